@@ -1,0 +1,9 @@
+//! What a container image is, where it lies, and what will change.
+
+pub mod digest;
+pub mod error;
+pub mod exit;
+pub mod platform;
+pub mod raw_json;
+pub mod reference;
+pub mod text;

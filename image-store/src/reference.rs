@@ -1,0 +1,304 @@
+//! Image references: which store, and which image in it.
+//!
+//! `HOST/REPO[:TAG][@DIGEST]`, `docker://...`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+//! `docker-archive:FILE[:NAME]`, `docker-daemon:NAME[:TAG]` and `-`.
+
+use crate::digest::Digest;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where an image lies, and its name there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    Registry(RegistryRef),
+    OciLayout { dir: PathBuf, tag: Option<String> },
+    OciArchive { file: PathBuf, tag: Option<String> },
+    DockerArchive { file: PathBuf, name: Option<String> },
+    DockerDaemon { name: String },
+    Stdin,
+}
+
+/// An image, or a repository, in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RegistryRef {
+    /// `docker.io`, `127.0.0.1:5000`, `[::1]:5000`.
+    pub host: String,
+    /// `library/alpine`.
+    pub repository: String,
+    pub tag: Option<String>,
+    pub digest: Option<Digest>,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    #[error("image \"{0}\" is empty or has nothing behind its prefix")]
+    Empty(String),
+    #[error(
+        "image \"{0}\": \"{1}\" is no repository name: small letters and digits, joined by '.', '_', '__' or '-', parts by '/'"
+    )]
+    Repository(String, String),
+    #[error("image \"{0}\": \"{1}\" is no host name with an optional port")]
+    Host(String, String),
+    #[error("image \"{0}\": \"{1}\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'")]
+    Tag(String, String),
+    #[error("image \"{0}\": {1}")]
+    Digest(String, crate::digest::DigestError),
+}
+
+/// Distribution's limit for host and repository together.
+const NAME_MAX: usize = 255;
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        if text == "-" {
+            return Ok(Self::Stdin);
+        }
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Ok(Self::Registry(text.parse()?));
+        };
+        let path_and_name = || {
+            let (path, name) = split_path(rest);
+            if path.is_empty() { Err(ReferenceError::Empty(text.into())) } else { Ok((PathBuf::from(path), name)) }
+        };
+        let path_and_tag = || {
+            let (path, tag) = path_and_name()?;
+            if let Some(tag) = tag.as_deref().filter(|tag| !is_layout_tag(tag)) {
+                return Err(ReferenceError::Tag(text.into(), tag.into()));
+            }
+            Ok((path, tag))
+        };
+        match scheme {
+            "oci" => path_and_tag().map(|(dir, tag)| Self::OciLayout { dir, tag }),
+            "oci-archive" => path_and_tag().map(|(file, tag)| Self::OciArchive { file, tag }),
+            "docker-archive" => {
+                let (file, name) = path_and_name()?;
+                let name = name.map(|name| docker_name(&name)).transpose()?;
+                Ok(Self::DockerArchive { file, name })
+            }
+            "docker-daemon" if rest.is_empty() => Err(ReferenceError::Empty(text.into())),
+            "docker-daemon" => Ok(Self::DockerDaemon { name: docker_name(rest)? }),
+            "docker" if rest.starts_with("//") => Ok(Self::Registry(rest[2..].parse()?)),
+            _ => Ok(Self::Registry(text.parse()?)),
+        }
+    }
+}
+
+/// `name[:tag]` as `docker save` writes it into `RepoTags`: short, with a tag.
+fn docker_name(text: &str) -> Result<String, ReferenceError> {
+    let parsed: RegistryRef = text.parse()?;
+    Ok(format!("{}:{}", parsed.familiar_name(), parsed.tag.as_deref().unwrap_or("latest")))
+}
+
+/// Splits `PATH[:NAME]` at the colon that follows the path's last slash-free start: the first colon, since
+/// names hold colons of their own and paths with a colon are rare (write them as `./a:b/` is not possible here).
+fn split_path(text: &str) -> (&str, Option<String>) {
+    match text.split_once(':') {
+        Some((path, "")) => (path, None),
+        Some((path, name)) => (path, Some(name.to_string())),
+        None => (text, None),
+    }
+}
+
+/// OCI layouts allow more in `org.opencontainers.image.ref.name` than registries do in a tag (image-spec,
+/// annotations.md): components of letters and digits joined by `-._:@/+` and such.
+fn is_layout_tag(tag: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-._:@/+".contains(&b);
+    !tag.is_empty() && tag.len() <= NAME_MAX && tag.bytes().all(inner) && tag.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+impl FromStr for RegistryRef {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        if text.is_empty() {
+            return Err(ReferenceError::Empty(text.into()));
+        }
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => {
+                let digest = digest.parse().map_err(|e| ReferenceError::Digest(text.into(), e))?;
+                (name, Some(digest))
+            }
+            None => (text, None),
+        };
+        // A first part with a dot or a colon, or "localhost", is a host; so docker has it.
+        let (host, path) = match name.split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
+            _ => (None, name),
+        };
+        let (repository, tag) = match path.rsplit_once(':') {
+            Some((repository, tag)) => (repository, Some(tag)),
+            None => (path, None),
+        };
+        if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
+            return Err(ReferenceError::Tag(text.into(), tag.into()));
+        }
+        let host = match host {
+            None | Some("index.docker.io" | "registry-1.docker.io") => "docker.io",
+            Some(host) if is_host(host) => host,
+            Some(host) => return Err(ReferenceError::Host(text.into(), host.into())),
+        };
+        let repository = match host == "docker.io" && !repository.contains('/') {
+            true => format!("library/{repository}"),
+            false => repository.to_string(),
+        };
+        if !is_repository(&repository) || host.len() + 1 + repository.len() > NAME_MAX {
+            return Err(ReferenceError::Repository(text.into(), repository));
+        }
+        Ok(Self { host: host.into(), repository, tag: tag.map(str::to_string), digest })
+    }
+}
+
+/// Distribution's grammar: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+pub fn is_tag(tag: &str) -> bool {
+    let bytes = tag.as_bytes();
+    let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (1..=128).contains(&bytes.len()) && bytes.iter().all(inner) && !matches!(bytes[0], b'.' | b'-')
+}
+
+/// Distribution's grammar: path components `[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*`, joined by `/`.
+fn is_repository(name: &str) -> bool {
+    let is_component = |part: &str| {
+        let is_end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let bytes = part.as_bytes();
+        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+        let separators = part.split(|c: char| c.is_ascii_alphanumeric()).filter(|s| !s.is_empty());
+        let joined_well =
+            separators.into_iter().all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'));
+        is_end(bytes.first()) && is_end(bytes.last()) && bytes.iter().all(inner) && joined_well
+    };
+    name.split('/').all(is_component)
+}
+
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => {
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            ("v6", port.strip_prefix(':').or(if port.is_empty() { None } else { Some("no port") }))
+        }
+        None => match host.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        },
+    };
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0);
+    name.split('.').all(is_label) && port.is_none_or(is_port)
+}
+
+impl RegistryRef {
+    /// As docker shows it: without `docker.io/` and `library/`.
+    pub fn familiar_name(&self) -> String {
+        match (self.host.as_str(), self.repository.strip_prefix("library/")) {
+            ("docker.io", Some(short)) => short.to_string(),
+            ("docker.io", None) => self.repository.clone(),
+            (host, _) => format!("{host}/{}", self.repository),
+        }
+    }
+
+    /// `HOST/REPOSITORY`, without tag and digest.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
+    }
+}
+
+impl fmt::Display for RegistryRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let local = |f: &mut fmt::Formatter<'_>, scheme: &str, path: &PathBuf, name: &Option<String>| {
+            write!(f, "{scheme}:{}", path.display())?;
+            name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
+        };
+        match self {
+            Self::Registry(image) => image.fmt(f),
+            Self::OciLayout { dir, tag } => local(f, "oci", dir, tag),
+            Self::OciArchive { file, tag } => local(f, "oci-archive", file, tag),
+            Self::DockerArchive { file, name } => local(f, "docker-archive", file, name),
+            Self::DockerDaemon { name } => write!(f, "docker-daemon:{name}"),
+            Self::Stdin => f.write_str("-"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        match text.parse::<Reference>() {
+            Ok(reference) => reference.to_string(),
+            Err(error) => format!("{error}"),
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_docker_reads_them() {
+        let check = |text: &str, meant: &str| assert_eq!(shown(text), meant, "{text}");
+        check("alpine", "docker.io/library/alpine");
+        check("alpine:3", "docker.io/library/alpine:3");
+        check("ckulka/multi-arch-example:latest", "docker.io/ckulka/multi-arch-example:latest");
+        check("docker://quay.io/a/b/c:1", "quay.io/a/b/c:1");
+        check("127.0.0.1:5000/app", "127.0.0.1:5000/app");
+        check("localhost/app:x", "localhost/app:x");
+        check("index.docker.io/library/alpine", "docker.io/library/alpine");
+        check("[::1]:5000/app:1", "[::1]:5000/app:1");
+        check("oci:dist/out", "oci:dist/out");
+        check("oci:dist/out:1.0", "oci:dist/out:1.0");
+        check("docker-archive:a.tar:app:1", "docker-archive:a.tar:app:1");
+        check("docker-archive:a.tar:app", "docker-archive:a.tar:app:latest");
+        check("docker-daemon:app:1", "docker-daemon:app:1");
+        check("oci-archive:a.tar", "oci-archive:a.tar");
+        check("-", "-");
+        let digest = format!("sha256:{}", "a".repeat(64));
+        check(&format!("a/b:1@{digest}"), &format!("docker.io/a/b:1@{digest}"));
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused_by_name() {
+        let check = |text: &str, why: &str| {
+            let said = shown(text);
+            assert!(said.contains(why), "{text}: {said}");
+        };
+        check("", "empty");
+        check("oci:", "empty");
+        check("host:99999/x", "no host");
+        check("Upper/Case", "no repository name");
+        check("a/../b", "no repository name");
+        check(&format!("a:{}", "t".repeat(129)), "no tag");
+        check(&format!("q.io/{}", "a".repeat(256)), "no repository name");
+        check("user@host", "no digest");
+        check("a@sha256:../../x", "no digest");
+        check("ä.de/x", "no host");
+        check("a/b:-x", "no tag");
+        check("a/b:x\n", "no tag");
+    }
+
+    #[test]
+    fn docker_hub_short_names_are_shown_short() {
+        let check = |text: &str, name: &str| assert_eq!(text.parse::<RegistryRef>().unwrap().familiar_name(), name);
+        check("docker.io/library/alpine:3", "alpine");
+        check("ckulka/x", "ckulka/x");
+        check("127.0.0.1:5000/x", "127.0.0.1:5000/x");
+    }
+}

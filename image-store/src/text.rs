@@ -1,0 +1,105 @@
+//! Text from images, registries and file names, made safe for a terminal, and numbers made readable.
+
+use std::fmt::{self, Write};
+
+/// Longest foreign text shown in one piece, in characters.
+const SHOWN: usize = 2048;
+
+/// Shows foreign text with everything escaped that could steer a terminal or forge a line:
+/// C0, DEL, C1, line and paragraph separators, and the bidirectional controls.
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, c) in self.0.chars().enumerate() {
+            if i == SHOWN {
+                return f.write_str("[...]");
+            }
+            match c {
+                '\n' => f.write_str("\\n")?,
+                '\r' => f.write_str("\\r")?,
+                '\t' => f.write_str("\\t")?,
+                c if is_dangerous(c) => write!(f, "\\u{{{:x}}}", c as u32)?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, and the invisible ones that reorder or hide what stands beside them.
+fn is_dangerous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{061c}' | '\u{feff}')
+}
+
+/// A count of bytes as a person reads it: `0 B`, `999 B`, `1.5 KiB`, `64.0 MiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Rows under a heading, columns aligned, two spaces between. Cells are escaped here.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| Escaped(cell).to_string()).collect()).collect();
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_string()).collect();
+    for row in std::iter::once(&heading).chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_steer_a_terminal_is_escaped() {
+        let check = |text: &str, shown: &str| assert_eq!(Escaped(text).to_string(), shown);
+        check("plain é", "plain é");
+        check("a\x1b]0;x\x07b", "a\\u{1b}]0;x\\u{7}b");
+        check("a\nb\r\t", "a\\nb\\r\\t");
+        check("\u{202e}gnp.exe", "\\u{202e}gnp.exe");
+        check("\u{85}\u{7f}", "\\u{85}\\u{7f}");
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        assert!(Escaped(&"x".repeat(5000)).to_string().ends_with("x[...]"));
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        for (count, shown) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")] {
+            assert_eq!(bytes(count), shown);
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = vec![vec!["a".into(), "bb".into()], vec!["long".into(), "c".into()]];
+        assert_eq!(table(&["x", "y"], &rows), "x     y\na     bb\nlong  c\n");
+    }
+}
