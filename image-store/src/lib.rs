@@ -3,7 +3,9 @@
 pub mod digest;
 pub mod error;
 pub mod exit;
+pub mod manifest;
 pub mod platform;
 pub mod raw_json;
 pub mod reference;
+pub mod store;
 pub mod text;

@@ -19,11 +19,15 @@ pub struct Platform {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
-    #[error("platform \"{0}\" has no architecture: write OS/ARCHITECTURE[/VARIANT], for example linux/arm/v7")]
+    #[error(
+        "platform \"{0}\" has no architecture: write OS/ARCHITECTURE[/VARIANT], for example linux/arm/v7"
+    )]
     NoArchitecture(String),
     #[error("platform \"{0}\" has too many parts: write OS/ARCHITECTURE[/VARIANT][:OS.VERSION]")]
     TooManyParts(String),
-    #[error("platform \"{0}\" has an empty part, or a character that is not a letter, digit, '.', '_' or '-'")]
+    #[error(
+        "platform \"{0}\" has an empty part, or a character that is not a letter, digit, '.', '_' or '-'"
+    )]
     BadPart(String),
 }
 
@@ -78,7 +82,13 @@ impl Platform {
             (_, Some("")) => None,
             (_, v) => v.map(str::to_string),
         };
-        Self { os, architecture, variant, os_version: self.os_version.clone(), os_features: self.os_features.clone() }
+        Self {
+            os,
+            architecture,
+            variant,
+            os_version: self.os_version.clone(),
+            os_features: self.os_features.clone(),
+        }
     }
 
     /// Do both mean the same machine and system? `os.version` counts only where both say one.
@@ -106,7 +116,8 @@ impl Platform {
     /// amd64 need not be written; the one of arm does, since `arm` alone is read as v5, v6 or v7.
     pub fn answers_entry(&self, entry: &Self) -> bool {
         let spelled = self.os == entry.os && self.architecture == entry.architecture;
-        let variant_said = entry.architecture != "arm" || entry.variant.is_none() || self.variant == entry.variant;
+        let variant_said =
+            entry.architecture != "arm" || entry.variant.is_none() || self.variant == entry.variant;
         let version_said = entry.os_version.is_none() || self.os_version == entry.os_version;
         spelled && variant_said && version_said && self.fits(entry)
     }
@@ -122,7 +133,8 @@ impl FromStr for Platform {
             None => (text, None),
         };
         let is_word = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
         let parts: Vec<&str> = path.split('/').collect();
         if parts.len() > 3 {

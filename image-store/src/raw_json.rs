@@ -15,7 +15,9 @@ pub enum JsonError {
     NotAnObject(String),
     #[error("key \"{0}\" stands more than once; readers do not agree which one counts")]
     Duplicate(String),
-    #[error("key \"{found}\" differs from \"{wanted}\" only in case or escapes; Go reads it as \"{wanted}\", others do not")]
+    #[error(
+        "key \"{found}\" differs from \"{wanted}\" only in case or escapes; Go reads it as \"{wanted}\", others do not"
+    )]
     CaseVariant { found: String, wanted: String },
 }
 
@@ -96,7 +98,8 @@ impl Object {
                 return Err(JsonError::Duplicate(key.into()));
             }
             if input[member.key_at.start + 1..member.key_at.end - 1] != *key.as_bytes() {
-                let found = String::from_utf8_lossy(&input[member.key_at.clone()]).trim_matches('"').to_string();
+                let found =
+                    String::from_utf8_lossy(&input[member.key_at.clone()]).trim_matches('"').to_string();
                 return Err(JsonError::CaseVariant { found, wanted: key.into() });
             }
             found = Some(member);
@@ -212,7 +215,14 @@ impl Splice {
 
     /// Sets the value of `key` in `object`: replaces it, or inserts the member behind the first of `after` that
     /// is there, else as the object's first member, spaced as its neighbours are.
-    pub fn set(&mut self, input: &[u8], object: &Object, key: &str, value: &str, after: &[&str]) -> Result<(), JsonError> {
+    pub fn set(
+        &mut self,
+        input: &[u8],
+        object: &Object,
+        key: &str,
+        value: &str,
+        after: &[&str],
+    ) -> Result<(), JsonError> {
         if let Some(member) = object.unique(input, key)? {
             self.replace(member.value_at.clone(), value);
             return Ok(());
@@ -286,14 +296,21 @@ mod tests {
     fn only_the_value_changes() {
         let check = |input: &str, output: &str| assert_eq!(set(input, "a", "\"X\"", &[]).unwrap(), output);
         check(r#"{"a":"b"}"#, r#"{"a":"X"}"#);
-        check(r#" { "z" : 1.50 , "a" : "b" , "u" : "\u003c" } "#, r#" { "z" : 1.50 , "a" : "X" , "u" : "\u003c" } "#);
-        check(r#"{"n":12345678901234567890123,"a":{"b":["}",1]},"e":1E+2}"#, r#"{"n":12345678901234567890123,"a":"X","e":1E+2}"#);
+        check(
+            r#" { "z" : 1.50 , "a" : "b" , "u" : "\u003c" } "#,
+            r#" { "z" : 1.50 , "a" : "X" , "u" : "\u003c" } "#,
+        );
+        check(
+            r#"{"n":12345678901234567890123,"a":{"b":["}",1]},"e":1E+2}"#,
+            r#"{"n":12345678901234567890123,"a":"X","e":1E+2}"#,
+        );
         check(r#"{"a":null}"#, r#"{"a":"X"}"#);
     }
 
     #[test]
     fn a_missing_key_is_inserted_as_its_neighbours_are_spaced() {
-        let check = |input: &str, output: &str| assert_eq!(set(input, "v", "1", &["b", "a"]).unwrap(), output);
+        let check =
+            |input: &str, output: &str| assert_eq!(set(input, "v", "1", &["b", "a"]).unwrap(), output);
         check(r#"{"a":2}"#, r#"{"a":2,"v":1}"#);
         check(r#"{"b":1,"a":2}"#, r#"{"b":1,"v":1,"a":2}"#);
         check("{\n  \"a\": 2,\n  \"c\": 3\n}", "{\n  \"a\": 2,\n  \"v\": 1,\n  \"c\": 3\n}");

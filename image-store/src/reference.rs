@@ -40,7 +40,9 @@ pub enum ReferenceError {
     Repository(String, String),
     #[error("image \"{0}\": \"{1}\" is no host name with an optional port")]
     Host(String, String),
-    #[error("image \"{0}\": \"{1}\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'")]
+    #[error(
+        "image \"{0}\": \"{1}\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'"
+    )]
     Tag(String, String),
     #[error("image \"{0}\": {1}")]
     Digest(String, crate::digest::DigestError),
@@ -61,7 +63,11 @@ impl FromStr for Reference {
         };
         let path_and_name = || {
             let (path, name) = split_path(rest);
-            if path.is_empty() { Err(ReferenceError::Empty(text.into())) } else { Ok((PathBuf::from(path), name)) }
+            if path.is_empty() {
+                Err(ReferenceError::Empty(text.into()))
+            } else {
+                Ok((PathBuf::from(path), name))
+            }
         };
         let path_and_tag = || {
             let (path, tag) = path_and_name()?;
@@ -106,7 +112,10 @@ fn split_path(text: &str) -> (&str, Option<String>) {
 /// annotations.md): components of letters and digits joined by `-._:@/+` and such.
 fn is_layout_tag(tag: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b"-._:@/+".contains(&b);
-    !tag.is_empty() && tag.len() <= NAME_MAX && tag.bytes().all(inner) && tag.as_bytes()[0].is_ascii_alphanumeric()
+    !tag.is_empty()
+        && tag.len() <= NAME_MAX
+        && tag.bytes().all(inner)
+        && tag.as_bytes()[0].is_ascii_alphanumeric()
 }
 
 impl FromStr for RegistryRef {
@@ -191,7 +200,8 @@ fn is_host(host: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0);
+    let is_port =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0);
     name.split('.').all(is_label) && port.is_none_or(is_port)
 }
 
@@ -296,7 +306,8 @@ mod tests {
 
     #[test]
     fn docker_hub_short_names_are_shown_short() {
-        let check = |text: &str, name: &str| assert_eq!(text.parse::<RegistryRef>().unwrap().familiar_name(), name);
+        let check =
+            |text: &str, name: &str| assert_eq!(text.parse::<RegistryRef>().unwrap().familiar_name(), name);
         check("docker.io/library/alpine:3", "alpine");
         check("ckulka/x", "ckulka/x");
         check("127.0.0.1:5000/x", "127.0.0.1:5000/x");

@@ -1,0 +1,94 @@
+//! What every store can do. Reading and writing are two traits: who holds an [`ImageSource`] cannot write.
+
+use crate::digest::{Digest, Verified};
+use crate::error::StoreError;
+use crate::manifest::{Descriptor, Document};
+use std::fmt;
+use std::io::Read;
+
+pub mod memory;
+
+/// What names a document in a store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pointer {
+    Tag(String),
+    Digest(Digest),
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl From<&Digest> for Pointer {
+    fn from(digest: &Digest) -> Self {
+        Self::Digest(digest.clone())
+    }
+}
+
+/// Reads a store. Everything that comes out has been held against its digest and size.
+pub trait ImageSource: Send + Sync {
+    /// Names the store in messages, as a person would write it: `127.0.0.1:5000/app`, `oci:dist/out`.
+    fn place(&self) -> String;
+
+    /// The manifest or index that `at` names. A missing one is an error of kind `NotFound`.
+    fn read_document(&self, at: &Pointer) -> Result<Document, StoreError>;
+
+    /// What `at` names now, without fetching it; `None` if there is no such thing. A registry's answer about a
+    /// tag is a hint, not a proof.
+    fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, StoreError>;
+
+    /// The tags that the store has, sorted.
+    fn tags(&self) -> Result<Vec<String>, StoreError>;
+
+    /// `Ok(true)` means a blob of this digest and size can be read here.
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError>;
+
+    /// A blob's bytes. The reader fails at the end if they are not the promised ones.
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError>;
+
+    /// The repository from which another repository of the same registry may mount blobs: `(host, repository)`.
+    fn mount_origin(&self) -> Option<(String, String)> {
+        None
+    }
+}
+
+/// Where a blob's bytes come from. They can be read again from the start when a request must be repeated.
+pub type OpenContent<'a> = &'a (dyn Fn() -> Result<Box<dyn Read + Send + 'a>, StoreError> + Sync);
+
+/// Writes a store.
+pub trait ImageStore: ImageSource {
+    /// `Ok` means the store has the blob, not that this call put it there.
+    fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), StoreError>;
+
+    /// Takes a blob over from another repository of the same registry. `Ok(false)`: not possible, write it.
+    fn mount_blob(&self, _blob: &Descriptor, _host: &str, _repository: &str) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Stores a manifest or index under its digest alone. Everything it names must be there already.
+    fn write_document(&self, document: &Document) -> Result<(), StoreError>;
+
+    /// Makes `tag` name this document, which becomes visible as a whole or not at all. `Ok` means that a reader
+    /// finds the document under the tag.
+    fn write_tag(&self, tag: &str, document: &Document) -> Result<(), StoreError>;
+}
+
+/// A whole blob that is small by nature: a config, an attestation.
+pub fn read_blob(source: &dyn ImageSource, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
+    let doing = || format!("read blob {} of \"{}\"", blob.digest, source.place());
+    if blob.size > limit {
+        let why = format!("it says it is {} bytes long; at most {limit} are read here", blob.size);
+        return Err(StoreError::bad_input(doing(), why));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
+    let reader = source.open_blob(blob)?;
+    // One byte more than promised: a blob that is too long must fail, not be cut.
+    let mut reader = Verified::new(reader, &blob.digest, blob.size, "blob").take(blob.size + 1);
+    reader.read_to_end(&mut bytes).map_err(|e| StoreError::from_io(doing(), e))?;
+    Ok(bytes)
+}
