@@ -1,0 +1,5 @@
+//! What the end-to-end tests are made of: a registry that fails on demand, and the real parts that a user has.
+//!
+//! - [`fake_registry`]: an OCI registry inside the test process, with a log, violations and scripted faults.
+
+pub mod fake_registry;

@@ -1,0 +1,40 @@
+//! What the registry was asked, and which secrets came along.
+
+use super::auth::{Authorization, Credential};
+use super::http::Listener;
+
+/// One request as a test counts it.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// 1 for the first request of this registry; one count over all three listeners.
+    pub number: usize,
+    pub listener: Listener,
+    /// Requests with the same number came over one connection.
+    pub connection: usize,
+    pub method: String,
+    /// Path and query, not decoded.
+    pub path: String,
+    pub repository: Option<String>,
+    /// `None` while it is worked on, and where a script let it have no answer.
+    pub status: Option<u16>,
+    pub authorization: Authorization,
+    /// Scopes that a token request asked for.
+    pub scopes: Vec<String>,
+    /// Bytes of the body that arrived, without the framing of chunks.
+    pub request_bytes: u64,
+    /// Bytes of the body that were sent.
+    pub response_bytes: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) entries: Vec<Logged>,
+    pub(super) credentials: Vec<Credential>,
+}
+
+impl Log {
+    /// The entry of a request that is still being worked on, unless the test has taken it.
+    pub(super) fn of(&mut self, number: usize) -> Option<&mut Logged> {
+        self.entries.iter_mut().rev().find(|logged| logged.number == number)
+    }
+}
