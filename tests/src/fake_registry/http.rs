@@ -84,6 +84,10 @@ pub(super) enum Framing {
 /// `None` when the peer has closed between requests, which is no fault.
 pub(super) fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut limited = reader.take(HEAD_LIMIT);
+    // A handshake record of TLS begins with 22, RFC 8446 section 5.1; no method does.
+    if limited.fill_buf()?.first() == Some(&22) {
+        return Err(malformed("a TLS handshake at a plain port".to_owned()));
+    }
     let mut line = String::new();
     if limited.read_line(&mut line)? == 0 {
         return Ok(None);

@@ -404,7 +404,9 @@ fn skopeo_copies_in_and_out() {
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
         assert_eq!(registry.tag("c/d", "y"), Some(digest.clone()));
         assert_eq!(registry.closure_complete("c/d", &digest), Ok(()));
-        assert_eq!(registry.violations(), [""; 0]);
+        // Without TLS verification skopeo tries https first; the rest must be clean.
+        let tried_https = |what: &&String| !what.contains("TLS handshake");
+        assert_eq!(registry.violations().iter().filter(tried_https).count(), 0);
     }
 }
 
