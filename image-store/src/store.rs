@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::Read;
 
 pub mod memory;
+pub mod oci_layout;
 
 /// What names a document in a store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

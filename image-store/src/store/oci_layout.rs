@@ -1,0 +1,489 @@
+//! An OCI image layout: a folder with `oci-layout`, `index.json` and `blobs/ALGORITHM/HEX`.
+//!
+//! Writers take a lock beside `index.json` and rename a whole new file over it; readers need no lock and never
+//! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
+
+use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use crate::digest::{Digest, Hasher, Verified};
+use crate::error::StoreError;
+use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
+use crate::raw_json::{self, Object, Splice};
+use crate::reference::Reference;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
+
+/// The annotation under which a layout keeps a tag (image-spec, annotations.md).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
+const EMPTY_INDEX: &str =
+    "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
+/// How long a second writer waits for the first.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct OciLayout {
+    dir: PathBuf,
+}
+
+impl OciLayout {
+    /// A layout that is there. A folder that is none is refused.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let layout = Self { dir: dir.to_path_buf() };
+        let doing = || format!("open \"{}\"", layout.place());
+        let marker = layout.dir.join("oci-layout");
+        let text = read_small(&marker, 4096).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound if dir.is_dir() => StoreError::bad_input(
+                doing(),
+                "the folder has no file \"oci-layout\", so it is no OCI layout",
+            ),
+            _ => StoreError::from_io(doing(), e),
+        })?;
+        let version = Object::parse(&text).ok().and_then(|object| {
+            let member = object.unique(&text, "imageLayoutVersion").ok()??;
+            serde_json::from_slice::<String>(&text[member.value_at.clone()]).ok()
+        });
+        match version {
+            Some(version) if version.starts_with("1.") => Ok(layout),
+            _ => {
+                Err(StoreError::bad_input(doing(), "its file \"oci-layout\" names no imageLayoutVersion 1.x"))
+            }
+        }
+    }
+
+    /// A layout that is there, or will be with the first write. A folder that holds other things is refused.
+    pub fn open_or_new(dir: &Path) -> Result<Self, StoreError> {
+        let layout = Self { dir: dir.to_path_buf() };
+        if dir.join("oci-layout").exists() {
+            return Self::open(dir);
+        }
+        let doing = || format!("make an OCI layout in \"{}\"", dir.display());
+        match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(layout),
+            Err(error) => Err(StoreError::from_io(doing(), error)),
+            // No marker yet, but blobs or an empty index: what a run leaves that was killed before its first tag.
+            Ok(mut entries) => {
+                let ours =
+                    |name: &std::ffi::OsStr| name == "blobs" || name == ".lock" || name == "index.json";
+                match entries.all(|entry| entry.is_ok_and(|entry| ours(&entry.file_name()))) {
+                    true => Ok(layout),
+                    false => {
+                        Err(StoreError::bad_input(doing(), "the folder holds files that are no OCI layout")
+                            .hint("name an empty or a new folder"))
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Does the layout stand on disk?
+    pub fn exists(&self) -> bool {
+        self.dir.join("oci-layout").exists()
+    }
+
+    /// The image that is meant when no tag is named: the only entry of `index.json`.
+    pub fn only_image(&self) -> Result<Pointer, StoreError> {
+        let (_, index) = self.read_index()?;
+        let doing = || format!("choose an image of \"{}\"", self.place());
+        match index.manifests.as_slice() {
+            [only] => Ok(Pointer::from(&only.digest)),
+            [] => Err(StoreError::not_found(doing(), "the layout is empty")),
+            many => {
+                let names: Vec<&str> =
+                    many.iter().filter_map(|m| m.annotations.get(REF_NAME)).map(String::as_str).collect();
+                Err(StoreError::bad_input(doing(), format!("it holds {} images", many.len()))
+                    .hint(format!("name one of its tags: {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// Stores what the reader gives under its own digest and says which that is. For content made on the way,
+    /// whose digest nobody knows beforehand.
+    pub fn ingest(&self, media_type: &str, mut content: impl Read) -> Result<Descriptor, StoreError> {
+        let doing = || format!("write a blob to \"{}\"", self.place());
+        let mut file = self.temporary().map_err(|e| StoreError::from_io(doing(), e))?;
+        let mut hasher = Hasher::sha256();
+        let mut size = 0;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let count = content.read(&mut buffer).map_err(|e| StoreError::from_io(doing(), e))?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            file.write_all(&buffer[..count]).map_err(|e| StoreError::from_io(doing(), e))?;
+            size += count as u64;
+        }
+        let blob = Descriptor::new(media_type, hasher.finish(), size);
+        self.keep(file, &blob.digest).map_err(|e| StoreError::from_io(doing(), e))?;
+        Ok(blob)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("blobs").join(digest.algorithm()).join(digest.hex())
+    }
+
+    /// A file beside the blobs that no reader looks at, gone if it is not kept.
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        let dir = self.dir.join("blobs").join("sha256");
+        fs::create_dir_all(&dir)?;
+        tempfile::Builder::new().prefix(".write-").suffix(".tmp").tempfile_in(dir)
+    }
+
+    /// Makes a temporary file the blob of this digest: whole and on disk before it has its name.
+    fn keep(&self, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
+        let path = self.blob_path(digest);
+        let folder = path.parent().unwrap_or(&self.dir).to_path_buf();
+        fs::create_dir_all(&folder)?;
+        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|e| e.error)?;
+        File::open(folder)?.sync_all()
+    }
+
+    /// `index.json` as it stands, with the bytes it was read from.
+    fn read_index(&self) -> Result<(Vec<u8>, Index), StoreError> {
+        let path = self.dir.join("index.json");
+        let what = format!("\"{}\"", path.display());
+        let bytes =
+            read_small(&path, DOCUMENT_MAX).map_err(|e| StoreError::from_io(format!("read {what}"), e))?;
+        let document = Document::new(bytes, None).map_err(|e| e.at(&what))?;
+        match document.parse().map_err(|e| e.at(&what))? {
+            Content::Index(index) => Ok((document.bytes().to_vec(), index)),
+            Content::Manifest(_) => Err(StoreError::bad_input(format!("read {what}"), "it is no index")),
+        }
+    }
+
+    fn find(&self, at: &Pointer) -> Result<Option<Descriptor>, StoreError> {
+        let (_, index) = self.read_index()?;
+        let tag = match at {
+            Pointer::Digest(digest) => {
+                let entry = index.manifests.into_iter().find(|entry| entry.digest == *digest);
+                return Ok(entry.or_else(|| self.descriptor_of_blob(digest)));
+            }
+            Pointer::Tag(tag) => tag,
+        };
+        let mut named =
+            index.manifests.into_iter().filter(|entry| entry.annotations.get(REF_NAME) == Some(tag));
+        let found = named.next();
+        if named.next().is_some() {
+            let doing = format!("find tag \"{tag}\" in \"{}\"", self.place());
+            return Err(StoreError::bad_input(doing, "two entries of index.json have this name"));
+        }
+        Ok(found)
+    }
+
+    /// A document that no entry of `index.json` names is found by its blob; its media type is told by its body.
+    fn descriptor_of_blob(&self, digest: &Digest) -> Option<Descriptor> {
+        let meta = fs::symlink_metadata(self.blob_path(digest)).ok()?;
+        meta.is_file().then(|| Descriptor::new("", digest.clone(), meta.size()))
+    }
+
+    /// Holds the layout's lock until the file is dropped.
+    fn lock(&self) -> Result<File, StoreError> {
+        let doing = || format!("lock \"{}\"", self.place());
+        fs::create_dir_all(&self.dir).map_err(|e| StoreError::from_io(doing(), e))?;
+        let path = self.dir.join(".lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(|e| StoreError::from_io(doing(), e))?;
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(StoreError::conflict(
+                        doing(),
+                        "another process has held the lock for 30 seconds",
+                    )
+                    .hint("run again when it is done"));
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(StoreError::from_io(doing(), error)),
+            }
+        }
+    }
+
+    /// Writes a file of the layout's root as a whole: first beside it, then renamed over it.
+    fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".write-").suffix(".tmp").tempfile_in(&self.dir)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(self.dir.join(name)).map_err(|e| e.error)?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// Reads a regular file of at most `limit` bytes. Links are not followed and a pipe does not block.
+fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(StoreError::bad_input(
+            format!("read \"{}\"", path.display()),
+            format!("it is larger than {limit} bytes"),
+        )));
+    }
+    Ok(bytes)
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
+    let refuse = |why: &str| {
+        StoreError::bad_input(
+            format!("read \"{}\"", path.display()),
+            format!("it is {why}, not a regular file"),
+        )
+        .into_io()
+    };
+    // A blob that is a link would let a layout name any file of this host; opening a pipe would wait for ever.
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| {
+        match error.raw_os_error() {
+            Some(code) if code == nix::errno::Errno::ELOOP as i32 => refuse("a symbolic link"),
+            Some(code) if code == nix::errno::Errno::ENXIO as i32 => refuse("a socket or pipe"),
+            _ => error,
+        }
+    })?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(refuse("a folder, pipe or device")),
+    }
+}
+
+impl ImageSource for OciLayout {
+    fn place(&self) -> String {
+        Reference::OciLayout { dir: self.dir.clone(), tag: None }.to_string()
+    }
+
+    fn read_document(&self, at: &Pointer) -> Result<Document, StoreError> {
+        let what = format!("\"{at}\" of \"{}\"", self.place());
+        let absent = || StoreError::not_found(format!("read {what}"), "there is no such image in the layout");
+        let entry = self.find(at)?.ok_or_else(absent)?;
+        let bytes = read_small(&self.blob_path(&entry.digest), DOCUMENT_MAX);
+        let bytes = bytes.map_err(|e| StoreError::from_io(format!("read {what}"), e))?;
+        if bytes.len() as u64 != entry.size {
+            let why = format!("{} bytes are there, its descriptor says {}", bytes.len(), entry.size);
+            return Err(StoreError::integrity(format!("read {what}"), why));
+        }
+        let document = Document::new(bytes, Some(&entry.media_type)).map_err(|e| e.at(&what))?;
+        let wrong =
+            || StoreError::integrity(format!("read {what}"), format!("its content is not {}", entry.digest));
+        document.with_digest(&entry.digest).ok_or_else(wrong)
+    }
+
+    fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, StoreError> {
+        // A new layout has nothing yet: that is an answer, not an error.
+        if !self.exists() {
+            return Ok(match at {
+                Pointer::Digest(digest) => self.descriptor_of_blob(digest),
+                Pointer::Tag(_) => None,
+            });
+        }
+        let found = self.find(at)?;
+        Ok(found.filter(|entry| {
+            self.descriptor_of_blob(&entry.digest).is_some_and(|blob| blob.size == entry.size)
+        }))
+    }
+
+    fn tags(&self) -> Result<Vec<String>, StoreError> {
+        if !self.exists() {
+            return Ok(Vec::new());
+        }
+        let (_, mut index) = self.read_index()?;
+        let mut tags: Vec<String> =
+            index.manifests.iter_mut().filter_map(|entry| entry.annotations.remove(REF_NAME)).collect();
+        tags.sort();
+        Ok(tags)
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {
+        Ok(self.descriptor_of_blob(&blob.digest).is_some_and(|found| found.size == blob.size))
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError> {
+        let what = format!("blob of \"{}\"", self.place());
+        let file = open_regular(&self.blob_path(&blob.digest))
+            .map_err(|e| StoreError::from_io(format!("read {what} {}", blob.digest), e))?;
+        Ok(Box::new(Verified::new(
+            io::BufReader::with_capacity(128 << 10, file),
+            &blob.digest,
+            blob.size,
+            what,
+        )))
+    }
+}
+
+impl ImageStore for OciLayout {
+    fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), StoreError> {
+        let doing = || format!("write blob {} to \"{}\"", blob.digest, self.place());
+        if self.has_blob(blob)? {
+            return Ok(());
+        }
+        let mut file = self.temporary().map_err(|e| StoreError::from_io(doing(), e))?;
+        let mut content = Verified::new(open()?, &blob.digest, blob.size, "blob");
+        io::copy(&mut content, file.as_file_mut()).map_err(|e| StoreError::from_io(doing(), e))?;
+        self.keep(file, &blob.digest).map_err(|e| StoreError::from_io(doing(), e))
+    }
+
+    fn write_document(&self, document: &Document) -> Result<(), StoreError> {
+        let blob = document.descriptor();
+        let doing = || format!("write manifest {} to \"{}\"", blob.digest, self.place());
+        let absent = |digest: &Digest| {
+            StoreError::bad_input(doing(), format!("it names {digest}, which is not there"))
+                .hint("write that first")
+        };
+        let needed = match document.parse().map_err(|e| e.at(&format!("manifest {}", blob.digest)))? {
+            Content::Index(index) => index.manifests,
+            Content::Manifest(manifest) => {
+                let local = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
+                std::iter::once(manifest.config).chain(local).collect()
+            }
+        };
+        for descriptor in &needed {
+            if !self.has_blob(descriptor)? {
+                return Err(absent(&descriptor.digest));
+            }
+        }
+        self.write_blob(&blob, &|| Ok(Box::new(document.bytes())))
+    }
+
+    fn write_tag(&self, tag: &str, document: &Document) -> Result<(), StoreError> {
+        self.write_document(document)?;
+        let doing = || format!("tag \"{tag}\" in \"{}\"", self.place());
+        let _lock = self.lock()?;
+        if !self.exists() {
+            self.replace_file("index.json", EMPTY_INDEX.as_bytes())
+                .map_err(|e| StoreError::from_io(doing(), e))?;
+            self.replace_file("oci-layout", LAYOUT.as_bytes())
+                .map_err(|e| StoreError::from_io(doing(), e))?;
+        }
+        let (bytes, index) = self.read_index()?;
+        let entry =
+            index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME).is_some_and(|t| t == tag));
+        if entry.is_some_and(|entry| entry.digest == *document.digest()) {
+            return Ok(());
+        }
+        let changed = retag(&bytes, tag, document).map_err(|e| e.at("index.json"))?;
+        self.replace_file("index.json", &changed).map_err(|e| StoreError::from_io(doing(), e))
+    }
+}
+
+/// `index.json` with `tag` naming `document`: the entry of that name is replaced in its place, or one is added
+/// at the end. Every other byte stays.
+fn retag(index: &[u8], tag: &str, document: &Document) -> Result<Vec<u8>, crate::manifest::DocumentError> {
+    let object = Object::parse(index)?;
+    let shape = |e: serde_json::Error| crate::manifest::DocumentError::Shape(e.to_string());
+    let mut entry = document.descriptor();
+    entry.annotations.insert(REF_NAME.into(), tag.into());
+    let text = serde_json::to_string(&entry).map_err(shape)?;
+    let mut splice = Splice::default();
+    let Some(list) =
+        object.unique(index, "manifests")?.filter(|m| index.get(m.value_at.clone()) != Some(b"null"))
+    else {
+        splice.set(index, &object, "manifests", &format!("[{text}]"), &["mediaType", "schemaVersion"])?;
+        return Ok(splice.apply(index));
+    };
+    let entries = raw_json::elements(index, &list.value_at, "manifests")?;
+    for at in &entries {
+        let old: Descriptor = serde_json::from_slice(&index[at.clone()]).map_err(shape)?;
+        if old.annotations.get(REF_NAME).is_some_and(|name| name == tag) {
+            splice.replace(at.clone(), text);
+            return Ok(splice.apply(index));
+        }
+    }
+    let end = entries.last().map_or(list.value_at.start + 1, |last| last.end);
+    let comma = if entries.is_empty() { "" } else { "," };
+    splice.replace(end..end, format!("{comma}{text}"));
+    Ok(splice.apply(index))
+}
+
+/// The largest config is read whole, so a layout's small files share that bound.
+const _: () = assert!(CONFIG_MAX <= DOCUMENT_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+    use crate::manifest::media_type;
+
+    fn image(layout: &OciLayout, note: &str) -> Document {
+        let config = layout.ingest(media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
+        let config = serde_json::to_string(&config).unwrap();
+        let text = format!(
+            "{{\"schemaVersion\":2,\"config\":{config},\"layers\":[],\"annotations\":{{\"n\":\"{note}\"}}}}"
+        );
+        Document::new(text.into_bytes(), None).unwrap()
+    }
+
+    #[test]
+    fn retagging_keeps_every_other_entry_byte_for_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = OciLayout::open_or_new(dir.path()).unwrap();
+        let (one, two) = (image(&layout, "1"), image(&layout, "2"));
+        layout.write_tag("a", &one).unwrap();
+        let path = dir.path().join("index.json");
+        let odd =
+            fs::read_to_string(&path).unwrap().replace("\"manifests\":[", "\"x\" : 1.50, \"manifests\" : [ ");
+        fs::write(&path, odd).unwrap();
+        layout.write_tag("b", &two).unwrap();
+        layout.write_tag("a", &two).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"x\" : 1.50, \"manifests\" : [ {"), "{text}");
+        assert_eq!(layout.tags().unwrap(), ["a", "b"]);
+        assert_eq!(layout.read_document(&Pointer::Tag("a".into())).unwrap(), two);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_does_not_hang() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = OciLayout::open_or_new(dir.path()).unwrap();
+        layout.write_tag("a", &image(&layout, "1")).unwrap();
+        let blob = Descriptor::of("x", b"content");
+        let path = layout.blob_path(&blob.digest);
+        let kind = |layout: &OciLayout| layout.open_blob(&blob).err().map(|e| e.kind);
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert_eq!(kind(&layout), Some(Exit::BadInput));
+        assert!(!layout.has_blob(&blob).unwrap());
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(kind(&layout), Some(Exit::BadInput));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(kind(&layout), Some(Exit::BadInput));
+    }
+
+    #[test]
+    fn a_folder_with_other_things_is_not_taken_for_a_layout() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.txt"), "mine").unwrap();
+        assert_eq!(OciLayout::open_or_new(dir.path()).err().map(|e| e.kind), Some(Exit::BadInput));
+        assert_eq!(OciLayout::open(dir.path()).err().map(|e| e.kind), Some(Exit::BadInput));
+        let missing = OciLayout::open(&dir.path().join("nowhere")).err().map(|e| e.kind);
+        assert_eq!(missing, Some(Exit::NotFound));
+    }
+
+    #[test]
+    fn ten_writers_leave_ten_tags() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = OciLayout::open_or_new(dir.path()).unwrap();
+        let documents: Vec<Document> = (0..10).map(|i| image(&layout, &i.to_string())).collect();
+        std::thread::scope(|scope| {
+            for (i, document) in documents.iter().enumerate() {
+                let layout = &layout;
+                scope.spawn(move || layout.write_tag(&format!("t{i}"), document).unwrap());
+            }
+        });
+        assert_eq!(layout.tags().unwrap().len(), 10);
+        let left = fs::read_dir(dir.path().join("blobs/sha256")).unwrap();
+        assert!(left.filter_map(Result::ok).all(|e| !e.file_name().to_string_lossy().ends_with(".tmp")));
+    }
+}
