@@ -1,11 +1,16 @@
 //! What a container image is, where it lies, and what will change.
 
+pub mod check;
+pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod exit;
 pub mod manifest;
+pub mod parallel;
+pub mod plan;
 pub mod platform;
 pub mod raw_json;
 pub mod reference;
 pub mod store;
 pub mod text;
+pub mod tree;

@@ -31,6 +31,10 @@ impl From<&Digest> for Pointer {
     }
 }
 
+/// The tag of the one image of a local store that has no name: `skopeo copy ... oci:DIR` writes such an entry,
+/// `docker save IMAGE-ID` too. Registries have no such thing.
+pub const UNNAMED: &str = "";
+
 /// Reads a store. Everything that comes out has been held against its digest and size.
 pub trait ImageSource: Send + Sync {
     /// Names the store in messages, as a person would write it: `127.0.0.1:5000/app`, `oci:dist/out`.

@@ -3,7 +3,7 @@
 //! Writers take a lock beside `index.json` and rename a whole new file over it; readers need no lock and never
 //! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
 
-use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use super::{ImageSource, ImageStore, OpenContent, Pointer, UNNAMED};
 use crate::digest::{Digest, Hasher, Verified};
 use crate::error::StoreError;
 use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
@@ -92,11 +92,10 @@ impl OciLayout {
         let (_, index) = self.read_index()?;
         let doing = || format!("choose an image of \"{}\"", self.place());
         match index.manifests.as_slice() {
-            [only] => Ok(Pointer::from(&only.digest)),
+            [only] => Ok(Pointer::Tag(name_of(only).to_string())),
             [] => Err(StoreError::not_found(doing(), "the layout is empty")),
             many => {
-                let names: Vec<&str> =
-                    many.iter().filter_map(|m| m.annotations.get(REF_NAME)).map(String::as_str).collect();
+                let names: Vec<&str> = many.iter().map(name_of).filter(|name| *name != UNNAMED).collect();
                 Err(StoreError::bad_input(doing(), format!("it holds {} images", many.len()))
                     .hint(format!("name one of its tags: {}", names.join(", "))))
             }
@@ -377,13 +376,20 @@ impl ImageStore for OciLayout {
     }
 }
 
+/// The tag of an entry of `index.json`.
+fn name_of(entry: &Descriptor) -> &str {
+    entry.annotations.get(REF_NAME).map_or(UNNAMED, String::as_str)
+}
+
 /// `index.json` with `tag` naming `document`: the entry of that name is replaced in its place, or one is added
 /// at the end. Every other byte stays.
 fn retag(index: &[u8], tag: &str, document: &Document) -> Result<Vec<u8>, crate::manifest::DocumentError> {
     let object = Object::parse(index)?;
     let shape = |e: serde_json::Error| crate::manifest::DocumentError::Shape(e.to_string());
     let mut entry = document.descriptor();
-    entry.annotations.insert(REF_NAME.into(), tag.into());
+    if tag != UNNAMED {
+        entry.annotations.insert(REF_NAME.into(), tag.into());
+    }
     let text = serde_json::to_string(&entry).map_err(shape)?;
     let mut splice = Splice::default();
     let Some(list) =
@@ -395,7 +401,7 @@ fn retag(index: &[u8], tag: &str, document: &Document) -> Result<Vec<u8>, crate:
     let entries = raw_json::elements(index, &list.value_at, "manifests")?;
     for at in &entries {
         let old: Descriptor = serde_json::from_slice(&index[at.clone()]).map_err(shape)?;
-        if old.annotations.get(REF_NAME).is_some_and(|name| name == tag) {
+        if name_of(&old) == tag {
             splice.replace(at.clone(), text);
             return Ok(splice.apply(index));
         }

@@ -1,0 +1,92 @@
+//! What every tool's command line has in common: how results and errors are shown, and the exit code.
+
+use crate::error::StoreError;
+use crate::exit::Exit;
+use crate::text::Escaped;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// The options of every command, for `#[command(flatten)]`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Output {
+    /// How to print the result on stdout
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true, value_name = "FORMAT")]
+    pub format: Format,
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say each write as it is done
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// Colour what is for people
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true, value_name = "WHEN")]
+    pub color: Color,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Output {
+    /// A line for people, on stderr. Foreign text in it is escaped here.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{}", Escaped(line));
+        }
+    }
+
+    /// A line for people who asked for more.
+    pub fn detail(&self, line: &str) {
+        if self.verbose {
+            self.say(line);
+        }
+    }
+
+    /// Several lines for people, each escaped for itself.
+    pub fn say_lines(&self, lines: &str) {
+        for line in lines.lines() {
+            self.say(line);
+        }
+    }
+
+    fn is_coloured(&self) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            }
+        }
+    }
+
+    /// Says how it ended, and gives the process its exit status.
+    pub fn finish(&self, tool: &str, result: Result<Exit, StoreError>) -> ExitCode {
+        let error = match result {
+            Ok(exit) => return exit.into(),
+            Err(error) => error,
+        };
+        let line = format!("cannot {error}");
+        if self.format == Format::Json {
+            let text = serde_json::json!({"error": {"exit": error.kind as u8, "message": line}});
+            print_line(&text.to_string());
+        }
+        let (red, plain) = if self.is_coloured() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        eprintln!("{red}{tool}:{plain} {}", Escaped(&line));
+        error.kind.into()
+    }
+}
+
+/// A line of the result, on stdout. A reader that went away is no reason to die of SIGPIPE or to panic.
+pub fn print_line(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

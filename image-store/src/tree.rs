@@ -1,0 +1,150 @@
+//! An image, or an index with all that it names, read whole: documents and configs, never layers.
+
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Index, Manifest, media_type};
+use crate::parallel;
+use crate::store::{ImageSource, Pointer, read_blob};
+
+/// Indexes within indexes deeper than this are refused; nobody builds them.
+pub const DEPTH_MAX: usize = 8;
+/// More members than this in one index are refused.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// What a name points to.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "trees are small and short-lived")]
+pub enum Node {
+    Image(Image),
+    Index(IndexNode),
+}
+
+/// One manifest with its config.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub document: Document,
+    pub manifest: Manifest,
+    /// `None` for an artifact: its config is no image config.
+    pub config: Option<ImageConfig>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ImageConfig {
+    pub bytes: Vec<u8>,
+    pub parsed: Config,
+}
+
+/// An index and, in its order, its members.
+#[derive(Clone, Debug)]
+pub struct IndexNode {
+    pub document: Document,
+    pub index: Index,
+    pub members: Vec<Node>,
+}
+
+impl Node {
+    pub fn document(&self) -> &Document {
+        match self {
+            Self::Image(image) => &image.document,
+            Self::Index(index) => &index.document,
+        }
+    }
+
+    pub fn digest(&self) -> &Digest {
+        self.document().digest()
+    }
+
+    /// Every image of the tree with the entry that names it (`None` for the root), depth first.
+    pub fn images(&self) -> Vec<(Option<&Descriptor>, &Image)> {
+        let mut out = Vec::new();
+        self.collect(None, &mut out);
+        out
+    }
+
+    fn collect<'a>(
+        &'a self,
+        entry: Option<&'a Descriptor>,
+        out: &mut Vec<(Option<&'a Descriptor>, &'a Image)>,
+    ) {
+        match self {
+            Self::Image(image) => out.push((entry, image)),
+            Self::Index(node) => {
+                for (entry, member) in node.index.manifests.iter().zip(&node.members) {
+                    member.collect(Some(entry), out);
+                }
+            }
+        }
+    }
+}
+
+impl Image {
+    /// An image that a container can be made of: not an attestation, not an artifact.
+    pub fn is_runnable(&self) -> bool {
+        self.manifest.artifact_type.is_none()
+            && self.config.as_ref().is_some_and(|c| !c.parsed.platform.is_unknown())
+    }
+}
+
+/// Reads what `at` names, and all below it, from `source`.
+pub fn read_tree(source: &dyn ImageSource, at: &Pointer) -> Result<Node, StoreError> {
+    grow(source, source.read_document(at)?, 0)
+}
+
+/// The tree below a document that has been read already.
+pub fn grow(source: &dyn ImageSource, document: Document, depth: usize) -> Result<Node, StoreError> {
+    let what = format!("{} of \"{}\"", document.digest(), source.place());
+    match document.parse().map_err(|e| e.at(&what))? {
+        Content::Manifest(manifest) => {
+            let config = read_config(source, &manifest.config, &what)?;
+            Ok(Node::Image(Image { document, manifest, config }))
+        }
+        Content::Index(index) => {
+            let doing = || format!("read index {what}");
+            if depth >= DEPTH_MAX {
+                return Err(StoreError::bad_input(
+                    doing(),
+                    format!("indexes are nested deeper than {DEPTH_MAX}"),
+                ));
+            }
+            if index.manifests.len() > MEMBERS_MAX {
+                let why = format!("it has {} members; at most {MEMBERS_MAX} are read", index.manifests.len());
+                return Err(StoreError::bad_input(doing(), why));
+            }
+            // Only the first level fans out: what is nested would multiply the connections.
+            let at_once = if depth == 0 { parallel::REQUESTS } else { 1 };
+            let members = parallel::map(&index.manifests, at_once, |entry| {
+                grow(source, read_member(source, entry)?, depth + 1)
+            })?;
+            Ok(Node::Index(IndexNode { document, index, members }))
+        }
+    }
+}
+
+/// The document that an index entry names, held against the entry's size and media type.
+fn read_member(source: &dyn ImageSource, entry: &Descriptor) -> Result<Document, StoreError> {
+    let document = source.read_document(&Pointer::from(&entry.digest))?;
+    let doing = || format!("read member {} of \"{}\"", entry.digest, source.place());
+    let size = document.bytes().len() as u64;
+    if size != entry.size {
+        let why = format!("the index says {} bytes, it has {size}", entry.size);
+        return Err(StoreError::integrity(doing(), why));
+    }
+    if !entry.media_type.is_empty() && entry.media_type != document.media_type() {
+        let why = format!("the index says \"{}\", it is \"{}\"", entry.media_type, document.media_type());
+        return Err(StoreError::integrity(doing(), why));
+    }
+    Ok(document)
+}
+
+fn read_config(
+    source: &dyn ImageSource,
+    blob: &Descriptor,
+    what: &str,
+) -> Result<Option<ImageConfig>, StoreError> {
+    if !matches!(blob.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
+        return Ok(None);
+    }
+    let bytes = read_blob(source, blob, CONFIG_MAX)?;
+    let parsed = Config::parse(&bytes).map_err(|e| e.at(&format!("config {} of {what}", blob.digest)))?;
+    Ok(Some(ImageConfig { bytes, parsed }))
+}
