@@ -1,0 +1,4 @@
+//! What `cargo xtask` can do, one module for each verb.
+
+pub mod example_programs;
+pub mod release;

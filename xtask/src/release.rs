@@ -1,0 +1,1 @@
+//! From a release.yaml to one published multi-arch image.
