@@ -233,7 +233,9 @@ impl Splice {
         }
         let key = serde_json::to_string(key).map_err(|e| JsonError::Syntax(e.to_string()))?;
         let Some(first) = object.members.first() else {
-            self.replace(object.at.start + 1..object.at.start + 1, format!("{key}:{value}"));
+            let inside = object.at.start + 1;
+            let comma = if self.0.iter().any(|(at, _)| at.start == inside) { "," } else { "" };
+            self.replace(inside..inside, format!("{comma}{key}:{value}"));
             return Ok(());
         };
         // What stands between "{" and the first key, and around its colon, is how this document is spaced.

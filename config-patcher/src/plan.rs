@@ -1,0 +1,461 @@
+//! Which labels are wrong, and what changes with them up to the root: a pure decision over what was read.
+
+use crate::patch::{Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest};
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use image_store::manifest::{Descriptor, Document};
+use image_store::plan::{BlobContent, Wanted};
+use image_store::platform::Platform;
+use image_store::store::ImageSource;
+use image_store::tree::{Image, IndexNode, Node};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where the right label comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// The image is for this platform.
+    Platform(Platform),
+    /// One member of an index is for this platform; the others are left alone.
+    Member { member: Member, platform: Platform },
+    /// Each member's index entry is right, its config may be wrong.
+    FromIndex,
+}
+
+/// How a member of an index is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Member {
+    Digest(Digest),
+    Platform(Platform),
+}
+
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Digest(digest) => digest.fmt(f),
+            Self::Platform(platform) => platform.fmt(f),
+        }
+    }
+}
+
+/// One image whose label changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What the index entry said; `None` for an image that stands alone.
+    pub entry: Option<Platform>,
+    pub label: Platform,
+    pub wanted: Platform,
+    pub config: (Digest, Digest),
+    pub manifest: (Digest, Digest),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub enum Relabelled {
+    /// Every label is right.
+    Unchanged,
+    Changed(Changes),
+}
+
+/// New bytes for what changes, from the configs up to the root.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    pub images: Vec<Change>,
+    pub root: Document,
+    pub configs: Vec<(Descriptor, Vec<u8>)>,
+    /// New manifests and indexes below the root.
+    pub documents: Vec<Replaced>,
+    /// Things that a person should know: attestations that were re-pointed.
+    pub notes: Vec<String>,
+}
+
+/// A document that takes the place of another. Lower ones are written first.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    pub height: usize,
+    pub was: Digest,
+    pub document: Document,
+}
+
+/// Decides which labels of `node` change. `place` names the image in errors.
+pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, StoreError> {
+    let mut work =
+        Work { place, changes: Vec::new(), configs: Vec::new(), documents: Vec::new(), notes: Vec::new() };
+    let root = match (node, labels) {
+        (Node::Image(image), Labels::Platform(platform)) => {
+            work.image(image, platform, Ask::Explicit, None)?
+        }
+        (Node::Image(_), Labels::FromIndex | Labels::Member { .. }) => {
+            return Err(work.refuse("it is one image, not an index", "name its platform with --platform"));
+        }
+        (Node::Index(index), Labels::Platform(platform)) => {
+            // An index of one image is what BuildKit makes of one image and its attestations.
+            let runnable: Vec<usize> = runnable_members(index);
+            let [only] = runnable.as_slice() else {
+                let why = format!("it is an index of {} platforms", runnable.len());
+                return Err(work.refuse(&why, "use --from-index, or name one member with --member"));
+            };
+            work.index(index, &BTreeMap::from([(*only, (platform.clone(), Ask::Explicit))]))?
+        }
+        (Node::Index(index), Labels::Member { member, platform }) => {
+            let at = work.find(index, member)?;
+            work.index(index, &BTreeMap::from([(at, (platform.clone(), Ask::Explicit))]))?
+        }
+        (Node::Index(index), Labels::FromIndex) => work.by_entries(index)?,
+    };
+    Ok(match root {
+        Some(root) => {
+            let Work { changes, configs, documents, notes, .. } = work;
+            Relabelled::Changed(Changes { images: changes, root, configs, documents, notes })
+        }
+        None => Relabelled::Unchanged,
+    })
+}
+
+fn runnable_members(index: &IndexNode) -> Vec<usize> {
+    let is_runnable = |(i, member): (usize, &Node)| match member {
+        Node::Image(image) if image.is_runnable() && index.index.manifests[i].attests().is_none() => Some(i),
+        Node::Image(_) => None,
+        Node::Index(_) => Some(i),
+    };
+    index.members.iter().enumerate().filter_map(is_runnable).collect()
+}
+
+/// How many levels lie below a node.
+fn height(node: &Node) -> usize {
+    match node {
+        Node::Image(_) => 0,
+        Node::Index(index) => index.members.iter().map(height).max().map_or(0, |highest| highest + 1),
+    }
+}
+
+struct Work<'a> {
+    place: &'a str,
+    changes: Vec<Change>,
+    configs: Vec<(Descriptor, Vec<u8>)>,
+    documents: Vec<Replaced>,
+    notes: Vec<String>,
+}
+
+/// What each changed member must say.
+type Asked = BTreeMap<usize, (Platform, Ask)>;
+
+impl Work<'_> {
+    fn refuse(&self, why: &str, hint: &str) -> StoreError {
+        StoreError::bad_input(format!("fix the label of \"{}\"", self.place), why).hint(hint)
+    }
+
+    /// The image with the right label, or `None` if it has that already.
+    fn image(
+        &mut self,
+        image: &Image,
+        wanted: &Platform,
+        ask: Ask,
+        entry: Option<&Platform>,
+    ) -> Result<Option<Document>, StoreError> {
+        let name = entry.map_or(image.document.digest().to_string(), ToString::to_string);
+        let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else {
+            return Err(
+                self.refuse(&format!("{name} is an artifact, not an image"), "name an image that runs")
+            );
+        };
+        let failed = |e: image_store::manifest::DocumentError| e.at(&format!("{name} of \"{}\"", self.place));
+        let bytes = match patch_config(&config.bytes, wanted, ask).map_err(failed)? {
+            Patched::Unchanged => return Ok(None),
+            Patched::Changed(bytes) => bytes,
+        };
+        let manifest = patch_manifest(&image.document, &bytes).map_err(failed)?;
+        let blob = Descriptor::of(&image.manifest.config.media_type, &bytes);
+        self.changes.push(Change {
+            entry: entry.cloned(),
+            label: config.parsed.platform.clone(),
+            wanted: wanted.clone(),
+            config: (image.manifest.config.digest.clone(), blob.digest.clone()),
+            manifest: (image.document.digest().clone(), manifest.digest().clone()),
+        });
+        self.configs.push((blob, bytes));
+        Ok(Some(manifest))
+    }
+
+    fn find(&self, index: &IndexNode, member: &Member) -> Result<usize, StoreError> {
+        let fits = |i: &usize| {
+            let entry = &index.index.manifests[*i];
+            match member {
+                Member::Digest(digest) => entry.digest == *digest,
+                Member::Platform(platform) => entry.platform.as_ref().is_some_and(|said| said.fits(platform)),
+            }
+        };
+        let found: Vec<usize> = runnable_members(index).into_iter().filter(fits).collect();
+        match found.as_slice() {
+            [only] => Ok(*only),
+            [] => {
+                let said = index.index.manifests.iter().filter_map(|entry| entry.platform.as_ref());
+                let names: Vec<String> = said.filter(|p| !p.is_unknown()).map(ToString::to_string).collect();
+                let doing = format!("fix member {member} of \"{}\"", self.place);
+                Err(StoreError::not_found(doing, "the index has no such member")
+                    .hint(format!("it has {}", names.join(", "))))
+            }
+            many => {
+                let why = format!("{} members are for {member}", many.len());
+                Err(self.refuse(&why, "name one of them by its digest: --member sha256:..."))
+            }
+        }
+    }
+
+    /// Every member's config says what its entry says.
+    fn by_entries(&mut self, index: &IndexNode) -> Result<Option<Document>, StoreError> {
+        let mut asked = Asked::new();
+        for i in runnable_members(index) {
+            let entry = &index.index.manifests[i];
+            match &entry.platform {
+                Some(platform) if !platform.architecture.is_empty() && !platform.os.is_empty() => {
+                    asked.insert(i, (platform.clone(), Ask::Entry));
+                }
+                // A nested index needs no platform of its own; its entries say theirs.
+                _ if matches!(index.members[i], Node::Index(_)) => {
+                    asked.insert(i, (Platform::default(), Ask::Entry));
+                }
+                _ => {
+                    let why = format!("the entry of {} says no platform", entry.digest);
+                    return Err(self.refuse(&why, "name it with --member DIGEST --platform PLATFORM"));
+                }
+            }
+        }
+        self.index(index, &asked)
+    }
+
+    /// The index with these members saying what is asked, attestations re-pointed.
+    fn index(&mut self, node: &IndexNode, asked: &Asked) -> Result<Option<Document>, StoreError> {
+        let mut replaced: BTreeMap<usize, Document> = BTreeMap::new();
+        for (i, (platform, ask)) in asked {
+            let entry = &node.index.manifests[*i];
+            let now = match &node.members[*i] {
+                Node::Image(image) => self.image(image, platform, *ask, entry.platform.as_ref())?,
+                Node::Index(inner) if *ask == Ask::Entry => self.by_entries(inner)?,
+                Node::Index(_) => {
+                    return Err(self.refuse("the member is an index itself", "use --from-index"));
+                }
+            };
+            if let Some(now) = now {
+                replaced.insert(*i, now);
+            }
+        }
+        let moved: BTreeMap<&str, &Document> =
+            replaced.iter().map(|(i, now)| (node.index.manifests[*i].digest.as_str(), now)).collect();
+        let mut changes = Vec::new();
+        for (i, entry) in node.index.manifests.iter().enumerate() {
+            let asked_platform =
+                asked.get(&i).filter(|(_, ask)| *ask == Ask::Explicit).map(|(platform, _)| platform);
+            let platform =
+                asked_platform.filter(|p| !entry.platform.as_ref().is_some_and(|said| said.answers(p)));
+            let attests =
+                entry.attests().and_then(|subject| moved.get(subject)).map(|now| now.digest().as_str());
+            let document = replaced.get(&i);
+            if let (Some(old), Some(new)) = (entry.attests(), attests) {
+                self.notes.push(format!(
+                    "attestation {} now refers to {new}; its signed statement still speaks of {old}",
+                    entry.digest
+                ));
+            }
+            if document.is_some() || platform.is_some() || attests.is_some() {
+                changes.push(EntryChange { index: i, document, platform, attests });
+            }
+        }
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let failed = |e: image_store::manifest::DocumentError| e.at(&format!("index of \"{}\"", self.place));
+        let patched = patch_index(&node.document, &changes).map_err(failed)?;
+        for (i, document) in replaced {
+            let was = node.index.manifests[i].digest.clone();
+            self.documents.push(Replaced { height: height(&node.members[i]), was, document });
+        }
+        Ok(Some(patched))
+    }
+}
+
+impl Changes {
+    /// What must be written where the old image lies: the new configs and documents alone.
+    pub fn in_place(&self) -> Wanted {
+        let mut wanted = Wanted { blobs: Vec::new(), levels: Vec::new(), root: self.root.clone() };
+        self.add_new(&mut wanted);
+        wanted.levels.retain(|level| !level.is_empty());
+        wanted
+    }
+
+    /// What another store must have: the new parts, and the unchanged rest from `source`.
+    pub fn elsewhere(&self, node: &Node, source: &Arc<dyn ImageSource>) -> Wanted {
+        let mut wanted = Wanted { blobs: Vec::new(), levels: Vec::new(), root: self.root.clone() };
+        self.add_new(&mut wanted);
+        wanted.add(node, source, true);
+        let old_configs: Vec<&Digest> = self.images.iter().map(|change| &change.config.0).collect();
+        let old: Vec<&Digest> = self.documents.iter().map(|replaced| &replaced.was).collect();
+        wanted.blobs.retain(|(blob, _)| !old_configs.contains(&&blob.digest));
+        for level in &mut wanted.levels {
+            level.retain(|document| !old.contains(&document.digest()));
+        }
+        wanted.levels.retain(|level| !level.is_empty());
+        wanted
+    }
+
+    fn add_new(&self, wanted: &mut Wanted) {
+        for (blob, bytes) in &self.configs {
+            wanted.add_blob(blob.clone(), BlobContent::Bytes(bytes.as_slice().into()));
+        }
+        for replaced in &self.documents {
+            wanted.add_document(replaced.height, replaced.document.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image_store::check::{Depth, check};
+    use image_store::exit::Exit;
+    use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
+    use image_store::plan::{MovedTag, Presence, apply, plan};
+    use image_store::store::memory::MemoryStore;
+    use image_store::store::{ImageStore, Pointer};
+    use image_store::tree::read_tree;
+
+    fn add_image(store: &MemoryStore, label: &str) -> Document {
+        let layer = store.add_blob(OCI_LAYER, b"layer");
+        let label: Platform = label.parse().unwrap();
+        let mut config = serde_json::to_value(&label).unwrap();
+        config["rootfs"] = serde_json::json!({"type":"layers","diff_ids":[layer.digest]});
+        let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
+        let manifest = serde_json::json!({"schemaVersion":2,"config":config,"layers":[layer]});
+        let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+        store.write_document(&document).unwrap();
+        document
+    }
+
+    fn entry(document: &Document, platform: &str) -> Descriptor {
+        let mut entry = document.descriptor();
+        entry.platform = Some(platform.parse().unwrap());
+        entry
+    }
+
+    /// amd64 right, arm/v7 labelled amd64, and an attestation of the latter.
+    fn seed_index(store: &MemoryStore) -> Node {
+        let right = add_image(store, "linux/amd64");
+        let wrong = add_image(store, "linux/amd64/v1");
+        let attestation = add_image(store, "unknown/unknown");
+        let mut attests = entry(&attestation, "unknown/unknown");
+        attests.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
+        attests.annotations.insert("vnd.docker.reference.digest".into(), wrong.digest().to_string());
+        let entries = [entry(&right, "linux/amd64"), entry(&wrong, "linux/arm/v7"), attests];
+        let text = serde_json::json!({"schemaVersion":2,"manifests":entries}).to_string();
+        store.write_tag("v1", &Document::new(text.into_bytes(), None).unwrap()).unwrap();
+        read_tree(store, &Pointer::Tag("v1".into())).unwrap()
+    }
+
+    fn changes(node: &Node, labels: &Labels) -> Changes {
+        match relabel(node, labels, "memory:v1").unwrap() {
+            Relabelled::Changed(changes) => changes,
+            Relabelled::Unchanged => panic!("something must change"),
+        }
+    }
+
+    #[test]
+    fn only_the_wrong_member_changes_and_its_attestation_follows() {
+        let store = MemoryStore::new();
+        let node = seed_index(&store);
+        let found = changes(&node, &Labels::FromIndex);
+        assert_eq!(found.images.len(), 1);
+        assert_eq!(found.images[0].wanted.to_string(), "linux/arm/v7");
+        assert_eq!(found.notes.len(), 1);
+        let written = plan(found.in_place(), &store, &["v1".into()], Presence::Ask).unwrap();
+        assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 1, 1));
+        apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+        assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
+        let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
+        let (Node::Index(now), Node::Index(before)) = (&now, &node) else {
+            panic!("an index stays an index")
+        };
+        assert_eq!(now.index.manifests[0], before.index.manifests[0]);
+        assert_eq!(now.index.manifests[2].attests(), Some(now.index.manifests[1].digest.as_str()));
+    }
+
+    #[test]
+    fn a_second_run_has_nothing_to_do() {
+        let store = MemoryStore::new();
+        let node = seed_index(&store);
+        let found = changes(&node, &Labels::FromIndex);
+        let written = plan(found.in_place(), &store, &["v1".into()], Presence::New).unwrap();
+        apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+        let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
+        assert!(matches!(relabel(&now, &Labels::FromIndex, "x").unwrap(), Relabelled::Unchanged));
+    }
+
+    #[test]
+    fn another_store_gets_the_whole_image_without_the_old_parts() {
+        let (store, target) = (MemoryStore::new(), MemoryStore::new());
+        let node = seed_index(&store);
+        let found = changes(&node, &Labels::FromIndex);
+        let source: Arc<dyn ImageSource> = Arc::new(store);
+        let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()], Presence::Ask).unwrap();
+        apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
+        assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
+        assert!(
+            target.read_document(&Pointer::from(&found.images[0].manifest.0)).is_err(),
+            "the old one stays away"
+        );
+    }
+
+    #[test]
+    fn a_member_is_named_by_platform_or_digest_and_its_entry_follows() {
+        let store = MemoryStore::new();
+        let node = seed_index(&store);
+        let platform: Platform = "linux/arm/v6".parse().unwrap();
+        let member = Member::Platform("linux/arm/v7".parse().unwrap());
+        let found = changes(&node, &Labels::Member { member, platform: platform.clone() });
+        let written = plan(found.in_place(), &store, &["v1".into()], Presence::New).unwrap();
+        apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+        let Node::Index(now) = read_tree(&store, &Pointer::Tag("v1".into())).unwrap() else { panic!() };
+        assert_eq!(now.index.manifests[1].platform.as_ref(), Some(&platform));
+        assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Documents), []);
+    }
+
+    #[test]
+    fn nested_indexes_are_fixed_up_to_the_root() {
+        let store = MemoryStore::new();
+        let Node::Index(inner) = seed_index(&store) else { panic!() };
+        let outer =
+            serde_json::json!({"schemaVersion":2,"manifests":[inner.document.descriptor()]}).to_string();
+        store.write_tag("v1", &Document::new(outer.into_bytes(), None).unwrap()).unwrap();
+        let node = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
+        let found = changes(&node, &Labels::FromIndex);
+        let written = plan(found.in_place(), &store, &["v1".into()], Presence::New).unwrap();
+        apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+        assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
+        let target = MemoryStore::new();
+        let source: Arc<dyn ImageSource> = Arc::new(store);
+        let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()], Presence::Ask).unwrap();
+        apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
+        assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused_with_a_way_out() {
+        let store = MemoryStore::new();
+        let node = seed_index(&store);
+        let refused = |labels: Labels, kind: Exit, hint: &str| {
+            let error = relabel(&node, &labels, "x").unwrap_err();
+            assert_eq!(error.kind, kind);
+            assert!(error.to_string().contains(hint), "{error}");
+        };
+        let platform: Platform = "linux/arm64".parse().unwrap();
+        refused(
+            Labels::Platform(platform.clone()),
+            Exit::BadInput,
+            "an index of 2 platforms; use --from-index",
+        );
+        let member = Member::Platform("linux/s390x".parse().unwrap());
+        refused(Labels::Member { member, platform }, Exit::NotFound, "it has linux/amd64, linux/arm/v7");
+        let image = add_image(&store, "linux/amd64");
+        let image = image_store::tree::grow(&store, image, 0).unwrap();
+        assert_eq!(relabel(&image, &Labels::FromIndex, "x").unwrap_err().kind, Exit::BadInput);
+    }
+}
