@@ -1,1 +1,3 @@
 //! From a release.yaml to one published multi-arch image.
+
+pub mod spec;

@@ -1,0 +1,215 @@
+//! release.yaml: what is to be built, for which platforms, and where it goes.
+//!
+//! Read strictly. What is wrong with it is found all at once, each thing with its line and what to write instead;
+//! what comes out has no text left to parse.
+
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::platform::Platform;
+use image_store::reference::Reference;
+use image_store::text::Escaped;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+mod platform;
+mod read;
+mod tree;
+
+/// The largest spec that is read. A real one has some kilobytes.
+const SPEC_MAX: u64 = 1 << 20;
+
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The folder that paths in the spec are relative to. They are joined to it already.
+    pub dir: PathBuf,
+    /// A repository of a registry, or an OCI layout. It has no tag or digest.
+    pub image: Reference,
+    /// At least one.
+    pub tags: Vec<String>,
+    pub labels: LabelPolicy,
+    /// What is run in each image before anything is published; empty for nothing.
+    pub smoke: Vec<String>,
+    /// Annotations of the index.
+    pub annotations: BTreeMap<String, String>,
+    /// Commands, run in `dir` one after the other before anything is built.
+    pub prepare: Vec<Vec<String>>,
+    /// At least one, and no two that fit each other.
+    pub platforms: Vec<PlatformSpec>,
+}
+
+/// One image of the release.
+#[derive(Clone, Debug)]
+pub struct PlatformSpec {
+    pub platform: Platform,
+    /// The tag that this image has of its own, beside its place in the index.
+    pub tag: Option<String>,
+    pub builder: BuilderChoice,
+    pub recipe: Recipe,
+}
+
+/// How the image is made. A Dockerfile goes with docker, podman and buildah, files with the embedded builder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    Dockerfile(DockerfileRecipe),
+    Files(FilesRecipe),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerfileRecipe {
+    pub dockerfile: PathBuf,
+    pub context: PathBuf,
+    pub target: Option<String>,
+    pub build_args: BuildArgs,
+}
+
+/// Files in a layer of their own, on a base image or on nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesRecipe {
+    pub from: Option<Reference>,
+    /// Source on this host, and the absolute path in the image. One that ends in `/` is the folder to put it in.
+    pub copy: Vec<(PathBuf, String)>,
+    pub run: RunConfig,
+}
+
+/// What a container of the image does. `None` is what the base image says; an empty list takes that away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunConfig {
+    pub entrypoint: Option<Vec<String>>,
+    pub cmd: Option<Vec<String>>,
+    pub env: BTreeMap<String, String>,
+    pub user: Option<String>,
+    pub workdir: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub expose: Vec<Port>,
+}
+
+/// Build arguments. `None` takes the value from the environment, as `docker build --build-arg NAME` does: the
+/// place for secrets. Values are not shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct BuildArgs(pub BTreeMap<String, Option<String>>);
+
+impl fmt::Debug for BuildArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+/// A port, with its protocol: shown as the image-spec writes it, `8080/tcp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    pub number: u16,
+    pub protocol: &'static str,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.protocol)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuilderChoice {
+    /// The embedded builder for files; else the first engine that is there.
+    Auto,
+    Docker,
+    Podman,
+    Buildah,
+    Rootfs,
+}
+
+impl BuilderChoice {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Buildah => "buildah",
+            Self::Rootfs => "rootfs",
+        }
+    }
+}
+
+/// What to do with an image whose label differs from its binaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelPolicy {
+    /// Put the right label in.
+    Fix,
+    /// Stop.
+    Check,
+}
+
+/// Something wrong in the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong, and what to write instead.
+    pub text: String,
+}
+
+impl Problem {
+    /// `text` may quote the spec; what could steer a terminal is escaped.
+    fn new(line: usize, text: impl Into<String>) -> Self {
+        Self { line, text: Escaped(&text.into()).to_string() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.text)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    #[error(transparent)]
+    Read(#[from] StoreError),
+    /// Shown as lines of `FILE:LINE: what is wrong`, in the order of the file.
+    #[error("{}", show(file, problems))]
+    Wrong { file: PathBuf, problems: Vec<Problem> },
+}
+
+impl SpecError {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Read(error) => error.kind,
+            Self::Wrong { .. } => Exit::BadInput,
+        }
+    }
+}
+
+fn show(file: &Path, problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(|p| format!("{}:{p}", file.display())).collect();
+    lines.join("\n")
+}
+
+impl Spec {
+    /// Reads a spec from a file.
+    pub fn load(file: &Path) -> Result<Self, SpecError> {
+        let doing = || format!("read \"{}\"", file.display());
+        let meta = std::fs::metadata(file).map_err(|e| StoreError::from_io(doing(), e))?;
+        if !meta.is_file() {
+            return Err(StoreError::bad_input(doing(), "it is no regular file")
+                .hint("name a release.yaml, not its folder")
+                .into());
+        }
+        if meta.len() > SPEC_MAX {
+            return Err(StoreError::bad_input(doing(), format!("it is larger than {SPEC_MAX} bytes")).into());
+        }
+        let bytes = std::fs::read(file).map_err(|e| StoreError::from_io(doing(), e))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| StoreError::bad_input(doing(), "it is not UTF-8 text"))?;
+        Self::parse(&text, file).map_err(|problems| SpecError::Wrong { file: file.to_path_buf(), problems })
+    }
+
+    /// Reads a spec from its text. Paths in it are looked for below the folder of `file`. `Err` has every problem.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Problem>> {
+        // The folder of "release.yaml" is "", which no program takes for a working directory.
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        read::spec(text, dir)
+    }
+}
+
+#[cfg(test)]
+mod tests;
