@@ -1,0 +1,78 @@
+//! The real parts that a user of the tools has, started privately and ended by process id.
+//!
+//! A world test asks for what it needs and goes home where that is not to be had:
+//!
+//! ```no_run
+//! use multiarch_tests::{need, world};
+//! # fn the_test() {
+//! need!(world::require(&["skopeo", "docker-registry"]));
+//! let registry = need!(world::Registry::start());
+//! # }
+//! ```
+//!
+//! With `MULTIARCH_REQUIRE_WORLD=1`, as CI sets it, going home is a failure.
+
+mod busybox;
+mod containers;
+mod engine;
+mod namespace;
+mod process;
+mod programs;
+mod registry;
+mod relay;
+
+pub use busybox::{FOREIGN, Foreign, foreign_busybox, rootfs_tar};
+pub use containers::containers_env;
+pub use engine::Engine;
+pub use namespace::Namespace;
+pub use process::{Proc, run_with_rusage};
+pub use programs::{missing, program, require};
+pub use registry::{Asked, Registry};
+pub use relay::Relay;
+
+/// Why a test cannot run on this machine.
+#[derive(Debug)]
+pub struct Skip(String);
+
+impl Skip {
+    pub fn because(why: impl Into<String>) -> Skip {
+        Skip(why.into())
+    }
+
+    /// Says why on stderr. What [`need!`](crate::need) calls before it leaves the test.
+    ///
+    /// # Panics
+    /// Where the world is required: a machine that was set up for these tests must run them.
+    pub fn report(&self) {
+        assert!(
+            std::env::var_os("MULTIARCH_REQUIRE_WORLD").is_none_or(|value| value != "1"),
+            "cannot run here, and MULTIARCH_REQUIRE_WORLD=1: {}",
+            self.0
+        );
+        eprintln!("skipped: {}", self.0);
+    }
+}
+
+/// The value of a `Result<_, Skip>`, or the end of the test with its reason on stderr.
+#[macro_export]
+macro_rules! need {
+    ($wanted:expr) => {
+        match $wanted {
+            Ok(value) => value,
+            Err(skip) => {
+                $crate::world::Skip::report(&skip);
+                return;
+            }
+        }
+    };
+}
+
+/// Root is needed to make a user namespace in which more than one user exists.
+fn require_root() -> Result<(), Skip> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Skip::because("not root")) }
+}
+
+/// A directory for what lives as long as one test. In /tmp and nowhere else: paths of unix sockets end at 108 bytes.
+fn short_directory(prefix: &str) -> tempfile::TempDir {
+    tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").expect("a directory in /tmp")
+}

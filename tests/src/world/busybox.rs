@@ -1,0 +1,228 @@
+//! Real foreign programs: Debian's static busybox of other architectures.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Skip, require};
+
+/// One architecture that Debian builds busybox for.
+#[derive(Debug)]
+pub struct Foreign {
+    /// Debian's name.
+    pub debian: &'static str,
+    /// What an image of it should say.
+    pub platform: &'static str,
+    /// `uname -m` under QEMU on x86-64; i386 runs natively.
+    pub machine: &'static str,
+    /// e_machine of its ELF files.
+    pub elf: u16,
+    /// The Debian release that has it: riscv64 came with trixie, mips64el went with it.
+    suite: &'static str,
+}
+
+/// Debian's armel is ARMv5TE and its armhf ARMv7: the two sides of `arm` that labels confuse.
+pub const FOREIGN: [Foreign; 8] = [
+    foreign("arm64", "linux/arm64/v8", "aarch64", 183, "bookworm"),
+    foreign("armhf", "linux/arm/v7", "armv7l", 40, "bookworm"),
+    foreign("armel", "linux/arm/v5", "armv7l", 40, "bookworm"),
+    foreign("i386", "linux/386", "x86_64", 3, "bookworm"),
+    foreign("s390x", "linux/s390x", "s390x", 22, "bookworm"),
+    foreign("ppc64el", "linux/ppc64le", "ppc64le", 21, "bookworm"),
+    foreign("mips64el", "linux/mips64le", "mips64", 8, "bookworm"),
+    foreign("riscv64", "linux/riscv64", "riscv64", 243, "trixie"),
+];
+
+const fn foreign(
+    debian: &'static str,
+    platform: &'static str,
+    machine: &'static str,
+    elf: u16,
+    suite: &'static str,
+) -> Foreign {
+    Foreign { debian, platform, machine, elf, suite }
+}
+
+/// The static busybox of a Debian architecture of [`FOREIGN`], downloaded once and kept under the target directory.
+///
+/// # Panics
+/// If the architecture is not in the table, or the archive gives something that is not a package.
+pub fn foreign_busybox(debian: &str) -> Result<PathBuf, Skip> {
+    let wanted = FOREIGN.iter().find(|row| row.debian == debian);
+    let wanted = wanted.unwrap_or_else(|| panic!("no row for {debian:?} in FOREIGN"));
+    let home = target_directory().join("world/busybox");
+    fs::create_dir_all(&home).expect("a directory under target");
+    // The name matters: busybox takes it for the applet that is wanted.
+    let kept = home.join(debian).join("busybox");
+    if kept.exists() {
+        return Ok(kept);
+    }
+    require(&["apt-get", "dpkg-deb"])?;
+    // Tests are processes of their own: the first one downloads, the others wait and find it.
+    let lock = File::create(home.join(format!("{debian}.lock"))).expect("a lock file");
+    lock.lock().expect("a lock");
+    if kept.exists() {
+        return Ok(kept);
+    }
+    fs::create_dir_all(home.join(debian)).expect("a directory under target");
+    let work = tempfile::tempdir_in(&home).expect("a directory under target");
+    download(wanted, work.path())?;
+    fs::rename(unpack(work.path()), &kept).expect("a rename within target");
+    Ok(kept)
+}
+
+/// `apt-get download` with state of its own: the host's lists, architectures and cache stay as they are.
+fn download(wanted: &Foreign, work: &Path) -> Result<(), Skip> {
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let source = format!("deb [signed-by={keyring}] {} {} main\n", archive()?, wanted.suite);
+    for directory in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(work.join(directory)).expect("a directory under target");
+    }
+    fs::write(work.join("sources.list"), source).expect("a file under target");
+    let place = |name: &str| work.join(name).display().to_string();
+    let options = [
+        // Only our source, not those of the host.
+        format!("Dir::Etc::sourcelist={}", place("sources.list")),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::Lists={}", place("lists")),
+        format!("Dir::Cache={}", place("cache")),
+        // Nothing is installed, so nothing of the host's packages matters.
+        "Dir::State::status=/dev/null".to_owned(),
+        format!("APT::Architecture={}", wanted.debian),
+        format!("APT::Architectures={}", wanted.debian),
+        // Saves megabytes of descriptions that nobody reads.
+        "Acquire::Languages=none".to_owned(),
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+        // The sandbox user could not write below target.
+        "APT::Sandbox::User=root".to_owned(),
+        "Acquire::Retries=3".to_owned(),
+    ];
+    for arguments in [&["update"][..], &["download", "busybox-static"]] {
+        let mut apt = Command::new("apt-get");
+        apt.current_dir(work).env("LC_ALL", "C").args(options.iter().flat_map(|option| ["-o", option]));
+        let done = apt.args(arguments).output().expect("apt-get");
+        // `update` warns and succeeds where a mirror does not answer; then `download` fails.
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(Skip::because(format!("no busybox of {}: {}", wanted.debian, said.trim())));
+        }
+    }
+    Ok(())
+}
+
+/// Where this machine gets Debian from, mirrors and proxies included.
+fn archive() -> Result<String, Skip> {
+    let format = "$(ORIGIN) $(COMPONENT) $(REPO_URI)";
+    let listed =
+        Command::new("apt-get").args(["indextargets", "--format", format]).output().expect("apt-get");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let uris = listed.lines().filter_map(|line| line.strip_prefix("Debian main "));
+    // The security archive has the same origin and not the packages.
+    let mut plain = uris.filter(|uri| !uri.contains("security"));
+    plain.next().map(str::to_owned).ok_or_else(|| Skip::because("apt knows no Debian archive"))
+}
+
+fn unpack(work: &Path) -> PathBuf {
+    let entries = fs::read_dir(work).expect("our own directory");
+    let mut packages = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "deb"));
+    let package = packages.next().expect("apt-get download leaves a .deb");
+    let root = work.join("root");
+    let done = Command::new("dpkg-deb").arg("-x").args([&package, &root]).status().expect("dpkg-deb");
+    assert!(done.success(), "dpkg-deb -x {}", package.display());
+    // trixie moved it to /usr/bin.
+    let places = ["bin/busybox", "usr/bin/busybox"].map(|place| root.join(place));
+    places.into_iter().find(|place| place.is_file()).expect("a busybox in busybox-static")
+}
+
+/// The target directory of the build that this test belongs to.
+fn target_directory() -> PathBuf {
+    let own = std::env::current_exe().expect("the path of this program");
+    // cargo marks it for backup programs.
+    let target = own.ancestors().find(|place| place.join("CACHEDIR.TAG").is_file());
+    target.map_or_else(std::env::temp_dir, Path::to_path_buf)
+}
+
+/// A root file system of one busybox and its usual names, as an uncompressed tar: what `ADD rootfs.tar /` takes.
+///
+/// The same bytes every time.
+pub fn rootfs_tar(busybox: &Path) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let header = |kind: tar::EntryType, mode: u32, size: usize| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size as u64);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header
+    };
+    for (name, mode) in [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777)] {
+        let mut directory = header(tar::EntryType::Directory, mode, 0);
+        tar.append_data(&mut directory, name, std::io::empty()).expect("memory");
+    }
+    let program = fs::read(busybox).expect("a busybox");
+    let mut file = header(tar::EntryType::Regular, 0o755, program.len());
+    tar.append_data(&mut file, "bin/busybox", program.as_slice()).expect("memory");
+    for applet in
+        ["cat", "echo", "false", "id", "ls", "mkdir", "rm", "sh", "sleep", "test", "touch", "true", "uname"]
+    {
+        let mut link = header(tar::EntryType::Symlink, 0o777, 0);
+        tar.append_link(&mut link, format!("bin/{applet}"), "busybox").expect("memory");
+    }
+    tar.into_inner().expect("memory")
+}
+
+/// Debian's emulators as its package wants them registered, one line of /usr/lib/binfmt.d per entry.
+pub(super) fn debian_rules() -> Result<Vec<String>, Skip> {
+    require(&["qemu-arm-static"])?;
+    let entries = fs::read_dir("/usr/lib/binfmt.d").map_err(|error| Skip::because(error.to_string()))?;
+    let mut rules = Vec::new();
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("qemu-")) {
+            let text = fs::read_to_string(&path).map_err(|error| Skip::because(error.to_string()))?;
+            rules.extend(text.lines().filter(|line| line.starts_with(':')).map(str::to_owned));
+        }
+    }
+    if rules.is_empty() {
+        return Err(Skip::because("no qemu rules in /usr/lib/binfmt.d: apt-get install qemu-user-static"));
+    }
+    Ok(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_of_the_table_is_to_be_had() {
+        for row in &FOREIGN {
+            let path = crate::need!(foreign_busybox(row.debian));
+            let head = fs::read(&path).unwrap()[..20].to_vec();
+            let machine = [head[18], head[19]];
+            // EI_DATA 2 is big-endian, elf.h.
+            let machine =
+                if head[5] == 2 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
+            assert_eq!((&head[..4], machine), (&b"\x7fELF"[..], row.elf), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn the_tar_holds_the_program_and_its_names() {
+        let busybox = crate::need!(foreign_busybox("armhf"));
+        let bytes = rootfs_tar(&busybox);
+        assert_eq!(bytes, rootfs_tar(&busybox));
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert!(
+            names.contains(&"bin/busybox".to_owned()) && names.contains(&"bin/sh".to_owned()),
+            "{names:?}"
+        );
+    }
+}

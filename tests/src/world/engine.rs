@@ -1,0 +1,192 @@
+//! Debian's Docker Engine 20.10 with private storage, in a namespace where foreign programs run.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::namespace::Namespace;
+use super::process::Proc;
+use super::relay::Relay;
+use super::{Skip, program, require, short_directory};
+
+/// dockerd, until our end of its stdin is closed: it must not outlive a test process that was killed.
+const LEASH: &str = r#""$@" & it=$!; cat; kill "$it"; wait "$it""#;
+
+/// A running engine. Its images, containers and cgroups go with it.
+pub struct Engine {
+    // In the order in which they must end.
+    relays: std::sync::Mutex<Vec<Relay>>,
+    dockerd: Proc,
+    namespace: Namespace,
+    directory: TempDir,
+}
+
+impl Engine {
+    /// With Debian's emulators: `docker run` and `RUN` of foreign images work.
+    ///
+    /// # Panics
+    /// If dockerd is there and does not start, with what it said.
+    pub fn start() -> Result<Engine, Skip> {
+        Self::start_in(Namespace::with_debian_emulators()?)
+    }
+
+    /// In a namespace whose rules the test has made.
+    pub fn start_in(namespace: Namespace) -> Result<Engine, Skip> {
+        require(&["docker", "dockerd", "containerd", "runc"])?;
+        let directory = short_directory("engine-");
+        let home = directory.path();
+        let mut daemon = Command::new("sh");
+        daemon.args(["-c", LEASH, "sh"]).arg(program("dockerd").expect("required above"));
+        // Nothing of the host's configuration, images or sockets. /etc/docker/daemon.json may contradict the flags below.
+        daemon.arg("--config-file").arg(home.join("daemon.json"));
+        daemon.arg("--data-root").arg(home.join("data"));
+        daemon.arg("--exec-root").arg(home.join("exec"));
+        daemon.arg("--pidfile").arg(home.join("pid"));
+        daemon.arg("--host").arg(format!("unix://{}", home.join("docker.sock").display()));
+        // A bridge without rules: containers reach nobody, which no test needs, and the kernel needs no iptables modules.
+        daemon.args(["--iptables=false", "--ip6tables=false"]);
+        // There is no systemd in here that could be asked for cgroups.
+        daemon.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
+        // With it set, dockerd and containerd leave AppArmor alone: loading profiles is not for user namespaces.
+        daemon.env("container", "multiarch-tests");
+        std::fs::write(home.join("daemon.json"), "{}").expect("room in /tmp");
+        // Its own network, in which it may make the bridge.
+        let dockerd = Proc::spawn(namespace.enter_with_network(&daemon));
+        let mut engine = Engine { relays: std::sync::Mutex::default(), dockerd, namespace, directory };
+        let until = Instant::now() + Duration::from_secs(60);
+        while !engine.docker(&["version"]).status.success() {
+            assert!(
+                engine.dockerd.ended().is_none() && Instant::now() < until,
+                "dockerd does not start: {}",
+                engine.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(engine)
+    }
+
+    /// For `DOCKER_HOST`: `unix:///...`
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.directory.path().join("docker.sock").display())
+    }
+
+    /// What a program needs to find this engine and Debian's client, and nothing of the user's configuration.
+    pub fn env(&self) -> Vec<(String, String)> {
+        // A newer client in /usr/local would take buildx instead of the classic builder.
+        let path = std::env::var("PATH").unwrap_or_default();
+        vec![
+            ("DOCKER_HOST".to_owned(), self.host()),
+            ("DOCKER_CONFIG".to_owned(), self.directory.path().join("client").display().to_string()),
+            ("PATH".to_owned(), format!("/usr/sbin:/usr/bin:/sbin:/bin:{path}")),
+        ]
+    }
+
+    /// Runs Debian's client against this engine.
+    pub fn docker(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("docker")
+    }
+
+    /// The same, to be run in a directory or with other variables.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("docker").expect("required at the start"));
+        command.envs(self.env()).args(arguments);
+        command
+    }
+
+    /// The same program inside the engine's namespace, where foreign programs run, with [`Engine::env`].
+    pub fn enter(&self, command: &Command) -> Command {
+        let mut inside = self.namespace.enter(command);
+        inside.envs(self.env());
+        inside
+    }
+
+    /// Lets the engine reach a registry of the host at its own address: dockerd lives on another loopback.
+    ///
+    /// # Panics
+    /// If that is not `IP:PORT`.
+    pub fn reach(&self, host: &str) {
+        let address: SocketAddr = host.parse().unwrap_or_else(|_| panic!("{host:?} is not IP:PORT"));
+        let relay = Relay::start(self.namespace.id(), address);
+        self.relays.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(relay);
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// What dockerd and containerd said.
+    pub fn log(&self) -> String {
+        self.dockerd.stderr()
+    }
+
+    /// Where all of it lies.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // In order, so that it stops its containers and removes their cgroups; whatever stays ends with the namespace.
+        self.dockerd.close_stdin();
+        let _ = self.dockerd.wait(Duration::from_secs(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::need;
+    use crate::world::{Registry, foreign_busybox, rootfs_tar};
+
+    fn good(done: Output) -> String {
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
+    #[test]
+    fn it_builds_runs_pushes_and_pulls_foreign_images() {
+        let busybox = need!(foreign_busybox("armhf"));
+        let registry = need!(Registry::start());
+        let engine = need!(Engine::start());
+        engine.reach(registry.host());
+        let context = tempfile::tempdir().unwrap();
+        std::fs::write(context.path().join("rootfs.tar"), rootfs_tar(&busybox)).unwrap();
+        let dockerfile = "FROM scratch\nADD rootfs.tar /\nRUN uname -m > /machine && rm -rf /tmp && mkdir /tmp\n\
+                          CMD [\"/bin/cat\", \"/machine\"]\n";
+        std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+        for (kit, plain) in [("0", "armhf:classic"), ("1", "armhf:buildkit")] {
+            let tag = format!("{}/{plain}", registry.host());
+            let mut build = engine.command(&["build", "-q", "--platform", "linux/arm/v7", "-t", &tag, "."]);
+            good(build.env("DOCKER_BUILDKIT", kit).current_dir(context.path()).output().unwrap());
+            assert_eq!(good(engine.docker(&["run", "--rm", &tag])), "armv7l");
+            assert_eq!(
+                good(engine.docker(&["run", "--rm", "--network=none", &tag, "uname", "-m"])),
+                "armv7l"
+            );
+            good(engine.docker(&["push", "-q", &tag]));
+            good(engine.docker(&["rmi", "-f", &tag]));
+            good(engine.docker(&["pull", "-q", "--platform", "linux/arm/v7", &tag]));
+            let saved = engine.docker(&["save", &tag]);
+            assert!(saved.status.success() && saved.stdout.len() > 1 << 20);
+        }
+        assert_eq!(registry.count("PUT", |path| path.contains("/manifests/")), 2);
+        let mut inside = Command::new("sh");
+        inside.arg("-c").arg(format!("id -u && {} uname -m && docker ps -q", busybox.display()));
+        assert_eq!(good(engine.enter(&inside).output().unwrap()), "0\narmv7l");
+    }
+
+    #[test]
+    fn it_takes_everything_along_when_it_ends() {
+        let engine = need!(Engine::start());
+        let (id, place) = (engine.namespace().id(), engine.directory().to_owned());
+        let daemon: u32 = std::fs::read_to_string(place.join("pid")).unwrap().trim().parse().unwrap();
+        drop(engine);
+        for gone in [format!("/proc/{id}"), format!("/proc/{daemon}"), place.display().to_string()] {
+            assert!(!Path::new(&gone).exists(), "{gone}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A child process: its output collected while it runs, its peak memory, and its end by id.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running process. Dropping it kills it.
+pub struct Proc {
+    child: Child,
+    stdout: Collector,
+    stderr: Collector,
+}
+
+impl Proc {
+    /// Takes stdin, stdout and stderr over; stdin stays open until [`Proc::close_stdin`] or the end.
+    ///
+    /// # Panics
+    /// If the program cannot be started.
+    pub fn spawn(mut command: Command) -> Proc {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+        let stdout = Collector::of(child.stdout.take());
+        let stderr = Collector::of(child.stderr.take());
+        Proc { child, stdout, stderr }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    pub fn stdin(&mut self) -> Option<&mut ChildStdin> {
+        self.child.stdin.as_mut()
+    }
+
+    pub fn close_stdin(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// A signal to this process alone. False if it has ended already.
+    pub fn signal(&mut self, signal: Signal) -> bool {
+        // Not reaped yet, so the id cannot belong to another.
+        self.ended().is_none() && kill(pid(self.child.id()), signal).is_ok()
+    }
+
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of this process")
+    }
+
+    /// `None` if it still runs after that time.
+    pub fn wait(&mut self, most: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + most;
+        loop {
+            if let Some(status) = self.ended() {
+                return Some(status);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Until the condition holds; false if the process ended or the time was up before.
+    pub fn wait_until(&mut self, most: Duration, mut holds: impl FnMut(&Proc) -> bool) -> bool {
+        let until = Instant::now() + most;
+        loop {
+            if holds(self) {
+                return true;
+            }
+            if self.ended().is_some() || Instant::now() >= until {
+                return holds(self);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            // Fails only if it has ended in between.
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Reads a pipe to its end on a thread of its own, so that the child never waits for us.
+struct Collector {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Collector {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Collector {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&bytes);
+        let thread = thread::spawn(move || {
+            let Some(mut pipe) = pipe else { return };
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(got @ 1..) = pipe.read(&mut buffer) {
+                into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..got]);
+            }
+        });
+        Collector { bytes, thread }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    fn finish(self) -> Vec<u8> {
+        drop(self.thread.join());
+        std::mem::take(&mut self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Runs to the end; with the peak resident memory of this one process in KiB.
+///
+/// Two sources, since each alone is wrong: `ru_maxrss` counts what this test process had when it forked, and the peak in
+/// /proc is gone with the process, so the last millisecond may be missed. The first is taken where it is larger than our own.
+#[expect(clippy::zombie_processes, reason = "reaped by wait4")]
+pub fn run_with_rusage(mut command: Command) -> (Output, u64) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let own = peak_of(std::process::id());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+    let stdout = Collector::of(child.stdout.take());
+    let stderr = Collector::of(child.stderr.take());
+    let program = fs::read_link(format!("/proc/{}/exe", child.id()));
+    let mut sampled = 0;
+    let (status, maxrss) = loop {
+        // Before its exec the child shows our own memory.
+        if program.is_ok() {
+            sampled = sampled.max(peak_of(child.id()));
+        }
+        if let Some(ended) = reap(child.id()) {
+            break ended;
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    let peak = if maxrss > own.max(peak_of(std::process::id())) { maxrss } else { sampled };
+    (Output { status, stdout: stdout.finish(), stderr: stderr.finish() }, peak)
+}
+
+/// VmHWM in KiB; 0 for a process that has ended.
+fn peak_of(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Status and `ru_maxrss` in KiB, once the child has ended.
+#[expect(unsafe_code, reason = "nix has no wait4, and only wait4 tells the memory of one child")]
+fn reap(id: u32) -> Option<(ExitStatus, u64)> {
+    use nix::libc;
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live values of the right type; an all-zero rusage is a valid one.
+    let (ended, usage) = unsafe {
+        let ended = libc::wait4(pid(id).as_raw(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr());
+        (ended, usage.assume_init())
+    };
+    assert!(ended >= 0, "wait4 of {id}: {}", std::io::Error::last_os_error());
+    (ended != 0).then(|| (ExitStatus::from_raw(status), u64::try_from(usage.ru_maxrss).unwrap_or(0)))
+}
+
+pub(super) fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).expect("process ids are below 2^22"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_with_its_guard_and_not_before() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo begun; read line; echo \"$line\" >&2; sleep 100"]);
+        let mut process = Proc::spawn(command);
+        assert!(process.wait_until(Duration::from_secs(5), |process| process.stdout().contains("begun")));
+        std::io::Write::write_all(process.stdin().unwrap(), b"heard\n").unwrap();
+        assert!(process.wait_until(Duration::from_secs(5), |process| process.stderr().contains("heard")));
+        let id = process.id();
+        assert!(process.ended().is_none());
+        drop(process);
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    }
+
+    #[test]
+    fn peak_memory_is_that_of_the_child() {
+        // 64 MiB that are really touched, in this process, before the fork.
+        let ballast = vec![1_u8; 64 << 20];
+        let (small, little) = run_with_rusage(Command::new("true"));
+        let mut command = Command::new("sh");
+        command.args(["-c", "head -c 100000000 /dev/zero | tail -c 100000000 | wc -c"]);
+        let (done, _) = run_with_rusage(command);
+        assert!(small.status.success() && little < 32 << 10, "{little} KiB for true");
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "100000000");
+        let mut command = Command::new("dd");
+        command.args(["if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]);
+        let (_, much) = run_with_rusage(command);
+        assert!((190 << 10..260 << 10).contains(&much), "{much} KiB for a buffer of 200 MiB");
+        drop(ballast);
+    }
+}

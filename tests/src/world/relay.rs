@@ -1,0 +1,99 @@
+//! A way out of a network namespace: the same loopback address inside, carried to the host's.
+
+use std::fs::File;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+
+/// Listens inside on an address and connects to the same address outside. Ends when dropped.
+pub struct Relay {
+    stopping: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// `id` is a process in the network namespace.
+    ///
+    /// # Panics
+    /// If the address is taken in there.
+    pub fn start(id: u32, address: SocketAddr) -> Relay {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let (accepted, incoming) = mpsc::channel::<TcpStream>();
+        let (ready, listening) = mpsc::channel::<io::Result<()>>();
+        let stop = Arc::clone(&stopping);
+        // The namespace is a property of the thread, and threads that it starts inherit it: hence one thread inside that only
+        // accepts, and one outside that connects.
+        let inside = thread::spawn(move || {
+            let listener = match listen_in(id, address) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    drop(ready.send(Err(error)));
+                    return;
+                }
+            };
+            drop(ready.send(Ok(())));
+            while !stop.load(Ordering::SeqCst) {
+                match listener.accept() {
+                    Ok((stream, _)) => drop(accepted.send(stream)),
+                    Err(_) => thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        });
+        let streams = Arc::clone(&open);
+        let outside = thread::spawn(move || {
+            // Ends when the thread inside has gone.
+            for inner in incoming {
+                if let Err(error) = join(inner, address, &streams) {
+                    eprintln!("relay to {address}: {error}");
+                }
+            }
+        });
+        let began = listening.recv().unwrap_or_else(|_| Err(io::Error::other("its thread has ended")));
+        began.unwrap_or_else(|error| panic!("cannot listen on {address} inside: {error}"));
+        Relay { stopping, open, threads: vec![inside, outside] }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+        for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // Fails for a peer that has gone, which is as good.
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+fn listen_in(id: u32, address: SocketAddr) -> io::Result<TcpListener> {
+    setns(File::open(format!("/proc/{id}/ns/net"))?, CloneFlags::CLONE_NEWNET)?;
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Two threads that copy until one side ends.
+fn join(inner: TcpStream, address: SocketAddr, open: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
+    inner.set_nonblocking(false)?;
+    let outer = TcpStream::connect(address)?;
+    for (mut from, mut to) in
+        [(inner.try_clone()?, outer.try_clone()?), (outer.try_clone()?, inner.try_clone()?)]
+    {
+        thread::spawn(move || {
+            // An error is an end like any other: the peer sees it as such.
+            drop(io::copy(&mut from, &mut to));
+            drop(to.shutdown(Shutdown::Write));
+        });
+    }
+    open.lock().unwrap_or_else(PoisonError::into_inner).extend([inner, outer]);
+    Ok(())
+}
