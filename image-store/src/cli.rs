@@ -76,10 +76,15 @@ impl Output {
         };
         let line = format!("cannot {error}");
         if self.format == Format::Json {
-            let text = serde_json::json!({"error": {"exit": error.kind as u8, "message": line}});
+            let text = serde_json::json!({
+                "error": {"exit": error.kind as u8, "message": line, "problems": error.problems}
+            });
             print_line(&text.to_string());
         }
         let (red, plain) = if self.is_coloured() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        for problem in &error.problems {
+            eprintln!("{red}{tool}:{plain} {}", Escaped(problem));
+        }
         eprintln!("{red}{tool}:{plain} {}", Escaped(&line));
         error.kind.into()
     }

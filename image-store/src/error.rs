@@ -13,11 +13,13 @@ pub struct StoreError {
     pub why: String,
     /// What the person can do about it.
     pub hint: Option<String>,
+    /// Where there are several reasons, each on a line of its own: `release.yaml:7: unknown key ...`.
+    pub problems: Vec<String>,
 }
 
 impl StoreError {
     pub fn new(kind: Exit, doing: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { kind, doing: doing.into(), why: why.into(), hint: None }
+        Self { kind, doing: doing.into(), why: why.into(), hint: None, problems: Vec::new() }
     }
 
     pub fn bad_input(doing: impl Into<String>, why: impl Into<String>) -> Self {
@@ -51,6 +53,13 @@ impl StoreError {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Several reasons, all at once.
+    #[must_use]
+    pub fn problems(mut self, problems: Vec<String>) -> Self {
+        self.problems = problems;
         self
     }
 

@@ -1,0 +1,379 @@
+//! manifest-tool's YAML spec, read strictly: every problem at once, each with its line.
+
+use crate::yaml::{self, Entry, Node, Problem, Value};
+use image_store::platform::Platform;
+use image_store::reference::{Reference, is_tag};
+use std::collections::BTreeMap;
+
+/// What a spec asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    pub image: Reference,
+    /// Tags beside the one of `image`.
+    pub tags: Vec<String>,
+    pub members: Vec<Member>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// One image of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub image: Reference,
+    /// What the spec says; an empty architecture and os are taken from the image's config.
+    pub platform: Platform,
+    pub line: usize,
+}
+
+/// Larger specs are no specs.
+const SPEC_MAX: usize = 1 << 20;
+
+/// Reads a spec: what could be understood of it, and all that is wrong with it, by line. Only a spec without
+/// problems may be published; the rest of one with problems can still be looked at for more of them.
+pub fn parse(text: &str) -> (Option<Spec>, Vec<Problem>) {
+    if text.len() > SPEC_MAX {
+        return (None, vec![Problem::new(1, format!("the spec is larger than {SPEC_MAX} bytes"))]);
+    }
+    let (root, problems) = match yaml::parse(text) {
+        Ok(found) => found,
+        Err(problem) => return (None, vec![problem]),
+    };
+    let mut reader = Reader { problems };
+    let spec = reader.spec(&root);
+    reader.problems.sort_by_key(|problem| problem.line);
+    (spec, reader.problems)
+}
+
+struct Reader {
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn say(&mut self, line: usize, text: impl Into<String>) {
+        self.problems.push(Problem::new(line, text));
+    }
+
+    fn spec(&mut self, root: &Node) -> Option<Spec> {
+        let entries = self.map(root, "the spec", &["image", "tags", "manifests", "annotations"])?;
+        let image = match find(entries, "image") {
+            Some(entry) => self.reference(&entry.value, "image"),
+            None => {
+                self.say(root.line, "\"image\" is missing: the name under which the list is published");
+                None
+            }
+        };
+        let tags = find(entries, "tags").map(|entry| self.tags(&entry.value)).unwrap_or_default();
+        let annotations =
+            find(entries, "annotations").map(|e| self.annotations(&e.value)).unwrap_or_default();
+        let members = match find(entries, "manifests") {
+            Some(entry) => self.members(&entry.value),
+            None => {
+                self.say(root.line, "\"manifests\" is missing: the images of the list");
+                Vec::new()
+            }
+        };
+        self.refuse_doubles(&members);
+        Some(Spec { image: image?, tags, members, annotations })
+    }
+
+    /// A map with no keys but these, and `x-...`, which nobody reads.
+    fn map<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Option<&'a [Entry]> {
+        let Value::Map(entries) = &node.value else {
+            self.say(
+                node.line,
+                format!("{what} must be a map with the keys {}, not {}", known.join(", "), node.value.kind()),
+            );
+            return None;
+        };
+        for entry in entries {
+            if !known.contains(&entry.key.as_str()) && !entry.key.starts_with("x-") {
+                let hint = match nearest(&entry.key, known) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("known are {}", known.join(", ")),
+                };
+                self.say(entry.line, format!("unknown key \"{}\" in {what}; {hint}", entry.key));
+            }
+        }
+        Some(entries)
+    }
+
+    fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
+        match &node.value {
+            Value::Text(text) => Some(text),
+            other => {
+                self.say(node.line, format!("\"{what}\" must be one value, not {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    fn list<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Node] {
+        match &node.value {
+            Value::List(items) => items,
+            Value::Null => &[],
+            other => {
+                self.say(node.line, format!("\"{what}\" must be a list, not {}", other.kind()));
+                &[]
+            }
+        }
+    }
+
+    fn reference(&mut self, node: &Node, what: &str) -> Option<Reference> {
+        let text = self.text(node, what)?;
+        match text.parse::<Reference>() {
+            Ok(reference) => Some(reference),
+            Err(error) => {
+                self.say(node.line, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn tags(&mut self, node: &Node) -> Vec<String> {
+        let mut tags: Vec<String> = Vec::new();
+        for item in self.list(node, "tags") {
+            let Some(tag) = self.text(item, "tags") else { continue };
+            if !is_tag(tag) {
+                let text = format!(
+                    "\"{tag}\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'"
+                );
+                self.say(item.line, text);
+            } else if tags.iter().any(|have| have == tag) {
+                self.say(item.line, format!("tag \"{tag}\" stands twice"));
+            } else {
+                tags.push(tag.to_string());
+            }
+        }
+        tags
+    }
+
+    fn annotations(&mut self, node: &Node) -> BTreeMap<String, String> {
+        let mut annotations = BTreeMap::new();
+        match &node.value {
+            Value::Null => {}
+            Value::Map(entries) => {
+                for entry in entries {
+                    if let Some(text) = self.text(&entry.value, &entry.key) {
+                        annotations.insert(entry.key.clone(), text.to_string());
+                    }
+                }
+            }
+            other => self.say(node.line, format!("\"annotations\" must be a map, not {}", other.kind())),
+        }
+        annotations
+    }
+
+    fn members(&mut self, node: &Node) -> Vec<Member> {
+        let items = self.list(node, "manifests");
+        if items.is_empty() {
+            self.say(node.line, "\"manifests\" has no image: a list of nothing is not published");
+        }
+        items.iter().filter_map(|item| self.member(item)).collect()
+    }
+
+    fn member(&mut self, node: &Node) -> Option<Member> {
+        let entries = self.map(node, "an entry of \"manifests\"", &["image", "platform"])?;
+        let image = match find(entries, "image") {
+            Some(entry) => self.reference(&entry.value, "image"),
+            None => {
+                self.say(node.line, "an entry of \"manifests\" has no \"image\"");
+                None
+            }
+        };
+        let platform = match find(entries, "platform") {
+            Some(entry) => self.platform(&entry.value)?,
+            None => Platform::default(),
+        };
+        Some(Member { image: image?, platform, line: node.line })
+    }
+
+    fn platform(&mut self, node: &Node) -> Option<Platform> {
+        const KNOWN: [&str; 8] = [
+            "architecture",
+            "os",
+            "variant",
+            "osversion",
+            "os.version",
+            "osfeatures",
+            "os.features",
+            "features",
+        ];
+        let entries = self.map(node, "\"platform\"", &KNOWN)?;
+        let mut platform = Platform::default();
+        for entry in entries {
+            match entry.key.as_str() {
+                "architecture" => {
+                    platform.architecture = self.text(&entry.value, "architecture")?.to_string()
+                }
+                "os" => platform.os = self.text(&entry.value, "os")?.to_string(),
+                "variant" => platform.variant = Some(self.text(&entry.value, "variant")?.to_string()),
+                "osversion" | "os.version" => {
+                    platform.os_version = Some(self.text(&entry.value, &entry.key)?.to_string());
+                }
+                "osfeatures" | "os.features" => {
+                    let items = self.list(&entry.value, &entry.key);
+                    platform.os_features = items
+                        .iter()
+                        .filter_map(|item| self.text(item, &entry.key).map(str::to_string))
+                        .collect();
+                }
+                "features" => {
+                    // manifest-tool reads this key into nothing; to write it down would change the digest.
+                    let text =
+                        "\"features\" (CPU features) is not written by manifest-tool either; remove it";
+                    self.say(entry.line, text);
+                }
+                _ => {}
+            }
+        }
+        if platform.architecture.is_empty() != platform.os.is_empty() {
+            self.say(node.line, "\"platform\" needs both \"os\" and \"architecture\", or neither");
+            return None;
+        }
+        if platform.architecture.is_empty() {
+            return Some(platform);
+        }
+        // One way in: what the spec says is read as if it had been typed, so that aliases are caught.
+        match platform.to_string().parse::<Platform>() {
+            Ok(parsed) if parsed.architecture == platform.architecture && parsed.os == platform.os => {
+                Some(platform)
+            }
+            Ok(parsed) => {
+                let text = format!("platform \"{platform}\" is spelled \"{parsed}\" in images; write it so");
+                self.say(node.line, text);
+                None
+            }
+            Err(error) => {
+                self.say(node.line, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Two images for one platform: a client would take either.
+    fn refuse_doubles(&mut self, members: &[Member]) {
+        for (i, member) in members.iter().enumerate() {
+            let same = |other: &&Member| {
+                !other.platform.architecture.is_empty()
+                    && other.platform.fits(&member.platform)
+                    && other.platform.os_features == member.platform.os_features
+            };
+            if let Some(first) = members[..i].iter().find(same) {
+                let text = format!(
+                    "platform {} stands twice; line {} says {} already",
+                    member.platform, first.line, first.platform
+                );
+                self.say(member.line, text);
+            }
+        }
+    }
+}
+
+fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
+    entries.iter().find(|entry| entry.key == key)
+}
+
+/// The known word that a person most likely meant: at most two letters away.
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let near = known.iter().map(|k| (distance(word, k), *k)).min()?;
+    (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
+}
+
+/// Letters to change, add or take away (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: &str = "\
+image: ckulka/multi-arch-example:latest
+manifests:
+  - image: ckulka/multi-arch-example:amd64
+    platform:
+      architecture: amd64
+      os: linux
+  - image: ckulka/multi-arch-example:arm32v7
+    platform:
+      architecture: arm
+      os: linux
+      variant: v7
+";
+
+    fn good(text: &str) -> Spec {
+        let (spec, problems) = parse(text);
+        assert_eq!(problems, []);
+        spec.unwrap()
+    }
+
+    #[test]
+    fn the_seeds_spec_is_read_as_it_stands() {
+        let spec = good(SEED);
+        assert_eq!(spec.image.to_string(), "docker.io/ckulka/multi-arch-example:latest");
+        let platforms: Vec<String> = spec.members.iter().map(|m| m.platform.to_string()).collect();
+        assert_eq!(platforms, ["linux/amd64", "linux/arm/v7"]);
+    }
+
+    #[test]
+    fn numbers_and_windows_keys_are_text() {
+        let spec = good(
+            "image: a/b\ntags: [1.10, 2]\nmanifests:\n- image: a/b:w\n  platform: {os: windows, architecture: amd64, osversion: 10.0.1, os.features: [win32k]}\n- image: a/b:i\n  platform: {os: linux, architecture: 386}\n- image: a/b:x\nx-note: anything\n",
+        );
+        assert_eq!(spec.tags, ["1.10", "2"]);
+        assert_eq!(spec.members[0].platform.to_string(), "windows/amd64:10.0.1");
+        assert_eq!(spec.members[1].platform.architecture, "386");
+        assert_eq!(spec.members[2].platform, Platform::default());
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        parse(text).1.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_problem_comes_at_once_with_its_line() {
+        let text = SEED
+            .replace("variant: v7", "varient: v7")
+            .replace("architecture: arm\n", "architecture: aarch64\n")
+            + "  - image: Not/Valid\n    platform: {os: linux, architecture: amd64}\ntags: [-x]\n";
+        let found = problems(&text);
+        assert_eq!(found.len(), 4, "{found:#?}");
+        assert!(found[0].contains("is spelled \"linux/arm64\""), "{found:#?}");
+        assert!(
+            found[1].starts_with("11: unknown key \"varient\" in \"platform\"; did you mean \"variant\"?"),
+            "{found:#?}"
+        );
+        assert!(found[2].starts_with("12: ") && found[2].contains("no repository name"), "{found:#?}");
+        assert!(found[3].starts_with("14: \"-x\" is no tag"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_platform_twice_is_found_whatever_it_is_called() {
+        let text = SEED
+            .replace("arm\n      os: linux\n      variant: v7", "amd64\n      os: linux\n      variant: v1");
+        assert!(problems(&text)[0].contains("stands twice; line 3"), "{:?}", problems(&text));
+    }
+
+    #[test]
+    fn an_empty_spec_says_what_is_missing() {
+        assert!(problems("").iter().any(|p| p.contains("must be a map")));
+        assert!(problems("image: a\n").iter().any(|p| p.contains("\"manifests\" is missing")));
+        assert!(problems("image: a\nmanifests: []\n").iter().any(|p| p.contains("has no image")));
+        assert!(
+            problems("image: a\nimage: b\nmanifests: [{image: c}]\n")
+                .iter()
+                .any(|p| p.contains("there already"))
+        );
+    }
+}
