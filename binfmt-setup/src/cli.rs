@@ -1,0 +1,310 @@
+//! The command line: as typed here, as meant in [`crate::request`].
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+use crate::emulators::search::FOLDERS;
+use crate::emulators::{Machine, Target, TargetError};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::kernel::MOUNT_POINT;
+use crate::request::Request;
+use crate::rule::Flags;
+
+/// Makes programs of other CPUs run on this machine: tells the kernel (binfmt_misc) which QEMU emulator runs programs of
+/// which machine, and proves it by running one.
+#[derive(Debug, Parser)]
+#[command(name = "binfmt-setup", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "\
+Examples:
+  binfmt-setup status                                       what is registered, and does it work?
+  sudo binfmt-setup register linux/arm/v7 linux/arm64       for the whole machine, until it reboots
+  binfmt-setup run -- chroot ROOTFS /bin/sh                 for one command, without root
+  binfmt-setup probe linux/arm64 || echo needs an emulator
+
+Exit status: 0 done or nothing to do, 1 a probed platform does not run, 2 usage, 3 bad input,
+4 not permitted, 5 not found, 8 conflict, 9 the kernel refused (and all is as before).")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct Global {
+    /// For people, or one JSON object on stdout
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, hide_possible_values = true, value_name = "text|json")]
+    pub format: Format,
+    /// No warnings and notes
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say what is done
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Colored words
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, hide_possible_values = true, value_name = "auto|always|never")]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is registered and whether it works
+    ///
+    /// Shows each entry of the kernel's table: its emulator and the version that really runs, who registered it, and
+    /// whether it works. An entry works when a tiny program of its machine runs; where it does not, the last column
+    /// says why. Nothing is changed; needs no root.
+    Status,
+    /// Register emulators for the whole machine
+    ///
+    /// A PLATFORM is written like linux/arm64 or linux/arm/v7, a MACHINE like aarch64 or s390x; `all` is every
+    /// machine of which an emulator is found. A platform that the CPU runs by itself is satisfied already; asking
+    /// for an emulator of the CPU's own machine is an error.
+    ///
+    /// All entries or none: each is tried at once by running a tiny program of its machine in an empty folder, and if
+    /// one fails, all is put back. An entry that is there already stays as it is. Entries last until the machine
+    /// reboots.
+    Register(RegisterArgs),
+    /// Remove entries that this tool made
+    ///
+    /// Entries that somebody else made stay, unless they are named exactly as `status` shows them: qemu-arm.
+    /// Nothing to remove is no error.
+    Unregister(UnregisterArgs),
+    /// Try which platforms really run
+    ///
+    /// Runs a tiny program of each platform in an empty folder, and says whether the CPU or which emulator ran it.
+    /// Without PLATFORM: every platform that is known. Exit status 1 if one that was named does not run. Needs no
+    /// root.
+    ///
+    /// The programs of linux/arm/v5 to v8 differ by instructions that the level below does not have; an emulator
+    /// usually plays a CPU that has them all (QEMU_CPU changes that).
+    Probe {
+        /// Platforms (linux/arm/v7) or machines (s390x)
+        #[arg(value_parser = Target::parse, value_name = "PLATFORM|MACHINE")]
+        targets: Vec<Target>,
+    },
+    /// Run one command with emulators of its own
+    ///
+    /// Starts COMMAND in a new user and mount namespace with a table of its own: no root needed, and the table of the
+    /// machine stays as it is. Everything that COMMAND starts can run foreign programs, in a chroot as well; when it
+    /// ends, nothing is left. Its exit status is passed on.
+    ///
+    /// For a caller other than root, only the caller's own id exists inside, and it is root there. For root, all ids
+    /// exist inside under their own numbers, so that container engines work.
+    ///
+    /// Needs Linux 6.7 and a policy that allows user namespaces; says which one does not.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+struct EmulatorArgs {
+    /// Look for emulators here instead; may be given more than once
+    #[arg(long, value_name = "DIR")]
+    emulator_dir: Vec<PathBuf>,
+    /// Use this emulator; may be given more than once
+    #[arg(long, value_name = "MACHINE=PATH", value_parser = parse_emulator)]
+    emulator: Vec<(&'static Machine, PathBuf)>,
+    /// Flags of the entries, letters of POCF [default: F, and P where the emulator understands it]
+    #[arg(long, value_name = "FLAGS")]
+    flags: Option<Flags>,
+}
+
+#[derive(Debug, Args)]
+struct RegisterArgs {
+    /// Platforms (linux/arm/v7), machines (s390x), or `all`
+    #[arg(value_name = "PLATFORM|MACHINE|all", required_unless_present = "emulator")]
+    targets: Vec<String>,
+    #[command(flatten)]
+    emulators: EmulatorArgs,
+    /// Put the new entry in the place of one with another emulator, without a gap
+    #[arg(long)]
+    replace: bool,
+    /// Do not try whether the entries work
+    #[arg(long)]
+    no_probe: bool,
+    /// Show what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct UnregisterArgs {
+    /// Platforms, machines, names of entries (qemu-arm), or `all`
+    #[arg(value_name = "PLATFORM|MACHINE|NAME|all", required = true)]
+    targets: Vec<String>,
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Register this platform or machine only; may be given more than once [default: all that are found]
+    #[arg(long, value_name = "PLATFORM|MACHINE", value_parser = parse_platform)]
+    platform: Vec<Target>,
+    #[command(flatten)]
+    emulators: EmulatorArgs,
+    /// Show what would be registered, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// What to run, and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// In `run` even the name of a machine means that its programs must run, however.
+fn parse_platform(text: &str) -> Result<Target, TargetError> {
+    Target::parse(text).map(|target| Target { as_platform: true, ..target })
+}
+
+fn parse_emulator(text: &str) -> Result<(&'static Machine, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("write it like aarch64=/usr/bin/qemu-aarch64")?;
+    let target = Target::parse(name).map_err(|error| error.to_string())?;
+    Ok((target.machine, path.into()))
+}
+
+impl EmulatorArgs {
+    fn request(self, targets: Vec<Target>, all: bool) -> Request {
+        let folders = match self.emulator_dir {
+            none if none.is_empty() => FOLDERS.iter().map(PathBuf::from).collect(),
+            folders => folders,
+        };
+        Request { targets, all, folders, named: self.emulator, flags: self.flags }
+    }
+}
+
+pub fn main() -> ExitCode {
+    let Cli { command, global } = Cli::parse();
+    let voice = Voice { global };
+    match run(command, &voice) {
+        Ok(exit) => exit.into(),
+        Err(error) => voice.fail(&error).into(),
+    }
+}
+
+fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
+    let at = Path::new(MOUNT_POINT);
+    match command {
+        Command::Status => commands::status(at, voice),
+        Command::Probe { targets } => commands::probe(&targets, voice),
+        Command::Register(RegisterArgs { targets, emulators, replace, no_probe, dry_run }) => {
+            let (targets, all) = parse_targets(&targets)?;
+            let request = emulators.request(targets, all);
+            let how = commands::How { replace, probe: !no_probe, dry_run };
+            commands::register(at, &request, &how, voice)
+        }
+        Command::Unregister(UnregisterArgs { targets, dry_run }) => {
+            commands::unregister(at, &targets, dry_run, voice)
+        }
+        Command::Run(RunArgs { platform, emulators, dry_run, command }) => {
+            let all = platform.is_empty() && emulators.emulator.is_empty();
+            let request = emulators.request(platform, all);
+            if dry_run {
+                commands::show_run(&request, voice)
+            } else {
+                commands::run(at, &request, &command, voice)
+            }
+        }
+    }
+}
+
+fn parse_targets(texts: &[String]) -> Result<(Vec<Target>, bool), TargetError> {
+    let all = texts.iter().any(|text| text == "all");
+    let targets = texts
+        .iter()
+        .filter(|text| *text != "all")
+        .map(|text| Target::parse(text))
+        .collect::<Result<_, _>>()?;
+    Ok((targets, all))
+}
+
+/// Results on stdout; all else on stderr.
+#[derive(Debug)]
+pub struct Voice {
+    global: Global,
+}
+
+impl Voice {
+    pub fn result(&self, text: &str) -> Result<(), Error> {
+        match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => done.map_err(Error::Stdout),
+        }
+    }
+
+    pub fn json(&self, value: &impl serde::Serialize) -> Result<(), Error> {
+        let text = serde_json::to_string_pretty(value).map_err(|error| Error::Stdout(error.into()))?;
+        self.result(&(text + "\n"))
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.global.format == Format::Json
+    }
+
+    pub fn color(&self) -> bool {
+        match self.global.color {
+            Color::Always => true,
+            Color::Never => false,
+            // https://no-color.org
+            Color::Auto => {
+                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+            }
+        }
+    }
+
+    /// What a person should know, though it is no error.
+    pub fn note(&self, text: &str) {
+        if !self.global.quiet {
+            eprintln!("binfmt-setup: {text}");
+        }
+    }
+
+    pub fn detail(&self, text: &str) {
+        if self.global.verbose {
+            eprintln!("binfmt-setup: {text}");
+        }
+    }
+
+    fn fail(&self, error: &Error) -> Exit {
+        let exit = error.exit();
+        let message = error.chain();
+        if self.is_json() {
+            let object = serde_json::json!({ "error": { "exit": exit as u8, "message": message } });
+            // Where stdout is closed, stderr still says it.
+            let _ = self.json(&object);
+        }
+        eprintln!("binfmt-setup: {message}");
+        exit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

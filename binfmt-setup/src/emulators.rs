@@ -1,0 +1,300 @@
+//! Every machine that QEMU's user mode runs: one table, one row per machine.
+//!
+//! The patterns by which the kernel recognises a machine are made from the rows, never copied: lists that were
+//! copied by hand carry mistakes for years (a byte order swapped for one machine, two machines with one pattern).
+
+pub mod file;
+pub mod search;
+
+use crate::elf::{Class, Data, Ident};
+use crate::platform::{Platform, PlatformError};
+use crate::probe::programs::{self, Program};
+use crate::rule::Pattern;
+
+/// One row. Numbers of `e_machine` are those of elf.h, `EM_*` is named beside each.
+#[derive(Debug)]
+pub struct Machine {
+    /// As QEMU says it: the emulator is `qemu-NAME`, the entry as well.
+    pub name: &'static str,
+    /// What else people call it: `uname -m`, Debian's port, GOARCH.
+    pub aliases: &'static [&'static str],
+    pub ident: Ident,
+    /// A bit of `e_flags` that tells it from another machine with the same ident.
+    pub flags: Option<FlagBit>,
+    /// `EI_ABIVERSION` is not always 0 there.
+    pub any_abi_version: bool,
+    /// Name of the emulator behind `qemu-`; differs from `name` where one emulator serves two machines.
+    pub qemu: &'static str,
+    /// OCI platforms, each with the program that proves it. Empty where OCI has no word for the machine.
+    pub serves: &'static [Serves],
+    /// The program that any CPU of this machine runs.
+    pub program: &'static Program,
+}
+
+#[derive(Debug)]
+pub struct Serves {
+    pub platform: &'static str,
+    pub program: &'static Program,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct FlagBit {
+    pub bit: u32,
+    pub set: bool,
+}
+
+/// EF_MIPS_ABI2: n32 has it, o32 has not. Both are 32-bit ELF with EM_MIPS.
+const N32: Option<FlagBit> = Some(FlagBit { bit: 0x20, set: true });
+const O32: Option<FlagBit> = Some(FlagBit { bit: 0x20, set: false });
+
+const fn ident(class: Class, data: Data, machine: u16) -> Ident {
+    Ident { class, data, machine }
+}
+
+macro_rules! machines {
+    ($( $name:literal $aliases:tt $class:ident $data:ident $em:literal $program:ident $platforms:tt { $($field:ident: $value:expr),* } )*) => {
+        &[$( Machine {
+            $($field: $value,)*
+            ..row($name, &$aliases, ident(Class::$class, Data::$data, $em), &programs::$program, serves!($platforms))
+        } ),*]
+    };
+}
+
+macro_rules! serves {
+    ([$($platform:literal = $program:ident),*]) => {
+        const { &[$( Serves { platform: $platform, program: &programs::$program } ),*] }
+    };
+}
+
+const fn row(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    ident: Ident,
+    program: &'static Program,
+    serves: &'static [Serves],
+) -> Machine {
+    Machine { name, aliases, ident, flags: None, any_abi_version: false, qemu: name, serves, program }
+}
+
+/// name, aliases, word size, byte order, e_machine, probe program, platforms, and what else is particular.
+#[rustfmt::skip]
+pub static MACHINES: &[Machine] = machines! {
+    "aarch64"      ["arm64", "arm64v8"]            Bits64 Little 183 ARM64        ["linux/arm64" = ARM64] {}              // EM_AARCH64
+    "aarch64_be"   ["arm64be"]                     Bits64 Big    183 ARM64BE      ["linux/arm64be" = ARM64BE] {}
+    "arm"          ["armhf", "armel", "armv5l", "armv6l", "armv7l", "arm32v5", "arm32v6", "arm32v7"]
+                                                   Bits32 Little 40  ARM          ["linux/arm/v5" = ARM_V5, "linux/arm/v6" = ARM_V6,
+                                                                                   "linux/arm/v7" = ARM_V7, "linux/arm/v8" = ARM_V8] {}  // EM_ARM
+    "armeb"        ["armbe"]                       Bits32 Big    40  ARMBE        ["linux/armbe" = ARMBE] {}
+    "i386"         ["386", "i686", "x86"]          Bits32 Little 3   I386         ["linux/386" = I386] {}                 // EM_386
+    "loongarch64"  ["loong64"]                     Bits64 Little 258 LOONG64      ["linux/loong64" = LOONG64] { any_abi_version: true } // EM_LOONGARCH; the old world's binaries count their ABI there
+    "mips"         []                              Bits32 Big    8   MIPS         ["linux/mips" = MIPS] { flags: O32, any_abi_version: true }       // EM_MIPS; ABI version 1 is PIC calls
+    "mipsel"       ["mipsle"]                      Bits32 Little 8   MIPSLE       ["linux/mipsle" = MIPSLE] { flags: O32, any_abi_version: true }
+    "mipsn32"      ["mips64p32"]                   Bits32 Big    8   MIPSN32      ["linux/mips64p32" = MIPSN32] { flags: N32, any_abi_version: true }
+    "mipsn32el"    ["mips64p32le"]                 Bits32 Little 8   MIPSN32LE    ["linux/mips64p32le" = MIPSN32LE] { flags: N32, any_abi_version: true }
+    "mips64"       []                              Bits64 Big    8   MIPS64       ["linux/mips64" = MIPS64] { any_abi_version: true }
+    "mips64el"     ["mips64le"]                    Bits64 Little 8   MIPS64LE     ["linux/mips64le" = MIPS64LE] { any_abi_version: true }
+    "ppc"          ["powerpc"]                     Bits32 Big    20  PPC          ["linux/ppc" = PPC] {}                  // EM_PPC
+    "ppc64"        ["powerpc64"]                   Bits64 Big    21  PPC64        ["linux/ppc64" = PPC64] {}              // EM_PPC64
+    "ppc64le"      ["ppc64el", "powerpc64le"]      Bits64 Little 21  PPC64LE      ["linux/ppc64le" = PPC64LE] {}
+    "riscv32"      ["riscv"]                       Bits32 Little 243 RISCV32      ["linux/riscv" = RISCV32] {}            // EM_RISCV
+    "riscv64"      []                              Bits64 Little 243 RISCV64      ["linux/riscv64" = RISCV64] {}
+    "s390x"        []                              Bits64 Big    22  S390X        ["linux/s390x" = S390X] {}              // EM_S390
+    "sparc64"      []                              Bits64 Big    43  SPARC64      ["linux/sparc64" = SPARC64] {}          // EM_SPARCV9
+    "x86_64"       ["amd64", "x86-64"]             Bits64 Little 62  AMD64        ["linux/amd64" = AMD64] {}              // EM_X86_64
+};
+
+/// Flags of an ELF header, where a rule looks at them: they lie at byte 36 of a 32-bit header.
+const FLAGS_AT: usize = 36;
+
+impl Machine {
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        MACHINES.iter().find(|machine| machine.name == name || machine.aliases.contains(&name))
+    }
+
+    /// The entry's name in the kernel's table: the one that QEMU, Debian and Docker's image use as well, so that one
+    /// machine has one entry whoever registers it.
+    pub fn entry_name(&self) -> String {
+        format!("qemu-{}", self.name)
+    }
+
+    /// What the kernel compares to recognise a program of this machine.
+    ///
+    /// Compared: magic number, word size, byte order, version, padding, e_machine, and e_type with its lowest bit
+    /// ignored (2 is ET_EXEC, 3 is ET_DYN). Not compared: EI_OSABI, because static programs of glibc carry 3 (GNU)
+    /// there, and e_version. That e_version is in the pattern at all, with an empty mask, is this tool's signature:
+    /// nobody else writes it, so [`Pattern::is_signed`] tells our entries from everybody else's.
+    pub fn pattern(&self) -> Pattern {
+        let Ident { class, data, machine } = self.ident;
+        let mut magic = b"\x7fELF".to_vec();
+        let mut mask = vec![0xff; 4];
+        let mut compare = |bytes: &[u8], by: &[u8]| {
+            magic.extend(bytes);
+            mask.extend(by);
+        };
+        compare(&[class as u8, data as u8, 1], &[0xff; 3]);
+        compare(&[0], &[0]); // EI_OSABI
+        compare(&[0], if self.any_abi_version { &[0] } else { &[0xff] });
+        compare(&[0; 7], &[0xff; 7]);
+        compare(&data.u16(2), &data.u16(0xfffe)); // e_type
+        compare(&data.u16(machine), &[0xff; 2]);
+        compare(&data.u32(1), &[0; 4]); // e_version: the signature
+        if let Some(FlagBit { bit, set }) = self.flags {
+            compare(&[0; FLAGS_AT - 24], &[0; FLAGS_AT - 24]);
+            compare(&data.u32(if set { bit } else { 0 }), &data.u32(bit));
+        }
+        Pattern { offset: 0, magic, mask }
+    }
+
+    /// The program that proves this machine at its simplest, as a file.
+    pub fn probe(&self) -> Vec<u8> {
+        programs::elf(self.program, self.ident)
+    }
+
+    /// What a person calls this machine first.
+    pub fn platforms(&self) -> impl Iterator<Item = &'static str> {
+        self.serves.iter().map(|serves| serves.platform)
+    }
+}
+
+/// What somebody names on the command line: a platform (one level of a machine), or a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// `linux/arm/v7`, or `alpha` where OCI has no word.
+    pub label: &'static str,
+    pub machine: &'static Machine,
+    pub program: &'static Program,
+    /// Asked for as a platform: it is enough that the CPU runs it.
+    pub as_platform: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error(transparent)]
+    Form(#[from] PlatformError),
+    #[error("no machine or platform is called \"{0}\": the known ones are {known}", known = known())]
+    Unknown(String),
+}
+
+impl Target {
+    pub fn parse(text: &str) -> Result<Self, TargetError> {
+        if let Some(machine) = Machine::by_name(text) {
+            return Ok(Self::of_machine(machine));
+        }
+        if !text.contains('/') {
+            return Err(TargetError::Unknown(crate::escape::escaped(text)));
+        }
+        let wanted: Platform = text.parse()?;
+        let label = wanted.to_string();
+        Self::platforms()
+            .find(|target| target.label == label)
+            .ok_or_else(|| TargetError::Unknown(crate::escape::escaped(text)))
+    }
+
+    pub fn of_machine(machine: &'static Machine) -> Self {
+        Self { label: machine.name, machine, program: machine.program, as_platform: false }
+    }
+
+    /// Every platform of the table.
+    pub fn platforms() -> impl Iterator<Item = Self> {
+        MACHINES.iter().flat_map(|machine| {
+            machine.serves.iter().map(move |serves| Self {
+                label: serves.platform,
+                machine,
+                program: serves.program,
+                as_platform: true,
+            })
+        })
+    }
+
+    /// Every platform, and every machine that has none: what can be probed.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let nameless = MACHINES.iter().filter(|machine| machine.serves.is_empty());
+        Self::platforms().chain(nameless.map(Self::of_machine))
+    }
+
+    pub fn file(&self) -> Vec<u8> {
+        programs::elf(self.program, self.machine.ident)
+    }
+}
+
+fn known() -> String {
+    let platforms: Vec<&str> = MACHINES.iter().flat_map(Machine::platforms).collect();
+    let machines: Vec<&str> = MACHINES.iter().map(|machine| machine.name).collect();
+    format!("{}; {}", platforms.join(" "), machines.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_platforms_are_unique() {
+        let mut seen = std::collections::HashSet::new();
+        for machine in MACHINES {
+            for name in std::iter::once(&machine.name).chain(machine.aliases) {
+                assert!(seen.insert(name.to_string()), "{name} twice");
+            }
+            for platform in machine.platforms() {
+                assert!(seen.insert(platform.to_string()), "{platform} twice");
+                assert_eq!(platform.parse::<Platform>().unwrap().to_string(), platform, "not in normal form");
+            }
+        }
+    }
+
+    /// i486 programs run on the emulator of i386, and microblaze has two numbers; all else is one pattern, one machine.
+    #[test]
+    fn each_probe_is_caught_by_its_own_pattern_and_by_no_other() {
+        for target in Target::all() {
+            let file = target.file();
+            for machine in MACHINES {
+                let own = std::ptr::eq(machine, target.machine);
+                assert_eq!(machine.pattern().matches(&file), own, "{} by {}", target.label, machine.name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_pattern_catches_a_script_or_an_empty_file() {
+        for machine in MACHINES {
+            for head in [&b"#!/bin/sh\n#########################################"[..], b"", &[0; 64]] {
+                assert!(!machine.pattern().matches(head));
+            }
+            assert!(machine.pattern().is_signed());
+        }
+    }
+
+    #[test]
+    fn static_glibc_programs_and_shared_objects_are_caught() {
+        for machine in MACHINES {
+            let mut file = machine.probe();
+            file[7] = 3; // ELFOSABI_GNU
+            assert!(machine.pattern().matches(&file), "{}", machine.name);
+            let low_byte = if machine.ident.data == Data::Little { 16 } else { 17 };
+            file[low_byte] = 3; // ET_DYN
+            assert!(machine.pattern().matches(&file), "{}", machine.name);
+            file[low_byte] = 4; // ET_CORE
+            assert!(!machine.pattern().matches(&file), "{}", machine.name);
+        }
+    }
+
+    #[test]
+    fn what_people_type_finds_its_row() {
+        for (text, label, machine) in [
+            ("linux/arm64", "linux/arm64", "aarch64"),
+            ("arm64", "aarch64", "aarch64"),
+            ("aarch64", "aarch64", "aarch64"),
+            ("armhf", "arm", "arm"),
+            ("linux/arm64/v8", "linux/arm64", "aarch64"),
+            ("linux/arm/v6", "linux/arm/v6", "arm"),
+            ("linux/arm", "linux/arm/v7", "arm"),
+            ("mips64le", "mips64el", "mips64el"),
+            ("linux/386", "linux/386", "i386"),
+        ] {
+            let target = Target::parse(text).unwrap();
+            assert_eq!((target.label, target.machine.name), (label, machine), "{text}");
+        }
+        for text in ["*", "-1", "status", "qemu-arm", "WSLInterop", "linux/arm/v9", "linux/pdp11", ""] {
+            assert!(Target::parse(text).is_err(), "{text}");
+        }
+    }
+}

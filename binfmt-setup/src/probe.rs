@@ -1,0 +1,337 @@
+//! Really executes a tiny program and says who ran it.
+//!
+//! Files in the kernel's table prove nothing: an entry may be shadowed, its emulator may be broken, or the table may
+//! not apply to this process at all. So the program is run, alone in an empty root folder (where only an emulator
+//! with flag F can be found). Its output goes to a pipe that is already full: while it waits there, the kernel
+//! tells by `/proc/PID/exe` which file really runs it, even one that was deleted or lies in a container's image.
+
+pub mod programs;
+
+use std::cell::Cell;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{AccessFlags, access, chdir, chroot, execve};
+
+use crate::emulators::Target;
+use crate::escape::escaped;
+use programs::{EXIT_BASE, WRITTEN};
+
+/// How long a program of ten instructions may take on a loaded machine before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+pub struct Outcome {
+    pub verdict: Result<Ran, Failed>,
+    pub took: Duration,
+}
+
+#[derive(Debug)]
+pub enum Ran {
+    /// By the CPU itself.
+    Native,
+    Emulated(Emulator),
+}
+
+/// The file that really ran the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emulator {
+    /// As the kernel names it, without its ` (deleted)`.
+    pub path: PathBuf,
+    pub deleted: bool,
+    pub device: u64,
+    pub inode: u64,
+    /// First line of `--version`, from the very file that the kernel holds.
+    pub version: Option<String>,
+    /// argv[0] arrived as given, not replaced by the path.
+    pub kept_argv0: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    #[error("no entry of the kernel's table takes it")]
+    NoEntry,
+    #[error(
+        "the emulator is not found from inside another root folder: flag F is missing, or it is linked dynamically"
+    )]
+    NotFound,
+    #[error("the emulator's own machine is caught by an entry: every start ends in a loop")]
+    Loop,
+    #[error("the kernel may not execute it: {0}")]
+    Denied(Errno),
+    #[error(
+        "killed by signal {signal}{said}: the CPU, or the model that the emulator plays, is older than this platform"
+    )]
+    Illegal { signal: i32, said: String },
+    #[error("killed by signal {signal}{said}: the emulator is broken")]
+    Crashed { signal: i32, said: String },
+    #[error("an argument was lost: the emulator expects flag P and the entry lacks it")]
+    ShiftedArguments,
+    #[error("ended with exit status {status} and the wrong output{said}")]
+    Wrong { status: i32, said: String },
+    #[error("did not end within {0} s", PATIENCE.as_secs())]
+    Hangs,
+    #[error("cannot be tried: {0}")]
+    Untried(String),
+}
+
+/// A folder with nothing in it but the program under test.
+#[derive(Debug)]
+pub struct Prober {
+    folder: PathBuf,
+    nonce: String,
+    confinement: Cell<Confinement>,
+}
+
+/// How a child gets into the empty folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Confinement {
+    /// As root.
+    Chroot,
+    /// As anybody, in a user namespace of its own, which inherits the table.
+    UserNamespace,
+    /// Not at all, where neither is allowed: then flag F is not proven.
+    None,
+}
+
+/// What the child reports when it could not get into the folder: no exec fails with this number.
+const NOT_CONFINED: Errno = Errno::ENOANO;
+
+impl Prober {
+    pub fn new() -> io::Result<Self> {
+        let mut random = [0; WRITTEN / 2];
+        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let nonce: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let folder = executable_folder()?.join(format!("binfmt-probe-{nonce}"));
+        std::fs::create_dir(&folder)?;
+        // Whatever the umask: a child in a user namespace is nobody's friend.
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755))?;
+        Ok(Self { folder, nonce, confinement: Cell::new(Confinement::Chroot) })
+    }
+
+    pub fn run(&self, target: Target) -> Outcome {
+        let begin = Instant::now();
+        let verdict = self.try_run(&target.file());
+        Outcome { verdict, took: begin.elapsed() }
+    }
+
+    fn try_run(&self, program: &[u8]) -> Result<Ran, Failed> {
+        let file = self.folder.join("probe");
+        write_executable(&file, program).map_err(untried)?;
+        let (mut reader, writer) = io::pipe().map_err(untried)?;
+        let filled = fill(&writer).map_err(untried)?;
+        let mut child = self.spawn(&file, writer)?;
+        let found = executable_of(&child, &file);
+        let (output, said, status) = drain(&mut child, &mut reader, filled)?;
+        let kept_argv0 = judge(&output, said, status, &self.nonce)?;
+        Ok(match found.map_err(untried)? {
+            None => Ran::Native,
+            Some(emulator) => Ran::Emulated(Emulator { kept_argv0, ..emulator }),
+        })
+    }
+
+    fn spawn(&self, file: &Path, output: io::PipeWriter) -> Result<Child, Failed> {
+        loop {
+            let confinement = self.confinement.get();
+            let output = output.try_clone().map_err(untried)?;
+            let error = match self.spawn_in(confinement, file, output) {
+                Ok(child) => return Ok(child),
+                Err(error) => error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw),
+            };
+            let weaker = match confinement {
+                Confinement::Chroot => Confinement::UserNamespace,
+                Confinement::UserNamespace => Confinement::None,
+                Confinement::None => return Err(why_not_executed(error)),
+            };
+            match error {
+                NOT_CONFINED => self.confinement.set(weaker),
+                // Another thread's child holds our file open for writing until its exec.
+                Errno::ETXTBSY => std::thread::sleep(Duration::from_millis(1)),
+                error => return Err(why_not_executed(error)),
+            }
+        }
+    }
+
+    fn spawn_in(&self, confinement: Confinement, file: &Path, output: io::PipeWriter) -> io::Result<Child> {
+        let path = if confinement == Confinement::None { file } else { Path::new("/probe") };
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        // One more argument: an emulator that eats one is found out.
+        let arguments = [CString::new(self.nonce.as_str())?, c"one-more".to_owned()];
+        // QEMU's CPU model is part of what is asked; nothing else of the environment is.
+        let model = std::env::var_os("QEMU_CPU").map(|model| [b"QEMU_CPU=", model.as_bytes()].concat());
+        let environment: Vec<CString> = model.map(CString::new).transpose()?.into_iter().collect();
+        let folder = self.folder.clone();
+        let execute = move || {
+            if confinement == Confinement::UserNamespace {
+                unshare(CloneFlags::CLONE_NEWUSER).map_err(|_| NOT_CONFINED)?;
+            }
+            if confinement != Confinement::None {
+                chroot(&folder).map_err(|_| NOT_CONFINED)?;
+                chdir("/")?;
+            }
+            // Not by Command itself: on ENOEXEC that would give the program to /bin/sh.
+            match execve(&path, &arguments, &environment)? {}
+        };
+        let mut command = Command::new(file);
+        command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
+        #[expect(
+            unsafe_code,
+            reason = "between fork and exec the closure makes system calls and nothing else"
+        )]
+        unsafe {
+            command.pre_exec(execute)
+        };
+        command.spawn()
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        // What is left behind is a folder of a few hundred bytes in a temporary place; nothing depends on it.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The first temporary folder from which programs may be started.
+fn executable_folder() -> io::Result<PathBuf> {
+    let usable = |folder: &&Path| {
+        let may_execute = statvfs(*folder).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC));
+        may_execute && access(*folder, AccessFlags::W_OK).is_ok()
+    };
+    let asked = std::env::temp_dir();
+    let folders =
+        [asked.as_path(), "/tmp".as_ref(), "/var/tmp".as_ref(), "/run".as_ref(), "/dev/shm".as_ref()];
+    let found = folders.into_iter().find(usable).map(Path::to_owned);
+    found.ok_or_else(|| {
+        io::Error::other("no temporary folder that is writable and not mounted noexec: set TMPDIR")
+    })
+}
+
+fn write_executable(path: &Path, program: &[u8]) -> io::Result<()> {
+    std::fs::write(path, program)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))
+}
+
+/// Fills the pipe to the brim, so that a write to it waits; returns the number of bytes.
+fn fill(mut pipe: &io::PipeWriter) -> io::Result<usize> {
+    // The smallest size there is: one page. If even that is refused, the default does as well.
+    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(4096));
+    let size = usize::try_from(fcntl(pipe, FcntlArg::F_GETPIPE_SZ)?).map_err(io::Error::other)?;
+    pipe.write_all(&vec![0; size])?;
+    Ok(size)
+}
+
+/// Which file runs the child, or `None` when it is the program itself. `version` is asked of that very file.
+fn executable_of(child: &Child, program: &Path) -> io::Result<Option<Emulator>> {
+    let link = PathBuf::from(format!("/proc/{}/exe", child.id()));
+    let (running, own) = (std::fs::metadata(&link)?, std::fs::metadata(program)?);
+    if (running.dev(), running.ino()) == (own.dev(), own.ino()) {
+        return Ok(None);
+    }
+    let path = std::fs::read_link(&link)?;
+    let (path, deleted) = match path.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(path) => (PathBuf::from(path), true),
+        None => (path, false),
+    };
+    let version = version_of(&link);
+    Ok(Some(Emulator {
+        path,
+        deleted,
+        device: running.dev(),
+        inode: running.ino(),
+        version,
+        kept_argv0: true,
+    }))
+}
+
+/// First line that `FILE --version` prints, if it prints one.
+pub fn version_of(file: &Path) -> Option<String> {
+    let output = Command::new(file).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next()?.trim();
+    (output.status.success() && !line.is_empty()).then(|| line.to_owned())
+}
+
+/// Empties the pipe, waits for the end; gives what the program wrote, what the emulator said, and the exit status.
+fn drain(
+    child: &mut Child,
+    pipe: &mut io::PipeReader,
+    filled: usize,
+) -> Result<(Vec<u8>, String, ExitStatus), Failed> {
+    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| untried(errno.into()))?;
+    let begin = Instant::now();
+    let mut output = vec![];
+    let status = loop {
+        let ended = child.try_wait().map_err(untried)?;
+        let mut chunk = [0; 4096];
+        // An end, or an empty pipe for now: both are no bytes.
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            // A program that writes without end is not kept.
+            if output.len() < filled + 4096 {
+                output.extend(&chunk[..length]);
+            }
+        }
+        if let Some(status) = ended {
+            break status;
+        }
+        if begin.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Failed::Hangs);
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    };
+    let mut said = vec![];
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(400).read_to_end(&mut said).map_err(untried)?;
+    }
+    let said = String::from_utf8_lossy(&said);
+    let said = said.lines().next().map(|line| format!(" ({})", escaped(line))).unwrap_or_default();
+    Ok((output.split_off(filled.min(output.len())), said, status))
+}
+
+/// Whether argv[0] was kept, or what went wrong.
+fn judge(output: &[u8], said: String, status: ExitStatus, nonce: &str) -> Result<bool, Failed> {
+    // argv[0] and one more.
+    const EXPECTED: i32 = EXIT_BASE + 2;
+    let Some(code) = status.code() else {
+        let signal = status.signal().unwrap_or_default();
+        let is_illegal = signal == nix::sys::signal::Signal::SIGILL as i32;
+        return Err(if is_illegal {
+            Failed::Illegal { signal, said }
+        } else {
+            Failed::Crashed { signal, said }
+        });
+    };
+    match code {
+        EXPECTED if output == nonce.as_bytes() => Ok(true),
+        EXPECTED if output.starts_with(b"/") => Ok(false),
+        code if code == EXPECTED - 1 && output.len() == WRITTEN => Err(Failed::ShiftedArguments),
+        code => Err(Failed::Wrong { status: code, said }),
+    }
+}
+
+fn why_not_executed(errno: Errno) -> Failed {
+    match errno {
+        Errno::ENOEXEC => Failed::NoEntry,
+        Errno::ENOENT => Failed::NotFound,
+        Errno::ELOOP => Failed::Loop,
+        Errno::EACCES | Errno::EPERM => Failed::Denied(errno),
+        other => Failed::Untried(other.desc().to_owned()),
+    }
+}
+
+fn untried(error: io::Error) -> Failed {
+    Failed::Untried(error.to_string())
+}

@@ -1,0 +1,298 @@
+//! One tiny program per machine, as machine code: it writes 16 bytes from argv[0] to stdout and exits with 40 + argc.
+//!
+//! What that proves when it is run with a random argv[0]: the emulator (or the CPU) executed the instructions; it
+//! handed argv[0] through (flag P) or put the path there; no argument was eaten on the way. The programs need no
+//! libc, no data, no relocation. As C:
+//!
+//! ```c
+//! void _start(void) { /* stack: argc, argv[0], argv[1], ... */
+//!     write(1, argv[0], 16);
+//!     exit(40 + argc);
+//! }
+//! ```
+
+use crate::elf::{Class, Data, Ident};
+
+/// Bytes of argv[0] that every program writes.
+pub const WRITTEN: usize = 16;
+/// A program exits with this plus argc.
+pub const EXIT_BASE: i32 = 40;
+
+#[derive(Debug)]
+pub struct Program {
+    /// `e_flags` of the ELF header: the emulator picks ABI or CPU by it.
+    pub elf_flags: u32,
+    pub code: Code,
+}
+
+#[derive(Debug)]
+pub enum Code {
+    /// Instructions of varying length, as they lie in memory.
+    Bytes(&'static [u8]),
+    /// Fixed 32-bit instructions in the byte order of the machine's data.
+    Words(&'static [u32]),
+    /// Fixed 32-bit instructions that are little-endian whatever the data is.
+    LittleWords(&'static [u32]),
+}
+
+/// The program as an ELF executable: header, one program header, code; all of it one read-and-execute segment.
+pub fn elf(program: &Program, ident: Ident) -> Vec<u8> {
+    // Far from 0 and from where kernels and emulators put the stack; a multiple of every page size in use.
+    const BASE: u64 = 0x1000_0000;
+    const ALIGN: u64 = 0x1_0000;
+    let Ident { class, data, machine } = ident;
+    let (header_size, segment_size) = match class {
+        Class::Bits32 => (52, 32),
+        Class::Bits64 => (64, 56),
+    };
+    let code_at: usize = (header_size + segment_size as usize).next_multiple_of(8);
+    let code = code_bytes(program, data);
+    let file_size = (code_at + code.len()) as u64;
+    let word = |value: u64| match class {
+        Class::Bits32 => data.u32(value as u32).to_vec(),
+        Class::Bits64 if data == Data::Little => value.to_le_bytes().to_vec(),
+        Class::Bits64 => value.to_be_bytes().to_vec(),
+    };
+    let mut file = Vec::with_capacity(file_size as usize);
+    // Elf_Ehdr, elf.h.
+    file.extend(b"\x7fELF");
+    file.extend([class as u8, data as u8, 1, 0]); // EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI
+    file.extend([0; 8]); // EI_ABIVERSION and padding
+    file.extend(data.u16(2)); // e_type ET_EXEC
+    file.extend(data.u16(machine)); // e_machine
+    file.extend(data.u32(1)); // e_version
+    file.extend(word(BASE + code_at as u64)); // e_entry
+    file.extend(word(header_size as u64)); // e_phoff
+    file.extend(word(0)); // e_shoff
+    file.extend(data.u32(program.elf_flags)); // e_flags
+    file.extend(data.u16(header_size as u16)); // e_ehsize
+    file.extend(data.u16(segment_size)); // e_phentsize
+    file.extend(data.u16(1)); // e_phnum
+    file.extend([0; 6]); // e_shentsize, e_shnum, e_shstrndx
+    // Elf_Phdr: the same fields in both sizes, but p_flags moves.
+    const READ_EXECUTE: u32 = 5; // PF_R | PF_X
+    file.extend(data.u32(1)); // p_type PT_LOAD
+    if class == Class::Bits64 {
+        file.extend(data.u32(READ_EXECUTE));
+    }
+    file.extend(word(0)); // p_offset
+    file.extend(word(BASE)); // p_vaddr
+    file.extend(word(BASE)); // p_paddr
+    file.extend(word(file_size)); // p_filesz
+    file.extend(word(file_size)); // p_memsz
+    if class == Class::Bits32 {
+        file.extend(data.u32(READ_EXECUTE));
+    }
+    file.extend(word(ALIGN)); // p_align
+    file.resize(code_at, 0);
+    file.extend(code);
+    file
+}
+
+fn code_bytes(program: &Program, data: Data) -> Vec<u8> {
+    match program.code {
+        Code::Bytes(bytes) => bytes.to_vec(),
+        Code::Words(words) => words.iter().flat_map(|word| data.u32(*word)).collect(),
+        Code::LittleWords(words) => words.iter().flat_map(|word| word.to_le_bytes()).collect(),
+    }
+}
+
+/// x86-64; syscalls: write 1, exit 60.
+pub static AMD64: Program = Program {
+    elf_flags: 0,
+    code: Code::Bytes(&[
+        0x8b, 0x1c, 0x24, // mov (%rsp),%ebx            argc
+        0x48, 0x8b, 0x74, 0x24, 0x08, // mov 8(%rsp),%rsi           argv[0]
+        0xb8, 1, 0, 0, 0, // mov $1,%eax                write
+        0x89, 0xc7, // mov %eax,%edi              stdout is 1, too
+        0xba, 16, 0, 0, 0, // mov $16,%edx
+        0x0f, 0x05, // syscall
+        0x8d, 0x7b, 40, // lea 40(%rbx),%edi
+        0xb8, 60, 0, 0, 0, // mov $60,%eax               exit
+        0x0f, 0x05, // syscall
+    ]),
+};
+
+const X86_32: Code = Code::Bytes(&[
+    0x8b, 0x34, 0x24, // mov (%esp),%esi            argc
+    0x8b, 0x4c, 0x24, 0x04, // mov 4(%esp),%ecx           argv[0]
+    0xb8, 4, 0, 0, 0, // mov $4,%eax                write
+    0xbb, 1, 0, 0, 0, // mov $1,%ebx
+    0xba, 16, 0, 0, 0, // mov $16,%edx
+    0xcd, 0x80, // int $0x80
+    0x8d, 0x5e, 40, // lea 40(%esi),%ebx
+    0xb8, 1, 0, 0, 0, // mov $1,%eax                exit
+    0xcd, 0x80, // int $0x80
+]);
+pub static I386: Program = Program { elf_flags: 0, code: X86_32 };
+
+/// EF_ARM_EABI_VER5.
+const EABI5: u32 = 0x0500_0000;
+
+/// The ARM program with room for instructions that a CPU of a given level has and the level below has not.
+macro_rules! arm {
+    ($($level:expr),*) => {
+        Program {
+            elf_flags: EABI5,
+            code: Code::Words(&[
+                0xe59d_4000, // ldr r4,[sp]                argc
+                0xe59d_1004, // ldr r1,[sp,#4]             argv[0]
+                $($level,)*
+                0xe3a0_0001, // mov r0,#1
+                0xe3a0_2010, // mov r2,#16
+                0xe3a0_7004, // mov r7,#4                  write
+                0xef00_0000, // svc 0
+                0xe284_0028, // add r0,r4,#40
+                0xe3a0_7001, // mov r7,#1                  exit
+                0xef00_0000, // svc 0
+            ]),
+        }
+    };
+}
+/// ARMv4 encodings only: every ARM CPU in this tool's reach runs them.
+pub static ARM: Program = arm![];
+/// Without EF_ARM_BE8 code is big-endian as data is.
+pub static ARMBE: Program = arm![];
+/// clz r3,r0 and qadd r3,r3,r3: SIGILL below v5TE.
+pub static ARM_V5: Program = arm![0xe16f_3f10, 0xe103_3053];
+/// rev r3,r0 and uxtb r3,r3: SIGILL below v6.
+pub static ARM_V6: Program = arm![0xe6bf_3f30, 0xe6ef_3073];
+/// movw r3,#1, ubfx r3,r3,#0,#4 and dmb sy: SIGILL below v7.
+pub static ARM_V7: Program = arm![0xe300_3001, 0xe7e3_3053, 0xf57f_f05f];
+/// lda r3,[sp], a load with acquire: SIGILL below v8.
+pub static ARM_V8: Program = arm![0xe19d_3c9f];
+
+/// AArch64; asm-generic syscalls: write 64, exit 93. Instructions are little-endian, in a big-endian program, too.
+const AARCH64: Code = Code::LittleWords(&[
+    0xf940_03f3, // ldr x19,[sp]               argc
+    0xf940_07e1, // ldr x1,[sp,#8]             argv[0]
+    0xd280_0020, // mov x0,#1
+    0xd280_0202, // mov x2,#16
+    0xd280_0808, // mov x8,#64
+    0xd400_0001, // svc #0
+    0x9100_a260, // add x0,x19,#40
+    0xd280_0ba8, // mov x8,#93
+    0xd400_0001, // svc #0
+]);
+pub static ARM64: Program = Program { elf_flags: 0, code: AARCH64 };
+pub static ARM64BE: Program = Program { elf_flags: 0, code: AARCH64 };
+
+macro_rules! riscv {
+    ($load_argc:expr, $load_argv:expr) => {
+        Program {
+            elf_flags: 0,
+            code: Code::Words(&[
+                $load_argc,
+                $load_argv,
+                0x0010_0513, // li a0,1
+                0x0100_0613, // li a2,16
+                0x0400_0893, // li a7,64
+                0x0000_0073, // ecall
+                0x0284_0513, // addi a0,s0,40
+                0x05d0_0893, // li a7,93
+                0x0000_0073, // ecall
+            ]),
+        }
+    };
+}
+/// RV64I: ld s0,0(sp); ld a1,8(sp).
+pub static RISCV64: Program = riscv!(0x0001_3403, 0x0081_3583);
+/// RV32I: lw s0,0(sp); lw a1,4(sp).
+pub static RISCV32: Program = riscv!(0x0001_2403, 0x0041_2583);
+
+macro_rules! power {
+    ($flags:expr, $load_argc:expr, $load_argv:expr) => {
+        Program {
+            elf_flags: $flags,
+            code: Code::Words(&[
+                $load_argc,
+                $load_argv,
+                0x3860_0001, // li r3,1
+                0x38a0_0010, // li r5,16
+                0x3800_0004, // li r0,4                    write
+                0x4400_0002, // sc
+                0x387f_0028, // addi r3,r31,40
+                0x3800_0001, // li r0,1                    exit
+                0x4400_0002, // sc
+            ]),
+        }
+    };
+}
+/// ld r31,0(r1); ld r4,8(r1). e_flags 2 is ELFv2: the entry is code, not a function descriptor.
+pub static PPC64LE: Program = power!(2, 0xebe1_0000, 0xe881_0008);
+pub static PPC64: Program = power!(2, 0xebe1_0000, 0xe881_0008);
+/// lwz r31,0(r1); lwz r4,4(r1).
+pub static PPC: Program = power!(0, 0x83e1_0000, 0x8081_0004);
+
+/// z900 instructions, of 2, 4 and 6 bytes.
+pub static S390X: Program = Program {
+    elf_flags: 0,
+    code: Code::Bytes(&[
+        0xe3, 0x90, 0xf0, 0x00, 0x00, 0x04, // lg %r9,0(%r15)             argc
+        0xe3, 0x30, 0xf0, 0x08, 0x00, 0x04, // lg %r3,8(%r15)             argv[0]
+        0xa7, 0x29, 0x00, 0x01, // lghi %r2,1
+        0xa7, 0x49, 0x00, 0x10, // lghi %r4,16
+        0x0a, 0x04, // svc 4                      write
+        0x41, 0x20, 0x90, 0x28, // la %r2,40(%r9)
+        0x0a, 0x01, // svc 1                      exit
+    ]),
+};
+
+macro_rules! mips {
+    ($flags:expr, $load_argc:expr, $load_argv:expr, write $write:expr, exit $exit:expr) => {
+        Program {
+            elf_flags: $flags,
+            code: Code::Words(&[
+                $load_argc,
+                $load_argv,
+                0x2404_0001,          // li a0,1
+                0x2406_0010,          // li a2,16
+                0x2402_0000 | $write, // li v0,WRITE
+                0x0000_000c,          // syscall
+                0x2604_0028,          // addiu a0,s0,40
+                0x2402_0000 | $exit,  // li v0,EXIT
+                0x0000_000c,          // syscall
+            ]),
+        }
+    };
+}
+// lw s0,0(sp); lw a1,4(sp) with 32-bit pointers, ld and 8 with 64. Each ABI numbers its syscalls from its own thousand.
+// e_flags: EF_MIPS_ARCH_32 | EF_MIPS_ABI_O32; EF_MIPS_ARCH_64; EF_MIPS_ARCH_64 | EF_MIPS_ABI2.
+pub static MIPS: Program = mips!(0x5000_1000, 0x8fb0_0000, 0x8fa5_0004, write 4004, exit 4001);
+pub static MIPSLE: Program = mips!(0x5000_1000, 0x8fb0_0000, 0x8fa5_0004, write 4004, exit 4001);
+pub static MIPS64: Program = mips!(0x6000_0000, 0xdfb0_0000, 0xdfa5_0008, write 5001, exit 5058);
+pub static MIPS64LE: Program = mips!(0x6000_0000, 0xdfb0_0000, 0xdfa5_0008, write 5001, exit 5058);
+pub static MIPSN32: Program = mips!(0x6000_0020, 0x8fb0_0000, 0x8fa5_0004, write 6001, exit 6058);
+pub static MIPSN32LE: Program = mips!(0x6000_0020, 0x8fb0_0000, 0x8fa5_0004, write 6001, exit 6058);
+
+/// e_flags: LP64D, object ABI 1.
+pub static LOONG64: Program = Program {
+    elf_flags: 0x43,
+    code: Code::Words(&[
+        0x28c0_0077, // ld.d $s0,$sp,0             argc
+        0x28c0_2065, // ld.d $a1,$sp,8             argv[0]
+        0x0280_0404, // addi.w $a0,$zero,1
+        0x0280_4006, // addi.w $a2,$zero,16
+        0x0281_000b, // addi.w $a7,$zero,64        write
+        0x002b_0000, // syscall 0
+        0x0280_a2e4, // addi.w $a0,$s0,40
+        0x0281_740b, // addi.w $a7,$zero,93        exit
+        0x002b_0000, // syscall 0
+    ]),
+};
+
+/// The kernel leaves room for a register window, 128 bytes, below argc; 2047 is the V9 stack bias.
+pub static SPARC64: Program = Program {
+    elf_flags: 0,
+    code: Code::Words(&[
+        0xe05b_a87f, // ldx [%sp+2047+128],%l0     argc
+        0xd25b_a887, // ldx [%sp+2047+136],%o1     argv[0]
+        0x9010_2001, // mov 1,%o0
+        0x9410_2010, // mov 16,%o2
+        0x8210_2004, // mov 4,%g1                  write
+        0x91d0_206d, // ta 0x6d
+        0x9004_2028, // add %l0,40,%o0
+        0x8210_2001, // mov 1,%g1                  exit
+        0x91d0_206d, // ta 0x6d
+    ]),
+};

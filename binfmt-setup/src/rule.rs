@@ -1,0 +1,408 @@
+//! One entry of binfmt_misc, as the kernel writes and reads it.
+//!
+//! To register, one line is written in one `write(2)`: `:name:M:offset:magic:mask:interpreter:flags`, where the first
+//! byte says what separates the fields. To read, there is one small file per entry. Rules of both: the kernel's
+//! `fs/binfmt_misc.c`, and Documentation/admin-guide/binfmt-misc.rst.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::escape::escaped;
+
+/// Longest line that the kernel takes, MAX_REGISTER_LENGTH.
+pub const LONGEST_LINE: usize = 1920;
+/// The kernel looks at this many first bytes of a program, BINPRM_BUF_SIZE since Linux 5.1.
+pub const WINDOW: usize = 256;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub name: OsString,
+    pub kind: Kind,
+    pub interpreter: PathBuf,
+    pub flags: Flags,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// By the first bytes of the program.
+    Magic(Pattern),
+    /// By the end of its name, without the dot.
+    Extension(OsString),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    pub offset: usize,
+    pub magic: Vec<u8>,
+    /// As long as `magic`.
+    pub mask: Vec<u8>,
+}
+
+impl Pattern {
+    /// What the kernel computes for a program that begins with `head`; it reads zeros behind the end of a short file.
+    pub fn matches(&self, head: &[u8]) -> bool {
+        (self.magic.iter().zip(&self.mask).enumerate()).all(|(i, (magic, mask))| {
+            let byte = head.get(self.offset + i).copied().unwrap_or(0);
+            (byte ^ magic) & mask == 0
+        })
+    }
+
+    /// Made by this tool: see [`crate::emulators::Machine::pattern`].
+    pub fn is_signed(&self) -> bool {
+        self.offset == 0
+            && self.magic.starts_with(b"\x7fELF")
+            && matches!(self.magic.get(20..24), Some([1, 0, 0, 0] | [0, 0, 0, 1]))
+            && self.mask.get(20..24) == Some(&[0; 4])
+    }
+}
+
+impl Rule {
+    pub fn is_ours(&self) -> bool {
+        self.name.as_bytes().starts_with(b"qemu-")
+            && matches!(&self.kind, Kind::Magic(pattern) if pattern.is_signed())
+    }
+}
+
+/// P: argv[0] is kept. O: the program is handed over open. C: credentials are those of the program (implies O).
+/// F: the interpreter is opened now, once, so that it serves chroots and containers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags {
+    pub preserve_argv0: bool,
+    pub open_binary: bool,
+    pub credentials: bool,
+    pub fix_binary: bool,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("\"{0}\" are not flags of binfmt_misc: use letters of POCF")]
+pub struct FlagsError(String);
+
+impl FromStr for Flags {
+    type Err = FlagsError;
+
+    fn from_str(text: &str) -> Result<Self, FlagsError> {
+        let mut flags = Self::default();
+        for letter in text.chars() {
+            match letter {
+                'P' => flags.preserve_argv0 = true,
+                'O' => flags.open_binary = true,
+                // The kernel sets O by itself for C.
+                'C' => (flags.credentials, flags.open_binary) = (true, true),
+                'F' => flags.fix_binary = true,
+                _ => return Err(FlagsError(escaped(text))),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// In the order in which the kernel shows them.
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = [
+            ("P", self.preserve_argv0),
+            ("O", self.open_binary),
+            ("C", self.credentials),
+            ("F", self.fix_binary),
+        ];
+        letters.into_iter().filter(|(_, on)| *on).try_for_each(|(letter, _)| f.write_str(letter))
+    }
+}
+
+/// The kernel would refuse such a line with a bare EINVAL, or worse, accept it and mean something else.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LineError {
+    #[error(
+        "\"{0}\" cannot name an entry: use 1 to 255 characters, none of them \"/\" or a control character, \
+         and neither \".\", \"..\", \"register\" nor \"status\""
+    )]
+    Name(String),
+    #[error("the path \"{0}\" of the emulator is not absolute: write it from the root on")]
+    Relative(String),
+    #[error(
+        "the path \"{0}\" of the emulator has a control character in it: it would forge lines in the kernel's \
+         table; move the emulator"
+    )]
+    Path(String),
+    #[error(
+        "the pattern of {0} is empty, has a mask of another length or only of zeros, or ends after byte 256"
+    )]
+    Pattern(String),
+    #[error(
+        "no character separates the fields of {0}: each candidate occurs in a name or path; move the emulator"
+    )]
+    Separator(String),
+    #[error("the line for {0} has {1} bytes and the kernel takes 1920: give the emulator a shorter path")]
+    Long(String, usize),
+}
+
+impl Rule {
+    /// The line that registers this rule. Each byte of magic and mask is written as `\xHH`: a raw zero byte would end
+    /// the pattern there, and what is left of it would catch the host's own programs.
+    pub fn line(&self) -> Result<Vec<u8>, LineError> {
+        let shown = escaped(&self.name);
+        if !is_safe_name(&self.name) {
+            return Err(LineError::Name(shown));
+        }
+        let interpreter = self.interpreter.as_os_str().as_bytes();
+        if !self.interpreter.is_absolute() {
+            return Err(LineError::Relative(escaped(&self.interpreter)));
+        }
+        if interpreter.iter().any(u8::is_ascii_control) {
+            return Err(LineError::Path(escaped(&self.interpreter)));
+        }
+        let (kind, offset, magic, mask): (_, _, Vec<u8>, Vec<u8>) = match &self.kind {
+            Kind::Magic(Pattern { offset, magic, mask }) => {
+                let fits = offset.checked_add(magic.len()).is_some_and(|end| end <= WINDOW);
+                let is_empty = mask.iter().all(|byte| *byte == 0);
+                if !fits || magic.len() != mask.len() || is_empty {
+                    return Err(LineError::Pattern(shown));
+                }
+                // No mask is a full mask; with one written out, a pattern of 256 bytes would not fit into a line.
+                let is_full = mask.iter().all(|byte| *byte == 0xff);
+                (b"M", offset.to_string(), hex(magic), if is_full { vec![] } else { hex(mask) })
+            }
+            Kind::Extension(extension) => {
+                let bytes = extension.as_bytes();
+                if bytes.is_empty() || bytes.iter().any(|b| b.is_ascii_control() || *b == b'/') {
+                    return Err(LineError::Pattern(shown));
+                }
+                (b"E", String::new(), bytes.to_vec(), Vec::new())
+            }
+        };
+        let flags = self.flags.to_string();
+        let fields: [&[u8]; 7] =
+            [self.name.as_bytes(), kind, offset.as_bytes(), &magic, &mask, interpreter, flags.as_bytes()];
+        // Not the backslash, nor anything that the offset, the flags or an escape are written with.
+        let separator = (b":|;,!@#%^~=+?&*$")
+            .iter()
+            .find(|separator| fields.iter().all(|field| !field.contains(separator)))
+            .ok_or_else(|| LineError::Separator(shown.clone()))?;
+        let mut line = vec![];
+        for field in fields {
+            line.push(*separator);
+            line.extend(field);
+        }
+        if line.len() > LONGEST_LINE {
+            return Err(LineError::Long(shown, line.len()));
+        }
+        Ok(line)
+    }
+}
+
+pub fn is_safe_name(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    (1..=255).contains(&bytes.len())
+        && !bytes.iter().any(|byte| *byte == b'/' || byte.is_ascii_control())
+        && ![&b"."[..], b"..", b"register", b"status"].contains(&bytes)
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()).collect()
+}
+
+/// An entry of the table as its file shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub rule: Rule,
+    pub enabled: bool,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the kernel shows {0} in a form that this program does not know")]
+pub struct EntryError(String);
+
+impl Entry {
+    /// Reads `enabled|disabled`, `interpreter PATH`, `flags: POCF`, then `extension .EXT`, or `offset N`, `magic HEX`
+    /// and perhaps `mask HEX`.
+    ///
+    /// The kernel writes a path as it got it, line breaks and all. So the lines behind the path are found from the
+    /// end, where the kernel's own words stand, and whatever lies between is the path, forged lines included.
+    pub fn parse(name: &OsStr, text: &[u8]) -> Result<Self, EntryError> {
+        Self::try_parse(name, text).ok_or_else(|| EntryError(escaped(name)))
+    }
+
+    fn try_parse(name: &OsStr, text: &[u8]) -> Option<Self> {
+        let (enabled, rest) = match text.strip_prefix(b"enabled\n") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix(b"disabled\n")?),
+        };
+        let rest = rest.strip_prefix(b"interpreter ")?.strip_suffix(b"\n")?;
+        let (rest, kind) = parse_magic(rest).or_else(|| parse_extension(rest))?;
+        let (rest, flags) = split_last_line(rest)?;
+        let flags = std::str::from_utf8(flags.strip_prefix(b"flags: ")?).ok()?.parse().ok()?;
+        let interpreter = PathBuf::from(OsString::from_vec(rest.to_vec()));
+        Some(Self { rule: Rule { name: name.to_owned(), kind, interpreter, flags }, enabled })
+    }
+
+    /// The machine's first bytes are caught by this entry.
+    pub fn matches(&self, head: &[u8]) -> bool {
+        matches!(&self.rule.kind, Kind::Magic(pattern) if pattern.matches(head))
+    }
+}
+
+fn parse_magic(text: &[u8]) -> Option<(&[u8], Kind)> {
+    let (mut rest, mut line) = split_last_line(text)?;
+    let mask = match line.strip_prefix(b"mask ") {
+        Some(mask) => {
+            (rest, line) = split_last_line(rest)?;
+            Some(unhex(mask)?)
+        }
+        None => None,
+    };
+    let magic = unhex(line.strip_prefix(b"magic ")?)?;
+    let (rest, line) = split_last_line(rest)?;
+    let offset = std::str::from_utf8(line.strip_prefix(b"offset ")?).ok()?.parse().ok()?;
+    let mask = mask.unwrap_or_else(|| vec![0xff; magic.len()]);
+    (magic.len() == mask.len()).then_some((rest, Kind::Magic(Pattern { offset, magic, mask })))
+}
+
+fn parse_extension(text: &[u8]) -> Option<(&[u8], Kind)> {
+    const WORD: &[u8] = b"\nextension .";
+    let at = text.windows(WORD.len()).rposition(|window| window == WORD)?;
+    let extension = OsString::from_vec(text[at + WORD.len()..].to_vec());
+    Some((&text[..at], Kind::Extension(extension)))
+}
+
+/// What stands before the last line break, and what behind.
+fn split_last_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().rposition(|byte| *byte == b'\n')?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(digits).ok()?;
+    let pairs = text.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    pairs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(name: &str, interpreter: &str) -> Rule {
+        let pattern = Pattern { offset: 0, magic: vec![0x7f, 0], mask: vec![0xff, 0xfe] };
+        Rule {
+            name: name.into(),
+            kind: Kind::Magic(pattern),
+            interpreter: interpreter.into(),
+            flags: "F".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_line_has_seven_fields_and_escapes_every_byte() {
+        let line = rule("qemu-arm", "/usr/bin/qemu-arm").line().unwrap();
+        let wanted = r":qemu-arm:M:0:\x7f\x00:\xff\xfe:/usr/bin/qemu-arm:F";
+        assert_eq!(String::from_utf8(line).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_colon_in_the_path_changes_the_separator() {
+        let line = rule("q", "/tmp/a:b|c/qemu").line().unwrap();
+        assert!(line.starts_with(b";q;M;"), "{}", String::from_utf8_lossy(&line));
+        assert!(matches!(rule("q", "/:|;,!@#%^~=+?&*$").line(), Err(LineError::Separator(_))));
+    }
+
+    #[test]
+    fn names_and_paths_that_forge_are_refused() {
+        let long = "x".repeat(256);
+        for name in ["", ".", "..", "a/b", "register", "status", "a\nb", "a\0b", "\x1b[2J", &long] {
+            assert!(matches!(rule(name, "/q").line(), Err(LineError::Name(_))), "{name:?}");
+        }
+        assert!(rule(&"x".repeat(255), "/q").line().is_ok());
+        assert!(matches!(rule("q", "/x\nflags: F").line(), Err(LineError::Path(_))));
+        assert!(matches!(rule("q", "bin/qemu").line(), Err(LineError::Relative(_))));
+        let path = format!("/{}", "p".repeat(LONGEST_LINE));
+        assert!(matches!(rule("q", &path).line(), Err(LineError::Long(..))));
+    }
+
+    #[test]
+    fn patterns_that_the_kernel_refuses_or_that_catch_everything_are_refused() {
+        let with = |offset, magic: &[u8], mask: &[u8]| {
+            let pattern = Pattern { offset, magic: magic.to_vec(), mask: mask.to_vec() };
+            Rule { kind: Kind::Magic(pattern), ..rule("q", "/q") }.line()
+        };
+        assert!(with(0, &[1; 256], &[255; 256]).is_ok());
+        assert!(with(252, &[1; 4], &[255; 4]).is_ok());
+        for (offset, magic, mask) in [
+            (0, &[1u8; 257][..], &[255u8; 257][..]),
+            (253, &[1; 4], &[255; 4]),
+            (usize::MAX, &[1], &[255]),
+            (0, &[1, 2], &[255]),
+            (0, &[1, 2], &[0, 0]),
+            (0, &[], &[]),
+        ] {
+            assert!(matches!(with(offset, magic, mask), Err(LineError::Pattern(_))), "{magic:?} at {offset}");
+        }
+    }
+
+    fn parse(text: &str) -> Result<Entry, EntryError> {
+        Entry::parse("x".as_ref(), text.as_bytes())
+    }
+
+    #[test]
+    fn what_the_kernel_shows_is_read_back() {
+        let entry = parse("enabled\ninterpreter /q\nflags: POCF\noffset 0\nmagic 7f00\nmask fffe\n").unwrap();
+        assert_eq!(entry.rule, Rule { flags: "POCF".parse().unwrap(), ..rule("x", "/q") });
+        assert!(entry.enabled);
+
+        let entry = parse("disabled\ninterpreter /usr/bin/jar\nflags: \nextension .jar\n").unwrap();
+        assert_eq!(entry.rule.kind, Kind::Extension("jar".into()));
+        assert!(!entry.enabled);
+
+        let entry = parse("enabled\ninterpreter /q\nflags: \noffset 4\nmagic 41\n").unwrap();
+        assert_eq!(entry.rule.kind, Kind::Magic(Pattern { offset: 4, magic: vec![0x41], mask: vec![0xff] }));
+    }
+
+    #[test]
+    fn forged_lines_in_a_path_stay_in_the_path() {
+        let entry =
+            parse("enabled\ninterpreter /x\nflags: F\noffset 0\nmagic 00\nflags: \noffset 0\nmagic 7f\n")
+                .unwrap();
+        assert_eq!(entry.rule.interpreter.to_str(), Some("/x\nflags: F\noffset 0\nmagic 00"));
+        assert!(!entry.rule.flags.fix_binary);
+    }
+
+    #[test]
+    fn other_texts_are_no_entry() {
+        for text in [
+            "",
+            "enabled\n",
+            "enabled\ninterpreter /q\n",
+            "on\ninterpreter /q\nflags: \nmagic 7f\n",
+            "enabled\ninterpreter /q\nflags: Z\noffset 0\nmagic 7f\n",
+            "enabled\ninterpreter /q\nflags: \noffset 0\nmagic 7\n",
+        ] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn flags_are_shown_in_the_kernels_order() {
+        for (typed, shown) in
+            [("F", "F"), ("FP", "PF"), ("C", "OC"), ("", ""), ("FFF", "F"), ("FCOP", "POCF")]
+        {
+            assert_eq!(typed.parse::<Flags>().unwrap().to_string(), shown);
+        }
+        for typed in ["f", "X", "F ", "F:"] {
+            assert!(typed.parse::<Flags>().is_err());
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_compared_as_the_kernel_compares() {
+        let pattern = Pattern { offset: 1, magic: vec![0xab, 2], mask: vec![0xff, 0xfe] };
+        assert!(pattern.matches(&[0, 0xab, 3]));
+        assert!(!pattern.matches(&[0xab, 3, 0]));
+        assert!(!pattern.matches(&[0, 0xab, 4]));
+        // Behind the end of a short file are zeros.
+        assert!(!pattern.matches(&[0, 0xab]));
+    }
+}

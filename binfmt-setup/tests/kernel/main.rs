@@ -1,0 +1,8 @@
+//! The real program against the real kernel, in private namespaces. Nothing here is a mock, and nothing here needs
+//! root: each test runs as the user that started it, and where that is root, the important ones run as nobody, too.
+
+#![expect(clippy::unwrap_used, reason = "in a test the panic is the report")]
+
+mod platforms;
+mod register;
+mod world;

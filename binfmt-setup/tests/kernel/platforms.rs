@@ -1,0 +1,195 @@
+//! Foreign programs really run, for root and for nobody; and what `probe`, `run` and `status` say is true.
+
+use std::process::Command;
+
+use binfmt_setup::emulators::MACHINES;
+
+use crate::world::{Ended, User, ended, skip, world, world_with};
+
+/// Without a world around it: `run` makes its own.
+fn tool(user: User, arguments: &[&str]) -> Option<Ended> {
+    let folder = world(user)?;
+    let program = folder.program();
+    let mut command = match user {
+        User::Caller => Command::new(program),
+        User::Nobody => {
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"])
+                .arg(program);
+            command
+        }
+    };
+    let program = folder.program().to_str().unwrap().to_owned();
+    let arguments = arguments.iter().map(|argument| argument.replace("TOOL", &program));
+    Some(ended(command.args(arguments).current_dir("/")))
+}
+
+fn found_emulators() -> Vec<&'static str> {
+    let is_there = |qemu: &&str| std::path::Path::new(&format!("/usr/bin/qemu-{qemu}-static")).exists();
+    MACHINES.iter().map(|machine| machine.qemu).filter(is_there).collect()
+}
+
+#[test]
+fn each_machine_that_debian_ships_an_emulator_for_runs_its_program() {
+    for user in [User::Caller, User::Nobody] {
+        let Some(run) = tool(user, &["run", "--", "TOOL", "probe", "--format", "json"]) else { continue };
+        let report = run.succeeds().json();
+        let platforms = report["platforms"].as_array().unwrap();
+        let runs = |label: &str| platforms.iter().any(|row| row["platform"] == label && row["runs"] == true);
+        for machine in MACHINES.iter().filter(|machine| found_emulators().contains(&machine.qemu)) {
+            for label in machine.platforms().chain(machine.serves.is_empty().then_some(machine.name)) {
+                assert!(runs(label), "{label} as {user:?}: {run:#?}");
+            }
+        }
+        assert!(platforms.iter().any(|row| row["how"] == "emulated"), "{run:#?}");
+        assert!(platforms.iter().any(|row| row["how"] == "native"), "{run:#?}");
+    }
+}
+
+#[test]
+fn a_command_in_run_gets_its_arguments_and_gives_its_exit_status() {
+    for user in [User::Caller, User::Nobody] {
+        let Some(run) = tool(user, &["run", "--", "sh", "-c", "echo \"$1\"; id -u; exit 37", "sh", "a b"])
+        else {
+            continue;
+        };
+        run.exits(37);
+        assert_eq!(run.stdout, "a b\n0\n");
+    }
+}
+
+#[test]
+fn root_keeps_every_id_inside_and_nobody_has_one() {
+    for (user, count) in [(User::Caller, "4294967295"), (User::Nobody, "1")] {
+        let Some(run) = tool(user, &["run", "--", "cat", "/proc/self/uid_map"]) else { continue };
+        let own_map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+        if user == User::Caller && !(nix::unistd::geteuid().is_root() && own_map.contains(count)) {
+            skip("the test does not run as root of the machine");
+            continue;
+        }
+        assert_eq!(run.succeeds().stdout.split_whitespace().last(), Some(count), "{run:#?}");
+    }
+}
+
+#[test]
+fn run_registers_what_was_asked_for_and_no_more() {
+    let arguments = ["run", "--platform", "linux/arm64", "--platform", "linux/amd64", "--platform", "s390x"];
+    let Some(run) =
+        tool(User::Nobody, &[&arguments[..], &["--", "TOOL", "status", "--format", "json"]].concat())
+    else {
+        return;
+    };
+    let status = run.succeeds().json();
+    let names: Vec<&str> =
+        status["entries"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["qemu-s390x", "qemu-aarch64"]);
+    assert_eq!(status["private"], true);
+    for entry in status["entries"].as_array().unwrap() {
+        assert_eq!(
+            (&entry["runs"], &entry["owner"], &entry["reason"]),
+            (&true.into(), &"binfmt-setup".into(), &().into())
+        );
+        assert!(entry["version"].as_str().unwrap().contains("version"), "{entry}");
+    }
+}
+
+#[test]
+fn a_foreign_chroot_works_as_nobody() {
+    let Some(world) = world(User::Nobody) else { return };
+    // A root folder with nothing in it but a program of another machine: the probe, named as a person would.
+    let root = world.room().join("rootfs");
+    std::fs::create_dir(&root).unwrap();
+    let machine = binfmt_setup::emulators::Machine::by_name("aarch64").unwrap();
+    std::fs::write(root.join("hello"), machine.probe()).unwrap();
+    std::fs::set_permissions(root.join("hello"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"])
+        .arg(world.program());
+    let run = ended(
+        command.args(["run", "--platform", "linux/arm64", "--", "chroot"]).arg(&root).arg("/hello").arg("x"),
+    );
+    // The program writes argv[0] and what follows it on the stack, and ends with 40 + argc.
+    run.exits(42);
+    assert!(run.stdout.starts_with("/hello\0x\0"), "{run:#?}");
+}
+
+#[test]
+fn probe_fails_for_what_was_asked_and_does_not_run() {
+    let Some(world) = world(User::Caller) else { return };
+    let report = world.tool(&["probe", "--format", "json", "linux/arm/v7", "linux/amd64"]);
+    let report = report.exits(1).json();
+    assert_eq!(report["platforms"][0]["platform"], "linux/arm/v7");
+    assert_eq!(report["platforms"][0]["runs"], false);
+    assert_eq!(report["platforms"][0]["reason"], "no entry of the kernel's table takes it");
+    assert_eq!(report["platforms"][1]["how"], "native");
+    world.tool(&["probe"]).succeeds();
+    world.tool(&["register", "-q", "linux/arm/v7"]).succeeds();
+    let report = world.tool(&["probe", "--format", "json", "linux/arm/v7"]).succeeds().json();
+    assert_eq!(report["platforms"][0]["entry"], "qemu-arm");
+}
+
+#[test]
+fn an_older_cpu_model_runs_the_older_platforms_only() {
+    let Some(world) = world(User::Caller) else { return };
+    world.tool(&["register", "arm"]).succeeds();
+    for (model, runs) in [
+        ("sa1110", [false, false, false, false]),
+        ("arm926", [true, false, false, false]),
+        ("arm1176", [true, true, false, false]),
+        ("cortex-a15", [true, true, true, false]),
+        ("max", [true, true, true, true]),
+    ] {
+        let mut command = world.command(world.program());
+        command.env("QEMU_CPU", model).args(["probe", "--format", "json"]);
+        command.args(["linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm/v8"]);
+        let report = ended(&mut command).json();
+        let found: Vec<bool> = report["platforms"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["runs"].as_bool().unwrap())
+            .collect();
+        assert_eq!(found, runs, "{model}: {report:#}");
+    }
+}
+
+#[test]
+fn the_policy_that_forbids_is_named() {
+    let Some(world) = world_with(
+        User::Caller,
+        "echo 0 > /proc/sys/user/max_user_namespaces; mount -t binfmt_misc b /proc/sys/fs/binfmt_misc",
+    ) else {
+        return;
+    };
+    world.tool(&["run", "--", "true"]).exits(4).says("user.max_user_namespaces is 0");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_not_found() {
+    let Some(run) = tool(User::Nobody, &["run", "--platform", "linux/arm64", "--", "/no/such/command"])
+    else {
+        return;
+    };
+    run.exits(5).says("/no/such/command");
+}
+
+#[test]
+fn a_namespace_that_lost_its_table_is_recognised() {
+    // Mounted once and unmounted again: entries of the parent are seen no more, and neither are any others.
+    let Some(world) = world(User::Caller) else { return };
+    world.tool(&["register", "arm"]).succeeds();
+    let program = world.program();
+    let poisoned = world.shell(&format!(
+        "unshare -Urm --propagation private sh -ec 'mount -t binfmt_misc b /mnt; umount /mnt; {} status --format json'",
+        program.display()
+    ));
+    let entry = &poisoned.succeeds().json()["entries"][0];
+    assert_eq!(
+        (&entry["name"], &entry["enabled"], &entry["runs"]),
+        (&"qemu-arm".into(), &true.into(), &false.into())
+    );
+    assert!(entry["reason"].as_str().unwrap().contains("once had a table of its own"), "{entry}");
+}
