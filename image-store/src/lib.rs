@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod compress;
 pub mod digest;
 pub mod error;
 pub mod exit;
