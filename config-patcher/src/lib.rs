@@ -1,4 +1,5 @@
 //! Says the right platform in image configs, and keeps every other byte.
 
+pub mod inspect;
 pub mod patch;
 pub mod plan;

@@ -277,7 +277,7 @@ impl Work<'_> {
 impl Changes {
     /// What must be written where the old image lies: the new configs and documents alone.
     pub fn in_place(&self) -> Wanted {
-        let mut wanted = Wanted { blobs: Vec::new(), levels: Vec::new(), root: self.root.clone() };
+        let mut wanted = Wanted::of_root(self.root.clone());
         self.add_new(&mut wanted);
         wanted.levels.retain(|level| !level.is_empty());
         wanted
@@ -285,7 +285,7 @@ impl Changes {
 
     /// What another store must have: the new parts, and the unchanged rest from `source`.
     pub fn elsewhere(&self, node: &Node, source: &Arc<dyn ImageSource>) -> Wanted {
-        let mut wanted = Wanted { blobs: Vec::new(), levels: Vec::new(), root: self.root.clone() };
+        let mut wanted = Wanted::of_root(self.root.clone());
         self.add_new(&mut wanted);
         wanted.add(node, source, true);
         let old_configs: Vec<&Digest> = self.images.iter().map(|change| &change.config.0).collect();

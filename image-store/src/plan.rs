@@ -25,12 +25,19 @@ pub struct Wanted {
     pub blobs: Vec<(Descriptor, BlobContent)>,
     pub levels: Vec<Vec<Document>>,
     pub root: Document,
+    /// Tags for documents below the root: `arm32v7` for one member. They are moved before the root's.
+    pub member_tags: Vec<(String, Document)>,
 }
 
 impl Wanted {
+    /// A root of which nothing else is known yet.
+    pub fn of_root(root: Document) -> Self {
+        Self { blobs: Vec::new(), levels: Vec::new(), root, member_tags: Vec::new() }
+    }
+
     /// Everything below `node`, to be copied from `source`.
     pub fn copy_of(node: &Node, source: &Arc<dyn ImageSource>) -> Self {
-        let mut wanted = Self { blobs: Vec::new(), levels: Vec::new(), root: node.document().clone() };
+        let mut wanted = Self::of_root(node.document().clone());
         wanted.add(node, source, true);
         wanted
     }
@@ -112,16 +119,24 @@ pub fn plan(
     presence: Presence,
 ) -> Result<Plan, StoreError> {
     let mut plan = Plan { place: target.place(), ..Plan::default() };
-    let named = parallel::map(tags, parallel::REQUESTS, |tag| target.resolve(&Pointer::Tag(tag.clone())))?;
-    for (tag, named) in tags.iter().zip(named) {
-        let was = named.map(|named| named.digest);
-        if was.as_ref() != Some(wanted.root.digest()) {
-            plan.tags.push(TagStep { tag: tag.clone(), document: wanted.root.clone(), was });
-        }
-    }
-    let every_tag_is_right = !tags.is_empty() && plan.tags.is_empty();
+    let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
+    let wishes: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
+    let named =
+        parallel::map(&wishes, parallel::REQUESTS, |(tag, _)| target.resolve(&Pointer::Tag(tag.clone())))?;
+    let every_tag_is_right = {
+        let right = |((_, document), named): (&(String, Document), &Option<Descriptor>)| {
+            named.as_ref().is_some_and(|named| named.digest == *document.digest())
+        };
+        !tags.is_empty() && wishes.iter().zip(&named).all(right)
+    };
     if every_tag_is_right {
         return Ok(plan);
+    }
+    for ((tag, document), named) in wishes.into_iter().zip(named) {
+        let was = named.map(|named| named.digest);
+        if was.as_ref() != Some(document.digest()) {
+            plan.tags.push(TagStep { tag, document, was });
+        }
     }
     let mut levels = wanted.levels;
     if tags.is_empty() {

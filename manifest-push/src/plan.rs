@@ -83,7 +83,7 @@ pub fn combine(found: &[Found], request: &Request) -> Result<Wanted, Vec<Misfit>
     let kind = request.kind.unwrap_or_else(|| Kind::of(&entries));
     let whole = |e: DocumentError| vec![Misfit { line: 1, text: e.to_string() }];
     let root = build_index(kind, &entries, &request.annotations).map_err(whole)?;
-    let mut wanted = Wanted { blobs: Vec::new(), levels: Vec::new(), root };
+    let mut wanted = Wanted::of_root(root);
     for (node, source) in parts {
         wanted.add(node, source, false);
     }
