@@ -214,6 +214,9 @@ impl FakeRegistry {
     }
 
     /// Calls the hook on the connection's thread around every request: it may kill the client, move a tag or wait.
+    ///
+    /// A request whose client was killed [`When::Before`] is processed all the same if all of it has been sent, as by a real
+    /// server. For a death before the request took effect, script [`Act::ResetBefore`] for it as well.
     pub fn on_request(&self, hook: impl Fn(&Request, When) + Send + Sync + 'static) {
         lock(&self.shared.hooks).push(Arc::new(Box::new(hook)));
     }
@@ -301,7 +304,8 @@ impl FakeRegistry {
         lock(&self.shared.state).blob(repository, digest).is_some()
     }
 
-    /// Everything reachable from this manifest is there, of the size it is said to have, under its own digest.
+    /// Everything reachable from this manifest is there and has the size that it is said to have; manifests have their own digest
+    /// (blobs were hashed when they came).
     pub fn closure_complete(&self, repository: &str, digest: &str) -> Result<(), String> {
         lock(&self.shared.state).closure_complete(repository, digest)
     }

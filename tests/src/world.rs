@@ -44,12 +44,16 @@ impl Skip {
     /// # Panics
     /// Where the world is required: a machine that was set up for these tests must run them.
     pub fn report(&self) {
-        assert!(
-            std::env::var_os("MULTIARCH_REQUIRE_WORLD").is_none_or(|value| value != "1"),
-            "cannot run here, and MULTIARCH_REQUIRE_WORLD=1: {}",
-            self.0
-        );
-        eprintln!("skipped: {}", self.0);
+        let required = std::env::var("MULTIARCH_REQUIRE_WORLD").is_ok_and(|value| value == "1");
+        eprintln!("{}", self.verdict(required).unwrap_or_else(|failure| panic!("{failure}")));
+    }
+
+    fn verdict(&self, required: bool) -> Result<String, String> {
+        let Skip(why) = self;
+        if required {
+            return Err(format!("cannot run here, and MULTIARCH_REQUIRE_WORLD=1: {why}"));
+        }
+        Ok(format!("skipped: {why}"))
     }
 }
 
@@ -75,4 +79,16 @@ fn require_root() -> Result<(), Skip> {
 /// A directory for what lives as long as one test. In /tmp and nowhere else: paths of unix sockets end at 108 bytes.
 fn short_directory(prefix: &str) -> tempfile::TempDir {
     tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").expect("a directory in /tmp")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_is_a_failure_where_the_world_is_required() {
+        let skip = Skip::because("no skopeo");
+        assert_eq!(skip.verdict(false), Ok("skipped: no skopeo".to_owned()));
+        assert!(skip.verdict(true).is_err_and(|failure| failure.ends_with("=1: no skopeo")));
+    }
 }

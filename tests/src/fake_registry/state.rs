@@ -236,7 +236,7 @@ impl State {
         found
     }
 
-    /// Everything reachable from a manifest is there, has the size it is said to have and hashes to its name.
+    /// Everything reachable from a manifest is there and has the size it is said to have; manifests hash to their names.
     pub(super) fn closure_complete(&self, repository: &str, digest: &str) -> Result<(), String> {
         let mut waiting = vec![digest.to_owned()];
         let mut seen = BTreeSet::new();

@@ -411,6 +411,74 @@ fn skopeo_copies_in_and_out() {
 }
 
 #[test]
+fn a_client_can_be_killed_before_its_request_takes_effect() {
+    use std::io::Write;
+    for (act, stored) in [(None, true), (Some(Act::ResetBefore), false)] {
+        let registry = FakeRegistry::start();
+        let (victims, killed) = std::sync::mpsc::channel::<u32>();
+        let killed = Mutex::new(killed);
+        registry.on_request(move |_, when| {
+            if when == When::Before {
+                let id = i32::try_from(killed.lock().unwrap().recv().unwrap()).unwrap();
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL)
+                    .unwrap();
+            }
+        });
+        act.into_iter().for_each(|act| registry.fault(Fault::at(1, act)));
+        let digest = digest_of(b"hello");
+        let path = format!("/v2/a/blobs/uploads/?digest={digest}");
+        // A client with a process id: sends all of it in one write, then stays until its stdin ends.
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+        let (name, port) = (file.path().display(), registry.host().replace(':', "/"));
+        let mut client = std::process::Command::new("bash")
+            .args(["-c", &format!("exec cat {name} - >/dev/tcp/{port}")])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Child::wait would close it.
+        let stdin = client.stdin.take();
+        victims.send(client.id()).unwrap();
+        assert!(!client.wait().unwrap().success());
+        drop(stdin);
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        while stored && !registry.has_blob("a", &digest) && std::time::Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(registry.has_blob("a", &digest), stored);
+    }
+}
+
+#[test]
+fn large_blobs_go_to_disk_and_not_to_memory() {
+    use std::io::Write;
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
+        line.trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let registry = FakeRegistry::start();
+    let before = peak();
+    let (block, blocks) = (vec![7; 1 << 20], 192);
+    let mut stream = TcpStream::connect(registry.host()).unwrap();
+    let start = ask(&registry.host(), "POST /v2/a/blobs/uploads/", &[], b"").unwrap();
+    let place = start.header("Location").trim_start_matches("http://").split_once('/').unwrap().1.to_owned();
+    write!(stream, "PATCH /{place} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    for _ in 0..blocks {
+        write!(stream, "{:x}\r\n", block.len()).unwrap();
+        stream.write_all(&block).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 202");
+    assert_eq!(registry.log().last().map(|logged| logged.request_bytes), Some(blocks << 20));
+    // Wide enough for what other tests of this process may hold.
+    assert!(peak() - before < 128 << 10, "{} KiB", peak() - before);
+}
+
+#[test]
 fn dropping_ends_threads_that_still_wait() {
     let registry = FakeRegistry::start();
     registry.fault(Fault::at(1, Act::Delay(Duration::from_secs(60))));

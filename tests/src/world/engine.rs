@@ -12,10 +12,7 @@ use super::process::Proc;
 use super::relay::Relay;
 use super::{Skip, program, require, short_directory};
 
-/// dockerd, until our end of its stdin is closed: it must not outlive a test process that was killed.
-const LEASH: &str = r#""$@" & it=$!; cat; kill "$it"; wait "$it""#;
-
-/// A running engine. Its images, containers and cgroups go with it.
+/// A running engine. Its images and containers go with it; of its cgroups an empty `docker` may stay.
 pub struct Engine {
     // In the order in which they must end.
     relays: std::sync::Mutex<Vec<Relay>>,
@@ -38,8 +35,7 @@ impl Engine {
         require(&["docker", "dockerd", "containerd", "runc"])?;
         let directory = short_directory("engine-");
         let home = directory.path();
-        let mut daemon = Command::new("sh");
-        daemon.args(["-c", LEASH, "sh"]).arg(program("dockerd").expect("required above"));
+        let mut daemon = Command::new(program("dockerd").expect("required above"));
         // Nothing of the host's configuration, images or sockets. /etc/docker/daemon.json may contradict the flags below.
         daemon.arg("--config-file").arg(home.join("daemon.json"));
         daemon.arg("--data-root").arg(home.join("data"));
@@ -54,7 +50,7 @@ impl Engine {
         daemon.env("container", "multiarch-tests");
         std::fs::write(home.join("daemon.json"), "{}").expect("room in /tmp");
         // Its own network, in which it may make the bridge.
-        let dockerd = Proc::spawn(namespace.enter_with_network(&daemon));
+        let dockerd = Proc::spawn_on_leash(&namespace.enter_with_network(&daemon));
         let mut engine = Engine { relays: std::sync::Mutex::default(), dockerd, namespace, directory };
         let until = Instant::now() + Duration::from_secs(60);
         while !engine.docker(&["version"]).status.success() {
@@ -131,8 +127,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         // In order, so that it stops its containers and removes their cgroups; whatever stays ends with the namespace.
-        self.dockerd.close_stdin();
-        let _ = self.dockerd.wait(Duration::from_secs(20));
+        self.dockerd.let_go(Duration::from_secs(20));
     }
 }
 

@@ -11,9 +11,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A running process. Dropping it kills it.
+/// Runs a program until its own stdin ends, be it by the death of who holds it; then asks the program to end.
+const LEASH: &str = r#""$@" & it=$!; cat; kill "$it"; wait "$it""#;
+
+/// A running process. Dropping it ends it.
 pub struct Proc {
     child: Child,
+    leashed: bool,
     stdout: Collector,
     stderr: Collector,
 }
@@ -29,7 +33,43 @@ impl Proc {
             command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
         let stdout = Collector::of(child.stdout.take());
         let stderr = Collector::of(child.stderr.take());
-        Proc { child, stdout, stderr }
+        Proc { child, leashed: false, stdout, stderr }
+    }
+
+    /// For servers: one that ends by SIGTERM when this test process is gone, even if that was killed and dropped nothing.
+    ///
+    /// [`Proc::id`] and [`Proc::signal`] then speak of the shell that holds the leash; the server has no stdin.
+    pub fn spawn_on_leash(command: &Command) -> Proc {
+        let mut holder = Command::new("sh");
+        holder.args(["-c", LEASH, "sh"]).arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => holder.env(key, value),
+                None => holder.env_remove(key),
+            };
+        }
+        if let Some(directory) = command.get_current_dir() {
+            holder.current_dir(directory);
+        }
+        let mut process = Proc::spawn(holder);
+        process.leashed = true;
+        process
+    }
+
+    /// Ends a server on a leash in order; kills the holder if that takes longer.
+    pub fn let_go(&mut self, most: Duration) {
+        self.close_stdin();
+        if self.wait(most).is_none() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if self.ended().is_none() {
+            // Fails only if it has ended in between.
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -94,11 +134,11 @@ impl Proc {
 
 impl Drop for Proc {
     fn drop(&mut self) {
-        if self.ended().is_none() {
-            // Fails only if it has ended in between.
-            drop(self.child.kill());
-            drop(self.child.wait());
+        if self.leashed {
+            // Killing the holder would leave the server behind.
+            self.let_go(Duration::from_secs(10));
         }
+        self.end();
     }
 }
 
@@ -136,6 +176,7 @@ impl Collector {
 ///
 /// Two sources, since each alone is wrong: `ru_maxrss` counts what this test process had when it forked, and the peak in
 /// /proc is gone with the process, so the last millisecond may be missed. The first is taken where it is larger than our own.
+/// A program that ends at once, with less memory than ours, may show 0.
 #[expect(clippy::zombie_processes, reason = "reaped by wait4")]
 pub fn run_with_rusage(mut command: Command) -> (Output, u64) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -143,13 +184,10 @@ pub fn run_with_rusage(mut command: Command) -> (Output, u64) {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
     let stdout = Collector::of(child.stdout.take());
     let stderr = Collector::of(child.stderr.take());
-    let program = fs::read_link(format!("/proc/{}/exe", child.id()));
     let mut sampled = 0;
     let (status, maxrss) = loop {
-        // Before its exec the child shows our own memory.
-        if program.is_ok() {
-            sampled = sampled.max(peak_of(child.id()));
-        }
+        // `spawn` returns after the exec: this is the memory of the program and not ours.
+        sampled = sampled.max(peak_of(child.id()));
         if let Some(ended) = reap(child.id()) {
             break ended;
         }
@@ -200,6 +238,18 @@ mod tests {
         let id = process.id();
         assert!(process.ended().is_none());
         drop(process);
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    }
+
+    #[test]
+    fn a_server_on_a_leash_ends_when_its_holder_lets_go() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ $CANARY; exec sleep 1000"]).env("CANARY", "sings");
+        let mut server = Proc::spawn_on_leash(&command);
+        assert!(server.wait_until(Duration::from_secs(5), |server| server.stdout().ends_with("sings\n")));
+        let id = server.stdout().split(' ').next().unwrap().to_owned();
+        assert!(std::path::Path::new(&format!("/proc/{id}")).exists());
+        drop(server);
         assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
     }
 
