@@ -17,20 +17,20 @@ pub struct Foreign {
     pub machine: &'static str,
     /// e_machine of its ELF files.
     pub elf: u16,
-    /// The Debian release that has it: riscv64 came with trixie, mips64el went with it.
-    suite: &'static str,
+    /// Debian releases that have it, to be tried in this order: riscv64 came with trixie, mips64el went with it.
+    suites: &'static [&'static str],
 }
 
 /// Debian's armel is ARMv5TE and its armhf ARMv7: the two sides of `arm` that labels confuse.
 pub const FOREIGN: [Foreign; 8] = [
-    foreign("arm64", "linux/arm64/v8", "aarch64", 183, "bookworm"),
-    foreign("armhf", "linux/arm/v7", "armv7l", 40, "bookworm"),
-    foreign("armel", "linux/arm/v5", "armv7l", 40, "bookworm"),
-    foreign("i386", "linux/386", "x86_64", 3, "bookworm"),
-    foreign("s390x", "linux/s390x", "s390x", 22, "bookworm"),
-    foreign("ppc64el", "linux/ppc64le", "ppc64le", 21, "bookworm"),
-    foreign("mips64el", "linux/mips64le", "mips64", 8, "bookworm"),
-    foreign("riscv64", "linux/riscv64", "riscv64", 243, "trixie"),
+    foreign("arm64", "linux/arm64/v8", "aarch64", 183, &["bookworm"]),
+    foreign("armhf", "linux/arm/v7", "armv7l", 40, &["bookworm"]),
+    foreign("armel", "linux/arm/v5", "armv7l", 40, &["bookworm"]),
+    foreign("i386", "linux/386", "x86_64", 3, &["bookworm"]),
+    foreign("s390x", "linux/s390x", "s390x", 22, &["bookworm"]),
+    foreign("ppc64el", "linux/ppc64le", "ppc64le", 21, &["bookworm"]),
+    foreign("mips64el", "linux/mips64le", "mips64", 8, &["bookworm"]),
+    foreign("riscv64", "linux/riscv64", "riscv64", 243, &["trixie", "sid"]),
 ];
 
 const fn foreign(
@@ -38,9 +38,9 @@ const fn foreign(
     platform: &'static str,
     machine: &'static str,
     elf: u16,
-    suite: &'static str,
+    suites: &'static [&'static str],
 ) -> Foreign {
-    Foreign { debian, platform, machine, elf, suite }
+    Foreign { debian, platform, machine, elf, suites }
 }
 
 /// The static busybox of a Debian architecture of [`FOREIGN`], downloaded once and kept under the target directory.
@@ -65,16 +65,25 @@ pub fn foreign_busybox(debian: &str) -> Result<PathBuf, Skip> {
         return Ok(kept);
     }
     fs::create_dir_all(home.join(debian)).expect("a directory under target");
-    let work = tempfile::tempdir_in(&home).expect("a directory under target");
-    download(wanted, work.path())?;
-    fs::rename(unpack(work.path()), &kept).expect("a rename within target");
-    Ok(kept)
+    let mut refused = Skip::because("no release has it");
+    for suite in wanted.suites {
+        let work = tempfile::tempdir_in(&home).expect("a directory under target");
+        match download(wanted, suite, work.path()) {
+            Ok(()) => {
+                fs::rename(unpack(work.path()), &kept).expect("a rename within target");
+                return Ok(kept);
+            }
+            // A mirror in the middle of its sync has lists and packages that do not fit.
+            Err(skip) => refused = skip,
+        }
+    }
+    Err(refused)
 }
 
 /// `apt-get download` with state of its own: the host's lists, architectures and cache stay as they are.
-fn download(wanted: &Foreign, work: &Path) -> Result<(), Skip> {
+fn download(wanted: &Foreign, suite: &str, work: &Path) -> Result<(), Skip> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keyring}] {} {} main\n", archive()?, wanted.suite);
+    let source = format!("deb [signed-by={keyring}] {} {} main\n", archive()?, suite);
     for directory in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(work.join(directory)).expect("a directory under target");
     }
@@ -104,7 +113,11 @@ fn download(wanted: &Foreign, work: &Path) -> Result<(), Skip> {
         // `update` warns and succeeds where a mirror does not answer; then `download` fails.
         if !done.status.success() {
             let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            return Err(Skip::because(format!("no busybox of {}: {}", wanted.debian, said.trim())));
+            return Err(Skip::because(format!(
+                "no busybox of {} in {suite}: {}",
+                wanted.debian,
+                said.trim()
+            )));
         }
     }
     Ok(())
