@@ -81,26 +81,43 @@ const fn row(
 pub static MACHINES: &[Machine] = machines! {
     "aarch64"      ["arm64", "arm64v8"]            Bits64 Little 183 ARM64        ["linux/arm64" = ARM64] {}              // EM_AARCH64
     "aarch64_be"   ["arm64be"]                     Bits64 Big    183 ARM64BE      ["linux/arm64be" = ARM64BE] {}
+    "alpha"        []                              Bits64 Little 0x9026 ALPHA     [] {}                                   // EM_ALPHA
     "arm"          ["armhf", "armel", "armv5l", "armv6l", "armv7l", "arm32v5", "arm32v6", "arm32v7"]
                                                    Bits32 Little 40  ARM          ["linux/arm/v5" = ARM_V5, "linux/arm/v6" = ARM_V6,
                                                                                    "linux/arm/v7" = ARM_V7, "linux/arm/v8" = ARM_V8] {}  // EM_ARM
     "armeb"        ["armbe"]                       Bits32 Big    40  ARMBE        ["linux/armbe" = ARMBE] {}
+    "cris"         []                              Bits32 Little 76  CRIS         [] {}                                   // EM_CRIS, in QEMU until 9.0
+    "hexagon"      []                              Bits32 Little 164 HEXAGON      [] {}                                   // EM_QDSP6
+    "hppa"         ["parisc"]                      Bits32 Big    15  HPPA         [] {}                                   // EM_PARISC
     "i386"         ["386", "i686", "x86"]          Bits32 Little 3   I386         ["linux/386" = I386] {}                 // EM_386
     "loongarch64"  ["loong64"]                     Bits64 Little 258 LOONG64      ["linux/loong64" = LOONG64] { any_abi_version: true } // EM_LOONGARCH; the old world's binaries count their ABI there
+    "m68k"         []                              Bits32 Big    4   M68K         [] {}                                   // EM_68K
+    "microblaze"   []                              Bits32 Big    189 MICROBLAZE   [] {}                                   // EM_MICROBLAZE
+    "microblazeel" []                              Bits32 Little 189 MICROBLAZEEL [] {}
+    "microblaze-old"   []                          Bits32 Big    0xbaab MICROBLAZE   [] { qemu: "microblaze" }            // EM_MICROBLAZE_OLD, what tools wrote before 189 was assigned
+    "microblazeel-old" []                          Bits32 Little 0xbaab MICROBLAZEEL [] { qemu: "microblazeel" }
     "mips"         []                              Bits32 Big    8   MIPS         ["linux/mips" = MIPS] { flags: O32, any_abi_version: true }       // EM_MIPS; ABI version 1 is PIC calls
     "mipsel"       ["mipsle"]                      Bits32 Little 8   MIPSLE       ["linux/mipsle" = MIPSLE] { flags: O32, any_abi_version: true }
     "mipsn32"      ["mips64p32"]                   Bits32 Big    8   MIPSN32      ["linux/mips64p32" = MIPSN32] { flags: N32, any_abi_version: true }
     "mipsn32el"    ["mips64p32le"]                 Bits32 Little 8   MIPSN32LE    ["linux/mips64p32le" = MIPSN32LE] { flags: N32, any_abi_version: true }
     "mips64"       []                              Bits64 Big    8   MIPS64       ["linux/mips64" = MIPS64] { any_abi_version: true }
     "mips64el"     ["mips64le"]                    Bits64 Little 8   MIPS64LE     ["linux/mips64le" = MIPS64LE] { any_abi_version: true }
+    "nios2"        []                              Bits32 Little 113 NIOS2        [] {}                                   // EM_ALTERA_NIOS2, in QEMU until 9.0
+    "or1k"         ["openrisc"]                    Bits32 Big    92  OR1K         [] {}                                   // EM_OPENRISC
     "ppc"          ["powerpc"]                     Bits32 Big    20  PPC          ["linux/ppc" = PPC] {}                  // EM_PPC
     "ppc64"        ["powerpc64"]                   Bits64 Big    21  PPC64        ["linux/ppc64" = PPC64] {}              // EM_PPC64
     "ppc64le"      ["ppc64el", "powerpc64le"]      Bits64 Little 21  PPC64LE      ["linux/ppc64le" = PPC64LE] {}
     "riscv32"      ["riscv"]                       Bits32 Little 243 RISCV32      ["linux/riscv" = RISCV32] {}            // EM_RISCV
     "riscv64"      []                              Bits64 Little 243 RISCV64      ["linux/riscv64" = RISCV64] {}
     "s390x"        []                              Bits64 Big    22  S390X        ["linux/s390x" = S390X] {}              // EM_S390
+    "sh4"          []                              Bits32 Little 42  SH4          [] {}                                   // EM_SH
+    "sh4eb"        []                              Bits32 Big    42  SH4EB        [] {}
+    "sparc"        []                              Bits32 Big    2   SPARC        ["linux/sparc" = SPARC] {}              // EM_SPARC
+    "sparc32plus"  []                              Bits32 Big    18  SPARC32PLUS  [] {}                                   // EM_SPARC32PLUS
     "sparc64"      []                              Bits64 Big    43  SPARC64      ["linux/sparc64" = SPARC64] {}          // EM_SPARCV9
     "x86_64"       ["amd64", "x86-64"]             Bits64 Little 62  AMD64        ["linux/amd64" = AMD64] {}              // EM_X86_64
+    "xtensa"       []                              Bits32 Little 94  XTENSA       [] {}                                   // EM_XTENSA
+    "xtensaeb"     []                              Bits32 Big    94  XTENSAEB     [] {}
 };
 
 /// Flags of an ELF header, where a rule looks at them: they lie at byte 36 of a 32-bit header.
@@ -241,7 +258,6 @@ mod tests {
         }
     }
 
-    /// i486 programs run on the emulator of i386, and microblaze has two numbers; all else is one pattern, one machine.
     #[test]
     fn each_probe_is_caught_by_its_own_pattern_and_by_no_other() {
         for target in Target::all() {

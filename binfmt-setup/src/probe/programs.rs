@@ -29,6 +29,8 @@ pub struct Program {
 pub enum Code {
     /// Instructions of varying length, as they lie in memory.
     Bytes(&'static [u8]),
+    /// 16-bit instructions in the byte order of the machine's data.
+    Halves(&'static [u16]),
     /// Fixed 32-bit instructions in the byte order of the machine's data.
     Words(&'static [u32]),
     /// Fixed 32-bit instructions that are little-endian whatever the data is.
@@ -92,6 +94,7 @@ pub fn elf(program: &Program, ident: Ident) -> Vec<u8> {
 fn code_bytes(program: &Program, data: Data) -> Vec<u8> {
     match program.code {
         Code::Bytes(bytes) => bytes.to_vec(),
+        Code::Halves(halves) => halves.iter().flat_map(|half| data.u16(*half)).collect(),
         Code::Words(words) => words.iter().flat_map(|word| data.u32(*word)).collect(),
         Code::LittleWords(words) => words.iter().flat_map(|word| word.to_le_bytes()).collect(),
     }
@@ -294,5 +297,201 @@ pub static SPARC64: Program = Program {
         0x9004_2028, // add %l0,40,%o0
         0x8210_2001, // mov 1,%g1                  exit
         0x91d0_206d, // ta 0x6d
+    ]),
+};
+
+macro_rules! sparc32 {
+    ($flags:expr) => {
+        Program {
+            elf_flags: $flags,
+            code: Code::Words(&[
+                0xe003_a040, // ld [%sp+64],%l0            argc, behind a register window
+                0xd203_a044, // ld [%sp+68],%o1            argv[0]
+                0x9010_2001, // mov 1,%o0
+                0x9410_2010, // mov 16,%o2
+                0x8210_2004, // mov 4,%g1                  write
+                0x91d0_2010, // ta 0x10
+                0x9004_2028, // add %l0,40,%o0
+                0x8210_2001, // mov 1,%g1                  exit
+                0x91d0_2010, // ta 0x10
+            ]),
+        }
+    };
+}
+pub static SPARC: Program = sparc32!(0);
+/// EF_SPARC_32PLUS, which this e_machine must carry.
+pub static SPARC32PLUS: Program = sparc32!(0x100);
+
+/// The syscall numbers are those of OSF/1.
+pub static ALPHA: Program = Program {
+    elf_flags: 0,
+    code: Code::Words(&[
+        0xa53e_0000, // ldq s0,0(sp)               argc
+        0xa63e_0008, // ldq a1,8(sp)               argv[0]
+        0x221f_0001, // lda a0,1
+        0x225f_0010, // lda a2,16
+        0x201f_0004, // lda v0,4                   write
+        0x0000_0083, // call_pal callsys
+        0x4125_1410, // addq s0,40,a0
+        0x201f_0001, // lda v0,1                   exit
+        0x0000_0083, // call_pal callsys
+    ]),
+};
+
+/// Linux hands over argc in r25 and argv in r24. The instruction behind a branch is executed first.
+pub static HPPA: Program = Program {
+    elf_flags: 0,
+    code: Code::Words(&[
+        0x0819_0243, // copy %r25,%r3              argc
+        0x0f00_1099, // ldw 0(%r24),%r25           argv[0]
+        0x341a_0002, // ldi 1,%r26
+        0x3418_0020, // ldi 16,%r24
+        0xe400_8200, // ble 0x100(%sr2,%r0)
+        0x3414_0008, // ldi 4,%r20                 write
+        0x347a_0050, // ldo 40(%r3),%r26
+        0xe400_8200, // ble 0x100(%sr2,%r0)
+        0x3414_0002, // ldi 1,%r20                 exit
+    ]),
+};
+
+pub static M68K: Program = Program {
+    elf_flags: 0,
+    code: Code::Halves(&[
+        0x2817, // move.l (%sp),%d4           argc
+        0x242f, 0x0004, // move.l 4(%sp),%d2          argv[0]
+        0x7201, // moveq #1,%d1
+        0x7610, // moveq #16,%d3
+        0x7004, // moveq #4,%d0               write
+        0x4e40, // trap #0
+        0x7228, // moveq #40,%d1
+        0xd284, // add.l %d4,%d1
+        0x7001, // moveq #1,%d0               exit
+        0x4e40, // trap #0
+    ]),
+};
+
+/// A trap number is 16 plus the number of arguments.
+const SH4_CODE: Code = Code::Halves(&[
+    0x68f2, // mov.l @r15,r8              argc
+    0x55f1, // mov.l @(4,r15),r5          argv[0]
+    0xe401, // mov #1,r4
+    0xe610, // mov #16,r6
+    0xe304, // mov #4,r3                  write
+    0xc313, // trapa #19
+    0x6483, // mov r8,r4
+    0x7428, // add #40,r4
+    0xe301, // mov #1,r3                  exit
+    0xc311, // trapa #17
+]);
+pub static SH4: Program = Program { elf_flags: 0, code: SH4_CODE };
+pub static SH4EB: Program = Program { elf_flags: 0, code: SH4_CODE };
+
+/// asm-generic syscalls: write 64, exit 93.
+pub static OR1K: Program = Program {
+    elf_flags: 0,
+    code: Code::Words(&[
+        0x85c1_0000, // l.lwz r14,0(r1)            argc
+        0x8481_0004, // l.lwz r4,4(r1)             argv[0]
+        0x9c60_0001, // l.addi r3,r0,1
+        0x9ca0_0010, // l.addi r5,r0,16
+        0x9d60_0040, // l.addi r11,r0,64
+        0x2000_0001, // l.sys 1
+        0x9c6e_0028, // l.addi r3,r14,40
+        0x9d60_005d, // l.addi r11,r0,93
+        0x2000_0001, // l.sys 1
+    ]),
+};
+
+/// e_flags: version 67. Each word is a packet of one instruction. asm-generic syscalls.
+pub static HEXAGON: Program = Program {
+    elf_flags: 0x67,
+    code: Code::Words(&[
+        0x919d_c010, // r16 = memw(r29+#0)         argc
+        0x919d_c021, // r1 = memw(r29+#4)          argv[0]
+        0x7800_c020, // r0 = #1
+        0x7800_c202, // r2 = #16
+        0x7800_c806, // r6 = #64
+        0x5400_c004, // trap0(#1)
+        0xb010_c500, // r0 = add(r16,#40)
+        0x7800_cba6, // r6 = #93
+        0x5400_c004, // trap0(#1)
+    ]),
+};
+
+const MICROBLAZE_CODE: Code = Code::Words(&[
+    0xea61_0000, // lwi r19,r1,0               argc
+    0xe8c1_0004, // lwi r6,r1,4                argv[0]
+    0x30a0_0001, // addik r5,r0,1
+    0x30e0_0010, // addik r7,r0,16
+    0x3180_0004, // addik r12,r0,4             write
+    0xb9cc_0008, // brki r14,8
+    0x30b3_0028, // addik r5,r19,40
+    0x3180_0001, // addik r12,r0,1             exit
+    0xb9cc_0008, // brki r14,8
+]);
+pub static MICROBLAZE: Program = Program { elf_flags: 0, code: MICROBLAZE_CODE };
+pub static MICROBLAZEEL: Program = Program { elf_flags: 0, code: MICROBLAZE_CODE };
+
+/// asm-generic syscalls: write 64, exit 93.
+pub static NIOS2: Program = Program {
+    elf_flags: 0,
+    code: Code::Words(&[
+        0xdc00_0017, // ldw r16,0(sp)              argc
+        0xd940_0117, // ldw r5,4(sp)               argv[0]
+        0x0100_0044, // addi r4,r0,1
+        0x0180_0404, // addi r6,r0,16
+        0x0080_1004, // addi r2,r0,64
+        0x003b_683a, // trap 0
+        0x8100_0a04, // addi r4,r16,40
+        0x0080_1744, // addi r2,r0,93
+        0x003b_683a, // trap 0
+    ]),
+};
+
+pub static CRIS: Program = Program {
+    elf_flags: 0,
+    code: Code::Halves(&[
+        0x0e6e, // move.d [$sp+],$r0          argc
+        0xba6e, // move.d [$sp],$r11          argv[0]
+        0xa241, // moveq 1,$r10
+        0xc250, // moveq 16,$r12
+        0x9244, // moveq 4,$r9                write
+        0xe93d, // break 13
+        0x0228, // addq 40,$r0
+        0xa660, // move.d $r0,$r10
+        0x9241, // moveq 1,$r9                exit
+        0xe93d, // break 13
+    ]),
+};
+
+/// Instructions of three bytes; no register window is entered.
+pub static XTENSA: Program = Program {
+    elf_flags: 0,
+    code: Code::Bytes(&[
+        0x52, 0x21, 0, // l32i a5,a1,0               argc
+        0x32, 0x21, 1, // l32i a3,a1,4               argv[0]
+        0x62, 0xa0, 1, // movi a6,1
+        0x42, 0xa0, 16, // movi a4,16
+        0x22, 0xa0, 13, // movi a2,13                 write
+        0x00, 0x50, 0, // syscall
+        0x62, 0xc5, 40, // addi a6,a5,40
+        0x22, 0xa0, 118, // movi a2,118                exit
+        0x00, 0x50, 0, // syscall
+    ]),
+};
+
+/// The same with the four-bit fields of the first two bytes in the other order.
+pub static XTENSAEB: Program = Program {
+    elf_flags: 0,
+    code: Code::Bytes(&[
+        0x25, 0x12, 0, // l32i a5,a1,0
+        0x23, 0x12, 1, // l32i a3,a1,4
+        0x26, 0x0a, 1, // movi a6,1
+        0x24, 0x0a, 16, // movi a4,16
+        0x22, 0x0a, 13, // movi a2,13
+        0x00, 0x05, 0, // syscall
+        0x26, 0x5c, 40, // addi a6,a5,40
+        0x22, 0x0a, 118, // movi a2,118
+        0x00, 0x05, 0, // syscall
     ]),
 };
