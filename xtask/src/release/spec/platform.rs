@@ -252,8 +252,7 @@ fn read_copy(reader: &mut Reader<'_>, entry: &Entry) -> Vec<(PathBuf, String)> {
                 format!("destination \"{to}\" is no absolute path in the image; write /PATH, without \"..\"");
             reader.problem(line, text);
         }
-        // A link to nothing is a file too: links are kept as they are.
-        if !reader.prepares && from.symlink_metadata().is_err() {
+        if !reader.prepares && !from.exists() {
             reader.problem(line, format!("there is no \"{}\" to copy", from.display()));
         }
         copies.push((from, to));
