@@ -7,6 +7,7 @@ pub mod digest;
 pub mod error;
 pub mod exit;
 pub mod manifest;
+pub mod options;
 pub mod parallel;
 pub mod plan;
 pub mod platform;

@@ -8,6 +8,7 @@ use std::io::Read;
 
 pub mod memory;
 pub mod oci_layout;
+pub mod registry;
 
 /// What names a document in a store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,87 @@
+//! The options that every tool has for speaking to registries.
+
+use crate::store::registry::{PlainHttp, RegistryOptions};
+use std::path::PathBuf;
+
+/// For `#[command(flatten)]`.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryArgs {
+    /// Speak plain HTTP to this registry, or to all without a value
+    ///
+    /// Registries on this machine (localhost, 127.0.0.0/8, [::1]) are spoken to so anyway, unless they are at port
+    /// 443, have a folder in /etc/docker/certs.d, or --ca-file is given. Credentials go over plain HTTP too.
+    #[arg(long, global = true, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub plain_http: Vec<String>,
+    /// Trust the certificates in this PEM file as well
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Believe any certificate
+    #[arg(long, global = true)]
+    pub insecure: bool,
+    /// Take credentials from this file alone
+    ///
+    /// Without it: DOCKER_AUTH_CONFIG, docker's config.json, podman's auth.json, each with its credential helpers.
+    /// REGISTRY_AUTH_FILE is the same as this option.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+}
+
+impl RegistryArgs {
+    /// What was meant.
+    pub fn options(&self) -> RegistryOptions {
+        let plain_http = if self.plain_http.iter().any(String::is_empty) {
+            PlainHttp::All
+        } else if self.plain_http.is_empty() {
+            PlainHttp::Loopback
+        } else {
+            PlainHttp::Hosts(self.plain_http.clone())
+        };
+        RegistryOptions {
+            plain_http,
+            ca_file: self.ca_file.clone(),
+            insecure: self.insecure,
+            auth_file: self.auth_file.clone(),
+            ..RegistryOptions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Tool {
+        #[command(flatten)]
+        registry: RegistryArgs,
+        image: Option<String>,
+    }
+
+    #[test]
+    fn plain_http_takes_a_host_or_means_all() {
+        let check = |args: &[&str], meant: PlainHttp| {
+            let tool = Tool::try_parse_from(std::iter::once(&"tool").chain(args)).unwrap();
+            assert_eq!(tool.registry.options().plain_http, meant, "{args:?}");
+            assert_eq!(tool.image.as_deref(), Some("image"));
+        };
+        check(&["image"], PlainHttp::Loopback);
+        check(&["--plain-http", "image"], PlainHttp::All);
+        check(&["--plain-http=box:5000", "image"], PlainHttp::Hosts(vec!["box:5000".into()]));
+        check(
+            &["--plain-http=a", "image", "--plain-http=b:1"],
+            PlainHttp::Hosts(vec!["a".into(), "b:1".into()]),
+        );
+        check(&["--plain-http=a", "--plain-http", "image"], PlainHttp::All);
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let args = ["tool", "--ca-file", "ca.pem", "--insecure", "--auth-file", "auth.json"];
+        let options = Tool::try_parse_from(args).unwrap().registry.options();
+        assert_eq!(options.ca_file, Some("ca.pem".into()));
+        assert_eq!(options.auth_file, Some("auth.json".into()));
+        assert!(options.insecure);
+    }
+}

@@ -1,0 +1,354 @@
+//! What to send along so that a registry lets us in: learnt from its challenges, kept for as long as it lasts.
+
+use super::address::Reach;
+use super::challenge::{self, Challenge};
+use super::client::basic;
+use super::credentials::{Credential, Sources};
+use super::options::Messages;
+use super::scope::Scopes;
+use super::secret::Secret;
+use super::token::{TokenRequest, TokenServer};
+use super::transport::{Answer, Transport};
+use super::url::Url;
+use crate::error::StoreError;
+use crate::exit::Exit;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A token is renewed so long before its end that no request arrives after it.
+const RENEW_BEFORE: Duration = Duration::from_secs(5);
+/// Most repositories that one token is asked for; the query has to fit into a header line.
+const TOGETHER: usize = 20;
+
+/// What a request has to be allowed to do.
+#[derive(Clone, Debug)]
+pub struct Need {
+    pub repository: String,
+    pub own: Scopes,
+    /// What it would need besides: to read where a blob is mounted from.
+    pub more: Scopes,
+}
+
+impl Need {
+    fn all(&self) -> Scopes {
+        self.own.clone().and(&self.more)
+    }
+}
+
+/// One registry's side of the matter. The lock is held while a token is fetched, so that many requests that need one
+/// ask for one.
+pub struct Guard {
+    /// As in an image reference.
+    host: String,
+    registry: Url,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    way: Option<Way>,
+    tokens: Vec<Token>,
+    made: usize,
+    /// All that the stores at this registry will need. One token for all saves round trips.
+    foreseen: Scopes,
+    credentials: HashMap<String, Credential>,
+    warned: bool,
+}
+
+/// How the registry wants to be shown credentials.
+#[derive(Clone, PartialEq, Eq)]
+enum Way {
+    Basic,
+    Bearer(TokenServer),
+}
+
+struct Token {
+    number: usize,
+    scopes: Scopes,
+    credential: Credential,
+    server: TokenServer,
+    secret: Secret,
+    until: Instant,
+}
+
+/// What one request has tried so far.
+#[derive(Default)]
+pub struct Tries {
+    sent: Option<Sent>,
+    refused: Option<usize>,
+    /// What the challenge asked for beyond what we thought.
+    asked: Scopes,
+}
+
+#[derive(Clone, Copy)]
+enum Sent {
+    /// Nothing better can be had.
+    Final,
+    Token {
+        number: usize,
+        /// Made for this request, for its needs alone.
+        exact: bool,
+    },
+}
+
+/// What it takes to get in.
+pub struct Context<'a> {
+    pub doing: &'a str,
+    pub transport: &'a Transport,
+    pub sources: &'a Sources,
+    pub messages: &'a Messages,
+    pub backoff: Duration,
+}
+
+impl Guard {
+    pub fn new(host: &str, registry: Url) -> Arc<Self> {
+        Arc::new(Self { host: host.into(), registry, state: Mutex::default() })
+    }
+
+    pub fn registry(&self) -> &Url {
+        &self.registry
+    }
+
+    pub fn foresee(&self, scopes: &Scopes) {
+        self.state().foreseen.add(scopes);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is whole: a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The `Authorization` for a request; `None` as long as the registry has not asked for one.
+    pub fn authorization(
+        &self,
+        context: &Context<'_>,
+        need: &Need,
+        tries: &mut Tries,
+    ) -> Result<Option<Secret>, StoreError> {
+        let mut state = self.state();
+        let Some(way) = state.way.clone() else { return Ok(None) };
+        let credential = self.credential(&mut state, context, &need.repository)?;
+        match (way, &credential) {
+            (_, Credential::Registry(token)) => {
+                tries.sent = Some(Sent::Final);
+                Ok(Some(bearer(token)))
+            }
+            (Way::Basic, _) => {
+                tries.sent = Some(Sent::Final);
+                let why =
+                    format!("{} wants a user name and a password, and there are none for it", self.host);
+                let hint = format!("log in: docker login {}", self.host);
+                basic(&credential)
+                    .map(Some)
+                    .ok_or_else(|| StoreError::not_permitted(context.doing, why).hint(hint))
+            }
+            (Way::Bearer(server), _) => {
+                self.token(&mut state, context, need, tries, &server, &credential).map(Some)
+            }
+        }
+    }
+
+    fn token(
+        &self,
+        state: &mut State,
+        context: &Context<'_>,
+        need: &Need,
+        tries: &mut Tries,
+        server: &TokenServer,
+        credential: &Credential,
+    ) -> Result<Secret, StoreError> {
+        let needed = need.all().and(&tries.asked);
+        let credential = match server.may_have_credentials_of(&self.registry) {
+            true => credential.clone(),
+            false => self.withheld(state, context, server, credential),
+        };
+        let now = Instant::now();
+        state.tokens.retain(|token| token.until > now);
+        let fits = |token: &&Token| {
+            token.server == *server && token.credential == credential && token.scopes.covers(&needed)
+                // One that was refused, and those from before it, are not tried again.
+                && tries.refused.is_none_or(|refused| token.number > refused)
+        };
+        if let Some(token) = state.tokens.iter().find(fits) {
+            tries.sent = Some(Sent::Token { number: token.number, exact: false });
+            return Ok(bearer(&token.secret));
+        }
+        let mut scopes = needed.clone();
+        if tries.refused.is_none() {
+            scopes.add(&self.foreseen_for(state, context, &credential)?);
+        }
+        let reach = match server.realm.host() == self.registry.host() {
+            true => Reach::Anywhere,
+            false => Reach::of_registry(&self.registry),
+        };
+        let request = |scopes: &Scopes| {
+            let doing = format!("{}: get a token from {}", context.doing, server.realm.host_and_port());
+            TokenRequest { doing: &doing, server, reach, credential: &credential, first: &needed, scopes }
+                .send(context.transport, context.backoff)
+        };
+        let issued = match request(&scopes) {
+            // Some servers say no to all if one of the repositories is not ours.
+            Err(error) if scopes != needed && matches!(error.kind, Exit::NotPermitted | Exit::BadInput) => {
+                scopes = needed.clone();
+                request(&scopes)?
+            }
+            issued => issued?,
+        };
+        state.made += 1;
+        tries.sent = Some(Sent::Token { number: state.made, exact: scopes == needed });
+        let until = Instant::now() + issued.life.saturating_sub(RENEW_BEFORE);
+        let authorization = bearer(&issued.token);
+        state.tokens.push(Token {
+            number: state.made,
+            scopes,
+            credential,
+            server: server.clone(),
+            secret: issued.token,
+            until,
+        });
+        Ok(authorization)
+    }
+
+    fn withheld(
+        &self,
+        state: &mut State,
+        context: &Context<'_>,
+        server: &TokenServer,
+        own: &Credential,
+    ) -> Credential {
+        if *own != Credential::Anonymous && !state.warned {
+            state.warned = true;
+            (context.messages.warn)(&format!(
+                "{} wants its credentials to go to {}, which is another domain; they stay here",
+                self.host,
+                server.realm.host_and_port()
+            ));
+        }
+        Credential::Anonymous
+    }
+
+    /// What is foreseen for repositories with the same credential.
+    fn foreseen_for(
+        &self,
+        state: &mut State,
+        context: &Context<'_>,
+        credential: &Credential,
+    ) -> Result<Scopes, StoreError> {
+        let foreseen = state.foreseen.clone();
+        let mut others = Vec::new();
+        for repository in foreseen.repositories() {
+            if *credential != Credential::Anonymous
+                && self.credential(state, context, repository)? != *credential
+            {
+                others.push(repository);
+            }
+        }
+        let mut scopes = foreseen.clone();
+        for repository in &others {
+            scopes.forget(&Scopes::repository(repository, &[]));
+        }
+        if scopes.repositories().count() > TOGETHER { Ok(Scopes::default()) } else { Ok(scopes) }
+    }
+
+    fn credential(
+        &self,
+        state: &mut State,
+        context: &Context<'_>,
+        repository: &str,
+    ) -> Result<Credential, StoreError> {
+        if let Some(known) = state.credentials.get(repository) {
+            return Ok(known.clone());
+        }
+        let found = context.sources.find(&self.host, repository)?;
+        state.credentials.insert(repository.into(), found.clone());
+        Ok(found)
+    }
+
+    /// Takes in a 401. `true`: it is worth asking again.
+    pub fn challenged(
+        &self,
+        doing: &str,
+        answer: &Answer,
+        need: &Need,
+        tries: &mut Tries,
+    ) -> Result<bool, StoreError> {
+        let values = answer.headers.get_all("www-authenticate").iter();
+        let challenges: Vec<Challenge> =
+            values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
+        let mut state = self.state();
+        let refused = match tries.sent.take() {
+            Some(Sent::Final | Sent::Token { exact: true, .. }) => return Ok(false),
+            Some(Sent::Token { number, exact: false }) => Some(number),
+            None => None,
+        };
+        if challenges.is_empty() {
+            // Nothing is known of what it wants.
+            return Ok(false);
+        }
+        let (way, asked) =
+            choose(&challenges, &self.registry).map_err(|why| StoreError::not_permitted(doing, why))?;
+        state.way = Some(way);
+        if let Some(number) = refused {
+            // It is not good for this request. What else it claims may still be true.
+            let doubtful = if need.more.is_empty() { &need.own } else { &need.more };
+            if let Some(token) = state.tokens.iter_mut().find(|token| token.number == number) {
+                token.scopes.forget(doubtful);
+            }
+            tries.refused = Some(number);
+        }
+        tries.asked = asked;
+        Ok(true)
+    }
+}
+
+/// Bearer before Basic, and what the Bearer challenge asks for.
+fn choose(challenges: &[Challenge], registry: &Url) -> Result<(Way, Scopes), String> {
+    let mut why = None;
+    for challenge in challenges.iter().filter(|challenge| challenge.scheme == "bearer") {
+        match TokenServer::of(challenge, registry) {
+            Ok(server) => {
+                let asked = Scopes::parse(challenge.param("scope").unwrap_or_default());
+                return Ok((Way::Bearer(server), asked));
+            }
+            Err(reason) => why = why.or(Some(reason)),
+        }
+    }
+    if challenges.iter().any(|challenge| challenge.scheme == "basic") {
+        return Ok((Way::Basic, Scopes::default()));
+    }
+    let schemes =
+        || challenges.iter().map(|challenge| challenge.scheme.as_str()).collect::<Vec<_>>().join(", ");
+    Err(why
+        .unwrap_or_else(|| format!("it wants credentials by way of {}, which is not known here", schemes())))
+}
+
+fn bearer(token: &Secret) -> Secret {
+    Secret::new(format!("Bearer {}", token.reveal()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_that_can_be_met_is_chosen() {
+        let check = |header: &str, meant: &str| {
+            let registry = Url::parse("https://r.example").unwrap();
+            let shown = match choose(&challenge::parse(header), &registry) {
+                Ok((Way::Basic, _)) => "basic".into(),
+                Ok((Way::Bearer(server), asked)) => format!("{} {:?}", server.realm, asked.texts(&asked)),
+                Err(why) => why,
+            };
+            assert!(shown.contains(meant), "{header}: {shown}");
+        };
+        check(
+            r#"Basic realm="x", Bearer realm="https://a.example/t",scope="aws""#,
+            "https://a.example/t [\"aws\"]",
+        );
+        check(r#"Negotiate, Basic realm="x""#, "basic");
+        check(r#"Bearer realm="http://a/t", Basic realm="x""#, "basic");
+        check(r#"Bearer realm="http://a/t""#, "without TLS");
+        check("Negotiate, NTLM", "negotiate, ntlm");
+    }
+}

@@ -1,0 +1,154 @@
+//! Requests to registries, from the first try to the answer that counts: credentials, redirects, repetitions.
+
+use super::address::Reach;
+use super::auth::{Context, Guard, Need, Tries};
+use super::credentials::{Credential, Sources};
+use super::options::RegistryOptions;
+use super::redirect;
+use super::refusal;
+use super::retry::{Failure, retrying};
+use super::scope::Scopes;
+use super::secret::Secret;
+use super::transport::{Answer, Head, Transport, Upload, Wire};
+use super::url::Url;
+use crate::error::StoreError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Speaks to registries: one pool of connections, one keeper of tokens. A clone is the same client.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    options: RegistryOptions,
+    transport: Transport,
+    sources: Sources,
+    guards: Mutex<HashMap<String, Arc<Guard>>>,
+}
+
+/// One request of a store.
+pub struct Ask<'a, 'c> {
+    /// What a failure was about: `read "127.0.0.1:5000/app:1"`.
+    pub doing: &'a str,
+    pub method: &'static str,
+    pub url: Url,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Upload<'a, 'c>,
+    pub need: &'a Need,
+    pub guard: &'a Guard,
+}
+
+impl Client {
+    pub fn new(options: RegistryOptions) -> Result<Self, StoreError> {
+        let transport = Transport::new(&options)?;
+        let sources = Sources::new(&options, |name| std::env::var_os(name));
+        sources.check()?;
+        Ok(Self(Arc::new(Inner { options, transport, sources, guards: Mutex::default() })))
+    }
+
+    /// What is known of the registry at `host`, as an image reference names it.
+    pub(super) fn guard(&self, host: &str, foreseen: &Scopes) -> Result<Arc<Guard>, StoreError> {
+        let mut guards = self.0.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        if !guards.contains_key(host) {
+            let scheme = if self.0.options.uses_tls(host) { "https" } else { "http" };
+            // Docker Hub's name in references is not the host that serves its API.
+            let served_by = if host == "docker.io" { "registry-1.docker.io" } else { host };
+            let registry = Url::parse(&format!("{scheme}://{served_by}"))
+                .map_err(|why| StoreError::bad_input(format!("speak to registry \"{host}\""), why))?;
+            guards.insert(host.into(), Guard::new(host, registry));
+        }
+        let guard = Arc::clone(&guards[host]);
+        guard.foresee(foreseen);
+        Ok(guard)
+    }
+
+    pub(super) fn backoff(&self) -> Duration {
+        self.0.options.backoff
+    }
+
+    /// Asks until there is an answer that will not change by itself, whatever its status.
+    pub(super) fn send(&self, ask: &Ask<'_, '_>) -> Result<Answer, StoreError> {
+        retrying(self.backoff(), || self.attempt(ask))
+    }
+
+    /// The same with the whole body, which may break off and be asked for again too.
+    pub(super) fn fetch(&self, ask: &Ask<'_, '_>, limit: u64) -> Result<(Head, Vec<u8>), StoreError> {
+        retrying(self.backoff(), || self.attempt(ask)?.read(ask.doing, limit))
+    }
+
+    /// Asks once, and again only where credentials were missing.
+    pub(super) fn attempt(&self, ask: &Ask<'_, '_>) -> Result<Answer, Failure> {
+        let context = Context {
+            doing: ask.doing,
+            transport: &self.0.transport,
+            sources: &self.0.sources,
+            messages: &self.0.options.messages,
+            backoff: self.backoff(),
+        };
+        let at_home = ask.url.same_origin(ask.guard.registry());
+        let mut tries = Tries::default();
+        loop {
+            let authorization = match at_home {
+                true => ask.guard.authorization(&context, ask.need, &mut tries).map_err(Failure::last)?,
+                false => None,
+            };
+            let answer = self.follow(ask, authorization.as_ref())?;
+            let asked_by_registry = answer.status == 401 && answer.url.same_origin(ask.guard.registry());
+            let again = asked_by_registry
+                && ask.guard.challenged(ask.doing, &answer, ask.need, &mut tries).map_err(Failure::last)?;
+            if !again {
+                return refusal::passing(ask.doing, answer);
+            }
+        }
+    }
+
+    /// Sends a request, and follows redirects where that can do no harm: GET and HEAD. Credentials do not leave the
+    /// origin that they were meant for, and do not come back once they were dropped.
+    fn follow(&self, ask: &Ask<'_, '_>, authorization: Option<&Secret>) -> Result<Answer, Failure> {
+        let registry = ask.guard.registry();
+        let mut authorization = authorization.map(Secret::reveal);
+        let mut url = ask.url.clone();
+        for _ in 0..=redirect::HOPS {
+            let reach =
+                if url.same_origin(registry) { Reach::Anywhere } else { Reach::of_registry(registry) };
+            let wire = Wire {
+                doing: ask.doing,
+                method: ask.method,
+                url: &url,
+                headers: &ask.headers,
+                authorization,
+                body: ask.body,
+                reach,
+            };
+            let answer = self.0.transport.send(&wire)?;
+            if !redirect::is_redirect(answer.status) || !matches!(ask.method, "GET" | "HEAD") {
+                return Ok(answer);
+            }
+            let next = redirect::next(&url, answer.header("location")).map_err(|why| {
+                let why = format!("{}: {why}", url.host_and_port());
+                Failure::last(StoreError::not_permitted(ask.doing, why))
+            })?;
+            if !next.same_origin(&url) {
+                authorization = None;
+            }
+            url = next;
+        }
+        let why = format!("more than {} redirects, the last to {url}", redirect::HOPS);
+        Err(Failure::last(StoreError::network(ask.doing, why)))
+    }
+}
+
+/// The `Authorization` of the Basic scheme, if there is anything to show.
+pub(super) fn basic(credential: &Credential) -> Option<Secret> {
+    let (user, password) = match credential {
+        Credential::Password { user, password } => (user.as_str(), password),
+        // Docker's name for the user of an identity token.
+        Credential::Identity { user, token } => (if user.is_empty() { "<token>" } else { user }, token),
+        Credential::Anonymous | Credential::Registry(_) => return None,
+    };
+    let pair = STANDARD.encode(format!("{user}:{}", password.reveal()));
+    Some(Secret::new(format!("Basic {pair}")))
+}

@@ -1,0 +1,460 @@
+//! Whose name we give at which registry: the files of docker and podman, read as those two read them.
+
+use super::helper;
+use super::options::{Login, Messages, RegistryOptions};
+use super::secret::Secret;
+use crate::error::StoreError;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What we show a registry or its token server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    Anonymous,
+    Password {
+        user: String,
+        password: Secret,
+    },
+    /// A refresh token, to be exchanged at the token server.
+    Identity {
+        user: String,
+        token: Secret,
+    },
+    /// A token that the registry takes as it is.
+    Registry(Secret),
+}
+
+/// Largest file of credentials that is read.
+const FILE_MAX: u64 = 4 << 20;
+const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The key under which docker keeps Docker Hub's credentials.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// Where credentials are looked for, in this order.
+pub struct Sources {
+    login: Option<Login>,
+    /// The content of DOCKER_AUTH_CONFIG.
+    inline: Option<String>,
+    /// The files that may be absent.
+    usual: Vec<PathBuf>,
+    /// The one file that must be there, and is the only one.
+    named: Option<PathBuf>,
+    messages: Messages,
+    /// Each file is read once, and each helper asked once.
+    read: Mutex<HashMap<PathBuf, Option<Arc<AuthFile>>>>,
+    answers: Answers,
+}
+
+/// What helpers said: by helper and server.
+type Answers = Mutex<HashMap<(String, String), Option<Credential>>>;
+
+impl Sources {
+    pub fn new(options: &RegistryOptions, env: impl Fn(&str) -> Option<OsString>) -> Self {
+        let var = |name: &str| env(name).filter(|value| !value.is_empty());
+        let path = |name: &str| var(name).map(PathBuf::from);
+        let mut usual = Vec::new();
+        let docker = path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker")));
+        usual.extend(docker.map(|dir| dir.join("config.json")));
+        usual.extend(path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
+        usual.push(format!("/run/containers/{}/auth.json", nix::unistd::getuid()).into());
+        let config = path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|home| home.join(".config")));
+        usual.extend(config.map(|dir| dir.join("containers/auth.json")));
+        Self {
+            login: options.login.clone(),
+            inline: var("DOCKER_AUTH_CONFIG").map(|text| text.to_string_lossy().into_owned()),
+            usual,
+            named: options.auth_file.clone().or_else(|| path("REGISTRY_AUTH_FILE")),
+            messages: options.messages.clone(),
+            read: Mutex::default(),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// A file that somebody named must be readable even where it turns out that no credentials are needed.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match &self.named {
+            Some(file) => self.file(file)?.map(drop).ok_or_else(|| no_such(file)),
+            None => Ok(()),
+        }
+    }
+
+    /// What to show `host` (as in an image reference) for this repository.
+    pub fn find(&self, host: &str, repository: &str) -> Result<Credential, StoreError> {
+        if let Some(login) = self.login.as_ref().filter(|login| same_host(&login.host, host)) {
+            let password = login.password.clone();
+            return Ok(Credential::Password { user: login.user.clone(), password });
+        }
+        let find = |found: &AuthFile, place: String| found.find(host, repository, &place, &self.answers);
+        if let Some(file) = &self.named {
+            let found = self.file(file)?.ok_or_else(|| no_such(file))?;
+            return Ok(find(&found, file.display().to_string())?.unwrap_or(Credential::Anonymous));
+        }
+        if let Some(text) = &self.inline {
+            let place = "DOCKER_AUTH_CONFIG";
+            if let Some(found) = find(&parse(text.as_bytes(), place)?, place.into())? {
+                return Ok(found);
+            }
+        }
+        for file in &self.usual {
+            let Some(found) = self.file(file)? else { continue };
+            if let Some(found) = find(&found, file.display().to_string())? {
+                return Ok(found);
+            }
+        }
+        Ok(Credential::Anonymous)
+    }
+
+    /// `None` if the file is not there.
+    fn file(&self, file: &Path) -> Result<Option<Arc<AuthFile>>, StoreError> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = read.get(file) {
+            return Ok(known.clone());
+        }
+        let found = read_file(file, &self.messages)?.map(Arc::new);
+        read.insert(file.into(), found.clone());
+        Ok(found)
+    }
+}
+
+/// Docker's config.json and podman's auth.json, as far as they tell credentials.
+#[derive(Default, Deserialize)]
+struct AuthFile {
+    #[serde(default)]
+    auths: Option<BTreeMap<String, Entry>>,
+    #[serde(default, rename = "credHelpers")]
+    helpers: Option<BTreeMap<String, String>>,
+    #[serde(default, rename = "credsStore")]
+    store: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct Entry {
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    password: Option<String>,
+    #[serde(default)]
+    identitytoken: Option<String>,
+    #[serde(default)]
+    registrytoken: Option<String>,
+}
+
+impl AuthFile {
+    /// Docker's order: the host's helper, the store for all, then what stands in the file itself.
+    fn find(
+        &self,
+        host: &str,
+        repository: &str,
+        place: &str,
+        answers: &Answers,
+    ) -> Result<Option<Credential>, StoreError> {
+        let own =
+            self.helpers.iter().flatten().find(|(key, _)| same_host(key, host)).map(|(_, helper)| helper);
+        let helper = own.or(self.store.as_ref()).filter(|helper| !helper.is_empty());
+        if let Some(helper) = helper {
+            let key = if same_host(host, "docker.io") { HUB_KEY } else { host };
+            if let Some(found) = ask_once(helper, key, answers)? {
+                return Ok(Some(found));
+            }
+        }
+        let Some((key, entry)) = self.entry(host, repository) else { return Ok(None) };
+        let wrong = |why: &str| {
+            let doing = format!("read the credentials for \"{key}\" in {place}");
+            StoreError::not_permitted(doing, why).hint(format!("log in again: docker login {host}"))
+        };
+        entry.credential().map_err(wrong)
+    }
+
+    /// The entry for the longest part of `host/repository` that has one. Entries that say nothing do not count:
+    /// docker leaves them behind for hosts whose secrets a helper keeps.
+    fn entry(&self, host: &str, repository: &str) -> Option<(&str, &Entry)> {
+        let mut best: Option<(usize, &str, &Entry)> = None;
+        for (key, entry) in self.auths.iter().flatten() {
+            let (key_host, path) = split_key(key);
+            let fits = same_host(key_host, host)
+                && (path.is_empty()
+                    || repository
+                        .strip_prefix(path)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+            if fits && !entry.is_empty() && best.is_none_or(|(length, ..)| path.len() > length) {
+                best = Some((path.len(), key, entry));
+            }
+        }
+        best.map(|(_, key, entry)| (key, entry))
+    }
+}
+
+fn ask_once(helper: &str, server: &str, answers: &Answers) -> Result<Option<Credential>, StoreError> {
+    let key = (helper.to_string(), server.to_string());
+    let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = answers.get(&key) {
+        return Ok(known.clone());
+    }
+    let answer = helper::ask(helper, server, HELPER_TIMEOUT)?;
+    answers.insert(key, answer.clone());
+    Ok(answer)
+}
+
+impl Entry {
+    fn is_empty(&self) -> bool {
+        let all = [&self.auth, &self.username, &self.password, &self.identitytoken, &self.registrytoken];
+        all.into_iter().all(|field| field.as_deref().unwrap_or_default().is_empty())
+    }
+
+    fn credential(&self) -> Result<Option<Credential>, &'static str> {
+        let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        if let Some(token) = text(&self.registrytoken) {
+            return Ok(Some(Credential::Registry(Secret::new(token))));
+        }
+        let (user, password) = match text(&self.auth) {
+            Some(auth) => decode(&auth)?,
+            None => (text(&self.username).unwrap_or_default(), text(&self.password).unwrap_or_default()),
+        };
+        if let Some(token) = text(&self.identitytoken) {
+            return Ok(Some(Credential::Identity { user, token: Secret::new(token) }));
+        }
+        if user.is_empty() && password.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Credential::Password { user, password: Secret::new(password) }))
+    }
+}
+
+/// `base64(user:password)`. Docker trims NULs that old versions left behind.
+fn decode(auth: &str) -> Result<(String, String), &'static str> {
+    let auth = auth.trim();
+    let bytes =
+        STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| "it is no base64")?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is no UTF-8")?;
+    let (user, password) = text.split_once(':').ok_or("it has no ':' between user and password")?;
+    Ok((user.to_string(), password.trim_end_matches('\0').to_string()))
+}
+
+/// Host and namespace of a key: `quay.io/ns`, `https://index.docker.io/v1/`, `https://host:5000`.
+fn split_key(key: &str) -> (&str, &str) {
+    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
+    let (host, path) = bare.unwrap_or(key).split_once('/').unwrap_or((bare.unwrap_or(key), ""));
+    let path = path.trim_end_matches('/');
+    // The API's version, which old docker wrote behind the host, is no namespace.
+    (host, if matches!(path, "v1" | "v2") { "" } else { path })
+}
+
+fn same_host(key: &str, host: &str) -> bool {
+    let canonical = |host: &str| match split_key(host).0.to_ascii_lowercase() {
+        hub if matches!(hub.as_str(), "index.docker.io" | "registry-1.docker.io") => "docker.io".to_string(),
+        other => other,
+    };
+    canonical(key) == canonical(host)
+}
+
+fn no_such(file: &Path) -> StoreError {
+    StoreError::not_permitted(format!("read credentials from {}", file.display()), "there is no such file")
+}
+
+/// `None` if the file is not there.
+fn read_file(file: &Path, messages: &Messages) -> Result<Option<AuthFile>, StoreError> {
+    let doing = || format!("read credentials from {}", file.display());
+    let failed = |e: std::io::Error| StoreError::not_permitted(doing(), e.to_string());
+    let meta = match std::fs::metadata(file) {
+        Ok(meta) => meta,
+        // ENOTDIR: a part of the way is a file, so there is nothing at its end.
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    if !meta.is_file() {
+        return Err(StoreError::not_permitted(doing(), "it is not a file"));
+    }
+    if meta.len() > FILE_MAX {
+        return Err(StoreError::not_permitted(doing(), format!("it is longer than {FILE_MAX} bytes")));
+    }
+    let bytes = std::fs::read(file).map_err(failed)?;
+    let found = parse(&bytes, &file.display().to_string())?;
+    let holds_secrets = found.auths.iter().flatten().any(|(_, entry)| !entry.is_empty());
+    if holds_secrets && meta.permissions().mode() & 0o006 != 0 {
+        let mode = meta.permissions().mode() & 0o777;
+        (messages.warn)(&format!(
+            "everybody on this machine can get at the credentials in {} (mode {mode:04o}); chmod 600 it",
+            file.display()
+        ));
+    }
+    Ok(Some(found))
+}
+
+/// Errors of the JSON parser quote what they stumbled over, so only their place is told.
+fn parse(bytes: &[u8], place: &str) -> Result<AuthFile, StoreError> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(AuthFile::default());
+    }
+    serde_json::from_slice(bytes).map_err(|e| {
+        let why =
+            format!("line {}, column {}: it is not the JSON that docker login writes", e.line(), e.column());
+        StoreError::not_permitted(format!("read credentials from {place}"), why)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(credential: &Credential) -> String {
+        match credential {
+            Credential::Anonymous => "anonymous".into(),
+            Credential::Password { user, password } => format!("{user}:{}", password.reveal()),
+            Credential::Identity { user, token } => format!("{user} identity {}", token.reveal()),
+            Credential::Registry(token) => format!("token {}", token.reveal()),
+        }
+    }
+
+    fn found(file: &str, host: &str, repository: &str) -> String {
+        let parsed = parse(file.as_bytes(), "x.json").unwrap();
+        match parsed.find(host, repository, "x.json", &Mutex::default()) {
+            Ok(Some(credential)) => shown(&credential),
+            Ok(None) => "none".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn entries_are_found_as_docker_and_podman_find_them() {
+        // dTpw is u:p, YTpiOmM= is a:b:c, dTpwAAA= is u:p with two NULs.
+        let file = r#"{"auths":{
+            "https://index.docker.io/v1/": {"auth":"dTpw"},
+            "quay.io": {"username":"q","password":"1"},
+            "quay.io/ns": {"auth":"YTpiOmM="},
+            "quay.io/ns/repo": {"username":"r","password":"2"},
+            "https://old.example/v2/": {"auth":"dTpwAAA="},
+            "box:5000": {"identitytoken":"I","auth":"dTpw"},
+            "gcr.io": {"registrytoken":"R"},
+            "empty.example": {"auth":"","identitytoken":"","username":""},
+            "other.example": {}
+        }}"#;
+        let check = |host: &str, repository: &str, meant: &str| {
+            assert_eq!(found(file, host, repository), meant, "{host}/{repository}");
+        };
+        check("docker.io", "library/alpine", "u:p");
+        check("quay.io", "x", "q:1");
+        check("quay.io", "ns/x", "a:b:c");
+        check("quay.io", "nsx/x", "q:1");
+        check("quay.io", "ns/repo", "r:2");
+        check("quay.io", "ns/repo/deep", "r:2");
+        check("old.example", "x", "u:p");
+        check("box:5000", "x", "u identity I");
+        check("box", "x", "none");
+        check("gcr.io", "x", "token R");
+        check("empty.example", "x", "none");
+        check("other.example", "x", "none");
+        check("evil-quay.io", "x", "none");
+    }
+
+    #[test]
+    fn a_spoilt_entry_is_named_without_its_content() {
+        for (auth, why) in [("s3cret!", "base64"), ("czNjcmV0", "no ':'"), ("/////w==", "UTF-8")] {
+            let said =
+                found(&format!(r#"{{"auths":{{"h.example":{{"auth":"{auth}"}}}}}}"#), "h.example", "x");
+            assert!(said.contains(why) && said.contains("x.json") && !said.contains("s3cret"), "{said}");
+        }
+    }
+
+    fn quiet() -> (Messages, Arc<Mutex<Vec<String>>>) {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        (Messages { warn: Arc::new(move |text| ear.lock().unwrap().push(text.into())), trace: None }, heard)
+    }
+
+    #[test]
+    fn places_are_searched_in_order_and_a_named_file_is_the_only_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path();
+        let write = |path: &str, user: &str, host: &str| {
+            let file = home.join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let text = format!(r#"{{"auths":{{"{host}":{{"username":"{user}","password":"p"}}}}}}"#);
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+            file
+        };
+        write(".docker/config.json", "docker", "a.example");
+        write("run/containers/auth.json", "podman", "a.example");
+        write("run/containers/auth.json", "podman", "b.example");
+        write(".config/containers/auth.json", "config", "c.example");
+        let named = write("named.json", "named", "a.example");
+        let inline = r#"{"auths":{"i.example":{"username":"inline","password":"p"}}}"#;
+        let run = home.join("run");
+        let find = |auth_file: Option<&Path>, login: Option<Login>, host: &str, more: &[(&str, &str)]| {
+            let env = |name: &str| match name {
+                "HOME" => Some(home.as_os_str().to_owned()),
+                "XDG_RUNTIME_DIR" => Some(run.as_os_str().to_owned()),
+                _ => more.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value)),
+            };
+            let auth_file = auth_file.map(Path::to_path_buf);
+            let options = RegistryOptions { login, auth_file, ..RegistryOptions::default() };
+            shown(&Sources::new(&options, env).find(host, "x").unwrap())
+        };
+        assert_eq!(find(None, None, "a.example", &[]), "docker:p");
+        assert_eq!(find(None, None, "b.example", &[]), "podman:p");
+        assert_eq!(find(None, None, "c.example", &[]), "config:p");
+        assert_eq!(find(None, None, "d.example", &[]), "anonymous");
+        assert_eq!(find(None, None, "i.example", &[("DOCKER_AUTH_CONFIG", inline)]), "inline:p");
+        assert_eq!(find(None, None, "a.example", &[("DOCKER_AUTH_CONFIG", inline)]), "docker:p");
+        assert_eq!(find(Some(&named), None, "a.example", &[]), "named:p");
+        assert_eq!(find(Some(&named), None, "b.example", &[("DOCKER_AUTH_CONFIG", inline)]), "anonymous");
+        let as_env = named.to_str().unwrap();
+        assert_eq!(find(None, None, "a.example", &[("REGISTRY_AUTH_FILE", as_env)]), "named:p");
+        let login =
+            || Some(Login { host: "a.example".into(), user: "me".into(), password: Secret::new("pw") });
+        assert_eq!(find(Some(&named), login(), "a.example", &[]), "me:pw");
+        assert_eq!(find(None, login(), "b.example", &[]), "podman:p");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |path: &Path| {
+            let options = RegistryOptions { auth_file: Some(path.into()), ..RegistryOptions::default() };
+            let sources = Sources::new(&options, |_| None);
+            let error = sources.check().unwrap_err();
+            assert_eq!(error.kind, crate::exit::Exit::NotPermitted);
+            assert_eq!(sources.find("h", "x").unwrap_err().to_string(), error.to_string());
+            error.to_string()
+        };
+        assert!(error(dir.path()).contains("not a file"));
+        assert!(error(&dir.path().join("absent")).contains("no such file"));
+        let spoilt = dir.path().join("config.json");
+        std::fs::write(&spoilt, "{\"auths\": {\"h\": s3cret}}").unwrap();
+        let said = error(&spoilt);
+        assert!(
+            said.contains("config.json") && said.contains("line 1") && !said.contains("s3cret"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_everybody_can_read_is_warned_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        std::fs::write(&file, r#"{"auths":{"h":{"auth":"dTpw"}}}"#).unwrap();
+        for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o666, 1), (0o604, 1)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let (messages, heard) = quiet();
+            read_file(&file, &messages).unwrap();
+            assert_eq!(heard.lock().unwrap().len(), warnings, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let credential = Credential::Password { user: "u".into(), password: Secret::new("s3cret") };
+        assert!(!format!("{credential:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,114 @@
+//! The list of tags, page by page.
+
+use super::RegistryStore;
+use super::client::Ask;
+use super::refusal;
+use super::transport::Upload;
+use super::url::Url;
+use crate::error::StoreError;
+use crate::reference::is_tag;
+use crate::store::ImageSource;
+use crate::text::Escaped;
+use serde::Deserialize;
+use std::collections::{BTreeSet, HashSet};
+
+/// Longest page; some registries give all tags in one.
+const PAGE_MAX: u64 = 16 << 20;
+const PAGES_MAX: usize = 10_000;
+const TAGS_MAX: usize = 1_000_000;
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+pub fn list(store: &RegistryStore) -> Result<Vec<String>, StoreError> {
+    let doing = format!("list the tags of \"{}\"", store.place());
+    let wrong = |why: String| StoreError::bad_input(&*doing, why);
+    let mut tags = BTreeSet::new();
+    let mut seen = HashSet::new();
+    let mut next = Some(store.url("tags/list").with("n", "1000"));
+    while let Some(url) = next {
+        if !seen.insert(url.secret_text()) || seen.len() > PAGES_MAX {
+            return Err(wrong(format!("the pages of the list never end; {} were read", seen.len())));
+        }
+        let request = Ask {
+            doing: &doing,
+            method: "GET",
+            url: url.clone(),
+            headers: vec![("Accept", "application/json".into())],
+            body: Upload::Nothing,
+            need: &store.need,
+            guard: &store.guard,
+        };
+        let (head, body) = store.client.fetch(&request, PAGE_MAX)?;
+        if head.status != 200 {
+            return Err(refusal::refused_with(&doing, &head, &body));
+        }
+        let page: Page =
+            serde_json::from_slice(&body).map_err(|e| wrong(format!("it is no list of tags: {e}")))?;
+        for tag in page.tags.unwrap_or_default() {
+            // A tag becomes a part of addresses and of commands.
+            if !is_tag(&tag) {
+                return Err(wrong(format!("it has \"{}\", which is no tag", Escaped(&tag))));
+            }
+            tags.insert(tag);
+        }
+        if tags.len() > TAGS_MAX {
+            return Err(wrong(format!("there are more than {TAGS_MAX}")));
+        }
+        let links = head.headers.get_all("link").iter().filter_map(|value| value.to_str().ok());
+        next = match links.flat_map(next_of).next() {
+            Some(link) => Some(follow(&url, link, store).map_err(wrong)?),
+            None => None,
+        };
+    }
+    Ok(tags.into_iter().collect())
+}
+
+fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> {
+    let to = from.join(link).map_err(|why| format!("its next page has no proper address: {why}"))?;
+    // As with uploads: a registry behind a proxy that ends TLS does not know its own scheme.
+    let to = if from.is_tls() { to.over_tls() } else { to };
+    if !to.same_origin(store.guard.registry()) {
+        return Err(format!("its next page is at {}, which is another host", to.host_and_port()));
+    }
+    Ok(to)
+}
+
+/// The target of `<...>; rel="next"` in a Link header (RFC 8288).
+fn next_of(value: &str) -> Option<&str> {
+    let mut rest = value;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (target, after) = after.split_once('>')?;
+        let params = after.split('<').next().unwrap_or(after);
+        let is_next = params.split([';', ',']).any(|param| {
+            let (key, value) = param.split_once('=').unwrap_or((param, ""));
+            key.trim().eq_ignore_ascii_case("rel")
+                && value.trim().trim_matches('"').split(' ').any(|rel| rel.eq_ignore_ascii_case("next"))
+        });
+        if is_next {
+            return Some(target);
+        }
+        rest = after;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_where_the_link_says() {
+        let check = |value: &str, meant: Option<&str>| assert_eq!(next_of(value), meant, "{value}");
+        check("</v2/a/tags/list?n=2&last=b>; rel=\"next\"", Some("/v2/a/tags/list?n=2&last=b"));
+        check("</x>; rel=next", Some("/x"));
+        check("</first>; rel=\"first\", </x>; title=\"a\"; rel=\"last next\"", Some("/x"));
+        check("</x>; rel=\"prev\"", None);
+        check("</x>", None);
+        check("</x", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,355 @@
+//! One HTTP exchange: connections, time limits, and what an exchange that failed means.
+
+use super::address::{Lookup, OutOfReach, Reach, literal};
+use super::options::{Messages, RegistryOptions};
+use super::retry::Failure;
+use super::tls::Tls;
+use super::url::Url;
+use super::{proxy, refusal};
+use crate::digest::{Digest, Verified};
+use crate::error::StoreError;
+use crate::store::OpenContent;
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use ureq::http::{HeaderMap, HeaderValue, Request, Response};
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, Body, SendBody};
+
+const USER_AGENT: &str = concat!("multiarch/", env!("CARGO_PKG_VERSION"));
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A body longer than this is announced first, so that a server can refuse it before it travels; curl has the same
+/// limit.
+const EXPECT_ABOVE: u64 = 1 << 20;
+/// A registry may hash and move what it got before it answers a PUT; this many bytes in a second at least.
+const SERVER_PACE: u64 = 20 << 20;
+
+/// A request as it goes over the wire.
+pub struct Wire<'a, 'c> {
+    /// What a failure was about: `read "127.0.0.1:5000/app:1"`.
+    pub doing: &'a str,
+    pub method: &'static str,
+    pub url: &'a Url,
+    pub headers: &'a [(&'static str, String)],
+    pub authorization: Option<&'a str>,
+    pub body: Upload<'a, 'c>,
+    pub reach: Reach,
+}
+
+/// What goes up with a request. It can be sent again from its start. The content has a lifetime of its own because
+/// an [`OpenContent`] cannot be shortened to another.
+#[derive(Clone, Copy)]
+pub enum Upload<'a, 'c> {
+    Nothing,
+    Bytes(&'a [u8]),
+    Blob { digest: &'a Digest, size: u64, open: OpenContent<'c> },
+}
+
+/// A server's answer, its body not yet read.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Where it came from, after redirects.
+    pub url: Url,
+    body: Body,
+}
+
+/// The connections of the process: one pool for each host.
+pub struct Transport {
+    tls: Tls,
+    idle: Duration,
+    agents: Mutex<HashMap<(String, Reach), Agent>>,
+    messages: Messages,
+}
+
+impl Transport {
+    pub fn new(options: &RegistryOptions) -> Result<Self, StoreError> {
+        Ok(Self {
+            tls: Tls::new(options)?,
+            idle: options.idle_timeout,
+            agents: Mutex::default(),
+            messages: options.messages.clone(),
+        })
+    }
+
+    /// Sends a request and takes the head of its answer, whatever the status.
+    pub fn send(&self, wire: &Wire<'_, '_>) -> Result<Answer, Failure> {
+        let began = Instant::now();
+        let result = self.exchange(wire);
+        if let Some(trace) = &self.messages.trace {
+            let outcome = match &result {
+                Ok(answer) => answer.status.to_string(),
+                Err(failure) => failure.error.why.clone(),
+            };
+            trace(&format!("{} {} {outcome} {} ms", wire.method, wire.url, began.elapsed().as_millis()));
+        }
+        result
+    }
+
+    fn exchange(&self, wire: &Wire<'_, '_>) -> Result<Answer, Failure> {
+        let agent = self.agent(wire)?;
+        let mut request = Request::builder().method(wire.method).uri(wire.url.secret_text());
+        for (name, value) in wire.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(authorization) = wire.authorization {
+            let mut value = HeaderValue::from_str(authorization).map_err(|_| {
+                let why = format!(
+                    "the credentials for {} have characters that a header cannot carry",
+                    wire.url.host()
+                );
+                Failure::last(StoreError::not_permitted(wire.doing, why))
+            })?;
+            value.set_sensitive(true);
+            request = request.header("Authorization", value);
+        }
+        let malformed =
+            |e: ureq::http::Error| Failure::last(StoreError::bad_input(wire.doing, e.to_string()));
+        let sent = match wire.body {
+            Upload::Nothing if matches!(wire.method, "POST" | "PUT") => {
+                agent.run(request.body(&[] as &[u8]).map_err(malformed)?)
+            }
+            Upload::Nothing => agent.run(request.body(()).map_err(malformed)?),
+            Upload::Bytes(bytes) => agent.run(request.body(bytes).map_err(malformed)?),
+            Upload::Blob { digest, size, open } => {
+                if size > EXPECT_ABOVE {
+                    request = request.header("Expect", "100-continue");
+                }
+                let mut feed = Feed::new(open().map_err(Failure::last)?, digest, size);
+                let body = SendBody::from_reader(&mut feed);
+                let request = request.header("Content-Length", size).body(body).map_err(malformed)?;
+                let patience = self.idle + Duration::from_secs(size / SERVER_PACE);
+                let patient = agent.configure_request(request);
+                let patient = patient.timeout_per_read(Some(patience)).timeout_recv_response(Some(patience));
+                let sent = agent.run(patient.build());
+                // What went wrong at the source says more than the broken request that it left behind.
+                if let Some(error) = feed.failed {
+                    return Err(Failure::last(error));
+                }
+                sent
+            }
+        };
+        let response = sent.map_err(|error| failure_of(wire.doing, wire.url, error))?;
+        self.checked(wire, response)
+    }
+
+    fn checked(&self, wire: &Wire<'_, '_>, response: Response<Body>) -> Result<Answer, Failure> {
+        let (head, body) = response.into_parts();
+        let lengths: Vec<&HeaderValue> = head.headers.get_all("content-length").iter().collect();
+        let contradict = lengths.windows(2).any(|pair| pair[0] != pair[1]);
+        if contradict || (!lengths.is_empty() && head.headers.contains_key("transfer-encoding")) {
+            let why = format!("{} gives the length of its answer in two ways", wire.url.host_and_port());
+            return Err(Failure::last(StoreError::network(wire.doing, why)));
+        }
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, url: wire.url.clone(), body })
+    }
+
+    fn agent(&self, wire: &Wire<'_, '_>) -> Result<Agent, Failure> {
+        let refuse = |error: StoreError| Failure::last(error);
+        let key = (wire.url.origin(), wire.reach);
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&key) {
+            return Ok(agent.clone());
+        }
+        let proxy = proxy::for_url(wire.url, |name| std::env::var(name).ok())
+            .map_err(|why| refuse(StoreError::network(wire.doing, why)))?;
+        // A proxy looks names up itself, and may well stand on a private network; what can be checked here is an
+        // address written out.
+        let reach = if proxy.is_some() { Reach::Anywhere } else { wire.reach };
+        if let Some(address) = literal(wire.url.host()).filter(|address| !wire.reach.allows(*address)) {
+            let why = format!("the registry sends us to {address}, which is out of its reach");
+            return Err(refuse(StoreError::not_permitted(wire.doing, why)));
+        }
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            // Redirects are followed by our own rules.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(USER_AGENT)
+            // Bytes are hashed as they are stored.
+            .accept_encoding("identity")
+            .proxy(proxy)
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(self.idle))
+            .timeout_per_write(Some(self.idle))
+            // A head that comes in drops never trips the limit of one read.
+            .timeout_recv_response(Some(self.idle * 2))
+            .max_idle_connections(32)
+            .max_idle_connections_per_host(32);
+        if wire.url.is_tls() {
+            config = config.tls_config(self.tls.config(&wire.url.host_and_port()).map_err(refuse)?);
+        }
+        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Lookup(reach));
+        agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub fn content_length(&self) -> Option<u64> {
+        self.header("content-length").and_then(|value| value.parse().ok())
+    }
+
+    pub fn into_reader(self) -> impl Read + Send + use<> {
+        self.body.into_reader()
+    }
+
+    /// The whole body; one longer than `limit` is refused, not cut.
+    pub fn read(self, doing: &str, limit: u64) -> Result<(Head, Vec<u8>), Failure> {
+        let too_long = || {
+            let why = format!("the answer is longer than {} bytes", limit);
+            Failure::last(StoreError::bad_input(doing, why))
+        };
+        if self.content_length().is_some_and(|length| length > limit) {
+            return Err(too_long());
+        }
+        let head = Head { status: self.status, headers: self.headers, url: self.url };
+        let mut bytes = Vec::new();
+        let mut reader = Paced::new(self.body.into_reader()).take(limit + 1);
+        reader.read_to_end(&mut bytes).map_err(|error| failure_of(doing, &head.url, error.into()))?;
+        if bytes.len() as u64 > limit {
+            return Err(too_long());
+        }
+        Ok((head, bytes))
+    }
+}
+
+/// An answer whose body has been read.
+pub struct Head {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub url: Url,
+}
+
+impl Head {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// What a broken exchange means, and whether it may work the next time.
+pub fn failure_of(doing: &str, url: &Url, error: ureq::Error) -> Failure {
+    let host = url.host_and_port();
+    let network = |why: String| StoreError::network(doing, format!("{host}: {why}"));
+    match error {
+        ureq::Error::Io(error) => io_failure(doing, url, error),
+        ureq::Error::Rustls(error) => Failure::last(refusal::tls(doing, url, &error.to_string())),
+        ureq::Error::Tls(why) => Failure::last(refusal::tls(doing, url, why)),
+        ureq::Error::Timeout(what) => Failure::passing(network(format!("no answer in time ({what})"))),
+        ureq::Error::HostNotFound => Failure::last(network("there is no such host".into())),
+        ureq::Error::Other(inner) if inner.is::<OutOfReach>() => Failure::last(StoreError::not_permitted(
+            doing,
+            format!("the registry sends us to {host}: {inner}"),
+        )),
+        ureq::Error::ConnectProxyFailed(why) if why.contains("407") => {
+            let error = StoreError::not_permitted(doing, format!("the proxy wants credentials ({why})"));
+            Failure::last(error.hint("put user and password into HTTPS_PROXY"))
+        }
+        ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => {
+            Failure::passing(network("the connection failed".into()))
+        }
+        // What breaks the protocol breaks it the next time as well.
+        error => Failure::last(network(error.to_string())),
+    }
+}
+
+fn io_failure(doing: &str, url: &Url, error: io::Error) -> Failure {
+    let inner = error.get_ref();
+    if inner.is_some_and(|inner| inner.is::<StoreError>()) {
+        return Failure::last(StoreError::from_io(doing, error));
+    }
+    if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        return Failure::last(refusal::tls(doing, url, &error.to_string()));
+    }
+    let text = error.to_string();
+    let store_error = StoreError::network(doing, format!("{}: {text}", url.host_and_port()));
+    // getaddrinfo(3): EAI_NONAME is an answer, EAI_AGAIN is none.
+    if text.contains("Name or service not known") {
+        return Failure::last(store_error.hint("check the name of the registry"));
+    }
+    Failure::passing(store_error)
+}
+
+/// Feeds a request with exactly `size` bytes, and gives the last of them away only when the source has ended well: a
+/// request with less than its length is never taken for a whole one.
+struct Feed<'a> {
+    source: Verified<Box<dyn Read + Send + 'a>>,
+    left: u64,
+    failed: Option<StoreError>,
+}
+
+impl<'a> Feed<'a> {
+    fn new(source: Box<dyn Read + Send + 'a>, digest: &Digest, size: u64) -> Self {
+        Self { source: Verified::new(source, digest, size, "blob"), left: size, failed: None }
+    }
+
+    fn read_source(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.source.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.failed = Some(StoreError::from_io("read a blob to upload it", error));
+                    return Err(io::Error::other("the blob's source failed"));
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Read for Feed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let count = self.read_source(&mut buffer[..most])?;
+        self.left -= count as u64;
+        if self.left == 0 {
+            // The end of the source is where its reader says that the bytes were wrong.
+            self.read_source(&mut [0])?;
+        }
+        Ok(count)
+    }
+}
+
+/// A body that must come at some pace. The idle limit does not see a server that sends one byte a second.
+pub struct Paced<R> {
+    inner: R,
+    /// Time spent waiting for the server; what the reader does in between is its own affair.
+    waited: Duration,
+    bytes: u64,
+}
+
+/// In each window of this length so many bytes must come.
+const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW_BYTES: u64 = 4 << 10;
+
+impl<R: Read> Paced<R> {
+    pub fn new(inner: R) -> Self {
+        Self { inner, waited: Duration::ZERO, bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Paced<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
+        let count = self.inner.read(buffer)?;
+        self.bytes += count as u64;
+        self.waited += began.elapsed();
+        if self.waited >= WINDOW {
+            if self.bytes < WINDOW_BYTES {
+                let why = format!("{} bytes came in {} s", self.bytes, WINDOW.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,137 @@
+//! A blob on its way up: one POST that opens a session, one PUT with all of it. Chunks are not used: every registry
+//! that follows the specification takes a blob in one piece, and a broken session cannot be trusted to go on where it
+//! broke (docker-registry 2.8 appends whatever comes).
+
+use super::RegistryStore;
+use super::auth::Need;
+use super::client::Ask;
+use super::redirect;
+use super::refusal;
+use super::retry::{Failure, retrying};
+use super::scope::Scopes;
+use super::transport::{Answer, Upload};
+use super::url::Url;
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::exit::Exit;
+use crate::manifest::Descriptor;
+use crate::store::{ImageSource, OpenContent};
+
+/// Brings a blob up. A session that a failed mount left open is used first.
+pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), StoreError> {
+    let doing = format!("write blob {} to \"{}\"", blob.digest, store.place());
+    let mut session = store.sessions().remove(&blob.digest);
+    let mut doubtful = false;
+    retrying(store.client.backoff(), || {
+        // An answer that was lost may have been a yes.
+        if doubtful && store.has_blob(blob).map_err(Failure::last)? {
+            return Ok(());
+        }
+        let place = match session.take() {
+            Some(place) => place,
+            None => begin(store, &doing).map_err(Failure::last)?,
+        };
+        doubtful = true;
+        put(store, &doing, blob, &place, open).inspect_err(|_| cancel(store, &place))
+    })
+}
+
+fn begin(store: &RegistryStore, doing: &str) -> Result<Url, StoreError> {
+    let url = store.url("blobs/uploads/");
+    let answer = store.client.send(&ask(store, doing, "POST", url, Upload::Nothing, &store.need))?;
+    match answer.status {
+        202 => session_of(store, doing, &answer),
+        _ => Err(refusal::refused(doing, answer)),
+    }
+}
+
+fn session_of(store: &RegistryStore, doing: &str, answer: &Answer) -> Result<Url, StoreError> {
+    redirect::upload(store.guard.registry(), &answer.url, answer.header("location"))
+        .map_err(|why| StoreError::not_permitted(doing, format!("{}: {why}", answer.url.host_and_port())))
+}
+
+fn put(
+    store: &RegistryStore,
+    doing: &str,
+    blob: &Descriptor,
+    place: &Url,
+    open: OpenContent<'_>,
+) -> Result<(), Failure> {
+    let url = place.clone().with("digest", blob.digest.as_str());
+    let body = Upload::Blob { digest: &blob.digest, size: blob.size, open };
+    let mut request = ask(store, doing, "PUT", url, body, &store.need);
+    request.headers.push(("Content-Type", "application/octet-stream".into()));
+    let answer = store.client.attempt(&request)?;
+    match answer.status {
+        200 | 201 | 204 => check_digest(doing, answer.header("docker-content-digest"), &blob.digest),
+        // The session is gone: it timed out, or the registry was started anew. A new one may do.
+        404 | 410 | 416 => Err(Failure::passing(refusal::refused(doing, answer))),
+        _ => Err(Failure::last(refusal::refused(doing, answer))),
+    }
+}
+
+/// A registry that says what it stored must have stored what we sent.
+pub fn check_digest(doing: &str, said: Option<&str>, sent: &Digest) -> Result<(), Failure> {
+    let Some(said) = said.and_then(|said| said.parse::<Digest>().ok()) else { return Ok(()) };
+    if said.algorithm() != sent.algorithm() || said == *sent {
+        return Ok(());
+    }
+    let why = format!("it says it stored {said}, {sent} was sent");
+    Err(Failure::last(StoreError::integrity(doing, why)))
+}
+
+/// Lets go of a session. Registries clean up behind us in any case, so a failure is of no matter.
+pub fn cancel(store: &RegistryStore, place: &Url) {
+    let request = ask(store, "end an upload", "DELETE", place.clone(), Upload::Nothing, &store.need);
+    drop(store.client.attempt(&request));
+}
+
+/// Takes a blob over from another repository of this registry. A registry that cannot, or must not, opens a session
+/// instead, which `write_blob` then uses.
+pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<bool, StoreError> {
+    if store.refused_mounts().contains(from) {
+        return Ok(false);
+    }
+    let doing = format!("mount blob {} from \"{from}\" in \"{}\"", blob.digest, store.place());
+    let need = Need { more: Scopes::repository(from, &["pull"]), ..store.need.clone() };
+    let url = store.url("blobs/uploads/").with("mount", blob.digest.as_str()).with("from", from);
+    let answer = match store.client.send(&ask(store, &doing, "POST", url, Upload::Nothing, &need)) {
+        Ok(answer) => answer,
+        // No token for the other repository; what is allowed in this one, the upload will tell.
+        Err(error) if error.kind == Exit::NotPermitted => {
+            store.refused_mounts().insert(from.into());
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    match answer.status {
+        201 => {
+            let checked = check_digest(&doing, answer.header("docker-content-digest"), &blob.digest);
+            checked.map(|()| true).map_err(|failure| failure.error)
+        }
+        202 => {
+            // An upload elsewhere than is allowed is told by the upload itself.
+            if let Ok(place) = session_of(store, &doing, &answer) {
+                store.sessions().insert(blob.digest.clone(), place);
+            }
+            Ok(false)
+        }
+        status => {
+            if matches!(status, 401 | 403) {
+                store.refused_mounts().insert(from.into());
+            }
+            Ok(false)
+        }
+    }
+}
+
+fn ask<'a, 'c>(
+    store: &'a RegistryStore,
+    doing: &'a str,
+    method: &'static str,
+    url: Url,
+    body: Upload<'a, 'c>,
+    need: &'a Need,
+) -> Ask<'a, 'c> {
+    Ask { doing, method, url, headers: Vec::new(), body, need, guard: &store.guard }
+}

@@ -1,0 +1,243 @@
+//! Addresses of requests: parsed where they come in, joined as RFC 3986 has it, shown without their secrets.
+
+use std::fmt;
+
+/// An `http` or `https` address without user information and fragment.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Url {
+    tls: bool,
+    /// In small letters; an IPv6 address has its brackets.
+    host: String,
+    port: u16,
+    /// Begins with `/`.
+    path: String,
+    query: Option<String>,
+}
+
+impl Url {
+    /// What is wrong is said without showing the text: it may hold secrets.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = text.split_once("://").ok_or("it is no http or https address")?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            _ => return Err("it is no http or https address"),
+        };
+        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("it has characters that an address cannot have");
+        }
+        if rest.contains('#') {
+            return Err("it has a fragment");
+        }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
+        if authority.contains('@') {
+            return Err("it has a user name in it");
+        }
+        let (host, port) = split_port(authority);
+        let port = match port {
+            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("its port is no port")?,
+            None if tls => 443,
+            None => 80,
+        };
+        if !is_host(host) {
+            return Err("it has no proper host");
+        }
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_string())),
+            None => (rest, None),
+        };
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Self { tls, host: host.to_ascii_lowercase(), port, path: path.into(), query })
+    }
+
+    /// Where a `Location` or `Link` leads from here. Its fragment is nothing to a server and falls away.
+    pub fn join(&self, reference: &str) -> Result<Self, &'static str> {
+        let reference = reference.split('#').next().unwrap_or_default();
+        if reference.is_empty() {
+            return Err("it is empty");
+        }
+        let scheme = if self.tls { "https" } else { "http" };
+        let origin = format!("{scheme}://{}:{}", self.host, self.port);
+        if reference.starts_with("//") {
+            return Self::parse(&format!("{scheme}:{reference}"));
+        }
+        if reference.starts_with('/') {
+            return Self::parse(&format!("{origin}{reference}"));
+        }
+        if reference.starts_with('?') {
+            return Self::parse(&format!("{origin}{}{reference}", self.path));
+        }
+        let path_part = reference.split(['/', '?']).next().unwrap_or_default();
+        if path_part.contains(':') {
+            return Self::parse(reference);
+        }
+        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        Self::parse(&format!("{origin}{folder}/{reference}"))
+    }
+
+    /// Another path, without a query, at the same place.
+    #[must_use]
+    pub fn at(&self, path: &str) -> Self {
+        Self { path: path.into(), query: None, ..self.clone() }
+    }
+
+    /// The same with one more `key=value` behind what its query says already.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        let pair = format!("{key}={}", encode(value));
+        self.query = Some(match self.query {
+            Some(query) if !query.is_empty() => format!("{query}&{pair}"),
+            _ => pair,
+        });
+        self
+    }
+
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        if !self.tls && self.port == 80 {
+            self.port = 443;
+        }
+        self.tls = true;
+        self
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Without a port; an IPv6 address with its brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The host, and the port where it is not the scheme's own.
+    pub fn host_and_port(&self) -> String {
+        match (self.tls, self.port) {
+            (true, 443) | (false, 80) => self.host.clone(),
+            _ => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// Scheme, host and port: what credentials and connections belong to.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.host_and_port())
+    }
+
+    pub fn same_origin(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.host == other.host && self.port == other.port
+    }
+
+    /// All of it, for the wire and for nothing else.
+    pub fn secret_text(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}{}?{query}", self.origin(), self.path),
+            None => format!("{}{}", self.origin(), self.path),
+        }
+    }
+}
+
+/// Queries carry signatures and upload states; they are not shown.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.origin(), self.path, if self.query.is_some() { "?..." } else { "" })
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `host:port` and `[v6]:port` in two.
+pub fn split_port(authority: &str) -> (&str, Option<&str>) {
+    let after_address = authority.rfind(']').map_or(0, |at| at + 1);
+    match authority[after_address..].split_once(':') {
+        Some((between, port)) => (&authority[..after_address + between.len()], Some(port)),
+        None => (authority, None),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
+    }
+}
+
+/// Percent encoding of all but RFC 3986's unreserved characters.
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_joined_as_the_standard_has_it() {
+        let base = Url::parse("https://r.example:5000/v2/a/b/uploads/1?s=x").unwrap();
+        let check = |reference: &str, joined: &str| {
+            assert_eq!(base.join(reference).unwrap().secret_text(), joined, "{reference}");
+        };
+        check("/v2/u/2?_state=a%3D", "https://r.example:5000/v2/u/2?_state=a%3D");
+        check("https://CDN.example/x#y", "https://cdn.example/x");
+        check("http://cdn.example:80/x", "http://cdn.example/x");
+        check("//cdn.example/x", "https://cdn.example/x");
+        check("?n=2", "https://r.example:5000/v2/a/b/uploads/1?n=2");
+        check("2?n=1:2", "https://r.example:5000/v2/a/b/uploads/2?n=1:2");
+        check("https://[::1]:8443", "https://[::1]:8443/");
+    }
+
+    #[test]
+    fn what_is_no_plain_address_is_refused() {
+        let check = |text: &str, why: &str| {
+            let error = Url::parse(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        };
+        check("https://user:secret@host/", "user name");
+        check("https://host/#x", "fragment");
+        check("ftp://host/", "no http");
+        check("file:///etc/passwd", "no http");
+        check("host/path", "no http");
+        check("https:///path", "host");
+        check("https://ho st/", "characters");
+        check("https://host:0/", "port");
+        check("https://host:99999/", "port");
+        check("https://[::1/", "port");
+        check("https://a\u{e4}.example/", "characters");
+    }
+
+    #[test]
+    fn a_query_is_kept_and_never_shown() {
+        let url = Url::parse("https://h/u?_state=secret").unwrap().with("digest", "sha256:ab");
+        assert_eq!(url.secret_text(), "https://h/u?_state=secret&digest=sha256%3Aab");
+        assert_eq!(
+            (url.to_string(), format!("{url:?}")),
+            ("https://h/u?...".into(), "https://h/u?...".into())
+        );
+    }
+
+    #[test]
+    fn ports_are_split_off() {
+        assert_eq!(split_port("a:1"), ("a", Some("1")));
+        assert_eq!(split_port("[::1]:1"), ("[::1]", Some("1")));
+        assert_eq!(split_port("[::1]"), ("[::1]", None));
+        assert_eq!(split_port("a"), ("a", None));
+    }
+}
