@@ -82,7 +82,7 @@ enum Command {
     ///
     /// All entries or none: each is tried at once by running a tiny program of its machine in an empty folder, and if
     /// one fails, all is put back. An entry that is there already stays as it is. Entries last until the machine
-    /// reboots.
+    /// reboots, unless --persist is given.
     Register(RegisterArgs),
     /// Remove entries that this tool made
     ///
@@ -126,6 +126,12 @@ struct EmulatorArgs {
     /// Flags of the entries, letters of POCF [default: F, and P where the emulator understands it]
     #[arg(long, value_name = "FLAGS")]
     flags: Option<Flags>,
+    /// Let emulated set-uid programs (sudo, su) become root: flag C
+    ///
+    /// Dangerous: whoever may start a set-uid program can steer its emulator by QEMU_* variables, which can write any
+    /// file as root. For machines without other users. The emulator must belong to root, with every folder above it.
+    #[arg(long)]
+    credentials: bool,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +144,9 @@ struct RegisterArgs {
     /// Put the new entry in the place of one with another emulator, without a gap
     #[arg(long)]
     replace: bool,
+    /// Write files to /etc/binfmt.d as well, so that the entries are back after a reboot
+    #[arg(long)]
+    persist: bool,
     /// Do not try whether the entries work
     #[arg(long)]
     no_probe: bool,
@@ -151,6 +160,9 @@ struct UnregisterArgs {
     /// Platforms, machines, names of entries (qemu-arm), or `all`
     #[arg(value_name = "PLATFORM|MACHINE|NAME|all", required = true)]
     targets: Vec<String>,
+    /// Delete the files in /etc/binfmt.d that register --persist made, too
+    #[arg(long)]
+    persist: bool,
     /// Show what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
@@ -188,7 +200,14 @@ impl EmulatorArgs {
             none if none.is_empty() => FOLDERS.iter().map(PathBuf::from).collect(),
             folders => folders,
         };
-        Request { targets, all, folders, named: self.emulator, flags: self.flags }
+        Request {
+            targets,
+            all,
+            folders,
+            named: self.emulator,
+            flags: self.flags,
+            credentials: self.credentials,
+        }
     }
 }
 
@@ -206,14 +225,14 @@ fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
     match command {
         Command::Status => commands::status(at, voice),
         Command::Probe { targets } => commands::probe(&targets, voice),
-        Command::Register(RegisterArgs { targets, emulators, replace, no_probe, dry_run }) => {
+        Command::Register(RegisterArgs { targets, emulators, replace, persist, no_probe, dry_run }) => {
             let (targets, all) = parse_targets(&targets)?;
             let request = emulators.request(targets, all);
-            let how = commands::How { replace, probe: !no_probe, dry_run };
+            let how = commands::How { replace, persist, probe: !no_probe, dry_run };
             commands::register(at, &request, &how, voice)
         }
-        Command::Unregister(UnregisterArgs { targets, dry_run }) => {
-            commands::unregister(at, &targets, dry_run, voice)
+        Command::Unregister(UnregisterArgs { targets, persist, dry_run }) => {
+            commands::unregister(at, &targets, persist, dry_run, voice)
         }
         Command::Run(RunArgs { platform, emulators, dry_run, command }) => {
             let all = platform.is_empty() && emulators.emulator.is_empty();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::exit::Exit;
 use crate::facts;
 use crate::kernel::{KernelError, LockedTable, ReadTable, Table, mount_table};
 use crate::namespace;
-use crate::plan::{self, Plan, Seen, Step, Wish, plan_register, plan_unregister};
+use crate::persist::{self, Files};
+use crate::plan::{self, Plan, Seen, Step, Wanted, Wish, plan_register, plan_unregister};
 use crate::probe::{Failed, Outcome, Prober, Ran};
 use crate::request::{Host, Request, Resolved};
 use crate::rule::Entry;
@@ -99,6 +100,7 @@ fn probe_table(results: &[Probed], color: bool) -> String {
 #[derive(Debug, Clone, Copy)]
 pub struct How {
     pub replace: bool,
+    pub persist: bool,
     pub probe: bool,
     pub dry_run: bool,
 }
@@ -115,7 +117,8 @@ pub fn register(at: &Path, request: &Request, how: &How, voice: &Voice) -> Resul
         };
         let entries = table.map_or(Ok(vec![]), |table| table.entries())?;
         let (plan, resolved) = plan_from(request, entries, how, &prober)?;
-        show(&plan, &resolved, Tense::Future, voice)?;
+        let files = files_for(&resolved, how)?;
+        show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Future }, voice)?;
         return Ok(Exit::Done);
     }
     let mut table = open_for_writing(at, voice)?;
@@ -128,9 +131,26 @@ pub fn register(at: &Path, request: &Request, how: &How, voice: &Voice) -> Resul
         )));
     }
     plan.steps().iter().for_each(|step| voice.detail(&step.to_string()));
+    let files = files_for(&resolved, how)?;
+    let staged = persist::stage(files.clone())?;
     apply(&plan, &mut table, &mut |new| if how.probe { try_out(new, &prober) } else { Ok(()) })?;
-    show(&plan, &resolved, Tense::Past, voice)?;
+    staged.commit()?;
+    files.to_string().lines().for_each(|line| voice.detail(line));
+    if how.persist && !persist::is_read_at_boot() {
+        voice.note("warning: nothing on this machine reads /etc/binfmt.d when it boots: install systemd or OpenRC's binfmt");
+    }
+    show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Past }, voice)?;
     Ok(Exit::Done)
+}
+
+/// Also for entries that are in the table already: they are to last as well.
+fn files_for(resolved: &Resolved, how: &How) -> Result<Files, Error> {
+    if !how.persist {
+        return Ok(Files::default());
+    }
+    let on_disk = |wanted: &Wanted| (wanted.clone(), persist::read(&wanted.machine.entry_name()));
+    let wanted: Vec<_> = resolved.wanted.iter().map(on_disk).collect();
+    Ok(persist::plan(&wanted, how.replace)?)
 }
 
 /// Finds the table, mounts it if need be, and takes the lock. Never that of the host from within a user namespace.
@@ -235,23 +255,38 @@ enum Tense {
     Past,
 }
 
-fn show(plan: &Plan, resolved: &Resolved, tense: Tense, voice: &Voice) -> Result<(), Error> {
+struct Shown<'a> {
+    plan: &'a Plan,
+    files: &'a Files,
+    resolved: &'a Resolved,
+    tense: Tense,
+}
+
+fn show(shown: &Shown, voice: &Voice) -> Result<(), Error> {
+    let Shown { plan, files, resolved, tense } = shown;
     resolved.warnings.iter().for_each(|warning| voice.note(&format!("warning: {warning}")));
-    plan.notes().iter().for_each(|note| voice.note(note));
     let native: Vec<&str> = resolved.native.iter().map(|target| target.label).collect();
     if voice.is_json() {
         let steps: Vec<_> = plan.steps().iter().map(step_json).collect();
-        return voice.json(&serde_json::json!({ "steps": steps, "native": native, "notes": plan.notes() }));
+        let paths = |paths: Vec<&PathBuf>| paths.into_iter().map(escaped).collect::<Vec<_>>();
+        return voice.json(&serde_json::json!({
+            "steps": steps,
+            "native": native,
+            "files_written": paths(files.write.iter().map(|(path, _)| path).collect()),
+            "files_deleted": paths(files.remove.iter().collect()),
+            "notes": plan.notes(),
+        }));
     }
+    plan.notes().iter().for_each(|note| voice.note(note));
     if !native.is_empty() {
         voice.note(&format!("{}: this CPU runs it itself", native.join(" ")));
     }
-    let is_empty = plan.steps().is_empty();
-    voice.result(&if tense == Tense::Future || is_empty {
-        plan.to_string()
-    } else {
-        done_table(plan, voice.color())
-    })
+    let table = match (plan, tense) {
+        (Plan::NothingToDo { .. }, _) if !files.is_empty() => String::new(),
+        (Plan::Work { .. }, Tense::Past) => done_table(plan, voice.color()),
+        _ => plan.to_string(),
+    };
+    voice.result(&format!("{table}{files}"))
 }
 
 fn done_table(plan: &Plan, color: bool) -> String {
@@ -291,7 +326,13 @@ fn step_json(step: &Step) -> serde_json::Value {
     })
 }
 
-pub fn unregister(at: &Path, texts: &[String], dry_run: bool, voice: &Voice) -> Result<Exit, Error> {
+pub fn unregister(
+    at: &Path,
+    texts: &[String],
+    persist: bool,
+    dry_run: bool,
+    voice: &Voice,
+) -> Result<Exit, Error> {
     let is_mounted = !matches!(Table::open(at), Err(KernelError::NotMounted(_)));
     let (plan, table) = if !is_mounted {
         // What is not mounted holds nothing; but what was typed is still to make sense.
@@ -303,12 +344,27 @@ pub fn unregister(at: &Path, texts: &[String], dry_run: bool, voice: &Voice) -> 
         (plan_removal(texts, &table.entries()?)?, Some(table))
     };
     plan.steps().iter().for_each(|step| voice.detail(&step.to_string()));
+    let files = if persist { files_of(texts) } else { Files::default() };
     if let Some(mut table) = table {
         apply(&plan, &mut table, &mut |_| Ok(()))?;
     }
+    if !dry_run {
+        persist::stage(files.clone())?.commit()?;
+    }
     let tense = if dry_run { Tense::Future } else { Tense::Past };
-    show(&plan, &Resolved::default(), tense, voice)?;
+    show(&Shown { plan: &plan, files: &files, resolved: &Resolved::default(), tense }, voice)?;
     Ok(Exit::Done)
+}
+
+fn files_of(texts: &[String]) -> Files {
+    if texts.iter().any(|text| text == "all") {
+        return persist::plan_removal_of_all();
+    }
+    let name = |text: &String| match Target::parse(text) {
+        Ok(target) => target.machine.entry_name(),
+        Err(_) => text.clone(),
+    };
+    persist::plan_removal(&texts.iter().map(name).collect::<Vec<_>>())
 }
 
 fn plan_removal(texts: &[String], entries: &[Entry]) -> Result<Plan, Error> {
@@ -332,15 +388,15 @@ fn plan_removal(texts: &[String], entries: &[Entry]) -> Result<Plan, Error> {
 
 pub fn show_run(request: &Request, voice: &Voice) -> Result<Exit, Error> {
     let prober = Prober::new().map_err(Error::Prober)?;
-    let how = How { replace: false, probe: false, dry_run: true };
+    let how = How { replace: false, persist: false, probe: false, dry_run: true };
     let (plan, resolved) = plan_from(request, vec![], &how, &prober)?;
-    show(&plan, &resolved, Tense::Future, voice)?;
+    show(&Shown { plan: &plan, files: &Files::default(), resolved: &resolved, tense: Tense::Future }, voice)?;
     Ok(Exit::Done)
 }
 
 /// Returns only when COMMAND could not be started.
 pub fn run(at: &Path, request: &Request, command: &[OsString], voice: &Voice) -> Result<Exit, Error> {
-    let how = How { replace: false, probe: false, dry_run: false };
+    let how = How { replace: false, persist: false, probe: false, dry_run: false };
     let table = namespace::enter(at)?;
     let mut table = table.lock(LOCK_PATIENCE)?;
     // The new table is empty, so what runs now runs natively, or by nobody.

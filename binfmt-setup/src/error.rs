@@ -8,6 +8,7 @@ use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::kernel::KernelError;
 use crate::namespace::NamespaceError;
+use crate::persist::PersistError;
 use crate::plan::PlanError;
 use crate::request::RequestError;
 
@@ -23,6 +24,8 @@ pub enum Error {
     Plan(#[from] PlanError),
     #[error("cannot change the kernel's table: {0}")]
     Apply(#[from] ApplyError),
+    #[error("cannot make entries last: {0}")]
+    Persist(#[from] PersistError),
     #[error("cannot change the kernel's table: {0}")]
     SwitchedOff(String),
     #[error("cannot make a private table: {0}")]
@@ -47,6 +50,7 @@ impl Error {
             Self::Kernel(error) => error.exit(),
             Self::Plan(error) => error.exit(),
             Self::Apply(error) => error.exit(),
+            Self::Persist(error) => error.exit(),
             Self::Namespace(error) => error.exit(),
             Self::Command { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Exit::NotFound,

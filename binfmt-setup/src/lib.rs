@@ -15,6 +15,7 @@ pub mod facts;
 pub mod kernel;
 pub mod namespace;
 pub mod owner;
+pub mod persist;
 pub mod plan;
 pub mod platform;
 pub mod probe;

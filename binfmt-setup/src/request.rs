@@ -24,6 +24,8 @@ pub struct Request {
     pub named: Vec<(&'static Machine, PathBuf)>,
     /// `None`: as the emulator wants it.
     pub flags: Option<Flags>,
+    /// Flag C, which must be asked for by its long name.
+    pub credentials: bool,
 }
 
 /// What this machine is, as far as it decides.
@@ -52,6 +54,11 @@ pub enum RequestError {
     )]
     NotFound { what: String, folders: String, passed_over: String },
     #[error(
+        "flag C lets emulated set-uid programs run as root, and whoever starts one can steer the emulator: say \
+         --credentials if that is what you want"
+    )]
+    Unconfirmed,
+    #[error(
         "this CPU runs programs of {0} itself, and an entry for them would send each of them, perhaps every program \
          of this machine, through an emulator: leave it out"
     )]
@@ -64,12 +71,16 @@ impl RequestError {
             Self::File(error) => error.exit(),
             Self::NotFound { .. } => Exit::NotFound,
             Self::Native(_) => Exit::BadInput,
+            Self::Unconfirmed => Exit::Usage,
         }
     }
 }
 
 impl Request {
     pub fn resolve(&self, host: &Host) -> Result<Resolved, RequestError> {
+        if self.flags.is_some_and(|flags| flags.credentials) && !self.credentials {
+            return Err(RequestError::Unconfirmed);
+        }
         let mut resolved = Resolved::default();
         for machine in self.machines(host, &mut resolved)? {
             let Some(emulator) = self.emulator(machine)? else { continue };
@@ -135,7 +146,7 @@ impl Request {
         host: &Host,
     ) -> Result<(Wanted, Vec<String>), RequestError> {
         // Before it is executed, even if only for its version.
-        file::check(&emulator, host.ident, self.flags.unwrap_or_default())?;
+        file::check(&emulator, host.ident, self.credentials)?;
         let version = version_of(&emulator.path).as_deref().and_then(Version::parse);
         if let Some(version) = &version {
             file::check_version(&emulator, version, machine)?;

@@ -131,7 +131,7 @@ fn is_writable_by_others(found: &std::fs::Metadata) -> bool {
 }
 
 /// Refuses what the kernel would refuse with a bare number, and what it would take though it cannot work.
-pub fn check(file: &EmulatorFile, own: Option<Ident>, flags: Flags) -> Result<(), FileError> {
+pub fn check(file: &EmulatorFile, own: Option<Ident>, credentials: bool) -> Result<(), FileError> {
     let path = escaped(&file.path);
     let no_emulator = |what| Err(FileError::NotAnEmulator { path: path.clone(), what });
     let header = match file.content {
@@ -150,7 +150,7 @@ pub fn check(file: &EmulatorFile, own: Option<Ident>, flags: Flags) -> Result<()
     if let Some(writable) = &file.writable_by_others {
         return Err(FileError::Writable(escaped(writable)));
     }
-    if let Some(not_of_root) = file.not_of_root.as_ref().filter(|_| flags.credentials) {
+    if let Some(not_of_root) = file.not_of_root.as_ref().filter(|_| credentials) {
         return Err(FileError::NotOfRoot(escaped(not_of_root)));
     }
     Ok(())
@@ -220,22 +220,22 @@ mod tests {
 
     #[test]
     fn each_way_to_be_no_emulator_is_told_apart() {
-        let check = |file: EmulatorFile, flags: &str| {
-            check(&file, Some(X86_64), flags.parse().unwrap()).map_err(|error| error.exit())
+        let check = |file: EmulatorFile, credentials| {
+            check(&file, Some(X86_64), credentials).map_err(|error| error.exit())
         };
-        assert_eq!(check(good(), "F"), Ok(()));
-        assert_eq!(check(good(), "CF"), Ok(()));
+        assert_eq!(check(good(), false), Ok(()));
+        assert_eq!(check(good(), true), Ok(()));
         for content in [Content::NotAFile, Content::Empty, Content::Script, Content::Other] {
-            assert_eq!(check(EmulatorFile { content, ..good() }, "F"), Err(Exit::BadInput), "{content:?}");
+            assert_eq!(check(EmulatorFile { content, ..good() }, false), Err(Exit::BadInput), "{content:?}");
         }
         let foreign = Content::Elf(Header { ident: ARM64, dynamic: false });
-        assert_eq!(check(EmulatorFile { content: foreign, ..good() }, "F"), Err(Exit::BadInput));
-        assert_eq!(check(EmulatorFile { may_execute: false, ..good() }, "F"), Err(Exit::NotPermitted));
+        assert_eq!(check(EmulatorFile { content: foreign, ..good() }, false), Err(Exit::BadInput));
+        assert_eq!(check(EmulatorFile { may_execute: false, ..good() }, false), Err(Exit::NotPermitted));
         let writable = EmulatorFile { writable_by_others: Some("/x".into()), ..good() };
-        assert_eq!(check(writable, "F"), Err(Exit::NotPermitted));
+        assert_eq!(check(writable, false), Err(Exit::NotPermitted));
         let of_somebody = EmulatorFile { not_of_root: Some("/home/x".into()), ..good() };
-        assert_eq!(check(of_somebody.clone(), "F"), Ok(()));
-        assert_eq!(check(of_somebody, "CF"), Err(Exit::NotPermitted));
+        assert_eq!(check(of_somebody.clone(), false), Ok(()));
+        assert_eq!(check(of_somebody, true), Err(Exit::NotPermitted));
     }
 
     #[test]
