@@ -151,8 +151,11 @@ impl Request {
         if let Some(version) = &version {
             file::check_version(&emulator, version, machine)?;
         }
-        let flags =
+        let mut flags =
             self.flags.unwrap_or_else(|| file::default_flags(&emulator, version.as_ref(), host.kernel));
+        // The kernel sets O by itself for C.
+        flags.credentials |= self.credentials;
+        flags.open_binary |= self.credentials;
         let warnings = warnings(&emulator, flags);
         let rule = Rule {
             name: machine.entry_name().into(),

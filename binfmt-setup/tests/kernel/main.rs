@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test the panic is the report")]
 
+mod crash;
+mod crowd;
+mod faults;
+mod oracle;
+mod persist;
 mod platforms;
 mod register;
 mod world;

@@ -93,12 +93,14 @@ fn as_user(user: User, program: &str) -> Command {
 impl World {
     /// Root in a user namespace could write the host's table by accident; never here.
     pub fn assert_not_the_hosts(&self) {
-        let user_namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).unwrap();
-        assert_ne!(user_namespace("self"), user_namespace(&self.keeper.id().to_string()));
-        let inside = fs::metadata(self.table()).unwrap();
-        if let Ok(outside) = fs::metadata(TABLE) {
-            assert_ne!(inside.dev(), outside.dev(), "this is the table of the host");
+        for namespace in ["user", "mnt"] {
+            let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/{namespace}")).unwrap();
+            assert_ne!(of("self"), of(&self.keeper.id().to_string()));
         }
+        // The same folder is no table where none is mounted; then there is nothing to write to.
+        let table = |path: &Path| is_table(path).then(|| fs::metadata(path).unwrap().dev());
+        let inside = table(&self.table());
+        assert!(inside.is_none() || inside != table(TABLE.as_ref()), "this is the table of the host");
     }
 
     /// Any command inside.
@@ -121,6 +123,24 @@ impl World {
     pub fn tool(&self, arguments: &[&str]) -> Ended {
         self.assert_not_the_hosts();
         ended(self.command(self.program()).args(arguments))
+    }
+
+    /// The tool under strace, which can spoil a system call or kill the tool at it.
+    pub fn traced(&self, strace: &[&str], arguments: &[&str]) -> Option<Ended> {
+        if !Path::new("/usr/bin/strace").exists() {
+            skip("strace is not installed");
+            return None;
+        }
+        self.assert_not_the_hosts();
+        let log = self.folder.path().join("strace");
+        let mut command = self.command("strace");
+        command.arg("-o").arg(log).args(strace).arg(self.program()).args(arguments);
+        Some(ended(&mut command))
+    }
+
+    /// What strace saw.
+    pub fn trace(&self) -> String {
+        fs::read_to_string(self.folder.path().join("strace")).unwrap()
     }
 
     pub fn shell(&self, script: &str) -> Ended {
@@ -175,6 +195,11 @@ impl Drop for World {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
     }
+}
+
+fn is_table(path: &Path) -> bool {
+    // BINFMTFS_MAGIC, linux/magic.h.
+    nix::sys::statfs::statfs(path).unwrap().filesystem_type() == nix::sys::statfs::FsType(0x4249_4e4d)
 }
 
 /// How a program ended and what it said.

@@ -1,0 +1,115 @@
+//! A table half-written is never left: not by an error at any write, not by a kill at any system call.
+
+use crate::world::{TABLE, User, World, world};
+
+const FOREIGN: &[u8] = b":python3.11:M::\\xa7\\x0d\\x0d\\x0a::/usr/bin/python3.11:";
+const MACHINES: [&str; 3] = ["arm", "s390x", "mipsel"];
+
+/// Three entries of ours with copies of the emulators, one of somebody else's.
+fn prepared() -> Option<World> {
+    let world = world(User::Caller)?;
+    world.write(FOREIGN);
+    let mut arguments = vec!["register".to_owned()];
+    for machine in MACHINES {
+        let copy = world.copy_of_emulator(machine, &format!("qemu-{machine}"));
+        arguments.extend(["--emulator".to_owned(), format!("{machine}={}", copy.display())]);
+    }
+    world.tool(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).succeeds();
+    Some(world)
+}
+
+fn replace() -> Vec<&'static str> {
+    [&["register", "--replace"][..], &MACHINES[..]].concat()
+}
+
+fn writes(world: &World) -> usize {
+    let trace = world.trace();
+    trace.lines().filter(|line| line.contains("write(")).count()
+}
+
+#[test]
+fn an_error_at_any_write_puts_everything_back() {
+    let Some(world) = prepared() else { return };
+    let before = world.snapshot();
+    let register = format!("{TABLE}/register");
+    // New under temporary names, new under their own names.
+    let register_writes = 2 * MACHINES.len();
+    for error in ["ENOENT", "EACCES", "EINVAL"] {
+        for nth in 1..=register_writes {
+            let spoil = format!("inject=write:error={error}:when={nth}");
+            let Some(failed) =
+                world.traced(&["-P", &register, "-e", "trace=write", "-e", &spoil], &replace())
+            else {
+                return;
+            };
+            failed.exits(9).says("all is as it was before");
+            assert_eq!(world.snapshot(), before, "{error} at {nth}");
+            assert!(world.tool(&["probe", "arm", "s390x", "mipsel"]).succeeds().stdout.contains("emulated"));
+        }
+    }
+    let Some(fine) = world.traced(&["-P", &register, "-e", "trace=write"], &replace()) else { return };
+    fine.succeeds();
+    assert_eq!(writes(&world), register_writes, "the rows above reach each write\n{}", world.trace());
+}
+
+#[test]
+fn a_write_cut_short_registers_nothing() {
+    let Some(world) = world(User::Caller) else { return };
+    let register = format!("{TABLE}/register");
+    let short = ["-P", &register, "-e", "trace=write", "-e", "inject=write:retval=20:when=1"];
+    let Some(failed) = world.traced(&short, &["register", "arm"]) else { return };
+    failed.exits(9).says("took 20 of");
+    assert!(world.entries().is_empty());
+}
+
+/// Kills the tool at its `nth` system call that `strace` counts; the next run must finish the work. Answers whether
+/// there was such a call.
+fn killed_at(strace: &[&str], calls: &str, nth: usize) -> Option<bool> {
+    let world = prepared()?;
+    let kill = format!("inject={calls}:signal=SIGKILL:when={nth}");
+    let killed = world.traced(&[strace, &["-e", &kill]].concat(), &replace())?;
+    // strace ends like the program that it traced.
+    let was_killed = killed.code != Some(0);
+    // At no instant was there a machine without a handler.
+    world.tool(&["probe", "arm", "s390x", "mipsel"]).succeeds();
+    world.tool(&replace()).succeeds();
+    assert_eq!(world.entries(), ["python3.11", "qemu-arm", "qemu-mipsel", "qemu-s390x"], "killed at {nth}");
+    for machine in MACHINES {
+        assert!(world.entry(&format!("qemu-{machine}")).contains(&format!("/usr/bin/qemu-{machine}-static")));
+    }
+    assert!(world.entry("python3.11").contains("interpreter /usr/bin/python3.11\n"));
+    assert_eq!(world.tool(&replace()).succeeds().stdout, "nothing to do\n");
+    Some(was_killed)
+}
+
+#[test]
+fn killed_at_any_write_to_the_table_the_next_run_finishes_the_work() {
+    let mut nth = 1;
+    // write(2) to a file of the table and to nothing else: the lines, and -1 to entries.
+    let files: Vec<String> = ["register".to_owned()]
+        .into_iter()
+        .chain(MACHINES.iter().flat_map(|machine| [format!("qemu-{machine}"), format!("qemu-{machine}.new")]))
+        .map(|name| format!("{TABLE}/{name}"))
+        .collect();
+    let paths: Vec<&str> = files.iter().flat_map(|path| ["-P", path]).collect();
+    while let Some(was_killed) = killed_at(&[&paths[..], &["-e", "trace=write"]].concat(), "write", nth) {
+        if !was_killed {
+            break;
+        }
+        nth += 1;
+    }
+    // Registered under the temporary name; old removed, new registered, temporary removed.
+    assert_eq!(nth - 1, 4 * MACHINES.len());
+}
+
+/// Each of the several hundred system calls takes minutes: by default only each 37th, all of them with
+/// MULTIARCH_SWEEP=1.
+#[test]
+fn killed_at_any_system_call_the_next_run_finishes_the_work() {
+    let step = if std::env::var_os("MULTIARCH_SWEEP").is_some() { 1 } else { 37 };
+    let mut nth = 1;
+    while let Some(true) = killed_at(&["-e", "trace=all"], "all", nth) {
+        nth += step;
+    }
+    assert!(nth > 200, "only {nth} system calls");
+}

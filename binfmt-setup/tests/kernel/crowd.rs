@@ -1,0 +1,90 @@
+//! Many at once: processes that register and unregister, and programs that are started meanwhile.
+
+use std::process::Stdio;
+
+use binfmt_setup::emulators::Machine;
+
+use crate::world::{User, ended, world};
+
+#[test]
+fn twenty_processes_at_once_leave_no_stray_entry() {
+    let Some(world) = world(User::Caller) else { return };
+    let other = world.copy_of_emulator("arm", "other-qemu-arm");
+    let other = format!("arm={}", other.display());
+    world.assert_not_the_hosts();
+    let crowd: Vec<_> = (0..20)
+        .map(|i| {
+            let arguments = match i % 4 {
+                0 => vec!["register", "arm", "s390x"],
+                1 => vec!["register", "--replace", "--emulator", &other],
+                2 => vec!["unregister", "arm", "s390x"],
+                _ => vec!["register", "--emulator", &other],
+            };
+            let mut command = world.command(world.program());
+            command.args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
+            (i, command.spawn().unwrap())
+        })
+        .collect();
+    for (i, process) in crowd {
+        let output = process.wait_with_output().unwrap();
+        // Only who did not say --replace may find another emulator there.
+        let may_conflict = i % 4 == 0 || i % 4 == 3;
+        let code = output.status.code();
+        assert!(code == Some(0) || (may_conflict && code == Some(8)), "{i}: {output:?}");
+    }
+    let left = world.entries();
+    assert!(left.iter().all(|name| name == "qemu-arm" || name == "qemu-s390x"), "{left:?}");
+    world.tool(&["unregister", "all"]).succeeds();
+    assert!(world.entries().is_empty());
+}
+
+#[test]
+fn a_replacement_leaves_no_instant_without_a_handler() {
+    let Some(world) = world(User::Caller) else { return };
+    let other = world.copy_of_emulator("arm", "other-qemu-arm");
+    let (usual, other) = ("arm=/usr/bin/qemu-arm-static".to_owned(), format!("arm={}", other.display()));
+    world.tool(&["register", "--emulator", &usual]).succeeds();
+    let program = world.room().join("program");
+    std::fs::write(&program, Machine::by_name("arm").unwrap().probe()).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // Starts the program over and over until the test says stop; 41 is 40 and one argument.
+    let stop = world.room().join("stop");
+    let script = format!(
+        "n=0; while [ ! -e {stop} ]; do {program} > /dev/null; r=$?; [ $r = 41 ] || {{ echo ended with $r; exit 1; }}; \
+         n=$((n+1)); done; echo $n",
+        stop = stop.display(),
+        program = program.display()
+    );
+    let mut starter = world.command("sh");
+    starter.args(["-c", &script]).stdout(Stdio::piped()).stdin(Stdio::null());
+    let starter = starter.spawn().unwrap();
+    for round in 0..20 {
+        let emulator = if round % 2 == 0 { &other } else { &usual };
+        let done = world.tool(&["register", "--replace", "--no-probe", "--emulator", emulator]);
+        assert!(done.succeeds().stdout.contains("replaced"), "{done:?}");
+    }
+    std::fs::write(&stop, "").unwrap();
+    let output = starter.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let starts: u32 = said.parse().unwrap_or_else(|_| panic!("{said}"));
+    assert!(starts > 20, "only {starts} starts");
+}
+
+#[test]
+fn a_lock_that_somebody_holds_is_waited_for() {
+    let Some(world) = world(User::Caller) else { return };
+    let held = world.shell(&format!(
+        "exec 9> {table}/register; flock -x 9; {tool} register arm 9>&- & sleep 0.5; ls {table}; exec 9>&-; wait $!",
+        table = crate::world::TABLE,
+        tool = world.program().display()
+    ));
+    assert!(
+        !held
+            .succeeds()
+            .stdout
+            .split_whitespace()
+            .any(|name| name == "qemu-arm" && held.stdout.starts_with(name))
+    );
+    assert_eq!(world.entries(), ["qemu-arm"]);
+    ended(world.command(world.program()).arg("status")).succeeds();
+}

@@ -1,0 +1,343 @@
+//! What can go wrong with an entry, and what becomes of the table: nothing, unless a test says otherwise.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use binfmt_setup::emulators::Machine;
+
+use crate::world::{TABLE, User, World, ended, world, world_with};
+
+/// A row: what is asked for, how it ends, a word of the message.
+fn refused(world: &World, arguments: &[&str], code: i32, word: &str) {
+    let before = world.snapshot();
+    world.tool(arguments).exits(code).says(word);
+    assert_eq!(world.snapshot(), before, "{arguments:?}");
+}
+
+#[test]
+fn an_emulator_that_is_not_there_is_refused_with_and_without_f() {
+    let Some(world) = world(User::Caller) else { return };
+    for flags in ["F", "P", ""] {
+        let arguments = ["register", "--emulator", "arm=/nonexistent/qemu", "--flags", flags];
+        refused(&world, &arguments, 5, "/nonexistent/qemu");
+    }
+    refused(&world, &["register", "arm", "--emulator-dir", "/nonexistent"], 5, "arm in /nonexistent");
+    refused(&world, &["register", "all", "--emulator-dir", "/nonexistent"], 5, "/nonexistent");
+}
+
+#[test]
+fn what_is_no_emulator_is_refused_before_the_kernel_sees_it() {
+    let Some(world) = world(User::Caller) else { return };
+    let folder = world.folder.path().to_owned();
+    let put = |name: &str, bytes: &[u8], mode: u32| {
+        fs::write(folder.join(name), bytes).unwrap();
+        fs::set_permissions(folder.join(name), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    put("script", b"#!/bin/sh\nexec \"$@\"\n", 0o755);
+    put("empty", b"", 0o755);
+    put("text", b"hello", 0o755);
+    put("foreign", &Machine::by_name("s390x").unwrap().probe(), 0o755);
+    put("noexec", &fs::read("/usr/bin/qemu-arm-static").unwrap(), 0o644);
+    put("open", &fs::read("/usr/bin/qemu-arm-static").unwrap(), 0o757);
+    std::os::unix::fs::symlink("loop", folder.join("loop")).unwrap();
+    for (name, code, word) in [
+        ("script", 3, "a script"),
+        ("empty", 3, "an empty file"),
+        ("text", 3, "no ELF program"),
+        ("", 3, "no file"),
+        ("foreign", 3, "another machine"),
+        ("noexec", 4, "chmod +x"),
+        ("open", 4, "chmod go-w"),
+        ("loop", 9, "loop"),
+        ("script/x", 9, "script/x"),
+    ] {
+        let emulator = format!("arm={}", folder.join(name).display());
+        refused(&world, &["register", "--emulator", &emulator], code, word);
+    }
+    refused(&world, &["register", "--emulator", "arm=usr/bin/qemu-arm-static"], 3, "relative");
+    refused(&world, &["register", "--emulator", "arm=/usr/bin/qemu-s390x-static"], 3, "emulates s390x");
+}
+
+#[test]
+fn the_hosts_own_machine_is_never_sent_through_an_emulator() {
+    let Some(world) = world(User::Caller) else { return };
+    refused(&world, &["register", "x86_64"], 3, "runs programs of x86_64 itself");
+    refused(
+        &world,
+        &["register", "linux/arm64", "--emulator", "amd64=/usr/bin/qemu-x86_64-static"],
+        3,
+        "x86_64",
+    );
+    world.tool(&["register", "linux/amd64", "linux/386"]).succeeds();
+    world.tool(&["register", "all"]).succeeds();
+    assert!(!world.entries().iter().any(|name| name == "qemu-x86_64" || name == "qemu-i386"));
+    world.shell("true").succeeds();
+}
+
+#[test]
+fn a_table_switched_off_is_told_before_anything_is_written() {
+    let Some(world) = world(User::Caller) else { return };
+    world.shell(&format!("echo 0 > {TABLE}/status")).succeeds();
+    refused(&world, &["register", "arm"], 9, "switched off");
+    let status = world.tool(&["status", "--format", "json"]).succeeds().json();
+    assert_eq!((&status["mounted"], &status["enabled"]), (&true.into(), &false.into()));
+    assert!(world.tool(&["status"]).stdout.contains("switched off as a whole"));
+}
+
+#[test]
+fn a_disabled_entry_is_shown_and_enabled_again() {
+    let Some(world) = world(User::Caller) else { return };
+    world.tool(&["register", "arm"]).succeeds();
+    world.shell(&format!("echo 0 > {TABLE}/qemu-arm")).succeeds();
+    let status = world.tool(&["status", "--format", "json"]).succeeds().json();
+    assert_eq!(status["entries"][0]["runs"], false);
+    assert!(status["entries"][0]["reason"].as_str().unwrap().contains("disabled"));
+    assert!(world.tool(&["register", "arm"]).succeeds().stdout.contains("enabled"));
+    world.tool(&["probe", "arm"]).succeeds();
+}
+
+#[test]
+fn a_colon_in_the_path_is_no_separator() {
+    let Some(world) = world(User::Caller) else { return };
+    let emulator = world.copy_of_emulator("arm", "a:b|c");
+    world.tool(&["register", "--emulator", &format!("arm={}", emulator.display())]).succeeds();
+    assert!(world.entry("qemu-arm").contains(&format!("interpreter {}\n", emulator.display())));
+}
+
+#[test]
+fn a_path_that_would_forge_lines_is_refused() {
+    let Some(world) = world(User::Caller) else { return };
+    for name in ["a\nflags: F", "esc\x1b[2J", "tab\tname"] {
+        let emulator = world.copy_of_emulator("arm", name);
+        let refused = world.tool(&["register", "--emulator", &format!("arm={}", emulator.display())]);
+        refused.exits(3).says("control character");
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+        assert!(!refused.stderr.contains('\x1b'));
+    }
+    assert!(world.entries().is_empty());
+}
+
+#[test]
+fn names_that_are_no_machine_reach_no_file() {
+    let Some(world) = world(User::Caller) else { return };
+    world.tool(&["register", "arm"]).succeeds();
+    world.write(b":WSLInterop:M::MZ::/init:P");
+    world.write(b":qemu-riscv64:M::\\x7fELFxyz::/opt/other/qemu-riscv64:");
+    for name in ["*", "-1", "status", "register", "WSLInterop", "../status", "qemu-*", "", "qemu-nothing"] {
+        refused(&world, &["unregister", "--", name], 3, "cannot");
+    }
+    for name in ["*", "status", "../x", "a\nb"] {
+        refused(&world, &["register", name], 3, "cannot understand");
+    }
+    // Somebody else's entry: not by the machine's name, not by `all`, but by its own.
+    refused(&world, &["unregister", "linux/riscv64"], 8, "unregister qemu-riscv64");
+    world.tool(&["unregister", "all"]).succeeds();
+    assert_eq!(world.entries(), ["WSLInterop", "qemu-riscv64"]);
+    world.tool(&["unregister", "qemu-riscv64"]).succeeds();
+    assert_eq!(world.entries(), ["WSLInterop"]);
+    assert_eq!(fs::read_to_string(world.table().join("status")).unwrap(), "enabled\n");
+}
+
+#[test]
+fn without_rights_the_table_stays_and_the_message_says_so() {
+    let Some(world) = world(User::Caller) else { return };
+    // Somebody who is not root in there: root of the machine keeps every id inside.
+    if nix::unistd::geteuid().is_root() {
+        let program = world.program();
+        let mut command = std::process::Command::new(&program);
+        command.args(["run", "--platform", "s390x", "--", "setpriv", "--reuid=65534", "--clear-groups"]);
+        ended(command.arg(&program).args(["register", "arm"])).exits(4).says("not permitted");
+    }
+    // Somebody who is, but may not mount.
+    let Some(unmounted) = world_with(User::Caller, &format!("mount -t tmpfs none {TABLE}")) else { return };
+    let program = unmounted.program();
+    let as_powerless =
+        format!("setpriv --bounding-set=-all --inh-caps=-all {} register arm", program.display());
+    unmounted.shell(&format!("{as_powerless} || exit $?")).exits(4).says("not allowed to mount");
+}
+
+#[test]
+fn a_table_that_is_not_mounted_is_mounted_and_stays() {
+    let Some(world) = world_with(User::Caller, &format!("mount -t tmpfs none {TABLE}")) else { return };
+    let status = world.tool(&["status", "--format", "json"]).succeeds().json();
+    assert_eq!((&status["mounted"], &status["entries"]), (&false.into(), &serde_json::json!([])));
+    assert!(world.tool(&["register", "--dry-run", "arm"]).succeeds().stderr.contains("would be mounted"));
+    assert!(world.tool(&["unregister", "arm"]).succeeds().stdout.contains("nothing to do"));
+    assert_eq!(world.tool(&["status", "--format", "json"]).succeeds().json()["mounted"], false);
+    world.tool(&["register", "arm"]).succeeds();
+    assert_eq!(world.entries(), ["qemu-arm"]);
+    world.tool(&["probe", "arm"]).succeeds();
+}
+
+#[test]
+fn a_table_mounted_read_only_is_named() {
+    let Some(world) = world(User::Caller) else { return };
+    world.shell(&format!("mount -o remount,ro {TABLE}")).succeeds();
+    refused(&world, &["register", "arm"], 9, "mounted read-only");
+    world.tool(&["status"]).succeeds();
+}
+
+#[test]
+fn foreign_names_cannot_speak_to_the_terminal() {
+    let Some(world) = world(User::Caller) else { return };
+    world.write(b"|a\nb|M||AAAA||/x\nflags: F|");
+    world.write(b":\x1b[31mred:M::BBBB::/y\x1b]0;title\x07:");
+    world.write(b":\xff\xfe:E::jar::/usr/bin/jar:");
+    let status = world.tool(&["status"]);
+    let text = &status.succeeds().stdout;
+    assert!(!text.contains('\x1b') && text.contains("\\x1b[31mred") && text.contains("a\\x0ab"), "{text}");
+    let json = world.tool(&["status", "--format", "json"]).succeeds().json();
+    let entries = json["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 3);
+    let forged = entries.iter().find(|entry| entry["name"] == "a\\x0ab").unwrap();
+    assert_eq!((&forged["flags"], &forged["runs"]), (&"".into(), &().into()), "{forged}");
+    assert_eq!(forged["interpreter"], "/x\\x0aflags: F");
+}
+
+#[test]
+fn credentials_need_an_emulator_that_only_root_can_change() {
+    let Some(world) = world(User::Caller) else { return };
+    refused(&world, &["register", "arm", "--flags", "CF"], 2, "--credentials");
+    let open = world.folder.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
+    let emulator = world.copy_of_emulator("arm", "open/qemu-arm");
+    let emulator = format!("arm={}", emulator.display());
+    refused(&world, &["register", "--emulator", &emulator, "--credentials"], 4, "written by others");
+    if nix::unistd::geteuid().is_root() {
+        // A file of somebody else: inside the namespace its owner has no name.
+        let theirs = world.copy_of_emulator("arm", "theirs");
+        nix::unistd::chown(&theirs, Some(12345.into()), None).unwrap();
+        let emulator = format!("arm={}", theirs.display());
+        refused(
+            &world,
+            &["register", "--emulator", &emulator, "--credentials"],
+            4,
+            "does not belong to root",
+        );
+        let allowed = world.tool(&["register", "arm", "--credentials"]);
+        assert!(allowed.succeeds().stderr.contains("QEMU_LOG_FILENAME"), "{allowed:?}");
+        assert!(world.entry("qemu-arm").contains("flags: POCF\n"));
+    }
+}
+
+#[test]
+fn an_emulator_that_does_not_work_is_put_back() {
+    let Some(world) = world(User::Caller) else { return };
+    world.tool(&["register", "arm"]).succeeds();
+    let before = world.snapshot();
+    // Dynamically linked, and no emulator either.
+    let refused = world.tool(&["register", "s390x", "--emulator", "arm=/usr/bin/env", "--replace"]);
+    refused.exits(9).says("all is as it was before");
+    assert!(
+        refused.stderr.contains("linked dynamically") || refused.stderr.contains("does not work"),
+        "{refused:?}"
+    );
+    assert_eq!(world.snapshot(), before);
+    world.tool(&["probe", "arm"]).succeeds();
+}
+
+#[test]
+fn an_emulator_replaced_on_disk_is_stale_until_registered_again() {
+    let Some(world) = world(User::Caller) else { return };
+    let emulator = world.copy_of_emulator("arm", "qemu-arm");
+    let named = format!("arm={}", emulator.display());
+    world.tool(&["register", "--emulator", &named]).succeeds();
+    let newer = world.copy_of_emulator("arm", "newer");
+    fs::rename(newer, &emulator).unwrap();
+    let entry = &world.tool(&["status", "--format", "json"]).succeeds().json()["entries"][0];
+    assert_eq!(entry["runs"], true);
+    assert!(entry["reason"].as_str().unwrap().starts_with("stale"), "{entry}");
+    // The same words, so it needs no --replace.
+    assert!(world.tool(&["register", "--emulator", &named]).succeeds().stdout.contains("replaced"));
+    let entry = &world.tool(&["status", "--format", "json"]).succeeds().json()["entries"][0];
+    assert_eq!(entry["reason"], serde_json::Value::Null);
+    fs::remove_file(&emulator).unwrap();
+    let entry = &world.tool(&["status", "--format", "json"]).succeeds().json()["entries"][0];
+    assert_eq!((&entry["runs"], &entry["owner"]), (&true.into(), &"binfmt-setup".into()));
+    assert!(entry["reason"].as_str().unwrap().contains("not on this disk"), "{entry}");
+    assert!(entry["version"].as_str().unwrap().starts_with("qemu-arm version"), "{entry}");
+}
+
+#[test]
+fn an_entry_that_comes_second_is_shown_as_shadowed() {
+    let Some(world) = world(User::Caller) else { return };
+    world.tool(&["register", "arm"]).succeeds();
+    let line = world.tool(&[
+        "register",
+        "--dry-run",
+        "--emulator",
+        "arm=/usr/bin/qemu-arm-static",
+        "--replace",
+        "--flags",
+        "F",
+    ]);
+    let line = line
+        .succeeds()
+        .stdout
+        .lines()
+        .next()
+        .unwrap()
+        .split(' ')
+        .find(|word| word.starts_with(':'))
+        .unwrap()
+        .to_owned();
+    world.write(line.replace(":qemu-arm:", ":another:").as_bytes());
+    let status = world.tool(&["status", "--format", "json"]).succeeds().json();
+    let of = |name: &str| {
+        status["entries"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap().clone()
+    };
+    assert_eq!(of("another")["runs"], true);
+    assert!(of("qemu-arm")["reason"].as_str().unwrap().contains("shadowed by another"));
+    // An entry of another name that served alone is overtaken, and that is said.
+    world.tool(&["unregister", "arm"]).succeeds();
+    assert!(world.tool(&["register", "arm"]).succeeds().stderr.contains("goes before another"));
+}
+
+#[test]
+fn debians_own_entry_for_the_same_emulator_is_left_as_it_is() {
+    let Some(world) = world(User::Caller) else { return };
+    let Ok(line) = fs::read("/usr/lib/binfmt.d/qemu-aarch64.conf") else {
+        return crate::world::skip("Debian's qemu-user-static is not installed");
+    };
+    world.write(&line);
+    let again = world.tool(&["register", "linux/arm64"]);
+    assert_eq!(again.succeeds().stdout, "nothing to do\n");
+    assert_eq!(world.tool(&["status", "--format", "json"]).json()["entries"][0]["owner"], "systemd");
+    refused(&world, &["unregister", "linux/arm64"], 8, "was not made by binfmt-setup");
+}
+
+#[test]
+fn two_thousand_entries_of_others_are_no_burden() {
+    let Some(world) = world(User::Caller) else { return };
+    world
+        .shell(&format!(
+            "i=0; while [ $i -lt 2000 ]; do printf ':e%d:M::MAGIC%d::/bin/true:' $i $i > {TABLE}/register; i=$((i+1)); done"
+        ))
+        .succeeds();
+    let begin = Instant::now();
+    let status = world.tool(&["status", "--format", "json"]).succeeds().json();
+    let took = begin.elapsed();
+    assert_eq!(status["entries"].as_array().unwrap().len(), 2000);
+    assert!(took.as_millis() < 1000, "{took:?}");
+    world.tool(&["register", "arm"]).succeeds();
+    world.tool(&["unregister", "all"]).succeeds();
+    assert_eq!(world.entries().len(), 2000);
+}
+
+#[test]
+fn every_error_is_one_line_and_an_object_where_json_is_asked_for() {
+    let Some(world) = world(User::Caller) else { return };
+    let failed = world.tool(&["register", "nonsense", "--format", "json"]);
+    failed.exits(3).says("nonsense");
+    assert_eq!(failed.stderr.lines().count(), 1);
+    let error = &failed.json()["error"];
+    assert_eq!(error["exit"], 3);
+    assert!(error["message"].as_str().unwrap().contains("nonsense"));
+    world.tool(&["register"]).exits(2);
+    world.tool(&["register", "--no-such-flag"]).exits(2);
+    let help = world.tool(&["--help"]);
+    let lines = help.succeeds().stdout.lines().count();
+    assert!(lines <= 34, "{lines} lines are more than a screen");
+}

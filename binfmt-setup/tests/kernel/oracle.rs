@@ -1,0 +1,126 @@
+//! The kernel as the judge of our lines: what we write it takes and shows again, what we refuse it refuses as well.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use binfmt_setup::rule::{Entry, Flags, Kind, LONGEST_LINE, Pattern, Rule};
+
+use crate::world::{TABLE, User, World, world};
+
+/// A small generator (xorshift64) with a fixed beginning: a failure can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| u8::try_from(self.below(256)).unwrap()).collect()
+    }
+
+    fn text(&mut self, length: usize) -> Vec<u8> {
+        // What names and paths are made of, the candidates for separators among them.
+        const LETTERS: &[u8] = b"abcXYZ0189-_. :|;,!@#%^~=+?&*$\\\xc3\xbc";
+        (0..length).map(|_| LETTERS[self.below(LETTERS.len())]).collect()
+    }
+
+    fn rule(&mut self) -> Rule {
+        let length = 1 + self.below(64);
+        let name = 1 + self.below(12);
+        let path = self.below(25);
+        let mut mask = self.bytes(length);
+        mask[0] |= 1;
+        Rule {
+            name: OsString::from_vec(self.text(name)),
+            kind: Kind::Magic(Pattern { offset: self.below(180), magic: self.bytes(length), mask }),
+            interpreter: OsString::from_vec([b"/".to_vec(), self.text(path)].concat()).into(),
+            // Without F: the file need not exist.
+            flags: Flags {
+                preserve_argv0: self.below(2) == 0,
+                open_binary: self.below(2) == 0,
+                ..Flags::default()
+            },
+        }
+    }
+}
+
+/// Writes each line by itself; answers which were taken.
+fn take(world: &World, lines: &[Vec<u8>]) -> Vec<bool> {
+    world.assert_not_the_hosts();
+    let folder = world.room().join("lines");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (i, line) in lines.iter().enumerate() {
+        std::fs::write(folder.join(i.to_string()), line).unwrap();
+    }
+    let script = format!(
+        "i=0; while [ $i -lt {} ]; do \
+         if dd bs=4096 status=none if={}/$i of={TABLE}/register 2>/dev/null; then echo yes; else echo no; fi; \
+         i=$((i+1)); done",
+        lines.len(),
+        folder.display()
+    );
+    world.shell(&script).succeeds().stdout.lines().map(|line| line == "yes").collect()
+}
+
+#[test]
+fn each_line_we_make_is_taken_and_read_back_equal() {
+    let Some(world) = world(User::Caller) else { return };
+    let mut dice = Dice(0x5eed);
+    let mut rules: Vec<Rule> = (0..150).map(|_| dice.rule()).collect();
+    rules.iter_mut().enumerate().for_each(|(i, rule)| rule.name.push(i.to_string()));
+    let made: Vec<(Rule, Vec<u8>)> =
+        rules.into_iter().filter_map(|rule| rule.line().ok().map(|line| (rule, line))).collect();
+    assert!(made.len() > 80, "{}", made.len());
+    let taken = take(&world, &made.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>());
+    for ((rule, line), taken) in made.iter().zip(taken) {
+        assert!(taken, "{}", String::from_utf8_lossy(line));
+        let text = std::fs::read(world.table().join(&rule.name)).unwrap();
+        let entry = Entry::parse(&rule.name, &text).unwrap();
+        assert_eq!(&entry.rule, rule, "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[test]
+fn our_limits_are_the_kernels() {
+    let Some(world) = world(User::Caller) else { return };
+    let pattern = |offset, length| Pattern { offset, magic: vec![7; length], mask: vec![0xff; length] };
+    let rule = |name: &str, kind, path: &str| Rule {
+        name: name.into(),
+        kind,
+        interpreter: path.into(),
+        flags: Flags::default(),
+    };
+    let base = rule("l", Kind::Magic(pattern(0, 4)), "/").line().unwrap().len();
+    let path = |length: usize| format!("/{}", "p".repeat(length - base));
+    // Each is taken by both, or by neither: ours is asked with `line()`, the kernel with the same fields by hand.
+    for (rule, by_hand, fits) in [
+        (rule("l", Kind::Magic(pattern(0, 4)), &path(LONGEST_LINE)), None, true),
+        (rule("m", Kind::Magic(pattern(0, 4)), &path(LONGEST_LINE + 1)), Some((":m:M:0:", 4)), false),
+        (rule("a", Kind::Magic(pattern(0, 256)), "/q"), None, true),
+        (rule("b", Kind::Magic(pattern(0, 257)), "/q"), Some((":b:M:0:", 257)), false),
+        (rule("c", Kind::Magic(pattern(252, 4)), "/q"), None, true),
+        (rule("d", Kind::Magic(pattern(253, 4)), "/q"), Some((":d:M:253:", 4)), false),
+        (rule(&"n".repeat(255), Kind::Magic(pattern(0, 4)), "/q"), None, true),
+        (rule(&"n".repeat(256), Kind::Magic(pattern(0, 4)), "/q"), Some(("", 4)), false),
+        (rule("..", Kind::Magic(pattern(0, 4)), "/q"), Some((":..:M:0:", 4)), false),
+        (rule("status", Kind::Magic(pattern(0, 4)), "/q"), Some((":status:M:0:", 4)), false),
+        (rule("e", Kind::Extension("jar".into()), "/q"), None, true),
+        (rule("f", Kind::Extension("a/b".into()), "/q"), None, false),
+    ] {
+        assert_eq!(rule.line().is_ok(), fits, "{rule:?}");
+        let line = match (rule.line(), by_hand) {
+            (Ok(line), _) => line,
+            (Err(_), Some((head, length))) => {
+                let head =
+                    if head.is_empty() { format!(":{}:M:0:", "n".repeat(256)) } else { head.to_owned() };
+                format!("{head}{}::{}:", "\\x07".repeat(length), rule.interpreter.display()).into_bytes()
+            }
+            (Err(_), None) => format!(":{}:E::a/b::/q:", rule.name.display()).into_bytes(),
+        };
+        assert_eq!(take(&world, &[line]), [fits], "{rule:?}");
+    }
+}
