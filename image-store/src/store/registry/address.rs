@@ -107,7 +107,7 @@ pub struct Lookup(pub Reach);
 
 /// The lookup's refusal, as it comes out of the HTTP library.
 #[derive(Debug)]
-pub struct OutOfReach(IpAddr);
+pub struct OutOfReach(pub IpAddr);
 
 impl fmt::Display for OutOfReach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

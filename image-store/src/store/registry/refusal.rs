@@ -83,6 +83,10 @@ fn hint(head: &Head, kind: Exit, words: &str) -> Option<String> {
         (400, _) if words.contains("HTTPS") => {
             Some("it speaks TLS: name its certificate with --ca-file".to_string())
         }
+        // The same from a request that is answered without a body.
+        (400, _) if words.is_empty() && !head.url.is_tls() => {
+            Some("if it speaks TLS, name its certificate with --ca-file".to_string())
+        }
         (401, _) => Some(format!("log in: docker login {}", login_host(&head.url))),
         (405, _) => Some("the registry may be read-only, or not allow deletion".into()),
         (409 | 412 | 400, Exit::Conflict) => Some("if tags are immutable there, choose another tag".into()),

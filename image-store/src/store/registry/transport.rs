@@ -158,7 +158,7 @@ impl Transport {
         // address written out.
         let reach = if proxy.is_some() { Reach::Anywhere } else { wire.reach };
         if let Some(address) = literal(wire.url.host()).filter(|address| !wire.reach.allows(*address)) {
-            let why = format!("the registry sends us to {address}, which is out of its reach");
+            let why = OutOfReach(address).to_string();
             return Err(refuse(StoreError::not_permitted(wire.doing, why)));
         }
         let mut config = Agent::config_builder()
