@@ -1,0 +1,153 @@
+//! Whom we believe to be the registry, and that nothing goes out in the clear when we do not.
+
+use super::*;
+use multiarch_tests::world::{Proc, program, require};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+/// Debian's registry with a certificate for 127.0.0.1 that its own authority signed.
+struct Secured {
+    _process: Proc,
+    home: tempfile::TempDir,
+    host: String,
+}
+
+impl Secured {
+    fn start(name: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let at = |file: &str| home.path().join(file).display().to_string();
+        let openssl = |arguments: &str| {
+            let output =
+                Command::new(program("openssl").unwrap()).args(arguments.split('|')).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let key = "-newkey|ec|-pkeyopt|ec_paramgen_curve:prime256v1|-nodes";
+        openssl(&format!(
+            "req|-x509|{key}|-keyout|{}|-out|{}|-days|2|-subj|/CN=authority",
+            at("ca.key"),
+            at("ca.crt")
+        ));
+        openssl(&format!(
+            "req|-x509|{key}|-keyout|{}|-out|{}|-days|2|-subj|/CN=registry|-addext|subjectAltName={name}|-CA|{}|-CAkey|{}\
+             |-addext|basicConstraints=critical,CA:FALSE",
+            at("key"),
+            at("crt"),
+            at("ca.crt"),
+            at("ca.key")
+        ));
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = free.local_addr().unwrap().to_string();
+        drop(free);
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: \"{host}\", secret: x, tls: {{certificate: {}, key: {}}}}}\n",
+            at("data"),
+            at("crt"),
+            at("key")
+        );
+        std::fs::write(home.path().join("config.yml"), config).unwrap();
+        let mut command = Command::new(program("docker-registry").unwrap());
+        command.arg("serve").arg(home.path().join("config.yml"));
+        let mut process = Proc::spawn_on_leash(&command);
+        assert!(process.wait_until(Duration::from_secs(20), |_| TcpStream::connect(&host).is_ok()));
+        Self { _process: process, home, host }
+    }
+}
+
+#[test]
+fn a_registry_is_believed_that_a_named_authority_vouches_for() {
+    need!(require(&["docker-registry", "openssl"]));
+    let registry = Secured::start("IP:127.0.0.1");
+    let rig = Rig::open();
+    let ca_file = Some(registry.home.path().join("ca.crt"));
+    let client = Client::new(RegistryOptions { ca_file, ..rig.options.clone() }).unwrap();
+    push(&RegistryStore::writing(&client, &registry.host, "a").unwrap(), "1").unwrap();
+
+    let certs = tempfile::tempdir().unwrap();
+    let own = certs.path().join(&registry.host);
+    std::fs::create_dir(&own).unwrap();
+    std::fs::copy(registry.home.path().join("ca.crt"), own.join("any.crt")).unwrap();
+    // Shown to a registry that does not ask for it: it must at least be usable.
+    std::fs::copy(registry.home.path().join("crt"), own.join("client.cert")).unwrap();
+    std::fs::copy(registry.home.path().join("key"), own.join("client.key")).unwrap();
+    let trusting = |options: RegistryOptions| {
+        let client = Client::new(options)?;
+        let store = RegistryStore::reading(&client, &registry.host, "a")?;
+        store.resolve(&tag("1"))
+    };
+    let with_dir = RegistryOptions { certs_dirs: vec![certs.path().into()], ..rig.options.clone() };
+    assert_eq!(trusting(with_dir.clone()).unwrap(), Some(image().descriptor()));
+
+    std::fs::copy(registry.home.path().join("ca.key"), own.join("client.key")).unwrap();
+    let error = trusting(with_dir.clone()).unwrap_err();
+    assert!(error.kind == Exit::NotPermitted && error.to_string().contains("client.cert"), "{error}");
+    for file in ["client.cert", "client.key", "any.crt"] {
+        std::fs::remove_file(own.join(file)).unwrap();
+    }
+    let error = trusting(with_dir.clone()).unwrap_err();
+    assert_eq!(error.kind, Exit::NotPermitted);
+    assert!(
+        error.to_string().contains("UnknownIssuer") && error.to_string().contains("--ca-file"),
+        "{error}"
+    );
+    assert!(trusting(RegistryOptions { insecure: true, ..with_dir }).unwrap().is_some());
+
+    let error = trusting(rig.options.clone()).unwrap_err();
+    assert!(error.to_string().contains("it speaks TLS, name its certificate"), "{error}");
+}
+
+#[test]
+fn a_certificate_for_another_name_is_not_believed() {
+    need!(require(&["docker-registry", "openssl"]));
+    let registry = Secured::start("DNS:other.example");
+    let rig = Rig::open();
+    let ca_file = Some(registry.home.path().join("ca.crt"));
+    let client = Client::new(RegistryOptions { ca_file, ..rig.options.clone() }).unwrap();
+    let error = RegistryStore::reading(&client, &registry.host, "a").unwrap().tags().unwrap_err();
+    assert_eq!(error.kind, Exit::NotPermitted, "{error}");
+    assert_eq!(rig.trace.lock().unwrap().len(), 1, "it is asked once");
+}
+
+#[test]
+fn a_ca_file_without_certificates_is_refused() {
+    let rig = Rig::open();
+    let empty = rig.home.path().join("empty.pem");
+    std::fs::write(&empty, "nothing").unwrap();
+    for file in [empty, rig.home.path().join("absent.pem")] {
+        let options = RegistryOptions { ca_file: Some(file.clone()), ..rig.options.clone() };
+        let error = Client::new(options).err().unwrap();
+        assert_eq!(error.kind, Exit::NotPermitted);
+        assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn what_should_speak_tls_never_hears_plain_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let rig = Rig::open();
+    let certs = tempfile::tempdir().unwrap();
+    std::fs::create_dir(certs.path().join(&host)).unwrap();
+    let heard = std::thread::spawn(move || {
+        let mut heard = Vec::new();
+        for stream in listener.incoming().take(1) {
+            let mut stream = stream.unwrap();
+            let mut first = [0];
+            stream.read_exact(&mut first).unwrap();
+            heard.push(first[0]);
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        }
+        // A second connection must not come.
+        listener.set_nonblocking(true).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        (heard, listener.accept().is_ok())
+    });
+    let options = RegistryOptions { certs_dirs: vec![certs.path().into()], ..rig.options.clone() };
+    let client = Client::new(options).unwrap();
+    let error = RegistryStore::reading(&client, &host, "a").unwrap().tags().unwrap_err();
+    assert_eq!(error.kind, Exit::NotPermitted, "{error}");
+    assert!(error.to_string().contains(&format!("--plain-http={host}")), "{error}");
+    // 22 is the first byte of a TLS handshake, RFC 8446.
+    assert_eq!(heard.join().unwrap(), (vec![22], false));
+}
