@@ -1,0 +1,147 @@
+//! Puts an edited archive in the old one's place: written whole beside it, on disk before it is renamed.
+
+use super::edit::{Edit, Piece};
+use super::pending::Bytes;
+use super::snapshot::{Snapshot, Stamp};
+use crate::error::StoreError;
+use crate::tar_file::write;
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
+
+/// How long a second writer waits for the first.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// Ends the names of files that are being written.
+const SUFFIX: &str = ".archive-tmp";
+
+/// Carries the edit out. `Conflict` if the file is no longer the one that was read.
+pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<(), StoreError> {
+    let doing = || format!("write \"{place}\"");
+    let dir = folder(path);
+    let _lock = lock(dir, place)?;
+    refuse_changed(path, snapshot, place)?;
+    remove_leftovers(dir, path);
+    let written = write_beside(dir, path, snapshot, edit).map_err(|e| StoreError::from_io(doing(), e))?;
+    // Somebody who holds no lock may have changed it while it was copied.
+    refuse_changed(path, snapshot, place)?;
+    written.persist(path).map_err(|e| StoreError::from_io(doing(), e.error))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::from_io(doing(), e))
+}
+
+/// The folder in which the archive lies.
+pub fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Locks the folder: a lock on the archive itself would go with the old file, one beside it would be litter.
+fn lock(dir: &Path, place: &str) -> Result<File, StoreError> {
+    let doing = || format!("lock the folder of \"{place}\"");
+    let folder = File::open(dir).map_err(|e| StoreError::from_io(doing(), e))?;
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let why = "another process has held the lock for 30 seconds";
+                return Err(StoreError::conflict(doing(), why).hint("run again when it is done"));
+            }
+            Err(TryLockError::Error(error)) => return Err(StoreError::from_io(doing(), error)),
+        }
+    }
+}
+
+fn refuse_changed(path: &Path, snapshot: &Snapshot, place: &str) -> Result<(), StoreError> {
+    let doing = || format!("write \"{place}\"");
+    let now = match fs::symlink_metadata(path) {
+        Ok(meta) => Some(Stamp::of(&meta)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(StoreError::from_io(doing(), error)),
+    };
+    if now == snapshot.stamp {
+        return Ok(());
+    }
+    Err(StoreError::conflict(doing(), "another process has changed the file since it was read")
+        .hint("run again to see what it holds now"))
+}
+
+/// Removes what a killed writer of this archive left. Only one writer at a time holds the lock, so nobody is
+/// still writing such a file.
+fn remove_leftovers(dir: &Path, path: &Path) {
+    let prefix = prefix(path);
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes()) {
+            // It costs room, not correctness: no reason to fail.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn prefix(path: &Path) -> std::ffi::OsString {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    prefix
+}
+
+fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io::Result<NamedTempFile> {
+    let old = snapshot.stamp.map(|_| snapshot.tar.file().metadata()).transpose()?;
+    // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
+    // one's mode at the end, and until then nobody else may read it.
+    let mode = if old.is_some() { 0o600 } else { 0o666 };
+    let mut file = tempfile::Builder::new()
+        .prefix(&prefix(path))
+        .suffix(SUFFIX)
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(dir)?;
+    for piece in edit.pieces(snapshot) {
+        write_piece(&piece, snapshot, file.as_file_mut())?;
+    }
+    if let Some(old) = old {
+        let new = file.as_file().metadata()?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
+        }
+        file.as_file().set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
+    }
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn write_piece(piece: &Piece, snapshot: &Snapshot, out: &mut File) -> io::Result<()> {
+    match piece {
+        Piece::Kept(range) => copy(snapshot.tar.file(), range.start, range.end - range.start, out),
+        Piece::New { headers, bytes } => {
+            out.write_all(headers)?;
+            match bytes {
+                Bytes::Memory(bytes) => out.write_all(bytes)?,
+                Bytes::Spooled { file, size } => copy(file, 0, *size, out)?,
+            }
+            out.write_all(write::padding(bytes.size()))
+        }
+        Piece::End => out.write_all(&write::END),
+    }
+}
+
+/// Between files, `io::copy` lets the kernel copy (copy_file_range), or share the blocks where it can. Only
+/// writers move this cursor, and they take turns; readers say where they read.
+fn copy(from: &File, at: u64, length: u64, out: &mut File) -> io::Result<()> {
+    let mut from = from;
+    from.seek(SeekFrom::Start(at))?;
+    let copied = io::copy(&mut io::Read::take(from, length), out)?;
+    match copied == length {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive was cut while it was copied")),
+    }
+}

@@ -1,0 +1,106 @@
+//! What becomes of an archive's members: which go, which get new bytes in their place, which are added.
+
+use super::pending::Bytes;
+use super::snapshot::Snapshot;
+use crate::tar_file::write;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+#[derive(Clone)]
+pub enum Change {
+    Drop,
+    Replace { name: String, bytes: Bytes },
+}
+
+/// Members are named by their place in the table.
+#[derive(Clone, Default)]
+pub struct Edit {
+    pub changes: BTreeMap<usize, Change>,
+    /// New members, which stand before the member `before`, or behind all others.
+    pub added: Vec<(String, Bytes)>,
+    pub before: Option<usize>,
+}
+
+/// A piece of the new archive, in order.
+pub enum Piece {
+    /// Bytes of the old archive, headers and padding included.
+    Kept(Range<u64>),
+    /// Headers, then content and padding.
+    New {
+        headers: Vec<u8>,
+        bytes: Bytes,
+    },
+    End,
+}
+
+impl Edit {
+    pub fn is_nothing(&self) -> bool {
+        self.changes.is_empty() && self.added.is_empty()
+    }
+
+    /// Gives the member `name` these bytes, or adds it.
+    pub fn set(&mut self, snapshot: &Snapshot, name: &str, bytes: &[u8]) {
+        match snapshot.tar.find(name.as_bytes()) {
+            Some(member) => {
+                let change = Change::Replace { name: name.into(), bytes: Bytes::from(bytes) };
+                self.changes.insert(member, change);
+            }
+            None => self.added.push((name.into(), Bytes::from(bytes))),
+        }
+    }
+
+    /// The new archive, piece by piece. What is kept is kept in runs as long as can be.
+    pub fn pieces(&self, snapshot: &Snapshot) -> Vec<Piece> {
+        let tar = &snapshot.tar;
+        let mut pieces = Vec::new();
+        let mut kept = 0..0;
+        let added = || self.added.iter().map(|(name, bytes)| new_member(name, bytes));
+        for (i, member) in tar.members().iter().enumerate() {
+            if self.before == Some(i) && !self.added.is_empty() {
+                flush(&mut pieces, &mut kept, member.start);
+                pieces.extend(added());
+            }
+            let Some(change) = self.changes.get(&i) else {
+                kept.end = member.end;
+                continue;
+            };
+            flush(&mut pieces, &mut kept, member.end);
+            if let Change::Replace { name, bytes } = change {
+                // A member with extension headers gets a plain header instead of all of them.
+                let like = (member.start == member.header_at)
+                    .then(|| tar.block(member.header_at).ok())
+                    .flatten()
+                    .and_then(|old| write::header_like(&old, name, bytes.size()));
+                let headers = like.unwrap_or_else(|| write::file_headers(name, bytes.size()));
+                pieces.push(Piece::New { headers, bytes: bytes.clone() });
+            }
+        }
+        if self.before.is_none() && !self.added.is_empty() {
+            flush(&mut pieces, &mut kept, tar.members_end());
+            pieces.extend(added());
+        }
+        match tar.length() > tar.members_end() {
+            true => {
+                kept.end = tar.length();
+                flush(&mut pieces, &mut kept, tar.length());
+            }
+            false => {
+                flush(&mut pieces, &mut kept, tar.length());
+                pieces.push(Piece::End);
+            }
+        }
+        pieces
+    }
+}
+
+/// Ends a run of kept bytes; the next one begins at `next`.
+fn flush(pieces: &mut Vec<Piece>, kept: &mut Range<u64>, next: u64) {
+    if kept.start < kept.end {
+        pieces.push(Piece::Kept(kept.clone()));
+    }
+    *kept = next..next;
+}
+
+fn new_member(name: &str, bytes: &Bytes) -> Piece {
+    Piece::New { headers: write::file_headers(name, bytes.size()), bytes: bytes.clone() }
+}

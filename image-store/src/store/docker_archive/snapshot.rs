@@ -1,0 +1,571 @@
+//! What an archive holds at one moment: its members, its images by name, and where each blob lies.
+//!
+//! Read once, when the archive is opened, and never changed: after a write there is a new one.
+
+use super::index_json::{self, IndexJson};
+use super::manifest_json::{Item, ManifestJson};
+use super::{UNNAMED, name};
+use crate::digest::{Digest, Hasher};
+use crate::error::StoreError;
+use crate::manifest::{
+    CONFIG_MAX, Config, Content, DOCUMENT_MAX, Descriptor, Document, Manifest, media_type,
+};
+use crate::tar_file::TarFile;
+use crate::tree::DEPTH_MAX;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+/// `manifest.json` and `index.json` are lists of some hundred bytes for each image.
+pub const LIST_MAX: u64 = 4 << 20;
+/// All manifests of an archive together; they are kept in memory.
+const DOCUMENTS_MAX: usize = 32 << 20;
+/// Manifests are looked at once for each entry that leads to them; so often that this many bytes go by.
+const LOOKED_AT_MAX: usize = 256 << 20;
+/// Layers of one image; Docker itself stops at 127.
+const LAYERS_MAX: usize = 10_000;
+
+pub const MANIFEST_JSON: &str = "manifest.json";
+pub const INDEX_JSON: &str = "index.json";
+pub const OCI_LAYOUT: &str = "oci-layout";
+pub const REPOSITORIES: &str = "repositories";
+
+/// Tells whether a file is still the one that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub fn of(meta: &std::fs::Metadata) -> Self {
+        let changed = (meta.mtime(), meta.mtime_nsec());
+        Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed }
+    }
+}
+
+/// An image by one of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// As the archive spells it.
+    pub shown: String,
+    pub document: Digest,
+    /// Its entry in `index.json`.
+    pub entry: Option<usize>,
+}
+
+/// A layer as a path of `manifest.json` leads to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub blob: Descriptor,
+    /// The links on the way and, last, the file: places in the table of members.
+    pub way: Vec<usize>,
+}
+
+pub struct Snapshot {
+    pub tar: TarFile,
+    /// `None`: there is no file yet.
+    pub stamp: Option<Stamp>,
+    /// The list that `docker load` reads. A layout may do without.
+    pub list: Option<ManifestJson>,
+    /// `None`: an archive of the old form, which keeps no manifests.
+    pub index: Option<IndexJson>,
+    /// Names in their short form.
+    pub names: BTreeMap<String, Named>,
+    pub unnamed: Vec<Named>,
+    pub documents: BTreeMap<Digest, Document>,
+    /// Images by the digest of their config.
+    ids: BTreeMap<Digest, Digest>,
+    /// Members of indexes that the archive leaves out: Docker saves only the platforms that it has.
+    pub absent: BTreeSet<Digest>,
+    /// The image of each item of `list`.
+    pub item_documents: Vec<Digest>,
+    pub layers: BTreeMap<String, Layer>,
+    /// Configs and layers of an archive of the old form; in a layout a blob's name says its digest.
+    blobs: BTreeMap<Digest, usize>,
+}
+
+impl Snapshot {
+    /// An archive that will be there with the first write. `file` is empty and has no name.
+    pub fn empty(file: File, stamp: Option<Stamp>) -> Result<Self, StoreError> {
+        let doing = "make a new archive";
+        let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing))?;
+        let mut snapshot = Self::bare(tar, stamp);
+        snapshot.list = Some(ManifestJson::empty());
+        snapshot.index = Some(IndexJson::empty().map_err(|e| e.at(doing))?);
+        Ok(snapshot)
+    }
+
+    /// Reads what the file holds. `place` names it in messages.
+    pub fn read(file: File, place: &str) -> Result<Self, StoreError> {
+        let doing = || format!("read \"{place}\"");
+        let stamp = Stamp::of(&file.metadata().map_err(|e| StoreError::from_io(doing(), e))?);
+        refuse_other_formats(&file, &doing())?;
+        let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing()))?;
+        let mut reader =
+            Reader { snapshot: Self::bare(tar, Some(stamp)), place, document_bytes: 0, looked_at: 0 };
+        reader.read_lists()?;
+        if reader.snapshot.index.is_some() {
+            reader.read_layout()?;
+        } else {
+            reader.read_classic()?;
+        }
+        Ok(reader.snapshot)
+    }
+
+    fn bare(tar: TarFile, stamp: Option<Stamp>) -> Self {
+        Self {
+            tar,
+            stamp,
+            list: None,
+            index: None,
+            names: BTreeMap::new(),
+            unnamed: Vec::new(),
+            documents: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            item_documents: Vec::new(),
+            layers: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+        }
+    }
+
+    /// The image of this name. The empty name is that of the one image without any.
+    pub fn named(&self, tag: &str) -> Result<Option<&Named>, String> {
+        match (tag, self.unnamed.as_slice()) {
+            (UNNAMED, []) => Ok(None),
+            (UNNAMED, [only]) => Ok(Some(only)),
+            (UNNAMED, many) => Err(format!("{} images in it have no name", many.len())),
+            (tag, _) => Ok(self.names.get(&name::familiar(tag))),
+        }
+    }
+
+    /// A document by its digest, or by the digest of its config, which Docker calls the image's id.
+    pub fn document(&self, digest: &Digest) -> Option<&Document> {
+        let by_id = || self.documents.get(self.ids.get(digest)?);
+        self.documents.get(digest).or_else(by_id)
+    }
+
+    /// Where the bytes of this digest lie: a place in the table of members.
+    pub fn blob(&self, digest: &Digest) -> Option<usize> {
+        if let Some(member) = self.blobs.get(digest) {
+            return Some(*member);
+        }
+        self.index.as_ref()?;
+        let way = self.tar.resolve(blob_path(digest).as_bytes()).ok()?;
+        way.last().copied()
+    }
+}
+
+/// Where a layout keeps a blob.
+pub fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// The digest that a path of a layout says.
+pub fn digest_of_path(path: &str) -> Option<Digest> {
+    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Synthesized<'a> {
+    schema_version: u8,
+    media_type: &'static str,
+    config: &'a Descriptor,
+    layers: &'a [Descriptor],
+}
+
+/// The manifest of an image that comes without: always the same bytes for the same config and layers.
+pub fn synthesize(config: &Descriptor, layers: &[Descriptor]) -> Result<Document, StoreError> {
+    let doing = || format!("describe the image {}", config.digest);
+    let manifest = Synthesized { schema_version: 2, media_type: media_type::DOCKER_MANIFEST, config, layers };
+    let bytes = serde_json::to_vec(&manifest).map_err(|e| StoreError::bad_input(doing(), e.to_string()))?;
+    Document::new(bytes, None).map_err(|e| e.at(&doing()))
+}
+
+/// How the bytes of a layer begin says how it is compressed.
+pub fn layer_media_type(head: &[u8]) -> Result<&'static str, &'static str> {
+    // RFC 1952, RFC 8878, and the signatures of bzip2 and xz.
+    match head {
+        [0x1f, 0x8b, ..] => Ok(media_type::DOCKER_LAYER_GZIP),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(DOCKER_LAYER_ZSTD),
+        [b'B', b'Z', b'h', ..] => Err("bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err("xz"),
+        _ => Ok(media_type::DOCKER_LAYER),
+    }
+}
+
+/// containerd's name for it (images/mediatypes.go); Docker has none of its own.
+const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+
+/// `docker save | gzip` is a common pipe; say so instead of "bad checksum".
+fn refuse_other_formats(file: &File, doing: &str) -> Result<(), StoreError> {
+    let mut head = [0; 6];
+    let count = file.read_at(&mut head, 0).map_err(|e| StoreError::from_io(doing, e))?;
+    if count == 0 {
+        return Err(StoreError::bad_input(doing, "the file is empty"));
+    }
+    let compressed = match layer_media_type(&head[..count]) {
+        Ok(media_type::DOCKER_LAYER) => return Ok(()),
+        Ok(media_type::DOCKER_LAYER_GZIP) => "gzip",
+        Ok(_) => "zstd",
+        Err(other) => other,
+    };
+    Err(StoreError::bad_input(doing, format!("the archive is compressed with {compressed}"))
+        .hint("decompress it first"))
+}
+
+/// Builds a snapshot step by step.
+struct Reader<'a> {
+    snapshot: Snapshot,
+    place: &'a str,
+    document_bytes: usize,
+    looked_at: usize,
+}
+
+impl Reader<'_> {
+    fn refuse(&self, why: impl Into<String>) -> StoreError {
+        StoreError::bad_input(format!("read \"{}\"", self.place), why)
+    }
+
+    fn integrity(&self, why: impl Into<String>) -> StoreError {
+        StoreError::integrity(format!("read \"{}\"", self.place), why)
+    }
+
+    /// The content of a small member; `None` if there is none of this name.
+    fn small(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let tar = &self.snapshot.tar;
+        if tar.find(path.as_bytes()).is_none() {
+            return Ok(None);
+        }
+        self.file(path, limit).map(|(_, bytes)| Some(bytes))
+    }
+
+    fn file(&self, path: &str, limit: u64) -> Result<(Vec<usize>, Vec<u8>), StoreError> {
+        let doing = || format!("read \"{path}\" of \"{}\"", self.place);
+        let tar = &self.snapshot.tar;
+        let way = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
+        let Some(member) = way.last().map(|i| &tar.members()[*i]) else {
+            return Err(self.refuse(format!("\"{path}\" is not in the archive")));
+        };
+        let bytes = tar.read_small(member, limit).map_err(|e| e.at(doing()))?;
+        Ok((way, bytes))
+    }
+
+    fn read_lists(&mut self) -> Result<(), StoreError> {
+        let what = |path: &str| format!("\"{path}\" of \"{}\"", self.place);
+        let list = match self.small(MANIFEST_JSON, LIST_MAX)? {
+            Some(bytes) => Some(ManifestJson::parse(bytes).map_err(|e| e.at(&what(MANIFEST_JSON)))?),
+            None => None,
+        };
+        let has_layout = self.snapshot.tar.find(OCI_LAYOUT.as_bytes()).is_some();
+        let index = match self.small(INDEX_JSON, LIST_MAX)? {
+            Some(bytes) if has_layout => Some(IndexJson::parse(bytes).map_err(|e| e.at(&what(INDEX_JSON)))?),
+            _ => None,
+        };
+        match (&list, &index) {
+            (None, None) => {
+                return Err(self
+                    .refuse("it has no manifest.json, so it is no `docker save` archive")
+                    .hint("archives of Docker before 1.10 must be loaded and saved again"));
+            }
+            (Some(list), None) if list.items.is_empty() => {
+                return Err(self.refuse("its manifest.json names no image"));
+            }
+            _ => {}
+        }
+        (self.snapshot.list, self.snapshot.index) = (list, index);
+        Ok(())
+    }
+
+    fn items(&self) -> Vec<Item> {
+        self.snapshot.list.as_ref().map(|list| list.items.clone()).unwrap_or_default()
+    }
+
+    /// The form of Docker before 25, podman, skopeo and others: paths to configs and layers, no manifests.
+    fn read_classic(&mut self) -> Result<(), StoreError> {
+        for item in self.items() {
+            let (config, diff_ids) = self.read_config(&item)?;
+            let mut layers = Vec::new();
+            for (path, diff_id) in item.layers.iter().zip(&diff_ids) {
+                layers.push(self.read_layer(path, diff_id)?.blob);
+            }
+            let document = synthesize(&config, &layers)?;
+            let digest = document.digest().clone();
+            self.snapshot.ids.entry(config.digest.clone()).or_insert_with(|| digest.clone());
+            self.keep(document)?;
+            self.name_item(&item, &digest, None)?;
+            self.snapshot.item_documents.push(digest);
+        }
+        Ok(())
+    }
+
+    /// Reads an item's config and holds it against its name and the number of layers.
+    fn read_config(&mut self, item: &Item) -> Result<(Descriptor, Vec<Digest>), StoreError> {
+        let (way, bytes) = self.file(&item.config, CONFIG_MAX)?;
+        let what = format!("\"{}\" of \"{}\"", item.config, self.place);
+        let config = Config::parse(&bytes).map_err(|e| e.at(&what))?;
+        let blob = Descriptor::of(media_type::DOCKER_CONFIG, &bytes);
+        if let Some(said) = digest_in_name(&item.config).filter(|said| !said.matches(&bytes)) {
+            return Err(self.integrity(format!(
+                "config \"{}\" should be {said}; its content is {}",
+                item.config, blob.digest
+            )));
+        }
+        let (layers, diff_ids) = (item.layers.len(), config.diff_ids.len());
+        if layers != diff_ids {
+            let why = format!(
+                "manifest.json lists {layers} layers for \"{}\", the config has {diff_ids} diff_ids",
+                item.config
+            );
+            return Err(self.refuse(why));
+        }
+        if layers > LAYERS_MAX {
+            return Err(self.refuse(format!("an image of {layers} layers")));
+        }
+        if let Some(member) = way.last() {
+            self.snapshot.blobs.insert(blob.digest.clone(), *member);
+        }
+        Ok((blob, config.diff_ids))
+    }
+
+    /// Finds a layer's file and digest. What is not compressed has the digest that the config says, which is
+    /// proved when the layer is read; of what is compressed the digest must be reckoned.
+    fn read_layer(&mut self, path: &str, diff_id: &Digest) -> Result<Layer, StoreError> {
+        if let Some(known) = self.snapshot.layers.get(path) {
+            let plain = known.blob.media_type == media_type::DOCKER_LAYER;
+            if plain && known.blob.digest != *diff_id {
+                return Err(self.integrity(format!(
+                    "layer \"{path}\" should be {} in one image and {diff_id} in another",
+                    known.blob.digest
+                )));
+            }
+            return Ok(known.clone());
+        }
+        let doing = || format!("read \"{path}\" of \"{}\"", self.place);
+        let tar = &self.snapshot.tar;
+        let way = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
+        let file = *way.last().ok_or_else(|| self.refuse(format!("\"{path}\" is not in the archive")))?;
+        let member = &tar.members()[file];
+        let mut head = Vec::new();
+        let mut content = tar.content(member);
+        content.by_ref().take(6).read_to_end(&mut head).map_err(|e| StoreError::from_io(doing(), e))?;
+        let media_type = layer_media_type(&head)
+            .map_err(|how| self.refuse(format!("layer \"{path}\" is compressed with {how}")))?;
+        let known = self.snapshot.layers.values().find(|known| known.way.last() == Some(&file));
+        let digest = match known {
+            _ if media_type == media_type::DOCKER_LAYER => diff_id.clone(),
+            Some(known) => known.blob.digest.clone(),
+            None => match digest_of_path(path) {
+                Some(digest) => digest,
+                None => reckon(tar.content(member)).map_err(|e| StoreError::from_io(doing(), e))?,
+            },
+        };
+        let layer = Layer { blob: Descriptor::new(media_type, digest, member.size), way };
+        self.snapshot.blobs.insert(layer.blob.digest.clone(), file);
+        self.snapshot.layers.insert(path.into(), layer.clone());
+        Ok(layer)
+    }
+
+    fn keep(&mut self, document: Document) -> Result<(), StoreError> {
+        self.document_bytes += document.bytes().len();
+        if self.document_bytes > DOCUMENTS_MAX {
+            return Err(self.refuse(format!("its manifests exceed {DOCUMENTS_MAX} bytes")));
+        }
+        self.snapshot.documents.insert(document.digest().clone(), document);
+        Ok(())
+    }
+
+    fn name_item(&mut self, item: &Item, document: &Digest, entry: Option<usize>) -> Result<(), StoreError> {
+        if item.tags.is_empty() && entry.is_none() {
+            self.snapshot.unnamed.push(Named { shown: UNNAMED.into(), document: document.clone(), entry });
+        }
+        for tag in &item.tags {
+            self.name(tag, document, entry)?;
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, shown: &str, document: &Digest, entry: Option<usize>) -> Result<(), StoreError> {
+        let named = Named { shown: shown.into(), document: document.clone(), entry };
+        let key = name::familiar(shown);
+        match self.snapshot.names.get(&key) {
+            Some(other) if other.document != *document => Err(self
+                .refuse(format!("two images in it are called \"{key}\"; readers do not agree which it is"))),
+            Some(_) => Ok(()),
+            None => {
+                self.snapshot.names.insert(key, named);
+                Ok(())
+            }
+        }
+    }
+
+    /// The form of Docker 25 and later and of BuildKit: an OCI layout, with `manifest.json` for older readers.
+    fn read_layout(&mut self) -> Result<(), StoreError> {
+        let entries = self.snapshot.index.as_ref().map(|index| index.entries.clone()).unwrap_or_default();
+        let mut images = Vec::new();
+        for entry in &entries {
+            let mut found = Vec::new();
+            self.read_below(entry, 0, &mut found)?;
+            if !self.snapshot.documents.contains_key(&entry.digest) {
+                return Err(
+                    self.refuse(format!("index.json names {}, which is not in the archive", entry.digest))
+                );
+            }
+            images.push(found);
+        }
+        let items = self.items();
+        // Which entry stands for an item: one of the same name if there is one, else the first of its config.
+        for item in &items {
+            let (config, _) = self.read_config(item)?;
+            let fits = |entry: &usize| images[*entry].iter().any(|(_, m)| m.config.digest == config.digest);
+            let mut candidates: Vec<usize> = (0..entries.len()).filter(fits).collect();
+            candidates.sort_by_key(|entry| {
+                !index_json::image_name(&entries[*entry]).is_some_and(|tag| item.has(&tag))
+            });
+            let Some(entry) = candidates.first().copied() else {
+                let why = format!("manifest.json names image {}, index.json does not", config.digest);
+                return Err(self.refuse(why).hint("readers do not agree what it holds; save it again"));
+            };
+            self.check_item(item, &config.digest, &images[entry])?;
+            for tag in &item.tags {
+                let named = entries
+                    .iter()
+                    .position(|e| index_json::image_name(e).is_some_and(|n| name::same(&n, tag)));
+                let entry = named.unwrap_or(entry);
+                if !candidates.contains(&entry) {
+                    return Err(self.refuse(format!(
+                        "manifest.json and index.json do not agree which image \"{tag}\" is"
+                    )));
+                }
+                self.name(tag, &entries[entry].digest, Some(entry))?;
+            }
+            self.snapshot.item_documents.push(entries[entry].digest.clone());
+        }
+        for (i, entry) in entries.iter().enumerate() {
+            let has_name = self.snapshot.names.values().any(|named| named.entry == Some(i));
+            match (index_json::image_name(entry), index_json::ref_name(entry)) {
+                (Some(name), _) => self.name(&name, &entry.digest, Some(i))?,
+                (None, Some(tag)) if !has_name => self.name(&tag, &entry.digest, Some(i))?,
+                (None, _) if has_name => {}
+                (None, _) => {
+                    let named =
+                        Named { shown: UNNAMED.into(), document: entry.digest.clone(), entry: Some(i) };
+                    self.snapshot.unnamed.push(named);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a document of a layout and all below it; `found` gets its images.
+    fn read_below(
+        &mut self,
+        entry: &Descriptor,
+        depth: usize,
+        found: &mut Vec<(Digest, Manifest)>,
+    ) -> Result<(), StoreError> {
+        if depth > DEPTH_MAX {
+            return Err(self.refuse(format!("indexes lie more than {DEPTH_MAX} deep in each other")));
+        }
+        let document = match self.snapshot.documents.get(&entry.digest) {
+            Some(document) => document.clone(),
+            None => {
+                let Some(bytes) = self.small(&blob_path(&entry.digest), DOCUMENT_MAX)? else {
+                    self.snapshot.absent.insert(entry.digest.clone());
+                    return Ok(());
+                };
+                let what = format!("manifest {} of \"{}\"", entry.digest, self.place);
+                if bytes.len() as u64 != entry.size {
+                    let why = format!("{} bytes are there, its descriptor says {}", bytes.len(), entry.size);
+                    return Err(StoreError::integrity(format!("read {what}"), why));
+                }
+                let document = Document::new(bytes, Some(&entry.media_type)).map_err(|e| e.at(&what))?;
+                let document = document.with_digest(&entry.digest).ok_or_else(|| {
+                    StoreError::integrity(format!("read {what}"), "its content has another digest")
+                })?;
+                self.keep(document.clone())?;
+                document
+            }
+        };
+        self.looked_at += document.bytes().len();
+        if self.looked_at > LOOKED_AT_MAX {
+            return Err(self.refuse("its indexes name the same images over and over"));
+        }
+        match document.parse().map_err(|e| e.at(&format!("manifest {}", entry.digest)))? {
+            Content::Manifest(manifest) => {
+                let id = manifest.config.digest.clone();
+                self.snapshot.ids.entry(id).or_insert_with(|| entry.digest.clone());
+                found.push((entry.digest.clone(), manifest));
+            }
+            Content::Index(index) => {
+                for member in &index.manifests {
+                    self.read_below(member, depth + 1, found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `docker load` takes an item's layers, containerd those of the manifest: they must be the same.
+    fn check_item(
+        &mut self,
+        item: &Item,
+        config: &Digest,
+        images: &[(Digest, Manifest)],
+    ) -> Result<(), StoreError> {
+        for path in &item.layers {
+            let doing = format!("read \"{path}\" of \"{}\"", self.place);
+            let way = self.snapshot.tar.resolve(path.as_bytes()).map_err(|e| e.at(doing))?;
+            let digest = digest_of_path(path);
+            let descriptor = images
+                .iter()
+                .flat_map(|(_, manifest)| &manifest.layers)
+                .find(|layer| Some(&layer.digest) == digest.as_ref());
+            if let Some(blob) = descriptor.cloned() {
+                self.snapshot.layers.insert(path.clone(), Layer { blob, way });
+            }
+        }
+        let same = |manifest: &Manifest| {
+            manifest.config.digest == *config
+                && manifest.layers.len() == item.layers.len()
+                && manifest
+                    .layers
+                    .iter()
+                    .zip(&item.layers)
+                    .all(|(layer, path)| digest_of_path(path).as_ref() == Some(&layer.digest))
+        };
+        match images.iter().any(|(_, manifest)| same(manifest)) {
+            true => Ok(()),
+            false => Err(self.refuse(format!(
+                "manifest.json and index.json do not agree which layers image {config} has"
+            ))),
+        }
+    }
+}
+
+/// Configs are named by their digest: `HEX.json` (Docker), `sha256:HEX` (crane, kaniko), `blobs/sha256/HEX`.
+pub fn digest_in_name(path: &str) -> Option<Digest> {
+    let file = path.rsplit('/').next()?;
+    let file = file.strip_suffix(".json").unwrap_or(file);
+    format!("sha256:{}", file.strip_prefix("sha256:").unwrap_or(file)).parse().ok()
+}
+
+fn reckon(mut content: impl Read) -> io::Result<Digest> {
+    let mut hasher = Hasher::sha256();
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let count = content.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..count]);
+    }
+}

@@ -1,0 +1,144 @@
+//! One 512-byte tar header: POSIX ustar, GNU and the old form without a magic.
+
+use super::extension;
+
+/// The parts of a header that say what and where; owner, times and mode are none of our business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub kind: Kind,
+    pub name: Vec<u8>,
+    pub link: Vec<u8>,
+    pub size: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    HardLink,
+    Symlink,
+    Directory,
+    Extension(extension::Kind),
+}
+
+// Offsets and lengths: pax(1), "ustar Interchange Format"; tar.h of GNU tar for its own.
+const NAME: std::ops::Range<usize> = 0..100;
+const SIZE: std::ops::Range<usize> = 124..136;
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+const TYPE: usize = 156;
+const LINK: std::ops::Range<usize> = 157..257;
+const MAGIC: std::ops::Range<usize> = 257..265;
+const PREFIX: std::ops::Range<usize> = 345..500;
+/// GNU tar keeps access and change time where ustar has the prefix.
+const GNU_TIMES: std::ops::Range<usize> = 345..369;
+/// star, which has a shorter prefix, says so in the last four bytes.
+const STAR_TRAILER: std::ops::Range<usize> = 508..512;
+
+impl Header {
+    pub fn parse(block: &[u8; 512]) -> Result<Self, String> {
+        check_sum(block)?;
+        let kind = match block[TYPE] {
+            b'0' | b'7' | 0 => Kind::File,
+            b'1' => Kind::HardLink,
+            b'2' => Kind::Symlink,
+            b'5' => Kind::Directory,
+            b'x' => Kind::Extension(extension::Kind::Pax),
+            b'g' => Kind::Extension(extension::Kind::Global),
+            b'L' => Kind::Extension(extension::Kind::LongName),
+            b'K' => Kind::Extension(extension::Kind::LongLink),
+            b'S' => return Err("a sparse member; its holes are read differently by different tools".into()),
+            b'3' | b'4' | b'6' => return Err("a device or pipe".into()),
+            other => return Err(format!("a member of the unknown type 0x{other:02x}")),
+        };
+        let mut name = until_nul(&block[NAME]).to_vec();
+        match &block[MAGIC] {
+            b"ustar\x0000" => {
+                if &block[STAR_TRAILER] == b"tar\0" {
+                    return Err("a header in star's own format".into());
+                }
+                let prefix = until_nul(&block[PREFIX]);
+                if !prefix.is_empty() {
+                    name = [prefix, b"/", &name].concat();
+                }
+            }
+            b"ustar  \0" => {
+                let is_time = |b: &u8| matches!(b, 0 | b' ' | b'0'..=b'7') || *b >= 0x80;
+                let binary = block[GNU_TIMES.start] >= 0x80;
+                // Old Go versions wrote a ustar prefix under GNU's magic.
+                if !binary && !block[GNU_TIMES].iter().all(is_time) {
+                    return Err("a header that is half GNU, half ustar".into());
+                }
+            }
+            [0, 0, 0, 0, 0, 0, 0, 0] => {}
+            other => return Err(format!("the unknown format \"{}\"", super::show(other))),
+        }
+        let size = number(&block[SIZE])?;
+        Ok(Self { kind, name, link: until_nul(&block[LINK]).to_vec(), size })
+    }
+}
+
+/// The bytes before the first NUL.
+pub fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|b| *b == 0).next().unwrap_or(field)
+}
+
+/// The sum of all bytes, those of the checksum itself taken as blanks. Historic tars add signed bytes.
+fn check_sum(block: &[u8; 512]) -> Result<(), String> {
+    let said = number(&block[CHECKSUM])?;
+    let (mut unsigned, mut signed) = (0_u64, 0_i64);
+    for (i, byte) in block.iter().enumerate() {
+        let byte = if CHECKSUM.contains(&i) { b' ' } else { *byte };
+        unsigned += u64::from(byte);
+        signed += i64::from(byte.cast_signed());
+    }
+    match said == unsigned || i64::try_from(said) == Ok(signed) {
+        true => Ok(()),
+        false => Err(format!("the header's checksum is {said}, its bytes sum up to {unsigned}")),
+    }
+}
+
+/// An octal number with blanks before and a blank or NUL behind, or GNU's base-256 form.
+fn number(field: &[u8]) -> Result<u64, String> {
+    let wrong = || format!("\"{}\" is no number", super::show(field));
+    if field[0] & 0x80 != 0 {
+        // 0xff begins a negative number; 0x80 is followed by big-endian bytes.
+        if field[0] != 0x80 {
+            return Err("a negative or huge number".into());
+        }
+        let (high, low) = field[1..].split_at(field.len() - 9);
+        let value = u64::from_be_bytes(low.try_into().map_err(|_| wrong())?);
+        return match high.iter().all(|b| *b == 0) && value <= i64::MAX as u64 {
+            true => Ok(value),
+            false => Err("a negative or huge number".into()),
+        };
+    }
+    let start = field.iter().position(|b| *b != b' ').ok_or_else(wrong)?;
+    let digits = field[start..].iter().take_while(|b| matches!(b, b'0'..=b'7')).count();
+    let (digits, rest) = field[start..].split_at(digits);
+    if digits.is_empty() || !rest.iter().all(|b| matches!(b, 0 | b' ')) {
+        return Err(wrong());
+    }
+    // At most twelve octal digits: 36 bits.
+    Ok(digits.iter().fold(0, |value, digit| value << 3 | u64::from(digit - b'0')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_octal_or_binary_and_never_negative() {
+        let check = |field: &[u8; 12], value: Option<u64>| assert_eq!(number(field).ok(), value, "{field:?}");
+        check(b"00000001750\0", Some(1000));
+        check(b"     1750 \0\0", Some(1000));
+        check(b"777777777777", Some((1 << 36) - 1));
+        check(b"\x80\0\0\0\0\0\0\x02\0\0\0\0", Some(1 << 33));
+        check(b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None);
+        check(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None);
+        check(b"\x80\x01\0\0\0\0\0\0\0\0\0\0", None);
+        check(b"0000000175x\0", None);
+        check(b"00000\x001750\0\0", None);
+        check(b"-0000001750\0", None);
+        check(b"            ", None);
+        check(b"\0\0\0\0\0\0\0\0\0\0\0\0", None);
+    }
+}

@@ -1,0 +1,306 @@
+use super::sample::{archive, file, folder, hard_link, header, member, on_disk, pax, sign, symlink};
+use super::*;
+use crate::tar_file::write::{END, file_headers, header_like, padding};
+
+fn read(bytes: &[u8]) -> Result<TarFile, String> {
+    TarFile::read(on_disk(bytes)).map_err(|e| e.to_string())
+}
+
+/// What a reader sees: names and contents of files.
+fn seen(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let tar = read(bytes).unwrap();
+    let files = tar.members().iter().filter(|member| member.kind == MemberKind::File);
+    files.map(|m| (show(tar.name(m)), tar.read_small(m, 1 << 20).unwrap())).collect()
+}
+
+fn refuse(bytes: &[u8], why: &str) {
+    match read(bytes) {
+        Err(error) => assert!(error.contains(why), "expected \"{why}\": {error}"),
+        Ok(_) => panic!("it was read, though \"{why}\""),
+    }
+}
+
+#[test]
+fn members_are_found_under_their_plain_name() {
+    let tar =
+        read(&archive(&[folder("d/"), file("d/a", b"1"), file("./b", b""), file("d//c", b"x")])).unwrap();
+    for name in ["d", "d/a", "b", "d/c"] {
+        assert!(tar.find(name.as_bytes()).is_some(), "{name}");
+    }
+    assert_eq!((tar.find(b"./b"), tar.find(b"a"), tar.find(b"")), (None, None, None));
+}
+
+#[test]
+fn what_two_readers_read_differently_is_refused() {
+    let twice = "is there twice";
+    refuse(&archive(&[file("a", b"1"), file("b", b""), file("a", b"2")]), twice);
+    refuse(&archive(&[file("a", b"1"), file("./a", b"2")]), twice);
+    refuse(&archive(&[file("a", b"1"), symlink("a", "b")]), twice);
+    refuse(&archive(&[folder("a/"), file("a", b"1")]), twice);
+    refuse(&archive(&[file("../a", b"1")]), "leaves the archive");
+    refuse(&archive(&[file("a/../b", b"1")]), "leaves the archive");
+    refuse(&archive(&[file("/etc/passwd", b"1")]), "absolute");
+    refuse(&archive(&[file("", b"1")]), "without a name");
+    refuse(&archive(&[file("a/", b"1")]), "named like a folder");
+    refuse(&archive(&[file(".", b"1")]), "named like a folder");
+    refuse(&archive(&[symlink("a", "b"), file("a/c", b"1")]), "lies under");
+    refuse(&archive(&[file("a/c", b"1"), file("a.b", b""), file("a", b"1")]), "lies under");
+    refuse(&archive(&[member("a", b'3', b"")]), "device or pipe");
+    refuse(&archive(&[member("a", b'S', b"")]), "sparse");
+    refuse(&archive(&[member("a", b'Q', b"")]), "unknown type");
+    refuse(&archive(&[member("a", b'1', b"content")]), "no file and has 7 bytes");
+    refuse(&archive(&[member("a/", b'5', b"content")]), "no file and has 7 bytes");
+    // Two folders of one name are one folder to everybody.
+    assert!(read(&archive(&[folder("a/"), folder("./a/"), file("a/b", b"")])).is_ok());
+}
+
+#[test]
+fn a_header_must_be_whole_and_signed() {
+    let with = |change: fn(&mut [u8; 512])| {
+        let mut block = header("a", b'0', 1, "");
+        change(&mut block);
+        archive(&[block.to_vec(), [b"1".as_slice(), padding(1)].concat()])
+    };
+    assert_eq!(seen(&with(|_| {})), [("a".to_string(), b"1".to_vec())]);
+    refuse(&with(|block| block[0] = b'b'), "checksum");
+    refuse(&with(|block| block[148..156].fill(0)), "no number");
+    refuse(
+        &with(|block| {
+            block[124..136].copy_from_slice(b"-0000000001\0");
+            sign(block);
+        }),
+        "no number",
+    );
+    refuse(
+        &with(|block| {
+            block[124..136].copy_from_slice(&[0xff; 12]);
+            sign(block);
+        }),
+        "negative or huge",
+    );
+    refuse(
+        &with(|block| {
+            block[257..265].copy_from_slice(b"ustarX00");
+            sign(block);
+        }),
+        "unknown format",
+    );
+    refuse(
+        &with(|block| {
+            block[257..265].copy_from_slice(b"ustar  \0");
+            block[345..350].copy_from_slice(b"evil/");
+            sign(block);
+        }),
+        "half GNU",
+    );
+    refuse(
+        &with(|block| {
+            block[508..512].copy_from_slice(b"tar\0");
+            sign(block);
+        }),
+        "star",
+    );
+    // 8 GiB in a file of 2 KiB.
+    refuse(
+        &with(|block| {
+            block[124..136].copy_from_slice(b"\x80\0\0\0\0\0\0\x02\0\0\0\0");
+            sign(block);
+        }),
+        "cut off",
+    );
+}
+
+#[test]
+fn names_come_from_prefix_pax_or_gnu_headers() {
+    let long = format!("{}/layer.tar", "d".repeat(200));
+    let mut with_prefix = header("b", b'0', 1, "");
+    with_prefix[345..348].copy_from_slice(b"p/q");
+    sign(&mut with_prefix);
+    let bytes = archive(&[
+        [&with_prefix[..], b"1", padding(1)].concat(),
+        [pax(b'x', &[("path", &long), ("mtime", "1.5")]), file("x", b"2")].concat(),
+        [member("././@LongLink", b'L', format!("{long}2\0").as_bytes()), file("y", b"3")].concat(),
+        [pax(b'g', &[("comment", "1234")]), file("z", b"4")].concat(),
+    ]);
+    let names: Vec<String> = seen(&bytes).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["p/q/b".to_string(), long.clone(), format!("{long}2"), "z".to_string()]);
+    let long_link = archive(&[
+        [member("././@LongLink", b'K', b"target\0"), symlink("l", "other")].concat(),
+        file("target", b""),
+    ]);
+    assert_eq!(read(&long_link).unwrap().resolve(b"l").unwrap(), [0, 1]);
+}
+
+#[test]
+fn extension_headers_that_contradict_are_refused() {
+    let after = |extension: Vec<u8>| archive(&[[extension, file("a", b"12345")].concat()]);
+    assert!(read(&after(pax(b'x', &[("size", "5")]))).is_ok());
+    refuse(&after(pax(b'x', &[("size", "4")])), "PAX says the member has 4 bytes");
+    refuse(&after(pax(b'x', &[("size", "-5")])), "no size");
+    refuse(&after(pax(b'x', &[("size", "9223372036854775808")])), "no size");
+    refuse(&after(pax(b'x', &[("path", "b"), ("path", "c")])), "twice");
+    refuse(&after(pax(b'x', &[("path", "")])), "empty");
+    refuse(&after(pax(b'x', &[("path", "a\0b")])), "NUL");
+    refuse(&after(pax(b'x', &[("path", "../b")])), "leaves the archive");
+    refuse(&after(pax(b'x', &[("GNU.sparse.major", "1")])), "sparse");
+    refuse(&after([pax(b'x', &[("a", "1")]), pax(b'x', &[("b", "1")])].concat()), "two PAX headers");
+    refuse(&after(pax(b'g', &[("path", "b")])), "global header");
+    refuse(&after(pax(b'g', &[("size", "1024")])), "global header");
+    refuse(
+        &after([member("L", b'L', b"n\0"), pax(b'x', &[("path", "m")])].concat()),
+        "two extension headers",
+    );
+    refuse(&after([member("L", b'L', b"n\0"), member("L", b'L', b"m\0")].concat()), "two extension headers");
+    refuse(&after(member("L", b'L', b"n\0hidden\0")), "NUL");
+    refuse(&after(member("x", b'x', b"5 a=b")), "malformed");
+    refuse(&after(member("x", b'x', b"99 a=b\n")), "malformed");
+    refuse(&after(member("x", b'x', b"06 a=b\njunk")), "malformed");
+    refuse(&archive(&[pax(b'x', &[("path", "a")])]), "extension header");
+    let bomb = header("x", b'x', 4 << 30, "");
+    refuse(&archive(&[bomb.to_vec()]), "extension header of 4294967296 bytes");
+    let long_name = header("x", b'L', 2 << 20, "");
+    refuse(&archive(&[long_name.to_vec()]), "extension header of 2097152 bytes");
+}
+
+#[test]
+fn a_pax_size_counts_where_the_header_has_no_room_for_it() {
+    // A sparse file on disk: only the headers and the end take room.
+    let size: u64 = 9 << 30;
+    let head = [pax(b'x', &[("size", &size.to_string())]), header("big", b'0', 0, "").to_vec()].concat();
+    let file = on_disk(&head);
+    let tail = file_headers("last", 0);
+    file.write_all_at(&tail, head.len() as u64 + size).unwrap();
+    file.write_all_at(&END, head.len() as u64 + size + 512).unwrap();
+    let tar = TarFile::read(file).unwrap();
+    let sizes: Vec<u64> = tar.members().iter().map(|member| member.size).collect();
+    assert_eq!(sizes, [size, 0]);
+}
+
+#[test]
+fn an_archive_that_was_cut_or_goes_on_behind_its_end_is_refused() {
+    let whole = archive(&[file("a", &[1; 700]), file("b", b"2")]);
+    for cut in (0..whole.len()).filter(|cut| cut % 512 == 0 || cut % 512 == 511) {
+        // Nothing, a whole member, a whole list, one block of the end marker: readers take these for an end.
+        let fine = [0, 1536, 2560, 3072].contains(&cut);
+        assert_eq!(read(&whole[..cut]).is_ok(), fine, "cut at {cut}");
+    }
+    refuse(&[whole.clone(), whole.clone()].concat(), "behind the end marker");
+    let mut lone = archive(&[file("a", b"1")]);
+    lone.splice(1024..1024, [0; 512]);
+    lone.splice(1536..1536, file("b", b"2"));
+    refuse(&lone, "behind the end marker");
+    assert!(read(&[whole.clone(), vec![0; 10 << 10]].concat()).is_ok());
+    refuse(&[whole, vec![0; 17 << 20]].concat(), "behind the end marker");
+}
+
+#[test]
+fn links_are_followed_within_the_archive_only() {
+    let tar = read(&archive(&[
+        file("d/file", b"1"),
+        symlink("e/up", "../d/file"),
+        symlink("e/twice", "up"),
+        hard_link("hard", "d/file"),
+        symlink("round", "round2"),
+        symlink("round2", "./round"),
+        symlink("out", "../../etc/passwd"),
+        symlink("root", "/etc/passwd"),
+        symlink("nowhere", "x"),
+        folder("f/"),
+    ]))
+    .unwrap();
+    let ok = |name: &str, way: &[usize]| assert_eq!(tar.resolve(name.as_bytes()).unwrap(), way, "{name}");
+    ok("d/file", &[0]);
+    ok("./d/file", &[0]);
+    ok("e/up", &[1, 0]);
+    ok("e/twice", &[2, 1, 0]);
+    ok("hard", &[3, 0]);
+    let bad = |name: &str, why: &str| {
+        let error = tar.resolve(name.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(why), "{name}: {error}");
+    };
+    bad("round", "in a circle");
+    bad("out", "leaves the archive");
+    bad("root", "leaves the archive");
+    bad("nowhere", "not in the archive");
+    bad("f", "a folder");
+    bad("../d/file", "leaves the archive");
+    bad("/d/file", "absolute");
+}
+
+#[test]
+fn new_members_are_read_back_and_are_always_the_same() {
+    let long = format!("blobs/sha512/{}", "a".repeat(128));
+    let mut bytes = Vec::new();
+    for name in ["short", &long] {
+        assert_eq!(file_headers(name, 3), file_headers(name, 3));
+        bytes.extend([&file_headers(name, 3)[..], b"abc", padding(3)].concat());
+    }
+    bytes.extend(END);
+    assert_eq!(seen(&bytes), [("short".to_string(), b"abc".to_vec()), (long, b"abc".to_vec())]);
+    let huge = file_headers("huge", 10 << 30);
+    let block: [u8; 512] = huge.try_into().unwrap();
+    assert_eq!(header::Header::parse(&block).unwrap().size, 10 << 30);
+}
+
+#[test]
+fn a_header_in_anothers_place_keeps_owner_and_time() {
+    let old = header("a-much-longer-name.json", b'0', 7, "");
+    let new = header_like(&old, "b.json", 9).unwrap();
+    let block: [u8; 512] = new.clone().try_into().unwrap();
+    let parsed = header::Header::parse(&block).unwrap();
+    assert_eq!((parsed.name.as_slice(), parsed.size), (b"b.json".as_slice(), 9));
+    assert_eq!(new[100..124], old[100..124]);
+    assert_eq!(new[136..148], old[136..148]);
+    assert_eq!(header_like(&old, &"x".repeat(101), 1), None);
+}
+
+#[test]
+fn a_hundred_thousand_members_are_no_burden() {
+    let mut bytes = Vec::new();
+    for i in 0..100_000 {
+        bytes.extend_from_slice(&header(&format!("{}/{i:06}", "d".repeat(60)), b'0', 0, ""));
+    }
+    bytes.extend(END);
+    let tar = read(&bytes).unwrap();
+    assert_eq!(tar.members().len(), 100_000);
+    assert!(tar.find(format!("{}/099999", "d".repeat(60)).as_bytes()).is_some());
+    assert!(tar.text.len() < 8 << 20);
+}
+
+#[test]
+fn long_paths_and_names_that_are_no_text_are_kept_as_bytes() {
+    let path = vec!["a"; 2048].join("/");
+    let mut raw = header("x", b'0', 0, "");
+    raw[0] = 0xff;
+    sign(&mut raw);
+    let tar = read(&archive(&[
+        [member("L", b'L', format!("{path}\0").as_bytes()), file("x", b"")].concat(),
+        raw.to_vec(),
+    ]))
+    .unwrap();
+    assert!(tar.find(path.as_bytes()).is_some());
+    assert!(tar.find(b"\xff").is_some());
+}
+
+proptest::proptest! {
+    /// No input makes the reader panic, and no member lies outside the file.
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        names in proptest::collection::vec("[ab./]{0,4}", 1..5),
+        noise in proptest::collection::vec((0_usize..4096, proptest::prelude::any::<u8>()), 0..6),
+    ) {
+        let kinds = b"0125xgL";
+        let members: Vec<Vec<u8>> =
+            names.iter().enumerate().map(|(i, name)| member(name, kinds[(i + name.len()) % 7], name.as_bytes())).collect();
+        let mut bytes = archive(&members);
+        for (at, byte) in noise {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if let Ok(tar) = read(&bytes) {
+            for member in tar.members() {
+                proptest::prop_assert!(member.end <= tar.length() && member.data_at + member.size <= member.end);
+            }
+        }
+    }
+}
