@@ -223,24 +223,24 @@ pub fn main() -> ExitCode {
 fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
     let at = Path::new(MOUNT_POINT);
     match command {
-        Command::Status => commands::status(at, voice),
-        Command::Probe { targets } => commands::probe(&targets, voice),
+        Command::Status => commands::status::status(at, voice),
+        Command::Probe { targets } => commands::probe::probe(at, &targets, voice),
         Command::Register(RegisterArgs { targets, emulators, replace, persist, no_probe, dry_run }) => {
             let (targets, all) = parse_targets(&targets)?;
             let request = emulators.request(targets, all);
-            let how = commands::How { replace, persist, probe: !no_probe, dry_run };
-            commands::register(at, &request, &how, voice)
+            let how = commands::register::How { replace, persist, probe: !no_probe, dry_run };
+            commands::register::register(at, &request, &how, voice)
         }
         Command::Unregister(UnregisterArgs { targets, persist, dry_run }) => {
-            commands::unregister(at, &targets, persist, dry_run, voice)
+            commands::unregister::unregister(at, &targets, persist, dry_run, voice)
         }
         Command::Run(RunArgs { platform, emulators, dry_run, command }) => {
             let all = platform.is_empty() && emulators.emulator.is_empty();
             let request = emulators.request(platform, all);
             if dry_run {
-                commands::show_run(&request, voice)
+                commands::run::show_run(&request, voice)
             } else {
-                commands::run(at, &request, &command, voice)
+                commands::run::run(at, &request, &command, voice)
             }
         }
     }

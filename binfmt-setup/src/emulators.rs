@@ -115,7 +115,8 @@ pub static MACHINES: &[Machine] = machines! {
     "sparc"        []                              Bits32 Big    2   SPARC        ["linux/sparc" = SPARC] {}              // EM_SPARC
     "sparc32plus"  []                              Bits32 Big    18  SPARC32PLUS  [] {}                                   // EM_SPARC32PLUS
     "sparc64"      []                              Bits64 Big    43  SPARC64      ["linux/sparc64" = SPARC64] {}          // EM_SPARCV9
-    "x86_64"       ["amd64", "x86-64"]             Bits64 Little 62  AMD64        ["linux/amd64" = AMD64] {}              // EM_X86_64
+    "x86_64"       ["amd64", "x86-64"]             Bits64 Little 62  AMD64        ["linux/amd64" = AMD64, "linux/amd64/v2" = AMD64_V2,
+                                                                                   "linux/amd64/v3" = AMD64_V3, "linux/amd64/v4" = AMD64_V4] {}  // EM_X86_64
     "xtensa"       []                              Bits32 Little 94  XTENSA       [] {}                                   // EM_XTENSA
     "xtensaeb"     []                              Bits32 Big    94  XTENSAEB     [] {}
 };

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::emulators::Machine;
 use crate::escape::escaped;
@@ -271,11 +271,6 @@ pub fn shown_line(rule: &Rule) -> String {
         Ok(line) => String::from_utf8_lossy(&line).into_owned(),
         Err(error) => error.to_string(),
     }
-}
-
-/// The file behind a path, if there is one.
-pub fn real_path(path: &Path) -> Option<PathBuf> {
-    path.canonicalize().ok()
 }
 
 #[cfg(test)]

@@ -22,11 +22,13 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, access, chdir, chroot, execve};
+use nix::unistd::{AccessFlags, access, chdir, chroot, execve, geteuid};
 
 use crate::emulators::Target;
 use crate::escape::escaped;
 use programs::{EXIT_BASE, WRITTEN};
+
+const FOLDER_PREFIX: &str = "binfmt-probe-";
 
 /// How long a program of ten instructions may take on a loaded machine before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +94,8 @@ pub struct Prober {
     folder: PathBuf,
     nonce: String,
     confinement: Cell<Confinement>,
+    /// Held as long as the folder is in use, so that it can be told from one that a killed process left.
+    _lock: File,
 }
 
 /// How a child gets into the empty folder.
@@ -113,11 +117,15 @@ impl Prober {
         let mut random = [0; WRITTEN / 2];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
         let nonce: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let folder = executable_folder()?.join(format!("binfmt-probe-{nonce}"));
+        let above = executable_folder()?;
+        sweep(&above);
+        let folder = above.join(format!("{FOLDER_PREFIX}{nonce}"));
         std::fs::create_dir(&folder)?;
+        let lock = File::open(&folder)?;
+        lock.try_lock()?;
         // Whatever the umask: a child in a user namespace is nobody's friend.
         std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755))?;
-        Ok(Self { folder, nonce, confinement: Cell::new(Confinement::Chroot) })
+        Ok(Self { folder, nonce, confinement: Cell::new(Confinement::Chroot), _lock: lock })
     }
 
     pub fn run(&self, target: Target) -> Outcome {
@@ -198,8 +206,26 @@ impl Prober {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        // What is left behind is a folder of a few hundred bytes in a temporary place; nothing depends on it.
+        // What is left behind is swept up by a later run.
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Removes what processes that were killed have left behind.
+fn sweep(above: &Path) {
+    let is_old = |found: &std::fs::Metadata| {
+        let age = found.modified().ok().and_then(|time| time.elapsed().ok());
+        // A young one may be about to be locked.
+        found.is_dir() && found.uid() == geteuid().as_raw() && age.is_some_and(|age| age.as_secs() > 60)
+    };
+    for file in std::fs::read_dir(above).into_iter().flatten().flatten() {
+        let is_left = file.file_name().as_bytes().starts_with(FOLDER_PREFIX.as_bytes())
+            && file.metadata().is_ok_and(|found| is_old(&found))
+            && File::open(file.path()).is_ok_and(|folder| folder.try_lock().is_ok());
+        if is_left {
+            // The next one will try again.
+            let _ = std::fs::remove_dir_all(file.path());
+        }
     }
 }
 

@@ -245,6 +245,11 @@ impl Entry {
     }
 }
 
+/// The entry to which the kernel gives a program that begins with `head`; `entries` in the kernel's order.
+pub fn first_match<'a>(entries: &'a [Entry], head: &[u8]) -> Option<&'a Entry> {
+    entries.iter().find(|entry| entry.enabled && entry.matches(head))
+}
+
 fn parse_magic(text: &[u8]) -> Option<(&[u8], Kind)> {
     let (mut rest, mut line) = split_last_line(text)?;
     let mask = match line.strip_prefix(b"mask ") {

@@ -1,7 +1,6 @@
 //! What is registered, and whether it works: the table as it is, each entry tried.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,7 +11,7 @@ use crate::facts;
 use crate::kernel::{KernelError, ReadTable, Table};
 use crate::owner::{Owner, owner};
 use crate::probe::{Outcome, Prober, Ran};
-use crate::rule::Entry;
+use crate::rule::{Entry, first_match};
 
 #[derive(Debug, Serialize)]
 pub struct Status {
@@ -114,8 +113,7 @@ fn verdict(
         return fails("binfmt_misc as a whole is switched off: echo 1 > its file status".to_owned());
     }
     // The kernel takes the first entry that matches, and the list is in its order.
-    let program = machine.probe();
-    let first = all.iter().find(|entry| entry.enabled && entry.matches(&program));
+    let first = first_match(all, &machine.probe());
     if let Some(first) = first.filter(|first| first.rule.name != entry.rule.name) {
         return fails(format!("shadowed by {}, which was registered later", escaped(&first.rule.name)));
     }
@@ -213,11 +211,4 @@ impl EntryStatus {
             reason,
         ]
     }
-}
-
-/// The entry that the kernel asks first for a program.
-pub fn first_match<'a>(entries: &'a [Entry], program: &[u8]) -> Option<&'a Entry> {
-    entries
-        .iter()
-        .find(|entry| entry.enabled && entry.matches(program) && !entry.rule.name.as_bytes().is_empty())
 }

@@ -100,21 +100,47 @@ fn code_bytes(program: &Program, data: Data) -> Vec<u8> {
     }
 }
 
-/// x86-64; syscalls: write 1, exit 60.
-pub static AMD64: Program = Program {
-    elf_flags: 0,
-    code: Code::Bytes(&[
-        0x8b, 0x1c, 0x24, // mov (%rsp),%ebx            argc
-        0x48, 0x8b, 0x74, 0x24, 0x08, // mov 8(%rsp),%rsi           argv[0]
-        0xb8, 1, 0, 0, 0, // mov $1,%eax                write
-        0x89, 0xc7, // mov %eax,%edi              stdout is 1, too
-        0xba, 16, 0, 0, 0, // mov $16,%edx
-        0x0f, 0x05, // syscall
-        0x8d, 0x7b, 40, // lea 40(%rbx),%edi
-        0xb8, 60, 0, 0, 0, // mov $60,%eax               exit
-        0x0f, 0x05, // syscall
-    ]),
-};
+/// The x86-64 program with room for instructions that a CPU of a given level (x86-64 psABI) has and the level below
+/// has not. Syscalls: write 1, exit 60.
+macro_rules! amd64 {
+    ($($level:expr),*) => {
+        Program {
+            elf_flags: 0,
+            code: Code::Bytes(&[
+                0x8b, 0x1c, 0x24, // mov (%rsp),%ebx            argc
+                0x48, 0x8b, 0x74, 0x24, 0x08, // mov 8(%rsp),%rsi           argv[0]
+                $($level,)*
+                0xb8, 1, 0, 0, 0, // mov $1,%eax                write
+                0x89, 0xc7, // mov %eax,%edi              stdout is 1, too
+                0xba, 16, 0, 0, 0, // mov $16,%edx
+                0x0f, 0x05, // syscall
+                0x8d, 0x7b, 40, // lea 40(%rbx),%edi
+                0xb8, 60, 0, 0, 0, // mov $60,%eax               exit
+                0x0f, 0x05, // syscall
+            ]),
+        }
+    };
+}
+pub static AMD64: Program = amd64![];
+pub static AMD64_V2: Program = amd64![
+    0x66, 0x0f, 0x38, 0x00, 0xc0, // pshufb %xmm0,%xmm0         SSSE3
+    0x66, 0x0f, 0x38, 0x17, 0xc0, // ptest %xmm0,%xmm0          SSE4.1
+    0xf2, 0x0f, 0x38, 0xf1, 0xc0, // crc32l %eax,%eax           SSE4.2
+    0xf3, 0x0f, 0xb8, 0xc0 // popcnt %eax,%eax
+];
+pub static AMD64_V3: Program = amd64![
+    0xc5, 0xfd, 0xfe, 0xc0, // vpaddd %ymm0,%ymm0,%ymm0   AVX2
+    0xc4, 0xe2, 0x78, 0xf2, 0xc0, // andn %eax,%eax,%eax        BMI1
+    0xc4, 0xe2, 0x7b, 0xf5, 0xc0, // pdep %eax,%eax,%eax        BMI2
+    0xc4, 0xe2, 0x7d, 0xb8, 0xc0 // vfmadd231ps %ymm0,%ymm0,%ymm0  FMA
+];
+pub static AMD64_V4: Program = amd64![
+    0x62, 0xf1, 0x7d, 0x48, 0xfe, 0xc0, // vpaddd %zmm0,%zmm0,%zmm0   AVX512F
+    0x62, 0xf1, 0x7d, 0x48, 0xfc, 0xc0, // vpaddb %zmm0,%zmm0,%zmm0   AVX512BW
+    0x62, 0xf2, 0xfd, 0x48, 0x40, 0xc0, // vpmullq %zmm0,%zmm0,%zmm0  AVX512DQ
+    0x62, 0xf2, 0x7d, 0x48, 0xc4, 0xc0, // vpconflictd %zmm0,%zmm0    AVX512CD
+    0x62, 0xf1, 0x7d, 0x28, 0xfe, 0xc0 // vpaddd by EVEX on %ymm0    AVX512VL
+];
 
 const X86_32: Code = Code::Bytes(&[
     0x8b, 0x34, 0x24, // mov (%esp),%esi            argc

@@ -193,3 +193,42 @@ fn a_namespace_that_lost_its_table_is_recognised() {
     );
     assert!(entry["reason"].as_str().unwrap().contains("once had a table of its own"), "{entry}");
 }
+
+#[test]
+fn each_level_of_amd64_needs_a_cpu_of_that_level() {
+    let Some(world) = world(User::Caller) else { return };
+    let qemu = "/usr/bin/qemu-x86_64-static";
+    if !std::path::Path::new(qemu).exists() {
+        return skip("no QEMU that plays older x86-64 models");
+    }
+    let labels = ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/amd64/v4"];
+    // QEMU's own translator knows no AVX-512.
+    for (model, runs) in [("qemu64", 1), ("Nehalem", 2), ("Haswell", 3), ("max", 3)] {
+        for (level, label) in labels.iter().enumerate() {
+            let program = world.room().join("program");
+            let target = binfmt_setup::emulators::Target::parse(label).unwrap();
+            std::fs::write(&program, target.file()).unwrap();
+            std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            let ended = ended(Command::new(qemu).args(["-cpu", model]).arg(&program));
+            // argc is 1; without an exit code it was killed, by SIGILL.
+            let wanted = (level < runs).then_some(41);
+            assert_eq!(ended.code, wanted, "{label} on {model}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_probe_cleans_up_after_itself_and_after_the_killed() {
+    let Some(world) = world(User::Caller) else { return };
+    let left = world.room().join("binfmt-probe-0123");
+    let script = format!(
+        "mkdir -p {left}; touch {left}/probe; touch -d '1 hour ago' {left}; mkdir {left}-young; TMPDIR={room} {tool} probe",
+        left = left.display(),
+        room = world.room().display(),
+        tool = world.program().display()
+    );
+    world.shell(&script).succeeds();
+    let names: Vec<_> =
+        std::fs::read_dir(world.room()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(names, ["binfmt-probe-0123-young"]);
+}
