@@ -1,0 +1,121 @@
+//! Who makes an image. Each builder is a program that people have, run as they would run it, or the embedded one;
+//! each gives back one image in the staging layout, as it was made: labels are put right later.
+//!
+//! Engines are found as their own command lines find them: DOCKER_HOST, contexts, CONTAINERS_STORAGE_CONF,
+//! BUILDAH_ISOLATION and the like pass through untouched. Base images are not checked before a build yet.
+
+use super::spec::{BuilderChoice, Recipe};
+use image_store::error::StoreError;
+use image_store::manifest::Document;
+use image_store::platform::Platform;
+use image_store::reference::Reference;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod buildah;
+mod docker;
+mod dockerfile;
+mod podman;
+mod rootfs;
+mod tool;
+
+#[cfg(test)]
+mod tests;
+
+/// One image to be made.
+#[derive(Clone, Debug)]
+pub struct BuildJob {
+    pub platform: Platform,
+    pub recipe: Recipe,
+    /// A folder for what is made on the way, of this job alone. The builder leaves nothing large in it.
+    pub work_dir: PathBuf,
+    /// SOURCE_DATE_EPOCH, where it is set: the time that images say they were made.
+    pub epoch: Option<u64>,
+}
+
+pub trait Builder: Send + Sync {
+    /// As the spec names it.
+    fn name(&self) -> &'static str;
+
+    /// `Err` says why it cannot be used on this host.
+    fn available(&self) -> Result<(), String>;
+
+    /// Whether building runs programs of the image's platform, and this host's processor does not. Whether an
+    /// emulator is there already is another question.
+    fn needs_emulator(&self, job: &BuildJob) -> bool;
+
+    /// The commands that `build` would run, for a person. Values of build arguments are not in them.
+    fn describe(&self, job: &BuildJob) -> Vec<String>;
+
+    /// Makes the image. `Ok` means that the document and all that it names is in `staging`. What programs say goes
+    /// to the end of `log`.
+    fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError>;
+}
+
+/// Opens a base image that a spec names.
+pub type OpenImage =
+    Arc<dyn Fn(&Reference) -> Result<(Box<dyn ImageSource>, Pointer), StoreError> + Send + Sync>;
+
+/// The builder for a recipe, and why it is that one where the spec leaves it open.
+pub fn choose(
+    choice: BuilderChoice,
+    recipe: &Recipe,
+    open: &OpenImage,
+) -> Result<(Box<dyn Builder>, String), StoreError> {
+    let named: Box<dyn Builder> = match choice {
+        BuilderChoice::Docker => Box::new(docker::Docker::new()),
+        BuilderChoice::Podman => Box::new(podman::Podman::new()),
+        BuilderChoice::Buildah => Box::new(buildah::Buildah::new()),
+        BuilderChoice::Rootfs => Box::new(rootfs::Rootfs::new(open.clone())),
+        BuilderChoice::Auto => return auto(recipe, open),
+    };
+    match named.available() {
+        Ok(()) => Ok((named, String::new())),
+        Err(why) => Err(StoreError::not_found(format!("build with {}", named.name()), why)
+            .hint("install or start it, or name another builder in the spec")),
+    }
+}
+
+/// The embedded builder for files; for a Dockerfile the first engine that works.
+fn auto(recipe: &Recipe, open: &OpenImage) -> Result<(Box<dyn Builder>, String), StoreError> {
+    if let Recipe::Files(_) = recipe {
+        return Ok((Box::new(rootfs::Rootfs::new(open.clone())), "it has files and no Dockerfile".into()));
+    }
+    let engines: [Box<dyn Builder>; 3] =
+        [Box::new(docker::Docker::new()), Box::new(podman::Podman::new()), Box::new(buildah::Buildah::new())];
+    first_available(engines)
+}
+
+fn first_available(
+    engines: impl IntoIterator<Item = Box<dyn Builder>>,
+) -> Result<(Box<dyn Builder>, String), StoreError> {
+    let mut reasons = Vec::new();
+    for engine in engines {
+        match engine.available() {
+            Ok(()) if reasons.is_empty() => return Ok((engine, "it works, and is tried first".into())),
+            Ok(()) => return Ok((engine, reasons.join("; "))),
+            Err(why) => reasons.push(format!("{}: {why}", engine.name())),
+        }
+    }
+    Err(StoreError::not_found("find a builder for a Dockerfile", "no engine works here")
+        .hint("start docker, or install podman or buildah")
+        .problems(reasons))
+}
+
+/// Whether this host's processor runs programs of a platform by itself.
+fn runs_natively(platform: &Platform) -> bool {
+    let platform = platform.normalized();
+    // A level above the first may be there or not; nobody has an emulator registered for it, so it counts as native.
+    let native: &[&str] = match std::env::consts::ARCH {
+        "x86_64" => &["amd64", "386"],
+        "x86" => &["386"],
+        "aarch64" => &["arm64"],
+        "arm" => &["arm"],
+        "powerpc64" => &["ppc64le"],
+        "loongarch64" => &["loong64"],
+        other => return platform.os == std::env::consts::OS && platform.architecture == other,
+    };
+    platform.os == std::env::consts::OS && native.contains(&platform.architecture.as_str())
+}

@@ -1,0 +1,46 @@
+//! `buildah build` and `buildah push`. Without podman's default of keeping layers, which is asked for here: a second
+//! release finds everything built.
+
+use super::docker::needs_emulator;
+use super::podman::{build, describe};
+use super::tool::Tool;
+use super::{BuildJob, Builder};
+use image_store::error::StoreError;
+use image_store::manifest::Document;
+use image_store::store::oci_layout::OciLayout;
+use std::path::Path;
+
+/// `bud` is the name that every version knows.
+const BEGIN: [&str; 2] = ["bud", "--layers"];
+
+pub struct Buildah {
+    tool: Tool,
+}
+
+impl Buildah {
+    pub fn new() -> Self {
+        Self { tool: Tool::new("buildah", "MULTIARCH_BUILDAH") }
+    }
+}
+
+impl Builder for Buildah {
+    fn name(&self) -> &'static str {
+        self.tool.name
+    }
+
+    fn available(&self) -> Result<(), String> {
+        self.tool.ask(&["info", "--format", "{{.store.GraphDriverName}}"]).map(drop)
+    }
+
+    fn needs_emulator(&self, job: &BuildJob) -> bool {
+        needs_emulator(job)
+    }
+
+    fn describe(&self, job: &BuildJob) -> Vec<String> {
+        describe(&self.tool, &BEGIN, job)
+    }
+
+    fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError> {
+        build(&self.tool, &BEGIN, job, staging, log)
+    }
+}

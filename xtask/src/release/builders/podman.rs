@@ -1,0 +1,102 @@
+//! `podman build`, and `podman push` into a layout of its own. The image stays without a name as the build cache.
+
+use super::docker::{dockerfile_recipe, needs_emulator};
+use super::tool::{Step, Tool};
+use super::{BuildJob, Builder};
+use crate::release::spec::{DockerfileRecipe, Recipe};
+use image_store::error::StoreError;
+use image_store::manifest::{Content, Document};
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, ImageStore, Pointer};
+use std::fs;
+use std::path::Path;
+
+pub struct Podman {
+    tool: Tool,
+}
+
+impl Podman {
+    pub fn new() -> Self {
+        Self { tool: Tool::new("podman", "MULTIARCH_PODMAN") }
+    }
+}
+
+impl Builder for Podman {
+    fn name(&self) -> &'static str {
+        self.tool.name
+    }
+
+    fn available(&self) -> Result<(), String> {
+        self.tool.ask(&["info", "--format", "{{.Store.GraphDriverName}}"]).map(drop)
+    }
+
+    fn needs_emulator(&self, job: &BuildJob) -> bool {
+        needs_emulator(job)
+    }
+
+    fn describe(&self, job: &BuildJob) -> Vec<String> {
+        describe(&self.tool, &["build"], job)
+    }
+
+    fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError> {
+        build(&self.tool, &["build"], job, staging, log)
+    }
+}
+
+/// podman and buildah are one program here but for the words that begin a build.
+pub(super) fn describe(tool: &Tool, begin: &[&str], job: &BuildJob) -> Vec<String> {
+    let Recipe::Dockerfile(recipe) = &job.recipe else { return Vec::new() };
+    let build = build_step(begin, job, recipe, &job.work_dir.join("image-id"));
+    vec![build.shown(tool.name), push_step("IMAGE-ID", &job.work_dir.join("image")).shown(tool.name)]
+}
+
+pub(super) fn build(
+    tool: &Tool,
+    begin: &[&str],
+    job: &BuildJob,
+    staging: &OciLayout,
+    log: &Path,
+) -> Result<Document, StoreError> {
+    let recipe = dockerfile_recipe(job, tool.name)?;
+    let id_file = job.work_dir.join("image-id");
+    let pushed = job.work_dir.join("image");
+    // What a run left that was killed would be mixed up with this one's.
+    let _ = fs::remove_file(&id_file);
+    let _ = fs::remove_dir_all(&pushed);
+    tool.run(&build_step(begin, job, recipe, &id_file), log)?;
+    let id = super::docker::read_id(&id_file)?;
+    let taken = tool.run(&push_step(&id, &pushed), log).and_then(|()| {
+        let layout = OciLayout::open(&pushed)?;
+        copy(&layout, &layout.only_image()?, staging)
+    });
+    let _ = fs::remove_dir_all(&pushed);
+    taken
+}
+
+fn build_step(begin: &[&str], job: &BuildJob, recipe: &DockerfileRecipe, id: &Path) -> Step {
+    let mut step = Step::new(begin).arg("--platform").arg(job.platform.to_string()).arg("--iidfile").arg(id);
+    if let Some(epoch) = job.epoch {
+        step = step.arg("--timestamp").arg(epoch.to_string());
+    }
+    step.recipe(recipe).arg("--file").arg(&recipe.dockerfile).arg(&recipe.context)
+}
+
+fn push_step(id: &str, folder: &Path) -> Step {
+    Step::new(&["push", "--quiet"]).arg(id).arg(format!("oci:{}", folder.display()))
+}
+
+/// One image as it is, byte for byte.
+fn copy(source: &OciLayout, at: &Pointer, out: &OciLayout) -> Result<Document, StoreError> {
+    let document = source.read_document(at)?;
+    let content =
+        document.parse().map_err(|e| e.at(&format!("what was pushed to \"{}\"", source.place())))?;
+    let Content::Manifest(image) = content else {
+        let doing = format!("take the image from \"{}\"", source.place());
+        return Err(StoreError::bad_input(doing, "it is an index, not one image"));
+    };
+    for blob in std::iter::once(&image.config).chain(&image.layers) {
+        out.write_blob(blob, &|| source.open_blob(blob))?;
+    }
+    out.write_document(&document)?;
+    Ok(document)
+}

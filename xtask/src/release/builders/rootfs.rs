@@ -1,0 +1,76 @@
+//! The embedded builder as one builder among the others: opens the base image and says in the log what was made.
+
+use super::{BuildJob, Builder, OpenImage};
+use crate::release::rootfs::{Base, RootfsJob, build_image};
+use crate::release::spec::{FilesRecipe, Recipe};
+use image_store::error::StoreError;
+use image_store::manifest::Document;
+use image_store::store::oci_layout::OciLayout;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+pub struct Rootfs {
+    open: OpenImage,
+}
+
+impl Rootfs {
+    pub fn new(open: OpenImage) -> Self {
+        Self { open }
+    }
+}
+
+impl Builder for Rootfs {
+    fn name(&self) -> &'static str {
+        "rootfs"
+    }
+
+    fn available(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn needs_emulator(&self, _job: &BuildJob) -> bool {
+        false
+    }
+
+    fn describe(&self, job: &BuildJob) -> Vec<String> {
+        let Recipe::Files(recipe) = &job.recipe else { return Vec::new() };
+        steps(recipe)
+    }
+
+    fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError> {
+        let Recipe::Files(recipe) = &job.recipe else {
+            let doing = format!("build {} with rootfs", job.platform);
+            return Err(StoreError::bad_input(doing, "it has a Dockerfile").hint("write builder: auto"));
+        };
+        let base = recipe.from.as_ref().map(|from| (self.open)(from)).transpose()?;
+        let base = match (&recipe.from, &base) {
+            (Some(from), Some((source, at))) => {
+                Some(Base { source: source.as_ref(), at: at.clone(), name: from.to_string() })
+            }
+            _ => None,
+        };
+        let epoch = job.epoch.unwrap_or(0);
+        let document = build_image(&RootfsJob { platform: &job.platform, recipe, epoch }, base, staging)?;
+        let made = format!("made {} {}", job.platform, document.digest());
+        write_log(log, &[steps(recipe), vec![made]].concat())
+            .map_err(|e| StoreError::from_io(format!("write \"{}\"", log.display()), e))?;
+        Ok(document)
+    }
+}
+
+fn steps(recipe: &FilesRecipe) -> Vec<String> {
+    let from = recipe.from.iter().map(|from| format!("from {from}"));
+    from.chain(recipe.copy.iter().map(|(source, to)| format!("copy {} to {to}", source.display()))).collect()
+}
+
+fn write_log(log: &Path, lines: &[String]) -> std::io::Result<()> {
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(log)?;
+    for line in lines {
+        writeln!(file, "{line}")?;
+    }
+    Ok(())
+}
