@@ -1,5 +1,6 @@
 //! Says the right platform in image configs, and keeps every other byte.
 
+pub mod cli;
 pub mod inspect;
 pub mod patch;
 pub mod plan;

@@ -314,7 +314,7 @@ mod tests {
     use image_store::check::{Depth, check};
     use image_store::exit::Exit;
     use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
-    use image_store::plan::{MovedTag, Presence, apply, plan};
+    use image_store::plan::{MovedTag, apply, plan};
     use image_store::store::memory::MemoryStore;
     use image_store::store::{ImageStore, Pointer};
     use image_store::tree::read_tree;
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(found.images.len(), 1);
         assert_eq!(found.images[0].wanted.to_string(), "linux/arm/v7");
         assert_eq!(found.notes.len(), 1);
-        let written = plan(found.in_place(), &store, &["v1".into()], Presence::Ask).unwrap();
+        let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
         assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 1, 1));
         apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
@@ -383,7 +383,7 @@ mod tests {
         let store = MemoryStore::new();
         let node = seed_index(&store);
         let found = changes(&node, &Labels::FromIndex);
-        let written = plan(found.in_place(), &store, &["v1".into()], Presence::New).unwrap();
+        let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
         apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
         let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
         assert!(matches!(relabel(&now, &Labels::FromIndex, "x").unwrap(), Relabelled::Unchanged));
@@ -395,7 +395,7 @@ mod tests {
         let node = seed_index(&store);
         let found = changes(&node, &Labels::FromIndex);
         let source: Arc<dyn ImageSource> = Arc::new(store);
-        let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()], Presence::Ask).unwrap();
+        let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
         apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
         assert!(
@@ -411,7 +411,7 @@ mod tests {
         let platform: Platform = "linux/arm/v6".parse().unwrap();
         let member = Member::Platform("linux/arm/v7".parse().unwrap());
         let found = changes(&node, &Labels::Member { member, platform: platform.clone() });
-        let written = plan(found.in_place(), &store, &["v1".into()], Presence::New).unwrap();
+        let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
         apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
         let Node::Index(now) = read_tree(&store, &Pointer::Tag("v1".into())).unwrap() else { panic!() };
         assert_eq!(now.index.manifests[1].platform.as_ref(), Some(&platform));
@@ -427,12 +427,12 @@ mod tests {
         store.write_tag("v1", &Document::new(outer.into_bytes(), None).unwrap()).unwrap();
         let node = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
         let found = changes(&node, &Labels::FromIndex);
-        let written = plan(found.in_place(), &store, &["v1".into()], Presence::New).unwrap();
+        let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
         apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
         let target = MemoryStore::new();
         let source: Arc<dyn ImageSource> = Arc::new(store);
-        let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()], Presence::Ask).unwrap();
+        let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
         apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
     }

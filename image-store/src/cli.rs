@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 /// The options of every command, for `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
 pub struct Output {
     /// How to print the result on stdout
     #[arg(long, value_enum, default_value_t = Format::Text, global = true, value_name = "FORMAT")]

@@ -102,22 +102,28 @@ pub struct Plan {
     pub tags: Vec<TagStep>,
 }
 
-/// How to find out what the target has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// Ask the target for each document and blob.
-    Ask,
-    /// What is wanted is known to be new there.
-    New,
+/// Everything that is wanted, for a target that is known not to have it: new bytes for an image that was just read
+/// there. `tags` come with what they named then.
+pub fn plan_new(
+    wanted: Wanted,
+    place: String,
+    tags: Vec<(String, Option<Digest>)>,
+) -> Result<Plan, StoreError> {
+    let root = &wanted.root;
+    let mut levels = wanted.levels;
+    if tags.is_empty() {
+        levels.push(vec![root.clone()]);
+    }
+    for document in levels.iter().flatten().chain([root]) {
+        refuse_large(document, &place)?;
+    }
+    let step = |(tag, was)| TagStep { tag, document: root.clone(), was };
+    let tags = tags.into_iter().filter(|(_, was)| was.as_ref() != Some(root.digest())).map(step).collect();
+    Ok(Plan { place, blobs: wanted.blobs, levels, tags })
 }
 
 /// Compares what is wanted with what the target has. `tags` empty: the root is written under its digest alone.
-pub fn plan(
-    wanted: Wanted,
-    target: &dyn ImageSource,
-    tags: &[String],
-    presence: Presence,
-) -> Result<Plan, StoreError> {
+pub fn plan(wanted: Wanted, target: &dyn ImageSource, tags: &[String]) -> Result<Plan, StoreError> {
     let mut plan = Plan { place: target.place(), ..Plan::default() };
     let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
     let wishes: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
@@ -144,10 +150,6 @@ pub fn plan(
     }
     for document in levels.iter().flatten().chain([&wanted.root]) {
         refuse_large(document, &plan.place)?;
-    }
-    if presence == Presence::New {
-        (plan.blobs, plan.levels) = (wanted.blobs, levels);
-        return Ok(plan);
     }
     // A store that has a document has all that it names: that is its promise, and saves a request per blob.
     let mut covered = BTreeSet::new();
@@ -370,11 +372,11 @@ mod tests {
     fn a_copy_is_whole_and_a_second_run_has_nothing_to_do() {
         let (source, node) = source();
         let target = MemoryStore::new();
-        let first = plan(Wanted::copy_of(&node, &source), &target, &tags(), Presence::Ask).unwrap();
+        let first = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
         assert_eq!((first.blobs.len(), first.levels.len(), first.tags.len()), (3, 1, 1));
         apply(&first, &target, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(read_tree(&target, &Pointer::Tag("v1".into())).unwrap().digest(), node.digest());
-        let second = plan(Wanted::copy_of(&node, &source), &target, &tags(), Presence::Ask).unwrap();
+        let second = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
         assert!(second.is_nothing());
     }
 
@@ -382,10 +384,10 @@ mod tests {
     fn what_a_present_document_names_is_not_asked_for_again() {
         let (source, node) = source();
         let target = MemoryStore::new();
-        let by_digest = plan(Wanted::copy_of(&node, &source), &target, &[], Presence::Ask).unwrap();
+        let by_digest = plan(Wanted::copy_of(&node, &source), &target, &[]).unwrap();
         apply(&by_digest, &target, MovedTag::Refuse, &|_| {}).unwrap();
         assert!(target.tags().unwrap().is_empty());
-        let then = plan(Wanted::copy_of(&node, &source), &target, &tags(), Presence::Ask).unwrap();
+        let then = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
         assert_eq!((then.blobs.len(), then.levels.len(), then.tags.len()), (0, 0, 1));
     }
 
@@ -393,7 +395,7 @@ mod tests {
     fn a_tag_that_moved_meanwhile_is_left_alone() {
         let (source, node) = source();
         let target = MemoryStore::new();
-        let first = plan(Wanted::copy_of(&node, &source), &target, &tags(), Presence::Ask).unwrap();
+        let first = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
         let config = target.add_blob(OCI_CONFIG, b"{}");
         let other = serde_json::json!({"schemaVersion":2,"config":config,"layers":[]}).to_string();
         let other = Document::new(other.into_bytes(), None).unwrap();
@@ -408,9 +410,7 @@ mod tests {
     #[test]
     fn the_plan_shows_every_write_with_old_and_new_digest() {
         let (source, node) = source();
-        let shown = plan(Wanted::copy_of(&node, &source), &MemoryStore::new(), &tags(), Presence::Ask)
-            .unwrap()
-            .to_string();
+        let shown = plan(Wanted::copy_of(&node, &source), &MemoryStore::new(), &tags()).unwrap().to_string();
         assert_eq!(shown.matches("  blob ").count(), 3);
         assert_eq!(shown.matches("  manifest ").count(), 2);
         assert!(shown.contains(&format!("  tag       {}", node.digest())), "{shown}");

@@ -6,6 +6,7 @@ use crate::manifest::{Descriptor, Document};
 use std::fmt;
 use std::io::Read;
 
+pub mod docker_archive;
 pub mod memory;
 pub mod oci_layout;
 pub mod registry;

@@ -197,7 +197,7 @@ mod tests {
     use image_store::check::{Depth, check};
     use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
     use image_store::manifest::{Content, Document};
-    use image_store::plan::{MovedTag, Presence, apply, plan};
+    use image_store::plan::{MovedTag, apply, plan};
     use image_store::store::memory::MemoryStore;
     use image_store::store::{ImageStore, Pointer};
     use image_store::tree::grow;
@@ -239,7 +239,7 @@ mod tests {
         let found = [found("linux/amd64", "linux/amd64"), found("linux/arm/v7", "linux/arm/v7")];
         let wanted = combine(&found, &Request::default()).unwrap();
         let target = MemoryStore::new();
-        let steps = plan(wanted, &target, &["latest".into()], Presence::Ask).unwrap();
+        let steps = plan(wanted, &target, &["latest".into()]).unwrap();
         apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(check(&target, &Pointer::Tag("latest".into()), Depth::Layers), []);
     }
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(said(&both, &Request::default()), "linux/amd64 linux/arm64 unknown/unknown");
         let target = MemoryStore::new();
         let wanted = combine(&both, &Request::default()).unwrap();
-        let steps = plan(wanted, &target, &["x".into()], Presence::Ask).unwrap();
+        let steps = plan(wanted, &target, &["x".into()]).unwrap();
         apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
     }

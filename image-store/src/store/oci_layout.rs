@@ -39,6 +39,7 @@ impl OciLayout {
                 doing(),
                 "the folder has no file \"oci-layout\", so it is no OCI layout",
             ),
+            io::ErrorKind::NotFound => StoreError::not_found(doing(), "there is no such folder"),
             _ => StoreError::from_io(doing(), e),
         })?;
         let version = Object::parse(&text).ok().and_then(|object| {

@@ -1,0 +1,131 @@
+//! From a reference to the store it means, and to the image in it.
+
+use crate::error::StoreError;
+use crate::exit::Exit;
+use crate::reference::{Reference, RegistryRef};
+use crate::store::docker_archive::DockerArchive;
+use crate::store::oci_layout::OciLayout;
+use crate::store::registry::{Client, RegistryOptions, RegistryStore};
+use crate::store::{ImageSource, ImageStore, Pointer, UNNAMED};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Opens stores. All registries share one client: one connection pool, one cache of tokens.
+pub struct Stores {
+    options: RegistryOptions,
+    client: Mutex<Option<Client>>,
+}
+
+/// A store and the image in it.
+pub struct Opened<S: ?Sized> {
+    pub store: Arc<S>,
+    pub pointer: Pointer,
+}
+
+/// A store that will be written, and the tags that are to be moved there; none: the image is stored under its
+/// digest alone.
+pub struct Target {
+    pub store: Arc<dyn ImageStore>,
+    pub tags: Vec<String>,
+}
+
+impl Stores {
+    pub fn new(options: RegistryOptions) -> Self {
+        Self { options, client: Mutex::new(None) }
+    }
+
+    /// The client is made when the first registry is named: local work needs no certificates.
+    fn client(&self) -> Result<Client, StoreError> {
+        let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = slot.as_ref() {
+            return Ok(client.clone());
+        }
+        let client = Client::new(self.options.clone())?;
+        *slot = Some(client.clone());
+        Ok(client)
+    }
+
+    /// To read an image.
+    pub fn source(&self, reference: &Reference) -> Result<Opened<dyn ImageSource>, StoreError> {
+        if let Reference::Registry(image) = reference {
+            let store = RegistryStore::reading(&self.client()?, &image.host, &image.repository)?;
+            return Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) });
+        }
+        let opened = self.image(reference)?;
+        Ok(Opened { store: opened.store, pointer: opened.pointer })
+    }
+
+    /// To read an image and to write it where it lies.
+    pub fn image(&self, reference: &Reference) -> Result<Opened<dyn ImageStore>, StoreError> {
+        match reference {
+            Reference::Registry(image) => {
+                let store = RegistryStore::writing(&self.client()?, &image.host, &image.repository)?;
+                Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) })
+            }
+            Reference::OciLayout { dir, tag } => {
+                let layout = OciLayout::open(dir)?;
+                let pointer = match tag {
+                    Some(tag) => Pointer::Tag(tag.clone()),
+                    None => layout.only_image()?,
+                };
+                Ok(Opened { store: Arc::new(layout), pointer })
+            }
+            Reference::DockerArchive { file, name } => {
+                let archive = DockerArchive::open(file, name.as_deref())?;
+                let pointer = archive.only_image()?;
+                Ok(Opened { store: Arc::new(archive), pointer })
+            }
+            other => Err(not_yet(other)),
+        }
+    }
+
+    /// To write an image, into a store that may not be there yet.
+    pub fn target(&self, reference: &Reference) -> Result<Target, StoreError> {
+        match reference {
+            Reference::Registry(image) => {
+                if image.digest.is_some() {
+                    let why = "a digest is made from the content; it cannot be chosen";
+                    return Err(
+                        StoreError::bad_input(format!("write \"{reference}\""), why).hint("name a tag")
+                    );
+                }
+                let store = RegistryStore::writing(&self.client()?, &image.host, &image.repository)?;
+                let tag = image.tag.clone().unwrap_or_else(|| "latest".into());
+                Ok(Target { store: Arc::new(store), tags: vec![tag] })
+            }
+            Reference::OciLayout { dir, tag } => {
+                let layout = OciLayout::open_or_new(dir)?;
+                let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
+                Ok(Target { store: Arc::new(layout), tags: vec![tag] })
+            }
+            Reference::DockerArchive { file, name } => {
+                let archive = DockerArchive::open_or_new(file)?;
+                let tag = name.clone().unwrap_or_else(|| UNNAMED.into());
+                Ok(Target { store: Arc::new(archive), tags: vec![tag] })
+            }
+            other => Err(not_yet(other)),
+        }
+    }
+}
+
+fn registry_pointer(image: &RegistryRef) -> Pointer {
+    match (&image.digest, &image.tag) {
+        (Some(digest), _) => Pointer::from(digest),
+        (None, Some(tag)) => Pointer::Tag(tag.clone()),
+        (None, None) => Pointer::Tag("latest".into()),
+    }
+}
+
+fn not_yet(reference: &Reference) -> StoreError {
+    let (why, hint) = match reference {
+        Reference::OciArchive { .. } => (
+            "archives in OCI form are not read yet",
+            "unpack it: mkdir DIR && tar -xf FILE -C DIR, then name oci:DIR",
+        ),
+        Reference::DockerDaemon { .. } => (
+            "images in a Docker Engine are not read directly yet",
+            "save it: docker save -o FILE NAME, name docker-archive:FILE, then docker load -i FILE",
+        ),
+        _ => ("a stream on standard input is not read yet", "save it to a file and name docker-archive:FILE"),
+    };
+    StoreError::new(Exit::Usage, format!("open \"{reference}\""), why).hint(hint)
+}

@@ -1,0 +1,65 @@
+//! What a name points to, for people and for programs.
+
+use image_store::manifest::Descriptor;
+use image_store::text;
+use image_store::tree::{Image, Node};
+use serde_json::{Value, json};
+
+/// A heading and a table, one row a member.
+pub fn text(name: &str, node: &Node) -> String {
+    let document = node.document();
+    let mut out = format!("Name:    {}\n", text::Escaped(name));
+    out.push_str(&format!("Digest:  {} {}\n", document.digest(), document.bytes().len()));
+    out.push_str(&format!("Type:    {}\n\n", document.media_type()));
+    let rows: Vec<Vec<String>> = node.images().into_iter().map(|(entry, image)| row(entry, image)).collect();
+    out.push_str(&text::table(&["PLATFORM", "DIGEST", "SIZE", "LAYERS", "NOTE"], &rows));
+    out
+}
+
+fn row(entry: Option<&Descriptor>, image: &Image) -> Vec<String> {
+    let label = image.config.as_ref().map(|config| &config.parsed.platform);
+    let said = entry.and_then(|entry| entry.platform.as_ref());
+    let note = match (entry.and_then(|entry| entry.attests()), said, label) {
+        (Some(subject), ..) => format!("attests {}", subject.get(7..19).unwrap_or(subject)),
+        (None, Some(said), Some(label)) if image.is_runnable() && !label.fits(said) => {
+            format!("labelled {label}: put it right with config-patcher fix --from-index")
+        }
+        _ if !image.is_runnable() => "artifact".into(),
+        _ => String::new(),
+    };
+    let size: u64 = image.manifest.layers.iter().map(|layer| layer.size).sum();
+    vec![
+        said.or(label).map_or("-".into(), ToString::to_string),
+        image.document.digest().to_string(),
+        text::bytes(size),
+        image.manifest.layers.len().to_string(),
+        note,
+    ]
+}
+
+/// `name`, `digest`, `size`, `mediaType`, and `members`, each with `platform` (the index entry's, else the
+/// label), `label`, `digest`, `mediaType`, `layers` and `bytes`.
+pub fn json(name: &str, node: &Node) -> Value {
+    let document = node.document();
+    let members: Vec<Value> = node
+        .images()
+        .into_iter()
+        .map(|(entry, image)| {
+            let label = image.config.as_ref().map(|config| &config.parsed.platform);
+            let bytes: u64 = image.manifest.layers.iter().map(|layer| layer.size).sum();
+            json!({
+                "platform": entry.and_then(|entry| entry.platform.as_ref()).or(label),
+                "label": label,
+                "digest": image.document.digest(),
+                "mediaType": image.document.media_type(),
+                "attests": entry.and_then(|entry| entry.attests()),
+                "layers": image.manifest.layers.len(),
+                "bytes": bytes,
+            })
+        })
+        .collect();
+    json!({
+        "name": name, "digest": document.digest(), "size": document.bytes().len(),
+        "mediaType": document.media_type(), "members": members,
+    })
+}
