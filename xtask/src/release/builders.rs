@@ -56,7 +56,7 @@ pub trait Builder: Send + Sync {
 
 /// Opens a base image that a spec names.
 pub type OpenImage =
-    Arc<dyn Fn(&Reference) -> Result<(Box<dyn ImageSource>, Pointer), StoreError> + Send + Sync>;
+    Arc<dyn Fn(&Reference) -> Result<(Arc<dyn ImageSource>, Pointer), StoreError> + Send + Sync>;
 
 /// The builder for a recipe, and why it is that one where the spec leaves it open.
 pub fn choose(

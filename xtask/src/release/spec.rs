@@ -4,7 +4,6 @@
 //! what comes out has no text left to parse.
 
 use image_store::error::StoreError;
-use image_store::exit::Exit;
 use image_store::platform::Platform;
 use image_store::reference::Reference;
 use image_store::text::Escaped;
@@ -161,46 +160,29 @@ impl fmt::Display for Problem {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum SpecError {
-    #[error(transparent)]
-    Read(#[from] StoreError),
-    /// Shown as lines of `FILE:LINE: what is wrong`, in the order of the file.
-    #[error("{}", show(file, problems))]
-    Wrong { file: PathBuf, problems: Vec<Problem> },
-}
-
-impl SpecError {
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Read(error) => error.kind,
-            Self::Wrong { .. } => Exit::BadInput,
-        }
-    }
-}
-
-fn show(file: &Path, problems: &[Problem]) -> String {
-    let lines: Vec<String> = problems.iter().map(|p| format!("{}:{p}", file.display())).collect();
-    lines.join("\n")
-}
-
 impl Spec {
-    /// Reads a spec from a file.
-    pub fn load(file: &Path) -> Result<Self, SpecError> {
+    /// Reads a spec from a file. The error has a line `FILE:LINE: what is wrong` for each problem, in their order.
+    pub fn load(file: &Path) -> Result<Self, StoreError> {
         let doing = || format!("read \"{}\"", file.display());
         let meta = std::fs::metadata(file).map_err(|e| StoreError::from_io(doing(), e))?;
         if !meta.is_file() {
             return Err(StoreError::bad_input(doing(), "it is no regular file")
-                .hint("name a release.yaml, not its folder")
-                .into());
+                .hint("name a release.yaml, not its folder"));
         }
         if meta.len() > SPEC_MAX {
-            return Err(StoreError::bad_input(doing(), format!("it is larger than {SPEC_MAX} bytes")).into());
+            return Err(StoreError::bad_input(doing(), format!("it is larger than {SPEC_MAX} bytes")));
         }
         let bytes = std::fs::read(file).map_err(|e| StoreError::from_io(doing(), e))?;
         let text =
             String::from_utf8(bytes).map_err(|_| StoreError::bad_input(doing(), "it is not UTF-8 text"))?;
-        Self::parse(&text, file).map_err(|problems| SpecError::Wrong { file: file.to_path_buf(), problems })
+        Self::parse(&text, file).map_err(|problems| {
+            let why = match problems.len() {
+                1 => "one thing in it is wrong".to_string(),
+                count => format!("{count} things in it are wrong"),
+            };
+            let lines = problems.iter().map(|problem| format!("{}:{problem}", file.display())).collect();
+            StoreError::bad_input(doing(), why).problems(lines)
+        })
     }
 
     /// Reads a spec from its text. Paths in it are looked for below the folder of `file`. `Err` has every problem.

@@ -26,6 +26,11 @@ impl Docker {
         Self { tool: Tool::new("docker", "MULTIARCH_DOCKER") }
     }
 
+    #[cfg(test)]
+    pub(super) fn with(program: &Path) -> Self {
+        Self { tool: Tool::at("docker", program) }
+    }
+
     /// Builds; the image's id is in the file `id` afterwards.
     fn run_build(
         &self,

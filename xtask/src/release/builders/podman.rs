@@ -19,6 +19,11 @@ impl Podman {
     pub fn new() -> Self {
         Self { tool: Tool::new("podman", "MULTIARCH_PODMAN") }
     }
+
+    #[cfg(test)]
+    pub(super) fn with(program: &Path) -> Self {
+        Self { tool: Tool::at("podman", program) }
+    }
 }
 
 impl Builder for Podman {

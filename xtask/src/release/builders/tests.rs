@@ -1,1 +1,264 @@
+//! Builders with programs that stand in for engines: what they are asked, and what becomes of what they give.
 
+use super::docker::Docker;
+use super::podman::Podman;
+use super::*;
+use crate::release::spec::{BuildArgs, DockerfileRecipe, FilesRecipe};
+use image_store::manifest::{CONFIG_MAX, Content};
+use image_store::store::read_blob;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// A folder with a Dockerfile, and the job to build it.
+fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
+    fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+    fs::create_dir_all(dir.join("work")).unwrap();
+    let args = [("TOKEN".to_string(), Some("hunter2".to_string()))];
+    BuildJob {
+        platform: platform.parse().unwrap(),
+        recipe: Recipe::Dockerfile(DockerfileRecipe {
+            dockerfile: dir.join("Dockerfile"),
+            context: dir.to_path_buf(),
+            target: None,
+            build_args: BuildArgs(args.into()),
+        }),
+        work_dir: dir.join("work"),
+        epoch: None,
+    }
+}
+
+/// A shell script in an engine's place. `$OUT` of it is the file or folder that it is to write.
+fn script(dir: &Path, text: &str) -> PathBuf {
+    let path = dir.join("engine");
+    fs::write(&path, format!("#!/bin/sh\nset -eu\n{text}")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+const ID: &str = "sha256:d3e95b78229ccd29aa911526f04f26d1d7df5ea93d933c0383935946a6d511a4";
+
+/// An engine whose `build` writes an id and whose `save` writes what Docker 20.10 writes: an image labelled amd64.
+fn docker(dir: &Path, build: &str) -> Docker {
+    // docker build ... ADD of one file on scratch; the config is as Docker wrote it, but for its length.
+    fs::create_dir_all(dir.join("saved/a")).unwrap();
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(3);
+    layer.append_data(&mut header, "f", &b"hi\n"[..]).unwrap();
+    let layer = layer.into_inner().unwrap();
+    let diff_id = image_store::digest::Digest::of(&layer);
+    let config = format!(
+        r#"{{"architecture":"amd64","container_config":{{"Cmd":["x"]}},"os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
+    );
+    let name = image_store::digest::Digest::of(config.as_bytes()).hex().to_string();
+    fs::write(dir.join("saved/a/layer.tar"), layer).unwrap();
+    fs::write(dir.join(format!("saved/{name}.json")), config).unwrap();
+    let manifest = format!(r#"[{{"Config":"{name}.json","RepoTags":null,"Layers":["a/layer.tar"]}}]"#);
+    fs::write(dir.join("saved/manifest.json"), manifest).unwrap();
+    let text = format!(
+        r#"echo "$@" >> {dir}/asked; echo "TOKEN=${{TOKEN-none}}" >> {dir}/asked
+case "$1" in
+  build) {build}
+    while [ "$1" != --iidfile ]; do shift; done; printf %s {ID} > "$2";;
+  save) tar -C {dir}/saved -cf "$3" $(ls {dir}/saved);;
+esac"#,
+        dir = dir.display()
+    );
+    Docker::with(&script(dir, &text))
+}
+
+fn asked(dir: &Path) -> String {
+    let text = fs::read_to_string(dir.join("asked")).unwrap();
+    text.replace(&*dir.to_string_lossy(), "DIR")
+}
+
+fn staging(dir: &Path) -> OciLayout {
+    OciLayout::open_or_new(&dir.join("staging")).unwrap()
+}
+
+#[test]
+fn docker_builds_saves_and_the_image_is_taken_as_docker_made_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let docker = docker(dir.path(), "");
+    let job = job(dir.path(), "FROM scratch\nADD f /\n", "linux/arm/v7");
+    let out = staging(dir.path());
+    let document = docker.build(&job, &out, &dir.path().join("log")).unwrap();
+    let Content::Manifest(image) = document.parse().unwrap() else { panic!("{document:?}") };
+    let config = String::from_utf8(read_blob(&out, &image.config, CONFIG_MAX).unwrap()).unwrap();
+    assert!(
+        config.starts_with(r#"{"architecture":"amd64","container_config":{"Cmd":["x"]},"os""#),
+        "{config}"
+    );
+    assert_eq!(image.layers[0].media_type, image_store::manifest::media_type::DOCKER_LAYER_GZIP);
+    assert_eq!(
+        asked(dir.path()),
+        format!(
+            "build --platform linux/arm/v7 --iidfile DIR/work/image-id --build-arg TOKEN --file DIR/Dockerfile DIR\n\
+             TOKEN=hunter2\nsave --output DIR/work/image.tar {ID}\nTOKEN=none\n"
+        )
+    );
+    // Nothing large stays behind; and the plan says what was done.
+    assert!(!dir.path().join("work/image.tar").exists());
+    let described = docker.describe(&job).join("\n").replace(&*dir.path().to_string_lossy(), "DIR");
+    let wanted =
+        asked(dir.path()).replace("TOKEN=hunter2\n", "").replace("TOKEN=none\n", "").replace(ID, "IMAGE-ID");
+    assert_eq!(described.replace("docker ", "") + "\n", wanted);
+    let again = docker.build(&job, &out, &dir.path().join("log")).unwrap();
+    assert_eq!(again.digest(), document.digest());
+}
+
+#[test]
+fn where_docker_takes_no_platform_an_image_from_nothing_is_built_without() {
+    let refuse = r#"case "$*" in *--platform*) echo "image was found but does not match the specified platform: wanted linux/arm/v7" >&2; exit 1;; esac"#;
+    let check = |dockerfile: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let docker = docker(dir.path(), refuse);
+        let job = job(dir.path(), dockerfile, "linux/arm/v7");
+        let built = docker.build(&job, &staging(dir.path()), &dir.path().join("log"));
+        (built, asked(dir.path()).matches("build").count())
+    };
+    let (built, times) = check("FROM scratch\nADD f /\n");
+    assert!(built.is_ok(), "{built:?}");
+    // Twice the word, of which "--build-arg" has one too.
+    assert_eq!(times, 4);
+    let (built, times) = check("FROM debian\nADD f /\n");
+    assert!(built.unwrap_err().to_string().contains("set DOCKER_BUILDKIT=1"));
+    assert_eq!(times, 2);
+}
+
+#[test]
+fn a_build_that_fails_says_so_without_the_values_of_arguments() {
+    let dir = tempfile::tempdir().unwrap();
+    let docker = docker(dir.path(), "echo Step 1/2: fetching with $TOKEN; exit 3");
+    let job = job(dir.path(), "FROM scratch\n", "linux/arm64");
+    let error = docker.build(&job, &staging(dir.path()), &dir.path().join("log")).unwrap_err();
+    assert_eq!(error.problems, ["docker: Step 1/2: fetching with [build argument]"]);
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("it ended with exit status: 3") && !text.contains("hunter2"), "{text}");
+    assert_eq!(asked(dir.path()).matches("save").count(), 0);
+}
+
+#[test]
+fn podman_pushes_into_a_layout_that_is_taken_over_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    // What the engine "pushes": an image with annotations of its own.
+    let engine = OciLayout::open_or_new(&dir.path().join("engine-image")).unwrap();
+    let config = engine.ingest(image_store::manifest::media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
+    let config = serde_json::to_string(&config).unwrap();
+    let manifest =
+        format!(r#"{{ "schemaVersion":2,"config":{config},"layers":[],"annotations":{{"b":"1","a":"2"}} }}"#);
+    let made = Document::new(manifest.into_bytes(), None).unwrap();
+    image_store::store::ImageStore::write_tag(&engine, "x", &made).unwrap();
+    let text = format!(
+        r#"echo "$@" >> {dir}/asked
+case "$1" in
+  build) while [ "$1" != --iidfile ]; do shift; done; printf %s {ID} > "$2";;
+  push) cp -r {dir}/engine-image "${{4#oci:}}";;
+esac"#,
+        dir = dir.path().display()
+    );
+    let podman = Podman::with(&script(dir.path(), &text));
+    let mut job = job(dir.path(), "FROM scratch\n", "linux/riscv64");
+    job.epoch = Some(7);
+    let out = staging(dir.path());
+    let document = podman.build(&job, &out, &dir.path().join("log")).unwrap();
+    assert_eq!(document, made);
+    assert_eq!(
+        asked(dir.path()),
+        format!(
+            "build --platform linux/riscv64 --iidfile DIR/work/image-id --timestamp 7 --build-arg TOKEN \
+             --file DIR/Dockerfile DIR\npush --quiet {ID} oci:DIR/work/image\n"
+        )
+    );
+    assert!(!dir.path().join("work/image").exists());
+}
+
+#[test]
+fn an_emulator_is_needed_for_a_run_of_a_foreign_platform_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let docker = docker(dir.path(), "");
+    let (native, foreign) = match std::env::consts::ARCH {
+        "s390x" => ("linux/s390x", "linux/amd64"),
+        _ => (if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }, "linux/s390x"),
+    };
+    let check = |dockerfile: &str, platform: &str, needed: bool| {
+        assert_eq!(
+            docker.needs_emulator(&job(dir.path(), dockerfile, platform)),
+            needed,
+            "{dockerfile} {platform}"
+        );
+    };
+    check("FROM a\nRUN x", foreign, true);
+    check("FROM a\nRUN x", native, false);
+    check("FROM a\nCOPY x /", foreign, false);
+}
+
+struct Engine(&'static str, Result<(), &'static str>);
+
+impl Builder for Engine {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn available(&self) -> Result<(), String> {
+        self.1.map_err(str::to_string)
+    }
+    fn needs_emulator(&self, _: &BuildJob) -> bool {
+        false
+    }
+    fn describe(&self, _: &BuildJob) -> Vec<String> {
+        Vec::new()
+    }
+    fn build(&self, _: &BuildJob, _: &OciLayout, _: &Path) -> Result<Document, StoreError> {
+        Err(StoreError::local("build", "nobody does"))
+    }
+}
+
+#[test]
+fn the_first_engine_that_works_is_chosen_and_it_is_said_why() {
+    let choose = |engines: Vec<Engine>| {
+        first_available(engines.into_iter().map(|engine| Box::new(engine) as Box<dyn Builder>))
+            .map(|(builder, why)| format!("{}: {why}", builder.name()))
+    };
+    let said = choose(vec![Engine("docker", Ok(())), Engine("podman", Ok(()))]).unwrap();
+    assert_eq!(said, "docker: it works, and is tried first");
+    let said = choose(vec![Engine("docker", Err("no daemon")), Engine("podman", Ok(()))]).unwrap();
+    assert_eq!(said, "podman: docker: no daemon");
+    let error =
+        choose(vec![Engine("docker", Err("no daemon")), Engine("podman", Err("not installed"))]).unwrap_err();
+    assert_eq!(error.problems, ["docker: no daemon", "podman: not installed"]);
+}
+
+#[test]
+fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("app"), "app").unwrap();
+    let base_dir = dir.path().join("base");
+    let open: OpenImage = Arc::new(move |reference| {
+        assert_eq!(reference.to_string(), "docker.io/library/base:1");
+        let layout = OciLayout::open(&base_dir)?;
+        let at = layout.only_image()?;
+        Ok((Arc::new(layout), at))
+    });
+    let recipe = |from: Option<&str>| FilesRecipe {
+        from: from.map(|from| from.parse().unwrap()),
+        copy: vec![(dir.path().join("app"), "/app".into())],
+        ..FilesRecipe::default()
+    };
+    let job = |from| BuildJob {
+        platform: "linux/arm64".parse().unwrap(),
+        recipe: Recipe::Files(recipe(from)),
+        work_dir: dir.path().join("work"),
+        epoch: None,
+    };
+    let log = dir.path().join("log");
+    let base = OciLayout::open_or_new(&dir.path().join("base")).unwrap();
+    let (builder, why) = choose(BuilderChoice::Auto, &job(None).recipe, &open).unwrap();
+    assert_eq!((builder.name(), why.as_str()), ("rootfs", "it has files and no Dockerfile"));
+    let made = builder.build(&job(None), &base, &log).unwrap();
+    image_store::store::ImageStore::write_tag(&base, "1", &made).unwrap();
+    let on_base = builder.build(&job(Some("base:1")), &staging(dir.path()), &log).unwrap();
+    let Content::Manifest(image) = on_base.parse().unwrap() else { panic!("{on_base:?}") };
+    assert_eq!(image.layers.len(), 2);
+    assert_eq!(builder.describe(&job(Some("base:1")))[0], "from docker.io/library/base:1");
+    assert!(fs::read_to_string(&log).unwrap().ends_with(&format!("made linux/arm64 {}\n", on_base.digest())));
+}

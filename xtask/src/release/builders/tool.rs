@@ -25,6 +25,11 @@ impl Tool {
         Self { name, program: program.unwrap_or_else(|| name.into()) }
     }
 
+    #[cfg(test)]
+    pub(super) fn at(name: &'static str, program: &Path) -> Self {
+        Self { name, program: program.into() }
+    }
+
     /// Runs a question that changes nothing. `Err` is a reason, in one line.
     pub fn ask(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.program);
@@ -45,8 +50,8 @@ impl Tool {
     pub fn run(&self, step: &Step, log: &Path) -> Result<(), StoreError> {
         let doing = || format!("run \"{}\"", step.shown(self.name));
         let mut file = open_log(log).map_err(|e| StoreError::from_io(doing(), e))?;
-        let begin = file.seek(SeekFrom::End(0)).map_err(|e| StoreError::from_io(doing(), e))?;
         writeln!(file, "$ {}", step.shown(self.name)).map_err(|e| StoreError::from_io(doing(), e))?;
+        let begin = file.seek(SeekFrom::End(0)).map_err(|e| StoreError::from_io(doing(), e))?;
         let for_stdout = file.try_clone().map_err(|e| StoreError::from_io(doing(), e))?;
         let for_stderr = file.try_clone().map_err(|e| StoreError::from_io(doing(), e))?;
         let mut command = Command::new(&self.program);

@@ -1,6 +1,7 @@
 //! release.yaml in rows: what it means, and what is said where it is wrong.
 
 use super::*;
+use image_store::exit::Exit;
 use std::fs;
 
 /// A folder with what a spec may name.
@@ -265,12 +266,10 @@ fn a_file_is_shown_with_its_name_before_each_line() {
     let file = dir.path().join("release.yaml");
     fs::write(&file, "image: a/b\nplatforms:\n").unwrap();
     let error = Spec::load(&file).unwrap_err();
-    assert_eq!(error.exit(), Exit::BadInput);
-    assert!(
-        error.to_string().starts_with(&format!("{}:2: \"platforms\" is a map", file.display())),
-        "{error}"
-    );
-    let missing = Spec::load(&dir.path().join("none.yaml")).unwrap_err();
-    assert_eq!(missing.exit(), Exit::NotFound);
-    assert_eq!(Spec::load(dir.path()).unwrap_err().exit(), Exit::BadInput);
+    assert_eq!(error.kind, Exit::BadInput);
+    assert!(error.to_string().ends_with("one thing in it is wrong"), "{error}");
+    let wanted = format!("{}:2: \"platforms\" is a map of at least one platform", file.display());
+    assert!(error.problems.len() == 1 && error.problems[0].starts_with(&wanted), "{:?}", error.problems);
+    assert_eq!(Spec::load(&dir.path().join("none.yaml")).unwrap_err().kind, Exit::NotFound);
+    assert_eq!(Spec::load(dir.path()).unwrap_err().kind, Exit::BadInput);
 }
