@@ -217,6 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_judged_by_where_it_leads() {
+        let uri: Uri = "http://localhost:1/".parse().unwrap();
+        let found = |reach: Reach| Lookup(reach).resolve(&uri, &Config::default(), NextTimeout::default());
+        assert!(found(Reach::Anywhere).is_ok());
+        assert!(found(Reach::Inside).is_ok());
+        assert!(found(Reach::Public).unwrap_err().to_string().contains("may not send us"));
+        let reach = |registry: &str| Reach::of_registry(&Url::parse(registry).unwrap());
+        assert_eq!(reach("http://localhost:5000"), Reach::Inside);
+        assert_eq!(reach("http://[::1]:5000"), Reach::Inside);
+        assert_eq!(reach("http://10.0.0.1"), Reach::Inside);
+        assert_eq!(reach("http://93.184.216.34"), Reach::Public);
+        assert_eq!(reach("http://name.invalid"), Reach::Public);
+    }
+
+    #[test]
     fn credentials_stay_in_their_domain() {
         let check = |registry: &str, host: &str, may: bool| {
             assert_eq!(shares_domain(registry, host), may, "{registry} {host}");

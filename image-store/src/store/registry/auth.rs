@@ -13,7 +13,7 @@ use super::url::Url;
 use crate::error::StoreError;
 use crate::exit::Exit;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A token is renewed so long before its end that no request arrives after it.
@@ -42,6 +42,7 @@ pub struct Guard {
     /// As in an image reference.
     host: String,
     registry: Url,
+    reach: OnceLock<Reach>,
     state: Mutex<State>,
 }
 
@@ -103,11 +104,16 @@ pub struct Context<'a> {
 
 impl Guard {
     pub fn new(host: &str, registry: Url) -> Arc<Self> {
-        Arc::new(Self { host: host.into(), registry, state: Mutex::default() })
+        Arc::new(Self { host: host.into(), registry, reach: OnceLock::new(), state: Mutex::default() })
     }
 
     pub fn registry(&self) -> &Url {
         &self.registry
+    }
+
+    /// How far it may send us.
+    pub fn reach(&self) -> Reach {
+        *self.reach.get_or_init(|| Reach::of_registry(&self.registry))
     }
 
     pub fn foresee(&self, scopes: &Scopes) {
@@ -180,7 +186,7 @@ impl Guard {
         }
         let reach = match server.realm.host() == self.registry.host() {
             true => Reach::Anywhere,
-            false => Reach::of_registry(&self.registry),
+            false => self.reach(),
         };
         let request = |scopes: &Scopes| {
             let doing = format!("{}: get a token from {}", context.doing, server.realm.host_and_port());

@@ -76,7 +76,10 @@ impl Client {
 
     /// The same with the whole body, which may break off and be asked for again too.
     pub(super) fn fetch(&self, ask: &Ask<'_, '_>, limit: u64) -> Result<(Head, Vec<u8>), StoreError> {
-        retrying(self.backoff(), || self.attempt(ask)?.read(ask.doing, limit))
+        retrying(self.backoff(), || {
+            let answer = self.attempt(ask)?;
+            if answer.status == 200 { answer.read(ask.doing, limit) } else { Ok(answer.read_words()) }
+        })
     }
 
     /// Asks once, and again only where credentials were missing.
@@ -102,6 +105,7 @@ impl Client {
             if !again {
                 return refusal::passing(ask.doing, answer);
             }
+            answer.finish();
         }
     }
 
@@ -112,8 +116,7 @@ impl Client {
         let mut authorization = authorization.map(Secret::reveal);
         let mut url = ask.url.clone();
         for _ in 0..=redirect::HOPS {
-            let reach =
-                if url.same_origin(registry) { Reach::Anywhere } else { Reach::of_registry(registry) };
+            let reach = if url.same_origin(registry) { Reach::Anywhere } else { ask.guard.reach() };
             let wire = Wire {
                 doing: ask.doing,
                 method: ask.method,
@@ -134,6 +137,7 @@ impl Client {
             if !next.same_origin(&url) {
                 authorization = None;
             }
+            answer.finish();
             url = next;
         }
         let why = format!("more than {} redirects, the last to {url}", redirect::HOPS);

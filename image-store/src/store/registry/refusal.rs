@@ -9,17 +9,13 @@ use crate::text::Escaped;
 use std::time::SystemTime;
 use ureq::http::StatusCode;
 
-/// Most of an error body that is read, and most of it that is shown.
-const BODY_MAX: u64 = 64 << 10;
+/// Most of an error body that is shown.
 const SHOWN_MAX: usize = 1024;
 
 /// The answer as an error. Its body is read for the server's own words.
 pub fn refused(doing: &str, answer: Answer) -> StoreError {
-    match answer.read(doing, BODY_MAX) {
-        Ok((head, body)) => refused_with(doing, &head, &body),
-        // The words are lost; the status is what counts, and it has gone with the answer.
-        Err(failure) => failure.error,
-    }
+    let (head, body) = answer.read_words();
+    refused_with(doing, &head, &body)
 }
 
 /// The same for an answer that has been read.

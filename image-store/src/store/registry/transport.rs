@@ -200,6 +200,19 @@ impl Answer {
         self.body.into_reader()
     }
 
+    /// The beginning of a body that only says why. What is lost of it is of no matter.
+    pub fn read_words(self) -> (Head, Vec<u8>) {
+        let head = Head { status: self.status, headers: self.headers, url: self.url };
+        let mut bytes = Vec::new();
+        drop(Paced::new(self.body.into_reader()).take(WORDS_MAX).read_to_end(&mut bytes));
+        (head, bytes)
+    }
+
+    /// Reads a body that nobody wants: a connection with an unread body cannot be used again.
+    pub fn finish(self) {
+        self.read_words();
+    }
+
     /// The whole body; one longer than `limit` is refused, not cut.
     pub fn read(self, doing: &str, limit: u64) -> Result<(Head, Vec<u8>), Failure> {
         let too_long = || {
@@ -219,6 +232,9 @@ impl Answer {
         Ok((head, bytes))
     }
 }
+
+/// Most of a body that is read for the sake of its words, or of its connection.
+const WORDS_MAX: u64 = 64 << 10;
 
 /// An answer whose body has been read.
 pub struct Head {

@@ -120,6 +120,7 @@ pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<boo
             if matches!(status, 401 | 403) {
                 store.refused_mounts().insert(from.into());
             }
+            answer.finish();
             Ok(false)
         }
     }
