@@ -54,76 +54,74 @@ pub fn status(at: &Path, prober: &Prober) -> Result<Status, KernelError> {
     };
     let outcomes: HashMap<&str, Outcome> =
         Target::all().map(|target| (target.label, prober.run(target))).collect();
-    let of_entries = entries.iter().map(|entry| entry_status(entry, &entries, enabled, &outcomes)).collect();
+    // Built once: there may be thousands of entries.
+    let programs: Vec<(&Machine, Vec<u8>)> =
+        MACHINES.iter().map(|machine| (machine, machine.probe())).collect();
+    let world = World { entries: &entries, enabled, outcomes: &outcomes, programs: &programs };
+    let of_entries = entries.iter().map(|entry| world.entry_status(entry)).collect();
     let runs = |label: &&str| outcomes.get(label).is_some_and(|outcome| outcome.verdict.is_ok());
     let missing = Target::platforms().map(|target| target.label).filter(|label| !runs(label)).collect();
     Ok(Status { mounted: table.is_some(), enabled, private, entries: of_entries, missing })
 }
 
-fn entry_status(
-    entry: &Entry,
-    all: &[Entry],
+/// All that was read, against which one entry is judged.
+struct World<'a> {
+    entries: &'a [Entry],
     enabled: bool,
-    outcomes: &HashMap<&'static str, Outcome>,
-) -> EntryStatus {
-    let rule = &entry.rule;
-    let machine = MACHINES.iter().find(|machine| entry.matches(&machine.probe()));
-    let mut status = EntryStatus {
-        name: escaped(&rule.name),
-        enabled: entry.enabled,
-        interpreter: escaped(&rule.interpreter),
-        flags: rule.flags.to_string(),
-        machine: machine.map(|machine| machine.name),
-        platforms: vec![],
-        owner: owner(rule),
-        version: None,
-        runs: None,
-        reason: None,
-    };
-    let Some(machine) = machine else { return status };
-    let verdict = verdict(entry, machine, all, enabled, outcomes);
-    status.runs = Some(verdict.runs);
-    status.reason = verdict.reason;
-    status.version = verdict.version;
-    if verdict.runs {
-        let runs = |platform: &&str| outcomes.get(platform).is_some_and(|outcome| outcome.verdict.is_ok());
-        status.platforms = machine.platforms().filter(runs).collect();
-    }
-    status
+    outcomes: &'a HashMap<&'static str, Outcome>,
+    programs: &'a [(&'static Machine, Vec<u8>)],
 }
 
-struct Verdict {
-    runs: bool,
-    reason: Option<String>,
-    version: Option<String>,
-}
+impl World<'_> {
+    fn entry_status(&self, entry: &Entry) -> EntryStatus {
+        let rule = &entry.rule;
+        let found = self.programs.iter().find(|(_, program)| entry.matches(program));
+        let mut status = EntryStatus {
+            name: escaped(&rule.name),
+            enabled: entry.enabled,
+            interpreter: escaped(&rule.interpreter),
+            flags: rule.flags.to_string(),
+            machine: found.map(|(machine, _)| machine.name),
+            platforms: vec![],
+            owner: owner(rule),
+            version: None,
+            runs: None,
+            reason: None,
+        };
+        let Some((machine, program)) = found else { return status };
+        let verdict = self.verdict(entry, machine, program);
+        status.runs = Some(verdict.runs);
+        status.reason = verdict.reason;
+        status.version = verdict.version;
+        if verdict.runs {
+            let runs =
+                |platform: &&str| self.outcomes.get(platform).is_some_and(|outcome| outcome.verdict.is_ok());
+            status.platforms = machine.platforms().filter(runs).collect();
+        }
+        status
+    }
 
-fn verdict(
-    entry: &Entry,
-    machine: &Machine,
-    all: &[Entry],
-    enabled: bool,
-    outcomes: &HashMap<&'static str, Outcome>,
-) -> Verdict {
-    let fails = |reason: String| Verdict { runs: false, reason: Some(reason), version: None };
-    if !entry.enabled {
-        return fails("the entry is disabled: binfmt-setup register enables it".to_owned());
-    }
-    if !enabled {
-        return fails("binfmt_misc as a whole is switched off: echo 1 > its file status".to_owned());
-    }
-    // The kernel takes the first entry that matches, and the list is in its order.
-    let first = first_match(all, &machine.probe());
-    if let Some(first) = first.filter(|first| first.rule.name != entry.rule.name) {
-        return fails(format!("shadowed by {}, which was registered later", escaped(&first.rule.name)));
-    }
-    // One of the machine's programs that ran, or else the first and its fault.
-    let labels = machine.platforms().chain(machine.serves.is_empty().then_some(machine.name));
-    let outcomes: Vec<&Outcome> = labels.filter_map(|label| outcomes.get(label)).collect();
-    let Some(outcome) = outcomes.iter().find(|outcome| outcome.verdict.is_ok()).or(outcomes.first()) else {
-        return fails("there is no program to try it with".to_owned());
-    };
-    match &outcome.verdict {
+    fn verdict(&self, entry: &Entry, machine: &Machine, program: &[u8]) -> Verdict {
+        let fails = |reason: String| Verdict { runs: false, reason: Some(reason), version: None };
+        if !entry.enabled {
+            return fails("the entry is disabled: binfmt-setup register enables it".to_owned());
+        }
+        if !self.enabled {
+            return fails("binfmt_misc as a whole is switched off: echo 1 > its file status".to_owned());
+        }
+        // The kernel takes the first entry that matches, and the list is in its order.
+        let first = first_match(self.entries, program);
+        if let Some(first) = first.filter(|first| first.rule.name != entry.rule.name) {
+            return fails(format!("shadowed by {}, which was registered later", escaped(&first.rule.name)));
+        }
+        // One of the machine's programs that ran, or else the first and its fault.
+        let labels = machine.platforms().chain(machine.serves.is_empty().then_some(machine.name));
+        let outcomes: Vec<&Outcome> = labels.filter_map(|label| self.outcomes.get(label)).collect();
+        let Some(outcome) = outcomes.iter().find(|outcome| outcome.verdict.is_ok()).or(outcomes.first())
+        else {
+            return fails("there is no program to try it with".to_owned());
+        };
+        match &outcome.verdict {
         Ok(Ran::Emulated(emulator)) => {
             Verdict { runs: true, reason: remark(entry, emulator), version: emulator.version.clone() }
         }
@@ -135,6 +133,13 @@ fn verdict(
         ),
         Err(reason) => fails(reason.to_string()),
     }
+    }
+}
+
+struct Verdict {
+    runs: bool,
+    reason: Option<String>,
+    version: Option<String>,
 }
 
 /// What is to be said about an entry though it runs.

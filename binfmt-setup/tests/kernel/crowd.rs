@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use binfmt_setup::emulators::Machine;
 
-use crate::world::{User, ended, world};
+use crate::world::{TABLE, User, ended, world};
 
 #[test]
 fn twenty_processes_at_once_leave_no_stray_entry() {
@@ -58,9 +58,14 @@ fn a_replacement_leaves_no_instant_without_a_handler() {
     let mut starter = world.command("sh");
     starter.args(["-c", &script]).stdout(Stdio::piped()).stdin(Stdio::null());
     let starter = starter.spawn().unwrap();
-    for round in 0..20 {
-        let emulator = if round % 2 == 0 { &other } else { &usual };
-        let done = world.tool(&["register", "--replace", "--no-probe", "--emulator", emulator]);
+    // Each write to the table is held up, so that a gap between two of them would be met.
+    let files = ["register", "qemu-arm", "qemu-arm.new"].map(|name| format!("{TABLE}/{name}"));
+    let paths = files.iter().flat_map(|path| ["-P", path]);
+    let slowly: Vec<&str> =
+        paths.chain(["-e", "trace=write", "-e", "inject=write:delay_exit=40000"]).collect();
+    for emulator in [&other, &usual, &other, &usual] {
+        let arguments = ["register", "--replace", "--no-probe", "--emulator", emulator];
+        let Some(done) = world.traced(&slowly, &arguments) else { break };
         assert!(done.succeeds().stdout.contains("replaced"), "{done:?}");
     }
     std::fs::write(&stop, "").unwrap();
@@ -75,7 +80,7 @@ fn a_lock_that_somebody_holds_is_waited_for() {
     let Some(world) = world(User::Caller) else { return };
     let held = world.shell(&format!(
         "exec 9> {table}/register; flock -x 9; {tool} register arm 9>&- & sleep 0.5; ls {table}; exec 9>&-; wait $!",
-        table = crate::world::TABLE,
+        table = TABLE,
         tool = world.program().display()
     ));
     assert!(

@@ -341,3 +341,23 @@ fn every_error_is_one_line_and_an_object_where_json_is_asked_for() {
     let lines = help.succeeds().stdout.lines().count();
     assert!(lines <= 34, "{lines} lines are more than a screen");
 }
+
+#[test]
+fn the_hosts_table_is_not_written_from_a_user_namespace_without_its_own() {
+    let Some(world) = world(User::Caller) else { return };
+    // The world plays the host: process 1 has its table. Root of a namespace inside has the right to write it.
+    let host = |command: &str| {
+        let script = format!(
+            "mount -t proc proc /proc; mount -t binfmt_misc b {TABLE}; unshare --user --map-root-user {} {command} || exit $?",
+            world.program().display()
+        );
+        world.shell(&format!("unshare --pid --fork --mount sh -ec '{script}' || exit $?"))
+    };
+    host("register arm").exits(4).says("belongs to the host");
+    host("unregister all").exits(4).says("belongs to the host");
+    assert!(world.entries().is_empty());
+    assert_eq!(host("status --format json").succeeds().json()["private"], false);
+    let inside = host(&format!("run --platform s390x -- {} probe s390x", world.program().display()));
+    assert!(inside.succeeds().stdout.contains("qemu-s390x"));
+    assert!(world.entries().is_empty());
+}
