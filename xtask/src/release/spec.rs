@@ -6,14 +6,13 @@
 use image_store::error::StoreError;
 use image_store::platform::Platform;
 use image_store::reference::Reference;
-use image_store::text::Escaped;
+use manifest_push::yaml::Problem;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 mod platform;
 mod read;
-mod tree;
 
 /// The largest spec that is read. A real one has some kilobytes.
 const SPEC_MAX: u64 = 1 << 20;
@@ -136,28 +135,6 @@ pub enum LabelPolicy {
     Fix,
     /// Stop.
     Check,
-}
-
-/// Something wrong in the spec.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Counted from 1.
-    pub line: usize,
-    /// What is wrong, and what to write instead.
-    pub text: String,
-}
-
-impl Problem {
-    /// `text` may quote the spec; what could steer a terminal is escaped.
-    fn new(line: usize, text: impl Into<String>) -> Self {
-        Self { line, text: Escaped(&text.into()).to_string() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.line, self.text)
-    }
 }
 
 impl Spec {

@@ -1,10 +1,10 @@
 //! One platform of a spec: who builds it, and from what.
 
 use super::read::{Reader, find};
-use super::tree::{Entry, Node, Value};
 use super::{BuildArgs, BuilderChoice, DockerfileRecipe, FilesRecipe, PlatformSpec, Port, Recipe, RunConfig};
 use image_store::platform::Platform;
 use image_store::reference::Reference;
+use manifest_push::yaml::{Entry, Node, Value};
 use std::path::PathBuf;
 
 /// Keys that go with either recipe, with a Dockerfile, and with files.

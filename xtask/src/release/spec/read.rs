@@ -1,9 +1,9 @@
 //! The walk through a spec's tree: each key is known or a problem, each value has its shape or is a problem.
 
 use super::platform::read_platforms;
-use super::tree::{self, Entry, Node, Value};
-use super::{BuilderChoice, LabelPolicy, Problem, Spec};
+use super::{BuilderChoice, LabelPolicy, Spec};
 use image_store::reference::{Reference, RegistryRef, is_tag};
+use manifest_push::yaml::{self, Entry, Node, Problem, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ const KEYS: [&str; 8] =
     ["image", "tags", "builder", "platforms", "labels", "smoke", "annotations", "prepare"];
 
 pub(super) fn spec(text: &str, dir: &Path) -> Result<Spec, Vec<Problem>> {
-    let (root, problems) = tree::parse(text).map_err(|problem| vec![problem])?;
+    let (root, problems) = yaml::parse(text).map_err(|problem| vec![problem])?;
     let mut reader = Reader { dir, prepares: false, problems };
     let found = read_spec(&mut reader, &root);
     let mut problems = reader.problems;
