@@ -1,0 +1,114 @@
+//! `cargo xtask ci`: what must be green before a change lands. The tests come last: their summary is the result.
+
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What the tests use of Debian: engines, a registry, emulators, and a second opinion.
+const PACKAGES: [&str; 16] = [
+    "binutils",
+    "buildah",
+    "busybox-static",
+    "ca-certificates",
+    "crun",
+    "docker-registry",
+    "docker.io",
+    "file",
+    "iptables",
+    "openssl",
+    "podman",
+    "qemu-user-static",
+    "skopeo",
+    "strace",
+    "uidmap",
+    "umoci",
+];
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Do not install Debian packages; what then cannot run says so and is skipped
+    #[arg(long)]
+    no_install: bool,
+}
+
+pub fn run(args: &Args) -> Result<Exit, StoreError> {
+    let install =
+        !args.no_install && nix::unistd::geteuid().is_root() && Path::new("/etc/debian_version").exists();
+    if install {
+        install_packages()?;
+    } else {
+        eprintln!(
+            "ci: not root on Debian, or --no-install: tests whose parts are missing say so and are skipped"
+        );
+    }
+    // Where the parts were installed, a test that skips is a test that failed.
+    let world: &[(&str, &str)] = if install { &[("MULTIARCH_REQUIRE_WORLD", "1")] } else { &[] };
+    step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", docs)?;
+    if has("cargo-deny") {
+        step(
+            "licences, bans, sources",
+            cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]),
+        )?;
+    } else {
+        eprintln!(
+            "ci: cargo-deny is not installed: licences, bans and sources are checked by the hosted workflow"
+        );
+    }
+    // The end-to-end tests run the tools as programs; no test harness builds the binaries of other packages.
+    step("programs", cargo(&["build", "--workspace", "--bins", "--quiet"]))?;
+    let mut tests = match has("cargo-nextest") {
+        true => cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]),
+        false => cargo(&["test", "--workspace", "--no-fail-fast"]),
+    };
+    tests.envs(world.iter().copied());
+    step("tests", tests)?;
+    Ok(Exit::Done)
+}
+
+fn install_packages() -> Result<(), StoreError> {
+    let missing: Vec<&str> = PACKAGES.into_iter().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut update = Command::new("apt-get");
+    update.args(["--quiet", "--quiet", "update"]);
+    step("package lists", update)?;
+    let mut install = Command::new("apt-get");
+    install.args(["--quiet", "--yes", "--no-install-recommends", "install"]).args(&missing);
+    install.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+    step(&format!("packages: {}", missing.join(" ")), install)
+}
+
+fn is_installed(package: &str) -> bool {
+    let query =
+        Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();
+    query.is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn has(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args);
+    command
+}
+
+/// Runs one step with its output where ours goes. A failure ends the run.
+fn step(name: &str, mut command: Command) -> Result<(), StoreError> {
+    eprintln!("ci: {name}");
+    let doing = || format!("pass the step \"{name}\"");
+    let status = command.stdin(Stdio::null()).status();
+    let status = status.map_err(|e| StoreError::from_io(format!("run {:?}", command.get_program()), e))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(StoreError::new(Exit::Found, doing(), format!("it ended with {status}"))),
+    }
+}

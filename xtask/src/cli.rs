@@ -1,0 +1,62 @@
+//! `cargo xtask COMMAND`: one verb, one file.
+
+use crate::{ci, example_programs, release};
+use clap::{Parser, Subcommand};
+use image_store::cli::Output;
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const TOOL: &str = "cargo xtask";
+
+/// Runs it all: from Dockerfiles to one published image of many platforms
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = TOOL, version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build every platform of a release.yaml, put the labels right, run each image, publish
+    Release(Box<release::Args>),
+    /// Format, lints and every test, as the hosted checks run them
+    Ci(ci::Args),
+    /// Write the example's programs: one tiny static ELF file for each platform
+    ExamplePrograms {
+        /// The folder to write to: DIR/linux-arm-v7/hello and so on
+        dir: PathBuf,
+    },
+    /// What `release` runs inside the private namespace for a smoke test
+    #[command(hide = true)]
+    SmokeInside(release::smoke::Inside),
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Release(args) => release::run(&args, &cli.output),
+        Command::Ci(args) => ci::run(&args),
+        Command::ExamplePrograms { dir } => {
+            let doing = format!("write the example's programs to \"{}\"", dir.display());
+            example_programs::write_all(&dir).map(|()| Exit::Done).map_err(|e| StoreError::from_io(doing, e))
+        }
+        Command::SmokeInside(inside) => Err(release::smoke::run_inside(&inside)),
+    };
+    cli.output.finish(TOOL, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

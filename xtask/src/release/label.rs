@@ -1,0 +1,57 @@
+//! Every image says its platform before it leaves.
+
+use super::spec::LabelPolicy;
+use config_patcher::plan::{Labels, Relabelled, relabel};
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::manifest::Document;
+use image_store::plan::{MovedTag, apply, plan};
+use image_store::platform::Platform;
+use image_store::store::oci_layout::OciLayout;
+use image_store::tree::{Image, Node, grow};
+
+/// An image whose label is right, and what the label said before.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    pub image: Image,
+    pub built: Platform,
+}
+
+/// Holds the built image's label against the spec's platform; puts it right where the spec wants that.
+pub fn settle(
+    built: Document,
+    platform: &Platform,
+    policy: LabelPolicy,
+    staging: &OciLayout,
+) -> Result<Labelled, StoreError> {
+    let node = grow(staging, built, 0)?;
+    let before = label_of(&node);
+    let changes =
+        match relabel(&node, &Labels::Platform(platform.clone()), &format!("the image for {platform}"))? {
+            Relabelled::Unchanged => return Ok(Labelled { image: single(node, platform)?, built: before }),
+            Relabelled::Changed(changes) => changes,
+        };
+    if policy == LabelPolicy::Check {
+        let doing = format!("release the image for {platform}");
+        return Err(StoreError::new(Exit::Found, doing, format!("its config says {before}"))
+            .hint("correct the build, or let the release do it with `labels: fix`"));
+    }
+    let steps = plan(changes.in_place(), staging, &[])?;
+    apply(&steps, staging, MovedTag::Refuse, &|_| {})?;
+    Ok(Labelled { image: single(grow(staging, changes.root, 0)?, platform)?, built: before })
+}
+
+fn label_of(node: &Node) -> Platform {
+    let image = node.images().into_iter().find_map(|(_, image)| image.config.as_ref());
+    image.map(|config| config.parsed.platform.clone()).unwrap_or_default()
+}
+
+fn single(node: Node, platform: &Platform) -> Result<Image, StoreError> {
+    match node {
+        Node::Image(image) => Ok(image),
+        Node::Index(_) => {
+            let doing = format!("release the image for {platform}");
+            Err(StoreError::bad_input(doing, "its builder made an index, not one image"))
+        }
+    }
+}

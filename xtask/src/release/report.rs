@@ -1,0 +1,141 @@
+//! What a release did, for people and for programs.
+
+use super::smoke::Smoke;
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use image_store::plan::TagStep;
+use image_store::platform::Platform;
+use image_store::text;
+use serde::Serialize;
+use std::io::Write;
+use std::path::Path;
+
+/// The report file. Its fields stay; new ones may come.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The version of this form.
+    pub report: u8,
+    pub image: String,
+    /// The index.
+    pub digest: Digest,
+    pub media_type: String,
+    /// Did the release write anything?
+    pub changed: bool,
+    pub platforms: Vec<PlatformReport>,
+    /// Every tag that the release is about, with what it named before.
+    pub tags: Vec<TagReport>,
+    pub seconds: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct PlatformReport {
+    pub platform: Platform,
+    /// Empty for a member that was published before and is kept.
+    pub builder: String,
+    pub manifest: Digest,
+    pub config: Digest,
+    /// Bytes of its layers, as they are stored.
+    pub layer_bytes: u64,
+    pub label: LabelReport,
+    pub smoke: SmokeReport,
+    /// How long the build took.
+    pub seconds: f64,
+}
+
+/// What the config said after the build, and what it says now.
+#[derive(Clone, Debug, Serialize)]
+pub struct LabelReport {
+    pub built: Platform,
+    pub published: Platform,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum SmokeReport {
+    Passed {
+        milliseconds: u128,
+        output: String,
+    },
+    Failed {
+        why: String,
+        output: String,
+    },
+    NotRun {
+        why: String,
+    },
+    /// The spec has no smoke command, `--no-smoke`, or the member was published before.
+    NotAsked,
+}
+
+impl From<Smoke> for SmokeReport {
+    fn from(smoke: Smoke) -> Self {
+        match smoke {
+            Smoke::Passed { milliseconds, output } => Self::Passed { milliseconds, output },
+            Smoke::Failed { why, output } => Self::Failed { why, output },
+            Smoke::NotRun { why } => Self::NotRun { why },
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct TagReport {
+    pub tag: String,
+    pub was: Option<Digest>,
+    pub now: Digest,
+}
+
+impl From<&TagStep> for TagReport {
+    fn from(step: &TagStep) -> Self {
+        Self { tag: step.tag.clone(), was: step.was.clone(), now: step.document.digest().clone() }
+    }
+}
+
+impl Report {
+    /// One row a platform.
+    pub fn table(&self) -> String {
+        let rows: Vec<Vec<String>> = self.platforms.iter().map(PlatformReport::row).collect();
+        text::table(&["PLATFORM", "BUILDER", "LABEL", "SMOKE", "LAYERS", "MANIFEST", "TIME"], &rows)
+    }
+
+    /// Writes the report as a whole: a reader never sees half of it.
+    pub fn write(&self, path: &Path) -> Result<(), StoreError> {
+        let doing = || format!("write the report \"{}\"", path.display());
+        let text =
+            serde_json::to_string_pretty(self).map_err(|e| StoreError::local(doing(), e.to_string()))?;
+        let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = || {
+            std::fs::create_dir_all(folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            file.persist(path).map(drop).map_err(|e| e.error)
+        };
+        write().map_err(|e| StoreError::from_io(doing(), e))
+    }
+}
+
+impl PlatformReport {
+    fn row(&self) -> Vec<String> {
+        let label = match self.label.built == self.label.published {
+            true => "right".to_string(),
+            false => format!("{} put right", self.label.built),
+        };
+        let smoke = match &self.smoke {
+            SmokeReport::Passed { milliseconds, .. } => format!("passed, {milliseconds} ms"),
+            SmokeReport::Failed { .. } => "FAILED".to_string(),
+            SmokeReport::NotRun { .. } => "not run".to_string(),
+            SmokeReport::NotAsked => "-".to_string(),
+        };
+        let builder = if self.builder.is_empty() { "(published before)" } else { &self.builder };
+        vec![
+            self.platform.to_string(),
+            builder.to_string(),
+            label,
+            smoke,
+            text::bytes(self.layer_bytes),
+            self.manifest.short().to_string(),
+            format!("{:.1} s", self.seconds),
+        ]
+    }
+}
