@@ -1,0 +1,144 @@
+//! One image after the other: built into the staging layout, labelled, and run.
+
+use super::builders::BuildJob;
+use super::emulation::BinfmtSetup;
+use super::label::{self, Labelled};
+use super::plan::Build;
+use super::report::{LabelReport, PlatformReport, SmokeReport};
+use super::request::Request;
+use super::smoke::{self, Smoke};
+use super::spec::PlatformSpec;
+use image_store::cli::Output;
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::parallel;
+use image_store::platform::Platform;
+use image_store::store::oci_layout::OciLayout;
+use image_store::tree::Image;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Everything that a builder needs to know about one image.
+pub fn job(request: &Request, one: &PlatformSpec) -> BuildJob {
+    BuildJob {
+        platform: one.platform.clone(),
+        recipe: one.recipe.clone(),
+        work_dir: request.work_dir.join("build").join(file_name(&one.platform)),
+        epoch: request.epoch,
+    }
+}
+
+/// Runs a command of the spec in the spec's folder.
+pub fn run_prepare(command: &[String], dir: &Path) -> Result<(), StoreError> {
+    let Some((program, args)) = command.split_first() else { return Ok(()) };
+    let doing = || format!("prepare with \"{}\"", command.join(" "));
+    // stdout is for the result alone, so the command's goes where people look.
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .map_err(|e| StoreError::from_io(doing(), e))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(StoreError::new(Exit::Found, doing(), format!("it ended with {status}"))),
+    }
+}
+
+/// An image of the release: built now, its label right.
+pub struct Member {
+    pub platform: Platform,
+    builder: &'static str,
+    pub tag: Option<String>,
+    pub labelled: Labelled,
+    seconds: f64,
+}
+
+/// Builds one image and settles its label.
+pub fn build_one(request: &Request, build: &Build, staging: &OciLayout) -> Result<Member, StoreError> {
+    let begun = Instant::now();
+    let platform = &build.spec.platform;
+    let log = request.work_dir.join("logs").join(format!("{}.log", file_name(platform)));
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder).map_err(|e| StoreError::from_io("make the folder for build logs", e))?;
+    }
+    let built = build.builder.build(&job(request, &build.spec), staging, &log)?;
+    let labelled = label::settle(built, platform, request.spec.labels, staging)?;
+    Ok(Member {
+        platform: platform.clone(),
+        builder: build.builder.name(),
+        tag: build.spec.tag.clone(),
+        labelled,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// `linux-arm-v7`.
+pub fn file_name(platform: &Platform) -> String {
+    platform.to_string().replace(['/', ':'], "-")
+}
+
+impl Member {
+    pub fn report(&self, smoke: SmokeReport) -> PlatformReport {
+        let image = &self.labelled.image;
+        PlatformReport {
+            platform: self.platform.clone(),
+            builder: self.builder.to_string(),
+            manifest: image.document.digest().clone(),
+            config: image.manifest.config.digest.clone(),
+            layer_bytes: image.manifest.layers.iter().map(|layer| layer.size).sum(),
+            label: LabelReport { built: self.labelled.built.clone(), published: label_of(image) },
+            smoke,
+            seconds: self.seconds,
+        }
+    }
+}
+
+pub fn label_of(image: &Image) -> Platform {
+    image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default()
+}
+
+/// Runs each image. One that fails stops the release; one that this host cannot run is said plainly.
+pub fn smoke_all(
+    request: &Request,
+    members: &[Member],
+    staging: &OciLayout,
+    binfmt: &BinfmtSetup,
+    output: &Output,
+) -> Result<Vec<SmokeReport>, StoreError> {
+    let command = &request.spec.smoke;
+    if command.is_empty() {
+        return Ok(members.iter().map(|_| SmokeReport::NotAsked).collect());
+    }
+    let smoked = parallel::map(members, request.jobs, |member| {
+        let dir = request.work_dir.join("smoke").join(file_name(&member.platform));
+        let image = &member.labelled.image;
+        let result = smoke::smoke(staging, image, &member.platform, command, binfmt, &dir)?;
+        output.say(&match &result {
+            Smoke::Passed { milliseconds, output } => {
+                let said = output.lines().next().unwrap_or_default();
+                format!("smoke {}: passed in {milliseconds} ms: {said}", member.platform)
+            }
+            Smoke::Failed { why, .. } => format!("smoke {}: FAILED: {why}", member.platform),
+            Smoke::NotRun { why } => format!("smoke {}: not run on this host: {why}", member.platform),
+        });
+        Ok::<_, StoreError>(result)
+    })?;
+    let failed: Vec<String> = members
+        .iter()
+        .zip(&smoked)
+        .filter_map(|(member, smoke)| match smoke {
+            Smoke::Failed { why, output } => Some(format!("{}: {why}: {output}", member.platform)),
+            Smoke::Passed { .. } | Smoke::NotRun { .. } => None,
+        })
+        .collect();
+    if !failed.is_empty() {
+        let doing = format!("release {}", request.spec.image);
+        let why = format!("\"{}\" failed in {} of {} images", command.join(" "), failed.len(), members.len());
+        return Err(StoreError::new(Exit::Found, doing, why).hint("nothing was published").problems(failed));
+    }
+    Ok(smoked.into_iter().map(SmokeReport::from).collect())
+}

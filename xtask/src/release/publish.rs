@@ -1,0 +1,149 @@
+//! The index over all members, and the tags that will name it.
+
+use super::build::{Member, label_of};
+use super::plan::ReleasePlan;
+use super::report::{LabelReport, PlatformReport, SmokeReport, TagReport};
+use super::request::Request;
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use image_store::manifest::{Descriptor, DocumentError};
+use image_store::open::Target;
+use image_store::plan::{MovedTag, Plan, Wanted};
+use image_store::store::{ImageSource, Pointer};
+use image_store::tree::{IndexNode, Node, read_tree};
+use manifest_push::index::{Kind, build_index};
+use std::sync::Arc;
+
+/// What `--only` keeps of the published index.
+pub struct Published {
+    pub kept: Vec<Kept>,
+    source: Option<Arc<dyn ImageSource>>,
+}
+
+pub struct Kept {
+    entry: Descriptor,
+    node: Node,
+}
+
+impl Published {
+    pub fn read(request: &Request, target: &Target) -> Result<Self, StoreError> {
+        if request.kept.is_empty() {
+            return Ok(Self { kept: Vec::new(), source: None });
+        }
+        let tag = target.tags.first().cloned().unwrap_or_default();
+        let doing = format!("keep the other platforms of \"{}:{tag}\"", target.store.place());
+        let source: Arc<dyn ImageSource> = target.store.clone();
+        let node = match source.resolve(&Pointer::Tag(tag.clone()))? {
+            Some(_) => read_tree(&*source, &Pointer::Tag(tag))?,
+            None => {
+                return Err(
+                    StoreError::not_found(doing, "nothing is published there yet").hint("run without --only")
+                );
+            }
+        };
+        let Node::Index(IndexNode { index, members, .. }) = node else {
+            return Err(
+                StoreError::bad_input(doing, "it is one image, not an index").hint("run without --only")
+            );
+        };
+        let mut kept = Vec::new();
+        for (entry, node) in index.manifests.into_iter().zip(members) {
+            let said = entry.platform.clone().unwrap_or_default();
+            if request.kept.iter().any(|platform| platform.fits(&said)) {
+                kept.push(Kept { entry, node });
+            }
+        }
+        for platform in &request.kept {
+            if !kept.iter().any(|one| one.entry.platform.as_ref().is_some_and(|said| said.fits(platform))) {
+                let why = format!("it has no {platform}");
+                return Err(StoreError::not_found(doing, why).hint("run without --only"));
+            }
+        }
+        Ok(Self { kept, source: Some(source) })
+    }
+}
+
+impl Kept {
+    pub fn report(&self) -> PlatformReport {
+        let platform = self.entry.platform.clone().unwrap_or_default();
+        let image = self.node.images().into_iter().map(|(_, image)| image).next();
+        let label = image.map(label_of).unwrap_or_default();
+        PlatformReport {
+            platform,
+            builder: String::new(),
+            manifest: self.entry.digest.clone(),
+            config: image.map_or(self.entry.digest.clone(), |image| image.manifest.config.digest.clone()),
+            layer_bytes: image.map_or(0, |image| image.manifest.layers.iter().map(|layer| layer.size).sum()),
+            label: LabelReport { built: label.clone(), published: label },
+            smoke: SmokeReport::NotAsked,
+            seconds: 0.0,
+        }
+    }
+}
+
+/// The index over all members, in the order of their platforms, with everything it needs.
+pub fn combine(
+    request: &Request,
+    members: &[Member],
+    published: &Published,
+    staging: &Arc<dyn ImageSource>,
+    target: &Target,
+) -> Result<Wanted, StoreError> {
+    let mut entries: Vec<Descriptor> = members
+        .iter()
+        .map(|member| {
+            let mut entry = member.labelled.image.document.descriptor();
+            entry.platform = Some(member.platform.clone());
+            entry
+        })
+        .collect();
+    entries.extend(published.kept.iter().map(|kept| kept.entry.clone()));
+    // The same order whatever was built this time: the digest must not depend on it.
+    entries.sort_by_key(|entry| entry.platform.as_ref().map(ToString::to_string));
+    let annotations = &request.spec.annotations;
+    // Docker's list has no annotations; an OCI index holds Docker's manifests just as well.
+    let kind = if annotations.is_empty() { Kind::of(&entries) } else { Kind::Oci };
+    let failed = |e: DocumentError| {
+        StoreError::bad_input(format!("make the index of {}", request.spec.image), e.to_string())
+    };
+    let mut wanted = Wanted::of_root(build_index(kind, &entries, annotations).map_err(failed)?);
+    for member in members {
+        wanted.add(&Node::Image(member.labelled.image.clone()), staging, false);
+        if let Some(tag) = &member.tag {
+            wanted.member_tags.push((tag.clone(), member.labelled.image.document.clone()));
+        }
+    }
+    let target_source: Arc<dyn ImageSource> = target.store.clone();
+    for kept in &published.kept {
+        wanted.add(&kept.node, published.source.as_ref().unwrap_or(&target_source), false);
+    }
+    Ok(wanted)
+}
+
+/// The tags were looked at when the plan was made. Builds take long; somebody may have released meanwhile.
+pub fn refuse_moved(steps: &Plan, plan: &ReleasePlan, moved: MovedTag) -> Result<(), StoreError> {
+    let shown = |digest: &Option<Digest>| digest.as_ref().map_or("nothing".into(), Digest::to_string);
+    for step in &steps.tags {
+        let planned = plan.tags.iter().find(|(tag, _)| *tag == step.tag).and_then(|(_, was)| was.clone());
+        if planned != step.was && moved == MovedTag::Refuse {
+            let doing = format!("move tag \"{}\" of \"{}\"", step.tag, steps.place);
+            let why = format!(
+                "it named {} when the release began and names {} now",
+                shown(&planned),
+                shown(&step.was)
+            );
+            return Err(StoreError::conflict(doing, why).hint("run again, or use --force"));
+        }
+    }
+    Ok(())
+}
+
+pub fn tags_report(plan: &ReleasePlan, steps: &Plan) -> Vec<TagReport> {
+    let moved: Vec<TagReport> = steps.tags.iter().map(TagReport::from).collect();
+    let stayed = plan.tags.iter().filter(|(tag, _)| !moved.iter().any(|step| step.tag == *tag));
+    let stayed = stayed.filter_map(|(tag, was)| {
+        let was = was.clone()?;
+        Some(TagReport { tag: tag.clone(), was: Some(was.clone()), now: was })
+    });
+    moved.iter().cloned().chain(stayed).collect()
+}

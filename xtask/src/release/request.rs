@@ -1,0 +1,104 @@
+//! What a person asked for: the command line and the spec, read and joined.
+
+use super::spec::Spec;
+use image_store::error::StoreError;
+use image_store::options::RegistryArgs;
+use image_store::plan::MovedTag;
+use image_store::platform::Platform;
+use image_store::reference::Reference;
+use std::path::{Path, PathBuf};
+
+/// The spec that is meant when none is named: the example, which needs nothing but this workspace.
+const EXAMPLE: &str = "examples/multi-arch-example/release.yaml";
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The spec; without it the example, which needs nothing but this workspace
+    spec: Option<PathBuf>,
+    /// Build this platform alone and keep the others as they are published (repeat for several)
+    #[arg(long, value_name = "PLATFORM")]
+    only: Vec<Platform>,
+    /// Publish to this repository, or oci:DIR, instead of the spec's image
+    #[arg(long, value_name = "IMAGE")]
+    to: Option<Reference>,
+    /// Do not run the images before they are published
+    #[arg(long)]
+    no_smoke: bool,
+    /// Show every step and change nothing anywhere
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Move a tag even if somebody else moved it meanwhile
+    #[arg(long)]
+    force: bool,
+    /// Builds at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    /// Where builds are staged; without it .multiarch beside the spec
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Where the JSON report goes; without it report.json in the work folder
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// What a person meant, with the spec read.
+pub struct Request {
+    pub spec: Spec,
+    /// Platforms of the spec that are not built this time.
+    pub kept: Vec<Platform>,
+    pub work_dir: PathBuf,
+    pub report: PathBuf,
+    pub jobs: usize,
+    pub moved: MovedTag,
+    /// SOURCE_DATE_EPOCH (reproducible-builds.org): the time that images say they were made.
+    pub epoch: Option<u64>,
+}
+
+/// Reads the spec and what the command line says about it.
+pub fn mean(args: &Args) -> Result<Request, StoreError> {
+    let file = args.spec.clone().unwrap_or_else(example);
+    let mut spec = Spec::load(&file)?;
+    if let Some(to) = &args.to {
+        spec.image = to.clone();
+    }
+    if args.no_smoke {
+        spec.smoke.clear();
+    }
+    let mut kept = Vec::new();
+    if !args.only.is_empty() {
+        let doing = || format!("release \"{}\"", file.display());
+        for asked in &args.only {
+            if !spec.platforms.iter().any(|one| one.platform.fits(asked)) {
+                let said: Vec<String> = spec.platforms.iter().map(|one| one.platform.to_string()).collect();
+                return Err(StoreError::bad_input(doing(), format!("the spec has no platform {asked}"))
+                    .hint(format!("it has {}", said.join(", "))));
+            }
+        }
+        let is_asked = |platform: &Platform| args.only.iter().any(|asked| asked.fits(platform));
+        kept = spec.platforms.iter().map(|one| one.platform.clone()).filter(|p| !is_asked(p)).collect();
+        spec.platforms.retain(|one| is_asked(&one.platform));
+    }
+    let work_dir = args.work_dir.clone().unwrap_or_else(|| spec.dir.join(".multiarch"));
+    let report = args.report.clone().unwrap_or_else(|| work_dir.join("report.json"));
+    let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
+    let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => Some(text.parse().map_err(|_| {
+            StoreError::bad_input(
+                "read SOURCE_DATE_EPOCH",
+                format!("\"{text}\" is no number of seconds since 1970"),
+            )
+        })?),
+        Err(_) => None,
+    };
+    Ok(Request { spec, kept, work_dir, report, jobs: usize::from(args.jobs), moved, epoch })
+}
+
+/// The example's spec, wherever in the workspace cargo was called.
+fn example() -> PathBuf {
+    if Path::new(EXAMPLE).is_file() {
+        return EXAMPLE.into();
+    }
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join(EXAMPLE)
+}
