@@ -1,0 +1,12 @@
+# The image for linux/arm/v5. The base image is an argument, so that a mirror can be named.
+ARG BASE=arm32v5/python:3-slim
+FROM ${BASE}
+
+WORKDIR /app
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+COPY app.py .
+
+USER nobody
+EXPOSE 8080
+CMD ["python", "app.py"]
