@@ -25,6 +25,7 @@ mod challenge;
 mod client;
 mod credentials;
 mod download;
+mod flow;
 mod helper;
 mod options;
 mod proxy;

@@ -2,9 +2,10 @@
 
 use super::auth::{Guard, Need};
 use super::client::{Ask, Client};
+use super::flow::Paced;
 use super::refusal;
 use super::retry::{ATTEMPTS, Again, jitter};
-use super::transport::{Answer, Paced, Upload, failure_of};
+use super::transport::{Answer, Upload, failure_of};
 use super::url::Url;
 use crate::error::StoreError;
 use std::io::{self, Read};

@@ -1,12 +1,13 @@
 //! One HTTP exchange: connections, time limits, and what an exchange that failed means.
 
 use super::address::{Lookup, OutOfReach, Reach, literal};
+use super::flow::{Feed, Paced};
 use super::options::{Messages, RegistryOptions};
 use super::retry::Failure;
 use super::tls::Tls;
 use super::url::Url;
 use super::{proxy, refusal};
-use crate::digest::{Digest, Verified};
+use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::store::OpenContent;
 use std::collections::HashMap;
@@ -130,7 +131,17 @@ impl Transport {
                 sent
             }
         };
-        let response = sent.map_err(|error| failure_of(wire.doing, wire.url, error))?;
+        let response = sent.map_err(|error| {
+            let mut failure = failure_of(wire.doing, wire.url, error);
+            if let Some(proxy) = agent.config().proxy() {
+                failure.error.why.push_str(&format!(
+                    " (through the proxy {}:{})",
+                    proxy.host(),
+                    proxy.port()
+                ));
+            }
+            failure
+        })?;
         self.checked(wire, response)
     }
 
@@ -267,6 +278,7 @@ pub fn failure_of(doing: &str, url: &Url, error: ureq::Error) -> Failure {
             let error = StoreError::not_permitted(doing, format!("the proxy wants credentials ({why})"));
             Failure::last(error.hint("put user and password into HTTPS_PROXY"))
         }
+        ureq::Error::ConnectProxyFailed(why) => Failure::passing(network(why)),
         ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => {
             Failure::passing(network("the connection failed".into()))
         }
@@ -290,82 +302,4 @@ fn io_failure(doing: &str, url: &Url, error: io::Error) -> Failure {
         return Failure::last(store_error.hint("check the name of the registry"));
     }
     Failure::passing(store_error)
-}
-
-/// Feeds a request with exactly `size` bytes, and gives the last of them away only when the source has ended well: a
-/// request with less than its length is never taken for a whole one.
-struct Feed<'a> {
-    source: Verified<Box<dyn Read + Send + 'a>>,
-    left: u64,
-    failed: Option<StoreError>,
-}
-
-impl<'a> Feed<'a> {
-    fn new(source: Box<dyn Read + Send + 'a>, digest: &Digest, size: u64) -> Self {
-        Self { source: Verified::new(source, digest, size, "blob"), left: size, failed: None }
-    }
-
-    fn read_source(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.source.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.failed = Some(StoreError::from_io("read a blob to upload it", error));
-                    return Err(io::Error::other("the blob's source failed"));
-                }
-                read => return read,
-            }
-        }
-    }
-}
-
-impl Read for Feed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        if most == 0 {
-            return Ok(0);
-        }
-        let count = self.read_source(&mut buffer[..most])?;
-        self.left -= count as u64;
-        if self.left == 0 {
-            // The end of the source is where its reader says that the bytes were wrong.
-            self.read_source(&mut [0])?;
-        }
-        Ok(count)
-    }
-}
-
-/// A body that must come at some pace. The idle limit does not see a server that sends one byte a second.
-pub struct Paced<R> {
-    inner: R,
-    /// Time spent waiting for the server; what the reader does in between is its own affair.
-    waited: Duration,
-    bytes: u64,
-}
-
-/// In each window of this length so many bytes must come.
-const WINDOW: Duration = Duration::from_secs(60);
-const WINDOW_BYTES: u64 = 4 << 10;
-
-impl<R: Read> Paced<R> {
-    pub fn new(inner: R) -> Self {
-        Self { inner, waited: Duration::ZERO, bytes: 0 }
-    }
-}
-
-impl<R: Read> Read for Paced<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let began = Instant::now();
-        let count = self.inner.read(buffer)?;
-        self.bytes += count as u64;
-        self.waited += began.elapsed();
-        if self.waited >= WINDOW {
-            if self.bytes < WINDOW_BYTES {
-                let why = format!("{} bytes came in {} s", self.bytes, WINDOW.as_secs());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-            }
-            (self.waited, self.bytes) = (Duration::ZERO, 0);
-        }
-        Ok(count)
-    }
 }
