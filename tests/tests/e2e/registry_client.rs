@@ -145,6 +145,11 @@ fn goes_up_and_comes_down(client: &Client, host: &str) {
     assert_eq!(store.tags().unwrap(), ["1"]);
     // What is there already is written again without a complaint.
     push(&store, "1").unwrap();
+    // Long enough to be announced before it is sent.
+    let long = vec![7; 3 << 20];
+    let long_blob = Descriptor::of(media_type::OCI_LAYER, &long);
+    write(&store, &long_blob, &long).unwrap();
+    assert_eq!(read(&store, &long_blob).unwrap(), long);
     let empty = Descriptor::of(media_type::OCI_LAYER, b"");
     write(&store, &empty, b"").unwrap();
     assert_eq!(read(&store, &empty).unwrap(), b"");

@@ -34,6 +34,18 @@ fn one_challenge_and_one_token_are_enough_for_a_push() {
     assert_eq!(token_requests(&rig), ["repository:team/app:pull,push"]);
     let turned_away = rig.registry.log().iter().filter(|l| l.status == Some(401)).count();
     assert_eq!((turned_away, rig.registry.violations().len()), (1, 0));
+    // The connection that brought the challenge is used on: connecting costs more than asking.
+    let mut connections: Vec<usize> = rig.registry.log().iter().map(|l| l.connection).collect();
+    connections.sort();
+    connections.dedup();
+    assert_eq!(connections.len(), 2, "one to the registry, one to the token server");
+}
+
+#[test]
+fn everything_can_be_done_with_tokens() {
+    let rig = Rig::new(bearer(|b| b.anonymous_pull = false));
+    goes_up_and_comes_down(&Client::new(login(&rig, "s3cret")).unwrap(), &rig.registry.host());
+    assert_eq!(rig.registry.violations(), [""; 0]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use super::*;
 use image_store::digest::Digest;
 use multiarch_tests::fake_registry::{Act, Fault, Listener};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 
 /// Incompressible, so that no two places look alike.
 fn noise(length: usize) -> Vec<u8> {
@@ -118,6 +120,58 @@ fn an_answer_without_end_is_not_read_to_its_end() {
     let error = rig.source().read_document(&tag("long")).unwrap_err();
     assert_eq!(error.kind, Exit::BadInput, "{error}");
     assert_eq!(rig.asked().len(), 1);
+}
+
+/// A server that gives this answer to everything and hangs up. It ends with the test.
+fn canned(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|count| count > 2) {
+                line.clear();
+            }
+            // A client that has seen enough hangs up first.
+            drop(stream.get_mut().write_all(&answer));
+        }
+    });
+    host
+}
+
+#[test]
+fn answers_that_two_readers_would_read_differently_are_refused() {
+    let layer = layer();
+    let answer = |head: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nlayer").into_bytes();
+    let many = (0..10_000).map(|i| format!("X-{i}: x\r\n")).collect::<String>();
+    for (head, kind) in [
+        ("Content-Length: 5", None),
+        ("Content-Length: 5\r\nContent-Length: 5", None),
+        ("Connection: close", None),
+        ("Content-Length: 5\r\nContent-Length: 6", Some(Exit::Network)),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", Some(Exit::Network)),
+        ("Content-Length: -5", Some(Exit::Network)),
+        ("Content-Length: 4", Some(Exit::Integrity)),
+        ("Content-Length: 6", Some(Exit::Integrity)),
+        (&*format!("{many}Content-Length: 5"), Some(Exit::Network)),
+    ] {
+        let host = canned(answer(head));
+        let store = RegistryStore::reading(&Rig::open().client(), &host, "a").unwrap();
+        let found = read(&store, &layer).map_err(|error| error.kind);
+        assert_eq!(found.err(), kind, "{:.60}", head);
+    }
+}
+
+#[test]
+fn an_endless_manifest_is_given_up_at_the_limit() {
+    let chunk = [&b"10000\r\n"[..], &[b' '; 0x10000], b"\r\n"].concat();
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let host = canned([&head[..], &chunk.repeat(200)].concat());
+    let store = RegistryStore::reading(&Rig::open().client(), &host, "a").unwrap();
+    let error = store.read_document(&tag("1")).unwrap_err();
+    assert_eq!(error.kind, Exit::BadInput, "{error}");
+    assert!(error.to_string().contains("longer than 8388608 bytes"), "{error}");
 }
 
 #[test]

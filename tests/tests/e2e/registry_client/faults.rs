@@ -2,6 +2,7 @@
 
 use super::*;
 use multiarch_tests::fake_registry::{Act, Fault};
+use std::io::{BufRead, BufReader, Write};
 use std::time::Instant;
 
 /// A push and a look at it, every kind of request once.
@@ -88,6 +89,31 @@ fn an_upload_whose_yes_was_lost_is_not_sent_again() {
 }
 
 #[test]
+fn a_blob_that_is_refused_does_not_travel() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let mut stream = BufReader::new(listener.accept().unwrap().0);
+        for answer in
+            ["202 Accepted\r\nLocation: /v2/a/blobs/uploads/1", "413 Too Large\r\nConnection: close"]
+        {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
+            }
+            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n");
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
+    });
+    let long = vec![7; 8 << 20];
+    let blob = Descriptor::of(media_type::OCI_LAYER, &long);
+    let store = RegistryStore::writing(&Rig::open().client(), &host, "a").unwrap();
+    assert_eq!(write(&store, &blob, &long).unwrap_err().kind, Exit::BadInput);
+    assert_eq!(server.join().unwrap(), 0, "bytes of a body that the server did not want");
+}
+
+#[test]
 fn a_session_that_was_lost_is_begun_anew() {
     let rig = Rig::open();
     rig.registry.fault(Fault::when(|r| r.method == "PUT", Act::status(404)).times(2));
@@ -139,6 +165,15 @@ fn a_refusal_is_taken_at_its_word() {
         let error = rig.store().write_tag("1", &image()).unwrap_err();
         assert_eq!((error.kind, rig.asked().len()), (kind, 1), "{error}");
         assert!(error.to_string().contains("SCRIPTED: scripted fault"), "{error}");
+    }
+    // However long a refusal is, it is one.
+    for status in [403, 503] {
+        let rig = Rig::open();
+        let long = Act::Answer { status, headers: Vec::new(), body: vec![b'x'; 20 << 20] };
+        rig.registry.fault(Fault::at(1, long).forever());
+        let error = rig.source().read_document(&tag("1")).unwrap_err();
+        assert_eq!(error.kind, if status == 403 { Exit::NotPermitted } else { Exit::Network });
+        assert!(error.to_string().len() < 1300);
     }
     let rig = Rig::open();
     assert_eq!(rig.source().read_document(&tag("1")).unwrap_err().kind, Exit::NotFound);
