@@ -29,7 +29,8 @@ mod tests;
 pub struct BuildJob {
     pub platform: Platform,
     pub recipe: Recipe,
-    /// A folder for what is made on the way, of this job alone. The builder leaves nothing large in it.
+    /// A folder for what is made on the way, of this job alone, made if it is not there. The builder leaves nothing
+    /// large in it.
     pub work_dir: PathBuf,
     /// SOURCE_DATE_EPOCH, where it is set: the time that images say they were made.
     pub epoch: Option<u64>,

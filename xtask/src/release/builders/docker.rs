@@ -80,6 +80,7 @@ impl Builder for Docker {
         let recipe = dockerfile_recipe(job, self.tool.name)?;
         let id_file = job.work_dir.join("image-id");
         let archive = job.work_dir.join("image.tar");
+        make_work_dir(job)?;
         // One that a run left that was killed would be taken for this one's.
         let _ = fs::remove_file(&id_file);
         self.run_build(job, recipe, &id_file, log)?;
@@ -144,6 +145,11 @@ fn take(archive: &Path, platform: &Platform, staging: &OciLayout) -> Result<Docu
         }
     };
     import_compressed(&saved, &at, staging, Flavour::Docker)
+}
+
+pub(super) fn make_work_dir(job: &BuildJob) -> Result<(), StoreError> {
+    fs::create_dir_all(&job.work_dir)
+        .map_err(|e| StoreError::from_io(format!("make the folder \"{}\"", job.work_dir.display()), e))
 }
 
 /// The image id that a builder wrote to a file.

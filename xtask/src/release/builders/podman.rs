@@ -1,6 +1,6 @@
 //! `podman build`, and `podman push` into a layout of its own. The image stays without a name as the build cache.
 
-use super::docker::{dockerfile_recipe, needs_emulator};
+use super::docker::{dockerfile_recipe, make_work_dir, needs_emulator};
 use super::tool::{Step, Tool};
 use super::{BuildJob, Builder};
 use crate::release::spec::{DockerfileRecipe, Recipe};
@@ -65,6 +65,7 @@ pub(super) fn build(
     let recipe = dockerfile_recipe(job, tool.name)?;
     let id_file = job.work_dir.join("image-id");
     let pushed = job.work_dir.join("image");
+    make_work_dir(job)?;
     // What a run left that was killed would be mixed up with this one's.
     let _ = fs::remove_file(&id_file);
     let _ = fs::remove_dir_all(&pushed);

@@ -12,7 +12,6 @@ use std::os::unix::fs::PermissionsExt;
 /// A folder with a Dockerfile, and the job to build it.
 fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
     fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
-    fs::create_dir_all(dir.join("work")).unwrap();
     let args = [("TOKEN".to_string(), Some("hunter2".to_string()))];
     BuildJob {
         platform: platform.parse().unwrap(),
