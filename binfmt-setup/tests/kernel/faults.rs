@@ -316,10 +316,14 @@ fn two_thousand_entries_of_others_are_no_burden() {
             "i=0; while [ $i -lt 2000 ]; do printf ':e%d:M::MAGIC%d::/bin/true:' $i $i > {TABLE}/register; i=$((i+1)); done"
         ))
         .succeeds();
-    let begin = Instant::now();
-    let status = world.tool(&["status", "--format", "json"]).succeeds().json();
-    let took = begin.elapsed();
-    assert_eq!(status["entries"].as_array().unwrap().len(), 2000);
+    // The best of three: other tests use the same processors.
+    let took = (0..3).map(|_| {
+        let begin = Instant::now();
+        let status = world.tool(&["status", "--format", "json"]).succeeds().json();
+        assert_eq!(status["entries"].as_array().unwrap().len(), 2000);
+        begin.elapsed()
+    });
+    let took = took.min().unwrap();
     assert!(took.as_millis() < 1000, "{took:?}");
     world.tool(&["register", "arm"]).succeeds();
     world.tool(&["unregister", "all"]).succeeds();
