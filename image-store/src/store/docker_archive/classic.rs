@@ -90,17 +90,9 @@ impl Wanted {
             read_whole(archive, pending, &manifest.config)?.ok_or_else(|| absent(&manifest.config))?;
         let config =
             Config::parse(&config_bytes).map_err(|e| e.at(&format!("config {}", manifest.config.digest)))?;
-        if config.diff_ids.len() != manifest.layers.len() {
-            let why = format!(
-                "its manifest lists {} layers, its config {} diff_ids",
-                manifest.layers.len(),
-                config.diff_ids.len()
-            );
-            return Err(StoreError::bad_input(doing(), why));
-        }
         let mut layers = Vec::new();
         let mut described = Vec::new();
-        for (layer, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
+        for layer in &manifest.layers {
             if let Some(known) = archive.layers.values().find(|known| known.blob.digest == layer.digest) {
                 described.push(known.blob.clone());
                 layers.push(None);
@@ -112,13 +104,11 @@ impl Wanted {
             let kind = snapshot::layer_media_type(&head).map_err(|how| {
                 StoreError::bad_input(doing(), format!("layer {} is compressed with {how}", layer.digest))
             })?;
-            if kind == media_type::DOCKER_LAYER && layer.digest != *diff_id {
-                let why = format!("layer {} should be {diff_id} by the config", layer.digest);
-                return Err(StoreError::integrity(doing(), why));
-            }
             described.push(Descriptor::new(kind, layer.digest.clone(), bytes.size()));
             layers.push(Some(bytes.clone()));
         }
+        snapshot::check_layers(&described, &config.diff_ids)
+            .map_err(|why| StoreError::bad_input(doing(), why))?;
         let kept = snapshot::synthesize(
             &Descriptor::new(
                 media_type::DOCKER_CONFIG,
@@ -346,24 +336,28 @@ fn repository_id(archive: &Snapshot, item: &Item) -> Result<Option<String>, Stor
     Ok(ids.into_iter().next())
 }
 
-/// `repositories` is what Docker before 1.10 reads: it must not go on naming layers of another image.
+/// `repositories` is what Docker before 1.10 reads. It names the layer's folder if that has the files which such a
+/// Docker needs, and must not go on naming layers of another image.
 pub fn point_repository(
     edit: &mut Edit,
     archive: &Snapshot,
     tag: &str,
     top: Option<&String>,
 ) -> Result<(), StoreError> {
-    let (Some(bytes), Some(top)) = (repositories(archive)?, top) else { return Ok(()) };
+    let Some(bytes) = repositories(archive)? else { return Ok(()) };
     let familiar = name::familiar(tag);
     let Some((repository, short)) = familiar.rsplit_once(':') else { return Ok(()) };
     // podman writes full names.
     let full = name::full(tag).map(|(full, _)| full);
     let full = full.filter(|full| legacy::layer_id(&bytes, full, short).is_some());
     let repository = full.as_deref().unwrap_or(repository);
-    let id = top.strip_suffix("/layer.tar").unwrap_or(top);
-    let id = id.rsplit('/').next().unwrap_or(id);
-    let id = id.strip_suffix(".tar").unwrap_or(id);
-    let changed = legacy::point(&bytes, repository, short, id).map_err(|e| e.at(REPOSITORIES))?;
+    let folder = top.and_then(|top| top.strip_suffix("/layer.tar"));
+    let folder = folder.filter(|folder| archive.tar.find(format!("{folder}/json").as_bytes()).is_some());
+    let changed = match folder {
+        Some(folder) => legacy::point(&bytes, repository, short, folder),
+        None => legacy::unpoint(&bytes, repository, short),
+    };
+    let changed = changed.map_err(|e| e.at(REPOSITORIES))?;
     if changed != bytes {
         edit.set(archive, REPOSITORIES, &changed);
     }

@@ -5,7 +5,7 @@ use super::edit::{Change, Edit};
 use super::index_json::IndexJson;
 use super::manifest_json::ManifestJson;
 use super::pending::{Bytes, Pending};
-use super::snapshot::{INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path};
+use super::snapshot::{self, INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path};
 use super::{UNNAMED, name};
 use crate::digest::Digest;
 use crate::error::StoreError;
@@ -246,12 +246,9 @@ impl Both<'_> {
             .or_else(|| images.iter().find(is_host))
             .or_else(|| images.first());
         let Some(image) = chosen else { return list.untag(tag).map_err(edited) };
-        let diff_ids = self.config(&image.config)?.diff_ids.len();
-        if diff_ids != image.layers.len() {
-            let why =
-                format!("its manifest lists {} layers, its config {diff_ids} diff_ids", image.layers.len());
-            return Err(StoreError::bad_input(format!("write image {}", image.config.digest), why));
-        }
+        let diff_ids = self.config(&image.config)?.diff_ids;
+        snapshot::check_layers(&image.layers, &diff_ids)
+            .map_err(|why| StoreError::bad_input(format!("write image {}", image.config.digest), why))?;
         let layers: Vec<String> = image.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
         list.retag(tag, &path_of(image), &layers).map_err(edited)
     }

@@ -58,6 +58,35 @@ pub fn point(repositories: &[u8], repository: &str, tag: &str, id: &str) -> Resu
     Ok(splice.apply(repositories))
 }
 
+/// `repositories` without this tag, and without the repository if it has no other.
+pub fn unpoint(repositories: &[u8], repository: &str, tag: &str) -> Result<Vec<u8>, DocumentError> {
+    let outer = Object::parse(repositories)?;
+    outer.refuse_doubles()?;
+    let Some(at) = outer.members.iter().position(|member| member.key == repository) else {
+        return Ok(repositories.to_vec());
+    };
+    let inner = Object::parse_at(repositories, &outer.members[at].value_at, repository)?;
+    inner.refuse_doubles()?;
+    let mut splice = Splice::default();
+    match inner.members.iter().position(|member| member.key == tag) {
+        Some(_) if inner.members.len() == 1 => remove(&mut splice, &outer, at),
+        Some(tag) => remove(&mut splice, &inner, tag),
+        None => {}
+    }
+    Ok(splice.apply(repositories))
+}
+
+/// Takes a member away with one comma.
+fn remove(splice: &mut Splice, object: &Object, at: usize) {
+    let member = &object.members[at];
+    let range = match (at.checked_sub(1).map(|i| &object.members[i]), object.members.get(at + 1)) {
+        (Some(previous), _) => previous.value_at.end..member.value_at.end,
+        (None, Some(next)) => member.key_at.start..next.key_at.start,
+        (None, None) => member.key_at.start..member.value_at.end,
+    };
+    splice.replace(range, Vec::new());
+}
+
 fn append(splice: &mut Splice, object: &Object, member: &str) {
     let (at, comma) = match object.members.last() {
         Some(last) => (last.value_at.end, ","),
@@ -96,6 +125,14 @@ mod tests {
         check(r#"{"a":{"v":"X"}}"#, "a", "V", r#"{"a":{"v":"X","V":"Z"}}"#);
         check(r#"{"a":{"1":"X"}}"#, "b", "1", r#"{"a":{"1":"X"},"b":{"1":"Z"}}"#);
         check("{}", "a", "1", r#"{"a":{"1":"Z"}}"#);
+        let check = |input: &str, output: &str| {
+            let done = unpoint(input.as_bytes(), "a", "1").unwrap();
+            assert_eq!(String::from_utf8(done).unwrap(), output);
+        };
+        check(r#"{"a":{"1":"X"},"b":{"1":"Y"}}"#, r#"{"b":{"1":"Y"}}"#);
+        check(r#"{"b":{}, "a":{"1":"X", "2":"Y"}}"#, r#"{"b":{}, "a":{"2":"Y"}}"#);
+        check(r#"{"a":{"2":"X"}}"#, r#"{"a":{"2":"X"}}"#);
+        check(r#"{"a":{"1":"X"}}"#, "{}");
         assert_eq!(layer_id(br#"{"a":{"1":"X"}}"#, "a", "1").as_deref(), Some("X"));
         assert_eq!(layer_id(br#"{"a":{"1":"X"}}"#, "a", "2"), None);
     }

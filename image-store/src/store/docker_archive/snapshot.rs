@@ -173,6 +173,21 @@ pub fn digest_of_path(path: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
+/// A config has one diff_id for each layer, and what is not compressed has it as its digest. `docker load` refuses
+/// anything else, after it has unpacked it.
+pub fn check_layers(layers: &[Descriptor], diff_ids: &[Digest]) -> Result<(), String> {
+    if layers.len() != diff_ids.len() {
+        return Err(format!("it has {} layers, its config {} diff_ids", layers.len(), diff_ids.len()));
+    }
+    for (layer, diff_id) in layers.iter().zip(diff_ids) {
+        let is_plain = matches!(layer.media_type.as_str(), media_type::DOCKER_LAYER | media_type::OCI_LAYER);
+        if is_plain && layer.digest != *diff_id {
+            return Err(format!("its layer {} should be {diff_id} by its config", layer.digest));
+        }
+    }
+    Ok(())
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Synthesized<'a> {
@@ -424,7 +439,7 @@ impl Reader<'_> {
         let items = self.items();
         // Which entry stands for an item: one of the same name if there is one, else the first of its config.
         for item in &items {
-            let (config, _) = self.read_config(item)?;
+            let (config, diff_ids) = self.read_config(item)?;
             let fits = |entry: &usize| images[*entry].iter().any(|(_, m)| m.config.digest == config.digest);
             let mut candidates: Vec<usize> = (0..entries.len()).filter(fits).collect();
             candidates.sort_by_key(|entry| {
@@ -434,7 +449,7 @@ impl Reader<'_> {
                 let why = format!("manifest.json names image {}, index.json does not", config.digest);
                 return Err(self.refuse(why).hint("readers do not agree what it holds; save it again"));
             };
-            self.check_item(item, &config.digest, &images[entry])?;
+            self.check_item(item, &config.digest, &diff_ids, &images[entry])?;
             for tag in &item.tags {
                 let named = entries
                     .iter()
@@ -519,6 +534,7 @@ impl Reader<'_> {
         &mut self,
         item: &Item,
         config: &Digest,
+        diff_ids: &[Digest],
         images: &[(Digest, Manifest)],
     ) -> Result<(), StoreError> {
         for path in &item.layers {
@@ -542,12 +558,13 @@ impl Reader<'_> {
                     .zip(&item.layers)
                     .all(|(layer, path)| digest_of_path(path).as_ref() == Some(&layer.digest))
         };
-        match images.iter().any(|(_, manifest)| same(manifest)) {
-            true => Ok(()),
-            false => Err(self.refuse(format!(
+        let Some((_, manifest)) = images.iter().find(|(_, manifest)| same(manifest)) else {
+            return Err(self.refuse(format!(
                 "manifest.json and index.json do not agree which layers image {config} has"
-            ))),
-        }
+            )));
+        };
+        check_layers(&manifest.layers, diff_ids)
+            .map_err(|why| self.integrity(format!("image {config} is damaged: {why}")))
     }
 }
 

@@ -521,6 +521,22 @@ fn index_and_list_must_agree() {
 }
 
 #[test]
+fn a_layer_that_is_not_the_configs_is_refused() {
+    let (right, wrong) = (config("amd64", &[b"one", b"two"]), config("amd64", &[b"one", b"six"]));
+    let image = on_disk(&archive(&layout("app:1", ""))).open().read_document(&tag("app:1")).unwrap();
+    let text = String::from_utf8(image.bytes().to_vec()).unwrap().replace(&hex(&right), &hex(&wrong));
+    let mut members = layout("app:1", "");
+    let disk = on_disk(&archive(&members));
+    let index = disk.member("index.json").replace(image.digest().hex(), &hex(&text));
+    members[2] = file(&format!("blobs/sha256/{}", hex(&wrong)), wrong.as_bytes());
+    members[6] = file(&format!("blobs/sha256/{}", hex(&text)), text.as_bytes());
+    members[7] = file("index.json", index.as_bytes());
+    members[8] =
+        file("manifest.json", disk.member("manifest.json").replace(&hex(&right), &hex(&wrong)).as_bytes());
+    refuse(&archive(&members), Exit::Integrity, "should be");
+}
+
+#[test]
 fn a_cut_archive_is_refused_or_is_whole() {
     for members in [Classic::new(r#"["app:1"]"#).members, layout("app:1", "")] {
         let bytes = archive(&members);
@@ -597,4 +613,311 @@ fn extension_headers_of_kept_members_survive() {
     let kept: usize = members[..8].iter().map(Vec::len).sum();
     assert_eq!(disk.bytes()[..kept], archive(&members)[..kept]);
     whole(&disk.open(), "app:1");
+}
+
+/// Writes an image of these layers; gives its manifest, in the form that an archive without manifests makes too.
+fn add_image(store: &DockerArchive, tag: &str, layers: &[&[u8]]) -> Document {
+    let config = config("arm64", layers);
+    let layers: Vec<Descriptor> = layers
+        .iter()
+        .map(|bytes| {
+            let blob = Descriptor::of(media_type::DOCKER_LAYER, bytes);
+            store.write_blob(&blob, &|| Ok(Box::new(*bytes))).unwrap();
+            blob
+        })
+        .collect();
+    let blob = Descriptor::of(media_type::DOCKER_CONFIG, config.as_bytes());
+    store.write_blob(&blob, &|| Ok(Box::new(config.as_bytes()))).unwrap();
+    let document = snapshot::synthesize(&blob, &layers).unwrap();
+    store.write_document(&document).unwrap();
+    if tag != "-" {
+        store.write_tag(tag, &document).unwrap();
+    }
+    document
+}
+
+#[test]
+fn a_new_archive_is_a_layout_that_old_readers_read_too() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("new.tar");
+    let store = DockerArchive::open_or_new(&path).unwrap();
+    assert_eq!((store.tags().unwrap().len(), store.only_image().unwrap_err().kind), (0, Exit::NotFound));
+    let first = add_image(&store, "app:1", &[b"one", b"two"]);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o600, 0o600);
+    let second = add_image(&store, "docker.io/library/app:2", &[b"one", &[7; 300 << 10]]);
+    let disk = OnDisk { dir, path };
+    for store in [store, disk.open()] {
+        assert_eq!(store.tags().unwrap(), ["app:1", "app:2"]);
+        assert_eq!(store.read_document(&tag("app:1")).unwrap(), first);
+        assert_eq!(store.read_document(&tag("app:2")).unwrap(), second);
+        whole(&store, "app:1");
+        whole(&store, "app:2");
+    }
+    // Two manifests, two configs, three layers, of which one is shared.
+    let names = disk.names();
+    assert_eq!((names.len(), names[0].as_str()), (1 + 2 + 2 + 3 + 2, "oci-layout"));
+    let list: serde_json::Value = serde_json::from_str(&disk.member("manifest.json")).unwrap();
+    assert_eq!(list[1]["RepoTags"], json!(["app:2"]));
+    // The same content makes the same archive.
+    let again = on_disk(b"");
+    let store = DockerArchive::open_or_new(&again.path).unwrap();
+    add_image(&store, "app:1", &[b"one", b"two"]);
+    add_image(&store, "app:2", &[b"one", &[7; 300 << 10]]);
+    assert_eq!(again.bytes(), disk.bytes());
+}
+
+#[test]
+fn what_no_image_needs_any_more_goes_and_what_never_was_named_stays() {
+    let disk = on_disk(&archive(&layout("app:1", "")));
+    let store = disk.open();
+    add_image(&store, "app:1", &[b"one", b"three"]);
+    let names = disk.names();
+    let has = |text: &str| names.contains(&format!("blobs/sha256/{}", hex(text)));
+    assert_eq!((has("one"), has("two"), has("three")), (true, false, true));
+    assert!(has(r#"{"id":"an old json that no index names"}"#));
+    assert_eq!(names.len(), layout("app:1", "").len());
+    whole(&disk.open(), "app:1");
+}
+
+#[test]
+fn new_layers_in_the_old_form_take_the_old_ones_away() {
+    let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
+    let store = disk.open();
+    let document = add_image(&store, "app:1", &[b"one", b"three"]);
+    assert_eq!(disk.open().read_document(&tag("app:1")).unwrap(), document);
+    whole(&disk.open(), "app:1");
+    let names = disk.names();
+    assert!(!names.iter().any(|name| name.starts_with(TOP)), "{names:?}");
+    assert!(names.contains(&format!("{}/layer.tar", hex("three"))));
+    assert_eq!(disk.member("repositories"), "{}");
+    // Another image beside it.
+    add_image(&store, "other:1", &[b"one"]);
+    let store = disk.open();
+    assert_eq!(store.tags().unwrap(), ["app:1", "other:1"]);
+    whole(&store, "app:1");
+    whole(&store, "other:1");
+    assert_eq!(disk.member("repositories"), r#"{"other":{"1":"1910"}}"#);
+}
+
+#[test]
+fn the_old_form_refuses_what_it_cannot_keep() {
+    let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
+    let before = disk.bytes();
+    let store = disk.open();
+    let child = add_image(&store, "-", &[b"one"]);
+    let index = json!({"schemaVersion":2,"manifests":[child.descriptor()]}).to_string();
+    let index = Document::new(index.into_bytes(), None).unwrap();
+    let check = |document: &Document, why: &str| {
+        let error = store.write_tag("app:1", document).unwrap_err();
+        assert!(error.kind == Exit::BadInput && error.to_string().contains(why), "{error}");
+    };
+    check(&index, "holds single images");
+    assert_eq!(store.write_document(&index).unwrap_err().kind, Exit::BadInput);
+    let spaced = [child.bytes(), b"\n"].concat();
+    check(&Document::new(spaced, None).unwrap(), "keeps no manifests");
+    let text = String::from_utf8(child.bytes().to_vec()).unwrap();
+    check(&Document::new(text.replace(&hex("one"), &hex("two")).into_bytes(), None).unwrap(), "should be");
+    check(&Document::new(text.replace(&hex("one"), &hex("x")).into_bytes(), None).unwrap(), "not there");
+    assert_eq!(disk.bytes(), before);
+}
+
+#[test]
+fn an_index_keeps_all_its_members_and_shows_one_of_them_to_old_readers() {
+    let dir = TempDir::new().unwrap();
+    let disk = OnDisk { path: dir.path().join("new.tar"), dir };
+    let store = DockerArchive::open_or_new(&disk.path).unwrap();
+    let children = [add_image(&store, "-", &[b"one"]), add_image(&store, "-", &[b"two"])];
+    let entries: Vec<Descriptor> = children.iter().map(Document::descriptor).collect();
+    let index = json!({"schemaVersion":2,"mediaType":media_type::OCI_INDEX,"manifests":entries}).to_string();
+    let index = Document::new(index.into_bytes(), None).unwrap();
+    store.write_tag("app:1", &index).unwrap();
+    let store = disk.open();
+    assert_eq!(store.read_document(&tag("app:1")).unwrap(), index);
+    whole(&store, "app:1");
+    assert!(disk.member("manifest.json").contains(&hex("one")));
+    // The second member is relabelled; the first keeps its bytes and goes on standing for the index.
+    let list = disk.member("manifest.json");
+    let changed = relabelled(&store, &Pointer::from(children[1].digest()), "arm");
+    store.write_document(&changed).unwrap();
+    let text = String::from_utf8(index.bytes().to_vec()).unwrap();
+    let text = text.replace(children[1].digest().as_str(), changed.digest().as_str()).replace(
+        &format!("\"size\":{}}}]", children[1].bytes().len()),
+        &format!("\"size\":{}}}]", changed.bytes().len()),
+    );
+    let wanted = Document::new(text.into_bytes(), None).unwrap();
+    store.write_tag("app:1", &wanted).unwrap();
+    assert_eq!(disk.open().read_document(&tag("app:1")).unwrap(), wanted);
+    assert_eq!(disk.member("manifest.json"), list);
+    let names = disk.names();
+    assert!(!names.iter().any(|name| name.ends_with(children[1].digest().hex())), "{names:?}");
+    whole(&disk.open(), "app:1");
+}
+
+#[test]
+fn platforms_that_docker_did_not_save_may_go_on_missing() {
+    let mut members = layout("app:1", "");
+    let image = on_disk(&archive(&members)).open().read_document(&tag("app:1")).unwrap();
+    let missing = Descriptor::of(media_type::OCI_MANIFEST, b"elsewhere");
+    let index = json!({"schemaVersion":2,"mediaType":media_type::OCI_INDEX,"manifests":[missing, image.descriptor()]}).to_string();
+    let old_index = on_disk(&archive(&members)).member("index.json");
+    let top = old_index
+        .replace(media_type::OCI_MANIFEST, media_type::OCI_INDEX)
+        .replace(image.digest().hex(), &hex(&index))
+        .replace(&format!("\"size\":{}", image.bytes().len()), &format!("\"size\":{}", index.len()));
+    members[7] = file("index.json", top.as_bytes());
+    members.insert(2, file(&format!("blobs/sha256/{}", hex(&index)), index.as_bytes()));
+    let disk = on_disk(&archive(&members));
+    let store = disk.open();
+    assert_eq!(store.read_document(&Pointer::from(&missing.digest)).unwrap_err().kind, Exit::NotFound);
+    let changed = relabelled(&store, &Pointer::from(image.digest()), "arm");
+    store.write_document(&changed).unwrap();
+    let text = index.replace(image.digest().as_str(), changed.digest().as_str()).replace(
+        &format!("\"size\":{}", image.bytes().len()),
+        &format!("\"size\":{}", changed.bytes().len()),
+    );
+    let wanted = Document::new(text.into_bytes(), None).unwrap();
+    store.write_tag("app:1", &wanted).unwrap();
+    assert_eq!(disk.open().read_document(&tag("app:1")).unwrap(), wanted);
+    assert_eq!(label(&disk.open(), &Pointer::from(changed.digest())), "linux/arm/v7");
+    assert_eq!(disk.names().len(), members.len());
+    // What is missing now and was not before is refused.
+    let other = Descriptor::of(media_type::OCI_MANIFEST, b"nowhere");
+    let broken = json!({"schemaVersion":2,"manifests":[other]}).to_string();
+    let error = store.write_tag("app:1", &Document::new(broken.into_bytes(), None).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("not there"), "{error}");
+}
+
+#[test]
+fn attestations_are_carried_and_not_shown_to_old_readers() {
+    let dir = TempDir::new().unwrap();
+    let disk = OnDisk { path: dir.path().join("new.tar"), dir };
+    let store = DockerArchive::open_or_new(&disk.path).unwrap();
+    let image = add_image(&store, "-", &[b"one"]);
+    let statement = Descriptor::of("application/vnd.in-toto+json", b"{}");
+    let config = Descriptor::of(media_type::OCI_CONFIG, b"{\"architecture\":\"unknown\"}");
+    store.write_blob(&statement, &|| Ok(Box::new(&b"{}"[..]))).unwrap();
+    store.write_blob(&config, &|| Ok(Box::new(&b"{\"architecture\":\"unknown\"}"[..]))).unwrap();
+    let attestation = json!({"schemaVersion":2,"config":config,"layers":[statement]}).to_string();
+    let attestation = Document::new(attestation.into_bytes(), Some(media_type::OCI_MANIFEST)).unwrap();
+    store.write_document(&attestation).unwrap();
+    let index =
+        json!({"schemaVersion":2,"manifests":[attestation.descriptor(), image.descriptor()]}).to_string();
+    store.write_tag("app:1", &Document::new(index.into_bytes(), None).unwrap()).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&disk.member("manifest.json")).unwrap();
+    assert_eq!((list.as_array().unwrap().len(), list[0]["Layers"].as_array().unwrap().len()), (1, 1));
+    assert_eq!(disk.open().read_document(&Pointer::from(attestation.digest())).unwrap(), attestation);
+}
+
+#[test]
+fn what_is_written_and_never_tagged_leaves_the_archive_alone() {
+    let disk = on_disk(&archive(&layout("app:1", "")));
+    let before = (disk.bytes(), fs::metadata(&disk.path).unwrap().ino());
+    let store = disk.open();
+    let document = add_image(&store, "-", &[b"new"]);
+    assert_eq!(store.read_document(&Pointer::from(document.digest())).unwrap(), document);
+    assert!(store.has_blob(&Descriptor::of("", b"new")).unwrap());
+    drop(store);
+    assert_eq!((disk.bytes(), fs::metadata(&disk.path).unwrap().ino()), before);
+    assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_blob_that_is_not_what_it_says_is_not_kept() {
+    let disk = on_disk(&archive(&layout("app:1", "")));
+    let store = disk.open();
+    for blob in [Descriptor::of("", b"other"), Descriptor::of("", &[1; 1 << 20])] {
+        let error = store.write_blob(&blob, &|| Ok(Box::new(&b"bytes"[..]))).unwrap_err();
+        assert_eq!((error.kind, store.has_blob(&blob).unwrap()), (Exit::Integrity, false));
+    }
+}
+
+#[test]
+fn many_readers_read_one_archive_at_once() {
+    let store = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members)).open();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..20).for_each(|_| whole(&store, "app:1")));
+        }
+    });
+}
+
+#[test]
+fn a_reader_goes_on_while_the_archive_is_rewritten() {
+    let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
+    let (reader, writer) = (disk.open(), disk.open());
+    let before = reader.read_document(&tag("app:1")).unwrap();
+    writer.write_tag("app:1", &relabelled(&writer, &tag("app:1"), "arm")).unwrap();
+    assert_eq!(reader.read_document(&tag("app:1")).unwrap(), before);
+    whole(&reader, "app:1");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+    /// Whatever stands around the label in the config, the list and the old json: it stands there afterwards too,
+    /// and so does every other member, byte for byte.
+    #[test]
+    fn bytes_outside_the_label_survive(
+        space in "( |\\n|\\t){0,3}",
+        number in "-?[1-9][0-9]{0,30}(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?",
+        text in "[ -!#-\\[\\]-~é]{0,9}(\\\\u00[0-9a-f]{2})?",
+        layers in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 1..1200), 1..4),
+        in_new_form in proptest::prelude::any::<bool>(),
+    ) {
+        // First bytes that are no compression's.
+        let layers: Vec<Vec<u8>> = layers.into_iter().map(|layer| [vec![0], layer].concat()).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+        let noise = format!("{space}\"n\":{space}{number},\"t\"{space}:\"{text}\"");
+        let config = format!(
+            "{{{noise},{space}\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{{\"diff_ids\":{}}}}}{space}", json!(diff_ids));
+        let config_path = if in_new_form { format!("blobs/sha256/{}", hex(&config)) } else { format!("{}.json", hex(&config)) };
+        let path = |layer: &[u8], i: usize| match in_new_form {
+            true => format!("blobs/sha256/{}", Digest::of(layer).hex()),
+            false => format!("{i}/layer.tar"),
+        };
+        let paths: Vec<String> = layers.iter().enumerate().map(|(i, layer)| path(layer, i)).collect();
+        let list = format!("{space}[{{{noise},\"Config\":{space}\"{config_path}\",\"RepoTags\":[{space}\"app:1\"],\"Layers\":{}}}]{space}", json!(paths));
+        let mut members = vec![file(&config_path, config.as_bytes())];
+        let mut seen = std::collections::BTreeSet::new();
+        for (path, layer) in paths.iter().zip(&layers) {
+            if seen.insert(path) {
+                members.push(file(path, layer));
+            }
+        }
+        if in_new_form {
+            let described: Vec<Descriptor> = layers.iter().map(|layer| Descriptor::of(media_type::OCI_LAYER, layer)).collect();
+            let manifest = format!("{{{noise},\"mediaType\":\"{}\",\"config\":{},\"layers\":{}}}", media_type::OCI_MANIFEST,
+                json!(Descriptor::of(media_type::OCI_CONFIG, config.as_bytes())), json!(described));
+            let mut entry = Descriptor::of(media_type::OCI_MANIFEST, manifest.as_bytes());
+            entry.annotations.insert("io.containerd.image.name".into(), "docker.io/library/app:1".into());
+            members.push(file(&format!("blobs/sha256/{}", hex(&manifest)), manifest.as_bytes()));
+            members.push(file("index.json", format!("{{{noise},\"manifests\":[{space}{}]}}", json!(entry)).as_bytes()));
+            members.push(file("oci-layout", b"{}"));
+        } else {
+            let top = layers.len() - 1;
+            members.push(file(&format!("{top}/json"), format!("{{{noise},\"architecture\":\"amd64\"}}").as_bytes()));
+        }
+        members.push(file("manifest.json", list.as_bytes()));
+        let disk = on_disk(&archive(&members));
+        let store = disk.open();
+        let wanted = relabelled(&store, &tag("app:1"), "arm");
+        store.write_tag("app:1", &wanted).unwrap();
+
+        let new_config = config.replace(":\"amd64\"", ":\"arm\",\"variant\":\"v7\"");
+        let list = list.replace(&hex(&config), &hex(&new_config));
+        proptest::prop_assert_eq!(disk.member("manifest.json"), list);
+        proptest::prop_assert_eq!(disk.member(&config_path.replace(&hex(&config), &hex(&new_config))), new_config);
+        if !in_new_form {
+            let lead = &noise[..space.len()];
+            let json = disk.member(&format!("{}/json", layers.len() - 1));
+            proptest::prop_assert_eq!(json, format!("{{{noise},\"architecture\":\"arm\",{lead}\"variant\":\"v7\"}}").replace(
+                &format!("{lead}\"variant\":"), &format!("{lead}\"variant\":{space}")));
+        }
+        whole(&disk.open(), "app:1");
+        for member in &members[1..=seen.len()] {
+            proptest::prop_assert!(disk.bytes().windows(member.len()).any(|w| w == member.as_slice()));
+        }
+        let again = disk.bytes();
+        disk.open().write_tag("app:1", &wanted).unwrap();
+        proptest::prop_assert_eq!(disk.bytes(), again);
+    }
 }
