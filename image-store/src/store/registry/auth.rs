@@ -78,9 +78,14 @@ struct Token {
 pub struct Tries {
     sent: Option<Sent>,
     refused: Option<usize>,
-    /// What the challenge asked for beyond what we thought.
+    /// What challenges asked for beyond what we thought.
     asked: Scopes,
+    /// Tokens that were made for this request.
+    made: u32,
 }
+
+/// One token for all that is foreseen, and one for this request alone.
+const TOKENS_MAX: u32 = 2;
 
 #[derive(Clone, Copy)]
 enum Sent {
@@ -202,6 +207,7 @@ impl Guard {
             issued => issued?,
         };
         state.made += 1;
+        tries.made += 1;
         tries.sent = Some(Sent::Token { number: state.made, exact: scopes == needed });
         let until = Instant::now() + issued.life.saturating_sub(RENEW_BEFORE);
         let authorization = bearer(&issued.token);
@@ -282,20 +288,19 @@ impl Guard {
         let values = answer.headers.get_all("www-authenticate").iter();
         let challenges: Vec<Challenge> =
             values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
-        let mut state = self.state();
-        let refused = match tries.sent.take() {
-            Some(Sent::Final | Sent::Token { exact: true, .. }) => return Ok(false),
-            Some(Sent::Token { number, exact: false }) => Some(number),
-            None => None,
-        };
-        if challenges.is_empty() {
-            // Nothing is known of what it wants.
+        let sent = tries.sent.take();
+        if challenges.is_empty() || matches!(sent, Some(Sent::Final)) || tries.made >= TOKENS_MAX {
             return Ok(false);
         }
         let (way, asked) =
             choose(&challenges, &self.registry).map_err(|why| StoreError::not_permitted(doing, why))?;
+        let known = need.all().and(&tries.asked).covers(&asked);
+        if known && matches!(sent, Some(Sent::Token { exact: true, .. })) {
+            return Ok(false);
+        }
+        let mut state = self.state();
         state.way = Some(way);
-        if let Some(number) = refused {
+        if let Some(Sent::Token { number, .. }) = sent {
             // It is not good for this request. What else it claims may still be true.
             let doubtful = if need.more.is_empty() { &need.own } else { &need.more };
             if let Some(token) = state.tokens.iter_mut().find(|token| token.number == number) {
@@ -303,7 +308,7 @@ impl Guard {
             }
             tries.refused = Some(number);
         }
-        tries.asked = asked;
+        tries.asked.add(&asked);
         Ok(true)
     }
 }

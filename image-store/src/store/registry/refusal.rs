@@ -83,7 +83,7 @@ fn hint(head: &Head, kind: Exit, words: &str) -> Option<String> {
         (400, _) if words.is_empty() && !head.url.is_tls() => {
             Some("if it speaks TLS, name its certificate with --ca-file".to_string())
         }
-        (401, _) => Some(format!("log in: docker login {}", login_host(&head.url))),
+        (401, _) => Some(format!("if it exists, log in: docker login {}", login_host(&head.url))),
         (405, _) => Some("the registry may be read-only, or not allow deletion".into()),
         (409 | 412 | 400, Exit::Conflict) => Some("if tags are immutable there, choose another tag".into()),
         _ => None,
@@ -168,7 +168,7 @@ mod tests {
         );
         assert_eq!(
             shown(401, ""),
-            "read \"a/b\": registry-1.docker.io said 401 Unauthorized; log in: docker login docker.io"
+            "read \"a/b\": registry-1.docker.io said 401 Unauthorized; if it exists, log in: docker login docker.io"
         );
         assert!(shown(400, "\nClient sent an HTTP request to an HTTPS server.").contains("--ca-file"));
         assert!(!shown(502, "<html><body>bad gateway").contains('<'));
