@@ -147,6 +147,28 @@ fn a_token_that_ends_between_the_session_and_its_bytes_costs_no_upload() {
 }
 
 #[test]
+fn what_a_challenge_asks_for_is_asked_of_the_token_server() {
+    let rig = Rig::new(bearer(|_| ()));
+    let store = store_with(&rig, login(&rig, "s3cret"));
+    push(&store, "1").unwrap();
+    rig.registry.take_log();
+    let more =
+        format!("Bearer realm=\"http://{}/token\",service=\"fake\",scope=\"aws\"", rig.registry.token_host());
+    let headers = vec![("WWW-Authenticate".to_string(), more)];
+    let act = Act::Answer { status: 401, headers, body: Vec::new() };
+    rig.registry.revoke_tokens();
+    rig.registry.fault(Fault::when(|r| r.listener == Listener::Registry, act.clone()).nth(2));
+    assert!(store.has_blob(&config()).unwrap());
+    let own = "repository:team/app:pull,push";
+    assert_eq!(token_requests(&rig), [own.to_string(), format!("aws {own}")]);
+    // A registry that wants something new each time is left in the end.
+    rig.registry.take_log();
+    rig.registry.fault(Fault::when(|r| r.listener == Listener::Registry, act).forever());
+    assert_eq!(store.has_blob(&config()).unwrap_err().kind, Exit::NotPermitted);
+    assert!(token_requests(&rig).len() <= 2);
+}
+
+#[test]
 fn a_wrong_password_is_told_once_and_never_shown() {
     let rig = Rig::new(bearer(|_| ()));
     let store = store_with(&rig, login(&rig, "canary"));
