@@ -88,7 +88,9 @@ fn build_step(begin: &[&str], job: &BuildJob, recipe: &DockerfileRecipe, id: &Pa
 }
 
 fn push_step(id: &str, folder: &Path) -> Step {
-    Step::new(&["push", "--quiet"]).arg(id).arg(format!("oci:{}", folder.display()))
+    // Nothing is pushed anywhere, yet podman 4 and buildah 1 stop where DOCKER_CONFIG names a folder without a file.
+    let step = Step::new(&["push", "--quiet"]).without_env("DOCKER_CONFIG").without_env("REGISTRY_AUTH_FILE");
+    step.arg(id).arg(format!("oci:{}:image", folder.display()))
 }
 
 /// One image as it is, byte for byte.

@@ -152,7 +152,7 @@ fn podman_pushes_into_a_layout_that_is_taken_over_byte_for_byte() {
         r#"echo "$@" >> {dir}/asked
 case "$1" in
   build) while [ "$1" != --iidfile ]; do shift; done; printf %s {ID} > "$2";;
-  push) cp -r {dir}/engine-image "${{4#oci:}}";;
+  push) to=${{4#oci:}}; cp -r {dir}/engine-image "${{to%:image}}";;
 esac"#,
         dir = dir.path().display()
     );
@@ -166,7 +166,7 @@ esac"#,
         asked(dir.path()),
         format!(
             "build --platform linux/riscv64 --iidfile DIR/work/image-id --timestamp 7 --build-arg TOKEN \
-             --file DIR/Dockerfile DIR\npush --quiet {ID} oci:DIR/work/image\n"
+             --file DIR/Dockerfile DIR\npush --quiet {ID} oci:DIR/work/image:image\n"
         )
     );
     assert!(!dir.path().join("work/image").exists());

@@ -56,6 +56,9 @@ impl Tool {
         let for_stderr = file.try_clone().map_err(|e| StoreError::from_io(doing(), e))?;
         let mut command = Command::new(&self.program);
         command.args(&step.arguments).envs(step.environment.iter().map(|(name, value)| (name, value)));
+        for name in &step.removed {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(for_stdout).stderr(for_stderr);
         let status = command.status().map_err(|e| StoreError::from_io(doing(), e))?;
         if status.success() {
@@ -75,6 +78,8 @@ impl Tool {
 pub struct Step {
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
+    /// Variables that the program does not get.
+    removed: Vec<&'static str>,
     /// What must not be shown.
     secrets: Vec<String>,
 }
@@ -91,6 +96,11 @@ impl Step {
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn without_env(mut self, name: &'static str) -> Self {
+        self.removed.push(name);
         self
     }
 
