@@ -273,3 +273,30 @@ fn a_file_is_shown_with_its_name_before_each_line() {
     assert_eq!(Spec::load(&dir.path().join("none.yaml")).unwrap_err().kind, Exit::NotFound);
     assert_eq!(Spec::load(dir.path()).unwrap_err().kind, Exit::BadInput);
 }
+
+#[test]
+fn the_example_specs_are_right() {
+    let load = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/multi-arch-example");
+        Spec::load(&folder.join(name)).unwrap_or_else(|error| panic!("{error}: {:#?}", error.problems))
+    };
+    let programs = load("release.yaml");
+    let made: Vec<Platform> = crate::example_programs::platforms().collect();
+    assert_eq!(programs.platforms.iter().map(|p| p.platform.clone()).collect::<Vec<_>>(), made);
+    for one in &programs.platforms {
+        let Recipe::Files(recipe) = &one.recipe else { panic!("{one:?}") };
+        let program = crate::example_programs::path(&programs.dir.join("dist/programs"), &one.platform);
+        assert_eq!(recipe.copy, [(program, "/hello".to_string())]);
+        assert_eq!(recipe.run.cmd.as_deref(), Some(&["/hello".to_string()][..]));
+    }
+    let flask = load("release.docker.yaml");
+    let tags: Vec<&str> = flask.platforms.iter().filter_map(|p| p.tag.as_deref()).collect();
+    assert_eq!(tags, ["amd64", "arm32v5", "arm32v7", "arm64v8"]);
+    for one in &flask.platforms {
+        let Recipe::Dockerfile(recipe) = &one.recipe else { panic!("{one:?}") };
+        assert!(
+            recipe.build_args.0["BASE"].as_ref().is_some_and(|base| base.contains("/python:")),
+            "{one:?}"
+        );
+    }
+}
