@@ -3,5 +3,10 @@
 
 mod arrows;
 mod contract;
+mod docker_archive;
 mod exits;
 mod registry_client;
+mod release;
+mod samples;
+mod tools;
+mod world_release;
