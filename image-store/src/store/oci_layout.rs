@@ -161,16 +161,16 @@ impl OciLayout {
     }
 
     fn find(&self, at: &Pointer) -> Result<Option<Descriptor>, StoreError> {
-        let (_, index) = self.read_index()?;
+        // A new layout has nothing under a name yet, but may have documents: that is an answer, not an error.
+        let entries = if self.exists() { self.read_index()?.1.manifests } else { Vec::new() };
         let tag = match at {
             Pointer::Digest(digest) => {
-                let entry = index.manifests.into_iter().find(|entry| entry.digest == *digest);
+                let entry = entries.into_iter().find(|entry| entry.digest == *digest);
                 return Ok(entry.or_else(|| self.descriptor_of_blob(digest)));
             }
             Pointer::Tag(tag) => tag,
         };
-        let mut named =
-            index.manifests.into_iter().filter(|entry| entry.annotations.get(REF_NAME) == Some(tag));
+        let mut named = entries.into_iter().filter(|entry| name_of(entry) == tag);
         let found = named.next();
         if named.next().is_some() {
             let doing = format!("find tag \"{tag}\" in \"{}\"", self.place());
@@ -281,13 +281,6 @@ impl ImageSource for OciLayout {
     }
 
     fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, StoreError> {
-        // A new layout has nothing yet: that is an answer, not an error.
-        if !self.exists() {
-            return Ok(match at {
-                Pointer::Digest(digest) => self.descriptor_of_blob(digest),
-                Pointer::Tag(_) => None,
-            });
-        }
         let found = self.find(at)?;
         Ok(found.filter(|entry| {
             self.descriptor_of_blob(&entry.digest).is_some_and(|blob| blob.size == entry.size)
@@ -367,8 +360,7 @@ impl ImageStore for OciLayout {
                 .map_err(|e| StoreError::from_io(doing(), e))?;
         }
         let (bytes, index) = self.read_index()?;
-        let entry =
-            index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME).is_some_and(|t| t == tag));
+        let entry = index.manifests.iter().find(|entry| name_of(entry) == tag);
         if entry.is_some_and(|entry| entry.digest == *document.digest()) {
             return Ok(());
         }
@@ -466,6 +458,31 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert_eq!(kind(&layout), Some(Exit::BadInput));
+    }
+
+    #[test]
+    fn an_image_without_a_name_is_found_and_replaced_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = OciLayout::open_or_new(dir.path()).unwrap();
+        let (one, two) = (image(&layout, "1"), image(&layout, "2"));
+        layout.write_tag(UNNAMED, &one).unwrap();
+        assert_eq!(layout.read_document(&layout.only_image().unwrap()).unwrap(), one);
+        layout.write_tag(UNNAMED, &two).unwrap();
+        let (_, index) = layout.read_index().unwrap();
+        assert_eq!(index.manifests.len(), 1, "replaced, not added");
+        assert!(index.manifests[0].annotations.is_empty());
+        assert_eq!(layout.read_document(&layout.only_image().unwrap()).unwrap(), two);
+        assert!(layout.tags().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_document_is_read_by_its_digest_before_there_is_any_tag() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = OciLayout::open_or_new(dir.path()).unwrap();
+        let one = image(&layout, "1");
+        layout.write_document(&one).unwrap();
+        assert_eq!(layout.read_document(&Pointer::from(one.digest())).unwrap(), one);
+        assert_eq!(layout.resolve(&Pointer::Tag("a".into())).unwrap(), None);
     }
 
     #[test]
