@@ -105,6 +105,9 @@ mod tests {
         for (path, text) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
             header.set_size(if path.ends_with('/') { 0 } else { text.len() as u64 });
             header.set_entry_type(if path.ends_with('/') {
                 EntryType::Directory
