@@ -5,7 +5,7 @@ use image_store::error::StoreError;
 use image_store::options::RegistryArgs;
 use image_store::plan::MovedTag;
 use image_store::platform::Platform;
-use image_store::reference::Reference;
+use image_store::reference::{Reference, RegistryRef};
 use std::path::{Path, PathBuf};
 
 /// The spec that is meant when none is named: the example, which needs nothing but this workspace.
@@ -61,6 +61,7 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
     let file = args.spec.clone().unwrap_or_else(example);
     let mut spec = Spec::load(&file)?;
     if let Some(to) = &args.to {
+        refuse_other_than_a_place(to)?;
         spec.image = to.clone();
     }
     if args.no_smoke {
@@ -93,6 +94,25 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
         Err(_) => None,
     };
     Ok(Request { spec, kept, work_dir, report, jobs: usize::from(args.jobs), moved, epoch })
+}
+
+/// The spec's tags go wherever the release goes, and a digest comes of it.
+fn refuse_other_than_a_place(to: &Reference) -> Result<(), StoreError> {
+    let doing = || format!("publish to \"{to}\"");
+    let hint = "name HOST/REPOSITORY or oci:DIR; the tags are those of the spec";
+    match to {
+        Reference::Registry(RegistryRef { tag: None, digest: None, .. })
+        | Reference::OciLayout { tag: None, .. } => Ok(()),
+        Reference::Registry(_) | Reference::OciLayout { .. } => {
+            Err(StoreError::bad_input(doing(), "it names a tag or a digest").hint(hint))
+        }
+        Reference::OciArchive { .. }
+        | Reference::DockerArchive { .. }
+        | Reference::DockerDaemon { .. }
+        | Reference::Stdin => {
+            Err(StoreError::bad_input(doing(), "it is no place for several platforms").hint(hint))
+        }
+    }
 }
 
 /// The example's spec, wherever in the workspace cargo was called.
