@@ -1,0 +1,216 @@
+//! `config-patcher fix`: the label put right, where the image lies or in a copy.
+
+use crate::plan::{Changes, Labels, Member, Relabelled, relabel};
+use clap::Args;
+use image_store::cli::{Format, Output, print_line};
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::open::Stores;
+use image_store::plan::{MovedTag, Plan, Progress, apply, plan, plan_new};
+use image_store::platform::Platform;
+use image_store::reference::Reference;
+use image_store::store::{ImageSource, ImageStore, Pointer};
+use image_store::tree::{Node, read_tree};
+use std::sync::Arc;
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("labels").required(true).multiple(true).args(["platform", "from_index"]))]
+pub struct Fix {
+    /// The image to fix
+    image: Reference,
+    /// The platform that the image is for: OS/ARCHITECTURE[/VARIANT]
+    #[arg(long, conflicts_with = "from_index", value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// The one member of an index that --platform is about: its platform as the index says it, or its digest
+    #[arg(long, requires = "platform", conflicts_with = "from_index", value_name = "PLATFORM|DIGEST", value_parser = parse_member)]
+    member: Option<Member>,
+    /// Let each member of an index say what its index entry says
+    #[arg(long)]
+    from_index: bool,
+    /// Write the result here and leave IMAGE as it is
+    #[arg(long, short, value_name = "IMAGE")]
+    output: Option<Reference>,
+    /// Move this tag instead of the one that was read (repeat for several)
+    #[arg(long, value_name = "TAG", conflicts_with = "output")]
+    tag: Vec<String>,
+    /// Only tell: exit 1 if a label is wrong, write nothing
+    #[arg(long)]
+    check: bool,
+    /// Show every write with its digest and size, write nothing
+    #[arg(long, conflicts_with = "check")]
+    dry_run: bool,
+    /// Move a tag even if somebody else moved it meanwhile
+    #[arg(long)]
+    force: bool,
+}
+
+fn parse_member(text: &str) -> Result<Member, String> {
+    if text.contains(':') && text.starts_with("sha") {
+        return text.parse().map(Member::Digest).map_err(|e: image_store::digest::DigestError| e.to_string());
+    }
+    text.parse().map(Member::Platform).map_err(|e: image_store::platform::PlatformError| e.to_string())
+}
+
+pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreError> {
+    let place = args.image.to_string();
+    // With --output the source is only read: it may be one that nobody here may write.
+    let (source, store, pointer): (Arc<dyn ImageSource>, Option<Arc<dyn ImageStore>>, Pointer) =
+        match args.output.is_some() || args.check {
+            true => {
+                let opened = stores.source(&args.image)?;
+                (opened.store, None, opened.pointer)
+            }
+            false => {
+                let opened = stores.image(&args.image)?;
+                (opened.store.clone(), Some(opened.store), opened.pointer)
+            }
+        };
+    let node = read_tree(&*source, &pointer)?;
+    let relabelled = relabel(&node, &labels(args), &place)?;
+    report(&relabelled, &node, output);
+    if args.check {
+        return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::Found });
+    }
+    let (plan, store) = match (&args.output, store) {
+        (Some(to), _) => {
+            let target = stores.target(to)?;
+            (plan_copy(&relabelled, &node, &source, &*target.store, &target.tags)?, target.store)
+        }
+        (None, Some(store)) => {
+            let tags = tags_in_place(args, &*store, &pointer)?;
+            (plan_in_place(&relabelled, &node, &pointer, &*store, tags)?, store)
+        }
+        (None, None) => return Ok(Exit::Done),
+    };
+    output.say_lines(&plan.to_string());
+    if !args.dry_run {
+        let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
+        apply(&plan, &*store, moved, &|progress| output.detail(&describe(&progress)))?;
+    }
+    print_result(&relabelled, &node, args.dry_run, output.format);
+    Ok(Exit::Done)
+}
+
+fn labels(args: &Fix) -> Labels {
+    match (&args.platform, &args.member) {
+        (Some(platform), Some(member)) => {
+            Labels::Member { member: member.clone(), platform: platform.clone() }
+        }
+        (Some(platform), None) => Labels::Platform(platform.clone()),
+        (None, _) => Labels::FromIndex,
+    }
+}
+
+/// The tags that follow: those named, else the one that was read. An archive's image keeps all its names.
+fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Result<Vec<String>, StoreError> {
+    if !args.tag.is_empty() {
+        return Ok(args.tag.clone());
+    }
+    match (&args.image, pointer) {
+        (Reference::Registry(image), _) => Ok(match (&image.tag, &image.digest) {
+            (None, Some(_)) => Vec::new(),
+            (tag, _) => vec![tag.clone().unwrap_or_else(|| "latest".into())],
+        }),
+        (Reference::DockerArchive { name: None, .. }, pointer) => {
+            let found = store.resolve(pointer)?.map(|found| found.digest);
+            let mut tags = Vec::new();
+            for tag in store.tags()? {
+                if store.resolve(&Pointer::Tag(tag.clone()))?.map(|named| named.digest) == found {
+                    tags.push(tag);
+                }
+            }
+            if let (true, Pointer::Tag(tag)) = (tags.is_empty(), pointer) {
+                tags.push(tag.clone());
+            }
+            Ok(tags)
+        }
+        (_, Pointer::Tag(tag)) => Ok(vec![tag.clone()]),
+        (_, Pointer::Digest(_)) => Ok(Vec::new()),
+    }
+}
+
+/// New parts for an image that was just read: the tag that it was read by is known to name it.
+fn plan_in_place(
+    relabelled: &Relabelled,
+    node: &Node,
+    pointer: &Pointer,
+    store: &dyn ImageStore,
+    tags: Vec<String>,
+) -> Result<Plan, StoreError> {
+    let Relabelled::Changed(changes) = relabelled else {
+        return Ok(Plan { place: store.place(), ..Plan::default() });
+    };
+    let was = |tag: String| match *pointer == Pointer::Tag(tag.clone()) {
+        true => Ok((tag, Some(node.digest().clone()))),
+        false => {
+            let named = store.resolve(&Pointer::Tag(tag.clone()))?;
+            Ok((tag, named.map(|named| named.digest)))
+        }
+    };
+    let tags = tags.into_iter().map(was).collect::<Result<Vec<_>, StoreError>>()?;
+    plan_new(changes.in_place(), store.place(), tags)
+}
+
+fn plan_copy(
+    relabelled: &Relabelled,
+    node: &Node,
+    source: &Arc<dyn ImageSource>,
+    target: &dyn ImageStore,
+    tags: &[String],
+) -> Result<Plan, StoreError> {
+    let wanted = match relabelled {
+        Relabelled::Unchanged => image_store::plan::Wanted::copy_of(node, source),
+        Relabelled::Changed(changes) => changes.elsewhere(node, source),
+    };
+    plan(wanted, target, tags)
+}
+
+fn describe(progress: &Progress<'_>) -> String {
+    match progress {
+        Progress::Blob(blob) => format!("wrote blob {}", blob.digest),
+        Progress::Document(document) => format!("wrote manifest {}", document.digest()),
+        Progress::Tag(tag, document) => format!("tag {tag} names {}", document.digest()),
+    }
+}
+
+/// What changes, as a small before and after for each image.
+fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
+    let Relabelled::Changed(Changes { images, notes, .. }) = relabelled else {
+        output.say(&format!("every label is right: {} stays", node.digest()));
+        return;
+    };
+    for change in images {
+        let name = change.entry.as_ref().map_or("image".to_string(), ToString::to_string);
+        output.say(&format!("{name}: label {} -> {}", change.label, change.wanted));
+        output.say(&format!("  config    {} -> {}", change.config.0, change.config.1));
+        output.say(&format!("  manifest  {} -> {}", change.manifest.0, change.manifest.1));
+    }
+    for note in notes {
+        output.say(&format!("note: {note}"));
+    }
+}
+
+fn print_result(relabelled: &Relabelled, node: &Node, dry_run: bool, format: Format) {
+    let (changes, now): (&[_], _) = match relabelled {
+        Relabelled::Unchanged => (&[], node.digest()),
+        Relabelled::Changed(changes) => (&changes.images, changes.root.digest()),
+    };
+    if format == Format::Text {
+        return print_line(now.as_str());
+    }
+    let images: Vec<serde_json::Value> = changes
+        .iter()
+        .map(|change| {
+            serde_json::json!({
+                "entry": change.entry, "label": change.label, "wanted": change.wanted,
+                "config": {"was": change.config.0, "now": change.config.1},
+                "manifest": {"was": change.manifest.0, "now": change.manifest.1},
+            })
+        })
+        .collect();
+    let text = serde_json::json!({
+        "changed": !changes.is_empty(), "written": !changes.is_empty() && !dry_run,
+        "was": node.digest(), "now": now, "images": images,
+    });
+    print_line(&text.to_string());
+}

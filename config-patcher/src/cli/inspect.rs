@@ -1,0 +1,26 @@
+//! `config-patcher inspect`: what an image and its index say.
+
+use crate::inspect;
+use clap::Args;
+use image_store::cli::{Format, Output, print_line};
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::open::Stores;
+use image_store::reference::Reference;
+use image_store::tree::read_tree;
+
+#[derive(Args)]
+pub struct Inspect {
+    /// The image to look at
+    image: Reference,
+}
+
+pub fn run(args: &Inspect, stores: &Stores, output: &Output) -> Result<Exit, StoreError> {
+    let opened = stores.source(&args.image)?;
+    let node = read_tree(&*opened.store, &opened.pointer)?;
+    match output.format {
+        Format::Json => print_line(&inspect::json(&node).to_string()),
+        Format::Text => print_line(inspect::text(&node).trim_end()),
+    }
+    Ok(Exit::Done)
+}
