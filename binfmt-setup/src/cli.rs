@@ -99,8 +99,8 @@ enum Command {
     /// usually plays a CPU that has them all (QEMU_CPU changes that).
     Probe {
         /// Platforms (linux/arm/v7) or machines (s390x)
-        #[arg(value_parser = Target::parse, value_name = "PLATFORM|MACHINE")]
-        targets: Vec<Target>,
+        #[arg(value_name = "PLATFORM|MACHINE")]
+        targets: Vec<String>,
     },
     /// Run one command with emulators of its own
     ///
@@ -171,8 +171,8 @@ struct UnregisterArgs {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// Register this platform or machine only; may be given more than once [default: all that are found]
-    #[arg(long, value_name = "PLATFORM|MACHINE", value_parser = parse_platform)]
-    platform: Vec<Target>,
+    #[arg(long, value_name = "PLATFORM|MACHINE")]
+    platform: Vec<String>,
     #[command(flatten)]
     emulators: EmulatorArgs,
     /// Show what would be registered, and run nothing
@@ -181,11 +181,6 @@ struct RunArgs {
     /// What to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
-}
-
-/// In `run` even the name of a machine means that its programs must run, however.
-fn parse_platform(text: &str) -> Result<Target, TargetError> {
-    Target::parse(text).map(|target| Target { as_platform: true, ..target })
 }
 
 fn parse_emulator(text: &str) -> Result<(&'static Machine, PathBuf), String> {
@@ -224,7 +219,10 @@ fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
     let at = Path::new(MOUNT_POINT);
     match command {
         Command::Status => commands::status::status(at, voice),
-        Command::Probe { targets } => commands::probe::probe(at, &targets, voice),
+        Command::Probe { targets } => {
+            let targets = targets.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>, _>>()?;
+            commands::probe::probe(at, &targets, voice)
+        }
         Command::Register(RegisterArgs { targets, emulators, replace, persist, no_probe, dry_run }) => {
             let (targets, all) = parse_targets(&targets)?;
             let request = emulators.request(targets, all);
@@ -236,7 +234,11 @@ fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
         }
         Command::Run(RunArgs { platform, emulators, dry_run, command }) => {
             let all = platform.is_empty() && emulators.emulator.is_empty();
-            let request = emulators.request(platform, all);
+            // Here even the name of a machine means that its programs must run, by whatever means.
+            let as_platform =
+                |text: &String| Target::parse(text).map(|target| Target { as_platform: true, ..target });
+            let platforms = platform.iter().map(as_platform).collect::<Result<_, _>>()?;
+            let request = emulators.request(platforms, all);
             if dry_run {
                 commands::run::show_run(&request, voice)
             } else {

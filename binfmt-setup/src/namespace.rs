@@ -46,18 +46,23 @@ pub fn enter(at: &Path) -> Result<Table, NamespaceError> {
         why: explain(source, &Policy::read()),
         source,
     };
-    let maps = Maps::wanted();
-    let helper = maps.needs_helper().then(|| Helper::start(&maps)).transpose()?;
+    let (own_id, all_ids) = (Maps::own_id(), Maps::all_ids());
+    let helper = all_ids.map(|maps| Helper::start(&maps)).transpose()?;
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(|errno| forbidden("a user namespace of one's own is not allowed here", errno))?;
-    match helper {
-        Some(helper) => helper.finish()?,
-        None => maps.write_own().map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-            Some(errno @ (Errno::EPERM | Errno::EACCES)) => {
-                forbidden("a new user namespace gives no rights here", errno)
+    // Where even root may not map all ids, as in some containers, its own alone must do.
+    let mapped = helper.is_some_and(|helper| helper.finish().is_ok());
+    if !mapped {
+        own_id.write(Path::new("/proc/self")).map_err(|error| {
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(errno @ (Errno::EPERM | Errno::EACCES)) => {
+                    forbidden("a new user namespace gives no rights here", errno)
+                }
+                _ => {
+                    NamespaceError::Failed { step: "writing the id map of the new namespace", source: error }
+                }
             }
-            _ => NamespaceError::Failed { step: "writing the id map of the new namespace", source: error },
-        })?,
+        })?;
     }
     // Nothing that is mounted from here on shows outside; what is mounted outside still shows here.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
@@ -85,24 +90,17 @@ enum Maps {
 }
 
 impl Maps {
-    fn wanted() -> Self {
-        let single = Self::Single { uid: geteuid().as_raw(), gid: getegid().as_raw() };
+    fn own_id() -> Self {
+        Self::Single { uid: geteuid().as_raw(), gid: getegid().as_raw() }
+    }
+
+    /// `None` without the rights for it. Only a process that stays outside may write such a map.
+    fn all_ids() -> Option<Self> {
         if !geteuid().is_root() || !has_capabilities() {
-            return single;
+            return None;
         }
-        match (fs::read_to_string("/proc/self/uid_map"), fs::read_to_string("/proc/self/gid_map")) {
-            (Ok(uids), Ok(gids)) => Self::Identity { uids: identity(&uids), gids: identity(&gids) },
-            _ => single,
-        }
-    }
-
-    /// Only somebody who stayed outside may write a map of more than one id.
-    fn needs_helper(&self) -> bool {
-        matches!(self, Self::Identity { .. })
-    }
-
-    fn write_own(&self) -> io::Result<()> {
-        self.write(Path::new("/proc/self"))
+        let map = |file| fs::read_to_string(file).ok().map(|map| identity(&map));
+        Some(Self::Identity { uids: map("/proc/self/uid_map")?, gids: map("/proc/self/gid_map")? })
     }
 
     fn write(&self, process: &Path) -> io::Result<()> {

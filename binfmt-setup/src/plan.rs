@@ -232,6 +232,15 @@ impl Plan {
         }
     }
 
+    /// Whether a step brings this entry about.
+    pub fn writes(&self, name: &OsStr) -> bool {
+        self.steps().iter().any(|step| match step {
+            Step::Register(new) | Step::Replace { new, .. } => new.rule.name == name,
+            Step::Enable { name: enabled } => enabled == name,
+            Step::Remove { .. } => false,
+        })
+    }
+
     pub fn steps(&self) -> &[Step] {
         match self {
             Self::NothingToDo { .. } => &[],

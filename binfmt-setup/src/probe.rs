@@ -82,7 +82,7 @@ pub enum Failed {
     ShiftedArguments,
     #[error("ended with exit status {status} and the wrong output{said}")]
     Wrong { status: i32, said: String },
-    #[error("did not end within {0} s", PATIENCE.as_secs())]
+    #[error("did not end within {0} s, or wrote without end", PATIENCE.as_secs())]
     Hangs,
     #[error("cannot be tried: {0}")]
     Untried(String),
@@ -283,10 +283,16 @@ fn executable_of(child: &Child, program: &Path) -> io::Result<Option<Emulator>> 
 
 /// First line that `FILE --version` prints, if it prints one.
 pub fn version_of(file: &Path) -> Option<String> {
-    let output = Command::new(file).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let (mut reader, writer) = io::pipe().ok()?;
+    let mut command = Command::new(file);
+    command.arg("--version").env_clear().stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    // The command holds the pipe's other end as well.
+    drop(command);
+    let (output, status) = watch(&mut child, &mut reader, 1 << 16).ok().flatten()?;
+    let text = String::from_utf8_lossy(&output);
     let line = text.lines().next()?.trim();
-    (output.status.success() && !line.is_empty()).then(|| line.to_owned())
+    (status.success() && !line.is_empty()).then(|| line.to_owned())
 }
 
 /// Empties the pipe, waits for the end; gives what the program wrote, what the emulator said, and the exit status.
@@ -295,29 +301,8 @@ fn drain(
     pipe: &mut io::PipeReader,
     filled: usize,
 ) -> Result<(Vec<u8>, String, ExitStatus), Failed> {
-    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| untried(errno.into()))?;
-    let begin = Instant::now();
-    let mut output = vec![];
-    let status = loop {
-        let ended = child.try_wait().map_err(untried)?;
-        let mut chunk = [0; 4096];
-        // An end, or an empty pipe for now: both are no bytes.
-        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
-            // A program that writes without end is not kept.
-            if output.len() < filled + 4096 {
-                output.extend(&chunk[..length]);
-            }
-        }
-        if let Some(status) = ended {
-            break status;
-        }
-        if begin.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(Failed::Hangs);
-        }
-        std::thread::sleep(Duration::from_micros(300));
-    };
+    let watched = watch(child, pipe, filled + 4096).map_err(untried)?;
+    let (mut output, status) = watched.ok_or(Failed::Hangs)?;
     let mut said = vec![];
     if let Some(stderr) = child.stderr.take() {
         stderr.take(400).read_to_end(&mut said).map_err(untried)?;
@@ -325,6 +310,39 @@ fn drain(
     let said = String::from_utf8_lossy(&said);
     let said = said.lines().next().map(|line| format!(" ({})", escaped(line))).unwrap_or_default();
     Ok((output.split_off(filled.min(output.len())), said, status))
+}
+
+/// Reads until the child ends. `None`: it did not, or it wrote more than `most` bytes; it is gone all the same.
+fn watch(
+    child: &mut Child,
+    pipe: &mut io::PipeReader,
+    most: usize,
+) -> io::Result<Option<(Vec<u8>, ExitStatus)>> {
+    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let begin = Instant::now();
+    let mut output = vec![];
+    loop {
+        // Before reading: what it wrote before it ended is in the pipe by then.
+        let ended = child.try_wait()?;
+        let mut chunk = [0; 4096];
+        // An end, or an empty pipe for now: both are no bytes.
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            output.extend(&chunk[..length]);
+            if output.len() > most {
+                break;
+            }
+        }
+        let too_much = output.len() > most;
+        if let (Some(status), false) = (ended, too_much) {
+            return Ok(Some((output, status)));
+        }
+        if too_much || begin.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    }
 }
 
 /// Whether argv[0] was kept, or what went wrong.
@@ -360,4 +378,32 @@ fn why_not_executed(errno: Errno) -> Failed {
 
 fn untried(error: io::Error) -> Failed {
     Failed::Untried(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_writes_without_end_has_no_version() {
+        let file = std::env::temp_dir().join(format!("writes-without-end-{}", std::process::id()));
+        write_executable(&file, b"#!/bin/sh\nwhile :; do echo y; done\n").unwrap();
+        assert_eq!(version_of(&file), None);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(version_of("/nonexistent".as_ref()), None);
+        assert!(version_of("/usr/bin/env".as_ref()).unwrap().starts_with("env "));
+    }
+
+    #[test]
+    fn the_answer_of_a_program_is_judged() {
+        let exit = |code: i32| ExitStatus::from_raw(code << 8);
+        let judge = |output: &[u8], status| judge(output, String::new(), status, "0123456789abcdef");
+        assert!(matches!(judge(b"0123456789abcdef", exit(42)), Ok(true)));
+        assert!(matches!(judge(b"/probe\0one-more\0", exit(42)), Ok(false)));
+        assert!(matches!(judge(b"one-more\0.......", exit(41)), Err(Failed::ShiftedArguments)));
+        assert!(matches!(judge(b"0123456789abcdef", exit(0)), Err(Failed::Wrong { .. })));
+        assert!(matches!(judge(b"", exit(255)), Err(Failed::Wrong { status: 255, .. })));
+        assert!(matches!(judge(b"", ExitStatus::from_raw(4)), Err(Failed::Illegal { .. })));
+        assert!(matches!(judge(b"", ExitStatus::from_raw(11)), Err(Failed::Crashed { signal: 11, .. })));
+    }
 }

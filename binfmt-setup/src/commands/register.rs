@@ -41,14 +41,14 @@ pub fn register(at: &Path, request: &Request, how: &How, voice: &Voice) -> Resul
             found => Some(found?),
         };
         let entries = table.map_or(Ok(vec![]), |table| table.entries())?;
-        let (plan, resolved) = plan_from(request, entries, how, &prober)?;
+        let Decision { plan, resolved, .. } = plan_from(request, entries, how, &prober)?;
         let files = files_for(&resolved, how)?;
         show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Future }, voice)?;
         return Ok(Exit::Done);
     }
     let mut table = open_for_writing(at, voice)?;
     let entries = table.entries()?;
-    let (plan, resolved) = plan_from(request, entries, how, &prober)?;
+    let Decision { plan, resolved, broken } = plan_from(request, entries, how, &prober)?;
     if how.probe && !table.is_enabled()? && !plan.steps().is_empty() {
         let at = escaped(at);
         return Err(Error::SwitchedOff(format!(
@@ -65,7 +65,24 @@ pub fn register(at: &Path, request: &Request, how: &How, voice: &Voice) -> Resul
         voice.note("warning: nothing on this machine reads /etc/binfmt.d when it boots: install systemd or OpenRC's binfmt");
     }
     show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Past }, voice)?;
+    // What was there already and stays as it is must work as well, or the platform that was asked for does not.
+    broken.into_iter().next().map_or(Ok(()), Err)?;
+    if how.probe {
+        levels_run(request, &prober)?;
+    }
     Ok(Exit::Done)
+}
+
+/// Platforms that are one level of a machine: the machine runs, but its CPU model may be an older one.
+fn levels_run(request: &Request, prober: &Prober) -> Result<(), Error> {
+    let levels =
+        request.targets.iter().filter(|target| !std::ptr::eq(target.program, target.machine.program));
+    for target in levels {
+        if let Err(reason) = prober.run(*target).verdict {
+            return Err(Error::DoesNotRun(target.label, reason.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Also for entries that are in the table already: they are to last as well.
@@ -83,7 +100,10 @@ pub(super) fn open_for_writing(at: &Path, voice: &Voice) -> Result<LockedTable, 
     let table = match Table::open(at) {
         Err(KernelError::NotMounted(_)) => {
             let table = mount_table(at)?;
-            voice.note(&format!("mounted binfmt_misc at {}", escaped(at)));
+            let at = escaped(at);
+            voice.note(&format!(
+                "mounted binfmt_misc at {at}: in a container its entries end with the container"
+            ));
             table
         }
         found => found?,
@@ -95,12 +115,19 @@ pub(super) fn open_for_writing(at: &Path, voice: &Voice) -> Result<LockedTable, 
     Ok(table.lock(LOCK_PATIENCE)?)
 }
 
+pub(super) struct Decision {
+    pub plan: Plan,
+    pub resolved: Resolved,
+    /// Entries that are as they were asked for, and do not work all the same.
+    pub broken: Vec<Error>,
+}
+
 pub(super) fn plan_from(
     request: &Request,
     entries: Vec<Entry>,
     how: &How,
     prober: &Prober,
-) -> Result<(Plan, Resolved), Error> {
+) -> Result<Decision, Error> {
     let outcomes = look(request, &entries, how, prober);
     let native = outcomes.iter().filter(|(_, outcome)| matches!(outcome.verdict, Ok(Ran::Native)));
     let host = Host {
@@ -111,7 +138,29 @@ pub(super) fn plan_from(
     let resolved = request.resolve(&host)?;
     let seen: Vec<Seen> = entries.iter().map(|entry| seen(entry, &entries, &outcomes)).collect();
     let plan = plan_register(&resolved.wanted, &seen, how.replace)?;
-    Ok((plan, resolved))
+    let unchanged = resolved.wanted.iter().filter(|wanted| !plan.writes(&wanted.rule.name));
+    let broken = unchanged.filter_map(|wanted| does_not_run(wanted, &entries, &outcomes)).collect();
+    Ok(Decision { plan, resolved, broken })
+}
+
+/// Why an entry that is there already does not work, if it was tried and does not.
+fn does_not_run(
+    wanted: &Wanted,
+    entries: &[Entry],
+    outcomes: &[(&'static Machine, Outcome)],
+) -> Option<Error> {
+    let (machine, outcome) = outcomes.iter().find(|(machine, _)| std::ptr::eq(*machine, wanted.machine))?;
+    let reason = match &outcome.verdict {
+        Err(Failed::NotFound) if !wanted.rule.flags.fix_binary => return None,
+        Err(reason) => reason.to_string(),
+        Ok(_) => return None,
+    };
+    let first = first_match(entries, &machine.probe()).filter(|first| first.rule.name != wanted.rule.name);
+    let reason = match first {
+        Some(first) => format!("{} goes before its entry: {reason}", escaped(&first.rule.name)),
+        None => reason,
+    };
+    Some(Error::DoesNotRun(machine.name, reason))
 }
 
 /// Tries each machine that was asked for as it is now: perhaps the CPU runs it, perhaps an entry that is there.

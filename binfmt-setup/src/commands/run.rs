@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::register::{How, LOCK_PATIENCE, plan_from, try_out};
+use super::register::{Decision, How, LOCK_PATIENCE, plan_from, try_out};
 use super::show::{Shown, Tense, show};
 use crate::apply::apply;
 use crate::cli::Voice;
@@ -20,7 +20,7 @@ use crate::request::Request;
 pub fn show_run(request: &Request, voice: &Voice) -> Result<Exit, Error> {
     let prober = Prober::new().map_err(Error::Prober)?;
     let how = How { replace: false, persist: false, probe: false, dry_run: true };
-    let (plan, resolved) = plan_from(request, vec![], &how, &prober)?;
+    let Decision { plan, resolved, .. } = plan_from(request, vec![], &how, &prober)?;
     show(&Shown { plan: &plan, files: &Files::default(), resolved: &resolved, tense: Tense::Future }, voice)?;
     Ok(Exit::Done)
 }
@@ -32,7 +32,7 @@ pub fn run(at: &Path, request: &Request, command: &[OsString], voice: &Voice) ->
     let mut table = table.lock(LOCK_PATIENCE)?;
     // The new table is empty, so what runs now runs natively, or by nobody.
     let prober = Prober::new().map_err(Error::Prober)?;
-    let (plan, resolved) = plan_from(request, vec![], &how, &prober)?;
+    let Decision { plan, resolved, .. } = plan_from(request, vec![], &how, &prober)?;
     resolved.warnings.iter().for_each(|warning| voice.note(&format!("warning: {warning}")));
     plan.steps().iter().for_each(|step| voice.detail(&step.to_string()));
     // What was asked for by name must run; what merely was found need not be tried.

@@ -153,6 +153,10 @@ fn an_older_cpu_model_runs_the_older_platforms_only() {
             .map(|row| row["runs"].as_bool().unwrap())
             .collect();
         assert_eq!(found, runs, "{model}: {report:#}");
+        // The machine has its entry, and that is not enough for this platform.
+        let mut command = world.command(world.program());
+        let registered = ended(command.env("QEMU_CPU", model).args(["register", "linux/arm/v7"]));
+        registered.exits(if runs[2] { 0 } else { 9 });
     }
 }
 
@@ -231,4 +235,20 @@ fn a_probe_cleans_up_after_itself_and_after_the_killed() {
     let names: Vec<_> =
         std::fs::read_dir(world.room()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(names, ["binfmt-probe-0123-young"]);
+}
+
+#[test]
+fn somebody_without_rights_probes_in_a_namespace_of_his_own() {
+    // On the machine as it is: native programs run, and the folder for them is entered without being root.
+    let Some(world) = world(User::Nobody) else { return };
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut command = Command::new("setpriv");
+    let report =
+        ended(command.args(nobody).arg(world.program()).args(["probe", "--format", "json", "linux/amd64"]));
+    assert_eq!(report.succeeds().json()["platforms"][0]["how"], "native");
+    // Root keeps every id in its namespace, so that there is a nobody in there.
+    let mut command = Command::new(world.program());
+    command.args(["run", "--platform", "s390x", "--", "setpriv"]).args(nobody).arg(world.program());
+    let report = ended(command.args(["probe", "--format", "json", "s390x"]));
+    assert_eq!(report.succeeds().json()["platforms"][0]["entry"], "qemu-s390x");
 }
