@@ -292,8 +292,7 @@ impl ImageStore for DockerArchive {
         if edit.is_nothing() {
             return Ok(());
         }
-        commit::replace(&self.path, &archive, &edit, &place)?;
-        let file = open_regular(&self.path).map_err(|e| StoreError::from_io(doing(), e))?;
+        let file = commit::replace(&self.path, &archive, &edit, &place)?;
         self.changed(Snapshot::read(file, &place)?);
         Ok(())
     }

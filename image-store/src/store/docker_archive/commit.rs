@@ -17,18 +17,20 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// Ends the names of files that are being written.
 const SUFFIX: &str = ".archive-tmp";
 
-/// Carries the edit out. `Conflict` if the file is no longer the one that was read.
-pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<(), StoreError> {
+/// Carries the edit out and gives the new file. `Conflict` if the old one is no longer the one that was read.
+pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<File, StoreError> {
     let doing = || format!("write \"{place}\"");
     let dir = folder(path);
-    let _lock = lock(dir, place)?;
+    let locked = lock(dir, place)?;
     refuse_changed(path, snapshot, place)?;
     remove_leftovers(dir, path);
     let written = write_beside(dir, path, snapshot, edit).map_err(|e| StoreError::from_io(doing(), e))?;
     // Somebody who holds no lock may have changed it while it was copied.
     refuse_changed(path, snapshot, place)?;
-    written.persist(path).map_err(|e| StoreError::from_io(doing(), e.error))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::from_io(doing(), e))
+    let file = written.persist(path).map_err(|e| StoreError::from_io(doing(), e.error))?;
+    // Nothing is opened from here on: what fails now would fail with the new archive in place.
+    locked.sync_all().map_err(|e| StoreError::from_io(doing(), e))?;
+    Ok(file)
 }
 
 /// The folder in which the archive lies.

@@ -1,0 +1,256 @@
+//! What is read from an archive, and what is refused.
+
+use super::*;
+
+#[test]
+fn an_archive_of_the_old_form_is_read_without_extracting() {
+    let classic = Classic::new(r#"["app:1","app:2"]"#);
+    let disk = on_disk(&archive(&classic.members));
+    let store = disk.open();
+    assert_eq!(store.tags().unwrap(), ["app:1", "app:2"]);
+    whole(&store, "app:1");
+    let document = store.read_document(&tag("docker.io/library/app:2")).unwrap();
+    assert_eq!(document.media_type(), media_type::DOCKER_MANIFEST);
+    let Content::Manifest(manifest) = document.parse().unwrap() else { panic!() };
+    assert_eq!(manifest.config, Descriptor::of(media_type::DOCKER_CONFIG, classic.config.as_bytes()));
+    let layers: Vec<Descriptor> =
+        [b"one", b"one", b"two"].iter().map(|l| Descriptor::of(media_type::DOCKER_LAYER, *l)).collect();
+    assert_eq!(manifest.layers, layers);
+    // The same image gives the same manifest, found by its digest and by the image's id too.
+    assert_eq!(disk.open().read_document(&tag("app:1")).unwrap(), document);
+    assert_eq!(store.read_document(&Pointer::from(document.digest())).unwrap(), document);
+    assert_eq!(store.read_document(&Pointer::from(&manifest.config.digest)).unwrap(), document);
+    assert_eq!(store.only_image().unwrap(), tag("app:1"));
+    assert_eq!(store.resolve(&tag("other:1")).unwrap(), None);
+    assert_eq!(store.read_document(&tag("other:1")).unwrap_err().kind, Exit::NotFound);
+    assert_eq!(store.place(), format!("docker-archive:{}", disk.path.display()));
+}
+
+#[test]
+fn an_image_is_chosen_by_its_name() {
+    let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
+    let named = DockerArchive::open(&disk.path, Some("app:1")).unwrap();
+    assert_eq!(named.only_image().unwrap(), tag("app:1"));
+    let error = DockerArchive::open(&disk.path, Some("app:2")).map(drop).unwrap_err();
+    assert_eq!(error.kind, Exit::NotFound);
+    assert!(error.to_string().contains("it has: app:1"), "{error}");
+}
+
+#[test]
+fn an_archive_of_the_new_form_keeps_its_own_manifests() {
+    let disk = on_disk(&archive(&layout("app:1", "")));
+    let store = disk.open();
+    assert_eq!(store.tags().unwrap(), ["app:1"]);
+    let document = store.read_document(&tag("app:1")).unwrap();
+    assert_eq!(document.media_type(), media_type::OCI_MANIFEST);
+    assert_eq!(store.read_document(&tag("docker.io/library/app:1")).unwrap(), document);
+    whole(&store, "app:1");
+}
+
+#[test]
+fn a_layer_is_held_against_its_digest_while_it_is_read() {
+    let mut members = Classic::new(r#"["app:1"]"#).members;
+    members[9] = file(&format!("{TOP}/layer.tar"), b"TWO");
+    let disk = on_disk(&archive(&members));
+    let problems = check(&disk.open(), &tag("app:1"), Depth::Layers);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].to_string().contains("content has digest"), "{problems:?}");
+}
+
+#[test]
+fn compressed_layers_are_told_by_their_first_bytes() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"one").unwrap();
+    let gzip = gzip.finish().unwrap();
+    let config = config("amd64", &[b"one"]);
+    // As crane writes it.
+    let list =
+        format!(r#"[{{"Config":"sha256:{}","RepoTags":["app:1"],"Layers":["a.tar.gz"]}}]"#, hex(&config));
+    let members = |layer: &[u8]| {
+        archive(&[
+            file(&format!("sha256:{}", hex(&config)), config.as_bytes()),
+            file("a.tar.gz", layer),
+            file("manifest.json", list.as_bytes()),
+        ])
+    };
+    let disk = on_disk(&members(&gzip));
+    let Content::Manifest(manifest) = disk.open().read_document(&tag("app:1")).unwrap().parse().unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(manifest.layers, [Descriptor::of(media_type::DOCKER_LAYER_GZIP, &gzip)]);
+    whole(&disk.open(), "app:1");
+    refuse(&members(b"BZh91AY"), Exit::BadInput, "compressed with bzip2");
+}
+
+#[test]
+fn links_between_layers_must_stay_in_the_archive() {
+    let with_link = |link: Vec<u8>| {
+        let mut members = Classic::new(r#"["app:1"]"#).members;
+        members[6] = link;
+        archive(&members)
+    };
+    whole(&on_disk(&with_link(hard_link("563a/layer.tar", "1910/layer.tar"))).open(), "app:1");
+    refuse(&with_link(symlink("563a/layer.tar", "layer.tar")), Exit::BadInput, "in a circle");
+    refuse(
+        &with_link(symlink("563a/layer.tar", "../../../etc/passwd")),
+        Exit::BadInput,
+        "leaves the archive",
+    );
+    refuse(&with_link(symlink("563a/layer.tar", "/etc/passwd")), Exit::BadInput, "leaves the archive");
+    refuse(&with_link(symlink("563a/layer.tar", "../nothing")), Exit::BadInput, "not in the archive");
+}
+
+#[test]
+fn lists_that_readers_read_differently_are_refused() {
+    let with = |list: &str| {
+        let mut members = Classic::new(r#"["app:1"]"#).members;
+        members[11] = file("manifest.json", list.as_bytes());
+        archive(&members)
+    };
+    let classic = Classic::new(r#"["app:1"]"#);
+    let list = &classic.manifest_json;
+    let name = format!("{}.json", hex(&classic.config));
+    assert!(DockerArchive::open(&on_disk(&with(list)).path, None).is_ok());
+    let bad = |list: &str, why: &str| refuse(&with(list), Exit::BadInput, why);
+    bad("[]", "names no image");
+    bad("null", "no list");
+    bad(&format!("\u{feff}{list}"), "not JSON");
+    bad(&format!("{list}{list}"), "not JSON");
+    bad(&list.replace(&name, "../../etc/passwd"), "leaves the archive");
+    bad(&list.replace(&name, "/etc/passwd"), "absolute");
+    bad(&list.replace(&name, "nothing.json"), "not in the archive");
+    bad(&list.replace("563a/layer.tar", "../layer.tar"), "leaves the archive");
+    bad(&list.replace(",\"563a/layer.tar\"", ""), "lists 2 layers");
+    bad(
+        &list.replace("\"563a/layer.tar\"", "\"563a/layer.tar\",\"563a/layer.tar\""),
+        "the config has 3 diff_ids",
+    );
+    let twice = list.trim_end().trim_start_matches('[').trim_end_matches(']').to_string();
+    bad(&format!("[{twice},{}]", twice.replace("\"Layers\"", "\"layers\"")), "differs from");
+    bad(&"[".repeat(200_000), "not JSON");
+    let mut members = classic.members.clone();
+    members.remove(11);
+    refuse(&archive(&members), Exit::BadInput, "no manifest.json");
+    let huge = format!("[{}]", " ".repeat(4 << 20));
+    bad(&huge, "at most");
+}
+
+#[test]
+fn configs_are_held_against_their_name_and_read_strictly() {
+    let with = |text: &str| {
+        let classic = Classic::new(r#"["app:1"]"#);
+        let mut members = classic.members;
+        members[10] = file("config.json", text.as_bytes());
+        let list = classic.manifest_json.replace(&format!("{}.json", hex(&classic.config)), "config.json");
+        members[11] = file("manifest.json", list.as_bytes());
+        archive(&members)
+    };
+    let text = Classic::new("[]").config;
+    assert!(DockerArchive::open(&on_disk(&with(&text)).path, None).is_ok());
+    refuse(&with(&text.replace("\"os\"", "\"OS\"")), Exit::BadInput, "differs from");
+    refuse(&with(&text.replace("\"os\":", "\"os\":\"x\",\"os\":")), Exit::BadInput, "more than once");
+    refuse(&with(&text.replace("\"rootfs\"", "\"no\"")), Exit::BadInput, "the config has 0 diff_ids");
+    refuse(
+        &with(&text.replace(&hex("two"), &hex("three")).replace("sha256:", "sha1:")),
+        Exit::BadInput,
+        "digest",
+    );
+    let mut members = Classic::new(r#"["app:1"]"#).members;
+    let other = text.replace("amd64", "arm64");
+    members[10] = file(&format!("{}.json", hex(&text)), other.as_bytes());
+    refuse(&archive(&members), Exit::Integrity, "its content is");
+}
+
+#[test]
+fn index_and_list_must_agree() {
+    let edited = |member: usize, from: &str, to: &str| {
+        let mut members = layout("app:1", "");
+        let name = ["index.json", "manifest.json"][member - 7];
+        let disk = on_disk(&archive(&members));
+        members[member] = file(name, disk.member(name).replace(from, to).as_bytes());
+        archive(&members)
+    };
+    let config = config("amd64", &[b"one", b"two"]);
+    let (one, two) = (hex("one"), hex("two"));
+    assert!(DockerArchive::open(&on_disk(&edited(8, "x", "x")).path, None).is_ok());
+    let swapped = format!("\"blobs/sha256/{two}\",\"blobs/sha256/{one}\"");
+    let order = format!("\"blobs/sha256/{one}\",\"blobs/sha256/{two}\"");
+    refuse(&edited(8, &order, &swapped), Exit::BadInput, "do not agree which layers");
+    refuse(&edited(8, &hex(&config), &one), Exit::BadInput, "not JSON");
+    let digest = on_disk(&archive(&layout("app:1", ""))).open().read_document(&tag("app:1")).unwrap();
+    refuse(&edited(7, digest.digest().hex(), &hex("nothing")), Exit::BadInput, "not in the archive");
+    refuse(&edited(7, "\"size\":", "\"size\":1"), Exit::Integrity, "its descriptor says");
+    refuse(
+        &edited(7, media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST),
+        Exit::Integrity,
+        "announced as",
+    );
+}
+
+#[test]
+fn a_layer_that_is_not_the_configs_is_refused() {
+    let (right, wrong) = (config("amd64", &[b"one", b"two"]), config("amd64", &[b"one", b"six"]));
+    let image = on_disk(&archive(&layout("app:1", ""))).open().read_document(&tag("app:1")).unwrap();
+    let text = String::from_utf8(image.bytes().to_vec()).unwrap().replace(&hex(&right), &hex(&wrong));
+    let mut members = layout("app:1", "");
+    let disk = on_disk(&archive(&members));
+    let index = disk.member("index.json").replace(image.digest().hex(), &hex(&text));
+    members[2] = file(&format!("blobs/sha256/{}", hex(&wrong)), wrong.as_bytes());
+    members[6] = file(&format!("blobs/sha256/{}", hex(&text)), text.as_bytes());
+    members[7] = file("index.json", index.as_bytes());
+    members[8] =
+        file("manifest.json", disk.member("manifest.json").replace(&hex(&right), &hex(&wrong)).as_bytes());
+    refuse(&archive(&members), Exit::Integrity, "should be");
+}
+
+#[test]
+fn a_cut_archive_is_refused_or_is_whole() {
+    for members in [Classic::new(r#"["app:1"]"#).members, layout("app:1", "")] {
+        let bytes = archive(&members);
+        for cut in (0..bytes.len()).step_by(512).chain((511..bytes.len()).step_by(512)) {
+            let disk = on_disk(&bytes[..cut]);
+            if let Ok(store) = DockerArchive::open(&disk.path, None) {
+                whole(&store, "app:1");
+                assert!(cut + 1024 + members.last().unwrap().len() >= bytes.len(), "cut at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn archives_that_are_something_else_are_named_as_what_they_are() {
+    refuse(b"", Exit::BadInput, "empty");
+    refuse(b"\x1f\x8b\x08\0\0\0", Exit::BadInput, "compressed with gzip");
+    refuse(b"text", Exit::BadInput, "cut off");
+    refuse(&archive(&[file("x", b"")]), Exit::BadInput, "no manifest.json");
+    let one = archive(&Classic::new(r#"["app:1"]"#).members);
+    refuse(&[one.clone(), one].concat(), Exit::BadInput, "behind the end marker");
+    let dir = TempDir::new().unwrap();
+    let kind = |path: &Path| DockerArchive::open(path, None).map(drop).unwrap_err().kind;
+    assert_eq!(kind(dir.path()), Exit::BadInput);
+    assert_eq!(kind(&dir.path().join("nothing")), Exit::NotFound);
+    nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(kind(&dir.path().join("pipe")), Exit::BadInput);
+    assert_eq!(kind(Path::new("/dev/null")), Exit::BadInput);
+}
+
+#[test]
+fn many_readers_read_one_archive_at_once() {
+    let store = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members)).open();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..20).for_each(|_| whole(&store, "app:1")));
+        }
+    });
+}
+
+#[test]
+fn a_reader_goes_on_while_the_archive_is_rewritten() {
+    let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
+    let (reader, writer) = (disk.open(), disk.open());
+    let before = reader.read_document(&tag("app:1")).unwrap();
+    writer.write_tag("app:1", &relabelled(&writer, &tag("app:1"), "arm")).unwrap();
+    assert_eq!(reader.read_document(&tag("app:1")).unwrap(), before);
+    whole(&reader, "app:1");
+}
