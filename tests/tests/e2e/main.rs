@@ -6,7 +6,3 @@ mod contract;
 mod docker_archive;
 mod exits;
 mod registry_client;
-mod release;
-mod samples;
-mod tools;
-mod world_release;
