@@ -22,28 +22,22 @@ pub struct Probed {
 }
 
 impl BinfmtSetup {
-    /// Beside this program, where cargo puts both; else in PATH; else it is built.
+    /// Under `cargo xtask` it is built first, so that it is never older than its source. Else it is the one beside
+    /// this program, or in PATH.
     pub fn find() -> Result<Self, StoreError> {
         if let Some(program) = std::env::var_os("MULTIARCH_BINFMT_SETUP") {
             return Ok(Self { program: program.into() });
         }
+        // What `cargo run` tells its program; a test harness says another folder.
+        let by_cargo =
+            std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|dir| dir == env!("CARGO_MANIFEST_DIR"));
+        if by_cargo {
+            build()?;
+        }
         let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("binfmt-setup")));
-        if let Some(program) = beside.as_ref().filter(|program| program.is_file()) {
-            return Ok(Self { program: program.clone() });
-        }
         let paths = std::env::var_os("PATH").unwrap_or_default();
-        if let Some(program) =
-            std::env::split_paths(&paths).map(|dir| dir.join("binfmt-setup")).find(|p| p.is_file())
-        {
-            return Ok(Self { program });
-        }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let release =
-            beside.as_ref().is_some_and(|program| program.components().any(|c| c.as_os_str() == "release"));
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "binfmt-setup"]).args(release.then_some("--release"));
-        let built = build.stdin(Stdio::null()).status().is_ok_and(|status| status.success());
-        match beside.filter(|program| built && program.is_file()) {
+        let in_path = std::env::split_paths(&paths).map(|dir| dir.join("binfmt-setup"));
+        match beside.into_iter().chain(in_path).find(|program| program.is_file()) {
             Some(program) => Ok(Self { program }),
             None => Err(StoreError::not_found(
                 "find the program binfmt-setup",
@@ -103,6 +97,19 @@ impl BinfmtSetup {
             }
             Err(error) => Err(StoreError::new(Exit::NotPermitted, doing(), error.to_string()).hint(hint)),
         }
+    }
+}
+
+fn build() -> Result<(), StoreError> {
+    let doing = || "build the program binfmt-setup".to_string();
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--package", "binfmt-setup"]);
+    build.args((!cfg!(debug_assertions)).then_some("--release"));
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = build.status().map_err(|e| StoreError::from_io(doing(), e))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(StoreError::new(Exit::Found, doing(), format!("cargo ended with {status}"))),
     }
 }
 
