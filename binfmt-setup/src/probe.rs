@@ -54,7 +54,7 @@ pub struct Emulator {
     pub deleted: bool,
     pub device: u64,
     pub inode: u64,
-    /// First line of `--version`, from the very file that the kernel holds.
+    /// First line of `--version`, from the very file that the kernel holds; where it was asked for.
     pub version: Option<String>,
     /// argv[0] arrived as given, not replaced by the path.
     pub kept_argv0: bool,
@@ -129,18 +129,27 @@ impl Prober {
     }
 
     pub fn run(&self, target: Target) -> Outcome {
+        self.run_with(target, |_| None)
+    }
+
+    /// Also asks the emulator for its version, which takes as long as the program.
+    pub fn run_with_version(&self, target: Target) -> Outcome {
+        self.run_with(target, version_of)
+    }
+
+    fn run_with(&self, target: Target, version: fn(&Path) -> Option<String>) -> Outcome {
         let begin = Instant::now();
-        let verdict = self.try_run(&target.file());
+        let verdict = self.try_run(&target.file(), version);
         Outcome { verdict, took: begin.elapsed() }
     }
 
-    fn try_run(&self, program: &[u8]) -> Result<Ran, Failed> {
+    fn try_run(&self, program: &[u8], version: fn(&Path) -> Option<String>) -> Result<Ran, Failed> {
         let file = self.folder.join("probe");
         write_executable(&file, program).map_err(untried)?;
         let (mut reader, writer) = io::pipe().map_err(untried)?;
         let filled = fill(&writer).map_err(untried)?;
         let mut child = self.spawn(&file, writer)?;
-        let found = executable_of(&child, &file);
+        let found = executable_of(&child, &file, version);
         let (output, said, status) = drain(&mut child, &mut reader, filled)?;
         let kept_argv0 = judge(&output, said, status, &self.nonce)?;
         Ok(match found.map_err(untried)? {
@@ -259,7 +268,11 @@ fn fill(mut pipe: &io::PipeWriter) -> io::Result<usize> {
 }
 
 /// Which file runs the child, or `None` when it is the program itself. `version` is asked of that very file.
-fn executable_of(child: &Child, program: &Path) -> io::Result<Option<Emulator>> {
+fn executable_of(
+    child: &Child,
+    program: &Path,
+    version: fn(&Path) -> Option<String>,
+) -> io::Result<Option<Emulator>> {
     let link = PathBuf::from(format!("/proc/{}/exe", child.id()));
     let (running, own) = (std::fs::metadata(&link)?, std::fs::metadata(program)?);
     if (running.dev(), running.ino()) == (own.dev(), own.ino()) {
@@ -270,7 +283,7 @@ fn executable_of(child: &Child, program: &Path) -> io::Result<Option<Emulator>> 
         Some(path) => (PathBuf::from(path), true),
         None => (path, false),
     };
-    let version = version_of(&link);
+    let version = version(&link);
     Ok(Some(Emulator {
         path,
         deleted,

@@ -53,7 +53,7 @@ pub fn status(at: &Path, prober: &Prober) -> Result<Status, KernelError> {
         None => (vec![], false, None),
     };
     let outcomes: HashMap<&str, Outcome> =
-        Target::all().map(|target| (target.label, prober.run(target))).collect();
+        Target::all().map(|target| (target.label, prober.run_with_version(target))).collect();
     // Built once: there may be thousands of entries.
     let programs: Vec<(&Machine, Vec<u8>)> =
         MACHINES.iter().map(|machine| (machine, machine.probe())).collect();
