@@ -75,7 +75,9 @@ fn registry() -> Tried {
     }
 }
 
-const STORES: [(&str, fn() -> Tried); 4] =
+type Make = fn() -> Tried;
+
+const STORES: [(&str, Make); 4] =
     [("memory", memory), ("layout", layout), ("archive", archive), ("registry", registry)];
 
 /// An image of one layer, with all its parts, in a store of its own.
