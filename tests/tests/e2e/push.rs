@@ -1,0 +1,490 @@
+//! `manifest-push` as a person runs it: a spec becomes one tag, or is refused with every reason at once; copies
+//! between all stores.
+
+use crate::samples::{Image, Index};
+use crate::tools::{Ran, User, listing};
+use image_store::check::{Depth, check};
+use image_store::digest::Digest;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
+use multiarch_tests::fake_registry::{Auth, Bearer, FakeRegistry, Options, When};
+use std::path::Path;
+use std::sync::Arc;
+
+const REPOSITORY: &str = "ckulka/multi-arch-example";
+/// Tag, platform as the seed's spec says it.
+const MEMBERS: [(&str, &str); 4] = [
+    ("amd64", "linux/amd64"),
+    ("arm32v5", "linux/arm/v5"),
+    ("arm32v7", "linux/arm/v7"),
+    ("arm64v8", "linux/arm64/v8"),
+];
+
+/// A registry with the seed's four images, and a user with the seed's spec.
+struct Rig {
+    registry: Arc<FakeRegistry>,
+    user: User,
+    images: Vec<Image>,
+    spec: String,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
+        let registry = Arc::new(FakeRegistry::start_with(options));
+        let mut images = Vec::new();
+        for (tag, platform) in MEMBERS {
+            let image = Image::new(platform, tag);
+            image.publish(&registry, REPOSITORY, tag);
+            images.push(image);
+        }
+        let example =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/multi-arch-example");
+        let spec = std::fs::read_to_string(example.join("multi-arch-manifest.yaml")).unwrap();
+        // The one change that the seed's spec needs.
+        let spec = spec.replace("image: ckulka/", &format!("image: {}/ckulka/", registry.host()));
+        let user = User::new();
+        user.write("spec.yaml", &spec);
+        Self { registry, user, images, spec }
+    }
+
+    fn push(&self, args: &[&str]) -> Ran {
+        self.user.manifest_push(&[&["push", "from-spec", "spec.yaml"], args].concat())
+    }
+
+    fn named(&self, tag: &str) -> Option<String> {
+        self.registry.tag(REPOSITORY, tag)
+    }
+
+    fn name(&self, tag: &str) -> String {
+        format!("{}/{REPOSITORY}:{tag}", self.registry.host())
+    }
+
+    /// The line of the spec in which this stands, from 1.
+    fn line(&self, text: &str) -> usize {
+        self.spec.lines().position(|line| line.contains(text)).unwrap() + 1
+    }
+
+    fn edit(&mut self, from: &str, to: &str) {
+        assert!(self.spec.contains(from), "{from} is in the spec");
+        self.spec = self.spec.replacen(from, to, 1);
+        self.user.write("spec.yaml", &self.spec);
+    }
+
+    fn nothing_was_written(&self) {
+        let log = self.registry.log();
+        assert!(log.iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")), "{log:?}");
+        assert_eq!(self.named("latest"), None);
+    }
+
+    fn is_sound(&self) {
+        assert_eq!(self.registry.violations(), [""; 0]);
+        self.registry.closure_complete(REPOSITORY, &self.named("latest").unwrap()).unwrap();
+        assert_eq!(self.registry.open_uploads(), 0);
+    }
+}
+
+/// What manifest-tool pushes for the seed's spec.
+fn list_of(images: &[Image]) -> String {
+    let entry = |(image, (_, platform)): (&Image, &(&str, &str))| {
+        let mut words = platform.split('/').skip(1);
+        let architecture = words.next().unwrap();
+        let variant =
+            words.next().map_or(String::new(), |variant| format!(",\n        \"variant\": \"{variant}\""));
+        format!(
+            "    {{\n      \"mediaType\": \"application/vnd.docker.distribution.manifest.v2+json\",\n      \"size\": {},\n      \"digest\": \"{}\",\n      \"platform\": {{\n        \"architecture\": \"{architecture}\",\n        \"os\": \"linux\"{variant}\n      }}\n    }}",
+            image.document.bytes().len(),
+            image.digest(),
+        )
+    };
+    let entries: Vec<String> = images.iter().zip(&MEMBERS).map(entry).collect();
+    format!(
+        "{{\n  \"schemaVersion\": 2,\n  \"mediaType\": \"application/vnd.docker.distribution.manifest.list.v2+json\",\n  \"manifests\": [\n{}\n  ]\n}}",
+        entries.join(",\n")
+    )
+}
+
+#[test]
+fn the_seeds_spec_becomes_the_list_that_manifest_tool_makes() {
+    let rig = Rig::new();
+    let expected = list_of(&rig.images);
+    let ran = rig.push(&[]).exits(0).prints(&format!(
+        "Digest: {} {}",
+        Digest::of(expected.as_bytes()),
+        expected.len()
+    ));
+    let (media_type, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
+    assert_eq!(media_type, "application/vnd.docker.distribution.manifest.list.v2+json");
+    assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    rig.is_sound();
+    // What is there already is not sent: one PUT, of the tag.
+    let written: Vec<_> =
+        rig.registry.log().into_iter().filter(|l| !matches!(l.method.as_str(), "GET" | "HEAD")).collect();
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert!(written[0].path.ends_with("/manifests/latest"));
+
+    rig.registry.take_log();
+    let again = rig.push(&[]).exits(0).says("nothing to do in");
+    assert_eq!(again.line(), ran.line());
+    assert!(rig.registry.log().iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")));
+}
+
+#[test]
+fn a_dry_run_tells_the_digest_and_writes_nothing() {
+    let rig = Rig::new();
+    let dry = rig.push(&["--dry-run"]).exits(0);
+    rig.nothing_was_written();
+    let json = rig.push(&["--dry-run", "--format", "json"]).exits(0).json();
+    assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
+    rig.nothing_was_written();
+    assert_eq!(rig.push(&[]).exits(0).line(), dry.line());
+    let json = rig.push(&["--format", "json"]).exits(0).json();
+    assert_eq!(
+        (&json["changed"], &json["written"], &json["bytes"]),
+        (&false.into(), &false.into(), &0.into())
+    );
+    assert_eq!(Some(json["digest"].as_str().unwrap()), rig.named("latest").as_deref());
+}
+
+#[test]
+fn an_oci_index_with_annotations_and_more_tags() {
+    let mut rig = Rig::new();
+    rig.edit("manifests:", "tags: [\"1.10\", latest, stable]\nannotations: { org.opencontainers.image.title: \"<app>\" }\nmanifests:");
+    rig.push(&[]).exits(3).says("--type oci");
+    rig.nothing_was_written();
+    let ran = rig.user.manifest_push(&["push", "--type", "oci", "from-spec", "spec.yaml"]).exits(0);
+    let digest = ran.line().split(' ').nth(1).unwrap();
+    for tag in ["latest", "1.10", "stable"] {
+        assert_eq!(rig.named(tag).as_deref(), Some(digest));
+    }
+    let (media_type, bytes) = rig.registry.manifest(REPOSITORY, "stable").unwrap();
+    assert_eq!(media_type, "application/vnd.oci.image.index.v1+json");
+    assert!(String::from_utf8(bytes).unwrap().contains(r#""\u003capp\u003e""#), "as Go's encoder writes it");
+    rig.is_sound();
+}
+
+#[test]
+fn every_problem_of_a_spec_is_told_at_once_with_its_line_and_nothing_is_written() {
+    let mut rig = Rig::new();
+    rig.edit("      variant: v5", "      varient: v5");
+    rig.edit("      variant: v7\n", "");
+    rig.edit(":arm64v8", ":missing");
+    let ran = rig.push(&[]).exits(3);
+    assert_eq!(ran.stdout, "");
+    // Without their variants both are linux/arm.
+    let problems = [
+        format!("spec.yaml:{}: unknown key \"varient\"", rig.line("varient")),
+        format!("spec.yaml:{}: platform linux/arm stands twice", rig.line(":arm32v7")),
+        format!("spec.yaml:{}: cannot read \"{}\"", rig.line(":missing"), rig.name("missing")),
+    ];
+    for problem in &problems {
+        assert!(ran.stderr.contains(problem), "{problem}: {ran}");
+    }
+    assert!(
+        ran.stderr.contains("did you mean \"variant\"?") && ran.stderr.contains("nothing was written"),
+        "{ran}"
+    );
+    rig.nothing_was_written();
+    let json = rig.push(&["--format", "json"]).exits(3).json();
+    assert_eq!(json["error"]["problems"].as_array().unwrap().len(), 3, "{json}");
+}
+
+#[test]
+fn a_missing_image_alone_is_not_found_and_can_be_left_out() {
+    let mut rig = Rig::new();
+    rig.edit(":arm32v5", ":missing");
+    let ran = rig.push(&[]).exits(5);
+    assert!(ran.stderr.contains(&format!("spec.yaml:{}: ", rig.line(":missing"))), "{ran}");
+    rig.nothing_was_written();
+    rig.push(&["--ignore-missing"]).exits(0).says(&format!("left out: spec.yaml:{}: ", rig.line(":missing")));
+    let (_, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(list["manifests"].as_array().unwrap().len(), 3);
+    rig.is_sound();
+}
+
+#[test]
+fn only_what_is_not_there_is_left_out_not_what_cannot_be_asked() {
+    let mut rig = Rig::new();
+    let name = rig.name("arm32v5");
+    rig.edit(&name, "127.0.0.1:1/team/app:x");
+    rig.push(&["--ignore-missing"]).exits(6);
+    rig.nothing_was_written();
+    let rig = Rig::with(Options {
+        auth: Auth::Bearer(Bearer { anonymous_pull: false, ..Bearer::new("a", "b") }),
+        ..Options::default()
+    });
+    rig.push(&["--ignore-missing"]).exits(4);
+    rig.nothing_was_written();
+    let mut rig = Rig::new();
+    for (tag, _) in MEMBERS {
+        rig.edit(&format!(":{tag}"), ":missing");
+    }
+    rig.push(&["--ignore-missing"]).exits(3).says("no image is left");
+    rig.nothing_was_written();
+}
+
+#[test]
+fn a_label_that_contradicts_the_spec_is_refused_with_the_command_that_puts_it_right() {
+    let rig = Rig::new();
+    let wrong = Image::new("linux/amd64", "arm's own");
+    wrong.publish(&rig.registry, REPOSITORY, "arm32v7");
+    let ran = rig.push(&[]).exits(3);
+    let line = rig.line(":arm32v7");
+    let command = format!("config-patcher fix {} --platform linux/arm/v7", rig.name("arm32v7"));
+    assert!(ran.stderr.contains(&format!("spec.yaml:{line}: ")) && ran.stderr.contains(&command), "{ran}");
+    rig.nothing_was_written();
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    rig.user.config_patcher(&words).exits(0);
+    rig.push(&[]).exits(0);
+    rig.is_sound();
+}
+
+#[test]
+fn the_tag_of_a_single_image_is_not_taken_for_an_index() {
+    let rig = Rig::new();
+    let image = Image::new("linux/amd64", "somebody's own");
+    image.publish(&rig.registry, REPOSITORY, "latest");
+    rig.push(&[]).exits(8).says("the tag names a single image now");
+    assert_eq!(rig.named("latest").as_deref(), Some(image.digest()));
+    rig.push(&["--force"]).exits(0);
+    assert_ne!(rig.named("latest").as_deref(), Some(image.digest()));
+    rig.is_sound();
+}
+
+#[test]
+fn a_tag_that_moves_meanwhile_is_left_alone() {
+    let rig = Rig::new();
+    let theirs = Index::of(&[("linux/amd64", &rig.images[0])]);
+    theirs.publish(&rig.registry, REPOSITORY, "theirs");
+    let (registry, digest) = (Arc::downgrade(&rig.registry), theirs.digest().to_string());
+    let seen = std::sync::atomic::AtomicUsize::new(0);
+    rig.registry.on_request(move |request, when| {
+        // The first look at the tag is the plan's.
+        let is_look = request.method == "HEAD" && request.path.ends_with("/latest") && when == When::After;
+        if is_look && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 {
+            registry.upgrade().unwrap().set_tag(REPOSITORY, "latest", &digest);
+        }
+    });
+    rig.push(&[]).exits(8).says(theirs.digest());
+    assert_eq!(rig.named("latest").as_deref(), Some(theirs.digest()));
+    rig.push(&[]).exits(0);
+    rig.is_sound();
+}
+
+/// Members from other repositories of the registry are mounted: no byte of a layer is sent.
+#[test]
+fn members_of_other_repositories_are_mounted() {
+    let mut rig = Rig::new();
+    let index = format!("image: {}", rig.name("latest"));
+    rig.edit(&index, &format!("image: {}/team/all:latest", rig.registry.host()));
+    let ran = rig.push(&[]).exits(0);
+    let digest = ran.line().split(' ').nth(1).unwrap();
+    rig.registry.closure_complete("team/all", digest).unwrap();
+    let log = rig.registry.log();
+    let blobs: Vec<_> = log.iter().filter(|l| l.path.contains("/blobs/") && l.method != "HEAD").collect();
+    assert_eq!(
+        blobs.iter().filter(|l| l.path.contains("mount=") && l.status == Some(201)).count(),
+        8,
+        "{blobs:?}"
+    );
+    assert_eq!(
+        blobs.iter().filter(|l| l.path.contains("/team/all/") && l.request_bytes > 0).count(),
+        0,
+        "{blobs:?}"
+    );
+    assert_eq!(rig.registry.violations(), [""; 0]);
+    let put: Vec<&str> =
+        log.iter().filter(|l| l.method == "PUT").map(|l| l.path.rsplit('/').next().unwrap()).collect();
+    assert_eq!((put.len(), put.last()), (5, Some(&"latest")), "members first, by digest: {put:?}");
+}
+
+#[test]
+fn a_registry_that_does_not_mount_gets_the_bytes() {
+    let mut rig = Rig::with(Options { mounts: false, ..Options::default() });
+    let index = format!("image: {}", rig.name("latest"));
+    rig.edit(&index, &format!("image: {}/team/all:latest", rig.registry.host()));
+    let ran = rig.push(&[]).exits(0);
+    rig.registry.closure_complete("team/all", ran.line().split(' ').nth(1).unwrap()).unwrap();
+    assert_eq!((rig.registry.violations(), rig.registry.open_uploads()), (vec![], 0));
+}
+
+#[test]
+fn inspect_shows_members_and_raw_bytes() {
+    let rig = Rig::new();
+    rig.push(&[]).exits(0);
+    let raw = rig.user.manifest_push(&["inspect", "--raw", &rig.name("latest")]).exits(0);
+    assert_eq!(raw.stdout, list_of(&rig.images));
+    let text = rig.user.manifest_push(&["inspect", &rig.name("latest")]).exits(0).stdout;
+    for (image, (_, platform)) in rig.images.iter().zip(MEMBERS) {
+        assert!(
+            text.lines().any(|line| line.starts_with(platform) && line.contains(image.digest())),
+            "{text}"
+        );
+    }
+    let json = rig.user.manifest_push(&["inspect", "--format", "json", &rig.name("latest")]).exits(0).json();
+    assert_eq!(json["members"].as_array().unwrap().len(), 4);
+    assert_eq!(json["size"], list_of(&rig.images).len());
+    rig.user.manifest_push(&["inspect", &rig.name("none")]).exits(5);
+    rig.user.manifest_push(&["push", "from-spec", "none.yaml"]).exits(5);
+    rig.user.manifest_push(&["push", "from-args"]).exits(2);
+}
+
+// --- copies
+
+/// Where an image may lie: made by a function, and named for the command line.
+struct Places {
+    near: FakeRegistry,
+    far: FakeRegistry,
+    user: User,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { near: FakeRegistry::start(), far: FakeRegistry::start(), user: User::new() }
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Ran {
+        self.user.manifest_push(&["copy", from, to])
+    }
+
+    fn digest_at(&self, place: &str) -> String {
+        let json = self.user.manifest_push(&["inspect", "--format", "json", place]).exits(0).json();
+        json["digest"].as_str().unwrap().to_string()
+    }
+}
+
+#[test]
+fn an_image_goes_from_every_store_to_every_store_with_its_digest() {
+    let places = Places::new();
+    let image = Image::new("linux/arm/v7", "an image");
+    image.publish(&places.near, "team/app", "1");
+    image.store(&OciLayout::open_or_new(&places.user.path("in")).unwrap(), "1");
+    image.store(&DockerArchive::open_or_new(&places.user.path("in.tar")).unwrap(), "app:1");
+    let sources = [
+        format!("{}/team/app:1", places.near.host()),
+        format!("{}/team/app@{}", places.near.host(), image.digest()),
+        "oci:in:1".to_string(),
+        "oci:in".to_string(),
+        "docker-archive:in.tar:app:1".to_string(),
+        "docker-archive:in.tar".to_string(),
+    ];
+    for (i, from) in sources.iter().enumerate() {
+        let targets = [
+            format!("{}/to/{i}:1", places.near.host()),
+            format!("{}/to/{i}", places.far.host()),
+            format!("oci:out{i}:1"),
+            format!("oci:bare{i}"),
+            format!("docker-archive:out{i}.tar:team/app:1"),
+        ];
+        for to in &targets {
+            places.copy(from, to).exits(0).prints(image.digest());
+            assert_eq!(places.digest_at(to), image.digest(), "{from} to {to}");
+            places.copy(from, to).exits(0).prints(image.digest()).says("nothing to do in");
+        }
+        let archive = DockerArchive::open(&places.user.path(&format!("out{i}.tar")), None).unwrap();
+        assert_eq!(check(&archive, &Pointer::Tag("team/app:1".into()), Depth::Layers), []);
+        assert_eq!(archive.tags().unwrap(), ["team/app:1"]);
+    }
+    for registry in [&places.near, &places.far] {
+        assert_eq!((registry.violations(), registry.open_uploads()), (vec![], 0));
+    }
+}
+
+#[test]
+fn an_index_goes_whole_to_every_store_that_holds_one() {
+    let places = Places::new();
+    let (one, two) = (Image::new("linux/amd64", "one"), Image::new("linux/arm/v7", "two"));
+    let index = Index::attested(&[("linux/amd64", &one), ("linux/arm/v7", &two)], Some(1));
+    index.publish(&places.near, "team/app", "1");
+    index.store(&OciLayout::open_or_new(&places.user.path("in")).unwrap(), "1");
+    for (i, from) in [format!("{}/team/app:1", places.near.host()), "oci:in:1".into()].iter().enumerate() {
+        let targets = [
+            format!("{}/to/{i}:1", places.near.host()),
+            format!("{}/to/{i}:1", places.far.host()),
+            format!("oci:out{i}:1"),
+            format!("docker-archive:out{i}.tar:team/app:1"),
+        ];
+        for to in &targets {
+            places.copy(from, to).exits(0).prints(index.digest());
+            assert_eq!(places.digest_at(to), index.digest(), "{from} to {to}");
+            places.copy(from, to).exits(0).says("nothing to do in");
+        }
+        places.far.closure_complete(&format!("to/{i}"), index.digest()).unwrap();
+        let layout = OciLayout::open(&places.user.path(&format!("out{i}"))).unwrap();
+        assert_eq!(check(&layout, &Pointer::Tag("1".into()), Depth::Layers), []);
+    }
+    for registry in [&places.near, &places.far] {
+        assert_eq!((registry.violations(), registry.open_uploads()), (vec![], 0));
+    }
+}
+
+/// The manifest that we make for an archive without one is always the same, so it may travel.
+#[test]
+fn an_image_of_a_classic_archive_goes_everywhere() {
+    let places = Places::new();
+    let image = Image::new("linux/arm/v7", "saved by Docker 20.10");
+    places.user.write("in.tar", image.classic_archive("app:1"));
+    let from = "docker-archive:in.tar";
+    let digest = places.digest_at(from);
+    for to in
+        [format!("{}/to/x:1", places.far.host()), "oci:out:1".into(), "docker-archive:out.tar:app:1".into()]
+    {
+        places.copy(from, &to).exits(0).prints(&digest);
+        assert_eq!(places.digest_at(&to), digest);
+        places.copy(from, &to).exits(0).says("nothing to do in");
+    }
+    places.far.closure_complete("to/x", &digest).unwrap();
+}
+
+#[test]
+fn a_copy_within_a_registry_mounts_and_a_dry_run_does_nothing() {
+    let places = Places::new();
+    let image = Image::new("linux/arm/v7", "an image");
+    image.publish(&places.near, "team/app", "1");
+    let (from, to) =
+        (format!("{}/team/app:1", places.near.host()), format!("{}/team/other:1", places.near.host()));
+    let dry = places.user.manifest_push(&["copy", "--dry-run", &from, &to]).exits(0).prints(image.digest());
+    assert!(dry.stderr.contains("mount or copy from"), "{dry}");
+    assert!(places.near.log().iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")));
+    let before = listing(&places.user.work());
+    for to in ["oci:out:1", "docker-archive:out.tar:app:1"] {
+        places.user.manifest_push(&["copy", "--dry-run", &from, to]).exits(0).prints(image.digest());
+    }
+    assert!(listing(&places.user.work()) == before);
+    places.near.take_log();
+    places.copy(&from, &to).exits(0);
+    let log = places.near.log();
+    let mounts = log.iter().filter(|l| l.path.contains("mount=") && l.status == Some(201)).count();
+    assert_eq!(mounts, 2, "{log:?}");
+    assert!(log.iter().all(|l| !l.path.contains("/blobs/") || l.request_bytes == 0), "{log:?}");
+    assert!(!log.iter().any(|l| l.method == "GET" && l.path.contains(&image.layer_digest())), "{log:?}");
+}
+
+#[test]
+fn a_copy_that_cannot_be_has_its_own_exit_code() {
+    let places = Places::new();
+    let image = Image::new("linux/arm/v7", "an image");
+    image.publish(&places.near, "team/app", "1");
+    let from = format!("{}/team/app:1", places.near.host());
+    let copy = |from: &str, to: &str| places.copy(from, to);
+    copy("oci:none:1", "oci:out:1").exits(5);
+    copy(&format!("{}/team/app:none", places.near.host()), "oci:out:1").exits(5);
+    copy(&from, &format!("{}/x@{}", places.far.host(), image.digest())).exits(3);
+    copy(&from, "127.0.0.1:1/a:1").exits(6);
+    copy(&from, "docker-daemon:app:1").exits(2);
+    places.user.write("full/file", "something else");
+    copy(&from, "oci:full:1").exits(3);
+    // A layer that is not what its digest says never gets under a tag.
+    places.near.corrupt_blob(&image.layer_digest(), &vec![0; image.layer.len()]);
+    copy(&from, "oci:out:1").exits(7);
+    copy(&from, &format!("{}/to/x:1", places.far.host())).exits(7);
+    copy(&from, "docker-archive:out.tar:app:1").exits(7);
+    assert_eq!(places.far.tags("to/x"), [""; 0]);
+    assert!(!places.user.path("out.tar").exists());
+    places.user.manifest_push(&["inspect", "oci:out:1"]).exits(3).says("it is no OCI layout");
+}
