@@ -56,7 +56,7 @@ pub struct Emulator {
     pub inode: u64,
     /// First line of `--version`, from the very file that the kernel holds; where it was asked for.
     pub version: Option<String>,
-    /// argv[0] arrived as given, not replaced by the path.
+    /// `argv[0]` arrived as given, not replaced by the path.
     pub kept_argv0: bool,
 }
 
@@ -358,7 +358,7 @@ fn watch(
     }
 }
 
-/// Whether argv[0] was kept, or what went wrong.
+/// Whether `argv[0]` was kept, or what went wrong.
 fn judge(output: &[u8], said: String, status: ExitStatus, nonce: &str) -> Result<bool, Failed> {
     // argv[0] and one more.
     const EXPECTED: i32 = EXIT_BASE + 2;

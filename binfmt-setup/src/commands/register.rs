@@ -64,13 +64,17 @@ pub fn register(at: &Path, request: &Request, how: &How, voice: &Voice) -> Resul
     if how.persist && !persist::is_read_at_boot() {
         voice.note("warning: nothing on this machine reads /etc/binfmt.d when it boots: install systemd or OpenRC's binfmt");
     }
-    show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Past }, voice)?;
     // What was there already and stays as it is must work as well, or the platform that was asked for does not.
-    broken.into_iter().next().map_or(Ok(()), Err)?;
-    if how.probe {
-        levels_run(request, &prober)?;
+    let works = match broken.into_iter().next() {
+        Some(error) => Err(error),
+        None if how.probe => levels_run(request, &prober),
+        None => Ok(()),
+    };
+    // An error is the one object on stdout then.
+    if works.is_ok() || !voice.is_json() {
+        show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Past }, voice)?;
     }
-    Ok(Exit::Done)
+    works.map(|()| Exit::Done)
 }
 
 /// Platforms that are one level of a machine: the machine runs, but its CPU model may be an older one.

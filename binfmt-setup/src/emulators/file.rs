@@ -187,7 +187,7 @@ pub fn check_version(
     })
 }
 
-/// F always: chroots and containers need it. P, where both sides understand it, so that programs see the argv[0] that
+/// F always: chroots and containers need it. P, where both sides understand it, so that programs see the `argv[0]` that
 /// they were started with.
 pub fn default_flags(file: &EmulatorFile, version: Option<&Version>, kernel: (u32, u32)) -> Flags {
     // Debian's builds under this name take one argument too many without P.

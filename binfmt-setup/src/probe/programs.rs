@@ -1,7 +1,7 @@
-//! One tiny program per machine, as machine code: it writes 16 bytes from argv[0] to stdout and exits with 40 + argc.
+//! One tiny program per machine, as machine code: it writes 16 bytes from `argv[0]` to stdout and exits with 40 + argc.
 //!
-//! What that proves when it is run with a random argv[0]: the emulator (or the CPU) executed the instructions; it
-//! handed argv[0] through (flag P) or put the path there; no argument was eaten on the way. The programs need no
+//! What that proves when it is run with a random `argv[0]`: the emulator (or the CPU) executed the instructions; it
+//! handed `argv[0]` through (flag P) or put the path there; no argument was eaten on the way. The programs need no
 //! libc, no data, no relocation. As C:
 //!
 //! ```c
@@ -13,7 +13,7 @@
 
 use crate::elf::{Class, Data, Ident};
 
-/// Bytes of argv[0] that every program writes.
+/// Bytes of `argv[0]` that every program writes.
 pub const WRITTEN: usize = 16;
 /// A program exits with this plus argc.
 pub const EXIT_BASE: i32 = 40;
@@ -188,7 +188,7 @@ pub static ARM_V5: Program = arm![0xe16f_3f10, 0xe103_3053];
 pub static ARM_V6: Program = arm![0xe6bf_3f30, 0xe6ef_3073];
 /// movw r3,#1, ubfx r3,r3,#0,#4 and dmb sy: SIGILL below v7.
 pub static ARM_V7: Program = arm![0xe300_3001, 0xe7e3_3053, 0xf57f_f05f];
-/// lda r3,[sp], a load with acquire: SIGILL below v8.
+/// `lda r3,[sp]`, a load with acquire: SIGILL below v8.
 pub static ARM_V8: Program = arm![0xe19d_3c9f];
 
 /// AArch64; asm-generic syscalls: write 64, exit 93. Instructions are little-endian, in a big-endian program, too.

@@ -391,6 +391,8 @@ fn an_entry_that_is_right_but_does_not_work_is_no_success() {
     let line = format!(":worse:M:0:{}:{}:/usr/bin/false:F", hex(pattern("magic")), hex(pattern("mask")));
     world.write(line.as_bytes());
     refused(&world, &["register", "arm"], 9, "worse goes before its entry");
+    let failed = world.tool(&["register", "arm", "s390x", "--format", "json"]);
+    assert_eq!(failed.exits(9).json()["error"]["exit"], 9);
     for command in [&["probe", "nonsense"][..], &["run", "--platform", "nonsense", "--", "true"]] {
         refused(&world, command, 3, "nonsense");
     }

@@ -47,7 +47,7 @@ fn files_of_others_stay_without_replace_and_are_never_deleted() {
 #[test]
 fn a_folder_that_cannot_be_written_leaves_the_table_alone() {
     let Some(world) = persistent_world() else { return };
-    world.shell("mount -o remount,ro /etc/binfmt.d").succeeds();
+    world.shell("mount -o remount,bind,ro /etc/binfmt.d").succeeds();
     world.tool(&["register", "s390x", "--persist", "--replace"]).exits(9).says("/etc/binfmt.d");
     assert!(world.entries().is_empty());
 }
