@@ -1,6 +1,6 @@
 //! `cargo xtask COMMAND`: one verb, one file.
 
-use crate::{ci, example_programs, release};
+use crate::{ci, example_programs, release, rollback};
 use clap::{Parser, Subcommand};
 use image_store::cli::Output;
 use image_store::error::StoreError;
@@ -24,6 +24,8 @@ struct Cli {
 enum Command {
     /// Build every platform of a release.yaml, put the labels right, run each image, publish
     Release(Box<release::Args>),
+    /// Let the tags of a release name again what they named before it
+    Rollback(rollback::Args),
     /// Format, lints and every test, as the hosted checks run them
     Ci(ci::Args),
     /// Write the example's programs: one tiny static ELF file for each platform
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Release(args) => release::run(&args, &cli.output),
+        Command::Rollback(args) => rollback::run(&args, &cli.output),
         Command::Ci(args) => ci::run(&args),
         Command::ExamplePrograms { dir } => {
             let doing = format!("write the example's programs to \"{}\"", dir.display());

@@ -4,3 +4,4 @@ pub mod ci;
 pub mod cli;
 pub mod example_programs;
 pub mod release;
+pub mod rollback;

@@ -13,6 +13,7 @@ use image_store::exit::Exit;
 use image_store::open::{Stores, Target};
 use image_store::parallel;
 use image_store::plan::{Progress, apply};
+use image_store::reference::Reference;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use plan::{Build, ReleasePlan};
@@ -60,7 +61,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     output.say_lines(&report.table());
     output.say(&format!("report: {}", request.report.display()));
     match output.format {
-        Format::Text => print_line(&format!("{}@{}", report.image, report.digest)),
+        Format::Text => print_line(&format!("{}@{}", target.store.place(), report.digest)),
         Format::Json => {
             let text = serde_json::to_string(&report);
             print_line(&text.map_err(|e| StoreError::local("show the report", e.to_string()))?);
@@ -156,7 +157,7 @@ fn carry_out(
     platforms.extend(published.kept.iter().map(|kept| kept.report()));
     Ok(Report {
         report: 1,
-        image: target.store.place(),
+        image: place_from_anywhere(&request.spec.image, &target.store.place()),
         digest: root.digest().clone(),
         media_type: root.media_type().to_string(),
         changed: !steps.is_nothing(),
@@ -164,6 +165,17 @@ fn carry_out(
         tags: tags_report(plan, &steps),
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// A registry's name, or a layout's with its folder from the root.
+fn place_from_anywhere(image: &Reference, place: &str) -> String {
+    match image {
+        Reference::OciLayout { dir, .. } => {
+            let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+            Reference::OciLayout { dir, tag: None }.to_string()
+        }
+        _ => place.to_string(),
+    }
 }
 
 /// One release at a time in a work folder: two would stage over each other.

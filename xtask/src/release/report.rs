@@ -6,15 +6,16 @@ use image_store::error::StoreError;
 use image_store::plan::TagStep;
 use image_store::platform::Platform;
 use image_store::text;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
 
 /// The report file. Its fields stay; new ones may come.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The version of this form.
     pub report: u8,
+    /// Where it was published; a layout's folder from the root, so that it is found from anywhere.
     pub image: String,
     /// The index.
     pub digest: Digest,
@@ -27,7 +28,7 @@ pub struct Report {
     pub seconds: f64,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PlatformReport {
     pub platform: Platform,
     /// Empty for a member that was published before and is kept.
@@ -43,17 +44,17 @@ pub struct PlatformReport {
 }
 
 /// What the config said after the build, and what it says now.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LabelReport {
     pub built: Platform,
     pub published: Platform,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum SmokeReport {
     Passed {
-        milliseconds: u128,
+        milliseconds: u64,
         output: String,
     },
     Failed {
@@ -77,7 +78,7 @@ impl From<Smoke> for SmokeReport {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TagReport {
     pub tag: String,
     pub was: Option<Digest>,

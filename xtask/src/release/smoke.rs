@@ -28,7 +28,7 @@ const OUTPUT_MAX: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Smoke {
     Passed {
-        milliseconds: u128,
+        milliseconds: u64,
         output: String,
     },
     Failed {
@@ -106,7 +106,7 @@ fn run(
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    let milliseconds = begun.elapsed().as_millis();
+    let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let said = fs::read(&output_file)?;
     let said = String::from_utf8_lossy(&said[..said.len().min(OUTPUT_MAX)]).trim().to_string();
     Ok(match status {
