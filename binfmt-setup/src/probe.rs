@@ -56,7 +56,7 @@ pub struct Emulator {
     pub inode: u64,
     /// First line of `--version`, from the very file that the kernel holds; where it was asked for.
     pub version: Option<String>,
-    /// `argv[0]` arrived as given, not replaced by the path.
+    /// ``argv[0]`` arrived as given, not replaced by the path.
     pub kept_argv0: bool,
 }
 

@@ -66,7 +66,7 @@ impl Rule {
     }
 }
 
-/// P: `argv[0]` is kept. O: the program is handed over open. C: credentials are those of the program (implies O).
+/// P: ``argv[0]`` is kept. O: the program is handed over open. C: credentials are those of the program (implies O).
 /// F: the interpreter is opened now, once, so that it serves chroots and containers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub struct RegistryArgs {
     /// Speak plain HTTP to this registry, or to all without a value
     ///
-    /// Registries on this machine (localhost, 127.0.0.0/8, [::1]) are spoken to so anyway, unless they are at port
+    /// Registries on this machine (localhost, 127.0.0.0/8, ::1) are spoken to so anyway, unless they are at port
     /// 443, have a folder in /etc/docker/certs.d, or --ca-file is given. Credentials go over plain HTTP too.
     #[arg(long, global = true, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub plain_http: Vec<String>,

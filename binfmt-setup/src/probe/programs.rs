@@ -188,7 +188,7 @@ pub static ARM_V5: Program = arm![0xe16f_3f10, 0xe103_3053];
 pub static ARM_V6: Program = arm![0xe6bf_3f30, 0xe6ef_3073];
 /// movw r3,#1, ubfx r3,r3,#0,#4 and dmb sy: SIGILL below v7.
 pub static ARM_V7: Program = arm![0xe300_3001, 0xe7e3_3053, 0xf57f_f05f];
-/// `lda r3,[sp]`, a load with acquire: SIGILL below v8.
+/// `lda r3,\[sp\]`, a load with acquire: SIGILL below v8.
 pub static ARM_V8: Program = arm![0xe19d_3c9f];
 
 /// AArch64; asm-generic syscalls: write 64, exit 93. Instructions are little-endian, in a big-endian program, too.
