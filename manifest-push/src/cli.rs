@@ -127,8 +127,12 @@ fn push(args: &FromSpec, kind: Option<Kind>, stores: &Stores, output: &Output) -
     let request = Request { kind, annotations: spec.spec.annotations.clone(), force: args.write.force };
     let wanted = combine(&spec.found, &request).map_err(|misfits| refuse(&file, &misfits))?;
     let mut target = stores.target(&spec.spec.image)?;
-    target.tags.extend(spec.spec.tags.iter().cloned());
-    target.tags.dedup();
+    for tag in &spec.spec.tags {
+        // The image's own tag may be named among them.
+        if !target.tags.contains(tag) {
+            target.tags.push(tag.clone());
+        }
+    }
     refuse_replacing_an_image(&target, args.write.force)?;
     let root = wanted.root.clone();
     let plan = publish(wanted, &target, &args.write, output)?;

@@ -156,7 +156,13 @@ fn an_oci_index_with_annotations_and_more_tags() {
     rig.edit("manifests:", "tags: [\"1.10\", latest, stable]\nannotations: { org.opencontainers.image.title: \"<app>\" }\nmanifests:");
     rig.push(&[]).exits(3).says("--type oci");
     rig.nothing_was_written();
-    let ran = rig.user.manifest_push(&["push", "--type", "oci", "from-spec", "spec.yaml"]).exits(0);
+    let args = ["push", "--type", "oci", "from-spec", "spec.yaml"];
+    let json =
+        rig.user.manifest_push(&[&args[..], &["--dry-run", "--format", "json"]].concat()).exits(0).json();
+    let tags: Vec<&str> =
+        json["tags"].as_array().unwrap().iter().map(|tag| tag["tag"].as_str().unwrap()).collect();
+    assert_eq!(tags, ["latest", "1.10", "stable"], "latest is named twice and moved once");
+    let ran = rig.user.manifest_push(&args).exits(0);
     let digest = ran.line().split(' ').nth(1).unwrap();
     for tag in ["latest", "1.10", "stable"] {
         assert_eq!(rig.named(tag).as_deref(), Some(digest));
