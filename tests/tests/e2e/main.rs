@@ -3,8 +3,10 @@
 
 mod arrows;
 mod contract;
+mod crash;
 mod docker_archive;
 mod exits;
+mod memory;
 mod patcher;
 mod push;
 mod registry_client;

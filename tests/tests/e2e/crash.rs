@@ -1,0 +1,200 @@
+//! Killed at any request, before or after it took effect: the tag names something whole, and running again finishes.
+
+use crate::samples::{Image, Index};
+use crate::tools::{User, run};
+use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault, When};
+use multiarch_tests::world::Proc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The repository and the tag that every job here is about.
+const REPOSITORY: &str = "team/app";
+const TAG: &str = "latest";
+
+/// Something that moves the tag of a registry.
+struct Job {
+    /// What is there before; the digest that the tag names.
+    seed: fn(&FakeRegistry) -> String,
+    /// Makes a user who has what the job needs, for a registry at this host.
+    user: fn(&str) -> User,
+    command: fn(&User, &str) -> Command,
+}
+
+/// Kills the job at every request until it gets through; says how many places there were.
+fn sweep(job: &Job) -> usize {
+    let begun = Instant::now();
+    let new = undisturbed(job);
+    let mut left_new = 0;
+    for k in 1.. {
+        let ends = [When::Before, When::After].map(|moment| disturbed(job, k, moment, &new));
+        if ends == [End::Done, End::Done] {
+            let places = 2 * (k - 1);
+            eprintln!("killed at {places} places, {left_new} with the tag moved, in {:?}", begun.elapsed());
+            assert!(0 < left_new && left_new < places / 2, "the tag moves near the end, not before");
+            return k - 1;
+        }
+        assert!(!ends.contains(&End::Done), "{k} requests were enough once, and once they were not");
+        left_new += ends.iter().filter(|end| **end == End::Killed { moved: true }).count();
+    }
+    unreachable!("no job has that many requests");
+}
+
+/// How a disturbed run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It has fewer requests.
+    Done,
+    /// And run again, it got through. `moved`: the tag named the new index already.
+    Killed { moved: bool },
+}
+
+/// The digest that the job ends with, whatever the registry's address is.
+fn undisturbed(job: &Job) -> String {
+    let registry = FakeRegistry::start();
+    let old = (job.seed)(&registry);
+    let user = (job.user)(&registry.host());
+    run((job.command)(&user, &registry.host())).exits(0);
+    let new = registry.tag(REPOSITORY, TAG).unwrap();
+    assert_ne!(old, new, "a job that changes nothing shows nothing");
+    new
+}
+
+/// Kills the job at its k-th request and runs it again.
+fn disturbed(job: &Job, k: usize, moment: When, new: &str) -> End {
+    let at = format!("request {k}, {moment:?}");
+    let registry = FakeRegistry::start();
+    let old = (job.seed)(&registry);
+    let user = (job.user)(&registry.host());
+    let victim = Arc::new(OnceLock::new());
+    let known = Arc::clone(&victim);
+    if moment == When::Before {
+        registry.fault(Fault::when(move |request| request.number == k, Act::ResetBefore));
+    }
+    registry.on_request(move |request, when| {
+        if request.number == k && when == moment {
+            end(*known.wait());
+        }
+    });
+    let mut process = Proc::spawn((job.command)(&user, &registry.host()));
+    victim.set(process.id()).unwrap();
+    let status = process.wait(Duration::from_secs(60)).unwrap_or_else(|| panic!("{at}: it hangs"));
+    let killed = status.signal() == Some(Signal::SIGKILL as i32);
+    assert!(killed || status.success(), "{at}: {status}: {}", process.stderr());
+
+    let named = registry.tag(REPOSITORY, TAG).unwrap();
+    let path = format!("/v2/{REPOSITORY}/manifests/{TAG}");
+    let is_move = |logged: &multiarch_tests::fake_registry::Logged| {
+        logged.method == "PUT" && logged.path == path && logged.status == Some(201)
+    };
+    let moved = registry.log().iter().any(is_move);
+    assert_eq!(named, if moved { new } else { &old }, "{at}: the tag");
+    // Member tags as well: whatever has a name is whole.
+    let all_is_whole = || {
+        for tag in registry.tags(REPOSITORY) {
+            let digest = registry.tag(REPOSITORY, &tag).unwrap();
+            registry.closure_complete(REPOSITORY, &digest).unwrap_or_else(|why| panic!("{at}: {tag}: {why}"));
+        }
+        assert_eq!(registry.violations(), [""; 0], "{at}");
+    };
+    all_is_whole();
+    if !killed {
+        return End::Done;
+    }
+    registry.clear_faults();
+    run((job.command)(&user, &registry.host())).exits(0);
+    assert_eq!(registry.tag(REPOSITORY, TAG).as_deref(), Some(new), "{at}: run again");
+    all_is_whole();
+    End::Killed { moved }
+}
+
+/// Kills a process and waits until it can do nothing any more.
+fn end(id: u32) {
+    kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGKILL).unwrap();
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // proc(5): the state stands behind the name, which is in parentheses.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    };
+    while lives() {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn old_index(registry: &FakeRegistry) -> String {
+    let image = Image::new("linux/amd64", "the release before");
+    let index = Index::of(&[("linux/amd64", &image)]);
+    index.publish(registry, REPOSITORY, TAG);
+    index.digest().to_string()
+}
+
+#[test]
+fn a_release_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
+    let swept = sweep(&Job {
+        seed: old_index,
+        user: |host| {
+            let user = User::new();
+            let text = format!(
+                "image: {host}/{REPOSITORY}\nplatforms:\n\
+                 \x20 linux/amd64:  {{ copy: {{ amd64: /app }} }}\n\
+                 \x20 linux/arm/v7: {{ copy: {{ armv7: /app }}, tag: arm32v7 }}\n\
+                 \x20 linux/arm64:  {{ copy: {{ arm64: /app }} }}\n"
+            );
+            for file in ["amd64", "armv7", "arm64"] {
+                user.write(file, format!("the program for {file}"));
+            }
+            user.write("release.yaml", text);
+            user
+        },
+        command: |user, _| user.command("xtask", &["release", "release.yaml"]),
+    });
+    // 47 when this was written.
+    assert!(swept >= 30, "{swept} requests are too few for a release of three platforms");
+}
+
+#[test]
+fn a_fix_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
+    let swept = sweep(&Job {
+        seed: |registry| {
+            let (one, two) =
+                (Image::new("linux/amd64", "arm's own"), Image::new("linux/amd64", "arm64's own"));
+            let index = Index::attested(&[("linux/arm/v7", &one), ("linux/arm64/v8", &two)], Some(0));
+            index.publish(registry, REPOSITORY, TAG);
+            index.digest().to_string()
+        },
+        user: |_| User::new(),
+        command: |user, host| {
+            user.command("config-patcher", &["fix", &format!("{host}/{REPOSITORY}:{TAG}"), "--from-index"])
+        },
+    });
+    // 16 when this was written.
+    assert!(swept >= 12, "{swept} requests are too few for two labels and their index");
+}
+
+#[test]
+fn a_push_from_a_spec_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
+    let swept = sweep(&Job {
+        seed: |registry| {
+            for (tag, platform) in [("amd64", "linux/amd64"), ("arm32v7", "linux/arm/v7")] {
+                Image::new(platform, tag).publish(registry, "team/parts", tag);
+            }
+            old_index(registry)
+        },
+        user: |host| {
+            let user = User::new();
+            let text = format!(
+                "image: {host}/{REPOSITORY}:{TAG}\nmanifests:\n\
+                 - image: {host}/team/parts:amd64\n\
+                 - image: {host}/team/parts:arm32v7\n  platform: {{ os: linux, architecture: arm, variant: v7 }}\n"
+            );
+            user.write("spec.yaml", text);
+            user
+        },
+        command: |user, _| user.command("manifest-push", &["push", "from-spec", "spec.yaml"]),
+    });
+    // 21 when this was written.
+    assert!(swept >= 14, "{swept} requests are too few for two images of another repository");
+}
