@@ -336,6 +336,8 @@ mod tests {
             "https://old.example/v2/": {"auth":"dTpwAAA="},
             "box:5000": {"identitytoken":"I","auth":"dTpw"},
             "gcr.io": {"registrytoken":"R"},
+            "https://spelt.example/ns": {"username":"n","password":"3"},
+            "spelt.example": {"username":"s","password":"4"},
             "empty.example": {"auth":"","identitytoken":"","username":""},
             "other.example": {}
         }}"#;
@@ -352,6 +354,8 @@ mod tests {
         check("box:5000", "x", "u identity I");
         check("box", "x", "none");
         check("gcr.io", "x", "token R");
+        check("spelt.example", "ns/x", "n:3");
+        check("spelt.example", "x", "s:4");
         check("empty.example", "x", "none");
         check("other.example", "x", "none");
         check("evil-quay.io", "x", "none");
