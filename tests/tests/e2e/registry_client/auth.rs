@@ -95,6 +95,8 @@ fn a_server_that_hears_the_first_scope_only_is_asked_again_for_the_others() {
         a.read_document(&tag("1")).unwrap();
     }
     assert_eq!(token_requests(&rig), ["repository:z:pull repository:a:pull", "repository:a:pull"]);
+    let turned_away = rig.registry.log().iter().filter(|l| l.status == Some(401)).count();
+    assert_eq!(turned_away, 2, "what was refused once is not tried again");
 }
 
 #[test]
@@ -217,8 +219,9 @@ fn a_token_servers_odd_answers_are_not_permission() {
 #[test]
 fn a_token_server_that_stumbles_is_asked_again() {
     let rig = Rig::new(bearer(|_| ()));
-    for act in [Act::status(503), Act::ResetBefore, Act::LostAnswer, Act::TruncateBody(3)] {
-        rig.registry.fault(Fault::when(|r| r.listener == Listener::Token, act));
+    let acts = [Act::status(503), Act::ResetBefore, Act::LostAnswer, Act::TruncateBody(3)];
+    for (act, k) in acts.into_iter().zip(1..) {
+        rig.registry.fault(Fault::when(|r| r.listener == Listener::Token, act).nth(k));
     }
     push(&store_with(&rig, login(&rig, "s3cret")), "1").unwrap();
     rig.registry.revoke_tokens();

@@ -1,6 +1,7 @@
 //! Whom we believe to be the registry, and that nothing goes out in the clear when we do not.
 
 use super::*;
+use multiarch_tests::fake_registry::{Act, Auth, Bearer, Fault};
 use multiarch_tests::world::{Proc, program, require};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,13 +14,22 @@ struct Secured {
     host: String,
 }
 
+fn openssl(arguments: &str) -> Command {
+    let mut command = Command::new(program("openssl").unwrap());
+    command.args(arguments.split('|'));
+    command
+}
+
+fn free_host() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
 impl Secured {
     fn start(name: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let at = |file: &str| home.path().join(file).display().to_string();
         let openssl = |arguments: &str| {
-            let output =
-                Command::new(program("openssl").unwrap()).args(arguments.split('|')).output().unwrap();
+            let output = openssl(arguments).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
         let key = "-newkey|ec|-pkeyopt|ec_paramgen_curve:prime256v1|-nodes";
@@ -36,9 +46,7 @@ impl Secured {
             at("ca.crt"),
             at("ca.key")
         ));
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = free.local_addr().unwrap().to_string();
-        drop(free);
+        let host = free_host();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
              http: {{addr: \"{host}\", secret: x, tls: {{certificate: {}, key: {}}}}}\n",
@@ -95,6 +103,39 @@ fn a_registry_is_believed_that_a_named_authority_vouches_for() {
 
     let error = trusting(rig.options.clone()).unwrap_err();
     assert!(error.to_string().contains("it speaks TLS, name its certificate"), "{error}");
+}
+
+#[test]
+fn an_upload_that_goes_on_at_another_host_carries_no_secret() {
+    need!(require(&["openssl"]));
+    let mut bearer = Bearer::new("ann", "s3cret");
+    bearer.anonymous_pull = false;
+    let mut rig = Rig::new(Options { auth: Auth::Bearer(bearer), ..Options::default() });
+    rig.auth_file(&format!(
+        r#"{{"auths":{{"{}":{{"username":"ann","password":"s3cret"}}}}}}"#,
+        rig.registry.host()
+    ));
+    (rig.options.insecure, rig.options.idle_timeout) = (true, Duration::from_millis(300));
+    let at = |file: &str| rig.home.path().join(file).display().to_string();
+    let made = openssl(&format!(
+        "req|-x509|-newkey|ec|-pkeyopt|ec_paramgen_curve:prime256v1|-nodes|-keyout|{}|-out|{}|-subj|/CN=x",
+        at("key"),
+        at("crt")
+    ));
+    assert!({ made }.output().unwrap().status.success());
+    let store_host = free_host();
+    let server = openssl(&format!("s_server|-accept|{store_host}|-cert|{}|-key|{}", at("crt"), at("key")));
+    // It prints what it hears, never answers, and ends with its stdin.
+    let mut server = Proc::spawn(server);
+    assert!(server.wait_until(Duration::from_secs(20), |server| server.stdout().contains("ACCEPT")));
+    let location = Act::SetHeader("Location".into(), format!("https://{store_host}/bucket?signed=yes"));
+    rig.registry.fault(Fault::when(|r| r.method == "POST" && r.is_upload(), location).times(20));
+    write(&rig.store(), &config(), CONFIG).unwrap_err();
+    assert!(server.wait_until(Duration::from_secs(5), |server| server.stdout().contains("Content-Length")
+        || server.stdout().contains("content-length")));
+    let heard = server.stdout().to_lowercase();
+    assert!(heard.contains("put /bucket?signed=yes&digest=sha256%3a"), "{heard}");
+    assert!(!heard.contains("authorization"), "{heard}");
 }
 
 #[test]
