@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
 use crate::emulators::search::FOLDERS;
@@ -113,6 +113,12 @@ enum Command {
     ///
     /// Needs Linux 6.7 and a policy that allows user namespaces; says which one does not.
     Run(RunArgs),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, in roff
+    #[command(hide = true)]
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +224,12 @@ pub fn main() -> ExitCode {
 fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
     let at = Path::new(MOUNT_POINT);
     match command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "binfmt-setup", &mut script);
+            voice.result(&String::from_utf8_lossy(&script)).map(|()| Exit::Done)
+        }
+        Command::Man => voice.result(&manual()?).map(|()| Exit::Done),
         Command::Status => commands::status::status(at, voice),
         Command::Probe { targets } => {
             let targets = targets.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>, _>>()?;
@@ -246,6 +258,39 @@ fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
             }
         }
     }
+}
+
+/// The manual page: the tool, then each command under a heading of its own.
+fn manual() -> Result<String, Error> {
+    let mut command = Cli::command();
+    command.build();
+    let mut page = Vec::new();
+    let tool = clap_mangen::Man::new(command.clone()).section("8");
+    let render = |page: &mut Vec<u8>| {
+        tool.render_title(page)?;
+        tool.render_name_section(page)?;
+        tool.render_synopsis_section(page)?;
+        tool.render_description_section(page)?;
+        for one in command.get_subcommands().filter(|one| !one.is_hide_set() && one.get_name() != "help") {
+            let man = clap_mangen::Man::new(one.clone());
+            writeln!(page, ".SH COMMAND {}", one.get_name().to_uppercase())?;
+            let mut body = Vec::new();
+            man.render_synopsis_section(&mut body)?;
+            man.render_description_section(&mut body)?;
+            man.render_options_section(&mut body)?;
+            // One level below the command's heading.
+            page.write_all(
+                String::from_utf8_lossy(&body)
+                    .replace("\n.SH ", "\n.SS ")
+                    .replacen(".SH ", ".SS ", 1)
+                    .as_bytes(),
+            )?;
+        }
+        tool.render_extra_section(page)?;
+        tool.render_version_section(page)
+    };
+    render(&mut page).map_err(Error::Stdout)?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
 fn parse_targets(texts: &[String]) -> Result<(Vec<Target>, bool), TargetError> {
@@ -325,7 +370,15 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_has_every_command_and_its_options() {
+        let page = manual().unwrap();
+        for wanted in [".TH binfmt-setup 8", ".SH COMMAND REGISTER", "\\-\\-replace", ".SH COMMAND RUN"] {
+            assert!(page.contains(wanted), "{wanted} is not in:\n{page}");
+        }
+        assert!(!page.contains("COMPLETIONS"));
     }
 }

@@ -118,11 +118,17 @@ impl Maps {
 }
 
 /// `INSIDE OUTSIDE COUNT` of our own map: what is inside for us is outside for our child.
+///
+/// A map of all ids is written in two lines. In one, `0 0 4294967295`, runc and systemd take it for that of the initial
+/// namespace (they compare the text) and try what only the real root may.
 fn identity(map: &str) -> String {
     let line = |line: &str| {
         let mut fields = line.split_whitespace();
         let (inside, count) = (fields.next()?, fields.nth(1)?);
-        Some(format!("{inside} {inside} {count}\n"))
+        Some(match (inside, count) {
+            ("0", "4294967295") => "0 0 1\n1 1 4294967294\n".to_string(),
+            _ => format!("{inside} {inside} {count}\n"),
+        })
     };
     map.lines().filter_map(line).collect()
 }
@@ -276,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_identity_map_keeps_each_range() {
-        assert_eq!(identity("         0          0 4294967295\n"), "0 0 4294967295\n");
+        assert_eq!(identity("         0          0 4294967295\n"), "0 0 1\n1 1 4294967294\n");
         assert_eq!(identity("0 1000 1\n1 100000 65536\n"), "0 0 1\n1 1 65536\n");
     }
 }
