@@ -1,6 +1,7 @@
 //! Says the right platform in image configs, and keeps every other byte.
 
 pub mod cli;
+pub mod detect;
 pub mod inspect;
 pub mod patch;
 pub mod plan;

@@ -1,0 +1,131 @@
+//! `.ARM.attributes` and `.riscv.attributes`: what a linker noted of the code it put together.
+//!
+//! They lie behind the last loaded segment and survive `strip`. They are found by their own form, not through the
+//! section table: that one may be far away, behind megabytes of debug data.
+
+use super::{Level, Numbers};
+
+const EM_ARM: u16 = 40;
+const EM_RISCV: u16 = 243;
+
+pub fn read(tail: &[u8], machine: u16, n: Numbers, level: &mut Level, details: &mut Vec<String>) {
+    match machine {
+        EM_ARM => {
+            if let Some(pairs) = find(tail, b"aeabi\0", n) {
+                arm(pairs, level, details);
+            }
+        }
+        EM_RISCV => {
+            if let Some(pairs) = find(tail, b"riscv\0", n) {
+                riscv(pairs, details);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The pairs of the part for the whole file. Source: addenda32, "Encoding of build attributes": a format letter,
+/// then a vendor's part with its length and name, in it parts with a tag and a length; lengths count themselves.
+fn find<'a>(tail: &'a [u8], vendor: &[u8], n: Numbers) -> Option<&'a [u8]> {
+    const TAG_FILE: u8 = 1;
+    let name_at = tail.windows(vendor.len()).enumerate().position(|(i, window)| {
+        // The letter and the length in front tell it from the same word in some text.
+        window == vendor
+            && i >= 5
+            && tail[i - 5] == b'A'
+            && n.u32(tail, i as u64 - 4).is_some_and(|length| length >= 4)
+    })?;
+    let length = n.u32(tail, name_at as u64 - 4)? as usize;
+    let start = name_at.checked_add(vendor.len())?;
+    let end = (name_at - 4).checked_add(length)?.min(tail.len());
+    let mut part = tail.get(start..end)?;
+    loop {
+        let tag = *part.first()?;
+        let size = n.u32(part, 1)? as usize;
+        let content = part.get(5..size)?;
+        if tag == TAG_FILE {
+            return Some(content);
+        }
+        part = &part[size..];
+    }
+}
+
+/// Tags of addenda32 whose values are texts; of the others above 32 the odd ones are.
+fn is_text(tag: u64) -> bool {
+    matches!(tag, 4 | 5 | 67) || (tag > 32 && tag % 2 == 1)
+}
+
+fn arm(mut pairs: &[u8], level: &mut Level, details: &mut Vec<String>) {
+    while let Some(tag) = uleb(&mut pairs) {
+        // Tag_compatibility: a number, then a text.
+        if tag == 32 {
+            if uleb(&mut pairs).is_none() || text(&mut pairs).is_none() {
+                return;
+            }
+            continue;
+        }
+        if is_text(tag) {
+            if text(&mut pairs).is_none() {
+                return;
+            }
+            continue;
+        }
+        let Some(value) = uleb(&mut pairs) else { return };
+        match tag {
+            6 => {
+                // Tag_CPU_arch. Measured with an assembler: v4 1, v4T 2, v5T 3, v5TE 4, v6 6, v7 10, v8 14.
+                let (needed, name) = match value {
+                    1..=5 => (5, ["v4", "v4T", "v5T", "v5TE", "v5TEJ"][value as usize - 1]),
+                    6 => (6, "v6"),
+                    7 => (6, "v6KZ"),
+                    8 => (6, "v6T2"),
+                    9 => (6, "v6K"),
+                    10 => (7, "v7"),
+                    14 | 15 | 22 => (8, "v8 or later"),
+                    _ => continue,
+                };
+                level.at_least(needed);
+                details.push(format!("Tag_CPU_arch {name}"));
+            }
+            // Tag_ABI_VFP_args: numbers are passed in VFP registers.
+            28 if value == 1 => details.push("hard float".into()),
+            _ => {}
+        }
+    }
+}
+
+/// Source: the RISC-V psABI, "Attributes": even tags are numbers, odd ones texts; 5 is Tag_RISCV_arch.
+fn riscv(mut pairs: &[u8], details: &mut Vec<String>) {
+    while let Some(tag) = uleb(&mut pairs) {
+        if tag % 2 == 0 {
+            if uleb(&mut pairs).is_none() {
+                return;
+            }
+            continue;
+        }
+        let Some(value) = text(&mut pairs) else { return };
+        if tag == 5 {
+            details.push(String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned());
+        }
+    }
+}
+
+fn uleb(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..63).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = bytes.iter().position(|b| *b == 0)?;
+    let (text, rest) = bytes.split_at(end);
+    *bytes = &rest[1..];
+    Some(text)
+}

@@ -1,0 +1,105 @@
+//! Go's build settings: the only thing in a Go program that tells GOARM, GOAMD64 and their like.
+//!
+//! Source: debug/buildinfo of Go. The magic stands at a multiple of 16 in the first writable segment; byte 15 has
+//! bit 2 set where version and settings follow at 32, each behind its length. Programs of Go before 1.18 have
+//! pointers there, and are not read.
+
+use super::Level;
+
+const MAGIC: &[u8] = b"\xff Go buildinf:";
+const INLINE: u8 = 2;
+const STRINGS_AT: usize = 32;
+const SETTINGS: [&str; 8] =
+    ["GOARM", "GOARM64", "GO386", "GOAMD64", "GOMIPS", "GOMIPS64", "GOPPC64", "GORISCV64"];
+
+/// Looks for the magic in a segment that streams by, and keeps what follows it.
+#[derive(Default)]
+pub struct Hunt {
+    found: Vec<u8>,
+    /// The unaligned rest of the last piece.
+    carry: Vec<u8>,
+}
+
+impl Hunt {
+    pub fn restart(&mut self) {
+        self.found.clear();
+        self.carry.clear();
+    }
+
+    /// The next bytes of the segment, which stand at `at` in the file; at most `most` bytes are kept.
+    pub fn push(&mut self, at: u64, bytes: &[u8], most: usize) {
+        if !self.found.is_empty() {
+            let room = most.saturating_sub(self.found.len()).min(bytes.len());
+            self.found.extend_from_slice(&bytes[..room]);
+            return;
+        }
+        let start = at.saturating_sub(self.carry.len() as u64);
+        self.carry.extend_from_slice(bytes);
+        // Pages of memory and of the file are congruent, so the place in the file is aligned as the address is.
+        let skew = (16 - (start % 16) as usize) % 16;
+        let mut place = skew;
+        while let Some(block) = self.carry.get(place..place.saturating_add(16)) {
+            if block.starts_with(MAGIC) {
+                self.found.extend_from_slice(&self.carry[place..]);
+                self.found.truncate(most);
+                self.carry.clear();
+                return;
+            }
+            place += 16;
+        }
+        let done = place.min(self.carry.len());
+        self.carry.drain(..done);
+    }
+
+    pub fn found(&self) -> &[u8] {
+        &self.found
+    }
+}
+
+pub fn read(info: &[u8], architecture: &str, level: &mut Level, details: &mut Vec<String>) {
+    let Some(settings) = settings(info) else { return };
+    for line in settings.split(|b| *b == b'\n') {
+        let Some(setting) = line.strip_prefix(b"build\t").and_then(|s| std::str::from_utf8(s).ok()) else {
+            continue;
+        };
+        let Some((key, value)) = setting.split_once('=') else { continue };
+        if !SETTINGS.contains(&key) || value.len() > 40 {
+            continue;
+        }
+        let digit = |text: &str| text.bytes().next().filter(u8::is_ascii_digit).map(|b| b - b'0');
+        let needed = match (architecture, key) {
+            ("arm", "GOARM") => digit(value),
+            ("amd64", "GOAMD64") | ("arm64", "GOARM64") => value.strip_prefix('v').and_then(digit),
+            _ => None,
+        };
+        if let Some(needed) = needed {
+            level.at_least(needed);
+        }
+        details.push(setting.to_string());
+    }
+}
+
+/// The settings, as far as they were kept.
+fn settings(info: &[u8]) -> Option<&[u8]> {
+    if !info.starts_with(MAGIC) || info.get(15)? & INLINE == 0 {
+        return None;
+    }
+    let mut rest = info.get(STRINGS_AT..)?;
+    let version = usize::try_from(varint(&mut rest)?).ok()?;
+    rest = rest.get(version..)?;
+    let length = usize::try_from(varint(&mut rest)?).unwrap_or(usize::MAX);
+    Some(&rest[..length.min(rest.len())])
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..63).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
