@@ -34,9 +34,10 @@ const GNU_TIMES: std::ops::Range<usize> = 345..369;
 const STAR_TRAILER: std::ops::Range<usize> = 508..512;
 
 impl Header {
+    /// A member that an image archive may have.
     pub fn parse(block: &[u8; 512]) -> Result<Self, String> {
-        check_sum(block)?;
-        let kind = match block[TYPE] {
+        let Fields { type_flag, name, link, size } = Fields::parse(block)?;
+        let kind = match type_flag {
             b'0' | b'7' | 0 => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,
@@ -49,6 +50,22 @@ impl Header {
             b'3' | b'4' | b'6' => return Err("a device or pipe".into()),
             other => return Err(format!("a member of the unknown type 0x{other:02x}")),
         };
+        Ok(Self { kind, name, link, size })
+    }
+}
+
+/// A header of any kind of member: layers have devices, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields {
+    pub type_flag: u8,
+    pub name: Vec<u8>,
+    pub link: Vec<u8>,
+    pub size: u64,
+}
+
+impl Fields {
+    pub fn parse(block: &[u8; 512]) -> Result<Self, String> {
+        check_sum(block)?;
         let mut name = until_nul(&block[NAME]).to_vec();
         match &block[MAGIC] {
             b"ustar\x0000" => {
@@ -72,7 +89,7 @@ impl Header {
             other => return Err(format!("the unknown format \"{}\"", super::show(other))),
         }
         let size = number(&block[SIZE])?;
-        Ok(Self { kind, name, link: until_nul(&block[LINK]).to_vec(), size })
+        Ok(Self { type_flag: block[TYPE], name, link: until_nul(&block[LINK]).to_vec(), size })
     }
 }
 
