@@ -41,7 +41,7 @@ impl Output {
     /// A line for people, on stderr. Foreign text in it is escaped here.
     pub fn say(&self, line: &str) {
         if !self.quiet {
-            eprintln!("{}", Escaped(line));
+            tell(format!("{}", Escaped(line)));
         }
     }
 
@@ -84,11 +84,19 @@ impl Output {
         }
         let (red, plain) = if self.is_coloured() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         for problem in &error.problems {
-            eprintln!("{red}{tool}:{plain} {}", Escaped(problem));
+            tell(format!("{red}{tool}:{plain} {}", Escaped(problem)));
         }
-        eprintln!("{red}{tool}:{plain} {}", Escaped(&line));
+        tell(format!("{red}{tool}:{plain} {}", Escaped(&line)));
         error.kind.into()
     }
+}
+
+/// A line on stderr, in one piece: stderr has no buffer, and every letter would be a write of its own. If nobody
+/// reads it, the work goes on.
+fn tell(mut line: String) {
+    use std::io::Write;
+    line.push('\n');
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// A line of the result, on stdout. A reader that went away is no reason to die of SIGPIPE or to panic.
