@@ -13,8 +13,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
+use unfinished::is_unfinished;
+
+mod unfinished;
 
 /// The annotation under which a layout keeps a tag (image-spec, annotations.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -26,12 +30,14 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct OciLayout {
     dir: PathBuf,
+    /// Done with the first write: what killed writers left is gone.
+    swept: Once,
 }
 
 impl OciLayout {
     /// A layout that is there. A folder that is none is refused.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let layout = Self { dir: dir.to_path_buf() };
+        let layout = Self { dir: dir.to_path_buf(), swept: Once::new() };
         let doing = || format!("open \"{}\"", layout.place());
         let marker = layout.dir.join("oci-layout");
         let text = read_small(&marker, 4096).map_err(|e| match e.kind() {
@@ -56,7 +62,7 @@ impl OciLayout {
 
     /// A layout that is there, or will be with the first write. A folder that holds other things is refused.
     pub fn open_or_new(dir: &Path) -> Result<Self, StoreError> {
-        let layout = Self { dir: dir.to_path_buf() };
+        let layout = Self { dir: dir.to_path_buf(), swept: Once::new() };
         if dir.join("oci-layout").exists() {
             return Self::open(dir);
         }
@@ -66,8 +72,9 @@ impl OciLayout {
             Err(error) => Err(StoreError::from_io(doing(), error)),
             // No marker yet, but blobs or an empty index: what a run leaves that was killed before its first tag.
             Ok(mut entries) => {
-                let ours =
-                    |name: &std::ffi::OsStr| name == "blobs" || name == ".lock" || name == "index.json";
+                let ours = |name: &std::ffi::OsStr| {
+                    name == "blobs" || name == ".lock" || name == "index.json" || is_unfinished(name)
+                };
                 match entries.all(|entry| entry.is_ok_and(|entry| ours(&entry.file_name()))) {
                     true => Ok(layout),
                     false => {
@@ -133,7 +140,15 @@ impl OciLayout {
     fn temporary(&self) -> io::Result<NamedTempFile> {
         let dir = self.dir.join("blobs").join("sha256");
         fs::create_dir_all(&dir)?;
-        tempfile::Builder::new().prefix(".write-").suffix(".tmp").tempfile_in(dir)
+        self.sweep();
+        unfinished::create(&dir)
+    }
+
+    fn sweep(&self) {
+        self.swept.call_once(|| {
+            unfinished::remove_leftovers(&self.dir);
+            unfinished::remove_leftovers(&self.dir.join("blobs").join("sha256"));
+        });
     }
 
     /// Makes a temporary file the blob of this digest: whole and on disk before it has its name.
@@ -213,7 +228,8 @@ impl OciLayout {
 
     /// Writes a file of the layout's root as a whole: first beside it, then renamed over it.
     fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".write-").suffix(".tmp").tempfile_in(&self.dir)?;
+        self.sweep();
+        let mut file = unfinished::create(&self.dir)?;
         file.write_all(bytes)?;
         file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         file.as_file().sync_all()?;
