@@ -4,6 +4,7 @@
 mod arrows;
 mod contract;
 mod crash;
+mod crash_local;
 mod docker_archive;
 mod exits;
 mod memory;
