@@ -5,3 +5,4 @@
 
 pub mod elf;
 pub mod file;
+pub mod layer;
