@@ -6,7 +6,7 @@ use image_store::cli::{Format, Output, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
-use image_store::plan::{MovedTag, Plan, Progress, apply, apply_small, plan, plan_new};
+use image_store::plan::{MovedTag, Plan, Progress, apply, plan, plan_new};
 use image_store::platform::Platform;
 use image_store::reference::Reference;
 use image_store::store::{ImageSource, ImageStore, Pointer};
@@ -85,11 +85,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
     output.say_lines(&plan.to_string());
     if !args.dry_run {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-        let tell = |progress: Progress<'_>| output.detail(&describe(&progress));
-        match args.output {
-            Some(_) => apply(&plan, &*store, moved, &tell)?,
-            None => apply_small(&plan, &*store, moved, &tell)?,
-        }
+        apply(&plan, &*store, moved, &|progress| output.detail(&describe(&progress)))?;
     }
     print_result(&relabelled, &node, args.dry_run, output.format);
     Ok(Exit::Done)

@@ -1,11 +1,13 @@
 //! What a person asked for: the command line and the spec, read and joined.
 
 use super::spec::Spec;
+use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::options::RegistryArgs;
 use image_store::plan::MovedTag;
 use image_store::platform::Platform;
 use image_store::reference::{Reference, RegistryRef};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The spec that is meant when none is named: the example, which needs nothing but this workspace.
@@ -33,7 +35,7 @@ pub struct Args {
     /// Builds at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
-    /// Where builds are staged; without it .multiarch beside the spec
+    /// Where builds are staged; without it a folder of this spec's own in XDG_CACHE_HOME
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
     /// Where the JSON report goes; without it report.json in the work folder
@@ -81,7 +83,7 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
         kept = spec.platforms.iter().map(|one| one.platform.clone()).filter(|p| !is_asked(p)).collect();
         spec.platforms.retain(|one| is_asked(&one.platform));
     }
-    let work_dir = args.work_dir.clone().unwrap_or_else(|| spec.dir.join(".multiarch"));
+    let work_dir = args.work_dir.clone().unwrap_or_else(|| cache_dir(&file));
     let report = args.report.clone().unwrap_or_else(|| work_dir.join("report.json"));
     let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
@@ -121,4 +123,18 @@ fn example() -> PathBuf {
         return EXAMPLE.into();
     }
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join(EXAMPLE)
+}
+
+/// A folder of this spec's own, away from the build contexts: what lies beside a Dockerfile is sent to its engine.
+fn cache_dir(spec: &Path) -> PathBuf {
+    let spec = std::fs::canonicalize(spec).unwrap_or_else(|_| spec.to_path_buf());
+    let digest = Digest::of(spec.as_os_str().as_bytes());
+    let folder = spec.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let name = format!("{}-{}", folder.unwrap_or_else(|| "release".into()), digest.short());
+    let named = |variable: &str| std::env::var_os(variable).filter(|value| Path::new(value).is_absolute());
+    let cache = named("XDG_CACHE_HOME").map(PathBuf::from);
+    match cache.or_else(|| Some(Path::new(&named("HOME")?).join(".cache"))) {
+        Some(cache) => cache.join("multiarch").join(name),
+        None => spec.with_file_name(".multiarch"),
+    }
 }
