@@ -6,3 +6,4 @@
 pub mod elf;
 pub mod file;
 pub mod layer;
+pub mod tree;
