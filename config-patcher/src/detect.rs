@@ -3,6 +3,7 @@
 //! [`elf`] and [`file`] read one file's head, [`layer`] streams one layer, [`tree`] lays layers over each other,
 //! [`chain`] follows what a container would execute, [`verdict`] holds all that against the label.
 
+pub mod chain;
 pub mod elf;
 pub mod file;
 pub mod layer;

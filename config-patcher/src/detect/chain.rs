@@ -1,0 +1,293 @@
+//! What a container of an image would execute: from entrypoint and command, through scripts and wrappers, to
+//! programs, their loaders and their libraries; and the shell.
+//!
+//! These files are strong evidence: an image whose own program is for another machine does not run. Whatever else
+//! lies in the tree may be there to be carried around.
+
+use super::elf::Elf;
+use super::file::Facts;
+use super::tree::{File, Found, Tree};
+use image_store::manifest::Config;
+
+mod wrappers;
+
+use wrappers::{Wraps, wraps};
+
+/// Scripts and wrappers in a row. The kernel follows five interpreters; people stack two or three wrappers.
+const STEPS_MAX: usize = 12;
+/// What Docker and containerd set where an image has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One file that would be executed, or loaded by one that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link<'a> {
+    pub role: Role,
+    /// The name under which it was asked for: `/bin/sh`, `libc.so.6`.
+    pub asked: Vec<u8>,
+    pub file: File<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The first word of entrypoint and command.
+    Entrypoint,
+    /// Named by a `#!` line.
+    Interpreter,
+    /// Started by a wrapper such as tini, env or `sh -c`.
+    Started,
+    /// It translates programs of another machine; its own machine says nothing about the image.
+    Emulator,
+    /// s6-overlay's supervisor, which `/init` starts.
+    Supervisor,
+    Loader,
+    Library,
+    Shell,
+}
+
+impl Role {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Entrypoint => "entrypoint",
+            Self::Interpreter => "interpreter",
+            Self::Started => "started by it",
+            Self::Emulator => "emulator",
+            Self::Supervisor => "supervisor",
+            Self::Loader => "loader",
+            Self::Library => "library",
+            Self::Shell => "shell",
+        }
+    }
+}
+
+/// How far it could be followed.
+#[derive(Clone, Debug, Default)]
+pub struct Chain<'a> {
+    pub links: Vec<Link<'a>>,
+    /// Where it ended before a program was found, and what a program misses.
+    pub gaps: Vec<String>,
+    /// This layer must be read to know the program.
+    pub unread: Option<usize>,
+    /// The program itself was found: the last word of all wrappers is an ELF file.
+    pub is_reached: bool,
+}
+
+/// Follows an image's own program first, then what belongs to it.
+pub fn follow<'a>(tree: &Tree<'a>, config: &Config) -> Chain<'a> {
+    let mut walk = Walk { tree, config, chain: Chain::default() };
+    walk.programs();
+    if walk.chain.unread.is_none() {
+        walk.belongings();
+    }
+    walk.chain
+}
+
+struct Walk<'t, 'a> {
+    tree: &'t Tree<'a>,
+    config: &'t Config,
+    chain: Chain<'a>,
+}
+
+impl<'a> Walk<'_, 'a> {
+    fn programs(&mut self) {
+        let mut argv: Vec<Vec<u8>> = self
+            .config
+            .entrypoint
+            .iter()
+            .chain(&self.config.cmd)
+            .map(|word| word.clone().into_bytes())
+            .collect();
+        if argv.is_empty() {
+            return self.gap("the image has neither entrypoint nor command".into());
+        }
+        let mut role = Role::Entrypoint;
+        for _ in 0..STEPS_MAX {
+            let Some(asked) = argv.first().cloned() else { return };
+            let Some(file) = self.command(&asked) else { return };
+            let facts = file.facts;
+            let path = file.path.clone();
+            let known = wraps(&asked, &argv[1..]);
+            let role_here = if matches!(known, Wraps::Emulated(_)) { Role::Emulator } else { role };
+            self.chain.links.push(Link { role: role_here, asked, file });
+            match facts {
+                Some(Facts::Script(script)) => {
+                    if path == b"/init" {
+                        self.supervisor();
+                    }
+                    // As the kernel starts it: the interpreter, its one argument, the script, its arguments.
+                    let mut line = vec![script.interpreter.clone()];
+                    line.extend(script.argument.clone());
+                    line.push(path);
+                    line.extend(argv.drain(1..));
+                    argv = line;
+                    role = Role::Interpreter;
+                }
+                Some(Facts::Elf(_)) => {
+                    if path == b"/init" {
+                        self.supervisor();
+                    }
+                    match known {
+                        Wraps::Command(inner) | Wraps::Emulated(inner) => {
+                            argv = inner;
+                            role = Role::Started;
+                        }
+                        Wraps::Nothing => {
+                            self.chain.is_reached = true;
+                            return;
+                        }
+                        Wraps::Unclear(why) => {
+                            self.chain.is_reached = true;
+                            return self.gap(why);
+                        }
+                    }
+                }
+                Some(Facts::Alien(_)) => return,
+                None => return self.gap(format!("{} is neither a program nor a script", shown(&path))),
+            }
+        }
+        self.gap("scripts and wrappers go on without end".into());
+    }
+
+    /// Finds a command as execvp does.
+    fn command(&mut self, name: &[u8]) -> Option<File<'a>> {
+        if name.contains(&b'/') {
+            let path = match name.starts_with(b"/") {
+                true => name.to_vec(),
+                false => [b"/", self.config.working_dir.as_bytes(), b"/", name].concat(),
+            };
+            return self.file(&path, true);
+        }
+        let set = self.config.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
+        for directory in set.unwrap_or(DEFAULT_PATH).split(':') {
+            let directory =
+                if directory.starts_with('/') { directory } else { self.config.working_dir.as_str() };
+            let path = [directory.as_bytes(), b"/", name].concat();
+            match self.tree.resolve(&path) {
+                Found::File(file) if file.executable => return Some(file),
+                Found::Unread(layer) => {
+                    self.chain.unread = Some(layer);
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        self.gap(format!("\"{}\" is not in PATH", shown(name)));
+        None
+    }
+
+    fn file(&mut self, path: &[u8], is_needed: bool) -> Option<File<'a>> {
+        match self.tree.resolve(path) {
+            Found::File(file) => return Some(file),
+            Found::Unread(layer) if is_needed => self.chain.unread = Some(layer),
+            Found::Unread(_) => {}
+            _ if is_needed => self.gap(format!("{} is not in the image", shown(path))),
+            _ => {}
+        }
+        None
+    }
+
+    fn gap(&mut self, why: String) {
+        self.chain.gaps.push(why);
+    }
+
+    /// s6-overlay puts its own programs beside the image's: in version 2 into /bin or /usr/bin, in 3 into /command.
+    fn supervisor(&mut self) {
+        for path in [
+            "/command/s6-svscan",
+            "/bin/s6-svscan",
+            "/usr/bin/s6-svscan",
+            "/command/execlineb",
+            "/bin/execlineb",
+        ] {
+            if let Found::File(file) = self.tree.resolve(path.as_bytes()) {
+                self.add(Role::Supervisor, path.as_bytes(), file);
+            }
+        }
+    }
+
+    /// Loaders and libraries of all programs so far, and the shell with its own.
+    fn belongings(&mut self) {
+        let mut done = 0;
+        if let Some(shell) = self.file(b"/bin/sh", false) {
+            self.add(Role::Shell, b"/bin/sh", shell);
+        }
+        while let Some(link) = self.chain.links.get(done) {
+            done += 1;
+            // An emulator brings its own; libraries of libraries are found by the same paths as these.
+            let Some(Facts::Elf(elf)) = link.file.facts else { continue };
+            if matches!(link.role, Role::Emulator | Role::Loader | Role::Library) {
+                continue;
+            }
+            let program = shown(&link.file.path);
+            self.loader(elf, &program);
+            for name in &elf.needed {
+                self.library(elf, name);
+            }
+        }
+    }
+
+    fn loader(&mut self, elf: &Elf, program: &str) {
+        let Some(path) = &elf.interpreter else { return };
+        match self.tree.resolve(path) {
+            Found::File(file) => self.add(Role::Loader, path, file),
+            Found::Unread(_) => {}
+            _ => self.gap(format!("{program} needs the loader {}, which is not in the image", shown(path))),
+        }
+    }
+
+    /// The loader takes the first library that is for its machine, so one that fits anywhere is the one that counts.
+    fn library(&mut self, elf: &Elf, name: &[u8]) {
+        let mut other = None;
+        for directory in library_directories(&elf.platform.architecture) {
+            let path = [directory.as_bytes(), b"/", name].concat();
+            let Found::File(file) = self.tree.resolve(&path) else { continue };
+            match file.facts {
+                Some(Facts::Elf(found)) if found.platform.architecture == elf.platform.architecture => {
+                    return self.add(Role::Library, name, file);
+                }
+                Some(Facts::Elf(_)) => other = other.or(Some(file)),
+                _ => {}
+            }
+        }
+        if let Some(file) = other {
+            self.add(Role::Library, name, file);
+        }
+    }
+
+    fn add(&mut self, role: Role, asked: &[u8], file: File<'a>) {
+        let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
+        if !is_known {
+            self.chain.links.push(Link { role, asked: asked.to_vec(), file });
+        }
+    }
+}
+
+/// Where the loaders of glibc and musl look by default. Triplets: Debian's multiarch.
+fn library_directories(architecture: &str) -> Vec<String> {
+    let triplets: &[&str] = match architecture {
+        "amd64" => &["x86_64-linux-gnu", "x86_64-linux-musl"],
+        "386" => &["i386-linux-gnu"],
+        "arm" => &["arm-linux-gnueabihf", "arm-linux-gnueabi"],
+        "arm64" => &["aarch64-linux-gnu"],
+        "riscv64" => &["riscv64-linux-gnu"],
+        "ppc64le" => &["powerpc64le-linux-gnu"],
+        "s390x" => &["s390x-linux-gnu"],
+        "mips64le" => &["mips64el-linux-gnuabi64"],
+        "mipsle" => &["mipsel-linux-gnu"],
+        "loong64" => &["loongarch64-linux-gnu"],
+        _ => &[],
+    };
+    let mut directories: Vec<String> = triplets
+        .iter()
+        .flat_map(|triplet| [format!("/lib/{triplet}"), format!("/usr/lib/{triplet}")])
+        .collect();
+    directories.extend(["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"].map(str::to_string));
+    directories
+}
+
+/// A path for a message; it is escaped where it is shown.
+pub fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(&path[..path.len().min(512)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
