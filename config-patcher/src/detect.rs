@@ -8,3 +8,4 @@ pub mod elf;
 pub mod file;
 pub mod layer;
 pub mod tree;
+pub mod verdict;
