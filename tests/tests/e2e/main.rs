@@ -14,3 +14,4 @@ mod registry_client;
 mod release;
 mod samples;
 mod tools;
+mod world_release;

@@ -1,0 +1,100 @@
+//! Dockerfiles with a RUN: programs of the image's platform run during the build, so this host needs emulators.
+
+use super::*;
+use multiarch_tests::need;
+
+/// What the RUN left is in the report: the smoke command shows it.
+const RUN: &str = "RUN /bin/busybox uname -m > /machine";
+const SMOKE: &str = "smoke: [/bin/cat, /machine]";
+
+/// The names in the namespace's table.
+fn registered(namespace: &Namespace) -> Vec<String> {
+    let entries = fs::read_dir(namespace.binfmt()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != "register" && name != "status").collect();
+    names.sort();
+    names
+}
+
+/// The two that cannot run here by themselves and say by `uname` which they are.
+fn foreign_images() -> Result<Vec<Made>, Skip> {
+    Ok(seed_images()?.into_iter().filter(|image| ["arm32v7", "arm64v8"].contains(&image.name)).collect())
+}
+
+#[test]
+fn emulators_that_a_run_needs_are_registered_by_the_release_and_only_shown_by_its_dry_run() {
+    need!(register());
+}
+
+fn register() -> Result<(), Skip> {
+    require(&["qemu-arm-static", "qemu-aarch64-static"])?;
+    let binfmt_setup = ours("binfmt-setup")?;
+    let command = format!("{} register linux/arm/v7 linux/arm64/v8", binfmt_setup.display());
+    let world = World::start(Namespace::start()?)?;
+    let table = || registered(world.engine.namespace());
+    for (builder, kit) in [("docker", "1"), ("podman", ""), ("buildah", "")] {
+        // An image of its own for each: one that is published already would be nothing to do.
+        let workshop = Workshop::new(foreign_images()?, &format!("LABEL builder={builder}\n{RUN}"));
+        workshop.write_spec(&format!("image: {}\ntags: [{builder}]\n{SMOKE}", world.image()), |_| builder);
+        let release = |arguments: &[&str]| -> Result<Said, Skip> {
+            Ok(run(world.enter(&mut workshop.release(arguments)?).env("DOCKER_BUILDKIT", kit)))
+        };
+
+        let (files, asked) = (everything_in(&world.registry), world.registry.requests().len());
+        let shown = release(&["--dry-run"])?;
+        assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+        assert!(shown.stderr.contains(&format!("  emulators {command}\n")), "{}", shown.stderr);
+        assert_eq!((table(), shown.stdout.as_str()), (vec![], ""));
+        assert!(!workshop.path(".multiarch").exists());
+        assert_eq!((writes(&world.registry, asked), everything_in(&world.registry)), (vec![], files));
+
+        let done = release(&[])?;
+        assert_eq!(done.code, Some(0), "{builder}: {}", done.stderr);
+        assert!(done.stderr.contains(&format!("emulators: {command}\n")), "{}", done.stderr);
+        assert_eq!(table().len(), 2, "{:?}", table());
+        assert!(world.is_published(builder));
+        for image in &workshop.images {
+            let row = workshop.reported(image);
+            assert_eq!(row["smoke"]["output"], image.machine, "{builder}: what the RUN saw");
+            assert_eq!(label_of(&stored(&world.registry, row["config"].as_str().unwrap())), image.platform);
+        }
+
+        // They are there now, so the plan does not speak of them.
+        let again = release(&["--dry-run"])?;
+        assert!(!again.stderr.contains("emulators"), "{}", again.stderr);
+        world.good(&format!("{} unregister all", binfmt_setup.display()));
+        assert_eq!(table(), Vec::<String>::new());
+    }
+    // The command that the dry run shows is the whole command.
+    world.good(&command);
+    assert_eq!(table().len(), 2, "{:?}", table());
+    Ok(())
+}
+
+#[test]
+fn builders_of_all_kinds_run_programs_under_debians_emulators_in_one_release() {
+    need!(build_with_debians_emulators());
+}
+
+fn build_with_debians_emulators() -> Result<(), Skip> {
+    let workshop = Workshop::new(seed_images()?, RUN);
+    let world = World::start(Namespace::with_debian_emulators()?)?;
+    let table = || registered(world.engine.namespace());
+    let before = table();
+    workshop.write_spec(&format!("image: {}\n{SMOKE}", world.image()), |image| match image.name {
+        "arm32v7" => "podman",
+        "arm64v8" => "buildah",
+        _ => "docker",
+    });
+    // The classic builder: its cache is of images that say amd64, which must not stop the second step of a build for arm.
+    let done = run(world.enter(&mut workshop.release(&[])?).env("DOCKER_BUILDKIT", "0"));
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(!done.stderr.contains("emulators"), "{}", done.stderr);
+    assert_eq!(table(), before);
+    for image in &workshop.images {
+        let row = workshop.reported(image);
+        assert_eq!(row["smoke"]["output"], image.machine, "what the RUN saw");
+        assert_eq!(label_of(&stored(&world.registry, row["config"].as_str().unwrap())), image.platform);
+    }
+    Ok(())
+}
