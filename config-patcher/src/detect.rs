@@ -1,6 +1,6 @@
 //! What the binaries in an image show, read without extracting or running anything.
 //!
-//! [`elf`] and [`file`] read one file's head, [`layer`] streams one layer, [`tree`] lays layers over each other,
+//! [`elf`] and [`mod@file`] read one file's head, [`layer`] streams one layer, [`tree`] lays layers over each other,
 //! [`chain`] follows what a container would execute, [`verdict`] holds all that against the label.
 
 pub mod chain;

@@ -15,7 +15,7 @@ fn config(entrypoint: &[&str], cmd: &[&str]) -> Config {
     Config {
         entrypoint: words(entrypoint),
         cmd: words(cmd),
-        working_dir: "/work".into(),
+        working_dir: "/srv".into(),
         ..Config::default()
     }
 }
@@ -42,7 +42,7 @@ fn scripts_and_wrappers_lead_to_the_program() {
         .file("sbin/tini", &elf(62))
         .file("bin/busybox", &elf(62))
         .symlink("bin/sh", "busybox")
-        .file("work/run.py", b"#!/usr/bin/env python3\nprint()")
+        .file("srv/run.py", b"#!/usr/bin/env python3\nprint()")
         .file("entry.sh", b"#!/bin/sh -e\nexec \"$@\"")
         .file("twice", b"#!/entry.sh\n")
         .file("endless", b"#!/endless\n")
@@ -50,7 +50,7 @@ fn scripts_and_wrappers_lead_to_the_program() {
         .facts();
     let python = [
         "entrypoint /sbin/tini",
-        "started by it /work/run.py",
+        "started by it /srv/run.py",
         "interpreter /usr/bin/env",
         "started by it /usr/local/bin/python3.12",
         "shell /bin/busybox",
