@@ -12,12 +12,7 @@ fn dynamic(machine: u16, loader: &'static str) -> Vec<u8> {
 
 fn config(entrypoint: &[&str], cmd: &[&str]) -> Config {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect();
-    Config {
-        entrypoint: words(entrypoint),
-        cmd: words(cmd),
-        working_dir: "/srv".into(),
-        ..Config::default()
-    }
+    Config { entrypoint: words(entrypoint), cmd: words(cmd), working_dir: "/srv".into(), ..Config::default() }
 }
 
 #[track_caller]
