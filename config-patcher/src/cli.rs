@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 mod fix;
 mod inspect;
+mod verify;
 
 const TOOL: &str = "config-patcher";
 
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Show what an image and its index say: labels, layers, digests
     Inspect(inspect::Inspect),
+    /// Hold labels against what the binaries show; exit 1 where they differ
+    Verify(verify::Verify),
     /// Put the label right, where the image lies or in a copy
     Fix(Box<fix::Fix>),
 }
@@ -42,6 +45,7 @@ pub fn main() -> ExitCode {
     let stores = Stores::new(cli.registry.options());
     let result = match cli.command {
         Command::Inspect(args) => inspect::run(&args, &stores, &cli.output),
+        Command::Verify(args) => verify::run(&args, &stores, &cli.output),
         Command::Fix(args) => fix::run(&args, &stores, &cli.output),
     };
     cli.output.finish(TOOL, result)

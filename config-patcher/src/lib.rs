@@ -5,3 +5,4 @@ pub mod detect;
 pub mod inspect;
 pub mod patch;
 pub mod plan;
+pub mod verify;

@@ -68,7 +68,9 @@ impl<'a> Tree<'a> {
             let (layer, node) = match self.entry(&here, self.layers.len()) {
                 Entry::Node(layer, node) => (layer, node),
                 Entry::Missing => return Found::Missing,
-                Entry::Unread(layer) => return Found::Unread(layer),
+                Entry::Unread(layer) => {
+                    return self.literal(&here, &rest).unwrap_or(Found::Unread(layer));
+                }
             };
             match node {
                 Node::Directory | Node::Implied => at = here,
@@ -138,6 +140,38 @@ impl<'a> Tree<'a> {
         for (layer, facts) in self.layers.iter().enumerate().skip(link_layer).rev() {
             if let Some(Node::File { facts, executable }) = facts.as_ref()?.node(name) {
                 return Some(Found::File(File { path: join(b"/", &whole), layer, facts, executable }));
+            }
+        }
+        None
+    }
+
+    /// A file that a layer has under this very name, where only layers below it could tell whether a directory on
+    /// the way is a link: whatever it is, the file is in it.
+    fn literal(&self, directory: &[u8], rest: &[Vec<u8>]) -> Option<Found<'a>> {
+        if rest.is_empty() || rest.iter().any(|part| part == b"..") {
+            return None;
+        }
+        let whole = rest.iter().rev().fold(directory.to_vec(), |path, part| join(&path, part));
+        let name = name_hash(&whole);
+        for (number, layer) in self.layers.iter().enumerate().rev() {
+            let layer = (*layer)?;
+            match layer.node(name) {
+                Some(Node::File { facts, executable }) => {
+                    return Some(Found::File(File {
+                        path: join(b"/", &whole),
+                        layer: number,
+                        facts,
+                        executable,
+                    }));
+                }
+                Some(_) => return None,
+                None => {}
+            }
+            let hides_below = layer.is_whiteout(name)
+                || layer.is_opaque(name_hash(b""))
+                || ancestors(&whole).any(|ancestor| hides(layer, name_hash(ancestor)));
+            if hides_below {
+                return None;
             }
         }
         None
@@ -343,6 +377,11 @@ mod tests {
         assert_eq!(show_of(&layers, "/app"), "/app in 1: arm64");
         assert_eq!(show_of(&layers, "/old"), "Missing");
         assert_eq!(show_of(&layers, "/sh"), "Unread(0)");
+        let top = Tar::default().file("opt/app", &elf(183)).file("gone/.wh.x", b"").facts();
+        let layers = [None, Some(&top)];
+        assert_eq!(show_of(&layers, "/opt/app"), "/opt/app in 1: arm64");
+        assert_eq!(show_of(&layers, "/opt/other"), "Unread(0)");
+        assert_eq!(show_of(&layers, "/opt"), "Unread(0)");
         assert_eq!(show_of(&[None, None], "/app"), "Unread(1)");
     }
 }

@@ -1,0 +1,306 @@
+//! What the binaries of images say, held against what their labels say.
+//!
+//! Layers are read through [`ImageSource`], never extracted, each once however many images share it.
+
+use crate::detect::chain::{self, Chain, Role, shown};
+use crate::detect::file::Facts;
+use crate::detect::layer::{self, Layer, LayerFacts};
+use crate::detect::tree::Tree;
+use crate::detect::verdict::{Evidence, Group, Kind, Shown, Verdict, judge};
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use image_store::manifest::{Config, Descriptor};
+use image_store::parallel;
+use image_store::platform::Platform;
+use image_store::store::ImageSource;
+use image_store::tree::Image;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// From the top layer down, until the image's own program is known and fits its label. Anything else is
+    /// decided only when all is read.
+    Quick,
+    /// Every layer, to its last byte.
+    Full,
+}
+
+/// An image, and the platform that it should be for.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub source: &'a dyn ImageSource,
+    pub image: &'a Image,
+    pub wanted: &'a Platform,
+}
+
+/// What came of one image.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub verdict: Verdict,
+    /// What a container executes and loads, in the order in which it was found.
+    pub chain: Vec<Shown>,
+    /// Where that could not be followed further.
+    pub gaps: Vec<String>,
+    /// All programs by platform, as far as layers were read.
+    pub programs: Vec<Group>,
+    pub layers: usize,
+    pub layers_read: usize,
+    /// Layers that cannot be read here, with the reason.
+    pub skipped: Vec<(Digest, String)>,
+    /// Bytes of the layers that were read, as they are stored.
+    pub bytes_read: u64,
+}
+
+/// Images that are decided together. What they share is read once and dropped with the last of them.
+const TOGETHER: usize = 16;
+/// Programs that are shown of each platform.
+const EXAMPLES: usize = 5;
+
+/// One image, read whole. `wanted` is what its label says or will say.
+pub fn verify_image(
+    source: &dyn ImageSource,
+    image: &Image,
+    wanted: &Platform,
+) -> Result<Finding, StoreError> {
+    let subject = Subject { source, image, wanted };
+    let mut findings = verify_all(&[subject], Depth::Full, &|_| {});
+    findings.pop().unwrap_or_else(|| Err(StoreError::bad_input("verify an image", "nothing came of it")))
+}
+
+/// Several images, in their order. `on_layer` hears of each layer that is about to be read.
+pub fn verify_all(
+    subjects: &[Subject<'_>],
+    depth: Depth,
+    on_layer: &(dyn Fn(&Descriptor) + Sync),
+) -> Vec<Result<Finding, StoreError>> {
+    let mut cache = Cache::new();
+    let mut findings = Vec::with_capacity(subjects.len());
+    let mut rest = subjects;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(rest.len().min(TOGETHER));
+        findings.extend(verify_some(now, depth, &mut cache, on_layer));
+        rest = later;
+        let needed: BTreeSet<Key> = rest.iter().flat_map(|subject| keys(subject.image)).collect();
+        cache.retain(|key, _| needed.contains(key));
+    }
+    findings
+}
+
+/// A layer, and what the config says that it unpacks to.
+type Key = (Digest, Option<Digest>);
+type Cache = BTreeMap<Key, Result<Layer, StoreError>>;
+
+fn keys(image: &Image) -> Vec<Key> {
+    let diff_ids = image.config.as_ref().map_or(&[][..], |config| &config.parsed.diff_ids);
+    image
+        .manifest
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(i, layer)| (layer.digest.clone(), diff_ids.get(i).cloned()))
+        .collect()
+}
+
+/// An image on its way to a verdict.
+struct Work<'a> {
+    subject: Subject<'a>,
+    keys: Vec<Key>,
+    done: Option<Result<Finding, StoreError>>,
+}
+
+fn verify_some(
+    subjects: &[Subject<'_>],
+    depth: Depth,
+    cache: &mut Cache,
+    on_layer: &(dyn Fn(&Descriptor) + Sync),
+) -> Vec<Result<Finding, StoreError>> {
+    let mut works: Vec<Work<'_>> = subjects
+        .iter()
+        .map(|subject| Work {
+            subject: *subject,
+            keys: keys(subject.image),
+            done: check_counts(subject).err().map(Err),
+        })
+        .collect();
+    let mut depths = vec![depth; works.len()];
+    loop {
+        // Decide what can be decided, and collect what must be read for the rest: each layer once.
+        let mut wanted: BTreeMap<Key, (usize, Descriptor)> = BTreeMap::new();
+        for (number, work) in works.iter_mut().enumerate() {
+            if work.done.is_some() {
+                continue;
+            }
+            match step(work, &mut depths[number], cache) {
+                Step::Done(result) => work.done = Some(*result),
+                Step::Read(layers) => {
+                    for layer in layers {
+                        let descriptor = work.subject.image.manifest.layers[layer].clone();
+                        wanted.entry(work.keys[layer].clone()).or_insert((number, descriptor));
+                    }
+                }
+            }
+        }
+        if wanted.is_empty() {
+            break;
+        }
+        let wanted: Vec<(Key, usize, Descriptor)> =
+            wanted.into_iter().map(|(key, (number, layer))| (key, number, layer)).collect();
+        let at_once = std::thread::available_parallelism().map_or(2, usize::from).min(parallel::REQUESTS);
+        let read = parallel::map(&wanted, at_once, |(key, number, layer)| {
+            on_layer(layer);
+            Ok::<_, std::convert::Infallible>(layer::read(subjects[*number].source, layer, key.1.as_ref()))
+        });
+        let Ok(read) = read;
+        cache.extend(wanted.into_iter().map(|(key, ..)| key).zip(read));
+    }
+    let unfinished = || Err(StoreError::bad_input("verify an image", "nothing came of it"));
+    works.into_iter().map(|work| work.done.unwrap_or_else(unfinished)).collect()
+}
+
+fn check_counts(subject: &Subject<'_>) -> Result<(), StoreError> {
+    let image = subject.image;
+    let doing = || format!("verify {} of \"{}\"", image.document.digest(), subject.source.place());
+    let Some(config) = &image.config else {
+        return Err(StoreError::bad_input(doing(), "it has no image config").hint("name an image that runs"));
+    };
+    let (layers, diff_ids) = (image.manifest.layers.len(), config.parsed.diff_ids.len());
+    if layers != diff_ids {
+        let why = format!("its manifest has {layers} layers, its config speaks of {diff_ids}");
+        return Err(StoreError::bad_input(doing(), why));
+    }
+    Ok(())
+}
+
+enum Step {
+    Done(Box<Result<Finding, StoreError>>),
+    /// These layers are wanted next.
+    Read(Vec<usize>),
+}
+
+/// What can be said with the layers that were read. A quick look that finds trouble becomes a full one.
+fn step(work: &Work<'_>, depth: &mut Depth, cache: &Cache) -> Step {
+    let mut layers: Vec<Option<&LayerFacts>> = Vec::new();
+    let mut skipped = Vec::new();
+    let mut missing = Vec::new();
+    let empty: &LayerFacts = &EMPTY;
+    for (number, key) in work.keys.iter().enumerate() {
+        layers.push(match cache.get(key) {
+            Some(Ok(Layer::Read(facts))) => Some(facts),
+            // Nothing is known of it; what lies under it is looked at as if it brought nothing.
+            Some(Ok(Layer::Skipped(why))) => {
+                skipped.push((key.0.clone(), why.clone()));
+                Some(empty)
+            }
+            Some(Err(error)) => return Step::Done(Box::new(Err(again(error)))),
+            None => {
+                missing.push(number);
+                None
+            }
+        });
+    }
+    if *depth == Depth::Full && !missing.is_empty() {
+        return Step::Read(missing);
+    }
+    let tree = Tree::new(layers.clone());
+    let config = work.subject.image.config.as_ref().map_or(&*NO_CONFIG, |config| &config.parsed);
+    let chain = chain::follow(&tree, config);
+    if !missing.is_empty() && !chain.is_reached {
+        // One at a time from the top, or all where no single one would tell.
+        return match chain.unread {
+            Some(layer) => Step::Read(vec![layer]),
+            None => Step::Read(missing),
+        };
+    }
+    let evidence = evidence(&tree, &chain);
+    let verdict = judge(work.subject.wanted, &evidence);
+    if !missing.is_empty() && !matches!(verdict.kind, Kind::Consistent | Kind::ForeignPayload) {
+        *depth = Depth::Full;
+        return Step::Read(missing);
+    }
+    let layers_read = layers.iter().flatten().count() - skipped.len();
+    let bytes_read = layers.iter().flatten().map(|layer| layer.stored).sum();
+    let mut finding = Finding {
+        verdict,
+        chain: chain.links.iter().filter_map(shown_link).collect(),
+        gaps: chain.gaps,
+        programs: evidence.all,
+        layers: layers.len(),
+        layers_read,
+        skipped,
+        bytes_read,
+    };
+    let unlisted = tree.unlisted();
+    if unlisted > 0 {
+        finding.gaps.push(format!("{unlisted} more programs lie in it than are listed"));
+    }
+    // What a layer that was not read brings may be anything.
+    if !finding.skipped.is_empty() && finding.verdict.kind == Kind::Consistent && !chain.is_reached {
+        finding.verdict.kind = Kind::Undetermined;
+        finding.verdict.reasons.push("layers that could not be read may decide".into());
+    }
+    Step::Done(Box::new(Ok(finding)))
+}
+
+static EMPTY: std::sync::LazyLock<LayerFacts> = std::sync::LazyLock::new(LayerFacts::default);
+static NO_CONFIG: std::sync::LazyLock<Config> = std::sync::LazyLock::new(Config::default);
+
+/// The same failure for another image that has the same layer.
+fn again(error: &StoreError) -> StoreError {
+    StoreError {
+        kind: error.kind,
+        doing: error.doing.clone(),
+        why: error.why.clone(),
+        hint: error.hint.clone(),
+        problems: error.problems.clone(),
+    }
+}
+
+fn evidence(tree: &Tree<'_>, chain: &Chain<'_>) -> Evidence {
+    let strong =
+        chain.links.iter().filter(|link| link.role != Role::Emulator).filter_map(shown_link).collect();
+    let mut all: BTreeMap<Platform, Group> = BTreeMap::new();
+    for (path, layer, facts) in tree.programs() {
+        let Some((platform, details)) = platform(facts) else { continue };
+        // The loader chooses among these by itself; higher levels are what they are for.
+        if path.windows(14).any(|part| part == b"/glibc-hwcaps/") {
+            continue;
+        }
+        let group = all.entry(platform.clone()).or_insert_with(|| Group {
+            platform: platform.clone(),
+            count: 0,
+            examples: Vec::new(),
+        });
+        group.count += 1;
+        if group.examples.len() < EXAMPLES {
+            let path = format!("/{}", shown(path));
+            let platform = platform.clone();
+            group.examples.push(Shown { path, role: "", layer, platform, details: details.to_vec() });
+        }
+    }
+    Evidence { strong, all: all.into_values().collect() }
+}
+
+fn shown_link(link: &chain::Link<'_>) -> Option<Shown> {
+    let (platform, details) = platform(link.file.facts?)?;
+    Some(Shown {
+        path: shown(&link.file.path),
+        role: link.role.text(),
+        layer: link.file.layer,
+        platform: platform.clone(),
+        details: details.to_vec(),
+    })
+}
+
+/// What a file is for, if it is something that a machine executes.
+fn platform(facts: &Facts) -> Option<(&Platform, &[String])> {
+    match facts {
+        Facts::Elf(elf) if elf.kind == crate::detect::elf::Kind::Other => None,
+        Facts::Elf(elf) => Some((&elf.platform, &elf.details)),
+        Facts::Alien(platform) => Some((platform, &[])),
+        Facts::Script(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Whole images in memory, and how much of them is read.
+
+use super::*;
+use crate::detect::layer::tests::{Tar, elf};
+use image_store::exit::Exit;
+use image_store::manifest::Document;
+use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
+use image_store::store::memory::MemoryStore;
+use image_store::store::{ImageStore, Pointer};
+use image_store::tree::{Node, read_tree};
+use std::sync::Mutex;
+
+fn image(store: &MemoryStore, label: &str, entrypoint: &str, layers: &[Vec<u8>]) -> Image {
+    let blobs: Vec<Descriptor> = layers.iter().map(|layer| store.add_blob(OCI_LAYER, layer)).collect();
+    let diff_ids: Vec<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
+    let mut config = serde_json::to_value(label.parse::<Platform>().unwrap()).unwrap();
+    config["rootfs"] = serde_json::json!({"type": "layers", "diff_ids": diff_ids});
+    config["config"] = serde_json::json!({"Entrypoint": [entrypoint]});
+    let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": blobs});
+    let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+    store.write_document(&document).unwrap();
+    match read_tree(store, &Pointer::from(document.digest())).unwrap() {
+        Node::Image(image) => image,
+        Node::Index(_) => panic!(),
+    }
+}
+
+fn base(machine: u16) -> Vec<u8> {
+    Tar::default().file("bin/busybox", &elf(machine)).symlink("bin/sh", "busybox").end()
+}
+
+#[test]
+fn the_release_is_told_before_it_publishes() {
+    let store = MemoryStore::new();
+    let app = Tar::default().file("app", &elf(183)).end();
+    let image = image(&store, "linux/amd64", "/app", &[base(183), app]);
+    let check = |wanted: &str, kind: Kind| {
+        let finding = verify_image(&store, &image, &wanted.parse().unwrap()).unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{wanted}");
+        assert_eq!((finding.layers, finding.layers_read), (2, 2));
+    };
+    check("linux/arm64", Kind::Consistent);
+    check("linux/amd64", Kind::Mislabelled);
+}
+
+#[test]
+fn a_quick_look_reads_from_the_top_and_no_more_than_it_needs() {
+    let store = MemoryStore::new();
+    let layers =
+        [base(62), Tar::default().file("opt/app", &elf(62)).end(), Tar::default().file("etc/x", b"y").end()];
+    let right = image(&store, "linux/amd64", "/opt/app", &layers);
+    let in_base = image(&store, "linux/amd64", "sh", &layers);
+    let wrong = image(&store, "linux/arm64", "/opt/app", &layers);
+    let read = |image: &Image, depth: Depth| {
+        let seen = Mutex::new(0);
+        let wanted = &image.config.as_ref().unwrap().parsed.platform;
+        let subject = Subject { source: &store, image, wanted };
+        let mut findings = verify_all(&[subject], depth, &|_| *seen.lock().unwrap() += 1);
+        let finding = findings.pop().unwrap().unwrap();
+        let seen = *seen.lock().unwrap();
+        assert_eq!(seen, finding.layers_read);
+        (seen, finding.verdict.kind)
+    };
+    assert_eq!(read(&right, Depth::Quick), (2, Kind::Consistent));
+    assert_eq!(read(&right, Depth::Full), (3, Kind::Consistent));
+    assert_eq!(read(&in_base, Depth::Quick), (3, Kind::Consistent));
+    // Trouble is never told by half.
+    assert_eq!(read(&wrong, Depth::Quick), (3, Kind::Mislabelled));
+}
+
+#[test]
+fn a_layer_that_images_share_is_read_once() {
+    let store = MemoryStore::new();
+    let images: Vec<Image> = (0..40)
+        .map(|i| {
+            let own = Tar::default().file("app", &elf(62)).file("n", format!("{i}").as_bytes()).end();
+            image(&store, "linux/amd64", "/app", &[base(62), own])
+        })
+        .collect();
+    let wanted: Platform = "linux/amd64".parse().unwrap();
+    let subjects: Vec<Subject<'_>> =
+        images.iter().map(|image| Subject { source: &store, image, wanted: &wanted }).collect();
+    let seen = Mutex::new(Vec::new());
+    let findings =
+        verify_all(&subjects, Depth::Full, &|layer| seen.lock().unwrap().push(layer.digest.clone()));
+    assert!(findings.iter().all(|finding| finding.as_ref().unwrap().verdict.kind == Kind::Consistent));
+    assert_eq!(seen.lock().unwrap().len(), 41);
+}
+
+#[test]
+fn one_image_that_cannot_be_read_does_not_stop_the_others() {
+    let store = MemoryStore::new();
+    let bad = image(&store, "linux/amd64", "/app", &[b"not a tar, but 512 bytes long or not".to_vec()]);
+    let good = image(&store, "linux/amd64", "/bin/sh", &[base(62)]);
+    let wanted: Platform = "linux/amd64".parse().unwrap();
+    let subjects = [&bad, &good, &bad].map(|image| Subject { source: &store, image, wanted: &wanted });
+    let findings = verify_all(&subjects, Depth::Full, &|_| {});
+    let kinds: Vec<Option<Exit>> = findings.iter().map(|f| f.as_ref().err().map(|e| e.kind)).collect();
+    assert_eq!(kinds, [Some(Exit::BadInput), None, Some(Exit::BadInput)]);
+}
+
+#[test]
+fn an_emulator_that_lies_there_is_a_note() {
+    let store = MemoryStore::new();
+    let emulator = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).end();
+    let image = image(&store, "linux/arm", "/bin/sh", &[emulator, base(40)]);
+    let finding = verify_image(&store, &image, &"linux/arm/v7".parse().unwrap()).unwrap();
+    assert_eq!(finding.verdict.kind, Kind::ForeignPayload);
+    assert!(
+        finding.verdict.reasons[0].contains("/usr/bin/qemu-arm-static is for linux/amd64"),
+        "{:?}",
+        finding.verdict
+    );
+}
