@@ -3,7 +3,7 @@
 //! Read, decide, show, write: the plan is made before anything is done, and shown; then every platform is built into
 //! a staging layout, labelled, run, and only when all of them are right does anything leave for the target.
 
-use build::{build_one, job, run_prepare, smoke_all};
+use build::{build_one, job, refuse_mislabelled, run_prepare, smoke_all};
 use builders::OpenImage;
 use emulation::BinfmtSetup;
 use image_store::check::{Depth, check};
@@ -135,6 +135,7 @@ fn carry_out(
         output.say(&format!("built {} with {}", build.spec.platform, build.builder.name()));
         Ok::<_, StoreError>(member)
     })?;
+    refuse_mislabelled(request, &members)?;
     let smoked = smoke_all(request, &members, &staging, binfmt, output)?;
     let source: Arc<dyn ImageSource> = staging;
     let published = Published::read(request, target)?;

@@ -101,6 +101,23 @@ pub fn label_of(image: &Image) -> Platform {
     image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default()
 }
 
+/// With `labels: check` a wrong label stops the release. All of them are told at once.
+pub fn refuse_mislabelled(request: &Request, members: &[Member]) -> Result<(), StoreError> {
+    let wrong: Vec<String> = members
+        .iter()
+        .filter(|member| member.labelled.is_wrong)
+        .map(|member| format!("{}: its config says {}", member.platform, member.labelled.built))
+        .collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let doing = format!("release {}", request.spec.image);
+    let why = format!("the label is wrong in {} of {} images", wrong.len(), members.len());
+    let hint =
+        "nothing was published; correct the builds, or let the release put them right with `labels: fix`";
+    Err(StoreError::new(Exit::Found, doing, why).hint(hint).problems(wrong))
+}
+
 /// Runs each image. One that fails stops the release; one that this host cannot run is said plainly.
 pub fn smoke_all(
     request: &Request,

@@ -3,18 +3,19 @@
 use super::spec::LabelPolicy;
 use config_patcher::plan::{Labels, Relabelled, relabel};
 use image_store::error::StoreError;
-use image_store::exit::Exit;
 use image_store::manifest::Document;
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::platform::Platform;
 use image_store::store::oci_layout::OciLayout;
 use image_store::tree::{Image, Node, grow};
 
-/// An image whose label is right, and what the label said before.
+/// An image whose label was looked at, and what the label said before.
 #[derive(Clone, Debug)]
 pub struct Labelled {
     pub image: Image,
     pub built: Platform,
+    /// The label is wrong, and `labels: check` leaves it as it is.
+    pub is_wrong: bool,
 }
 
 /// Holds the built image's label against the spec's platform; puts it right where the spec wants that.
@@ -28,17 +29,18 @@ pub fn settle(
     let before = label_of(&node);
     let changes =
         match relabel(&node, &Labels::Platform(platform.clone()), &format!("the image for {platform}"))? {
-            Relabelled::Unchanged => return Ok(Labelled { image: single(node, platform)?, built: before }),
+            Relabelled::Unchanged => {
+                return Ok(Labelled { image: single(node, platform)?, built: before, is_wrong: false });
+            }
             Relabelled::Changed(changes) => changes,
         };
     if policy == LabelPolicy::Check {
-        let doing = format!("release the image for {platform}");
-        return Err(StoreError::new(Exit::Found, doing, format!("its config says {before}"))
-            .hint("correct the build, or let the release do it with `labels: fix`"));
+        return Ok(Labelled { image: single(node, platform)?, built: before, is_wrong: true });
     }
     let steps = plan(changes.in_place(), staging, &[])?;
     apply(&steps, staging, MovedTag::Refuse, &|_| {})?;
-    Ok(Labelled { image: single(grow(staging, changes.root, 0)?, platform)?, built: before })
+    let image = single(grow(staging, changes.root, 0)?, platform)?;
+    Ok(Labelled { image, built: before, is_wrong: false })
 }
 
 fn label_of(node: &Node) -> Platform {
