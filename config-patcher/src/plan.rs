@@ -18,6 +18,8 @@ pub enum Labels {
     Platform(Platform),
     /// One member of an index is for this platform; the others are left alone.
     Member { member: Member, platform: Platform },
+    /// These members of an index are for these platforms; the others are left alone.
+    Members(Vec<(Digest, Platform)>),
     /// Each member's index entry is right, its config may be wrong.
     FromIndex,
 }
@@ -85,7 +87,7 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
         (Node::Image(image), Labels::Platform(platform)) => {
             work.image(image, platform, Ask::Explicit, None)?
         }
-        (Node::Image(_), Labels::FromIndex | Labels::Member { .. }) => {
+        (Node::Image(_), Labels::FromIndex | Labels::Member { .. } | Labels::Members(_)) => {
             return Err(work.refuse("it is one image, not an index", "name its platform with --platform"));
         }
         (Node::Index(index), Labels::Platform(platform)) => {
@@ -100,6 +102,14 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
         (Node::Index(index), Labels::Member { member, platform }) => {
             let at = work.find(index, member)?;
             work.index(index, &BTreeMap::from([(at, (platform.clone(), Ask::Explicit))]))?
+        }
+        (Node::Index(index), Labels::Members(members)) => {
+            let mut asked = Asked::new();
+            for (digest, platform) in members {
+                let at = work.find(index, &Member::Digest(digest.clone()))?;
+                asked.insert(at, (platform.clone(), Ask::Explicit));
+            }
+            work.index(index, &asked)?
         }
         (Node::Index(index), Labels::FromIndex) => work.by_entries(index)?,
     };

@@ -7,13 +7,15 @@ use crate::detect::file::Facts;
 use crate::detect::layer::{self, Layer, LayerFacts};
 use crate::detect::tree::Tree;
 use crate::detect::verdict::{Evidence, Group, Kind, Shown, Verdict, judge};
+use crate::plan::Labels;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
+use image_store::exit::Exit;
 use image_store::manifest::{Config, Descriptor};
 use image_store::parallel;
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
-use image_store::tree::Image;
+use image_store::tree::{Image, Node};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How much is read.
@@ -240,6 +242,61 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &Cache) -> Step {
         finding.verdict.reasons.push("layers that could not be read may decide".into());
     }
     Step::Done(Box::new(Ok(finding)))
+}
+
+/// The labels that the binaries ask for. Images that contradict themselves, or say nothing, are refused.
+pub fn from_binaries(source: &dyn ImageSource, node: &Node) -> Result<Labels, StoreError> {
+    let mut subjects = Vec::new();
+    let mut entries = Vec::new();
+    for (entry, image) in node.images() {
+        if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) {
+            subjects.push(Subject { source, image, wanted: &config.parsed.platform });
+            entries.push(entry);
+        }
+    }
+    let findings = verify_all(&subjects, Depth::Full, &|_| {});
+    let mut members = Vec::new();
+    for ((subject, entry), finding) in subjects.iter().zip(entries).zip(findings) {
+        let verdict = finding?.verdict;
+        let digest = subject.image.document.digest();
+        let refuse = |kind: Exit, why: String| {
+            let doing = format!("fix {digest} of \"{}\" by its binaries", source.place());
+            Err(StoreError::new(kind, doing, why).problems(verdict.reasons.clone()))
+        };
+        let said = entry.and_then(|entry| entry.platform.as_ref());
+        let platform = match (verdict.kind, &verdict.binaries) {
+            (Kind::Mislabelled, Some(platform))
+                if platform.architecture == "arm" && platform.variant.is_none() =>
+            {
+                let why = "they are for arm and do not tell its version; name it with --platform";
+                return refuse(Exit::BadInput, why.into());
+            }
+            (Kind::Mislabelled, Some(platform)) => platform.clone(),
+            (Kind::Consistent | Kind::ForeignPayload, _) => match said {
+                Some(said) if !subject.wanted.answers_entry(said) => subject.wanted.clone(),
+                _ => continue,
+            },
+            (Kind::Mixed | Kind::Mislabelled, _) => {
+                return refuse(Exit::Found, "they are for several platforms; no label is right".into());
+            }
+            (Kind::Undetermined, _) => {
+                return refuse(Exit::BadInput, "they do not tell a platform; name it with --platform".into());
+            }
+        };
+        members.push((digest.clone(), platform));
+    }
+    Ok(match (node, members.pop()) {
+        (Node::Index(_), last) => {
+            members.extend(last);
+            Labels::Members(members)
+        }
+        (Node::Image(_), Some((_, platform))) => Labels::Platform(platform),
+        // The label is right: asking for it changes nothing.
+        (Node::Image(image), None) => {
+            let label = image.config.as_ref().map(|config| config.parsed.platform.clone());
+            Labels::Platform(label.unwrap_or_default())
+        }
+    })
 }
 
 static EMPTY: std::sync::LazyLock<LayerFacts> = std::sync::LazyLock::new(LayerFacts::default);

@@ -1,6 +1,7 @@
 //! `config-patcher fix`: the label put right, where the image lies or in a copy.
 
 use crate::plan::{Changes, Labels, Member, Relabelled, relabel};
+use crate::verify::from_binaries;
 use clap::Args;
 use image_store::cli::{Format, Output, print_line};
 use image_store::error::StoreError;
@@ -14,7 +15,7 @@ use image_store::tree::{Node, read_tree};
 use std::sync::Arc;
 
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("labels").required(true).multiple(true).args(["platform", "from_index"]))]
+#[command(group = clap::ArgGroup::new("labels").required(true).multiple(true).args(["platform", "from_index", "from_binaries"]))]
 pub struct Fix {
     /// The image to fix
     image: Reference,
@@ -27,6 +28,9 @@ pub struct Fix {
     /// Let each member of an index say what its index entry says
     #[arg(long)]
     from_index: bool,
+    /// Let each label say what the image's binaries show; refuse where they contradict each other
+    #[arg(long, conflicts_with_all = ["platform", "from_index"])]
+    from_binaries: bool,
     /// Write the result here and leave IMAGE as it is
     #[arg(long, short, value_name = "IMAGE")]
     output: Option<Reference>,
@@ -66,7 +70,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
             }
         };
     let node = read_tree(&*source, &pointer)?;
-    let relabelled = relabel(&node, &labels(args), &place)?;
+    let relabelled = relabel(&node, &labels(args, &*source, &node)?, &place)?;
     report(&relabelled, &node, output);
     if args.check {
         return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::Found });
@@ -91,14 +95,15 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
     Ok(Exit::Done)
 }
 
-fn labels(args: &Fix) -> Labels {
-    match (&args.platform, &args.member) {
+fn labels(args: &Fix, source: &dyn ImageSource, node: &Node) -> Result<Labels, StoreError> {
+    Ok(match (&args.platform, &args.member) {
         (Some(platform), Some(member)) => {
             Labels::Member { member: member.clone(), platform: platform.clone() }
         }
         (Some(platform), None) => Labels::Platform(platform.clone()),
+        (None, _) if args.from_binaries => from_binaries(source, node)?,
         (None, _) => Labels::FromIndex,
-    }
+    })
 }
 
 /// The tags that follow: those named, else the one that was read. An archive's image keeps all its names.

@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 /// Longest PT_INTERP that is read: a path.
-const INTERPRETER_MAX: u64 = 4096;
+pub const INTERPRETER_MAX: usize = 4096;
 const NEEDED_MAX: usize = 64;
 const SONAME_MAX: usize = 255;
 /// More program headers than this, and only the first are looked at. Real files have some twelve.
@@ -101,7 +101,7 @@ pub struct Segment {
 
 pub const PT_LOAD: u32 = 1;
 pub const PT_DYNAMIC: u32 = 2;
-const PT_INTERP: u32 = 3;
+pub const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 
@@ -165,7 +165,7 @@ impl Header {
 pub fn read(sample: &Sample<'_>) -> Option<Elf> {
     let header = Header::parse(sample.head)?;
     let segments: Vec<Segment> = header.segments(sample.head).collect();
-    let interpreter = segments.iter().find(|s| s.kind == PT_INTERP).and_then(|s| interpreter(sample, s));
+    let interpreter = interpreter(sample.interpreter);
     let needed = needed(sample, &header, &segments);
     let mut level = Level::default();
     let mut details = Vec::new();
@@ -348,13 +348,10 @@ fn flags(header: &Header, architecture: &str, level: &mut Level, details: &mut V
     }
 }
 
-fn interpreter(sample: &Sample<'_>, segment: &Segment) -> Option<Vec<u8>> {
-    if segment.size > INTERPRETER_MAX {
-        return None;
-    }
-    let text = sample.in_head(segment.offset, segment.size)?;
-    let path = text.split(|b| *b == 0).next()?;
-    path.starts_with(b"/").then(|| path.to_vec())
+/// An absolute path that ends where the file says.
+fn interpreter(text: &[u8]) -> Option<Vec<u8>> {
+    let end = text.iter().position(|b| *b == 0)?;
+    text.starts_with(b"/").then(|| text[..end].to_vec())
 }
 
 /// DT_NEEDED, where the string table lies in the head.

@@ -1,6 +1,6 @@
 //! What is kept of an ELF file while it streams by: a fixed number of bytes, whatever the file says.
 
-use super::{Header, PT_DYNAMIC, PT_LOAD, golang};
+use super::{Header, INTERPRETER_MAX, PT_DYNAMIC, PT_INTERP, PT_LOAD, golang};
 
 /// The head: header, program headers, interpreter, notes, and of most programs the names of libraries.
 const HEAD: usize = 64 << 10;
@@ -20,6 +20,7 @@ pub struct Sampler {
     seen: u64,
     plan: Option<Plan>,
     dynamic: Vec<u8>,
+    interpreter: Vec<u8>,
     tail: Vec<u8>,
     go: golang::Hunt,
 }
@@ -28,6 +29,8 @@ pub struct Sampler {
 #[derive(Clone, Copy)]
 struct Plan {
     dynamic: (u64, u64),
+    /// Mostly in the head; Debian's mips64el has it behind the code.
+    interpreter: (u64, u64),
     tail: (u64, u64),
     /// The segment that Go puts its build settings into.
     writable: (u64, u64),
@@ -38,6 +41,8 @@ struct Plan {
 pub struct Sample<'a> {
     pub head: &'a [u8],
     pub dynamic: &'a [u8],
+    /// The path of the loader, with its NUL.
+    pub interpreter: &'a [u8],
     /// From the end of the last loaded segment on.
     pub tail: &'a [u8],
     /// Go's build settings from their magic on.
@@ -56,6 +61,7 @@ impl Sampler {
     pub fn restart(&mut self) {
         self.head.clear();
         self.dynamic.clear();
+        self.interpreter.clear();
         self.tail.clear();
         self.go.restart();
         self.seen = 0;
@@ -93,6 +99,7 @@ impl Sampler {
 
     fn keep(&mut self, plan: Plan, at: u64, chunk: &[u8]) {
         append(&mut self.dynamic, DYNAMIC, part(plan.dynamic, at, chunk).1);
+        append(&mut self.interpreter, INTERPRETER_MAX, part(plan.interpreter, at, chunk).1);
         append(&mut self.tail, TAIL, part(plan.tail, at, chunk).1);
         let (start, bytes) = part(plan.writable, at, chunk);
         self.go.push(start, bytes, GO);
@@ -108,7 +115,13 @@ impl Sampler {
         if self.plan.is_none() {
             self.begin();
         }
-        Sample { head: &self.head, dynamic: &self.dynamic, tail: &self.tail, go: self.go.found() }
+        Sample {
+            head: &self.head,
+            dynamic: &self.dynamic,
+            interpreter: &self.interpreter,
+            tail: &self.tail,
+            go: self.go.found(),
+        }
     }
 }
 
@@ -130,7 +143,7 @@ fn part((start, end): (u64, u64), at: u64, chunk: &[u8]) -> (u64, &[u8]) {
 
 fn plan(head: &[u8]) -> Plan {
     let nothing = (0, 0);
-    let mut plan = Plan { dynamic: nothing, tail: nothing, writable: nothing };
+    let mut plan = Plan { dynamic: nothing, interpreter: nothing, tail: nothing, writable: nothing };
     let Some(header) = Header::parse(head) else { return plan };
     let mut loaded_end = 0;
     for segment in header.segments(head) {
@@ -144,6 +157,7 @@ fn plan(head: &[u8]) -> Plan {
                 }
             }
             PT_DYNAMIC => plan.dynamic = (segment.offset, end),
+            PT_INTERP if plan.interpreter == nothing => plan.interpreter = (segment.offset, end),
             _ => {}
         }
     }

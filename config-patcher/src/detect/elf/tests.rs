@@ -226,8 +226,8 @@ fn go_notes_what_it_was_told() {
 fn numbers_that_lie_say_nothing() {
     let made = Made { interpreter: Some("/lib/ld.so"), ..Made::new(true, false, 62, 0) };
     let file = made.file();
-    // e_phentsize 0, e_phnum 65535, e_phoff near the end of numbers, p_filesz of the interpreter huge.
-    for (at, bytes) in [(54, &[0, 0][..]), (32, &[0xff; 8]), (64 + 56 + 32, &[0xff; 8])] {
+    // e_phentsize 0, e_phoff near the end of numbers, p_offset of the interpreter behind the end.
+    for (at, bytes) in [(54, &[0, 0][..]), (32, &[0xff; 8]), (64 + 56 + 8, &[0xff; 8])] {
         let mut wrong = file.clone();
         wrong[at..at + bytes.len()].copy_from_slice(bytes);
         let found = sampled(&wrong).unwrap();
