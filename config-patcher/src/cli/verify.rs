@@ -75,7 +75,7 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
     })?;
     let rows = judge_all(&named, output);
     match output.format {
-        Format::Json => print_line(&json!({"images": json(&named, &rows)}).to_string()),
+        Format::Json => print_line(&in_ascii(&json!({"images": json(&named, &rows)}).to_string())),
         Format::Text => print_text(&named, &rows, args.explain),
     }
     let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::Found } else { Exit::Done };
@@ -278,6 +278,21 @@ fn json(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
         merged(common, more)
     });
     unread.chain(rows).collect()
+}
+
+/// JSON without a character that could steer a terminal: all beyond ASCII stand in strings, and as `\uXXXX` there.
+fn in_ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            ' '..='~' => out.push(c),
+            other => {
+                let mut units = [0; 2];
+                out.extend(other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    out
 }
 
 fn merged(mut object: Value, more: Value) -> Value {

@@ -7,10 +7,12 @@
 use super::file::Facts;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
+use image_store::exit::Exit;
 use image_store::manifest::{Descriptor, media_type};
 use image_store::store::ImageSource;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::LazyLock;
 use stream::Unpacked;
@@ -116,16 +118,38 @@ pub fn read(
         return Ok(Layer::Skipped("it is encrypted".into()));
     }
     let doing = || format!("read layer {} of \"{}\"", layer.digest, source.place());
-    let blob = source.open_blob(layer)?;
+    // What is stored unpacked is held against this very digest already.
+    let diff_id = diff_id.filter(|id| **id != layer.digest);
+    match read_blob(source.open_blob(layer)?, diff_id, &doing) {
+        Ok(Layer::Read(mut facts)) => {
+            facts.stored = layer.size;
+            Ok(Layer::Read(facts))
+        }
+        // Damage on the way looks like a bad archive as well. The digest tells which of both it is.
+        Err(error) if error.kind == Exit::BadInput => {
+            let mut blob = source.open_blob(layer)?;
+            io::copy(&mut blob, &mut io::sink()).map_err(|e| stream::failed(doing(), e))?;
+            Err(error)
+        }
+        other => other,
+    }
+}
+
+fn read_blob(
+    blob: impl Read,
+    diff_id: Option<&Digest>,
+    doing: &dyn Fn() -> String,
+) -> Result<Layer, StoreError> {
     let failed = |error| stream::failed(doing(), error);
-    // What is stored unpacked has been held against this very digest already.
-    let mut unpacked = match Unpacked::new(blob, diff_id.filter(|id| **id != layer.digest)).map_err(failed)? {
+    let mut unpacked = match Unpacked::new(blob, diff_id).map_err(failed)? {
         Ok(unpacked) => unpacked,
-        Err(kind) => return Ok(Layer::Skipped(format!("it is packed with {kind}, which is not read here"))),
+        Err(kind) => {
+            return Ok(Layer::Skipped(format!("it is packed with {kind}, which is not read here")));
+        }
     };
     let mut facts = walk::walk(&mut unpacked).map_err(|error| error.at(doing()))?;
     unpacked.finish().map_err(failed)?;
-    (facts.stored, facts.unpacked) = (layer.size, unpacked.count());
+    facts.unpacked = unpacked.count();
     Ok(Layer::Read(Box::new(facts)))
 }
 
