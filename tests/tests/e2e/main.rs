@@ -14,4 +14,5 @@ mod registry_client;
 mod release;
 mod samples;
 mod tools;
+mod verify;
 mod world_release;

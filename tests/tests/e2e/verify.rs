@@ -1,0 +1,467 @@
+//! `config-patcher verify`: images of every kind, with right and wrong labels, in every kind of store.
+
+use crate::tools::{Ran, User};
+use binfmt_setup::emulators::Target;
+use image_store::digest::Digest;
+use image_store::manifest::{Descriptor, Document, media_type};
+use image_store::plan::{MovedTag, Wanted, apply, plan};
+use image_store::platform::Platform;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::memory::MemoryStore;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, ImageStore, Pointer};
+use image_store::tree::read_tree;
+use multiarch_tests::fake_registry::FakeRegistry;
+use multiarch_tests::need;
+use multiarch_tests::world::{FOREIGN, foreign_busybox, rootfs_tar, run_with_rusage};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A layer under construction.
+struct Layer(tar::Builder<Vec<u8>>);
+
+impl Layer {
+    fn new() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+
+    fn header(kind: tar::EntryType, size: usize) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_size(size as u64);
+        header
+    }
+
+    fn file(mut self, name: &str, content: &[u8]) -> Self {
+        let mut header = Self::header(tar::EntryType::Regular, content.len());
+        self.0.append_data(&mut header, name, content).unwrap();
+        self
+    }
+
+    fn symlink(mut self, name: &str, target: &str) -> Self {
+        self.0.append_link(&mut Self::header(tar::EntryType::Symlink, 0), name, target).unwrap();
+        self
+    }
+
+    fn hard_link(mut self, name: &str, target: &str) -> Self {
+        self.0.append_link(&mut Self::header(tar::EntryType::Link, 0), name, target).unwrap();
+        self
+    }
+
+    fn end(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+/// An image under construction: a label, what it runs, and layers as they are stored.
+struct Made<'a> {
+    label: &'a str,
+    command: &'a [&'a str],
+    layers: Vec<Vec<u8>>,
+    packed: fn(&[u8]) -> Vec<u8>,
+}
+
+fn plain(bytes: &[u8]) -> Vec<u8> {
+    bytes.to_vec()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    // Two members, as eStargz and pigz write them.
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let pack = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    [pack(first), pack(second)].concat()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
+impl Made<'_> {
+    /// Puts it into a store in memory, under its digest.
+    fn add_to(&self, store: &MemoryStore) -> Document {
+        let diff_ids: Vec<Digest> = self.layers.iter().map(|layer| Digest::of(layer)).collect();
+        let kind = match (self.packed)(b"")[..] {
+            [0x1f, 0x8b, ..] => media_type::OCI_LAYER_GZIP,
+            [0x28, 0xb5, ..] => media_type::OCI_LAYER_ZSTD,
+            _ => media_type::OCI_LAYER,
+        };
+        let blobs: Vec<Descriptor> =
+            self.layers.iter().map(|layer| store.add_blob(kind, &(self.packed)(layer))).collect();
+        let label: Platform = self.label.parse().unwrap();
+        let mut config = serde_json::to_value(&label).unwrap();
+        config["config"] = serde_json::json!({"Cmd": self.command});
+        config["rootfs"] = serde_json::json!({"type": "layers", "diff_ids": diff_ids});
+        let config = store.add_blob(media_type::OCI_CONFIG, config.to_string().as_bytes());
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": blobs,
+        });
+        let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+        store.write_document(&document).unwrap();
+        document
+    }
+
+    fn store(&self, target: &dyn ImageStore, tag: &str) {
+        let store = MemoryStore::new();
+        let document = self.add_to(&store);
+        store.write_tag("x", &document).unwrap();
+        put(store, target, tag);
+    }
+
+    fn layout(&self, user: &User, name: &str) -> String {
+        let dir = user.path(name);
+        self.store(&OciLayout::open_or_new(&dir).unwrap(), "v1");
+        format!("oci:{}:v1", dir.display())
+    }
+}
+
+fn put(store: MemoryStore, target: &dyn ImageStore, tag: &str) {
+    let node = read_tree(&store, &Pointer::Tag("x".into())).unwrap();
+    let source: Arc<dyn ImageSource> = Arc::new(store);
+    let steps = plan(Wanted::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
+    apply(&steps, target, MovedTag::Refuse, &|_| {}).unwrap();
+}
+
+fn image<'a>(label: &'a str, command: &'a [&'a str], layers: Vec<Vec<u8>>) -> Made<'a> {
+    Made { label, command, layers, packed: plain }
+}
+
+fn verify(user: &User, arguments: &[&str]) -> Ran {
+    user.config_patcher(&[&["verify"], arguments].concat())
+}
+
+/// Verdict, binaries and the `fix` command of the one image.
+#[track_caller]
+fn judged(user: &User, image: &str) -> (String, String, Option<String>) {
+    let ran = verify(user, &[image, "--format", "json"]);
+    let found = ran.json()["images"][0].clone();
+    let word = |value: &serde_json::Value| value.as_str().map(str::to_string);
+    let verdict = word(&found["verdict"]).unwrap_or_else(|| panic!("no verdict\n{ran}"));
+    let fails = matches!(verdict.as_str(), "mislabelled" | "mixed");
+    assert_eq!(ran.code, Some(i32::from(fails)), "{ran}");
+    let platform = serde_json::from_value::<Option<Platform>>(found["binaries"].clone()).unwrap();
+    (verdict, platform.map_or(String::new(), |platform| platform.to_string()), word(&found["fix"]))
+}
+
+/// A tiny program for a platform, from the table of binfmt-setup's probes.
+fn probe(platform: &str) -> Vec<u8> {
+    Target::parse(platform).unwrap().file()
+}
+
+#[test]
+fn every_platform_of_the_emulators_table_is_told_from_a_wrong_label() {
+    let user = User::new();
+    for (number, target) in Target::platforms().enumerate() {
+        let layer = || vec![Layer::new().file("app", &target.file()).end()];
+        let right = image(target.label, &["/app"], layer()).layout(&user, &format!("right{number}"));
+        let (verdict, ..) = judged(&user, &right);
+        assert_eq!(verdict, "consistent", "{}", target.label);
+        let label = if target.machine.name == "aarch64" { "linux/s390x" } else { "linux/arm64" };
+        let wrong = image(label, &["/app"], layer()).layout(&user, &format!("wrong{number}"));
+        let (verdict, binaries, fix) = judged(&user, &wrong);
+        let architecture = |platform: &str| platform.split('/').nth(1).unwrap().to_string();
+        assert_eq!(
+            (verdict.as_str(), architecture(&binaries)),
+            ("mislabelled", architecture(target.label)),
+            "{}",
+            target.label
+        );
+        assert_eq!(fix.unwrap(), format!("config-patcher fix {wrong} --platform {binaries}"));
+    }
+}
+
+#[test]
+fn busybox_of_every_debian_architecture_is_known_and_fix_puts_it_right() {
+    let user = User::new();
+    for foreign in &FOREIGN {
+        let layer = || vec![rootfs_tar(&foreign_busybox(foreign.debian).unwrap())];
+        need!(foreign_busybox(foreign.debian));
+        for packed in [plain, gzip, zstd] {
+            let made = Made { packed, ..image(foreign.platform, &["sh"], layer()) };
+            let name = format!("{}{}", foreign.debian, packed(b"").len());
+            assert_eq!(judged(&user, &made.layout(&user, &name)).0, "consistent", "{foreign:?}");
+        }
+        // What a builder on amd64 writes, whatever is inside.
+        let wrong =
+            image("linux/amd64", &["sh"], layer()).layout(&user, &format!("{}-amd64", foreign.debian));
+        let (verdict, binaries, fix) = judged(&user, &wrong);
+        let found: Platform = binaries.parse().unwrap();
+        assert_eq!(verdict, "mislabelled");
+        assert!(found.fits(&foreign.platform.parse().unwrap()), "{binaries} for {}", foreign.platform);
+        // The command that it names does what it says.
+        let words: Vec<String> = fix.unwrap().split(' ').map(str::to_string).collect();
+        let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+        user.config_patcher(&words).exits(0);
+        assert_eq!(judged(&user, &wrong).0, "consistent");
+    }
+}
+
+#[test]
+fn armel_and_armhf_are_different_promises() {
+    let user = User::new();
+    let check = |debian: &str, label: &str, verdict: &str| {
+        let layer = rootfs_tar(&foreign_busybox(debian).unwrap());
+        let name = format!("{debian}-{}", label.replace('/', "-"));
+        assert_eq!(
+            judged(&user, &image(label, &["sh"], vec![layer]).layout(&user, &name)).0,
+            verdict,
+            "{debian} {label}"
+        );
+    };
+    need!(foreign_busybox("armhf"));
+    need!(foreign_busybox("armel"));
+    check("armhf", "linux/arm/v7", "consistent");
+    check("armhf", "linux/arm/v6", "mislabelled");
+    check("armhf", "linux/arm/v5", "mislabelled");
+    check("armel", "linux/arm/v5", "consistent");
+    check("armel", "linux/arm/v7", "consistent");
+    check("armel", "linux/arm64", "mislabelled");
+}
+
+#[test]
+fn mixtures_are_told_apart() {
+    let user = User::new();
+    let (amd64, arm64) = (probe("linux/amd64"), probe("linux/arm64"));
+    let script = b"#!/bin/sh -e\nexec \"$@\"\n";
+    let check = |name: &str, label: &str, command: &[&str], layers: Vec<Layer>, verdict: &str| {
+        let layers = layers.into_iter().map(Layer::end).collect();
+        let found = judged(&user, &image(label, command, layers).layout(&user, name));
+        assert_eq!(found.0, verdict, "{name}");
+    };
+    let base = || {
+        Layer::new()
+            .file("usr/bin/busybox", &arm64)
+            .symlink("usr/bin/sh", "busybox")
+            .symlink("bin", "usr/bin")
+    };
+    check("merged-usr", "linux/arm64", &["sh"], vec![base()], "consistent");
+    check(
+        "emulator",
+        "linux/arm64",
+        &["sh"],
+        vec![Layer::new().file("usr/bin/qemu-x", &amd64), base()],
+        "foreign-payload",
+    );
+    let behind = ["/usr/bin/qemu-aarch64-static", "/bin/sh"];
+    check(
+        "behind-emulator",
+        "linux/arm64",
+        &behind,
+        vec![Layer::new().file("usr/bin/qemu-aarch64-static", &amd64), base()],
+        "foreign-payload",
+    );
+    check("app", "linux/arm64", &["/app"], vec![base(), Layer::new().file("app", &amd64)], "mixed");
+    let hidden = vec![
+        Layer::new().file("app", &amd64),
+        base(),
+        Layer::new().file(".wh.app", b""),
+        Layer::new().file("app", &arm64),
+    ];
+    check("whiteout", "linux/arm64", &["/app"], hidden, "consistent");
+    let opaque = vec![
+        Layer::new().file("opt/app", &amd64),
+        base(),
+        Layer::new().file("opt/.wh..wh..opq", b"").file("opt/app", &arm64),
+    ];
+    check("opaque", "linux/arm64", &["/opt/app"], opaque, "consistent");
+    let links = Layer::new().file("real", &amd64).hard_link("hard", "real").symlink("soft", "hard");
+    check("links", "linux/arm64", &["/soft"], vec![links], "mislabelled");
+    check(
+        "script",
+        "linux/arm64",
+        &["/run", "sh"],
+        vec![base(), Layer::new().file("run", script)],
+        "consistent",
+    );
+    check("script-only", "linux/arm64", &["/run"], vec![Layer::new().file("run", script)], "undetermined");
+    check("empty", "linux/arm64", &["/run"], vec![], "undetermined");
+    check("distroless", "linux/amd64", &["/app"], vec![Layer::new().file("app", &arm64)], "mislabelled");
+    let overlay = Layer::new().file("init", script).file("command/s6-svscan", &amd64);
+    check("s6", "linux/arm64", &["/init"], vec![base(), overlay], "mixed");
+    let wheel = Layer::new().file("usr/lib/t64.exe", &exe());
+    check("wheel", "linux/arm64", &["sh"], vec![base(), wheel], "foreign-payload");
+    let multilib = Layer::new().file("app", &amd64).file("lib/ld-linux.so.2", &probe("linux/386"));
+    check("multilib", "linux/amd64", &["/app"], vec![multilib], "consistent");
+    let testdata = Layer::new().file("usr/local/go/src/debug/elf/testdata/x", &probe("linux/s390x"));
+    check("testdata", "linux/arm64", &["sh"], vec![base(), testdata], "foreign-payload");
+}
+
+fn exe() -> Vec<u8> {
+    let mut bytes = vec![0; 0x80];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c] = 0x40;
+    bytes[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
+    bytes
+}
+
+#[test]
+fn strict_fails_where_a_note_would_do() {
+    let user = User::new();
+    let layer = Layer::new().file("app", &probe("linux/arm64")).file("x", &probe("linux/amd64")).end();
+    let note = image("linux/arm64", &["/app"], vec![layer]).layout(&user, "note");
+    verify(&user, &[&note]).exits(0);
+    verify(&user, &[&note, "--strict"]).exits(1);
+    let script = image("linux/arm64", &["/run"], vec![Layer::new().file("run", b"#!/bin/sh\n").end()]);
+    let script = script.layout(&user, "script");
+    verify(&user, &[&script]).exits(0);
+    verify(&user, &[&script, "--strict"]).exits(1);
+}
+
+/// amd64 right, arm64 labelled amd64 and listed as arm64.
+fn index() -> MemoryStore {
+    let store = MemoryStore::new();
+    let base = || Layer::new().file("etc/base", b"shared").end();
+    let app = |platform: &str| Layer::new().file("app", &probe(platform)).end();
+    let right = image("linux/amd64", &["/app"], vec![base(), app("linux/amd64")]).add_to(&store);
+    let wrong = image("linux/amd64", &["/app"], vec![base(), app("linux/arm64")]).add_to(&store);
+    let entries: Vec<serde_json::Value> = [(&right, "amd64"), (&wrong, "arm64")]
+        .iter()
+        .map(|(document, architecture)| {
+            let mut entry = serde_json::to_value(document.descriptor()).unwrap();
+            entry["platform"] = serde_json::json!({"architecture": architecture, "os": "linux"});
+            entry
+        })
+        .collect();
+    let text =
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+    store.write_tag("x", &Document::new(text.to_string().into_bytes(), None).unwrap()).unwrap();
+    store
+}
+
+#[test]
+fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
+    let user = User::new();
+    let dir = user.path("index");
+    put(index(), &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    let name = format!("oci:{}:v1", dir.display());
+    let ran = verify(&user, &[&name]).exits(1);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert!(lines[0].starts_with("LABEL") && lines[0].contains("INDEX ENTRY"), "{ran}");
+    assert!(lines[1].ends_with("consistent"), "{ran}");
+    let words: Vec<&str> = lines[2].split_whitespace().collect();
+    assert_eq!(words[..4], ["linux/amd64", "linux/arm64", "linux/arm64", "mislabelled,"], "{ran}");
+    assert!(ran.stdout.contains("/app (entrypoint, layer 1) is for linux/arm64"), "{ran}");
+    user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(1);
+    user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0);
+    verify(&user, &[&name]).exits(0);
+    user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(0);
+}
+
+#[test]
+fn fix_by_binaries_refuses_what_no_label_can_say() {
+    let user = User::new();
+    let mixed = Layer::new().file("app", &probe("linux/amd64")).file("bin/sh", &probe("linux/arm64")).end();
+    let mixed = image("linux/amd64", &["/app"], vec![mixed]).layout(&user, "mixed");
+    user.config_patcher(&["fix", &mixed, "--from-binaries"]).exits(1).says("no label is right");
+    let nothing = image("linux/amd64", &["/app"], vec![]).layout(&user, "nothing");
+    user.config_patcher(&["fix", &nothing, "--from-binaries"]).exits(3).says("name it with --platform");
+    let right = Layer::new().file("app", &probe("linux/amd64")).end();
+    let right = image("linux/amd64", &["/app"], vec![right]).layout(&user, "right");
+    user.config_patcher(&["fix", &right, "--from-binaries"]).exits(0).says("every label is right");
+}
+
+#[test]
+fn archives_and_registries_are_looked_into_alike() {
+    let user = User::new();
+    let layers = || {
+        vec![
+            Layer::new().file("etc/base", b"x").end(),
+            Layer::new().file("app", &probe("linux/arm/v7")).end(),
+        ]
+    };
+    let archive = user.path("image.tar");
+    let wrong = || image("linux/amd64", &["/app"], layers());
+    wrong().store(&DockerArchive::open_or_new(&archive).unwrap(), "app:1");
+    let name = format!("docker-archive:{}", archive.display());
+    // The probes use no instruction that tells a version, and have no attributes.
+    assert_eq!(judged(&user, &name).1, "linux/arm");
+
+    let registry = FakeRegistry::start();
+    let host = registry.host();
+    publish(&registry, &wrong(), "wrong");
+    let right = Made { packed: gzip, ..image("linux/arm/v7", &["/app"], layers()) };
+    publish(&registry, &right, "right");
+    assert_eq!(judged(&user, &format!("{host}/app:wrong")).1, "linux/arm");
+
+    // Quick is the default there: the lower layer need not be read where all is well.
+    let read = |arguments: &[&str]| {
+        let ran = verify(&user, &[arguments, &["--format", "json"]].concat());
+        ran.json()["images"][0]["layersRead"].as_u64().unwrap()
+    };
+    let right = format!("{host}/app:right");
+    assert_eq!((read(&[&right]), read(&[&right, "--full"])), (1, 2));
+
+    let all = verify(&user, &["--all-tags", &format!("{host}/app")]).exits(1);
+    assert!(all.stdout.contains("app:right") && all.stdout.contains("app:wrong"), "{all}");
+    let several = verify(&user, &[&right, &format!("{host}/app:none")]).exits(5);
+    assert!(several.stdout.contains("consistent"), "{several}");
+    assert_eq!(registry.violations(), [""; 0]);
+}
+
+fn publish(registry: &FakeRegistry, made: &Made<'_>, tag: &str) {
+    let store = MemoryStore::new();
+    let document = made.add_to(&store);
+    let image_store::tree::Node::Image(image) = image_store::tree::grow(&store, document.clone(), 0).unwrap()
+    else {
+        panic!()
+    };
+    for layer in &image.manifest.layers {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut store.open_blob(layer).unwrap(), &mut bytes).unwrap();
+        registry.put_blob("app", &bytes);
+    }
+    registry.put_blob("app", &image.config.as_ref().unwrap().bytes);
+    registry.put_manifest("app", tag, document.media_type(), document.bytes());
+}
+
+#[test]
+fn a_layer_whose_bytes_are_wrong_is_told_and_names_cannot_steer_the_terminal() {
+    let user = User::new();
+    let layer = Layer::new()
+        .file("bin/a\u{1b}[31m\u{202e}b", &probe("linux/amd64"))
+        .file("app", &probe("linux/arm64"));
+    let name = image("linux/arm64", &["/app"], vec![layer.end()]).layout(&user, "names");
+    for arguments in [&["--explain"][..], &["--format", "json"]] {
+        let ran = verify(&user, &[&[name.as_str()], arguments].concat()).exits(0);
+        let is_control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        let all = ran.stdout.chars().chain(ran.stderr.chars());
+        assert!(!all.into_iter().any(is_control), "{ran}");
+    }
+    let dir = user.path("names");
+    spoil_largest_blob(&dir.join("blobs/sha256"));
+    verify(&user, &[&name]).exits(7);
+}
+
+fn spoil_largest_blob(dir: &Path) {
+    let blobs = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let largest = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let last = bytes.len() - 1;
+    // In the padding behind the end marker, where no member notices it but the digest.
+    bytes[last] ^= 0xff;
+    std::fs::write(largest, bytes).unwrap();
+}
+
+#[test]
+fn a_layer_of_a_million_members_fits_in_64_mib() {
+    let user = User::new();
+    let mut layer = Vec::with_capacity(520 << 20);
+    let mut header = Layer::header(tar::EntryType::Regular, 0);
+    for i in 0..1_000_000 {
+        header.set_path(format!("usr/share/directory-{}/file-{i}", i % 1000)).unwrap();
+        header.set_cksum();
+        layer.extend_from_slice(header.as_bytes());
+    }
+    layer.extend(Layer::new().file("app", &probe("linux/arm64")).end());
+    let name = Made { packed: zstd, ..image("linux/arm64", &["/app"], vec![layer]) }.layout(&user, "million");
+    let (done, peak) = run_with_rusage(user.command("config-patcher", &["verify", &name]));
+    let ran = Ran::of("verify".into(), done).exits(0);
+    assert!(ran.stdout.contains("consistent"), "{ran}");
+    eprintln!("peak {peak} KiB");
+    assert!(peak < 64 << 10, "{peak} KiB");
+}
