@@ -113,7 +113,9 @@ fn judge_strong(label: &Platform, strong: &[Shown], evidence: &Evidence) -> Verd
         let binaries = Some(needed(os, architecture, strong, &evidence.all));
         let wrong: Vec<Shown> = [of(Fit::Other), of(Fit::NeedsMore)].concat();
         if wrong.is_empty() {
-            return Verdict { kind: Kind::Consistent, binaries, reasons: Vec::new(), shown: strong.to_vec() };
+            let reasons =
+                strong.iter().filter(|shown| is_above(label, &shown.platform)).take(1).map(reason).collect();
+            return Verdict { kind: Kind::Consistent, binaries, reasons, shown: strong.to_vec() };
         }
         let reasons = wrong.iter().map(reason).collect();
         return Verdict { kind: Kind::Mislabelled, binaries, reasons, shown: wrong };
@@ -171,6 +173,12 @@ fn foreign(label: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
     }
 }
 
+/// The file needs a level of which the label says nothing.
+fn is_above(label: &Platform, found: &Platform) -> bool {
+    let is_unsaid = label.variant.is_none() && matches!(found.architecture.as_str(), "amd64" | "arm64");
+    is_unsaid && found.variant.is_some()
+}
+
 fn reason(shown: &Shown) -> String {
     let details =
         if shown.details.is_empty() { String::new() } else { format!(": {}", shown.details.join(", ")) };
@@ -196,16 +204,15 @@ fn needed(os: &str, architecture: &str, strong: &[Shown], all: &[Group]) -> Plat
     Platform::new(os, architecture, highest)
 }
 
+/// A label of amd64 or arm64 alone promises no level: whole distributions are built for x86-64-v2 or v3 and labelled
+/// so. One that names a level is held to it; `arm` alone is v7, as containerd has it.
 fn fit(label: &Platform, found: &Platform) -> Fit {
-    let (label, found) = (label.normalized(), found);
-    if label.os != found.os || label.architecture != found.architecture {
+    let meant = label.normalized();
+    if meant.os != found.os || meant.architecture != found.architecture {
         return Fit::Other;
     }
-    let promised = match (label.architecture.as_str(), label.variant.as_deref()) {
-        ("amd64", None) => Some(1),
-        ("arm64", None) => Some(8),
-        (_, variant) => variant.and_then(level),
-    };
+    // Normalizing takes the lowest level away, which may have been named.
+    let promised = meant.variant.or_else(|| label.variant.clone()).as_deref().and_then(level);
     match (promised, found.variant.as_deref().and_then(level)) {
         (Some(promised), Some(needed)) if needed > promised => Fit::NeedsMore,
         // Where nothing tells the level, any label may be right.
@@ -213,9 +220,9 @@ fn fit(label: &Platform, found: &Platform) -> Fit {
     }
 }
 
-/// `v7` is 7, `v8.2` is 8. Other words have no order.
+/// `v7` is 7, `v8.2` is 8, and some write `7`. Other words have no order.
 fn level(variant: &str) -> Option<u32> {
-    let digits = variant.strip_prefix('v')?.split('.').next()?;
+    let digits = variant.strip_prefix('v').unwrap_or(variant).split('.').next()?;
     digits.parse().ok()
 }
 
@@ -307,7 +314,10 @@ mod tests {
         check("linux/arm", &["run /app arm-v7"], Consistent, "linux/arm/v7");
         check("linux/arm", &["run /app arm-v8"], Mislabelled, "linux/arm/v8");
         check("linux/arm/v5", &["run /app arm"], Consistent, "linux/arm");
-        check("linux/amd64", &["run /app amd64-v3"], Mislabelled, "linux/amd64/v3");
+        check("linux/amd64/v1", &["run /app amd64-v3"], Mislabelled, "linux/amd64/v3");
+        check("linux/amd64/v2", &["run /app amd64-v3"], Mislabelled, "linux/amd64/v3");
+        check("linux/amd64", &["run /app amd64-v2"], Consistent, "linux/amd64/v2");
+        check("linux/arm64/v8", &["run /app arm64-v9"], Mislabelled, "linux/arm64/v9");
         check("linux/amd64/v3", &["run /app amd64-v2"], Consistent, "linux/amd64/v2");
         check("linux/amd64/v2", &["run /app amd64"], Consistent, "linux/amd64");
         check("linux/arm64/v9", &["run /app arm64-v9"], Consistent, "linux/arm64/v9");
@@ -319,6 +329,15 @@ mod tests {
             ForeignPayload,
             "linux/arm/v7",
         );
+    }
+
+    #[test]
+    fn a_level_that_no_label_promised_is_told() {
+        let verdict =
+            judge(&"linux/amd64".parse().unwrap(), &evidence(&["run /app amd64-v3", "run /b amd64-v3"]));
+        assert_eq!(verdict.reasons, ["/app (entrypoint, layer 0) is for linux/amd64/v3"]);
+        let verdict = judge(&"linux/amd64/v3".parse().unwrap(), &evidence(&["run /app amd64-v3"]));
+        assert_eq!(verdict.reasons, [""; 0]);
     }
 
     #[test]
