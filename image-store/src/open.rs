@@ -4,6 +4,7 @@ use crate::error::StoreError;
 use crate::exit::Exit;
 use crate::reference::{Reference, RegistryRef};
 use crate::store::docker_archive::DockerArchive;
+use crate::store::oci_archive::OciArchive;
 use crate::store::oci_layout::OciLayout;
 use crate::store::registry::{Client, RegistryOptions, RegistryStore};
 use crate::store::{ImageSource, ImageStore, Pointer, UNNAMED};
@@ -69,6 +70,11 @@ impl Stores {
                 };
                 Ok(Opened { store: Arc::new(layout), pointer })
             }
+            Reference::OciArchive { file, tag } => {
+                let archive = OciArchive::open(file, tag.as_deref())?;
+                let pointer = archive.only_image()?;
+                Ok(Opened { store: Arc::new(archive), pointer })
+            }
             Reference::DockerArchive { file, name } => {
                 let archive = DockerArchive::open(file, name.as_deref())?;
                 let pointer = archive.only_image()?;
@@ -97,6 +103,11 @@ impl Stores {
                 let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(Target { store: Arc::new(layout), tags: vec![tag] })
             }
+            Reference::OciArchive { file, tag } => {
+                let archive = OciArchive::open_or_new(file)?;
+                let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
+                Ok(Target { store: Arc::new(archive), tags: vec![tag] })
+            }
             Reference::DockerArchive { file, name } => {
                 let archive = DockerArchive::open_or_new(file)?;
                 let tag = name.clone().unwrap_or_else(|| UNNAMED.into());
@@ -117,10 +128,6 @@ fn registry_pointer(image: &RegistryRef) -> Pointer {
 
 fn not_yet(reference: &Reference) -> StoreError {
     let (why, hint) = match reference {
-        Reference::OciArchive { .. } => (
-            "archives in OCI form are not read yet",
-            "unpack it: mkdir DIR && tar -xf FILE -C DIR, then name oci:DIR",
-        ),
         Reference::DockerDaemon { .. } => (
             "images in a Docker Engine are not read directly yet",
             "save it: docker save -o FILE NAME, name docker-archive:FILE, then docker load -i FILE",

@@ -8,6 +8,7 @@ use std::io::Read;
 
 pub mod docker_archive;
 pub mod memory;
+pub mod oci_archive;
 pub mod oci_layout;
 pub mod registry;
 

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::manifest::{Content, Descriptor, Document};
 use crate::reference::Reference;
 use pending::Pending;
-use snapshot::{Snapshot, Stamp};
+use snapshot::{MANIFEST_JSON, Snapshot, Stamp};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,7 +30,10 @@ mod name;
 mod pending;
 mod snapshot;
 
+pub(super) use snapshot::Naming;
+
 pub struct DockerArchive {
+    naming: Naming,
     /// As it was named, for messages.
     named: PathBuf,
     /// The file itself, behind all links.
@@ -51,11 +54,20 @@ struct State {
 impl DockerArchive {
     /// An archive that is there. `name` chooses one of its images, which must be there too.
     pub fn open(path: &Path, name: Option<&str>) -> Result<Self, StoreError> {
-        let place = place_of(path);
+        Self::open_as(path, name, Naming::Docker)
+    }
+
+    /// An archive that is there, or will be with the first tag.
+    pub fn open_or_new(path: &Path) -> Result<Self, StoreError> {
+        Self::open_or_new_as(path, Naming::Docker)
+    }
+
+    pub(super) fn open_as(path: &Path, name: Option<&str>, naming: Naming) -> Result<Self, StoreError> {
+        let place = place_of(path, naming);
         let doing = || format!("open \"{place}\"");
         let target = fs::canonicalize(path).map_err(|e| StoreError::from_io(doing(), e))?;
         let file = open_regular(&target).map_err(|e| StoreError::from_io(doing(), e))?;
-        let archive = Self::new(path, target, Snapshot::read(file, &place)?, name);
+        let archive = Self::new(path, target, Snapshot::read(file, &place, naming)?, name);
         if let Some(name) = name {
             let found = archive.archive();
             if found.named(name).ok().flatten().is_none() && archive.by_digest(name).is_none() {
@@ -67,12 +79,11 @@ impl DockerArchive {
         Ok(archive)
     }
 
-    /// An archive that is there, or will be with the first tag.
-    pub fn open_or_new(path: &Path) -> Result<Self, StoreError> {
-        let doing = || format!("make \"{}\"", place_of(path));
+    pub(super) fn open_or_new_as(path: &Path, naming: Naming) -> Result<Self, StoreError> {
+        let doing = || format!("make \"{}\"", place_of(path, naming));
         let stamp = match fs::metadata(path) {
             Ok(meta) if meta.is_file() && meta.len() == 0 => Some(Stamp::of(&meta)),
-            Ok(_) => return Self::open(path, None),
+            Ok(_) => return Self::open_as(path, None, naming),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(StoreError::from_io(doing(), error)),
         };
@@ -82,12 +93,14 @@ impl DockerArchive {
             .unwrap_or_else(|_| path.to_path_buf());
         let file =
             tempfile::tempfile_in(commit::folder(&target)).map_err(|e| StoreError::from_io(doing(), e))?;
-        Ok(Self::new(path, target, Snapshot::empty(file, stamp)?, None))
+        Ok(Self::new(path, target, Snapshot::empty(file, stamp, naming)?, None))
     }
 
     fn new(named: &Path, path: PathBuf, archive: Snapshot, only: Option<&str>) -> Self {
+        let naming = archive.naming;
         let state = State { archive: Arc::new(archive), pending: Pending::default() };
         Self {
+            naming,
             named: named.to_path_buf(),
             path,
             only: only.map(str::to_string),
@@ -160,8 +173,12 @@ impl DockerArchive {
     }
 }
 
-fn place_of(path: &Path) -> String {
-    Reference::DockerArchive { file: path.to_path_buf(), name: None }.to_string()
+fn place_of(path: &Path, naming: Naming) -> String {
+    let file = path.to_path_buf();
+    match naming {
+        Naming::Docker => Reference::DockerArchive { file, name: None }.to_string(),
+        Naming::Layout => Reference::OciArchive { file, tag: None }.to_string(),
+    }
 }
 
 /// Opens a file to read. A pipe does not block, and whatever is no file is refused.
@@ -179,7 +196,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 
 impl ImageSource for DockerArchive {
     fn place(&self) -> String {
-        place_of(&self.named)
+        place_of(&self.named, self.naming)
     }
 
     fn read_document(&self, at: &Pointer) -> Result<Document, StoreError> {
@@ -285,6 +302,11 @@ impl ImageStore for DockerArchive {
         if named.is_some_and(|named| named.document == *document.digest()) {
             return Ok(());
         }
+        if self.naming == Naming::Layout && archive.tar.find(MANIFEST_JSON.as_bytes()).is_some() {
+            let why = "it is a `docker save` archive too, whose manifest.json would be left behind";
+            let hint = format!("name it docker-archive:{}", self.named.display());
+            return Err(StoreError::bad_input(doing(), why).hint(hint));
+        }
         let edit = match archive.index {
             Some(_) => layout::plan_tag(&archive, &pending, tag, document)?,
             None => classic::plan_tag(&archive, &pending, tag, document)?,
@@ -293,7 +315,7 @@ impl ImageStore for DockerArchive {
             return Ok(());
         }
         let file = commit::replace(&self.path, &archive, &edit, &place)?;
-        self.changed(Snapshot::read(file, &place)?);
+        self.changed(Snapshot::read(file, &place, self.naming)?);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Every store is a store: one list of promises, kept by memory, layout, archive and registry alike.
+//! Every store is a store: one list of promises, kept by memory, layout, both archives and registry alike.
 
 use image_store::check::{Depth, check};
 use image_store::digest::Digest;
@@ -7,6 +7,7 @@ use image_store::manifest::{Descriptor, Document, media_type};
 use image_store::plan::{MovedTag, Wanted, apply, plan};
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::memory::MemoryStore;
+use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::registry::{Client, RegistryOptions, RegistryStore};
 use image_store::store::{ImageSource, ImageStore, Pointer, read_blob};
@@ -59,6 +60,14 @@ fn archive() -> Tried {
     Tried { store: again(), again: Box::new(again), tags, keeps_documents: false, _alive: Box::new(dir) }
 }
 
+fn oci_archive() -> Tried {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("images.tar");
+    let again = move || Arc::new(OciArchive::open_or_new(&path).unwrap()) as Arc<dyn ImageStore>;
+    let tags = ["a", "b"];
+    Tried { store: again(), again: Box::new(again), tags, keeps_documents: true, _alive: Box::new(dir) }
+}
+
 fn registry() -> Tried {
     let server = FakeRegistry::start();
     let host = server.host();
@@ -77,8 +86,13 @@ fn registry() -> Tried {
 
 type Make = fn() -> Tried;
 
-const STORES: [(&str, Make); 4] =
-    [("memory", memory), ("layout", layout), ("archive", archive), ("registry", registry)];
+const STORES: [(&str, Make); 5] = [
+    ("memory", memory),
+    ("layout", layout),
+    ("archive", archive),
+    ("oci_archive", oci_archive),
+    ("registry", registry),
+];
 
 /// An image of one layer, with all its parts, in a store of its own.
 struct Sample {

@@ -8,6 +8,7 @@ mod crash_local;
 mod docker_archive;
 mod exits;
 mod memory;
+mod oci_archive;
 mod patcher;
 mod push;
 mod registry_client;

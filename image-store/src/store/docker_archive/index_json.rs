@@ -1,6 +1,7 @@
 //! `index.json` of a `docker save` archive that is an OCI layout as well (Docker 25 and later, BuildKit).
 
 use super::name;
+use super::snapshot::Naming;
 use crate::manifest::{Content, Descriptor, Document, DocumentError};
 use crate::platform::Platform;
 use crate::raw_json::{self, Object, Splice};
@@ -78,9 +79,13 @@ impl IndexJson {
     }
 
     /// The index with one more entry. The empty name writes one without any.
-    pub fn append(&self, tag: &str, document: &Document) -> Result<Self, DocumentError> {
+    pub fn append(&self, tag: &str, document: &Document, naming: Naming) -> Result<Self, DocumentError> {
         let mut entry = document.descriptor();
-        if tag != super::UNNAMED {
+        if tag == super::UNNAMED {
+            // An entry without a name has no annotation for it.
+        } else if naming == Naming::Layout {
+            entry.annotations.insert(REF_NAME.into(), tag.into());
+        } else {
             let (repository, short) = name::full(tag).ok_or_else(|| {
                 DocumentError::Shape(format!("\"{tag}\" is no name for an image: write NAME:TAG"))
             })?;

@@ -1,12 +1,12 @@
 //! Decides what a new tag changes in an archive that is an OCI layout as well.
 
+use super::UNNAMED;
 use super::classic::point_repository;
 use super::edit::{Change, Edit};
 use super::index_json::IndexJson;
 use super::manifest_json::ManifestJson;
 use super::pending::{Bytes, Pending};
 use super::snapshot::{self, INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path};
-use super::{UNNAMED, name};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Manifest, media_type};
@@ -81,7 +81,7 @@ fn retag_index(
     document: &Document,
     label: Option<&crate::platform::Platform>,
 ) -> Result<IndexJson, crate::manifest::DocumentError> {
-    let key = name::familiar(tag);
+    let key = archive.naming.key(tag);
     let entry = match tag {
         UNNAMED => archive.unnamed.first().and_then(|named| named.entry),
         _ => archive.names.get(&key).and_then(|named| named.entry),
@@ -91,7 +91,7 @@ fn retag_index(
     match entry {
         Some(entry) if index.entries[entry].digest == *document.digest() => Ok(index.clone()),
         Some(entry) if !is_shared(entry) => index.point(entry, document, label),
-        _ => index.append(tag, document),
+        _ => index.append(tag, document, archive.naming),
     }
 }
 

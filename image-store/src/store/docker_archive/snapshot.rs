@@ -41,6 +41,26 @@ impl Stamp {
     }
 }
 
+/// Whose names the images of an archive have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// `NAME:TAG`, as `docker save` writes them into `manifest.json` and containerd into `index.json`.
+    Docker,
+    /// Those of an OCI layout: the tag that an entry of `index.json` has, letter by letter. `manifest.json`, if
+    /// there is one, is another reader's.
+    Layout,
+}
+
+impl Naming {
+    /// The form of a name in which it is compared.
+    pub fn key(self, tag: &str) -> String {
+        match self {
+            Self::Docker => name::familiar(tag),
+            Self::Layout => tag.to_string(),
+        }
+    }
+}
+
 /// An image by one of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
@@ -60,6 +80,7 @@ pub struct Layer {
 }
 
 pub struct Snapshot {
+    pub naming: Naming,
     pub tar: TarFile,
     /// `None`: there is no file yet.
     pub stamp: Option<Stamp>,
@@ -67,7 +88,7 @@ pub struct Snapshot {
     pub list: Option<ManifestJson>,
     /// `None`: an archive of the old form, which keeps no manifests.
     pub index: Option<IndexJson>,
-    /// Names in their short form.
+    /// By the names' keys.
     pub names: BTreeMap<String, Named>,
     pub unnamed: Vec<Named>,
     pub documents: BTreeMap<Digest, Document>,
@@ -84,22 +105,23 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// An archive that will be there with the first write. `file` is empty and has no name.
-    pub fn empty(file: File, stamp: Option<Stamp>) -> Result<Self, StoreError> {
+    pub fn empty(file: File, stamp: Option<Stamp>, naming: Naming) -> Result<Self, StoreError> {
         let doing = "make a new archive";
         let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing))?;
-        let mut snapshot = Self::bare(tar, stamp);
-        snapshot.list = Some(ManifestJson::empty());
+        let mut snapshot = Self::bare(tar, stamp, naming);
+        snapshot.list = (naming == Naming::Docker).then(ManifestJson::empty);
         snapshot.index = Some(IndexJson::empty().map_err(|e| e.at(doing))?);
         Ok(snapshot)
     }
 
     /// Reads what the file holds. `place` names it in messages.
-    pub fn read(file: File, place: &str) -> Result<Self, StoreError> {
-        read::read(file, place)
+    pub fn read(file: File, place: &str, naming: Naming) -> Result<Self, StoreError> {
+        read::read(file, place, naming)
     }
 
-    fn bare(tar: TarFile, stamp: Option<Stamp>) -> Self {
+    fn bare(tar: TarFile, stamp: Option<Stamp>, naming: Naming) -> Self {
         Self {
+            naming,
             tar,
             stamp,
             list: None,
@@ -121,7 +143,7 @@ impl Snapshot {
             (UNNAMED, []) => Ok(None),
             (UNNAMED, [only]) => Ok(Some(only)),
             (UNNAMED, many) => Err(format!("{} images in it have no name", many.len())),
-            (tag, _) => Ok(self.names.get(&name::familiar(tag))),
+            (tag, _) => Ok(self.names.get(&self.naming.key(tag))),
         }
     }
 

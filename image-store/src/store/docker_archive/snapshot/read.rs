@@ -1,8 +1,8 @@
 //! Reads an archive into a snapshot, and refuses what two readers of the same archive would take differently.
 
 use super::{
-    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, OCI_LAYOUT, Snapshot, Stamp, blob_path, check_layers,
-    digest_in_name, digest_of_path, layer_media_type, synthesize,
+    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, Naming, OCI_LAYOUT, Snapshot, Stamp, blob_path,
+    check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
 };
 use crate::digest::{Digest, Hasher};
 use crate::error::StoreError;
@@ -28,12 +28,12 @@ const LOOKED_AT_MAX: usize = 256 << 20;
 const LAYERS_MAX: usize = 10_000;
 
 /// What the file holds. `place` names it in messages.
-pub fn read(file: File, place: &str) -> Result<Snapshot, StoreError> {
+pub fn read(file: File, place: &str, naming: Naming) -> Result<Snapshot, StoreError> {
     let doing = || format!("read \"{place}\"");
     let stamp = Stamp::of(&file.metadata().map_err(|e| StoreError::from_io(doing(), e))?);
     refuse_other_formats(&file, &doing())?;
     let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing()))?;
-    let snapshot = Snapshot::bare(tar, Some(stamp));
+    let snapshot = Snapshot::bare(tar, Some(stamp), naming);
     let mut reader = Reader { snapshot, place, document_bytes: 0, looked_at: 0 };
     reader.read_lists()?;
     if reader.snapshot.index.is_some() {
@@ -100,7 +100,9 @@ impl Reader<'_> {
 
     fn read_lists(&mut self) -> Result<(), StoreError> {
         let what = |path: &str| format!("\"{path}\" of \"{}\"", self.place);
+        let is_layout = self.snapshot.naming == Naming::Layout;
         let list = match self.small(MANIFEST_JSON, LIST_MAX)? {
+            Some(_) if is_layout => None,
             Some(bytes) => Some(ManifestJson::parse(bytes).map_err(|e| e.at(&what(MANIFEST_JSON)))?),
             None => None,
         };
@@ -110,6 +112,11 @@ impl Reader<'_> {
             _ => None,
         };
         match (&list, &index) {
+            (None, None) if is_layout => {
+                return Err(self
+                    .refuse("it has no oci-layout with an index.json, so it is no OCI layout in a tar")
+                    .hint("if it is a `docker save` archive, name it docker-archive:FILE"));
+            }
             (None, None) => {
                 return Err(self
                     .refuse("it has no manifest.json, so it is no `docker save` archive")
@@ -234,7 +241,7 @@ impl Reader<'_> {
 
     fn name(&mut self, shown: &str, document: &Digest, entry: Option<usize>) -> Result<(), StoreError> {
         let named = Named { shown: shown.into(), document: document.clone(), entry };
-        let key = name::familiar(shown);
+        let key = self.snapshot.naming.key(shown);
         match self.snapshot.names.get(&key) {
             Some(other) if other.document != *document => Err(self
                 .refuse(format!("two images in it are called \"{key}\"; readers do not agree which it is"))),
@@ -290,7 +297,11 @@ impl Reader<'_> {
         }
         for (i, entry) in entries.iter().enumerate() {
             let has_name = self.snapshot.names.values().any(|named| named.entry == Some(i));
-            match (index_json::image_name(entry), index_json::ref_name(entry)) {
+            let image_name = match self.snapshot.naming {
+                Naming::Docker => index_json::image_name(entry),
+                Naming::Layout => None,
+            };
+            match (image_name, index_json::ref_name(entry)) {
                 (Some(name), _) => self.name(&name, &entry.digest, Some(i))?,
                 (None, Some(tag)) if !has_name => self.name(&tag, &entry.digest, Some(i))?,
                 (None, _) if has_name => {}
