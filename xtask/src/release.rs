@@ -31,6 +31,7 @@ pub use request::Args;
 pub mod build;
 pub mod builders;
 pub mod emulation;
+pub mod gate;
 pub mod label;
 pub mod plan;
 pub mod publish;
@@ -136,6 +137,7 @@ fn carry_out(
         Ok::<_, StoreError>(member)
     })?;
     refuse_mislabelled(request, &members)?;
+    let evidence = gate::hold(request, &members, &staging, output)?;
     let smoked = smoke_all(request, &members, &staging, binfmt, output)?;
     let source: Arc<dyn ImageSource> = staging;
     let published = Published::read(request, target)?;
@@ -153,8 +155,12 @@ fn carry_out(
             return Err(StoreError::integrity(doing, "it is not").problems(lines));
         }
     }
-    let mut platforms: Vec<PlatformReport> =
-        members.iter().zip(smoked).map(|(member, smoke)| member.report(smoke)).collect();
+    let mut platforms: Vec<PlatformReport> = members
+        .iter()
+        .zip(evidence)
+        .zip(smoked)
+        .map(|((member, evidence), smoke)| member.report(evidence, smoke))
+        .collect();
     platforms.extend(published.kept.iter().map(|kept| kept.report()));
     Ok(Report {
         report: 1,

@@ -4,7 +4,7 @@ use super::builders::BuildJob;
 use super::emulation::BinfmtSetup;
 use super::label::{self, Labelled};
 use super::plan::Build;
-use super::report::{LabelReport, PlatformReport, SmokeReport};
+use super::report::{EvidenceReport, LabelReport, PlatformReport, SmokeReport};
 use super::request::Request;
 use super::smoke::{self, Smoke};
 use super::spec::PlatformSpec;
@@ -82,7 +82,7 @@ pub fn file_name(platform: &Platform) -> String {
 }
 
 impl Member {
-    pub fn report(&self, smoke: SmokeReport) -> PlatformReport {
+    pub fn report(&self, evidence: EvidenceReport, smoke: SmokeReport) -> PlatformReport {
         let image = &self.labelled.image;
         PlatformReport {
             platform: self.platform.clone(),
@@ -91,6 +91,7 @@ impl Member {
             config: image.manifest.config.digest.clone(),
             layer_bytes: image.manifest.layers.iter().map(|layer| layer.size).sum(),
             label: LabelReport { built: self.labelled.built.clone(), published: label_of(image) },
+            evidence: Some(evidence),
             smoke,
             seconds: self.seconds,
         }

@@ -96,6 +96,10 @@ impl fmt::Display for ReleasePlan {
                 writeln!(f, "  label     each image says its platform; a wrong label stops the release")?
             }
         }
+        writeln!(
+            f,
+            "  binaries  what each image would execute is for its platform; else nothing is published"
+        )?;
         if !self.smoke.is_empty() {
             writeln!(
                 f,

@@ -75,6 +75,7 @@ impl Kept {
             config: image.map_or(self.entry.digest.clone(), |image| image.manifest.config.digest.clone()),
             layer_bytes: image.map_or(0, |image| image.manifest.layers.iter().map(|layer| layer.size).sum()),
             label: LabelReport { built: label.clone(), published: label },
+            evidence: None,
             smoke: SmokeReport::NotAsked,
             seconds: 0.0,
         }

@@ -38,6 +38,8 @@ pub struct PlatformReport {
     /// Bytes of its layers, as they are stored.
     pub layer_bytes: u64,
     pub label: LabelReport,
+    /// What the binaries say; nothing for a member that was published before.
+    pub evidence: Option<EvidenceReport>,
     pub smoke: SmokeReport,
     /// How long the build took.
     pub seconds: f64,
@@ -48,6 +50,15 @@ pub struct PlatformReport {
 pub struct LabelReport {
     pub built: Platform,
     pub published: Platform,
+}
+
+/// What a container would execute, held against the label.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvidenceReport {
+    /// `consistent`, `foreign payload`, `undetermined`; with anything else nothing is published.
+    pub verdict: String,
+    pub binaries: Option<Platform>,
+    pub reasons: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,7 +106,10 @@ impl Report {
     /// One row a platform.
     pub fn table(&self) -> String {
         let rows: Vec<Vec<String>> = self.platforms.iter().map(PlatformReport::row).collect();
-        text::table(&["PLATFORM", "BUILDER", "LABEL", "SMOKE", "LAYERS", "MANIFEST", "TIME"], &rows)
+        text::table(
+            &["PLATFORM", "BUILDER", "LABEL", "BINARIES", "SMOKE", "LAYERS", "MANIFEST", "TIME"],
+            &rows,
+        )
     }
 
     /// Writes the report as a whole: a reader never sees half of it.
@@ -133,6 +147,7 @@ impl PlatformReport {
             self.platform.to_string(),
             builder.to_string(),
             label,
+            self.evidence.as_ref().map_or("-".to_string(), |evidence| evidence.verdict.clone()),
             smoke,
             text::bytes(self.layer_bytes),
             self.manifest.short().to_string(),
