@@ -108,11 +108,22 @@ impl Proc {
         let until = Instant::now() + most;
         loop {
             if let Some(status) = self.ended() {
+                self.read_to_the_end();
                 return Some(status);
             }
             if Instant::now() >= until {
                 return None;
             }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What an ended process said may still be in its pipes. A child of its own can hold them open: not for long here.
+    fn read_to_the_end(&self) {
+        let until = Instant::now() + Duration::from_secs(2);
+        while !(self.stdout.thread.is_finished() && self.stderr.thread.is_finished())
+            && Instant::now() < until
+        {
             thread::sleep(Duration::from_millis(2));
         }
     }

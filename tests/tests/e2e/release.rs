@@ -401,6 +401,35 @@ fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
     assert!(registry.tag("team/app", "latest").is_some());
 }
 
+/// The accident that emulation hides: the build for arm64 copied the program that was made for amd64.
+#[test]
+fn binaries_of_another_platform_stop_the_release_and_nothing_is_published() {
+    let registry = FakeRegistry::start();
+    let image = format!("{}/team/app", registry.host());
+    let user = User::new();
+    user.run("xtask", &["example-programs", "app/programs"]).exits(0);
+    let text = |arm64: &str| {
+        format!(
+            "image: {image}\nplatforms:\n  linux/amd64: {{ copy: {{ programs/linux-amd64/hello: /hello }}, cmd: [/hello] }}\n  \
+             linux/arm64: {{ copy: {{ programs/{arm64}/hello: /app/hello }}, cmd: [/app/hello] }}\n"
+        )
+    };
+    user.write("app/release.yaml", text("linux-amd64"));
+    let ran = user.release(&["app/release.yaml"]).exits(1);
+    for named in
+        ["linux/arm64: mislabelled", "/app/hello is for linux/amd64, layer sha256:", "nothing was published"]
+    {
+        assert!(ran.stderr.contains(named), "{named}: {ran}");
+    }
+    assert_eq!(ran.stdout, "");
+    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    user.write("app/release.yaml", text("linux-arm64"));
+    let report = user.release(&["app/release.yaml", "--format", "json"]).exits(0).json();
+    for platform in report["platforms"].as_array().unwrap() {
+        assert_eq!(platform["evidence"]["verdict"], "consistent", "{platform}");
+    }
+}
+
 #[test]
 fn a_tag_that_somebody_else_moved_meanwhile_is_left_alone() {
     let registry = FakeRegistry::start();
