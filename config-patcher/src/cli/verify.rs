@@ -11,6 +11,8 @@ use image_store::open::Stores;
 use image_store::parallel;
 use image_store::platform::Platform;
 use image_store::reference::Reference;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::text::{Escaped, bytes, table};
 use image_store::tree::{Image, Node, read_tree};
@@ -63,7 +65,7 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
         names.push((reference.to_string(), opened.store, opened.pointer, depth(args, reference)));
     }
     for reference in &args.all_tags {
-        let store = stores.source(reference)?.store;
+        let store = whole_store(stores, reference)?;
         for tag in store.tags()? {
             let name = format!("{}:{tag}", store.place());
             names.push((name, store.clone(), Pointer::Tag(tag), depth(args, reference)));
@@ -88,6 +90,27 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
         );
     }
     outcome(found, failed, output)
+}
+
+/// The store of a reference that names no image in it.
+fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSource>, StoreError> {
+    let names_one = match reference {
+        Reference::Registry(image) => image.tag.is_some() || image.digest.is_some(),
+        Reference::OciLayout { tag, .. } => tag.is_some(),
+        Reference::DockerArchive { name, .. } => name.is_some(),
+        _ => false,
+    };
+    if names_one {
+        let doing = format!("verify all tags of \"{reference}\"");
+        let error = StoreError::new(Exit::Usage, doing, "it names one image");
+        return Err(error.hint("leave the tag away, or --all-tags"));
+    }
+    // A layout or archive of several images has none that it would open by itself.
+    Ok(match reference {
+        Reference::OciLayout { dir, .. } => Arc::new(OciLayout::open(dir)?),
+        Reference::DockerArchive { file, .. } => Arc::new(DockerArchive::open(file, None)?),
+        other => stores.source(other)?.store,
+    })
 }
 
 fn depth(args: &Verify, reference: &Reference) -> Depth {

@@ -465,3 +465,29 @@ fn a_layer_of_a_million_members_fits_in_64_mib() {
     eprintln!("peak {peak} KiB");
     assert!(peak < 64 << 10, "{peak} KiB");
 }
+
+#[test]
+fn hundreds_of_layers_and_a_thousand_tags_are_no_trouble() {
+    let user = User::new();
+    let own = |i: usize| Layer::new().file(&format!("etc/{i}"), b"x").end();
+    let layers = (0..500).map(own).chain([Layer::new().file("app", &probe("linux/arm64")).end()]).collect();
+    let deep = image("linux/arm64", &["/app"], layers).layout(&user, "deep");
+    verify(&user, &[&deep]).exits(0);
+
+    let store = MemoryStore::new();
+    let base = Layer::new().file("app", &probe("linux/s390x")).end();
+    let dir = user.path("tags");
+    let layout = OciLayout::open_or_new(&dir).unwrap();
+    let document = image("linux/s390x", &["/app"], vec![base]).add_to(&store);
+    store.write_tag("x", &document).unwrap();
+    put(store, &layout, "0");
+    for tag in 1..1000 {
+        layout.write_tag(&tag.to_string(), &document).unwrap();
+    }
+    let started = std::time::Instant::now();
+    let ran = verify(&user, &["--all-tags", &format!("oci:{}", dir.display()), "--verbose"]).exits(0);
+    verify(&user, &["--all-tags", &format!("oci:{}:7", dir.display())]).exits(2);
+    assert_eq!(ran.stdout.lines().count(), 1001);
+    assert_eq!(ran.stderr.matches("reading layer").count(), 1, "{}", ran.stderr);
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}
