@@ -71,9 +71,10 @@ impl Output {
 
     /// Says how it ended, and gives the process its exit status.
     pub fn finish(&self, tool: &str, result: Result<Exit, StoreError>) -> ExitCode {
-        let error = match result {
-            Ok(exit) => return exit.into(),
-            Err(error) => error,
+        let error = match (result, LOST.get()) {
+            (Ok(exit), None) => return exit.into(),
+            (Ok(_), Some(lost)) => StoreError::local("print the result on stdout", lost.to_string()),
+            (Err(error), _) => error,
         };
         let line = format!("cannot {error}");
         if self.format == Format::Json {
@@ -99,8 +100,14 @@ fn tell(mut line: String) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// A line of the result, on stdout. A reader that went away is no reason to die of SIGPIPE or to panic.
+/// The first failure of stdout. A result that did not arrive must not end with 0; [`Output::finish`] says so.
+static LOST: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
+
+/// A line of the result, on stdout. A reader that went away has seen enough; a full disk is a failure.
 pub fn print_line(line: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{line}");
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => drop(LOST.set(error)),
+        _ => {}
+    }
 }
