@@ -12,6 +12,7 @@ use image_store::parallel;
 use image_store::platform::Platform;
 use image_store::reference::Reference;
 use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::text::{Escaped, bytes, table};
@@ -96,7 +97,7 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
 fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSource>, StoreError> {
     let names_one = match reference {
         Reference::Registry(image) => image.tag.is_some() || image.digest.is_some(),
-        Reference::OciLayout { tag, .. } => tag.is_some(),
+        Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. } => tag.is_some(),
         Reference::DockerArchive { name, .. } => name.is_some(),
         _ => false,
     };
@@ -108,6 +109,7 @@ fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSo
     // A layout or archive of several images has none that it would open by itself.
     Ok(match reference {
         Reference::OciLayout { dir, .. } => Arc::new(OciLayout::open(dir)?),
+        Reference::OciArchive { file, .. } => Arc::new(OciArchive::open(file, None)?),
         Reference::DockerArchive { file, .. } => Arc::new(DockerArchive::open(file, None)?),
         other => stores.source(other)?.store,
     })

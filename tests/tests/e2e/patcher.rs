@@ -205,7 +205,8 @@ fn what_is_wrong_with_the_question_has_its_own_exit_code() {
     fix(&rig.image("latest"), &member).exits(5).says("it has linux/amd64, linux/arm/v7");
     fix("oci:none:1", &platform).exits(5);
     fix("docker-archive:none.tar", &platform).exits(5);
-    fix("oci-archive:none.tar", &platform).exits(2);
+    fix("oci-archive:none.tar", &platform).exits(5);
+    fix("docker-daemon:none", &platform).exits(2);
     fix("127.0.0.1:1/a/b:1", &platform).exits(6);
     rig.user.config_patcher(&["fix"]).exits(2);
     rig.nothing_was_written();

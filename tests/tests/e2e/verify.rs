@@ -8,6 +8,7 @@ use image_store::plan::{MovedTag, Wanted, apply, plan};
 use image_store::platform::Platform;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::memory::MemoryStore;
+use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::read_tree;
@@ -380,6 +381,12 @@ fn archives_and_registries_are_looked_into_alike() {
     let name = format!("docker-archive:{}", archive.display());
     // The probes use no instruction that tells a version, and have no attributes.
     assert_eq!(judged(&user, &name).1, "linux/arm");
+
+    let archive = user.path("oci.tar");
+    wrong().store(&OciArchive::open_or_new(&archive).unwrap(), "1");
+    let name = format!("oci-archive:{}", archive.display());
+    assert_eq!(judged(&user, &name).1, "linux/arm");
+    assert!(verify(&user, &["--all-tags", &name]).exits(1).stdout.contains(&format!("{name}:1")));
 
     let registry = FakeRegistry::start();
     let host = registry.host();
