@@ -1,6 +1,6 @@
 //! `cargo xtask COMMAND`: one verb, one file.
 
-use crate::{ci, example_programs, release, rollback};
+use crate::{bench, ci, example_programs, release, rollback};
 use clap::{Parser, Subcommand};
 use image_store::cli::Output;
 use image_store::error::StoreError;
@@ -28,6 +28,8 @@ enum Command {
     Rollback(rollback::Args),
     /// Format, lints and every test, as the hosted checks run them
     Ci(ci::Args),
+    /// Measure against named peers, in one run
+    Bench(bench::Args),
     /// Write the example's programs: one tiny static ELF file for each platform
     ExamplePrograms {
         /// The folder to write to: DIR/linux-arm-v7/hello and so on
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Release(args) => release::run(&args, &cli.output),
         Command::Rollback(args) => rollback::run(&args, &cli.output),
+        Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::ExamplePrograms { dir } => {
             let doing = format!("write the example's programs to \"{}\"", dir.display());

@@ -1,5 +1,6 @@
 //! What `cargo xtask` can do, one module for each verb.
 
+pub mod bench;
 pub mod ci;
 pub mod cli;
 pub mod example_programs;

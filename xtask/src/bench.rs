@@ -1,0 +1,32 @@
+//! `cargo xtask bench`: ratios against named peers, measured in one run. A bench prints; it never judges.
+
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use std::process::{Command, Stdio};
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    what: What,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum What {
+    /// binfmt-setup register all, against update-binfmts and a shell loop, in a private namespace
+    Binfmt,
+}
+
+pub fn run(args: &Args) -> Result<Exit, StoreError> {
+    let package = match args.what {
+        What::Binfmt => "binfmt-setup",
+    };
+    let doing = || format!("run the bench of {package}");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status =
+        Command::new(cargo).args(["bench", "--quiet", "--package", package]).stdin(Stdio::null()).status();
+    match status.map_err(|e| StoreError::from_io(doing(), e))? {
+        status if status.success() => Ok(Exit::Done),
+        status => Err(StoreError::new(Exit::Found, doing(), format!("cargo ended with {status}"))),
+    }
+}
