@@ -46,6 +46,16 @@ pub fn register(at: &Path, request: &Request, how: &How, voice: &Voice) -> Resul
         show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Future }, voice)?;
         return Ok(Exit::Done);
     }
+    if let Err(KernelError::NotMounted(_)) = Table::open(at) {
+        // A platform that the CPU runs by itself is no reason to mount anything.
+        let Decision { plan, resolved, .. } = plan_from(request, vec![], how, &prober)?;
+        if resolved.wanted.is_empty() {
+            let files = files_for(&resolved, how)?;
+            levels_run(request, &prober)?;
+            show(&Shown { plan: &plan, files: &files, resolved: &resolved, tense: Tense::Past }, voice)?;
+            return Ok(Exit::Done);
+        }
+    }
     let mut table = open_for_writing(at, voice)?;
     let entries = table.entries()?;
     let Decision { plan, resolved, broken } = plan_from(request, entries, how, &prober)?;
