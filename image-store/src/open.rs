@@ -132,7 +132,10 @@ fn not_yet(reference: &Reference) -> StoreError {
             "images in a Docker Engine are not read directly yet",
             "save it: docker save -o FILE NAME, name docker-archive:FILE, then docker load -i FILE",
         ),
-        _ => ("a stream on standard input is not read yet", "save it to a file and name docker-archive:FILE"),
+        _ => (
+            "standard input can be read once, and only `config-patcher fix -` makes do with that",
+            "save it to a file and name docker-archive:FILE",
+        ),
     };
     StoreError::new(Exit::Usage, format!("open \"{reference}\""), why).hint(hint)
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub mod extension;
 pub mod header;
+pub mod stream;
 pub mod write;
 
 pub const BLOCK: u64 = 512;

@@ -1,5 +1,6 @@
 //! `config-patcher fix`: the label put right, where the image lies or in a copy.
 
+use super::filter;
 use crate::plan::{Changes, Labels, Member, Relabelled, relabel};
 use crate::verify::from_binaries;
 use clap::Args;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 #[command(group = clap::ArgGroup::new("labels").required(true).multiple(true).args(["platform", "from_index", "from_binaries"]))]
 pub struct Fix {
     /// The image to fix
-    image: Reference,
+    pub(super) image: Reference,
     /// The platform that the image is for: OS/ARCHITECTURE[/VARIANT]
     #[arg(long, conflicts_with = "from_index", value_name = "PLATFORM")]
     platform: Option<Platform>,
@@ -33,16 +34,16 @@ pub struct Fix {
     from_binaries: bool,
     /// Write the result here and leave IMAGE as it is
     #[arg(long, short, value_name = "IMAGE")]
-    output: Option<Reference>,
+    pub(super) output: Option<Reference>,
     /// Move this tag instead of the one that was read (repeat for several)
     #[arg(long, value_name = "TAG", conflicts_with = "output")]
-    tag: Vec<String>,
+    pub(super) tag: Vec<String>,
     /// Only tell: exit 1 if a label is wrong, write nothing
     #[arg(long)]
-    check: bool,
+    pub(super) check: bool,
     /// Show every write with its digest and size, write nothing
     #[arg(long, conflicts_with = "check")]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Move a tag even if somebody else moved it meanwhile
     #[arg(long)]
     force: bool,
@@ -55,7 +56,24 @@ fn parse_member(text: &str) -> Result<Member, String> {
     text.parse().map(Member::Platform).map_err(|e: image_store::platform::PlatformError| e.to_string())
 }
 
+impl Fix {
+    /// Where the labels come from, as it was said; `None`: from the binaries, which must be looked at first.
+    pub(super) fn labels_said(&self) -> Option<Labels> {
+        match (&self.platform, &self.member) {
+            (Some(platform), Some(member)) => {
+                Some(Labels::Member { member: member.clone(), platform: platform.clone() })
+            }
+            (Some(platform), None) => Some(Labels::Platform(platform.clone())),
+            (None, _) if self.from_binaries => None,
+            (None, _) => Some(Labels::FromIndex),
+        }
+    }
+}
+
 pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreError> {
+    if args.image == Reference::Stdin {
+        return filter::run(args, output);
+    }
     let place = args.image.to_string();
     // With --output the source is only read: it may be one that nobody here may write.
     let (source, store, pointer): (Arc<dyn ImageSource>, Option<Arc<dyn ImageStore>>, Pointer) =
@@ -96,14 +114,10 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
 }
 
 fn labels(args: &Fix, source: &dyn ImageSource, node: &Node) -> Result<Labels, StoreError> {
-    Ok(match (&args.platform, &args.member) {
-        (Some(platform), Some(member)) => {
-            Labels::Member { member: member.clone(), platform: platform.clone() }
-        }
-        (Some(platform), None) => Labels::Platform(platform.clone()),
-        (None, _) if args.from_binaries => from_binaries(source, node)?,
-        (None, _) => Labels::FromIndex,
-    })
+    match args.labels_said() {
+        Some(labels) => Ok(labels),
+        None => from_binaries(source, node),
+    }
 }
 
 /// The tags that follow: those named, else the one that was read. An archive's image keeps all its names.
@@ -179,7 +193,7 @@ fn describe(progress: &Progress<'_>) -> String {
 }
 
 /// What changes, as a small before and after for each image.
-fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
+pub(super) fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
     let Relabelled::Changed(Changes { images, notes, .. }) = relabelled else {
         output.say(&format!("every label is right: {} stays", node.digest()));
         return;

@@ -29,6 +29,7 @@ mod manifest_json;
 mod name;
 mod pending;
 mod snapshot;
+pub mod stream;
 
 pub(super) use snapshot::Naming;
 

@@ -7,6 +7,7 @@ mod crash;
 mod crash_local;
 mod docker_archive;
 mod exits;
+mod filter;
 mod memory;
 mod oci_archive;
 mod patcher;

@@ -95,6 +95,15 @@ impl ManifestJson {
         Self::parse(splice.apply(&self.bytes))
     }
 
+    /// The list with these images, by their place, having another config. Their names and layers stay.
+    pub fn reconfigured(&self, items: &[(usize, String)]) -> Result<Self, DocumentError> {
+        let mut splice = Splice::default();
+        for (i, config) in items {
+            self.set(&mut splice, *i, config, &self.items[*i].layers)?;
+        }
+        Self::parse(splice.apply(&self.bytes))
+    }
+
     /// The list without this name, and without the image if it has no other.
     pub fn untag(&self, tag: &str) -> Result<Self, DocumentError> {
         let mut splice = Splice::default();

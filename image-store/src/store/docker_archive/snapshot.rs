@@ -71,6 +71,9 @@ pub struct Named {
     pub entry: Option<usize>,
 }
 
+/// Digests of layers by the place of their content.
+pub type Reckoned = BTreeMap<u64, Digest>;
+
 /// A layer as a path of `manifest.json` leads to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -116,7 +119,13 @@ impl Snapshot {
 
     /// Reads what the file holds. `place` names it in messages.
     pub fn read(file: File, place: &str, naming: Naming) -> Result<Self, StoreError> {
-        read::read(file, place, naming)
+        read::read(file, place, naming, &Reckoned::new())
+    }
+
+    /// The same of a file that has holes where the layers are. Layers whose digest must be reckoned have it in
+    /// `reckoned`.
+    pub fn read_outline(file: File, place: &str, reckoned: &Reckoned) -> Result<Self, StoreError> {
+        read::read(file, place, Naming::Docker, reckoned)
     }
 
     fn bare(tar: TarFile, stamp: Option<Stamp>, naming: Naming) -> Self {

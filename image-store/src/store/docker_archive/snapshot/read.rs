@@ -1,8 +1,8 @@
 //! Reads an archive into a snapshot, and refuses what two readers of the same archive would take differently.
 
 use super::{
-    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, Naming, OCI_LAYOUT, Snapshot, Stamp, blob_path,
-    check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
+    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, Naming, OCI_LAYOUT, Reckoned, Snapshot, Stamp,
+    blob_path, check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
 };
 use crate::digest::{Digest, Hasher};
 use crate::error::StoreError;
@@ -28,13 +28,13 @@ const LOOKED_AT_MAX: usize = 256 << 20;
 const LAYERS_MAX: usize = 10_000;
 
 /// What the file holds. `place` names it in messages.
-pub fn read(file: File, place: &str, naming: Naming) -> Result<Snapshot, StoreError> {
+pub fn read(file: File, place: &str, naming: Naming, reckoned: &Reckoned) -> Result<Snapshot, StoreError> {
     let doing = || format!("read \"{place}\"");
     let stamp = Stamp::of(&file.metadata().map_err(|e| StoreError::from_io(doing(), e))?);
     refuse_other_formats(&file, &doing())?;
     let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing()))?;
     let snapshot = Snapshot::bare(tar, Some(stamp), naming);
-    let mut reader = Reader { snapshot, place, document_bytes: 0, looked_at: 0 };
+    let mut reader = Reader { snapshot, place, reckoned, document_bytes: 0, looked_at: 0 };
     reader.read_lists()?;
     if reader.snapshot.index.is_some() {
         reader.read_layout()?;
@@ -65,6 +65,7 @@ fn refuse_other_formats(file: &File, doing: &str) -> Result<(), StoreError> {
 struct Reader<'a> {
     snapshot: Snapshot,
     place: &'a str,
+    reckoned: &'a Reckoned,
     document_bytes: usize,
     looked_at: usize,
 }
@@ -209,7 +210,7 @@ impl Reader<'_> {
         let digest = match known {
             _ if media_type == media_type::DOCKER_LAYER => diff_id.clone(),
             Some(known) => known.blob.digest.clone(),
-            None => match digest_of_path(path) {
+            None => match digest_of_path(path).or_else(|| self.reckoned.get(&member.data_at).cloned()) {
                 Some(digest) => digest,
                 None => reckon(tar.content(member)).map_err(|e| StoreError::from_io(doing(), e))?,
             },

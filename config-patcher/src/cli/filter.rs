@@ -1,0 +1,121 @@
+//! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
+
+use super::fix::{Fix, report};
+use crate::patch::{Ask, Patched, patch_config};
+use crate::plan::{Changes, Labels, Relabelled, relabel};
+use image_store::cli::{Format, Output, print_line};
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::raw_json::Object;
+use image_store::store::docker_archive::stream::{Decide, Rewrite, filter, widen_pipe};
+use image_store::tree::Node;
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+
+pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
+    let is_written = !args.check && !args.dry_run;
+    let refuse = |why: &str, hint: &str| {
+        Err(StoreError::new(Exit::Usage, "fix the stream on standard input", why).hint(hint))
+    };
+    if args.output.is_some() || !args.tag.is_empty() {
+        return refuse(
+            "its result goes to stdout, under the names that it has",
+            "leave --output and --tag away",
+        );
+    }
+    let Some(labels) = args.labels_said() else {
+        return refuse(
+            "the layers go by and are not looked into",
+            "say the label with --platform, or save to a file",
+        );
+    };
+    if is_written && output.format == Format::Json {
+        return refuse(
+            "stdout is for the archive, there is no room for JSON",
+            "use --check or --dry-run with it",
+        );
+    }
+    if std::io::stdin().is_terminal() {
+        return refuse(
+            "standard input is a terminal",
+            "pipe it in: docker save NAME | config-patcher fix - ...",
+        );
+    }
+    if is_written && std::io::stdout().is_terminal() {
+        return refuse("standard output is a terminal", "pipe it on: ... | docker load");
+    }
+    let mut deciding = Deciding { labels, output, digests: None, changed: false };
+    let input = std::io::stdin();
+    let out: Box<dyn Write> = match is_written {
+        // Not locked for lines: a tar has none.
+        true => Box::new(std::fs::File::from(
+            std::io::stdout()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|e| StoreError::from_io("open standard output", e))?,
+        )),
+        false => Box::new(std::io::sink()),
+    };
+    widen_pipe(&input);
+    widen_pipe(std::io::stdout());
+    let input =
+        input.as_fd().try_clone_to_owned().map_err(|e| StoreError::from_io("open standard input", e))?;
+    let passed = filter(std::fs::File::from(input), out, &mut deciding)?;
+    let changed = deciding.changed || passed.copies > 0;
+    if passed.copies > 0 && !deciding.changed {
+        output.say("note: only the copy of the label that Docker before 1.10 reads was wrong");
+    }
+    if passed.lists_moved && is_written {
+        output.say("note: its lists came before other members and stand behind them now");
+    }
+    let (was, now) = deciding.digests.unwrap_or_default();
+    if !is_written && output.format == Format::Json {
+        print_line(
+            &serde_json::json!({"changed": changed, "written": false, "was": was, "now": now}).to_string(),
+        );
+    } else {
+        output.say(&now);
+    }
+    Ok(if args.check && changed { Exit::Found } else { Exit::Done })
+}
+
+struct Deciding<'a> {
+    labels: Labels,
+    output: &'a Output,
+    /// Of the root, as it was and as it is.
+    digests: Option<(String, String)>,
+    changed: bool,
+}
+
+impl Decide for Deciding<'_> {
+    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, StoreError> {
+        let relabelled = relabel(image, &self.labels, "-")?;
+        report(&relabelled, image, self.output);
+        let digest = |digest: &Digest| digest.to_string();
+        let Relabelled::Changed(changes) = relabelled else {
+            self.digests = Some((digest(image.digest()), digest(image.digest())));
+            return Ok(None);
+        };
+        self.digests = Some((digest(image.digest()), digest(changes.root.digest())));
+        self.changed = true;
+        let Changes { images, .. } = &changes;
+        let configs = images.iter().map(|change| change.config.clone()).collect();
+        Ok(Some(Rewrite { wanted: changes.in_place(), configs }))
+    }
+
+    fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Labels::Platform(platform) = &self.labels else { return Ok(None) };
+        let what = "\"json\" of a layer in the stream";
+        let object =
+            Object::parse(json).map_err(|e| image_store::manifest::DocumentError::from(e).at(what))?;
+        // Lower layers have no label, only the topmost one has.
+        if !object.members.iter().any(|member| member.key == "architecture") {
+            return Ok(None);
+        }
+        match patch_config(json, platform, Ask::Explicit).map_err(|e| e.at(what))? {
+            Patched::Unchanged => Ok(None),
+            Patched::Changed(bytes) => Ok(Some(bytes)),
+        }
+    }
+}

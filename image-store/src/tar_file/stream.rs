@@ -1,0 +1,212 @@
+//! A tar as it comes through a pipe: every byte once, member by member.
+//!
+//! What is said here of a member is enough to know where the next one begins. Whether the archive as a whole means
+//! the same to every reader is asked of [`super::TarFile`], once all headers are known.
+
+use super::extension::{self, Extensions};
+use super::header::{Header, Kind};
+use super::{BLOCK, MEMBERS_MAX, MemberKind, NAMES_MAX, TRAILER_MAX, TarError, padded, plain_name, refused};
+use std::io::{self, Read};
+
+/// A member whose content comes next: `size` bytes, then padding.
+pub struct Coming {
+    pub kind: MemberKind,
+    /// Without `./` in front and `/` at the end; empty for a global header.
+    pub name: Vec<u8>,
+    pub size: u64,
+    /// Where its first header stands.
+    pub start: u64,
+    pub data_at: u64,
+    /// All its headers, as they came.
+    pub headers: Vec<u8>,
+}
+
+impl Coming {
+    /// Bytes of content with their padding.
+    pub fn padded(&self) -> u64 {
+        // Held against the largest size when the header was read.
+        padded(self.size).unwrap_or(self.size)
+    }
+}
+
+pub enum Next {
+    Member(Coming),
+    /// The end marker with all zeros behind it: so many bytes.
+    End(u64),
+}
+
+pub struct TarStream<R> {
+    input: R,
+    at: u64,
+    members: usize,
+    names: usize,
+    first: [u8; 512],
+}
+
+impl<R: Read> TarStream<R> {
+    pub fn new(input: R) -> Self {
+        Self { input, at: 0, members: 0, names: 0, first: [0; 512] }
+    }
+
+    /// How much was read.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The first block, by which other formats than tar are known.
+    pub fn first_block(&self) -> &[u8; 512] {
+        &self.first
+    }
+
+    /// The next member. All of the previous one's content and padding must have been read.
+    pub fn next_member(&mut self) -> Result<Next, TarError> {
+        let start = self.at;
+        let mut headers = Vec::new();
+        let mut extensions = Extensions::default();
+        loop {
+            let at = self.at;
+            let block = self.block(at)?;
+            if block == [0; 512] {
+                return match headers.is_empty() {
+                    true => self.end().map(Next::End),
+                    false => Err(refused(at, "the archive ends behind an extension header")),
+                };
+            }
+            headers.extend_from_slice(&block);
+            let header = Header::parse(&block).map_err(|why| refused(at, why))?;
+            let Kind::Extension(kind) = header.kind else {
+                return self.member(start, at, headers, &header, extensions).map(Next::Member);
+            };
+            if header.size > extension::EXTENSION_MAX {
+                return Err(refused(at, format!("an extension header of {} bytes", header.size)));
+            }
+            if kind == extension::Kind::Global {
+                if at != start {
+                    return Err(refused(at, "a global header stands between a member and its own headers"));
+                }
+                let (kind, name) = (MemberKind::Global, Vec::new());
+                return self.count(start, 0).map(|()| {
+                    Next::Member(Coming { kind, name, size: header.size, start, data_at: self.at, headers })
+                });
+            }
+            let whole = padded(header.size).unwrap_or(header.size) as usize;
+            let from = headers.len();
+            headers.resize(from + whole, 0);
+            self.read_exact(&mut headers[from..])?;
+            extensions
+                .add(kind, &headers[from..from + header.size as usize])
+                .map_err(|why| refused(at, why))?;
+        }
+    }
+
+    fn member(
+        &mut self,
+        start: u64,
+        at: u64,
+        headers: Vec<u8>,
+        header: &Header,
+        extensions: Extensions,
+    ) -> Result<Coming, TarError> {
+        let size = extensions.size(header.size).map_err(|why| refused(at, why))?;
+        let name = extensions.name.unwrap_or_else(|| header.name.clone());
+        let name = plain_name(&name).map_err(|why| refused(at, why))?;
+        let kind = match header.kind {
+            Kind::File => MemberKind::File,
+            Kind::HardLink => MemberKind::HardLink,
+            Kind::Symlink => MemberKind::Symlink,
+            Kind::Directory => MemberKind::Directory,
+            Kind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
+        };
+        // Without content in the eyes of some readers, with content in those of others.
+        if kind != MemberKind::File && size != 0 {
+            let why = format!("\"{}\" is no file and has {size} bytes of content", super::show(&name));
+            return Err(refused(at, why));
+        }
+        if padded(size).and_then(|size| self.at.checked_add(size)).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(refused(at, format!("a member of {size} bytes")));
+        }
+        self.count(start, name.len())?;
+        Ok(Coming { kind, name, size, start, data_at: self.at, headers })
+    }
+
+    fn count(&mut self, at: u64, name: usize) -> Result<(), TarError> {
+        self.members += 1;
+        self.names += name;
+        match self.members > MEMBERS_MAX || self.names > NAMES_MAX {
+            true => {
+                Err(refused(at, format!("more than {MEMBERS_MAX} members, or {NAMES_MAX} bytes of names")))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Content, padding included; the caller knows how much there is.
+    pub fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
+        loop {
+            match self.input.read(buffer) {
+                Ok(0) => {
+                    return Err(refused(self.at, "the stream ends within a member: its writer was cut off"));
+                }
+                Ok(count) => {
+                    self.at += count as u64;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), TarError> {
+        while !buffer.is_empty() {
+            let count = self.read_some(buffer)?;
+            buffer = &mut buffer[count..];
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, at: u64) -> Result<[u8; 512], TarError> {
+        let mut block = [0; 512];
+        self.read_exact(&mut block).map_err(|error| match error {
+            // A pipe whose writer died between two members looks like an archive without an end marker. In a file
+            // that is a matter of taste, here it is a sign.
+            TarError::Refused { .. } if at == 0 => {
+                refused(0, "the stream is empty, or shorter than a header")
+            }
+            TarError::Refused { .. } => {
+                refused(at, "the stream ends without an end marker: its writer was cut off")
+            }
+            other => other,
+        })?;
+        if at == 0 {
+            self.first = block;
+        }
+        Ok(block)
+    }
+
+    /// Two blocks of zeros end a tar; the first has been read. Nothing but zeros may follow.
+    fn end(&mut self) -> Result<u64, TarError> {
+        let begin = self.at - BLOCK;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let count = match self.input.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if count == 0 {
+                break;
+            }
+            if buffer[..count].iter().any(|b| *b != 0) {
+                return Err(refused(self.at, "data stands behind the end marker"));
+            }
+            self.at += count as u64;
+            if self.at - begin > TRAILER_MAX {
+                return Err(refused(begin, format!("more than {TRAILER_MAX} bytes behind the end marker")));
+            }
+        }
+        match (self.at - begin).is_multiple_of(BLOCK) {
+            true => Ok(self.at - begin),
+            false => Err(refused(begin, "the stream is cut off within its end marker")),
+        }
+    }
+}
