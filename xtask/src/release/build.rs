@@ -4,7 +4,7 @@ use super::builders::BuildJob;
 use super::emulation::BinfmtSetup;
 use super::label::{self, Labelled};
 use super::plan::Build;
-use super::report::{EvidenceReport, LabelReport, PlatformReport, SmokeReport};
+use super::report::{EvidenceReport, LabelReport, PlatformReport};
 use super::request::Request;
 use super::smoke::{self, Smoke};
 use super::spec::PlatformSpec;
@@ -82,7 +82,7 @@ pub fn file_name(platform: &Platform) -> String {
 }
 
 impl Member {
-    pub fn report(&self, evidence: EvidenceReport, smoke: SmokeReport) -> PlatformReport {
+    pub fn report(&self, evidence: EvidenceReport, smoke: Option<Smoke>) -> PlatformReport {
         let image = &self.labelled.image;
         PlatformReport {
             platform: self.platform.clone(),
@@ -126,10 +126,10 @@ pub fn smoke_all(
     staging: &OciLayout,
     binfmt: &BinfmtSetup,
     output: &Output,
-) -> Result<Vec<SmokeReport>, StoreError> {
+) -> Result<Vec<Option<Smoke>>, StoreError> {
     let command = &request.spec.smoke;
     if command.is_empty() {
-        return Ok(members.iter().map(|_| SmokeReport::NotAsked).collect());
+        return Ok(members.iter().map(|_| None).collect());
     }
     let smoked = parallel::map(members, request.jobs, |member| {
         let dir = request.work_dir.join("smoke").join(file_name(&member.platform));
@@ -158,5 +158,5 @@ pub fn smoke_all(
         let why = format!("\"{}\" failed in {} of {} images", command.join(" "), failed.len(), members.len());
         return Err(StoreError::new(Exit::Found, doing, why).hint("nothing was published").problems(failed));
     }
-    Ok(smoked.into_iter().map(SmokeReport::from).collect())
+    Ok(smoked.into_iter().map(Some).collect())
 }

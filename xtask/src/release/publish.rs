@@ -2,7 +2,7 @@
 
 use super::build::{Member, label_of};
 use super::plan::ReleasePlan;
-use super::report::{LabelReport, PlatformReport, SmokeReport, TagReport};
+use super::report::{LabelReport, PlatformReport, TagReport};
 use super::request::Request;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
@@ -76,7 +76,7 @@ impl Kept {
             layer_bytes: image.map_or(0, |image| image.manifest.layers.iter().map(|layer| layer.size).sum()),
             label: LabelReport { built: label.clone(), published: label },
             evidence: None,
-            smoke: SmokeReport::NotAsked,
+            smoke: None,
             seconds: 0.0,
         }
     }

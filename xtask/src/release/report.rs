@@ -40,7 +40,8 @@ pub struct PlatformReport {
     pub label: LabelReport,
     /// What the binaries say; nothing for a member that was published before.
     pub evidence: Option<EvidenceReport>,
-    pub smoke: SmokeReport,
+    /// `null`: the spec has no smoke command, `--no-smoke`, or the member was published before.
+    pub smoke: Option<Smoke>,
     /// How long the build took.
     pub seconds: f64,
 }
@@ -59,34 +60,6 @@ pub struct EvidenceReport {
     pub verdict: String,
     pub binaries: Option<Platform>,
     pub reasons: Vec<String>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum SmokeReport {
-    Passed {
-        milliseconds: u64,
-        output: String,
-    },
-    Failed {
-        why: String,
-        output: String,
-    },
-    NotRun {
-        why: String,
-    },
-    /// The spec has no smoke command, `--no-smoke`, or the member was published before.
-    NotAsked,
-}
-
-impl From<Smoke> for SmokeReport {
-    fn from(smoke: Smoke) -> Self {
-        match smoke {
-            Smoke::Passed { milliseconds, output } => Self::Passed { milliseconds, output },
-            Smoke::Failed { why, output } => Self::Failed { why, output },
-            Smoke::NotRun { why } => Self::NotRun { why },
-        }
-    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -137,10 +110,10 @@ impl PlatformReport {
             false => format!("{} put right", self.label.built),
         };
         let smoke = match &self.smoke {
-            SmokeReport::Passed { milliseconds, .. } => format!("passed, {milliseconds} ms"),
-            SmokeReport::Failed { .. } => "FAILED".to_string(),
-            SmokeReport::NotRun { .. } => "not run".to_string(),
-            SmokeReport::NotAsked => "-".to_string(),
+            Some(Smoke::Passed { milliseconds, .. }) => format!("passed, {milliseconds} ms"),
+            Some(Smoke::Failed { .. }) => "FAILED".to_string(),
+            Some(Smoke::NotRun { .. }) => "not run".to_string(),
+            None => "-".to_string(),
         };
         let builder = if self.builder.is_empty() { "(published before)" } else { &self.builder };
         vec![

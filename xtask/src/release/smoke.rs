@@ -12,6 +12,7 @@ use image_store::store::ImageSource;
 use image_store::tree::Image;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -25,7 +26,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 const OUTPUT_MAX: usize = 4096;
 
 /// How it went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
 pub enum Smoke {
     Passed {
         milliseconds: u64,
