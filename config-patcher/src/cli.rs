@@ -19,7 +19,8 @@ const TOOL: &str = "config-patcher";
 /// the binaries are arm's. This tool writes the right label into the config and lets the manifests and indexes
 /// above it follow. Layers do not move, an image whose label is right keeps its digest.
 ///
-/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or, for fix,
+/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
+/// docker-daemon:NAME[:TAG] or, for fix,
 /// `-`: docker save app | config-patcher fix - --platform linux/arm/v7 | docker load
 #[derive(Parser)]
 #[command(name = TOOL, version, max_term_width = 110)]

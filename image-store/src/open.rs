@@ -4,6 +4,7 @@ use crate::error::StoreError;
 use crate::exit::Exit;
 use crate::reference::{Reference, RegistryRef};
 use crate::store::docker_archive::DockerArchive;
+use crate::store::docker_daemon::DockerDaemon;
 use crate::store::oci_archive::OciArchive;
 use crate::store::oci_layout::OciLayout;
 use crate::store::registry::{Client, RegistryOptions, RegistryStore};
@@ -80,7 +81,11 @@ impl Stores {
                 let pointer = archive.only_image()?;
                 Ok(Opened { store: Arc::new(archive), pointer })
             }
-            other => Err(not_yet(other)),
+            Reference::DockerDaemon { name } => {
+                let daemon = DockerDaemon::open(name)?;
+                Ok(Opened { store: Arc::new(daemon), pointer: Pointer::Tag(name.clone()) })
+            }
+            Reference::Stdin => Err(stdin(reference)),
         }
     }
 
@@ -113,7 +118,11 @@ impl Stores {
                 let tag = name.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(Target { store: Arc::new(archive), tags: vec![tag] })
             }
-            other => Err(not_yet(other)),
+            Reference::DockerDaemon { name } => {
+                let daemon = DockerDaemon::open_or_new(name)?;
+                Ok(Target { store: Arc::new(daemon), tags: vec![name.clone()] })
+            }
+            Reference::Stdin => Err(stdin(reference)),
         }
     }
 }
@@ -126,16 +135,8 @@ fn registry_pointer(image: &RegistryRef) -> Pointer {
     }
 }
 
-fn not_yet(reference: &Reference) -> StoreError {
-    let (why, hint) = match reference {
-        Reference::DockerDaemon { .. } => (
-            "images in a Docker Engine are not read directly yet",
-            "save it: docker save -o FILE NAME, name docker-archive:FILE, then docker load -i FILE",
-        ),
-        _ => (
-            "standard input can be read once, and only `config-patcher fix -` makes do with that",
-            "save it to a file and name docker-archive:FILE",
-        ),
-    };
-    StoreError::new(Exit::Usage, format!("open \"{reference}\""), why).hint(hint)
+fn stdin(reference: &Reference) -> StoreError {
+    let why = "standard input can be read once, and only `config-patcher fix -` makes do with that";
+    StoreError::new(Exit::Usage, format!("open \"{reference}\""), why)
+        .hint("save it to a file and name docker-archive:FILE")
 }

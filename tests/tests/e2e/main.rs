@@ -6,6 +6,7 @@ mod contract;
 mod crash;
 mod crash_local;
 mod docker_archive;
+mod docker_daemon;
 mod exits;
 mod filter;
 mod memory;

@@ -1,0 +1,141 @@
+//! `docker-daemon:` through the docker CLI, against a Docker Engine.
+
+use crate::samples::Image;
+use crate::tools::{Ran, User, run};
+use image_store::check::{Depth, check};
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
+use multiarch_tests::need;
+use multiarch_tests::world::{self, Engine};
+use std::fs;
+
+/// An engine with an image, and a user whose `docker` notes what it is asked.
+struct Rig {
+    engine: Engine,
+    user: User,
+}
+
+impl Rig {
+    fn start(image: &Image) -> Result<Self, world::Skip> {
+        let engine = Engine::start()?;
+        let user = User::new();
+        let docker = world::program("docker").unwrap();
+        let log = user.path("log");
+        user.script(
+            "noting",
+            &format!("echo \"$2\" >> '{}'; exec '{}' \"$@\"", log.display(), docker.display()),
+        );
+        let rig = Self { engine, user };
+        rig.user.write("app.tar", image.classic_archive("app:1"));
+        rig.docker(&["load", "-i", &rig.user.path("app.tar").display().to_string()]);
+        Ok(rig)
+    }
+
+    fn docker(&self, args: &[&str]) -> String {
+        run(self.engine.command(args)).exits(0).stdout.trim().to_string()
+    }
+
+    fn tool(&self, name: &str, args: &[&str]) -> Ran {
+        let mut command = self.user.command(name, args);
+        let noting = self.user.work().parent().unwrap().join("bin/noting");
+        command.envs(self.engine.env().into_iter().filter(|(key, _)| key != "PATH"));
+        run({
+            command.env("MULTIARCH_DOCKER", noting);
+            command
+        })
+    }
+
+    fn fix(&self, args: &[&str]) -> Ran {
+        let fix = ["fix", "docker-daemon:app:1", "--platform", "linux/arm/v7"];
+        self.tool("config-patcher", &[&fix[..], args].concat())
+    }
+
+    fn loads(&self) -> usize {
+        let log = fs::read_to_string(self.user.path("log")).unwrap_or_default();
+        log.lines().filter(|line| *line == "load").count()
+    }
+
+    fn label(&self, name: &str) -> String {
+        self.docker(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}/{{.Variant}}", name])
+    }
+}
+
+/// A number in it that Docker can read.
+fn wrong() -> Image {
+    let image = Image::new("linux/amd64", "arm's own");
+    image.with_config(image.config.replace("1.50", "15"))
+}
+
+#[test]
+fn a_label_in_an_engine_is_put_right_once_and_then_nothing_is_loaded() {
+    let rig = need!(Rig::start(&wrong()));
+    rig.fix(&["--check"]).exits(1);
+    rig.fix(&["--dry-run"]).exits(0);
+    assert_eq!((rig.loads(), rig.label("app:1").as_str()), (0, "linux/amd64/"));
+    let inspected =
+        rig.tool("config-patcher", &["inspect", "docker-daemon:app:1", "--format", "json"]).exits(0);
+    assert_eq!(inspected.json()["images"][0]["label"]["architecture"], "amd64");
+    rig.fix(&[]).exits(0);
+    assert_eq!((rig.loads(), rig.label("app:1").as_str()), (1, "linux/arm/v7"));
+    rig.fix(&[]).exits(0).says("every label is right");
+    assert_eq!(rig.loads(), 1);
+    // The engine's own words for the image: nothing but the label has changed.
+    let id = rig.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);
+    assert_eq!(id, wrong().relabelled("arm", "v7").config_digest());
+}
+
+#[test]
+fn an_image_goes_from_an_engine_and_into_it() {
+    let rig = need!(Rig::start(&wrong()));
+    rig.fix(&["--output", "oci:out:1"]).exits(0);
+    assert_eq!((rig.loads(), rig.label("app:1").as_str()), (0, "linux/amd64/"));
+    let out = OciLayout::open(&rig.user.path("out")).unwrap();
+    assert_eq!(check(&out, &Pointer::Tag("1".into()), Depth::Layers), []);
+    rig.tool("manifest-push", &["copy", "oci:out:1", "docker-daemon:new:1"]).exits(0);
+    assert_eq!(rig.label("new:1"), "linux/arm/v7");
+    rig.tool("manifest-push", &["copy", "docker-daemon:new:1", "oci:back:1"]).exits(0);
+    let back = OciLayout::open(&rig.user.path("back")).unwrap();
+    assert_eq!(check(&back, &Pointer::Tag("1".into()), Depth::Layers), []);
+    assert!(back.resolve(&Pointer::Tag("1".into())).unwrap().is_some());
+}
+
+#[test]
+fn what_is_not_there_is_not_found() {
+    let rig = need!(Rig::start(&wrong()));
+    rig.tool("config-patcher", &["inspect", "docker-daemon:absent:1"]).exits(5).says("no such image");
+    let mut command = rig.user.command("config-patcher", &["inspect", "docker-daemon:app:1"]);
+    run({
+        command.env("MULTIARCH_DOCKER", "/nowhere/docker");
+        command
+    })
+    .exits(5)
+    .says("MULTIARCH_DOCKER");
+    let mut command = rig.user.command("config-patcher", &["inspect", "docker-daemon:app:1"]);
+    run({
+        command.env("DOCKER_HOST", "unix:///nowhere.sock");
+        command
+    })
+    .exits(9)
+    .says("docker:");
+}
+
+/// Somebody builds the image anew while its label is put right.
+#[test]
+fn an_image_that_moved_meanwhile_is_left_alone() {
+    let rig = need!(Rig::start(&wrong()));
+    let other = Image::new("linux/amd64", "built meanwhile");
+    let other = other.with_config(other.config.replace("1.50", "15"));
+    rig.user.write("other.tar", other.classic_archive("app:1"));
+    let docker = world::program("docker").unwrap();
+    // Behind our back, as soon as the image was saved.
+    rig.user.script(
+        "noting",
+        &format!(
+            "'{docker}' \"$@\"; ended=$?; test \"$2\" = save && '{docker}' load -q -i '{}' >&2; exit $ended",
+            rig.user.path("other.tar").display(),
+            docker = docker.display()
+        ),
+    );
+    rig.fix(&[]).exits(8).says("--force");
+    assert_eq!(rig.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]), other.config_digest());
+}
