@@ -121,12 +121,15 @@ fn number(field: &[u8]) -> Result<u64, String> {
         if field[0] != 0x80 {
             return Err("a negative or huge number".into());
         }
-        let (high, low) = field[1..].split_at(field.len() - 9);
-        let value = u64::from_be_bytes(low.try_into().map_err(|_| wrong())?);
-        return match high.iter().all(|b| *b == 0) && value <= i64::MAX as u64 {
-            true => Ok(value),
-            false => Err("a negative or huge number".into()),
-        };
+        // The field of a checksum or an owner is shorter than eight bytes and one, that of a size longer.
+        let mut value = 0_u64;
+        for byte in &field[1..] {
+            if value > i64::MAX as u64 >> 8 {
+                return Err("a negative or huge number".into());
+            }
+            value = value << 8 | u64::from(*byte);
+        }
+        return Ok(value);
     }
     let start = field.iter().position(|b| *b != b' ').ok_or_else(wrong)?;
     let digits = field[start..].iter().take_while(|b| matches!(b, b'0'..=b'7')).count();
@@ -143,11 +146,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_short_field_may_be_binary_too() {
+        assert_eq!(number(b"\x80\0\0\0\0\0\x01\x02"), Ok(258));
+        assert_eq!(number(b"\x80\xff\xff\xff\xff\xff\xff\xff"), Ok((1 << 56) - 1));
+        assert!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff").is_err());
+    }
+
+    #[test]
     fn numbers_are_octal_or_binary_and_never_negative() {
         let check = |field: &[u8; 12], value: Option<u64>| assert_eq!(number(field).ok(), value, "{field:?}");
         check(b"00000001750\0", Some(1000));
         check(b"     1750 \0\0", Some(1000));
         check(b"777777777777", Some((1 << 36) - 1));
+        check(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX as u64));
+        check(b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None);
+        check(b"\x80\x01\0\0\0\0\0\0\0\0\0\0", None);
         check(b"\x80\0\0\0\0\0\0\x02\0\0\0\0", Some(1 << 33));
         check(b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None);
         check(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None);
