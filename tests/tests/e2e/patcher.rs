@@ -1,7 +1,7 @@
 //! `config-patcher` as a person runs it, against each store: what it writes, what it leaves alone, what it asks.
 
 use crate::samples::{Image, Index};
-use crate::tools::{Ran, User, listing};
+use crate::tools::{Ran, User, listing, run};
 use image_store::check::{Depth, check};
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
@@ -206,7 +206,10 @@ fn what_is_wrong_with_the_question_has_its_own_exit_code() {
     fix("oci:none:1", &platform).exits(5);
     fix("docker-archive:none.tar", &platform).exits(5);
     fix("oci-archive:none.tar", &platform).exits(5);
-    fix("docker-daemon:none", &platform).exits(2);
+    let mut without_docker =
+        rig.user.command("config-patcher", &["fix", "docker-daemon:none", "--platform", "linux/arm/v7"]);
+    without_docker.env("MULTIARCH_DOCKER", "/no/such/docker");
+    run(without_docker).exits(5).says("is not installed");
     fix("127.0.0.1:1/a/b:1", &platform).exits(6);
     rig.user.config_patcher(&["fix"]).exits(2);
     rig.nothing_was_written();

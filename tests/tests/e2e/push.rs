@@ -2,7 +2,7 @@
 //! between all stores.
 
 use crate::samples::{Image, Index};
-use crate::tools::{Ran, User, listing};
+use crate::tools::{Ran, User, listing, run};
 use image_store::check::{Depth, check};
 use image_store::digest::Digest;
 use image_store::store::docker_archive::DockerArchive;
@@ -482,7 +482,9 @@ fn a_copy_that_cannot_be_has_its_own_exit_code() {
     copy(&format!("{}/team/app:none", places.near.host()), "oci:out:1").exits(5);
     copy(&from, &format!("{}/x@{}", places.far.host(), image.digest())).exits(3);
     copy(&from, "127.0.0.1:1/a:1").exits(6);
-    copy(&from, "docker-daemon:app:1").exits(2);
+    let mut without_docker = places.user.command("manifest-push", &["copy", &from, "docker-daemon:app:1"]);
+    without_docker.env("MULTIARCH_DOCKER", "/no/such/docker");
+    run(without_docker).exits(5).says("is not installed");
     places.user.write("full/file", "something else");
     copy(&from, "oci:full:1").exits(3);
     // A layer that is not what its digest says never gets under a tag.
