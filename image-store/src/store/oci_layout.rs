@@ -158,8 +158,10 @@ impl OciLayout {
         fs::create_dir_all(&folder)?;
         file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         file.as_file().sync_all()?;
+        // Opened before the rename: what fails behind it fails with the new file in place.
+        let folder = File::open(folder)?;
         file.persist(&path).map_err(|e| e.error)?;
-        File::open(folder)?.sync_all()
+        folder.sync_all()
     }
 
     /// `index.json` as it stands, with the bytes it was read from.
@@ -233,8 +235,9 @@ impl OciLayout {
         file.write_all(bytes)?;
         file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         file.as_file().sync_all()?;
+        let folder = File::open(&self.dir)?;
         file.persist(self.dir.join(name)).map_err(|e| e.error)?;
-        File::open(&self.dir)?.sync_all()
+        folder.sync_all()
     }
 }
 
