@@ -1,14 +1,15 @@
 //! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
 
-use super::fix::{Fix, report};
+use super::fix::{Fix, report, rewrite};
 use crate::patch::{Ask, Patched, patch_config};
-use crate::plan::{Changes, Labels, Relabelled, relabel};
+use crate::plan::{Labels, Relabelled, relabel};
 use image_store::cli::{Format, Output, print_line};
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::raw_json::Object;
-use image_store::store::docker_archive::stream::{Decide, Rewrite, filter, widen_pipe};
+use image_store::store::docker_archive::Rewrite;
+use image_store::store::docker_archive::stream::{Decide, filter, widen_pipe};
 use image_store::tree::Node;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -22,6 +23,12 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
         return refuse(
             "its result goes to stdout, under the names that it has",
             "leave --output and --tag away",
+        );
+    }
+    if args.in_place || args.force {
+        return refuse(
+            "it has no place, and nobody else can move its names",
+            "leave --in-place and --force away",
         );
     }
     let Some(labels) = args.labels_said() else {
@@ -99,9 +106,7 @@ impl Decide for Deciding<'_> {
         };
         self.digests = Some((digest(image.digest()), digest(changes.root.digest())));
         self.changed = true;
-        let Changes { images, .. } = &changes;
-        let configs = images.iter().map(|change| change.config.clone()).collect();
-        Ok(Some(Rewrite { wanted: changes.in_place(), configs }))
+        Ok(Some(rewrite(&changes, image)))
     }
 
     fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

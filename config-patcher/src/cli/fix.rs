@@ -11,7 +11,10 @@ use image_store::open::Stores;
 use image_store::plan::{MovedTag, Plan, Progress, apply, plan, plan_new};
 use image_store::platform::Platform;
 use image_store::reference::Reference;
+use image_store::store::docker_archive::{DockerArchive, Rewrite};
+use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, ImageStore, Pointer};
+use image_store::text;
 use image_store::tree::{Node, read_tree};
 use std::sync::Arc;
 
@@ -44,9 +47,13 @@ pub struct Fix {
     /// Show every write with its digest and size, write nothing
     #[arg(long, conflicts_with = "check")]
     pub(super) dry_run: bool,
+    /// Overwrite the parts of an archive that change where they stand, if they fit there: as fast for ten gigabytes as
+    /// for ten megabytes. Where they do not, the archive is written anew, as without this option
+    #[arg(long, conflicts_with_all = ["output", "tag", "check"])]
+    pub(super) in_place: bool,
     /// Move a tag even if somebody else moved it meanwhile
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 fn parse_member(text: &str) -> Result<Member, String> {
@@ -93,6 +100,10 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
     if args.check {
         return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::Found });
     }
+    if args.in_place && overwritten(args, &relabelled, &node, output)? {
+        print_result(&relabelled, &node, args.dry_run, output.format);
+        return Ok(Exit::Done);
+    }
     let (plan, store) = match (&args.output, store) {
         (Some(to), _) => {
             let target = stores.target(to)?;
@@ -117,6 +128,51 @@ fn labels(args: &Fix, source: &dyn ImageSource, node: &Node) -> Result<Labels, S
     match args.labels_said() {
         Some(labels) => Ok(labels),
         None => from_binaries(source, node),
+    }
+}
+
+/// Overwrites what changes, if it fits where it stands. False: the archive must be written anew.
+fn overwritten(
+    args: &Fix,
+    relabelled: &Relabelled,
+    node: &Node,
+    output: &Output,
+) -> Result<bool, StoreError> {
+    let archive = match &args.image {
+        Reference::DockerArchive { file, name } => DockerArchive::open(file, name.as_deref())?,
+        Reference::OciArchive { file, tag } => OciArchive::open(file, tag.as_deref())?.into_archive(),
+        other => {
+            let why = "only docker-archive: and oci-archive: are overwritten where they stand";
+            let doing = format!("fix \"{other}\" in place");
+            return Err(StoreError::new(Exit::Usage, doing, why).hint("leave --in-place away"));
+        }
+    };
+    let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
+    match archive.place_for(node.digest(), &rewrite(changes, node))? {
+        Ok(place) => {
+            let (members, size) = (place.members(), text::bytes(place.bytes()));
+            output.say(&format!("  in place  {members} members, {size}, of {}", args.image));
+            if !args.dry_run {
+                archive.overwrite(&place)?;
+            }
+            Ok(true)
+        }
+        Err(why) => {
+            output.say(&format!("it cannot be done in place: {why}; the archive is written anew"));
+            Ok(false)
+        }
+    }
+}
+
+/// What an archive must know to let the new image take the old one's place.
+pub(super) fn rewrite(changes: &Changes, node: &Node) -> Rewrite {
+    let below =
+        changes.documents.iter().map(|replaced| (replaced.was.clone(), replaced.document.digest().clone()));
+    let root = (node.digest().clone(), changes.root.digest().clone());
+    Rewrite {
+        wanted: changes.in_place(),
+        configs: changes.images.iter().map(|change| change.config.clone()).collect(),
+        documents: below.chain([root]).collect(),
     }
 }
 

@@ -22,15 +22,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 mod classic;
 mod commit;
 mod edit;
+mod in_place;
 mod index_json;
+mod journal;
 mod layout;
 mod legacy;
 mod manifest_json;
 mod name;
 mod pending;
+mod rewrite;
 mod snapshot;
 pub mod stream;
 
+pub use in_place::Place;
+pub use rewrite::Rewrite;
 pub(super) use snapshot::Naming;
 
 pub struct DockerArchive {
@@ -67,6 +72,7 @@ impl DockerArchive {
         let place = place_of(path, naming);
         let doing = || format!("open \"{place}\"");
         let target = fs::canonicalize(path).map_err(|e| StoreError::from_io(doing(), e))?;
+        journal::recover(&target, &place)?;
         let file = open_regular(&target).map_err(|e| StoreError::from_io(doing(), e))?;
         let archive = Self::new(path, target, Snapshot::read(file, &place, naming)?, name);
         if let Some(name) = name {
@@ -128,6 +134,23 @@ impl DockerArchive {
             many => Err(StoreError::bad_input(doing(), format!("it holds {} images", many.len()))
                 .hint(format!("name one of them: {}", names.join(", ")))),
         }
+    }
+
+    /// How the members that change could be overwritten where they stand, so that the size of the archive does not
+    /// matter; or why they cannot.
+    pub fn place_for(&self, was: &Digest, rewrite: &Rewrite) -> Result<Result<Place, String>, StoreError> {
+        in_place::plan(&self.archive(), self.only.as_deref(), was, rewrite)
+    }
+
+    /// Overwrites them. Killed at any point, the next to open the archive here finds the old or the new image.
+    pub fn overwrite(&self, place: &Place) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = self.place();
+        commit::overwrite(&self.path, &self.archive(), place, &name)?;
+        let file =
+            open_regular(&self.path).map_err(|e| StoreError::from_io(format!("read \"{name}\""), e))?;
+        self.changed(Snapshot::read(file, &name, self.naming)?);
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

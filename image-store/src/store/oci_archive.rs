@@ -25,6 +25,11 @@ impl OciArchive {
         DockerArchive::open_or_new_as(path, Naming::Layout).map(Self)
     }
 
+    /// The tar itself, with the names of an OCI layout.
+    pub fn into_archive(self) -> DockerArchive {
+        self.0
+    }
+
     /// The image that is meant when no tag is named: the one it was opened for, or the only one there is.
     pub fn only_image(&self) -> Result<Pointer, StoreError> {
         self.0.only_image()

@@ -327,7 +327,7 @@ fn repositories(archive: &Snapshot) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// The folder of the topmost layer as `repositories` tells it, for archives whose layers lie elsewhere.
-fn repository_id(archive: &Snapshot, item: &Item) -> Result<Option<String>, StoreError> {
+pub fn repository_id(archive: &Snapshot, item: &Item) -> Result<Option<String>, StoreError> {
     let Some(bytes) = repositories(archive)? else { return Ok(None) };
     let ids = item.tags.iter().filter_map(|tag| {
         let (repository, short) = tag.rsplit_once(':')?;

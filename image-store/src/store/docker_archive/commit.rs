@@ -1,6 +1,8 @@
 //! Puts an edited archive in the old one's place: written whole beside it, on disk before it is renamed.
 
 use super::edit::{Edit, Piece};
+use super::in_place::Place;
+use super::journal;
 use super::pending::Bytes;
 use super::snapshot::{Snapshot, Stamp};
 use crate::error::StoreError;
@@ -15,7 +17,7 @@ use tempfile::NamedTempFile;
 /// How long a second writer waits for the first.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// Ends the names of files that are being written.
-const SUFFIX: &str = ".archive-tmp";
+pub const SUFFIX: &str = ".archive-tmp";
 
 /// Carries the edit out and gives the new file. `Conflict` if the old one is no longer the one that was read.
 pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<File, StoreError> {
@@ -33,6 +35,15 @@ pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Re
     Ok(file)
 }
 
+/// Overwrites members where they stand. `Conflict` if the archive is no longer the one that was read.
+pub fn overwrite(path: &Path, snapshot: &Snapshot, new: &Place, place: &str) -> Result<(), StoreError> {
+    let dir = folder(path);
+    let locked = lock(dir, place)?;
+    refuse_changed(path, snapshot, place)?;
+    remove_leftovers(dir, path);
+    journal::write(path, &locked, &new.writes, place)
+}
+
 /// The folder in which the archive lies.
 pub fn folder(path: &Path) -> &Path {
     match path.parent() {
@@ -42,7 +53,7 @@ pub fn folder(path: &Path) -> &Path {
 }
 
 /// Locks the folder: a lock on the archive itself would go with the old file, one beside it would be litter.
-fn lock(dir: &Path, place: &str) -> Result<File, StoreError> {
+pub fn lock(dir: &Path, place: &str) -> Result<File, StoreError> {
     let doing = || format!("lock the folder of \"{place}\"");
     let folder = File::open(dir).map_err(|e| StoreError::from_io(doing(), e))?;
     let until = Instant::now() + LOCK_PATIENCE;
@@ -90,7 +101,7 @@ fn remove_leftovers(dir: &Path, path: &Path) {
     }
 }
 
-fn prefix(path: &Path) -> std::ffi::OsString {
+pub fn prefix(path: &Path) -> std::ffi::OsString {
     let mut prefix = std::ffi::OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
     prefix.push(".");

@@ -36,7 +36,8 @@ pub struct Stamp {
 
 impl Stamp {
     pub fn of(meta: &std::fs::Metadata) -> Self {
-        let changed = (meta.mtime(), meta.mtime_nsec());
+        // Not the time of the content: that is kept when an archive is rewritten.
+        let changed = (meta.ctime(), meta.ctime_nsec());
         Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed }
     }
 }

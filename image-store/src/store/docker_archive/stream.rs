@@ -12,17 +12,12 @@
 //! no reader takes it for a whole archive.
 
 use super::DockerArchive;
-use super::index_json::IndexJson;
-use super::manifest_json::ManifestJson;
-use super::snapshot::{
-    INDEX_JSON, LIST_MAX, MANIFEST_JSON, Reckoned, Snapshot, blob_path, digest_in_name, layer_media_type,
-};
-use crate::digest::{Digest, Hasher};
+use super::rewrite::{Changed, Rewrite};
+use super::snapshot::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, Reckoned, Snapshot, layer_media_type};
+use crate::digest::Hasher;
 use crate::error::StoreError;
 use crate::exit::Exit;
-use crate::manifest::{CONFIG_MAX, Config, Content, DOCUMENT_MAX, Document, media_type};
-use crate::plan::{BlobContent, Wanted};
-use crate::platform::Platform;
+use crate::manifest::{CONFIG_MAX, DOCUMENT_MAX, media_type};
 use crate::tar_file::stream::{Coming, Next, TarStream};
 use crate::tar_file::{MemberKind, TarError, write};
 use crate::tree::{Node, read_tree};
@@ -40,14 +35,6 @@ const HELD_MAX: usize = 16 << 20;
 const CHUNK: usize = 256 << 10;
 /// How far the output lags behind: half a block, so that it never ends where a member ends.
 const LAG: usize = 256;
-
-/// What becomes of an image that has a wrong label.
-pub struct Rewrite {
-    /// New configs, manifests, and the root.
-    pub wanted: Wanted,
-    /// The configs' digests as they were and as they are.
-    pub configs: Vec<(Digest, Digest)>,
-}
 
 /// What the stream's image becomes, and how its label is said a second time.
 pub trait Decide {
@@ -272,100 +259,6 @@ fn is_label_copy(coming: &Coming) -> bool {
 
 fn is_blob(name: &[u8]) -> bool {
     name.starts_with(b"blobs/")
-}
-
-/// What goes out otherwise than it came, and what is new.
-#[derive(Default)]
-struct Changed {
-    added: Vec<(String, Vec<u8>)>,
-    index: Option<Vec<u8>>,
-    list: Option<Vec<u8>>,
-}
-
-impl Changed {
-    fn new(archive: &Snapshot, was: &Digest, rewrite: &Rewrite) -> Result<Self, StoreError> {
-        let mut added = Vec::new();
-        let mut label = None;
-        let documents = rewrite.wanted.levels.iter().flatten().chain([&rewrite.wanted.root]);
-        let mut index = None;
-        for (blob, content) in &rewrite.wanted.blobs {
-            let BlobContent::Bytes(bytes) = content else {
-                return Err(StoreError::bad_input(DOING, format!("{} comes from elsewhere", blob.digest)));
-            };
-            label = label.or(label_of(&rewrite.wanted.root, &blob.digest, bytes)?);
-            let path = match &archive.index {
-                Some(_) => blob_path(&blob.digest),
-                None => classic_path(archive, rewrite, &blob.digest),
-            };
-            added.push((path, bytes.to_vec()));
-        }
-        if let Some(old) = &archive.index {
-            added.extend(documents.map(|d| (blob_path(d.digest()), d.bytes().to_vec())));
-            index = Some(point_all(old, was, &rewrite.wanted.root, label.as_ref())?);
-        }
-        let list = match &archive.list {
-            Some(list) => Some(reconfigure(archive, list, rewrite)?),
-            None => None,
-        };
-        added.retain(|(path, _)| archive.tar.find(path.as_bytes()).is_none());
-        Ok(Self { added, index, list })
-    }
-}
-
-/// What the root says it is for, if this is its config.
-fn label_of(root: &Document, digest: &Digest, config: &[u8]) -> Result<Option<Platform>, StoreError> {
-    match root.parse() {
-        Ok(Content::Manifest(manifest)) if manifest.config.digest == *digest => {
-            let config = Config::parse(config).map_err(|e| e.at(&format!("config {digest}")))?;
-            Ok(Some(config.platform))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Every entry of the old image, by whatever name, is one of the new image.
-fn point_all(
-    index: &IndexJson,
-    was: &Digest,
-    now: &Document,
-    label: Option<&Platform>,
-) -> Result<Vec<u8>, StoreError> {
-    let mut index = index.clone();
-    for i in 0..index.entries.len() {
-        if index.entries[i].digest == *was {
-            index = index.point(i, now, label).map_err(|e| e.at(&format!("the edited {INDEX_JSON}")))?;
-        }
-    }
-    Ok(index.bytes().to_vec())
-}
-
-/// The path of the new config `now`: named as the old one is, if that one's name says its digest.
-fn classic_path(archive: &Snapshot, rewrite: &Rewrite, now: &Digest) -> String {
-    let items = archive.list.iter().flat_map(|list| &list.items);
-    let was = rewrite.configs.iter().find(|(_, new)| new == now).map(|(was, _)| was);
-    let old = items.map(|item| &item.config).find(|path| digest_in_name(path).as_ref() == was);
-    match (old, was) {
-        (Some(old), Some(was)) => old.replace(was.hex(), now.hex()),
-        _ => format!("{}.json", now.hex()),
-    }
-}
-
-fn reconfigure(archive: &Snapshot, list: &ManifestJson, rewrite: &Rewrite) -> Result<Vec<u8>, StoreError> {
-    let mut items = Vec::new();
-    for (i, item) in list.items.iter().enumerate() {
-        let way = archive.tar.resolve(item.config.as_bytes());
-        let file = way.map_err(|e: TarError| e.at(DOING))?.pop();
-        let moved = rewrite.configs.iter().find(|(was, _)| file.is_some() && archive.blob(was) == file);
-        if let Some((_, now)) = moved {
-            let path = match &archive.index {
-                Some(_) => blob_path(now),
-                None => classic_path(archive, rewrite, now),
-            };
-            items.push((i, path));
-        }
-    }
-    let changed = list.reconfigured(&items).map_err(|e| e.at(&format!("the edited {MANIFEST_JSON}")))?;
-    Ok(changed.bytes().to_vec())
 }
 
 /// Writes a tar so that the bytes written never end where a member ends, until all is done.

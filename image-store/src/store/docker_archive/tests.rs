@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::TempDir;
 
 mod filtering;
+mod overwriting;
 mod reading;
 mod relabelling;
 mod writing;

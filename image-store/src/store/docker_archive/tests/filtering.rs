@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::plan::{BlobContent, Wanted};
-use crate::store::docker_archive::stream::{Decide, Passed, Rewrite, filter};
+use crate::store::docker_archive::stream::{Decide, Passed, filter};
 use crate::tar_file::TarFile;
 use crate::tree::Node;
 
 /// Says arm/v7 in the place of amd64, in configs and in copies.
-struct Arm;
+pub(super) struct Arm;
 
 fn relabelled(json: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8(json.to_vec()).unwrap();
@@ -27,7 +27,8 @@ impl Decide for Arm {
             .replace(&format!("\"size\":{}", old.size), &format!("\"size\":{}", new.size));
         let mut wanted = Wanted::of_root(Document::new(text.into_bytes(), None).unwrap());
         wanted.add_blob(new.clone(), BlobContent::Bytes(config.into()));
-        Ok(Some(Rewrite { wanted, configs: vec![(old.digest, new.digest)] }))
+        let documents = vec![(image.document.digest().clone(), wanted.root.digest().clone())];
+        Ok(Some(Rewrite { wanted, configs: vec![(old.digest, new.digest)], documents }))
     }
 
     fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

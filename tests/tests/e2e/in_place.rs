@@ -1,0 +1,114 @@
+//! `config-patcher fix --in-place`: archives overwritten where they stand.
+
+use crate::samples::{Image, Index};
+use crate::tools::{User, listing};
+use image_store::check::{Depth, check};
+use image_store::store::Pointer;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_archive::OciArchive;
+use multiarch_tests::need;
+use multiarch_tests::world::{self, Engine};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+fn wrong() -> Image {
+    Image::new("linux/amd64", "arm's own")
+}
+
+#[test]
+fn the_same_file_says_another_platform() {
+    let user = User::new();
+    let path = user.write("app.tar", wrong().classic_archive("app:1"));
+    let before = fs::metadata(&path).unwrap();
+    let fix = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"];
+    let planned =
+        user.config_patcher(&[&fix[..], &["--dry-run"]].concat()).exits(0).says("in place  2 members");
+    assert_eq!(fs::read(&path).unwrap(), wrong().classic_archive("app:1"));
+    let done = user.config_patcher(&fix).exits(0);
+    assert_eq!(planned.stdout, done.stdout);
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!((before.ino(), before.len(), before.mtime()), (after.ino(), after.len(), after.mtime()));
+    let store = DockerArchive::open(&path, None).unwrap();
+    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), Depth::Layers), []);
+    user.config_patcher(&fix).exits(0).says("every label is right");
+    assert_eq!(listing(&user.work()).len(), 1);
+}
+
+#[test]
+fn a_whole_index_in_an_oci_archive_is_overwritten_too() {
+    let user = User::new();
+    let index =
+        Index::of(&[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong())]);
+    for (archive, tag) in [("oci-archive:oci.tar", "1"), ("docker-archive:docker.tar", "app:1")] {
+        let path = user.path(archive.split_once(':').unwrap().1);
+        match tag {
+            "1" => index.store(&OciArchive::open_or_new(&path).unwrap(), tag),
+            _ => index.store(&DockerArchive::open_or_new(&path).unwrap(), tag),
+        }
+        let before = fs::metadata(&path).unwrap();
+        let fixed = user.config_patcher(&["fix", archive, "--from-index", "--in-place"]).exits(0);
+        assert!(fixed.stderr.contains("in place"), "{fixed}");
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!((before.ino(), before.len()), (after.ino(), after.len()));
+        user.config_patcher(&["fix", archive, "--from-index", "--check"]).exits(0);
+    }
+    let store = OciArchive::open(&user.path("oci.tar"), None).unwrap();
+    assert_eq!(check(&store, &Pointer::Tag("1".into()), Depth::Layers), []);
+}
+
+#[test]
+fn what_does_not_fit_is_written_anew_and_that_is_said() {
+    let user = User::new();
+    let image = wrong();
+    let room = image.config.len().next_multiple_of(512) - image.config.len();
+    let full = image
+        .with_config(image.config.replace("\"Cmd\"", &format!("\"A\":\"{}\",\"Cmd\"", "x".repeat(room - 7))));
+    assert_eq!(full.config.len() % 512, 0);
+    let path = user.write("app.tar", full.classic_archive("app:1"));
+    let before = fs::metadata(&path).unwrap();
+    user.config_patcher(&["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"])
+        .exits(0)
+        .says("written anew");
+    assert_ne!(fs::metadata(&path).unwrap().ino(), before.ino());
+    let store = DockerArchive::open(&path, None).unwrap();
+    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), Depth::Layers), []);
+}
+
+#[test]
+fn what_has_no_place_in_a_file_says_so() {
+    let user = User::new();
+    wrong().store(&image_store::store::oci_layout::OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    user.config_patcher(&["fix", "oci:in:1", "--platform", "linux/arm/v7", "--in-place"])
+        .exits(2)
+        .says("leave --in-place away");
+}
+
+#[test]
+fn docker_and_skopeo_read_what_was_overwritten() {
+    need!(world::require(&["skopeo"]));
+    let engine = need!(Engine::start());
+    let user = User::new();
+    let image = wrong();
+    let image = image.with_config(image.config.replace("1.50", "15"));
+    let first = user.write("app.tar", image.classic_archive("app:1"));
+    let docker = |args: &[&str]| {
+        let done = engine.docker(args);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap().trim().to_string()
+    };
+    docker(&["load", "-i", &first.display().to_string()]);
+    let saved = user.path("saved.tar");
+    docker(&["save", "-o", &saved.display().to_string(), "app:1"]);
+    user.config_patcher(&["fix", "docker-archive:saved.tar", "--platform", "linux/arm/v7", "--in-place"])
+        .exits(0)
+        .says("in place  3 members");
+    docker(&["rmi", "-f", "app:1"]);
+    docker(&["load", "-i", &saved.display().to_string()]);
+    let shown = docker(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}/{{.Variant}}", "app:1"]);
+    assert_eq!(shown, "linux/arm/v7");
+    let mut skopeo = Command::new(world::program("skopeo").unwrap());
+    skopeo.args(["copy", "-q", &format!("docker-archive:{}", saved.display())]);
+    let copied = skopeo.arg(format!("dir:{}", user.path("copied").display())).output().unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+}

@@ -1,0 +1,225 @@
+//! Every call that changes a file, made to fail and made the last one: nothing is lost, and running again finishes.
+//!
+//! `crash_local` kills copies and fixes; here the calls fail with what disks say, and archives are overwritten where
+//! they stand.
+
+use crate::samples::{Image, Index};
+use crate::tools::{Ran, User, listing, program, run};
+use image_store::check::{Depth, check};
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_archive::OciArchive;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
+use multiarch_tests::{need, world};
+use std::time::Instant;
+
+/// What changes files, each kind counted for itself.
+const CALLS: [&str; 9] = [
+    "openat",
+    "write",
+    "pwrite64",
+    "fsync",
+    "rename,renameat,renameat2,link,linkat",
+    "unlink,unlinkat",
+    "fchmod,fchown,utimensat",
+    "mkdir",
+    "copy_file_range",
+];
+
+/// What a disk says: full, broken.
+const ERRORS: [&str; 2] = ["ENOSPC", "EIO"];
+
+struct Job {
+    prepare: fn(&User),
+    args: &'static [&'static str],
+    /// What the image is called now, once it is known to be whole.
+    named: fn(&User) -> String,
+}
+
+fn wrong() -> Image {
+    Image::new("linux/amd64", "arm's own")
+}
+
+fn index() -> Index {
+    Index::of(&[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong())])
+}
+
+fn whole(store: &dyn ImageSource, tag: &str) -> String {
+    let tag = Pointer::Tag(tag.into());
+    let problems: Vec<_> = check(store, &tag, Depth::Layers)
+        .into_iter()
+        // The very thing that the fix is for.
+        .filter(|problem| !problem.what.contains("the config says linux/amd64"))
+        .collect();
+    assert_eq!(problems, []);
+    store.resolve(&tag).unwrap().unwrap().digest.to_string()
+}
+
+fn docker_archive(user: &User) -> String {
+    whole(&DockerArchive::open(&user.path("app.tar"), None).unwrap(), "app:1")
+}
+
+const ARM: [&str; 4] = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+
+const TAR: Job = Job {
+    prepare: |user| drop(user.write("app.tar", wrong().classic_archive("app:1"))),
+    args: &ARM,
+    named: docker_archive,
+};
+
+const TAR_IN_PLACE: Job =
+    Job { args: &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"], ..TAR };
+
+const NEW_FORM_IN_PLACE: Job = Job {
+    prepare: |user| index().store(&DockerArchive::open_or_new(&user.path("app.tar")).unwrap(), "app:1"),
+    args: &["fix", "docker-archive:app.tar", "--from-index", "--in-place"],
+    named: docker_archive,
+};
+
+const OCI_ARCHIVE: Job = Job {
+    prepare: |user| index().store(&OciArchive::open_or_new(&user.path("app.tar")).unwrap(), "1"),
+    args: &["fix", "oci-archive:app.tar:1", "--from-index"],
+    named: |user| whole(&OciArchive::open(&user.path("app.tar"), None).unwrap(), "1"),
+};
+
+const LAYOUT: Job = Job {
+    prepare: |user| index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1"),
+    args: &["fix", "oci:in:1", "--from-index"],
+    named: |user| whole(&OciLayout::open(&user.path("in")).unwrap(), "1"),
+};
+
+/// Runs the job with a fault at the n-th call of these kinds. `None` if it has fewer, or none that counts.
+fn with_fault(user: &User, job: &Job, calls: &str, fault: &str, nth: usize) -> Ran {
+    let mut command = std::process::Command::new(world::program("strace").unwrap());
+    let plain = user.command("config-patcher", job.args);
+    command
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            &user.path("../trace").display().to_string(),
+            "-e",
+            &format!("trace={calls}"),
+        ])
+        .args(["-e", &format!("inject={calls}:{fault}:when={nth}")])
+        .arg(program("config-patcher"))
+        .args(job.args)
+        .current_dir(user.work())
+        .env_clear()
+        .envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    run(command)
+}
+
+fn was_injected(user: &User) -> bool {
+    let trace = std::fs::read_to_string(user.path("../trace")).unwrap();
+    trace.contains("(INJECTED)") || trace.contains("killed by SIGKILL")
+}
+
+/// What can fail once the new image is in its place: the folder's fsync, reading the tag back, and telling.
+fn is_behind_the_change(calls: &str, ran: &Ran) -> bool {
+    match calls {
+        "fsync" => true,
+        "openat" => ran.stderr.contains("cannot read "),
+        "write" => ran.stderr.contains("cannot print the result on stdout"),
+        _ => false,
+    }
+}
+
+fn sweep(job: &Job) {
+    need!(world::require(&["strace"]));
+    let begun = Instant::now();
+    let (before, after) = {
+        let user = User::new();
+        (job.prepare)(&user);
+        let before = (job.named)(&user);
+        user.run("config-patcher", job.args).exits(0);
+        (before, (job.named)(&user))
+    };
+    assert_ne!(before, after);
+    let (mut places, mut failed) = (0, 0);
+    let kill = ["signal=SIGKILL".to_string()];
+    let faults: Vec<String> = kill.into_iter().chain(ERRORS.map(|error| format!("error={error}"))).collect();
+    for calls in CALLS {
+        for fault in &faults {
+            for nth in 1.. {
+                let user = User::new();
+                (job.prepare)(&user);
+                let at = format!("{fault} at {nth} of {calls}");
+                let ran = with_fault(&user, job, calls, fault, nth);
+                if !was_injected(&user) {
+                    assert_eq!(ran.code, Some(0), "{at}: {ran}");
+                    break;
+                }
+                places += 1;
+                let now = (job.named)(&user);
+                match ran.code {
+                    // It did without.
+                    Some(0) => assert_eq!(now, after, "{at}: {ran}"),
+                    Some(code) => {
+                        failed += 1;
+                        assert!(code != 101, "{at}: {ran}");
+                        let done = now == after && is_behind_the_change(calls, &ran);
+                        assert!(now == before || done, "{at}: an error, and it changed: {ran}");
+                    }
+                    None => assert!(now == before || now == after, "{at}"),
+                }
+                let again = user.run("config-patcher", job.args);
+                assert_eq!((again.code, (job.named)(&user)), (Some(0), after.clone()), "{at}, then: {again}");
+                let left: Vec<_> = listing(&user.work())
+                    .into_keys()
+                    .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+                    .filter(|name| name.ends_with("tmp") || name.ends_with("journal"))
+                    .collect();
+                assert!(left.is_empty(), "{at}: left behind: {left:?}");
+            }
+        }
+    }
+    eprintln!("{places} faults, {failed} errors, in {:?}", begun.elapsed());
+    assert!(places > 40 && failed > 20, "{places} {failed}");
+}
+
+#[test]
+fn a_tar_written_anew() {
+    sweep(&TAR);
+}
+
+#[test]
+fn a_tar_in_place() {
+    sweep(&TAR_IN_PLACE);
+}
+
+#[test]
+fn a_tar_of_the_new_form_in_place() {
+    sweep(&NEW_FORM_IN_PLACE);
+}
+
+#[test]
+fn an_oci_archive() {
+    sweep(&OCI_ARCHIVE);
+}
+
+#[test]
+fn a_layout() {
+    sweep(&LAYOUT);
+}
+
+/// Ten processes at once, each with a tag of its own.
+#[test]
+fn ten_writers_leave_ten_tags() {
+    let user = User::new();
+    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    let children: Vec<_> = (0..10)
+        .map(|i| {
+            let to = format!("oci:out:t{i}");
+            user.command("manifest-push", &["copy", "oci:in:1", &to]).spawn().unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let out = OciLayout::open(&user.path("out")).unwrap();
+    assert_eq!(out.tags().unwrap().len(), 10);
+    for tag in out.tags().unwrap() {
+        assert_eq!(whole(&out, &tag), wrong().digest());
+    }
+}
