@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: ratios against named peers, measured in one run. A bench prints; it never judges.
 
+pub mod measure;
+
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use std::process::{Command, Stdio};
