@@ -3,6 +3,5 @@
 pub mod cli;
 pub mod detect;
 pub mod inspect;
-pub mod patch;
 pub mod plan;
 pub mod verify;

@@ -1,9 +1,9 @@
 //! Which labels are wrong, and what changes with them up to the root: a pure decision over what was read.
 
-use crate::patch::{Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest};
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::manifest::{Descriptor, Document};
+use image_store::patch::{Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest};
 use image_store::plan::{BlobContent, Wanted};
 use image_store::platform::Platform;
 use image_store::store::ImageSource;

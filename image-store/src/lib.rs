@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod open;
 pub mod options;
 pub mod parallel;
+pub mod patch;
 pub mod plan;
 pub mod platform;
 pub mod raw_json;

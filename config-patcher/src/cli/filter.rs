@@ -1,12 +1,12 @@
 //! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
 
 use super::fix::{Fix, report, rewrite};
-use crate::patch::{Ask, Patched, patch_config};
 use crate::plan::{Labels, Relabelled, relabel};
 use image_store::cli::{Format, Output, print_line};
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
+use image_store::patch::{Ask, Patched, patch_config};
 use image_store::raw_json::Object;
 use image_store::store::docker_archive::Rewrite;
 use image_store::store::docker_archive::stream::{Decide, filter, widen_pipe};

@@ -2,10 +2,10 @@
 //!
 //! Only the values that must change change. Key order, spacing, unknown keys and every other byte stay.
 
+use crate::manifest::{Descriptor, Document, DocumentError, read_label};
+use crate::platform::Platform;
+use crate::raw_json::{self, JsonError, Object, Splice};
 use base64::Engine as _;
-use image_store::manifest::{Descriptor, Document, DocumentError, read_label};
-use image_store::platform::Platform;
-use image_store::raw_json::{self, JsonError, Object, Splice};
 
 /// What came of a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,8 +179,8 @@ fn splice_platform(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::digest::Digest;
-    use image_store::manifest::media_type;
+    use crate::digest::Digest;
+    use crate::manifest::media_type;
 
     fn patched(config: &str, wanted: &str, ask: Ask) -> Option<String> {
         match patch_config(config.as_bytes(), &wanted.parse().unwrap(), ask).unwrap() {
