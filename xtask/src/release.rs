@@ -24,10 +24,11 @@ use spec::{LabelPolicy, Spec};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use request::Args;
 
+pub mod bases;
 pub mod build;
 pub mod builders;
 pub mod emulation;
@@ -46,18 +47,17 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     let begun = Instant::now();
     let request = mean(args)?;
     let stores = Arc::new(Stores::new(args.registry.options()));
-    let open: OpenImage = {
-        let stores = stores.clone();
-        Arc::new(move |image| stores.source(image).map(|opened| (opened.store, opened.pointer)))
-    };
+    let open = opener(stores.clone());
     let binfmt = BinfmtSetup::find()?;
     let target = open_target(&request.spec, &stores)?;
-    let plan = decide(&request, &open, &binfmt, &target)?;
+    let open_base = open_base(args);
+    let plan = decide(&request, &open, &open_base, &binfmt, &target)?;
     output.say_lines(&plan.to_string());
+    bases::refuse_wrong(&request, &plan.bases)?;
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    let report = carry_out(&request, &plan, &binfmt, &target, output, begun)?;
+    let report = carry_out(&request, &plan, &open_base, &binfmt, &target, output, begun)?;
     report.write(&request.report)?;
     output.say_lines(&report.table());
     output.say(&format!("report: {}", request.report.display()));
@@ -71,6 +71,18 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     Ok(Exit::Done)
 }
 
+fn opener(stores: Arc<Stores>) -> OpenImage {
+    Arc::new(move |image| stores.source(image).map(|opened| (opened.store, opened.pointer)))
+}
+
+/// For a look at base images: where no network is, that must be found out soon.
+fn open_base(args: &Args) -> OpenImage {
+    let mut options = args.registry.options();
+    options.idle_timeout = options.idle_timeout.min(Duration::from_secs(5));
+    options.backoff = options.backoff.min(Duration::from_millis(20));
+    opener(Arc::new(Stores::new(options)))
+}
+
 fn open_target(spec: &Spec, stores: &Stores) -> Result<Target, StoreError> {
     let mut target = stores.target(&spec.image)?;
     target.tags.clone_from(&spec.tags);
@@ -81,6 +93,7 @@ fn open_target(spec: &Spec, stores: &Stores) -> Result<Target, StoreError> {
 fn decide(
     request: &Request,
     open: &OpenImage,
+    open_base: &OpenImage,
     binfmt: &BinfmtSetup,
     target: &Target,
 ) -> Result<ReleasePlan, StoreError> {
@@ -107,6 +120,7 @@ fn decide(
         emulators: plan::plan_emulators(&builds, binfmt)?,
         labels_are_fixed: request.spec.labels == LabelPolicy::Fix,
         smoke: request.spec.smoke.clone(),
+        bases: bases::look(request, &builds, open_base)?,
         tags: plan::plan_tags(&request.spec, &builds, &*target.store)?,
         builds,
     })
@@ -116,6 +130,7 @@ fn decide(
 fn carry_out(
     request: &Request,
     plan: &ReleasePlan,
+    open_base: &OpenImage,
     binfmt: &BinfmtSetup,
     target: &Target,
     output: &Output,
@@ -125,6 +140,10 @@ fn carry_out(
     for command in &plan.prepare {
         output.say(&format!("prepare: {}", command.join(" ")));
         run_prepare(command, &request.spec.dir)?;
+    }
+    if !plan.prepare.is_empty() {
+        // Dockerfiles may have been made only now.
+        bases::refuse_wrong(request, &bases::look(request, &plan.builds, open_base)?)?;
     }
     if !plan.emulators.missing.is_empty() {
         output.say(&format!("emulators: {}", plan.emulators.command.join(" ")));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arrows;
+mod bases;
 mod contract;
 mod crash;
 mod crash_local;

@@ -2,21 +2,21 @@
 //! each gives back one image in the staging layout, as it was made: labels are put right later.
 //!
 //! Engines are found as their own command lines find them: DOCKER_HOST, contexts, CONTAINERS_STORAGE_CONF,
-//! BUILDAH_ISOLATION and the like pass through untouched. Base images are not checked before a build yet.
+//! BUILDAH_ISOLATION and the like pass through untouched.
 
 use super::spec::{BuilderChoice, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
 use image_store::platform::Platform;
-use image_store::reference::Reference;
+use image_store::reference::{Reference, RegistryRef};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod buildah;
-mod docker;
-mod dockerfile;
+pub(super) mod docker;
+pub(super) mod dockerfile;
 mod podman;
 mod rootfs;
 mod tool;
@@ -47,12 +47,26 @@ pub trait Builder: Send + Sync {
     /// emulator is there already is another question.
     fn needs_emulator(&self, job: &BuildJob) -> bool;
 
+    /// The image that it has under the name of a base image already. `None` if it has none, or keeps none.
+    fn local(&self, base: &str) -> Option<Local>;
+
+    /// Where it would pull a base image from. `None` if only it knows.
+    fn registry_name(&self, base: &str) -> Option<RegistryRef>;
+
     /// The commands that `build` would run, for a person. Values of build arguments are not in them.
     fn describe(&self, job: &BuildJob) -> Vec<String>;
 
     /// Makes the image. `Ok` means that the document and all that it names is in `staging`. What programs say goes
     /// to the end of `log`.
     fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError>;
+}
+
+/// An image in a builder's own storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    pub platform: Platform,
+    /// It is taken for the base even if it is of another platform: nothing is pulled in its place.
+    pub is_taken_blindly: bool,
 }
 
 /// Opens a base image that a spec names.

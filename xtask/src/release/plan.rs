@@ -1,5 +1,6 @@
 //! What a release will do, decided before anything is done. `--dry-run` prints it.
 
+use super::bases::Base;
 use super::builders::Builder;
 use super::emulation::{BinfmtSetup, Probed};
 use super::spec::{PlatformSpec, Spec};
@@ -27,6 +28,8 @@ pub struct ReleasePlan {
     pub place: String,
     pub prepare: Vec<Vec<String>>,
     pub builds: Vec<Build>,
+    /// The base images of the Dockerfiles that are there.
+    pub bases: Vec<Base>,
     /// Members of the published index that stay as they are.
     pub kept: Vec<Platform>,
     pub emulators: Emulators,
@@ -85,6 +88,9 @@ impl fmt::Display for ReleasePlan {
             writeln!(f, "  build     {}  {}{why}", build.spec.platform, build.builder.name())?;
             for command in &build.commands {
                 writeln!(f, "              {command}")?;
+            }
+            for base in self.bases.iter().filter(|base| base.platform == build.spec.platform) {
+                writeln!(f, "              base  {}", base.shown())?;
             }
         }
         for platform in &self.kept {

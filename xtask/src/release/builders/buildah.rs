@@ -2,11 +2,12 @@
 //! release finds everything built.
 
 use super::docker::needs_emulator;
-use super::podman::{build, describe};
+use super::podman::{build, describe, local, registry_name};
 use super::tool::Tool;
-use super::{BuildJob, Builder};
+use super::{BuildJob, Builder, Local};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
+use image_store::reference::RegistryRef;
 use image_store::store::oci_layout::OciLayout;
 use std::path::Path;
 
@@ -34,6 +35,18 @@ impl Builder for Buildah {
 
     fn needs_emulator(&self, job: &BuildJob) -> bool {
         needs_emulator(job)
+    }
+
+    fn local(&self, base: &str) -> Option<Local> {
+        local(
+            &self.tool,
+            &["inspect", "--type", "image", "--format", "{{.OCIv1.OS}}/{{.OCIv1.Architecture}}"],
+            base,
+        )
+    }
+
+    fn registry_name(&self, base: &str) -> Option<RegistryRef> {
+        registry_name(base)
     }
 
     fn describe(&self, job: &BuildJob) -> Vec<String> {

@@ -5,12 +5,13 @@
 
 use super::dockerfile::Dockerfile;
 use super::tool::{Step, Tool};
-use super::{BuildJob, Builder, runs_natively};
+use super::{BuildJob, Builder, Local, runs_natively};
 use crate::release::spec::{DockerfileRecipe, Recipe};
 use image_store::compress::{Flavour, import_compressed};
 use image_store::error::StoreError;
 use image_store::manifest::{Content, Document};
 use image_store::platform::Platform;
+use image_store::reference::RegistryRef;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
@@ -29,6 +30,18 @@ impl Docker {
     #[cfg(test)]
     pub(super) fn with(program: &Path) -> Self {
         Self { tool: Tool::at("docker", program) }
+    }
+
+    /// Whether `docker build` is BuildKit's: the variable says so, or else it is the default since client 23.
+    fn has_buildkit(&self) -> bool {
+        match std::env::var("DOCKER_BUILDKIT").as_deref() {
+            // Go's strconv.ParseBool
+            Ok("0" | "f" | "F" | "false" | "False" | "FALSE") => return false,
+            Ok(said) if !said.is_empty() => return true,
+            _ => {}
+        }
+        let version = self.tool.ask(&["version", "--format", "{{.Client.Version}}"]).unwrap_or_default();
+        version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 23)
     }
 
     /// Builds; the image's id is in the file `id` afterwards.
@@ -67,6 +80,19 @@ impl Builder for Docker {
 
     fn needs_emulator(&self, job: &BuildJob) -> bool {
         needs_emulator(job)
+    }
+
+    fn local(&self, base: &str) -> Option<Local> {
+        const FORMAT: &str = "{{.Os}}/{{.Architecture}}/{{.Variant}}";
+        let said = self.tool.ask(&["image", "inspect", "--format", FORMAT, "--", base]).ok()?;
+        Some(Local {
+            platform: said.trim_end_matches('/').parse().ok()?,
+            is_taken_blindly: !self.has_buildkit(),
+        })
+    }
+
+    fn registry_name(&self, base: &str) -> Option<RegistryRef> {
+        base.parse().ok()
     }
 
     fn describe(&self, job: &BuildJob) -> Vec<String> {
@@ -178,7 +204,10 @@ pub(super) fn dockerfile_recipe<'a>(
     }
 }
 
-fn read_dockerfile(job: &BuildJob, recipe: &DockerfileRecipe) -> Result<Dockerfile, StoreError> {
+pub(in crate::release) fn read_dockerfile(
+    job: &BuildJob,
+    recipe: &DockerfileRecipe,
+) -> Result<Dockerfile, StoreError> {
     let doing = || format!("read \"{}\"", recipe.dockerfile.display());
     let text = fs::read_to_string(&recipe.dockerfile).map_err(|e| StoreError::from_io(doing(), e))?;
     Ok(Dockerfile::parse(&text, &recipe.build_args, &job.platform))

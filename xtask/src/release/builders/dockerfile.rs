@@ -7,6 +7,9 @@ use crate::release::spec::BuildArgs;
 use image_store::platform::Platform;
 use std::collections::BTreeMap;
 
+#[cfg(test)]
+mod tests;
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dockerfile {
     pub stages: Vec<Stage>,
@@ -19,10 +22,22 @@ pub struct Stage {
     /// `FROM` with build arguments put in.
     pub base: String,
     pub name: Option<String>,
-    /// It is of the builder's own platform: `--platform=$BUILDPLATFORM`.
-    is_for_builder: bool,
+    pub asked: Asked,
     /// It has a RUN.
     runs: bool,
+    /// What it copies or mounts from: stages by name or number, and images.
+    sources: Vec<String>,
+}
+
+/// Which platform a FROM asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// None, or the one that is built for.
+    Target,
+    /// The builder's own: `--platform=$BUILDPLATFORM`.
+    Builder,
+    /// This one, whatever is built for.
+    Named(String),
 }
 
 impl Dockerfile {
@@ -34,22 +49,30 @@ impl Dockerfile {
             ("TARGETARCH".into(), platform.architecture.clone()),
             ("TARGETVARIANT".into(), platform.variant.clone().unwrap_or_default()),
             ("BUILDPLATFORM".into(), BUILDER.into()),
+            ("BUILDOS".into(), BUILDER.into()),
+            ("BUILDARCH".into(), BUILDER.into()),
         ]);
         let mut found = Self::default();
         for (line, instruction, rest) in instructions(text) {
             match (instruction.as_str(), found.stages.last_mut()) {
                 ("ARG", None) => {
-                    let (name, default) = rest.split_once('=').unwrap_or((&rest, ""));
-                    let given = match build_args.0.get(name) {
-                        Some(Some(value)) => Some(value.clone()),
-                        Some(None) => std::env::var(name).ok(),
-                        None => None,
-                    };
-                    let value = given.unwrap_or_else(|| expand(unquoted(default), &variables));
-                    variables.entry(name.to_string()).or_insert(value);
+                    for one in words(&rest) {
+                        let (name, default) = one.split_once('=').unwrap_or((one, ""));
+                        let given = match build_args.0.get(name) {
+                            Some(Some(value)) => Some(value.clone()),
+                            Some(None) => std::env::var(name).ok(),
+                            None => None,
+                        };
+                        let value = given.unwrap_or_else(|| expand(unquoted(default), &variables));
+                        variables.entry(name.to_string()).or_insert(value);
+                    }
                 }
-                ("FROM", _) => found.stages.push(stage(line, &rest, &variables)),
-                ("RUN", Some(stage)) => stage.runs = true,
+                ("FROM", _) => found.stages.push(stage(line, &rest, platform, &variables)),
+                ("RUN", Some(stage)) => {
+                    stage.runs = true;
+                    stage.sources.extend(mounted(&rest));
+                }
+                ("COPY", Some(stage)) => stage.sources.extend(flag(&rest, "--from=").map(str::to_string)),
                 _ => {}
             }
         }
@@ -58,43 +81,132 @@ impl Dockerfile {
 
     /// Whether a stage of the image's platform has a RUN. Stages that are not needed for the target count too.
     pub fn runs_programs(&self) -> bool {
-        self.stages.iter().any(|stage| stage.runs && !stage.is_for_builder)
+        self.stages.iter().any(|stage| stage.runs && stage.asked != Asked::Builder)
     }
 
-    /// The base images that are neither `scratch` nor a stage above.
+    /// The stages whose base images are neither `scratch` nor a stage above.
     pub fn bases(&self) -> impl Iterator<Item = &Stage> {
-        self.stages
-            .iter()
-            .enumerate()
-            .filter(|(at, stage)| {
-                let above = &self.stages[..*at];
-                let is_stage = above
-                    .iter()
-                    .filter_map(|other| other.name.as_deref())
-                    .any(|n| n.eq_ignore_ascii_case(&stage.base));
-                stage.base != "scratch" && !is_stage
-            })
-            .map(|(_, stage)| stage)
+        (0..self.stages.len()).filter(|at| self.pulls(*at)).map(|at| &self.stages[at])
+    }
+
+    /// Those of them that a build of `target` needs; without one the last stage is meant.
+    pub fn needed_bases(&self, target: Option<&str>) -> Vec<&Stage> {
+        let mut needed = vec![false; self.stages.len()];
+        let mut next: Vec<usize> = self.target(target).into_iter().collect();
+        while let Some(at) = next.pop() {
+            if std::mem::replace(&mut needed[at], true) {
+                continue;
+            }
+            next.extend(self.base_stage(at));
+            next.extend(self.stages[at].sources.iter().filter_map(|source| self.source_stage(at, source)));
+        }
+        let pulled = (0..self.stages.len()).filter(|at| needed[*at] && self.pulls(*at));
+        pulled.map(|at| &self.stages[at]).collect()
+    }
+
+    fn pulls(&self, at: usize) -> bool {
+        self.stages[at].base != "scratch" && self.base_stage(at).is_none()
+    }
+
+    /// The stage at the bottom of the image itself: its base is what the image starts from.
+    pub fn root(&self, target: Option<&str>) -> Option<&Stage> {
+        let mut at = self.target(target)?;
+        while let Some(below) = self.base_stage(at) {
+            at = below;
+        }
+        Some(&self.stages[at])
+    }
+
+    fn target(&self, name: Option<&str>) -> Option<usize> {
+        match name {
+            Some(name) => self.source_stage(self.stages.len(), name),
+            None => self.stages.len().checked_sub(1),
+        }
+    }
+
+    /// The stage that a stage is FROM.
+    fn base_stage(&self, at: usize) -> Option<usize> {
+        self.named_above(at, &self.stages[at].base)
+    }
+
+    /// The stage that is named, or numbered, in a stage.
+    fn source_stage(&self, at: usize, source: &str) -> Option<usize> {
+        let numbered = source.parse().ok().filter(|number| *number < at);
+        self.named_above(at, source).or(numbered)
+    }
+
+    fn named_above(&self, at: usize, name: &str) -> Option<usize> {
+        let is_it = |stage: &Stage| stage.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name));
+        self.stages[..at].iter().rposition(is_it)
+    }
+}
+
+impl Stage {
+    /// Only the builder knows what its base is called.
+    pub fn is_the_builders_secret(&self) -> bool {
+        self.base.contains(BUILDER)
     }
 }
 
 /// Stands for the builder's platform, whatever that is.
 const BUILDER: &str = "\u{0}builder";
 
-fn stage(line: usize, rest: &str, variables: &BTreeMap<String, String>) -> Stage {
-    let mut words = rest.split_whitespace().peekable();
-    let mut is_for_builder = false;
-    while let Some(flag) = words.next_if(|word| word.starts_with("--")) {
-        if let Some(said) = flag.strip_prefix("--platform=") {
-            is_for_builder = expand(unquoted(said), variables) == BUILDER;
+fn stage(line: usize, rest: &str, target: &Platform, variables: &BTreeMap<String, String>) -> Stage {
+    let asked = match flag(rest, "--platform=").map(|said| expand(unquoted(said), variables)) {
+        None => Asked::Target,
+        Some(said) if said.contains(BUILDER) => Asked::Builder,
+        // The classic builder knows no TARGETPLATFORM and takes nothing for no flag.
+        Some(said) if said.is_empty() => Asked::Target,
+        Some(said) => {
+            // Engines take an architecture alone as well.
+            let whole = if said.contains('/') { said } else { format!("linux/{said}") };
+            match whole.parse::<Platform>() {
+                Ok(platform) if platform.fits(target) => Asked::Target,
+                _ => Asked::Named(whole),
+            }
         }
-    }
+    };
+    let mut words = rest.split_whitespace().skip_while(|word| word.starts_with("--"));
     let base = expand(words.next().unwrap_or_default(), variables);
     let name = match words.next() {
         Some(word) if word.eq_ignore_ascii_case("as") => words.next().map(str::to_string),
         _ => None,
     };
-    Stage { line, base, name, is_for_builder, runs: false }
+    Stage { line, base, name, asked, runs: false, sources: Vec::new() }
+}
+
+/// The value of a flag before the first word that is none.
+fn flag<'a>(rest: &'a str, name: &str) -> Option<&'a str> {
+    rest.split_whitespace().take_while(|word| word.starts_with("--")).find_map(|word| word.strip_prefix(name))
+}
+
+/// What a RUN mounts from: `--mount=type=bind,from=STAGE,...`.
+fn mounted(rest: &str) -> Vec<String> {
+    let flags = rest.split_whitespace().take_while(|word| word.starts_with("--"));
+    let mounts = flags.filter_map(|flag| flag.strip_prefix("--mount="));
+    mounts
+        .flat_map(|mount| mount.split(','))
+        .filter_map(|part| part.strip_prefix("from=").map(str::to_string))
+        .collect()
+}
+
+/// Words, of which quotes hold spaces together.
+fn words(text: &str) -> Vec<&str> {
+    let mut quote = None;
+    let is_gap = |c: char| match (quote, c) {
+        (None, '"' | '\'') => {
+            quote = Some(c);
+            false
+        }
+        (Some(open), _) => {
+            if c == open {
+                quote = None;
+            }
+            false
+        }
+        (None, _) => c.is_whitespace(),
+    };
+    text.split(is_gap).filter(|word| !word.is_empty()).collect()
 }
 
 /// The instructions with their lines: name in capitals, and the rest, continued lines joined, comments and
@@ -181,61 +293,4 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     }
     out.push_str(rest);
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str, args: &[(&str, &str)]) -> Dockerfile {
-        let args =
-            args.iter().map(|(name, value)| ((*name).to_string(), Some((*value).to_string()))).collect();
-        Dockerfile::parse(text, &BuildArgs(args), &"linux/arm/v7".parse().unwrap())
-    }
-
-    #[test]
-    fn bases_are_what_no_stage_is() {
-        let check = |text: &str, args: &[(&str, &str)], bases: &[(usize, &str)]| {
-            let found = parse(text, args);
-            let found: Vec<(usize, &str)> =
-                found.bases().map(|stage| (stage.line, stage.base.as_str())).collect();
-            assert_eq!(found, bases, "{text}");
-        };
-        check("FROM alpine:3", &[], &[(1, "alpine:3")]);
-        check("FROM scratch\nADD a /", &[], &[]);
-        check("# c\n\nfrom golang AS build\nFROM scratch\nCOPY --from=build a /", &[], &[(3, "golang")]);
-        check("FROM a as One\nFROM one", &[], &[(1, "a")]);
-        check("ARG BASE=python:3-slim\nFROM arm32v7/$BASE", &[], &[(2, "arm32v7/python:3-slim")]);
-        check("ARG BASE=x\nFROM ${BASE}", &[("BASE", "scratch")], &[]);
-        check(
-            "ARG A\nFROM ${A:-b}/c:${TARGETARCH}${TARGETVARIANT:+-}$TARGETVARIANT",
-            &[],
-            &[(2, "b/c:arm-v7")],
-        );
-        check("FROM a \\\n  # not the end\n\n  AS b\nFROM b", &[], &[(1, "a")]);
-        check("# escape=`\nFROM a `\n AS b\nFROM b\\c", &[], &[(2, "a"), (4, "b\\c")]);
-        check(
-            "FROM --platform=linux/amd64 a\nRUN <<EOF\nFROM nowhere\nEOF\nFROM b",
-            &[],
-            &[(1, "a"), (5, "b")],
-        );
-        check("FROM a\nCOPY <<-'x' <<y /\nFROM n\n\tx\nFROM n\ny\nFROM b", &[], &[(1, "a"), (7, "b")]);
-    }
-
-    #[test]
-    fn programs_run_where_a_stage_of_the_image_has_a_run() {
-        let check = |text: &str, runs: bool| assert_eq!(parse(text, &[]).runs_programs(), runs, "{text}");
-        check("FROM alpine\nCOPY a /\nCMD [\"RUN\"]", false);
-        check("FROM alpine\nrun true", true);
-        check(
-            "FROM --platform=$BUILDPLATFORM golang AS b\nRUN go build\nFROM scratch\nCOPY --from=b a /",
-            false,
-        );
-        check("FROM --platform=$TARGETPLATFORM golang\nRUN go build", true);
-        check("ARG P=${BUILDPLATFORM}\nFROM --platform=$P golang\nRUN go build", false);
-        check("FROM --platform=linux/s390x golang\nRUN go build", true);
-        check("FROM a\n# RUN x\nLABEL a=\\\nRUN", false);
-        check("FROM a\nLABEL a=b\\\n\nRUN x", false);
-        check("", false);
-    }
 }

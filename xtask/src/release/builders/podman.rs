@@ -2,10 +2,11 @@
 
 use super::docker::{dockerfile_recipe, make_work_dir, needs_emulator};
 use super::tool::{Step, Tool};
-use super::{BuildJob, Builder};
+use super::{BuildJob, Builder, Local};
 use crate::release::spec::{DockerfileRecipe, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::{Content, Document};
+use image_store::reference::RegistryRef;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use std::fs;
@@ -39,6 +40,14 @@ impl Builder for Podman {
         needs_emulator(job)
     }
 
+    fn local(&self, base: &str) -> Option<Local> {
+        local(&self.tool, &["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}"], base)
+    }
+
+    fn registry_name(&self, base: &str) -> Option<RegistryRef> {
+        registry_name(base)
+    }
+
     fn describe(&self, job: &BuildJob) -> Vec<String> {
         describe(&self.tool, &["build"], job)
     }
@@ -46,6 +55,19 @@ impl Builder for Podman {
     fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError> {
         build(&self.tool, &["build"], job, staging, log)
     }
+}
+
+/// What the local storage has. Neither shows the variant, and both look into the registry if the platform differs.
+pub(super) fn local(tool: &Tool, inspect: &[&str], base: &str) -> Option<Local> {
+    let said = tool.ask(&[inspect, &["--", base]].concat()).ok()?;
+    Some(Local { platform: said.parse().ok()?, is_taken_blindly: false })
+}
+
+/// A name without a host means what registries.conf and its aliases say.
+pub(super) fn registry_name(base: &str) -> Option<RegistryRef> {
+    let (host, _) = base.split_once('/')?;
+    let is_host = host.contains(['.', ':']) || host == "localhost";
+    is_host.then(|| base.parse().ok()).flatten()
 }
 
 /// podman and buildah are one program here but for the words that begin a build.

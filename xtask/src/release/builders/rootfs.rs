@@ -1,10 +1,11 @@
 //! The embedded builder as one builder among the others: opens the base image and says in the log what was made.
 
-use super::{BuildJob, Builder, OpenImage};
+use super::{BuildJob, Builder, Local, OpenImage};
 use crate::release::rootfs::{Base, RootfsJob, build_image};
 use crate::release::spec::{FilesRecipe, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
+use image_store::reference::RegistryRef;
 use image_store::store::oci_layout::OciLayout;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -31,6 +32,15 @@ impl Builder for Rootfs {
 
     fn needs_emulator(&self, _job: &BuildJob) -> bool {
         false
+    }
+
+    /// It has no Dockerfile; its base image is checked as it is read.
+    fn local(&self, _base: &str) -> Option<Local> {
+        None
+    }
+
+    fn registry_name(&self, _base: &str) -> Option<RegistryRef> {
+        None
     }
 
     fn describe(&self, job: &BuildJob) -> Vec<String> {

@@ -1,0 +1,102 @@
+//! Base images of Dockerfiles are looked at before anything is built. A script stands in for docker and notes what it was
+//! asked: it must never have been asked to build.
+
+use crate::samples::{Image, Index};
+use crate::tools::{Ran, User, run};
+use multiarch_tests::fake_registry::FakeRegistry;
+use std::fs;
+
+/// A docker that has one image, `kept`, labelled amd64, and no other.
+const DOCKER: &str = r#"echo "$@" >> asked
+case "$*" in
+  version*Server*) echo 20.10.24;;
+  version*) echo ${CLIENT:-20.10.24};;
+  *inspect*"-- kept") echo linux/amd64/;;
+  *inspect*) echo "No such image" >&2; exit 1;;
+  build*) echo "built after all" >&2; exit 9;;
+esac"#;
+
+/// `release` of linux/arm64 and linux/amd64 with this Dockerfile.
+fn release(
+    registry: &FakeRegistry,
+    dockerfile: &str,
+    args: &[&str],
+    variables: &[(&str, &str)],
+) -> (Ran, String) {
+    let user = User::new();
+    user.script("docker", DOCKER);
+    user.write("Dockerfile", dockerfile.replace("HOST", &registry.host()));
+    let spec = "builder: docker\nplatforms:\n  linux/amd64: { dockerfile: Dockerfile }\n  linux/arm64: { dockerfile: Dockerfile }\n";
+    user.write("release.yaml", format!("image: {}/team/app\n{spec}", registry.host()));
+    let mut command = user.command("xtask", &[&["release", "release.yaml"], args].concat());
+    command.envs(variables.iter().copied());
+    let ran = run(command);
+    (ran, fs::read_to_string(user.path("asked")).unwrap())
+}
+
+/// Two bases: `base:one`, one image for amd64, and `base:many`, an index for amd64 and arm64.
+fn bases() -> FakeRegistry {
+    let registry = FakeRegistry::start();
+    let (amd64, arm64) = (Image::new("linux/amd64", "amd64's"), Image::new("linux/arm64", "arm64's"));
+    amd64.publish(&registry, "base", "one");
+    Index::of(&[("linux/amd64", &amd64), ("linux/arm64", &arm64)]).publish(&registry, "base", "many");
+    registry
+}
+
+#[test]
+fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from() {
+    let registry = bases();
+    let stops = |dockerfile: &str, variables: &[(&str, &str)], named: &str| {
+        for args in [&["--dry-run"][..], &[]] {
+            let (ran, asked) = release(&registry, dockerfile, args, variables);
+            let ran = ran.exits(1);
+            let named = named.replace("HOST", &registry.host());
+            assert!(
+                ran.stderr.contains(&named) && ran.stderr.contains("nothing was built"),
+                "{named}: {ran}"
+            );
+            assert!(!asked.lines().any(|line| line.starts_with("build")), "{asked}");
+            assert_eq!(ran.stdout, "");
+        }
+    };
+    let one = "\"HOST/base:one\" says that it is for linux/amd64, in the registry, but the image is for linux/arm64";
+    stops("# base\nFROM HOST/base:one\n", &[], &format!("Dockerfile:2: {one}"));
+    stops(
+        "ARG B=one\nFROM scratch AS x\n\nFROM HOST/base:$B\nCOPY --from=x / /\n",
+        &[],
+        &format!("Dockerfile:4: {one}"),
+    );
+    stops(
+        "FROM --platform=linux/amd64 HOST/base:many\n",
+        &[],
+        "Dockerfile:1: \"HOST/base:many\" is asked for with --platform=linux/amd64, whatever is built, but the image is for linux/arm64",
+    );
+    // The classic builder takes the image that it has, whatever it is; BuildKit would pull another, but there is none.
+    let kept = "Dockerfile:1: \"kept\" is for linux/amd64, in the storage of docker, but the image is for linux/arm64";
+    stops("FROM kept\n", &[("DOCKER_BUILDKIT", "0")], kept);
+    stops("FROM kept\n", &[], kept);
+    assert!(registry.log().iter().all(|asked| ["GET", "HEAD"].contains(&asked.method.as_str())));
+}
+
+#[test]
+fn a_base_that_fits_or_cannot_be_looked_at_stops_nobody() {
+    let registry = bases();
+    let goes_on = |dockerfile: &str, said: &str| {
+        let (ran, asked) = release(&registry, dockerfile, &["--dry-run"], &[]);
+        assert!(ran.exits(0).stderr.contains(said), "{said}");
+        assert!(!asked.lines().any(|line| line.starts_with("build")), "{asked}");
+        // It gets to the build, which is all that this docker does not do.
+        let (ran, asked) = release(&registry, dockerfile, &[], &[]);
+        let ran = ran.exits(9);
+        assert!(ran.stderr.contains("built after all") && asked.contains("\nbuild"), "{ran}");
+    };
+    goes_on("FROM HOST/base:many\n", "base:many\" has linux/arm64, in the registry");
+    goes_on("FROM HOST/base:none\n", "base:none\" could not be checked: ");
+    // Port 9 is discard, which nobody has.
+    goes_on("FROM 127.0.0.1:9/base:x\n", "base:x\" could not be checked: ");
+    goes_on(
+        "FROM --platform=linux/amd64 HOST/base:one AS tool\nFROM scratch\nCOPY --from=tool / /\n",
+        "base:one\" says that it is for linux/amd64",
+    );
+    goes_on("FROM HOST/base:one AS unused\nFROM scratch\nCOPY Dockerfile /\n", "plan for");
+}
