@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod archive;
+mod bases;
 mod builders;
 mod emulators;
 mod refused;
