@@ -4,4 +4,5 @@ pub mod cli;
 pub mod detect;
 pub mod inspect;
 pub mod plan;
+pub mod referrers;
 pub mod verify;

@@ -3,7 +3,9 @@
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::manifest::{Descriptor, Document};
-use image_store::patch::{Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest};
+use image_store::patch::{
+    Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest, patch_subject,
+};
 use image_store::plan::{BlobContent, Wanted};
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
@@ -250,6 +252,7 @@ impl Work<'_> {
                 replaced.insert(*i, now);
             }
         }
+        replaced.extend(self.belonging(node, &replaced)?);
         let moved: BTreeMap<&str, &Document> =
             replaced.iter().map(|(i, now)| (node.index.manifests[*i].digest.as_str(), now)).collect();
         let mut changes = Vec::new();
@@ -281,6 +284,29 @@ impl Work<'_> {
             self.documents.push(Replaced { height: height(&node.members[i]), was, document });
         }
         Ok(Some(patched))
+    }
+}
+
+impl Work<'_> {
+    /// Attestations that say in their manifest, too, to which member they belong (BuildKit's `oci-artifact=true`).
+    fn belonging(
+        &self,
+        node: &IndexNode,
+        replaced: &BTreeMap<usize, Document>,
+    ) -> Result<BTreeMap<usize, Document>, StoreError> {
+        let mut following = BTreeMap::new();
+        for (i, member) in node.members.iter().enumerate().filter(|(i, _)| !replaced.contains_key(i)) {
+            let Node::Image(image) = member else { continue };
+            let Some(subject) = &image.manifest.subject else { continue };
+            let now = replaced.iter().find(|(of, _)| node.index.manifests[**of].digest == subject.digest);
+            if let Some((_, now)) = now {
+                let failed = |e: image_store::manifest::DocumentError| {
+                    e.at(&format!("{} of \"{}\"", image.document.digest(), self.place))
+                };
+                following.insert(i, patch_subject(&image.document, now).map_err(failed)?);
+            }
+        }
+        Ok(following)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod platform;
 pub mod raw_json;
 pub mod reference;
+pub mod referrers;
 pub mod store;
 pub mod tar_file;
 pub mod text;

@@ -98,6 +98,18 @@ pub fn patch_manifest(manifest: &Document, config: &[u8]) -> Result<Document, Do
     Document::new(splice.apply(input), Some(manifest.media_type()))
 }
 
+/// A manifest that belongs to another document, made to belong to what took that one's place.
+pub fn patch_subject(manifest: &Document, subject: &Document) -> Result<Document, DocumentError> {
+    let input = manifest.bytes();
+    let object = Object::parse(input)?;
+    let absent = || DocumentError::Shape("it has no \"subject\"".into());
+    let member = object.unique(input, "subject")?.ok_or_else(absent)?;
+    let mut splice = Splice::default();
+    let at = Object::parse_at(input, &member.value_at, "subject")?;
+    splice_descriptor(input, &at, &subject.descriptor(), subject.bytes(), &mut splice)?;
+    Document::new(splice.apply(input), Some(manifest.media_type()))
+}
+
 /// Digest, size and, where the content is inlined, `data`.
 fn splice_descriptor(
     input: &[u8],
@@ -270,6 +282,22 @@ mod tests {
             .replace("\"size\": 3", "\"size\": 5")
             .replace("b2xk", "bmV3ZXI=");
         assert_eq!(String::from_utf8_lossy(now.bytes()), expected);
+    }
+
+    #[test]
+    fn what_belongs_to_a_manifest_follows_it() {
+        let subject = Document::new(br#"{"manifests":[]}"#.to_vec(), None).unwrap();
+        let old = Digest::of(b"x");
+        let text = format!(
+            r#"{{"config":{{"digest":"{old}","size":1}}, "subject": {{"size":1 , "digest":"{old}","x":1.50}},"layers":[]}}"#
+        );
+        let signature = Document::new(text.clone().into_bytes(), None).unwrap();
+        let at = text.find("subject").unwrap();
+        let now = text[at..].replace(old.as_str(), subject.digest().as_str()).replace("1 ,", "16 ,");
+        let patched = patch_subject(&signature, &subject).unwrap();
+        assert_eq!(String::from_utf8_lossy(patched.bytes()), format!("{}{now}", &text[..at]));
+        let image = Document::new(br#"{"config":{},"layers":[]}"#.to_vec(), None).unwrap();
+        assert!(patch_subject(&image, &subject).is_err());
     }
 
     #[test]

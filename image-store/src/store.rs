@@ -3,6 +3,7 @@
 use crate::digest::{Digest, Verified};
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document};
+use crate::referrers::Listed;
 use std::fmt;
 use std::io::Read;
 
@@ -54,6 +55,16 @@ pub trait ImageSource: Send + Sync {
     /// The tags that the store has, sorted.
     fn tags(&self) -> Result<Vec<String>, StoreError>;
 
+    /// The same, if they can be had in one round trip.
+    fn tags_at_once(&self) -> Result<Option<Vec<String>>, StoreError> {
+        self.tags().map(Some)
+    }
+
+    /// The manifests that name `subject` as theirs, as far as the store itself knows.
+    fn referrers(&self, _subject: &Digest) -> Result<Listed, StoreError> {
+        Ok(Listed::ByTag(Vec::new()))
+    }
+
     /// `Ok(true)` means a blob of this digest and size can be read here.
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError>;
 
@@ -81,6 +92,15 @@ pub trait ImageStore: ImageSource {
 
     /// Stores a manifest or index under its digest alone. Everything it names must be there already.
     fn write_document(&self, document: &Document) -> Result<(), StoreError>;
+
+    /// The same for a manifest that names a subject, which need not be there. `Ok(true)`: the store itself lists it
+    /// under its subject from now on.
+    fn write_referrer(&self, document: &Document) -> Result<bool, StoreError> {
+        self.write_document(document).map(|()| false)
+    }
+
+    /// Says that a blob will probably be written soon, for a store where that begins with a round trip.
+    fn expect_blob(&self) {}
 
     /// Makes `tag` name this document, which becomes visible as a whole or not at all. `Ok` means that a reader
     /// finds the document under the tag.

@@ -1,6 +1,7 @@
 //! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
 
-use super::fix::{Fix, report, rewrite};
+use super::fix::report::report;
+use super::fix::{Fix, rewrite};
 use crate::plan::{Labels, Relabelled, relabel};
 use image_store::cli::{Format, Output, print_line};
 use image_store::digest::Digest;
@@ -30,6 +31,9 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
             "it has no place, and nobody else can move its names",
             "leave --in-place and --force away",
         );
+    }
+    if args.carry_referrers {
+        return refuse("what belongs to an image is not in the stream", "leave --carry-referrers away");
     }
     let Some(labels) = args.labels_said() else {
         return refuse(

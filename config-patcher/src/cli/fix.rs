@@ -2,21 +2,26 @@
 
 use super::filter;
 use crate::plan::{Changes, Labels, Member, Relabelled, relabel};
+use crate::referrers::{Found, carry, find, moved};
 use crate::verify::from_binaries;
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::Output;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
-use image_store::plan::{MovedTag, Plan, Progress, apply, plan, plan_new};
+use image_store::plan::{MovedTag, Plan, apply, plan, plan_new};
 use image_store::platform::Platform;
 use image_store::reference::Reference;
+use image_store::referrers::{self, Shown};
 use image_store::store::docker_archive::{DockerArchive, Rewrite};
 use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::text;
-use image_store::tree::{Node, read_tree};
+use image_store::tree::{Node, grow};
+use report::{describe, print_result, report, report_belongings};
 use std::sync::Arc;
+
+pub(super) mod report;
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("labels").required(true).multiple(true).args(["platform", "from_index", "from_binaries"]))]
@@ -51,6 +56,12 @@ pub struct Fix {
     /// for ten megabytes. Where they do not, the archive is written anew, as without this option
     #[arg(long, conflicts_with_all = ["output", "tag", "check"])]
     pub(super) in_place: bool,
+    /// Copy what belongs to the old image (OCI referrers: signatures, SBOMs) to the new one
+    ///
+    /// Each copy names the new image as its subject; what it signs or states stays as it is and speaks of the old
+    /// digest. In a registry or an OCI layout.
+    #[arg(long, conflicts_with_all = ["output", "in_place"])]
+    pub(super) carry_referrers: bool,
     /// Move a tag even if somebody else moved it meanwhile
     #[arg(long)]
     pub(super) force: bool,
@@ -82,6 +93,11 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
         return filter::run(args, output);
     }
     let place = args.image.to_string();
+    if args.carry_referrers && !matches!(args.image, Reference::Registry(_) | Reference::OciLayout { .. }) {
+        let why = "only a registry or an OCI layout keeps what belongs to an image";
+        let doing = format!("carry the referrers of \"{place}\"");
+        return Err(StoreError::new(Exit::Usage, doing, why).hint("leave --carry-referrers away"));
+    }
     // With --output the source is only read: it may be one that nobody here may write.
     let (source, store, pointer): (Arc<dyn ImageSource>, Option<Arc<dyn ImageStore>>, Pointer) =
         match args.output.is_some() || args.check {
@@ -94,14 +110,26 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
                 (opened.store.clone(), Some(opened.store), opened.pointer)
             }
         };
-    let node = read_tree(&*source, &pointer)?;
+    let node = read(args, &*source, store.as_deref(), &pointer)?;
     let relabelled = relabel(&node, &labels(args, &*source, &node)?, &place)?;
     report(&relabelled, &node, output);
-    if args.check {
+    let belongings = || belongings(args, &*source, &relabelled, &node);
+    // A registry is asked while the new image is written: that costs no time.
+    let is_asked_meanwhile =
+        matches!(args.image, Reference::Registry(_)) && !args.carry_referrers && !args.check && !args.dry_run;
+    let found = if is_asked_meanwhile { None } else { Some(belongings()?) };
+    let done = |found: &Found, written: bool| {
+        report_belongings(found, output);
+        print_result(&relabelled, found, &node, written, args.check, output.format);
+    };
+    if let (true, Some(found)) = (args.check, &found) {
+        done(found, false);
         return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::Found });
     }
-    if args.in_place && overwritten(args, &relabelled, &node, output)? {
-        print_result(&relabelled, &node, args.dry_run, output.format);
+    if let (true, Some(found)) = (args.in_place, &found)
+        && overwritten(args, &relabelled, &node, output)?
+    {
+        done(found, !args.dry_run);
         return Ok(Exit::Done);
     }
     let (plan, store) = match (&args.output, store) {
@@ -116,12 +144,70 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
         (None, None) => return Ok(Exit::Done),
     };
     output.say_lines(&plan.to_string());
-    if !args.dry_run {
-        let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-        apply(&plan, &*store, moved, &|progress| output.detail(&describe(&progress)))?;
+    if let Some(found) = &found {
+        output.say_lines(&Shown(&found.steps, &plan.place).to_string());
     }
-    print_result(&relabelled, &node, args.dry_run, output.format);
+    let write = || {
+        let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
+        apply(&plan, &*store, moved, &|progress| output.detail(&describe(&progress)))
+    };
+    let found = match found {
+        Some(found) if args.dry_run => found,
+        Some(found) => {
+            // First: killed behind the tag, a second run would find every label right and carry nothing.
+            referrers::apply(&found.steps, &*store)?;
+            write()?;
+            found
+        }
+        None => std::thread::scope(|scope| {
+            let asked = scope.spawn(belongings);
+            write()?;
+            asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?,
+    };
+    done(&found, !args.dry_run);
     Ok(Exit::Done)
+}
+
+/// Reads the image. Where its config will most likely be replaced, the upload of the new one is begun meanwhile.
+fn read(
+    args: &Fix,
+    source: &dyn ImageSource,
+    store: Option<&dyn ImageStore>,
+    pointer: &Pointer,
+) -> Result<Node, StoreError> {
+    let document = source.read_document(pointer)?;
+    let is_likely = args.platform.is_some() && !document.is_index() && !args.dry_run && args.output.is_none();
+    std::thread::scope(|scope| {
+        if let (true, Some(store)) = (is_likely, store) {
+            scope.spawn(|| store.expect_blob());
+        }
+        grow(source, document, 0)
+    })
+}
+
+/// What belongs to the old image. A fix does not depend on it unless it is to be carried.
+fn belongings(
+    args: &Fix,
+    source: &dyn ImageSource,
+    relabelled: &Relabelled,
+    node: &Node,
+) -> Result<Found, StoreError> {
+    let keeps_any = matches!(
+        args.image,
+        Reference::Registry(_) | Reference::OciLayout { .. } | Reference::OciArchive { .. }
+    );
+    let Relabelled::Changed(changes) = relabelled else { return Ok(Found::default()) };
+    if args.carry_referrers {
+        return carry(source, &moved(changes, node));
+    }
+    if !keeps_any {
+        return Ok(Found::default());
+    }
+    Ok(find(source, &moved(changes, node)).unwrap_or_else(|error| {
+        let note = format!("what belongs to the old image is not known: cannot {error}");
+        Found { notes: vec![note], ..Found::default() }
+    }))
 }
 
 fn labels(args: &Fix, source: &dyn ImageSource, node: &Node) -> Result<Labels, StoreError> {
@@ -238,54 +324,4 @@ fn plan_copy(
         Relabelled::Changed(changes) => changes.elsewhere(node, source),
     };
     plan(wanted, target, tags)
-}
-
-fn describe(progress: &Progress<'_>) -> String {
-    match progress {
-        Progress::Blob(blob) => format!("wrote blob {}", blob.digest),
-        Progress::Document(document) => format!("wrote manifest {}", document.digest()),
-        Progress::Tag(tag, document) => format!("tag {tag} names {}", document.digest()),
-    }
-}
-
-/// What changes, as a small before and after for each image.
-pub(super) fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
-    let Relabelled::Changed(Changes { images, notes, .. }) = relabelled else {
-        output.say(&format!("every label is right: {} stays", node.digest()));
-        return;
-    };
-    for change in images {
-        let name = change.entry.as_ref().map_or("image".to_string(), ToString::to_string);
-        output.say(&format!("{name}: label {} -> {}", change.label, change.wanted));
-        output.say(&format!("  config    {} -> {}", change.config.0, change.config.1));
-        output.say(&format!("  manifest  {} -> {}", change.manifest.0, change.manifest.1));
-    }
-    for note in notes {
-        output.say(&format!("note: {note}"));
-    }
-}
-
-fn print_result(relabelled: &Relabelled, node: &Node, dry_run: bool, format: Format) {
-    let (changes, now): (&[_], _) = match relabelled {
-        Relabelled::Unchanged => (&[], node.digest()),
-        Relabelled::Changed(changes) => (&changes.images, changes.root.digest()),
-    };
-    if format == Format::Text {
-        return print_line(now.as_str());
-    }
-    let images: Vec<serde_json::Value> = changes
-        .iter()
-        .map(|change| {
-            serde_json::json!({
-                "entry": change.entry, "label": change.label, "wanted": change.wanted,
-                "config": {"was": change.config.0, "now": change.config.1},
-                "manifest": {"was": change.manifest.0, "now": change.manifest.1},
-            })
-        })
-        .collect();
-    let text = serde_json::json!({
-        "changed": !changes.is_empty(), "written": !changes.is_empty() && !dry_run,
-        "was": node.digest(), "now": now, "images": images,
-    });
-    print_line(&text.to_string());
 }

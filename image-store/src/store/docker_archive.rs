@@ -11,6 +11,7 @@ use crate::digest::{Digest, Verified};
 use crate::error::StoreError;
 use crate::manifest::{Content, Descriptor, Document};
 use crate::reference::Reference;
+use crate::referrers::{self, Listed};
 use pending::Pending;
 use snapshot::{MANIFEST_JSON, Snapshot, Stamp};
 use std::fs::{self, File, OpenOptions};
@@ -239,6 +240,14 @@ impl ImageSource for DockerArchive {
         let mut tags: Vec<String> = self.archive().names.values().map(|named| named.shown.clone()).collect();
         tags.sort();
         Ok(tags)
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
+        let archive = self.archive();
+        let entries = archive.index.as_ref().map(|index| index.entries.clone()).unwrap_or_default();
+        Ok(Listed::ByTag(referrers::among(entries, subject, |entry| {
+            archive.document(&entry.digest).cloned()
+        })))
     }
 
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {

@@ -7,8 +7,10 @@
 
 use super::docker_archive::{DockerArchive, Naming};
 use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document};
+use crate::referrers::Listed;
 use std::io::Read;
 use std::path::Path;
 
@@ -51,6 +53,10 @@ impl ImageSource for OciArchive {
 
     fn tags(&self) -> Result<Vec<String>, StoreError> {
         self.0.tags()
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
+        self.0.referrers(subject)
     }
 
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {

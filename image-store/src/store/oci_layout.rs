@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
 use crate::raw_json::{self, Object, Splice};
 use crate::reference::Reference;
+use crate::referrers::{self, Listed};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -315,6 +316,13 @@ impl ImageSource for OciLayout {
             index.manifests.iter_mut().filter_map(|entry| entry.annotations.remove(REF_NAME)).collect();
         tags.sort();
         Ok(tags)
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
+        let entries = if self.exists() { self.read_index()?.1.manifests } else { Vec::new() };
+        Ok(Listed::ByTag(referrers::among(entries, subject, |entry| {
+            self.read_document(&Pointer::from(&entry.digest)).ok()
+        })))
     }
 
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {

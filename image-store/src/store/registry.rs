@@ -9,6 +9,7 @@ use crate::digest::{Digest, Verified};
 use crate::error::StoreError;
 use crate::manifest::{DOCUMENT_MAX, Descriptor, Document, PUSH_MAX, media_type};
 use crate::reference::{ReferenceError, RegistryRef};
+use crate::referrers::Listed;
 use crate::text;
 use auth::{Guard, Need};
 use client::Ask;
@@ -30,6 +31,7 @@ mod helper;
 mod options;
 mod proxy;
 mod redirect;
+mod referrers;
 mod refusal;
 mod retry;
 mod scope;
@@ -54,6 +56,8 @@ pub struct RegistryStore {
     need: Need,
     /// Uploads that a mount opened and nobody has used yet.
     sessions: Mutex<HashMap<Digest, Url>>,
+    /// An upload that was opened before it was known what will be sent.
+    expected: Mutex<Option<Url>>,
     /// Repositories from which we may not mount.
     refused_mounts: Mutex<HashSet<String>>,
 }
@@ -85,6 +89,7 @@ impl RegistryStore {
             host,
             repository,
             sessions: Mutex::default(),
+            expected: Mutex::default(),
             refused_mounts: Mutex::default(),
         })
     }
@@ -125,7 +130,8 @@ impl RegistryStore {
         }
     }
 
-    fn put_document(&self, doing: &str, at: &str, document: &Document) -> Result<(), StoreError> {
+    /// The document's subject, if the registry says that it lists it there.
+    fn put_document(&self, doing: &str, at: &str, document: &Document) -> Result<Option<Digest>, StoreError> {
         let size = document.bytes().len() as u64;
         if size > PUSH_MAX {
             let why = format!("it is {} long; registries take {}", text::bytes(size), text::bytes(PUSH_MAX));
@@ -139,7 +145,12 @@ impl RegistryStore {
             return Err(refusal::refused(doing, answer));
         }
         let checked = upload::check_digest(doing, answer.header("docker-content-digest"), document.digest());
-        checked.map_err(|failure| failure.error)
+        checked.map_err(|failure| failure.error)?;
+        Ok(answer.header("oci-subject").and_then(|subject| subject.parse().ok()))
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Option<Url>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Digest, Url>> {
@@ -153,7 +164,8 @@ impl RegistryStore {
 
 impl Drop for RegistryStore {
     fn drop(&mut self) {
-        let left: Vec<Url> = self.sessions().drain().map(|(_, place)| place).collect();
+        let expected = self.expected().take();
+        let left: Vec<Url> = self.sessions().drain().map(|(_, place)| place).chain(expected).collect();
         for place in left {
             upload::cancel(self, &place);
         }
@@ -232,6 +244,14 @@ impl ImageSource for RegistryStore {
         tags::list(self)
     }
 
+    fn tags_at_once(&self) -> Result<Option<Vec<String>>, StoreError> {
+        tags::first_page(self)
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
+        referrers::list(self, subject)
+    }
+
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {
         let doing = format!("look up blob {} of \"{}\"", blob.digest, self.place());
         let answer =
@@ -270,11 +290,21 @@ impl ImageStore for RegistryStore {
 
     fn write_document(&self, document: &Document) -> Result<(), StoreError> {
         let doing = format!("write manifest {} to \"{}\"", document.digest(), self.place());
-        self.put_document(&doing, document.digest().as_str(), document)
+        self.put_document(&doing, document.digest().as_str(), document).map(drop)
+    }
+
+    fn write_referrer(&self, document: &Document) -> Result<bool, StoreError> {
+        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.place());
+        let listed = self.put_document(&doing, document.digest().as_str(), document)?;
+        Ok(listed.is_some())
+    }
+
+    fn expect_blob(&self) {
+        upload::expect(self);
     }
 
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), StoreError> {
         let doing = format!("write \"{}:{tag}\"", self.place());
-        self.put_document(&doing, tag, document)
+        self.put_document(&doing, tag, document).map(drop)
     }
 }

@@ -1,9 +1,8 @@
 //! The list of tags, page by page.
 
 use super::RegistryStore;
-use super::client::Ask;
 use super::refusal;
-use super::transport::Upload;
+use super::transport::Head;
 use super::url::Url;
 use crate::error::StoreError;
 use crate::reference::is_tag;
@@ -28,43 +27,54 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, StoreError> {
     let wrong = |why: String| StoreError::bad_input(&*doing, why);
     let mut tags = BTreeSet::new();
     let mut seen = HashSet::new();
-    let mut next = Some(store.url("tags/list").with("n", "1000"));
+    let mut next = Some(first(store));
     while let Some(url) = next {
         if !seen.insert(url.secret_text()) || seen.len() > PAGES_MAX {
             return Err(wrong(format!("the pages of the list never end; {} were read", seen.len())));
         }
-        let request = Ask {
-            doing: &doing,
-            method: "GET",
-            url: url.clone(),
-            headers: vec![("Accept", "application/json".into())],
-            body: Upload::Nothing,
-            need: &store.need,
-            guard: &store.guard,
-        };
-        let (head, body) = store.client.fetch(&request, PAGE_MAX)?;
-        if head.status != 200 {
-            return Err(refusal::refused_with(&doing, &head, &body));
-        }
-        let page: Page =
-            serde_json::from_slice(&body).map_err(|e| wrong(format!("it is no list of tags: {e}")))?;
-        for tag in page.tags.unwrap_or_default() {
-            // A tag becomes a part of addresses and of commands.
-            if !is_tag(&tag) {
-                return Err(wrong(format!("it has \"{}\", which is no tag", Escaped(&tag))));
-            }
-            tags.insert(tag);
-        }
+        let (page, link) = read(store, &doing, &url)?;
+        tags.extend(page);
         if tags.len() > TAGS_MAX {
             return Err(wrong(format!("there are more than {TAGS_MAX}")));
         }
-        let links = head.headers.get_all("link").iter().filter_map(|value| value.to_str().ok());
-        next = match links.flat_map(next_of).next() {
-            Some(link) => Some(follow(&url, link, store).map_err(wrong)?),
-            None => None,
-        };
+        next = link;
     }
     Ok(tags.into_iter().collect())
+}
+
+/// All tags, if they are on one page.
+pub fn first_page(store: &RegistryStore) -> Result<Option<Vec<String>>, StoreError> {
+    let doing = format!("list the tags of \"{}\"", store.place());
+    let (tags, next) = read(store, &doing, &first(store))?;
+    Ok(next.is_none().then_some(tags))
+}
+
+fn first(store: &RegistryStore) -> Url {
+    store.url("tags/list").with("n", "1000")
+}
+
+fn read(store: &RegistryStore, doing: &str, url: &Url) -> Result<(Vec<String>, Option<Url>), StoreError> {
+    let wrong = |why: String| StoreError::bad_input(doing, why);
+    let mut ask = store.ask(doing, "GET", url.clone());
+    ask.headers.push(("Accept", "application/json".into()));
+    let (head, body) = store.client.fetch(&ask, PAGE_MAX)?;
+    if head.status != 200 {
+        return Err(refusal::refused_with(doing, &head, &body));
+    }
+    let page: Page =
+        serde_json::from_slice(&body).map_err(|e| wrong(format!("it is no list of tags: {e}")))?;
+    let tags = page.tags.unwrap_or_default();
+    // A tag becomes a part of addresses and of commands.
+    if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
+        return Err(wrong(format!("it has \"{}\", which is no tag", Escaped(tag))));
+    }
+    Ok((tags, next_page(store, url, &head).map_err(wrong)?))
+}
+
+/// Where the list goes on, if it does.
+pub fn next_page(store: &RegistryStore, from: &Url, head: &Head) -> Result<Option<Url>, String> {
+    let links = head.headers.get_all("link").iter().filter_map(|value| value.to_str().ok());
+    links.flat_map(next_of).next().map(|link| follow(from, link, store)).transpose()
 }
 
 fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> {

@@ -20,7 +20,7 @@ use crate::store::{ImageSource, OpenContent};
 /// Brings a blob up. A session that a failed mount left open is used first.
 pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), StoreError> {
     let doing = format!("write blob {} to \"{}\"", blob.digest, store.place());
-    let mut session = store.sessions().remove(&blob.digest);
+    let mut session = store.sessions().remove(&blob.digest).or_else(|| store.expected().take());
     let mut doubtful = false;
     retrying(store.client.backoff(), || {
         // An answer that was lost may have been a yes.
@@ -42,6 +42,15 @@ fn begin(store: &RegistryStore, doing: &str) -> Result<Url, StoreError> {
     match answer.status {
         202 => session_of(store, doing, &answer),
         _ => Err(refusal::refused(doing, answer)),
+    }
+}
+
+/// Opens a session for a blob that is not known yet. Whether one may be opened at all, the upload will tell.
+pub fn expect(store: &RegistryStore) {
+    if let Ok(place) = begin(store, "begin an upload")
+        && let Some(unused) = store.expected().replace(place)
+    {
+        cancel(store, &unused);
     }
 }
 
