@@ -15,6 +15,7 @@ mod memory;
 mod oci_archive;
 mod patcher;
 mod push;
+mod referrers;
 mod registry_client;
 mod release;
 mod samples;
