@@ -28,7 +28,7 @@ pub use namespace::Namespace;
 pub use process::{Proc, run_with_rusage};
 pub use programs::{missing, program, require};
 pub use registry::{Asked, Registry};
-pub use relay::Relay;
+pub use relay::{Door, Relay};
 
 /// Why a test cannot run on this machine.
 #[derive(Debug)]

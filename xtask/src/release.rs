@@ -102,7 +102,8 @@ fn decide(
         .platforms
         .iter()
         .map(|one| {
-            let (builder, why) = builders::choose(one.builder, &one.recipe, open)?;
+            build::refuse_missing_secrets(one)?;
+            let (builder, why) = builders::choose(&one.builder, &one.recipe, open)?;
             let job = job(request, one);
             Ok(Build {
                 commands: builder.describe(&job),

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::namespace::Namespace;
 use super::process::Proc;
-use super::relay::Relay;
+use super::relay::{Door, Relay};
 use super::{Skip, program, require, short_directory};
 
 /// A running engine. Its images and containers go with it; of its cgroups an empty `docker` may stay.
@@ -67,6 +67,11 @@ impl Engine {
     /// For `DOCKER_HOST`: `unix:///...`
     pub fn host(&self) -> String {
         format!("unix://{}", self.directory.path().join("docker.sock").display())
+    }
+
+    /// A tcp address of the host that leads to this engine, for as long as what comes back lives.
+    pub fn open_door(&self) -> Door {
+        Door::open(&self.directory.path().join("docker.sock"))
     }
 
     /// What a program needs to find this engine and Debian's client, and nothing of the user's configuration.

@@ -1,14 +1,74 @@
-//! A way out of a network namespace: the same loopback address inside, carried to the host's.
+//! A way out of a network namespace: the same loopback address inside, carried to the host's. And a way in: an address of
+//! the host, carried to a unix socket.
 
 use std::fs::File;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+
+/// A free address on a loopback of its own, 127.0.0.2, that leads to a unix socket: an engine on another machine, as far as
+/// its clients can tell. Ends when dropped.
+pub struct Door {
+    address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    /// # Panics
+    /// If there is no free port.
+    pub fn open(socket: &Path) -> Door {
+        let listener = TcpListener::bind("127.0.0.2:0").expect("a free port on loopback");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        listener.set_nonblocking(true).expect("a socket");
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (stop, socket) = (Arc::clone(&stopping), socket.to_owned());
+        let thread = thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                match listener.accept() {
+                    Ok((outer, _)) => drop(lead_in(outer, &socket)),
+                    Err(_) => thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        });
+        Door { address, stopping, thread: Some(thread) }
+    }
+
+    /// `127.0.0.2:PORT`
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn lead_in(outer: TcpStream, socket: &Path) -> io::Result<()> {
+    outer.set_nonblocking(false)?;
+    let inner = UnixStream::connect(socket)?;
+    let (mut from_outer, mut to_inner) = (outer.try_clone()?, inner.try_clone()?);
+    thread::spawn(move || {
+        drop(io::copy(&mut from_outer, &mut to_inner));
+        drop(to_inner.shutdown(Shutdown::Write));
+    });
+    let (mut from_inner, mut to_outer) = (inner, outer);
+    thread::spawn(move || {
+        drop(io::copy(&mut from_inner, &mut to_outer));
+        drop(to_outer.shutdown(Shutdown::Both));
+    });
+    Ok(())
+}
 
 /// Listens inside on an address and connects to the same address outside. Ends when dropped.
 pub struct Relay {

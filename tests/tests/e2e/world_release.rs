@@ -18,6 +18,7 @@ mod archive;
 mod bases;
 mod builders;
 mod emulators;
+mod nodes;
 mod refused;
 mod spec_push;
 

@@ -5,7 +5,7 @@
 //! offers. What cannot be looked at, for want of a network or of credentials, is said and left to the engine.
 
 use super::build::job;
-use super::builders::docker::read_dockerfile;
+use super::builders::common::read_dockerfile;
 use super::builders::dockerfile::{Asked, Stage};
 use super::builders::{BuildJob, Local, OpenImage};
 use super::plan::Build;
@@ -59,7 +59,9 @@ pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec
         let Ok(dockerfile) = read_dockerfile(&job, recipe) else { continue };
         let target = recipe.target.as_deref();
         let root = dockerfile.root(target).map(|stage| stage.line);
-        for stage in dockerfile.needed_bases(target) {
+        // A build context of this name is taken in the place of an image.
+        let is_image = |stage: &&Stage| !recipe.build_contexts.contains_key(&stage.base);
+        for stage in dockerfile.needed_bases(target).into_iter().filter(is_image) {
             let base = Base {
                 platform: job.platform.clone(),
                 dockerfile: recipe.dockerfile.clone(),
@@ -84,7 +86,7 @@ pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec
         Some((build, platform)) => {
             let builder = &*build.builder;
             let name = builder.registry_name(&base.name);
-            let found = judge(builder.name(), local.as_ref(), offers.of(name.as_ref()), &platform);
+            let found = judge(&builder.name(), local.as_ref(), offers.of(name.as_ref()), &platform);
             Base { found, ..base }
         }
         None => base,

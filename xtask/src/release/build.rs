@@ -7,7 +7,7 @@ use super::plan::Build;
 use super::report::{EvidenceReport, LabelReport, PlatformReport};
 use super::request::Request;
 use super::smoke::{self, Smoke};
-use super::spec::PlatformSpec;
+use super::spec::{PlatformSpec, Recipe, SecretPlace};
 use image_store::cli::Output;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
@@ -28,6 +28,20 @@ pub fn job(request: &Request, one: &PlatformSpec) -> BuildJob {
         work_dir: request.work_dir.join("build").join(file_name(&one.platform)),
         epoch: request.epoch,
     }
+}
+
+/// A secret that is not there would be an empty one to some builders.
+pub fn refuse_missing_secrets(one: &PlatformSpec) -> Result<(), StoreError> {
+    let Recipe::Dockerfile(recipe) = &one.recipe else { return Ok(()) };
+    for secret in &recipe.secrets {
+        if let SecretPlace::Variable(name) = &secret.place
+            && std::env::var_os(name).is_none_or(|value| value.is_empty())
+        {
+            let doing = format!("build {} with secret \"{}\"", one.platform, secret.id);
+            return Err(StoreError::not_found(doing, format!("the variable {name} is not set")));
+        }
+    }
+    Ok(())
 }
 
 /// Runs a command of the spec in the spec's folder.
@@ -51,7 +65,7 @@ pub fn run_prepare(command: &[String], dir: &Path) -> Result<(), StoreError> {
 /// An image of the release: built now, its label right.
 pub struct Member {
     pub platform: Platform,
-    builder: &'static str,
+    builder: String,
     pub tag: Option<String>,
     pub labelled: Labelled,
     seconds: f64,
@@ -65,6 +79,8 @@ pub fn build_one(request: &Request, build: &Build, staging: &OciLayout) -> Resul
     if let Some(folder) = log.parent() {
         fs::create_dir_all(folder).map_err(|e| StoreError::from_io("make the folder for build logs", e))?;
     }
+    // What an earlier run said is of no use any more.
+    let _ = fs::remove_file(&log);
     let built = build.builder.build(&job(request, &build.spec), staging, &log)?;
     let labelled = label::settle(built, platform, request.spec.labels, staging)?;
     Ok(Member {
@@ -86,7 +102,7 @@ impl Member {
         let image = &self.labelled.image;
         PlatformReport {
             platform: self.platform.clone(),
-            builder: self.builder.to_string(),
+            builder: self.builder.clone(),
             manifest: image.document.digest().clone(),
             config: image.manifest.config.digest.clone(),
             layer_bytes: image.manifest.layers.iter().map(|layer| layer.size).sum(),

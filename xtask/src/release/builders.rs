@@ -4,7 +4,7 @@
 //! Engines are found as their own command lines find them: DOCKER_HOST, contexts, CONTAINERS_STORAGE_CONF,
 //! BUILDAH_ISOLATION and the like pass through untouched.
 
-use super::spec::{BuilderChoice, Recipe};
+use super::spec::{BuilderChoice, DockerfileRecipe, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
 use image_store::platform::Platform;
@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod buildah;
-pub(super) mod docker;
+mod buildx;
+pub(super) mod common;
+mod docker;
 pub(super) mod dockerfile;
 mod podman;
 mod rootfs;
@@ -38,10 +40,13 @@ pub struct BuildJob {
 
 pub trait Builder: Send + Sync {
     /// As the spec names it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> String;
 
     /// `Err` says why it cannot be used on this host.
     fn available(&self) -> Result<(), String>;
+
+    /// What the recipe asks for and this builder has no way for, as a reason with the way out.
+    fn lacks(&self, recipe: &DockerfileRecipe) -> Option<String>;
 
     /// Whether building runs programs of the image's platform, and this host's processor does not. Whether an
     /// emulator is there already is another question.
@@ -75,40 +80,57 @@ pub type OpenImage =
 
 /// The builder for a recipe, and why it is that one where the spec leaves it open.
 pub fn choose(
-    choice: BuilderChoice,
+    choice: &BuilderChoice,
     recipe: &Recipe,
     open: &OpenImage,
 ) -> Result<(Box<dyn Builder>, String), StoreError> {
     let named: Box<dyn Builder> = match choice {
-        BuilderChoice::Docker => Box::new(docker::Docker::new()),
+        BuilderChoice::Docker(context) => Box::new(docker::Docker::new(context.as_deref())),
+        BuilderChoice::Buildx(builder) => Box::new(buildx::Buildx::new(builder.as_deref())),
         BuilderChoice::Podman => Box::new(podman::Podman::new()),
         BuilderChoice::Buildah => Box::new(buildah::Buildah::new()),
         BuilderChoice::Rootfs => Box::new(rootfs::Rootfs::new(open.clone())),
         BuilderChoice::Auto => return auto(recipe, open),
     };
-    match named.available() {
-        Ok(()) => Ok((named, String::new())),
-        Err(why) => Err(StoreError::not_found(format!("build with {}", named.name()), why)
-            .hint("install or start it, or name another builder in the spec")),
+    if let Err(why) = named.available() {
+        return Err(StoreError::not_found(format!("build with {}", named.name()), why)
+            .hint("install or start it, or name another builder in the spec"));
+    }
+    match recipe {
+        Recipe::Dockerfile(recipe) => match named.lacks(recipe) {
+            Some(why) => Err(StoreError::bad_input(format!("build with {}", named.name()), why)),
+            None => Ok((named, String::new())),
+        },
+        Recipe::Files(_) => Ok((named, String::new())),
     }
 }
 
 /// The embedded builder for files; for a Dockerfile the first engine that works.
 fn auto(recipe: &Recipe, open: &OpenImage) -> Result<(Box<dyn Builder>, String), StoreError> {
-    if let Recipe::Files(_) = recipe {
-        return Ok((Box::new(rootfs::Rootfs::new(open.clone())), "it has files and no Dockerfile".into()));
-    }
-    let engines: [Box<dyn Builder>; 3] =
-        [Box::new(docker::Docker::new()), Box::new(podman::Podman::new()), Box::new(buildah::Buildah::new())];
-    first_available(engines)
+    let recipe = match recipe {
+        Recipe::Dockerfile(recipe) => recipe,
+        Recipe::Files(_) => {
+            return Ok((
+                Box::new(rootfs::Rootfs::new(open.clone())),
+                "it has files and no Dockerfile".into(),
+            ));
+        }
+    };
+    let engines: [Box<dyn Builder>; 3] = [
+        Box::new(docker::Docker::new(None)),
+        Box::new(podman::Podman::new()),
+        Box::new(buildah::Buildah::new()),
+    ];
+    first_for(recipe, engines)
 }
 
-fn first_available(
+fn first_for(
+    recipe: &DockerfileRecipe,
     engines: impl IntoIterator<Item = Box<dyn Builder>>,
 ) -> Result<(Box<dyn Builder>, String), StoreError> {
     let mut reasons = Vec::new();
     for engine in engines {
-        match engine.available() {
+        match engine.available().and_then(|()| engine.lacks(recipe).map_or(Ok(()), Err)) {
             Ok(()) if reasons.is_empty() => return Ok((engine, "it works, and is tried first".into())),
             Ok(()) => return Ok((engine, reasons.join("; "))),
             Err(why) => reasons.push(format!("{}: {why}", engine.name())),

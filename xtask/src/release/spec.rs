@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+mod dockerfile;
 mod platform;
 mod read;
 
@@ -46,7 +47,7 @@ pub struct PlatformSpec {
     pub recipe: Recipe,
 }
 
-/// How the image is made. A Dockerfile goes with docker, podman and buildah, files with the embedded builder.
+/// How the image is made. A Dockerfile goes with the engines, files with the embedded builder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipe {
     Dockerfile(DockerfileRecipe),
@@ -59,6 +60,41 @@ pub struct DockerfileRecipe {
     pub context: PathBuf,
     pub target: Option<String>,
     pub build_args: BuildArgs,
+    pub secrets: Vec<Secret>,
+    /// Other folders and images that the Dockerfile names, as `--build-context` takes them.
+    pub build_contexts: BTreeMap<String, String>,
+    /// As the builder's `--cache-from` and `--cache-to` take them.
+    pub cache_from: Vec<String>,
+    pub cache_to: Vec<String>,
+}
+
+/// A secret of the build, for `RUN --mount=type=secret,id=ID`. Only its place is known here, never its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    pub id: String,
+    pub place: SecretPlace,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretPlace {
+    File(PathBuf),
+    Variable(String),
+}
+
+impl DockerfileRecipe {
+    /// A Dockerfile and its context, and nothing else said.
+    pub fn new(dockerfile: PathBuf, context: PathBuf) -> Self {
+        Self {
+            dockerfile,
+            context,
+            target: None,
+            build_args: BuildArgs::default(),
+            secrets: Vec::new(),
+            build_contexts: BTreeMap::new(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+        }
+    }
 }
 
 /// Files in a layer of their own, on a base image or on nothing.
@@ -106,24 +142,60 @@ impl fmt::Display for Port {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuilderChoice {
     /// The embedded builder for files; else the first engine that is there.
     Auto,
-    Docker,
+    /// The engine that docker means by itself, or that of a context.
+    Docker(Option<String>),
+    /// The builder that buildx has chosen, or the one of this name.
+    Buildx(Option<String>),
     Podman,
     Buildah,
     Rootfs,
 }
 
 impl BuilderChoice {
-    pub fn name(self) -> &'static str {
+    pub const NAMES: [&str; 6] = ["auto", "docker", "buildx", "podman", "buildah", "rootfs"];
+
+    /// `docker:arm-node`. `None` for a word that is no builder.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (word, name) = match text.split_once(':') {
+            Some((word, name)) => (word, Some(name.to_string())),
+            None => (text, None),
+        };
+        // It becomes a word of a command line.
+        let is_name = |name: &String| {
+            let mut bytes = name.bytes();
+            bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+                && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.+-".contains(&b))
+        };
+        if !name.as_ref().is_none_or(is_name) {
+            return None;
+        }
+        match (word, name) {
+            ("docker", name) => Some(Self::Docker(name)),
+            ("buildx", name) => Some(Self::Buildx(name)),
+            ("auto", None) => Some(Self::Auto),
+            ("podman", None) => Some(Self::Podman),
+            ("buildah", None) => Some(Self::Buildah),
+            ("rootfs", None) => Some(Self::Rootfs),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for BuilderChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto => "auto",
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-            Self::Buildah => "buildah",
-            Self::Rootfs => "rootfs",
+            Self::Auto => f.write_str("auto"),
+            Self::Docker(None) => f.write_str("docker"),
+            Self::Docker(Some(context)) => write!(f, "docker:{context}"),
+            Self::Buildx(None) => f.write_str("buildx"),
+            Self::Buildx(Some(builder)) => write!(f, "buildx:{builder}"),
+            Self::Podman => f.write_str("podman"),
+            Self::Buildah => f.write_str("buildah"),
+            Self::Rootfs => f.write_str("rootfs"),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `buildah build` and `buildah push`. Without podman's default of keeping layers, which is asked for here: a second
 //! release finds everything built.
 
-use super::docker::needs_emulator;
+use super::common::needs_emulator;
 use super::podman::{build, describe, local, registry_name};
 use super::tool::Tool;
 use super::{BuildJob, Builder, Local};
+use crate::release::spec::DockerfileRecipe;
 use image_store::error::StoreError;
 use image_store::manifest::Document;
 use image_store::reference::RegistryRef;
@@ -25,12 +26,17 @@ impl Buildah {
 }
 
 impl Builder for Buildah {
-    fn name(&self) -> &'static str {
-        self.tool.name
+    fn name(&self) -> String {
+        self.tool.builder_name()
     }
 
     fn available(&self) -> Result<(), String> {
         self.tool.ask(&["info", "--format", "{{.store.GraphDriverName}}"]).map(drop)
+    }
+
+    /// Of what a spec can say there is nothing that it has not.
+    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
+        None
     }
 
     fn needs_emulator(&self, job: &BuildJob) -> bool {

@@ -3,45 +3,62 @@
 //! The image gets no name. It stays in the engine as its build cache, as after any `docker build` without `-t`, so
 //! that a second release finds everything built; `docker image prune` takes it away.
 
-use super::dockerfile::Dockerfile;
+use super::common::{dockerfile_recipe, find_image, make_work_dir, needs_emulator, read_dockerfile, read_id};
 use super::tool::{Step, Tool};
-use super::{BuildJob, Builder, Local, runs_natively};
+use super::{BuildJob, Builder, Local};
 use crate::release::spec::{DockerfileRecipe, Recipe};
 use image_store::compress::{Flavour, import_compressed};
 use image_store::error::StoreError;
-use image_store::manifest::{Content, Document};
+use image_store::manifest::Document;
 use image_store::platform::Platform;
 use image_store::reference::RegistryRef;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
-use image_store::store::{ImageSource, Pointer};
 use std::fs;
 use std::path::Path;
 
 pub struct Docker {
     tool: Tool,
+    /// The context was named: another engine than the one that docker means by itself.
+    is_elsewhere: bool,
+}
+
+/// Which program builds behind `docker build`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Generation {
+    Classic,
+    /// BuildKit in the engine, asked by docker itself.
+    BuildKit,
+    /// BuildKit, asked by buildx.
+    Buildx,
 }
 
 impl Docker {
-    pub fn new() -> Self {
-        Self { tool: Tool::new("docker", "MULTIARCH_DOCKER") }
+    pub fn new(context: Option<&str>) -> Self {
+        let tool = Tool::new("docker", "MULTIARCH_DOCKER");
+        match context {
+            Some(context) => Self { tool: tool.in_context(context), is_elsewhere: true },
+            None => Self { tool, is_elsewhere: false },
+        }
     }
 
     #[cfg(test)]
     pub(super) fn with(program: &Path) -> Self {
-        Self { tool: Tool::at("docker", program) }
+        Self { tool: Tool::at("docker", program), is_elsewhere: false }
     }
 
-    /// Whether `docker build` is BuildKit's: the variable says so, or else it is the default since client 23.
-    fn has_buildkit(&self) -> bool {
-        match std::env::var("DOCKER_BUILDKIT").as_deref() {
-            // Go's strconv.ParseBool
-            Ok("0" | "f" | "F" | "false" | "False" | "FALSE") => return false,
-            Ok(said) if !said.is_empty() => return true,
-            _ => {}
-        }
+    /// DOCKER_BUILDKIT decides, and without it the version: BuildKit is the default since client 23, by buildx.
+    fn generation(&self) -> Generation {
         let version = self.tool.ask(&["version", "--format", "{{.Client.Version}}"]).unwrap_or_default();
-        version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 23)
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        let is_new = major.is_some_and(|major| major >= 23);
+        match (std::env::var("DOCKER_BUILDKIT").as_deref(), is_new) {
+            // Go's strconv.ParseBool
+            (Ok("0" | "f" | "F" | "false" | "False" | "FALSE"), _) => Generation::Classic,
+            (_, true) => Generation::Buildx,
+            (Ok(said), false) if !said.is_empty() => Generation::BuildKit,
+            (_, false) => Generation::Classic,
+        }
     }
 
     /// Builds; the image's id is in the file `id` afterwards.
@@ -70,16 +87,34 @@ impl Docker {
 }
 
 impl Builder for Docker {
-    fn name(&self) -> &'static str {
-        self.tool.name
+    fn name(&self) -> String {
+        self.tool.builder_name()
     }
 
     fn available(&self) -> Result<(), String> {
         self.tool.ask(&["version", "--format", "{{.Server.Version}}"]).map(drop)
     }
 
+    fn lacks(&self, recipe: &DockerfileRecipe) -> Option<String> {
+        let newer = [
+            ("build-contexts", !recipe.build_contexts.is_empty()),
+            ("cache-to", !recipe.cache_to.is_empty()),
+        ];
+        let newer = newer.into_iter().find_map(|(key, is_there)| is_there.then_some(key));
+        match (self.generation(), newer) {
+            (Generation::Classic, _) if !recipe.secrets.is_empty() => {
+                Some("its classic builder has no \"secrets\": set DOCKER_BUILDKIT=1".into())
+            }
+            (Generation::Classic | Generation::BuildKit, Some(key)) => {
+                Some(format!("it has no \"{key}\" without buildx: write builder: buildx, or use docker 23"))
+            }
+            (Generation::Classic | Generation::BuildKit, None) | (Generation::Buildx, _) => None,
+        }
+    }
+
+    /// Another engine runs what it runs: emulators of this host are none of it.
     fn needs_emulator(&self, job: &BuildJob) -> bool {
-        needs_emulator(job)
+        !self.is_elsewhere && needs_emulator(job)
     }
 
     fn local(&self, base: &str) -> Option<Local> {
@@ -87,7 +122,7 @@ impl Builder for Docker {
         let said = self.tool.ask(&["image", "inspect", "--format", FORMAT, "--", base]).ok()?;
         Some(Local {
             platform: said.trim_end_matches('/').parse().ok()?,
-            is_taken_blindly: !self.has_buildkit(),
+            is_taken_blindly: self.generation() == Generation::Classic,
         })
     }
 
@@ -98,12 +133,12 @@ impl Builder for Docker {
     fn describe(&self, job: &BuildJob) -> Vec<String> {
         let Recipe::Dockerfile(recipe) = &job.recipe else { return Vec::new() };
         let (id, archive) = (job.work_dir.join("image-id"), job.work_dir.join("image.tar"));
-        let build = build_step(job, recipe, &id, true).shown(self.tool.name);
-        vec![build, save_step("IMAGE-ID", &archive).shown(self.tool.name)]
+        let build = self.tool.shown(&build_step(job, recipe, &id, true));
+        vec![build, self.tool.shown(&save_step("IMAGE-ID", &archive))]
     }
 
     fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError> {
-        let recipe = dockerfile_recipe(job, self.tool.name)?;
+        let recipe = dockerfile_recipe(job, &self.name())?;
         let id_file = job.work_dir.join("image-id");
         let archive = job.work_dir.join("image.tar");
         make_work_dir(job)?;
@@ -125,16 +160,10 @@ fn build_step(job: &BuildJob, recipe: &DockerfileRecipe, id: &Path, with_platfor
     if with_platform {
         step = step.arg("--platform").arg(job.platform.to_string());
     }
-    step = step.arg("--iidfile").arg(id).recipe(recipe);
-    if let Some(epoch) = job.epoch {
-        // BuildKit takes it from here; the classic builder does not.
-        step = step.env("SOURCE_DATE_EPOCH", &epoch.to_string());
-    }
-    // One image is wanted, not an index of an image and what attests it.
-    step.env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1").arg("--file").arg(&recipe.dockerfile).arg(&recipe.context)
+    step.arg("--iidfile").arg(id).buildkit(job, recipe)
 }
 
-fn save_step(id: &str, archive: &Path) -> Step {
+pub(super) fn save_step(id: &str, archive: &Path) -> Step {
     Step::new(&["save", "--output"]).arg(archive).arg(id)
 }
 
@@ -148,74 +177,9 @@ fn is_about_platform(line: &str) -> bool {
         || line.contains("\"--platform\" requires API version")
 }
 
-/// The saved image, compressed into the layout. Newer engines save an index; the member of this platform is it.
-fn take(archive: &Path, platform: &Platform, staging: &OciLayout) -> Result<Document, StoreError> {
+/// The saved image, compressed into the layout. Newer engines save an index.
+pub(super) fn take(archive: &Path, platform: &Platform, staging: &OciLayout) -> Result<Document, StoreError> {
     let saved = DockerArchive::open(archive, None)?;
-    let at = saved.only_image()?;
-    let document = saved.read_document(&at)?;
-    let content =
-        document.parse().map_err(|e| e.at(&format!("what docker saved in \"{}\"", archive.display())))?;
-    let at = match content {
-        Content::Manifest(_) => at,
-        Content::Index(index) => {
-            let images: Vec<_> = index.manifests.iter().filter(|member| member.attests().is_none()).collect();
-            let fits = |said: &&&image_store::manifest::Descriptor| {
-                said.platform.as_ref().is_some_and(|said| said.fits(platform))
-            };
-            let chosen = images.iter().find(fits).or(if images.len() == 1 { images.first() } else { None });
-            let Some(member) = chosen else {
-                let doing = format!("take the image for {platform} from \"{}\"", archive.display());
-                return Err(StoreError::not_found(doing, "docker saved an index without it"));
-            };
-            Pointer::from(&member.digest)
-        }
-    };
+    let at = find_image(&saved, saved.only_image()?, platform)?;
     import_compressed(&saved, &at, staging, Flavour::Docker)
-}
-
-pub(super) fn make_work_dir(job: &BuildJob) -> Result<(), StoreError> {
-    fs::create_dir_all(&job.work_dir)
-        .map_err(|e| StoreError::from_io(format!("make the folder \"{}\"", job.work_dir.display()), e))
-}
-
-/// The image id that a builder wrote to a file.
-pub(super) fn read_id(file: &Path) -> Result<String, StoreError> {
-    let doing = || format!("read the image id from \"{}\"", file.display());
-    let text = fs::read_to_string(file).map_err(|e| StoreError::from_io(doing(), e))?;
-    let id = text.trim();
-    match id.parse::<image_store::digest::Digest>() {
-        Ok(_) => Ok(id.to_string()),
-        Err(error) => Err(StoreError::local(doing(), error.to_string())),
-    }
-}
-
-/// The Dockerfile's part of a job. The spec gives this builder nothing else.
-pub(super) fn dockerfile_recipe<'a>(
-    job: &'a BuildJob,
-    builder: &str,
-) -> Result<&'a DockerfileRecipe, StoreError> {
-    match &job.recipe {
-        Recipe::Dockerfile(recipe) => Ok(recipe),
-        Recipe::Files(_) => Err(StoreError::bad_input(
-            format!("build {} with {builder}", job.platform),
-            "it has files and no Dockerfile",
-        )
-        .hint("write builder: rootfs")),
-    }
-}
-
-pub(in crate::release) fn read_dockerfile(
-    job: &BuildJob,
-    recipe: &DockerfileRecipe,
-) -> Result<Dockerfile, StoreError> {
-    let doing = || format!("read \"{}\"", recipe.dockerfile.display());
-    let text = fs::read_to_string(&recipe.dockerfile).map_err(|e| StoreError::from_io(doing(), e))?;
-    Ok(Dockerfile::parse(&text, &recipe.build_args, &job.platform))
-}
-
-/// A RUN of a foreign platform. A Dockerfile that cannot be read yet, since a command makes it first, may have one.
-pub(super) fn needs_emulator(job: &BuildJob) -> bool {
-    let Recipe::Dockerfile(recipe) = &job.recipe else { return false };
-    !runs_natively(&job.platform)
-        && read_dockerfile(job, recipe).is_ok_and(|dockerfile| dockerfile.runs_programs())
 }

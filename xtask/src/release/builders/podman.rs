@@ -1,14 +1,13 @@
 //! `podman build`, and `podman push` into a layout of its own. The image stays without a name as the build cache.
 
-use super::docker::{dockerfile_recipe, make_work_dir, needs_emulator};
+use super::common::{copy_image, dockerfile_recipe, make_work_dir, needs_emulator, read_id};
 use super::tool::{Step, Tool};
 use super::{BuildJob, Builder, Local};
 use crate::release::spec::{DockerfileRecipe, Recipe};
 use image_store::error::StoreError;
-use image_store::manifest::{Content, Document};
+use image_store::manifest::Document;
 use image_store::reference::RegistryRef;
 use image_store::store::oci_layout::OciLayout;
-use image_store::store::{ImageSource, ImageStore, Pointer};
 use std::fs;
 use std::path::Path;
 
@@ -28,12 +27,17 @@ impl Podman {
 }
 
 impl Builder for Podman {
-    fn name(&self) -> &'static str {
-        self.tool.name
+    fn name(&self) -> String {
+        self.tool.builder_name()
     }
 
     fn available(&self) -> Result<(), String> {
         self.tool.ask(&["info", "--format", "{{.Store.GraphDriverName}}"]).map(drop)
+    }
+
+    /// Of what a spec can say there is nothing that it has not.
+    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
+        None
     }
 
     fn needs_emulator(&self, job: &BuildJob) -> bool {
@@ -74,7 +78,7 @@ pub(super) fn registry_name(base: &str) -> Option<RegistryRef> {
 pub(super) fn describe(tool: &Tool, begin: &[&str], job: &BuildJob) -> Vec<String> {
     let Recipe::Dockerfile(recipe) = &job.recipe else { return Vec::new() };
     let build = build_step(begin, job, recipe, &job.work_dir.join("image-id"));
-    vec![build.shown(tool.name), push_step("IMAGE-ID", &job.work_dir.join("image")).shown(tool.name)]
+    vec![tool.shown(&build), tool.shown(&push_step("IMAGE-ID", &job.work_dir.join("image")))]
 }
 
 pub(super) fn build(
@@ -84,7 +88,7 @@ pub(super) fn build(
     staging: &OciLayout,
     log: &Path,
 ) -> Result<Document, StoreError> {
-    let recipe = dockerfile_recipe(job, tool.name)?;
+    let recipe = dockerfile_recipe(job, &tool.builder_name())?;
     let id_file = job.work_dir.join("image-id");
     let pushed = job.work_dir.join("image");
     make_work_dir(job)?;
@@ -92,10 +96,10 @@ pub(super) fn build(
     let _ = fs::remove_file(&id_file);
     let _ = fs::remove_dir_all(&pushed);
     tool.run(&build_step(begin, job, recipe, &id_file), log)?;
-    let id = super::docker::read_id(&id_file)?;
+    let id = read_id(&id_file)?;
     let taken = tool.run(&push_step(&id, &pushed), log).and_then(|()| {
         let layout = OciLayout::open(&pushed)?;
-        copy(&layout, &layout.only_image()?, staging)
+        copy_image(&layout, &layout.only_image()?, staging)
     });
     let _ = fs::remove_dir_all(&pushed);
     taken
@@ -106,27 +110,11 @@ fn build_step(begin: &[&str], job: &BuildJob, recipe: &DockerfileRecipe, id: &Pa
     if let Some(epoch) = job.epoch {
         step = step.arg("--timestamp").arg(epoch.to_string());
     }
-    step.recipe(recipe).arg("--file").arg(&recipe.dockerfile).arg(&recipe.context)
+    step.recipe(recipe)
 }
 
 fn push_step(id: &str, folder: &Path) -> Step {
     // Nothing is pushed anywhere, yet podman 4 and buildah 1 stop where DOCKER_CONFIG names a folder without a file.
     let step = Step::new(&["push", "--quiet"]).without_env("DOCKER_CONFIG").without_env("REGISTRY_AUTH_FILE");
     step.arg(id).arg(format!("oci:{}:image", folder.display()))
-}
-
-/// One image as it is, byte for byte.
-fn copy(source: &OciLayout, at: &Pointer, out: &OciLayout) -> Result<Document, StoreError> {
-    let document = source.read_document(at)?;
-    let content =
-        document.parse().map_err(|e| e.at(&format!("what was pushed to \"{}\"", source.place())))?;
-    let Content::Manifest(image) = content else {
-        let doing = format!("take the image from \"{}\"", source.place());
-        return Err(StoreError::bad_input(doing, "it is an index, not one image"));
-    };
-    for blob in std::iter::once(&image.config).chain(&image.layers) {
-        out.write_blob(blob, &|| source.open_blob(blob))?;
-    }
-    out.write_document(&document)?;
-    Ok(document)
 }

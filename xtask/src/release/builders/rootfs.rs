@@ -2,7 +2,7 @@
 
 use super::{BuildJob, Builder, Local, OpenImage};
 use crate::release::rootfs::{Base, RootfsJob, build_image};
-use crate::release::spec::{FilesRecipe, Recipe};
+use crate::release::spec::{DockerfileRecipe, FilesRecipe, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
 use image_store::reference::RegistryRef;
@@ -22,12 +22,17 @@ impl Rootfs {
 }
 
 impl Builder for Rootfs {
-    fn name(&self) -> &'static str {
-        "rootfs"
+    fn name(&self) -> String {
+        "rootfs".into()
     }
 
     fn available(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// It takes no Dockerfile at all; the spec sees to that.
+    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
+        None
     }
 
     fn needs_emulator(&self, _job: &BuildJob) -> bool {

@@ -1,9 +1,10 @@
 //! Builders with programs that stand in for engines: what they are asked, and what becomes of what they give.
 
+use super::buildx::Buildx;
 use super::docker::Docker;
 use super::podman::Podman;
 use super::*;
-use crate::release::spec::{BuildArgs, DockerfileRecipe, FilesRecipe};
+use crate::release::spec::{BuildArgs, DockerfileRecipe, FilesRecipe, Secret, SecretPlace};
 use image_store::manifest::{CONFIG_MAX, Content};
 use image_store::store::read_blob;
 use std::fs;
@@ -16,10 +17,8 @@ fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
     BuildJob {
         platform: platform.parse().unwrap(),
         recipe: Recipe::Dockerfile(DockerfileRecipe {
-            dockerfile: dir.join("Dockerfile"),
-            context: dir.to_path_buf(),
-            target: None,
             build_args: BuildArgs(args.into()),
+            ..DockerfileRecipe::new(dir.join("Dockerfile"), dir.to_path_buf())
         }),
         work_dir: dir.join("work"),
         epoch: None,
@@ -172,6 +171,57 @@ esac"#,
     assert!(!dir.path().join("work/image").exists());
 }
 
+/// A buildx whose builder has this driver; it writes the archive that `--output` asks for.
+fn buildx(dir: &Path, driver: &str) -> Buildx {
+    let engine = OciLayout::open_or_new(&dir.join("engine-image")).unwrap();
+    let config = engine.ingest(image_store::manifest::media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
+    let config = serde_json::to_string(&config).unwrap();
+    let manifest = format!(r#"{{ "schemaVersion":2,"config":{config},"layers":[] }}"#);
+    let made = Document::new(manifest.into_bytes(), None).unwrap();
+    image_store::store::ImageStore::write_tag(&engine, "x", &made).unwrap();
+    let text = format!(
+        r#"echo "$@" >> {dir}/asked
+case "$*" in
+  *"buildx inspect"*) printf 'Name: farm\nDriver: {driver}\n\nNodes:\nName: farm0\nEndpoint: far\n';;
+  *"buildx build"*) for word; do case "$word" in type=oci,dest=*) tar -C {dir}/engine-image -cf "${{word#*dest=}}" .;; esac; done;;
+esac"#,
+        dir = dir.display()
+    );
+    Buildx::with(&script(dir, &text), "farm")
+}
+
+#[test]
+fn buildx_writes_an_archive_that_is_taken_over_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let buildx = buildx(dir.path(), "docker-container");
+    assert_eq!((buildx.name().as_str(), buildx.available()), ("buildx:farm", Ok(())));
+    let job = job(dir.path(), "FROM scratch\n", "linux/arm/v7");
+    let out = staging(dir.path());
+    let document = buildx.build(&job, &out, &dir.path().join("log")).unwrap();
+    assert!(document.bytes().starts_with(br#"{ "schemaVersion":2,"config""#), "{document:?}");
+    let build = "buildx build --builder farm --output type=oci,dest=DIR/work/image.tar \
+                 --platform linux/arm/v7 --progress plain --build-arg TOKEN --file DIR/Dockerfile DIR\n";
+    assert!(asked(dir.path()).ends_with(&format!("buildx inspect farm\n{build}")), "{}", asked(dir.path()));
+    let described = buildx.describe(&job).join("\n").replace(&*dir.path().to_string_lossy(), "DIR");
+    assert_eq!(described, format!("docker {}", build.trim_end()));
+    assert!(!dir.path().join("work/image.tar").exists());
+    assert!(!buildx.needs_emulator(&job));
+}
+
+#[test]
+fn what_the_driver_docker_builds_is_saved_from_the_engine_of_its_context() {
+    let dir = tempfile::tempdir().unwrap();
+    let buildx = buildx(dir.path(), "docker");
+    let job = job(dir.path(), "FROM scratch\n", "linux/arm/v7");
+    let described = buildx.describe(&job).join("\n").replace(&*dir.path().to_string_lossy(), "DIR");
+    assert_eq!(
+        described,
+        "docker --context far buildx build --load --iidfile DIR/work/image-id --platform linux/arm/v7 \
+         --progress plain --build-arg TOKEN --file DIR/Dockerfile DIR\n\
+         docker --context far save --output DIR/work/image.tar IMAGE-ID"
+    );
+}
+
 #[test]
 fn an_emulator_is_needed_for_a_run_of_a_foreign_platform_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -195,8 +245,11 @@ fn an_emulator_is_needed_for_a_run_of_a_foreign_platform_alone() {
 struct Engine(&'static str, Result<(), &'static str>);
 
 impl Builder for Engine {
-    fn name(&self) -> &'static str {
-        self.0
+    fn name(&self) -> String {
+        self.0.into()
+    }
+    fn lacks(&self, recipe: &DockerfileRecipe) -> Option<String> {
+        (self.0 == "docker" && !recipe.secrets.is_empty()).then(|| "no secrets".into())
     }
     fn available(&self) -> Result<(), String> {
         self.1.map_err(str::to_string)
@@ -220,10 +273,18 @@ impl Builder for Engine {
 
 #[test]
 fn the_first_engine_that_works_is_chosen_and_it_is_said_why() {
-    let choose = |engines: Vec<Engine>| {
-        first_available(engines.into_iter().map(|engine| Box::new(engine) as Box<dyn Builder>))
-            .map(|(builder, why)| format!("{}: {why}", builder.name()))
+    let with_secret = |secrets| DockerfileRecipe { secrets, ..DockerfileRecipe::new("D".into(), ".".into()) };
+    let choose_for = |secrets, engines: Vec<Engine>| {
+        first_for(
+            &with_secret(secrets),
+            engines.into_iter().map(|engine| Box::new(engine) as Box<dyn Builder>),
+        )
+        .map(|(builder, why)| format!("{}: {why}", builder.name()))
     };
+    let choose = |engines| choose_for(Vec::new(), engines);
+    let secret = Secret { id: "a".into(), place: SecretPlace::Variable("A".into()) };
+    let said = choose_for(vec![secret], vec![Engine("docker", Ok(())), Engine("podman", Ok(()))]).unwrap();
+    assert_eq!(said, "podman: docker: no secrets");
     let said = choose(vec![Engine("docker", Ok(())), Engine("podman", Ok(()))]).unwrap();
     assert_eq!(said, "docker: it works, and is tried first");
     let said = choose(vec![Engine("docker", Err("no daemon")), Engine("podman", Ok(()))]).unwrap();
@@ -257,8 +318,8 @@ fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
     };
     let log = dir.path().join("log");
     let base = OciLayout::open_or_new(&dir.path().join("base")).unwrap();
-    let (builder, why) = choose(BuilderChoice::Auto, &job(None).recipe, &open).unwrap();
-    assert_eq!((builder.name(), why.as_str()), ("rootfs", "it has files and no Dockerfile"));
+    let (builder, why) = choose(&BuilderChoice::Auto, &job(None).recipe, &open).unwrap();
+    assert_eq!((builder.name().as_str(), why.as_str()), ("rootfs", "it has files and no Dockerfile"));
     let made = builder.build(&job(None), &base, &log).unwrap();
     image_store::store::ImageStore::write_tag(&base, "1", &made).unwrap();
     let on_base = builder.build(&job(Some("base:1")), &staging(dir.path()), &log).unwrap();

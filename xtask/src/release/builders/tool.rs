@@ -1,38 +1,76 @@
 //! An engine's command line: found, asked whether it works, and run with its output in a log.
 
-use crate::release::spec::{BuildArgs, DockerfileRecipe};
+use super::BuildJob;
+use crate::release::spec::{BuildArgs, DockerfileRecipe, Secret, SecretPlace};
 use image_store::error::StoreError;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// How many lines of a log stand in an error, and how much of the log is looked at for them.
 const LINES_SHOWN: usize = 20;
 const TAIL: u64 = 16 << 10;
 
+#[cfg(test)]
+mod tests;
+
 /// A program, by the name that people know it by.
+#[derive(Clone)]
 pub struct Tool {
     pub name: &'static str,
     program: OsString,
+    /// docker's context, where one was named.
+    context: Option<String>,
 }
 
 impl Tool {
     /// `variable` may name another file: `MULTIARCH_DOCKER=/usr/bin/docker`.
     pub fn new(name: &'static str, variable: &str) -> Self {
         let program = std::env::var_os(variable).filter(|said| !said.is_empty());
-        Self { name, program: program.unwrap_or_else(|| name.into()) }
+        Self { name, program: program.unwrap_or_else(|| name.into()), context: None }
     }
 
     #[cfg(test)]
     pub(super) fn at(name: &'static str, program: &Path) -> Self {
-        Self { name, program: program.into() }
+        Self { name, program: program.into(), context: None }
+    }
+
+    /// The same program for the engine of a docker context. The flag comes before DOCKER_HOST.
+    pub fn in_context(self, context: &str) -> Self {
+        Self { context: Some(context.to_string()), ..self }
+    }
+
+    /// As a spec names it: `docker:arm-node`.
+    pub fn builder_name(&self) -> String {
+        match &self.context {
+            Some(context) => format!("{}:{context}", self.name),
+            None => self.name.to_string(),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        if let Some(context) = &self.context {
+            command.arg("--context").arg(context);
+        }
+        command
+    }
+
+    /// The command for a person.
+    pub fn shown(&self, step: &Step) -> String {
+        match &self.context {
+            Some(context) => step.shown(&format!("{} --context {}", self.name, quoted(context))),
+            None => step.shown(self.name),
+        }
     }
 
     /// Runs a question that changes nothing. `Err` is a reason, in one line.
     pub fn ask(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.command();
         let output =
             command.args(arguments).stdin(Stdio::null()).output().map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => "it is not installed".to_string(),
@@ -48,29 +86,78 @@ impl Tool {
 
     /// Runs a step of a build. An error has the end of what the program said.
     pub fn run(&self, step: &Step, log: &Path) -> Result<(), StoreError> {
-        let doing = || format!("run \"{}\"", step.shown(self.name));
+        let doing = || format!("run \"{}\"", self.shown(step));
         let mut file = open_log(log).map_err(|e| StoreError::from_io(doing(), e))?;
-        writeln!(file, "$ {}", step.shown(self.name)).map_err(|e| StoreError::from_io(doing(), e))?;
+        writeln!(file, "$ {}", self.shown(step)).map_err(|e| StoreError::from_io(doing(), e))?;
         let begin = file.seek(SeekFrom::End(0)).map_err(|e| StoreError::from_io(doing(), e))?;
-        let for_stdout = file.try_clone().map_err(|e| StoreError::from_io(doing(), e))?;
-        let for_stderr = file.try_clone().map_err(|e| StoreError::from_io(doing(), e))?;
-        let mut command = Command::new(&self.program);
+        let mut command = self.command();
         command.args(&step.arguments).envs(step.environment.iter().map(|(name, value)| (name, value)));
         for name in &step.removed {
             command.env_remove(name);
         }
-        command.stdin(Stdio::null()).stdout(for_stdout).stderr(for_stderr);
-        let status = command.status().map_err(|e| StoreError::from_io(doing(), e))?;
+        command.stdin(Stdio::null());
+        let status = match step.secrets.is_empty() {
+            true => run_into(command, &file),
+            false => run_redacted(command, &file, &step.secrets),
+        };
+        let status = status.map_err(|e| StoreError::from_io(doing(), e))?;
         if status.success() {
             return Ok(());
         }
         let lines = last_lines(&mut file, begin).unwrap_or_default();
         Err(StoreError::local(doing(), format!("it ended with {status}"))
             .hint(format!("all that it said is in {}", log.display()))
-            .problems(
-                lines.iter().map(|line| format!("{}: {}", self.name, step.without_secrets(line))).collect(),
-            ))
+            .problems(lines.iter().map(|line| format!("{}: {line}", self.name)).collect()))
     }
+}
+
+fn run_into(mut command: Command, log: &File) -> std::io::Result<ExitStatus> {
+    command.stdout(log.try_clone()?).stderr(log.try_clone()?).status()
+}
+
+/// The same where something must not be in the log: it goes through here line by line.
+fn run_redacted(mut command: Command, log: &File, secrets: &[Hidden]) -> std::io::Result<ExitStatus> {
+    let (reader, writer) = std::io::pipe()?;
+    let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    // It holds our ends of the pipe, and the reader waits for the last of them.
+    drop(command);
+    let (mut log, secrets) = (log.try_clone()?, secrets.to_vec());
+    let (ended, has_ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let copied = copy_redacted(reader, &mut log, &secrets);
+        // Nobody waits any more where a program of the build stayed behind with the pipe.
+        let _ = ended.send(copied);
+    });
+    let status = child.wait()?;
+    match has_ended.recv_timeout(LEFT_BEHIND) {
+        Ok(copied) => copied.map(|()| status),
+        Err(_) => Ok(status),
+    }
+}
+
+/// How long the output of programs that a build left behind is waited for.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
+
+fn copy_redacted(reader: impl Read, log: &mut File, secrets: &[Hidden]) -> std::io::Result<()> {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        log.write_all(redacted(&text, secrets).as_bytes())?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn redacted(line: &str, secrets: &[Hidden]) -> String {
+    secrets.iter().fold(line.to_string(), |line, secret| line.replace(&secret.value, secret.shown))
+}
+
+/// A value that must not be shown, and what is shown in its place.
+#[derive(Clone)]
+struct Hidden {
+    value: String,
+    shown: &'static str,
 }
 
 /// One command of a builder.
@@ -81,7 +168,7 @@ pub struct Step {
     /// Variables that the program does not get.
     removed: Vec<&'static str>,
     /// What must not be shown.
-    secrets: Vec<String>,
+    secrets: Vec<Hidden>,
 }
 
 impl Step {
@@ -104,12 +191,54 @@ impl Step {
         self
     }
 
-    /// `--target` and `--build-arg`, as docker, podman and buildah all take them.
+    /// All that a recipe says, as docker, buildx, podman and buildah all take it.
     pub fn recipe(mut self, recipe: &DockerfileRecipe) -> Self {
         if let Some(target) = &recipe.target {
             self = self.arg("--target").arg(target);
         }
-        self.build_args(&recipe.build_args)
+        self = self.build_args(&recipe.build_args);
+        for secret in &recipe.secrets {
+            self = self.secret(secret);
+        }
+        for (name, context) in &recipe.build_contexts {
+            self = self.arg("--build-context").arg(format!("{name}={context}"));
+        }
+        for from in &recipe.cache_from {
+            self = self.arg("--cache-from").arg(from);
+        }
+        for to in &recipe.cache_to {
+            self = self.arg("--cache-to").arg(to);
+        }
+        self.arg("--file").arg(&recipe.dockerfile).arg(&recipe.context)
+    }
+
+    /// The same for BuildKit: one image and not an index of an image and what attests it, as old as it is to be.
+    pub fn buildkit(mut self, job: &BuildJob, recipe: &DockerfileRecipe) -> Self {
+        if let Some(epoch) = job.epoch {
+            self = self.env("SOURCE_DATE_EPOCH", &epoch.to_string());
+        }
+        self.env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1").recipe(recipe)
+    }
+
+    fn hide(&mut self, value: String, shown: &'static str) {
+        if value.len() >= SECRET_MIN {
+            self.secrets.push(Hidden { value, shown });
+        }
+    }
+
+    /// The place of a secret is an argument, its value never is.
+    fn secret(mut self, secret: &Secret) -> Self {
+        let (place, value) = match &secret.place {
+            SecretPlace::File(file) => {
+                (format!("src={}", file.display()), std::fs::read_to_string(file).ok())
+            }
+            SecretPlace::Variable(name) => (format!("env={name}"), std::env::var(name).ok()),
+        };
+        // Of a file each line may be said by itself.
+        let value = value.unwrap_or_default();
+        let lines = value.lines().map(|line| line.trim().to_string());
+        lines.for_each(|line| self.hide(line, "[secret]"));
+        self.arg("--secret").arg(format!("id={},{place}", secret.id))
     }
 
     /// Names alone: arguments can be read by everyone on the host, the environment cannot. Without a value the
@@ -125,14 +254,15 @@ impl Step {
                 Some(value) => self = self.arg(name).env(name, value),
                 None => self = self.arg(name),
             }
-            let secret = value.clone().or_else(|| std::env::var(name).ok());
-            self.secrets.extend(secret.filter(|value| value.len() >= SECRET_MIN));
+            if let Some(value) = value.clone().or_else(|| std::env::var(name).ok()) {
+                self.hide(value, "[build argument]");
+            }
         }
         self
     }
 
     /// The command for a person, quoted where a shell would need it. Values of build arguments are left out.
-    pub fn shown(&self, name: &str) -> String {
+    fn shown(&self, name: &str) -> String {
         let mut shown = name.to_string();
         let mut is_build_arg = false;
         for argument in &self.arguments {
@@ -145,12 +275,6 @@ impl Step {
             shown.push_str(&quoted(&argument));
         }
         shown
-    }
-
-    fn without_secrets(&self, line: &str) -> String {
-        self.secrets
-            .iter()
-            .fold(line.to_string(), |line, secret| line.replace(secret.as_str(), "[build argument]"))
     }
 }
 
@@ -204,66 +328,4 @@ fn last_lines(log: &mut File, begin: u64) -> std::io::Result<Vec<String>> {
         .filter(|line| !line.is_empty())
         .collect();
     Ok(lines[lines.len().saturating_sub(LINES_SHOWN)..].to_vec())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recipe(args: &[(&str, Option<&str>)]) -> DockerfileRecipe {
-        let args = args.iter().map(|(name, value)| ((*name).to_string(), value.map(str::to_string)));
-        DockerfileRecipe {
-            dockerfile: "D".into(),
-            context: ".".into(),
-            target: Some("run time".into()),
-            build_args: BuildArgs(args.collect()),
-        }
-    }
-
-    #[test]
-    fn values_of_build_arguments_are_neither_shown_nor_arguments() {
-        let step = Step::new(&["build"]).recipe(&recipe(&[("TOKEN", Some("hunter2")), ("FROM_ENV", None)]));
-        assert_eq!(
-            step.shown("docker"),
-            "docker build --target 'run time' --build-arg FROM_ENV --build-arg TOKEN"
-        );
-        assert!(step.arguments.iter().all(|argument| !argument.to_string_lossy().contains("hunter2")));
-        assert_eq!(step.environment, [("TOKEN".to_string(), "hunter2".to_string())]);
-        // What the program itself would heed goes another way, and is not shown either.
-        let step = Step::new(&["build"]).recipe(&recipe(&[("HTTP_PROXY", Some("http://me:secret@proxy"))]));
-        assert!(step.environment.is_empty());
-        assert_eq!(step.shown("docker"), "docker build --target 'run time' --build-arg HTTP_PROXY");
-    }
-
-    #[test]
-    fn a_step_that_fails_says_its_command_its_status_and_the_end_of_its_log() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("logs/build.log");
-        let shell = Tool { name: "sh", program: "sh".into() };
-        shell.run(&Step::new(&["-c", "echo before"]), &log).unwrap();
-        let script = "for i in $(seq 30); do echo line $i; done; echo bad password-9 >&2; exit 7";
-        let mut step = Step::new(&["-c", script]);
-        step.secrets.push("password-9".into());
-        let error = shell.run(&step, &log).unwrap_err();
-        assert!(error.to_string().contains("it ended with exit status: 7"), "{error}");
-        assert!(error.to_string().contains("build.log"), "{error}");
-        assert_eq!(error.problems.len(), LINES_SHOWN);
-        assert_eq!(error.problems[0], "sh: line 12");
-        assert_eq!(error.problems[LINES_SHOWN - 1], "sh: bad [build argument]");
-        let text = std::fs::read_to_string(&log).unwrap();
-        assert!(text.starts_with("$ sh -c 'echo before'\nbefore\n$ sh -c"), "{text}");
-    }
-
-    #[test]
-    fn a_program_that_is_not_there_is_named() {
-        let none = Tool { name: "none", program: "/nonexistent/none".into() };
-        assert_eq!(none.ask(&["version"]), Err("it is not installed".into()));
-        let sh = Tool { name: "sh", program: "sh".into() };
-        assert_eq!(
-            sh.ask(&["-c", "echo a >&2; echo 'no daemon' >&2; echo >&2; exit 1"]),
-            Err("no daemon".into())
-        );
-        assert_eq!(sh.ask(&["-c", "exit 3"]), Err("it ends with exit status: 3".into()));
-        assert_eq!(sh.ask(&["-c", "echo yes"]), Ok("yes".into()));
-    }
 }

@@ -1,15 +1,15 @@
 //! One platform of a spec: who builds it, and from what.
 
+use super::dockerfile::{DOCKERFILE_KEYS, read_dockerfile};
 use super::read::{Reader, find};
-use super::{BuildArgs, BuilderChoice, DockerfileRecipe, FilesRecipe, PlatformSpec, Port, Recipe, RunConfig};
+use super::{BuilderChoice, FilesRecipe, PlatformSpec, Port, Recipe, RunConfig};
 use image_store::platform::Platform;
 use image_store::reference::Reference;
 use manifest_push::yaml::{Entry, Node, Value};
 use std::path::PathBuf;
 
-/// Keys that go with either recipe, with a Dockerfile, and with files.
+/// Keys that go with either recipe, and with files.
 const COMMON_KEYS: [&str; 2] = ["builder", "tag"];
-const DOCKERFILE_KEYS: [&str; 4] = ["dockerfile", "context", "target", "build-args"];
 const FILES_KEYS: [&str; 9] =
     ["from", "copy", "entrypoint", "cmd", "env", "user", "workdir", "labels", "expose"];
 
@@ -17,7 +17,7 @@ const FILES_KEYS: [&str; 9] =
 pub(super) fn read_platforms(
     reader: &mut Reader<'_>,
     entry: &Entry,
-    builder: BuilderChoice,
+    builder: &BuilderChoice,
     taken: &[String],
 ) -> Vec<PlatformSpec> {
     let entries = match &entry.value.value {
@@ -66,7 +66,7 @@ fn read_platform(
     reader: &mut Reader<'_>,
     entry: &Entry,
     platform: Platform,
-    for_all: BuilderChoice,
+    for_all: &BuilderChoice,
 ) -> Option<PlatformSpec> {
     let entries = match &entry.value.value {
         Value::Map(entries) => entries.as_slice(),
@@ -81,13 +81,16 @@ fn read_platform(
     reader.check_keys(entries, &known, "a platform");
     let builder = match find(entries, "builder") {
         Some(entry) => reader.builder(entry)?,
-        None => for_all,
+        None => for_all.clone(),
     };
     let tag = find(entries, "tag").and_then(|entry| reader.tag(&entry.value));
     let has = |keys: &[&str]| entries.iter().any(|entry| keys.contains(&entry.key.as_str()));
     let from_files = match builder {
         BuilderChoice::Rootfs => true,
-        BuilderChoice::Docker | BuilderChoice::Podman | BuilderChoice::Buildah => false,
+        BuilderChoice::Docker(_)
+        | BuilderChoice::Buildx(_)
+        | BuilderChoice::Podman
+        | BuilderChoice::Buildah => false,
         BuilderChoice::Auto => !has(&["dockerfile"]) && has(&["copy", "from"]),
     };
     for foreign in entries {
@@ -106,7 +109,7 @@ fn read_platform(
     }
     let recipe = match from_files {
         true => Recipe::Files(read_files(reader, entry.line, entries, &platform)?),
-        false => Recipe::Dockerfile(read_dockerfile(reader, entry.line, entries, builder)?),
+        false => Recipe::Dockerfile(read_dockerfile(reader, entry.line, entries, &builder)?),
     };
     Some(PlatformSpec { platform, tag, builder, recipe })
 }
@@ -118,57 +121,6 @@ fn in_dockerfile(key: &str) -> String {
         other => other.to_uppercase(),
     };
     format!("write {instruction} in that")
-}
-
-fn read_dockerfile(
-    reader: &mut Reader<'_>,
-    line: usize,
-    entries: &[Entry],
-    builder: BuilderChoice,
-) -> Option<DockerfileRecipe> {
-    let context = match find(entries, "context") {
-        Some(entry) => {
-            let text = reader.text(entry)?;
-            let dir = reader.path(text);
-            if !reader.prepares && !dir.is_dir() {
-                let text = format!("there is no folder \"{}\" to be the build context", dir.display());
-                reader.problem(entry.value.line, text);
-            }
-            dir
-        }
-        None => reader.dir.to_path_buf(),
-    };
-    let target = find(entries, "target").and_then(|entry| reader.text(entry));
-    let build_args = match find(entries, "build-args") {
-        Some(entry) => {
-            let args = reader.optional_texts(entry);
-            for (name, line, _) in &args {
-                if !is_variable(name) {
-                    let text = format!("\"{name}\" is no name for a build argument: letters, digits and '_'");
-                    reader.problem(*line, text);
-                }
-            }
-            args.into_iter().map(|(name, _, value)| (name, value)).collect()
-        }
-        None => Default::default(),
-    };
-    let Some(entry) = find(entries, "dockerfile") else {
-        let text = match builder {
-            BuilderChoice::Auto => {
-                "nothing says how to build this platform; write dockerfile: FILE, or copy: { FILE: /PATH }"
-                    .to_string()
-            }
-            named => format!("builder {} needs a Dockerfile; write dockerfile: FILE", named.name()),
-        };
-        reader.problem(line, text);
-        return None;
-    };
-    let text = reader.text(entry)?;
-    let dockerfile = reader.path(text);
-    if !reader.prepares && !dockerfile.is_file() {
-        reader.problem(entry.value.line, format!("there is no Dockerfile \"{}\"", dockerfile.display()));
-    }
-    Some(DockerfileRecipe { dockerfile, context, target, build_args: BuildArgs(build_args) })
 }
 
 fn read_files(
@@ -289,10 +241,4 @@ fn read_port(node: &Node) -> Option<Port> {
     let digits = number.bytes().all(|b| b.is_ascii_digit());
     let number = number.parse::<u16>().ok().filter(|number| digits && *number > 0)?;
     Some(Port { number, protocol })
-}
-
-/// What a shell takes for a variable's name.
-fn is_variable(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && !name.starts_with(|c: char| c.is_ascii_digit())
 }

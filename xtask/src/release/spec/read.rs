@@ -53,7 +53,7 @@ fn read_spec(reader: &mut Reader<'_>, root: &Node) -> Option<Spec> {
     let annotations = find(entries, "annotations").map(|entry| reader.texts(entry)).unwrap_or_default();
     let platforms = match find(entries, "platforms") {
         // An unknown builder is a problem of its own; the platforms are read as if it were not there.
-        Some(entry) => read_platforms(reader, entry, builder.unwrap_or(BuilderChoice::Auto), &tags),
+        Some(entry) => read_platforms(reader, entry, &builder.unwrap_or(BuilderChoice::Auto), &tags),
         None => {
             reader.missing::<()>(root.line, "platforms: { linux/amd64: { dockerfile: Dockerfile }, ... }");
             Vec::new()
@@ -318,24 +318,16 @@ impl Reader<'_> {
     }
 
     pub fn builder(&mut self, entry: &Entry) -> Option<BuilderChoice> {
-        const CHOICES: [BuilderChoice; 5] = [
-            BuilderChoice::Auto,
-            BuilderChoice::Docker,
-            BuilderChoice::Podman,
-            BuilderChoice::Buildah,
-            BuilderChoice::Rootfs,
-        ];
         let name = self.text(entry)?;
-        if let Some(choice) = CHOICES.into_iter().find(|choice| choice.name() == name) {
+        if let Some(choice) = BuilderChoice::parse(&name) {
             return Some(choice);
         }
-        let names = CHOICES.map(BuilderChoice::name);
-        let text = match name == "buildx" || name.starts_with("buildx:") {
-            true => format!("builder \"{name}\" is not there yet; write docker, podman, buildah or rootfs"),
-            false => match closest(&name, &names) {
-                Some(meant) => format!("there is no builder \"{name}\"; did you mean {meant}?"),
-                None => format!("there is no builder \"{name}\"; write {}", names.join(", ")),
-            },
+        let text = match closest(&name, &BuilderChoice::NAMES) {
+            Some(meant) => format!("there is no builder \"{name}\"; did you mean {meant}?"),
+            None => {
+                let names = BuilderChoice::NAMES.join(", ");
+                format!("there is no builder \"{name}\"; write {names}, docker:CONTEXT or buildx:BUILDER")
+            }
         };
         self.problem(entry.value.line, text);
         None

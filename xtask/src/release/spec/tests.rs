@@ -60,7 +60,7 @@ fn a_whole_spec_is_read_into_values() {
     let shown: Vec<String> = spec
         .platforms
         .iter()
-        .map(|p| format!("{} {} {}", p.platform, p.builder.name(), p.tag.as_deref().unwrap_or("-")))
+        .map(|p| format!("{} {} {}", p.platform, p.builder, p.tag.as_deref().unwrap_or("-")))
         .collect();
     assert_eq!(
         shown,
@@ -132,7 +132,7 @@ labels: repair
             "1: there is no \"image\"; write image: HOST/REPOSITORY, or image: oci:FOLDER",
             "2: tag \"latest\" stands twice; remove one of them",
             "2: \"-x\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'",
-            "3: there is no builder \"kaniko\"; write auto, docker, podman, buildah, rootfs",
+            "3: there is no builder \"kaniko\"; write auto, docker, buildx, podman, buildah, rootfs, docker:CONTEXT or buildx:BUILDER",
             "5: \"cmd\" goes with builder rootfs, but this platform has a Dockerfile; write CMD in that",
             "5: there is no Dockerfile \"DIR/Dockerfil\"",
             "7: platform linux/arm64/v8 is the same as linux/arm64 on line 6; remove one of them",
@@ -156,8 +156,8 @@ fn each_fault_says_what_to_write_instead() {
     top("tags: []", "\"tags\" is a list of at least one tag; write tags: [latest]");
     top("tags:", "\"tags\" is a list of at least one tag; write tags: [latest]");
     top(
-        "builder: buildx:arm",
-        "builder \"buildx:arm\" is not there yet; write docker, podman, buildah or rootfs",
+        "builder: podman:arm",
+        "there is no builder \"podman:arm\"; write auto, docker, buildx, podman, buildah, rootfs, docker:CONTEXT or buildx:BUILDER",
     );
     top("builder: dokcer", "there is no builder \"dokcer\"; did you mean docker?");
     top("builder:", "\"builder\" has no value; write builder: VALUE, or remove it");
@@ -217,6 +217,24 @@ fn each_fault_says_what_to_write_instead() {
     platform(
         "{ dockerfile: Dockerfile, build-args: { a b: 1 } }",
         "\"a b\" is no name for a build argument: letters, digits and '_'",
+    );
+    const SECRET: &str = "write ID: { file: FILE }, or ID: { env: VARIABLE }";
+    let secrets = |row: &str, wanted: &str| {
+        platform(&format!("{{ dockerfile: Dockerfile, secrets: {row} }}"), wanted);
+    };
+    secrets("[npm]", &format!("\"secrets\" is a map, not a list; {SECRET}"));
+    secrets("{ npm: hunter2 }", &format!("the spec says where a secret is, not what it is; {SECRET}"));
+    secrets("{ npm: { value: x } }", &format!("a secret has no \"value\"; {SECRET}"));
+    secrets("{ npm: { file: nope } }", "there is no file \"DIR/nope\" with the secret");
+    secrets("{ npm: { env: A=b } }", "the name of a variable has letters, digits and '_'");
+    secrets("{ 'a,src=/': { env: A } }", "\"a,src=/\" is no id of a secret: letters, digits, '_', '.', '-'");
+    platform(
+        "{ dockerfile: Dockerfile, build-contexts: { lib: nope } }",
+        "there is no folder \"DIR/nope\" to be the build context",
+    );
+    platform(
+        "{ copy: { app: /app }, cache-from: [a] }",
+        "\"cache-from\" goes with a Dockerfile, but this platform is made by rootfs; remove it",
     );
     platform(
         "{ copy: { app: /../x } }",
@@ -299,4 +317,45 @@ fn the_example_specs_are_right() {
             "{one:?}"
         );
     }
+}
+
+#[test]
+fn builders_have_names_and_instances() {
+    let check = |text: &str, known: bool| {
+        assert_eq!(BuilderChoice::parse(text).map(|choice| choice.to_string()), known.then(|| text.into()));
+    };
+    for text in
+        ["auto", "docker", "docker:arm-node", "buildx", "buildx:farm_1", "podman", "buildah", "rootfs"]
+    {
+        check(text, true);
+    }
+    for text in ["docker:", "docker:--help", "docker:a b", "podman:x", "auto:x", "kaniko"] {
+        check(text, false);
+    }
+}
+
+#[test]
+fn what_a_build_gets_besides_its_arguments_is_read() {
+    let keys = "secrets: { npm: { file: app }, token: { env: TOKEN } }, build-contexts: { lib: sub, \
+                base: 'docker-image://alpine:3' }, cache-from: [a/b], cache-to: ['type=inline']";
+    let spec = parse(&format!(
+        "image: a/b\nplatforms: {{ linux/amd64: {{ dockerfile: Dockerfile, builder: 'docker:far', {keys} }} }}"
+    ))
+    .unwrap();
+    let Recipe::Dockerfile(recipe) = &spec.platforms[0].recipe else { panic!("{spec:?}") };
+    assert_eq!(spec.platforms[0].builder, BuilderChoice::Docker(Some("far".into())));
+    let secret = |id: &str, place| Secret { id: id.into(), place };
+    assert_eq!(
+        recipe.secrets,
+        [
+            secret("npm", SecretPlace::File(spec.dir.join("app"))),
+            secret("token", SecretPlace::Variable("TOKEN".into()))
+        ]
+    );
+    assert_eq!(recipe.build_contexts["lib"], spec.dir.join("sub").display().to_string());
+    assert_eq!(recipe.build_contexts["base"], "docker-image://alpine:3");
+    assert_eq!(
+        (recipe.cache_from.as_slice(), recipe.cache_to.as_slice()),
+        (&["a/b".into()][..], &["type=inline".into()][..])
+    );
 }
