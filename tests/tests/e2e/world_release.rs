@@ -20,6 +20,7 @@ mod builders;
 mod emulators;
 mod nodes;
 mod refused;
+mod secrets;
 mod spec_push;
 
 /// One image of the seed's example: Debian's static busybox, and what it is when it runs.
