@@ -1,5 +1,7 @@
 //! `cargo xtask ci`: what must be green before a change lands. The tests come last: their summary is the result.
 
+mod fuzz;
+
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use std::path::Path;
@@ -30,9 +32,15 @@ pub struct Args {
     /// Do not install Debian packages; what then cannot run says so and is skipped
     #[arg(long)]
     no_install: bool,
+    /// Run each fuzz target for a minute instead; needs the nightly toolchain
+    #[arg(long)]
+    fuzz: bool,
 }
 
 pub fn run(args: &Args) -> Result<Exit, StoreError> {
+    if args.fuzz {
+        return fuzz::run().map(|()| Exit::Done);
+    }
     let install =
         !args.no_install && nix::unistd::geteuid().is_root() && Path::new("/etc/debian_version").exists();
     if install {

@@ -120,7 +120,7 @@ pub fn read(
     let doing = || format!("read layer {} of \"{}\"", layer.digest, source.place());
     // What is stored unpacked is held against this very digest already.
     let diff_id = diff_id.filter(|id| **id != layer.digest);
-    match read_blob(source.open_blob(layer)?, diff_id, &doing) {
+    match read_stream(source.open_blob(layer)?, diff_id, &doing) {
         Ok(Layer::Read(mut facts)) => {
             facts.stored = layer.size;
             Ok(Layer::Read(facts))
@@ -135,7 +135,8 @@ pub fn read(
     }
 }
 
-fn read_blob(
+/// Reads a layer's bytes as they are stored. `doing` is for errors.
+pub fn read_stream(
     blob: impl Read,
     diff_id: Option<&Digest>,
     doing: &dyn Fn() -> String,

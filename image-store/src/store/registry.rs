@@ -22,7 +22,7 @@ use url::Url;
 
 mod address;
 mod auth;
-mod challenge;
+pub mod challenge;
 mod client;
 mod credentials;
 mod download;

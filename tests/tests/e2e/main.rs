@@ -10,6 +10,7 @@ mod docker_archive;
 mod docker_daemon;
 mod exits;
 mod filter;
+mod fuzz_seeds;
 mod in_place;
 mod memory;
 mod oci_archive;

@@ -4,10 +4,8 @@ use super::{Header, INTERPRETER_MAX, PT_DYNAMIC, PT_INTERP, PT_LOAD, golang};
 
 /// The head: header, program headers, interpreter, notes, and of most programs the names of libraries.
 const HEAD: usize = 64 << 10;
-/// Of the head, what must be there before the rest is known. Measured: program headers and notes of Debian's
-/// binaries of nine machines end within 1 KiB.
+/// Of the head, what is looked at in a file that is no ELF.
 const FIRST: usize = 4 << 10;
-const PIECE: usize = 32 << 10;
 const DYNAMIC: usize = 8 << 10;
 /// What stands behind the last loaded segment begins with the attributes; symbols and debug data may follow.
 const TAIL: usize = 256 << 10;
@@ -68,33 +66,30 @@ impl Sampler {
         self.plan = None;
     }
 
-    /// The next bytes of the file, in order.
+    /// The next bytes of the file, in order. How they are cut makes no difference.
     pub fn push(&mut self, chunk: &[u8]) {
-        // When the rest is planned, all that was seen must still be in the head: pieces are smaller than it.
-        for piece in chunk.chunks(PIECE) {
-            self.push_piece(piece);
-        }
-    }
-
-    fn push_piece(&mut self, chunk: &[u8]) {
-        let at = self.seen;
-        self.seen = self.seen.saturating_add(chunk.len() as u64);
         let room = HEAD.saturating_sub(self.head.len()).min(chunk.len());
-        self.head.extend_from_slice(&chunk[..room]);
-        match self.plan {
-            Some(plan) => self.keep(plan, at, chunk),
-            None if self.head.len() >= FIRST => self.begin(),
-            None => {}
+        let (head, rest) = chunk.split_at(room);
+        self.head.extend_from_slice(head);
+        let at = self.seen.saturating_add(room as u64);
+        self.seen = self.seen.saturating_add(chunk.len() as u64);
+        if self.head.len() < HEAD {
+            return;
+        }
+        let plan = self.plan.unwrap_or_else(|| self.begin());
+        if !rest.is_empty() {
+            self.keep(plan, at, rest);
         }
     }
 
-    /// The first bytes are there: what else is wanted is known from them.
-    fn begin(&mut self) {
+    /// The head is there: what else is wanted is known from it.
+    fn begin(&mut self) -> Plan {
         let plan = plan(&self.head);
         self.plan = Some(plan);
         let head = std::mem::take(&mut self.head);
         self.keep(plan, 0, &head);
         self.head = head;
+        plan
     }
 
     fn keep(&mut self, plan: Plan, at: u64, chunk: &[u8]) {
@@ -115,8 +110,9 @@ impl Sampler {
         if self.plan.is_none() {
             self.begin();
         }
+        let is_elf = Header::parse(&self.head).is_some();
         Sample {
-            head: &self.head,
+            head: if is_elf { &self.head } else { &self.head[..self.head.len().min(FIRST)] },
             dynamic: &self.dynamic,
             interpreter: &self.interpreter,
             tail: &self.tail,

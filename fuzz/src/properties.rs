@@ -1,0 +1,185 @@
+//! What must hold for any bytes, one function a target. A panic is a finding.
+
+use config_patcher::detect::chain;
+use config_patcher::detect::elf::sampler::Sampler;
+use config_patcher::detect::file::{self, Facts};
+use config_patcher::detect::layer::{Layer, LayerFacts, read_stream};
+use config_patcher::detect::tree::{Found, Tree};
+use image_store::digest::Digest;
+use image_store::exit::Exit;
+use image_store::manifest::Config;
+use image_store::raw_json::{self, Object, Splice};
+use image_store::store::registry::challenge as challenges;
+use image_store::tar_file::write::{END, file_headers, padding};
+use std::io::{Read, Write};
+
+/// One name for each target, as its folder of seeds is called.
+pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+    ("elf", elf),
+    ("layer", layer),
+    ("script", script),
+    ("packed", packed),
+    ("json", json),
+    ("challenge", challenge),
+];
+
+/// A file is what it is, however the stream was cut on its way.
+pub fn elf(bytes: &[u8]) {
+    let (first, content) = bytes.split_first().unwrap_or((&0, &[]));
+    let facts = |piece: usize| {
+        let mut sampler = Sampler::default();
+        // What the sampler kept of the last file must be gone.
+        sampler.push(b"\x7fELF\x02\x01 and more");
+        sampler.restart();
+        for piece in content.chunks(piece) {
+            if sampler.wants_more() {
+                sampler.push(piece);
+            }
+        }
+        file::classify(&sampler.finish())
+    };
+    let whole = facts(usize::MAX);
+    assert_eq!(facts(usize::from(*first) * 97 + 1), whole, "in pieces");
+    if let Some(Facts::Elf(elf)) = whole {
+        assert!(elf.interpreter.is_none_or(|path| path.starts_with(b"/") && !path.contains(&0)));
+        assert!(elf.needed.iter().all(|name| !name.is_empty() && !name.contains(&0)));
+        assert!(!elf.platform.architecture.is_empty());
+    }
+}
+
+/// A layer that was read has each of its programs under its name, and a second look sees the same.
+pub fn layer(bytes: &[u8]) {
+    let whole = read(bytes);
+    let trickled = read(Trickle { bytes, most: 1 + usize::from(bytes.first().copied().unwrap_or(0)) });
+    assert_eq!(
+        whole.as_ref().map(names).map_err(|e| e.kind),
+        trickled.as_ref().map(names).map_err(|e| e.kind)
+    );
+    let Ok(Layer::Read(facts)) = whole else { return };
+    let tree = Tree::new(vec![Some(&facts), Some(&facts)]);
+    for (path, ..) in tree.programs() {
+        let found = tree.resolve(&[b"/", path].concat());
+        assert!(!matches!(found, Found::Unread(_)), "all layers were read");
+    }
+    for path in ["/", "/bin/sh", "/a/../b//c", "/a/b/c/d"] {
+        tree.resolve(path.as_bytes());
+    }
+    let config = Config { entrypoint: vec!["/a".into()], cmd: vec!["b".into()], ..Config::default() };
+    chain::follow(&tree, &config);
+}
+
+/// Scripts and wrappers end, wherever they lead. The words of the command and the script are divided by NUL.
+pub fn script(bytes: &[u8]) {
+    let mut parts = bytes.split(|b| *b == 0);
+    let mut tar = Vec::new();
+    let contents = [parts.next(), parts.next(), Some(&b"#!/run"[..])];
+    for (name, content) in ["run", "bin/sh", "bin/env"].iter().zip(contents) {
+        let content = content.unwrap_or_default();
+        tar.extend(file_headers(name, content.len() as u64));
+        // As `chmod +x` does: PATH leads to executable files alone. The checksum follows.
+        let mode = tar.len() - 512 + 104;
+        tar[mode..mode + 3].copy_from_slice(b"755");
+        sum(tar.last_chunk_mut().expect("a header"));
+        tar.extend(content);
+        tar.extend(padding(content.len() as u64));
+    }
+    tar.extend(END);
+    let Ok(Layer::Read(facts)) = read(tar.as_slice()) else { panic!("this tar is sound") };
+    let words = parts.map(|word| String::from_utf8_lossy(word).into_owned());
+    let entrypoint = std::iter::once("/run".to_string()).chain(words).collect();
+    let config = Config { entrypoint, ..Config::default() };
+    let chain = chain::follow(&Tree::new(vec![Some(&facts)]), &config);
+    // STEPS_MAX, the shell, and what s6-overlay brings.
+    assert!(chain.links.len() < 64, "{} links", chain.links.len());
+}
+
+/// Packed in several members, or damaged: what comes out is what went in, or an error.
+pub fn packed(bytes: &[u8]) {
+    let (cut, content) = bytes.split_first().unwrap_or((&0, &[]));
+    let damaged = read(Trickle { bytes: content, most: 1 + usize::from(*cut) });
+    assert_eq!(
+        read(content).map(|l| names(&l)).map_err(|e| e.kind),
+        damaged.map(|l| names(&l)).map_err(|e| e.kind)
+    );
+    let (first, second) = content.split_at(usize::from(*cut).min(content.len()));
+    let members = [gzip(first), gzip(second)].concat();
+    let id = Digest::of(content);
+    let unpacked = read_stream(members.as_slice(), Some(&id), &|| "read".into());
+    if let Err(error) = unpacked {
+        assert_ne!(error.kind, Exit::Integrity, "{error}");
+    } else if let Ok(Layer::Read(facts)) = unpacked {
+        assert_eq!(facts.unpacked, content.len() as u64);
+    }
+}
+
+/// A change to a document is read back, and changes nothing else.
+pub fn json(bytes: &[u8]) {
+    let Ok(object) = Object::parse(bytes) else { return };
+    for member in &object.members {
+        assert!(member.key_at.end <= member.value_at.start && member.value_at.end < object.at.end);
+        raw_json::check_syntax(&bytes[member.value_at.clone()]).expect("a value is JSON by itself");
+    }
+    let mut splice = Splice::default();
+    if splice.set(bytes, &object, "variant", "\"v7\"", &["architecture"]).is_err() {
+        return;
+    }
+    let changed = splice.apply(bytes);
+    let again = Object::parse(&changed).expect("a change leaves JSON");
+    let member = again.unique(&changed, "variant").expect("once").expect("there");
+    assert_eq!(&changed[member.value_at.clone()], b"\"v7\"");
+    let kept = |input: &[u8], object: &Object| -> Vec<Vec<u8>> {
+        let others = object.members.iter().filter(|member| member.key != "variant");
+        others.map(|member| input[member.key_at.start..member.value_at.end].to_vec()).collect()
+    };
+    assert_eq!(kept(bytes, &object), kept(&changed, &again));
+}
+
+/// Nothing that a challenge says was not in the header.
+pub fn challenge(bytes: &[u8]) {
+    let Ok(value) = std::str::from_utf8(bytes) else { return };
+    for found in challenges::parse(value) {
+        assert!(!found.scheme.is_empty() && value.to_ascii_lowercase().contains(&found.scheme));
+        for key in ["realm", "service", "scope", "error"] {
+            assert!(found.param(key).is_none_or(|param| param.len() <= value.len()));
+        }
+    }
+}
+
+fn read(bytes: impl Read) -> Result<Layer, image_store::error::StoreError> {
+    read_stream(bytes, None, &|| "read".into())
+}
+
+fn names(layer: &Layer) -> Vec<Vec<u8>> {
+    let names = |facts: &LayerFacts| facts.programs().map(|(path, _)| path.to_vec()).collect();
+    match layer {
+        Layer::Read(facts) => names(facts),
+        Layer::Skipped(why) => vec![why.clone().into_bytes()],
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn sum(header: &mut [u8; 512]) {
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+/// Gives a few bytes at a time, as a slow network does.
+struct Trickle<'a> {
+    bytes: &'a [u8],
+    most: usize,
+}
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.bytes.len().min(self.most).min(buffer.len());
+        buffer[..count].copy_from_slice(&self.bytes[..count]);
+        self.bytes = &self.bytes[count..];
+        Ok(count)
+    }
+}

@@ -1,0 +1,65 @@
+//! `cargo xtask ci --fuzz`: each target of fuzz/ runs for a minute, from the seeds that are committed.
+//!
+//! cargo-fuzz is not needed: these are the compiler flags that it gives, and the programs that it runs. Both see the
+//! same targets, corpus and artifacts.
+
+use image_store::error::StoreError;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Source: cargo-fuzz, `build_command`. Coverage for libFuzzer, and the address sanitizer, which needs nightly.
+const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code -Zsanitizer=address -Ccodegen-units=1 --cfg fuzzing";
+/// Sanitizers want it named: then build scripts are built without them.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// What `--fuzz` gives each target.
+const SECONDS: u32 = 60;
+
+pub fn run() -> Result<(), StoreError> {
+    // A toolchain named in the environment, as cargo does it for what it runs, would win over ours.
+    let mut build = Command::new("rustup");
+    build.args(["run", "nightly", "cargo", "build", "--release", "--quiet", "--target", TRIPLE]);
+    build.args(["--manifest-path", "fuzz/Cargo.toml"]).env("RUSTFLAGS", FLAGS);
+    for name in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR"] {
+        build.env_remove(name);
+    }
+    super::step("fuzz targets", build).map_err(|error| {
+        error.hint("they need the nightly toolchain: rustup toolchain install nightly --profile minimal")
+    })?;
+    for target in targets()? {
+        let found = |error: StoreError| error.hint(format!("see fuzz/artifacts/{target}"));
+        super::step(&format!("fuzz {target}, {SECONDS} s"), fuzz(&target)?).map_err(found)?;
+    }
+    Ok(())
+}
+
+/// Every folder of seeds belongs to a target.
+fn targets() -> Result<Vec<String>, StoreError> {
+    let failed = |error| StoreError::from_io("list the targets in \"fuzz/seeds\"", error);
+    let mut names = Vec::new();
+    for entry in fs::read_dir("fuzz/seeds").map_err(failed)? {
+        names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn fuzz(target: &str) -> Result<Command, StoreError> {
+    let [corpus, artifacts] = ["corpus", "artifacts"].map(|kind| format!("fuzz/{kind}/{target}/"));
+    for dir in [&corpus, &artifacts] {
+        fs::create_dir_all(dir).map_err(|e| StoreError::from_io(format!("make \"{dir}\""), e))?;
+    }
+    let program = Path::new("fuzz/target").join(TRIPLE).join("release").join(target);
+    let mut command = Command::new(program);
+    // The first folder takes what is found; the committed ones are only read.
+    command.arg(corpus).arg(format!("fuzz/seeds/{target}"));
+    command.arg(format!("-artifact_prefix={artifacts}")).arg(format!("-max_total_time={SECONDS}"));
+    command.args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]);
+    // libFuzzer says thousands of lines; the finding, if there is one, is among the last.
+    let log = format!("{artifacts}log");
+    command.stderr(fs::File::create(&log).map_err(|e| StoreError::from_io(format!("write \"{log}\""), e))?);
+    Ok(command)
+}
