@@ -12,6 +12,7 @@
 //!
 //! With `MULTIARCH_REQUIRE_WORLD=1`, as CI sets it, going home is a failure.
 
+mod browser;
 mod busybox;
 mod containers;
 mod engine;
@@ -21,6 +22,7 @@ mod programs;
 mod registry;
 mod relay;
 
+pub use browser::Browser;
 pub use busybox::{FOREIGN, Foreign, foreign_busybox, rootfs_tar};
 pub use containers::containers_env;
 pub use engine::Engine;

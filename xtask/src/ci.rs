@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What the tests use of Debian: engines, a registry, emulators, and a second opinion.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 18] = [
     "binutils",
     "buildah",
     "busybox-static",
     "ca-certificates",
+    "chromium",
     "crun",
     "docker-registry",
     "docker.io",
@@ -20,6 +21,7 @@ const PACKAGES: [&str; 16] = [
     "iptables",
     "openssl",
     "podman",
+    "python3-jsonschema",
     "qemu-user-static",
     "skopeo",
     "strace",

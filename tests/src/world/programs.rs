@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use super::Skip;
 
 /// Program, Debian package. What `apt-get install` is given when something is missing.
-const PACKAGES: [(&str, &str); 24] = [
+const PACKAGES: [(&str, &str); 26] = [
     ("apt-get", "apt"),
     ("buildah", "buildah"),
     ("busybox", "busybox-static"),
+    ("chromium", "chromium"),
     ("containerd", "containerd"),
     ("crun", "crun"),
     ("docker", "docker.io"),
@@ -22,6 +23,7 @@ const PACKAGES: [(&str, &str); 24] = [
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("podman", "podman"),
+    ("python3", "python3-jsonschema"),
     ("qemu-aarch64-static", "qemu-user-static"),
     ("qemu-arm-static", "qemu-user-static"),
     ("runc", "runc"),

@@ -1,0 +1,202 @@
+//! One page with everything in it: the matrix of names and platforms, and the evidence behind each verdict.
+//!
+//! The page is whole without its script, which only folds the evidence into the matrix and filters. Foreign text is
+//! escaped here; the script never makes markup of text. The policy in the head lets nothing be loaded, and nothing
+//! run but this very script.
+
+mod evidence;
+
+use super::reports::Results;
+use super::row::Row;
+use crate::detect::verdict::Kind;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image_store::digest::Digest;
+use image_store::text::Escaped;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// How a verdict is named in the page: its key, its sign, its words.
+struct Mark {
+    key: &'static str,
+    sign: &'static str,
+    words: &'static str,
+}
+
+/// In the order of the filters: what must be put right comes first.
+const MARKS: [Mark; 7] = [
+    Mark { key: "mislabelled", sign: "✕", words: "mislabelled" },
+    Mark { key: "mixed", sign: "⚠", words: "mixed" },
+    Mark { key: "index-differs", sign: "≠", words: "label differs from the index" },
+    Mark { key: "not-read", sign: "!", words: "not read" },
+    Mark { key: "foreign-payload", sign: "◆", words: "foreign payload" },
+    Mark { key: "undetermined", sign: "?", words: "undetermined" },
+    Mark { key: "consistent", sign: "✓", words: "consistent" },
+];
+
+pub fn page(results: &Results<'_>) -> String {
+    let columns = columns(results.rows);
+    let mut out = String::new();
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    );
+    let _ = write!(
+        out,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{} of {} images need a look · verify</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
+        results.rows.iter().filter(|row| row.is_wrong(results.strict) || row.finding.is_err()).count(),
+        results.rows.len()
+    );
+    head(&mut out, results, &columns);
+    matrix(&mut out, results, &columns);
+    out.push_str("<section id=\"evidence\" aria-label=\"Evidence\">\n<h2>Evidence</h2>\n");
+    for (number, row) in results.rows.iter().enumerate() {
+        evidence::section(&mut out, number, row, mark(row));
+    }
+    let _ = write!(out, "</section>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
+    out
+}
+
+fn head(out: &mut String, results: &Results<'_>, columns: &[String]) {
+    out.push_str("<header>\n<h1>What the binaries say</h1>\n<p class=\"lead\">Each image's label and index entry, held against the programs that a container would execute.</p>\n");
+    out.push_str("<form id=\"filters\" role=\"search\" aria-label=\"Filter the matrix\">\n<fieldset class=\"tiles\"><legend>Verdicts</legend>\n");
+    for mark in &MARKS {
+        let count = results.rows.iter().filter(|row| self::mark(row).key == mark.key).count();
+        if count > 0 {
+            let _ = writeln!(
+                out,
+                "<label class=\"tile {0}\"><input type=\"checkbox\" name=\"verdict\" value=\"{0}\" checked><span class=\"count\">{count}</span><span class=\"words\"><span aria-hidden=\"true\">{1}</span> {2}</span></label>",
+                mark.key, mark.sign, mark.words
+            );
+        }
+    }
+    out.push_str("</fieldset>\n<div class=\"fields\"><label>Name <input type=\"search\" name=\"q\" placeholder=\"any\" autocomplete=\"off\"></label>\n<label>Platform <select name=\"platform\"><option value=\"\">all</option>");
+    for column in columns {
+        let _ = write!(out, "<option>{}</option>", shown(column));
+    }
+    out.push_str("</select></label>\n<output id=\"status\" role=\"status\"></output></div>\n</form>\n</header>\n<main>\n");
+}
+
+fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
+    out.push_str("<div class=\"scroll\" role=\"region\" aria-label=\"Matrix\" tabindex=\"0\">\n<table id=\"matrix\">\n<caption>Verdicts by name and platform. A platform is what the index says, or the label where there is no index.</caption>\n<thead><tr><th scope=\"col\">Name</th>");
+    for column in columns {
+        let _ = write!(out, "<th scope=\"col\" data-platform=\"{0}\">{0}</th>", shown(column));
+    }
+    out.push_str("</tr></thead>\n<tbody>\n");
+    let mut by_name: BTreeMap<*const super::row::Named, Vec<(usize, &Row<'_>)>> = BTreeMap::new();
+    for (number, row) in results.rows.iter().enumerate() {
+        by_name.entry(row.named).or_default().push((number, row));
+    }
+    for named in results.named {
+        let cut = named.name.rfind('/').map_or(0, |at| at + 1);
+        let cut = named.name[cut..].find(':').map_or(cut, |at| cut + at + 1);
+        let (place, tag) = named.name.split_at(cut);
+        let _ = write!(
+            out,
+            "<tr data-name=\"{}\"><th scope=\"row\"><span class=\"place\">{}</span>{}</th>",
+            shown(&named.name),
+            shown(place),
+            shown(tag)
+        );
+        if let Err(error) = &named.node {
+            let _ = write!(
+                out,
+                "<td class=\"unread\" colspan=\"{}\">cannot {}</td>",
+                columns.len().max(1),
+                shown(&error.to_string())
+            );
+        } else {
+            let own = by_name.get(&std::ptr::from_ref(named)).map_or(&[][..], Vec::as_slice);
+            for column in columns {
+                let _ = write!(out, "<td data-platform=\"{}\">", shown(column));
+                for (number, row) in own.iter().filter(|(_, row)| claimed(row) == *column) {
+                    cell(out, *number, row);
+                }
+                out.push_str("</td>");
+            }
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody>\n</table>\n</div>\n<p id=\"nothing\" hidden>No image passes these filters.</p>\n");
+}
+
+fn cell(out: &mut String, number: usize, row: &Row<'_>) {
+    let mark = mark(row);
+    let is_other = !matches!(mark.key, "consistent" | "undetermined" | "not-read");
+    let binaries =
+        if is_other && mark.key != "foreign-payload" { row.binaries_text() } else { String::new() };
+    let more = if binaries.is_empty() {
+        String::new()
+    } else {
+        format!("<span class=\"more\">{}</span>", shown(&binaries))
+    };
+    let _ = write!(
+        out,
+        "<a class=\"cell {0}\" data-verdict=\"{0}\" href=\"#e{number}\"><span aria-hidden=\"true\">{1}</span> {2}{more}</a>",
+        mark.key, mark.sign, mark.words
+    );
+}
+
+/// What an image claims to be for: that is its column.
+fn claimed(row: &Row<'_>) -> String {
+    row.said().map_or_else(|| row.label_text(), ToString::to_string)
+}
+
+fn columns(rows: &[Row<'_>]) -> Vec<String> {
+    let mut columns: Vec<String> = rows.iter().map(claimed).collect();
+    columns.sort();
+    columns.dedup();
+    columns
+}
+
+fn mark(row: &Row<'_>) -> &'static Mark {
+    let key = match &row.finding {
+        Err(_) => "not-read",
+        Ok(finding) => match finding.verdict.kind {
+            Kind::Mislabelled => "mislabelled",
+            Kind::Mixed => "mixed",
+            _ if !row.entry_agrees() => "index-differs",
+            Kind::Consistent => "consistent",
+            Kind::ForeignPayload => "foreign-payload",
+            Kind::Undetermined => "undetermined",
+        },
+    };
+    MARKS.iter().find(|mark| mark.key == key).unwrap_or(&MARKS[0])
+}
+
+fn hash(text: &str) -> String {
+    let hex = Digest::of(text.as_bytes()).hex().to_string();
+    let nibble = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
+    let bytes: Vec<u8> =
+        hex.as_bytes().chunks(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect();
+    STANDARD.encode(bytes)
+}
+
+/// Foreign text for a page: controls as for a terminal, then HTML's own signs.
+fn shown(text: &str) -> String {
+    escaped(&Escaped(text).to_string())
+}
+
+/// The five signs that are markup in HTML and XML.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}

@@ -1,0 +1,94 @@
+//! The evidence behind one verdict: what was said, what was found, and the way from one to the other.
+
+use super::{Mark, shown};
+use crate::cli::verify::row::Row;
+use crate::cli::verify::text::programs;
+use crate::detect::verdict::Shown;
+use crate::verify::Finding;
+use image_store::text::bytes;
+use std::fmt::Write;
+
+pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
+    let claimed = super::claimed(row);
+    let _ = writeln!(
+        out,
+        "<section class=\"evidence {0}\" id=\"e{number}\" aria-labelledby=\"t{number}\">\n<h3 id=\"t{number}\"><span class=\"sign\" aria-hidden=\"true\">{1}</span> {2} <span class=\"platform\">{3}</span></h3>",
+        mark.key,
+        mark.sign,
+        shown(&row.named.name),
+        shown(&claimed)
+    );
+    let said = row.said().map_or("no index".into(), ToString::to_string);
+    let _ = writeln!(
+        out,
+        "<dl class=\"three\"><div><dt>Label</dt><dd>{}</dd></div><div><dt>Index entry</dt><dd>{}</dd></div><div><dt>Binaries</dt><dd>{}</dd></div><div><dt>Verdict</dt><dd class=\"verdict\">{}</dd></div></dl>",
+        shown(&row.label_text()),
+        shown(&said),
+        shown(&row.binaries_text()),
+        shown(&row.verdict_text())
+    );
+    match &row.finding {
+        Err(error) => {
+            let _ = writeln!(out, "<p>cannot {}</p>", shown(&error.to_string()));
+        }
+        Ok(finding) => found(out, finding),
+    }
+    if let Some(fix) = row.fix() {
+        let _ = writeln!(out, "<p class=\"fix\">To put it right: <code>{}</code></p>", shown(&fix));
+    }
+    let _ = writeln!(
+        out,
+        "<p class=\"digest\">manifest <code>{}</code></p>\n</section>",
+        row.image.document.digest()
+    );
+}
+
+fn found(out: &mut String, finding: &Finding) {
+    if !finding.verdict.reasons.is_empty() {
+        list(out, "reasons", finding.verdict.reasons.iter());
+    }
+    if !finding.chain.is_empty() {
+        out.push_str("<table><caption>What a container executes and loads</caption><thead><tr><th scope=\"col\">Role</th><th scope=\"col\">File</th><th scope=\"col\">Layer</th><th scope=\"col\">Is for</th><th scope=\"col\">Shown by</th></tr></thead><tbody>\n");
+        finding.chain.iter().for_each(|file| line(out, file));
+        out.push_str("</tbody></table>\n");
+    }
+    let skipped = finding.skipped.iter().map(|(layer, why)| format!("layer {layer} was not read: {why}"));
+    let notes: Vec<String> = finding.gaps.iter().cloned().chain(skipped).collect();
+    if !notes.is_empty() {
+        list(out, "gaps", notes.iter());
+    }
+    let groups: Vec<String> = finding
+        .programs
+        .iter()
+        .map(|group| format!("{} for {}", programs(group.count), group.platform))
+        .collect();
+    let groups = if groups.is_empty() { "no programs".to_string() } else { groups.join(", ") };
+    let _ = writeln!(
+        out,
+        "<p class=\"read\">{} · {} of {} layers looked into, {}</p>",
+        shown(&groups),
+        finding.layers_read,
+        finding.layers,
+        bytes(finding.bytes_read)
+    );
+}
+
+fn list<'a>(out: &mut String, class: &str, lines: impl Iterator<Item = &'a String>) {
+    let _ = write!(out, "<ul class=\"{class}\">");
+    for line in lines {
+        let _ = write!(out, "<li>{}</li>", shown(line));
+    }
+    out.push_str("</ul>\n");
+}
+
+fn line(out: &mut String, file: &Shown) {
+    let _ = writeln!(
+        out,
+        "<tr><td>{}</td><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+        file.role,
+        shown(&file.path),
+        file.layer,
+        shown(&file.platform.to_string()),
+        shown(&file.details.join(", "))
+    );
+}

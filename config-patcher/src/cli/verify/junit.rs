@@ -1,0 +1,82 @@
+//! JUnit's XML: each name a suite, each image of it a case.
+
+use super::reports::Results;
+use super::row::Row;
+use crate::detect::verdict::Kind;
+use image_store::text::Escaped;
+use std::fmt::Write;
+
+pub fn text(results: &Results<'_>) -> String {
+    let mut out = String::from(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"config-patcher verify\">\n",
+    );
+    for named in results.named {
+        let rows: Vec<&Row<'_>> = results.rows.iter().filter(|row| std::ptr::eq(row.named, named)).collect();
+        let mut cases = String::new();
+        let (mut failures, mut errors, mut skipped) = (0, 0, 0);
+        let name = xml(&named.name);
+        if let Err(error) = &named.node {
+            errors += 1;
+            let _ = writeln!(
+                cases,
+                "    <testcase classname=\"{name}\" name=\"image\">\n      <error message=\"{}\"/>\n    </testcase>",
+                xml(&format!("cannot {error}"))
+            );
+        }
+        for row in &rows {
+            let case = row.said().map_or_else(|| row.label_text(), ToString::to_string);
+            let _ = write!(cases, "    <testcase classname=\"{name}\" name=\"{}\"", xml(&case));
+            let inside = inside(row, results.strict);
+            match &inside {
+                Some(("failure", _)) => failures += 1,
+                Some(("error", _)) => errors += 1,
+                Some(_) => skipped += 1,
+                None => {}
+            }
+            let _ = match inside {
+                Some((_, element)) => writeln!(cases, ">\n      {element}\n    </testcase>"),
+                None => writeln!(cases, "/>"),
+            };
+        }
+        let tests = rows.len() + usize::from(named.node.is_err());
+        let _ = writeln!(
+            out,
+            "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\">\n{cases}  </testsuite>"
+        );
+    }
+    out.push_str("</testsuites>\n");
+    out
+}
+
+/// What stands in a case that did not pass.
+fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
+    let finding = match &row.finding {
+        Err(error) => {
+            return Some(("error", format!("<error message=\"{}\"/>", xml(&format!("cannot {error}")))));
+        }
+        Ok(finding) => finding,
+    };
+    let verdict = xml(&row.verdict_text());
+    if row.is_wrong(strict) {
+        let lines = finding
+            .verdict
+            .reasons
+            .iter()
+            .cloned()
+            .chain(row.fix().map(|fix| format!("to put it right: {fix}")));
+        let lines: Vec<String> = lines.map(|line| xml(&line)).collect();
+        let element = format!(
+            "<failure type=\"{verdict}\" message=\"{verdict}: binaries are for {}\">{}</failure>",
+            xml(&row.binaries_text()),
+            lines.join("\n")
+        );
+        return Some(("failure", element));
+    }
+    (finding.verdict.kind == Kind::Undetermined)
+        .then(|| ("skipped", format!("<skipped message=\"{verdict}\"/>")))
+}
+
+/// Text for XML: controls, which it cannot hold, are escaped as for a terminal.
+fn xml(text: &str) -> String {
+    super::html::escaped(&Escaped(text).to_string()).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
+}

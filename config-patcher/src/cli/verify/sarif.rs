@@ -1,0 +1,116 @@
+//! SARIF 2.1.0: a result for each image that is not consistent.
+
+use super::json::in_ascii;
+use super::reports::Results;
+use super::row::Row;
+use crate::detect::verdict::{Kind, Shown};
+use image_store::text::Escaped;
+use serde_json::{Value, json};
+
+/// Each with its meaning, and its level unless `--strict` makes it an error.
+const RULES: [(&str, &str, &str); 6] = [
+    ("mislabelled", "What a container would execute is for another platform than the label says", "error"),
+    ("mixed", "What a container would execute is for several platforms; no label is right", "error"),
+    ("foreign-payload", "A program of another platform lies in the image", "note"),
+    ("undetermined", "No program in the image tells its platform", "note"),
+    ("index-differs", "The index entry and the label say different platforms", "error"),
+    ("not-read", "The image could not be read", "error"),
+];
+
+pub fn text(results: &Results<'_>) -> String {
+    let unread = results.named.iter().filter_map(|named| {
+        let error = named.node.as_ref().err()?;
+        Some(result("not-read", "error", &format!("{}: cannot {error}", named.name), &named.name, &[], None))
+    });
+    let found: Vec<Value> =
+        unread.chain(results.rows.iter().flat_map(|row| of(row, results.strict))).collect();
+    let rules: Vec<Value> = RULES
+        .iter()
+        .map(|(id, text, level)| {
+            json!({"id": id, "shortDescription": {"text": text}, "defaultConfiguration": {"level": level}})
+        })
+        .collect();
+    let driver =
+        json!({"name": super::super::TOOL, "semanticVersion": env!("CARGO_PKG_VERSION"), "rules": rules});
+    let log = json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": found}],
+    });
+    in_ascii(&log.to_string()) + "\n"
+}
+
+fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
+    let name = &row.named.name;
+    let member = row.said().map_or_else(|| row.label_text(), ToString::to_string);
+    let digest = Some(row.image.document.digest().as_str());
+    let finding = match &row.finding {
+        Err(error) => {
+            return vec![result(
+                "not-read",
+                "error",
+                &format!("{name} {member}: cannot {error}"),
+                name,
+                &[],
+                digest,
+            )];
+        }
+        Ok(finding) => finding,
+    };
+    let fix = row.fix().map_or(String::new(), |fix| format!(". To put it right: {fix}"));
+    let note = if strict { "error" } else { "note" };
+    let mut found = Vec::new();
+    let rule = match finding.verdict.kind {
+        Kind::Consistent => None,
+        Kind::Mislabelled => Some(("mislabelled", "error")),
+        Kind::Mixed => Some(("mixed", "error")),
+        Kind::ForeignPayload => Some(("foreign-payload", note)),
+        Kind::Undetermined => Some(("undetermined", note)),
+    };
+    if let Some((rule, level)) = rule {
+        let why = finding.verdict.reasons.join("; ");
+        let text = format!(
+            "{name} {member}: {}, binaries are for {}: {why}{fix}",
+            finding.verdict.kind.text(),
+            row.binaries_text()
+        );
+        found.push(result(rule, level, &text, name, &finding.verdict.shown, digest));
+    }
+    if !row.entry_agrees() {
+        let text = format!("{name}: the index says {member}, the label {}{fix}", row.label_text());
+        found.push(result("index-differs", "error", &text, name, &[], digest));
+    }
+    found
+}
+
+fn result(rule: &str, level: &str, text: &str, image: &str, files: &[Shown], digest: Option<&str>) -> Value {
+    let logical: Vec<Value> = files
+        .iter()
+        .map(|file| json!({"name": file.path, "fullyQualifiedName": format!("{image}:layer {}:{}", file.layer, file.path), "kind": "resource"}))
+        .collect();
+    let mut location = json!({"physicalLocation": {"artifactLocation": {"uri": uri(image)}}});
+    if !logical.is_empty() {
+        location["logicalLocations"] = Value::Array(logical);
+    }
+    let index = RULES.iter().position(|(id, ..)| *id == rule);
+    let mut result = json!({
+        "ruleId": rule, "ruleIndex": index, "level": level,
+        "message": {"text": Escaped(text).to_string()}, "locations": [location],
+    });
+    if let Some(digest) = digest {
+        result["partialFingerprints"] = json!({"manifest/v1": format!("{rule} {digest}")});
+    }
+    result
+}
+
+/// An image's name as a relative reference of RFC 3986: a colon in its first part would be a scheme.
+fn uri(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,66 @@
+//! The table that a person reads at a glance, and what stands below it.
+
+use super::row::{Named, Row};
+use crate::detect::verdict::Shown;
+use image_store::cli::print_line;
+use image_store::text::{Escaped, bytes, table};
+
+pub fn print(named: &[Named], rows: &[Row<'_>], explain: bool) {
+    let several = named.len() > 1;
+    let mut heading = vec!["LABEL", "INDEX ENTRY", "BINARIES", "VERDICT"];
+    if several {
+        heading.insert(0, "IMAGE");
+    }
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, several)).collect();
+    if !rows.is_empty() {
+        print_line(table(&heading, &cells).trim_end());
+    }
+    for row in rows {
+        for line in remarks(row, explain) {
+            print_line(&Escaped(&line).to_string());
+        }
+    }
+}
+
+fn cells(row: &Row<'_>, several: bool) -> Vec<String> {
+    let said = row.said().map_or("-".into(), ToString::to_string);
+    let mut cells = vec![row.label_text(), said, row.binaries_text(), row.verdict_text()];
+    if several {
+        cells.insert(0, row.named.name.clone());
+    }
+    cells
+}
+
+/// What stands below the table about one image; nothing where all is well.
+fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
+    let Ok(finding) = &row.finding else { return Vec::new() };
+    let mut lines: Vec<String> = finding.verdict.reasons.iter().map(|reason| format!("  {reason}")).collect();
+    lines.extend(finding.skipped.iter().map(|(layer, why)| format!("  layer {layer} was not read: {why}")));
+    if explain {
+        lines.extend(finding.chain.iter().map(explained));
+        lines.extend(finding.gaps.iter().map(|gap| format!("  {gap}")));
+        for group in &finding.programs {
+            lines.push(format!("  {} for {}", programs(group.count), group.platform));
+        }
+        let read = bytes(finding.bytes_read);
+        lines.push(format!("  read {} of {} layers, {read}", finding.layers_read, finding.layers));
+    }
+    if let Some(fix) = row.fix() {
+        lines.push(format!("  to put it right: {fix}"));
+    }
+    if !lines.is_empty() {
+        let member = row.said().map_or(String::new(), |said| format!(" {said}"));
+        lines.insert(0, format!("{}{member}: {}", row.named.name, finding.verdict.kind.text()));
+    }
+    lines
+}
+
+fn explained(shown: &Shown) -> String {
+    let details =
+        if shown.details.is_empty() { String::new() } else { format!(" ({})", shown.details.join(", ")) };
+    format!("  {:<13} {} in layer {}: {}{details}", shown.role, shown.path, shown.layer, shown.platform)
+}
+
+pub fn programs(count: u64) -> String {
+    if count == 1 { "1 program".into() } else { format!("{count} programs") }
+}

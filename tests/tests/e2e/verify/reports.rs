@@ -1,0 +1,126 @@
+//! The forms for programs: JSON by its schema, SARIF, JUnit.
+
+use super::made::{Layer, exe, image, index, probe, put, verify};
+use crate::tools::User;
+use image_store::store::oci_layout::OciLayout;
+use multiarch_tests::need;
+use multiarch_tests::world::{program, require};
+use std::process::Command;
+
+/// One image of every verdict, and an index; a name that is not there is asked for as well.
+pub fn images(user: &User) -> Vec<String> {
+    let (amd64, arm64) = (probe("linux/amd64"), probe("linux/arm64"));
+    let one = |name: &str, layers: Vec<Layer>| {
+        image("linux/arm64", &["/app"], layers.into_iter().map(Layer::end).collect()).layout(user, name)
+    };
+    let app = |program: &[u8]| Layer::new().file("app", program);
+    let dir = user.path("index");
+    put(index(), &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    vec![
+        one("right", vec![app(&arm64)]),
+        one("wrong", vec![app(&amd64)]),
+        one("mixed", vec![app(&amd64).file("bin/sh", &arm64)]),
+        one("payload", vec![app(&arm64).file("lib/<b>&\u{202e}t.exe", &exe())]),
+        one("script", vec![Layer::new().file("app", b"#!/bin/sh\n")]),
+        format!("oci:{}:v1", dir.display()),
+        format!("oci:{}:gone", dir.display()),
+    ]
+}
+
+#[test]
+fn the_json_is_as_its_schema_says() {
+    need!(require(&["python3"]));
+    let user = User::new();
+    let schema = verify(&user, &["--schema"]).exits(0).stdout;
+    user.write("schema.json", &schema);
+    let names = images(&user);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let ran = verify(&user, &[&names[..], &["--format", "json"]].concat()).exits(5);
+    user.write("result.json", &ran.stdout);
+    let check = "import json, jsonschema\n\
+                 schema, result = (json.load(open(name)) for name in ('schema.json', 'result.json'))\n\
+                 kind = jsonschema.validators.validator_for(schema)\n\
+                 kind.check_schema(schema)\n\
+                 kind(schema).validate(result)\n\
+                 del result['images'][1]['verdict'], result['images'][1]['label']\n\
+                 assert list(kind(schema).iter_errors(result)), 'the schema lets everything pass'\n";
+    let mut python = Command::new(program("python3").unwrap());
+    let done = python.args(["-c", check]).current_dir(user.work()).output().unwrap();
+    assert!(done.status.success(), "{}\n{ran}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn sarif_has_a_result_for_each_image_that_is_not_consistent() {
+    let user = User::new();
+    let names = images(&user);
+    let mut arguments: Vec<&str> = names.iter().map(String::as_str).collect();
+    arguments.extend(["--sarif", "out.sarif"]);
+    verify(&user, &arguments).exits(5);
+    let log: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(user.path("out.sarif")).unwrap()).unwrap();
+    assert_eq!((log["version"].as_str(), log["runs"].as_array().unwrap().len()), (Some("2.1.0"), 1));
+    let rules = log["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap();
+    let mut found: Vec<(String, String)> = Vec::new();
+    for result in log["runs"][0]["results"].as_array().unwrap() {
+        let rule = result["ruleId"].as_str().unwrap();
+        // The second way to name the rule names the same one.
+        assert_eq!(rules[result["ruleIndex"].as_u64().unwrap() as usize]["id"], rule);
+        let place = &result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
+        assert!(
+            place.as_str().is_some_and(|uri| uri.starts_with("oci%3A/") && !uri.contains(':')),
+            "{place}"
+        );
+        assert!(result["message"]["text"].as_str().is_some_and(|text| text.contains("oci:")), "{result}");
+        found.push((rule.to_string(), result["level"].as_str().unwrap().to_string()));
+    }
+    found.sort();
+    let wanted = [
+        ("foreign-payload", "note"),
+        ("index-differs", "error"),
+        ("mislabelled", "error"),
+        ("mislabelled", "error"),
+        ("mixed", "error"),
+        ("not-read", "error"),
+        ("undetermined", "note"),
+    ];
+    assert_eq!(found, wanted.map(|(rule, level)| (rule.to_string(), level.to_string())));
+    // A note becomes an error where it fails the check.
+    verify(&user, &[&names[3], "--strict", "--sarif", "strict.sarif"]).exits(1);
+    assert!(
+        std::fs::read_to_string(user.path("strict.sarif"))
+            .unwrap()
+            .contains("\"level\":\"error\",\"locations\"")
+    );
+}
+
+#[test]
+fn junit_has_a_case_for_each_image() {
+    need!(require(&["python3"]));
+    let user = User::new();
+    let names = images(&user);
+    let mut arguments: Vec<&str> = names.iter().map(String::as_str).collect();
+    arguments.extend(["--junit", "out.xml"]);
+    verify(&user, &arguments).exits(5);
+    // Another's parser: what it counts, and what the suites say of themselves.
+    let count = "import xml.etree.ElementTree as T\n\
+                 root = T.parse('out.xml').getroot()\n\
+                 print(*(len(root.findall('.//' + kind)) for kind in ('testcase', 'failure', 'error', 'skipped')))\n\
+                 print(*(sum(int(suite.get(key)) for suite in root) for key in ('tests', 'failures', 'errors', 'skipped')))\n\
+                 print(root[1][0][0].text)\n";
+    let mut python = Command::new(program("python3").unwrap());
+    let done = python.args(["-c", count]).current_dir(user.work()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..2], ["8 3 1 1", "8 3 1 1"], "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(said.contains("/app (entrypoint, layer 0) is for linux/amd64"), "{said}");
+    assert!(said.contains("to put it right: config-patcher fix"), "{said}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_anything_is_read() {
+    let user = User::new();
+    let name = images(&user).swap_remove(0);
+    let ran = verify(&user, &[&name, "--html", "nowhere/page.html"]).exits(5);
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("nowhere/page.html"), "{ran}");
+    assert!(verify(&user, &["--schema", &name]).exits(2).stdout.is_empty());
+}
