@@ -130,14 +130,15 @@ fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
 
 fn cell(out: &mut String, number: usize, row: &Row<'_>) {
     let mark = mark(row);
-    let is_other = !matches!(mark.key, "consistent" | "undetermined" | "not-read");
-    let binaries =
-        if is_other && mark.key != "foreign-payload" { row.binaries_text() } else { String::new() };
-    let more = if binaries.is_empty() {
-        String::new()
-    } else {
-        format!("<span class=\"more\">{}</span>", shown(&binaries))
-    };
+    // What contradicts the column's heading.
+    let mut more = String::new();
+    if matches!(mark.key, "mislabelled" | "mixed" | "index-differs") {
+        for (what, said) in [("label", row.label_text()), ("binaries", row.binaries_text())] {
+            if said != claimed(row) {
+                let _ = write!(more, "<span class=\"more\">{what} {}</span>", shown(&said));
+            }
+        }
+    }
     let _ = write!(
         out,
         "<a class=\"cell {0}\" data-verdict=\"{0}\" href=\"#e{number}\"><span aria-hidden=\"true\">{1}</span> {2}{more}</a>",
