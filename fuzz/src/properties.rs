@@ -13,8 +13,11 @@ use image_store::store::registry::challenge as challenges;
 use image_store::tar_file::write::{END, file_headers, padding};
 use std::io::{Read, Write};
 
+/// Panics where what must hold does not.
+pub type Property = fn(&[u8]);
+
 /// One name for each target, as its folder of seeds is called.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Property); 6] = [
     ("elf", elf),
     ("layer", layer),
     ("script", script),
