@@ -4,7 +4,7 @@ use crate::exit::Exit;
 use std::io;
 
 /// `doing: why; hint`. The kind is the exit code that the failure earns.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{doing}: {why}{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default())]
 pub struct StoreError {
     pub kind: Exit,

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Requests of one level that run at once. Registries answer in round trips; more hardly helps and annoys them.
 pub const REQUESTS: usize = 8;
+/// Small reads that run at once: manifests, configs, looks at tags. An index of two dozen members is read in as many
+/// round trips as one of two.
+pub const LOOKUPS: usize = 24;
 
 /// `work` on every item, at most `limit` at once. The first error stops what has not begun, and is returned.
 pub fn map<T, R, E>(items: &[T], limit: usize, work: impl Fn(&T) -> Result<R, E> + Sync) -> Result<Vec<R>, E>

@@ -4,13 +4,16 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document, PUSH_MAX, media_type};
 use crate::parallel;
-use crate::store::{ImageSource, ImageStore, Pointer};
+use crate::store::{ImageSource, Pointer};
 use crate::text;
-use crate::tree::Node;
-use std::collections::BTreeSet;
+use crate::tree::{Image, Node};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read;
 use std::sync::Arc;
+
+mod apply;
+
+pub use apply::{Guard, MovedTag, Progress, apply, apply_content, apply_tags};
 
 /// Where the bytes of a blob that must be written come from.
 #[derive(Clone)]
@@ -63,6 +66,22 @@ impl Wanted {
         height
     }
 
+    /// Takes an image in that lies in `source`, with another config and the manifest that follows from it.
+    pub fn add_relabelled(
+        &mut self,
+        image: &Image,
+        source: &Arc<dyn ImageSource>,
+        config: &[u8],
+        manifest: Document,
+    ) {
+        for layer in image.manifest.layers.iter().filter(|layer| !lies_elsewhere(layer)) {
+            self.add_blob(layer.clone(), BlobContent::From(source.clone()));
+        }
+        let blob = Descriptor::of(&image.manifest.config.media_type, config);
+        self.add_blob(blob, BlobContent::Bytes(config.into()));
+        self.add_document(0, manifest);
+    }
+
     pub fn add_blob(&mut self, blob: Descriptor, content: BlobContent) {
         if !self.blobs.iter().any(|(known, _)| known.digest == blob.digest) {
             self.blobs.push((blob, content));
@@ -100,6 +119,45 @@ pub struct Plan {
     pub blobs: Vec<(Descriptor, BlobContent)>,
     pub levels: Vec<Vec<Document>>,
     pub tags: Vec<TagStep>,
+    /// What tags named when they were looked at again, in the last round trip before this plan was made.
+    pub again: BTreeMap<String, Option<Digest>>,
+}
+
+/// What is known of a target before a plan is made for it: looked up while other things were read.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// What tags name.
+    pub named: BTreeMap<String, Option<Descriptor>>,
+    /// The same, looked at again as the last thing of all.
+    pub again: BTreeMap<String, Option<Digest>>,
+    /// Documents that are there, and those that are not.
+    pub documents: BTreeMap<Digest, bool>,
+}
+
+impl Known {
+    /// Looks these tags and documents up, all at once.
+    pub fn look(target: &dyn ImageSource, tags: &[String], documents: &[Digest]) -> Result<Self, StoreError> {
+        let tags = tags.iter().map(|tag| Pointer::Tag(tag.clone()));
+        let asked: Vec<Pointer> = tags.chain(documents.iter().map(Pointer::from)).collect();
+        let found = parallel::map(&asked, parallel::LOOKUPS, |at| target.resolve(at))?;
+        let mut known = Self::default();
+        for (at, found) in asked.into_iter().zip(found) {
+            match at {
+                Pointer::Tag(tag) => drop(known.named.insert(tag, found)),
+                Pointer::Digest(digest) => drop(known.documents.insert(digest, found.is_some())),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Looks the tags up once more, and these documents with them.
+    pub fn look_again(&mut self, target: &dyn ImageSource, documents: &[Digest]) -> Result<(), StoreError> {
+        let tags: Vec<String> = self.named.keys().cloned().collect();
+        let Self { named, documents, .. } = Self::look(target, &tags, documents)?;
+        self.again = named.into_iter().map(|(tag, now)| (tag, now.map(|now| now.digest))).collect();
+        self.documents.extend(documents);
+        Ok(())
+    }
 }
 
 /// Everything that is wanted, for a target that is known not to have it: new bytes for an image that was just read
@@ -119,16 +177,29 @@ pub fn plan_new(
     }
     let step = |(tag, was)| TagStep { tag, document: root.clone(), was };
     let tags = tags.into_iter().filter(|(_, was)| was.as_ref() != Some(root.digest())).map(step).collect();
-    Ok(Plan { place, blobs: wanted.blobs, levels, tags })
+    Ok(Plan { place, blobs: wanted.blobs, levels, tags, again: BTreeMap::new() })
 }
 
 /// Compares what is wanted with what the target has. `tags` empty: the root is written under its digest alone.
 pub fn plan(wanted: Wanted, target: &dyn ImageSource, tags: &[String]) -> Result<Plan, StoreError> {
+    plan_over(wanted, target, tags, &Known::default())
+}
+
+/// The same, where some of the target was looked at just now.
+pub fn plan_over(
+    wanted: Wanted,
+    target: &dyn ImageSource,
+    tags: &[String],
+    known: &Known,
+) -> Result<Plan, StoreError> {
     let mut plan = Plan { place: target.place(), ..Plan::default() };
     let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
     let wishes: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
-    let named =
-        parallel::map(&wishes, parallel::REQUESTS, |(tag, _)| target.resolve(&Pointer::Tag(tag.clone())))?;
+    plan.again = known.again.clone();
+    let named = parallel::map(&wishes, parallel::REQUESTS, |(tag, _)| match known.named.get(tag) {
+        Some(named) => Ok(named.clone()),
+        None => target.resolve(&Pointer::Tag(tag.clone())),
+    })?;
     let every_tag_is_right = {
         let right = |((_, document), named): (&(String, Document), &Option<Descriptor>)| {
             named.as_ref().is_some_and(|named| named.digest == *document.digest())
@@ -156,7 +227,10 @@ pub fn plan(wanted: Wanted, target: &dyn ImageSource, tags: &[String]) -> Result
     for level in levels.iter().rev() {
         let unknown: Vec<&Document> = level.iter().filter(|d| !covered.contains(d.digest())).collect();
         let present = parallel::map(&unknown, parallel::REQUESTS, |document| {
-            Ok::<_, StoreError>(target.resolve(&Pointer::from(document.digest()))?.is_some())
+            match known.documents.get(document.digest()) {
+                Some(present) => Ok::<_, StoreError>(*present),
+                None => Ok(target.resolve(&Pointer::from(document.digest()))?.is_some()),
+            }
         })?;
         for (document, present) in unknown.into_iter().zip(present) {
             if present {
@@ -172,7 +246,17 @@ pub fn plan(wanted: Wanted, target: &dyn ImageSource, tags: &[String]) -> Result
     }
     let unknown: Vec<(Descriptor, BlobContent)> =
         wanted.blobs.into_iter().filter(|(blob, _)| !covered.contains(&blob.digest)).collect();
-    let present = parallel::map(&unknown, parallel::REQUESTS, |(blob, _)| target.has_blob(blob))?;
+    // To mount a blob is one request, and no other if it is there already.
+    let here = target.mount_origin();
+    let can_be_mounted = |content: &BlobContent| match (content, &here) {
+        (BlobContent::From(source), Some((host, here))) => {
+            source.mount_origin().is_some_and(|(at, repository)| at == *host && repository != *here)
+        }
+        _ => false,
+    };
+    let present = parallel::map(&unknown, parallel::REQUESTS, |(blob, content)| {
+        if can_be_mounted(content) { Ok(false) } else { target.has_blob(blob) }
+    })?;
     plan.blobs =
         unknown.into_iter().zip(present).filter(|(_, present)| !present).map(|(blob, _)| blob).collect();
     Ok(plan)
@@ -256,92 +340,12 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What to do with a tag that moved between plan and write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MovedTag {
-    Refuse,
-    /// `--force`.
-    Overwrite,
-}
-
-/// Something that was done, for a progress display.
-#[derive(Clone, Debug)]
-pub enum Progress<'a> {
-    Blob(&'a Descriptor),
-    Document(&'a Document),
-    Tag(&'a str, &'a Document),
-}
-
-/// Carries the plan out: blobs at once, then each level of documents at once, then each tag, which is looked at
-/// again just before and read back just after.
-pub fn apply(
-    plan: &Plan,
-    store: &dyn ImageStore,
-    moved: MovedTag,
-    tell: &(dyn Fn(Progress<'_>) + Sync),
-) -> Result<(), StoreError> {
-    parallel::map(&plan.blobs, parallel::REQUESTS, |(blob, content)| {
-        apply_blob(blob, content, store)?;
-        tell(Progress::Blob(blob));
-        Ok::<_, StoreError>(())
-    })?;
-    for level in &plan.levels {
-        parallel::map(level, parallel::REQUESTS, |document| {
-            store.write_document(document)?;
-            tell(Progress::Document(document));
-            Ok::<_, StoreError>(())
-        })?;
-    }
-    for step in &plan.tags {
-        apply_tag(step, store, moved)?;
-        tell(Progress::Tag(&step.tag, &step.document));
-    }
-    Ok(())
-}
-
-fn apply_blob(blob: &Descriptor, content: &BlobContent, store: &dyn ImageStore) -> Result<(), StoreError> {
-    match content {
-        BlobContent::Bytes(bytes) => store
-            .write_blob(blob, &|| Ok(Box::new(std::io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>)),
-        BlobContent::From(source) => {
-            if let Some((host, repository)) = source.mount_origin()
-                && store.mount_blob(blob, &host, &repository)?
-            {
-                return Ok(());
-            }
-            store.write_blob(blob, &|| source.open_blob(blob))
-        }
-    }
-}
-
-fn apply_tag(step: &TagStep, store: &dyn ImageStore, moved: MovedTag) -> Result<(), StoreError> {
-    let doing = || format!("move tag \"{}\" of \"{}\"", step.tag, store.place());
-    let at = Pointer::Tag(step.tag.clone());
-    let now = store.resolve(&at)?.map(|named| named.digest);
-    let wanted = step.document.digest();
-    if now.as_ref() == Some(wanted) {
-        return Ok(());
-    }
-    if now != step.was && moved == MovedTag::Refuse {
-        let shown = |digest: &Option<Digest>| digest.as_ref().map_or("nothing".into(), Digest::to_string);
-        let why = format!("it named {} when we looked and names {} now", shown(&step.was), shown(&now));
-        return Err(StoreError::conflict(doing(), why).hint("run again to see what changed, or use --force"));
-    }
-    store.write_tag(&step.tag, &step.document)?;
-    // Some servers answer 201 to everything: only reading the tag back shows that it is there.
-    let found = store.read_document(&at)?;
-    if found.digest() != wanted {
-        let why = format!("it was set to {wanted} and names {} now: somebody else moved it", found.digest());
-        return Err(StoreError::conflict(doing(), why));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exit::Exit;
     use crate::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
+    use crate::store::ImageStore;
     use crate::store::memory::MemoryStore;
     use crate::tree::read_tree;
 

@@ -1,7 +1,8 @@
-//! The bytes of an index, as manifest-tool writes them, so that a digest pinned somewhere stays.
+//! The bytes of an index, as manifest-tool or docker writes them, so that a digest pinned somewhere stays.
 //!
 //! manifest-tool marshals Go structs with two spaces of indent. The field order is that of distribution's
-//! `manifestlist.ManifestDescriptor` for Docker's list, and of the image-spec's `Descriptor` for OCI's index.
+//! `manifestlist.ManifestDescriptor` for Docker's list, and of the image-spec's `Descriptor` for OCI's index. docker
+//! takes distribution's for both, and three spaces.
 
 use image_store::manifest::{Descriptor, Document, DocumentError, media_type};
 use image_store::platform::Platform;
@@ -15,6 +16,25 @@ pub enum Kind {
     Docker,
     /// OCI's image index
     Oci,
+}
+
+/// Whose bytes they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    #[default]
+    ManifestTool,
+    Docker,
+}
+
+impl Style {
+    /// The kind of index over these members, where nobody asked for one.
+    pub fn kind_of(self, members: &[Descriptor]) -> Kind {
+        match self {
+            Self::ManifestTool => Kind::of(members),
+            // docker looks at the first.
+            Self::Docker => Kind::of(members.get(..1).unwrap_or_default()),
+        }
+    }
 }
 
 impl Kind {
@@ -62,47 +82,100 @@ struct OciEntry<'a> {
     artifact_type: Option<&'a str>,
 }
 
+impl<'a> DockerEntry<'a> {
+    fn of(member: &'a Descriptor) -> Self {
+        Self {
+            media_type: &member.media_type,
+            size: member.size,
+            digest: member.digest.as_str(),
+            annotations: &member.annotations,
+            platform: member.platform.as_ref(),
+        }
+    }
+}
+
+impl<'a> OciEntry<'a> {
+    fn of(member: &'a Descriptor) -> Self {
+        Self {
+            media_type: &member.media_type,
+            digest: member.digest.as_str(),
+            size: member.size,
+            annotations: &member.annotations,
+            platform: member.platform.as_ref(),
+            artifact_type: member.artifact_type.as_deref(),
+        }
+    }
+}
+
+/// One entry, on one line, or on several that begin with `indent`.
+pub fn entry_text(kind: Kind, member: &Descriptor, indent: Option<&str>) -> serde_json::Result<String> {
+    let mut out = Vec::new();
+    match indent {
+        // The entry lies two levels deep.
+        Some(indent) => {
+            let unit = indent.get(..indent.len() / 2).unwrap_or_default().as_bytes();
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(unit);
+            write_entry(kind, member, &mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+        }
+        None => write_entry(kind, member, &mut serde_json::Serializer::new(&mut out))?,
+    }
+    let text = escape(String::from_utf8_lossy(&out).into_owned());
+    Ok(text.replace('\n', &format!("\n{}", indent.unwrap_or_default())))
+}
+
+fn write_entry<F: serde_json::ser::Formatter>(
+    kind: Kind,
+    member: &Descriptor,
+    serializer: &mut serde_json::Serializer<&mut Vec<u8>, F>,
+) -> serde_json::Result<()> {
+    match kind {
+        Kind::Docker => DockerEntry::of(member).serialize(serializer),
+        Kind::Oci => OciEntry::of(member).serialize(serializer),
+    }
+}
+
 /// An index over these members, in this order.
 pub fn build_index(
     kind: Kind,
+    style: Style,
     members: &[Descriptor],
     annotations: &BTreeMap<String, String>,
 ) -> Result<Document, DocumentError> {
-    let text = match kind {
-        Kind::Docker => {
-            if !annotations.is_empty() {
-                let why = "Docker's manifest list has no annotations; take an OCI index: --type oci";
-                return Err(DocumentError::Shape(why.into()));
-            }
-            let manifests = members.iter().map(|member| DockerEntry {
-                media_type: &member.media_type,
-                size: member.size,
-                digest: member.digest.as_str(),
-                annotations: &member.annotations,
-                platform: member.platform.as_ref(),
-            });
-            let manifests = manifests.collect();
-            marshal(&List { schema_version: 2, media_type: media_type::DOCKER_LIST, manifests, annotations })
+    if kind == Kind::Docker && !annotations.is_empty() {
+        let why = "Docker's manifest list has no annotations; take an OCI index: --type oci";
+        return Err(DocumentError::Shape(why.into()));
+    }
+    let media_type = match kind {
+        Kind::Docker => media_type::DOCKER_LIST,
+        Kind::Oci => media_type::OCI_INDEX,
+    };
+    let text = match (kind, style) {
+        (Kind::Docker, _) | (Kind::Oci, Style::Docker) => {
+            let manifests = members.iter().map(DockerEntry::of).collect();
+            marshal(&List { schema_version: 2, media_type, manifests, annotations }, style)
         }
-        Kind::Oci => {
-            let manifests = members.iter().map(|member| OciEntry {
-                media_type: &member.media_type,
-                digest: member.digest.as_str(),
-                size: member.size,
-                annotations: &member.annotations,
-                platform: member.platform.as_ref(),
-                artifact_type: member.artifact_type.as_deref(),
-            });
-            let manifests = manifests.collect();
-            marshal(&List { schema_version: 2, media_type: media_type::OCI_INDEX, manifests, annotations })
+        (Kind::Oci, Style::ManifestTool) => {
+            let manifests = members.iter().map(OciEntry::of).collect();
+            marshal(&List { schema_version: 2, media_type, manifests, annotations }, style)
         }
     };
     Document::new(text.map_err(|e| DocumentError::Shape(e.to_string()))?.into_bytes(), None)
 }
 
-/// As Go's `json.MarshalIndent(v, "", "  ")` writes it: `<`, `>`, `&` and the line separators are escaped.
-fn marshal(value: &impl Serialize) -> serde_json::Result<String> {
-    let text = serde_json::to_string_pretty(value)?;
+/// As Go's `json.MarshalIndent` writes it: `<`, `>`, `&` and the line separators are escaped.
+fn marshal(value: &impl Serialize, style: Style) -> serde_json::Result<String> {
+    let indent: &[u8] = match style {
+        Style::ManifestTool => b"  ",
+        Style::Docker => b"   ",
+    };
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent);
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+    Ok(escape(String::from_utf8_lossy(&out).into_owned()))
+}
+
+/// Go's `json` escapes these in strings.
+pub fn escape(text: String) -> String {
     // These characters can only stand inside a JSON string.
     let escapes = [
         ('<', "\\u003c"),
@@ -111,7 +184,7 @@ fn marshal(value: &impl Serialize) -> serde_json::Result<String> {
         ('\u{2028}', "\\u2028"),
         ('\u{2029}', "\\u2029"),
     ];
-    Ok(escapes.iter().fold(text, |text, (from, to)| text.replace(*from, to)))
+    escapes.iter().fold(text, |text, (from, to)| text.replace(*from, to))
 }
 
 #[cfg(test)]
@@ -129,7 +202,7 @@ mod tests {
     #[test]
     fn a_docker_list_is_written_as_manifest_tool_writes_it() {
         let members = [member(media_type::DOCKER_MANIFEST, "linux/arm/v7")];
-        let list = build_index(Kind::of(&members), &members, &BTreeMap::new()).unwrap();
+        let list = build_index(Kind::of(&members), Style::ManifestTool, &members, &BTreeMap::new()).unwrap();
         let expected = r#"{
   "schemaVersion": 2,
   "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -153,7 +226,7 @@ mod tests {
     fn an_oci_index_has_its_own_order_and_annotations() {
         let members = [member(media_type::OCI_MANIFEST, "windows/amd64:10.0.1")];
         let annotations = BTreeMap::from([("a".to_string(), "<&>".to_string())]);
-        let index = build_index(Kind::of(&members), &members, &annotations).unwrap();
+        let index = build_index(Kind::of(&members), Style::ManifestTool, &members, &annotations).unwrap();
         let text = String::from_utf8_lossy(index.bytes()).into_owned();
         assert!(
             text.contains("\"digest\": \"sha256:3a85") && text.find("\"digest\"") < text.find("\"size\""),
@@ -170,6 +243,6 @@ mod tests {
         assert_eq!(Kind::of(std::slice::from_ref(&docker)), Kind::Docker);
         assert_eq!(Kind::of(&[docker.clone(), oci]), Kind::Oci);
         let annotations = BTreeMap::from([("a".to_string(), "b".to_string())]);
-        assert!(build_index(Kind::Docker, &[docker], &annotations).is_err());
+        assert!(build_index(Kind::Docker, Style::Docker, &[docker], &annotations).is_err());
     }
 }

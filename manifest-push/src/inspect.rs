@@ -1,9 +1,13 @@
 //! What a name points to, for people and for programs.
 
-use image_store::manifest::Descriptor;
+use image_store::digest::Digest;
+use image_store::manifest::{Content, Descriptor, Document, DocumentError};
 use image_store::text;
-use image_store::tree::{Image, Node};
+use image_store::tree::{Image, IndexNode, Node};
 use serde_json::{Value, json};
+
+pub mod docker;
+pub mod tool;
 
 /// A heading and a table, one row a member.
 pub fn text(name: &str, node: &Node) -> String {
@@ -62,4 +66,26 @@ pub fn json(name: &str, node: &Node) -> Value {
         "name": name, "digest": document.digest(), "size": document.bytes().len(),
         "mediaType": document.media_type(), "members": members,
     })
+}
+
+/// An index that nobody has stored yet, over images that are there. An image that stands in an index of its own is
+/// found there.
+pub fn index_over(root: Document, images: Vec<Node>) -> Result<Node, DocumentError> {
+    let Content::Index(index) = root.parse()? else {
+        return Err(DocumentError::Shape("it is no index".into()));
+    };
+    let mut members = Vec::new();
+    for entry in &index.manifests {
+        let found = images.iter().find_map(|node| member(node, &entry.digest));
+        members.push(found.ok_or_else(|| DocumentError::Shape(format!("{} is not there", entry.digest)))?);
+    }
+    Ok(Node::Index(IndexNode { document: root, index, members }))
+}
+
+fn member(node: &Node, digest: &Digest) -> Option<Node> {
+    match node {
+        node if node.digest() == digest => Some(node.clone()),
+        Node::Index(index) => index.members.iter().find_map(|inner| member(inner, digest)),
+        Node::Image(_) => None,
+    }
 }

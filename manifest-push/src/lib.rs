@@ -1,8 +1,12 @@
 //! Makes one tag out of images of several platforms.
 
 pub mod cli;
+pub mod draft;
+pub mod edit;
 pub mod index;
 pub mod inspect;
+pub mod journal;
 pub mod plan;
 pub mod spec;
+pub mod state;
 pub mod yaml;

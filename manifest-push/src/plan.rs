@@ -1,9 +1,10 @@
 //! Which images go into an index, and what is wrong with that: decided over what was read, nothing written.
 
-use crate::index::{Kind, build_index};
+use crate::index::{Kind, Style, build_index};
 use crate::spec::Member;
 use image_store::error::StoreError;
-use image_store::manifest::{Descriptor, DocumentError};
+use image_store::manifest::{Descriptor, Document, DocumentError};
+use image_store::patch::{Ask, Patched, patch_config, patch_manifest};
 use image_store::plan::Wanted;
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
@@ -23,9 +24,35 @@ pub struct Found {
 pub struct Request {
     /// `--type`; `None`: by the members.
     pub kind: Option<Kind>,
+    pub style: Style,
     pub annotations: BTreeMap<String, String>,
     /// Publish although a label contradicts the spec.
     pub force: bool,
+    /// Put such a label right.
+    pub relabel: bool,
+}
+
+/// What is to be published, and what a person should know about it.
+#[derive(Clone)]
+pub struct Combined {
+    pub wanted: Wanted,
+    pub notes: Vec<String>,
+}
+
+/// An image as an entry of an index, with what belongs to it.
+pub struct Part<'a> {
+    /// The entry, and behind it those of its attestations.
+    pub entry: Descriptor,
+    pub attestations: Vec<Descriptor>,
+    content: Content<'a>,
+    attesting: Vec<&'a Node>,
+    source: &'a Arc<dyn ImageSource>,
+    pub notes: Vec<String>,
+}
+
+enum Content<'a> {
+    AsItIs(&'a Node),
+    Relabelled { image: &'a Image, config: Vec<u8>, manifest: Document },
 }
 
 /// Something wrong with a member, and its line in the spec.
@@ -36,61 +63,100 @@ pub struct Misfit {
 }
 
 /// Puts the members together. Every misfit is told; with any, nothing is made.
-pub fn combine(found: &[Found], request: &Request) -> Result<Wanted, Vec<Misfit>> {
+pub fn combine(found: &[Found], request: &Request) -> Result<Combined, Vec<Misfit>> {
     let mut misfits = Vec::new();
-    let mut entries: Vec<Descriptor> = Vec::new();
-    let mut lines: Vec<usize> = Vec::new();
-    let mut attestations: Vec<Descriptor> = Vec::new();
-    let mut parts: Vec<(&Node, &Arc<dyn ImageSource>)> = Vec::new();
+    let mut parts: Vec<(usize, Part<'_>)> = Vec::new();
     for one in found {
-        match choose(one) {
-            Ok(chosen) => {
-                let platform = match settle_platform(one, chosen.image, chosen.entry, request.force) {
-                    Ok(platform) => platform,
-                    Err(text) => {
-                        misfits.push(Misfit { line: one.member.line, text });
-                        continue;
-                    }
-                };
-                let mut entry = chosen.image.document.descriptor();
-                entry.annotations = chosen.entry.map(|entry| entry.annotations.clone()).unwrap_or_default();
-                entry.platform = Some(platform);
-                entries.push(entry);
-                lines.push(one.member.line);
-                parts.push((chosen.node, &one.source));
-                for (descriptor, node) in chosen.attestations {
-                    attestations.push(descriptor.clone());
-                    parts.push((node, &one.source));
-                }
-            }
-            Err(text) => misfits.push(Misfit { line: one.member.line, text }),
+        let line = one.member.line;
+        match part(one, request) {
+            Ok(part) => parts.push((line, part)),
+            Err(text) => misfits.push(Misfit { line, text }),
         }
     }
-    for (i, entry) in entries.iter().enumerate() {
-        let same = |other: &&Descriptor| match (&other.platform, &entry.platform) {
-            (Some(a), Some(b)) => a.fits(b) && a.os_features == b.os_features && a.os_version == b.os_version,
-            _ => false,
-        };
+    for (i, (line, part)) in parts.iter().enumerate() {
         // Told by the spec's reader where the spec says both; here where configs do.
-        if let (Some(_), Some(platform)) = (entries[..i].iter().find(same), &entry.platform) {
-            misfits.push(Misfit { line: lines[i], text: format!("platform {platform} stands twice") });
+        let twice = parts[..i].iter().any(|(_, other)| are_one_platform(&other.entry, &part.entry));
+        if let (true, Some(platform)) = (twice, &part.entry.platform) {
+            misfits.push(Misfit { line: *line, text: format!("platform {platform} stands twice") });
         }
     }
     if !misfits.is_empty() {
         return Err(misfits);
     }
-    entries.extend(attestations);
-    let kind = request.kind.unwrap_or_else(|| Kind::of(&entries));
+    // Attestations behind the images, as manifest-tool has them.
+    let images = parts.iter().map(|(_, part)| part.entry.clone());
+    let attestations = parts.iter().flat_map(|(_, part)| part.attestations.clone());
+    let entries: Vec<Descriptor> = images.chain(attestations).collect();
+    let kind = request.kind.unwrap_or_else(|| request.style.kind_of(&entries));
     let whole = |e: DocumentError| vec![Misfit { line: 1, text: e.to_string() }];
-    let root = build_index(kind, &entries, &request.annotations).map_err(whole)?;
+    let root = build_index(kind, request.style, &entries, &request.annotations).map_err(whole)?;
     let mut wanted = Wanted::of_root(root);
-    for (node, source) in parts {
-        wanted.add(node, source, false);
+    let mut notes = Vec::new();
+    for (_, part) in &parts {
+        part.add_to(&mut wanted);
+        notes.extend(part.notes.iter().cloned());
     }
-    Ok(wanted)
+    Ok(Combined { wanted, notes })
 }
 
-struct Chosen<'a> {
+/// Would a client take either of them?
+pub fn are_one_platform(a: &Descriptor, b: &Descriptor) -> bool {
+    match (&a.platform, &b.platform) {
+        (Some(a), Some(b)) => a.fits(b) && a.os_features == b.os_features && a.os_version == b.os_version,
+        _ => false,
+    }
+}
+
+/// One member as an entry, or what is wrong with it.
+pub fn part<'a>(one: &'a Found, request: &Request) -> Result<Part<'a>, String> {
+    let chosen = choose(one)?;
+    let (platform, content) = settle(one, &chosen, request)?;
+    let mut notes = Vec::new();
+    let (document, subject) = match &content {
+        Content::AsItIs(_) => (&chosen.image.document, None),
+        Content::Relabelled { manifest, .. } => {
+            let name = &one.member.image;
+            let was = chosen.image.document.digest();
+            notes.push(format!("{name}: labelled {platform}; {was} is {} now", manifest.digest()));
+            (manifest, Some(manifest.digest().to_string()))
+        }
+    };
+    let mut entry = document.descriptor();
+    entry.annotations = chosen.entry.map(|entry| entry.annotations.clone()).unwrap_or_default();
+    entry.annotations.extend(one.member.annotations.clone());
+    entry.platform = Some(platform);
+    let mut attestations = Vec::new();
+    for (descriptor, _) in &chosen.attestations {
+        let mut descriptor = (*descriptor).clone();
+        if let Some(subject) = &subject {
+            notes.push(format!(
+                "attestation {} now refers to {subject}; its signed statement still speaks of the old one",
+                descriptor.digest
+            ));
+            descriptor.annotations.insert("vnd.docker.reference.digest".into(), subject.clone());
+        }
+        attestations.push(descriptor);
+    }
+    let attesting = chosen.attestations.iter().map(|(_, node)| *node).collect();
+    Ok(Part { entry, attestations, content, attesting, source: &one.source, notes })
+}
+
+impl Part<'_> {
+    /// All that the entry needs to be there.
+    pub fn add_to(&self, wanted: &mut Wanted) {
+        match &self.content {
+            Content::AsItIs(node) => drop(wanted.add(node, self.source, false)),
+            Content::Relabelled { image, config, manifest } => {
+                wanted.add_relabelled(image, self.source, config, manifest.clone());
+            }
+        }
+        for node in &self.attesting {
+            wanted.add(node, self.source, false);
+        }
+    }
+}
+
+pub struct Chosen<'a> {
     node: &'a Node,
     image: &'a Image,
     /// The entry that named it, where it was found in an index.
@@ -100,7 +166,7 @@ struct Chosen<'a> {
 
 /// The one image that a member means. An index is taken for the image it holds for the platform, with the
 /// attestations that BuildKit put beside it.
-fn choose(one: &Found) -> Result<Chosen<'_>, String> {
+pub fn choose(one: &Found) -> Result<Chosen<'_>, String> {
     let name = &one.member.image;
     match &one.node {
         Node::Image(image) => match image.is_runnable() {
@@ -146,40 +212,67 @@ fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>
     Ok(Chosen { node, image, entry: Some(entry), attestations })
 }
 
-/// The platform that the entry will say: the spec's, else the old entry's, else the config's. A config that says
-/// another machine is a misfit: whoever pulls by it, or runs it under containerd, gets the wrong one.
-fn settle_platform(
+/// The platform that the entry will say: the spec's, else the old entry's, else the config's; and the image with a
+/// label that does not contradict it. A config that says another machine is a misfit: whoever pulls by it, or runs it
+/// under containerd, gets the wrong one.
+fn settle<'a>(
     one: &Found,
-    image: &Image,
-    entry: Option<&Descriptor>,
-    force: bool,
-) -> Result<Platform, String> {
+    chosen: &Chosen<'a>,
+    request: &Request,
+) -> Result<(Platform, Content<'a>), String> {
     let name = &one.member.image;
-    let label = image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();
-    let from_entry = entry.and_then(|entry| entry.platform.clone());
-    let said = one.member.platform.clone();
-    let mut platform = match said.architecture.is_empty() {
-        true => from_entry.filter(|p| !p.architecture.is_empty()).unwrap_or_else(|| label.clone()),
-        false => said,
-    };
+    let config = chosen.image.config.as_ref();
+    let label = config.map(|config| config.parsed.platform.clone()).unwrap_or_default();
+    let from_entry = chosen.entry.and_then(|entry| entry.platform.clone());
+    let base = from_entry.filter(|p| !p.architecture.is_empty()).unwrap_or_else(|| label.clone());
+    let mut platform = said_over(&one.member.platform, base);
     if platform.architecture.is_empty() || platform.os.is_empty() {
         return Err(format!("\"{name}\" says no platform, nor does the spec; add \"platform\""));
     }
-    if !platform.fits(&label) && !force {
+    let fits = platform.fits(&label);
+    if let (true, Some(config)) = (request.relabel && !label.answers_entry(&platform), config) {
+        let refuse = |e: DocumentError| format!("\"{name}\": its label cannot be put right: {e}");
+        if let Patched::Changed(config) =
+            patch_config(&config.bytes, &platform, Ask::Entry).map_err(refuse)?
+        {
+            let manifest = patch_manifest(&chosen.image.document, &config).map_err(refuse)?;
+            return Ok((platform, Content::Relabelled { image: chosen.image, config, manifest }));
+        }
+    }
+    if !fits && !request.force {
         return Err(format!(
-            "\"{name}\" is labelled {label}, the spec says {platform}; put the label right with \
+            "\"{name}\" is labelled {label}, the spec says {platform}; put the label right with --relabel or \
              `config-patcher fix {name} --platform {platform}`, or publish it as it is with --force"
         ));
     }
     // What only the config says is not lost: clients choose Windows images by it.
-    if platform.fits(&label) {
+    if fits {
         platform.variant = platform.variant.or(label.variant);
         platform.os_version = platform.os_version.or(label.os_version);
         if platform.os_features.is_empty() {
             platform.os_features = label.os_features;
         }
     }
-    Ok(platform)
+    Ok((platform, Content::AsItIs(chosen.node)))
+}
+
+/// What is said holds; what is not said is taken from what was found, as far as that is of the same machine.
+fn said_over(said: &Platform, found: Platform) -> Platform {
+    let or = |said: &str, found: &str| if said.is_empty() { found.to_string() } else { said.to_string() };
+    let mut platform = Platform {
+        architecture: or(&said.architecture, &found.architecture),
+        os: or(&said.os, &found.os),
+        ..said.clone()
+    };
+    let whole = !said.architecture.is_empty() && !said.os.is_empty();
+    if !whole && platform.architecture == found.architecture && platform.os == found.os {
+        platform.variant = platform.variant.or(found.variant);
+        platform.os_version = platform.os_version.or(found.os_version);
+        if platform.os_features.is_empty() {
+            platform.os_features = found.os_features;
+        }
+    }
+    platform
 }
 
 /// Misfits as the error of publishing `file`.
@@ -195,8 +288,8 @@ pub fn refuse(file: &str, misfits: &[Misfit]) -> StoreError {
 mod tests {
     use super::*;
     use image_store::check::{Depth, check};
+    use image_store::manifest;
     use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
-    use image_store::manifest::{Content, Document};
     use image_store::plan::{MovedTag, apply, plan};
     use image_store::store::memory::MemoryStore;
     use image_store::store::{ImageStore, Pointer};
@@ -218,15 +311,18 @@ mod tests {
         let document = add_image(&store, label);
         let node = grow(&store, document, 0).unwrap();
         let platform = if said.is_empty() { Platform::default() } else { said.parse().unwrap() };
-        let member = Member { image: "q.io/a:1".parse().unwrap(), platform, line: 3 };
+        let member =
+            Member { image: "q.io/a:1".parse().unwrap(), platform, annotations: BTreeMap::new(), line: 3 };
         Found { member, source: Arc::new(store), node }
     }
 
     fn said(found: &[Found], request: &Request) -> String {
         match combine(found, request) {
             Err(misfits) => misfits.iter().map(|m| format!("{}: {}\n", m.line, m.text)).collect(),
-            Ok(wanted) => {
-                let Content::Index(index) = wanted.root.parse().unwrap() else { panic!("an index") };
+            Ok(Combined { wanted, .. }) => {
+                let manifest::Content::Index(index) = wanted.root.parse().unwrap() else {
+                    panic!("an index")
+                };
                 let said =
                     index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string);
                 said.collect::<Vec<_>>().join(" ")
@@ -237,7 +333,7 @@ mod tests {
     #[test]
     fn members_from_several_stores_become_one_whole_image() {
         let found = [found("linux/amd64", "linux/amd64"), found("linux/arm/v7", "linux/arm/v7")];
-        let wanted = combine(&found, &Request::default()).unwrap();
+        let wanted = combine(&found, &Request::default()).unwrap().wanted;
         let target = MemoryStore::new();
         let steps = plan(wanted, &target, &["latest".into()]).unwrap();
         apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
@@ -264,6 +360,45 @@ mod tests {
     }
 
     #[test]
+    fn part_of_a_platform_may_be_said() {
+        let over = |label: &str, said: Platform| {
+            let mut one = found(label, "");
+            one.member.platform = said;
+            self::said(&[one], &Request { force: true, ..Request::default() })
+        };
+        let variant = Platform { variant: Some("v6".into()), ..Platform::default() };
+        assert_eq!(over("linux/arm", variant), "linux/arm/v6");
+        let architecture = Platform { architecture: "arm64".into(), ..Platform::default() };
+        assert_eq!(over("linux/arm/v7", architecture), "linux/arm64");
+        let version = Platform { os_version: Some("10.0.2".into()), ..Platform::default() };
+        assert_eq!(over("windows/amd64:10.0.1", version), "windows/amd64:10.0.2");
+    }
+
+    #[test]
+    fn a_wrong_label_is_put_right_and_the_image_is_whole() {
+        let request = Request { relabel: true, ..Request::default() };
+        let found = [found("linux/amd64", "linux/amd64"), found("linux/amd64", "linux/arm/v7")];
+        let combined = combine(&found, &request).unwrap();
+        assert!(combined.notes[0].contains("labelled linux/arm/v7"), "{:?}", combined.notes);
+        assert_eq!(combined.notes.len(), 1, "the right one is left alone");
+        let target = MemoryStore::new();
+        let steps = plan(combined.wanted, &target, &["x".into()]).unwrap();
+        apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
+        assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
+        let again = combine(&found, &request).unwrap();
+        assert!(plan(again.wanted, &target, &["x".into()]).unwrap().is_nothing());
+    }
+
+    #[test]
+    fn one_image_may_stand_for_two_platforms() {
+        let request = Request { force: true, ..Request::default() };
+        let both = [found("linux/arm/v6", "linux/arm/v6"), found("linux/arm/v6", "linux/arm/v7")];
+        let wanted = combine(&both, &request).unwrap().wanted;
+        assert_eq!(wanted.levels.iter().flatten().count(), 1);
+        assert_eq!(said(&both, &request), "linux/arm/v6 linux/arm/v7");
+    }
+
+    #[test]
     fn a_platform_twice_by_config_is_a_misfit() {
         let text = said(&[found("linux/arm64", ""), found("linux/arm64/v8", "")], &Request::default());
         assert!(text.contains("stands twice"), "{text}");
@@ -282,12 +417,17 @@ mod tests {
         attests.annotations.insert("vnd.docker.reference.digest".into(), image.digest().to_string());
         let text = serde_json::json!({"schemaVersion":2,"manifests":[entry, attests]}).to_string();
         let node = grow(&store, Document::new(text.into_bytes(), None).unwrap(), 0).unwrap();
-        let member = Member { image: "q.io/a:1".parse().unwrap(), platform: Platform::default(), line: 1 };
+        let member = Member {
+            image: "q.io/a:1".parse().unwrap(),
+            platform: Platform::default(),
+            annotations: BTreeMap::new(),
+            line: 1,
+        };
         let index = Found { member, source: Arc::new(store), node };
         let both = [found("linux/amd64", ""), index];
         assert_eq!(said(&both, &Request::default()), "linux/amd64 linux/arm64 unknown/unknown");
         let target = MemoryStore::new();
-        let wanted = combine(&both, &Request::default()).unwrap();
+        let wanted = combine(&both, &Request::default()).unwrap().wanted;
         let steps = plan(wanted, &target, &["x".into()]).unwrap();
         apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
         assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);

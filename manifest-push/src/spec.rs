@@ -1,4 +1,5 @@
-//! manifest-tool's YAML spec, read strictly: every problem at once, each with its line.
+//! What is to be published: manifest-tool's YAML spec, or its arguments, read strictly. Every problem is told at once,
+//! each with its line.
 
 use crate::yaml::{self, Entry, Node, Problem, Value};
 use image_store::platform::Platform;
@@ -13,15 +14,28 @@ pub struct Spec {
     pub tags: Vec<String>,
     pub members: Vec<Member>,
     pub annotations: BTreeMap<String, String>,
+    /// What is read and has no effect, by line.
+    pub notes: Vec<Problem>,
 }
 
 /// One image of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub image: Reference,
-    /// What the spec says; an empty architecture and os are taken from the image's config.
+    /// What the spec says; what is empty is taken from the image.
     pub platform: Platform,
+    /// For the member's entry in the index.
+    pub annotations: BTreeMap<String, String>,
     pub line: usize,
+}
+
+/// What is to be published, as it was written somewhere.
+pub struct Asked {
+    /// Where: it stands before the line of a problem.
+    pub file: String,
+    pub spec: Option<Spec>,
+    pub problems: Vec<Problem>,
+    pub ignore_missing: bool,
 }
 
 /// Larger specs are no specs.
@@ -30,6 +44,22 @@ const SPEC_MAX: usize = 1 << 20;
 /// Reads a spec: what could be understood of it, and all that is wrong with it, by line. Only a spec without
 /// problems may be published; the rest of one with problems can still be looked at for more of them.
 pub fn parse(text: &str) -> (Option<Spec>, Vec<Problem>) {
+    read(text, Whole::Needed)
+}
+
+/// Reads a draft: a spec that may say a part of a platform.
+pub fn parse_draft(text: &str) -> (Option<Spec>, Vec<Problem>) {
+    read(text, Whole::NotNeeded)
+}
+
+/// Must a platform be said with both os and architecture?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Needed,
+    NotNeeded,
+}
+
+fn read(text: &str, whole: Whole) -> (Option<Spec>, Vec<Problem>) {
     if text.len() > SPEC_MAX {
         return (None, vec![Problem::new(1, format!("the spec is larger than {SPEC_MAX} bytes"))]);
     }
@@ -37,7 +67,7 @@ pub fn parse(text: &str) -> (Option<Spec>, Vec<Problem>) {
         Ok(found) => found,
         Err(problem) => return (None, vec![problem]),
     };
-    let mut reader = Reader { problems };
+    let mut reader = Reader { problems, notes: Vec::new(), whole };
     let spec = reader.spec(&root);
     reader.problems.sort_by_key(|problem| problem.line);
     (spec, reader.problems)
@@ -45,6 +75,8 @@ pub fn parse(text: &str) -> (Option<Spec>, Vec<Problem>) {
 
 struct Reader {
     problems: Vec<Problem>,
+    notes: Vec<Problem>,
+    whole: Whole,
 }
 
 impl Reader {
@@ -72,7 +104,8 @@ impl Reader {
             }
         };
         self.refuse_doubles(&members);
-        Some(Spec { image: image?, tags, members, annotations })
+        let notes = std::mem::take(&mut self.notes);
+        Some(Spec { image: image?, tags, members, annotations, notes })
     }
 
     /// A map with no keys but these, and `x-...`, which nobody reads.
@@ -171,7 +204,7 @@ impl Reader {
     }
 
     fn member(&mut self, node: &Node) -> Option<Member> {
-        let entries = self.map(node, "an entry of \"manifests\"", &["image", "platform"])?;
+        let entries = self.map(node, "an entry of \"manifests\"", &["image", "platform", "annotations"])?;
         let image = match find(entries, "image") {
             Some(entry) => self.reference(&entry.value, "image"),
             None => {
@@ -183,7 +216,9 @@ impl Reader {
             Some(entry) => self.platform(&entry.value)?,
             None => Platform::default(),
         };
-        Some(Member { image: image?, platform, line: node.line })
+        let annotations =
+            find(entries, "annotations").map(|e| self.annotations(&e.value)).unwrap_or_default();
+        Some(Member { image: image?, platform, annotations, line: node.line })
     }
 
     fn platform(&mut self, node: &Node) -> Option<Platform> {
@@ -217,33 +252,22 @@ impl Reader {
                         .collect();
                 }
                 "features" => {
-                    // manifest-tool reads this key into nothing; to write it down would change the digest.
-                    let text =
-                        "\"features\" (CPU features) is not written by manifest-tool either; remove it";
-                    self.say(entry.line, text);
+                    // manifest-tool 2 reads this key into nothing; to write it down would change the digest.
+                    self.list(&entry.value, "features");
+                    let text = "\"features\" (CPU features) is not written, nor is it by manifest-tool";
+                    self.notes.push(Problem::new(entry.line, text));
                 }
                 _ => {}
             }
         }
-        if platform.architecture.is_empty() != platform.os.is_empty() {
+        if self.whole == Whole::Needed && platform.architecture.is_empty() != platform.os.is_empty() {
             self.say(node.line, "\"platform\" needs both \"os\" and \"architecture\", or neither");
             return None;
         }
-        if platform.architecture.is_empty() {
-            return Some(platform);
-        }
-        // One way in: what the spec says is read as if it had been typed, so that aliases are caught.
-        match platform.to_string().parse::<Platform>() {
-            Ok(parsed) if parsed.architecture == platform.architecture && parsed.os == platform.os => {
-                Some(platform)
-            }
-            Ok(parsed) => {
-                let text = format!("platform \"{platform}\" is spelled \"{parsed}\" in images; write it so");
+        match spelled(platform) {
+            Ok(platform) => Some(platform),
+            Err(text) => {
                 self.say(node.line, text);
-                None
-            }
-            Err(error) => {
-                self.say(node.line, error.to_string());
                 None
             }
         }
@@ -265,6 +289,83 @@ impl Reader {
                 self.say(member.line, text);
             }
         }
+    }
+}
+
+/// One way in: what is said is read as if it had been typed, so that aliases are caught.
+pub fn spelled(platform: Platform) -> Result<Platform, String> {
+    // What is not said yet is no alias of anything.
+    let typed = Platform {
+        architecture: or(&platform.architecture, "amd64"),
+        os: or(&platform.os, "linux"),
+        ..platform.clone()
+    };
+    match typed.to_string().parse::<Platform>() {
+        Ok(parsed) if parsed.architecture == typed.architecture && parsed.os == typed.os => Ok(platform),
+        Ok(parsed) => Err(format!("platform \"{typed}\" is spelled \"{parsed}\" in images; write it so")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn or(said: &str, other: &str) -> String {
+    if said.is_empty() { other.into() } else { said.into() }
+}
+
+/// manifest-tool's `push from-args`, as typed.
+pub struct Arguments<'a> {
+    pub platforms: &'a [String],
+    pub template: &'a str,
+    pub target: &'a str,
+    pub tags: &'a [String],
+    pub annotations: &'a [String],
+}
+
+/// The spec that the arguments mean. A problem's line is the number of its platform.
+pub fn from_arguments(arguments: &Arguments<'_>) -> (Option<Spec>, Vec<Problem>) {
+    let mut reader = Reader { problems: Vec::new(), notes: Vec::new(), whole: Whole::Needed };
+    let text = |line: usize, text: &str| Node { line, value: Value::Text(text.into()) };
+    let image = reader.reference(&text(1, arguments.target), "--target");
+    let tags = arguments.tags.iter().map(|tag| text(1, tag)).collect();
+    let tags = reader.tags(&Node { line: 1, value: Value::List(tags) });
+    let mut annotations = BTreeMap::new();
+    for pair in arguments.annotations {
+        match pair.split_once('=') {
+            Some((key, value)) if !key.is_empty() => drop(annotations.insert(key.into(), value.into())),
+            _ => reader.say(1, format!("annotation \"{pair}\" has not the form KEY=VALUE")),
+        }
+    }
+    let mut members = Vec::new();
+    for (i, words) in arguments.platforms.iter().enumerate() {
+        members.extend(reader.templated(i + 1, words, arguments.template));
+    }
+    reader.refuse_doubles(&members);
+    let spec = image.map(|image| Spec { image, tags, members, annotations, notes: Vec::new() });
+    (spec, reader.problems)
+}
+
+impl Reader {
+    fn templated(&mut self, line: usize, words: &str, template: &str) -> Option<Member> {
+        let parts: Vec<&str> = words.split('/').collect();
+        let (os, architecture, variant) = match parts.as_slice() {
+            [os, architecture] => (*os, *architecture, None),
+            [os, architecture, variant] => (*os, *architecture, Some(*variant)),
+            _ => {
+                self.say(line, format!("platform \"{words}\" has not the form OS/ARCH[/VARIANT]"));
+                return None;
+            }
+        };
+        let platform = match spelled(Platform::new(os, architecture, variant)) {
+            Ok(platform) => platform,
+            Err(text) => {
+                self.say(line, text);
+                return None;
+            }
+        };
+        // manifest-tool's order, and the first of each only.
+        let name = template.replacen("ARCH", architecture, 1).replacen("OS", os, 1);
+        let name = name.replacen("VARIANT", variant.unwrap_or_default(), 1);
+        let image = self.reference(&Node { line, value: Value::Text(name) }, "--template")?;
+        Some(Member { image, platform, annotations: BTreeMap::new(), line })
     }
 }
 
@@ -363,6 +464,57 @@ manifests:
         let text = SEED
             .replace("arm\n      os: linux\n      variant: v7", "amd64\n      os: linux\n      variant: v1");
         assert!(problems(&text)[0].contains("stands twice; line 3"), "{:?}", problems(&text));
+    }
+
+    fn arguments(platforms: &str, template: &str, annotations: &str) -> (Option<Spec>, Vec<Problem>) {
+        let split = |text: &str| text.split(',').filter(|t| !t.is_empty()).map(str::to_string).collect();
+        let (platforms, annotations): (Vec<String>, Vec<String>) = (split(platforms), split(annotations));
+        from_arguments(&Arguments {
+            platforms: &platforms,
+            template,
+            target: "foo/bar:v1",
+            tags: &["v1.0".to_string()],
+            annotations: &annotations,
+        })
+    }
+
+    #[test]
+    fn templates_are_filled_as_manifest_tool_fills_them() {
+        let names = |platforms: &str, template: &str| {
+            let (spec, problems) = arguments(platforms, template, "");
+            assert_eq!(problems, []);
+            let member = |m: &Member| format!("{} {}", m.image, m.platform);
+            spec.unwrap().members.iter().map(member).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(
+            names("linux/amd64,linux/arm/v5", "foo/bar-ARCHVARIANT:v1"),
+            "docker.io/foo/bar-amd64:v1 linux/amd64, docker.io/foo/bar-armv5:v1 linux/arm/v5"
+        );
+        assert_eq!(names("linux/s390x", "a/OS-ARCH:ARCH1"), "docker.io/a/linux-s390x:ARCH1 linux/s390x");
+    }
+
+    #[test]
+    fn wrong_arguments_are_told_all_at_once() {
+        let (_, problems) = arguments("linux,linux/aarch64,linux/amd64,linux/amd64/v1", "A/ARCH", "x");
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let told = told.join("\n");
+        for part in [
+            "1: annotation \"x\"",
+            "1: platform \"linux\"",
+            "is spelled \"linux/arm64\"",
+            "no repository name",
+        ] {
+            assert!(told.contains(part), "{part} is not in:\n{told}");
+        }
+        let (spec, problems) = arguments("linux/amd64,linux/amd64/v1", "a/ARCH", "k=v=w");
+        assert!(problems[0].text.contains("stands twice"), "{problems:?}");
+        assert_eq!(spec.unwrap().annotations["k"], "v=w");
+    }
+
+    #[test]
+    fn what_is_read_and_not_written_is_said() {
+        let spec = good(&SEED.replace("variant: v7", "variant: v7\n      features: [sse4]"));
+        assert!(spec.notes[0].text.contains("features"), "{:?}", spec.notes);
     }
 
     #[test]

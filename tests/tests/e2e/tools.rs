@@ -154,6 +154,13 @@ impl Ran {
         self
     }
 
+    /// stdout is empty.
+    #[track_caller]
+    pub fn prints_nothing(self) -> Self {
+        assert_eq!(self.stdout, "", "{self}");
+        self
+    }
+
     /// The one line of stdout.
     #[track_caller]
     pub fn line(&self) -> &str {

@@ -11,7 +11,7 @@ use image_store::open::Target;
 use image_store::plan::{MovedTag, Plan, Wanted};
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::{IndexNode, Node, read_tree};
-use manifest_push::index::{Kind, build_index};
+use manifest_push::index::{Kind, Style, build_index};
 use std::sync::Arc;
 
 /// What `--only` keeps of the published index.
@@ -107,7 +107,8 @@ pub fn combine(
     let failed = |e: DocumentError| {
         StoreError::bad_input(format!("make the index of {}", request.spec.image), e.to_string())
     };
-    let mut wanted = Wanted::of_root(build_index(kind, &entries, annotations).map_err(failed)?);
+    let mut wanted =
+        Wanted::of_root(build_index(kind, Style::ManifestTool, &entries, annotations).map_err(failed)?);
     for member in members {
         wanted.add(&Node::Image(member.labelled.image.clone()), staging, false);
         if let Some(tag) = &member.tag {

@@ -1,0 +1,136 @@
+//! Carrying a plan out: blobs at once, then each level of documents at once, then each tag.
+
+use super::{BlobContent, Plan, TagStep};
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::manifest::{Descriptor, Document};
+use crate::parallel;
+use crate::store::{ImageStore, Pointer};
+use std::io::Read;
+
+/// What to do with a tag that moved between plan and write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MovedTag {
+    Refuse,
+    /// `--force`.
+    Overwrite,
+}
+
+/// Something that was done, for a progress display.
+#[derive(Clone, Debug)]
+pub enum Progress<'a> {
+    Blob(&'a Descriptor),
+    Document(&'a Document),
+    Tag(&'a str, &'a Document),
+}
+
+/// Called with a step and what its tag names now, just before the tag is moved. An error leaves the tag alone.
+pub type BeforeTag<'a> = &'a dyn Fn(&TagStep, Option<&Digest>) -> Result<(), StoreError>;
+
+/// What stands between a plan and a tag.
+#[derive(Clone, Copy)]
+pub struct Guard<'a> {
+    pub moved: MovedTag,
+    pub before: BeforeTag<'a>,
+}
+
+/// Carries the plan out: blobs at once, then each level of documents at once, then each tag, which is looked at
+/// again just before and read back just after.
+pub fn apply(
+    plan: &Plan,
+    store: &dyn ImageStore,
+    moved: MovedTag,
+    tell: &(dyn Fn(Progress<'_>) + Sync),
+) -> Result<(), StoreError> {
+    apply_content(plan, store, tell)?;
+    apply_tags(plan, store, Guard { moved, before: &|_, _| Ok(()) }, tell)
+}
+
+/// Blobs and documents: all that nobody sees yet.
+pub fn apply_content(
+    plan: &Plan,
+    store: &dyn ImageStore,
+    tell: &(dyn Fn(Progress<'_>) + Sync),
+) -> Result<(), StoreError> {
+    parallel::map(&plan.blobs, parallel::REQUESTS, |(blob, content)| {
+        apply_blob(blob, content, store)?;
+        tell(Progress::Blob(blob));
+        Ok::<_, StoreError>(())
+    })?;
+    for level in &plan.levels {
+        parallel::map(level, parallel::REQUESTS, |document| {
+            store.write_document(document)?;
+            tell(Progress::Document(document));
+            Ok::<_, StoreError>(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The tags, in their order. The content must be there.
+pub fn apply_tags(
+    plan: &Plan,
+    store: &dyn ImageStore,
+    guard: Guard<'_>,
+    tell: &(dyn Fn(Progress<'_>) + Sync),
+) -> Result<(), StoreError> {
+    // Where nothing was written since the last look, that look was the one just before.
+    let mut is_fresh = plan.blobs.is_empty() && plan.levels.is_empty();
+    for step in &plan.tags {
+        let now = match plan.again.get(&step.tag).filter(|_| is_fresh) {
+            Some(now) => now.clone(),
+            None => store.resolve(&Pointer::Tag(step.tag.clone()))?.map(|named| named.digest),
+        };
+        is_fresh = false;
+        apply_tag(step, now, store, guard)?;
+        tell(Progress::Tag(&step.tag, &step.document));
+    }
+    Ok(())
+}
+
+fn apply_blob(blob: &Descriptor, content: &BlobContent, store: &dyn ImageStore) -> Result<(), StoreError> {
+    match content {
+        BlobContent::Bytes(bytes) => store
+            .write_blob(blob, &|| Ok(Box::new(std::io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>)),
+        BlobContent::From(source) => {
+            let here = store.mount_origin();
+            if let (Some((host, repository)), Some((at, here))) = (source.mount_origin(), here)
+                && host == at
+                && repository != here
+            {
+                // The plan did not ask for what can be mounted.
+                if store.mount_blob(blob, &host, &repository)? || store.has_blob(blob)? {
+                    return Ok(());
+                }
+            }
+            store.write_blob(blob, &|| source.open_blob(blob))
+        }
+    }
+}
+
+fn apply_tag(
+    step: &TagStep,
+    now: Option<Digest>,
+    store: &dyn ImageStore,
+    guard: Guard<'_>,
+) -> Result<(), StoreError> {
+    let doing = || format!("move tag \"{}\" of \"{}\"", step.tag, store.place());
+    let wanted = step.document.digest();
+    if now.as_ref() == Some(wanted) {
+        return Ok(());
+    }
+    if now != step.was && guard.moved == MovedTag::Refuse {
+        let shown = |digest: &Option<Digest>| digest.as_ref().map_or("nothing".into(), Digest::to_string);
+        let why = format!("it named {} when we looked and names {} now", shown(&step.was), shown(&now));
+        return Err(StoreError::conflict(doing(), why).hint("run again to see what changed, or use --force"));
+    }
+    (guard.before)(step, now.as_ref())?;
+    store.write_tag(&step.tag, &step.document)?;
+    // Some servers answer 201 to everything: only reading the tag back shows that it is there.
+    let found = store.read_document(&Pointer::Tag(step.tag.clone()))?;
+    if found.digest() != wanted {
+        let why = format!("it was set to {wanted} and names {} now: somebody else moved it", found.digest());
+        return Err(StoreError::conflict(doing(), why));
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! manifest-tool's global options, and Go's way to write options.
+
+use image_store::cli::Output;
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::reference::Reference;
+use image_store::store::registry::{Login, RegistryOptions, Secret};
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Account")]
+pub struct Account {
+    /// The user name at the registry of the image that is written, or else read
+    #[arg(long, global = true, value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, global = true, conflicts_with = "password")]
+    password_stdin: bool,
+    /// The password; everybody on this machine can read it in the list of processes
+    #[arg(long, global = true, value_name = "PASSWORD")]
+    password: Option<String>,
+    /// Docker's folder with config.json, or a file like it
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "auth_file")]
+    docker_cfg: Option<PathBuf>,
+    /// Say each request
+    #[arg(long, global = true)]
+    debug: bool,
+    #[arg(skip)]
+    known: OnceLock<Option<(String, Secret)>>,
+}
+
+/// More is no password.
+const PASSWORD_MAX: u64 = 64 << 10;
+
+impl Account {
+    pub fn add_to(
+        &self,
+        options: &mut RegistryOptions,
+        subject: &Reference,
+        output: &Output,
+    ) -> Result<(), StoreError> {
+        if let Some(path) = &self.docker_cfg {
+            options.auth_file = Some(if path.is_dir() { path.join("config.json") } else { path.clone() });
+        }
+        if self.debug {
+            options.messages.trace = Some(Arc::new(|line| eprintln!("{line}")));
+        }
+        // Other registries, from which images may be taken, are none of this user's.
+        if let (Some((user, password)), Reference::Registry(image)) = (self.login(output)?, subject) {
+            options.login = Some(Login { host: image.host.clone(), user, password });
+        }
+        Ok(())
+    }
+
+    /// Asked for once: standard input can be read once.
+    fn login(&self, output: &Output) -> Result<Option<(String, Secret)>, StoreError> {
+        if let Some(known) = self.known.get() {
+            return Ok(known.clone());
+        }
+        let password = match (&self.password, self.password_stdin) {
+            (Some(password), _) => {
+                output.say(
+                    "warning: everybody on this machine can read --password in the list of processes; use --password-stdin",
+                );
+                Some(password.clone())
+            }
+            (None, true) => Some(from_stdin()?),
+            (None, false) => None,
+        };
+        let login = match (&self.username, password) {
+            (None, None) => None,
+            (Some(user), Some(password)) => Some((user.clone(), Secret::new(password))),
+            (Some(_), None) => return Err(half("a user name without a password", "add --password-stdin")),
+            (None, Some(_)) => return Err(half("a password without a user name", "add --username")),
+        };
+        Ok(self.known.get_or_init(|| login).clone())
+    }
+}
+
+fn half(why: &str, hint: &str) -> StoreError {
+    StoreError::new(Exit::Usage, "log in", why).hint(hint)
+}
+
+/// All of it but the end of the line, as `docker login` reads it.
+fn from_stdin() -> Result<String, StoreError> {
+    let doing = "read the password from standard input";
+    let mut text = String::new();
+    let read = std::io::stdin().take(PASSWORD_MAX + 1).read_to_string(&mut text);
+    read.map_err(|e| StoreError::from_io(doing, e))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() || text.len() as u64 > PASSWORD_MAX {
+        return Err(StoreError::bad_input(doing, "it is empty, or too long for a password"));
+    }
+    Ok(password.into())
+}
+
+/// manifest-tool's options. Go takes one dash before a long name as well, and `=true` behind a switch.
+const SWITCHES: [&str; 6] = ["debug", "insecure", "plain-http", "ignore-missing", "raw", "expand-config"];
+const VALUES: [&str; 9] =
+    ["username", "password", "docker-cfg", "type", "platforms", "template", "target", "tags", "annotations"];
+
+/// The words of the command line with manifest-tool's options as clap wants them.
+pub fn as_clap_reads_it(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out = Vec::new();
+    for word in words {
+        let Some(text) = word.to_str().and_then(|text| text.strip_prefix('-')) else {
+            out.push(word);
+            continue;
+        };
+        let text = text.strip_prefix('-').unwrap_or(text);
+        let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+        match value {
+            // Go's strconv.ParseBool.
+            Some("true" | "True" | "TRUE" | "t" | "T" | "1") if SWITCHES.contains(&name) => {
+                out.push(format!("--{name}").into());
+            }
+            Some("false" | "False" | "FALSE" | "f" | "F" | "0") if SWITCHES.contains(&name) => {}
+            _ if SWITCHES.contains(&name) || VALUES.contains(&name) => out.push(format!("--{text}").into()),
+            _ => out.push(word),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_taken_as_go_takes_them() {
+        let check = |line: &str, meant: &str| {
+            let words = as_clap_reads_it(line.split(' ').map(OsString::from));
+            let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap()).collect();
+            assert_eq!(words.join(" "), meant);
+        };
+        check("m -type oci --raw=true -x -v", "m --type oci --raw -x -v");
+        check("m --insecure=false a -username=ann", "m a --username=ann");
+        check("m --plain-http=box:5000 -p -raw", "m --plain-http=box:5000 -p --raw");
+        check("m --ca-file x -", "m --ca-file x -");
+    }
+}

@@ -1,0 +1,169 @@
+//! `create`, `annotate` and `rm`: docker's way, a list that is drafted first and pushed later.
+
+use super::Tools;
+use super::gather::gather_members;
+use crate::draft::{Drafts, in_dockers_order, is_called, sound, with_tag};
+use crate::plan::Misfit;
+use crate::plan::{choose, refuse};
+use crate::spec::{Asked, Member, Spec, spelled};
+use clap::Args;
+use image_store::cli::{Format, Output, print_line};
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::platform::Platform;
+use image_store::reference::{Reference, RegistryRef};
+use std::collections::BTreeMap;
+
+#[derive(Args)]
+pub struct Create {
+    /// The list that will be published
+    list: RegistryRef,
+    /// The images that it will name
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<RegistryRef>,
+    /// Add to a draft that is there
+    #[arg(long, short)]
+    amend: bool,
+}
+
+#[derive(Args)]
+pub struct Annotate {
+    /// The list that was drafted
+    list: RegistryRef,
+    /// An image of it
+    image: RegistryRef,
+    /// The architecture
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
+    /// The operating system
+    #[arg(long, value_name = "OS")]
+    os: Option<String>,
+    /// The variant of the architecture
+    #[arg(long)]
+    variant: Option<String>,
+    /// The version of the operating system
+    #[arg(long, value_name = "VERSION")]
+    os_version: Option<String>,
+    /// Features of the operating system, added to those that were said before
+    #[arg(long, value_name = "FEATURE,...", value_delimiter = ',')]
+    os_features: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct Remove {
+    /// The lists that were drafted
+    #[arg(required = true, value_name = "LIST")]
+    lists: Vec<RegistryRef>,
+}
+
+pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+    let drafts = Drafts::of_user()?;
+    let list = with_tag(&args.list);
+    let refuse_another = || {
+        StoreError::conflict(format!("draft \"{list}\""), "there is a draft of this name")
+            .hint(format!("add to it with --amend, or start anew: manifest-push rm {list}"))
+    };
+    if !args.amend && drafts.read(&list)?.is_some() {
+        return Err(refuse_another());
+    }
+    look_at_images(args, &list, tools, output)?;
+    let _lock = drafts.lock()?;
+    let mut members = match drafts.read(&list)? {
+        Some(_) if !args.amend => return Err(refuse_another()),
+        Some(draft) => sound(draft)?.members,
+        None => Vec::new(),
+    };
+    for image in &args.images {
+        if !members.iter().any(|member| is_called(member, image)) {
+            members.push(member(image, 0));
+        }
+    }
+    in_dockers_order(&mut members);
+    let path = drafts.write(&list, &members)?;
+    output.detail(&format!("the draft is \"{}\"", path.display()));
+    match output.format {
+        Format::Text => print_line(&format!("Created manifest list {list}")),
+        Format::Json => {
+            let images: Vec<String> = members.iter().map(|member| member.image.to_string()).collect();
+            let draft = serde_json::json!({
+                "list": list.to_string(), "draft": path, "images": images,
+            });
+            print_line(&draft.to_string());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn member(image: &RegistryRef, line: usize) -> Member {
+    Member {
+        image: Reference::Registry(with_tag(image)),
+        platform: Platform::default(),
+        annotations: BTreeMap::new(),
+        line,
+    }
+}
+
+/// What is missing, or no image, is told now and not when the list is pushed.
+fn look_at_images(
+    args: &Create,
+    list: &RegistryRef,
+    tools: &Tools<'_>,
+    output: &Output,
+) -> Result<(), StoreError> {
+    let members = args.images.iter().enumerate().map(|(i, image)| member(image, i + 1)).collect();
+    let spec = Spec {
+        image: Reference::Registry(list.clone()),
+        tags: Vec::new(),
+        members,
+        annotations: BTreeMap::new(),
+        notes: Vec::new(),
+    };
+    let file = "arguments".to_string();
+    let asked = Asked { file, spec: Some(spec), problems: Vec::new(), ignore_missing: false };
+    let stores = tools.stores(&Reference::Registry(list.clone()))?;
+    let found = gather_members(&asked, &stores, output)?;
+    let misfit =
+        |one: &crate::plan::Found| choose(one).err().map(|text| Misfit { line: one.member.line, text });
+    let misfits: Vec<Misfit> = found.iter().filter_map(misfit).collect();
+    if misfits.is_empty() { Ok(()) } else { Err(refuse(&asked.file, &misfits)) }
+}
+
+pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, StoreError> {
+    let drafts = Drafts::of_user()?;
+    let _lock = drafts.lock()?;
+    let draft = drafts.read(&args.list)?.ok_or_else(|| drafts.missing("annotate", &args.list))?;
+    let mut members = sound(draft)?.members;
+    let doing = || format!("annotate \"{}\" in \"{}\"", args.image, with_tag(&args.list));
+    let Some(member) = members.iter_mut().find(|member| is_called(member, &args.image)) else {
+        return Err(StoreError::not_found(doing(), "the draft does not name this image"));
+    };
+    let mut platform = member.platform.clone();
+    platform.architecture = args.arch.clone().unwrap_or(platform.architecture);
+    platform.os = args.os.clone().unwrap_or(platform.os);
+    platform.variant = args.variant.clone().filter(|text| !text.is_empty()).or(platform.variant);
+    platform.os_version = args.os_version.clone().filter(|text| !text.is_empty()).or(platform.os_version);
+    for feature in &args.os_features {
+        if !platform.os_features.contains(feature) {
+            platform.os_features.push(feature.clone());
+        }
+    }
+    member.platform = spelled(platform).map_err(|why| StoreError::bad_input(doing(), why))?;
+    let path = drafts.write(&args.list, &members)?;
+    output.detail(&format!("the draft is \"{}\"", path.display()));
+    Ok(Exit::Done)
+}
+
+/// All that can be removed is; what cannot is told together.
+pub fn remove(args: &Remove) -> Result<Exit, StoreError> {
+    let drafts = Drafts::of_user()?;
+    let failures: Vec<StoreError> = args.lists.iter().filter_map(|list| drafts.remove(list).err()).collect();
+    match failures.as_slice() {
+        [] => Ok(Exit::Done),
+        [one] => Err(one.clone()),
+        [first, ..] => {
+            let lines = failures.iter().map(|failure| format!("cannot {failure}")).collect();
+            let why = format!("{} of {} drafts are not there", failures.len(), args.lists.len());
+            Err(StoreError::new(first.kind, "remove drafts", why).problems(lines))
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! `edit`: members of a published index, one by one.
+
+use super::Tools;
+use super::gather::{Looked, gather_members};
+use super::publish::{Write, publish_all};
+use crate::edit::{Changes, edit_index};
+use crate::plan::{Found, Misfit, Part, Request, are_one_platform, part, refuse};
+use crate::spec::{Asked, Member, Spec, spelled};
+use clap::Args;
+use image_store::cli::{Format, Output, print_line};
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::manifest::Descriptor;
+use image_store::open::Stores;
+use image_store::plan::Wanted;
+use image_store::platform::Platform;
+use image_store::reference::Reference;
+use image_store::tree::{IndexNode, Node, read_tree};
+use std::collections::BTreeMap;
+
+#[derive(Args)]
+pub struct EditArgs {
+    /// The index to change
+    image: Reference,
+    /// Add an image; for a platform that its label does not say, PLATFORM=IMAGE
+    #[arg(long, value_name = "[PLATFORM=]IMAGE")]
+    add: Vec<String>,
+    /// Put another image in the place of the one for this platform
+    #[arg(long, value_name = "PLATFORM=IMAGE")]
+    replace: Vec<String>,
+    /// Take the image for this platform away, with its attestations
+    #[arg(long, value_name = "PLATFORM")]
+    remove: Vec<Platform>,
+    /// Set an annotation of the index
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Let this tag name the result, instead of the image's own
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Put a label right that contradicts its platform
+    #[arg(long)]
+    relabel: bool,
+    #[command(flatten)]
+    write: Write,
+}
+
+/// An image that comes in: what it replaces, if it does.
+struct Incoming {
+    instead_of: Option<Platform>,
+    member: Member,
+}
+
+pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+    let doing = format!("edit \"{}\"", args.image);
+    let (incoming, annotations) = mean(args, &doing)?;
+    let stores = tools.stores(&args.image)?;
+    // Both before the first request: one token is then asked for all of it.
+    let opened = stores.source(&args.image)?;
+    let mut target = stores.target(&place_to_write(args, &doing)?)?;
+    if !args.tag.is_empty() {
+        target.tags = args.tag.clone();
+    }
+    let node = read_tree(&*opened.store, &opened.pointer)?;
+    let Node::Index(index) = &node else {
+        let hint = "make an index of it: manifest-push push from-args, or create";
+        return Err(StoreError::bad_input(doing, "it is a single image").hint(hint));
+    };
+    let found = look_up(args, &incoming, &stores, output)?;
+    let request = Request { force: args.write.force, relabel: args.relabel, ..Request::default() };
+    let parts = parts(&found, &request)?;
+    let changes = decide(&doing, index, args, &incoming, &parts, annotations)?;
+    let root = edit_index(&index.document, &changes).map_err(|e| e.at(&format!("\"{}\"", args.image)))?;
+    let mut wanted = Wanted::of_root(root.clone());
+    for part in &parts {
+        part.add_to(&mut wanted);
+        part.notes.iter().for_each(|note| output.say(note));
+    }
+    let mut looked = Looked::new(&args.image, target);
+    looked.know_of(&node, &*opened.store);
+    for one in &found {
+        looked.know_of(&one.node, &*one.source);
+    }
+    let done = publish_all(wanted, vec![looked], &args.write, output)?;
+    match output.format {
+        Format::Text => print_line(root.digest().as_str()),
+        Format::Json => print_line(&done.json(root.digest())),
+    }
+    Ok(Exit::Done)
+}
+
+/// The image's own tag, unless it was named by digest: then a tag must be said.
+fn place_to_write(args: &EditArgs, doing: &str) -> Result<Reference, StoreError> {
+    let mut place = args.image.clone();
+    if let Reference::Registry(image) = &mut place
+        && image.digest.take().is_some()
+        && args.tag.is_empty()
+        && image.tag.is_none()
+    {
+        let why = "a digest names these bytes for ever";
+        return Err(
+            StoreError::new(Exit::Usage, doing, why).hint("say with --tag what shall name the result")
+        );
+    }
+    Ok(place)
+}
+
+/// What was meant by the arguments.
+fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String, String>), StoreError> {
+    let usage = |why: String| StoreError::new(Exit::Usage, doing, why);
+    let mut incoming = Vec::new();
+    for text in &args.replace {
+        let pair = text.split_once('=').ok_or_else(|| usage(format!("\"{text}\" is no PLATFORM=IMAGE")))?;
+        let platform: Platform = pair.0.parse().map_err(|e| usage(format!("{e}")))?;
+        let member = member(pair.1, platform.clone(), incoming.len() + 1).map_err(usage)?;
+        incoming.push(Incoming { instead_of: Some(platform), member });
+    }
+    for text in &args.add {
+        let (platform, image) = match text.split_once('=') {
+            Some((platform, image)) => (platform.parse().map_err(|e| usage(format!("{e}")))?, image),
+            None => (Platform::default(), text.as_str()),
+        };
+        let member = member(image, platform, incoming.len() + 1).map_err(usage)?;
+        incoming.push(Incoming { instead_of: None, member });
+    }
+    let mut annotations = BTreeMap::new();
+    for text in &args.annotation {
+        let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = pair.ok_or_else(|| usage(format!("\"{text}\" is no KEY=VALUE")))?;
+        annotations.insert(key.to_string(), value.to_string());
+    }
+    if incoming.is_empty() && args.remove.is_empty() && annotations.is_empty() {
+        return Err(
+            usage("nothing is to be changed".into()).hint("say --add, --replace, --remove or --annotation")
+        );
+    }
+    Ok((incoming, annotations))
+}
+
+fn member(image: &str, platform: Platform, line: usize) -> Result<Member, String> {
+    let image = image.parse().map_err(|e: image_store::reference::ReferenceError| e.to_string())?;
+    let platform = if platform.architecture.is_empty() { platform } else { spelled(platform)? };
+    Ok(Member { image, platform, annotations: BTreeMap::new(), line })
+}
+
+fn look_up(
+    args: &EditArgs,
+    incoming: &[Incoming],
+    stores: &Stores,
+    output: &Output,
+) -> Result<Vec<Found>, StoreError> {
+    if incoming.is_empty() {
+        return Ok(Vec::new());
+    }
+    let spec = Spec {
+        image: args.image.clone(),
+        tags: Vec::new(),
+        members: incoming.iter().map(|one| one.member.clone()).collect(),
+        annotations: BTreeMap::new(),
+        notes: Vec::new(),
+    };
+    let file = "arguments".to_string();
+    gather_members(
+        &Asked { file, spec: Some(spec), problems: Vec::new(), ignore_missing: false },
+        stores,
+        output,
+    )
+}
+
+fn parts<'a>(found: &'a [Found], request: &Request) -> Result<Vec<Part<'a>>, StoreError> {
+    let mut parts = Vec::new();
+    let mut misfits = Vec::new();
+    for one in found {
+        match part(one, request) {
+            Ok(part) => parts.push(part),
+            Err(text) => misfits.push(Misfit { line: one.member.line, text }),
+        }
+    }
+    if misfits.is_empty() { Ok(parts) } else { Err(refuse("arguments", &misfits)) }
+}
+
+/// Which entries go, which come, and where. `parts` are the incoming images, in their order.
+fn decide(
+    doing: &str,
+    index: &IndexNode,
+    args: &EditArgs,
+    incoming: &[Incoming],
+    parts: &[Part<'_>],
+    annotations: BTreeMap<String, String>,
+) -> Result<Changes, StoreError> {
+    let entries = &index.index.manifests;
+    let mut changes = Changes { annotations, ..Changes::default() };
+    for platform in &args.remove {
+        let at = one_of(doing, entries, platform)?;
+        changes.removed.insert(at);
+        changes.removed.extend(attesting(entries, &entries[at]));
+    }
+    for (one, part) in incoming.iter().zip(parts) {
+        match &one.instead_of {
+            Some(platform) => {
+                let at = one_of(doing, entries, platform)?;
+                changes.removed.extend(attesting(entries, &entries[at]));
+                changes.replaced.insert(at, part.entry.clone());
+            }
+            None => changes.added.push(part.entry.clone()),
+        }
+    }
+    changes.added.extend(parts.iter().flat_map(|part| part.attestations.clone()));
+    refuse_misfits(doing, entries, &changes)?;
+    Ok(changes)
+}
+
+fn refuse_misfits(doing: &str, entries: &[Descriptor], changes: &Changes) -> Result<(), StoreError> {
+    let stays = |i: &usize| !changes.removed.contains(i) && !changes.replaced.contains_key(i);
+    let kept = (0..entries.len()).filter(stays).map(|i| &entries[i]);
+    let mut images: Vec<&Descriptor> = Vec::new();
+    for entry in kept.chain(changes.replaced.values()).chain(&changes.added) {
+        if entry.attests().is_some() {
+            continue;
+        }
+        if let (Some(_), Some(platform)) =
+            (images.iter().find(|other| are_one_platform(other, entry)), &entry.platform)
+        {
+            return Err(StoreError::bad_input(doing, format!("platform {platform} would stand twice"))
+                .hint(format!("put one in the place of the other: --replace {platform}=IMAGE")));
+        }
+        images.push(entry);
+    }
+    if images.is_empty() {
+        return Err(StoreError::bad_input(
+            doing,
+            "no image would be left: an index of nothing is not published",
+        ));
+    }
+    Ok(())
+}
+
+/// The one entry for a platform.
+fn one_of(doing: &str, entries: &[Descriptor], platform: &Platform) -> Result<usize, StoreError> {
+    let is_image = |entry: &&Descriptor| entry.attests().is_none();
+    let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(platform));
+    let fitting: Vec<usize> =
+        (0..entries.len()).filter(|i| is_image(&&entries[*i]) && fits(&entries[*i])).collect();
+    match fitting.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let said: Vec<String> = entries
+                .iter()
+                .filter(is_image)
+                .filter_map(|entry| entry.platform.as_ref().map(ToString::to_string))
+                .collect();
+            let why = format!("there is no image for {platform}; it has {}", said.join(", "));
+            Err(StoreError::not_found(doing, why))
+        }
+        several => {
+            let why = format!("{} images are for {platform}", several.len());
+            Err(StoreError::bad_input(doing, why).hint("say the os.version too: OS/ARCH:OS.VERSION"))
+        }
+    }
+}
+
+/// The entries that speak of this one.
+fn attesting<'a>(entries: &'a [Descriptor], image: &'a Descriptor) -> impl Iterator<Item = usize> + 'a {
+    let speaks = |entry: &Descriptor| entry.attests() == Some(image.digest.as_str());
+    (0..entries.len()).filter(move |i| speaks(&entries[*i]))
+}

@@ -1,0 +1,150 @@
+//! `inspect`: as a table for people, as JSON, and in the words of manifest-tool and docker.
+
+use super::Tools;
+use super::gather::gather;
+use crate::draft::{Drafts, is_called, sound};
+use crate::index::Style;
+use crate::inspect;
+use crate::plan::{Request, combine, refuse};
+use clap::Args;
+use image_store::cli::{Format, Output, print_line};
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::reference::{Reference, ReferenceError, RegistryRef};
+use image_store::tree::{Node, read_tree};
+use std::io::Write;
+use std::str::FromStr;
+
+#[derive(Args)]
+pub struct Inspect {
+    /// The image to look at, or a draft of this name; before it, as docker has it, the draft that names it
+    #[arg(required = true, num_args = 1..=2, value_name = "[LIST] IMAGE")]
+    images: Vec<Typed>,
+    /// Print JSON as `manifest-tool inspect --raw` does
+    #[arg(long)]
+    raw: bool,
+    /// With --raw: the config instead of its descriptor
+    #[arg(long, requires = "raw")]
+    expand_config: bool,
+    /// Print the manifest's bytes as they are stored
+    #[arg(long, conflicts_with = "raw")]
+    bytes: bool,
+}
+
+/// An image, and how a person wrote it.
+#[derive(Clone, Debug)]
+struct Typed {
+    text: String,
+    image: Reference,
+}
+
+impl FromStr for Typed {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        Ok(Self { text: text.into(), image: text.parse()? })
+    }
+}
+
+pub fn inspect(args: &Inspect, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+    match args.images.as_slice() {
+        [list, member] => inspect_member(list, member, args, tools, output),
+        [named] => match draft_of(named)? {
+            Some(list) if !args.raw && !args.bytes => inspect_draft(named, &list, tools, output),
+            _ => inspect_image(named, args, tools, output),
+        },
+        _ => Err(StoreError::new(Exit::Usage, "inspect", "name one image, or a draft and an image of it")),
+    }
+}
+
+/// The name of a draft, if there is one of this name. Who has no place for drafts has none.
+fn draft_of(named: &Typed) -> Result<Option<RegistryRef>, StoreError> {
+    let (Reference::Registry(list), Ok(drafts)) = (&named.image, Drafts::of_user()) else { return Ok(None) };
+    Ok(drafts.read(list)?.map(|_| list.clone()))
+}
+
+fn inspect_image(
+    named: &Typed,
+    args: &Inspect,
+    tools: &Tools<'_>,
+    output: &Output,
+) -> Result<Exit, StoreError> {
+    let stores = tools.stores(&named.image)?;
+    let opened = stores.source(&named.image)?;
+    if args.bytes {
+        let document = opened.store.read_document(&opened.pointer)?;
+        return print_bytes(document.bytes());
+    }
+    let node = read_tree(&*opened.store, &opened.pointer)?;
+    if args.raw {
+        let text = inspect::tool::raw(&named.text, &node, args.expand_config)?;
+        print_line(&text);
+        return Ok(Exit::Done);
+    }
+    show(named, &node, output)
+}
+
+fn show(named: &Typed, node: &Node, output: &Output) -> Result<Exit, StoreError> {
+    let name = named.image.to_string();
+    match (output.format, output.verbose) {
+        (Format::Json, _) => print_line(&inspect::json(&name, node).to_string()),
+        (Format::Text, true) => print_line(&inspect::docker::verbose(&name, node)?),
+        (Format::Text, false) => print_line(inspect::text(&name, node).trim_end()),
+    }
+    Ok(Exit::Done)
+}
+
+/// A draft is shown as the index that it would become now.
+fn inspect_draft(
+    named: &Typed,
+    list: &RegistryRef,
+    tools: &Tools<'_>,
+    output: &Output,
+) -> Result<Exit, StoreError> {
+    let drafts = Drafts::of_user()?;
+    let asked = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
+    let gathered = gather(&asked, &[], tools, output)?;
+    let request = Request { style: Style::Docker, force: true, ..Request::default() };
+    let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.file, &misfits))?;
+    output.say(&format!("a draft, as it would be published now: {}", asked.file));
+    let nodes = gathered.found.into_iter().map(|found| found.node).collect();
+    let node = inspect::index_over(combined.wanted.root, nodes)
+        .map_err(|e| e.at(&format!("draft \"{}\"", asked.file)))?;
+    show(named, &node, output)
+}
+
+/// docker's `inspect LIST IMAGE`: the manifest of an image that a draft names.
+fn inspect_member(
+    list: &Typed,
+    member: &Typed,
+    args: &Inspect,
+    tools: &Tools<'_>,
+    output: &Output,
+) -> Result<Exit, StoreError> {
+    let drafts = Drafts::of_user()?;
+    let (Reference::Registry(name), Reference::Registry(image)) = (&list.image, &member.image) else {
+        let why = "drafts have the names of registries' images, and name such images";
+        return Err(StoreError::new(Exit::Usage, format!("inspect \"{}\"", list.text), why));
+    };
+    let draft = sound(drafts.read(name)?.ok_or_else(|| drafts.missing("inspect", name))?)?;
+    if !draft.members.iter().any(|known| is_called(known, image)) {
+        let doing = format!("inspect \"{}\" in \"{}\"", member.text, list.text);
+        return Err(StoreError::not_found(doing, "the draft does not name this image"));
+    }
+    if args.raw || args.bytes || output.verbose || output.format == Format::Json {
+        return inspect_image(member, args, tools, output);
+    }
+    let opened = tools.stores(&member.image)?.source(&member.image)?;
+    let document = opened.store.read_document(&opened.pointer)?;
+    print_line(&inspect::docker::indented(document.bytes())?);
+    Ok(Exit::Done)
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<Exit, StoreError> {
+    match std::io::stdout().write_all(bytes) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(StoreError::from_io("write to stdout", e))
+        }
+        _ => Ok(Exit::Done),
+    }
+}

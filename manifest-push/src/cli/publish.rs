@@ -1,0 +1,173 @@
+//! From what is wanted to what is there: the plan is shown, content goes up, then the tags, one by one, each noted
+//! in the journal before it moves.
+
+use super::gather::Looked;
+use crate::journal::{Journal, Publish};
+use image_store::cli::Output;
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use image_store::manifest::media_type;
+use image_store::plan::{Guard, MovedTag, Plan, Progress, Wanted, apply_content, apply_tags, plan_over};
+use image_store::store::Pointer;
+use std::str::FromStr;
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Publishing")]
+pub struct Write {
+    /// Show every write with its digest and size, write nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Publish although a label contradicts the spec, or the tag moved meanwhile, or names a single image
+    #[arg(long, global = true, conflicts_with = "expect")]
+    pub force: bool,
+    /// Publish only if the image's tag names this digest now, or "none" if it must be new
+    #[arg(long, global = true, value_name = "DIGEST")]
+    pub expect: Option<Expected>,
+}
+
+/// What a tag must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    Nothing,
+    Digest(Digest),
+}
+
+impl FromStr for Expected {
+    type Err = image_store::digest::DigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self::Nothing) } else { text.parse().map(Self::Digest) }
+    }
+}
+
+/// What was decided, for each place.
+pub struct Done {
+    plans: Vec<Plan>,
+    dry_run: bool,
+}
+
+/// Publishes an index in every place, under every tag.
+pub fn publish_all(
+    wanted: Wanted,
+    targets: Vec<Looked>,
+    write: &Write,
+    output: &Output,
+) -> Result<Done, StoreError> {
+    for looked in &targets {
+        refuse_replacing_an_image(looked, write.force)?;
+    }
+    publish(wanted, targets, write, output)
+}
+
+/// The same for anything that has a digest.
+pub fn publish(
+    wanted: Wanted,
+    targets: Vec<Looked>,
+    write: &Write,
+    output: &Output,
+) -> Result<Done, StoreError> {
+    let mut planned = Vec::new();
+    for (i, looked) in targets.into_iter().enumerate() {
+        let plan = plan_over(wanted.clone(), &*looked.target.store, &looked.target.tags, &looked.known)?;
+        if i == 0 {
+            hold_against_expectation(&plan, &looked, write.expect.as_ref())?;
+        }
+        output.say_lines(&plan.to_string());
+        planned.push((plan, looked));
+    }
+    if !write.dry_run {
+        carry_out(&planned, write, output)?;
+    }
+    Ok(Done { plans: planned.into_iter().map(|(plan, _)| plan).collect(), dry_run: write.dry_run })
+}
+
+fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Result<(), StoreError> {
+    let tell = |progress: Progress<'_>| output.detail(&describe(&progress));
+    for (plan, looked) in planned {
+        apply_content(plan, &*looked.target.store, &tell)?;
+    }
+    let moved = if write.force { MovedTag::Overwrite } else { MovedTag::Refuse };
+    // Opened only where a tag moves: who has nothing to do needs no place to write.
+    let moves = planned.iter().any(|(plan, _)| !plan.tags.is_empty());
+    let journal = if moves { Some(Journal::of_user()?) } else { None };
+    let publish = Publish::new();
+    for (plan, looked) in planned {
+        let before = |step: &image_store::plan::TagStep, now: Option<&Digest>| match &journal {
+            Some(journal) => {
+                journal.append(&publish.moving(&looked.reference, &step.tag, now, step.document.digest()))
+            }
+            None => Ok(()),
+        };
+        apply_tags(plan, &*looked.target.store, Guard { moved, before: &before }, &tell)?;
+    }
+    Ok(())
+}
+
+/// The tag of an index may be replaced by another index. A tag that names one image is somebody's image.
+fn refuse_replacing_an_image(looked: &Looked, force: bool) -> Result<(), StoreError> {
+    let store = &looked.target.store;
+    for tag in &looked.target.tags {
+        let named = match looked.known.named.get(tag) {
+            Some(named) => named.clone(),
+            None => store.resolve(&Pointer::Tag(tag.clone()))?,
+        };
+        let is_image = named.is_some_and(|named| media_type::is_manifest(&named.media_type));
+        if is_image && !force {
+            let doing = format!("publish an index as \"{}:{tag}\"", store.place());
+            return Err(StoreError::conflict(doing, "the tag names a single image now")
+                .hint("name another tag, or replace it with --force"));
+        }
+    }
+    Ok(())
+}
+
+/// A tag that is right already needs no change, whatever was expected.
+fn hold_against_expectation(
+    plan: &Plan,
+    looked: &Looked,
+    expected: Option<&Expected>,
+) -> Result<(), StoreError> {
+    let (Some(expected), Some(tag)) = (expected, looked.target.tags.first()) else { return Ok(()) };
+    let Some(step) = plan.tags.iter().find(|step| step.tag == *tag) else { return Ok(()) };
+    let wanted = match expected {
+        Expected::Nothing => None,
+        Expected::Digest(digest) => Some(digest),
+    };
+    if step.was.as_ref() == wanted {
+        return Ok(());
+    }
+    let shown = |digest: Option<&Digest>| digest.map_or("nothing".to_string(), Digest::to_string);
+    let doing = format!("move tag \"{tag}\" of \"{}\"", plan.place);
+    let why = format!("it names {}, expected was {}", shown(step.was.as_ref()), shown(wanted));
+    Err(StoreError::conflict(doing, why).hint("nothing was written"))
+}
+
+fn describe(progress: &Progress<'_>) -> String {
+    match progress {
+        Progress::Blob(blob) => format!("blob {} is there", blob.digest),
+        Progress::Document(document) => format!("manifest {} is there", document.digest()),
+        Progress::Tag(tag, document) => format!("tag {tag} names {}", document.digest()),
+    }
+}
+
+impl Done {
+    /// `digest`, `changed`, `written`, `bytes` (at most), and `tags`, each with `image`, `tag`, `was`, `now`.
+    pub fn json(&self, digest: &Digest) -> String {
+        let tags: Vec<serde_json::Value> = self
+            .plans
+            .iter()
+            .flat_map(|plan| plan.tags.iter().map(|step| (&plan.place, step)))
+            .map(|(place, step)| {
+                serde_json::json!({
+                    "image": place, "tag": step.tag, "was": step.was, "now": step.document.digest(),
+                })
+            })
+            .collect();
+        let changed = self.plans.iter().any(|plan| !plan.is_nothing());
+        let bytes: u64 = self.plans.iter().map(Plan::bytes).sum();
+        serde_json::json!({
+            "digest": digest, "changed": changed, "written": changed && !self.dry_run, "bytes": bytes, "tags": tags,
+        })
+        .to_string()
+    }
+}

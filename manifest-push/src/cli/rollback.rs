@@ -1,0 +1,120 @@
+//! `rollback`: the tags of the last publication name again what they named before it.
+
+use super::Tools;
+use crate::journal::{Entry, Journal, Publish, last, place_of};
+use clap::Args;
+use image_store::cli::{Format, Output, print_line};
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::open::{Stores, Target};
+use image_store::plan::{Guard, MovedTag, Plan, TagStep, apply_tags};
+use image_store::reference::{Reference, ReferenceError, RegistryRef};
+use image_store::store::Pointer;
+
+#[derive(Args)]
+pub struct Rollback {
+    /// Take back the last publication of this image, or of this tag of it; without it, the last of all
+    image: Option<Reference>,
+    /// Show what each tag will name, change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Take a tag back even if somebody else moved it since
+    #[arg(long)]
+    force: bool,
+}
+
+/// What goes back in one place.
+struct Back {
+    target: Target,
+    reference: Reference,
+    plan: Plan,
+}
+
+pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+    let journal = Journal::of_user()?;
+    let entries = journal.read()?;
+    let place = args.image.as_ref().map(place_of);
+    let tag = args.image.as_ref().and_then(tag_of);
+    let steps = last(&entries, place.as_deref(), tag.as_deref());
+    let Some(newest) = steps.first() else {
+        let what = args.image.as_ref().map_or("any image".to_string(), |image| format!("\"{image}\""));
+        let why =
+            format!("\"{}\" knows of no publication that could be taken back", journal.path().display());
+        return Err(StoreError::not_found(format!("take back a publication of {what}"), why));
+    };
+    let backs = decide(&steps, tools)?;
+    for back in &backs {
+        output.say_lines(&back.plan.to_string());
+    }
+    if !args.dry_run {
+        let publish = Publish::undoing(&newest.publish);
+        for back in &backs {
+            carry_out(back, &publish, &journal, args.force)?;
+        }
+    }
+    let moved = backs.iter().flat_map(|back| back.plan.tags.iter().map(|step| (&back.plan.place, step)));
+    let name = |place: &str, step: &TagStep| format!("{place}:{}@{}", step.tag, step.document.digest());
+    match output.format {
+        Format::Text => moved.for_each(|(place, step)| print_line(&name(place, step))),
+        Format::Json => {
+            let tags: Vec<serde_json::Value> = moved
+                .map(|(place, step)| {
+                    serde_json::json!({
+                        "image": place, "tag": step.tag, "was": step.was, "now": step.document.digest(),
+                    })
+                })
+                .collect();
+            let written = !tags.is_empty() && !args.dry_run;
+            print_line(&serde_json::json!({"written": written, "tags": tags}).to_string());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn tag_of(image: &Reference) -> Option<String> {
+    match image {
+        Reference::Registry(RegistryRef { tag, .. }) | Reference::OciLayout { tag, .. } => tag.clone(),
+        _ => None,
+    }
+}
+
+fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, StoreError> {
+    let mut backs: Vec<Back> = Vec::new();
+    for entry in steps {
+        let doing = || format!("take \"{}:{}\" back", entry.image, entry.tag);
+        let Some(old) = &entry.old else {
+            let why = "the tag was new: there is nothing that it named before";
+            return Err(StoreError::bad_input(doing(), why)
+                .hint("remove the tag with the means of its registry, if nobody shall find it"));
+        };
+        let reference: Reference =
+            entry.image.parse().map_err(|e: ReferenceError| StoreError::bad_input(doing(), e.to_string()))?;
+        let at = match backs.iter().position(|back| back.reference == reference) {
+            Some(at) => at,
+            None => {
+                let stores: Stores = tools.stores(&reference)?;
+                let target = stores.target(&reference)?;
+                let plan = Plan { place: target.store.place(), ..Plan::default() };
+                backs.push(Back { target, reference, plan });
+                backs.len() - 1
+            }
+        };
+        let Back { target, plan, .. } = &mut backs[at];
+        let now = target.store.resolve(&Pointer::Tag(entry.tag.clone()))?.map(|named| named.digest);
+        if now.as_ref() == Some(old) {
+            continue;
+        }
+        let document = target.store.read_document(&Pointer::from(old))?;
+        // What the publication left there, not what is there now: a tag that moved since is refused.
+        plan.tags.push(TagStep { tag: entry.tag.clone(), document, was: Some(entry.new.clone()) });
+    }
+    Ok(backs)
+}
+
+fn carry_out(back: &Back, publish: &Publish, journal: &Journal, force: bool) -> Result<(), StoreError> {
+    let moved = if force { MovedTag::Overwrite } else { MovedTag::Refuse };
+    let before = |step: &TagStep, now: Option<&image_store::digest::Digest>| {
+        journal.append(&publish.moving(&back.reference, &step.tag, now, step.document.digest()))
+    };
+    apply_tags(&back.plan, &*back.target.store, Guard { moved, before: &before }, &|_| {})
+}

@@ -1,0 +1,214 @@
+//! Drafts: what `create` and `annotate` were asked for, as files that a person can read and edit.
+//!
+//! A draft holds names, never manifests: every push looks them up again. It is a spec, and `push from-spec` takes it
+//! too, as long as its platforms are whole.
+
+use crate::spec::{self, Asked, Member, Spec};
+use crate::state;
+use image_store::error::StoreError;
+use image_store::platform::Platform;
+use image_store::reference::{Reference, RegistryRef};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A user's drafts: `HOST/REPOSITORY:TAG.yaml` in a folder.
+pub struct Drafts {
+    dir: PathBuf,
+}
+
+/// Held while a draft is read and written anew: `create --amend` may be called several times at once.
+pub struct Locked {
+    _file: File,
+}
+
+impl Drafts {
+    pub fn of_user() -> Result<Self, StoreError> {
+        Ok(Self { dir: state::folder("keep drafts")?.join("drafts") })
+    }
+
+    /// Where the draft of this name lies.
+    pub fn path(&self, list: &RegistryRef) -> PathBuf {
+        // A name of two parts at least: the host, and the repository with its tag.
+        let list = with_tag(list);
+        self.dir.join(&list.host).join(format!(
+            "{}:{}.yaml",
+            list.repository,
+            list.tag.as_deref().unwrap_or("latest")
+        ))
+    }
+
+    pub fn lock(&self) -> Result<Locked, StoreError> {
+        let doing = || format!("lock the drafts in \"{}\"", self.dir.display());
+        fs::create_dir_all(&self.dir).map_err(|e| StoreError::from_io(doing(), e))?;
+        let file = File::create(self.dir.join(".lock")).map_err(|e| StoreError::from_io(doing(), e))?;
+        file.lock().map_err(|e| StoreError::from_io(doing(), e))?;
+        Ok(Locked { _file: file })
+    }
+
+    /// `None` if there is no such draft.
+    pub fn read(&self, list: &RegistryRef) -> Result<Option<Asked>, StoreError> {
+        let path = self.path(list);
+        let file = path.display().to_string();
+        match fs::read(&path) {
+            Ok(text) => {
+                let (spec, problems) = spec::parse_draft(&String::from_utf8_lossy(&text));
+                Ok(Some(Asked { file, spec, problems, ignore_missing: false }))
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StoreError::from_io(format!("read draft \"{file}\""), e)),
+        }
+    }
+
+    /// The error of a command that needs a draft.
+    pub fn missing(&self, verb: &str, list: &RegistryRef) -> StoreError {
+        let list = with_tag(list);
+        let why = format!("there is no draft of it in \"{}\"", self.dir.display());
+        StoreError::not_found(format!("{verb} \"{list}\""), why)
+            .hint(format!("make one: manifest-push create {list} IMAGE..."))
+    }
+
+    pub fn write(&self, list: &RegistryRef, members: &[Member]) -> Result<PathBuf, StoreError> {
+        let path = self.path(list);
+        let doing = || format!("write draft \"{}\"", path.display());
+        let failed = |e| StoreError::from_io(doing(), e);
+        let dir = path.parent().unwrap_or(&self.dir);
+        fs::create_dir_all(dir).map_err(failed)?;
+        // First written whole, then named: a reader never sees half a draft.
+        let new = dir.join(format!(".new-{}", std::process::id()));
+        let written = write_whole(&new, &text(list, members)).and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            drop(fs::remove_file(&new));
+        }
+        written.map_err(failed)?;
+        Ok(path)
+    }
+
+    pub fn remove(&self, list: &RegistryRef) -> Result<(), StoreError> {
+        let path = self.path(list);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(self.missing("remove the draft of", list))
+            }
+            removed => removed.map_err(|e| StoreError::from_io(format!("remove \"{}\"", path.display()), e)),
+        }
+    }
+}
+
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// An image as docker names it in a list: with a tag, if there is no digest.
+pub fn with_tag(image: &RegistryRef) -> RegistryRef {
+    let mut image = image.clone();
+    if image.digest.is_none() && image.tag.is_none() {
+        image.tag = Some("latest".into());
+    }
+    image
+}
+
+/// docker keeps a list as a folder of files and reads it in the order of their names; so its lists are ordered.
+/// Source: `makeFilesafeName` of docker/cli's manifest/store.
+pub fn in_dockers_order(members: &mut [Member]) {
+    members.sort_by_key(|member| member.image.to_string().replace(':', "-").replace('/', "_"));
+}
+
+/// The draft as a file.
+fn text(list: &RegistryRef, members: &[Member]) -> String {
+    let list = with_tag(list);
+    let mut out = format!(
+        "# A draft. Publish it: manifest-push push {list}\nimage: {}\nmanifests:\n",
+        quoted(&list.to_string())
+    );
+    for member in members {
+        out.push_str(&format!("  - image: {}\n", quoted(&member.image.to_string())));
+        let Platform { architecture, os, os_version, os_features, variant } = &member.platform;
+        let features: Vec<String> = os_features.iter().map(|feature| quoted(feature)).collect();
+        let lines = [
+            ("architecture", quoted(architecture), !architecture.is_empty()),
+            ("os", quoted(os), !os.is_empty()),
+            ("variant", quoted(variant.as_deref().unwrap_or_default()), variant.is_some()),
+            ("osversion", quoted(os_version.as_deref().unwrap_or_default()), os_version.is_some()),
+            ("osfeatures", format!("[{}]", features.join(", ")), !features.is_empty()),
+        ];
+        if lines.iter().any(|(.., said)| *said) {
+            out.push_str("    platform:\n");
+        }
+        for (key, value, _) in lines.iter().filter(|(.., said)| *said) {
+            out.push_str(&format!("      {key}: {value}\n"));
+        }
+    }
+    out
+}
+
+/// A JSON string is a YAML string.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The spec of a draft without problems; else all of them.
+pub fn sound(asked: Asked) -> Result<Spec, StoreError> {
+    match asked.spec {
+        Some(spec) if asked.problems.is_empty() => Ok(spec),
+        _ => {
+            let lines = asked.problems.iter().map(|problem| format!("{}:{problem}", asked.file)).collect();
+            let why = "somebody edited it, and it cannot be read any more";
+            Err(StoreError::bad_input(format!("read draft \"{}\"", asked.file), why).problems(lines))
+        }
+    }
+}
+
+/// Is this the member that was named so?
+pub fn is_called(member: &Member, image: &RegistryRef) -> bool {
+    matches!(&member.image, Reference::Registry(known) if with_tag(known) == with_tag(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn member(image: &str, platform: Platform) -> Member {
+        Member { image: image.parse().unwrap(), platform, annotations: BTreeMap::new(), line: 0 }
+    }
+
+    #[test]
+    fn a_draft_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let drafts = Drafts { dir: dir.path().into() };
+        let list: RegistryRef = "127.0.0.1:5000/team/app".parse().unwrap();
+        assert!(drafts.read(&list).unwrap().is_none());
+        let arm = Platform { variant: Some("v7".into()), ..Platform::default() };
+        let windows =
+            Platform { os_features: vec!["a".into(), "b".into()], .."windows/amd64:10.0".parse().unwrap() };
+        let members = [
+            member("127.0.0.1:5000/team/app:arm", arm),
+            member("127.0.0.1:5000/team/app:win", windows),
+            member("127.0.0.1:5000/team/app:x", Platform::default()),
+        ];
+        let path = drafts.write(&list, &members).unwrap();
+        assert!(path.ends_with("127.0.0.1:5000/team/app:latest.yaml"), "{path:?}");
+        let spec = sound(drafts.read(&list).unwrap().unwrap()).unwrap();
+        assert_eq!(spec.image.to_string(), "127.0.0.1:5000/team/app:latest");
+        let plain = |m: &Member| (m.image.clone(), m.platform.clone());
+        assert_eq!(
+            spec.members.iter().map(plain).collect::<Vec<_>>(),
+            members.iter().map(plain).collect::<Vec<_>>()
+        );
+        drafts.remove(&list).unwrap();
+        assert!(drafts.read(&list).unwrap().is_none());
+        assert!(drafts.remove(&list).is_err());
+    }
+
+    #[test]
+    fn members_stand_as_docker_orders_them() {
+        let names = ["a.io/x:b", "a.io/x:a", "a.io/x-1:a", "a.io/x/y:a"];
+        let mut members: Vec<Member> = names.iter().map(|name| member(name, Platform::default())).collect();
+        in_dockers_order(&mut members);
+        let ordered: Vec<String> = members.iter().map(|m| m.image.to_string()).collect();
+        assert_eq!(ordered, ["a.io/x-1:a", "a.io/x:a", "a.io/x:b", "a.io/x/y:a"]);
+    }
+}

@@ -1,0 +1,174 @@
+//! Entries of an index added, replaced and taken away. The entries that stay keep every byte.
+
+use crate::index::{Kind, entry_text};
+use image_store::manifest::{Descriptor, Document, DocumentError, media_type};
+use image_store::raw_json::{self, Object, Splice};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What becomes of an index. Entries are counted from 0.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    pub removed: BTreeSet<usize>,
+    pub replaced: BTreeMap<usize, Descriptor>,
+    /// Behind all others.
+    pub added: Vec<Descriptor>,
+    /// For the index itself.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The index with these changes.
+pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, DocumentError> {
+    let input = index.bytes();
+    let object = Object::parse(input)?;
+    let absent = || DocumentError::Shape("it has no \"manifests\"".into());
+    let list = object.unique(input, "manifests")?.ok_or_else(absent)?;
+    let mut splice = Splice::default();
+    splice.replace(list.value_at.clone(), edited_list(index, list.value_at.clone(), changes)?);
+    if !changes.annotations.is_empty() {
+        annotate(index, &object, &changes.annotations, &mut splice)?;
+    }
+    Document::new(splice.apply(input), Some(index.media_type()))
+}
+
+fn edited_list(
+    index: &Document,
+    at: std::ops::Range<usize>,
+    changes: &Changes,
+) -> Result<Vec<u8>, DocumentError> {
+    let input = index.bytes();
+    let kind = if index.media_type() == media_type::DOCKER_LIST { Kind::Docker } else { Kind::Oci };
+    let entries = raw_json::elements(input, &at, "manifests")?;
+    let (lead, tail) = match (entries.first(), entries.last()) {
+        (Some(first), Some(last)) => (&input[at.start + 1..first.start], &input[last.end..at.end - 1]),
+        _ => (&input[0..0], &input[0..0]),
+    };
+    let mut out = vec![b'['];
+    let mut is_first = true;
+    // As the entries that are there stand apart.
+    let apart = match entries.as_slice() {
+        [.., before, last] => input[before.end..last.start].to_vec(),
+        _ => [b",", lead].concat(),
+    };
+    let mut put = |entry: &[u8], before: &[u8]| {
+        out.extend_from_slice(if is_first { lead } else { before });
+        out.extend_from_slice(entry);
+        is_first = false;
+    };
+    for (i, entry) in entries.iter().enumerate() {
+        let before = match i.checked_sub(1) {
+            Some(previous) => &input[entries[previous].end..entry.start],
+            None => &apart,
+        };
+        if let Some(new) = changes.replaced.get(&i) {
+            put(new_entry(kind, new, lead)?.as_bytes(), before);
+        } else if !changes.removed.contains(&i) {
+            put(&input[entry.clone()], before);
+        }
+    }
+    for new in &changes.added {
+        put(new_entry(kind, new, lead)?.as_bytes(), &apart);
+    }
+    out.extend_from_slice(tail);
+    out.push(b']');
+    Ok(out)
+}
+
+/// Written as its neighbours are: on one line, or indented as deep as what stands before the first of them.
+fn new_entry(kind: Kind, entry: &Descriptor, lead: &[u8]) -> Result<String, DocumentError> {
+    let newline = lead.iter().rposition(|byte| *byte == b'\n');
+    let indent = newline.map(|at| String::from_utf8_lossy(&lead[at + 1..]).into_owned());
+    entry_text(kind, entry, indent.as_deref()).map_err(|e| DocumentError::Shape(e.to_string()))
+}
+
+fn annotate(
+    index: &Document,
+    object: &Object,
+    annotations: &BTreeMap<String, String>,
+    splice: &mut Splice,
+) -> Result<(), DocumentError> {
+    let input = index.bytes();
+    if index.media_type() == media_type::DOCKER_LIST {
+        return Err(DocumentError::Shape("Docker's manifest list has no annotations".into()));
+    }
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let there = object.unique(input, "annotations")?.filter(|m| input[m.value_at.clone()] != *b"null");
+    let Some(member) = there else {
+        let pairs: Vec<String> =
+            annotations.iter().map(|(key, value)| format!("{}:{}", quoted(key), quoted(value))).collect();
+        splice.set(input, object, "annotations", &format!("{{{}}}", pairs.join(",")), &["manifests"])?;
+        return Ok(());
+    };
+    let map = Object::parse_at(input, &member.value_at, "annotations")?;
+    for (key, value) in annotations {
+        splice.set(input, &map, key, &quoted(value), &[])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Style;
+    use image_store::digest::Digest;
+
+    fn entry(text: &str) -> Descriptor {
+        let mut entry = Descriptor::new(media_type::OCI_MANIFEST, Digest::of(text.as_bytes()), 7);
+        entry.platform = Some("linux/arm64".parse().unwrap());
+        entry
+    }
+
+    fn edited(index: &str, changes: &Changes) -> String {
+        let index = Document::new(index.as_bytes().to_vec(), None).unwrap();
+        String::from_utf8(edit_index(&index, changes).unwrap().bytes().to_vec()).unwrap()
+    }
+
+    fn old(text: &str) -> String {
+        format!("{{\"size\" : 1.0e0,\"digest\":\"{}\", \"x\":\"\\u003c\"}}", Digest::of(text.as_bytes()))
+    }
+
+    #[test]
+    fn what_stays_keeps_every_byte() {
+        let (a, b, c) = (old("a"), old("b"), old("c"));
+        let index = format!("{{\"n\":1e3,\"manifests\":[ {a},\n {b} , {c} ] , \"z\":null}}");
+        let remove = |at: &[usize]| Changes { removed: at.iter().copied().collect(), ..Changes::default() };
+        assert_eq!(edited(&index, &remove(&[])), index);
+        assert_eq!(edited(&index, &remove(&[1])), index.replace(&format!(",\n {b} "), " "));
+        assert_eq!(edited(&index, &remove(&[0])), index.replace(&format!(" {a},\n {b}"), &format!(" {b}")));
+        let new = entry("n");
+        let line = entry_text(Kind::Oci, &new, None).unwrap();
+        let replace = Changes { replaced: [(1, new.clone())].into(), ..Changes::default() };
+        assert_eq!(edited(&index, &replace), index.replace(&b, &line));
+        let add = Changes { added: vec![new], ..Changes::default() };
+        assert_eq!(edited(&index, &add), index.replace(&format!("{c} ]"), &format!("{c} , {line} ]")));
+    }
+
+    #[test]
+    fn a_new_entry_is_indented_as_its_neighbours() {
+        let one = crate::index::build_index(Kind::Oci, Style::ManifestTool, &[entry("a")], &BTreeMap::new())
+            .unwrap();
+        let both = crate::index::build_index(
+            Kind::Oci,
+            Style::ManifestTool,
+            &[entry("a"), entry("b")],
+            &BTreeMap::new(),
+        )
+        .unwrap();
+        let add = Changes { added: vec![entry("b")], ..Changes::default() };
+        assert_eq!(edit_index(&one, &add).unwrap().bytes(), both.bytes());
+        let remove = Changes { removed: [1].into(), ..Changes::default() };
+        assert_eq!(edit_index(&both, &remove).unwrap().bytes(), one.bytes());
+    }
+
+    #[test]
+    fn an_annotation_is_set_where_it_stands_or_added() {
+        let changes = Changes { annotations: [("k".into(), "<".into())].into(), ..Changes::default() };
+        assert_eq!(
+            edited("{\"manifests\":[]}", &changes),
+            "{\"manifests\":[],\"annotations\":{\"k\":\"<\"}}"
+        );
+        assert_eq!(
+            edited("{\"annotations\": {\"a\":\"1\", \"k\" : \"2\"},\"manifests\":[]}", &changes),
+            "{\"annotations\": {\"a\":\"1\", \"k\" : \"<\"},\"manifests\":[]}"
+        );
+    }
+}

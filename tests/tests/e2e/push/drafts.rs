@@ -1,0 +1,205 @@
+//! docker manifest's commands: drafts that are annotated and pushed.
+
+use super::*;
+use multiarch_tests::need;
+use multiarch_tests::world::{Registry, Skip, program, require};
+
+impl Rig {
+    fn create(&self, args: &[&str]) -> Ran {
+        self.user.manifest_push(&[&["create"], args].concat())
+    }
+
+    fn draft(&self) -> std::path::PathBuf {
+        let state = self.user.work().parent().unwrap().join("home/.local/state/multiarch/drafts");
+        state.join(format!("{}/{REPOSITORY}:latest.yaml", self.registry.host()))
+    }
+}
+
+#[test]
+fn a_draft_records_what_was_asked_and_every_push_looks_again() {
+    let rig = Rig::new();
+    let (list, amd64, arm) = (rig.name("latest"), rig.name("amd64"), rig.name("arm32v7"));
+    rig.create(&[&list, &amd64]).exits(0).prints(&format!("Created manifest list {list}"));
+    rig.create(&[&list, &arm]).exits(8).says("--amend");
+    rig.create(&["--amend", &list, &arm]).exits(0);
+    rig.nothing_was_written();
+    let text = std::fs::read_to_string(rig.draft()).unwrap();
+    assert!(text.contains(&amd64) && !text.contains("sha256"), "{text}");
+
+    rig.user.manifest_push(&["annotate", &list, &arm, "--variant", "v7"]).exits(0).prints_nothing();
+    rig.user.manifest_push(&["annotate", &list, &rig.name("none"), "--arch", "arm"]).exits(5);
+    rig.user.manifest_push(&["annotate", &list, &arm, "--arch", "armhf"]).exits(3).says("is spelled");
+    rig.user.manifest_push(&["annotate", &rig.name("none"), &arm, "--arch", "arm"]).exits(5).says("create");
+    let shown = rig.user.manifest_push(&["inspect", &list]).exits(0).says("a draft");
+    assert!(shown.stdout.contains(rig.images[2].digest()), "{shown}");
+    rig.user.manifest_push(&["inspect", &list, &arm]).exits(0);
+    rig.user.manifest_push(&["inspect", &list, &rig.name("arm64v8")]).exits(5);
+
+    let first = rig.user.manifest_push(&["push", &list]).exits(0);
+    assert_eq!(rig.named("latest").as_deref(), Some(first.line()));
+    rig.is_sound();
+    // The image is built anew: docker would push the manifest that it has kept.
+    let new = Image::new("linux/arm/v7", "built anew");
+    new.publish(&rig.registry, REPOSITORY, "arm32v7");
+    let second = rig.user.manifest_push(&["push", "--purge", &list]).exits(0);
+    let (_, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
+    assert!(String::from_utf8(bytes).unwrap().contains(new.digest()));
+    assert_ne!(first.line(), second.line());
+    assert!(!rig.draft().exists());
+    rig.user.manifest_push(&["push", &list]).exits(5).says("create");
+    rig.is_sound();
+}
+
+#[test]
+fn what_is_missing_is_told_when_the_draft_is_made() {
+    let rig = Rig::new();
+    let (list, amd64) = (rig.name("latest"), rig.name("amd64"));
+    rig.create(&[&list, &amd64, &rig.name("one"), &rig.name("two")])
+        .exits(5)
+        .says(&rig.name("one"))
+        .says(&rig.name("two"));
+    assert!(!rig.draft().exists());
+    rig.create(&[&list, &amd64]).exits(0);
+    rig.user.manifest_push(&["rm", &list, &rig.name("none")]).exits(5).says("no draft");
+    assert!(!rig.draft().exists(), "what can be removed is");
+    rig.user.manifest_push(&["rm", &list]).exits(5);
+}
+
+#[test]
+fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
+    let rig = Rig::new();
+    let (list, amd64, wrong) = (rig.name("latest"), rig.name("amd64"), rig.name("wrong"));
+    Image::new("linux/amd64", "arm's own").publish(&rig.registry, REPOSITORY, "wrong");
+    rig.create(&[&list, &amd64, &wrong]).exits(0);
+    rig.user
+        .manifest_push(&["annotate", "--os", "linux", "--arch", "arm", "--variant", "v7", &list, &wrong])
+        .exits(0);
+    rig.user.manifest_push(&["push", &list]).exits(3).says("--relabel");
+    rig.nothing_was_written();
+    rig.user.manifest_push(&["push", "--relabel", &list]).exits(0).says("labelled linux/arm/v7");
+    rig.is_sound();
+    let shown = rig.user.manifest_push(&["rm", &list]).exits(0);
+    shown.prints_nothing();
+    let json = rig.user.manifest_push(&["inspect", "--format", "json", &list]).exits(0).json();
+    assert_eq!(json["members"][1]["label"]["variant"], "v7");
+    assert_eq!(json["members"][1]["platform"]["architecture"], "arm");
+}
+
+/// BuildKit pushes an index of the image and its attestation, which docker refuses.
+#[test]
+fn an_index_of_one_image_and_its_attestation_can_be_drafted() {
+    let rig = Rig::new();
+    let built = Image::new("linux/riscv64", "by BuildKit");
+    let index = Index::attested(&[("linux/riscv64", &built)], Some(0));
+    index.publish(&rig.registry, REPOSITORY, "riscv64");
+    let list = rig.name("latest");
+    rig.create(&[&list, &rig.name("amd64"), &rig.name("riscv64")]).exits(0);
+    rig.user.manifest_push(&["push", &list]).exits(0);
+    rig.is_sound();
+    let json = rig.user.manifest_push(&["inspect", "--format", "json", &rig.name("latest")]).exits(0).json();
+    let members = json["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3, "{json}");
+    assert_eq!(members[2]["attests"], built.digest());
+}
+
+/// Debian's docker, or another one, and a real registry. The CLI alone: these commands need no engine.
+#[test]
+fn docker_manifest_pushes_the_same_bytes_and_prints_the_same_lines() {
+    need!(against_docker());
+}
+
+/// As docker itself writes a manifest: it writes the images of other repositories anew, and does not notice that
+/// other bytes come of it where another tool had written them.
+fn by_docker(platform: &str, text: &str) -> Image {
+    let image = Image::new(platform, text);
+    let text = format!(
+        r#"{{
+   "schemaVersion": 2,
+   "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+   "config": {{
+      "mediaType": "application/vnd.docker.container.image.v1+json",
+      "size": {},
+      "digest": "{}"
+   }},
+   "layers": [
+      {{
+         "mediaType": "application/vnd.docker.image.rootfs.diff.tar",
+         "size": {},
+         "digest": "{}"
+      }}
+   ]
+}}"#,
+        image.config.len(),
+        image.config_digest(),
+        image.layer.len(),
+        image.layer_digest()
+    );
+    Image { document: image_store::manifest::Document::new(text.into_bytes(), None).unwrap(), ..image }
+}
+
+fn against_docker() -> Result<(), Skip> {
+    require(&["docker"])?;
+    let registry = Registry::start()?;
+    let user = User::new();
+    let stores = image_store::open::Stores::new(image_store::store::registry::RegistryOptions::default());
+    let put = |image: &Image, name: &str| {
+        let target = stores.target(&name.parse().unwrap()).unwrap();
+        image.store(&*target.store, &target.tags[0]);
+    };
+    let name = |rest: &str| format!("{}/{rest}", registry.host());
+    for (tag, platform) in MEMBERS {
+        put(&Image::new(platform, tag), &name(&format!("team/app:{tag}")));
+        put(&by_docker(platform, tag), &name(&format!("team/app-{tag}:1")));
+    }
+    put(&Image::new("linux/arm", "no variant"), &name("team/app:plain"));
+    let docker = |args: &[&str]| {
+        let mut command = std::process::Command::new(program("docker").expect("required above"));
+        command.arg("manifest").args(args).env("DOCKER_CLI_EXPERIMENTAL", "enabled");
+        command.env("DOCKER_CONFIG", user.path("docker-config")).env("DOCKER_HOST", "unix:///nowhere");
+        run(command).exits(0)
+    };
+    let bytes = |name: &str| user.manifest_push(&["inspect", "--bytes", name]).exits(0).stdout;
+
+    let same: Vec<String> =
+        ["arm64v8", "amd64", "plain", "arm32v5"].map(|tag| name(&format!("team/app:{tag}"))).into();
+    let other: Vec<String> = ["arm32v7", "amd64"].map(|tag| name(&format!("team/app-{tag}:1"))).into();
+    for (list, images, annotated) in [
+        (
+            name("team/app:latest"),
+            &same,
+            Some((&same[2], ["--os", "linux", "--arch", "arm", "--variant", "v7"])),
+        ),
+        (name("team/all:1"), &other, None),
+    ] {
+        let create: Vec<&str> = [&list].into_iter().chain(images).map(String::as_str).collect();
+        let ours = user.manifest_push(&[&["create", "--insecure"], &create[..]].concat()).exits(0);
+        let theirs = docker(&[&["create", "--insecure"], &create[..]].concat());
+        assert_eq!(ours.stdout, theirs.stdout);
+        if let Some((image, words)) = annotated {
+            let words = [&["annotate", &list, image], &words[..]].concat();
+            let ours = user.manifest_push(&words).exits(0);
+            assert_eq!(ours.stdout, docker(&words).stdout);
+        }
+        // Theirs first, and then ours has nothing to do: what is there is what we would have made.
+        let theirs = docker(&["push", "--insecure", &list]);
+        let list_of_docker = bytes(&list);
+        let ours = user.manifest_push(&["push", "--insecure", &list]).exits(0).says("nothing to do in");
+        assert_eq!(ours.stdout, theirs.stdout);
+        user.manifest_push(&["push", "--insecure", "--type", "oci", &list]).exits(0);
+        let ours = user.manifest_push(&["push", "-p", "--insecure", &list]).exits(0);
+        assert_eq!((ours.stdout, bytes(&list)), (theirs.stdout, list_of_docker));
+        docker(&["rm", &list]);
+        // What jq reads of it, docker's -v and ours.
+        let json = |ran: Ran| serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap();
+        let mut theirs = json(docker(&["inspect", "-v", "--insecure", &list]));
+        let ours = json(user.manifest_push(&["inspect", "-v", "--insecure", &list]).exits(0));
+        for one in theirs.as_array_mut().unwrap() {
+            one.as_object_mut().unwrap().remove("Raw");
+        }
+        assert_eq!(ours, theirs);
+        let theirs = docker(&["inspect", "-v", "--insecure", &images[0]]);
+        let ours = user.manifest_push(&["inspect", "-v", "--insecure", &images[0]]).exits(0);
+        assert_eq!(json(ours)["Descriptor"], json(theirs)["Descriptor"]);
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Members of a published index: added, replaced, taken away.
+
+use super::*;
+
+impl Rig {
+    fn published(&self) -> String {
+        let (_, bytes) = self.registry.manifest(REPOSITORY, "latest").unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn change(&self, args: &[&str]) -> Ran {
+        self.user.manifest_push(&[&["edit", &self.name("latest")], args].concat())
+    }
+}
+
+/// With an attestation of the second, and a spacing that no encoder makes.
+fn attested() -> (Rig, Index) {
+    let rig = Rig::new();
+    let members = [("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])];
+    let index = Index::attested(&members, Some(1));
+    index.publish(&rig.registry, REPOSITORY, "latest");
+    (rig, index)
+}
+
+#[test]
+fn one_member_is_added_replaced_and_removed_and_the_others_keep_every_byte() {
+    let (rig, index) = attested();
+    let before = rig.published();
+    let add = ["--add", &rig.name("arm64v8")];
+    let dry = rig.change(&[&add[..], &["--dry-run"]].concat()).exits(0);
+    assert_eq!(rig.published(), before);
+    rig.change(&add).exits(0).prints(dry.line());
+    let added = rig.published();
+    assert!(added.contains(rig.images[3].digest()));
+    assert!(added.starts_with(before.trim_end_matches("]}")), "{added}\n{before}");
+    rig.is_sound();
+    rig.change(&add).exits(3).says("would stand twice").says("--replace");
+
+    let new = Image::new("linux/arm64", "built anew");
+    new.publish(&rig.registry, "team/other", "1");
+    let other = format!("linux/arm64={}/team/other:1", rig.registry.host());
+    rig.change(&["--replace", &other]).exits(0);
+    let replaced = rig.published();
+    assert!(replaced.starts_with(before.trim_end_matches("]}")), "{replaced}");
+    assert!(replaced.contains(new.digest()) && !replaced.contains(rig.images[3].digest()));
+    rig.is_sound();
+
+    rig.change(&["--remove", "linux/arm64"]).exits(0).prints(index.digest());
+    assert_eq!(rig.published(), before, "byte for byte what it was");
+    rig.change(&["--remove", "linux/arm/v7"]).exits(0);
+    assert!(!rig.published().contains("attestation-manifest"), "its attestation goes with it");
+    rig.is_sound();
+    rig.change(&["--remove", "linux/arm/v7"]).exits(5).says("it has linux/amd64");
+    rig.change(&["--remove", "linux/amd64"]).exits(3).says("no image would be left");
+    rig.change(&[]).exits(2);
+}
+
+#[test]
+fn an_attested_image_comes_in_with_its_attestation() {
+    let (rig, _) = attested();
+    let built = Image::new("linux/riscv64", "by BuildKit");
+    Index::attested(&[("linux/riscv64", &built)], Some(0)).publish(&rig.registry, "team/riscv", "1");
+    rig.change(&["--add", &format!("{}/team/riscv:1", rig.registry.host())]).exits(0);
+    rig.is_sound();
+    let list: serde_json::Value = serde_json::from_str(&rig.published()).unwrap();
+    let last = list["manifests"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["annotations"]["vnd.docker.reference.digest"], built.digest());
+}
+
+#[test]
+fn an_edit_can_go_to_another_tag_and_set_annotations() {
+    let (rig, index) = attested();
+    rig.change(&["--annotation", "a=b", "--tag", "next"]).exits(0);
+    assert_eq!(rig.named("latest").as_deref(), Some(index.digest()));
+    let (_, bytes) = rig.registry.manifest(REPOSITORY, "next").unwrap();
+    assert!(String::from_utf8(bytes).unwrap().ends_with(r#""annotations":{"a":"b"}}"#));
+    let wrong = Image::new("linux/amd64", "s390x' own");
+    wrong.publish(&rig.registry, REPOSITORY, "wrong");
+    let add = format!("linux/s390x={}", rig.name("wrong"));
+    rig.change(&["--add", &add]).exits(3).says("--relabel");
+    rig.change(&["--relabel", "--add", &add]).exits(0);
+    rig.is_sound();
+    rig.user.manifest_push(&["edit", &rig.name("amd64"), "--add", &add]).exits(3).says("single image");
+    rig.user.manifest_push(&["edit", &rig.name("none"), "--add", &add]).exits(5);
+}

@@ -1,0 +1,124 @@
+//! Publishing that can be taken back: expectations, the journal, and the way back.
+
+use super::*;
+
+const NOBODY: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+impl Rig {
+    fn journal(&self) -> std::path::PathBuf {
+        self.user.work().parent().unwrap().join("home/.local/state/multiarch/journal.jsonl")
+    }
+
+    fn entries(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.journal()).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Another build of one image: the next push has another digest.
+    fn build_anew(&self, text: &str) {
+        Image::new("linux/amd64", text).publish(&self.registry, REPOSITORY, "amd64");
+    }
+}
+
+#[test]
+fn a_tag_moves_only_from_where_it_is_expected() {
+    let rig = Rig::new();
+    rig.push(&["--expect", NOBODY]).exits(8).says("it names nothing").says("nothing was written");
+    rig.nothing_was_written();
+    rig.push(&["--expect", "none"]).exits(0);
+    let first = rig.named("latest").unwrap();
+    rig.push(&["--expect", "none"]).exits(0).says("nothing to do in");
+    rig.build_anew("second");
+    rig.push(&["--expect", "none"]).exits(8).says(&first);
+    rig.push(&["--expect", NOBODY]).exits(8).says(&first);
+    assert_eq!(rig.named("latest"), Some(first.clone()));
+    rig.push(&["--expect", &first]).exits(0);
+    rig.push(&["--expect", "latest"]).exits(2);
+    rig.push(&["--expect", &first, "--force"]).exits(2);
+    rig.is_sound();
+}
+
+#[test]
+fn every_publication_is_noted_and_can_be_taken_back() {
+    let rig = Rig::new();
+    rig.push(&["--dry-run"]).exits(0);
+    assert!(!rig.journal().exists());
+    let mut named = Vec::new();
+    for text in ["first", "second", "third"] {
+        rig.build_anew(text);
+        rig.push(&[]).exits(0);
+        named.push(rig.named("latest").unwrap());
+    }
+    rig.push(&[]).exits(0).says("nothing to do in");
+    let entries = rig.entries();
+    let noted: Vec<_> = entries.iter().map(|e| (e["old"].as_str(), e["new"].as_str().unwrap())).collect();
+    let [first, second, third] = [&named[0], &named[1], &named[2]].map(String::as_str);
+    assert_eq!(noted, [(None, first), (Some(first), second), (Some(second), third)]);
+
+    let rollback = |args: &[&str]| rig.user.manifest_push(&[&["rollback"], args].concat());
+    let place = |digest: &str| format!("{}@{digest}", rig.name("latest"));
+    rollback(&["--dry-run"]).exits(0).prints(&place(second)).says(third);
+    assert_eq!(rig.named("latest").as_deref(), Some(third));
+    rollback(&[&rig.name("latest")]).exits(0).prints(&place(second));
+    assert_eq!(rig.named("latest").as_deref(), Some(second));
+    // What was taken back is passed over: the next one goes further.
+    rollback(&[]).exits(0).prints(&place(first));
+    assert_eq!(rig.named("latest").as_deref(), Some(first));
+    rollback(&[]).exits(3).says("the tag was new");
+    rollback(&[&rig.name("none")]).exits(5);
+    rig.is_sound();
+}
+
+#[test]
+fn a_tag_that_moved_since_is_not_taken_back() {
+    let rig = Rig::new();
+    rig.push(&[]).exits(0);
+    let first = rig.named("latest").unwrap();
+    rig.build_anew("second");
+    rig.push(&[]).exits(0);
+    let theirs = Index::of(&[("linux/amd64", &rig.images[0])]);
+    theirs.publish(&rig.registry, REPOSITORY, "latest");
+    rig.user.manifest_push(&["rollback"]).exits(8).says(theirs.digest());
+    assert_eq!(rig.named("latest").as_deref(), Some(theirs.digest()));
+    rig.user.manifest_push(&["rollback", "--force"]).exits(0);
+    assert_eq!(rig.named("latest"), Some(first));
+}
+
+#[test]
+fn several_tags_and_places_go_together_and_come_back_together() {
+    let rig = Rig::new();
+    let also = format!("{}/team/mirror:stable", rig.registry.host());
+    let spec = rig.spec.replacen("manifests:", "tags: [\"1.0\"]\nmanifests:", 1);
+    rig.user.write("spec.yaml", &spec);
+    rig.push(&["--also", &also]).exits(0);
+    let first = rig.named("latest").unwrap();
+    rig.build_anew("second");
+    rig.push(&["--also", &also]).exits(0);
+    let second = rig.named("1.0").unwrap();
+    assert_eq!(rig.registry.tag("team/mirror", "stable").as_deref(), Some(second.as_str()));
+    assert_eq!(rig.registry.tag("team/mirror", "1.0").as_deref(), Some(second.as_str()));
+    rig.registry.closure_complete("team/mirror", &second).unwrap();
+    assert_eq!(rig.entries().len(), 8);
+    rig.user.manifest_push(&["rollback"]).exits(0);
+    for (repository, tag) in
+        [(REPOSITORY, "latest"), (REPOSITORY, "1.0"), ("team/mirror", "stable"), ("team/mirror", "1.0")]
+    {
+        assert_eq!(rig.registry.tag(repository, tag).as_deref(), Some(first.as_str()), "{repository}:{tag}");
+    }
+    rig.is_sound();
+}
+
+/// The journal is written before the tag: where it cannot be, nothing moves.
+#[test]
+fn without_a_journal_no_tag_moves() {
+    let rig = Rig::new();
+    rig.user.write("file", "no folder");
+    let mut command = rig.user.command("manifest-push", &["push", "from-spec", "spec.yaml"]);
+    command.env("XDG_STATE_HOME", rig.user.path("file"));
+    run(command).exits(9).says("XDG_STATE_HOME");
+    assert_eq!(rig.named("latest"), None);
+    let mut command = rig.user.command("manifest-push", &["push", "from-spec", "spec.yaml"]);
+    command.env_remove("HOME").env("XDG_STATE_HOME", rig.user.path("state"));
+    run(command).exits(0);
+    assert!(rig.user.path("state/multiarch/journal.jsonl").exists());
+}
