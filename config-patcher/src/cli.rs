@@ -44,6 +44,7 @@ enum Command {
 }
 
 pub fn main() -> ExitCode {
+    image_store::half_done::end_cleanly();
     let cli = Cli::parse();
     let stores = Stores::new(cli.registry.options());
     let result = match cli.command {

@@ -75,6 +75,8 @@ impl StoreError {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => Exit::NotFound,
             io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+            // A file was named where a folder is meant, or the other way round.
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Exit::BadInput,
             _ => Exit::Local,
         };
         Self::new(kind, doing, error.to_string())

@@ -1,11 +1,13 @@
 //! What a container image is, where it lies, and what will change.
 
+mod attributes;
 pub mod check;
 pub mod cli;
 pub mod compress;
 pub mod digest;
 pub mod error;
 pub mod exit;
+pub mod half_done;
 pub mod manifest;
 pub mod open;
 pub mod options;

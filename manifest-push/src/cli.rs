@@ -62,6 +62,7 @@ enum Command {
 }
 
 pub fn main() -> ExitCode {
+    image_store::half_done::end_cleanly();
     let cli = Cli::parse_from(account::as_clap_reads_it(std::env::args_os()));
     let result = run(&cli);
     cli.output.finish(TOOL, result)

@@ -4,8 +4,10 @@
 //! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
 
 use super::{ImageSource, ImageStore, OpenContent, Pointer, UNNAMED};
+use crate::attributes;
 use crate::digest::{Digest, Hasher, Verified};
 use crate::error::StoreError;
+use crate::half_done::HalfDone;
 use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
 use crate::raw_json::{self, Object, Splice};
 use crate::reference::Reference;
@@ -16,7 +18,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::{Duration, Instant};
-use tempfile::NamedTempFile;
 use unfinished::is_unfinished;
 
 mod unfinished;
@@ -125,7 +126,7 @@ impl OciLayout {
                 break;
             }
             hasher.update(&buffer[..count]);
-            file.write_all(&buffer[..count]).map_err(|e| StoreError::from_io(doing(), e))?;
+            file.as_file_mut().write_all(&buffer[..count]).map_err(|e| StoreError::from_io(doing(), e))?;
             size += count as u64;
         }
         let blob = Descriptor::new(media_type, hasher.finish(), size);
@@ -138,7 +139,7 @@ impl OciLayout {
     }
 
     /// A file beside the blobs that no reader looks at, gone if it is not kept.
-    fn temporary(&self) -> io::Result<NamedTempFile> {
+    fn temporary(&self) -> io::Result<HalfDone> {
         let dir = self.dir.join("blobs").join("sha256");
         fs::create_dir_all(&dir)?;
         self.sweep();
@@ -153,15 +154,14 @@ impl OciLayout {
     }
 
     /// Makes a temporary file the blob of this digest: whole and on disk before it has its name.
-    fn keep(&self, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
+    fn keep(&self, file: HalfDone, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
         let folder = path.parent().unwrap_or(&self.dir).to_path_buf();
         fs::create_dir_all(&folder)?;
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         file.as_file().sync_all()?;
         // Opened before the rename: what fails behind it fails with the new file in place.
         let folder = File::open(folder)?;
-        file.persist(&path).map_err(|e| e.error)?;
+        file.persist(&path)?;
         folder.sync_all()
     }
 
@@ -233,11 +233,16 @@ impl OciLayout {
     fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.sweep();
         let mut file = unfinished::create(&self.dir)?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        file.as_file_mut().write_all(bytes)?;
+        let path = self.dir.join(name);
+        match open_regular(&path) {
+            Ok(old) => attributes::keep(&old, file.as_file())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         file.as_file().sync_all()?;
         let folder = File::open(&self.dir)?;
-        file.persist(self.dir.join(name)).map_err(|e| e.error)?;
+        file.persist(&path)?;
         folder.sync_all()
     }
 }

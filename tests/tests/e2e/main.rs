@@ -12,6 +12,7 @@ mod exits;
 mod filter;
 mod fuzz_seeds;
 mod in_place;
+mod local_files;
 mod memory;
 mod oci_archive;
 mod patcher;

@@ -14,7 +14,7 @@ use multiarch_tests::{need, world};
 use std::time::Instant;
 
 /// What changes files, each kind counted for itself.
-const CALLS: [&str; 9] = [
+const CALLS: [&str; 10] = [
     "openat",
     "write",
     "pwrite64",
@@ -22,12 +22,13 @@ const CALLS: [&str; 9] = [
     "rename,renameat,renameat2,link,linkat",
     "unlink,unlinkat",
     "fchmod,fchown,utimensat",
+    "flistxattr,fgetxattr,fsetxattr",
     "mkdir",
     "copy_file_range",
 ];
 
-/// What a disk says: full, broken.
-const ERRORS: [&str; 2] = ["ENOSPC", "EIO"];
+/// What a disk says: full, broken, over quota, read-only since it broke, and a file that would be too long.
+const ERRORS: [&str; 5] = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EFBIG"];
 
 struct Job {
     prepare: fn(&User),

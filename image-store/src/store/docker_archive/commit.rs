@@ -5,14 +5,16 @@ use super::in_place::Place;
 use super::journal;
 use super::pending::Bytes;
 use super::snapshot::{Snapshot, Stamp};
+use crate::attributes;
 use crate::error::StoreError;
+use crate::half_done::HalfDone;
 use crate::tar_file::write;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::NamedTempFile;
 
 /// How long a second writer waits for the first.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +31,7 @@ pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Re
     let written = write_beside(dir, path, snapshot, edit).map_err(|e| StoreError::from_io(doing(), e))?;
     // Somebody who holds no lock may have changed it while it was copied.
     refuse_changed(path, snapshot, place)?;
-    let file = written.persist(path).map_err(|e| StoreError::from_io(doing(), e.error))?;
+    let file = written.persist(path).map_err(|e| StoreError::from_io(doing(), e))?;
     // Nothing is opened from here on: what fails now would fail with the new archive in place.
     locked.sync_all().map_err(|e| StoreError::from_io(doing(), e))?;
     Ok(file)
@@ -108,53 +110,118 @@ pub fn prefix(path: &Path) -> std::ffi::OsString {
     prefix
 }
 
-fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io::Result<NamedTempFile> {
-    let old = snapshot.stamp.map(|_| snapshot.tar.file().metadata()).transpose()?;
+fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io::Result<HalfDone> {
     // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
     // one's mode at the end, and until then nobody else may read it.
-    let mode = if old.is_some() { 0o600 } else { 0o666 };
-    let mut file = tempfile::Builder::new()
+    let mode = if snapshot.stamp.is_some() { 0o600 } else { 0o666 };
+    let file = tempfile::Builder::new()
         .prefix(&prefix(path))
         .suffix(SUFFIX)
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(dir)?;
-    for piece in edit.pieces(snapshot) {
-        write_piece(&piece, snapshot, file.as_file_mut())?;
-    }
-    if let Some(old) = old {
-        let new = file.as_file().metadata()?;
-        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
-        }
-        file.as_file().set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
+    let mut file = HalfDone::new(file);
+    write_pieces(&edit.pieces(snapshot), snapshot.tar.file(), file.as_file_mut())?;
+    if snapshot.stamp.is_some() {
+        attributes::keep(snapshot.tar.file(), file.as_file())?;
+        attributes::keep_times(snapshot.tar.file(), file.as_file())?;
     }
     file.as_file().sync_all()?;
     Ok(file)
 }
 
-fn write_piece(piece: &Piece, snapshot: &Snapshot, out: &mut File) -> io::Result<()> {
-    match piece {
-        Piece::Kept(range) => copy(snapshot.tar.file(), range.start, range.end - range.start, out),
-        Piece::New { headers, bytes } => {
-            out.write_all(headers)?;
-            match bytes {
-                Bytes::Memory(bytes) => out.write_all(bytes)?,
-                Bytes::Spooled { file, size } => copy(file, 0, *size, out)?,
+/// Writes the new archive. Most changes leave most bytes in their old places: up to where that ends, the old archive
+/// is copied in one piece, and what is new is written over it. From the start of a file to its end, file systems with
+/// reflinks share the blocks; from one member to the next they cannot, since tars have smaller blocks than disks.
+fn write_pieces(pieces: &[Piece], old: &File, out: &mut File) -> io::Result<()> {
+    let unmoved = unmoved(pieces);
+    copy(old, 0..unmoved, out)?;
+    let mut at = 0;
+    for piece in pieces {
+        let end = at + piece.length();
+        match piece {
+            Piece::Kept(_) if end <= unmoved => {}
+            Piece::Kept(range) => {
+                out.seek(SeekFrom::Start(at))?;
+                copy(old, range.clone(), out)?;
             }
-            out.write_all(write::padding(bytes.size()))
+            Piece::New { headers, bytes } => {
+                out.seek(SeekFrom::Start(at))?;
+                out.write_all(headers)?;
+                match bytes {
+                    Bytes::Memory(bytes) => out.write_all(bytes)?,
+                    Bytes::Spooled { file, size } => copy(file, 0..*size, out)?,
+                }
+                out.write_all(write::padding(bytes.size()))?;
+            }
+            Piece::End => {
+                out.seek(SeekFrom::Start(at))?;
+                out.write_all(&write::END)?;
+            }
         }
-        Piece::End => out.write_all(&write::END),
+        at = end;
     }
+    Ok(())
+}
+
+/// How far the kept pieces stand where they stood.
+fn unmoved(pieces: &[Piece]) -> u64 {
+    let (mut at, mut unmoved) = (0, 0);
+    for piece in pieces {
+        match piece {
+            Piece::Kept(range) if range.start != at => break,
+            Piece::Kept(range) => unmoved = range.end,
+            Piece::New { .. } | Piece::End => {}
+        }
+        at += piece.length();
+    }
+    unmoved
 }
 
 /// Between files, `io::copy` lets the kernel copy (copy_file_range), or share the blocks where it can. Only
 /// writers move this cursor, and they take turns; readers say where they read.
-fn copy(from: &File, at: u64, length: u64, out: &mut File) -> io::Result<()> {
-    let mut from = from;
-    from.seek(SeekFrom::Start(at))?;
+fn copy(from: &File, range: Range<u64>, out: &mut File) -> io::Result<()> {
+    let (mut from, length) = (from, range.end - range.start);
+    from.seek(SeekFrom::Start(range.start))?;
     let copied = io::copy(&mut io::Read::take(from, length), out)?;
     match copied == length {
         true => Ok(()),
         false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive was cut while it was copied")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_where_it_stood_is_copied_in_one_piece() {
+        let new = |size: usize| Piece::New { headers: vec![1; 512], bytes: Bytes::from(&vec![2; size][..]) };
+        let check = |pieces: &[Piece], expected: u64| {
+            assert_eq!(unmoved(pieces), expected);
+            let dir = tempfile::tempdir().unwrap();
+            let old: Vec<u8> = (0..8192_u32).map(|i| (i / 512) as u8 + 10).collect();
+            fs::write(dir.path().join("old"), &old).unwrap();
+            let mut out = File::create(dir.path().join("new")).unwrap();
+            write_pieces(pieces, &File::open(dir.path().join("old")).unwrap(), &mut out).unwrap();
+            let mut wanted = Vec::new();
+            for piece in pieces {
+                match piece {
+                    Piece::Kept(range) => wanted.extend(&old[range.start as usize..range.end as usize]),
+                    Piece::New { headers, bytes } => {
+                        wanted.extend(headers);
+                        wanted.extend(vec![2; bytes.size() as usize]);
+                        wanted.extend(write::padding(bytes.size()));
+                    }
+                    Piece::End => wanted.extend(write::END),
+                }
+            }
+            assert!(fs::read(dir.path().join("new")).unwrap() == wanted, "{expected}");
+        };
+        check(&[Piece::Kept(0..8192)], 8192);
+        check(&[Piece::Kept(0..512), new(500), Piece::Kept(1536..8192)], 8192);
+        check(&[Piece::Kept(0..512), new(513), Piece::Kept(1536..8192)], 512);
+        check(&[Piece::Kept(1024..2048), new(1), Piece::End], 0);
+        check(&[new(1024), Piece::Kept(1536..4096), Piece::Kept(5120..8192), Piece::End], 4096);
+        check(&[new(3), Piece::End], 0);
     }
 }

@@ -33,6 +33,19 @@ pub enum Piece {
     End,
 }
 
+impl Piece {
+    /// In the new archive.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Kept(range) => range.end - range.start,
+            Self::New { headers, bytes } => {
+                headers.len() as u64 + bytes.size() + write::padding(bytes.size()).len() as u64
+            }
+            Self::End => write::END.len() as u64,
+        }
+    }
+}
+
 impl Edit {
     pub fn is_nothing(&self) -> bool {
         self.changes.is_empty() && self.added.is_empty()

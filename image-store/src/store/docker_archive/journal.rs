@@ -8,6 +8,7 @@
 use super::commit;
 use crate::digest::Digest;
 use crate::error::StoreError;
+use crate::half_done::HalfDone;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -171,13 +172,14 @@ pub fn begin(
     let writes = old.iter().zip(writes).map(overwrite).collect();
     let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
     let body = serde_json::to_string(&journal)?;
-    let mut beside = tempfile::Builder::new()
+    let beside = tempfile::Builder::new()
         .prefix(&commit::prefix(archive))
         .suffix(commit::SUFFIX)
         .tempfile_in(commit::folder(archive))?;
-    beside.write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
+    let mut beside = HalfDone::new(beside);
+    beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
     beside.as_file().sync_all()?;
-    beside.persist(path).map_err(|e| e.error)?;
+    beside.persist(path)?;
     folder.sync_all()
 }
 

@@ -2,20 +2,24 @@
 //! nobody holding it, and removed.
 
 use super::open_regular;
+use crate::half_done::HalfDone;
 use std::ffi::OsStr;
-use std::fs::{self, TryLockError};
+use std::fs::{self, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use tempfile::NamedTempFile;
 
 const PREFIX: &str = ".write-";
 const SUFFIX: &str = ".tmp";
 
 /// A new file in `dir` that no reader looks at, gone if it is not kept.
-pub fn create(dir: &Path) -> io::Result<NamedTempFile> {
+pub fn create(dir: &Path) -> io::Result<HalfDone> {
     loop {
-        let file = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(dir)?;
+        // Like any new file, it gets what the umask leaves.
+        let mode = Permissions::from_mode(0o666);
+        let file =
+            tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(dir)?;
+        let file = HalfDone::new(file);
         match file.as_file().try_lock() {
             // Between its birth and the lock, somebody may have taken it for a leftover.
             Ok(()) if file.as_file().metadata()?.nlink() == 0 => {}
@@ -51,11 +55,13 @@ mod tests {
     fn what_nobody_writes_any_more_is_removed_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let at_work = create(dir.path()).unwrap();
-        let (_, left) = create(dir.path()).unwrap().keep().unwrap();
+        let left = dir.path().join(format!("{PREFIX}1{SUFFIX}"));
+        fs::write(&left, "").unwrap();
         let other = dir.path().join("other.tmp");
         fs::write(&other, "").unwrap();
         remove_leftovers(dir.path());
-        assert!(at_work.path().exists() && other.exists() && !left.exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the one at work and the other");
+        assert!(other.exists() && !left.exists());
         let kept = dir.path().join("kept");
         at_work.persist(&kept).unwrap();
         remove_leftovers(dir.path());

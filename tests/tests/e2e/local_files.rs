@@ -1,0 +1,270 @@
+//! Files as a file system has them: what is kept of a file that is replaced, what is no file at all, and programs that are
+//! told to end.
+
+use crate::samples::Image;
+use crate::tools::{Ran, User, listing, program, shown};
+use image_store::check::{Depth, check};
+use image_store::store::Pointer;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_layout::OciLayout;
+use multiarch_tests::{need, world};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+const FIX: [&str; 4] = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+
+fn wrong() -> Image {
+    Image::new("linux/amd64", "arm's own")
+}
+
+fn is_whole(path: &Path) {
+    let store = DockerArchive::open(path, None).unwrap();
+    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), Depth::Layers), []);
+}
+
+fn xattr(path: &Path, name: &str) -> Vec<u8> {
+    let mut value = [0; 256];
+    let length = getxattr(path, name, &mut value[..]).unwrap_or_else(|error| panic!("{name}: {error}"));
+    value[..length].to_vec()
+}
+
+/// `user::rw-`, `user:4711:r--`, `group::r--`, `mask::r--`, `other::---`, as the kernel keeps it (acl(5),
+/// linux/posix_acl_xattr.h): version 2, then tag, permissions and id of each.
+const ACL: [(u16, u16, u32); 5] =
+    [(1, 6, u32::MAX), (2, 4, 4711), (4, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)];
+
+fn acl() -> Vec<u8> {
+    let entry = |(tag, may, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [&2_u32.to_le_bytes()[..], &ACL.map(entry).concat()].concat()
+}
+
+/// Gives a file a mode, attributes, an ACL and, as root, an owner, none of which a new file would have.
+fn dress(path: &Path) {
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(4711), Some(4712)).unwrap();
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o640)).unwrap();
+    setxattr(path, "user.origin", b"here", XattrFlags::empty()).unwrap();
+    setxattr(path, "system.posix_acl_access", &acl(), XattrFlags::empty()).unwrap();
+}
+
+fn worn(path: &Path) -> (u32, u32, u32, Vec<u8>, Vec<u8>) {
+    let meta = fs::metadata(path).unwrap();
+    let acl = xattr(path, "system.posix_acl_access");
+    (meta.mode(), meta.uid(), meta.gid(), xattr(path, "user.origin"), acl)
+}
+
+#[test]
+fn a_replaced_file_keeps_owner_mode_times_attributes_and_acl() {
+    for in_place in [false, true] {
+        let user = User::new();
+        let path = user.write("app.tar", wrong().classic_archive("app:1"));
+        dress(&path);
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let times = FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
+        File::options().append(true).open(&path).unwrap().set_times(times).unwrap();
+        let (before, inode) = (worn(&path), fs::metadata(&path).unwrap().ino());
+        let args: &[&str] = if in_place { &["--in-place"] } else { &[] };
+        user.config_patcher(&[&FIX[..], args].concat()).exits(0);
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(after.ino() == inode, in_place);
+        assert_eq!((worn(&path), after.modified().unwrap()), (before, long_ago));
+        is_whole(&path);
+    }
+}
+
+#[test]
+fn the_index_of_a_layout_keeps_what_it_had_and_new_files_follow_the_umask() {
+    let user = User::new();
+    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    dress(&user.path("in/index.json"));
+    let before = worn(&user.path("in/index.json"));
+    let mut command = Command::new("sh");
+    let plain = user.command("config-patcher", &[]);
+    command.arg("-c").arg(format!(
+        "umask 027 && '{}' fix oci:in:1 --platform linux/arm/v7 && '{0}' fix oci:in:1 --platform linux/arm64 --output docker-archive:new.tar:app:1",
+        program("config-patcher").display()
+    ));
+    command.current_dir(user.work()).envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    Ran::of("fix with umask 027".into(), command.output().unwrap()).exits(0);
+    assert_eq!(worn(&user.path("in/index.json")), before);
+    let config = wrong().relabelled("arm", "v7").config_digest().replace(':', "/");
+    for new in [format!("in/blobs/{config}"), "new.tar".into()] {
+        assert_eq!(fs::metadata(user.path(&new)).unwrap().mode() & 0o777, 0o640, "{new}");
+    }
+}
+
+#[test]
+fn a_link_stays_a_link_and_the_other_names_of_a_file_keep_the_old_one() {
+    let user = User::new();
+    let text = wrong().classic_archive("app:1");
+    let path = user.write("app.tar", &text);
+    fs::hard_link(&path, user.path("other.tar")).unwrap();
+    symlink("app.tar", user.path("link.tar")).unwrap();
+    user.config_patcher(&["fix", "docker-archive:link.tar", "--platform", "linux/arm/v7"]).exits(0);
+    assert!(fs::symlink_metadata(user.path("link.tar")).unwrap().is_symlink());
+    assert!(fs::read(user.path("other.tar")).unwrap() == text);
+    is_whole(&path);
+    // The same inode, once read and once replaced.
+    fs::hard_link(&path, user.path("twin.tar")).unwrap();
+    let fixed = fs::read(&path).unwrap();
+    let args = [
+        "fix",
+        "docker-archive:app.tar",
+        "--platform",
+        "linux/arm64",
+        "--output",
+        "docker-archive:twin.tar:app:1",
+    ];
+    user.config_patcher(&args).exits(0);
+    assert!(fs::read(&path).unwrap() == fixed);
+    is_whole(&user.path("twin.tar"));
+    symlink("not-there-yet.tar", user.path("dangling.tar")).unwrap();
+    let args = [&FIX[..], &["--output", "docker-archive:dangling.tar:app:1"]].concat();
+    user.config_patcher(&args).exits(0);
+    is_whole(&user.path("not-there-yet.tar"));
+}
+
+/// None of them is waited for, written through or replaced.
+#[test]
+fn pipes_folders_and_devices_are_no_images() {
+    let user = User::new();
+    user.write("app.tar", wrong().classic_archive("app:1"));
+    nix::unistd::mkfifo(&user.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    user.write("folder/file", "");
+    let before = listing(&user.work());
+    for scheme in ["docker-archive", "oci-archive", "oci"] {
+        for place in ["pipe", "folder", "/dev/null", "/dev/zero"] {
+            let image = format!("{scheme}:{place}");
+            user.config_patcher(&["fix", &image, "--platform", "linux/arm/v7"]).exits(3);
+            let to = format!("{scheme}:{place}:app:1");
+            user.config_patcher(&[&FIX[..], &["--output", &to]].concat()).exits(3);
+        }
+    }
+    assert!(listing(&user.work()) == before);
+}
+
+#[test]
+fn a_result_that_nobody_reads_ends_nothing_early() {
+    let user = User::new();
+    let path = user.write("app.tar", wrong().classic_archive("app:1"));
+    let mut command = user.command("config-patcher", &FIX);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    assert_eq!(command.status().unwrap().code(), Some(0));
+    is_whole(&path);
+}
+
+/// Held within a system call by strace, then told to end.
+#[test]
+fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
+    need!(world::require(&["strace"]));
+    let layout = |user: &User| wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    let archive = |user: &User| drop(user.write("app.tar", wrong().classic_archive("app:1")));
+    let jobs: [(&dyn Fn(&User), &str, &[&str], &str); 3] = [
+        (&archive, "app.tar", &FIX, "copy_file_range"),
+        (&archive, "app.tar", &[&FIX[..], &["--in-place"]].concat(), "rename"),
+        (&layout, "in/index.json", &["fix", "oci:in:1", "--platform", "linux/arm/v7"], "fsync"),
+    ];
+    for (prepare, what, args, call) in jobs {
+        for signal in [2, 15, 1] {
+            let user = User::new();
+            prepare(&user);
+            let before = fs::read(user.path(what)).unwrap();
+            let mut command = Command::new(world::program("strace").unwrap());
+            let plain = user.command("config-patcher", args);
+            command
+                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+                .args(["-e", &format!("inject={call}:delay_enter=600ms:when=1")])
+                .arg(program("config-patcher"))
+                .args(args)
+                .current_dir(user.work())
+                .env_clear()
+                .envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let line = shown(&command);
+            let mut strace = command.spawn().unwrap();
+            let temporary = || {
+                let names = listing(&user.work()).into_keys();
+                names.filter(|path| path.to_string_lossy().ends_with("tmp")).collect::<Vec<_>>()
+            };
+            let begun = Instant::now();
+            while temporary().is_empty() {
+                assert!(begun.elapsed() < Duration::from_secs(10), "{line} writes nothing");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let children = format!("/proc/{0}/task/{0}/children", strace.id());
+            let traced: i32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+            let number = nix::sys::signal::Signal::try_from(signal).unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(traced), number).unwrap();
+            // strace ends like the program that it traced.
+            let ended = strace.wait().unwrap();
+            assert_eq!(ended.signal(), Some(signal), "{line}: {ended}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{line}");
+            assert_eq!(temporary(), Vec::<std::path::PathBuf>::new(), "{line}, signal {signal}");
+            assert!(fs::read(user.path(what)).unwrap() == before, "{line}, signal {signal}");
+            user.config_patcher(args).exits(0);
+        }
+    }
+}
+
+/// What a power cut leaves is what was synced before it: the new file whole before it has its name, then the name.
+#[test]
+fn a_new_file_is_on_disk_before_it_has_its_name_and_its_name_before_the_end() {
+    need!(world::require(&["strace"]));
+    let user = User::new();
+    user.write("app.tar", wrong().classic_archive("app:1"));
+    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    let in_place = [&FIX[..], &["--in-place"]].concat();
+    let jobs: [&[&str]; 3] = [
+        &in_place,
+        &["fix", "docker-archive:app.tar", "--platform", "linux/arm64"],
+        &["fix", "oci:in:1", "--platform", "linux/arm/v7"],
+    ];
+    for args in jobs {
+        let trace = user.path("../trace");
+        let mut command = Command::new(world::program("strace").unwrap());
+        command
+            .args(["-f", "-qq", "-y", "-o", &trace.display().to_string()])
+            .args(["-e", "trace=fsync,rename,renameat,renameat2,pwrite64"])
+            .arg(program("config-patcher"))
+            .args(args)
+            .current_dir(user.work());
+        Ran::of(shown(&command), command.output().unwrap()).exits(0);
+        let trace = fs::read_to_string(trace).unwrap();
+        let calls: Vec<&str> = trace.lines().map(|line| line.split_once(' ').unwrap().1.trim()).collect();
+        let mut renames = 0;
+        for (i, call) in calls.iter().enumerate().filter(|(_, call)| call.starts_with("rename")) {
+            renames += 1;
+            let mut names = call.split('"').skip(1).step_by(2);
+            let (from, to) = (Path::new(names.next().unwrap()), Path::new(names.next().unwrap()));
+            let synced = |path: &Path| format!("fsync({{FD}}<{}>", user.work().join(path).display());
+            let has = |calls: &[&str], wanted: &str| {
+                let (start, end) = wanted.split_once("{FD}").unwrap();
+                calls.iter().any(|call| call.starts_with(start) && call.contains(end))
+            };
+            assert!(has(&calls[..i], &synced(from)), "{args:?}: {call} before {from:?} is on disk\n{trace}");
+            let folder = to.parent().unwrap();
+            assert!(has(&calls[i + 1..], &synced(folder)), "{args:?}: {folder:?} is never synced\n{trace}");
+        }
+        assert!(renames > 0, "{trace}");
+        // What is overwritten in place is synced behind the last write, and journaled before the first.
+        if let Some(first) = calls.iter().position(|call| call.starts_with("pwrite64")) {
+            assert!(calls[..first].iter().any(|call| call.starts_with("rename")), "{trace}");
+            let last = calls.iter().rposition(|call| call.starts_with("pwrite64")).unwrap();
+            assert!(
+                calls[last..].iter().any(|call| call.starts_with("fsync") && call.contains("app.tar>")),
+                "{trace}"
+            );
+        }
+    }
+}
