@@ -169,7 +169,8 @@ fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
     need!(world::require(&["strace"]));
     let layout = |user: &User| wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
     let archive = |user: &User| drop(user.write("app.tar", wrong().classic_archive("app:1")));
-    let jobs: [(&dyn Fn(&User), &str, &[&str], &str); 3] = [
+    type Job<'a> = (&'a dyn Fn(&User), &'a str, &'a [&'a str], &'a str);
+    let jobs: [Job<'_>; 3] = [
         (&archive, "app.tar", &FIX, "copy_file_range"),
         (&archive, "app.tar", &[&FIX[..], &["--in-place"]].concat(), "fsync"),
         (&layout, "in/index.json", &["fix", "oci:in:1", "--platform", "linux/arm/v7"], "fsync"),
