@@ -36,11 +36,13 @@ pub mod gate;
 pub mod label;
 pub mod plan;
 pub mod publish;
+pub mod record;
 pub mod report;
 pub mod request;
 pub mod rootfs;
 pub mod smoke;
 pub mod spec;
+pub mod unchanged;
 pub mod unpack;
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
@@ -159,6 +161,7 @@ fn carry_out(
     refuse_mislabelled(request, &members)?;
     let evidence = gate::hold(request, &members, &staging, output)?;
     let smoked = smoke_all(request, &members, &staging, binfmt, output)?;
+    let members = unchanged::keep_published(members, target, output);
     let source: Arc<dyn ImageSource> = staging;
     let published = Published::read(request, target)?;
     let wanted = combine(request, &members, &published, &source, target)?;

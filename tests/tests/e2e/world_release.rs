@@ -21,6 +21,7 @@ mod emulators;
 mod nodes;
 mod refused;
 mod secrets;
+mod shared;
 mod spec_push;
 
 /// One image of the seed's example: Debian's static busybox, and what it is when it runs.

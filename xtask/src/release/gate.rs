@@ -2,9 +2,10 @@
 //! execute is held against the platform that the image will say.
 
 use super::build::Member;
+use super::record::Records;
 use super::report::EvidenceReport;
 use super::request::Request;
-use config_patcher::detect::verdict::Kind;
+use config_patcher::detect::verdict::{Kind, Verdict};
 use config_patcher::verify::{Depth, Subject, verify_all};
 use image_store::cli::Output;
 use image_store::error::StoreError;
@@ -18,40 +19,49 @@ pub fn hold(
     staging: &OciLayout,
     output: &Output,
 ) -> Result<Vec<EvidenceReport>, StoreError> {
+    let records = Records::new(&request.work_dir);
+    let key = |member: &Member| (member.labelled.image.document.digest().clone(), member.platform.clone());
+    let known: Vec<Option<EvidenceReport>> =
+        members.iter().map(|member| records.get("binaries", &key(member))).collect();
     let subjects: Vec<Subject<'_>> = members
         .iter()
-        .map(|member| Subject { source: staging, image: &member.labelled.image, wanted: &member.platform })
+        .zip(&known)
+        .filter(|(_, known)| known.is_none())
+        .map(|(member, _)| Subject {
+            source: staging,
+            image: &member.labelled.image,
+            wanted: &member.platform,
+        })
         .collect();
+    let mut found = verify_all(&subjects, Depth::Full, &|_| {}).into_iter();
     let mut evidence = Vec::with_capacity(members.len());
     let mut problems = Vec::new();
-    for (member, found) in members.iter().zip(verify_all(&subjects, Depth::Full, &|_| {})) {
-        let finding = found?;
+    for (member, known) in members.iter().zip(known) {
+        if let Some(known) = known {
+            output
+                .detail(&format!("binaries {}: {}, as an earlier run found", member.platform, known.verdict));
+            evidence.push(known);
+            continue;
+        }
+        let Some(finding) = found.next().transpose()? else { break };
         let verdict = &finding.verdict;
         let shown = verdict.binaries.as_ref().map_or("none".to_string(), ToString::to_string);
         output.say(&format!("binaries {}: {} ({shown})", member.platform, verdict.kind.text()));
+        let report = EvidenceReport {
+            verdict: verdict.kind.text().to_string(),
+            binaries: verdict.binaries.clone(),
+            reasons: verdict.reasons.clone(),
+        };
         match verdict.kind {
-            Kind::Mislabelled | Kind::Mixed => {
-                let reasons = verdict.reasons.join("; ");
-                problems.push(format!("{}: {}: {reasons}", member.platform, verdict.kind.text()));
-                for file in &verdict.shown {
-                    let layer = member.labelled.image.manifest.layers.get(file.layer);
-                    let layer = layer.map_or(String::new(), |layer| format!(", layer {}", layer.digest));
-                    problems
-                        .push(format!("{}: {} is for {}{layer}", member.platform, file.path, file.platform));
-                }
-            }
+            Kind::Mislabelled | Kind::Mixed => problems.extend(contradictions(member, verdict)),
             Kind::ForeignPayload | Kind::Undetermined => {
                 for reason in &verdict.reasons {
                     output.say(&format!("  note: {reason}"));
                 }
             }
-            Kind::Consistent => {}
+            Kind::Consistent => records.keep("binaries", &key(member), &report)?,
         }
-        evidence.push(EvidenceReport {
-            verdict: verdict.kind.text().to_string(),
-            binaries: verdict.binaries.clone(),
-            reasons: verdict.reasons.clone(),
-        });
+        evidence.push(report);
     }
     if problems.is_empty() {
         return Ok(evidence);
@@ -60,4 +70,16 @@ pub fn hold(
     Err(StoreError::new(Exit::Found, doing, "binaries contradict the platform that they are released for")
         .hint("nothing was published; correct the build")
         .problems(problems))
+}
+
+/// What contradicts, and the files and layers that show it.
+fn contradictions(member: &Member, verdict: &Verdict) -> Vec<String> {
+    let reasons = verdict.reasons.join("; ");
+    let mut lines = vec![format!("{}: {}: {reasons}", member.platform, verdict.kind.text())];
+    for file in &verdict.shown {
+        let layer = member.labelled.image.manifest.layers.get(file.layer);
+        let layer = layer.map_or(String::new(), |layer| format!(", layer {}", layer.digest));
+        lines.push(format!("{}: {} is for {}{layer}", member.platform, file.path, file.platform));
+    }
+    lines
 }

@@ -109,13 +109,14 @@ pub fn combine(
     };
     let mut wanted =
         Wanted::of_root(build_index(kind, Style::ManifestTool, &entries, annotations).map_err(failed)?);
+    let target_source: Arc<dyn ImageSource> = target.store.clone();
     for member in members {
-        wanted.add(&Node::Image(member.labelled.image.clone()), staging, false);
+        let source = if member.is_published { &target_source } else { staging };
+        wanted.add(&Node::Image(member.labelled.image.clone()), source, false);
         if let Some(tag) = &member.tag {
             wanted.member_tags.push((tag.clone(), member.labelled.image.document.clone()));
         }
     }
-    let target_source: Arc<dyn ImageSource> = target.store.clone();
     for kept in &published.kept {
         wanted.add(&kept.node, published.source.as_ref().unwrap_or(&target_source), false);
     }

@@ -66,6 +66,8 @@ pub struct DockerfileRecipe {
     /// As the builder's `--cache-from` and `--cache-to` take them.
     pub cache_from: Vec<String>,
     pub cache_to: Vec<String>,
+    /// Other platforms of the spec have the same Dockerfile.
+    pub is_shared: bool,
 }
 
 /// A secret of the build, for `RUN --mount=type=secret,id=ID`. Only its place is known here, never its value.
@@ -93,6 +95,7 @@ impl DockerfileRecipe {
             build_contexts: BTreeMap::new(),
             cache_from: Vec::new(),
             cache_to: Vec::new(),
+            is_shared: false,
         }
     }
 }

@@ -91,6 +91,13 @@ impl Dockerfile {
 
     /// Those of them that a build of `target` needs; without one the last stage is meant.
     pub fn needed_bases(&self, target: Option<&str>) -> Vec<&Stage> {
+        let needed = self.needed(target);
+        let pulled = (0..self.stages.len()).filter(|at| needed[*at] && self.pulls(*at));
+        pulled.map(|at| &self.stages[at]).collect()
+    }
+
+    /// For each stage, whether a build of `target` needs it.
+    fn needed(&self, target: Option<&str>) -> Vec<bool> {
         let mut needed = vec![false; self.stages.len()];
         let mut next: Vec<usize> = self.target(target).into_iter().collect();
         while let Some(at) = next.pop() {
@@ -100,12 +107,20 @@ impl Dockerfile {
             next.extend(self.base_stage(at));
             next.extend(self.stages[at].sources.iter().filter_map(|source| self.source_stage(at, source)));
         }
-        let pulled = (0..self.stages.len()).filter(|at| needed[*at] && self.pulls(*at));
-        pulled.map(|at| &self.stages[at]).collect()
+        needed
     }
 
     fn pulls(&self, at: usize) -> bool {
         self.stages[at].base != "scratch" && self.base_stage(at).is_none()
+    }
+
+    /// Whether a stage that the target needs begins alike for several platforms: with nothing, or with an image of a
+    /// platform that is not the target's.
+    pub fn begins_alike(&self, target: Option<&str>) -> bool {
+        let needed = self.needed(target);
+        let alike = |stage: &Stage| stage.base == "scratch" || stage.asked != Asked::Target;
+        (0..self.stages.len())
+            .any(|at| needed[at] && self.base_stage(at).is_none() && alike(&self.stages[at]))
     }
 
     /// The stage at the bottom of the image itself: its base is what the image starts from.

@@ -1,6 +1,6 @@
 //! `podman build`, and `podman push` into a layout of its own. The image stays without a name as the build cache.
 
-use super::common::{copy_image, dockerfile_recipe, make_work_dir, needs_emulator, read_id};
+use super::common::{copy_image, dockerfile_recipe, make_work_dir, needs_emulator, read_dockerfile, read_id};
 use super::tool::{Step, Tool};
 use super::{BuildJob, Builder, Local};
 use crate::release::spec::{DockerfileRecipe, Recipe};
@@ -110,7 +110,18 @@ fn build_step(begin: &[&str], job: &BuildJob, recipe: &DockerfileRecipe, id: &Pa
     if let Some(epoch) = job.epoch {
         step = step.arg("--timestamp").arg(epoch.to_string());
     }
+    if may_mix(job, recipe) {
+        step = step.arg("--no-cache");
+    }
     step.recipe(recipe)
+}
+
+/// podman 4 and buildah 1 know a cached layer by what is below it and by the text of its instruction. Where several
+/// platforms begin with the same, `ENV A=$TARGETARCH` of one is taken for another's.
+fn may_mix(job: &BuildJob, recipe: &DockerfileRecipe) -> bool {
+    let begins_alike =
+        || read_dockerfile(job, recipe).is_ok_and(|read| read.begins_alike(recipe.target.as_deref()));
+    recipe.is_shared && begins_alike()
 }
 
 fn push_step(id: &str, folder: &Path) -> Step {

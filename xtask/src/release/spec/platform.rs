@@ -59,7 +59,23 @@ pub(super) fn read_platforms(
         }
         platforms.push(found);
     }
+    mark_shared(&mut platforms);
     platforms
+}
+
+fn mark_shared(platforms: &mut [PlatformSpec]) {
+    let dockerfiles: Vec<PathBuf> = platforms
+        .iter()
+        .filter_map(|one| match &one.recipe {
+            Recipe::Dockerfile(recipe) => Some(recipe.dockerfile.clone()),
+            Recipe::Files(_) => None,
+        })
+        .collect();
+    for one in platforms {
+        if let Recipe::Dockerfile(recipe) = &mut one.recipe {
+            recipe.is_shared = dockerfiles.iter().filter(|other| **other == recipe.dockerfile).count() > 1;
+        }
+    }
 }
 
 fn read_platform(

@@ -90,3 +90,12 @@ fn the_root_is_what_the_image_itself_starts_from() {
     check("FROM a AS x\nFROM b AS y", Some("x"), 1);
     assert_eq!(parse("FROM a", &[]).root(Some("none")), None);
 }
+
+#[test]
+fn stages_that_begin_alike_for_all_platforms_are_known() {
+    let check = |text: &str, alike: bool| assert_eq!(parse(text, &[]).begins_alike(None), alike, "{text}");
+    check("FROM scratch\nCOPY a /", true);
+    check("FROM debian\nCOPY a /", false);
+    check("FROM --platform=$BUILDPLATFORM go AS b\nFROM debian\nCOPY --from=b a /", true);
+    check("FROM scratch AS unused\nFROM debian AS a\nFROM a", false);
+}

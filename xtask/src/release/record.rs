@@ -1,0 +1,85 @@
+//! What was shown of an image by an earlier run: an image that was proven and run is not proven and run again.
+//!
+//! A record is found by a digest over all that it depends on, so that it is never out of date: another image, another
+//! command, another build of this program is another record.
+
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The records of one work folder.
+#[derive(Clone, Debug)]
+pub struct Records {
+    dir: PathBuf,
+    /// Stands for how this build of the program looks at images.
+    program: String,
+}
+
+impl Records {
+    pub fn new(work_dir: &Path) -> Self {
+        // /proc: the file may have been replaced by a build meanwhile.
+        let program = fs::metadata("/proc/self/exe");
+        let program = program.map_or_else(
+            |_| env!("CARGO_PKG_VERSION").to_string(),
+            |meta| format!("{}-{}-{}", meta.len(), meta.mtime(), meta.mtime_nsec()),
+        );
+        Self { dir: work_dir.join("records"), program }
+    }
+
+    /// What an earlier run kept for the same inputs. One that cannot be read is none.
+    pub fn get<T: DeserializeOwned>(&self, kind: &str, inputs: &impl Serialize) -> Option<T> {
+        let bytes = fs::read(self.path(kind, inputs).ok()?).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    pub fn keep(
+        &self,
+        kind: &str,
+        inputs: &impl Serialize,
+        found: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        let doing = || format!("keep what was found of an image in \"{}\"", self.dir.display());
+        let kept = || write(&self.path(kind, inputs)?, &serde_json::to_vec(found)?);
+        kept().map_err(|e| StoreError::from_io(doing(), e))
+    }
+
+    fn path(&self, kind: &str, inputs: &impl Serialize) -> io::Result<PathBuf> {
+        let key = serde_json::to_vec(&(&self.program, kind, inputs))?;
+        Ok(self.dir.join(format!("{kind}-{}.json", Digest::of(&key).hex())))
+    }
+}
+
+/// Whole or not at all.
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text)?;
+    file.persist(path).map(drop).map_err(|e| e.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_is_found_for_the_same_inputs() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path());
+        let get = |kind: &str, inputs: &str| records.get::<u32>(kind, &inputs);
+        assert_eq!(get("smoke", "a"), None);
+        records.keep("smoke", &"a", &1).unwrap();
+        assert_eq!((get("smoke", "a"), get("smoke", "b"), get("other", "a")), (Some(1), None, None));
+        let of_another_build = Records { program: "another".into(), ..records.clone() };
+        assert_eq!(of_another_build.get::<u32>("smoke", &"a"), None);
+        for file in fs::read_dir(dir.path().join("records")).unwrap() {
+            fs::write(file.unwrap().path(), "{").unwrap();
+        }
+        assert_eq!(get("smoke", "a"), None, "one that cannot be read is none");
+    }
+}
