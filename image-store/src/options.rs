@@ -2,9 +2,10 @@
 
 use crate::store::registry::{PlainHttp, RegistryOptions};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// For `#[command(flatten)]`.
-#[derive(clap::Args, Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Registries")]
 pub struct RegistryArgs {
     /// Speak plain HTTP to this registry, or to all without a value
@@ -25,6 +26,12 @@ pub struct RegistryArgs {
     /// REGISTRY_AUTH_FILE is the same as this option.
     #[arg(long, global = true, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// Longest wait that a registry may ask for with Retry-After, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
+    pub max_retry_after: u64,
+    /// Give a request up that has not got through after so many seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
 }
 
 impl RegistryArgs {
@@ -37,12 +44,17 @@ impl RegistryArgs {
         } else {
             PlainHttp::Hosts(self.plain_http.clone())
         };
+        let usual = RegistryOptions::default();
         RegistryOptions {
             plain_http,
             ca_file: self.ca_file.clone(),
             insecure: self.insecure,
             auth_file: self.auth_file.clone(),
-            ..RegistryOptions::default()
+            retry_after_max: Duration::from_secs(self.max_retry_after),
+            timeout: Duration::from_secs(self.timeout),
+            // Nobody waits longer for a word than for the whole.
+            idle_timeout: usual.idle_timeout.min(Duration::from_secs(self.timeout.max(1))),
+            ..usual
         }
     }
 }
@@ -78,10 +90,13 @@ mod tests {
 
     #[test]
     fn every_option_arrives() {
-        let args = ["tool", "--ca-file", "ca.pem", "--insecure", "--auth-file", "auth.json"];
+        let args = "tool --ca-file ca.pem --insecure --auth-file auth.json --timeout 5 --max-retry-after 7";
+        let args = args.split(' ');
         let options = Tool::try_parse_from(args).unwrap().registry.options();
         assert_eq!(options.ca_file, Some("ca.pem".into()));
         assert_eq!(options.auth_file, Some("auth.json".into()));
         assert!(options.insecure);
+        assert_eq!((options.timeout.as_secs(), options.retry_after_max.as_secs()), (5, 7));
+        assert_eq!(options.idle_timeout.as_secs(), 5);
     }
 }

@@ -356,6 +356,12 @@ fn finish_upload(
         return Response::error(400, "DIGEST_INVALID", "no digest, or none that is understood");
     };
     let mut held = lock(upload);
+    if let Some(range) = request.header("content-range")
+        && range.split('-').next().and_then(|first| first.parse().ok()) != Some(held.size)
+    {
+        shared.violation(format!("{name}: PUT of {range} to {} bytes", held.size));
+        return session(shared, request, name, id, &held, 416);
+    }
     let found = held.append(body).and_then(|_| held.digest(&wanted));
     let path = held.path.clone();
     drop(held);

@@ -16,6 +16,7 @@ mod auth;
 mod content;
 mod faults;
 mod tls;
+mod uploads;
 
 /// A fake registry, and a client that does not look at the home of whoever runs the tests and hardly waits.
 struct Rig {

@@ -5,6 +5,7 @@ use super::challenge::{self, Challenge};
 use super::client::basic;
 use super::credentials::{Credential, Sources};
 use super::options::Messages;
+use super::retry::Patience;
 use super::scope::Scopes;
 use super::secret::Secret;
 use super::token::{TokenRequest, TokenServer};
@@ -43,6 +44,8 @@ pub struct Guard {
     host: String,
     registry: Url,
     reach: OnceLock<Reach>,
+    /// Has the registry answered yet?
+    answered: Mutex<bool>,
     state: Mutex<State>,
 }
 
@@ -104,12 +107,18 @@ pub struct Context<'a> {
     pub transport: &'a Transport,
     pub sources: &'a Sources,
     pub messages: &'a Messages,
-    pub backoff: Duration,
+    pub patience: Patience,
 }
 
 impl Guard {
     pub fn new(host: &str, registry: Url) -> Arc<Self> {
-        Arc::new(Self { host: host.into(), registry, reach: OnceLock::new(), state: Mutex::default() })
+        Arc::new(Self {
+            host: host.into(),
+            registry,
+            reach: OnceLock::new(),
+            answered: Mutex::default(),
+            state: Mutex::default(),
+        })
     }
 
     pub fn registry(&self) -> &Url {
@@ -123,6 +132,21 @@ impl Guard {
 
     pub fn foresee(&self, scopes: &Scopes) {
         self.state().foreseen.add(scopes);
+    }
+
+    /// The turn to ask first. Everybody else waits for it, so that one request is turned away and not all of a level.
+    /// `None` if there was an answer already, or if there is nothing to show and most likely no need to.
+    pub fn first(
+        &self,
+        context: &Context<'_>,
+        need: &Need,
+    ) -> Result<Option<MutexGuard<'_, bool>>, StoreError> {
+        let credential = self.credential(&mut self.state(), context, &need.repository)?;
+        if credential == Credential::Anonymous {
+            return Ok(None);
+        }
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(if *answered { None } else { Some(answered) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -196,7 +220,7 @@ impl Guard {
         let request = |scopes: &Scopes| {
             let doing = format!("{}: get a token from {}", context.doing, server.realm.host_and_port());
             TokenRequest { doing: &doing, server, reach, credential: &credential, first: &needed, scopes }
-                .send(context.transport, context.backoff)
+                .send(context.transport, context.patience)
         };
         let issued = match request(&scopes) {
             // Some servers say no to all if one of the repositories is not ours.

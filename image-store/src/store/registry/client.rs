@@ -6,7 +6,7 @@ use super::credentials::{Credential, Sources};
 use super::options::RegistryOptions;
 use super::redirect;
 use super::refusal;
-use super::retry::{Failure, retrying};
+use super::retry::{Failure, Patience, retrying};
 use super::scope::Scopes;
 use super::secret::Secret;
 use super::transport::{Answer, Head, Transport, Upload, Wire};
@@ -16,7 +16,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// Speaks to registries: one pool of connections, one keeper of tokens. A clone is the same client.
 #[derive(Clone)]
@@ -65,18 +64,19 @@ impl Client {
         Ok(guard)
     }
 
-    pub(super) fn backoff(&self) -> Duration {
-        self.0.options.backoff
+    pub(super) fn patience(&self) -> Patience {
+        let RegistryOptions { backoff, retry_after_max, timeout, .. } = self.0.options;
+        Patience { backoff, retry_after_max, timeout }
     }
 
     /// Asks until there is an answer that will not change by itself, whatever its status.
     pub(super) fn send(&self, ask: &Ask<'_, '_>) -> Result<Answer, StoreError> {
-        retrying(self.backoff(), || self.attempt(ask))
+        retrying(self.patience(), || self.attempt(ask))
     }
 
     /// The same with the whole body, which may break off and be asked for again too.
     pub(super) fn fetch(&self, ask: &Ask<'_, '_>, limit: u64) -> Result<(Head, Vec<u8>), StoreError> {
-        retrying(self.backoff(), || {
+        retrying(self.patience(), || {
             let answer = self.attempt(ask)?;
             if answer.status == 200 { answer.read(ask.doing, limit) } else { Ok(answer.read_words()) }
         })
@@ -89,10 +89,15 @@ impl Client {
             transport: &self.0.transport,
             sources: &self.0.sources,
             messages: &self.0.options.messages,
-            backoff: self.backoff(),
+            patience: self.patience(),
         };
         let at_home = ask.url.same_origin(ask.guard.registry());
         let mut tries = Tries::default();
+        // Held until the first answer: who has credentials to show learns from it how, before all others ask.
+        let mut first = match at_home {
+            true => ask.guard.first(&context, ask.need).map_err(Failure::last)?,
+            false => None,
+        };
         loop {
             let authorization = match at_home {
                 true => ask.guard.authorization(&context, ask.need, &mut tries).map_err(Failure::last)?,
@@ -102,6 +107,9 @@ impl Client {
             let asked_by_registry = answer.status == 401 && answer.url.same_origin(ask.guard.registry());
             let again = asked_by_registry
                 && ask.guard.challenged(ask.doing, &answer, ask.need, &mut tries).map_err(Failure::last)?;
+            if let Some(mut answered) = first.take() {
+                *answered = true;
+            }
             if !again {
                 return refusal::passing(ask.doing, answer);
             }

@@ -106,7 +106,7 @@ impl Download {
             let far = format!("byte {} of {}", self.at, self.size);
             return Err(StoreError { why: format!("{} at {far} ({ATTEMPTS} attempts)", why.why), ..why });
         }
-        std::thread::sleep(jitter(self.client.backoff(), self.breaks));
+        std::thread::sleep(jitter(self.client.patience().backoff, self.breaks));
         self.body = self.ask()?;
         Ok(())
     }

@@ -42,6 +42,10 @@ pub struct RegistryOptions {
     pub idle_timeout: Duration,
     /// The first wait before a repetition.
     pub backoff: Duration,
+    /// Longest wait that a server may ask for.
+    pub retry_after_max: Duration,
+    /// How long after its first attempt a request is still tried again.
+    pub timeout: Duration,
     pub messages: Messages,
 }
 
@@ -57,6 +61,8 @@ impl Default for RegistryOptions {
             certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
             idle_timeout: Duration::from_secs(30),
             backoff: Duration::from_millis(backoff.unwrap_or(200)),
+            retry_after_max: Duration::from_secs(60),
+            timeout: Duration::from_secs(600),
             messages: Messages::default(),
         }
     }

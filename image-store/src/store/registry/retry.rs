@@ -3,13 +3,22 @@
 use crate::error::StoreError;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Most attempts for one request.
 pub const ATTEMPTS: u32 = 5;
-/// Longest wait that a server may ask for; a job is better told to come back.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long to go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// The first wait; it doubles each time.
+    pub backoff: Duration,
+    /// Longest wait that a server may ask for; a job is better told to come back.
+    pub retry_after_max: Duration,
+    /// No new attempt begins so long after the first one.
+    pub timeout: Duration,
+}
 
 /// A request that did not work out, and whether to try again.
 #[derive(Debug)]
@@ -43,8 +52,12 @@ pub fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
 }
 
-/// Tries until it works, fails for good, or `ATTEMPTS` are used up. `base` is the first wait; it doubles each time.
-pub fn retrying<T>(base: Duration, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, StoreError> {
+/// Tries until it works, fails for good, or attempts or time are used up.
+pub fn retrying<T>(
+    patience: Patience,
+    mut attempt: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, StoreError> {
+    let began = Instant::now();
     let mut tried = 0;
     loop {
         let Failure { mut error, again } = match attempt() {
@@ -54,18 +67,23 @@ pub fn retrying<T>(base: Duration, mut attempt: impl FnMut() -> Result<T, Failur
         tried += 1;
         let wait = match again {
             Again::Never => return Err(error),
-            Again::After(wait) if wait > RETRY_AFTER_MAX => {
-                let asked = wait.as_secs();
-                let most = RETRY_AFTER_MAX.as_secs();
+            Again::After(wait) if wait > patience.retry_after_max => {
+                let (asked, most) = (wait.as_secs(), patience.retry_after_max.as_secs());
                 return Err(error.hint(format!(
-                    "it asks to come back in {asked} s, and this waits for {most} s at most; try again then"
+                    "it asks to come back in {asked} s, and this waits for {most} s at most; try again then, or \
+                     with --max-retry-after {asked}"
                 )));
             }
             Again::After(wait) => wait,
-            Again::Soon => jitter(base, tried),
+            Again::Soon => jitter(patience.backoff, tried),
         };
         if tried == ATTEMPTS {
             error.why = format!("{} ({ATTEMPTS} attempts)", error.why);
+            return Err(error);
+        }
+        if began.elapsed() + wait > patience.timeout {
+            let seconds = patience.timeout.as_secs();
+            error.why = format!("{} (given up after {seconds} s, --timeout)", error.why);
             return Err(error);
         }
         std::thread::sleep(wait);
@@ -144,9 +162,19 @@ mod tests {
         check("", None);
     }
 
+    const PATIENCE: Patience = Patience {
+        backoff: Duration::from_millis(1),
+        retry_after_max: Duration::from_secs(60),
+        timeout: Duration::from_secs(600),
+    };
+
     fn tried(again: Again, succeed_at: u32) -> (u32, Result<(), StoreError>) {
+        tried_with(PATIENCE, again, succeed_at)
+    }
+
+    fn tried_with(patience: Patience, again: Again, succeed_at: u32) -> (u32, Result<(), StoreError>) {
         let mut count = 0;
-        let result = retrying(Duration::from_millis(1), || {
+        let result = retrying(patience, || {
             count += 1;
             if count == succeed_at {
                 return Ok(());
@@ -172,6 +200,20 @@ mod tests {
         assert_eq!(count, 1);
         assert!(result.unwrap_err().to_string().contains("999999 s"));
         assert_eq!(tried(Again::After(Duration::from_millis(1)), 3).0, 3);
+    }
+
+    #[test]
+    fn a_person_may_have_more_patience_or_less() {
+        let patient = Patience { retry_after_max: Duration::from_secs(1), ..PATIENCE };
+        let after = Again::After(Duration::from_millis(1));
+        assert_eq!(tried_with(patient, after, 3).0, 3);
+        let (count, result) = tried_with(patient, Again::After(Duration::from_secs(2)), 99);
+        assert_eq!(count, 1);
+        assert!(result.unwrap_err().to_string().contains("--max-retry-after 2"));
+        let hasty = Patience { timeout: Duration::from_millis(50), ..PATIENCE };
+        let (count, result) = tried_with(hasty, Again::After(Duration::from_millis(40)), 99);
+        assert_eq!(count, 2);
+        assert!(result.unwrap_err().to_string().contains("--timeout"));
     }
 
     #[test]

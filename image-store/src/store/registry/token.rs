@@ -5,7 +5,7 @@ use super::challenge::Challenge;
 use super::client::basic;
 use super::credentials::Credential;
 use super::refusal;
-use super::retry::{Failure, retrying};
+use super::retry::{Failure, Patience, retrying};
 use super::scope::Scopes;
 use super::secret::Secret;
 use super::transport::{Transport, Upload, Wire};
@@ -63,7 +63,7 @@ pub struct Issued {
 
 impl TokenRequest<'_> {
     /// An identity token is exchanged by POST; servers from before OAuth take it as a password.
-    pub fn send(&self, transport: &Transport, backoff: Duration) -> Result<Issued, StoreError> {
+    pub fn send(&self, transport: &Transport, patience: Patience) -> Result<Issued, StoreError> {
         let scopes = self.scopes.texts(self.first);
         if let Credential::Identity { token, .. } = self.credential {
             let mut form = format!(
@@ -76,7 +76,7 @@ impl TokenRequest<'_> {
             form.push_str(&format!("&scope={}", encode(&scopes.join(" "))));
             let headers = [("Content-Type", "application/x-www-form-urlencoded".to_string())];
             let wire = self.wire("POST", &self.server.realm, &headers, None, Upload::Bytes(form.as_bytes()));
-            if let Some(issued) = retrying(backoff, || self.answer(transport, &wire, &[401, 404, 405]))? {
+            if let Some(issued) = retrying(patience, || self.answer(transport, &wire, &[401, 404, 405]))? {
                 return Ok(issued);
             }
         }
@@ -89,7 +89,7 @@ impl TokenRequest<'_> {
         }
         let authorization = basic(self.credential);
         let wire = self.wire("GET", &url, &[], authorization.as_ref().map(Secret::reveal), Upload::Nothing);
-        let issued = retrying(backoff, || self.answer(transport, &wire, &[]))?;
+        let issued = retrying(patience, || self.answer(transport, &wire, &[]))?;
         issued.ok_or_else(|| StoreError::not_permitted(self.doing, "the token server gave no token"))
     }
 

@@ -44,7 +44,13 @@ pub struct Wire<'a, 'c> {
 pub enum Upload<'a, 'c> {
     Nothing,
     Bytes(&'a [u8]),
-    Blob { digest: &'a Digest, size: u64, open: OpenContent<'c> },
+    /// From this byte on.
+    Blob {
+        digest: &'a Digest,
+        size: u64,
+        from: u64,
+        open: OpenContent<'c>,
+    },
 }
 
 /// A server's answer, its body not yet read.
@@ -113,13 +119,18 @@ impl Transport {
             }
             Upload::Nothing => agent.run(request.body(()).map_err(malformed)?),
             Upload::Bytes(bytes) => agent.run(request.body(bytes).map_err(malformed)?),
-            Upload::Blob { digest, size, open } => {
-                if size > EXPECT_ABOVE {
+            Upload::Blob { digest, size, from, open } => {
+                let left = size - from;
+                if left > EXPECT_ABOVE {
                     request = request.header("Expect", "100-continue");
                 }
                 let mut feed = Feed::new(open().map_err(Failure::last)?, digest, size);
+                feed.pass_over(from);
+                if let Some(error) = feed.failed {
+                    return Err(Failure::last(error));
+                }
                 let body = SendBody::from_reader(&mut feed);
-                let request = request.header("Content-Length", size).body(body).map_err(malformed)?;
+                let request = request.header("Content-Length", left).body(body).map_err(malformed)?;
                 let patience = self.idle + Duration::from_secs(size / SERVER_PACE);
                 let patient = agent.configure_request(request);
                 let patient = patient.timeout_per_read(Some(patience)).timeout_recv_response(Some(patience));

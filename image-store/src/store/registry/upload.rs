@@ -1,13 +1,14 @@
-//! A blob on its way up: one POST that opens a session, one PUT with all of it. Chunks are not used: every registry
-//! that follows the specification takes a blob in one piece, and a broken session cannot be trusted to go on where it
-//! broke (docker-registry 2.8 appends whatever comes).
+//! A blob on its way up: one POST that opens a session, one PUT with all of it. It is not cut into chunks: every
+//! registry that follows the specification takes a blob in one piece, of any size, and each chunk would cost a round
+//! trip. Where a large PUT breaks off, the session is asked how far it came, and the rest follows. docker-registry 2.8
+//! forgets a session that broke (404); then all of it goes into a new one.
 
 use super::RegistryStore;
 use super::auth::Need;
 use super::client::Ask;
 use super::redirect;
 use super::refusal;
-use super::retry::{Failure, retrying};
+use super::retry::{Again, Failure, retrying};
 use super::scope::Scopes;
 use super::transport::{Answer, Upload};
 use super::url::Url;
@@ -17,23 +18,61 @@ use crate::exit::Exit;
 use crate::manifest::Descriptor;
 use crate::store::{ImageSource, OpenContent};
 
+/// Below this, a new session costs no more than asking how far the old one came.
+const RESUME_ABOVE: u64 = 1 << 20;
+
 /// Brings a blob up. A session that a failed mount left open is used first.
 pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), StoreError> {
     let doing = format!("write blob {} to \"{}\"", blob.digest, store.place());
-    let mut session = store.sessions().remove(&blob.digest).or_else(|| store.expected().take());
+    let mut session = store.sessions().remove(&blob.digest);
+    let mut broken = None;
     let mut doubtful = false;
-    retrying(store.client.backoff(), || {
+    let written = retrying(store.client.patience(), || {
         // An answer that was lost may have been a yes.
         if doubtful && store.has_blob(blob).map_err(Failure::last)? {
             return Ok(());
         }
-        let place = match session.take() {
-            Some(place) => place,
-            None => begin(store, &doing).map_err(Failure::last)?,
+        let resumed = broken.take().and_then(|place| resume(store, blob, place));
+        let (place, from) = match (resumed, session.take()) {
+            (Some(resumed), _) => resumed,
+            (None, Some(place)) => (place, 0),
+            (None, None) => (begin(store, &doing).map_err(Failure::last)?, 0),
         };
         doubtful = true;
-        put(store, &doing, blob, &place, open).inspect_err(|_| cancel(store, &place))
-    })
+        put(store, &doing, blob, &place, from, open).inspect_err(|failure| {
+            // What was put together from two pieces and is wrong is not put together from three.
+            let may_go_on = from == 0 && blob.size > RESUME_ABOVE && failure.again != Again::Never;
+            if may_go_on { broken = Some(place) } else { cancel(store, &place) }
+        })
+    });
+    if let Some(place) = broken {
+        cancel(store, &place);
+    }
+    written
+}
+
+/// Where a session goes on, and from which byte. A session that came nowhere, or that nobody knows any more, is ended.
+fn resume(store: &RegistryStore, blob: &Descriptor, place: Url) -> Option<(Url, u64)> {
+    let doing = "ask how far an upload came";
+    let answer = store.client.attempt(&ask(store, doing, "GET", place.clone(), Upload::Nothing, &store.need));
+    let found = answer.ok().and_then(|answer| {
+        let has = answer.header("range").and_then(has_bytes).filter(|has| *has < blob.size);
+        let next = session_of(store, doing, &answer).unwrap_or_else(|_| place.clone());
+        let is_open = matches!(answer.status, 200 | 202 | 204);
+        answer.finish();
+        has.filter(|_| is_open).map(|has| (next, has))
+    });
+    if found.is_none() {
+        cancel(store, &place);
+    }
+    found
+}
+
+/// `0-6` stands for seven bytes; `0-0` for one, or for none: it is not worth to find out.
+fn has_bytes(range: &str) -> Option<u64> {
+    let range = range.trim().strip_prefix("bytes=").unwrap_or(range.trim());
+    let last: u64 = range.strip_prefix("0-")?.parse().ok()?;
+    last.checked_add(1).filter(|bytes| *bytes > 1)
 }
 
 fn begin(store: &RegistryStore, doing: &str) -> Result<Url, StoreError> {
@@ -64,17 +103,23 @@ fn put(
     doing: &str,
     blob: &Descriptor,
     place: &Url,
+    from: u64,
     open: OpenContent<'_>,
 ) -> Result<(), Failure> {
     let url = place.clone().with("digest", blob.digest.as_str());
-    let body = Upload::Blob { digest: &blob.digest, size: blob.size, open };
+    let body = Upload::Blob { digest: &blob.digest, size: blob.size, from, open };
     let mut request = ask(store, doing, "PUT", url, body, &store.need);
     request.headers.push(("Content-Type", "application/octet-stream".into()));
+    if from > 0 {
+        request.headers.push(("Content-Range", format!("{from}-{}", blob.size - 1)));
+    }
     let answer = store.client.attempt(&request)?;
     match answer.status {
         200 | 201 | 204 => check_digest(doing, answer.header("docker-content-digest"), &blob.digest),
         // The session is gone: it timed out, or the registry was started anew. A new one may do.
         404 | 410 | 416 => Err(Failure::passing(refusal::refused(doing, answer))),
+        // It may have kept other bytes of the first piece than it said.
+        400 if from > 0 => Err(Failure::passing(refusal::refused(doing, answer))),
         _ => Err(Failure::last(refusal::refused(doing, answer))),
     }
 }
@@ -144,4 +189,21 @@ fn ask<'a, 'c>(
     need: &'a Need,
 ) -> Ask<'a, 'c> {
     Ask { doing, method, url, headers: Vec::new(), body, need, guard: &store.guard }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_says_how_far_an_upload_came() {
+        let check = |range: &str, bytes: Option<u64>| assert_eq!(has_bytes(range), bytes, "{range}");
+        check("0-6", Some(7));
+        check("bytes=0-6", Some(7));
+        check("0-0", None);
+        check("3-6", None);
+        check("0--1", None);
+        check("0-18446744073709551615", None);
+        check("", None);
+    }
 }
