@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 mod apply;
 
-pub use apply::{Guard, MovedTag, Progress, apply, apply_content, apply_tags};
+pub use apply::{Guard, JustLooked, MovedTag, Progress, apply, apply_content, apply_tags};
 
 /// Where the bytes of a blob that must be written come from.
 #[derive(Clone)]

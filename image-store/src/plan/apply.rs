@@ -6,6 +6,7 @@ use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document};
 use crate::parallel;
 use crate::store::{ImageStore, Pointer};
+use std::collections::BTreeMap;
 use std::io::Read;
 
 /// What to do with a tag that moved between plan and write.
@@ -42,29 +43,55 @@ pub fn apply(
     moved: MovedTag,
     tell: &(dyn Fn(Progress<'_>) + Sync),
 ) -> Result<(), StoreError> {
-    apply_content(plan, store, tell)?;
-    apply_tags(plan, store, Guard { moved, before: &|_, _| Ok(()) }, tell)
+    let looked = apply_content(plan, store, tell)?;
+    apply_tags(plan, store, Guard { moved, before: &|_, _| Ok(()) }, looked, tell)
 }
 
-/// Blobs and documents: all that nobody sees yet.
+/// What tags named a round trip ago. Those that are not in it are looked at.
+#[derive(Clone, Debug, Default)]
+pub struct JustLooked(BTreeMap<String, Option<Digest>>);
+
+/// A write of the last level, or a look that travels with it.
+enum Last<'a> {
+    Write(&'a Document),
+    Look(&'a str),
+}
+
+/// Blobs and documents: all that nobody sees yet. With the last of them, the tags are looked at again.
 pub fn apply_content(
     plan: &Plan,
     store: &dyn ImageStore,
     tell: &(dyn Fn(Progress<'_>) + Sync),
-) -> Result<(), StoreError> {
+) -> Result<JustLooked, StoreError> {
     parallel::map(&plan.blobs, parallel::REQUESTS, |(blob, content)| {
         apply_blob(blob, content, store)?;
         tell(Progress::Blob(blob));
         Ok::<_, StoreError>(())
     })?;
-    for level in &plan.levels {
-        parallel::map(level, parallel::REQUESTS, |document| {
-            store.write_document(document)?;
-            tell(Progress::Document(document));
-            Ok::<_, StoreError>(())
-        })?;
+    let write = |document: &Document| {
+        store.write_document(document)?;
+        tell(Progress::Document(document));
+        Ok::<_, StoreError>(())
+    };
+    let Some((last, before)) = plan.levels.split_last() else {
+        // Where nothing is written, the plan's last look is as good as another one.
+        let looked = if plan.blobs.is_empty() { plan.again.clone() } else { BTreeMap::new() };
+        return Ok(JustLooked(looked));
+    };
+    for level in before {
+        parallel::map(level, parallel::REQUESTS, write)?;
     }
-    Ok(())
+    // One tag alone is moved in the very next round trip; of several, the others would be looked at too early.
+    let looks = plan.tags.iter().take(1).map(|step| Last::Look(&step.tag));
+    let last: Vec<Last<'_>> = last.iter().map(Last::Write).chain(looks).collect();
+    let looked = parallel::map(&last, parallel::REQUESTS, |one| match one {
+        Last::Write(document) => write(document).map(|()| None),
+        Last::Look(tag) => {
+            let now = store.resolve(&Pointer::Tag((*tag).into()))?.map(|named| named.digest);
+            Ok(Some(((*tag).to_string(), now)))
+        }
+    })?;
+    Ok(JustLooked(looked.into_iter().flatten().collect()))
 }
 
 /// The tags, in their order. The content must be there.
@@ -72,17 +99,18 @@ pub fn apply_tags(
     plan: &Plan,
     store: &dyn ImageStore,
     guard: Guard<'_>,
+    looked: JustLooked,
     tell: &(dyn Fn(Progress<'_>) + Sync),
 ) -> Result<(), StoreError> {
-    // Where nothing was written since the last look, that look was the one just before.
-    let mut is_fresh = plan.blobs.is_empty() && plan.levels.is_empty();
+    let JustLooked(mut looked) = looked;
     for step in &plan.tags {
-        let now = match plan.again.get(&step.tag).filter(|_| is_fresh) {
-            Some(now) => now.clone(),
+        let now = match looked.remove(&step.tag) {
+            Some(now) => now,
             None => store.resolve(&Pointer::Tag(step.tag.clone()))?.map(|named| named.digest),
         };
-        is_fresh = false;
         apply_tag(step, now, store, guard)?;
+        // The others were looked at before this one was written.
+        looked.clear();
         tell(Progress::Tag(&step.tag, &step.document));
     }
     Ok(())

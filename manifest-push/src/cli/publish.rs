@@ -83,9 +83,15 @@ pub fn publish(
 
 fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Result<(), StoreError> {
     let tell = |progress: Progress<'_>| output.detail(&describe(&progress));
+    let mut looks = Vec::new();
     for (plan, looked) in planned {
-        apply_content(plan, &*looked.target.store, &tell)?;
+        looks.push(apply_content(plan, &*looked.target.store, &tell)?);
     }
+    if planned.len() > 1 {
+        // What came before the content of another place was too early.
+        looks.clear();
+    }
+    let mut looks = looks.into_iter();
     let moved = if write.force { MovedTag::Overwrite } else { MovedTag::Refuse };
     // Opened only where a tag moves: who has nothing to do needs no place to write.
     let moves = planned.iter().any(|(plan, _)| !plan.tags.is_empty());
@@ -98,7 +104,8 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
             }
             None => Ok(()),
         };
-        apply_tags(plan, &*looked.target.store, Guard { moved, before: &before }, &tell)?;
+        let just_looked = looks.next().unwrap_or_default();
+        apply_tags(plan, &*looked.target.store, Guard { moved, before: &before }, just_looked, &tell)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use image_store::cli::{Format, Output, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::{Stores, Target};
-use image_store::plan::{Guard, MovedTag, Plan, TagStep, apply_tags};
+use image_store::plan::{Guard, JustLooked, MovedTag, Plan, TagStep, apply_tags};
 use image_store::reference::{Reference, ReferenceError, RegistryRef};
 use image_store::store::Pointer;
 
@@ -116,5 +116,11 @@ fn carry_out(back: &Back, publish: &Publish, journal: &Journal, force: bool) -> 
     let before = |step: &TagStep, now: Option<&image_store::digest::Digest>| {
         journal.append(&publish.moving(&back.reference, &step.tag, now, step.document.digest()))
     };
-    apply_tags(&back.plan, &*back.target.store, Guard { moved, before: &before }, &|_| {})
+    apply_tags(
+        &back.plan,
+        &*back.target.store,
+        Guard { moved, before: &before },
+        JustLooked::default(),
+        &|_| {},
+    )
 }

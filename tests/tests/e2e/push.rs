@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod args;
+mod budgets;
 mod drafts;
 mod edits;
 mod guarded;

@@ -1,0 +1,159 @@
+//! How often a registry is asked, and how many round trips one after another that takes.
+
+use super::*;
+use multiarch_tests::need;
+use multiarch_tests::world::{Registry, Skip};
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Requests are answered in rounds: nobody gets an answer until nobody has asked for a while. So a round is a round
+/// trip, however slow the machine is, and requests that could go together and do not are found out.
+struct Rounds {
+    state: Mutex<Round>,
+    ended: Condvar,
+}
+
+struct Round {
+    number: usize,
+    last: Instant,
+}
+
+const QUIET: Duration = Duration::from_millis(250);
+
+impl Rounds {
+    fn of(registry: &FakeRegistry) -> Arc<Self> {
+        let state = Mutex::new(Round { number: 0, last: Instant::now() });
+        let rounds = Arc::new(Self { state, ended: Condvar::new() });
+        let held = Arc::clone(&rounds);
+        registry.on_request(move |_, when| {
+            if when == When::Before {
+                held.wait();
+            }
+        });
+        rounds
+    }
+
+    fn wait(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.last = Instant::now();
+        let mine = state.number;
+        while state.number == mine {
+            let since = state.last.elapsed();
+            if since >= QUIET {
+                state.number += 1;
+                self.ended.notify_all();
+            } else {
+                state = self.ended.wait_timeout(state, QUIET - since).unwrap().0;
+            }
+        }
+    }
+
+    fn taken(&self) -> usize {
+        std::mem::take(&mut self.state.lock().unwrap().number)
+    }
+}
+
+/// The seed's spec with so many members, one platform each.
+fn spec_of(rig: &Rig, members: usize) -> String {
+    let mut spec = format!("image: {}\nmanifests:\n", rig.name("latest"));
+    for i in 0..members {
+        let image = Image::new(&format!("linux/arm/v{i}"), &format!("member {i}"));
+        image.publish(&rig.registry, REPOSITORY, &format!("m{i}"));
+        spec.push_str(&format!("- image: {}\n", rig.name(&format!("m{i}"))));
+    }
+    spec
+}
+
+#[test]
+fn an_index_takes_four_round_trips_whether_over_four_images_or_twenty() {
+    for members in [4, 20] {
+        let rig = Rig::new();
+        rig.user.write("spec.yaml", spec_of(&rig, members));
+        let rounds = Rounds::of(&rig.registry);
+        rig.push(&[]).exits(0);
+        // Manifests; configs; the tag written; the tag read back. Both looks at the tag travel with the first two.
+        assert_eq!(rounds.taken(), 4, "{members} members");
+        assert_eq!(rig.registry.log().len(), 2 * members + 4);
+        rig.registry.take_log();
+        rig.push(&[]).exits(0).says("nothing to do in");
+        assert_eq!(rounds.taken(), 2, "{members} members again");
+        assert!(rig.registry.log().iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")));
+        rig.is_sound();
+    }
+}
+
+#[test]
+fn a_token_costs_two_requests_and_two_round_trips() {
+    let bearer = Bearer { anonymous_pull: false, ..Bearer::new("ann", "s3cret") };
+    let rig = Rig::with(Options { auth: Auth::Bearer(bearer), ..Options::default() });
+    rig.user.log_in(&rig.registry.host(), "ann", "s3cret");
+    let rounds = Rounds::of(&rig.registry);
+    rig.push(&[]).exits(0);
+    // One request is turned away, one token is asked for, for all that will be done.
+    assert_eq!((rounds.taken(), rig.registry.log().len()), (6, 14));
+    rig.is_sound();
+}
+
+#[test]
+fn images_of_other_repositories_cost_two_round_trips_more() {
+    let rig = Rig::new();
+    let mut spec = format!("image: {}/team/all:latest\nmanifests:\n", rig.registry.host());
+    for (image, (tag, _)) in rig.images.iter().zip(MEMBERS) {
+        image.publish(&rig.registry, &format!("team/{tag}"), "1");
+        spec.push_str(&format!("- image: {}/team/{tag}:1\n", rig.registry.host()));
+    }
+    rig.user.write("spec.yaml", spec);
+    let rounds = Rounds::of(&rig.registry);
+    rig.push(&[]).exits(0);
+    // Manifests; configs; mounts; manifests written, the tag looked at once more; the tag written; read back.
+    assert_eq!(rounds.taken(), 6);
+    let counted = |method: &str, part: &str| rig.registry.count(method, |path| path.contains(part));
+    assert_eq!((counted("POST", "mount="), counted("PUT", "/manifests/")), (8, 5));
+    assert_eq!(rig.registry.log().len(), 4 + 4 + 4 + 8 + 4 + 3 + 2, "{:?}", rig.registry.log());
+    assert_eq!(rig.registry.violations(), [""; 0]);
+}
+
+/// Debian's docker-registry, by its own access log.
+#[test]
+fn docker_registry_is_asked_no_more_than_the_budget() {
+    need!(against_docker_registry());
+}
+
+fn against_docker_registry() -> Result<(), Skip> {
+    let registry = Registry::start()?;
+    let user = User::new();
+    let stores = image_store::open::Stores::new(image_store::store::registry::RegistryOptions::default());
+    for (tag, platform) in MEMBERS {
+        for name in [format!("team/app:{tag}"), format!("team/{tag}:1")] {
+            let target = stores.target(&format!("{}/{name}", registry.host()).parse().unwrap()).unwrap();
+            Image::new(platform, tag).store(&*target.store, &target.tags[0]);
+        }
+    }
+    let mut seen = registry.requests().len();
+    let mut asked = || {
+        let all = registry.requests();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for one in &all[seen..] {
+            let what = if one.path.contains("/manifests/") { "manifest" } else { "blob" };
+            *counts.entry(format!("{} {what}", one.method)).or_default() += 1;
+        }
+        seen = all.len();
+        counts.into_iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+    };
+    let push = |target: &str, template: &str| {
+        let (target, template) =
+            (format!("{}/{target}", registry.host()), format!("{}/{template}", registry.host()));
+        let spec: String =
+            MEMBERS.iter().map(|(tag, _)| format!("- image: {}\n", template.replace("TAG", tag))).collect();
+        user.write("spec.yaml", format!("image: {target}\nmanifests:\n{spec}"));
+        user.manifest_push(&["push", "from-spec", "spec.yaml"]).exits(0)
+    };
+    push("team/app:latest", "team/app:TAG");
+    assert_eq!(asked(), "4 GET blob, 5 GET manifest, 2 HEAD manifest, 1 PUT manifest");
+    push("team/app:latest", "team/app:TAG").says("nothing to do in");
+    assert_eq!(asked(), "4 GET blob, 4 GET manifest, 2 HEAD manifest");
+    push("team/all:latest", "team/TAG:1");
+    assert_eq!(asked(), "4 GET blob, 5 GET manifest, 7 HEAD manifest, 8 POST blob, 5 PUT manifest");
+    Ok(())
+}
