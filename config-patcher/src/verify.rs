@@ -2,12 +2,15 @@
 //!
 //! Layers are read through [`ImageSource`], never extracted, each once however many images share it.
 
+pub mod cache;
+
 use crate::detect::chain::{self, Chain, Role, shown};
 use crate::detect::file::Facts;
 use crate::detect::layer::{self, Layer, LayerFacts};
 use crate::detect::tree::Tree;
 use crate::detect::verdict::{Evidence, Group, Kind, Shown, Verdict, judge};
 use crate::plan::Labels;
+use cache::LayerCache;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
@@ -48,9 +51,11 @@ pub struct Finding {
     pub programs: Vec<Group>,
     pub layers: usize,
     pub layers_read: usize,
+    /// Of those, the ones that an earlier run has read.
+    pub layers_kept: usize,
     /// Layers that cannot be read here, with the reason.
     pub skipped: Vec<(Digest, String)>,
-    /// Bytes of the layers that were read, as they are stored.
+    /// Bytes of the layers that were read in this run, as they are stored.
     pub bytes_read: u64,
 }
 
@@ -76,12 +81,27 @@ pub fn verify_all(
     depth: Depth,
     on_layer: &(dyn Fn(&Descriptor) + Sync),
 ) -> Vec<Result<Finding, StoreError>> {
+    verify_all_with(subjects, &Look { depth, on_layer, kept: None })
+}
+
+/// How images are looked into.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    pub depth: Depth,
+    /// Hears of each layer that is about to be read.
+    pub on_layer: &'a (dyn Fn(&Descriptor) + Sync),
+    /// Evidence of earlier runs.
+    pub kept: Option<&'a LayerCache>,
+}
+
+/// The same, with what earlier runs have kept.
+pub fn verify_all_with(subjects: &[Subject<'_>], look: &Look<'_>) -> Vec<Result<Finding, StoreError>> {
     let mut cache = Cache::new();
     let mut findings = Vec::with_capacity(subjects.len());
     let mut rest = subjects;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(rest.len().min(TOGETHER));
-        findings.extend(verify_some(now, depth, &mut cache, on_layer));
+        findings.extend(verify_some(now, look, &mut cache));
         rest = later;
         let needed: BTreeSet<Key> = rest.iter().flat_map(|subject| keys(subject.image)).collect();
         cache.retain(|key, _| needed.contains(key));
@@ -113,9 +133,8 @@ struct Work<'a> {
 
 fn verify_some(
     subjects: &[Subject<'_>],
-    depth: Depth,
+    look: &Look<'_>,
     cache: &mut Cache,
-    on_layer: &(dyn Fn(&Descriptor) + Sync),
 ) -> Vec<Result<Finding, StoreError>> {
     let mut works: Vec<Work<'_>> = subjects
         .iter()
@@ -125,7 +144,7 @@ fn verify_some(
             done: check_counts(subject).err().map(Err),
         })
         .collect();
-    let mut depths = vec![depth; works.len()];
+    let mut depths = vec![look.depth; works.len()];
     loop {
         // Decide what can be decided, and collect what must be read for the rest: each layer once.
         let mut wanted: BTreeMap<Key, (usize, Descriptor)> = BTreeMap::new();
@@ -150,14 +169,32 @@ fn verify_some(
             wanted.into_iter().map(|(key, (number, layer))| (key, number, layer)).collect();
         let at_once = std::thread::available_parallelism().map_or(2, usize::from).min(parallel::REQUESTS);
         let read = parallel::map(&wanted, at_once, |(key, number, layer)| {
-            on_layer(layer);
-            Ok::<_, std::convert::Infallible>(layer::read(subjects[*number].source, layer, key.1.as_ref()))
+            Ok::<_, std::convert::Infallible>(read_layer(subjects[*number].source, layer, key, look))
         });
         let Ok(read) = read;
         cache.extend(wanted.into_iter().map(|(key, ..)| key).zip(read));
     }
     let unfinished = || Err(StoreError::bad_input("verify an image", "nothing came of it"));
     works.into_iter().map(|work| work.done.unwrap_or_else(unfinished)).collect()
+}
+
+/// From an earlier run, or from the store.
+fn read_layer(
+    source: &dyn ImageSource,
+    layer: &Descriptor,
+    key: &Key,
+    look: &Look<'_>,
+) -> Result<Layer, StoreError> {
+    let (digest, diff_id) = (&key.0, key.1.as_ref());
+    if let Some(facts) = look.kept.and_then(|kept| kept.read(digest, diff_id)) {
+        return Ok(Layer::Read(Box::new(facts)));
+    }
+    (look.on_layer)(layer);
+    let read = layer::read(source, layer, diff_id)?;
+    if let (Some(kept), Layer::Read(facts)) = (look.kept, &read) {
+        kept.write(digest, diff_id, facts);
+    }
+    Ok(read)
 }
 
 fn check_counts(subject: &Subject<'_>) -> Result<(), StoreError> {
@@ -221,7 +258,8 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &Cache) -> Step {
         return Step::Read(missing);
     }
     let layers_read = layers.iter().flatten().count() - skipped.len();
-    let bytes_read = layers.iter().flatten().map(|layer| layer.stored).sum();
+    let layers_kept = layers.iter().flatten().filter(|layer| layer.is_kept).count();
+    let bytes_read = layers.iter().flatten().filter(|layer| !layer.is_kept).map(|layer| layer.stored).sum();
     let mut finding = Finding {
         verdict,
         chain: chain.links.iter().filter_map(shown_link).collect(),
@@ -229,6 +267,7 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &Cache) -> Step {
         programs: evidence.all,
         layers: layers.len(),
         layers_read,
+        layers_kept,
         skipped,
         bytes_read,
     };

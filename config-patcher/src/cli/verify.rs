@@ -8,7 +8,8 @@ mod row;
 mod sarif;
 mod text;
 
-use crate::verify::{Depth, Subject, verify_all};
+use crate::verify::cache::LayerCache;
+use crate::verify::{Depth, Look, Subject, verify_all_with};
 use clap::Args;
 use image_store::cli::{Format, Output, print_line};
 use image_store::error::StoreError;
@@ -47,6 +48,9 @@ pub struct Verify {
     /// Read every layer to its last byte; the default for what lies here
     #[arg(long)]
     full: bool,
+    /// Read layers though an earlier run has kept what they show; keep nothing
+    #[arg(long)]
+    no_cache: bool,
     #[command(flatten)]
     reports: Reports,
     /// Print the JSON Schema of `--format json` and do nothing else
@@ -77,7 +81,8 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
         let node = read_tree(&**source, pointer);
         Ok::<_, StoreError>(Named { name: name.clone(), source: source.clone(), depth: *depth, node })
     })?;
-    let rows = judge_all(&named, output);
+    let kept = if args.no_cache { None } else { LayerCache::of_user() };
+    let rows = judge_all(&named, kept.as_ref(), output);
     match output.format {
         Format::Json => print_line(&json::text(&named, &rows)),
         Format::Text => text::print(&named, &rows, args.explain),
@@ -122,7 +127,7 @@ fn depth(args: &Verify, reference: &Reference) -> Depth {
     if args.quick || (is_remote && !args.full) { Depth::Quick } else { Depth::Full }
 }
 
-fn judge_all<'a>(named: &'a [Named], output: &Output) -> Vec<Row<'a>> {
+fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     for depth in [Depth::Quick, Depth::Full] {
         let mut wanted = Vec::new();
@@ -138,7 +143,7 @@ fn judge_all<'a>(named: &'a [Named], output: &Output) -> Vec<Row<'a>> {
         let say = |layer: &Descriptor| {
             output.detail(&format!("reading layer {} ({})", layer.digest, bytes(layer.size)))
         };
-        let findings = verify_all(&subjects, depth, &say);
+        let findings = verify_all_with(&subjects, &Look { depth, on_layer: &say, kept });
         rows.extend(wanted.into_iter().zip(findings).map(|((named, entry, image), finding)| Row {
             named,
             entry,

@@ -5,6 +5,7 @@
 //! the file says, and what is not where it should be is simply not known.
 
 use image_store::platform::Platform;
+use serde::{Deserialize, Serialize};
 
 mod attributes;
 mod golang;
@@ -14,7 +15,7 @@ pub mod sampler;
 use sampler::Sample;
 
 /// What an ELF file tells.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Elf {
     /// In OCI's words; the variant is the lowest that the file is known to need, none where nothing tells.
     pub platform: Platform,
@@ -27,7 +28,7 @@ pub struct Elf {
     pub details: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     Program,
     Library,

@@ -3,9 +3,10 @@
 use super::elf::sampler::Sample;
 use super::elf::{self, Elf, Numbers};
 use image_store::platform::Platform;
+use serde::{Deserialize, Serialize};
 
 /// A file that says something about platforms.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Facts {
     Elf(Elf),
     Script(Script),
@@ -14,7 +15,7 @@ pub enum Facts {
 }
 
 /// `#! INTERPRETER [ARGUMENT]`: the kernel passes all that follows as one argument.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Script {
     pub interpreter: Vec<u8>,
     pub argument: Option<Vec<u8>>,

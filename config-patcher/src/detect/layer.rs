@@ -11,14 +11,16 @@ use image_store::exit::Exit;
 use image_store::manifest::{Descriptor, media_type};
 use image_store::store::ImageSource;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::LazyLock;
 use stream::Unpacked;
 
+pub mod kept;
+mod names;
 mod stream;
 mod walk;
+
+pub use names::{NameKey, name_hash, use_key};
 
 /// A layer, or why it was not read.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct LayerFacts {
     /// Bytes of the layer as it is stored and as it unpacks.
     pub stored: u64,
     pub unpacked: u64,
+    /// Known from an earlier look: nothing was read this time.
+    pub is_kept: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,14 +100,6 @@ const TEXT_MAX: usize = 24 << 20;
 const PROGRAMS_MAX: usize = 100_000;
 /// Different facts. Beyond, only the platforms are told apart.
 const FACTS_MAX: usize = 16_384;
-
-/// Names are compared by hash. Its key is this process's own, so that nobody can make two names collide.
-static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-/// The hash of a plain name: no slash at either end, no `.`, no `..`.
-pub fn name_hash(name: &[u8]) -> u64 {
-    HASH.hash_one(name)
-}
 
 /// Reads a layer to its end. `diff_id` is what the config says that it unpacks to.
 pub fn read(

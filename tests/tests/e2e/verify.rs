@@ -1,5 +1,6 @@
 //! `config-patcher verify`: images of every kind, with right and wrong labels, in every kind of store.
 
+mod cache;
 mod made;
 mod page;
 mod reports;
@@ -260,7 +261,7 @@ fn a_layer_whose_bytes_are_wrong_is_told_and_names_cannot_steer_the_terminal() {
     }
     let dir = user.path("names");
     spoil_largest_blob(&dir.join("blobs/sha256"));
-    verify(&user, &[&name]).exits(7);
+    verify(&user, &[&name, "--no-cache"]).exits(7);
 }
 
 fn spoil_largest_blob(dir: &Path) {

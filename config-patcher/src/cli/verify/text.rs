@@ -43,7 +43,12 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
             lines.push(format!("  {} for {}", programs(group.count), group.platform));
         }
         let read = bytes(finding.bytes_read);
-        lines.push(format!("  read {} of {} layers, {read}", finding.layers_read, finding.layers));
+        let kept = if finding.layers_kept > 0 {
+            format!(", {} known from before", finding.layers_kept)
+        } else {
+            String::new()
+        };
+        lines.push(format!("  read {} of {} layers{kept}, {read}", finding.layers_read, finding.layers));
     }
     if let Some(fix) = row.fix() {
         lines.push(format!("  to put it right: {fix}"));
