@@ -16,7 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 use unfinished::is_unfinished;
 
@@ -34,12 +34,14 @@ pub struct OciLayout {
     dir: PathBuf,
     /// Done with the first write: what killed writers left is gone.
     swept: Once,
+    /// `index.json` as it was read last: a thousand tags are a thousand looks at the same bytes.
+    last: Mutex<Option<(Vec<u8>, Arc<Index>)>>,
 }
 
 impl OciLayout {
     /// A layout that is there. A folder that is none is refused.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let layout = Self { dir: dir.to_path_buf(), swept: Once::new() };
+        let layout = Self { dir: dir.to_path_buf(), swept: Once::new(), last: Mutex::default() };
         let doing = || format!("open \"{}\"", layout.place());
         let marker = layout.dir.join("oci-layout");
         let text = read_small(&marker, 4096).map_err(|e| match e.kind() {
@@ -64,7 +66,7 @@ impl OciLayout {
 
     /// A layout that is there, or will be with the first write. A folder that holds other things is refused.
     pub fn open_or_new(dir: &Path) -> Result<Self, StoreError> {
-        let layout = Self { dir: dir.to_path_buf(), swept: Once::new() };
+        let layout = Self { dir: dir.to_path_buf(), swept: Once::new(), last: Mutex::default() };
         if dir.join("oci-layout").exists() {
             return Self::open(dir);
         }
@@ -166,30 +168,37 @@ impl OciLayout {
     }
 
     /// `index.json` as it stands, with the bytes it was read from.
-    fn read_index(&self) -> Result<(Vec<u8>, Index), StoreError> {
+    fn read_index(&self) -> Result<(Vec<u8>, Arc<Index>), StoreError> {
         let path = self.dir.join("index.json");
         let what = format!("\"{}\"", path.display());
         let bytes =
             read_small(&path, DOCUMENT_MAX).map_err(|e| StoreError::from_io(format!("read {what}"), e))?;
-        let document = Document::new(bytes, None).map_err(|e| e.at(&what))?;
-        match document.parse().map_err(|e| e.at(&what))? {
-            Content::Index(index) => Ok((document.bytes().to_vec(), index)),
-            Content::Manifest(_) => Err(StoreError::bad_input(format!("read {what}"), "it is no index")),
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, index)) = last.as_ref().filter(|(known, _)| *known == bytes) {
+            return Ok((bytes, Arc::clone(index)));
         }
+        let document = Document::new(bytes, None).map_err(|e| e.at(&what))?;
+        let Content::Index(index) = document.parse().map_err(|e| e.at(&what))? else {
+            return Err(StoreError::bad_input(format!("read {what}"), "it is no index"));
+        };
+        let index = Arc::new(index);
+        *last = Some((document.bytes().to_vec(), Arc::clone(&index)));
+        Ok((document.bytes().to_vec(), index))
     }
 
     fn find(&self, at: &Pointer) -> Result<Option<Descriptor>, StoreError> {
         // A new layout has nothing under a name yet, but may have documents: that is an answer, not an error.
-        let entries = if self.exists() { self.read_index()?.1.manifests } else { Vec::new() };
+        let index = if self.exists() { Some(self.read_index()?.1) } else { None };
+        let entries = index.as_ref().map_or(&[][..], |index| &index.manifests);
         let tag = match at {
             Pointer::Digest(digest) => {
-                let entry = entries.into_iter().find(|entry| entry.digest == *digest);
+                let entry = entries.iter().find(|entry| entry.digest == *digest).cloned();
                 return Ok(entry.or_else(|| self.descriptor_of_blob(digest)));
             }
             Pointer::Tag(tag) => tag,
         };
-        let mut named = entries.into_iter().filter(|entry| name_of(entry) == tag);
-        let found = named.next();
+        let mut named = entries.iter().filter(|entry| name_of(entry) == tag);
+        let found = named.next().cloned();
         if named.next().is_some() {
             let doing = format!("find tag \"{tag}\" in \"{}\"", self.place());
             return Err(StoreError::bad_input(doing, "two entries of index.json have this name"));
@@ -316,15 +325,15 @@ impl ImageSource for OciLayout {
         if !self.exists() {
             return Ok(Vec::new());
         }
-        let (_, mut index) = self.read_index()?;
+        let (_, index) = self.read_index()?;
         let mut tags: Vec<String> =
-            index.manifests.iter_mut().filter_map(|entry| entry.annotations.remove(REF_NAME)).collect();
+            index.manifests.iter().filter_map(|entry| entry.annotations.get(REF_NAME)).cloned().collect();
         tags.sort();
         Ok(tags)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
-        let entries = if self.exists() { self.read_index()?.1.manifests } else { Vec::new() };
+        let entries = if self.exists() { self.read_index()?.1.manifests.clone() } else { Vec::new() };
         Ok(Listed::ByTag(referrers::among(entries, subject, |entry| {
             self.read_document(&Pointer::from(&entry.digest)).ok()
         })))
