@@ -1,7 +1,7 @@
 //! The command line: read what was typed, decide, show, write. Each command has a file of its own.
 
 use clap::{Parser, Subcommand};
-use image_store::cli::Output;
+use image_store::cli::{Display, Documentation, Output};
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use std::process::ExitCode;
@@ -41,17 +41,22 @@ enum Command {
     Verify(verify::Verify),
     /// Put the label right, where the image lies or in a copy
     Fix(Box<fix::Fix>),
+    #[command(flatten)]
+    Documentation(Documentation),
 }
 
 pub fn main() -> ExitCode {
     image_store::half_done::end_cleanly();
     let cli = Cli::parse();
     let stores = Stores::new(cli.registry.options());
+    let display = Display::start(&cli.output);
     let result = match cli.command {
         Command::Inspect(args) => inspect::run(&args, &stores, &cli.output),
         Command::Verify(args) => verify::run(&args, &stores, &cli.output),
         Command::Fix(args) => fix::run(&args, &stores, &cli.output),
+        Command::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command()),
     };
+    drop(display);
     cli.output.finish(TOOL, result)
 }
 

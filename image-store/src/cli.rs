@@ -6,6 +6,12 @@ use crate::text::Escaped;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+mod display;
+mod documentation;
+
+pub use display::Display;
+pub use documentation::Documentation;
+
 /// The options of every command, for `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
@@ -94,10 +100,12 @@ impl Output {
 
 /// A line on stderr, in one piece: stderr has no buffer, and every letter would be a write of its own. If nobody
 /// reads it, the work goes on.
-fn tell(mut line: String) {
+pub(crate) fn tell(mut line: String) {
     use std::io::Write;
     line.push('\n');
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    display::above(|| {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    });
 }
 
 /// The first failure of stdout. A result that did not arrive must not end with 0; [`Output::finish`] says so.
@@ -105,8 +113,13 @@ static LOST: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
 
 /// A line of the result, on stdout. A reader that went away has seen enough; a full disk is a failure.
 pub fn print_line(line: &str) {
+    print_text(&format!("{line}\n"));
+}
+
+/// Several lines of the result.
+pub fn print_text(text: &str) {
     use std::io::Write;
-    match writeln!(std::io::stdout(), "{line}") {
+    match display::above(|| std::io::stdout().write_all(text.as_bytes())) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => drop(LOST.set(error)),
         _ => {}
     }

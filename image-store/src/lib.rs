@@ -15,6 +15,7 @@ pub mod parallel;
 pub mod patch;
 pub mod plan;
 pub mod platform;
+pub mod progress;
 pub mod raw_json;
 pub mod reference;
 pub mod referrers;

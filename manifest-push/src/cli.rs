@@ -2,7 +2,7 @@
 
 use crate::cli::account::Account;
 use clap::{Parser, Subcommand};
-use image_store::cli::Output;
+use image_store::cli::{Display, Documentation, Output};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
@@ -59,12 +59,17 @@ enum Command {
     Copy(copy::Copy),
     /// Let a tag name again what it named before it was published
     Rollback(rollback::Rollback),
+    #[command(flatten)]
+    Documentation(Documentation),
 }
 
 pub fn main() -> ExitCode {
     image_store::half_done::end_cleanly();
+    image_store::half_done::end_cleanly();
     let cli = Cli::parse_from(account::as_clap_reads_it(std::env::args_os()));
+    let display = Display::start(&cli.output);
     let result = run(&cli);
+    drop(display);
     cli.output.finish(TOOL, result)
 }
 
@@ -79,6 +84,7 @@ fn run(cli: &Cli) -> Result<Exit, StoreError> {
         Command::Edit(args) => edit::edit(args, &tools, output),
         Command::Copy(args) => copy::copy(args, &tools, output),
         Command::Rollback(args) => rollback::rollback(args, &tools, output),
+        Command::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command()),
     }
 }
 

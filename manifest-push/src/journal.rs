@@ -95,7 +95,7 @@ impl Journal {
         let written =
             serde_json::to_string(entry).map_err(std::io::Error::other).and_then(|line| self.write(&line));
         written.map_err(|e| {
-            StoreError::from_io(format!("note the publication in \"{}\"", self.path.display()), e)
+            StoreError::local(format!("note the publication in \"{}\"", self.path.display()), e.to_string())
                 .hint("no tag was moved; set XDG_STATE_HOME to a folder that can be written")
         })
     }

@@ -5,9 +5,10 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document};
 use crate::parallel;
+use crate::progress::{METER, Share};
 use crate::store::{ImageStore, Pointer};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::Cursor;
 
 /// What to do with a tag that moved between plan and write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +64,11 @@ pub fn apply_content(
     store: &dyn ImageStore,
     tell: &(dyn Fn(Progress<'_>) + Sync),
 ) -> Result<JustLooked, StoreError> {
+    METER.expect(plan.blobs.len() as u64, plan.blobs.iter().map(|(blob, _)| blob.size).sum());
     parallel::map(&plan.blobs, parallel::REQUESTS, |(blob, content)| {
-        apply_blob(blob, content, store)?;
+        let share = Share::of(&METER, blob.size);
+        apply_blob(blob, content, store, &share)?;
+        share.done();
         tell(Progress::Blob(blob));
         Ok::<_, StoreError>(())
     })?;
@@ -116,10 +120,16 @@ pub fn apply_tags(
     Ok(())
 }
 
-fn apply_blob(blob: &Descriptor, content: &BlobContent, store: &dyn ImageStore) -> Result<(), StoreError> {
+fn apply_blob(
+    blob: &Descriptor,
+    content: &BlobContent,
+    store: &dyn ImageStore,
+    share: &Share<'_>,
+) -> Result<(), StoreError> {
     match content {
-        BlobContent::Bytes(bytes) => store
-            .write_blob(blob, &|| Ok(Box::new(std::io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>)),
+        BlobContent::Bytes(bytes) => {
+            store.write_blob(blob, &|| Ok(Box::new(share.read(Box::new(Cursor::new(bytes.clone()))))))
+        }
         BlobContent::From(source) => {
             let here = store.mount_origin();
             if let (Some((host, repository)), Some((at, here))) = (source.mount_origin(), here)
@@ -131,7 +141,7 @@ fn apply_blob(blob: &Descriptor, content: &BlobContent, store: &dyn ImageStore) 
                     return Ok(());
                 }
             }
-            store.write_blob(blob, &|| source.open_blob(blob))
+            store.write_blob(blob, &|| Ok(Box::new(share.read(source.open_blob(blob)?))))
         }
     }
 }

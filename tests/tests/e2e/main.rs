@@ -8,6 +8,7 @@ mod crash;
 mod crash_local;
 mod docker_archive;
 mod docker_daemon;
+mod documentation;
 mod exits;
 mod filter;
 mod fuzz_seeds;

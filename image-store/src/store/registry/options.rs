@@ -2,6 +2,8 @@
 
 use super::address::is_loopback;
 use super::secret::Secret;
+use crate::cli::tell;
+use crate::text::Escaped;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,8 +103,11 @@ pub struct Messages {
 impl Default for Messages {
     fn default() -> Self {
         let traced = std::env::var_os("MULTIARCH_TRACE").is_some_and(|value| value == "1");
-        let trace: Say = Arc::new(|line| eprintln!("{line}"));
-        Self { warn: Arc::new(|text| eprintln!("warning: {text}")), trace: traced.then_some(trace) }
+        let trace: Say = Arc::new(|line| tell(line.to_string()));
+        Self {
+            warn: Arc::new(|text| tell(format!("warning: {}", Escaped(text)))),
+            trace: traced.then_some(trace),
+        }
     }
 }
 

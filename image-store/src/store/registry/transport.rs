@@ -9,6 +9,7 @@ use super::url::Url;
 use super::{proxy, refusal};
 use crate::digest::Digest;
 use crate::error::StoreError;
+use crate::progress::METER;
 use crate::store::OpenContent;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -83,6 +84,7 @@ impl Transport {
     /// Sends a request and takes the head of its answer, whatever the status.
     pub fn send(&self, wire: &Wire<'_, '_>) -> Result<Answer, Failure> {
         let began = Instant::now();
+        METER.asked();
         let result = self.exchange(wire);
         if let Some(trace) = &self.messages.trace {
             let outcome = match &result {

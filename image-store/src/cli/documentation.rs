@@ -1,0 +1,73 @@
+//! Completion scripts and the manual page, made from the command line itself.
+
+use super::{LOST, print_text};
+use crate::error::StoreError;
+use crate::exit::Exit;
+use clap::Command;
+use clap_mangen::Man;
+use std::io::{self, Write};
+
+/// Two commands that every tool has, for `#[command(flatten)]`.
+#[derive(clap::Subcommand, Clone, Copy, Debug)]
+pub enum Documentation {
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, in roff
+    #[command(hide = true)]
+    Man,
+}
+
+impl Documentation {
+    /// `command` is the whole tool's.
+    pub fn print(self, mut command: Command) -> Result<Exit, StoreError> {
+        let name = command.get_name().to_string();
+        let mut text = Vec::new();
+        match self {
+            Self::Completions { shell } => clap_complete::generate(shell, &mut command, name, &mut text),
+            Self::Man => {
+                command.build();
+                manual(&command, &mut text).map_err(|e| StoreError::from_io("make the manual page", e))?;
+            }
+        }
+        print_text(&String::from_utf8_lossy(&text));
+        match LOST.get() {
+            Some(lost) => Err(StoreError::local("print on stdout", lost.to_string())),
+            None => Ok(Exit::Done),
+        }
+    }
+}
+
+/// The tool, then each command under a heading of its own.
+fn manual(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+    let tool = Man::new(command.clone()).section("1");
+    tool.render_title(page)?;
+    tool.render_name_section(page)?;
+    tool.render_synopsis_section(page)?;
+    tool.render_description_section(page)?;
+    tool.render_options_section(page)?;
+    commands(command, "", page)?;
+    tool.render_version_section(page)
+}
+
+fn commands(command: &Command, above: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    for one in command.get_subcommands().filter(|one| !one.is_hide_set() && one.get_name() != "help") {
+        let name = format!("{above}{}", one.get_name());
+        // The options of all commands stand at the top, once.
+        let own = one.clone().mut_args(|arg| {
+            let is_global = arg.is_global_set();
+            if is_global { arg.hide(true) } else { arg }
+        });
+        let man = Man::new(own);
+        writeln!(page, ".SH COMMAND {}", name.to_uppercase())?;
+        let mut body = Vec::new();
+        man.render_synopsis_section(&mut body)?;
+        man.render_description_section(&mut body)?;
+        man.render_options_section(&mut body)?;
+        // One level below the command's heading.
+        let body = String::from_utf8_lossy(&body).replace("\n.SH ", "\n.SS ").replacen(".SH ", ".SS ", 1);
+        page.write_all(body.as_bytes())?;
+        commands(one, &format!("{name} "), page)?;
+    }
+    Ok(())
+}

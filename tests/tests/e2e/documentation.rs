@@ -1,0 +1,82 @@
+//! The manual pages and completion scripts of the tools, and the line that shows how far they are.
+
+use crate::samples::Image;
+use crate::tools::{User, program, run};
+use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault};
+use std::process::Command;
+use std::time::Duration;
+
+const TOOLS: [(&str, &[&str]); 2] = [
+    ("config-patcher", &["INSPECT", "VERIFY", "FIX"]),
+    ("manifest-push", &["PUSH", "PUSH FROM\\-ARGS", "CREATE", "ANNOTATE", "RM", "EDIT", "COPY", "ROLLBACK"]),
+];
+
+#[test]
+fn every_tool_has_a_manual_page_with_all_its_commands() {
+    let user = User::new();
+    for (tool, commands) in TOOLS {
+        let page = user.run(tool, &["man"]).exits(0).stdout;
+        assert!(page.contains(&format!(".TH {tool} 1")), "{page}");
+        for command in commands {
+            let heading = format!(".SH COMMAND {}", command.replace("\\-", "-"));
+            assert!(page.contains(&heading), "{heading} is not in:\n{page}");
+        }
+        assert!(!page.contains("COMPLETIONS"), "{page}");
+        let once = page.matches("\\fB\\-\\-max\\-retry\\-after\\fR \\fI").count();
+        assert_eq!(once, 1, "an option of all commands stands once:\n{page}");
+    }
+}
+
+#[test]
+fn every_tool_has_completions_that_a_shell_can_read() {
+    let user = User::new();
+    for (tool, commands) in TOOLS {
+        for shell in ["bash", "zsh", "fish"] {
+            let script = user.run(tool, &["completions", shell]).exits(0).stdout;
+            let word = commands[0].to_lowercase();
+            assert!(script.contains(&word), "{word} is not in:\n{script}");
+        }
+        let script = user.run(tool, &["completions", "bash"]).exits(0).stdout;
+        let path = user.write("completion.bash", script);
+        let mut bash = Command::new("bash");
+        bash.args(["-c", "source \"$1\" && complete -p \"$2\"", "bash"]).arg(path).arg(tool);
+        let ran = run(bash).exits(0);
+        assert!(ran.stdout.contains(tool), "{ran}");
+        user.run(tool, &["completions", "cmd.exe"]).exits(2);
+    }
+}
+
+/// A registry that takes its time, and what `manifest-push copy` shows meanwhile.
+fn slow_copy(on_terminal: bool, more: &str) -> String {
+    let registry = FakeRegistry::start();
+    let user = User::new();
+    Image::new("linux/arm/v7", "slow").publish(&registry, "team/app", "1");
+    registry.fault(
+        Fault::when(|r| r.path.contains("/manifests/"), Act::Delay(Duration::from_millis(1500))).times(3),
+    );
+    let from = format!("{}/team/app:1", registry.host());
+    let line = format!("{} copy {from} oci:out:1 {more}", program("manifest-push").display());
+    let ran = if on_terminal {
+        // script(1) makes a terminal; what is shown on it comes out on stdout.
+        run(user.command("manifest-push", &[])).exits(2);
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).current_dir(user.work()).env("HOME", user.work());
+        run(script).exits(0)
+    } else {
+        user.manifest_push(&line.split_whitespace().skip(1).collect::<Vec<_>>()).exits(0)
+    };
+    format!("{}{}", ran.stdout, ran.stderr)
+}
+
+#[test]
+fn a_terminal_shows_how_far_the_work_is_and_a_log_is_not_flooded() {
+    let shown = slow_copy(true, "");
+    assert!(shown.contains("\r\x1b[K1 request"), "{shown:?}");
+    let end = shown.rfind("request").unwrap();
+    assert!(shown[end..].contains("\r\x1b[K"), "the line goes when the work is done: {shown:?}");
+    for (on_terminal, more) in [(true, "-q"), (false, "")] {
+        let shown = slow_copy(on_terminal, more);
+        assert!(!shown.contains('\x1b') && !shown.contains("request"), "{shown:?}");
+        assert!(shown.lines().count() < 9, "{shown}");
+    }
+}
