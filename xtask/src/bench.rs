@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: ratios against named peers, measured in one run. A bench prints; it never judges.
 
+mod fix;
 pub mod measure;
 
 use image_store::error::StoreError;
@@ -17,12 +18,18 @@ pub struct Args {
 enum What {
     /// binfmt-setup register all, against update-binfmts and a shell loop, in a private namespace
     Binfmt,
+    /// config-patcher fix on `docker save` archives: written anew, in place, as a filter; against cp, cat, skopeo, docker
+    Fix,
 }
 
 pub fn run(args: &Args) -> Result<Exit, StoreError> {
-    let package = match args.what {
-        What::Binfmt => "binfmt-setup",
-    };
+    match args.what {
+        What::Binfmt => cargo_bench("binfmt-setup"),
+        What::Fix => fix::run().map(|()| Exit::Done),
+    }
+}
+
+fn cargo_bench(package: &str) -> Result<Exit, StoreError> {
     let doing = || format!("run the bench of {package}");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status =

@@ -3,6 +3,7 @@
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::text::table;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -105,6 +106,26 @@ fn peak_of(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// One of the workspace's programs, built for release.
+pub fn release_build(package: &str) -> Result<PathBuf, StoreError> {
+    let doing = || format!("build {package} for release");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--release", "--quiet", "--message-format=json", "--package", package]);
+    let built = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let built = built.map_err(|e| StoreError::from_io(doing(), e))?;
+    if !built.status.success() {
+        return Err(StoreError::new(Exit::Found, doing(), format!("cargo ended with {}", built.status)));
+    }
+    // cargo says where it put each thing; the target folder may be anywhere.
+    let executable = String::from_utf8_lossy(&built.stdout).lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_it = message["target"]["name"] == package;
+        is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    executable.ok_or_else(|| StoreError::not_found(doing(), "cargo names no program of this package"))
 }
 
 /// A command that reads nothing and shows nothing.
