@@ -9,6 +9,7 @@ use crate::attributes;
 use crate::error::StoreError;
 use crate::half_done::HalfDone;
 use crate::tar_file::write;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long a second writer waits for the first.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// How much of an archive is copied before the disk is told to write it.
+const PIECE: u64 = 32 << 20;
 /// Ends the names of files that are being written.
 pub const SUFFIX: &str = ".archive-tmp";
 
@@ -134,7 +137,7 @@ fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io
 /// reflinks share the blocks; from one member to the next they cannot, since tars have smaller blocks than disks.
 fn write_pieces(pieces: &[Piece], old: &File, out: &mut File) -> io::Result<()> {
     let unmoved = unmoved(pieces);
-    copy(old, 0..unmoved, out)?;
+    copy_at_pace(old, unmoved, out)?;
     let mut at = 0;
     for piece in pieces {
         let end = at + piece.length();
@@ -175,6 +178,36 @@ fn unmoved(pieces: &[Piece]) -> u64 {
         at += piece.length();
     }
     unmoved
+}
+
+/// Copies the beginning of a file that will go. While one piece is copied, the disk begins to write the one before,
+/// and that is let go of in the old file: else there would be all of it to do at the end.
+fn copy_at_pace(old: &File, length: u64, out: &mut File) -> io::Result<()> {
+    if length <= PIECE {
+        return copy(old, 0..length, out);
+    }
+    let new = out.try_clone()?;
+    std::thread::scope(|scope| {
+        let (copied, pieces) = std::sync::mpsc::channel::<Range<u64>>();
+        scope.spawn(move || {
+            for piece in pieces {
+                for file in [&new, old] {
+                    // Of dirty pages: write them (posix_fadvise(2)). It is only advice, and so is its failure.
+                    let (at, length) = (piece.start as i64, (piece.end - piece.start) as i64);
+                    let _ = posix_fadvise(file, at, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+                }
+            }
+        });
+        let mut at = 0;
+        while at < length {
+            let end = length.min(at + PIECE);
+            copy(old, at..end, out)?;
+            // The other end is gone only with the thread.
+            let _ = copied.send(at..end);
+            at = end;
+        }
+        Ok(())
+    })
 }
 
 /// Between files, `io::copy` lets the kernel copy (copy_file_range), or share the blocks where it can. Only
