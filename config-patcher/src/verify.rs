@@ -3,10 +3,11 @@
 //! Layers are read through [`ImageSource`], never extracted, each once however many images share it.
 
 pub mod cache;
+mod reading;
 
 use crate::detect::chain::{self, Chain, Role, shown};
 use crate::detect::file::Facts;
-use crate::detect::layer::{self, Layer, LayerFacts};
+use crate::detect::layer::{Layer, LayerFacts};
 use crate::detect::tree::Tree;
 use crate::detect::verdict::{Evidence, Group, Kind, Shown, Verdict, judge};
 use crate::plan::Labels;
@@ -15,10 +16,10 @@ use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::manifest::{Config, Descriptor};
-use image_store::parallel;
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::{Image, Node};
+use reading::{Key, LayersRead, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How much is read.
@@ -96,7 +97,7 @@ pub struct Look<'a> {
 
 /// The same, with what earlier runs have kept.
 pub fn verify_all_with(subjects: &[Subject<'_>], look: &Look<'_>) -> Vec<Result<Finding, StoreError>> {
-    let mut cache = Cache::new();
+    let mut cache = LayersRead::new();
     let mut findings = Vec::with_capacity(subjects.len());
     let mut rest = subjects;
     while !rest.is_empty() {
@@ -108,10 +109,6 @@ pub fn verify_all_with(subjects: &[Subject<'_>], look: &Look<'_>) -> Vec<Result<
     }
     findings
 }
-
-/// A layer, and what the config says that it unpacks to.
-type Key = (Digest, Option<Digest>);
-type Cache = BTreeMap<Key, Result<Layer, StoreError>>;
 
 fn keys(image: &Image) -> Vec<Key> {
     let diff_ids = image.config.as_ref().map_or(&[][..], |config| &config.parsed.diff_ids);
@@ -134,7 +131,7 @@ struct Work<'a> {
 fn verify_some(
     subjects: &[Subject<'_>],
     look: &Look<'_>,
-    cache: &mut Cache,
+    cache: &mut LayersRead,
 ) -> Vec<Result<Finding, StoreError>> {
     let mut works: Vec<Work<'_>> = subjects
         .iter()
@@ -147,7 +144,7 @@ fn verify_some(
     let mut depths = vec![look.depth; works.len()];
     loop {
         // Decide what can be decided, and collect what must be read for the rest: each layer once.
-        let mut wanted: BTreeMap<Key, (usize, Descriptor)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
         for (number, work) in works.iter_mut().enumerate() {
             if work.done.is_some() {
                 continue;
@@ -156,8 +153,16 @@ fn verify_some(
                 Step::Done(result) => work.done = Some(*result),
                 Step::Read(layers) => {
                     for layer in layers {
-                        let descriptor = work.subject.image.manifest.layers[layer].clone();
-                        wanted.entry(work.keys[layer].clone()).or_insert((number, descriptor));
+                        let key = work.keys[layer].clone();
+                        let more = Wanted::layer(number, &work.subject, layer, depths[number]);
+                        wanted.entry(key).and_modify(|wanted| wanted.merge(&more)).or_insert(more);
+                    }
+                }
+                Step::Files(files) => {
+                    for (layer, path) in files {
+                        let key = work.keys[layer].clone();
+                        let more = Wanted::file(number, &work.subject, layer, path);
+                        wanted.entry(key).and_modify(|wanted| wanted.merge(&more)).or_insert(more);
                     }
                 }
             }
@@ -165,36 +170,10 @@ fn verify_some(
         if wanted.is_empty() {
             break;
         }
-        let wanted: Vec<(Key, usize, Descriptor)> =
-            wanted.into_iter().map(|(key, (number, layer))| (key, number, layer)).collect();
-        let at_once = std::thread::available_parallelism().map_or(2, usize::from).min(parallel::REQUESTS);
-        let read = parallel::map(&wanted, at_once, |(key, number, layer)| {
-            Ok::<_, std::convert::Infallible>(read_layer(subjects[*number].source, layer, key, look))
-        });
-        let Ok(read) = read;
-        cache.extend(wanted.into_iter().map(|(key, ..)| key).zip(read));
+        reading::read(subjects, wanted, look, cache);
     }
     let unfinished = || Err(StoreError::bad_input("verify an image", "nothing came of it"));
     works.into_iter().map(|work| work.done.unwrap_or_else(unfinished)).collect()
-}
-
-/// From an earlier run, or from the store.
-fn read_layer(
-    source: &dyn ImageSource,
-    layer: &Descriptor,
-    key: &Key,
-    look: &Look<'_>,
-) -> Result<Layer, StoreError> {
-    let (digest, diff_id) = (&key.0, key.1.as_ref());
-    if let Some(facts) = look.kept.and_then(|kept| kept.read(digest, diff_id)) {
-        return Ok(Layer::Read(Box::new(facts)));
-    }
-    (look.on_layer)(layer);
-    let read = layer::read(source, layer, diff_id)?;
-    if let (Some(kept), Layer::Read(facts)) = (look.kept, &read) {
-        kept.write(digest, diff_id, facts);
-    }
-    Ok(read)
 }
 
 fn check_counts(subject: &Subject<'_>) -> Result<(), StoreError> {
@@ -215,16 +194,23 @@ enum Step {
     Done(Box<Result<Finding, StoreError>>),
     /// These layers are wanted next.
     Read(Vec<usize>),
+    /// These files of layers of which the table of contents was read.
+    Files(Vec<(usize, Vec<u8>)>),
 }
 
 /// What can be said with the layers that were read. A quick look that finds trouble becomes a full one.
-fn step(work: &Work<'_>, depth: &mut Depth, cache: &Cache) -> Step {
+fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     let mut layers: Vec<Option<&LayerFacts>> = Vec::new();
     let mut skipped = Vec::new();
     let mut missing = Vec::new();
     let empty: &LayerFacts = &EMPTY;
     for (number, key) in work.keys.iter().enumerate() {
         layers.push(match cache.get(key) {
+            // A table of contents is enough for a quick look alone.
+            Some(Ok(Layer::Read(facts))) if facts.toc.is_some() && *depth == Depth::Full => {
+                missing.push(number);
+                None
+            }
             Some(Ok(Layer::Read(facts))) => Some(facts),
             // Nothing is known of it; what lies under it is looked at as if it brought nothing.
             Some(Ok(Layer::Skipped(why))) => {
@@ -244,6 +230,9 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &Cache) -> Step {
     let tree = Tree::new(layers.clone());
     let config = work.subject.image.config.as_ref().map_or(&*NO_CONFIG, |config| &config.parsed);
     let chain = chain::follow(&tree, config);
+    if !chain.unread_files.is_empty() {
+        return Step::Files(chain.unread_files);
+    }
     if !missing.is_empty() && !chain.is_reached {
         // One at a time from the top, or all where no single one would tell.
         return match chain.unread {
@@ -253,9 +242,11 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &Cache) -> Step {
     }
     let evidence = evidence(&tree, &chain);
     let verdict = judge(work.subject.wanted, &evidence);
-    if !missing.is_empty() && !matches!(verdict.kind, Kind::Consistent | Kind::ForeignPayload) {
+    let in_part = |number: &usize| layers[*number].is_none_or(|layer| layer.toc.is_some());
+    let unread: Vec<usize> = (0..layers.len()).filter(in_part).collect();
+    if !unread.is_empty() && !matches!(verdict.kind, Kind::Consistent | Kind::ForeignPayload) {
         *depth = Depth::Full;
-        return Step::Read(missing);
+        return Step::Read(unread);
     }
     let layers_read = layers.iter().flatten().count() - skipped.len();
     let layers_kept = layers.iter().flatten().filter(|layer| layer.is_kept).count();
@@ -394,7 +385,7 @@ fn platform(facts: &Facts) -> Option<(&Platform, &[String])> {
         Facts::Elf(elf) if elf.kind == crate::detect::elf::Kind::Other => None,
         Facts::Elf(elf) => Some((&elf.platform, &elf.details)),
         Facts::Alien(platform) => Some((platform, &[])),
-        Facts::Script(_) => None,
+        Facts::Script(_) | Facts::Unread => None,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::manifest::{Descriptor, Document};
 use crate::referrers::Listed;
 use std::fmt;
 use std::io::Read;
+use std::ops::Range;
 
 pub mod docker_archive;
 pub mod docker_daemon;
@@ -70,6 +71,16 @@ pub trait ImageSource: Send + Sync {
 
     /// A blob's bytes. The reader fails at the end if they are not the promised ones.
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError>;
+
+    /// Some bytes of a blob, which has more than one part. Nothing here can tell whether they are the right ones:
+    /// the caller must hold them against a digest of their own. `None`: only whole blobs are to be had.
+    fn open_part<'a>(
+        &'a self,
+        _blob: &Descriptor,
+        _part: Range<u64>,
+    ) -> Result<Option<Box<dyn Read + Send + 'a>>, StoreError> {
+        Ok(None)
+    }
 
     /// The repository from which another repository of the same registry may mount blobs: `(host, repository)`.
     fn mount_origin(&self) -> Option<(String, String)> {

@@ -67,6 +67,8 @@ pub struct Chain<'a> {
     pub gaps: Vec<String>,
     /// This layer must be read to know the program.
     pub unread: Option<usize>,
+    /// These files must be read to know more: their layers, and where they lie.
+    pub unread_files: Vec<(usize, Vec<u8>)>,
     /// The program itself was found: the last word of all wrappers is an ELF file.
     pub is_reached: bool,
 }
@@ -75,7 +77,7 @@ pub struct Chain<'a> {
 pub fn follow<'a>(tree: &Tree<'a>, config: &Config) -> Chain<'a> {
     let mut walk = Walk { tree, config, chain: Chain::default() };
     walk.programs();
-    if walk.chain.unread.is_none() {
+    if walk.chain.unread.is_none() && walk.chain.unread_files.is_empty() {
         walk.belongings();
     }
     walk.chain
@@ -103,6 +105,9 @@ impl<'a> Walk<'_, 'a> {
         for _ in 0..STEPS_MAX {
             let Some(asked) = argv.first().cloned() else { return };
             let Some(file) = self.command(&asked) else { return };
+            if self.must_be_read(&file) {
+                return;
+            }
             let facts = file.facts;
             let path = file.path.clone();
             let known = wraps(&asked, &argv[1..]);
@@ -140,7 +145,7 @@ impl<'a> Walk<'_, 'a> {
                         }
                     }
                 }
-                Some(Facts::Alien(_)) => return,
+                Some(Facts::Alien(_) | Facts::Unread) => return,
                 None => return self.gap(format!("{} is neither a program nor a script", shown(&path))),
             }
         }
@@ -183,6 +188,15 @@ impl<'a> Walk<'_, 'a> {
             _ => {}
         }
         None
+    }
+
+    /// Only the place of the file is known: then it is one of those that must be read.
+    fn must_be_read(&mut self, file: &File<'a>) -> bool {
+        let is_unread = file.facts == Some(&Facts::Unread);
+        if is_unread {
+            self.chain.unread_files.push((file.layer, file.path[1..].to_vec()));
+        }
+        is_unread
     }
 
     fn gap(&mut self, why: String) {
@@ -240,6 +254,9 @@ impl<'a> Walk<'_, 'a> {
         for directory in library_directories(&elf.platform.architecture) {
             let path = [directory.as_bytes(), b"/", name].concat();
             let Found::File(file) = self.tree.resolve(&path) else { continue };
+            if self.must_be_read(&file) {
+                return;
+            }
             match file.facts {
                 Some(Facts::Elf(found)) if found.platform.architecture == elf.platform.architecture => {
                     return self.add(Role::Library, name, file);
@@ -255,7 +272,7 @@ impl<'a> Walk<'_, 'a> {
 
     fn add(&mut self, role: Role, asked: &[u8], file: File<'a>) {
         let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
-        if !is_known {
+        if !is_known && !self.must_be_read(&file) {
             self.chain.links.push(Link { role, asked: asked.to_vec(), file });
         }
     }

@@ -12,6 +12,8 @@ pub enum Facts {
     Script(Script),
     /// A program of Windows or macOS.
     Alien(Platform),
+    /// It lies there and was not read: only the layer's table of contents was.
+    Unread,
 }
 
 /// `#! INTERPRETER [ARGUMENT]`: the kernel passes all that follows as one argument.

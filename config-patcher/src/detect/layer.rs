@@ -18,6 +18,7 @@ use stream::Unpacked;
 pub mod kept;
 mod names;
 mod stream;
+pub mod toc;
 mod walk;
 
 pub use names::{NameKey, name_hash, use_key};
@@ -46,6 +47,8 @@ pub struct LayerFacts {
     pub unpacked: u64,
     /// Known from an earlier look: nothing was read this time.
     pub is_kept: bool,
+    /// Where its files lie, if its table of contents is all that was read of it.
+    pub toc: Option<Box<toc::Toc>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +174,32 @@ impl LayerFacts {
         self.programs
             .iter()
             .filter_map(|program| Some((self.text(&program.path), self.facts.get(program.facts as usize)?)))
+    }
+
+    /// What a file turned out to be of which only the place was known.
+    fn learn(&mut self, path: &[u8], facts: Option<Facts>) -> bool {
+        let name = name_hash(path);
+        let at = self.records.partition_point(|record| record.name < name);
+        let index = match facts {
+            Some(facts) => {
+                let index = self.facts.len() as u32;
+                if matches!(facts, Facts::Elf(_) | Facts::Alien(_)) {
+                    let start = self.text.len() as u32;
+                    self.text.extend_from_slice(path);
+                    self.programs.push(Program { path: start..self.text.len() as u32, facts: index });
+                }
+                self.facts.push(facts);
+                index
+            }
+            None => NO_FACTS,
+        };
+        let same = self.records[at..].iter_mut().take_while(|record| record.name == name);
+        let mut is_known = false;
+        for record in same.filter(|record| record.kind() == FILE) {
+            record.what = record.what & ((1 << INDEX_AT) - 1) | index << INDEX_AT;
+            is_known = true;
+        }
+        is_known
     }
 
     fn of(&self, name: u64) -> &[Record] {

@@ -13,7 +13,8 @@ use crate::raw_json::{self, Object, Splice};
 use crate::reference::Reference;
 use crate::referrers::{self, Listed};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -353,6 +354,23 @@ impl ImageSource for OciLayout {
             blob.size,
             what,
         )))
+    }
+
+    fn open_part<'a>(
+        &'a self,
+        blob: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Option<Box<dyn Read + Send + 'a>>, StoreError> {
+        let doing = || format!("read a part of blob {} of \"{}\"", blob.digest, self.place());
+        let failed = |e| StoreError::from_io(doing(), e);
+        let mut file = open_regular(&self.blob_path(&blob.digest)).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.size();
+        if part.start >= part.end || part.end > size {
+            let why = format!("it has no bytes {} to {}: it is {size} bytes long", part.start, part.end);
+            return Err(StoreError::bad_input(doing(), why));
+        }
+        file.seek(SeekFrom::Start(part.start)).map_err(failed)?;
+        Ok(Some(Box::new(file.take(part.end - part.start))))
     }
 }
 

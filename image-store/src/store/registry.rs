@@ -16,6 +16,7 @@ use client::Ask;
 use scope::Scopes;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use transport::Upload;
 use url::Url;
@@ -269,6 +270,17 @@ impl ImageSource for RegistryStore {
         let url = self.url(&format!("blobs/{}", blob.digest));
         let content = download::Download::open(&self.client, &self.guard, &self.need, doing, url, blob.size)?;
         Ok(Box::new(Verified::new(content, &blob.digest, blob.size, what)))
+    }
+
+    fn open_part<'a>(
+        &'a self,
+        blob: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Option<Box<dyn Read + Send + 'a>>, StoreError> {
+        let doing = format!("read a part of blob {} of \"{}\"", blob.digest, self.place());
+        let url = self.url(&format!("blobs/{}", blob.digest));
+        let whole = download::Download::new(&self.client, &self.guard, &self.need, doing, url, blob.size);
+        Ok(whole.part(part)?.map(|part| Box::new(part) as Box<dyn Read + Send>))
     }
 
     fn mount_origin(&self) -> Option<(String, String)> {

@@ -171,6 +171,31 @@ fn what_was_written_is_read_back_whole() {
 }
 
 #[test]
+fn a_part_of_a_blob_is_that_part_or_not_to_be_had() {
+    each(|tried| {
+        let sample = sample("one");
+        put(&*tried.store, &sample, tried.tags[0]);
+        let whole = layer_tar("one");
+        let part = |start: u64, end: u64| {
+            let mut bytes = Vec::new();
+            let opened = tried.store.open_part(&sample.layer, start..end)?;
+            Ok::<_, image_store::error::StoreError>(opened.map(|mut content| {
+                content.read_to_end(&mut bytes).unwrap();
+                bytes
+            }))
+        };
+        let size = whole.len() as u64;
+        for (start, end) in [(0, 1), (512, 515), (size - 1, size), (0, size)] {
+            let wanted = &whole[start as usize..end as usize];
+            assert!(part(start, end).unwrap().is_none_or(|found| found == wanted), "{start}..{end}");
+        }
+        for (start, end) in [(0, size + 1), (size, size + 5), (5, 5)] {
+            assert!(part(start, end).map_or(true, |found| found.is_none()), "{start}..{end}");
+        }
+    });
+}
+
+#[test]
 fn what_is_not_there_is_none_or_not_found() {
     each(|tried| {
         let absent = Descriptor::of("x", b"absent");

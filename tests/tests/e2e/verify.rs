@@ -4,6 +4,7 @@ mod cache;
 mod made;
 mod page;
 mod reports;
+mod toc;
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;

@@ -124,7 +124,7 @@ impl Walk<'_, '_> {
         // Old tars mark a directory by the slash alone.
         let is_directory =
             fields.type_flag == b'5' || (matches!(fields.type_flag, 0 | b'0') && raw_name.ends_with(b"/"));
-        if let Some(result) = self.whiteout(&name) {
+        if let Some(result) = whiteout(&mut self.builder, &name) {
             result?;
             return self.skip(if is_directory { 0 } else { size });
         }
@@ -145,21 +145,6 @@ impl Walk<'_, '_> {
             other => return self.refuse(format!("a member of the unknown type 0x{other:02x}")),
         }
         Ok(())
-    }
-
-    /// `None`: the member is none.
-    fn whiteout(&mut self, name: &[u8]) -> Option<Result<(), TooLarge>> {
-        let parent = super::parent(name);
-        let base = if parent.is_empty() { name } else { &name[parent.len() + 1..] };
-        if base == OPAQUE {
-            return Some(self.builder.opaque(parent));
-        }
-        if base.starts_with(AUFS) {
-            return Some(Ok(()));
-        }
-        let hidden = base.strip_prefix(WHITEOUT)?;
-        let hidden = if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
-        Some(self.builder.whiteout(&hidden))
     }
 
     fn file(&mut self, name: &[u8], size: u64, is_executable: bool) -> Result<(), WalkError> {
@@ -278,8 +263,23 @@ fn executable(block: &[u8; 512]) -> bool {
     digits.fold(0_u32, |mode, digit| mode << 3 | u32::from(digit - b'0')) & EXECUTE != 0
 }
 
+/// `None`: the member is none.
+pub fn whiteout(builder: &mut Builder, name: &[u8]) -> Option<Result<(), TooLarge>> {
+    let parent = super::parent(name);
+    let base = if parent.is_empty() { name } else { &name[parent.len() + 1..] };
+    if base == OPAQUE {
+        return Some(builder.opaque(parent));
+    }
+    if base.starts_with(AUFS) {
+        return Some(Ok(()));
+    }
+    let hidden = base.strip_prefix(WHITEOUT)?;
+    let hidden = if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
+    Some(builder.whiteout(&hidden))
+}
+
 /// A name within the image's root: `..` never leaves it, as engines have it.
-fn plain(raw: &[u8]) -> Vec<u8> {
+pub fn plain(raw: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in raw.split(|b| *b == b'/') {
         match part {

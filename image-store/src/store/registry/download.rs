@@ -9,6 +9,7 @@ use super::transport::{Answer, Upload, failure_of};
 use super::url::Url;
 use crate::error::StoreError;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Who brought so much since the last break has all attempts anew: long downloads break more often.
@@ -21,8 +22,10 @@ pub struct Download {
     doing: String,
     url: Url,
     size: u64,
-    /// Bytes given away.
+    /// What is given away next, and where that ends.
     at: u64,
+    end: u64,
+    is_part: bool,
     body: Box<dyn Read + Send>,
     breaks: u32,
     last_break: u64,
@@ -37,7 +40,28 @@ impl Download {
         url: Url,
         size: u64,
     ) -> Result<Self, StoreError> {
-        let mut download = Self {
+        let mut download = Self::new(client, guard, need, doing, url, size);
+        download.body = download.ask()?.unwrap_or_else(|| Box::new(io::empty()));
+        Ok(download)
+    }
+
+    /// A part of the blob. `None`: the server knows no ranges, and sent the whole.
+    pub fn part(mut self, part: Range<u64>) -> Result<Option<Self>, StoreError> {
+        if part.start >= part.end || part.end > self.size {
+            let why =
+                format!("it has no bytes {} to {}: it is {} bytes long", part.start, part.end, self.size);
+            return Err(StoreError::bad_input(self.doing, why));
+        }
+        (self.at, self.end, self.is_part) = (part.start, part.end, true);
+        self.last_break = self.at;
+        let Some(body) = self.ask()? else { return Ok(None) };
+        self.body = body;
+        Ok(Some(self))
+    }
+
+    /// Nothing is asked yet.
+    pub fn new(client: &Client, guard: &Arc<Guard>, need: &Need, doing: String, url: Url, size: u64) -> Self {
+        Self {
             client: client.clone(),
             guard: Arc::clone(guard),
             need: need.clone(),
@@ -45,18 +69,20 @@ impl Download {
             url,
             size,
             at: 0,
+            end: size,
+            is_part: false,
             body: Box::new(io::empty()),
             breaks: 0,
             last_break: 0,
-        };
-        download.body = download.ask()?;
-        Ok(download)
+        }
     }
 
-    /// The rest of the blob from `at` on.
-    fn ask(&self) -> Result<Box<dyn Read + Send>, StoreError> {
+    /// The rest from `at` on. `None`: a part was asked for and the whole came.
+    fn ask(&self) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
         let mut headers = vec![("Accept", "*/*".to_string())];
-        if self.at > 0 {
+        if self.is_part {
+            headers.push(("Range", format!("bytes={}-{}", self.at, self.end - 1)));
+        } else if self.at > 0 {
             headers.push(("Range", format!("bytes={}-", self.at)));
         }
         let answer = self.client.send(&Ask {
@@ -70,10 +96,11 @@ impl Download {
         })?;
         let wrong = |why: String| StoreError::integrity(&*self.doing, why);
         let skip = match answer.status {
+            200 if self.is_part => return Ok(None),
             // A server that does not know ranges begins again.
             200 => self.at,
-            206 if self.at > 0 => {
-                check_range(&answer, self.at, self.size).map_err(wrong)?;
+            206 if self.at > 0 || self.is_part => {
+                check_range(&answer, self.at..self.end, self.size).map_err(wrong)?;
                 0
             }
             416 => {
@@ -91,9 +118,9 @@ impl Download {
         let skipped = io::copy(&mut (&mut body).take(skip), &mut io::sink());
         if skipped.map_or(true, |skipped| skipped < skip) {
             // It broke again on the way to where it broke; that counts like any other break.
-            return Ok(Box::new(io::empty()));
+            return Ok(Some(Box::new(io::empty())));
         }
-        Ok(Box::new(body))
+        Ok(Some(Box::new(body)))
     }
 
     fn take_up_again(&mut self, why: StoreError) -> Result<(), StoreError> {
@@ -103,11 +130,12 @@ impl Download {
         self.breaks += 1;
         self.last_break = self.at;
         if self.breaks >= ATTEMPTS {
-            let far = format!("byte {} of {}", self.at, self.size);
+            let far = format!("byte {} of {}", self.at, self.end);
             return Err(StoreError { why: format!("{} at {far} ({ATTEMPTS} attempts)", why.why), ..why });
         }
         std::thread::sleep(jitter(self.client.patience().backoff, self.breaks));
-        self.body = self.ask()?;
+        // The whole in place of a part is no use here: an end that comes too early, and counts like one.
+        self.body = self.ask()?.unwrap_or_else(|| Box::new(io::empty()));
         Ok(())
     }
 }
@@ -117,9 +145,12 @@ impl Read for Download {
         if buffer.is_empty() {
             return Ok(0);
         }
+        // Of a whole blob a byte more than promised is asked for: too long must fail, not be cut.
+        let most = if self.is_part { self.end - self.at } else { u64::MAX };
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
         loop {
-            let broken = match self.body.read(buffer) {
-                Ok(0) if self.at >= self.size => return Ok(0),
+            let broken = match self.body.read(&mut buffer[..most]) {
+                Ok(0) if self.at >= self.end => return Ok(0),
                 Ok(0) => StoreError::network(&*self.doing, "the blob broke off"),
                 Ok(count) => {
                     self.at += count as u64;
@@ -127,7 +158,7 @@ impl Read for Download {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // All of it is here; how the connection ended is of no matter.
-                Err(_) if self.at >= self.size => return Ok(0),
+                Err(_) if self.at >= self.end => return Ok(0),
                 Err(error) => {
                     let failure = failure_of(&self.doing, &self.url, error.into());
                     if failure.again == Again::Never {
@@ -141,22 +172,22 @@ impl Read for Download {
     }
 }
 
-/// `Content-Range: bytes 7-9/10` must begin where we asked it to, in a blob of the right size.
-fn check_range(answer: &Answer, at: u64, size: u64) -> Result<(), String> {
+/// `Content-Range: bytes 7-9/10` must be the part that was asked for, of a blob of the right size.
+fn check_range(answer: &Answer, part: Range<u64>, size: u64) -> Result<(), String> {
     let value = answer.header("content-range").unwrap_or_default();
     match parse_range(value) {
-        Some((start, total)) if start == at && total.is_none_or(|total| total == size) => Ok(()),
-        _ => Err(format!("asked for bytes from {at} on of {size}, it sent \"{value}\"")),
+        Some((found, total)) if found == part && total.is_none_or(|total| total == size) => Ok(()),
+        _ => Err(format!("asked for bytes {} to {} of {size}, it sent \"{value}\"", part.start, part.end)),
     }
 }
 
-/// Start and, if known, total.
-fn parse_range(value: &str) -> Option<(u64, Option<u64>)> {
+/// The part and, if known, the total.
+fn parse_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (start, end) = range.split_once('-')?;
-    end.parse::<u64>().ok()?;
+    let (start, last) = range.split_once('-')?;
+    let end = last.parse::<u64>().ok()?.checked_add(1)?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };
-    Some((start.parse().ok()?, total))
+    Some((start.parse().ok()?..end, total))
 }
 
 #[cfg(test)]
@@ -164,13 +195,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_says_where_it_begins() {
-        let check =
-            |value: &str, meant: Option<(u64, Option<u64>)>| assert_eq!(parse_range(value), meant, "{value}");
-        check("bytes 7-9/10", Some((7, Some(10))));
-        check("bytes 7-9/*", Some((7, None)));
+    fn a_range_says_where_it_begins_and_ends() {
+        let check = |value: &str, meant: Option<(Range<u64>, Option<u64>)>| {
+            assert_eq!(parse_range(value), meant, "{value}")
+        };
+        check("bytes 7-9/10", Some((7..10, Some(10))));
+        check("bytes 7-9/*", Some((7..10, None)));
         check("bytes */10", None);
         check("bytes 7-/10", None);
+        check("bytes 7-18446744073709551615/10", None);
         check("items 7-9/10", None);
         check("", None);
     }

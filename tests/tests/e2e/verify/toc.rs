@@ -1,0 +1,281 @@
+//! Layers with a table of contents: a quick look takes single files out of them, holds them against their digests, and
+//! reads the layer whole where the table is not to be trusted.
+
+use super::made::{probe, verify};
+use crate::tools::User;
+use image_store::digest::Digest;
+use image_store::manifest::{Descriptor, Document, media_type};
+use multiarch_tests::fake_registry::{FakeRegistry, Options};
+use serde_json::{Value, json};
+use std::io::Write;
+
+/// A layer as it is stored, what it unpacks to, and what its descriptor says of its table.
+struct Chunked {
+    stored: Vec<u8>,
+    unpacked: Vec<u8>,
+    media_type: &'static str,
+    annotations: Value,
+}
+
+/// A member of the layer: a file with its content, or a link with its target.
+enum Member {
+    File(&'static str, Vec<u8>),
+    Symlink(&'static str, &'static str),
+    HardLink(&'static str, &'static str),
+    /// A file that the table tells the digest of another for.
+    Lie(&'static str, Vec<u8>, Vec<u8>),
+}
+
+use Member::{File, HardLink, Lie, Symlink};
+
+/// Two megabytes that do not pack, so that the layer is worth the trouble.
+fn ballast() -> Member {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    File("usr/share/ballast", (0..2 << 20).map(|_| next()).collect())
+}
+
+fn members(program: &str) -> Vec<Member> {
+    vec![
+        ballast(),
+        File("usr/bin/app", probe(program)),
+        File("usr/bin/busybox", probe(program)),
+        HardLink("usr/bin/sh", "usr/bin/busybox"),
+        Symlink("bin", "usr/bin"),
+        File("run", b"#!/bin/sh\nexec app\n".to_vec()),
+    ]
+}
+
+fn header(member: &Member) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    let (name, link, kind, size) = match member {
+        File(name, content) | Lie(name, _, content) => (*name, "", tar::EntryType::Regular, content.len()),
+        Symlink(name, target) => (*name, *target, tar::EntryType::Symlink, 0),
+        HardLink(name, target) => (*name, *target, tar::EntryType::Link, 0),
+    };
+    header.set_path(name).unwrap();
+    if !link.is_empty() {
+        header.set_link_name(link).unwrap();
+    }
+    header.set_entry_type(kind);
+    header.set_size(size as u64);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+/// Each file's content begins a part of its own; files over a megabyte have two chunks.
+fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
+    let (mut stored, mut unpacked, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+    for member in members {
+        let head = header(member);
+        stored.extend(pack(&head));
+        unpacked.extend(head);
+        match member {
+            Symlink(name, target) => {
+                entries.push(json!({"type": "symlink", "name": name, "linkName": target}))
+            }
+            HardLink(name, target) => {
+                entries.push(json!({"type": "hardlink", "name": name, "linkName": target}))
+            }
+            File(name, content) | Lie(name, _, content) => {
+                let told = if let Lie(_, told, _) = member { told } else { content };
+                let cut = if content.len() > 1 << 20 { 1 << 20 } else { content.len() };
+                let mut entry = json!({
+                    "type": "reg", "name": name, "size": content.len(), "mode": 0o755, "digest": Digest::of(told),
+                });
+                let mut at = 0;
+                for chunk in content.chunks(cut) {
+                    entry["offset"] = stored.len().into();
+                    entry["chunkSize"] = if chunk.len() == content.len() { 0 } else { chunk.len() }.into();
+                    entry["chunkOffset"] = at.into();
+                    entries.push(entry);
+                    entry = json!({"type": "chunk", "name": name});
+                    at += chunk.len();
+                    let mut part = chunk.to_vec();
+                    if at == content.len() {
+                        part.resize(part.len().next_multiple_of(512), 0);
+                    }
+                    stored.extend(pack(&part));
+                    unpacked.extend(part);
+                }
+            }
+        }
+    }
+    (stored, unpacked, entries)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
+/// As stargz-snapshotter's docs/estargz.md has it.
+fn estargz(members: &[Member]) -> Chunked {
+    let (mut stored, mut unpacked, entries) = chunked(members, gzip);
+    let table = json!({"version": 1, "entries": entries}).to_string().into_bytes();
+    let at = stored.len();
+    let mut tail = header(&File("stargz.index.json", table.clone()));
+    tail.extend(&table);
+    tail.resize(tail.len().next_multiple_of(512) + 1024, 0);
+    stored.extend(gzip(&tail));
+    unpacked.extend(tail);
+    stored.extend([0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255, 26, 0, b'S', b'G', 22, 0]);
+    stored.extend(format!("{at:016x}STARGZ").into_bytes());
+    stored.extend([1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let annotations = json!({"containerd.io/snapshot/stargz/toc.digest": Digest::of(&table)});
+    Chunked { stored, unpacked, media_type: media_type::OCI_LAYER_GZIP, annotations }
+}
+
+/// As containers/storage writes it, pkg/chunked/internal/compression.go.
+fn zstd_chunked(members: &[Member]) -> Chunked {
+    let (mut stored, mut unpacked, mut entries) = chunked(members, zstd);
+    let ends: Vec<usize> =
+        entries.iter().skip(1).filter_map(|entry| entry["offset"].as_u64()).map(|at| at as usize).collect();
+    let mut ends = ends.into_iter().chain([stored.len()]);
+    for entry in entries.iter_mut().filter(|entry| entry["offset"].is_u64()) {
+        entry["endOffset"] = ends.next().unwrap().into();
+    }
+    stored.extend(zstd(&[0; 1024]));
+    unpacked.extend([0; 1024]);
+    let table = json!({"version": 1, "entries": entries}).to_string().into_bytes();
+    let packed = zstd(&table);
+    stored.extend([0x50, 0x2a, 0x4d, 0x18]);
+    stored.extend((packed.len() as u32).to_le_bytes());
+    let position = format!("{}:{}:{}:1", stored.len(), packed.len(), table.len());
+    stored.extend(&packed);
+    let annotations = json!({
+        "io.github.containers.zstd-chunked.manifest-checksum": Digest::of(&packed),
+        "io.github.containers.zstd-chunked.manifest-position": position,
+    });
+    Chunked { stored, unpacked, media_type: media_type::OCI_LAYER_ZSTD, annotations }
+}
+
+fn publish(registry: &FakeRegistry, layer: &Chunked, tag: &str) -> Descriptor {
+    registry.put_blob("app", &layer.stored);
+    let mut blob = serde_json::to_value(Descriptor::of(layer.media_type, &layer.stored)).unwrap();
+    blob["annotations"] = layer.annotations.clone();
+    let config = json!({
+        "os": "linux", "architecture": "arm64", "config": {"Entrypoint": ["/run"], "Cmd": ["app"]},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer.unpacked)]},
+    });
+    let config = config.to_string().into_bytes();
+    registry.put_blob("app", &config);
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+        "config": Descriptor::of(media_type::OCI_CONFIG, &config), "layers": [blob],
+    });
+    let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+    registry.put_manifest("app", tag, document.media_type(), document.bytes());
+    serde_json::from_value(blob).unwrap()
+}
+
+/// Verdict, bytes read, and whether a request was for a whole layer.
+fn look(registry: &FakeRegistry, tag: &str, arguments: &[&str]) -> (String, u64, bool) {
+    let user = User::new();
+    registry.take_log();
+    let name = format!("{}/app:{tag}", registry.host());
+    let ran = verify(&user, &[&[name.as_str(), "--format", "json"], arguments].concat());
+    let found = &ran.json()["images"][0];
+    let whole = registry.take_log().iter().any(|logged| {
+        logged.path.contains("/blobs/") && logged.status == Some(200) && logged.response_bytes > 1 << 20
+    });
+    (
+        found["verdict"].as_str().unwrap_or_else(|| panic!("{ran}")).into(),
+        found["bytesRead"].as_u64().unwrap(),
+        whole,
+    )
+}
+
+#[test]
+fn a_quick_look_takes_files_out_of_the_middle_of_a_layer() {
+    for make in [estargz, zstd_chunked] {
+        let registry = FakeRegistry::start();
+        publish(&registry, &make(&members("linux/arm64")), "right");
+        let (verdict, bytes, whole) = look(&registry, "right", &[]);
+        assert_eq!((verdict.as_str(), whole), ("consistent", false));
+        assert!(bytes < 8 << 10, "{bytes} bytes");
+        assert!(look(&registry, "right", &["--full"]).2);
+        // Trouble is told only when all is read.
+        publish(&registry, &make(&members("linux/amd64")), "wrong");
+        let (verdict, bytes, whole) = look(&registry, "wrong", &[]);
+        assert_eq!((verdict.as_str(), whole), ("mislabelled", true));
+        assert!(bytes > 2 << 20, "{bytes} bytes");
+        assert_eq!(registry.violations(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_file_of_several_chunks_is_one_file() {
+    for make in [estargz, zstd_chunked] {
+        let mut program = probe("linux/arm64");
+        program.resize(3 << 20, 0x5a);
+        let registry = FakeRegistry::start();
+        publish(
+            &registry,
+            &make(&[ballast(), File("bin/app", program), File("run", b"#!/bin/app\n".to_vec())]),
+            "right",
+        );
+        let (verdict, _, whole) = look(&registry, "right", &[]);
+        assert_eq!((verdict.as_str(), whole), ("consistent", false));
+    }
+}
+
+#[test]
+fn a_table_that_is_not_to_be_trusted_is_not_used() {
+    for make in [estargz, zstd_chunked] {
+        let registry = FakeRegistry::start();
+        let tag = |name: &str, change: &dyn Fn(&mut Chunked)| {
+            let mut layer = make(&members("linux/arm64"));
+            change(&mut layer);
+            publish(&registry, &layer, name);
+            assert_eq!(
+                look(&registry, name, &[]),
+                ("consistent".into(), layer.stored.len() as u64, true),
+                "{name}"
+            );
+        };
+        tag("none", &|layer| layer.annotations = json!({}));
+        tag("other-digest", &|layer| {
+            for value in layer.annotations.as_object_mut().unwrap().values_mut() {
+                if value.as_str().unwrap().starts_with("sha256:") {
+                    *value = json!(Digest::of(b"other"));
+                }
+            }
+        });
+        tag("no-digest", &|layer| {
+            layer.annotations.as_object_mut().unwrap().values_mut().for_each(|value| *value = "x".into());
+        });
+    }
+}
+
+#[test]
+fn a_file_that_is_not_what_the_table_says_is_read_with_its_layer() {
+    for make in [estargz, zstd_chunked] {
+        let registry = FakeRegistry::start();
+        let mut lie = members("linux/arm64");
+        lie[2] = Lie("usr/bin/busybox", probe("linux/arm64"), probe("linux/riscv64"));
+        publish(&registry, &make(&lie), "lie");
+        assert_eq!(
+            (look(&registry, "lie", &[]).0.as_str(), look(&registry, "lie", &[]).2),
+            ("mislabelled", true)
+        );
+    }
+}
+
+#[test]
+fn a_registry_without_ranges_is_read_from_as_ever() {
+    let registry = FakeRegistry::start_with(Options { ranges: false, ..Options::default() });
+    publish(&registry, &estargz(&members("linux/arm64")), "app");
+    let (verdict, bytes, whole) = look(&registry, "app", &[]);
+    assert_eq!((verdict.as_str(), whole), ("consistent", true));
+    assert!(bytes > 2 << 20, "{bytes} bytes");
+}
