@@ -21,6 +21,7 @@ mod process;
 mod programs;
 mod registry;
 mod relay;
+mod tokens;
 
 pub use browser::Browser;
 pub use busybox::{FOREIGN, Foreign, foreign_busybox, rootfs_tar};
@@ -31,6 +32,7 @@ pub use process::{Proc, run_with_rusage};
 pub use programs::{missing, program, require};
 pub use registry::{Asked, Registry};
 pub use relay::{Door, Relay};
+pub use tokens::TokenServer;
 
 /// Why a test cannot run on this machine.
 #[derive(Debug)]

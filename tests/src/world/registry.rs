@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::process::Proc;
+use super::tokens::TokenServer;
 use super::{Skip, program, require, short_directory};
 
 /// `ann:s3cret`, bcrypt with the least cost: this password guards nothing.
@@ -49,6 +50,18 @@ impl Registry {
     /// Basic authentication, for `ann` with the password `s3cret`.
     pub fn start_protected() -> Result<Registry, Skip> {
         Self::start_as("auth: {htpasswd: {realm: world, path: HOME/htpasswd}}\n")
+    }
+
+    /// Tokens, from a server that gives what is asked for to `ann` with the password `s3cret`, and reading to everybody
+    /// else. The registry holds each request against the scopes of its token.
+    pub fn start_with_tokens() -> Result<(Registry, TokenServer), Skip> {
+        let tokens = TokenServer::start()?;
+        let auth = format!(
+            "auth: {{token: {{realm: \"http://{}/token\", service: world, issuer: tests, rootcertbundle: {}}}}}\n",
+            tokens.host(),
+            tokens.certificate().display()
+        );
+        Ok((Self::start_as(&auth)?, tokens))
     }
 
     fn start_as(auth: &str) -> Result<Registry, Skip> {

@@ -17,6 +17,7 @@ mod budgets;
 mod drafts;
 mod edits;
 mod guarded;
+mod publishers;
 
 const REPOSITORY: &str = "ckulka/multi-arch-example";
 /// Tag, platform as the seed's spec says it.

@@ -8,10 +8,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 /// Debian's registry with a certificate for 127.0.0.1 that its own authority signed.
-struct Secured {
+pub struct Secured {
     _process: Proc,
-    home: tempfile::TempDir,
-    host: String,
+    pub home: tempfile::TempDir,
+    pub host: String,
 }
 
 fn openssl(arguments: &str) -> Command {
@@ -25,7 +25,7 @@ fn free_host() -> String {
 }
 
 impl Secured {
-    fn start(name: &str) -> Self {
+    pub fn start(name: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let at = |file: &str| home.path().join(file).display().to_string();
         let openssl = |arguments: &str| {

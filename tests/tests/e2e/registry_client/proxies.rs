@@ -1,0 +1,132 @@
+//! Registries behind a proxy: it is used where the environment says so, and learns nothing that is not for it.
+
+use super::tls::Secured;
+use super::*;
+use crate::tools::{Ran, User, run};
+use multiarch_tests::world::require;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+
+/// A proxy that takes every name for the same registry. Serves until the test ends.
+struct Proxy {
+    host: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    /// `answer` instead of a tunnel, if there is one.
+    fn start(registry: &str, answer: Option<&'static str>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (heard, registry) = (Arc::clone(&asked), registry.to_string());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (heard, registry) = (Arc::clone(&heard), registry.clone());
+                std::thread::spawn(move || serve(stream, &registry, answer, &heard));
+            }
+        });
+        Self { host, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut client: TcpStream, registry: &str, answer: Option<&str>, heard: &Mutex<Vec<String>>) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).unwrap_or(0) == 1 {
+        head.push(byte[0]);
+    }
+    heard.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+    if let Some(answer) = answer {
+        drop(client.write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").as_bytes()));
+        return;
+    }
+    let mut server = TcpStream::connect(registry).unwrap();
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+    let (mut back, mut from) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let down = std::thread::spawn(move || {
+        drop(std::io::copy(&mut from, &mut back));
+        drop(back.shutdown(Shutdown::Write));
+    });
+    drop(std::io::copy(&mut client, &mut server));
+    drop(server.shutdown(Shutdown::Write));
+    drop(down.join());
+}
+
+const NAME: &str = "registry.example";
+const SECRET: &str = "pr0xy-s3cret";
+
+fn inspect(user: &User, registry: &Secured, environment: &[(&str, String)]) -> Ran {
+    let ca = registry.home.path().join("ca.crt").display().to_string();
+    let mut command = user
+        .command("manifest-push", &["--ca-file", &ca, "inspect", &format!("{NAME}/team/app:1"), "--debug"]);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    run(command)
+}
+
+#[test]
+fn a_proxy_is_used_where_the_environment_says_so_and_keeps_its_own_secret() {
+    need!(behind_a_proxy());
+}
+
+fn behind_a_proxy() -> Result<(), Skip> {
+    require(&["docker-registry", "openssl"])?;
+    let registry = Secured::start(&format!("DNS:{NAME}"));
+    let user = User::new();
+    let proxy = Proxy::start(&registry.host, None);
+    let through = format!("http://ann:{SECRET}@{}", proxy.host);
+    // Nobody has pushed it: that the registry itself says so shows that it was reached.
+    let ran = inspect(&user, &registry, &[("HTTPS_PROXY", through.clone())]).exits(5);
+    assert!(!ran.stderr.contains(SECRET), "{ran}");
+    let asked = proxy.asked();
+    assert!(asked[0].starts_with(&format!("CONNECT {NAME}:443 ")), "{asked:?}");
+    assert!(
+        asked.iter().all(|head| head.to_ascii_lowercase().contains("proxy-authorization: basic")),
+        "{asked:?}"
+    );
+
+    // Past the proxy there is no such name.
+    let past = [("HTTPS_PROXY", through.clone()), ("NO_PROXY", format!("other,{NAME}"))];
+    inspect(&user, &registry, &past).exits(6);
+    assert_eq!(proxy.asked().len(), asked.len());
+
+    for (answer, code) in
+        [("407 Proxy Authentication Required", 4), ("403 Forbidden", 6), ("502 Bad Gateway", 6)]
+    {
+        let proxy = Proxy::start(&registry.host, Some(answer));
+        let through = format!("http://ann:{SECRET}@{}", proxy.host);
+        let ran = inspect(&user, &registry, &[("HTTPS_PROXY", through)]).exits(code);
+        assert!(!ran.stderr.contains(SECRET) && ran.stderr.contains("proxy"), "{answer}: {ran}");
+    }
+    let nobody = [("HTTPS_PROXY", "http://127.0.0.1:1".to_string())];
+    inspect(&user, &registry, &nobody).exits(6).says("proxy");
+    Ok(())
+}
+
+/// Over plain HTTP a careless client would hand the registry what was meant for the proxy.
+#[test]
+fn the_registry_never_sees_what_is_for_the_proxy() {
+    let registry = FakeRegistry::start();
+    seed(&registry, "team/app");
+    let leaks = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&leaks);
+    registry.on_request(move |request, _| {
+        let found =
+            request.headers.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("proxy-auth"));
+        seen.lock().unwrap().extend(found.map(|(name, value)| format!("{name}: {value}")));
+    });
+    let proxy = Proxy::start(&registry.host(), None);
+    let user = User::new();
+    let mut command = user.command(
+        "manifest-push",
+        &["--plain-http=registry.example", "inspect", "registry.example/team/app:1"],
+    );
+    command.env("HTTP_PROXY", format!("http://ann:{SECRET}@{}", proxy.host));
+    run(command).exits(0);
+    assert!(!proxy.asked().is_empty());
+    assert_eq!(*leaks.lock().unwrap(), [""; 0]);
+}
