@@ -1,6 +1,6 @@
 //! `cargo xtask COMMAND`: one verb, one file.
 
-use crate::{bench, ci, example_programs, release, rollback};
+use crate::{bench, ci, dist, example_programs, release, rollback};
 use clap::{Parser, Subcommand};
 use image_store::cli::Output;
 use image_store::error::StoreError;
@@ -30,6 +30,8 @@ enum Command {
     Ci(ci::Args),
     /// Measure against named peers, in one run
     Bench(bench::Args),
+    /// The tools as programs, Debian packages and an image, with manual pages, completions and sums
+    Dist(dist::Args),
     /// Write the example's programs: one tiny static ELF file for each platform
     ExamplePrograms {
         /// The folder to write to: DIR/linux-arm-v7/hello and so on
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(args) => rollback::run(&args, &cli.output),
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Dist(args) => dist::run(&args, &cli.output),
         Command::ExamplePrograms { dir } => {
             let doing = format!("write the example's programs to \"{}\"", dir.display());
             example_programs::write_all(&dir).map(|()| Exit::Done).map_err(|e| StoreError::from_io(doing, e))

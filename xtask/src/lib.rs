@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod ci;
 pub mod cli;
+pub mod dist;
 pub mod example_programs;
 pub mod release;
 pub mod rollback;

@@ -6,6 +6,7 @@ mod bases;
 mod contract;
 mod crash;
 mod crash_local;
+mod dist;
 mod docker_archive;
 mod docker_daemon;
 mod documentation;

@@ -1,0 +1,172 @@
+//! `cargo xtask dist`, of the tool that is built soonest: the whole road, twice, and what dpkg and others say of it.
+
+use crate::tools::{listing, program, run};
+use multiarch_tests::{need, world};
+use oci_spec::image::ImageIndex;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where Debian's own program is. dpkg(1)
+const DPKG: &str = "dpkg-deb";
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// `xtask dist` of the workspace at `root`, as cargo would run it there.
+fn dist(root: &Path, out: &Path) -> Command {
+    let mut command = Command::new(program("xtask"));
+    command.args(["dist", "--tool", "binfmt-setup", "--profile", "quick", "--allow-dirty", "--out"]).arg(out);
+    command
+        .env("CARGO_MANIFEST_DIR", root.join("xtask"))
+        .env("SOURCE_DATE_EPOCH", "1750000000")
+        .env_remove("CARGO_TARGET_DIR");
+    command.current_dir(root);
+    command
+}
+
+fn verify(dir: &Path) -> Command {
+    let mut command = Command::new(program("xtask"));
+    command.args(["dist", "--verify"]).arg(dir);
+    command
+}
+
+/// The sources in another folder, as they stand here.
+fn copy_workspace(to: &Path) {
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        fs::create_dir_all(to.join(&folder)).unwrap();
+        for entry in fs::read_dir(workspace().join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = folder.join(entry.file_name());
+            let is_left = ["target", ".git", "dist"].iter().any(|left| entry.file_name() == *left);
+            match entry.file_type().unwrap() {
+                _ if is_left && folder.as_os_str().is_empty() => {}
+                kind if kind.is_dir() => folders.push(name),
+                _ => drop(fs::copy(entry.path(), to.join(&name)).unwrap()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_distribution_is_whole_checked_and_the_same_from_another_folder() {
+    need!(world::require(&[DPKG]));
+    let dir = tempfile::tempdir().unwrap();
+    let made = dir.path().join("made/dist");
+    let shown = run({
+        let mut command = dist(&workspace(), &made);
+        command.arg("--dry-run");
+        command
+    });
+    assert!(shown.exits(0).stderr.contains("x86_64-unknown-linux-"), "the plan names the targets");
+    assert!(!dir.path().join("made").exists(), "a dry run makes nothing");
+
+    let ran = run(dist(&workspace(), &made)).exits(0);
+    assert_eq!(ran.stdout.trim(), made.display().to_string());
+    assert!(ran.stderr.contains("static, "), "how it is linked is said: {ran}");
+    for file in [
+        "bin/linux-amd64/binfmt-setup",
+        "man/binfmt-setup.8.gz",
+        "completions/bash/binfmt-setup",
+        "completions/zsh/_binfmt-setup",
+        "completions/fish/binfmt-setup.fish",
+        "doc/binfmt-setup/copyright",
+        "release.yaml",
+        "SHA256SUMS",
+    ] {
+        assert!(fs::metadata(made.join(file)).unwrap().len() > 100, "{file}");
+    }
+    check_sums(&made);
+    check_package(&made, dir.path());
+    let index = ImageIndex::from_file(made.join("image/index.json")).unwrap();
+    assert_eq!(index.manifests().len(), 2, "latest and the version");
+    keeps_the_old_one_on_failure(&made);
+
+    // Another folder, another umask, one job: the same bytes.
+    let copy = dir.path().join("a much longer path to the very same sources");
+    copy_workspace(&copy);
+    let again = dir.path().join("again");
+    let mut shell = Command::new("sh");
+    let second = dist(&copy, &again);
+    shell.args(["-c", r#"umask 077; exec "$0" "$@""#]).arg(second.get_program()).args(second.get_args());
+    for (name, value) in second.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    run({
+        shell.env("CARGO_BUILD_JOBS", "1").current_dir(&copy);
+        shell
+    })
+    .exits(0);
+    let sums = |dir: &Path| fs::read_to_string(dir.join("SHA256SUMS")).unwrap();
+    assert_eq!(sums(&again), sums(&made));
+    run(verify(&again)).exits(0);
+}
+
+/// coreutils and `--verify` agree; a byte that flips is exit 7.
+fn check_sums(made: &Path) {
+    let mut coreutils = Command::new("sha256sum");
+    coreutils.args(["--check", "--quiet", "--strict", "SHA256SUMS"]).current_dir(made);
+    run(coreutils).exits(0);
+    run(verify(made)).exits(0);
+    let file = made.join("man/binfmt-setup.8.gz");
+    let right = fs::read(&file).unwrap();
+    let mut wrong = right.clone();
+    wrong[20] ^= 1;
+    fs::write(&file, wrong).unwrap();
+    run(verify(made)).exits(7).says("it is not what was made");
+    fs::write(&file, right).unwrap();
+    run(verify(made)).exits(0);
+}
+
+fn check_package(made: &Path, dir: &Path) {
+    let package = made.join(format!("binfmt-setup_{}_amd64.deb", env!("CARGO_PKG_VERSION")));
+    let dpkg = |args: &[&str]| {
+        let mut command = Command::new(world::program(DPKG).unwrap());
+        command.args(args).arg(&package);
+        command
+    };
+    let field = |name: &str| {
+        let mut command = dpkg(&["--field"]);
+        command.arg(name);
+        run(command).exits(0).stdout.trim().to_string()
+    };
+    assert_eq!((field("Package"), field("Architecture")), ("binfmt-setup".into(), "amd64".into()));
+    assert_eq!(field("Recommends"), "qemu-user-static");
+    let listed = run(dpkg(&["--contents"])).exits(0).stdout;
+    for line in ["-rwxr-xr-x root/root", "./usr/sbin/binfmt-setup", "./usr/share/man/man8/binfmt-setup.8.gz"]
+    {
+        assert!(listed.contains(line), "{line}: {listed}");
+    }
+    assert!(listed.lines().all(|line| line.contains("2025-06-15")), "all is of one time: {listed}");
+    let root = dir.join("root");
+    let mut unpack = dpkg(&["--extract"]);
+    unpack.arg(&root);
+    run(unpack).exits(0);
+    // Without a loader, without libraries: it runs in an empty root.
+    let said = run({
+        let mut command = Command::new(root.join("usr/sbin/binfmt-setup"));
+        command.arg("--version").env_clear();
+        command
+    });
+    assert_eq!(said.exits(0).stdout, format!("binfmt-setup {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// A disk that is full, as far as a process can tell: files end at 64 KiB.
+fn keeps_the_old_one_on_failure(made: &Path) {
+    let before = listing(made);
+    let whole = dist(&workspace(), made);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"trap '' XFSZ; ulimit -f 128; exec "$0" "$@""#]).arg(whole.get_program());
+    shell.args(whole.get_args()).envs(whole.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ran = run(shell);
+    assert_eq!(ran.code, Some(9), "{ran}");
+    assert!(listing(made) == before, "the old one has changed: {ran}");
+    let beside: Vec<_> =
+        fs::read_dir(made.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!beside.iter().any(|name| name == ".dist.new"), "{beside:?}");
+}
