@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arrows;
+mod attested;
 mod bases;
 mod contract;
 mod crash;

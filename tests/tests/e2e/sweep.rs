@@ -224,3 +224,24 @@ fn ten_writers_leave_ten_tags() {
         assert_eq!(whole(&out, &tag), wrong().digest());
     }
 }
+
+/// The same with fixes: each moves a tag of its own to the same new image.
+#[test]
+fn ten_fixes_of_one_layout_leave_ten_tags() {
+    let user = User::new();
+    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    let tags: Vec<String> = (0..10).map(|i| format!("t{i}")).collect();
+    let fix = |tag: &String| {
+        let args = ["fix", "oci:in:1", "--platform", "linux/arm/v7", "--tag", tag];
+        user.command("config-patcher", &args).spawn().unwrap()
+    };
+    let children: Vec<_> = tags.iter().map(fix).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let layout = OciLayout::open(&user.path("in")).unwrap();
+    assert_eq!(layout.tags().unwrap(), [vec!["1".to_string()], tags.clone()].concat());
+    for tag in tags {
+        assert_eq!(whole(&layout, &tag), wrong().relabelled("arm", "v7").digest());
+    }
+}
