@@ -27,4 +27,5 @@ mod samples;
 mod sweep;
 mod tools;
 mod verify;
+mod world_fix;
 mod world_release;
