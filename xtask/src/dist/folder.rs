@@ -1,0 +1,171 @@
+//! The folder of a distribution: made beside its place, and put there as a whole. Whoever looks sees the old one or the
+//! new one, and a run that was killed leaves the old one.
+
+use super::sums;
+use image_store::error::StoreError;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug)]
+pub struct Folder {
+    place: PathBuf,
+    /// Where it is made: `.NAME.new`, of one run at a time.
+    new: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    pub fn begin(place: &Path) -> Result<Self, StoreError> {
+        let doing = || format!("make a distribution in \"{}\"", place.display());
+        let Some(name) = place.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+            return Err(StoreError::bad_input(doing(), "it has no name").hint("name a folder"));
+        };
+        let parent = place.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if is_somebody_elses(place) {
+            let why = format!("there is something that has no {}", sums::NAME);
+            return Err(StoreError::conflict(doing(), why).hint("name another folder, or move it away"));
+        }
+        let begin = || {
+            fs::create_dir_all(parent)?;
+            let lock = File::create(parent.join(format!(".{name}.lock")))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(Err("another run is making it")),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
+            let new = parent.join(format!(".{name}.new"));
+            // What a run left that was killed: half of the new one, or all of the old.
+            remove(&new)?;
+            fs::create_dir(&new)?;
+            fs::set_permissions(&new, Permissions::from_mode(0o755))?;
+            Ok(Ok(Self { place: place.to_path_buf(), new, _lock: lock }))
+        };
+        match begin() {
+            Ok(Ok(folder)) => Ok(folder),
+            Ok(Err(why)) => Err(StoreError::conflict(doing(), why).hint("wait for it")),
+            Err(error) => Err(StoreError::from_io(doing(), error)),
+        }
+    }
+
+    /// Where it is made.
+    pub fn path(&self) -> &Path {
+        &self.new
+    }
+
+    pub fn add(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), StoreError> {
+        let path = self.new.join(name);
+        let add = || {
+            fs::create_dir_all(path.parent().unwrap_or(&self.new))?;
+            fs::write(&path, content)?;
+            // Whatever the umask says.
+            fs::set_permissions(&path, Permissions::from_mode(mode))
+        };
+        add().map_err(|e| StoreError::from_io(format!("write \"{}\"", path.display()), e))
+    }
+
+    /// Sums it up and puts it in its place.
+    pub fn finish(self) -> Result<(), StoreError> {
+        let doing = || format!("put \"{}\" in its place", self.place.display());
+        let finish = || {
+            sums::write(&self.new)?;
+            set_modes(&self.new)?;
+            if self.place.exists() {
+                // In one step: at no instant is none there.
+                renameat2(AT_FDCWD, &self.new, AT_FDCWD, &self.place, RenameFlags::RENAME_EXCHANGE)?;
+                return remove(&self.new);
+            }
+            fs::rename(&self.new, &self.place)
+        };
+        finish().map_err(|e| StoreError::from_io(doing(), e))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // After a failure; after a success nothing is there.
+        let _ = remove(&self.new);
+    }
+}
+
+/// Folders are open to everybody and files to read, whatever the umask says.
+fn set_modes(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let meta = fs::symlink_metadata(&path)?;
+        if meta.is_dir() {
+            fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+            set_modes(&path)?;
+        } else if meta.permissions().mode() & 0o111 == 0 {
+            fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_somebody_elses(place: &Path) -> bool {
+    let is_empty = fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+    place.exists() && !is_empty && !place.join(sums::NAME).is_file()
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image_store::exit::Exit;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_old_one_stays_until_the_new_one_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("dist");
+        let folder = Folder::begin(&place).unwrap();
+        folder.add("bin/a", 0o755, b"1").unwrap();
+        assert!(!place.exists());
+        let second = Folder::begin(&place).unwrap_err();
+        assert_eq!(second.kind, Exit::Conflict);
+        folder.finish().unwrap();
+        assert_eq!(fs::metadata(place.join("bin/a")).unwrap().permissions().mode() & 0o777, 0o755);
+
+        // One that fails, and one that was killed.
+        let folder = Folder::begin(&place).unwrap();
+        folder.add("bin/b", 0o755, b"2").unwrap();
+        drop(folder);
+        fs::create_dir_all(dir.path().join(".dist.new/half")).unwrap();
+        sums::verify(&place).unwrap();
+        assert_eq!(names(&place), ["SHA256SUMS", "bin"]);
+
+        let folder = Folder::begin(&place).unwrap();
+        folder.add("c", 0o644, b"3").unwrap();
+        folder.finish().unwrap();
+        assert_eq!(names(&place), ["SHA256SUMS", "c"]);
+        assert_eq!(names(dir.path()), [".dist.lock", "dist"]);
+    }
+
+    #[test]
+    fn what_is_no_distribution_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("precious"), "mine").unwrap();
+        assert_eq!(Folder::begin(dir.path()).unwrap_err().kind, Exit::Conflict);
+        fs::remove_file(dir.path().join("precious")).unwrap();
+        let folder = Folder::begin(dir.path()).unwrap();
+        drop(folder);
+        assert!(dir.path().exists());
+    }
+}

@@ -1,0 +1,96 @@
+//! SHA256SUMS, as `sha256sum` writes and checks it, over every file of a folder.
+
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+pub const NAME: &str = "SHA256SUMS";
+
+/// Name, and digest in hex, of every file below `dir` but the sums themselves.
+fn read_all(dir: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut sums = BTreeMap::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(dir).unwrap_or(&path).display().to_string();
+            if name != NAME {
+                sums.insert(name, Digest::of(&fs::read(&path)?).hex().to_string());
+            }
+        }
+    }
+    Ok(sums)
+}
+
+pub fn write(dir: &Path) -> io::Result<()> {
+    let text: String = read_all(dir)?.into_iter().map(|(name, hex)| format!("{hex}  {name}\n")).collect();
+    fs::write(dir.join(NAME), text)
+}
+
+/// Holds a folder against its sums: every file is there, as it was, and no other. `Ok` has how many there are.
+pub fn verify(dir: &Path) -> Result<usize, StoreError> {
+    let doing = || format!("verify \"{}\"", dir.display());
+    let text = fs::read_to_string(dir.join(NAME)).map_err(|e| StoreError::from_io(doing(), e))?;
+    let mut found = read_all(dir).map_err(|e| StoreError::from_io(doing(), e))?;
+    let mut problems = Vec::new();
+    let mut count = 0;
+    for line in text.lines() {
+        let Some((hex, name)) = line.split_once("  ") else {
+            problems.push(format!("\"{line}\" is no line of {NAME}"));
+            continue;
+        };
+        match found.remove(name) {
+            Some(is) if is == hex => count += 1,
+            Some(is) => problems.push(format!("{name}: {is}, not {hex}")),
+            None => problems.push(format!("{name} is not there")),
+        }
+    }
+    problems.extend(found.into_keys().map(|name| format!("{name} is not in {NAME}")));
+    if count == 0 {
+        problems.push(format!("{NAME} names no file"));
+    }
+    match problems.is_empty() {
+        true => Ok(count),
+        false => Err(StoreError::integrity(doing(), "it is not what was made").problems(problems)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image_store::exit::Exit;
+
+    #[test]
+    fn a_byte_a_file_more_and_a_file_less_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("man")).unwrap();
+        let files = [("a", "1"), ("man/b", "2")];
+        let reset = || {
+            for (name, text) in files {
+                fs::write(dir.path().join(name), text).unwrap();
+            }
+        };
+        reset();
+        write(dir.path()).unwrap();
+        assert_eq!(verify(dir.path()).unwrap(), 2);
+        let check = |spoil: &dyn Fn(), said: &str| {
+            reset();
+            spoil();
+            let error = verify(dir.path()).unwrap_err();
+            assert_eq!(error.kind, Exit::Integrity);
+            assert!(error.problems.iter().any(|line| line.contains(said)), "{said}: {:?}", error.problems);
+        };
+        check(&|| fs::write(dir.path().join("man/b"), "3").unwrap(), "man/b: ");
+        check(&|| fs::remove_file(dir.path().join("a")).unwrap(), "a is not there");
+        check(&|| fs::write(dir.path().join("more"), "").unwrap(), "more is not in SHA256SUMS");
+        fs::remove_file(dir.path().join("more")).unwrap();
+        check(&|| fs::write(dir.path().join(NAME), "").unwrap(), "names no file");
+    }
+}
