@@ -6,6 +6,10 @@ use image_store::platform::Platform;
 use image_store::reference::{Reference, is_tag};
 use std::collections::BTreeMap;
 
+mod arguments;
+
+pub use arguments::{Arguments, from_arguments};
+
 /// What a spec asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -311,64 +315,6 @@ fn or(said: &str, other: &str) -> String {
     if said.is_empty() { other.into() } else { said.into() }
 }
 
-/// manifest-tool's `push from-args`, as typed.
-pub struct Arguments<'a> {
-    pub platforms: &'a [String],
-    pub template: &'a str,
-    pub target: &'a str,
-    pub tags: &'a [String],
-    pub annotations: &'a [String],
-}
-
-/// The spec that the arguments mean. A problem's line is the number of its platform.
-pub fn from_arguments(arguments: &Arguments<'_>) -> (Option<Spec>, Vec<Problem>) {
-    let mut reader = Reader { problems: Vec::new(), notes: Vec::new(), whole: Whole::Needed };
-    let text = |line: usize, text: &str| Node { line, value: Value::Text(text.into()) };
-    let image = reader.reference(&text(1, arguments.target), "--target");
-    let tags = arguments.tags.iter().map(|tag| text(1, tag)).collect();
-    let tags = reader.tags(&Node { line: 1, value: Value::List(tags) });
-    let mut annotations = BTreeMap::new();
-    for pair in arguments.annotations {
-        match pair.split_once('=') {
-            Some((key, value)) if !key.is_empty() => drop(annotations.insert(key.into(), value.into())),
-            _ => reader.say(1, format!("annotation \"{pair}\" has not the form KEY=VALUE")),
-        }
-    }
-    let mut members = Vec::new();
-    for (i, words) in arguments.platforms.iter().enumerate() {
-        members.extend(reader.templated(i + 1, words, arguments.template));
-    }
-    reader.refuse_doubles(&members);
-    let spec = image.map(|image| Spec { image, tags, members, annotations, notes: Vec::new() });
-    (spec, reader.problems)
-}
-
-impl Reader {
-    fn templated(&mut self, line: usize, words: &str, template: &str) -> Option<Member> {
-        let parts: Vec<&str> = words.split('/').collect();
-        let (os, architecture, variant) = match parts.as_slice() {
-            [os, architecture] => (*os, *architecture, None),
-            [os, architecture, variant] => (*os, *architecture, Some(*variant)),
-            _ => {
-                self.say(line, format!("platform \"{words}\" has not the form OS/ARCH[/VARIANT]"));
-                return None;
-            }
-        };
-        let platform = match spelled(Platform::new(os, architecture, variant)) {
-            Ok(platform) => platform,
-            Err(text) => {
-                self.say(line, text);
-                return None;
-            }
-        };
-        // manifest-tool's order, and the first of each only.
-        let name = template.replacen("ARCH", architecture, 1).replacen("OS", os, 1);
-        let name = name.replacen("VARIANT", variant.unwrap_or_default(), 1);
-        let image = self.reference(&Node { line, value: Value::Text(name) }, "--template")?;
-        Some(Member { image, platform, annotations: BTreeMap::new(), line })
-    }
-}
-
 fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.key == key)
 }
@@ -464,51 +410,6 @@ manifests:
         let text = SEED
             .replace("arm\n      os: linux\n      variant: v7", "amd64\n      os: linux\n      variant: v1");
         assert!(problems(&text)[0].contains("stands twice; line 3"), "{:?}", problems(&text));
-    }
-
-    fn arguments(platforms: &str, template: &str, annotations: &str) -> (Option<Spec>, Vec<Problem>) {
-        let split = |text: &str| text.split(',').filter(|t| !t.is_empty()).map(str::to_string).collect();
-        let (platforms, annotations): (Vec<String>, Vec<String>) = (split(platforms), split(annotations));
-        from_arguments(&Arguments {
-            platforms: &platforms,
-            template,
-            target: "foo/bar:v1",
-            tags: &["v1.0".to_string()],
-            annotations: &annotations,
-        })
-    }
-
-    #[test]
-    fn templates_are_filled_as_manifest_tool_fills_them() {
-        let names = |platforms: &str, template: &str| {
-            let (spec, problems) = arguments(platforms, template, "");
-            assert_eq!(problems, []);
-            let member = |m: &Member| format!("{} {}", m.image, m.platform);
-            spec.unwrap().members.iter().map(member).collect::<Vec<_>>().join(", ")
-        };
-        assert_eq!(
-            names("linux/amd64,linux/arm/v5", "foo/bar-ARCHVARIANT:v1"),
-            "docker.io/foo/bar-amd64:v1 linux/amd64, docker.io/foo/bar-armv5:v1 linux/arm/v5"
-        );
-        assert_eq!(names("linux/s390x", "a/OS-ARCH:ARCH1"), "docker.io/a/linux-s390x:ARCH1 linux/s390x");
-    }
-
-    #[test]
-    fn wrong_arguments_are_told_all_at_once() {
-        let (_, problems) = arguments("linux,linux/aarch64,linux/amd64,linux/amd64/v1", "A/ARCH", "x");
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        let told = told.join("\n");
-        for part in [
-            "1: annotation \"x\"",
-            "1: platform \"linux\"",
-            "is spelled \"linux/arm64\"",
-            "no repository name",
-        ] {
-            assert!(told.contains(part), "{part} is not in:\n{told}");
-        }
-        let (spec, problems) = arguments("linux/amd64,linux/amd64/v1", "a/ARCH", "k=v=w");
-        assert!(problems[0].text.contains("stands twice"), "{problems:?}");
-        assert_eq!(spec.unwrap().annotations["k"], "v=w");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod fix;
 pub mod measure;
+mod push;
 
 use image_store::error::StoreError;
 use image_store::exit::Exit;
@@ -20,12 +21,15 @@ enum What {
     Binfmt,
     /// config-patcher fix on `docker save` archives: written anew, in place, as a filter; against cp, cat, skopeo, docker
     Fix,
+    /// manifest-push making an index and pushing 1 GiB, against crane, oras, docker manifest and skopeo
+    Push,
 }
 
 pub fn run(args: &Args) -> Result<Exit, StoreError> {
     match args.what {
         What::Binfmt => cargo_bench("binfmt-setup"),
         What::Fix => fix::run().map(|()| Exit::Done),
+        What::Push => push::run().map(|()| Exit::Done),
     }
 }
 

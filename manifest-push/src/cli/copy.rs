@@ -7,9 +7,10 @@ use clap::Args;
 use image_store::cli::{Format, Output, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
-use image_store::plan::Wanted;
+use image_store::manifest::{Descriptor, media_type};
+use image_store::plan::{Known, Wanted};
 use image_store::reference::Reference;
-use image_store::tree::read_tree;
+use image_store::tree::{Node, read_tree};
 
 #[derive(Args)]
 pub struct Copy {
@@ -29,12 +30,39 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
     let stores = tools.stores(subject)?;
     let opened = stores.source(&args.source)?;
     // Both before the first request: one token is then asked for all of it.
-    let target = Looked::new(&args.destination, stores.target(&args.destination)?);
+    let target = stores.target(&args.destination)?;
     let node = read_tree(&*opened.store, &opened.pointer)?;
+    let known = Known::look(&*target.store, &target.tags, &[])?;
+    let target = Looked { reference: args.destination.clone(), target, known };
+    if let (Node::Image(_), false) = (&node, args.write.force) {
+        refuse_replacing_an_index(&target)?;
+    }
     let done = publish(Wanted::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
     match output.format {
         Format::Text => print_line(node.digest().as_str()),
         Format::Json => print_line(&done.json(node.digest())),
     }
     Ok(Exit::Done)
+}
+
+/// Whoever pulls the tag for another platform would get this one image.
+fn refuse_replacing_an_index(looked: &Looked) -> Result<(), StoreError> {
+    let is_index = |named: &Descriptor| media_type::is_index(&named.media_type);
+    for (tag, named) in &looked.known.named {
+        if named.as_ref().is_some_and(is_index) {
+            let name = if tag.is_empty() {
+                looked.target.store.place()
+            } else {
+                format!("{}:{tag}", looked.target.store.place())
+            };
+            return Err(StoreError::bad_input(
+                format!("copy one image to \"{name}\""),
+                "it names an index of several platforms now",
+            )
+            .hint(
+                "change one member with `manifest-push edit`, name another tag, or replace it with --force",
+            ));
+        }
+    }
+    Ok(())
 }

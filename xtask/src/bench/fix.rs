@@ -163,9 +163,9 @@ fn header(size: u64) -> tar::Header {
 }
 
 /// Bytes without a pattern (xorshift64), always the same.
-struct Noise {
-    left: u64,
-    state: u64,
+pub(super) struct Noise {
+    pub(super) left: u64,
+    pub(super) state: u64,
 }
 
 impl Read for Noise {
