@@ -7,7 +7,7 @@ use build::{build_one, job, refuse_mislabelled, run_prepare, smoke_all};
 use builders::OpenImage;
 use emulation::BinfmtSetup;
 use image_store::check::{Depth, check};
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Display, Format, Output, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::{Stores, Target};
@@ -17,6 +17,7 @@ use image_store::reference::Reference;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use plan::{Build, ReleasePlan};
+use progress::Board;
 use publish::{Published, combine, refuse_moved, tags_report};
 use report::{PlatformReport, Report};
 use request::{Request, mean};
@@ -35,6 +36,7 @@ pub mod emulation;
 pub mod gate;
 pub mod label;
 pub mod plan;
+pub mod progress;
 pub mod publish;
 pub mod record;
 pub mod report;
@@ -42,6 +44,7 @@ pub mod request;
 pub mod rootfs;
 pub mod smoke;
 pub mod spec;
+pub mod summary;
 pub mod unchanged;
 pub mod unpack;
 
@@ -59,7 +62,21 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    let report = carry_out(&request, &plan, &open_base, &binfmt, &target, output, begun)?;
+    let board = Board::default();
+    let display = {
+        let board = board.clone();
+        Display::start_with(output, move || board.line())
+    };
+    let done = carry_out(&request, &plan, &open_base, &binfmt, &target, &Voice { output, board }, begun);
+    drop(display);
+    if let Some(summary) = &request.summary {
+        let page = match &done {
+            Ok(report) => summary::of_report(report),
+            Err(error) => summary::of_error(&plan.place, error),
+        };
+        summary::append(summary, &page)?;
+    }
+    let report = done?;
     report.write(&request.report)?;
     output.say_lines(&report.table());
     output.say(&format!("report: {}", request.report.display()));
@@ -71,6 +88,12 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Who hears of the work while it is done.
+struct Voice<'a> {
+    output: &'a Output,
+    board: Board,
 }
 
 fn opener(stores: Arc<Stores>) -> OpenImage {
@@ -116,6 +139,9 @@ fn decide(
             })
         })
         .collect::<Result<Vec<Build>, StoreError>>()?;
+    let tags = plan::plan_tags(&request.spec, &builds, &*target.store)?;
+    let first = tags.iter().find(|(tag, _)| target.tags.first() == Some(tag));
+    let named = first.and_then(|(_, named)| named.as_ref());
     Ok(ReleasePlan {
         place: target.store.place(),
         prepare: request.spec.prepare.clone(),
@@ -124,7 +150,8 @@ fn decide(
         labels_are_fixed: request.spec.labels == LabelPolicy::Fix,
         smoke: request.spec.smoke.clone(),
         bases: bases::look(request, &builds, open_base)?,
-        tags: plan::plan_tags(&request.spec, &builds, &*target.store)?,
+        published: unchanged::published_index(named, target),
+        tags,
         builds,
     })
 }
@@ -136,9 +163,10 @@ fn carry_out(
     open_base: &OpenImage,
     binfmt: &BinfmtSetup,
     target: &Target,
-    output: &Output,
+    voice: &Voice<'_>,
     begun: Instant,
 ) -> Result<Report, StoreError> {
+    let Voice { output, board } = voice;
     let _lock = lock(&request.work_dir)?;
     for command in &plan.prepare {
         output.say(&format!("prepare: {}", command.join(" ")));
@@ -153,15 +181,17 @@ fn carry_out(
         binfmt.register(&plan.emulators.missing)?;
     }
     let staging = Arc::new(OciLayout::open_or_new(&request.work_dir.join("staging"))?);
+    board.next("build", plan.builds.len());
     let members = parallel::map(&plan.builds, request.jobs, |build| {
+        let _running = board.begin(&build.spec.platform);
         let member = build_one(request, build, &staging)?;
         output.say(&format!("built {} with {}", build.spec.platform, build.builder.name()));
         Ok::<_, StoreError>(member)
     })?;
     refuse_mislabelled(request, &members)?;
     let evidence = gate::hold(request, &members, &staging, output)?;
-    let smoked = smoke_all(request, &members, &staging, binfmt, output)?;
-    let members = unchanged::keep_published(members, target, output);
+    let smoked = smoke_all(request, &members, &staging, binfmt, output, board)?;
+    let members = unchanged::keep_published(members, plan.published.as_ref(), target, output);
     let source: Arc<dyn ImageSource> = staging;
     let published = Published::read(request, target)?;
     let wanted = combine(request, &members, &published, &source, target)?;

@@ -38,13 +38,18 @@ pub struct Display {
 
 impl Display {
     pub fn start(output: &Output) -> Self {
+        Self::start_with(output, String::new)
+    }
+
+    /// The same with a line of the caller's own in the place of the counts, where it has one.
+    pub fn start_with(output: &Output, status: impl Fn() -> String + Send + 'static) -> Self {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         if output.quiet {
             return Self { stop, thread: None };
         }
         let is_terminal = std::io::stderr().is_terminal();
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || show(&stopped, is_terminal));
+        let thread = std::thread::spawn(move || show(&stopped, is_terminal, &status));
         Self { stop, thread: Some(thread) }
     }
 }
@@ -61,7 +66,7 @@ impl Drop for Display {
     }
 }
 
-fn show((stop, changed): &(Mutex<bool>, Condvar), is_terminal: bool) {
+fn show((stop, changed): &(Mutex<bool>, Condvar), is_terminal: bool, status: &dyn Fn() -> String) {
     let began = Instant::now();
     let every = if is_terminal { REDRAW_EVERY } else { PLAIN_EVERY };
     let mut last = Counts::default();
@@ -69,12 +74,17 @@ fn show((stop, changed): &(Mutex<bool>, Condvar), is_terminal: bool) {
     while !*stopped {
         let waited = changed.wait_timeout(stopped, every);
         stopped = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let counts = METER.counts();
-        if *stopped || began.elapsed() < BEGIN_AFTER || counts == last {
+        let (counts, status) = (METER.counts(), status());
+        if *stopped || began.elapsed() < BEGIN_AFTER || (counts == last && status.is_empty()) {
             continue;
         }
         last = counts;
-        let line = line(&counts, began.elapsed(), is_terminal);
+        let line = match status.is_empty() {
+            true => line(&counts, began.elapsed(), is_terminal),
+            // One that wraps could not be taken away again.
+            false if is_terminal => status.chars().take(79).collect(),
+            false => status,
+        };
         if is_terminal {
             let mut drawn = drawn();
             *drawn = true;

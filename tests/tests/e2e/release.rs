@@ -274,6 +274,11 @@ fn only_one_platform_is_built_anew_and_the_others_stay() {
         assert_eq!(was.1 != now.1, was.0 == "arm64", "only arm64 is another: {before:?} {after:?}");
     }
     registry.closure_complete("team/app", digest_of(&ran)).unwrap();
+    // The plan says what is there already.
+    let shown = user.release(&["app/release.yaml", "--dry-run"]).exits(0);
+    for (_, digest) in &after {
+        assert!(shown.stderr.contains(&format!("now   published as {digest}")), "{shown}");
+    }
     // Built whole, it is the same index again.
     let whole = user.release(&["app/release.yaml"]).exits(0);
     assert_eq!(digest_of(&whole), digest_of(&ran));

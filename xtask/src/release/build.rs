@@ -4,6 +4,7 @@ use super::builders::BuildJob;
 use super::emulation::BinfmtSetup;
 use super::label::{self, Labelled};
 use super::plan::Build;
+use super::progress::Board;
 use super::record::Records;
 use super::report::{EvidenceReport, LabelReport, PlatformReport};
 use super::request::Request;
@@ -152,13 +153,16 @@ pub fn smoke_all(
     staging: &OciLayout,
     binfmt: &BinfmtSetup,
     output: &Output,
+    board: &Board,
 ) -> Result<Vec<Option<Smoke>>, StoreError> {
     let command = &request.spec.smoke;
     if command.is_empty() {
         return Ok(members.iter().map(|_| None).collect());
     }
     let records = Records::new(&request.work_dir);
+    board.next("smoke", members.len());
     let smoked = parallel::map(members, request.jobs, |member| {
+        let _running = board.begin(&member.platform);
         let dir = request.work_dir.join("smoke").join(file_name(&member.platform));
         let image = &member.labelled.image;
         let key = (image.document.digest(), &member.platform, command);

@@ -6,6 +6,7 @@ use super::emulation::{BinfmtSetup, Probed};
 use super::spec::{PlatformSpec, Spec};
 use image_store::digest::Digest;
 use image_store::error::StoreError;
+use image_store::manifest::Index;
 use image_store::parallel;
 use image_store::platform::Platform;
 use image_store::store::{ImageSource, Pointer};
@@ -37,6 +38,17 @@ pub struct ReleasePlan {
     pub smoke: Vec<String>,
     /// Every tag that will be set, member tags first, with what it names now.
     pub tags: Vec<(String, Option<Digest>)>,
+    /// What the first tag of the index names now.
+    pub published: Option<Index>,
+}
+
+impl ReleasePlan {
+    /// What is published for a platform now.
+    fn published(&self, platform: &Platform) -> Option<&Digest> {
+        let fits = |said: &Platform| said.fits(platform);
+        let entries = self.published.iter().flat_map(|index| &index.manifests);
+        entries.filter(|entry| entry.platform.as_ref().is_some_and(fits)).map(|entry| &entry.digest).next()
+    }
 }
 
 /// Which emulators the builds need, and how they come to be there.
@@ -88,6 +100,9 @@ impl fmt::Display for ReleasePlan {
             writeln!(f, "  build     {}  {}{why}", build.spec.platform, build.builder.name())?;
             for command in &build.commands {
                 writeln!(f, "              {command}")?;
+            }
+            if let Some(digest) = self.published(&build.spec.platform) {
+                writeln!(f, "              now   published as {digest}")?;
             }
             for base in self.bases.iter().filter(|base| base.platform == build.spec.platform) {
                 writeln!(f, "              base  {}", base.shown())?;

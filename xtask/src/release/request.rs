@@ -41,6 +41,9 @@ pub struct Args {
     /// Where the JSON report goes; without it report.json in the work folder
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Add a summary in Markdown to this file; without it to the one that GITHUB_STEP_SUMMARY names, if any
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
     #[command(flatten)]
     pub registry: RegistryArgs,
 }
@@ -52,6 +55,7 @@ pub struct Request {
     pub kept: Vec<Platform>,
     pub work_dir: PathBuf,
     pub report: PathBuf,
+    pub summary: Option<PathBuf>,
     pub jobs: usize,
     pub moved: MovedTag,
     /// SOURCE_DATE_EPOCH (reproducible-builds.org): the time that images say they were made.
@@ -95,7 +99,10 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
         })?),
         Err(_) => None,
     };
-    Ok(Request { spec, kept, work_dir, report, jobs: usize::from(args.jobs), moved, epoch })
+    let summary = args.summary.clone().or_else(|| {
+        std::env::var_os("GITHUB_STEP_SUMMARY").filter(|name| !name.is_empty()).map(PathBuf::from)
+    });
+    Ok(Request { spec, kept, work_dir, report, summary, jobs: usize::from(args.jobs), moved, epoch })
 }
 
 /// The spec's tags go wherever the release goes, and a digest comes of it.

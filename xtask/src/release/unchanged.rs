@@ -5,6 +5,7 @@
 
 use super::build::Member;
 use image_store::cli::Output;
+use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::manifest::{Content, Index};
 use image_store::open::Target;
@@ -15,12 +16,14 @@ use serde_json::Value;
 
 /// Puts the published image in the place of each member that is the same but for its time. What cannot be read of the
 /// target is taken for another image: to publish again is never wrong.
-pub fn keep_published(members: Vec<Member>, target: &Target, output: &Output) -> Vec<Member> {
-    let Some(index) = target.tags.first().and_then(|tag| published_index(&*target.store, tag).ok().flatten())
-    else {
-        return members;
-    };
-    let keep = |member: &Member| Ok::<_, StoreError>(find_same(member, &index, &*target.store));
+pub fn keep_published(
+    members: Vec<Member>,
+    index: Option<&Index>,
+    target: &Target,
+    output: &Output,
+) -> Vec<Member> {
+    let Some(index) = index else { return members };
+    let keep = |member: &Member| Ok::<_, StoreError>(find_same(member, index, &*target.store));
     let found = parallel::map(&members, parallel::REQUESTS, keep).unwrap_or_default();
     let pairs = members.into_iter().zip(found.into_iter().chain(std::iter::repeat_with(|| None)));
     pairs
@@ -37,17 +40,12 @@ pub fn keep_published(members: Vec<Member>, target: &Target, output: &Output) ->
         .collect()
 }
 
-fn published_index(target: &dyn ImageSource, tag: &str) -> Result<Option<Index>, StoreError> {
-    let at = Pointer::Tag(tag.to_string());
-    if target.resolve(&at)?.is_none() {
-        return Ok(None);
-    }
-    let document = target.read_document(&at)?;
-    let content = document.parse().map_err(|e| e.at("what is published"))?;
-    Ok(match content {
+/// The index that a tag names, if it is one and can be read.
+pub fn published_index(named: Option<&Digest>, target: &Target) -> Option<Index> {
+    match target.store.read_document(&Pointer::from(named?)).ok()?.parse().ok()? {
         Content::Index(index) => Some(index),
         Content::Manifest(_) => None,
-    })
+    }
 }
 
 fn find_same(member: &Member, index: &Index, target: &dyn ImageSource) -> Option<Image> {
