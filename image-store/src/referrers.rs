@@ -14,6 +14,8 @@ use std::fmt;
 
 /// What cosign hangs on an image by a tag that is made of its digest: signature, attestations, SBOM.
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
+/// Requests at once: they go along with those that write the new image.
+const LOOKS: usize = 4;
 /// How often a list is written again that others write at the same time.
 const TRIES: usize = 5;
 
@@ -50,12 +52,12 @@ pub fn tag_of(subject: &Digest) -> String {
 pub fn look(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Belongings>, StoreError> {
     let (tags, listed) = std::thread::scope(|scope| {
         let tags = scope.spawn(|| source.tags_at_once());
-        let listed = parallel::map(subjects, parallel::REQUESTS - 1, |subject| source.referrers(subject));
+        let listed = referrers_of_all(source, subjects);
         (tags.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), listed)
     });
     let tags: Option<BTreeSet<String>> = tags?.map(|tags| tags.into_iter().collect());
     let unknown: Vec<(&Digest, Listed)> = subjects.iter().zip(listed?).collect();
-    parallel::map(&unknown, parallel::REQUESTS, |(subject, listed)| {
+    parallel::map(&unknown, LOOKS, |(subject, listed)| {
         let (mut referrers, by_tag) = match listed {
             Listed::ByStore(entries) => (entries.clone(), false),
             Listed::ByTag(entries) => (entries.clone(), true),
@@ -75,6 +77,14 @@ pub fn look(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Belongi
             tags: cosign_tags(source, subject, tags.as_ref())?,
         })
     })
+}
+
+/// One first: a registry that has no such list is not asked for each.
+fn referrers_of_all(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Listed>, StoreError> {
+    let Some((first, rest)) = subjects.split_first() else { return Ok(Vec::new()) };
+    let mut listed = vec![source.referrers(first)?];
+    listed.extend(parallel::map(rest, LOOKS, |subject| source.referrers(subject))?);
+    Ok(listed)
 }
 
 fn cosign_tags(

@@ -88,7 +88,8 @@ pub fn apply_content(
     // One tag alone is moved in the very next round trip; of several, the others would be looked at too early.
     let looks = plan.tags.iter().take(1).map(|step| Last::Look(&step.tag));
     let last: Vec<Last<'_>> = last.iter().map(Last::Write).chain(looks).collect();
-    let looked = parallel::map(&last, parallel::REQUESTS, |one| match one {
+    // The look is one more than these: eight members and their tag are one round trip, too.
+    let looked = parallel::map(&last, parallel::REQUESTS + 1, |one| match one {
         Last::Write(document) => write(document).map(|()| None),
         Last::Look(tag) => {
             let now = store.resolve(&Pointer::Tag((*tag).into()))?.map(|named| named.digest);

@@ -17,6 +17,7 @@ use scope::Scopes;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use transport::Upload;
 use url::Url;
@@ -59,6 +60,8 @@ pub struct RegistryStore {
     sessions: Mutex<HashMap<Digest, Url>>,
     /// An upload that was opened before it was known what will be sent.
     expected: Mutex<Option<Url>>,
+    /// It has said that it has no referrers API.
+    lists_nothing: AtomicBool,
     /// Repositories from which we may not mount.
     refused_mounts: Mutex<HashSet<String>>,
 }
@@ -91,6 +94,7 @@ impl RegistryStore {
             repository,
             sessions: Mutex::default(),
             expected: Mutex::default(),
+            lists_nothing: AtomicBool::new(false),
             refused_mounts: Mutex::default(),
         })
     }
@@ -250,7 +254,12 @@ impl ImageSource for RegistryStore {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
-        referrers::list(self, subject)
+        if self.lists_nothing.load(Ordering::Relaxed) {
+            return Ok(Listed::ByTag(Vec::new()));
+        }
+        let listed = referrers::list(self, subject)?;
+        self.lists_nothing.fetch_or(matches!(listed, Listed::ByTag(_)), Ordering::Relaxed);
+        Ok(listed)
     }
 
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {

@@ -4,13 +4,14 @@ use crate::samples::{Image, Index};
 use crate::tools::{Ran, User};
 use image_store::digest::Digest;
 use image_store::manifest::{Descriptor, Document, media_type};
+use image_store::open::Stores;
 use image_store::referrers::{entry_of, look, tag_of};
 use image_store::store::oci_layout::OciLayout;
+use image_store::store::registry::RegistryOptions;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault, Options, When};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use multiarch_tests::{need, world};
+use std::sync::Arc;
 
 const REPOSITORY: &str = "team/app";
 const SBOM: &str = "application/spdx+json";
@@ -267,42 +268,37 @@ fn who_may_not_list_is_told_and_the_fix_is_made() {
     assert_eq!(rig.registry.tag(REPOSITORY, "1").as_deref(), Some(rig.wrong.digest()));
 }
 
-/// How many round trips follow each other: each request stands one level above those that had ended before it came.
+/// Debian's docker-registry has no referrers API; skopeo reads the lists back.
 #[test]
-fn a_fix_is_six_round_trips_deep_and_what_belongs_to_it_adds_none() {
-    #[derive(Default)]
-    struct Seen {
-        /// The level of each request that runs, by method and path.
-        running: BTreeMap<String, usize>,
-        ended: usize,
-        deepest: usize,
-        count: usize,
+fn a_real_registry_without_the_api_gets_lists_under_tags() {
+    need!(world::require(&["skopeo"]));
+    let registry = need!(world::Registry::start());
+    let user = User::new();
+    let wrong = Image::new("linux/amd64", "arm's own");
+    let right = wrong.relabelled("arm", "v7");
+    let (sbom, name) = (referrer(SBOM, &wrong.document), format!("{}/{REPOSITORY}:1", registry.host()));
+    let stores = Stores::new(RegistryOptions::default());
+    let target = stores.target(&name.parse().unwrap()).unwrap().store;
+    wrong.store(&*target, "1");
+    for bytes in [&b"{}"[..], b"about the image"] {
+        target.write_blob(&Descriptor::of("", bytes), &|| Ok(Box::new(bytes))).unwrap();
     }
-    let rig = Rig::new(true);
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let hook = seen.clone();
-    rig.registry.on_request(move |request, when| {
-        let key = format!("{} {}", request.method, request.path);
-        match when {
-            When::Before => {
-                let mut seen = hook.lock().unwrap();
-                let level = seen.ended + 1;
-                seen.count += 1;
-                seen.deepest = seen.deepest.max(level);
-                seen.running.insert(key, level);
-                drop(seen);
-                // Whoever comes at the same time finds nobody that has ended.
-                std::thread::sleep(Duration::from_millis(120));
-            }
-            When::After => {
-                let mut seen = hook.lock().unwrap();
-                let level = seen.running.remove(&key).unwrap();
-                seen.ended = seen.ended.max(level);
-            }
-        }
-    });
-    rig.fix(&[]).exits(0).prints(rig.right.digest());
-    let seen = seen.lock().unwrap();
-    // The manifest; the config, and an upload begun; the upload; the tag looked at, moved, read back.
-    assert_eq!((seen.deepest, seen.count), (6, 9), "{:?}", rig.registry.log());
+    target.write_document(&sbom).unwrap();
+    target.write_tag(&tag_of(wrong.document.digest()), &list_of(&[&sbom])).unwrap();
+    let args = ["fix", &name, "--platform", "linux/arm/v7", "--carry-referrers"];
+    user.config_patcher(&args).exits(0).prints(right.digest());
+    let raw = |reference: &str| {
+        let mut skopeo = std::process::Command::new(world::program("skopeo").unwrap());
+        let image = format!("docker://{}/{REPOSITORY}{reference}", registry.host());
+        let done = skopeo.args(["inspect", "--tls-verify=false", "--raw", &image]).output().unwrap();
+        assert!(done.status.success(), "{image}: {}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    };
+    let carried = about(&sbom, &wrong.document, &right.document);
+    assert_eq!(raw(&format!("@{}", carried.digest())), carried.bytes());
+    let list: serde_json::Value =
+        serde_json::from_slice(&raw(&format!(":{}", tag_of(right.document.digest())))).unwrap();
+    let entry = serde_json::to_value(entry_of(&carried).unwrap()).unwrap();
+    assert_eq!(list["manifests"], serde_json::json!([entry]));
+    assert_eq!(entry["artifactType"], SBOM);
 }

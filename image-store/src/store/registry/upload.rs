@@ -21,10 +21,10 @@ use crate::store::{ImageSource, OpenContent};
 /// Below this, a new session costs no more than asking how far the old one came.
 const RESUME_ABOVE: u64 = 1 << 20;
 
-/// Brings a blob up. A session that a failed mount left open is used first.
+/// Brings a blob up. A session that a failed mount left open, or that was begun in advance, is used first.
 pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), StoreError> {
     let doing = format!("write blob {} to \"{}\"", blob.digest, store.place());
-    let mut session = store.sessions().remove(&blob.digest);
+    let mut session = store.sessions().remove(&blob.digest).or_else(|| store.expected().take());
     let mut broken = None;
     let mut doubtful = false;
     let written = retrying(store.client.patience(), || {

@@ -1,58 +1,9 @@
 //! How often a registry is asked, and how many round trips one after another that takes.
 
 use super::*;
+use crate::rounds::{Rounds, Seen};
 use multiarch_tests::need;
 use multiarch_tests::world::{Registry, Skip};
-use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
-
-/// Requests are answered in rounds: nobody gets an answer until nobody has asked for a while. So a round is a round
-/// trip, however slow the machine is, and requests that could go together and do not are found out.
-struct Rounds {
-    state: Mutex<Round>,
-    ended: Condvar,
-}
-
-struct Round {
-    number: usize,
-    last: Instant,
-}
-
-const QUIET: Duration = Duration::from_millis(250);
-
-impl Rounds {
-    fn of(registry: &FakeRegistry) -> Arc<Self> {
-        let state = Mutex::new(Round { number: 0, last: Instant::now() });
-        let rounds = Arc::new(Self { state, ended: Condvar::new() });
-        let held = Arc::clone(&rounds);
-        registry.on_request(move |_, when| {
-            if when == When::Before {
-                held.wait();
-            }
-        });
-        rounds
-    }
-
-    fn wait(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.last = Instant::now();
-        let mine = state.number;
-        while state.number == mine {
-            let since = state.last.elapsed();
-            if since >= QUIET {
-                state.number += 1;
-                self.ended.notify_all();
-            } else {
-                state = self.ended.wait_timeout(state, QUIET - since).unwrap().0;
-            }
-        }
-    }
-
-    fn taken(&self) -> usize {
-        std::mem::take(&mut self.state.lock().unwrap().number)
-    }
-}
 
 /// The seed's spec with so many members, one platform each.
 fn spec_of(rig: &Rig, members: usize) -> String {
@@ -178,26 +129,4 @@ fn push(registry: &Registry, user: &User, target: &str, images: &str) -> Ran {
     let entries: String = MEMBERS.iter().map(entry).collect();
     user.write("spec.yaml", format!("image: {}\nmanifests:\n{entries}", name(target)));
     user.manifest_push(&["push", "from-spec", "spec.yaml"])
-}
-
-/// What a registry was asked since the last look.
-struct Seen<'a> {
-    registry: &'a Registry,
-    count: std::cell::Cell<usize>,
-}
-
-impl<'a> Seen<'a> {
-    fn new(registry: &'a Registry) -> Self {
-        Self { registry, count: std::cell::Cell::new(0) }
-    }
-
-    fn asked(&self) -> String {
-        let all = self.registry.requests();
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for one in &all[self.count.replace(all.len())..] {
-            let what = if one.path.contains("/manifests/") { "manifest" } else { "blob" };
-            *counts.entry(format!("{} {what}", one.method)).or_default() += 1;
-        }
-        counts.into_iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
-    }
 }
