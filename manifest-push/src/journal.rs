@@ -134,16 +134,37 @@ fn ends_in_a_line(file: &mut File) -> std::io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-/// The last run that moved this tag, or any tag of this image, or any at all, and that nobody has taken back yet: its
-/// entries, the last first.
-pub fn last<'a>(entries: &'a [Entry], image: Option<&str>, tag: Option<&str>) -> Vec<&'a Entry> {
-    let undone: Vec<&str> = entries.iter().filter_map(|entry| entry.undoes.as_deref()).collect();
-    let is_meant = |entry: &&Entry| {
-        entry.undoes.is_none()
-            && !undone.contains(&entry.publish.as_str())
-            && image.is_none_or(|image| entry.image == image)
-            && tag.is_none_or(|tag| entry.tag == tag)
+/// What a person wants to take back: a tag of an image, any tag of it, or whatever came last.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// As [`place_of`] names it.
+    pub image: Option<String>,
+    pub tag: Option<String>,
+}
+
+impl Wish {
+    fn means(&self, entry: &Entry) -> bool {
+        self.image.as_ref().is_none_or(|image| entry.image == *image)
+            && self.tag.as_ref().is_none_or(|tag| entry.tag == *tag)
+    }
+}
+
+/// The last run, whatever it did.
+pub fn newest(entries: &[Entry], wish: &Wish) -> Vec<Entry> {
+    let Some(newest) = entries.iter().rev().find(|entry| wish.means(entry)) else { return Vec::new() };
+    entries.iter().filter(|entry| entry.publish == newest.publish && wish.means(entry)).cloned().collect()
+}
+
+/// What the last run did that nobody has taken back yet: its entries, the last first.
+pub fn last<'a>(entries: &'a [Entry], wish: &Wish) -> Vec<&'a Entry> {
+    let is_undone = |entry: &Entry| {
+        let undoes = |other: &Entry| {
+            other.undoes.as_deref() == Some(entry.publish.as_str())
+                && (&other.image, &other.tag) == (&entry.image, &entry.tag)
+        };
+        entries.iter().any(undoes)
     };
+    let is_meant = |entry: &&Entry| entry.undoes.is_none() && wish.means(entry) && !is_undone(entry);
     let Some(newest) = entries.iter().rev().find(is_meant) else { return Vec::new() };
     entries.iter().rev().filter(|entry| entry.publish == newest.publish && is_meant(entry)).collect()
 }
@@ -173,7 +194,8 @@ mod tests {
     #[test]
     fn the_last_run_is_found_and_what_was_taken_back_is_passed_over() {
         let found = |entries: &[Entry], image: Option<&str>, tag: Option<&str>| {
-            last(entries, image, tag).iter().map(|e| format!("{}{}", e.publish, e.tag)).collect::<Vec<_>>()
+            let wish = Wish { image: image.map(Into::into), tag: tag.map(Into::into) };
+            last(entries, &wish).iter().map(|e| format!("{}{}", e.publish, e.tag)).collect::<Vec<_>>()
         };
         let mut entries = vec![
             entry("1", "a", "x", None),
@@ -188,5 +210,9 @@ mod tests {
         entries.push(entry("4", "a", "x", Some("3")));
         assert_eq!(found(&entries, None, None), ["2x"]);
         assert_eq!(found(&entries, Some("a"), None), ["1y", "1x"]);
+        // Of a run that was taken back halfway, the rest is still to be taken back.
+        entries.push(entry("5", "a", "y", Some("1")));
+        assert_eq!(found(&entries, Some("a"), None), ["1x"]);
+        assert_eq!(newest(&entries, &Wish::default()), [entry("5", "a", "y", Some("1"))]);
     }
 }

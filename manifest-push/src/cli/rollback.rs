@@ -1,12 +1,12 @@
 //! `rollback`: the tags of the last publication name again what they named before it.
 
 use super::Tools;
-use crate::journal::{Entry, Journal, Publish, last, place_of};
+use crate::journal::{Entry, Journal, Publish, Wish, last, newest, place_of};
 use clap::Args;
 use image_store::cli::{Format, Output, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
-use image_store::open::{Stores, Target};
+use image_store::open::Target;
 use image_store::plan::{Guard, JustLooked, MovedTag, Plan, TagStep, apply_tags};
 use image_store::reference::{Reference, ReferenceError, RegistryRef};
 use image_store::store::Pointer;
@@ -32,10 +32,9 @@ struct Back {
 
 pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
     let journal = Journal::of_user()?;
-    let entries = journal.read()?;
-    let place = args.image.as_ref().map(place_of);
-    let tag = args.image.as_ref().and_then(tag_of);
-    let steps = last(&entries, place.as_deref(), tag.as_deref());
+    let wish = Wish { image: args.image.as_ref().map(place_of), tag: args.image.as_ref().and_then(tag_of) };
+    let entries = without_what_never_happened(journal.read()?, &wish, tools)?;
+    let steps = last(&entries, &wish);
     let Some(newest) = steps.first() else {
         let what = args.image.as_ref().map_or("any image".to_string(), |image| format!("\"{image}\""));
         let why =
@@ -78,22 +77,47 @@ fn tag_of(image: &Reference) -> Option<String> {
     }
 }
 
+/// A line is written before its tag moves. If the last run was killed in between, its tag still names what it named.
+fn without_what_never_happened(
+    mut entries: Vec<Entry>,
+    wish: &Wish,
+    tools: &Tools<'_>,
+) -> Result<Vec<Entry>, StoreError> {
+    for entry in newest(&entries, wish) {
+        let store = open(&entry, tools)?.1.store;
+        let now = store.resolve(&Pointer::Tag(entry.tag.clone()))?.map(|named| named.digest);
+        if now == entry.old {
+            entries.retain(|other| *other != entry);
+        }
+    }
+    Ok(entries)
+}
+
+fn open(entry: &Entry, tools: &Tools<'_>) -> Result<(Reference, Target), StoreError> {
+    let reference: Reference = entry
+        .image
+        .parse()
+        .map_err(|e: ReferenceError| StoreError::bad_input(doing(entry), e.to_string()))?;
+    let target = tools.stores(&reference)?.target(&reference)?;
+    Ok((reference, target))
+}
+
+fn doing(entry: &Entry) -> String {
+    format!("take \"{}:{}\" back", entry.image, entry.tag)
+}
+
 fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, StoreError> {
     let mut backs: Vec<Back> = Vec::new();
     for entry in steps {
-        let doing = || format!("take \"{}:{}\" back", entry.image, entry.tag);
         let Some(old) = &entry.old else {
             let why = "the tag was new: there is nothing that it named before";
-            return Err(StoreError::bad_input(doing(), why)
+            return Err(StoreError::bad_input(doing(entry), why)
                 .hint("remove the tag with the means of its registry, if nobody shall find it"));
         };
-        let reference: Reference =
-            entry.image.parse().map_err(|e: ReferenceError| StoreError::bad_input(doing(), e.to_string()))?;
+        let (reference, target) = open(entry, tools)?;
         let at = match backs.iter().position(|back| back.reference == reference) {
             Some(at) => at,
             None => {
-                let stores: Stores = tools.stores(&reference)?;
-                let target = stores.target(&reference)?;
                 let plan = Plan { place: target.store.place(), ..Plan::default() };
                 backs.push(Back { target, reference, plan });
                 backs.len() - 1

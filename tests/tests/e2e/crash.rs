@@ -230,6 +230,61 @@ fn a_push_from_a_spec_killed_at_any_request_leaves_the_old_index_or_the_new_one(
     assert!(swept >= 20, "{swept} requests are too few for three images of another repository");
 }
 
+/// Killed at any request, the tag names what it named or what it names in the end; run again, it is taken back once,
+/// and not once more.
+#[test]
+fn a_rollback_killed_at_any_request_is_finished_by_the_next() {
+    let mut places = 0;
+    for moment in [When::Before, When::After] {
+        for k in 1.. {
+            let registry = FakeRegistry::start();
+            let old = old_index(&registry);
+            Image::new("linux/s390x", "new").publish(&registry, REPOSITORY, "s390x");
+            let (user, name) = (User::new(), format!("{}/{REPOSITORY}", registry.host()));
+            user.write("spec.yaml", format!("image: {name}:{TAG}\nmanifests:\n- image: {name}:s390x\n"));
+            user.manifest_push(&["push", "from-spec", "spec.yaml"]).exits(0);
+            let new = registry.tag(REPOSITORY, TAG).unwrap();
+            let begun = registry.log().len();
+            let victim = Arc::new(OnceLock::new());
+            let known = Arc::clone(&victim);
+            if moment == When::Before {
+                registry.fault(Fault::when(move |request| request.number == begun + k, Act::ResetBefore));
+            }
+            registry.on_request(move |request, when| {
+                if request.number == begun + k && when == moment {
+                    end(*known.wait());
+                }
+            });
+            let mut process = Proc::spawn(user.command("manifest-push", &["rollback"]));
+            victim.set(process.id()).unwrap();
+            let status = process.wait(Duration::from_secs(60)).expect("an end");
+            let named = registry.tag(REPOSITORY, TAG).unwrap();
+            assert!(named == old || named == new, "{named}");
+            if status.success() {
+                assert_eq!(named, old);
+                break;
+            }
+            assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{}", process.stderr());
+            places += 1;
+            registry.clear_faults();
+            let again = user.manifest_push(&["rollback"]);
+            // Where the kill came after the tag had moved, nothing is left to take back.
+            if named == new {
+                again.exits(0)
+            } else {
+                again.exits(5).says("no publication")
+            };
+            assert_eq!(
+                registry.tag(REPOSITORY, TAG).as_deref(),
+                Some(old.as_str()),
+                "request {k}, {moment:?}"
+            );
+            registry.closure_complete(REPOSITORY, &old).unwrap();
+        }
+    }
+    assert!(places >= 8, "{places}");
+}
+
 /// One fault at any request, of a kind that passes: the job gets through, and to the same end.
 fn shake(job: &Job, acts: &[Act]) {
     let begun = Instant::now();
