@@ -3,6 +3,7 @@
 mod fix;
 pub mod measure;
 mod push;
+mod verify;
 
 use image_store::error::StoreError;
 use image_store::exit::Exit;
@@ -23,6 +24,8 @@ enum What {
     Fix,
     /// manifest-push making an index and pushing 1 GiB, against crane, oras, docker manifest and skopeo
     Push,
+    /// config-patcher verify on a large image in docker-registry, against skopeo, umoci and file; and on 1,000 tags
+    Verify,
 }
 
 pub fn run(args: &Args) -> Result<Exit, StoreError> {
@@ -30,6 +33,7 @@ pub fn run(args: &Args) -> Result<Exit, StoreError> {
         What::Binfmt => cargo_bench("binfmt-setup"),
         What::Fix => fix::run().map(|()| Exit::Done),
         What::Push => push::run().map(|()| Exit::Done),
+        What::Verify => verify::run().map(|()| Exit::Done),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Real foreign programs: Debian's static busybox of other architectures.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use super::packages::debian_packages;
 use super::{Skip, require};
 
 /// One architecture that Debian builds busybox for.
@@ -18,7 +18,7 @@ pub struct Foreign {
     /// e_machine of its ELF files.
     pub elf: u16,
     /// Debian releases that have it, to be tried in this order: riscv64 came with trixie, mips64el went with it.
-    suites: &'static [&'static str],
+    pub(super) suites: &'static [&'static str],
 }
 
 /// Debian's armel is ARMv5TE and its armhf ARMv7: the two sides of `arm` that labels confuse.
@@ -43,118 +43,15 @@ const fn foreign(
     Foreign { debian, platform, machine, elf, suites }
 }
 
-/// The static busybox of a Debian architecture of [`FOREIGN`], downloaded once and kept under the target directory.
-///
-/// # Panics
-/// If the architecture is not in the table, or the archive gives something that is not a package.
+/// The static busybox of a Debian architecture of [`FOREIGN`].
 pub fn foreign_busybox(debian: &str) -> Result<PathBuf, Skip> {
-    let wanted = FOREIGN.iter().find(|row| row.debian == debian);
-    let wanted = wanted.unwrap_or_else(|| panic!("no row for {debian:?} in FOREIGN"));
-    let home = target_directory().join("world/busybox");
-    fs::create_dir_all(&home).expect("a directory under target");
-    // The name matters: busybox takes it for the applet that is wanted.
-    let kept = home.join(debian).join("busybox");
-    if kept.exists() {
-        return Ok(kept);
-    }
-    require(&["apt-get", "dpkg-deb"])?;
-    // Tests are processes of their own: the first one downloads, the others wait and find it.
-    let lock = File::create(home.join(format!("{debian}.lock"))).expect("a lock file");
-    lock.lock().expect("a lock");
-    if kept.exists() {
-        return Ok(kept);
-    }
-    fs::create_dir_all(home.join(debian)).expect("a directory under target");
-    let mut refused = Skip::because("no release has it");
-    for suite in wanted.suites {
-        let work = tempfile::tempdir_in(&home).expect("a directory under target");
-        match download(wanted, suite, work.path()) {
-            Ok(()) => {
-                fs::rename(unpack(work.path()), &kept).expect("a rename within target");
-                return Ok(kept);
-            }
-            // A mirror in the middle of its sync has lists and packages that do not fit.
-            Err(skip) => refused = skip,
-        }
-    }
-    Err(refused)
-}
-
-/// `apt-get download` with state of its own: the host's lists, architectures and cache stay as they are.
-fn download(wanted: &Foreign, suite: &str, work: &Path) -> Result<(), Skip> {
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keyring}] {} {} main\n", archive()?, suite);
-    for directory in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(work.join(directory)).expect("a directory under target");
-    }
-    fs::write(work.join("sources.list"), source).expect("a file under target");
-    let place = |name: &str| work.join(name).display().to_string();
-    let options = [
-        // Only our source, not those of the host.
-        format!("Dir::Etc::sourcelist={}", place("sources.list")),
-        "Dir::Etc::sourceparts=-".to_owned(),
-        format!("Dir::State::Lists={}", place("lists")),
-        format!("Dir::Cache={}", place("cache")),
-        // Nothing is installed, so nothing of the host's packages matters.
-        "Dir::State::status=/dev/null".to_owned(),
-        format!("APT::Architecture={}", wanted.debian),
-        format!("APT::Architectures={}", wanted.debian),
-        // Saves megabytes of descriptions that nobody reads.
-        "Acquire::Languages=none".to_owned(),
-        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-        // The sandbox user could not write below target.
-        "APT::Sandbox::User=root".to_owned(),
-        "Acquire::Retries=3".to_owned(),
-    ];
-    for arguments in [&["update"][..], &["download", "busybox-static"]] {
-        let mut apt = Command::new("apt-get");
-        apt.current_dir(work).env("LC_ALL", "C").args(options.iter().flat_map(|option| ["-o", option]));
-        let done = apt.args(arguments).output().expect("apt-get");
-        // `update` warns and succeeds where a mirror does not answer; then `download` fails.
-        if !done.status.success() {
-            let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            return Err(Skip::because(format!(
-                "no busybox of {} in {suite}: {}",
-                wanted.debian,
-                said.trim()
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Where this machine gets Debian from, mirrors and proxies included.
-fn archive() -> Result<String, Skip> {
-    let format = "$(ORIGIN) $(COMPONENT) $(REPO_URI)";
-    let listed =
-        Command::new("apt-get").args(["indextargets", "--format", format]).output().expect("apt-get");
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let uris = listed.lines().filter_map(|line| line.strip_prefix("Debian main "));
-    // The security archive has the same origin and not the packages.
-    let mut plain = uris.filter(|uri| !uri.contains("security"));
-    plain.next().map(str::to_owned).ok_or_else(|| Skip::because("apt knows no Debian archive"))
-}
-
-fn unpack(work: &Path) -> PathBuf {
-    let entries = fs::read_dir(work).expect("our own directory");
-    let mut packages = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "deb"));
-    let package = packages.next().expect("apt-get download leaves a .deb");
-    let root = work.join("root");
-    let done = Command::new("dpkg-deb").arg("-x").args([&package, &root]).status().expect("dpkg-deb");
-    assert!(done.success(), "dpkg-deb -x {}", package.display());
-    // trixie moved it to /usr/bin.
+    let root = debian_packages(debian)?.join("busybox-static");
+    // The name matters: busybox takes it for the applet that is wanted. trixie moved it to /usr/bin.
     let places = ["bin/busybox", "usr/bin/busybox"].map(|place| root.join(place));
-    places.into_iter().find(|place| place.is_file()).expect("a busybox in busybox-static")
-}
-
-/// The target directory of the build that this test belongs to.
-fn target_directory() -> PathBuf {
-    let own = std::env::current_exe().expect("the path of this program");
-    // cargo marks it for backup programs.
-    let target = own.ancestors().find(|place| place.join("CACHEDIR.TAG").is_file());
-    target.map_or_else(std::env::temp_dir, Path::to_path_buf)
+    places
+        .into_iter()
+        .find(|place| place.is_file())
+        .ok_or_else(|| Skip::because("busybox-static has no busybox"))
 }
 
 /// A root file system of one busybox and its usual names, as an uncompressed tar: what `ADD rootfs.tar /` takes.

@@ -1,6 +1,7 @@
 //! `config-patcher verify`: images of every kind, with right and wrong labels, in every kind of store.
 
 mod cache;
+mod corpus;
 mod made;
 mod page;
 mod reports;

@@ -1,0 +1,128 @@
+//! Debian's packages of other architectures, unpacked and never installed.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::busybox::FOREIGN;
+use super::{Skip, require};
+
+/// Static and dynamic, glibc and musl, C and Go.
+const PACKAGES: [&str; 5] = ["busybox-static", "dash", "gosu", "libc6", "musl"];
+
+/// The packages of a Debian architecture, downloaded once and kept under the target directory: a folder with a folder
+/// for each of them.
+///
+/// # Panics
+/// If the architecture is neither amd64 nor in [`FOREIGN`], or the archive gives something that is not a package.
+pub fn debian_packages(debian: &str) -> Result<PathBuf, Skip> {
+    let suites = match FOREIGN.iter().find(|row| row.debian == debian) {
+        Some(row) => row.suites,
+        None if debian == "amd64" => &["bookworm"],
+        None => panic!("no row for {debian:?} in FOREIGN"),
+    };
+    let home = target_directory().join("world/packages");
+    fs::create_dir_all(&home).expect("a directory under target");
+    let kept = home.join(debian);
+    if kept.exists() {
+        return Ok(kept);
+    }
+    require(&["apt-get", "dpkg-deb"])?;
+    // Tests are processes of their own: the first one downloads, the others wait and find it.
+    let lock = File::create(home.join(format!("{debian}.lock"))).expect("a lock file");
+    lock.lock().expect("a lock");
+    if kept.exists() {
+        return Ok(kept);
+    }
+    let mut refused = Skip::because("no release has it");
+    for suite in suites {
+        let work = tempfile::tempdir_in(&home).expect("a directory under target");
+        match download(debian, suite, work.path()) {
+            Ok(()) => {
+                fs::rename(unpack(work.path()), &kept).expect("a rename within target");
+                return Ok(kept);
+            }
+            // A mirror in the middle of its sync has lists and packages that do not fit.
+            Err(skip) => refused = skip,
+        }
+    }
+    Err(refused)
+}
+
+/// `apt-get download` with state of its own: the host's lists, architectures and cache stay as they are.
+fn download(debian: &str, suite: &str, work: &Path) -> Result<(), Skip> {
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let source = format!("deb [signed-by={keyring}] {} {} main\n", archive()?, suite);
+    for directory in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(work.join(directory)).expect("a directory under target");
+    }
+    fs::write(work.join("sources.list"), source).expect("a file under target");
+    let place = |name: &str| work.join(name).display().to_string();
+    let options = [
+        // Only our source, not those of the host.
+        format!("Dir::Etc::sourcelist={}", place("sources.list")),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::Lists={}", place("lists")),
+        format!("Dir::Cache={}", place("cache")),
+        // Nothing is installed, so nothing of the host's packages matters.
+        "Dir::State::status=/dev/null".to_owned(),
+        format!("APT::Architecture={}", debian),
+        format!("APT::Architectures={}", debian),
+        // Saves megabytes of descriptions that nobody reads.
+        "Acquire::Languages=none".to_owned(),
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+        // The sandbox user could not write below target.
+        "APT::Sandbox::User=root".to_owned(),
+        "Acquire::Retries=3".to_owned(),
+    ];
+    let download = [&["download"], &PACKAGES[..]].concat();
+    for arguments in [&["update"][..], &download] {
+        let mut apt = Command::new("apt-get");
+        apt.current_dir(work).env("LC_ALL", "C").args(options.iter().flat_map(|option| ["-o", option]));
+        let done = apt.args(arguments).output().expect("apt-get");
+        // `update` warns and succeeds where a mirror does not answer; then `download` fails.
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(Skip::because(format!("no packages of {} in {suite}: {}", debian, said.trim())));
+        }
+    }
+    Ok(())
+}
+
+/// Where this machine gets Debian from, mirrors and proxies included.
+fn archive() -> Result<String, Skip> {
+    let format = "$(ORIGIN) $(COMPONENT) $(REPO_URI)";
+    let listed =
+        Command::new("apt-get").args(["indextargets", "--format", format]).output().expect("apt-get");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let uris = listed.lines().filter_map(|line| line.strip_prefix("Debian main "));
+    // The security archive has the same origin and not the packages.
+    let mut plain = uris.filter(|uri| !uri.contains("security"));
+    plain.next().map(str::to_owned).ok_or_else(|| Skip::because("apt knows no Debian archive"))
+}
+
+/// Each package into a folder of its name.
+fn unpack(work: &Path) -> PathBuf {
+    let entries = fs::read_dir(work).expect("our own directory");
+    let packages = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "deb"));
+    let root = work.join("root");
+    for package in packages {
+        let file = package.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        // NAME_VERSION_ARCHITECTURE.deb
+        let place = root.join(file.split('_').next().unwrap_or(&file));
+        fs::create_dir_all(&place).expect("a directory under target");
+        let done = Command::new("dpkg-deb").arg("-x").args([&package, &place]).status().expect("dpkg-deb");
+        assert!(done.success(), "dpkg-deb -x {}", package.display());
+    }
+    root
+}
+
+/// The target directory of the build that this test belongs to.
+fn target_directory() -> PathBuf {
+    let own = std::env::current_exe().expect("the path of this program");
+    // cargo marks it for backup programs.
+    let target = own.ancestors().find(|place| place.join("CACHEDIR.TAG").is_file());
+    target.map_or_else(std::env::temp_dir, Path::to_path_buf)
+}

@@ -1,0 +1,73 @@
+//! Debian's docker-registry for a bench: on a free port, its log read for the bytes that it sent.
+
+use image_store::error::StoreError;
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub struct Registry {
+    process: Child,
+    host: String,
+    log: PathBuf,
+    /// Bytes of the log that are of no interest any more.
+    seen: Cell<usize>,
+}
+
+impl Registry {
+    pub fn start(dir: &Path) -> Result<Self, StoreError> {
+        let failed = |e| StoreError::from_io("start docker-registry", e);
+        let free = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+        let host = free.local_addr().map_err(failed)?.to_string();
+        drop(free);
+        let (config, log) = (dir.join("registry.yml"), dir.join("registry.log"));
+        let text = format!(
+            "version: 0.1\nlog: {{accesslog: {{disabled: false}}, level: warn}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\", secret: bench}}\n",
+            dir.join("registry").display()
+        );
+        fs::write(&config, text).map_err(failed)?;
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdin(Stdio::null()).stderr(Stdio::null());
+        let process = command.stdout(File::create(&log).map_err(failed)?).spawn().map_err(failed)?;
+        let registry = Self { process, host, log, seen: Cell::new(0) };
+        let until = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(&registry.host).is_err() {
+            if Instant::now() > until {
+                return Err(StoreError::local("start docker-registry", "it does not answer"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(registry)
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What was sent so far is not counted.
+    pub fn forget(&self) {
+        self.seen.set(fs::read(&self.log).map_or(0, |log| log.len()));
+    }
+
+    /// Bytes of the bodies that it sent since [`Registry::forget`].
+    pub fn sent(&self) -> u64 {
+        // A line is written after its answer.
+        std::thread::sleep(Duration::from_millis(300));
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(log.get(self.seen.get()..).unwrap_or_default()).into_owned();
+        // ... "GET /v2/... HTTP/1.1" 200 12345 "" "agent"
+        let bytes = |line: &str| line.rsplit("HTTP/1.1\" ").next()?.split(' ').nth(1)?.parse::<u64>().ok();
+        log.lines().filter(|line| line.contains("\"GET ")).filter_map(bytes).sum()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // Fails only where it has ended already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
