@@ -3,7 +3,7 @@
 //! Read, decide, show, write: the plan is made before anything is done, and shown; then every platform is built into
 //! a staging layout, labelled, run, and only when all of them are right does anything leave for the target.
 
-use build::{build_one, job, refuse_mislabelled, run_prepare, smoke_all};
+use build::{Member, build_one, job, refuse_mislabelled, run_prepare, smoke_all};
 use builders::OpenImage;
 use emulation::BinfmtSetup;
 use image_store::check::{Depth, check};
@@ -19,13 +19,15 @@ use image_store::store::{ImageSource, Pointer};
 use plan::{Build, ReleasePlan};
 use progress::Board;
 use publish::{Published, combine, refuse_moved, tags_report};
-use report::{PlatformReport, Report};
+use report::{EvidenceReport, PlatformReport, Report};
 use request::{Request, mean};
+use smoke::Smoke;
 use spec::{LabelPolicy, Spec};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use unfinished::Unfinished;
 
 pub use request::Args;
 
@@ -46,6 +48,7 @@ pub mod smoke;
 pub mod spec;
 pub mod summary;
 pub mod unchanged;
+pub mod unfinished;
 pub mod unpack;
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
@@ -77,7 +80,6 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
         summary::append(summary, &page)?;
     }
     let report = done?;
-    report.write(&request.report)?;
     output.say_lines(&report.table());
     output.say(&format!("report: {}", request.report.display()));
     match output.format {
@@ -166,7 +168,7 @@ fn carry_out(
     voice: &Voice<'_>,
     begun: Instant,
 ) -> Result<Report, StoreError> {
-    let Voice { output, board } = voice;
+    let output = voice.output;
     let _lock = lock(&request.work_dir)?;
     for command in &plan.prepare {
         output.say(&format!("prepare: {}", command.join(" ")));
@@ -181,16 +183,49 @@ fn carry_out(
         binfmt.register(&plan.emulators.missing)?;
     }
     let staging = Arc::new(OciLayout::open_or_new(&request.work_dir.join("staging"))?);
+    let proven = prove(request, plan, binfmt, &staging, voice)?;
+    let mut report = publish_all(request, plan, proven, staging, target, output)?;
+    report.seconds = begun.elapsed().as_secs_f64();
+    report.write(&request.report)?;
+    Unfinished::forget(&request.work_dir)?;
+    Ok(report)
+}
+
+/// The images, and what was shown of each.
+struct Proven {
+    members: Vec<Member>,
+    evidence: Vec<EvidenceReport>,
+    smoked: Vec<Option<Smoke>>,
+}
+
+fn prove(
+    request: &Request,
+    plan: &ReleasePlan,
+    binfmt: &BinfmtSetup,
+    staging: &Arc<OciLayout>,
+    Voice { output, board }: &Voice<'_>,
+) -> Result<Proven, StoreError> {
     board.next("build", plan.builds.len());
     let members = parallel::map(&plan.builds, request.jobs, |build| {
         let _running = board.begin(&build.spec.platform);
-        let member = build_one(request, build, &staging)?;
+        let member = build_one(request, build, staging)?;
         output.say(&format!("built {} with {}", build.spec.platform, build.builder.name()));
         Ok::<_, StoreError>(member)
     })?;
     refuse_mislabelled(request, &members)?;
-    let evidence = gate::hold(request, &members, &staging, output)?;
-    let smoked = smoke_all(request, &members, &staging, binfmt, output, board)?;
+    let evidence = gate::hold(request, &members, staging, output)?;
+    let smoked = smoke_all(request, &members, staging, binfmt, output, board)?;
+    Ok(Proven { members, evidence, smoked })
+}
+
+fn publish_all(
+    request: &Request,
+    plan: &ReleasePlan,
+    Proven { members, evidence, smoked }: Proven,
+    staging: Arc<OciLayout>,
+    target: &Target,
+    output: &Output,
+) -> Result<Report, StoreError> {
     let members = unchanged::keep_published(members, plan.published.as_ref(), target, output);
     let source: Arc<dyn ImageSource> = staging;
     let published = Published::read(request, target)?;
@@ -199,6 +234,9 @@ fn carry_out(
     let steps = image_store::plan::plan(wanted, &*target.store, &target.tags)?;
     refuse_moved(&steps, plan, request.moved)?;
     output.say_lines(&steps.to_string());
+    let image = place_from_anywhere(&request.spec.image, &target.store.place());
+    let tags = Unfinished::read(&request.work_dir, &image).amend(tags_report(plan, &steps));
+    Unfinished::new(&image, &tags).keep(&request.work_dir)?;
     apply(&steps, &*target.store, request.moved, &|progress| output.detail(&describe(&progress)))?;
     for tag in &target.tags {
         let problems = check(&*target.store, &Pointer::Tag(tag.clone()), Depth::Documents);
@@ -208,22 +246,19 @@ fn carry_out(
             return Err(StoreError::integrity(doing, "it is not").problems(lines));
         }
     }
-    let mut platforms: Vec<PlatformReport> = members
-        .iter()
-        .zip(evidence)
-        .zip(smoked)
-        .map(|((member, evidence), smoke)| member.report(evidence, smoke))
-        .collect();
+    let rows = members.iter().zip(evidence).zip(smoked);
+    let mut platforms: Vec<PlatformReport> =
+        rows.map(|((member, evidence), smoke)| member.report(evidence, smoke)).collect();
     platforms.extend(published.kept.iter().map(|kept| kept.report()));
     Ok(Report {
         report: 1,
-        image: place_from_anywhere(&request.spec.image, &target.store.place()),
+        image,
         digest: root.digest().clone(),
         media_type: root.media_type().to_string(),
         changed: !steps.is_nothing(),
         platforms,
-        tags: tags_report(plan, &steps),
-        seconds: begun.elapsed().as_secs_f64(),
+        tags,
+        seconds: 0.0,
     })
 }
 

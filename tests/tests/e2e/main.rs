@@ -8,6 +8,7 @@ mod ci_examples;
 mod contract;
 mod crash;
 mod crash_local;
+mod crash_registry;
 mod dist;
 mod docker_archive;
 mod docker_daemon;

@@ -18,6 +18,7 @@ mod archive;
 mod bases;
 mod builders;
 mod emulators;
+mod hard_coded;
 mod nodes;
 mod refused;
 mod secrets;

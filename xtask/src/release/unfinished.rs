@@ -1,0 +1,93 @@
+//! What a release was about to do to its tags, kept until its report is written: a run that is killed between the two
+//! must not take along what the tags named before. The next run's report has it.
+
+use super::record;
+use super::report::TagReport;
+use image_store::error::StoreError;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Unfinished {
+    image: String,
+    tags: Vec<TagReport>,
+}
+
+impl Unfinished {
+    pub fn new(image: &str, tags: &[TagReport]) -> Self {
+        Self { image: image.to_string(), tags: tags.to_vec() }
+    }
+
+    /// What a run left that was killed, if it was about this image. One that cannot be read is none.
+    pub fn read(work_dir: &Path, image: &str) -> Self {
+        let found: Option<Self> =
+            fs::read(path(work_dir)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        found.filter(|found| found.image == image).unwrap_or_default()
+    }
+
+    pub fn keep(&self, work_dir: &Path) -> Result<(), StoreError> {
+        let keep = || record::write(&path(work_dir), &serde_json::to_vec(self)?);
+        keep().map_err(|e| StoreError::from_io("note what the tags name now", e))
+    }
+
+    pub fn forget(work_dir: &Path) -> Result<(), StoreError> {
+        match fs::remove_file(path(work_dir)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::from_io("forget what the tags named", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The tags as they were before the run that was killed moved them, where it did.
+    pub fn amend(&self, tags: Vec<TagReport>) -> Vec<TagReport> {
+        let amend = |tag: TagReport| {
+            let moved =
+                self.tags.iter().find(|left| left.tag == tag.tag && tag.was.as_ref() == Some(&left.now));
+            match moved {
+                Some(left) => TagReport { was: left.was.clone(), ..tag },
+                None => tag,
+            }
+        };
+        tags.into_iter().map(amend).collect()
+    }
+}
+
+fn path(work_dir: &Path) -> PathBuf {
+    work_dir.join("unfinished.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image_store::digest::Digest;
+
+    #[test]
+    fn what_a_killed_run_moved_was_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let row = |tag: &str, was: Option<&str>, now: &str| TagReport {
+            tag: tag.into(),
+            was: was.map(digest),
+            now: digest(now),
+        };
+        let left = [row("1.0", None, "new"), row("latest", Some("old"), "new")];
+        Unfinished::new("a/b", &left).keep(dir.path()).unwrap();
+        let check = |image: &str, now: TagReport, was: Option<&str>| {
+            let amended = Unfinished::read(dir.path(), image).amend(vec![now]);
+            assert_eq!(amended[0].was, was.map(digest), "{amended:?}");
+        };
+        check("a/b", row("latest", Some("new"), "new"), Some("old"));
+        check("a/b", row("latest", Some("new"), "newer"), Some("old"));
+        check("a/b", row("1.0", Some("new"), "new"), None);
+        // It was not moved before the end, or somebody else has moved it.
+        check("a/b", row("latest", Some("old"), "new"), Some("old"));
+        check("a/b", row("latest", Some("else"), "new"), Some("else"));
+        check("a/c", row("latest", Some("new"), "new"), Some("new"));
+        Unfinished::forget(dir.path()).unwrap();
+        Unfinished::forget(dir.path()).unwrap();
+        check("a/b", row("latest", Some("new"), "new"), Some("new"));
+    }
+}
