@@ -26,6 +26,9 @@ pub struct RegistryArgs {
     /// REGISTRY_AUTH_FILE is the same as this option.
     #[arg(long, global = true, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// Give credentials to this token server too, although it is in another domain than the registry
+    #[arg(long, global = true, value_name = "HOST")]
+    pub allow_auth_host: Vec<String>,
     /// Longest wait that a registry may ask for with Retry-After, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     pub max_retry_after: u64,
@@ -50,6 +53,7 @@ impl RegistryArgs {
             ca_file: self.ca_file.clone(),
             insecure: self.insecure,
             auth_file: self.auth_file.clone(),
+            auth_hosts: self.allow_auth_host.clone(),
             retry_after_max: Duration::from_secs(self.max_retry_after),
             timeout: Duration::from_secs(self.timeout),
             // Nobody waits longer for a word than for the whole.
@@ -90,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_option_arrives() {
-        let args = "tool --ca-file ca.pem --insecure --auth-file auth.json --timeout 5 --max-retry-after 7";
+        let args = "tool --ca-file ca.pem --insecure --auth-file auth.json --timeout 5 --max-retry-after 7 --allow-auth-host a.b";
         let args = args.split(' ');
         let options = Tool::try_parse_from(args).unwrap().registry.options();
         assert_eq!(options.ca_file, Some("ca.pem".into()));
@@ -98,5 +102,6 @@ mod tests {
         assert!(options.insecure);
         assert_eq!((options.timeout.as_secs(), options.retry_after_max.as_secs()), (5, 7));
         assert_eq!(options.idle_timeout.as_secs(), 5);
+        assert_eq!(options.auth_hosts, ["a.b"]);
     }
 }

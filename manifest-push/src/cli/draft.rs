@@ -58,6 +58,10 @@ pub struct Remove {
 
 pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
     let drafts = Drafts::of_user()?;
+    if args.list.digest.is_some() {
+        let why = "a digest is made from the content; it cannot be chosen";
+        return Err(StoreError::bad_input(format!("draft \"{}\"", args.list), why).hint("name a tag"));
+    }
     let list = with_tag(&args.list);
     let refuse_another = || {
         StoreError::conflict(format!("draft \"{list}\""), "there is a draft of this name")

@@ -108,6 +108,8 @@ pub struct Context<'a> {
     pub sources: &'a Sources,
     pub messages: &'a Messages,
     pub patience: Patience,
+    /// Token servers in other domains that may have credentials all the same.
+    pub auth_hosts: &'a [String],
 }
 
 impl Guard {
@@ -194,7 +196,7 @@ impl Guard {
         credential: &Credential,
     ) -> Result<Secret, StoreError> {
         let needed = need.all().and(&tries.asked);
-        let credential = match server.may_have_credentials_of(&self.registry) {
+        let credential = match server.may_have_credentials_of(&self.registry, context.auth_hosts) {
             true => credential.clone(),
             false => self.withheld(state, context, server, credential),
         };
@@ -256,9 +258,10 @@ impl Guard {
         if *own != Credential::Anonymous && !state.warned {
             state.warned = true;
             (context.messages.warn)(&format!(
-                "{} wants its credentials to go to {}, which is another domain; they stay here",
+                "{} wants its credentials to go to {}, which is another domain; they stay here, unless with --allow-auth-host={}",
                 self.host,
-                server.realm.host_and_port()
+                server.realm.host_and_port(),
+                server.realm.host()
             ));
         }
         Credential::Anonymous

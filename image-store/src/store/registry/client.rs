@@ -90,6 +90,7 @@ impl Client {
             sources: &self.0.sources,
             messages: &self.0.options.messages,
             patience: self.patience(),
+            auth_hosts: &self.0.options.auth_hosts,
         };
         let at_home = ask.url.same_origin(ask.guard.registry());
         let mut tries = Tries::default();

@@ -36,6 +36,8 @@ pub struct RegistryOptions {
     pub insecure: bool,
     /// The one file with credentials; without it the usual places are searched.
     pub auth_file: Option<PathBuf>,
+    /// Token servers that may have a registry's credentials although they are in another domain.
+    pub auth_hosts: Vec<String>,
     /// Comes before anything a file says.
     pub login: Option<Login>,
     /// Folders with one folder per registry, `HOST[:PORT]/{*.crt,*.cert,*.key}`.
@@ -59,6 +61,7 @@ impl Default for RegistryOptions {
             ca_file: None,
             insecure: false,
             auth_file: None,
+            auth_hosts: Vec::new(),
             login: None,
             certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
             idle_timeout: Duration::from_secs(30),

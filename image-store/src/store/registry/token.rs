@@ -38,9 +38,10 @@ impl TokenServer {
         Ok(Self { realm, service: challenge.param("service").map(str::to_string) })
     }
 
-    /// Credentials are for the registry. Another party's token server does not get them.
-    pub fn may_have_credentials_of(&self, registry: &Url) -> bool {
-        shares_domain(registry.host(), self.realm.host())
+    /// Credentials are for the registry. Another party's token server does not get them, unless a person named it.
+    pub fn may_have_credentials_of(&self, registry: &Url, trusted: &[String]) -> bool {
+        let realm = self.realm.host();
+        shares_domain(registry.host(), realm) || trusted.iter().any(|host| host.eq_ignore_ascii_case(realm))
     }
 }
 
@@ -187,7 +188,11 @@ mod tests {
             let challenge = &super::super::challenge::parse(&format!("Bearer {realm}"))[0];
             let registry = Url::parse(registry).unwrap();
             let shown = match TokenServer::of(challenge, &registry) {
-                Ok(server) => format!("{} {}", server.realm, server.may_have_credentials_of(&registry)),
+                Ok(server) => format!(
+                    "{} {}",
+                    server.realm,
+                    server.may_have_credentials_of(&registry, &["named.test".into()])
+                ),
                 Err(why) => why,
             };
             assert!(shown.contains(meant), "{realm}: {shown}");
@@ -198,6 +203,8 @@ mod tests {
             "auth.docker.io/token true",
         );
         check("https://r.example", r#"realm="https://evil.test/token""#, "evil.test/token false");
+        check("https://r.example", r#"realm="https://named.test/token""#, "named.test/token true");
+        check("https://r.example", r#"realm="https://a.named.test/token""#, "a.named.test/token false");
         check("https://r.example", r#"realm="http://r.example/token""#, "without TLS");
         check("http://127.0.0.1:5000", r#"realm="http://127.0.0.1:5001/t""#, "true");
         check("http://127.0.0.1:5000", r#"realm="http://127.0.0.2:5001/t""#, "false");

@@ -59,6 +59,8 @@ fn what_is_missing_is_told_when_the_draft_is_made() {
         .says(&rig.name("one"))
         .says(&rig.name("two"));
     assert!(!rig.draft().exists());
+    let by_digest = format!("{}@{}", rig.name("latest"), rig.images[0].digest());
+    rig.create(&[&by_digest, &amd64]).exits(3).says("name a tag");
     rig.create(&[&list, &amd64]).exits(0);
     rig.user.manifest_push(&["rm", &list, &rig.name("none")]).exits(5).says("no draft");
     assert!(!rig.draft().exists(), "what can be removed is");
@@ -100,6 +102,21 @@ fn an_index_of_one_image_and_its_attestation_can_be_drafted() {
     let members = json["members"].as_array().unwrap();
     assert_eq!(members.len(), 3, "{json}");
     assert_eq!(members[2]["attests"], built.digest());
+
+    // Its label is wrong: the image gets another digest, and the attestation speaks of that one.
+    rig.user.manifest_push(&["annotate", "--arch", "ppc64le", &list, &rig.name("riscv64")]).exits(0);
+    rig.user
+        .manifest_push(&["push", "--relabel", &list])
+        .exits(0)
+        .says("labelled linux/ppc64le")
+        .says("its signed statement still speaks of the old one");
+    rig.is_sound();
+    rig.user.manifest_push(&["rm", &list]).exits(0);
+    let json = rig.user.manifest_push(&["inspect", "--format", "json", &list]).exits(0).json();
+    let members = json["members"].as_array().unwrap();
+    assert_eq!(members[1]["label"]["architecture"], "ppc64le");
+    assert_eq!(members[2]["attests"], members[1]["digest"]);
+    assert_ne!(members[1]["digest"], built.digest());
 }
 
 /// Debian's docker, or another one, and a real registry. The CLI alone: these commands need no engine.

@@ -83,3 +83,19 @@ fn an_edit_can_go_to_another_tag_and_set_annotations() {
     rig.user.manifest_push(&["edit", &rig.name("amd64"), "--add", &add]).exits(3).says("single image");
     rig.user.manifest_push(&["edit", &rig.name("none"), "--add", &add]).exits(5);
 }
+
+/// The same in a layout: the commands know no registry from another store.
+#[test]
+fn a_layout_can_be_edited_and_taken_back() {
+    let (rig, index) = attested();
+    let (latest, layout) = (rig.name("latest"), "oci:dir:1");
+    rig.user.manifest_push(&["copy", &latest, layout]).exits(0);
+    let ran = rig.user.manifest_push(&["edit", layout, "--add", &rig.name("arm64v8")]).exits(0);
+    let open = || OciLayout::open(&rig.user.path("dir")).unwrap();
+    let named = || open().read_document(&Pointer::Tag("1".into())).unwrap().digest().to_string();
+    assert_eq!(check(&open(), &Pointer::Tag("1".into()), Depth::Layers), []);
+    assert_eq!(named(), ran.line());
+    rig.user.manifest_push(&["rollback", layout]).exits(0);
+    assert_eq!(named(), index.digest());
+    rig.user.manifest_push(&["rollback", layout]).exits(3).says("the tag was new");
+}

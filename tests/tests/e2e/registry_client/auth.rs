@@ -247,6 +247,24 @@ fn credentials_do_not_go_to_another_hosts_token_server() {
 }
 
 #[test]
+fn credentials_go_to_a_token_server_that_a_person_named() {
+    let rig =
+        Rig::new(Options { token_address: [127, 0, 0, 3].into(), ..bearer(|b| b.anonymous_pull = false) });
+    seed(&rig.registry, "team/app");
+    let options = RegistryOptions { auth_hosts: vec!["127.0.0.3".into()], ..login(&rig, "s3cret") };
+    store_with(&rig, options).read_document(&tag("1")).unwrap();
+    assert_eq!(rig.warnings(), [""; 0]);
+    let seen: Vec<Listener> = rig
+        .registry
+        .credentials()
+        .iter()
+        .filter(|c| c.secret.contains("s3cret"))
+        .map(|c| c.listener)
+        .collect();
+    assert_eq!(seen, [Listener::Token]);
+}
+
+#[test]
 fn a_realm_that_cannot_be_trusted_is_not_asked() {
     for (realm, why) in [
         ("ftp://127.0.0.1/", "no http"),
