@@ -30,10 +30,13 @@ pub struct HalfDone {
 struct Listed(PathBuf);
 
 impl HalfDone {
-    pub fn new(file: NamedTempFile) -> Self {
+    pub fn create(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<Self> {
+        // Whoever ends the program holds this: there is no file that is not listed yet.
+        let mut half_done = half_done();
+        let file = make()?;
         let path = file.path().to_path_buf();
-        half_done().insert(path.clone());
-        Self { file, listed: Listed(path) }
+        half_done.insert(path.clone());
+        Ok(Self { file, listed: Listed(path) })
     }
 
     pub fn as_file(&self) -> &File {
@@ -47,7 +50,7 @@ impl HalfDone {
     /// Gives the file its name, over whatever has it.
     pub fn persist(self, path: &Path) -> io::Result<File> {
         let Self { file, listed } = self;
-        // Whoever ends the program holds this: then nothing gets a name any more.
+        // And nothing gets a name any more.
         let ending = half_done();
         let kept = file.persist(path).map_err(|error| error.error);
         drop(ending);
@@ -73,7 +76,10 @@ pub fn end_cleanly() {
             watched.add(signal);
         }
     }
-    if watched.thread_block().is_err() {
+    // A file that would be longer than setrlimit(2) allows is an error to tell, and nothing to die of.
+    let mut held = watched;
+    held.add(Signal::SIGXFSZ);
+    if held.thread_block().is_err() {
         return;
     }
     if std::thread::Builder::new().spawn(move || end(&watched)).is_err() {
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn a_file_is_half_done_until_it_is_kept_or_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let new = || HalfDone::new(tempfile::Builder::new().tempfile_in(dir.path()).unwrap());
+        let new = || HalfDone::create(|| tempfile::Builder::new().tempfile_in(dir.path())).unwrap();
         let ours = || half_done().iter().filter(|path| path.starts_with(dir.path())).count();
         let (kept, dropped) = (new(), new());
         assert_eq!(ours(), 2);

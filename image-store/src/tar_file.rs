@@ -4,7 +4,7 @@
 //! refused: two members of one name (`./x` is `x`), names that leave the archive, a file that others lie under,
 //! sizes on which PAX and ustar disagree, bytes behind the end marker, a member that is cut off.
 
-use crate::error::StoreError;
+use crate::error::{StoreError, uninterrupted};
 use header::{Header, Kind};
 use std::cmp::Ordering;
 use std::fs::File;
@@ -363,7 +363,7 @@ impl Read for Content {
         if wanted == 0 {
             return Ok(0);
         }
-        let count = self.file.read_at(&mut buffer[..wanted], self.at)?;
+        let count = uninterrupted(|| self.file.read_at(&mut buffer[..wanted], self.at))?;
         if count == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file was cut while it was read"));
         }

@@ -345,6 +345,10 @@ impl FakeRegistry {
         state.repository(repository).tags.insert(tag.to_owned(), digest.to_owned());
     }
 
+    pub fn delete_tag(&self, repository: &str, tag: &str) {
+        lock(&self.shared.state).repository(repository).tags.remove(tag);
+    }
+
     /// Other bytes under the old digest of a blob.
     pub fn corrupt_blob(&self, digest: &str, bytes: &[u8]) {
         let known = lock(&self.shared.state).corrupt_blob(digest, bytes).expect("room for a blob");

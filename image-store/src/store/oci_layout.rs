@@ -6,7 +6,7 @@
 use super::{ImageSource, ImageStore, OpenContent, Pointer, UNNAMED};
 use crate::attributes;
 use crate::digest::{Digest, Hasher, Verified};
-use crate::error::StoreError;
+use crate::error::{StoreError, uninterrupted};
 use crate::half_done::HalfDone;
 use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
 use crate::raw_json::{self, Object, Splice};
@@ -124,7 +124,8 @@ impl OciLayout {
         let mut size = 0;
         let mut buffer = vec![0; 128 << 10];
         loop {
-            let count = content.read(&mut buffer).map_err(|e| StoreError::from_io(doing(), e))?;
+            let count =
+                uninterrupted(|| content.read(&mut buffer)).map_err(|e| StoreError::from_io(doing(), e))?;
             if count == 0 {
                 break;
             }

@@ -1,7 +1,9 @@
 //! Killed at any request, before or after it took effect: the tag names something whole, and running again finishes.
 
+use crate::referrers::{about, listed, put_referrer, referrer};
 use crate::samples::{Image, Index};
 use crate::tools::{User, run};
+use image_store::manifest::Document;
 use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault, Logged, When};
 use multiarch_tests::world::Proc;
 use nix::sys::signal::{Signal, kill};
@@ -25,6 +27,8 @@ struct Job {
     command: fn(&User, &str) -> Command,
     /// It looks for each blob before it sends it. A fix sends its one small config without: that saves a request.
     looks: bool,
+    /// What must be there as soon as the tag names the new image.
+    holds: fn(&FakeRegistry),
 }
 
 /// Kills the job at every request until it gets through; says how many places there were.
@@ -103,6 +107,9 @@ fn disturbed(job: &Job, k: usize, moment: When, new: &str) -> End {
         assert_eq!(registry.violations(), [""; 0], "{at}");
     };
     all_is_whole();
+    if moved {
+        (job.holds)(&registry);
+    }
     if !killed {
         return End::Done;
     }
@@ -113,6 +120,7 @@ fn disturbed(job: &Job, k: usize, moment: When, new: &str) -> End {
     assert!(!job.looks || again.is_empty(), "{at}: uploaded although it was there: {again:?}");
     assert_eq!(registry.tag(REPOSITORY, TAG).as_deref(), Some(new), "{at}: run again");
     all_is_whole();
+    (job.holds)(&registry);
     End::Killed { moved }
 }
 
@@ -146,6 +154,7 @@ fn old_index(registry: &FakeRegistry) -> String {
 fn release() -> Job {
     Job {
         looks: true,
+        holds: |_| {},
         seed: old_index,
         user: |host| {
             let user = User::new();
@@ -176,6 +185,7 @@ fn a_release_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
 fn fix() -> Job {
     Job {
         looks: false,
+        holds: |_| {},
         seed: |registry| {
             let (one, two) =
                 (Image::new("linux/amd64", "arm's own"), Image::new("linux/amd64", "arm64's own"));
@@ -197,10 +207,58 @@ fn a_fix_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
     assert!(swept >= 12, "{swept} requests are too few for two labels and their index");
 }
 
+/// One wrong label, and an SBOM and its signature that are carried over, in a registry that lists none by itself.
+fn carry() -> Job {
+    Job {
+        looks: false,
+        holds: |registry| {
+            let [old, new] = labelled();
+            let [sbom, signature] = referrers(&old);
+            let now = about(&sbom, &old.document, &new.document);
+            assert_eq!(listed(registry, &new.document), [now.digest().as_str()]);
+            assert_eq!(listed(registry, &now), [about(&signature, &sbom, &now).digest().as_str()]);
+        },
+        seed: |registry| {
+            let [old, _] = labelled();
+            old.publish(registry, REPOSITORY, TAG);
+            let [sbom, signature] = referrers(&old);
+            put_referrer(registry, &sbom, &old.document);
+            put_referrer(registry, &signature, &sbom);
+            old.digest().to_string()
+        },
+        user: |_| User::new(),
+        command: |user, host| {
+            let image = format!("{host}/{REPOSITORY}:{TAG}");
+            let args = ["fix", &image, "--platform", "linux/arm/v7", "--carry-referrers"];
+            user.command("config-patcher", &args)
+        },
+    }
+}
+
+fn labelled() -> [Image; 2] {
+    let wrong = Image::new("linux/amd64", "arm's own");
+    let right = wrong.relabelled("arm", "v7");
+    [wrong, right]
+}
+
+fn referrers(image: &Image) -> [Document; 2] {
+    let sbom = referrer("application/spdx+json", &image.document);
+    let signature = referrer("application/signature", &sbom);
+    [sbom, signature]
+}
+
+#[test]
+fn a_fix_killed_at_any_request_never_leaves_a_new_image_without_what_belongs_to_it() {
+    let swept = sweep(&carry());
+    // 19 when this was written.
+    assert!(swept >= 14, "{swept} requests are too few for a label and two referrers");
+}
+
 /// Three images of another repository of the same registry.
 fn push() -> Job {
     Job {
         looks: true,
+        holds: |_| {},
         seed: |registry| {
             for (tag, platform) in
                 [("amd64", "linux/amd64"), ("arm32v7", "linux/arm/v7"), ("riscv64", "linux/riscv64")]
@@ -321,6 +379,7 @@ fn a_fault_that_passes_stops_nobody() {
     let all =
         [Act::ResetBefore, Act::CloseBefore, Act::LostAnswer, Act::status(503), Act::retry_after(429, "0")];
     shake(&fix(), &all);
+    shake(&carry(), &[Act::LostAnswer, Act::status(503)]);
     shake(&push(), &all);
     // It is the longest, and nothing but more of the same.
     shake(&release(), &[Act::LostAnswer]);

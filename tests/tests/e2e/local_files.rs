@@ -4,16 +4,19 @@
 use crate::samples::Image;
 use crate::tools::{Ran, User, listing, program, shown};
 use image_store::check::{Depth, check};
-use image_store::store::Pointer;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
+use image_store::tree::read_tree;
 use multiarch_tests::{need, world};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
+use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 const FIX: [&str; 4] = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
@@ -268,4 +271,101 @@ fn a_new_file_is_on_disk_before_it_has_its_name_and_its_name_before_the_end() {
             );
         }
     }
+}
+
+/// ulimit -f counts blocks of 512 bytes: the archive has more.
+#[test]
+fn a_limit_on_the_length_of_files_is_told_and_nothing_is_lost() {
+    let user = User::new();
+    let text = Image::new("linux/amd64", &"x".repeat(64 << 10)).classic_archive("app:1");
+    let path = user.write("app.tar", &text);
+    let plain = user.command("config-patcher", &FIX);
+    let mut command = Command::new("bash");
+    let words = FIX.join(" ");
+    command.arg("-c").arg(format!("ulimit -f 16; exec '{}' {words}", program("config-patcher").display()));
+    command.current_dir(user.work()).envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    Ran::of("fix with ulimit -f".into(), command.output().unwrap()).exits(9).says("File too large");
+    assert!(fs::read(&path).unwrap() == text);
+    assert_eq!(listing(&user.work()).len(), 1);
+}
+
+/// Whoever reads meanwhile sees the old image or the new one, whole.
+#[test]
+fn readers_are_not_disturbed() {
+    let user = User::new();
+    let path = user.write("app.tar", wrong().classic_archive("app:1"));
+    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    let is_done = AtomicBool::new(false);
+    let label = |source: &dyn ImageSource, tag: &str| {
+        let tag = Pointer::Tag(tag.into());
+        assert_eq!(check(source, &tag, Depth::Layers), []);
+        read_tree(source, &tag).unwrap().images()[0].1.config.as_ref().unwrap().parsed.platform.to_string()
+    };
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..20 {
+                let platform = ["linux/arm/v7", "linux/arm64"][i % 2];
+                for image in ["docker-archive:app.tar", "oci:in:1"] {
+                    user.config_patcher(&["fix", image, "--platform", platform]).exits(0);
+                }
+            }
+            is_done.store(true, Ordering::SeqCst);
+        });
+        while !is_done.load(Ordering::SeqCst) {
+            *seen.entry(label(&DockerArchive::open(&path, None).unwrap(), "app:1")).or_default() += 1;
+            *seen.entry(label(&OciLayout::open(&user.path("in")).unwrap(), "1")).or_default() += 1;
+        }
+    });
+    eprintln!("read {seen:?}");
+    assert!(seen.values().sum::<usize>() > 40 && seen.len() >= 2, "{seen:?}");
+}
+
+/// A call that a signal broke off is made again, and nobody notices.
+#[test]
+fn interrupted_calls_are_made_again() {
+    need!(world::require(&["strace"]));
+    let jobs: [&[&str]; 3] = [
+        &FIX,
+        &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"],
+        &["fix", "oci:in:1", "--platform", "linux/arm/v7"],
+    ];
+    let mut places = 0;
+    for args in jobs {
+        for calls in ["read,pread64", "write,pwrite64"] {
+            for nth in (1..).step_by(3) {
+                let user = User::new();
+                user.write("app.tar", wrong().classic_archive("app:1"));
+                wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+                let trace = user.path("../trace");
+                let mut command = Command::new(world::program("strace").unwrap());
+                // Not the reads of the loader, which nobody interrupts and which cannot bear it.
+                for file in listing(&user.work()).into_keys().filter(|_| calls.starts_with("read")) {
+                    command.arg("-P").arg(file);
+                }
+                command
+                    .args(["-f", "-qq", "-o", &trace.display().to_string(), "-e", &format!("trace={calls}")])
+                    .args(["-e", &format!("inject={calls}:error=EINTR:when={nth}")])
+                    .arg(program("config-patcher"))
+                    .args(args)
+                    .current_dir(user.work());
+                let ran = Ran::of(format!("{args:?}, EINTR at {nth} of {calls}"), command.output().unwrap());
+                if !fs::read_to_string(trace).unwrap().contains("(INJECTED)") {
+                    ran.exits(0);
+                    break;
+                }
+                places += 1;
+                ran.exits(0);
+                user.config_patcher(
+                    &[args, &["--check"][..]]
+                        .concat()
+                        .into_iter()
+                        .filter(|arg| *arg != "--in-place")
+                        .collect::<Vec<_>>(),
+                )
+                .exits(0);
+            }
+        }
+    }
+    assert!(places > 20, "{places}");
 }

@@ -18,7 +18,7 @@ const SBOM: &str = "application/spdx+json";
 const SIGNATURE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 /// As cosign and oras write it: an empty config, one layer, the subject last, a number that no float holds.
-fn referrer(kind: &str, subject: &Document) -> Document {
+pub fn referrer(kind: &str, subject: &Document) -> Document {
     let empty = Descriptor::of("application/vnd.oci.empty.v1+json", b"{}");
     let layer = Descriptor::of(kind, b"about the image");
     let part = |blob: &Descriptor| serde_json::to_string(blob).unwrap();
@@ -33,7 +33,7 @@ fn referrer(kind: &str, subject: &Document) -> Document {
 }
 
 /// The copy that a good tool makes: digest and size of the subject, nothing else.
-fn about(referrer: &Document, old: &Document, new: &Document) -> Document {
+pub fn about(referrer: &Document, old: &Document, new: &Document) -> Document {
     let text = std::str::from_utf8(referrer.bytes()).unwrap();
     let part = |document: &Document| serde_json::to_string(&document.descriptor()).unwrap();
     assert!(text.contains(&part(old)));
@@ -59,14 +59,10 @@ impl Rig {
         wrong.publish(&registry, REPOSITORY, "1");
         let sbom = referrer(SBOM, &wrong.document);
         let signature = referrer(SIGNATURE, &sbom);
-        for blob in [&b"{}"[..], b"about the image"] {
-            registry.put_blob(REPOSITORY, blob);
-        }
         for (referrer, subject) in [(&sbom, &wrong.document), (&signature, &sbom)] {
-            let digest = referrer.digest().as_str();
-            registry.put_manifest(REPOSITORY, digest, referrer.media_type(), referrer.bytes());
-            if !by_store {
-                put_list(&registry, subject.digest(), &[referrer]);
+            put_referrer(&registry, referrer, subject);
+            if by_store {
+                registry.delete_tag(REPOSITORY, &tag_of(subject.digest()));
             }
         }
         Self { registry, user: User::new(), right: wrong.relabelled("arm", "v7"), wrong, sbom, signature }
@@ -84,6 +80,16 @@ impl Rig {
     }
 }
 
+/// With its blobs, listed under its subject's tag.
+pub fn put_referrer(registry: &FakeRegistry, referrer: &Document, subject: &Document) {
+    for blob in [&b"{}"[..], b"about the image"] {
+        registry.put_blob(REPOSITORY, blob);
+    }
+    let digest = referrer.digest().as_str();
+    registry.put_manifest(REPOSITORY, digest, referrer.media_type(), referrer.bytes());
+    put_list(registry, subject.digest(), &[referrer]);
+}
+
 fn put_list(registry: &FakeRegistry, subject: &Digest, referrers: &[&Document]) {
     let list = list_of(referrers);
     registry.put_manifest(REPOSITORY, &tag_of(subject), list.media_type(), list.bytes());
@@ -97,7 +103,7 @@ fn list_of(referrers: &[&Document]) -> Document {
 }
 
 /// What the index under the subject's tag lists; else every manifest with this subject, as the API does.
-fn listed(registry: &FakeRegistry, subject: &Document) -> Vec<String> {
+pub fn listed(registry: &FakeRegistry, subject: &Document) -> Vec<String> {
     let value = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_string();
     if let Some((_, bytes)) = registry.manifest(REPOSITORY, &tag_of(subject.digest())) {

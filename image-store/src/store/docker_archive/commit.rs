@@ -117,12 +117,10 @@ fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io
     // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
     // one's mode at the end, and until then nobody else may read it.
     let mode = if snapshot.stamp.is_some() { 0o600 } else { 0o666 };
-    let file = tempfile::Builder::new()
-        .prefix(&prefix(path))
-        .suffix(SUFFIX)
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(dir)?;
-    let mut file = HalfDone::new(file);
+    let mut file = HalfDone::create(|| {
+        let mode = Permissions::from_mode(mode);
+        tempfile::Builder::new().prefix(&prefix(path)).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
+    })?;
     write_pieces(&edit.pieces(snapshot), snapshot.tar.file(), file.as_file_mut())?;
     if snapshot.stamp.is_some() {
         attributes::keep(snapshot.tar.file(), file.as_file())?;

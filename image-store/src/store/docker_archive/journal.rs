@@ -172,11 +172,10 @@ pub fn begin(
     let writes = old.iter().zip(writes).map(overwrite).collect();
     let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
     let body = serde_json::to_string(&journal)?;
-    let beside = tempfile::Builder::new()
-        .prefix(&commit::prefix(archive))
-        .suffix(commit::SUFFIX)
-        .tempfile_in(commit::folder(archive))?;
-    let mut beside = HalfDone::new(beside);
+    let mut beside = HalfDone::create(|| {
+        let prefix = commit::prefix(archive);
+        tempfile::Builder::new().prefix(&prefix).suffix(commit::SUFFIX).tempfile_in(commit::folder(archive))
+    })?;
     beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
     beside.as_file().sync_all()?;
     beside.persist(path)?;

@@ -17,9 +17,9 @@ pub fn create(dir: &Path) -> io::Result<HalfDone> {
     loop {
         // Like any new file, it gets what the umask leaves.
         let mode = Permissions::from_mode(0o666);
-        let file =
-            tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(dir)?;
-        let file = HalfDone::new(file);
+        let file = HalfDone::create(|| {
+            tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
+        })?;
         match file.as_file().try_lock() {
             // Between its birth and the lock, somebody may have taken it for a leftover.
             Ok(()) if file.as_file().metadata()?.nlink() == 0 => {}

@@ -5,7 +5,7 @@ use super::{
     blob_path, check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
 };
 use crate::digest::{Digest, Hasher};
-use crate::error::StoreError;
+use crate::error::{StoreError, uninterrupted};
 use crate::manifest::{
     CONFIG_MAX, Config, Content, DOCUMENT_MAX, Descriptor, Document, Manifest, media_type,
 };
@@ -47,7 +47,7 @@ pub fn read(file: File, place: &str, naming: Naming, reckoned: &Reckoned) -> Res
 /// `docker save | gzip` is a common pipe; say so instead of "bad checksum".
 fn refuse_other_formats(file: &File, doing: &str) -> Result<(), StoreError> {
     let mut head = [0; 6];
-    let count = file.read_at(&mut head, 0).map_err(|e| StoreError::from_io(doing, e))?;
+    let count = uninterrupted(|| file.read_at(&mut head, 0)).map_err(|e| StoreError::from_io(doing, e))?;
     if count == 0 {
         return Err(StoreError::bad_input(doing, "the file is empty"));
     }
@@ -408,7 +408,7 @@ fn reckon(mut content: impl Read) -> io::Result<Digest> {
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; 128 << 10];
     loop {
-        let count = content.read(&mut buffer)?;
+        let count = uninterrupted(|| content.read(&mut buffer))?;
         if count == 0 {
             return Ok(hasher.finish());
         }
