@@ -2,6 +2,7 @@
 
 mod cache;
 mod corpus;
+mod hostile;
 mod made;
 mod page;
 mod reports;

@@ -1,5 +1,7 @@
 //! Layers made here, packed in every way, cut and bent.
 
+mod hostile;
+
 use super::*;
 use crate::detect::elf::tests::Made;
 use image_store::exit::Exit;

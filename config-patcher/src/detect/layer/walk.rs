@@ -20,6 +20,8 @@ const NAME_MAX: usize = 4096;
 /// Offset of the mode, and its three bits for execution.
 const MODE: std::ops::Range<usize> = 100..108;
 const EXECUTE: u32 = 0o111;
+/// Mode, owner, group, time; the size is read elsewhere.
+const NUMBERS: [std::ops::Range<usize>; 4] = [MODE, 108..116, 116..124, 136..148];
 
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
@@ -83,6 +85,9 @@ impl Walk<'_, '_> {
                 Ok(fields) => fields,
                 Err(why) => return self.refuse(why),
             };
+            if !NUMBERS.iter().all(|range| is_number(&block[range.clone()])) {
+                return self.refuse("a mode, owner or time that is no number");
+            }
             let kind = match fields.type_flag {
                 b'x' => extension::Kind::Pax,
                 b'g' => extension::Kind::Global,
@@ -256,6 +261,18 @@ impl Walk<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// As Go's archive/tar has it, parseNumeric: other readers are laxer, and see members that no engine unpacks.
+fn is_number(field: &[u8]) -> bool {
+    if field[0] & 0x80 != 0 {
+        return true;
+    }
+    let is_blank = |b: &u8| matches!(b, b' ' | 0);
+    let start = field.iter().position(|b| !is_blank(b)).unwrap_or(field.len());
+    let end = field.iter().rposition(|b| !is_blank(b)).map_or(start, |last| last + 1);
+    let digits = field[start..end].split(|b| *b == 0).next().unwrap_or_default();
+    digits.iter().all(|b| matches!(b, b'0'..=b'7'))
 }
 
 fn executable(block: &[u8; 512]) -> bool {
