@@ -3,6 +3,8 @@
 mod fix;
 pub mod measure;
 mod push;
+mod registry;
+mod release;
 mod verify;
 
 use image_store::error::StoreError;
@@ -24,6 +26,8 @@ enum What {
     Fix,
     /// manifest-push making an index and pushing 1 GiB, against crane, oras, docker manifest and skopeo
     Push,
+    /// cargo xtask release of the example for eight platforms, cold and warm, against crane and buildah in a loop
+    Release,
     /// config-patcher verify on a large image in docker-registry, against skopeo, umoci and file; and on 1,000 tags
     Verify,
 }
@@ -33,6 +37,7 @@ pub fn run(args: &Args) -> Result<Exit, StoreError> {
         What::Binfmt => cargo_bench("binfmt-setup"),
         What::Fix => fix::run().map(|()| Exit::Done),
         What::Push => push::run().map(|()| Exit::Done),
+        What::Release => release::run().map(|()| Exit::Done),
         What::Verify => verify::run().map(|()| Exit::Done),
     }
 }

@@ -2,14 +2,13 @@
 //! unpacking it and asking `file`; how near unpacking comes to the bare gzip crate; and a thousand tags.
 
 mod image;
-mod registry;
 
 use super::measure::{Contestant, is_here, print, quiet, race, release_build};
+use super::registry::Registry;
 use image_store::error::StoreError;
 use image_store::parallel;
 use image_store::store::oci_layout::OciLayout;
 use image_store::text::bytes;
-use registry::Registry;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};

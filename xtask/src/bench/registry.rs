@@ -1,4 +1,4 @@
-//! Debian's docker-registry for a bench: on a free port, its log read for the bytes that it sent.
+//! Debian's docker-registry for a bench: on a free port, its log read for what it was asked and what it sent.
 
 use image_store::error::StoreError;
 use std::cell::Cell;
@@ -52,12 +52,28 @@ impl Registry {
         self.seen.set(fs::read(&self.log).map_or(0, |log| log.len()));
     }
 
-    /// Bytes of the bodies that it sent since [`Registry::forget`].
-    pub fn sent(&self) -> u64 {
+    fn lines(&self) -> String {
         // A line is written after its answer.
         std::thread::sleep(Duration::from_millis(300));
         let log = fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(log.get(self.seen.get()..).unwrap_or_default()).into_owned();
+        String::from_utf8_lossy(log.get(self.seen.get()..).unwrap_or_default()).into_owned()
+    }
+
+    /// All requests since [`Registry::forget`], and those of them that write.
+    pub fn asked(&self) -> (usize, usize) {
+        let log = self.lines();
+        let count = |methods: &[&str]| {
+            let is_one =
+                |line: &&str| methods.iter().any(|method| line.contains(&format!("\"{method} /v2/")));
+            log.lines().filter(is_one).count()
+        };
+        let writes = count(&["POST", "PUT", "PATCH", "DELETE"]);
+        (writes + count(&["GET", "HEAD"]), writes)
+    }
+
+    /// Bytes of the bodies that it sent since [`Registry::forget`].
+    pub fn sent(&self) -> u64 {
+        let log = self.lines();
         // ... "GET /v2/... HTTP/1.1" 200 12345 "" "agent"
         let bytes = |line: &str| line.rsplit("HTTP/1.1\" ").next()?.split(' ').nth(1)?.parse::<u64>().ok();
         log.lines().filter(|line| line.contains("\"GET ")).filter_map(bytes).sum()
