@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Skip;
 
 /// Program, Debian package. What `apt-get install` is given when something is missing.
-const PACKAGES: [(&str, &str); 26] = [
+const PACKAGES: [(&str, &str); 27] = [
     ("apt-get", "apt"),
     ("buildah", "buildah"),
     ("busybox", "busybox-static"),
@@ -27,6 +27,7 @@ const PACKAGES: [(&str, &str); 26] = [
     ("qemu-aarch64-static", "qemu-user-static"),
     ("qemu-arm-static", "qemu-user-static"),
     ("runc", "runc"),
+    ("script", "bsdutils"),
     ("setpriv", "util-linux"),
     ("skopeo", "skopeo"),
     ("strace", "strace"),

@@ -22,6 +22,7 @@ mod local_files;
 mod memory;
 mod oci_archive;
 mod patcher;
+mod progress;
 mod push;
 mod referrers;
 mod registry_client;
