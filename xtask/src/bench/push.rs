@@ -132,7 +132,7 @@ impl Bench {
                 let images = members().collect::<Vec<_>>().join(" ");
                 let mut command = quiet("sh");
                 command.arg("-c").arg(format!(
-                    "docker manifest create --insecure {list} {images} && docker manifest push --insecure {list}"
+                    "docker manifest create --insecure {list} {images} && exec docker manifest push --insecure {list}"
                 ));
                 command.env("DOCKER_CLI_EXPERIMENTAL", "enabled").env("DOCKER_CONFIG", self.path("docker"));
                 command
