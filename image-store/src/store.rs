@@ -72,6 +72,12 @@ pub trait ImageSource: Send + Sync {
     /// A blob's bytes. The reader fails at the end if they are not the promised ones.
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError>;
 
+    /// The same for [`ImageStore::write_blob`], which holds what it is given against digest and size itself: to hash
+    /// a layer twice takes longer than to send it.
+    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError> {
+        self.open_blob(blob)
+    }
+
     /// Some bytes of a blob, which has more than one part. Nothing here can tell whether they are the right ones:
     /// the caller must hold them against a digest of their own. `None`: only whole blobs are to be had.
     fn open_part<'a>(
@@ -93,7 +99,8 @@ pub type OpenContent<'a> = &'a (dyn Fn() -> Result<Box<dyn Read + Send + 'a>, St
 
 /// Writes a store.
 pub trait ImageStore: ImageSource {
-    /// `Ok` means the store has the blob, not that this call put it there.
+    /// `Ok` means the store has the blob, not that this call put it there. What `open` gives is held against digest
+    /// and size here.
     fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), StoreError>;
 
     /// Takes a blob over from another repository of the same registry. `Ok(false)`: not possible, write it.

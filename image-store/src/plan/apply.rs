@@ -142,7 +142,7 @@ fn apply_blob(
                     return Ok(());
                 }
             }
-            store.write_blob(blob, &|| Ok(Box::new(share.read(source.open_blob(blob)?))))
+            store.write_blob(blob, &|| Ok(Box::new(share.read(source.open_unchecked(blob)?))))
         }
     }
 }

@@ -66,6 +66,10 @@ impl ImageSource for OciArchive {
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError> {
         self.0.open_blob(blob)
     }
+
+    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError> {
+        self.0.open_unchecked(blob)
+    }
 }
 
 impl ImageStore for OciArchive {
