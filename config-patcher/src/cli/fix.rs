@@ -18,7 +18,7 @@ use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::text;
 use image_store::tree::{Node, grow};
-use report::{describe, print_result, report, report_belongings};
+use report::{Told, describe, report};
 use std::sync::Arc;
 
 pub(super) mod report;
@@ -92,44 +92,19 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
     if args.image == Reference::Stdin {
         return filter::run(args, output);
     }
-    let place = args.image.to_string();
-    if args.carry_referrers && !matches!(args.image, Reference::Registry(_) | Reference::OciLayout { .. }) {
-        let why = "only a registry or an OCI layout keeps what belongs to an image";
-        let doing = format!("carry the referrers of \"{place}\"");
-        return Err(StoreError::new(Exit::Usage, doing, why).hint("leave --carry-referrers away"));
-    }
-    // With --output the source is only read: it may be one that nobody here may write.
-    let (source, store, pointer): (Arc<dyn ImageSource>, Option<Arc<dyn ImageStore>>, Pointer) =
-        match args.output.is_some() || args.check {
-            true => {
-                let opened = stores.source(&args.image)?;
-                (opened.store, None, opened.pointer)
-            }
-            false => {
-                let opened = stores.image(&args.image)?;
-                (opened.store.clone(), Some(opened.store), opened.pointer)
-            }
-        };
+    refuse_what_cannot_be_carried(args)?;
+    let Lying { source, store, pointer } = open(args, stores)?;
     let node = read(args, &*source, store.as_deref(), &pointer)?;
-    let relabelled = relabel(&node, &labels(args, &*source, &node)?, &place)?;
+    let relabelled = relabel(&node, &labels(args, &*source, &node)?, &args.image.to_string())?;
     report(&relabelled, &node, output);
+    let told = Told { relabelled: &relabelled, node: &node, output };
     let belongings = || belongings(args, &*source, &relabelled, &node);
-    // A registry is asked while the new image is written: that costs no time.
-    let is_asked_meanwhile =
-        matches!(args.image, Reference::Registry(_)) && !args.carry_referrers && !args.check && !args.dry_run;
-    let found = if is_asked_meanwhile { None } else { Some(belongings()?) };
-    let done = |found: &Found, written: bool| {
-        report_belongings(found, output);
-        print_result(&relabelled, found, &node, written, args.check, output.format);
-    };
-    if let (true, Some(found)) = (args.check, &found) {
-        done(found, false);
+    if args.check {
+        told.checked(&belongings()?);
         return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::Found });
     }
-    if let (true, Some(found)) = (args.in_place, &found)
-        && overwritten(args, &relabelled, &node, output)?
-    {
-        done(found, !args.dry_run);
+    if args.in_place && overwritten(args, &relabelled, &node, output)? {
+        told.done(&belongings()?, None, !args.dry_run);
         return Ok(Exit::Done);
     }
     let (plan, store) = match (&args.output, store) {
@@ -144,29 +119,65 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
         (None, None) => return Ok(Exit::Done),
     };
     output.say_lines(&plan.to_string());
-    if let Some(found) = &found {
-        output.say_lines(&Shown(&found.steps, &plan.place).to_string());
+    let found = write(args, &plan, &*store, &belongings, output)?;
+    told.done(&found, Some(&plan), !args.dry_run);
+    Ok(Exit::Done)
+}
+
+fn refuse_what_cannot_be_carried(args: &Fix) -> Result<(), StoreError> {
+    if !args.carry_referrers || matches!(args.image, Reference::Registry(_) | Reference::OciLayout { .. }) {
+        return Ok(());
     }
+    let why = "only a registry or an OCI layout keeps what belongs to an image";
+    let doing = format!("carry the referrers of \"{}\"", args.image);
+    Err(StoreError::new(Exit::Usage, doing, why).hint("leave --carry-referrers away"))
+}
+
+/// Where the image lies. It can be written only where it will be.
+struct Lying {
+    source: Arc<dyn ImageSource>,
+    store: Option<Arc<dyn ImageStore>>,
+    pointer: Pointer,
+}
+
+fn open(args: &Fix, stores: &Stores) -> Result<Lying, StoreError> {
+    // With --output the source is only read: it may be one that nobody here may write.
+    if args.output.is_some() || args.check {
+        let opened = stores.source(&args.image)?;
+        return Ok(Lying { source: opened.store, store: None, pointer: opened.pointer });
+    }
+    let opened = stores.image(&args.image)?;
+    Ok(Lying { source: opened.store.clone(), store: Some(opened.store), pointer: opened.pointer })
+}
+
+/// Carries the plan out, unless it was only to be shown, and says what belongs to the old image.
+fn write(
+    args: &Fix,
+    plan: &Plan,
+    store: &dyn ImageStore,
+    belongings: &(dyn Fn() -> Result<Found, StoreError> + Sync),
+    output: &Output,
+) -> Result<Found, StoreError> {
     let write = || {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-        apply(&plan, &*store, moved, &|progress| output.detail(&describe(&progress)))
+        apply(plan, store, moved, &|progress| output.detail(&describe(&progress)))
     };
-    let found = match found {
-        Some(found) if args.dry_run => found,
-        Some(found) => {
-            // First: killed behind the tag, a second run would find every label right and carry nothing.
-            referrers::apply(&found.steps, &*store)?;
-            write()?;
-            found
-        }
-        None => std::thread::scope(|scope| {
+    // What is only told is asked for while the new image is written: then it costs no time.
+    if !args.carry_referrers && !args.dry_run {
+        return std::thread::scope(|scope| {
             let asked = scope.spawn(belongings);
             write()?;
             asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })?,
-    };
-    done(&found, !args.dry_run);
-    Ok(Exit::Done)
+        });
+    }
+    let found = belongings()?;
+    output.say_lines(&Shown(&found.steps, &plan.place).to_string());
+    if !args.dry_run {
+        // First: killed behind the tag, a second run would find every label right and carry nothing.
+        referrers::apply(&found.steps, store)?;
+        write()?;
+    }
+    Ok(found)
 }
 
 /// Reads the image. Where its config will most likely be replaced, the upload of the new one is begun meanwhile.

@@ -168,6 +168,15 @@ fn json_tells_what_was_and_what_is() {
             "manifest": {"was": rig.wrong.digest(), "now": rig.right.digest()},
         }],
         "referrers": [], "signatureTags": [], "notes": [],
+        "writes": {
+            "blobs": [{"digest": rig.right.config_digest(), "size": rig.right.config.len()}],
+            "manifests": [],
+            "tags": [{
+                "image": format!("{}/{REPOSITORY}", rig.registry.host()), "tag": "arm32v7",
+                "was": rig.wrong.digest(), "now": rig.right.digest(),
+            }],
+            "bytes": rig.right.config.len() + rig.right.document.bytes().len(),
+        },
     });
     assert_eq!(json, expected);
     let again = rig.fix(&["--format", "json"]).exits(0).json();

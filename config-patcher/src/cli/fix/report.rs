@@ -1,9 +1,10 @@
 //! What `fix` tells: before and after for people, the result for programs.
 
-use crate::plan::{Changes, Relabelled};
-use crate::referrers::Found;
+use crate::plan::{Change, Changes, Relabelled};
+use crate::referrers::{Found, Referrer};
 use image_store::cli::{Format, Output, print_line};
-use image_store::plan::Progress;
+use image_store::digest::Digest;
+use image_store::plan::{Plan, Progress, TagStep};
 use image_store::tree::Node;
 use serde_json::{Value, json};
 
@@ -32,8 +33,84 @@ pub fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
     }
 }
 
+/// A fix that was decided, for its last words.
+pub struct Told<'a> {
+    pub relabelled: &'a Relabelled,
+    pub node: &'a Node,
+    pub output: &'a Output,
+}
+
+impl Told<'_> {
+    /// `--check` tells by its exit code. Only JSON has more to say.
+    pub fn checked(&self, found: &Found) {
+        report_belongings(found, self.output);
+        if self.output.format == Format::Json {
+            print_line(&self.json(found, None, false).to_string());
+        }
+    }
+
+    /// stdout: the digest, or all of it.
+    pub fn done(&self, found: &Found, plan: Option<&Plan>, is_written: bool) {
+        report_belongings(found, self.output);
+        match self.output.format {
+            Format::Text => print_line(self.now().as_str()),
+            Format::Json => print_line(&self.json(found, plan, is_written).to_string()),
+        }
+    }
+
+    fn changes(&self) -> Option<&Changes> {
+        match self.relabelled {
+            Relabelled::Unchanged => None,
+            Relabelled::Changed(changes) => Some(changes),
+        }
+    }
+
+    fn now(&self) -> &Digest {
+        self.changes().map_or(self.node.digest(), |changes| changes.root.digest())
+    }
+
+    /// `changed`, `written`, `was`, `now`; `images`, each with `entry`, `label`, `wanted`, `config`, `manifest`; what
+    /// belongs to the old image; and the writes, where they were planned one by one.
+    fn json(&self, found: &Found, plan: Option<&Plan>, is_written: bool) -> Value {
+        let images = self.changes().map(|changes| changes.images.as_slice()).unwrap_or_default();
+        let image = |change: &Change| {
+            json!({
+                "entry": change.entry, "label": change.label, "wanted": change.wanted,
+                "config": {"was": change.config.0, "now": change.config.1},
+                "manifest": {"was": change.manifest.0, "now": change.manifest.1},
+            })
+        };
+        let referrer = |r: &Referrer| json!({"subject": r.subject, "was": r.digest, "now": r.carried, "artifactType": r.kind});
+        let tag = |(subject, tag): &(Digest, String)| json!({"subject": subject, "tag": tag});
+        let notes = self.changes().into_iter().flat_map(|changes| &changes.notes).chain(&found.notes);
+        let mut text = json!({
+            "changed": self.changes().is_some(), "written": self.changes().is_some() && is_written,
+            "was": self.node.digest(), "now": self.now(),
+            "images": images.iter().map(image).collect::<Vec<_>>(),
+            "referrers": found.referrers.iter().map(referrer).collect::<Vec<_>>(),
+            "signatureTags": found.tags.iter().map(tag).collect::<Vec<_>>(),
+            "notes": notes.collect::<Vec<_>>(),
+        });
+        if let Some(plan) = plan {
+            text["writes"] = writes(plan);
+        }
+        text
+    }
+}
+
+/// What a plan writes, in its order; `bytes` at most.
+fn writes(plan: &Plan) -> Value {
+    let tag = |step: &TagStep| json!({"image": plan.place, "tag": step.tag, "was": step.was, "now": step.document.digest()});
+    json!({
+        "blobs": plan.blobs.iter().map(|(blob, _)| json!({"digest": blob.digest, "size": blob.size})).collect::<Vec<_>>(),
+        "manifests": plan.levels.iter().flatten().map(|document| document.digest()).collect::<Vec<_>>(),
+        "tags": plan.tags.iter().map(tag).collect::<Vec<_>>(),
+        "bytes": plan.bytes(),
+    })
+}
+
 /// What belongs to the old image and not, or not by itself, to the new one.
-pub fn report_belongings(found: &Found, output: &Output) {
+fn report_belongings(found: &Found, output: &Output) {
     for referrer in &found.referrers {
         let (digest, kind, subject) = (&referrer.digest, &referrer.kind, &referrer.subject);
         output.say(&match &referrer.carried {
@@ -49,49 +126,4 @@ pub fn report_belongings(found: &Found, output: &Output) {
     for note in &found.notes {
         output.say(&format!("note: {note}"));
     }
-}
-
-/// stdout: the digest, or all of it as JSON. `--check` tells by its exit code, and prints only JSON.
-pub fn print_result(
-    relabelled: &Relabelled,
-    found: &Found,
-    node: &Node,
-    written: bool,
-    is_check: bool,
-    format: Format,
-) {
-    let (changes, now): (Option<&Changes>, _) = match relabelled {
-        Relabelled::Unchanged => (None, node.digest()),
-        Relabelled::Changed(changes) => (Some(changes), changes.root.digest()),
-    };
-    match format {
-        Format::Text if is_check => return,
-        Format::Text => return print_line(now.as_str()),
-        Format::Json => {}
-    }
-    let images: Vec<Value> = changes
-        .iter()
-        .flat_map(|changes| &changes.images)
-        .map(|change| {
-            json!({
-                "entry": change.entry, "label": change.label, "wanted": change.wanted,
-                "config": {"was": change.config.0, "now": change.config.1},
-                "manifest": {"was": change.manifest.0, "now": change.manifest.1},
-            })
-        })
-        .collect();
-    let referrers: Vec<Value> = found
-        .referrers
-        .iter()
-        .map(|r| json!({"subject": r.subject, "was": r.digest, "now": r.carried, "artifactType": r.kind}))
-        .collect();
-    let tags: Vec<Value> =
-        found.tags.iter().map(|(subject, tag)| json!({"subject": subject, "tag": tag})).collect();
-    let notes: Vec<&String> = changes.iter().flat_map(|changes| &changes.notes).chain(&found.notes).collect();
-    let text = json!({
-        "changed": changes.is_some(), "written": changes.is_some() && written,
-        "was": node.digest(), "now": now, "images": images,
-        "referrers": referrers, "signatureTags": tags, "notes": notes,
-    });
-    print_line(&text.to_string());
 }
