@@ -7,6 +7,7 @@ mod made;
 mod page;
 mod reports;
 mod toc;
+mod world_builders;
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;

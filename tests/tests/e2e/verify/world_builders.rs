@@ -1,0 +1,84 @@
+//! The accident itself, made by the real builders: foreign programs, built without a word about a platform, carry the
+//! host's label. `verify` says so, the command that it names puts it right, and then it has nothing to say.
+
+use super::made::verify;
+use crate::tools::{Ran, User, run};
+use multiarch_tests::need;
+use multiarch_tests::world::{
+    Engine, Namespace, Registry, containers_env, foreign_busybox, require, rootfs_tar,
+};
+use std::path::Path;
+use std::process::{Command, Output};
+
+const DOCKERFILE: &str = "FROM scratch\nADD rootfs.tar /\nCMD [\"sh\", \"-c\", \"uname -m\"]\n";
+
+fn context(user: &User, busybox: &Path) {
+    user.write("context/rootfs.tar", rootfs_tar(busybox));
+    user.write("context/Dockerfile", DOCKERFILE);
+}
+
+fn good(done: Output) {
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Wrong, then put right by the very command that is named, then right.
+fn is_told_and_put_right(look: impl Fn(&[&str]) -> Ran, name: &str) {
+    let wrong = look(&["verify", name, "--format", "json"]).exits(1);
+    let found = wrong.json()["images"][0].clone();
+    assert_eq!(
+        (&found["verdict"], &found["label"]["architecture"]),
+        (&"mislabelled".into(), &"amd64".into()),
+        "{wrong}"
+    );
+    let fix = found["fix"].as_str().unwrap().to_string();
+    assert_eq!(fix, format!("config-patcher fix {name} --platform linux/arm/v7"));
+    let words: Vec<&str> = fix.split(' ').skip(1).collect();
+    look(&words).exits(0);
+    look(&["verify", name]).exits(0);
+    look(&["verify", name, "--full", "--strict", "--no-cache"]).exits(0);
+}
+
+#[test]
+fn what_docker_mislabels_is_told_and_put_right() {
+    let busybox = need!(foreign_busybox("armhf"));
+    let registry = need!(Registry::start());
+    let engine = need!(Engine::start());
+    engine.reach(registry.host());
+    let user = User::new();
+    context(&user, &busybox);
+    for (kit, tag) in [("0", "classic"), ("1", "buildkit")] {
+        let name = format!("{}/app:{tag}", registry.host());
+        let mut build = engine.command(&["build", "-q", "-t", &name, "."]);
+        good(build.env("DOCKER_BUILDKIT", kit).current_dir(user.path("context")).output().unwrap());
+        good(engine.docker(&["push", "-q", &name]));
+        is_told_and_put_right(|arguments| user.config_patcher(arguments), &name);
+        // Where it lies in the engine, through the docker of that engine.
+        let within = |arguments: &[&str]| {
+            let mut command = user.command("config-patcher", arguments);
+            command.envs(engine.env().into_iter().filter(|(key, _)| key != "PATH"));
+            run(command)
+        };
+        is_told_and_put_right(within, &format!("docker-daemon:{name}"));
+        let saved = user.write("saved.tar", engine.docker(&["save", &name]).stdout);
+        verify(&user, &[&format!("docker-archive:{}", saved.display())]).exits(0);
+    }
+}
+
+#[test]
+fn what_buildah_mislabels_is_told_and_put_right() {
+    need!(require(&["buildah", "runc"]));
+    let busybox = need!(foreign_busybox("armhf"));
+    let registry = need!(Registry::start());
+    let namespace = need!(Namespace::with_debian_emulators());
+    let user = User::new();
+    context(&user, &busybox);
+    let home = tempfile::tempdir().unwrap();
+    let variables = containers_env(home.path());
+    let name = format!("{}/app:buildah", registry.host());
+    for words in [&["bud", "-q", "-t", &name, "."][..], &["push", "-q", &name]] {
+        let mut command = Command::new("buildah");
+        command.args(words).envs(variables.iter().cloned()).current_dir(user.path("context"));
+        good(namespace.enter(&command).output().unwrap());
+    }
+    is_told_and_put_right(|arguments| user.config_patcher(arguments), &name);
+}
