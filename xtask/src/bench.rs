@@ -4,6 +4,7 @@ mod fix;
 pub mod measure;
 mod push;
 mod registry;
+mod relay;
 mod release;
 mod verify;
 

@@ -1,12 +1,14 @@
-//! `cargo xtask bench fix`: a label put right in `docker save` archives, against copying them with nothing changed.
+//! `cargo xtask bench fix`: a label put right, against copying the same bytes with nothing changed, and against peers.
 
-use super::measure::{Contestant, is_here, print, quiet, race, release_build};
+use super::measure::{Contestant, Figures, contestant, here, print, quiet, race, release_build};
+use super::registry::Registry;
+use super::relay::Relay;
 use image_store::digest::{Digest, Hasher};
 use image_store::error::StoreError;
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const ROUNDS: usize = 5;
@@ -16,118 +18,160 @@ const SMALL: u64 = 16 << 20;
 const PLATFORMS: [&str; 2] = ["linux/arm/v7", "linux/arm64"];
 
 pub fn run() -> Result<(), StoreError> {
-    let doing = || "prepare archives to measure with".to_string();
-    let failed = |e: io::Error| StoreError::from_io(doing(), e);
     let tool = release_build("config-patcher")?;
     // In the target folder: /tmp may be memory, and that is no disk.
     let near = tool.parent().unwrap_or(Path::new("."));
     let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(near).map_err(failed)?;
-    let path = |name: &str| dir.path().join(name);
+    let bench = Bench { tool, dir: dir.path().to_path_buf(), turn: Cell::new(0) };
     for (name, size) in [("large.tar", LARGE), ("small.tar", SMALL), ("in-place.tar", LARGE)] {
-        write_archive(&path(name), size).map_err(failed)?;
+        write_archive(&bench.path(name), size).map_err(failed)?;
     }
-    let turn = Cell::new(0);
-    let platform = || {
-        turn.set(turn.get() + 1);
-        PLATFORMS[turn.get() % 2]
-    };
-    let fix = |archive: &str, more: &[&str]| {
-        let mut command = quiet(&tool);
-        let image = format!("docker-archive:{}", path(archive).display());
-        command.args(["--quiet", "fix", &image, "--platform", platform()]).args(more);
+    print("a label in 1 GiB, the archive written anew", &bench.anew()?, "cp");
+    print("a label in place", &bench.in_place()?, "16 MiB");
+    print("a label in a stream of 1 GiB", &bench.stream()?, "cat | cat | cat");
+    if !here("docker-registry") {
+        return Ok(());
+    }
+    let registry = Registry::start(dir.path())?;
+    bench.seed(registry.host())?;
+    print("a label in a registry, on this machine", &bench.remote(registry.host())?, "fix");
+    let far = Relay::start(registry.host()).map_err(failed)?;
+    print("the same, 50 ms there and back", &bench.remote(&far.host)?, "fix");
+    Ok(())
+}
+
+fn failed(error: io::Error) -> StoreError {
+    StoreError::from_io("prepare something to measure with", error)
+}
+
+struct Bench {
+    tool: PathBuf,
+    dir: PathBuf,
+    turn: Cell<usize>,
+}
+
+type Makes<'a> = Box<dyn Fn() -> Command + 'a>;
+
+impl Bench {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn next(&self) -> usize {
+        self.turn.set(self.turn.get() + 1);
+        self.turn.get()
+    }
+
+    fn fix(&self, image: &str, platform: &str, more: &[&str]) -> Command {
+        let mut command = quiet(&self.tool);
+        command.args(["--quiet", "fix", image, "--platform", platform]).args(more);
         command
-    };
-    let nothing = || Box::new(|| Ok(()));
-    let without = |name: &'static str| {
-        let gone = path(name);
-        Box::new(move || match fs::remove_file(&gone) {
+    }
+
+    fn fix_archive(&self, name: &str, more: &[&str]) -> Command {
+        self.fix(&format!("docker-archive:{}", self.shown(name)), PLATFORMS[self.next() % 2], more)
+    }
+
+    fn anew(&self) -> Result<Vec<Figures>, StoreError> {
+        let (large, copy) = (self.shown("large.tar"), self.shown("copy.tar"));
+        let (large, copy) = (large.as_str(), copy.as_str());
+        let mut all = vec![
+            contestant("fix", Box::new(|| self.fix_archive("large.tar", &[]))),
+            self.makes_copy("cp", Box::new(move || shell(&format!("exec cp '{large}' '{copy}'")))),
+            // What fix promises and cp does not: that the copy is on disk.
+            self.makes_copy(
+                "cp, then sync",
+                Box::new(move || shell(&format!("cp '{large}' '{copy}' && exec sync '{copy}'"))),
+            ),
+        ];
+        if here("skopeo") {
+            let command =
+                format!("exec skopeo copy -q 'docker-archive:{large}' 'docker-archive:{copy}:app:1'");
+            all.push(self.makes_copy("skopeo copy", Box::new(move || shell(&command))));
+        }
+        let has_daemon = || quiet("docker").arg("info").status().is_ok_and(|status| status.success());
+        if here("docker") && has_daemon() {
+            let command = format!("docker load -i '{large}' && exec docker save -o '{copy}' app:1");
+            all.push(self.makes_copy("docker load, save", Box::new(move || shell(&command))));
+        } else {
+            println!("no Docker daemon answers");
+        }
+        race(&all, ROUNDS)
+    }
+
+    fn makes_copy<'a>(&'a self, name: &'a str, command: Makes<'a>) -> Contestant<'a> {
+        let prepare = || match fs::remove_file(self.path("copy.tar")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(()),
-        })
-    };
-    let shell = |text: String| {
-        let mut command = quiet("sh");
-        command.arg("-c").arg(text);
-        command
-    };
-    let (large, copy) = (path("large.tar").display().to_string(), path("copy.tar").display().to_string());
+        };
+        Contestant { name, prepare: Box::new(prepare), command }
+    }
 
-    let mut anew = vec![
-        Contestant { name: "fix", prepare: nothing(), command: Box::new(|| fix("large.tar", &[])) },
-        Contestant {
-            name: "cp",
-            prepare: without("copy.tar"),
-            command: Box::new(|| shell(format!("exec cp '{large}' '{copy}'"))),
-        },
-        // What fix promises and cp does not: that the copy is on disk.
-        Contestant {
-            name: "cp, then sync",
-            prepare: without("copy.tar"),
-            command: Box::new(|| shell(format!("cp '{large}' '{copy}' && exec sync '{copy}'"))),
-        },
-    ];
-    let skopeo = Contestant {
-        name: "skopeo copy",
-        prepare: without("copy.tar"),
-        command: Box::new(|| {
-            let mut command = quiet("skopeo");
-            command.args(["copy", "--quiet", &format!("docker-archive:{large}")]);
-            command.arg(format!("docker-archive:{copy}:app:1"));
+    fn in_place(&self) -> Result<Vec<Figures>, StoreError> {
+        let all = [("1 GiB", "in-place.tar"), ("16 MiB", "small.tar")].map(|(name, archive)| {
+            contestant(name, Box::new(move || self.fix_archive(archive, &["--in-place"])))
+        });
+        race(&all, ROUNDS)
+    }
+
+    fn stream(&self) -> Result<Vec<Figures>, StoreError> {
+        let large = self.shown("large.tar");
+        let large = large.as_str();
+        let from_file = move |mut command: Command| {
+            // The archive was read a moment ago for the other contestants; a failure would show there.
+            command.stdin(File::open(large).map_or_else(|_| Stdio::null(), Stdio::from));
             command
-        }),
-    };
-    let docker = Contestant {
-        name: "docker load, save",
-        prepare: without("copy.tar"),
-        command: Box::new(|| {
-            shell(format!("docker load -i '{large}' && exec docker save -o '{copy}' app:1"))
-        }),
-    };
-    let has_daemon = || quiet("docker").arg("info").status().is_ok_and(|status| status.success());
-    match is_here("skopeo") {
-        true => anew.push(skopeo),
-        false => println!("skopeo is not here"),
+        };
+        let pipe = move |middle: &str| shell(&format!("cat '{large}' | {middle} | cat > /dev/null"));
+        let through = format!("'{}' --quiet fix - --platform linux/s390x", self.tool.display());
+        let all = [
+            contestant("cat | fix - | cat", Box::new(move || pipe(&through))),
+            contestant("cat | cat | cat", Box::new(move || pipe("cat"))),
+            contestant("fix - alone", Box::new(move || from_file(self.fix("-", "linux/s390x", &[])))),
+            contestant("cat alone", Box::new(move || from_file(quiet("cat")))),
+        ];
+        race(&all, ROUNDS)
     }
-    match is_here("docker") && has_daemon() {
-        true => anew.push(docker),
-        false => println!("no Docker daemon answers"),
+
+    fn seed(&self, host: &str) -> Result<(), StoreError> {
+        let (image, to) =
+            (format!("docker-archive:{}", self.shown("small.tar")), format!("{host}/team/app:base"));
+        let status = self.fix(&image, "linux/amd64", &["--output", &to]).status().map_err(failed)?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(StoreError::network("push an image to measure with", status.to_string())),
+        }
     }
-    print("a label in 1 GiB, the archive written anew", &race(&anew, ROUNDS)?, "cp");
 
-    let in_place = [("1 GiB", "in-place.tar"), ("16 MiB", "small.tar")].map(|(name, archive)| Contestant {
-        name,
-        prepare: nothing(),
-        command: Box::new(move || fix(archive, &["--in-place"])),
-    });
-    print("a label in place", &race(&in_place, ROUNDS)?, "16 MiB");
+    /// Each round makes a new tag of the same old image.
+    fn remote(&self, host: &str) -> Result<Vec<Figures>, StoreError> {
+        let base = format!("{host}/team/app:base");
+        let base = base.as_str();
+        let ours: Makes<'_> =
+            Box::new(move || self.fix(base, "linux/arm/v7", &["--tag", &format!("r{}", self.next())]));
+        let mut all = vec![contestant("fix", ours)];
+        if here("crane") {
+            // It drops the keys that Docker added and the variant that was there; the time is what is measured.
+            let theirs: Makes<'_> = Box::new(move || {
+                let to = format!("{host}/team/app:r{}", self.next());
+                let mut command = quiet("crane");
+                command.args(["mutate", "--insecure", "--set-platform", "linux/arm/v7", "-t", &to, base]);
+                command
+            });
+            all.push(contestant("crane mutate", theirs));
+        }
+        race(&all, ROUNDS)
+    }
+}
 
-    let from_file = |mut command: Command| {
-        // The archive was opened a moment ago for the other contestants; a failure would show there.
-        command.stdin(File::open(path("large.tar")).map_or_else(|_| Stdio::null(), Stdio::from));
-        command
-    };
-    let pipe = |middle: String| shell(format!("cat '{large}' | {middle} | cat > /dev/null"));
-    let through = format!("'{}' --quiet fix - --platform linux/s390x", tool.display());
-    let filters = [
-        Contestant {
-            name: "cat | fix - | cat",
-            prepare: nothing(),
-            command: Box::new(|| pipe(through.clone())),
-        },
-        Contestant { name: "cat | cat | cat", prepare: nothing(), command: Box::new(|| pipe("cat".into())) },
-        Contestant {
-            name: "fix - alone",
-            prepare: nothing(),
-            command: Box::new(|| {
-                let mut command = quiet(&tool);
-                command.args(["--quiet", "fix", "-", "--platform", "linux/s390x"]);
-                from_file(command)
-            }),
-        },
-        Contestant { name: "cat alone", prepare: nothing(), command: Box::new(|| from_file(quiet("cat"))) },
-    ];
-    print("a label in a stream of 1 GiB", &race(&filters, ROUNDS)?, "cat | cat | cat");
-    Ok(())
+fn shell(text: &str) -> Command {
+    let mut command = quiet("sh");
+    command.arg("-c").arg(text);
+    command
 }
 
 /// What `docker save` of Docker 20.10 writes, with one layer that nothing compresses: a file of this size.

@@ -16,6 +16,11 @@ pub struct Contestant<'a> {
     pub command: Box<dyn Fn() -> Command + 'a>,
 }
 
+/// One that needs no preparation.
+pub fn contestant<'a>(name: &'a str, command: Box<dyn Fn() -> Command + 'a>) -> Contestant<'a> {
+    Contestant { name, prepare: Box::new(|| Ok(())), command }
+}
+
 /// What one contestant needed.
 #[derive(Clone, Debug)]
 pub struct Figures {
@@ -139,4 +144,13 @@ pub fn quiet(program: impl AsRef<std::ffi::OsStr>) -> Command {
 pub fn is_here(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())
+}
+
+/// A peer that is not here is left out and named.
+pub fn here(program: &str) -> bool {
+    let found = is_here(program);
+    if !found {
+        println!("{program} is not here");
+    }
+    found
 }

@@ -1,7 +1,9 @@
 //! `cargo xtask bench push`: an index made and a large image pushed, against the tools that people use for it.
 
 use super::fix::Noise;
-use super::measure::{Contestant, Figures, is_here, print, quiet, race, release_build};
+use super::measure::{Contestant, Figures, contestant, here, is_here, print, quiet, race, release_build};
+use super::registry::Registry;
+use super::relay::Relay;
 use flate2::Compression;
 use flate2::read::GzEncoder;
 use image_store::digest::{Digest, Hasher};
@@ -13,18 +15,13 @@ use image_store::store::oci_layout::OciLayout;
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 const ROUNDS: usize = 5;
 const LARGE_ROUNDS: usize = 3;
 const LARGE: u64 = 1 << 30;
 const MEMBERS: [&str; 4] = ["amd64", "arm64", "s390x", "riscv64"];
-/// There and back.
-const ROUND_TRIP: Duration = Duration::from_millis(50);
 
 pub fn run() -> Result<(), StoreError> {
     if !is_here("docker-registry") {
@@ -35,20 +32,20 @@ pub fn run() -> Result<(), StoreError> {
     let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(near).map_err(failed)?;
     let registry = Registry::start(dir.path())?;
     let bench = Bench { tool, dir: dir.path().to_path_buf(), turn: Cell::new(0) };
-    bench.seed(&registry.host)?;
-    print("an index over 4 images, on this machine", &bench.indexes(&registry.host)?, OURS);
-    let far = Relay::start(&registry.host).map_err(failed)?;
+    bench.seed(registry.host())?;
+    print("an index over 4 images, on this machine", &bench.indexes(registry.host())?, OURS);
+    let far = Relay::start(registry.host()).map_err(failed)?;
     print("the same, 50 ms there and back", &bench.indexes(&far.host)?, OURS);
     write_large(&bench.path("large")).map_err(failed)?;
     print("an image of 1 GiB", &bench.large(&registry)?, OURS);
     Ok(())
 }
 
-const OURS: &str = "manifest-push";
-
 fn failed(error: io::Error) -> StoreError {
     StoreError::from_io("prepare a registry to measure with", error)
 }
+
+const OURS: &str = "manifest-push";
 
 struct Bench {
     tool: PathBuf,
@@ -144,7 +141,7 @@ impl Bench {
 
     fn large<'a>(&'a self, registry: &'a Registry) -> Result<Vec<Figures>, StoreError> {
         let layout = self.path("large");
-        let (layout, to) = (layout.display().to_string(), format!("{}/large/app:1", registry.host));
+        let (layout, to) = (layout.display().to_string(), format!("{}/large/app:1", registry.host()));
         let (layout, to) = (layout.as_str(), to.as_str());
         let make: Makes<'_> = Box::new(move || {
             let mut command = self.ours();
@@ -173,21 +170,8 @@ impl Bench {
     }
 }
 
-fn contestant<'a>(name: &'a str, command: Makes<'a>) -> Contestant<'a> {
-    Contestant { name, prepare: Box::new(|| Ok(())), command }
-}
-
 fn from_nothing<'a>(registry: &'a Registry, name: &'a str, command: Makes<'a>) -> Contestant<'a> {
-    Contestant { name, prepare: Box::new(|| registry.forget()), command }
-}
-
-/// A peer that is not here is left out and named.
-fn here(program: &str) -> bool {
-    let found = is_here(program);
-    if !found {
-        println!("{program} is not here");
-    }
-    found
+    Contestant { name, prepare: Box::new(|| registry.empty()), command }
 }
 
 fn succeed(mut command: Command) -> Result<(), StoreError> {
@@ -237,87 +221,4 @@ fn write_large(dir: &Path) -> io::Result<()> {
     fs::rename(&partial, dir.join("blobs/sha256").join(digest.hex()))?;
     let layer = Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size);
     layout.write_tag("1", &manifest(&config, &layer).map_err(wrong)?).map_err(wrong)
-}
-
-/// Debian's docker-registry with storage of its own; it ends with this value.
-struct Registry {
-    process: Child,
-    data: PathBuf,
-    host: String,
-}
-
-impl Registry {
-    fn start(dir: &Path) -> Result<Self, StoreError> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?;
-        let (host, data, config) = (free.to_string(), dir.join("registry"), dir.join("registry.yml"));
-        let text = format!(
-            "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: error}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\", secret: bench}}\n",
-            data.display()
-        );
-        fs::write(&config, text).map_err(failed)?;
-        let mut command = quiet("docker-registry");
-        let process = command.arg("serve").arg(&config).stdin(Stdio::null()).spawn().map_err(failed)?;
-        let registry = Self { process, data, host };
-        let until = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(&registry.host).is_err() {
-            if Instant::now() > until {
-                return Err(StoreError::network("start docker-registry", "it does not answer"));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(registry)
-    }
-
-    /// All that was pushed is gone: it keeps nothing in memory.
-    fn forget(&self) -> Result<(), StoreError> {
-        match fs::remove_dir_all(&self.data) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-/// The way to a registry that is far away: each piece is held back for half of a round trip.
-struct Relay {
-    host: String,
-}
-
-impl Relay {
-    /// Serves until the process ends.
-    fn start(registry: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (host, registry) = (listener.local_addr()?.to_string(), registry.to_owned());
-        thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let Ok(far) = TcpStream::connect(&registry) else { continue };
-                let ends = (near.try_clone(), far.try_clone());
-                if let (Ok(near_too), Ok(far_too)) = ends {
-                    thread::spawn(move || carry(near, far));
-                    thread::spawn(move || carry(far_too, near_too));
-                }
-            }
-        });
-        Ok(Self { host })
-    }
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        thread::sleep(ROUND_TRIP / 2);
-        if to.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-    // Whoever waits for more must learn that there is none.
-    drop(to.shutdown(Shutdown::Write));
 }

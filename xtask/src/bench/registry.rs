@@ -12,6 +12,7 @@ pub struct Registry {
     process: Child,
     host: String,
     log: PathBuf,
+    data: PathBuf,
     /// Bytes of the log that are of no interest any more.
     seen: Cell<usize>,
 }
@@ -23,16 +24,17 @@ impl Registry {
         let host = free.local_addr().map_err(failed)?.to_string();
         drop(free);
         let (config, log) = (dir.join("registry.yml"), dir.join("registry.log"));
+        let data = dir.join("registry");
         let text = format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: false}}, level: warn}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\", secret: bench}}\n",
-            dir.join("registry").display()
+            data.display()
         );
         fs::write(&config, text).map_err(failed)?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config).stdin(Stdio::null()).stderr(Stdio::null());
         let process = command.stdout(File::create(&log).map_err(failed)?).spawn().map_err(failed)?;
-        let registry = Self { process, host, log, seen: Cell::new(0) };
+        let registry = Self { process, host, log, data, seen: Cell::new(0) };
         let until = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(&registry.host).is_err() {
             if Instant::now() > until {
@@ -50,6 +52,16 @@ impl Registry {
     /// What was sent so far is not counted.
     pub fn forget(&self) {
         self.seen.set(fs::read(&self.log).map_or(0, |log| log.len()));
+    }
+
+    /// All that was pushed is gone: it keeps nothing in memory.
+    pub fn empty(&self) -> Result<(), StoreError> {
+        match fs::remove_dir_all(&self.data) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::from_io("empty docker-registry", error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn lines(&self) -> String {
