@@ -6,7 +6,7 @@ use crate::tools::{Ran, User};
 use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
 use multiarch_tests::need;
-use multiarch_tests::world::{Registry, Skip};
+use multiarch_tests::world::{Registry, Skip, program, require};
 
 const REPOSITORY: &str = "team/app";
 
@@ -61,6 +61,7 @@ fn docker_registry_is_asked_no_more_than_the_budget() {
 }
 
 fn against_docker_registry() -> Result<(), Skip> {
+    require(&["skopeo"])?;
     let user = User::new();
     let layout = OciLayout::open_or_new(&user.path("seed")).unwrap();
     wrong().store(&layout, "one");
@@ -85,6 +86,8 @@ fn against_docker_registry() -> Result<(), Skip> {
     fix(&user, registry.host(), "eight", &["--from-index"]).exits(0).says("every label is right");
     assert_eq!(seen.asked(), "9 GET blob, 10 GET manifest");
 
+    is_copied_by_skopeo(&user, registry.host());
+
     let (registry, tokens) = Registry::start_with_tokens()?;
     user.log_in(registry.host(), "ann", "s3cret");
     seed(registry.host());
@@ -105,4 +108,22 @@ fn against_docker_registry() -> Result<(), Skip> {
     fix(&other, registry.host(), "one", &back).exits(4);
     fix(&other, registry.host(), "one", &[&back[..], &["--check"]].concat()).exits(1);
     Ok(())
+}
+
+/// A copy reads everything and holds it against its digests. Its source is told by what it says of the label.
+fn is_copied_by_skopeo(user: &User, host: &str) {
+    let skopeo = |args: &[&str]| {
+        let mut command = std::process::Command::new(program("skopeo").unwrap());
+        let done = command.args(args).current_dir(user.work()).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    };
+    for (tag, variant) in [("one", "v7"), ("eight", "v3")] {
+        let (from, to) = (format!("docker://{host}/{REPOSITORY}:{tag}"), format!("oci:copied:{tag}"));
+        skopeo(&["copy", "-q", "--all", "--src-tls-verify=false", &from, &to]);
+        let config =
+            skopeo(&["--override-arch", "arm", "--override-variant", variant, "inspect", "--config", &to]);
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!((&config["architecture"], &config["variant"]), (&"arm".into(), &variant.into()));
+    }
 }

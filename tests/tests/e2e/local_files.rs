@@ -4,9 +4,11 @@
 use crate::samples::Image;
 use crate::tools::{Ran, User, listing, program, shown};
 use image_store::check::{Depth, check};
+use image_store::digest::Digest;
+use image_store::manifest::{Descriptor, Document, media_type};
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
-use image_store::store::{ImageSource, Pointer};
+use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::read_tree;
 use multiarch_tests::{need, world};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
@@ -368,4 +370,38 @@ fn interrupted_calls_are_made_again() {
         }
     }
     assert!(places > 20, "{places}");
+}
+
+/// Docker makes 127 at most; others do not count.
+#[test]
+fn an_image_of_five_hundred_layers_is_no_burden() {
+    let user = User::new();
+    let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
+    let layers: Vec<Descriptor> = (0..500)
+        .map(|i| {
+            layout.ingest(media_type::DOCKER_LAYER, &*crate::samples::layer(&format!("layer {i}"))).unwrap()
+        })
+        .collect();
+    let ids: Vec<&Digest> = layers.iter().map(|layer| &layer.digest).collect();
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}});
+    let config = layout.ingest(media_type::DOCKER_CONFIG, config.to_string().as_bytes()).unwrap();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::DOCKER_MANIFEST, "config": config, "layers": layers,
+    });
+    layout.write_tag("1", &Document::new(manifest.to_string().into_bytes(), None).unwrap()).unwrap();
+    user.manifest_push(&["copy", "oci:in:1", "docker-archive:app.tar:app:1"]).exits(0);
+    let jobs: [(&str, &str, &[&str]); 3] = [
+        ("oci:in:1", "linux/arm/v7", &[]),
+        ("docker-archive:app.tar", "linux/arm/v7", &[]),
+        ("docker-archive:app.tar", "linux/arm64", &["--in-place"]),
+    ];
+    for (image, platform, more) in jobs {
+        let command =
+            user.command("config-patcher", &[&["fix", image, "--platform", platform], more].concat());
+        let (done, peak) = world::run_with_rusage(command);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert!(peak < 32 << 10, "{peak} KiB");
+    }
+    is_whole(&user.path("app.tar"));
+    assert_eq!(check(&layout, &Pointer::Tag("1".into()), Depth::Layers), []);
 }
