@@ -124,23 +124,19 @@ fn decide(
     binfmt: &BinfmtSetup,
     target: &Target,
 ) -> Result<ReleasePlan, StoreError> {
-    let builds = request
-        .spec
-        .platforms
-        .iter()
-        .map(|one| {
-            build::refuse_missing_secrets(one)?;
-            let (builder, why) = builders::choose(&one.builder, &one.recipe, open)?;
-            let job = job(request, one);
-            Ok(Build {
-                commands: builder.describe(&job),
-                needs_emulator: builder.needs_emulator(&job),
-                spec: one.clone(),
-                builder,
-                why,
-            })
+    // Engines are asked several questions each, and answer slowly.
+    let builds = parallel::map(&request.spec.platforms, parallel::REQUESTS, |one| {
+        build::refuse_missing_secrets(one)?;
+        let (builder, why) = builders::choose(&one.builder, &one.recipe, open)?;
+        let job = job(request, one);
+        Ok::<_, StoreError>(Build {
+            commands: builder.describe(&job),
+            needs_emulator: builder.needs_emulator(&job),
+            spec: one.clone(),
+            builder,
+            why,
         })
-        .collect::<Result<Vec<Build>, StoreError>>()?;
+    })?;
     let tags = plan::plan_tags(&request.spec, &builds, &*target.store)?;
     let first = tags.iter().find(|(tag, _)| target.tags.first() == Some(tag));
     let named = first.and_then(|(_, named)| named.as_ref());
