@@ -46,14 +46,18 @@ pub trait Builder: Send + Sync {
     fn available(&self) -> Result<(), String>;
 
     /// What the recipe asks for and this builder has no way for, as a reason with the way out.
-    fn lacks(&self, recipe: &DockerfileRecipe) -> Option<String>;
+    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
+        None
+    }
 
     /// Whether building runs programs of the image's platform, and this host's processor does not. Whether an
     /// emulator is there already is another question.
     fn needs_emulator(&self, job: &BuildJob) -> bool;
 
     /// The image that it has under the name of a base image already. `None` if it has none, or keeps none.
-    fn local(&self, base: &str) -> Option<Local>;
+    fn local(&self, _base: &str) -> Option<Local> {
+        None
+    }
 
     /// Where it would pull a base image from. `None` if only it knows.
     fn registry_name(&self, base: &str) -> Option<RegistryRef>;

@@ -98,3 +98,31 @@ fn build_with_debians_emulators() -> Result<(), Skip> {
     }
     Ok(())
 }
+
+#[test]
+fn a_release_with_private_emulators_registers_nothing() {
+    need!(build_in_private());
+}
+
+fn build_in_private() -> Result<(), Skip> {
+    require(&["qemu-arm-static", "qemu-aarch64-static", "podman", "buildah"])?;
+    let workshop = Workshop::new(foreign_images()?, RUN);
+    let namespace = Namespace::start()?;
+    let containers = tempfile::tempdir().unwrap();
+    workshop.write_spec(&format!("image: oci:out\n{SMOKE}"), |image| match image.name {
+        "arm32v7" => "podman",
+        _ => "buildah",
+    });
+    let mut private = Command::new(ours("binfmt-setup")?);
+    private.args(["run", "--platform", "linux/arm/v7", "--platform", "linux/arm64", "--"]);
+    let release = workshop.release(&[])?;
+    private.arg(release.get_program()).args(release.get_args()).current_dir(workshop.directory.path());
+    let said = run(&mut namespace.enter(private.envs(containers_env(containers.path()))));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(!said.stderr.contains("emulators"), "{}", said.stderr);
+    for image in &workshop.images {
+        assert_eq!(workshop.reported(image)["smoke"]["output"], image.machine, "what the RUN saw");
+    }
+    assert_eq!(registered(&namespace), Vec::<String>::new());
+    Ok(())
+}

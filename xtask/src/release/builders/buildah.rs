@@ -5,7 +5,6 @@ use super::common::needs_emulator;
 use super::podman::{build, describe, local, registry_name};
 use super::tool::Tool;
 use super::{BuildJob, Builder, Local};
-use crate::release::spec::DockerfileRecipe;
 use image_store::error::StoreError;
 use image_store::manifest::Document;
 use image_store::reference::RegistryRef;
@@ -32,11 +31,6 @@ impl Builder for Buildah {
 
     fn available(&self) -> Result<(), String> {
         self.tool.ask(&["info", "--format", "{{.store.GraphDriverName}}"]).map(drop)
-    }
-
-    /// Of what a spec can say there is nothing that it has not.
-    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
-        None
     }
 
     fn needs_emulator(&self, job: &BuildJob) -> bool {

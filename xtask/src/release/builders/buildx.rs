@@ -6,7 +6,7 @@
 use super::common::{copy_image, dockerfile_recipe, find_image, make_work_dir, read_id};
 use super::docker::{save_step, take};
 use super::tool::{Step, Tool};
-use super::{BuildJob, Builder, Local};
+use super::{BuildJob, Builder};
 use crate::release::spec::{DockerfileRecipe, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
@@ -85,21 +85,12 @@ impl Builder for Buildx {
         self.inspect().map(drop)
     }
 
-    /// Every key of a spec is one of its flags; what a driver cannot do it says itself.
-    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
-        None
-    }
-
     /// Its nodes run what they run: emulators of this host are none of them.
     fn needs_emulator(&self, _job: &BuildJob) -> bool {
         false
     }
 
-    /// BuildKit asks the registry where an image of its own is of another platform.
-    fn local(&self, _base: &str) -> Option<Local> {
-        None
-    }
-
+    /// Its own images are not asked for: BuildKit goes to the registry where one is of another platform.
     fn registry_name(&self, base: &str) -> Option<RegistryRef> {
         base.parse().ok()
     }

@@ -35,11 +35,6 @@ impl Builder for Podman {
         self.tool.ask(&["info", "--format", "{{.Store.GraphDriverName}}"]).map(drop)
     }
 
-    /// Of what a spec can say there is nothing that it has not.
-    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
-        None
-    }
-
     fn needs_emulator(&self, job: &BuildJob) -> bool {
         needs_emulator(job)
     }

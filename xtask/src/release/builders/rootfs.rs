@@ -1,8 +1,8 @@
 //! The embedded builder as one builder among the others: opens the base image and says in the log what was made.
 
-use super::{BuildJob, Builder, Local, OpenImage};
+use super::{BuildJob, Builder, OpenImage};
 use crate::release::rootfs::{Base, RootfsJob, build_image};
-use crate::release::spec::{DockerfileRecipe, FilesRecipe, Recipe};
+use crate::release::spec::{FilesRecipe, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
 use image_store::reference::RegistryRef;
@@ -30,20 +30,11 @@ impl Builder for Rootfs {
         Ok(())
     }
 
-    /// It takes no Dockerfile at all; the spec sees to that.
-    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
-        None
-    }
-
     fn needs_emulator(&self, _job: &BuildJob) -> bool {
         false
     }
 
     /// It has no Dockerfile; its base image is checked as it is read.
-    fn local(&self, _base: &str) -> Option<Local> {
-        None
-    }
-
     fn registry_name(&self, _base: &str) -> Option<RegistryRef> {
         None
     }

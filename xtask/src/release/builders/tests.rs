@@ -257,9 +257,6 @@ impl Builder for Engine {
     fn needs_emulator(&self, _: &BuildJob) -> bool {
         false
     }
-    fn local(&self, _: &str) -> Option<Local> {
-        None
-    }
     fn registry_name(&self, _: &str) -> Option<RegistryRef> {
         None
     }
