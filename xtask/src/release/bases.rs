@@ -195,8 +195,8 @@ fn judge(builder: &str, local: Option<&Local>, offer: Option<&Offer>, wanted: &P
             }
         },
         // The engine cannot pull another one either.
-        (Some(local), Some(Offer::Unknown(_))) => kept(local),
-        (None, Some(Offer::Unknown(why))) => Found::Unchecked(why.clone()),
+        (Some(local), Some(Offer::Unknown(_))) if !local.may_have_others => kept(local),
+        (_, Some(Offer::Unknown(why))) => Found::Unchecked(why.clone()),
         (_, None) => Found::Unchecked(format!("{builder} alone knows what that name means")),
     }
 }
@@ -257,8 +257,11 @@ mod tests {
     fn what_the_engine_would_take_is_what_counts() {
         let platform = |text: &str| text.parse::<Platform>().unwrap();
         let check = |local: Option<(&str, bool)>, offer: Option<Offer>, said: &str| {
-            let local =
-                local.map(|(said, is_taken_blindly)| Local { platform: platform(said), is_taken_blindly });
+            let local = local.map(|(said, is_taken_blindly)| Local {
+                platform: platform(said),
+                is_taken_blindly,
+                may_have_others: false,
+            });
             let found = judge("docker", local.as_ref(), offer.as_ref(), &platform("linux/arm64"));
             assert_eq!(format!("{found:?}"), said, "{local:?} {offer:?}");
         };
@@ -287,6 +290,10 @@ mod tests {
             r#"Right("says that it is for linux/arm64/v8, in the registry")"#,
         );
         check(None, unknown(), r#"Unchecked("no route")"#);
+        let shared =
+            Local { platform: platform("linux/amd64"), is_taken_blindly: false, may_have_others: true };
+        let found = judge("docker", Some(&shared), unknown().as_ref(), &platform("linux/arm64"));
+        assert_eq!(found, Found::Unchecked("no route".into()));
         check(None, None, r#"Unchecked("docker alone knows what that name means")"#);
     }
 }

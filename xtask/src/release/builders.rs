@@ -76,6 +76,8 @@ pub struct Local {
     pub platform: Platform,
     /// It is taken for the base even if it is of another platform: nothing is pulled in its place.
     pub is_taken_blindly: bool,
+    /// There may be images of other platforms under the same name, as containerd keeps them.
+    pub may_have_others: bool,
 }
 
 /// Opens a base image that a spec names.

@@ -120,9 +120,11 @@ impl Builder for Docker {
     fn local(&self, base: &str) -> Option<Local> {
         const FORMAT: &str = "{{.Os}}/{{.Architecture}}/{{.Variant}}";
         let said = self.tool.ask(&["image", "inspect", "--format", FORMAT, "--", base]).ok()?;
+        let generation = self.generation();
         Some(Local {
             platform: said.trim_end_matches('/').parse().ok()?,
-            is_taken_blindly: self.generation() == Generation::Classic,
+            is_taken_blindly: generation == Generation::Classic,
+            may_have_others: generation == Generation::Buildx,
         })
     }
 

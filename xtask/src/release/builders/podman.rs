@@ -59,7 +59,7 @@ impl Builder for Podman {
 /// What the local storage has. Neither shows the variant, and both look into the registry if the platform differs.
 pub(super) fn local(tool: &Tool, inspect: &[&str], base: &str) -> Option<Local> {
     let said = tool.ask(&[inspect, &["--", base]].concat()).ok()?;
-    Some(Local { platform: said.parse().ok()?, is_taken_blindly: false })
+    Some(Local { platform: said.parse().ok()?, is_taken_blindly: false, may_have_others: false })
 }
 
 /// A name without a host means what registries.conf and its aliases say.
