@@ -150,6 +150,54 @@ fn a_certificate_for_another_name_is_not_believed() {
     assert_eq!(rig.trace.lock().unwrap().len(), 1, "it is asked once");
 }
 
+/// What no modern client should take: each is told once, as a matter of permission, and not tried again.
+#[test]
+fn an_expired_certificate_and_an_old_protocol_are_not_believed() {
+    need!(require(&["openssl"]));
+    let home = tempfile::tempdir().unwrap();
+    let at = |file: &str| home.path().join(file).display().to_string();
+    let good = |arguments: &str| {
+        let output = openssl(arguments).current_dir(home.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey|ec|-pkeyopt|ec_paramgen_curve:prime256v1|-nodes|-subj|/CN=registry";
+    std::fs::write(
+        at("ca.cnf"),
+        "[ca]\ndefault_ca=own\n[own]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n\
+         copy_extensions=copy\n[any]\ncommonName=supplied\n",
+    )
+    .unwrap();
+    std::fs::write(at("index"), "").unwrap();
+    std::fs::write(at("serial"), "01").unwrap();
+    good(&format!("req|-new|{key}|-keyout|key|-out|csr|-addext|subjectAltName=IP:127.0.0.1"));
+    for (crt, end) in [("expired", "20200102000000Z"), ("valid", "20990101000000Z")] {
+        good(&format!(
+            "ca|-batch|-config|ca.cnf|-selfsign|-keyfile|key|-in|csr|-out|{crt}|-notext|-startdate|20200101000000Z|-enddate|{end}"
+        ));
+        // One name at a time, says openssl's database.
+        std::fs::write(at("index"), "").unwrap();
+    }
+    for (crt, more, why) in [
+        ("expired", "", "certificate expired"),
+        ("valid", "|-tls1_1|-cipher|ALL:@SECLEVEL=0", "TLS"),
+        ("valid", "|-Verify|1|-verify_return_error", "ertificate"),
+    ] {
+        let host = free_host();
+        let server = openssl(&format!("s_server|-accept|{host}|-cert|{}|-key|{}{more}", at(crt), at("key")));
+        let mut server = Proc::spawn(server);
+        assert!(server.wait_until(Duration::from_secs(20), |server| server.stdout().contains("ACCEPT")));
+        let rig = Rig::open();
+        let client =
+            Client::new(RegistryOptions { ca_file: Some(at(crt).into()), ..rig.options.clone() }).unwrap();
+        let error = RegistryStore::reading(&client, &host, "a").unwrap().tags().unwrap_err();
+        assert_eq!(error.kind, Exit::NotPermitted, "{crt}{more}: {error}");
+        assert!(error.to_string().contains(why), "{crt}{more}: {error}");
+        assert_eq!(rig.trace.lock().unwrap().len(), 1, "{crt}{more}: it is asked once");
+        let heard = server.stdout().to_lowercase();
+        assert!(!heard.contains("get /v2/"), "{heard}");
+    }
+}
+
 #[test]
 fn a_ca_file_without_certificates_is_refused() {
     let rig = Rig::open();
