@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use crate::exit::Exit;
+use crate::parallel;
 use crate::reference::{Reference, RegistryRef};
 use crate::store::docker_archive::DockerArchive;
 use crate::store::docker_daemon::DockerDaemon;
@@ -32,6 +33,9 @@ pub struct Target {
 
 impl Stores {
     pub fn new(options: RegistryOptions) -> Self {
+        if let Some(limit) = options.parallel {
+            parallel::at_most(limit);
+        }
         Self { options, client: Mutex::new(None) }
     }
 

@@ -1,6 +1,7 @@
 //! The options that every tool has for speaking to registries.
 
 use crate::store::registry::{PlainHttp, RegistryOptions};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub struct RegistryArgs {
     /// Give credentials to this token server too, although it is in another domain than the registry
     #[arg(long, global = true, value_name = "HOST")]
     pub allow_auth_host: Vec<String>,
+    /// Ask for so many things at once at most; without it 8, and 24 where they are small
+    #[arg(long, global = true, value_name = "N")]
+    pub parallel: Option<NonZeroUsize>,
     /// Longest wait that a registry may ask for with Retry-After, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     pub max_retry_after: u64,
@@ -53,6 +57,7 @@ impl RegistryArgs {
             ca_file: self.ca_file.clone(),
             insecure: self.insecure,
             auth_file: self.auth_file.clone(),
+            parallel: self.parallel,
             auth_hosts: self.allow_auth_host.clone(),
             retry_after_max: Duration::from_secs(self.max_retry_after),
             timeout: Duration::from_secs(self.timeout),
@@ -94,7 +99,7 @@ mod tests {
 
     #[test]
     fn every_option_arrives() {
-        let args = "tool --ca-file ca.pem --insecure --auth-file auth.json --timeout 5 --max-retry-after 7 --allow-auth-host a.b";
+        let args = "tool --ca-file ca.pem --insecure --auth-file auth.json --timeout 5 --max-retry-after 7 --allow-auth-host a.b --parallel 3";
         let args = args.split(' ');
         let options = Tool::try_parse_from(args).unwrap().registry.options();
         assert_eq!(options.ca_file, Some("ca.pem".into()));
@@ -103,5 +108,6 @@ mod tests {
         assert_eq!((options.timeout.as_secs(), options.retry_after_max.as_secs()), (5, 7));
         assert_eq!(options.idle_timeout.as_secs(), 5);
         assert_eq!(options.auth_hosts, ["a.b"]);
+        assert_eq!(options.parallel, NonZeroUsize::new(3));
     }
 }

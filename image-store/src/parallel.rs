@@ -1,5 +1,6 @@
 //! Bounded work on several things at once, results in the order of the things.
 
+use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +11,15 @@ pub const REQUESTS: usize = 8;
 /// round trips as one of two.
 pub const LOOKUPS: usize = 24;
 
+/// What a person allows at most; 0 for nothing said. It is of the process: its registries do not ask which of its jobs
+/// annoys them.
+static AT_MOST: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on no more than this at once.
+pub fn at_most(limit: NonZeroUsize) {
+    AT_MOST.store(limit.get(), Ordering::Relaxed);
+}
+
 /// `work` on every item, at most `limit` at once. The first error stops what has not begun, and is returned.
 pub fn map<T, R, E>(items: &[T], limit: usize, work: impl Fn(&T) -> Result<R, E> + Sync) -> Result<Vec<R>, E>
 where
@@ -17,6 +27,10 @@ where
     R: Send,
     E: Send,
 {
+    let limit = match AT_MOST.load(Ordering::Relaxed) {
+        0 => limit,
+        most => limit.min(most),
+    };
     if items.len() < 2 || limit < 2 {
         return items.iter().map(work).collect();
     }

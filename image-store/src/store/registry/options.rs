@@ -5,6 +5,7 @@ use super::secret::Secret;
 use crate::cli::tell;
 use crate::text::Escaped;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct RegistryOptions {
     pub certs_dirs: Vec<PathBuf>,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
+    /// Most requests at once, where a person said so.
+    pub parallel: Option<NonZeroUsize>,
     /// The first wait before a repetition.
     pub backoff: Duration,
     /// Longest wait that a server may ask for.
@@ -65,6 +68,7 @@ impl Default for RegistryOptions {
             login: None,
             certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
             idle_timeout: Duration::from_secs(30),
+            parallel: None,
             backoff: Duration::from_millis(backoff.unwrap_or(200)),
             retry_after_max: Duration::from_secs(60),
             timeout: Duration::from_secs(600),

@@ -34,6 +34,24 @@ fn an_index_takes_four_round_trips_whether_over_four_images_or_twenty() {
     }
 }
 
+/// For registries that count how often they are asked.
+#[test]
+fn a_person_can_say_how_many_requests_run_at_once() {
+    let peak = |args: &[&str]| {
+        let rig = Rig::new();
+        rig.user.write("spec.yaml", spec_of(&rig, 20));
+        let rounds = Rounds::of(&rig.registry);
+        rig.push(args).exits(0);
+        rig.is_sound();
+        (rig.registry.peak_connections(), rounds.taken())
+    };
+    let (connections, rounds) = peak(&["--parallel", "10"]);
+    // The looks at the tag travel beside them.
+    assert!(connections <= 11, "{connections}");
+    assert_eq!(rounds, 6);
+    assert!(peak(&[]).0 >= 20);
+}
+
 #[test]
 fn a_token_costs_two_requests_and_two_round_trips() {
     let bearer = Bearer { anonymous_pull: false, ..Bearer::new("ann", "s3cret") };
