@@ -18,7 +18,7 @@ struct Round {
     last: Instant,
 }
 
-const QUIET: Duration = Duration::from_millis(250);
+const QUIET: Duration = Duration::from_millis(400);
 
 impl Rounds {
     pub fn of(registry: &FakeRegistry) -> Arc<Self> {
