@@ -207,7 +207,7 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     for (number, key) in work.keys.iter().enumerate() {
         layers.push(match cache.get(key) {
             // A table of contents is enough for a quick look alone.
-            Some(Ok(Layer::Read(facts))) if facts.toc.is_some() && *depth == Depth::Full => {
+            Some(Ok(Layer::Read(facts))) if facts.in_part && *depth == Depth::Full => {
                 missing.push(number);
                 None
             }
@@ -242,7 +242,7 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     }
     let evidence = evidence(&tree, &chain);
     let verdict = judge(work.subject.wanted, &evidence);
-    let in_part = |number: &usize| layers[*number].is_none_or(|layer| layer.toc.is_some());
+    let in_part = |number: &usize| layers[*number].is_none_or(|layer| layer.in_part);
     let unread: Vec<usize> = (0..layers.len()).filter(in_part).collect();
     if !unread.is_empty() && !matches!(verdict.kind, Kind::Consistent | Kind::ForeignPayload) {
         *depth = Depth::Full;

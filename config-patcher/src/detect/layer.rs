@@ -47,7 +47,9 @@ pub struct LayerFacts {
     pub unpacked: u64,
     /// Known from an earlier look: nothing was read this time.
     pub is_kept: bool,
-    /// Where its files lie, if its table of contents is all that was read of it.
+    /// Its table of contents was read, and only some of its files.
+    pub in_part: bool,
+    /// Where the others lie.
     pub toc: Option<Box<toc::Toc>>,
 }
 

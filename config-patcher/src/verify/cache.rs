@@ -22,6 +22,8 @@ const BYTES_MAX: u64 = 256 << 20;
 const FILE_MAX: usize = 32 << 20;
 /// What a killed writer left is taken away after so long.
 const LEFT_AFTER: Duration = Duration::from_secs(3600);
+/// Behind the name of what is known in part.
+const IN_PART: &str = " in part";
 const UNFINISHED: &str = ".new-";
 
 pub struct LayerCache {
@@ -51,8 +53,20 @@ impl LayerCache {
         Ok(cache)
     }
 
+    /// All that a layer shows.
     pub fn read(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
-        let (name, path) = self.place(layer, diff_id);
+        self.read_as(layer, diff_id, "")
+    }
+
+    /// What a table of contents and some files have shown.
+    pub fn read_part(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
+        let mut facts = self.read_as(layer, diff_id, IN_PART)?;
+        facts.in_part = true;
+        Some(facts)
+    }
+
+    fn read_as(&self, layer: &Digest, diff_id: Option<&Digest>, what: &str) -> Option<LayerFacts> {
+        let (name, path) = self.place(layer, diff_id, what);
         let file = File::open(&path).ok()?;
         let mut bytes = Vec::new();
         Read::take(&file, FILE_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
@@ -67,7 +81,7 @@ impl LayerCache {
 
     /// Keeps what was read, if there is a way to.
     pub fn write(&self, layer: &Digest, diff_id: Option<&Digest>, facts: &LayerFacts) {
-        let (name, path) = self.place(layer, diff_id);
+        let (name, path) = self.place(layer, diff_id, if facts.in_part { IN_PART } else { "" });
         let Some(bytes) = kept::write(facts, &name, &self.key, FILE_MAX) else { return };
         // A full disk, a folder that went away: then it is not kept.
         if keep(&self.dir, &path, &bytes).is_err() {
@@ -81,8 +95,8 @@ impl LayerCache {
         }
     }
 
-    fn place(&self, layer: &Digest, diff_id: Option<&Digest>) -> (String, PathBuf) {
-        let name = format!("{layer} {}", diff_id.map_or("-", Digest::as_str));
+    fn place(&self, layer: &Digest, diff_id: Option<&Digest>, what: &str) -> (String, PathBuf) {
+        let name = format!("{layer} {}{what}", diff_id.map_or("-", Digest::as_str));
         let path = self.dir.join(Digest::of(name.as_bytes()).hex());
         (name, path)
     }
@@ -208,7 +222,7 @@ mod tests {
             }
         });
         assert!(cache.read(&layer, Some(&layer)).is_none(), "what it unpacks to is part of the name");
-        let place = cache.place(&layer, None).1;
+        let place = cache.place(&layer, None, "").1;
         fs::write(&place, b"damaged").unwrap();
         assert!(cache.read(&layer, None).is_none() && !place.exists());
     }

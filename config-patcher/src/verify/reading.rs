@@ -108,7 +108,10 @@ fn read_names(
     key: &Key,
     look: &Look<'_>,
 ) -> Result<Layer, StoreError> {
-    if let Some(facts) = look.kept.and_then(|kept| kept.read(&key.0, key.1.as_ref())) {
+    let diff_id = key.1.as_ref();
+    let known =
+        look.kept.and_then(|kept| kept.read(&key.0, diff_id).or_else(|| kept.read_part(&key.0, diff_id)));
+    if let Some(facts) = known {
         return Ok(Layer::Read(Box::new(facts)));
     }
     match toc::read(source, &wanted.layer)? {
@@ -126,10 +129,20 @@ fn read_files(
     look: &Look<'_>,
 ) -> Result<Layer, StoreError> {
     let Layer::Read(mut facts) = before else { return Ok(before) };
+    // What is kept between runs does not say where the files lie that nobody asked for.
+    if facts.toc.is_none() {
+        match toc::read(source, &wanted.layer)? {
+            Some(anew) => *facts = anew,
+            None => return read_whole(source, wanted, key, look),
+        }
+    }
     for path in files {
         if !toc::fetch(source, &mut facts, path)? {
             return read_whole(source, wanted, key, look);
         }
+    }
+    if let Some(kept) = look.kept {
+        kept.write(&key.0, key.1.as_ref(), &facts);
     }
     Ok(Layer::Read(facts))
 }

@@ -311,6 +311,7 @@ fn facts(table: &Table, packer: Packer, end: u64, layer: &Descriptor) -> Option<
         .ok()?;
     }
     let mut facts = builder.finish();
+    facts.in_part = true;
     facts.toc = Some(Box::new(Toc { packer, files: places, layer: layer.clone() }));
     Some(facts)
 }

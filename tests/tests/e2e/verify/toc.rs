@@ -159,12 +159,16 @@ fn zstd_chunked(members: &[Member]) -> Chunked {
     Chunked { stored, unpacked, media_type: media_type::OCI_LAYER_ZSTD, annotations }
 }
 
-fn publish(registry: &FakeRegistry, layer: &Chunked, tag: &str) -> Descriptor {
+fn publish(registry: &FakeRegistry, layer: &Chunked, tag: &str) {
+    publish_running(registry, layer, tag, &["/run", "app"]);
+}
+
+fn publish_running(registry: &FakeRegistry, layer: &Chunked, tag: &str, command: &[&str]) {
     registry.put_blob("app", &layer.stored);
     let mut blob = serde_json::to_value(Descriptor::of(layer.media_type, &layer.stored)).unwrap();
     blob["annotations"] = layer.annotations.clone();
     let config = json!({
-        "os": "linux", "architecture": "arm64", "config": {"Entrypoint": ["/run"], "Cmd": ["app"]},
+        "os": "linux", "architecture": "arm64", "config": {"Cmd": command},
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer.unpacked)]},
     });
     let config = config.to_string().into_bytes();
@@ -175,15 +179,17 @@ fn publish(registry: &FakeRegistry, layer: &Chunked, tag: &str) -> Descriptor {
     });
     let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
     registry.put_manifest("app", tag, document.media_type(), document.bytes());
-    serde_json::from_value(blob).unwrap()
 }
 
-/// Verdict, bytes read, and whether a request was for a whole layer.
+/// Verdict, bytes read, and whether a request was for a whole layer, for somebody who has never looked before.
 fn look(registry: &FakeRegistry, tag: &str, arguments: &[&str]) -> (String, u64, bool) {
-    let user = User::new();
+    look_of(&User::new(), registry, tag, arguments)
+}
+
+fn look_of(user: &User, registry: &FakeRegistry, tag: &str, arguments: &[&str]) -> (String, u64, bool) {
     registry.take_log();
     let name = format!("{}/app:{tag}", registry.host());
-    let ran = verify(&user, &[&[name.as_str(), "--format", "json"], arguments].concat());
+    let ran = verify(user, &[&[name.as_str(), "--format", "json"], arguments].concat());
     let found = &ran.json()["images"][0];
     let whole = registry.take_log().iter().any(|logged| {
         logged.path.contains("/blobs/") && logged.status == Some(200) && logged.response_bytes > 1 << 20
@@ -210,6 +216,24 @@ fn a_quick_look_takes_files_out_of_the_middle_of_a_layer() {
         assert_eq!((verdict.as_str(), whole), ("mislabelled", true));
         assert!(bytes > 2 << 20, "{bytes} bytes");
         assert_eq!(registry.violations(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_second_look_at_single_files_is_free_too_and_another_image_of_the_layer_gets_its_own() {
+    for make in [estargz, zstd_chunked] {
+        let (user, registry) = (User::new(), FakeRegistry::start());
+        let layer = make(&members("linux/arm64"));
+        publish(&registry, &layer, "one");
+        let first = look_of(&user, &registry, "one", &[]);
+        assert!(first.1 > 0 && !first.2, "{first:?}");
+        assert_eq!(look_of(&user, &registry, "one", &[]), ("consistent".into(), 0, false));
+        // The same layer, another program of it: its table is read again, and still not all of it.
+        publish_running(&registry, &layer, "two", &["/usr/bin/app"]);
+        let other = look_of(&user, &registry, "two", &[]);
+        assert!(other.0 == "consistent" && other.1 > 0 && !other.2, "{other:?}");
+        // What is known in part is not all that there is.
+        assert!(look_of(&user, &registry, "one", &["--full"]).2);
     }
 }
 
