@@ -1,4 +1,4 @@
-//! What will change in a store, as a value: shown by `--dry-run`, and carried out by [`apply`] as it was shown.
+//! What will change in a store, as a value: shown by `--dry-run`, and carried out by [`apply()`] as it was shown.
 
 use crate::digest::Digest;
 use crate::error::StoreError;

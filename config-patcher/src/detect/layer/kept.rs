@@ -44,7 +44,7 @@ pub fn write(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Opti
     (out.len() <= most).then_some(out)
 }
 
-/// `None`: not what [`write`] made of this layer under this key.
+/// `None`: not what [`write()`] made of this layer under this key.
 pub fn read(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
     let (content, found) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
     if sum(content, key).hex().as_bytes() != found {

@@ -9,7 +9,7 @@ impl Rig {
         self.user.work().parent().unwrap().join("home/.local/state/multiarch/journal.jsonl")
     }
 
-    fn entries(&self) -> Vec<serde_json::Value> {
+    pub fn entries(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.journal()).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
