@@ -4,6 +4,7 @@
 //! Engines are found as their own command lines find them: DOCKER_HOST, contexts, CONTAINERS_STORAGE_CONF,
 //! BUILDAH_ISOLATION and the like pass through untouched.
 
+use super::record::Records;
 use super::spec::{BuilderChoice, DockerfileRecipe, Recipe};
 use image_store::error::StoreError;
 use image_store::manifest::Document;
@@ -36,6 +37,8 @@ pub struct BuildJob {
     pub work_dir: PathBuf,
     /// SOURCE_DATE_EPOCH, where it is set: the time that images say they were made.
     pub epoch: Option<u64>,
+    /// What earlier runs found out.
+    pub records: Records,
 }
 
 pub trait Builder: Send + Sync {

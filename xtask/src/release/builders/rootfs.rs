@@ -57,7 +57,8 @@ impl Builder for Rootfs {
             _ => None,
         };
         let epoch = job.epoch.unwrap_or(0);
-        let document = build_image(&RootfsJob { platform: &job.platform, recipe, epoch }, base, staging)?;
+        let made = RootfsJob { platform: &job.platform, recipe, epoch, records: &job.records };
+        let document = build_image(&made, base, staging)?;
         let made = format!("made {} {}", job.platform, document.digest());
         write_log(log, &[steps(recipe), vec![made]].concat())
             .map_err(|e| StoreError::from_io(format!("write \"{}\"", log.display()), e))?;

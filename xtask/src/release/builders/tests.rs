@@ -22,6 +22,7 @@ fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
         }),
         work_dir: dir.join("work"),
         epoch: None,
+        records: Records::new(dir),
     }
 }
 
@@ -312,6 +313,7 @@ fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
         recipe: Recipe::Files(recipe(from)),
         work_dir: dir.path().join("work"),
         epoch: None,
+        records: Records::new(&dir.path().join("records")),
     };
     let log = dir.path().join("log");
     let base = OciLayout::open_or_new(&dir.path().join("base")).unwrap();

@@ -4,7 +4,6 @@ use super::*;
 use crate::release::spec::RunConfig;
 use flate2::bufread::MultiGzDecoder;
 use image_store::check;
-use image_store::digest::Digest;
 use std::fs;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -47,7 +46,9 @@ fn build(
     out: &OciLayout,
 ) -> Result<Document, StoreError> {
     let platform: Platform = platform.parse().unwrap();
-    build_image(&RootfsJob { platform: &platform, recipe, epoch: 0 }, base, out)
+    let dir = tempfile::tempdir().unwrap();
+    let records = Records::new(dir.path());
+    build_image(&RootfsJob { platform: &platform, recipe, epoch: 0, records: &records }, base, out)
 }
 
 fn layout(dir: &Path) -> OciLayout {
@@ -241,4 +242,31 @@ fn python_and_gnu_tar_read_the_layer_as_it_is_meant() {
 fn check_tagged(out: &OciLayout, document: &Document) -> Vec<check::Problem> {
     out.write_tag("t", document).unwrap();
     check::check(out, &Pointer::Tag("t".into()), check::Depth::Layers)
+}
+
+#[test]
+fn what_was_compressed_is_compressed_again_only_where_it_changed_or_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = Records::new(&dir.path().join("work"));
+    let recipe = tiny(dir.path(), &["bin/app"], 0o755);
+    let platform = "linux/arm64".parse().unwrap();
+    let layer = |out: &OciLayout| {
+        let job = RootfsJob { platform: &platform, recipe: &recipe, epoch: 0, records: &records };
+        let Content::Manifest(image) = build_image(&job, None, out).unwrap().parse().unwrap() else {
+            panic!("it is an image")
+        };
+        image.layers[0].digest.clone()
+    };
+    let out = OciLayout::open_or_new(&dir.path().join("out")).unwrap();
+    let first = layer(&out);
+    // A mark that only the record can bring back.
+    let marked = out.ingest(media_type::OCI_LAYER_GZIP, &b"as the record says"[..]).unwrap();
+    for file in fs::read_dir(dir.path().join("work/records")).unwrap() {
+        fs::write(file.unwrap().path(), serde_json::to_vec(&marked).unwrap()).unwrap();
+    }
+    assert_eq!(layer(&out), marked.digest);
+    let elsewhere = OciLayout::open_or_new(&dir.path().join("elsewhere")).unwrap();
+    assert_eq!(layer(&elsewhere), first, "another layout does not have it");
+    fs::write(dir.path().join("root/bin/app"), "changed").unwrap();
+    assert!(![first, marked.digest].contains(&layer(&out)));
 }
