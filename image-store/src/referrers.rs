@@ -55,7 +55,8 @@ pub fn look(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Belongi
         let listed = referrers_of_all(source, subjects);
         (tags.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), listed)
     });
-    let tags: Option<BTreeSet<String>> = tags?.map(|tags| tags.into_iter().collect());
+    // Who may not list tags may still look for one.
+    let tags: Option<BTreeSet<String>> = tags.unwrap_or(None).map(|tags| tags.into_iter().collect());
     let unknown: Vec<(&Digest, Listed)> = subjects.iter().zip(listed?).collect();
     parallel::map(&unknown, LOOKS, |(subject, listed)| {
         let (mut referrers, by_tag) = match listed {

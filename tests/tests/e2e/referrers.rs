@@ -261,6 +261,32 @@ fn a_layout_lists_by_entries_and_by_tags() {
     user.config_patcher(&args).exits(2).says("OCI layout");
 }
 
+/// More tags than fit a page, and a registry that lists none to us: each name is asked for.
+#[test]
+fn without_a_list_of_tags_each_is_looked_up() {
+    for refused in [false, true] {
+        let options = Options { tag_page: 1, ..Options::default() };
+        let registry = Arc::new(FakeRegistry::start_with(options));
+        let (wrong, user) = (Image::new("linux/amd64", "arm's own"), User::new());
+        wrong.publish(&registry, REPOSITORY, "1");
+        let sbom = referrer(SBOM, &wrong.document);
+        put_referrer(&registry, &sbom, &wrong.document);
+        let tag = format!("{}.att", wrong.digest().replace(':', "-"));
+        registry.set_tag(REPOSITORY, &tag, sbom.digest().as_str());
+        if refused {
+            registry.fault(Fault::when(|request| request.path.contains("/tags/list"), Act::status(403)));
+        }
+        let image = format!("{}/{REPOSITORY}:1", registry.host());
+        let args = ["fix", &image, "--platform", "linux/arm/v7", "--carry-referrers", "--format", "json"];
+        let json = user.config_patcher(&args).exits(0).json();
+        assert_eq!(json["signatureTags"][0]["tag"], tag);
+        assert_eq!(json["referrers"][0]["was"], sbom.digest().as_str());
+        // One page for the image and one for its SBOM, and no more of them.
+        assert_eq!(registry.count("GET", |path| path.contains("/tags/list")), 2);
+        assert_eq!(registry.count("HEAD", |path| path.ends_with(".sig")), 2);
+    }
+}
+
 #[test]
 fn who_may_not_list_is_told_and_the_fix_is_made() {
     let rig = Rig::new(true);
