@@ -2,6 +2,7 @@
 
 use crate::samples::Image;
 use crate::tools::{User, program, run};
+use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault};
 use std::process::Command;
 use std::time::Duration;
@@ -50,15 +51,13 @@ fn every_tool_has_completions_that_a_shell_can_read() {
 fn slow_copy(on_terminal: bool, more: &str) -> String {
     let registry = FakeRegistry::start();
     let user = User::new();
-    Image::new("linux/arm/v7", "slow").publish(&registry, "team/app", "1");
-    registry.fault(
-        Fault::when(|r| r.path.contains("/manifests/"), Act::Delay(Duration::from_millis(1500))).times(3),
-    );
-    let from = format!("{}/team/app:1", registry.host());
-    let line = format!("{} copy {from} oci:out:1 {more}", program("manifest-push").display());
+    Image::new("linux/arm/v7", "slow").store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    let slow = Fault::when(|r| r.method == "PUT" && r.is_upload(), Act::Delay(Duration::from_millis(1500)));
+    registry.fault(slow.times(2));
+    let to = format!("{}/team/app:1", registry.host());
+    let line = format!("{} copy oci:in:1 {to} {more}", program("manifest-push").display());
     let ran = if on_terminal {
         // script(1) makes a terminal; what is shown on it comes out on stdout.
-        run(user.command("manifest-push", &[])).exits(2);
         let mut script = Command::new("script");
         script.args(["-qec", &line, "/dev/null"]).current_dir(user.work()).env("HOME", user.work());
         run(script).exits(0)
@@ -71,7 +70,10 @@ fn slow_copy(on_terminal: bool, more: &str) -> String {
 #[test]
 fn a_terminal_shows_how_far_the_work_is_and_a_log_is_not_flooded() {
     let shown = slow_copy(true, "");
-    assert!(shown.contains("\r\x1b[K1 request"), "{shown:?}");
+    assert!(
+        shown.contains("\r\x1b[K[") && shown.contains("] ") && shown.contains(" of 2 blobs  "),
+        "{shown:?}"
+    );
     let end = shown.rfind("request").unwrap();
     assert!(shown[end..].contains("\r\x1b[K"), "the line goes when the work is done: {shown:?}");
     for (on_terminal, more) in [(true, "-q"), (false, "")] {

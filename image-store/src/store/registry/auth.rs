@@ -44,6 +44,8 @@ pub struct Guard {
     host: String,
     registry: Url,
     reach: OnceLock<Reach>,
+    /// Has somebody logged in there?
+    foretold: OnceLock<bool>,
     /// Has the registry answered yet?
     answered: Mutex<bool>,
     state: Mutex<State>,
@@ -118,6 +120,7 @@ impl Guard {
             host: host.into(),
             registry,
             reach: OnceLock::new(),
+            foretold: OnceLock::new(),
             answered: Mutex::default(),
             state: Mutex::default(),
         })
@@ -137,18 +140,13 @@ impl Guard {
     }
 
     /// The turn to ask first. Everybody else waits for it, so that one request is turned away and not all of a level.
-    /// `None` if there was an answer already, or if there is nothing to show and most likely no need to.
-    pub fn first(
-        &self,
-        context: &Context<'_>,
-        need: &Need,
-    ) -> Result<Option<MutexGuard<'_, bool>>, StoreError> {
-        let credential = self.credential(&mut self.state(), context, &need.repository)?;
-        if credential == Credential::Anonymous {
-            return Ok(None);
+    /// `None` if there was an answer already, or if nobody has logged in there: then most likely nobody needs to.
+    pub fn first(&self, sources: &Sources) -> Option<MutexGuard<'_, bool>> {
+        if !*self.foretold.get_or_init(|| sources.mention(&self.host)) {
+            return None;
         }
         let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(if *answered { None } else { Some(answered) })
+        if *answered { None } else { Some(answered) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

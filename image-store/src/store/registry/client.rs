@@ -95,10 +95,7 @@ impl Client {
         let at_home = ask.url.same_origin(ask.guard.registry());
         let mut tries = Tries::default();
         // Held until the first answer: who has credentials to show learns from it how, before all others ask.
-        let mut first = match at_home {
-            true => ask.guard.first(&context, ask.need).map_err(Failure::last)?,
-            false => None,
-        };
+        let mut first = if at_home { ask.guard.first(&self.0.sources) } else { None };
         loop {
             let authorization = match at_home {
                 true => ask.guard.authorization(&context, ask.need, &mut tries).map_err(Failure::last)?,

@@ -111,6 +111,24 @@ impl Sources {
         Ok(Credential::Anonymous)
     }
 
+    /// Has somebody logged in there, as far as can be told without asking a helper, or anybody? docker leaves an entry
+    /// for each host whose secret a helper keeps.
+    pub fn mention(&self, host: &str) -> bool {
+        if self.login.as_ref().is_some_and(|login| same_host(&login.host, host)) {
+            return true;
+        }
+        let read = |file: &PathBuf| std::fs::read(file).ok().filter(|text| text.len() as u64 <= FILE_MAX);
+        let texts: Vec<Vec<u8>> = match &self.named {
+            Some(file) => read(file).into_iter().collect(),
+            None => {
+                let inline = self.inline.iter().map(|text| text.clone().into_bytes());
+                inline.chain(self.usual.iter().filter_map(read)).collect()
+            }
+        };
+        // What is wrong with a file is told when credentials are needed.
+        texts.iter().any(|text| parse(text, "").is_ok_and(|found| found.mentions(host)))
+    }
+
     /// `None` if the file is not there.
     fn file(&self, file: &Path) -> Result<Option<Arc<AuthFile>>, StoreError> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,6 +190,11 @@ impl AuthFile {
             StoreError::not_permitted(doing, why).hint(format!("log in again: docker login {host}"))
         };
         entry.credential().map_err(wrong)
+    }
+
+    fn mentions(&self, host: &str) -> bool {
+        let logged_in = self.auths.iter().flatten().any(|(key, _)| same_host(split_key(key).0, host));
+        logged_in || self.helpers.iter().flatten().any(|(key, _)| same_host(key, host))
     }
 
     /// The entry for the longest part of `host/repository` that has one. Entries that say nothing do not count:
@@ -323,6 +346,16 @@ mod tests {
             Ok(None) => "none".into(),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn a_login_is_known_without_asking_a_helper() {
+        let mentions = |file: &str, host: &str| parse(file.as_bytes(), "x").unwrap().mentions(host);
+        let by_helper = r#"{"auths":{"https://index.docker.io/v1/":{},"q.io/ns":{}},"credsStore":"desktop"}"#;
+        assert!(mentions(by_helper, "docker.io") && mentions(by_helper, "q.io"));
+        assert!(!mentions(by_helper, "127.0.0.1:5000"));
+        assert!(mentions(r#"{"credHelpers":{"gcr.io":"gcloud"}}"#, "gcr.io"));
+        assert!(!mentions("{}", "gcr.io"));
     }
 
     #[test]

@@ -41,6 +41,18 @@ fn one_challenge_and_one_token_are_enough_for_a_push() {
     assert_eq!(connections.len(), 2, "one to the registry, one to the token server");
 }
 
+/// Who pushes to a registry that asks for nothing needs no helper, however broken it is.
+#[test]
+fn nobody_is_asked_for_credentials_that_are_not_needed() {
+    let rig = Rig::open();
+    rig.auth_file(r#"{"auths":{"other.example":{}},"credsStore":"no-such-helper"}"#);
+    push(&rig.store(), "1").unwrap();
+    let host = rig.registry.host();
+    rig.auth_file(&format!(r#"{{"auths":{{"{host}":{{}}}},"credsStore":"no-such-helper"}}"#));
+    push(&rig.store(), "2").unwrap();
+    assert_eq!(rig.warnings(), [""; 0]);
+}
+
 #[test]
 fn everything_can_be_done_with_tokens() {
     let rig = Rig::new(bearer(|b| b.anonymous_pull = false));
