@@ -1,10 +1,10 @@
 //! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
 
-use super::fix::report::report;
+use super::fix::report::{Told, report};
 use super::fix::{Fix, rewrite};
 use crate::plan::{Labels, Relabelled, relabel};
+use crate::referrers::Found;
 use image_store::cli::{Format, Output, print_line};
-use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::patch::{Ask, Patched, patch_config};
@@ -56,7 +56,7 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
     if is_written && std::io::stdout().is_terminal() {
         return refuse("standard output is a terminal", "pipe it on: ... | docker load");
     }
-    let mut deciding = Deciding { labels, output, digests: None, changed: false };
+    let mut deciding = Deciding { labels, output, decided: None, changed: false };
     let input = std::io::stdin();
     let out: Box<dyn Write> = match is_written {
         // Not locked for lines: a tar has none.
@@ -80,11 +80,10 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
     if passed.lists_moved && is_written {
         output.say("note: its lists came before other members and stand behind them now");
     }
-    let (was, now) = deciding.digests.unwrap_or_default();
+    let Decided { now, mut json } = deciding.decided.unwrap_or_default();
     if !is_written && output.format == Format::Json {
-        print_line(
-            &serde_json::json!({"changed": changed, "written": false, "was": was, "now": now}).to_string(),
-        );
+        json["changed"] = changed.into();
+        print_line(&json.to_string());
     } else {
         output.say(&now);
     }
@@ -94,21 +93,32 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
 struct Deciding<'a> {
     labels: Labels,
     output: &'a Output,
-    /// Of the root, as it was and as it is.
-    digests: Option<(String, String)>,
+    decided: Option<Decided>,
     changed: bool,
+}
+
+#[derive(Default)]
+struct Decided {
+    /// The root's digest as it is now.
+    now: String,
+    /// What `fix` says of an image elsewhere.
+    json: serde_json::Value,
 }
 
 impl Decide for Deciding<'_> {
     fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, StoreError> {
         let relabelled = relabel(image, &self.labels, "-")?;
         report(&relabelled, image, self.output);
-        let digest = |digest: &Digest| digest.to_string();
+        let json = Told { relabelled: &relabelled, node: image, output: self.output }.json(
+            &Found::default(),
+            None,
+            false,
+        );
         let Relabelled::Changed(changes) = relabelled else {
-            self.digests = Some((digest(image.digest()), digest(image.digest())));
+            self.decided = Some(Decided { now: image.digest().to_string(), json });
             return Ok(None);
         };
-        self.digests = Some((digest(image.digest()), digest(changes.root.digest())));
+        self.decided = Some(Decided { now: changes.root.digest().to_string(), json });
         self.changed = true;
         Ok(Some(rewrite(&changes, image)))
     }

@@ -96,6 +96,9 @@ fn check_and_dry_run_write_no_archive() {
     filter(&user, "app.tar", "out", &[&ARM[..], &["--dry-run", "--format", "json"]].concat()).exits(0);
     let json: serde_json::Value = serde_json::from_str(&out()).unwrap();
     assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
+    // As a fix in the file says it.
+    let args = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--check", "--format", "json"];
+    assert_eq!(json, user.config_patcher(&args).exits(1).json());
 }
 
 #[test]

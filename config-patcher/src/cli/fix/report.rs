@@ -71,7 +71,7 @@ impl Told<'_> {
 
     /// `changed`, `written`, `was`, `now`; `images`, each with `entry`, `label`, `wanted`, `config`, `manifest`; what
     /// belongs to the old image; and the writes, where they were planned one by one.
-    fn json(&self, found: &Found, plan: Option<&Plan>, is_written: bool) -> Value {
+    pub fn json(&self, found: &Found, plan: Option<&Plan>, is_written: bool) -> Value {
         let images = self.changes().map(|changes| changes.images.as_slice()).unwrap_or_default();
         let image = |change: &Change| {
             json!({
