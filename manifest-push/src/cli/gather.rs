@@ -1,7 +1,7 @@
 //! Looking up all that a spec names, and what its targets have, in as few round trips as can be.
 
 use super::Tools;
-use crate::plan::{Found, Misfit, refuse};
+use crate::plan::{Found, Misfit, Request, combine, refuse};
 use crate::spec::{Asked, Member, Spec};
 use crate::yaml::Problem;
 use image_store::cli::Output;
@@ -41,6 +41,7 @@ struct Place<'a> {
 pub fn gather(
     asked: &Asked,
     also: &[Reference],
+    request: &Request,
     tools: &Tools<'_>,
     output: &Output,
 ) -> Result<Gathered, StoreError> {
@@ -53,7 +54,8 @@ pub fn gather(
         }
     }
     let (read, looks) = read_and_look(&spec.members, &targets, &stores, asked.problems.is_empty())?;
-    let found = judge(asked, read, output)?;
+    let more = |found: &[Found]| combine(found, request).err().unwrap_or_default();
+    let found = judge(asked, read, &more, output)?;
     let mut looks = looks?.into_iter();
     let looked = targets.into_iter().map(|(reference, target)| {
         let known = looks.next().unwrap_or_default();
@@ -74,7 +76,7 @@ pub fn gather(
 pub fn gather_members(asked: &Asked, stores: &Stores, output: &Output) -> Result<Vec<Found>, StoreError> {
     let Some(spec) = &asked.spec else { return Err(refuse(&asked.file, &misfits_of(&asked.problems))) };
     let (read, _) = read_and_look(&spec.members, &[], stores, asked.problems.is_empty())?;
-    judge(asked, read, output)
+    judge(asked, read, &|_| Vec::new(), output)
 }
 
 impl Looked {
@@ -171,7 +173,14 @@ fn look_twice(targets: &[(&Reference, Target)], arrivals: &Arrivals) -> Result<V
 }
 
 /// Sorts what was found from what is wrong; with anything wrong, all of it is told.
-fn judge(asked: &Asked, read: Vec<Read>, output: &Output) -> Result<Vec<Found>, StoreError> {
+///
+/// `more` is what would be wrong with the rest: it is told with what is missing, if the spec itself is sound.
+fn judge(
+    asked: &Asked,
+    read: Vec<Read>,
+    more: &dyn Fn(&[Found]) -> Vec<Misfit>,
+    output: &Output,
+) -> Result<Vec<Found>, StoreError> {
     let mut misfits = misfits_of(&asked.problems);
     let mut only_missing = misfits.is_empty();
     let mut found = Vec::new();
@@ -194,6 +203,9 @@ fn judge(asked: &Asked, read: Vec<Read>, output: &Output) -> Result<Vec<Found>, 
     if misfits.is_empty() {
         return Ok(found);
     }
+    let more = if asked.problems.is_empty() { more(&found) } else { Vec::new() };
+    only_missing &= more.is_empty();
+    misfits.extend(more);
     misfits.sort_by_key(|misfit| misfit.line);
     let mut error = refuse(&asked.file, &misfits);
     if only_missing {

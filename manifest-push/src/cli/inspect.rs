@@ -103,8 +103,8 @@ fn inspect_draft(
 ) -> Result<Exit, StoreError> {
     let drafts = Drafts::of_user()?;
     let asked = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
-    let gathered = gather(&asked, &[], tools, output)?;
     let request = Request { style: Style::Docker, force: true, ..Request::default() };
+    let gathered = gather(&asked, &[], &request, tools, output)?;
     let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.file, &misfits))?;
     output.say(&format!("a draft, as it would be published now: {}", asked.file));
     let nodes = gathered.found.into_iter().map(|found| found.node).collect();

@@ -142,14 +142,14 @@ fn publish(
     output: &Output,
 ) -> Result<Exit, StoreError> {
     let options = &args.options;
-    let gathered = gather(asked, &options.also, tools, output)?;
     let request = Request {
         kind: args.r#type,
         style,
-        annotations: gathered.spec.annotations.clone(),
+        annotations: asked.spec.as_ref().map(|spec| spec.annotations.clone()).unwrap_or_default(),
         force: options.write.force,
         relabel: options.relabel,
     };
+    let gathered = gather(asked, &options.also, &request, tools, output)?;
     let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.file, &misfits))?;
     for note in &combined.notes {
         output.say(note);

@@ -162,6 +162,8 @@ fn a_dry_run_tells_the_digest_and_writes_nothing() {
 fn an_oci_index_with_annotations_and_more_tags() {
     let mut rig = Rig::new();
     rig.edit("manifests:", "tags: [\"1.10\", latest, stable]\nannotations: { org.opencontainers.image.title: \"<app>\" }\nmanifests:");
+    let arm = format!("{}\n", rig.name("arm32v7"));
+    rig.edit(&arm, &format!("{arm}    annotations: {{ note: \"of one member\" }}\n"));
     rig.push(&[]).exits(3).says("--type oci");
     rig.nothing_was_written();
     let args = ["push", "--type", "oci", "from-spec", "spec.yaml"];
@@ -177,6 +179,8 @@ fn an_oci_index_with_annotations_and_more_tags() {
     }
     let (media_type, bytes) = rig.registry.manifest(REPOSITORY, "stable").unwrap();
     assert_eq!(media_type, "application/vnd.oci.image.index.v1+json");
+    let list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(list["manifests"][2]["annotations"]["note"], "of one member");
     assert!(String::from_utf8(bytes).unwrap().contains(r#""\u003capp\u003e""#), "as Go's encoder writes it");
     rig.is_sound();
 }
@@ -251,6 +255,16 @@ fn a_label_that_contradicts_the_spec_is_refused_with_the_command_that_puts_it_ri
     let line = rig.line(":arm32v7");
     let command = format!("config-patcher fix {} --platform linux/arm/v7", rig.name("arm32v7"));
     assert!(ran.stderr.contains(&format!("spec.yaml:{line}: ")) && ran.stderr.contains(&command), "{ran}");
+    rig.nothing_was_written();
+    // With what is missing, in one go: whoever puts the one right learns of the other.
+    let both = rig.spec.replacen(":arm32v5", ":missing", 1);
+    rig.user.write("both.yaml", both);
+    rig.user
+        .manifest_push(&["push", "from-spec", "both.yaml"])
+        .exits(3)
+        .says(&command)
+        .says(&rig.name("missing"))
+        .says("there are 2 problems");
     rig.nothing_was_written();
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     rig.user.config_patcher(&words).exits(0);
