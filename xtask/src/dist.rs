@@ -168,7 +168,7 @@ fn make(plan: &Plan, output: &Output) -> Result<String, StoreError> {
             rows.push(vec![
                 tool.name.to_string(),
                 target.platform.to_string(),
-                target.linking.to_string(),
+                target.linking.clone(),
                 image_store::text::bytes(program.len() as u64),
                 name,
             ]);

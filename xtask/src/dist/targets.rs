@@ -46,7 +46,7 @@ pub struct Target {
     /// What links and compiles C for it.
     pub compiler: String,
     /// How its programs are linked, for a person.
-    pub linking: &'static str,
+    pub linking: String,
     /// This host runs its programs.
     pub is_host: bool,
 }
@@ -74,10 +74,7 @@ fn choose(host: &str, is_installed: impl Fn(&str) -> bool, has: impl Fn(&str) ->
         let with_musl =
             if is_host { "musl-gcc".to_string() } else { machine.gnu.replace("gnu", "musl") + "-gcc" };
         let with_gnu = if is_host { "cc".to_string() } else { format!("{}-gcc", machine.gnu) };
-        let ways = [
-            (musl, with_musl, "static, musl"),
-            (gnu, with_gnu, "static, glibc: no musl target is installed"),
-        ];
+        let ways = [(musl, with_musl, "musl"), (gnu, with_gnu, "glibc")];
         let usable =
             ways.into_iter().filter(|(triple, ..)| is_installed(triple)).find(|(triple, compiler, _)| {
                 let usable = has(compiler);
@@ -87,8 +84,13 @@ fn choose(host: &str, is_installed: impl Fn(&str) -> bool, has: impl Fn(&str) ->
                 usable
             });
         match usable {
-            Some((triple, compiler, linking)) => {
+            Some((triple, compiler, libc)) => {
                 let Machine { platform, debian, .. } = *machine;
+                let linking = match (libc, reasons.first()) {
+                    ("musl", _) => "static, musl".to_string(),
+                    (_, Some(why)) => format!("static, {libc}; {why}"),
+                    (_, None) => format!("static, {libc}; no musl target is installed"),
+                };
                 found.push(Ok(Target { triple, platform, debian, compiler, linking, is_host }));
             }
             None if reasons.is_empty() => {}
@@ -129,21 +131,38 @@ mod tests {
             let found: Vec<String> = found
                 .into_iter()
                 .map(|one| {
-                    one.map_or_else(|why| why, |t| format!("{} {} {}", t.platform, t.triple, t.compiler))
+                    one.map_or_else(
+                        |why| why,
+                        |t| format!("{} {} {} ({})", t.platform, t.triple, t.compiler, t.linking),
+                    )
                 })
                 .collect();
             assert_eq!(found, said, "{installed:?} {compilers:?}");
         };
         let (gnu, musl) = ("x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl");
-        check(&[gnu], &["cc"], &["linux/amd64 x86_64-unknown-linux-gnu cc"]);
-        check(&[gnu, musl], &["cc"], &["linux/amd64 x86_64-unknown-linux-gnu cc"]);
-        check(&[gnu, musl], &["cc", "musl-gcc"], &["linux/amd64 x86_64-unknown-linux-musl musl-gcc"]);
+        check(
+            &[gnu],
+            &["cc"],
+            &["linux/amd64 x86_64-unknown-linux-gnu cc (static, glibc; no musl target is installed)"],
+        );
+        check(
+            &[gnu, musl],
+            &["cc"],
+            &[
+                "linux/amd64 x86_64-unknown-linux-gnu cc (static, glibc; x86_64-unknown-linux-musl: there is no musl-gcc)",
+            ],
+        );
+        check(
+            &[gnu, musl],
+            &["cc", "musl-gcc"],
+            &["linux/amd64 x86_64-unknown-linux-musl musl-gcc (static, musl)"],
+        );
         check(
             &[gnu, "armv7-unknown-linux-musleabihf", "aarch64-unknown-linux-gnu"],
             &["cc", "aarch64-linux-gnu-gcc"],
             &[
-                "linux/amd64 x86_64-unknown-linux-gnu cc",
-                "linux/arm64 aarch64-unknown-linux-gnu aarch64-linux-gnu-gcc",
+                "linux/amd64 x86_64-unknown-linux-gnu cc (static, glibc; no musl target is installed)",
+                "linux/arm64 aarch64-unknown-linux-gnu aarch64-linux-gnu-gcc (static, glibc; no musl target is installed)",
                 "armv7-unknown-linux-musleabihf: there is no arm-linux-musleabihf-gcc",
             ],
         );

@@ -43,7 +43,10 @@ pub fn hold(
             evidence.push(known);
             continue;
         }
-        let Some(finding) = found.next().transpose()? else { break };
+        let finding = found.next().unwrap_or_else(|| {
+            let doing = format!("hold {} against its binaries", member.platform);
+            Err(StoreError::local(doing, "it was not looked at"))
+        })?;
         let verdict = &finding.verdict;
         let shown = verdict.binaries.as_ref().map_or("none".to_string(), ToString::to_string);
         output.say(&format!("binaries {}: {} ({shown})", member.platform, verdict.kind.text()));
