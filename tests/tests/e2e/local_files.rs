@@ -10,8 +10,10 @@ use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::read_tree;
+use multiarch_tests::world::Skip;
 use multiarch_tests::{need, world};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -51,13 +53,18 @@ fn acl() -> Vec<u8> {
 }
 
 /// Gives a file a mode, attributes, an ACL and, as root, an owner, none of which a new file would have.
-fn dress(path: &Path) {
+fn dress(path: &Path) -> Result<(), Skip> {
     if nix::unistd::geteuid().is_root() {
         std::os::unix::fs::chown(path, Some(4711), Some(4712)).unwrap();
     }
     fs::set_permissions(path, Permissions::from_mode(0o640)).unwrap();
-    setxattr(path, "user.origin", b"here", XattrFlags::empty()).unwrap();
-    setxattr(path, "system.posix_acl_access", &acl(), XattrFlags::empty()).unwrap();
+    for (name, value) in [("user.origin", &b"here"[..]), ("system.posix_acl_access", &acl())] {
+        match setxattr(path, name, value, XattrFlags::empty()) {
+            Err(Errno::NOTSUP) => return Err(Skip::because(format!("{} takes no {name}", path.display()))),
+            other => other.unwrap(),
+        }
+    }
+    Ok(())
 }
 
 fn worn(path: &Path) -> (u32, u32, u32, Vec<u8>, Vec<u8>) {
@@ -71,7 +78,7 @@ fn a_replaced_file_keeps_owner_mode_times_attributes_and_acl() {
     for in_place in [false, true] {
         let user = User::new();
         let path = user.write("app.tar", wrong().classic_archive("app:1"));
-        dress(&path);
+        need!(dress(&path));
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let times = FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
         File::options().append(true).open(&path).unwrap().set_times(times).unwrap();
@@ -89,7 +96,7 @@ fn a_replaced_file_keeps_owner_mode_times_attributes_and_acl() {
 fn the_index_of_a_layout_keeps_what_it_had_and_new_files_follow_the_umask() {
     let user = User::new();
     wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
-    dress(&user.path("in/index.json"));
+    need!(dress(&user.path("in/index.json")));
     let before = worn(&user.path("in/index.json"));
     let mut command = Command::new("sh");
     let plain = user.command("config-patcher", &[]);
