@@ -1,0 +1,141 @@
+use super::*;
+use image_store::check::{Depth, check};
+use image_store::exit::Exit;
+use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
+use image_store::plan::{MovedTag, apply, plan};
+use image_store::store::memory::MemoryStore;
+use image_store::store::{ImageStore, Pointer};
+use image_store::tree::read_tree;
+
+fn add_image(store: &MemoryStore, label: &str) -> Document {
+    let layer = store.add_blob(OCI_LAYER, b"layer");
+    let label: Platform = label.parse().unwrap();
+    let mut config = serde_json::to_value(&label).unwrap();
+    config["rootfs"] = serde_json::json!({"type":"layers","diff_ids":[layer.digest]});
+    let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
+    let manifest = serde_json::json!({"schemaVersion":2,"config":config,"layers":[layer]});
+    let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+    store.write_document(&document).unwrap();
+    document
+}
+
+fn entry(document: &Document, platform: &str) -> Descriptor {
+    let mut entry = document.descriptor();
+    entry.platform = Some(platform.parse().unwrap());
+    entry
+}
+
+/// amd64 right, arm/v7 labelled amd64, and an attestation of the latter.
+fn seed_index(store: &MemoryStore) -> Node {
+    let right = add_image(store, "linux/amd64");
+    let wrong = add_image(store, "linux/amd64/v1");
+    let attestation = add_image(store, "unknown/unknown");
+    let mut attests = entry(&attestation, "unknown/unknown");
+    attests.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
+    attests.annotations.insert("vnd.docker.reference.digest".into(), wrong.digest().to_string());
+    let entries = [entry(&right, "linux/amd64"), entry(&wrong, "linux/arm/v7"), attests];
+    let text = serde_json::json!({"schemaVersion":2,"manifests":entries}).to_string();
+    store.write_tag("v1", &Document::new(text.into_bytes(), None).unwrap()).unwrap();
+    read_tree(store, &Pointer::Tag("v1".into())).unwrap()
+}
+
+fn changes(node: &Node, labels: &Labels) -> Changes {
+    match relabel(node, labels, "memory:v1").unwrap() {
+        Relabelled::Changed(changes) => changes,
+        Relabelled::Unchanged => panic!("something must change"),
+    }
+}
+
+#[test]
+fn only_the_wrong_member_changes_and_its_attestation_follows() {
+    let store = MemoryStore::new();
+    let node = seed_index(&store);
+    let found = changes(&node, &Labels::FromIndex);
+    assert_eq!(found.images.len(), 1);
+    assert_eq!(found.images[0].wanted.to_string(), "linux/arm/v7");
+    assert_eq!(found.notes.len(), 1);
+    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 1, 1));
+    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
+    let (Node::Index(now), Node::Index(before)) = (&now, &node) else { panic!("an index stays an index") };
+    assert_eq!(now.index.manifests[0], before.index.manifests[0]);
+    assert_eq!(now.index.manifests[2].attests(), Some(now.index.manifests[1].digest.as_str()));
+}
+
+#[test]
+fn a_second_run_has_nothing_to_do() {
+    let store = MemoryStore::new();
+    let node = seed_index(&store);
+    let found = changes(&node, &Labels::FromIndex);
+    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
+    assert!(matches!(relabel(&now, &Labels::FromIndex, "x").unwrap(), Relabelled::Unchanged));
+}
+
+#[test]
+fn another_store_gets_the_whole_image_without_the_old_parts() {
+    let (store, target) = (MemoryStore::new(), MemoryStore::new());
+    let node = seed_index(&store);
+    let found = changes(&node, &Labels::FromIndex);
+    let source: Arc<dyn ImageSource> = Arc::new(store);
+    let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
+    apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    assert!(
+        target.read_document(&Pointer::from(&found.images[0].manifest.0)).is_err(),
+        "the old one stays away"
+    );
+}
+
+#[test]
+fn a_member_is_named_by_platform_or_digest_and_its_entry_follows() {
+    let store = MemoryStore::new();
+    let node = seed_index(&store);
+    let platform: Platform = "linux/arm/v6".parse().unwrap();
+    let member = Member::Platform("linux/arm/v7".parse().unwrap());
+    let found = changes(&node, &Labels::Member { member, platform: platform.clone() });
+    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    let Node::Index(now) = read_tree(&store, &Pointer::Tag("v1".into())).unwrap() else { panic!() };
+    assert_eq!(now.index.manifests[1].platform.as_ref(), Some(&platform));
+    assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Documents), []);
+}
+
+#[test]
+fn nested_indexes_are_fixed_up_to_the_root() {
+    let store = MemoryStore::new();
+    let Node::Index(inner) = seed_index(&store) else { panic!() };
+    let outer = serde_json::json!({"schemaVersion":2,"manifests":[inner.document.descriptor()]}).to_string();
+    store.write_tag("v1", &Document::new(outer.into_bytes(), None).unwrap()).unwrap();
+    let node = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
+    let found = changes(&node, &Labels::FromIndex);
+    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    let target = MemoryStore::new();
+    let source: Arc<dyn ImageSource> = Arc::new(store);
+    let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
+    apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
+}
+
+#[test]
+fn what_is_ambiguous_is_refused_with_a_way_out() {
+    let store = MemoryStore::new();
+    let node = seed_index(&store);
+    let refused = |labels: Labels, kind: Exit, hint: &str| {
+        let error = relabel(&node, &labels, "x").unwrap_err();
+        assert_eq!(error.kind, kind);
+        assert!(error.to_string().contains(hint), "{error}");
+    };
+    let platform: Platform = "linux/arm64".parse().unwrap();
+    refused(Labels::Platform(platform.clone()), Exit::BadInput, "an index of 2 platforms; use --from-index");
+    let member = Member::Platform("linux/s390x".parse().unwrap());
+    refused(Labels::Member { member, platform }, Exit::NotFound, "it has linux/amd64, linux/arm/v7");
+    let image = add_image(&store, "linux/amd64");
+    let image = image_store::tree::grow(&store, image, 0).unwrap();
+    assert_eq!(relabel(&image, &Labels::FromIndex, "x").unwrap_err().kind, Exit::BadInput);
+}
