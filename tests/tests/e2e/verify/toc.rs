@@ -1,11 +1,13 @@
 //! Layers with a table of contents: a quick look takes single files out of them, holds them against their digests, and
 //! reads the layer whole where the table is not to be trusted.
 
-use super::made::{probe, verify};
+use super::made::{image, plain, probe, verify};
 use crate::tools::User;
 use image_store::digest::Digest;
 use image_store::manifest::{Descriptor, Document, media_type};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
+use multiarch_tests::need;
+use multiarch_tests::world::{Registry, program, require};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -302,4 +304,28 @@ fn a_registry_without_ranges_is_read_from_as_ever() {
     let (verdict, bytes, whole) = look(&registry, "app", &[]);
     assert_eq!((verdict.as_str(), whole), ("consistent", true));
     assert!(bytes > 2 << 20, "{bytes} bytes");
+}
+
+#[test]
+fn a_table_that_skopeo_wrote_is_read_as_ours_are() {
+    need!(require(&["skopeo"]));
+    let registry = need!(Registry::start());
+    let user = User::new();
+    let mut layer = chunked(&members("linux/arm64"), plain).1;
+    layer.extend([0; 1024]);
+    let from = image("linux/arm64", &["/run", "app"], vec![layer]).layout(&user, "plain");
+    let name = format!("{}/app:1", registry.host());
+    let mut skopeo = std::process::Command::new(program("skopeo").unwrap());
+    skopeo.args(["copy", "--quiet", "--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked"]);
+    let done = skopeo.args([&from, &format!("docker://{name}")]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let look = |arguments: &[&str]| {
+        let ran =
+            verify(&user, &[&[name.as_str(), "--no-cache", "--format", "json"], arguments].concat()).exits(0);
+        let found = ran.json()["images"][0].clone();
+        (found["verdict"].as_str().unwrap().to_string(), found["bytesRead"].as_u64().unwrap())
+    };
+    let (quick, full) = (look(&[]), look(&["--full"]));
+    assert_eq!((quick.0.as_str(), full.0.as_str()), ("consistent", "consistent"));
+    assert!(quick.1 < 64 << 10 && full.1 > 2 << 20, "{} of {} bytes", quick.1, full.1);
 }
