@@ -277,6 +277,7 @@ impl Work<'_> {
         if changes.is_empty() {
             return Ok(None);
         }
+        self.note_doubles(node, asked);
         let failed = |e: image_store::manifest::DocumentError| e.at(&format!("index of \"{}\"", self.place));
         let patched = patch_index(&node.document, &changes).map_err(failed)?;
         for (i, document) in replaced {
@@ -288,6 +289,26 @@ impl Work<'_> {
 }
 
 impl Work<'_> {
+    /// Two images for one platform: readers take the first. Not refused, since two labels that were exchanged are put
+    /// right one after the other.
+    fn note_doubles(&mut self, node: &IndexNode, asked: &Asked) {
+        let says = |i: usize| match asked.get(&i) {
+            Some((platform, Ask::Explicit)) => Some(platform),
+            _ => node.index.manifests[i].platform.as_ref(),
+        };
+        let members = runnable_members(node);
+        for (i, (platform, _)) in asked.iter().filter(|(_, (_, ask))| *ask == Ask::Explicit) {
+            let twin =
+                members.iter().find(|at| *at != i && says(**at).is_some_and(|said| said.fits(platform)));
+            if let Some(twin) = twin {
+                let digest = &node.index.manifests[*twin].digest;
+                self.notes.push(format!(
+                    "the index has another image for {platform}, {digest}: readers take one of them"
+                ));
+            }
+        }
+    }
+
     /// Attestations that say in their manifest, too, to which member they belong (BuildKit's `oci-artifact=true`).
     fn belonging(
         &self,

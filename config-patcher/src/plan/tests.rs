@@ -139,3 +139,18 @@ fn what_is_ambiguous_is_refused_with_a_way_out() {
     let image = image_store::tree::grow(&store, image, 0).unwrap();
     assert_eq!(relabel(&image, &Labels::FromIndex, "x").unwrap_err().kind, Exit::BadInput);
 }
+
+#[test]
+fn two_images_for_one_platform_are_told() {
+    let store = MemoryStore::new();
+    let node = seed_index(&store);
+    let check = |platform: &str, told: bool| {
+        let member = Member::Platform("linux/arm/v7".parse().unwrap());
+        let found = changes(&node, &Labels::Member { member, platform: platform.parse().unwrap() });
+        let notes = found.notes.iter().filter(|note| note.contains("another image"));
+        assert_eq!(notes.count(), usize::from(told), "{platform}: {:?}", found.notes);
+    };
+    check("linux/amd64/v1", true);
+    check("linux/arm/v7", false);
+    check("linux/arm64", false);
+}
