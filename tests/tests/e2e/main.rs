@@ -18,6 +18,7 @@ mod filter;
 mod fix_budgets;
 mod fuzz_seeds;
 mod in_place;
+mod links;
 mod local_calls;
 mod local_files;
 mod memory;
