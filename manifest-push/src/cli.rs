@@ -65,7 +65,6 @@ enum Command {
 
 pub fn main() -> ExitCode {
     image_store::half_done::end_cleanly();
-    image_store::half_done::end_cleanly();
     let cli = Cli::parse_from(account::as_clap_reads_it(std::env::args_os()));
     let display = Display::start(&cli.output);
     let result = run(&cli);
