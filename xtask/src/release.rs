@@ -18,7 +18,7 @@ use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use plan::{Build, ReleasePlan};
 use progress::Board;
-use publish::{Published, combine, refuse_moved, tags_report};
+use publish::{Kept, Published, combine, other_platforms, refuse_moved, tags_report};
 use report::{EvidenceReport, PlatformReport, Report};
 use request::{Request, mean};
 use smoke::Smoke;
@@ -140,15 +140,22 @@ fn decide(
     let tags = plan::plan_tags(&request.spec, &builds, &*target.store)?;
     let first = tags.iter().find(|(tag, _)| target.tags.first() == Some(tag));
     let named = first.and_then(|(_, named)| named.as_ref());
+    let published = unchanged::published_index(named, target);
+    let others = published.as_ref().map(|index| other_platforms(index, &request.spec));
+    let (kept, going) = match request.keeps_others {
+        true => (others.unwrap_or_else(|| request.kept.clone()), Vec::new()),
+        false => (Vec::new(), others.unwrap_or_default()),
+    };
     Ok(ReleasePlan {
         place: target.store.place(),
         prepare: request.spec.prepare.clone(),
-        kept: request.kept.clone(),
+        kept,
+        going,
         emulators: plan::plan_emulators(&builds, binfmt)?,
         labels_are_fixed: request.spec.labels == LabelPolicy::Fix,
         smoke: request.spec.smoke.clone(),
         bases: bases::look(request, &builds, open_base)?,
-        published: unchanged::published_index(named, target),
+        published,
         tags,
         builds,
     })
@@ -232,6 +239,10 @@ fn publish_all(
     output.say_lines(&steps.to_string());
     let image = place_from_anywhere(&request.spec.image, &target.store.place());
     let tags = Unfinished::read(&request.work_dir, &image).amend(tags_report(plan, &steps));
+    let tags = match steps.tags.is_empty() {
+        true => report::as_before(&request.report, &image, tags),
+        false => tags,
+    };
     Unfinished::new(&image, &tags).keep(&request.work_dir)?;
     apply(&steps, &*target.store, request.moved, &|progress| output.detail(&describe(&progress)))?;
     for tag in &target.tags {
@@ -245,7 +256,7 @@ fn publish_all(
     let rows = members.iter().zip(evidence).zip(smoked);
     let mut platforms: Vec<PlatformReport> =
         rows.map(|((member, evidence), smoke)| member.report(evidence, smoke)).collect();
-    platforms.extend(published.kept.iter().map(|kept| kept.report()));
+    platforms.extend(published.kept.iter().filter(|kept| kept.is_image()).map(Kept::report));
     Ok(Report {
         report: 1,
         image,

@@ -4,7 +4,7 @@
 //! still in the registry, since nothing is ever deleted here.
 
 use crate::release::report::{Report, TagReport};
-use image_store::cli::{Output, print_line};
+use image_store::cli::{Format, Output, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
@@ -35,7 +35,17 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
             StoreError::bad_input(doing(args), e.to_string())
         })?;
     let target = Stores::new(args.registry.options()).target(&reference)?;
-    let (plan, new) = decide(&report.tags, &*target.store)?;
+    let Decision { plan, new, problems, missing } = decide(&report.tags, &*target.store)?;
+    let is_refused = !missing.is_empty() || (!problems.is_empty() && !args.force);
+    let problems = [missing, problems].concat();
+    if is_refused {
+        return Err(StoreError::conflict(
+            doing(args),
+            "tags are not as the release left them, nothing was moved",
+        )
+        .hint("--force takes a tag back that somebody else moved")
+        .problems(problems));
+    }
     output.say_lines(&plan.to_string());
     for tag in &new {
         output.say(&format!("tag {tag} was new: it stays, since registries cannot take a tag away alone"));
@@ -44,8 +54,20 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
         apply(&plan, &*target.store, moved, &|_| {})?;
     }
-    for step in &plan.tags {
-        print_line(&format!("{}:{}@{}", plan.place, step.tag, step.document.digest()));
+    show(&plan, &new, output)
+}
+
+fn show(plan: &Plan, new: &[String], output: &Output) -> Result<Exit, StoreError> {
+    match output.format {
+        Format::Json => {
+            let tags: Vec<TagReport> = plan.tags.iter().map(TagReport::from).collect();
+            print_line(&serde_json::json!({"image": plan.place, "tags": tags, "new": new}).to_string());
+        }
+        Format::Text => {
+            for step in &plan.tags {
+                print_line(&format!("{}:{}@{}", plan.place, step.tag, step.document.digest()));
+            }
+        }
     }
     Ok(Exit::Done)
 }
@@ -60,10 +82,21 @@ fn read(args: &Args) -> Result<Report, StoreError> {
         .map_err(|e| StoreError::bad_input(doing(args), format!("it is no report of a release: {e}")))
 }
 
+/// What would be done, and what speaks against it. All tags are looked at before one is moved.
+struct Decision {
+    plan: Plan,
+    /// Tags that the release made.
+    new: Vec<String>,
+    /// Tags that somebody else moved since.
+    problems: Vec<String>,
+    /// What cannot be named again, since it is not there any more.
+    missing: Vec<String>,
+}
+
 /// Each tag back to what it named. A tag that was new has nothing to go back to.
-fn decide(tags: &[TagReport], target: &dyn ImageSource) -> Result<(Plan, Vec<String>), StoreError> {
+fn decide(tags: &[TagReport], target: &dyn ImageSource) -> Result<Decision, StoreError> {
     let mut plan = Plan { place: target.place(), ..Plan::default() };
-    let mut new = Vec::new();
+    let (mut new, mut problems, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     // The index first: members are told apart by their own tags last, as they were set first.
     for tag in tags.iter().rev() {
         let Some(was) = &tag.was else {
@@ -71,14 +104,26 @@ fn decide(tags: &[TagReport], target: &dyn ImageSource) -> Result<(Plan, Vec<Str
             continue;
         };
         let now = target.resolve(&Pointer::Tag(tag.tag.clone()))?.map(|named| named.digest);
-        if now.as_ref() == Some(was) {
+        // Where the release did not move a tag, what it names since is not the release's.
+        if now.as_ref() == Some(was) || *was == tag.now {
             continue;
         }
-        let document = target.read_document(&Pointer::from(was))?;
-        // What the release left there, not what is there now: `apply` refuses a tag that moved since.
-        plan.tags.push(TagStep { tag: tag.tag.clone(), document, was: Some(tag.now.clone()) });
+        if now.as_ref() != Some(&tag.now) {
+            let now = now.map_or("nothing".to_string(), |now| now.to_string());
+            problems.push(format!("tag {} names {now}; the release left it at {}", tag.tag, tag.now));
+        }
+        match target.read_document(&Pointer::from(was)) {
+            // What the release left there, not what is there now: `apply` refuses a tag that moved since.
+            Ok(document) => {
+                plan.tags.push(TagStep { tag: tag.tag.clone(), document, was: Some(tag.now.clone()) });
+            }
+            Err(error) if error.kind == Exit::NotFound => {
+                missing.push(format!("tag {} named {was}, which is not there any more", tag.tag));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok((plan, new))
+    Ok(Decision { plan, new, problems, missing })
 }
 
 #[cfg(test)]
@@ -107,15 +152,17 @@ mod tests {
             now: new.digest().clone(),
         };
         let tags = [report("1.0", None), report("latest", Some(&old))];
-        let (plan, fresh) = decide(&tags, &store).unwrap();
-        assert_eq!(fresh, ["1.0"]);
+        let Decision { plan, new: fresh, problems, .. } = decide(&tags, &store).unwrap();
+        assert_eq!((fresh, problems), (vec!["1.0".to_string()], Vec::new()));
         apply(&plan, &store, MovedTag::Refuse, &|_| {}).unwrap();
         let names = |tag: &str| store.read_document(&Pointer::Tag(tag.into())).unwrap();
         assert_eq!(names("latest"), old);
-        assert!(decide(&tags, &store).unwrap().0.is_nothing(), "a second run has nothing to do");
+        assert!(decide(&tags, &store).unwrap().plan.is_nothing(), "a second run has nothing to do");
 
         store.write_tag("latest", &other).unwrap();
-        let (plan, _) = decide(&tags, &store).unwrap();
+        let Decision { plan, problems, .. } = decide(&tags, &store).unwrap();
+        let told = format!("tag latest names {}; the release left it at {}", other.digest(), new.digest());
+        assert_eq!(problems, [told]);
         assert_eq!(apply(&plan, &store, MovedTag::Refuse, &|_| {}).unwrap_err().kind, Exit::Conflict);
         assert_eq!(names("latest"), other);
     }

@@ -288,6 +288,72 @@ fn only_one_platform_is_built_anew_and_the_others_stay() {
 }
 
 #[test]
+fn only_keeps_what_the_spec_does_not_name_and_a_whole_release_says_that_it_goes() {
+    let registry = FakeRegistry::start();
+    let text = spec(&format!("{}/team/app", registry.host()));
+    let user = user_with_spec(&text);
+    user.release(&["app/release.yaml"]).exits(0);
+    let architectures = || -> Vec<String> {
+        let (_, bytes) = registry.manifest("team/app", "latest").unwrap();
+        let index = ImageIndex::from_reader(bytes.as_slice()).unwrap();
+        let said = |entry: &Descriptor| entry.platform().as_ref().unwrap().architecture().to_string();
+        index.manifests().iter().map(said).collect()
+    };
+    let shorter: Vec<&str> = text.lines().filter(|line| !line.contains("linux/arm64")).collect();
+    user.write("app/release.yaml", shorter.join("\n"));
+    user.write("app/amd64", "a new program for amd64");
+    let only = ["app/release.yaml", "--only", "linux/amd64"];
+    user.release(&only).exits(0).says("keep      linux/arm64").says("keep      linux/arm/v7");
+    assert_eq!(architectures(), ["amd64", "arm", "arm64"]);
+    // Also where all that the spec has is built.
+    let both = [&only[..], &["--only", "linux/arm/v7"]].concat();
+    user.release(&both).exits(0).says("nothing to do");
+    let goes = "linux/arm64 is published and not in the spec: it goes away";
+    user.release(&["app/release.yaml", "--dry-run"]).exits(0).says(goes);
+    user.release(&["app/release.yaml"]).exits(0).says(goes);
+    assert_eq!(architectures(), ["amd64", "arm"]);
+}
+
+/// The user's story: v1, v2, v2 again, elsewhere, and then v1 is wanted back.
+#[test]
+fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
+    let registry = FakeRegistry::start();
+    let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
+    let names = |tag: &str| registry.manifest("team/app", tag).unwrap().1;
+    let tags = || ["latest", "1.0", "arm32v7"].map(names);
+    let release = ["app/release.yaml", "--work-dir", "w"];
+    user.release(&release).exits(0);
+    let first = tags();
+    user.write("app/armv7", "a new program for armv7");
+    user.release(&release).exits(0);
+    let second = tags();
+    user.release(&release).exits(0).says("nothing to do");
+    user.release(&release).exits(0).says("nothing to do");
+    user.release(&[&release[..], &["--to", "oci:out"]].concat()).exits(0).says("report: w/report-");
+    let rollback = |args: &[&str]| user.run("xtask", &[&["rollback", "w/report.json"], args].concat());
+
+    // The last one to be looked at is somebody else's by now, and one more.
+    let other = crate::samples::Image::new("linux/amd64", "another release");
+    other.publish(&registry, "team/app", "other");
+    for tag in ["arm32v7", "1.0"] {
+        registry.set_tag("team/app", tag, other.digest());
+    }
+    let was = tags();
+    for args in [&[][..], &["--dry-run"]] {
+        let ran = rollback(args).exits(8).says("nothing was moved");
+        for tag in ["arm32v7", "1.0"] {
+            let told = format!("tag {tag} names {}; the release left it at sha256:", other.digest());
+            assert!(ran.stderr.contains(&told), "{ran}");
+        }
+        assert_eq!(tags(), was);
+    }
+    let forced = rollback(&["--force", "--format", "json"]).exits(0).json();
+    assert_eq!(forced["tags"].as_array().unwrap().len(), 3, "{forced}");
+    assert!(first != second && tags() == first, "byte for byte");
+    rollback(&[]).exits(0).prints_nothing();
+}
+
+#[test]
 fn only_needs_something_that_was_published() {
     let registry = FakeRegistry::start();
     let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
@@ -358,7 +424,7 @@ fn a_file_that_prepare_should_have_made_stops_the_release_before_anything_leaves
     assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
     let text = spec(&format!("{}/team/app", registry.host())) + "prepare: [[\"false\"]]\n";
     let user = user_with_spec(&text);
-    user.release(&["app/release.yaml"]).exits(1).says("prepare with \"false\"");
+    user.release(&["app/release.yaml"]).exits(1).says("prepare with \"false\"").says("nothing was published");
     assert_eq!(registry.tags("team/app"), [""; 0]);
 }
 
@@ -398,7 +464,11 @@ fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
         return;
     }
     let ran = ran.exits(1);
-    assert!(ran.stderr.contains("nothing was published") && ran.stderr.contains("linux/amd64"), "{ran}");
+    assert!(ran.stderr.contains("nothing was published"), "{ran}");
+    assert!(ran.stderr.contains("linux/amd64: \"/absent\" is not in the image\n"), "{ran}");
+    assert!(!ran.stderr.contains("exit status"), "of our own helper: {ran}");
+    user.write("app/release.yaml", text("/tmp"));
+    user.release(&["app/release.yaml"]).exits(1).says("linux/amd64: \"/tmp\" is not executable");
     assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
     user.release(&["app/release.yaml", "--no-smoke", "--dry-run"]).exits(0);
     user.write("app/release.yaml", text("/hello"));

@@ -61,7 +61,8 @@ pub fn run_prepare(command: &[String], dir: &Path) -> Result<(), StoreError> {
         .map_err(|e| StoreError::from_io(doing(), e))?;
     match status.success() {
         true => Ok(()),
-        false => Err(StoreError::new(Exit::Found, doing(), format!("it ended with {status}"))),
+        false => Err(StoreError::new(Exit::Found, doing(), format!("it ended with {status}"))
+            .hint("nothing was published")),
     }
 }
 
@@ -189,7 +190,10 @@ pub fn smoke_all(
         .iter()
         .zip(&smoked)
         .filter_map(|(member, smoke)| match smoke {
-            Smoke::Failed { why, output } => Some(format!("{}: {why}: {output}", member.platform)),
+            Smoke::Failed { why, output } => {
+                let output = if output.is_empty() { String::new() } else { format!(": {output}") };
+                Some(format!("{}: {why}{output}", member.platform))
+            }
             Smoke::Passed { .. } | Smoke::NotRun { .. } => None,
         })
         .collect();

@@ -77,8 +77,11 @@ pub fn hold(
 
 /// What contradicts, and the files and layers that show it.
 fn contradictions(member: &Member, verdict: &Verdict) -> Vec<String> {
-    let reasons = verdict.reasons.join("; ");
-    let mut lines = vec![format!("{}: {}: {reasons}", member.platform, verdict.kind.text())];
+    let mut lines = Vec::new();
+    if verdict.shown.is_empty() {
+        let reasons = verdict.reasons.join("; ");
+        lines.push(format!("{}: {}: {reasons}", member.platform, verdict.kind.text()));
+    }
     for file in &verdict.shown {
         let layer = member.labelled.image.manifest.layers.get(file.layer);
         let layer = layer.map_or(String::new(), |layer| format!(", layer {}", layer.digest));

@@ -33,6 +33,8 @@ pub struct ReleasePlan {
     pub bases: Vec<Base>,
     /// Members of the published index that stay as they are.
     pub kept: Vec<Platform>,
+    /// Members of the published index that are not in the spec any more.
+    pub going: Vec<Platform>,
     pub emulators: Emulators,
     pub labels_are_fixed: bool,
     pub smoke: Vec<String>,
@@ -110,6 +112,9 @@ impl fmt::Display for ReleasePlan {
         }
         for platform in &self.kept {
             writeln!(f, "  keep      {platform}, as it is published")?;
+        }
+        for platform in &self.going {
+            writeln!(f, "  remove    {platform} is published and not in the spec: it goes away")?;
         }
         match self.labels_are_fixed {
             true => writeln!(f, "  label     each image says its platform; a wrong label is put right")?,

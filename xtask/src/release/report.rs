@@ -75,6 +75,21 @@ impl From<&TagStep> for TagReport {
     }
 }
 
+/// Where no tag moved, the report that is there already has what the tags named before: it must not be lost.
+pub fn as_before(path: &Path, image: &str, tags: Vec<TagReport>) -> Vec<TagReport> {
+    let earlier: Option<Report> =
+        std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let earlier = earlier.filter(|earlier| earlier.image == image).map_or_else(Vec::new, |found| found.tags);
+    let before = |tag: TagReport| {
+        let same = |left: &&TagReport| left.tag == tag.tag && left.now == tag.now;
+        match earlier.iter().find(same) {
+            Some(left) if tag.was.as_ref() == Some(&tag.now) => left.clone(),
+            _ => tag,
+        }
+    };
+    tags.into_iter().map(before).collect()
+}
+
 impl Report {
     /// One row a platform.
     pub fn table(&self) -> String {

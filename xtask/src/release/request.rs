@@ -38,7 +38,7 @@ pub struct Args {
     /// Where builds are staged; without it a folder of this spec's own in XDG_CACHE_HOME
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
-    /// Where the JSON report goes; without it report.json in the work folder
+    /// Where the JSON report goes; without it report.json in the work folder, or one for each --to
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Add a summary in Markdown to this file; without it to the one that GITHUB_STEP_SUMMARY names, if any
@@ -51,6 +51,8 @@ pub struct Args {
 /// What a person meant, with the spec read.
 pub struct Request {
     pub spec: Spec,
+    /// `--only`: what is published and not built this time stays.
+    pub keeps_others: bool,
     /// Platforms of the spec that are not built this time.
     pub kept: Vec<Platform>,
     pub work_dir: PathBuf,
@@ -88,7 +90,7 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
         spec.platforms.retain(|one| is_asked(&one.platform));
     }
     let work_dir = args.work_dir.clone().unwrap_or_else(|| cache_dir(&file));
-    let report = args.report.clone().unwrap_or_else(|| work_dir.join("report.json"));
+    let report = args.report.clone().unwrap_or_else(|| work_dir.join(default_report(args.to.as_ref())));
     let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => Some(text.parse().map_err(|_| {
@@ -102,7 +104,25 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
     let summary = args.summary.clone().or_else(|| {
         std::env::var_os("GITHUB_STEP_SUMMARY").filter(|name| !name.is_empty()).map(PathBuf::from)
     });
-    Ok(Request { spec, kept, work_dir, report, summary, jobs: usize::from(args.jobs), moved, epoch })
+    Ok(Request {
+        spec,
+        keeps_others: !args.only.is_empty(),
+        kept,
+        work_dir,
+        report,
+        summary,
+        jobs: usize::from(args.jobs),
+        moved,
+        epoch,
+    })
+}
+
+/// One for each destination: a release elsewhere must not take along what rolls this one back.
+fn default_report(to: Option<&Reference>) -> String {
+    match to {
+        Some(to) => format!("report-{}.json", Digest::of(to.to_string().as_bytes()).short()),
+        None => "report.json".to_string(),
+    }
 }
 
 /// The spec's tags go wherever the release goes, and a digest comes of it.

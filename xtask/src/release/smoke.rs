@@ -14,7 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -110,10 +110,12 @@ fn run(
     };
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let said = fs::read(&output_file)?;
+    let why_not = fs::read_to_string(&started).unwrap_or_default();
     let said = String::from_utf8_lossy(&said[..said.len().min(OUTPUT_MAX)]).trim().to_string();
     Ok(match status {
         // Before the command began, what failed is this host, not the image.
         _ if !started.exists() => Smoke::NotRun { why: last_line(&said) },
+        Some(_) if !why_not.is_empty() => Smoke::Failed { why: why_not, output: String::new() },
         Some(status) if status.success() => Smoke::Passed { milliseconds, output: said },
         Some(status) => Smoke::Failed { why: format!("it ended with {status}"), output: said },
         None => {
@@ -134,6 +136,18 @@ fn own_program(dir: &Path) -> io::Result<PathBuf> {
     Ok(copy)
 }
 
+/// Said from inside the image.
+fn why_it_cannot_begin(program: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound if program.contains('/') && Path::new(program).exists() => {
+            format!("what \"{program}\" is run by (its interpreter) is not in the image")
+        }
+        io::ErrorKind::NotFound => format!("\"{program}\" is not in the image"),
+        io::ErrorKind::PermissionDenied => format!("\"{program}\" is not executable"),
+        _ => format!("\"{program}\" cannot be run: {error}"),
+    }
+}
+
 fn last_line(text: &str) -> String {
     text.lines().last().unwrap_or("the private namespace could not be made").to_string()
 }
@@ -143,7 +157,7 @@ fn last_line(text: &str) -> String {
 pub struct Inside {
     #[arg(long)]
     root: PathBuf,
-    /// Made just before the command begins
+    /// Made just before the command begins; why it cannot begin is written to it
     #[arg(long)]
     started: PathBuf,
     #[arg(long)]
@@ -193,7 +207,7 @@ fn become_command(inside: &Inside) -> Result<std::convert::Infallible, (String, 
     mount(none, root, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none)
         .map_err(at("make the image read-only"))?;
     let started = |e: io::Error| ("note that the test began".to_string(), e);
-    File::create(&inside.started).map_err(started)?;
+    let mut started = File::create(&inside.started).map_err(started)?;
     nix::unistd::chroot(root).map_err(at("enter the image"))?;
     std::env::set_current_dir(&inside.workdir)
         .map_err(|e| (format!("enter the image's folder \"{}\"", inside.workdir.display()), e))?;
@@ -209,5 +223,7 @@ fn become_command(inside: &Inside) -> Result<std::convert::Infallible, (String, 
         }
     }
     let error = command.exec();
+    // Its file is out of sight by now, and still open.
+    let _ = started.write_all(why_it_cannot_begin(program, &error).as_bytes());
     Err((format!("run \"{program}\" of the image"), error))
 }

@@ -82,7 +82,11 @@ impl Builder for Buildx {
     }
 
     fn available(&self) -> Result<(), String> {
-        self.inspect().map(drop)
+        self.inspect().map(drop).map_err(|why| match self.tool.ask(&["buildx", "version"]) {
+            // The program without the plugin takes the word for a mistake, and says to read its help.
+            Err(_) if self.tool.ask(&["--version"]).is_ok() => "docker has no buildx plugin".to_string(),
+            _ => why,
+        })
     }
 
     /// Its nodes run what they run: emulators of this host are none of them.

@@ -327,3 +327,18 @@ fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
     assert_eq!(builder.describe(&job(Some("base:1")))[0], "from docker.io/library/base:1");
     assert!(fs::read_to_string(&log).unwrap().ends_with(&format!("made linux/arm64 {}\n", on_base.digest())));
 }
+
+#[test]
+fn docker_without_the_plugin_is_told_from_a_builder_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |text: &str, why: &str| {
+        let buildx = Buildx::with(&script(dir.path(), text), "farm");
+        assert_eq!(buildx.available(), Err(why.to_string()));
+    };
+    let help = "Run 'docker --help' for more information";
+    check(
+        &format!("case $1 in --version) echo Docker version 20;; *) echo \"{help}\" >&2; exit 125;; esac"),
+        "docker has no buildx plugin",
+    );
+    check("case $2 in inspect) echo no builder farm >&2; exit 1;; esac", "no builder farm");
+}

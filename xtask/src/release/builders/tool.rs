@@ -3,6 +3,7 @@
 use super::BuildJob;
 use crate::release::spec::{BuildArgs, DockerfileRecipe, Secret, SecretPlace};
 use image_store::error::StoreError;
+use image_store::exit::Exit;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -105,8 +106,8 @@ impl Tool {
             return Ok(());
         }
         let lines = last_lines(&mut file, begin).unwrap_or_default();
-        Err(StoreError::local(doing(), format!("it ended with {status}"))
-            .hint(format!("all that it said is in {}", log.display()))
+        Err(StoreError::new(Exit::Found, doing(), format!("it ended with {status}"))
+            .hint(format!("nothing was published; all that it said is in {}", log.display()))
             .problems(lines.iter().map(|line| format!("{}: {line}", self.name)).collect()))
     }
 }

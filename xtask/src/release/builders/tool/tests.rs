@@ -38,6 +38,8 @@ fn a_step_that_fails_says_its_command_its_status_and_the_end_of_its_log() {
     let error = shell.run(&step, &log).unwrap_err();
     assert!(error.to_string().contains("it ended with exit status: 7"), "{error}");
     assert!(error.to_string().contains("build.log"), "{error}");
+    assert_eq!(error.kind, image_store::exit::Exit::Found);
+    assert!(error.to_string().contains("nothing was published"), "{error}");
     assert_eq!(error.problems.len(), LINES_SHOWN);
     assert_eq!(error.problems[0], "sh: line 12");
     assert_eq!(error.problems[LINES_SHOWN - 1], "sh: bad [secret]");
