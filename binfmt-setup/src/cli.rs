@@ -227,7 +227,12 @@ fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "binfmt-setup", &mut script);
-            voice.result(&String::from_utf8_lossy(&script)).map(|()| Exit::Done)
+            let mut script = String::from_utf8_lossy(&script).into_owned();
+            if shell == clap_complete::Shell::Bash {
+                // clap_complete (4.6) sets one name of a command and asks for another where the tool's has a hyphen.
+                script = script.replace("binfmt__subcmd__setup", "binfmt__setup");
+            }
+            voice.result(&script).map(|()| Exit::Done)
         }
         Command::Man => voice.result(&manual()?).map(|()| Exit::Done),
         Command::Status => commands::status::status(at, voice),

@@ -4,6 +4,7 @@ use super::{LOST, print_text};
 use crate::error::StoreError;
 use crate::exit::Exit;
 use clap::Command;
+use clap_complete::Shell;
 use clap_mangen::Man;
 use std::io::{self, Write};
 
@@ -12,7 +13,7 @@ use std::io::{self, Write};
 pub enum Documentation {
     /// Print a completion script for a shell
     #[command(hide = true)]
-    Completions { shell: clap_complete::Shell },
+    Completions { shell: Shell },
     /// Print the manual page, in roff
     #[command(hide = true)]
     Man,
@@ -24,7 +25,7 @@ impl Documentation {
         let name = command.get_name().to_string();
         let mut text = Vec::new();
         match self {
-            Self::Completions { shell } => clap_complete::generate(shell, &mut command, name, &mut text),
+            Self::Completions { shell } => text = completions(shell, &mut command, &name).into_bytes(),
             Self::Man => {
                 command.build();
                 manual(&command, &mut text).map_err(|e| StoreError::from_io("make the manual page", e))?;
@@ -35,6 +36,18 @@ impl Documentation {
             Some(lost) => Err(StoreError::local("print on stdout", lost.to_string())),
             None => Ok(Exit::Done),
         }
+    }
+}
+
+/// clap_complete's script. For bash it writes the tool's own name with "__" for each hyphen where it sets the command,
+/// and with its separator of commands where it asks for it (4.6): in a tool of two words no command would be found.
+fn completions(shell: Shell, command: &mut Command, name: &str) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, name, &mut script);
+    let script = String::from_utf8_lossy(&script);
+    match shell {
+        Shell::Bash => script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__")),
+        _ => script.into_owned(),
     }
 }
 

@@ -47,6 +47,30 @@ fn every_tool_has_completions_that_a_shell_can_read() {
     }
 }
 
+#[test]
+fn bash_completes_inside_of_a_command() {
+    // As bash calls it: the command, the word, the word before; what it may be stands in COMPREPLY.
+    let ask = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); tool=$1
+        call=$(complete -p \"$tool\" | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        \"$call\" \"$tool\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"
+        echo \"${COMPREPLY[@]}\"";
+    let user = User::new();
+    let check = |line: &str, offered: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let script = user.run(words[0], &["completions", "bash"]).exits(0).stdout;
+        let path = user.write("completion.bash", script);
+        let mut bash = Command::new("bash");
+        bash.args(["-c", ask, "bash"]).arg(path).args(&words);
+        assert_eq!(run(bash).exits(0).stdout.trim(), offered, "{line}");
+    };
+    check("config-patcher fix --pl", "--platform --plain-http");
+    check("config-patcher ver", "verify");
+    check("manifest-push push from-args --pl", "--platforms --plain-http");
+    check("manifest-push edit --rep", "--replace");
+    check("binfmt-setup register --dr", "--dry-run");
+    check("binfmt-setup unregister --pers", "--persist");
+}
+
 /// A registry that takes its time, and what `manifest-push copy` shows meanwhile.
 fn slow_copy(on_terminal: bool, more: &str) -> String {
     let registry = FakeRegistry::start();
