@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+mod known;
+
 /// What an image is made for. Fields are written in the order of the image-spec's `platform` object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
@@ -29,6 +31,8 @@ pub enum PlatformError {
         "platform \"{0}\" has an empty part, or a character that is not a letter, digit, '.', '_' or '-'"
     )]
     BadPart(String),
+    #[error("platform \"{0}\" is none that engines know: {1}")]
+    Unknown(String, String),
 }
 
 /// Other names that people and tools use, and what they mean: (said, architecture, variant).

@@ -4,6 +4,7 @@
 use crate::yaml::{self, Entry, Node, Problem, Value};
 use image_store::platform::Platform;
 use image_store::reference::{Reference, is_tag};
+use image_store::text::nearest;
 use std::collections::BTreeMap;
 
 mod arguments;
@@ -305,7 +306,10 @@ pub fn spelled(platform: Platform) -> Result<Platform, String> {
         ..platform.clone()
     };
     match typed.to_string().parse::<Platform>() {
-        Ok(parsed) if parsed.architecture == typed.architecture && parsed.os == typed.os => Ok(platform),
+        Ok(parsed) if parsed.architecture == typed.architecture && parsed.os == typed.os => {
+            platform.check_known(&typed.to_string()).map_err(|e| e.to_string())?;
+            Ok(platform)
+        }
         Ok(parsed) => Err(format!("platform \"{typed}\" is spelled \"{parsed}\" in images; write it so")),
         Err(error) => Err(error.to_string()),
     }
@@ -317,28 +321,6 @@ fn or(said: &str, other: &str) -> String {
 
 fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.key == key)
-}
-
-/// The known word that a person most likely meant: at most two letters away.
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near = known.iter().map(|k| (distance(word, k), *k)).min()?;
-    (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
-}
-
-/// Letters to change, add or take away (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub struct Fix {
     /// The image to fix
     pub(super) image: Reference,
     /// The platform that the image is for: OS/ARCHITECTURE[/VARIANT]
-    #[arg(long, conflicts_with = "from_index", value_name = "PLATFORM")]
+    #[arg(long, conflicts_with = "from_index", value_name = "PLATFORM", value_parser = Platform::asked)]
     platform: Option<Platform>,
     /// The one member of an index that --platform is about: its platform as the index says it, or its digest
     #[arg(long, requires = "platform", conflicts_with = "from_index", value_name = "PLATFORM|DIGEST", value_parser = parse_member)]

@@ -116,7 +116,7 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
     }
     for text in &args.add {
         let (platform, image) = match text.split_once('=') {
-            Some((platform, image)) => (platform.parse().map_err(|e| usage(format!("{e}")))?, image),
+            Some((platform, image)) => (Platform::asked(platform).map_err(|e| usage(format!("{e}")))?, image),
             None => (Platform::default(), text.as_str()),
         };
         let member = member(image, platform, incoming.len() + 1).map_err(usage)?;

@@ -18,7 +18,7 @@ pub struct Args {
     /// The spec; without it the example, which needs nothing but this workspace
     spec: Option<PathBuf>,
     /// Build this platform alone and keep the others as they are published (repeat for several)
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(long, value_name = "PLATFORM", value_parser = Platform::asked)]
     only: Vec<Platform>,
     /// Publish to this repository, or oci:DIR, instead of the spec's image
     #[arg(long, value_name = "IMAGE")]

@@ -32,7 +32,7 @@ pub(super) fn read_platforms(
     let mut tags: Vec<(String, usize)> = Vec::new();
     let mut platforms = Vec::new();
     for entry in entries.iter().filter(|entry| !entry.key.starts_with("x-")) {
-        let platform = match entry.key.parse::<Platform>() {
+        let platform = match Platform::asked(&entry.key) {
             Ok(platform) => platform,
             Err(error) => {
                 reader.problem(entry.line, error.to_string());
