@@ -18,7 +18,7 @@ use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use plan::{Build, ReleasePlan};
 use progress::Board;
-use publish::{Kept, Published, combine, other_platforms, refuse_moved, tags_report};
+use publish::{Kept, Published, brief, combine, other_platforms, refuse_moved, tags_report};
 use report::{EvidenceReport, PlatformReport, Report};
 use request::{Request, mean};
 use smoke::Smoke;
@@ -63,6 +63,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     output.say_lines(&plan.to_string());
     bases::refuse_wrong(&request, &plan.bases)?;
     if args.dry_run {
+        if output.format == Format::Json {
+            print_line(&plan.to_json().to_string());
+        }
         return Ok(Exit::Done);
     }
     let board = Board::default();
@@ -236,7 +239,10 @@ fn publish_all(
     let root = wanted.root.clone();
     let steps = image_store::plan::plan(wanted, &*target.store, &target.tags)?;
     refuse_moved(&steps, plan, request.moved)?;
-    output.say_lines(&steps.to_string());
+    output.say_lines(&match output.verbose {
+        true => steps.to_string(),
+        false => brief(&steps, &members),
+    });
     let image = place_from_anywhere(&request.spec.image, &target.store.place());
     let tags = Unfinished::read(&request.work_dir, &image).amend(tags_report(plan, &steps));
     let tags = match steps.tags.is_empty() {

@@ -309,7 +309,12 @@ fn only_keeps_what_the_spec_does_not_name_and_a_whole_release_says_that_it_goes(
     let both = [&only[..], &["--only", "linux/arm/v7"]].concat();
     user.release(&both).exits(0).says("nothing to do");
     let goes = "linux/arm64 is published and not in the spec: it goes away";
-    user.release(&["app/release.yaml", "--dry-run"]).exits(0).says(goes);
+    let dry = user.release(&["app/release.yaml", "--dry-run", "--format", "json"]).exits(0).says(goes);
+    let plan = dry.json();
+    assert_eq!(plan["going"][0]["architecture"], "arm64", "{plan}");
+    assert_eq!(plan["platforms"][1]["builder"], "rootfs", "{plan}");
+    assert_eq!(plan["tags"][1]["tag"], "latest", "{plan}");
+    assert_eq!(plan["tags"][1]["was"].as_str(), registry.tag("team/app", "latest").as_deref());
     user.release(&["app/release.yaml"]).exits(0).says(goes);
     assert_eq!(architectures(), ["amd64", "arm"]);
 }
@@ -322,7 +327,9 @@ fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
     let names = |tag: &str| registry.manifest("team/app", tag).unwrap().1;
     let tags = || ["latest", "1.0", "arm32v7"].map(names);
     let release = ["app/release.yaml", "--work-dir", "w"];
-    user.release(&release).exits(0);
+    let ran = user.release(&[&release[..], &["--summary", "new/summary.md"]].concat()).exits(0);
+    assert!(ran.stderr.contains("write     linux/arm64  2 blobs, "), "{ran}");
+    assert!(!ran.stderr.contains("copy from") && user.path("new/summary.md").is_file(), "{ran}");
     let first = tags();
     user.write("app/armv7", "a new program for armv7");
     user.release(&release).exits(0);

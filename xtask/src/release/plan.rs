@@ -45,6 +45,40 @@ pub struct ReleasePlan {
 }
 
 impl ReleasePlan {
+    /// The same for programs.
+    pub fn to_json(&self) -> serde_json::Value {
+        let platforms: Vec<serde_json::Value> =
+            self.builds.iter().map(|build| self.build_json(build)).collect();
+        let tags: Vec<serde_json::Value> =
+            self.tags.iter().map(|(tag, was)| serde_json::json!({"tag": tag, "was": was})).collect();
+        serde_json::json!({
+            "plan": 1,
+            "image": self.place,
+            "prepare": self.prepare,
+            "emulators": {"missing": self.emulators.missing, "command": self.emulators.command},
+            "platforms": platforms,
+            "kept": self.kept,
+            "going": self.going,
+            "labels": if self.labels_are_fixed { "fix" } else { "check" },
+            "smoke": self.smoke,
+            "tags": tags,
+        })
+    }
+
+    fn build_json(&self, build: &Build) -> serde_json::Value {
+        let platform = &build.spec.platform;
+        let bases = self.bases.iter().filter(|base| base.platform == *platform);
+        serde_json::json!({
+            "platform": platform,
+            "builder": build.builder.name(),
+            "why": build.why,
+            "commands": build.commands,
+            "needs_emulator": build.needs_emulator,
+            "bases": bases.map(Base::shown).collect::<Vec<_>>(),
+            "published": self.published(platform),
+        })
+    }
+
     /// What is published for a platform now.
     fn published(&self, platform: &Platform) -> Option<&Digest> {
         let fits = |said: &Platform| said.fits(platform);

@@ -12,6 +12,7 @@ use image_store::open::Target;
 use image_store::plan::{MovedTag, Plan, Wanted};
 use image_store::platform::Platform;
 use image_store::store::{ImageSource, Pointer};
+use image_store::text;
 use image_store::tree::{IndexNode, Node, read_tree};
 use manifest_push::index::{Kind, Style, build_index};
 use std::sync::Arc;
@@ -172,6 +173,31 @@ pub fn refuse_moved(steps: &Plan, plan: &ReleasePlan, moved: MovedTag) -> Result
         }
     }
     Ok(())
+}
+
+/// What will be written, a line for each image. Every blob and manifest is for who asks.
+pub fn brief(steps: &Plan, members: &[Member]) -> String {
+    if steps.is_nothing() {
+        return steps.to_string();
+    }
+    let mut lines = String::new();
+    for member in members {
+        let manifest = &member.labelled.image.manifest;
+        let of_it = |blob: &Descriptor| {
+            manifest.layers.iter().chain([&manifest.config]).any(|own| own.digest == blob.digest)
+        };
+        let blobs: Vec<u64> =
+            steps.blobs.iter().filter(|(blob, _)| of_it(blob)).map(|(blob, _)| blob.size).collect();
+        let size = text::bytes(blobs.iter().sum());
+        lines.push_str(&format!("  write     {}  {} blobs, {size}\n", member.platform, blobs.len()));
+    }
+    for step in &steps.tags {
+        let was = step.was.as_ref().map_or("new".to_string(), |was| format!("was {}", was.short()));
+        let now = step.document.digest();
+        lines.push_str(&format!("  tag       {}:{}  {now}  {was}\n", steps.place, step.tag));
+    }
+    lines.push_str(&format!("  at most {} to {}\n", text::bytes(steps.bytes()), steps.place));
+    lines
 }
 
 pub fn tags_report(plan: &ReleasePlan, steps: &Plan) -> Vec<TagReport> {

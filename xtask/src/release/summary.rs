@@ -4,14 +4,20 @@ use super::report::{PlatformReport, Report};
 use super::smoke::Smoke;
 use image_store::error::StoreError;
 use image_store::text;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
 /// Adds to the file: the page of a GitHub job is one file for all its steps.
 pub fn append(path: &Path, text: &str) -> Result<(), StoreError> {
     let doing = || format!("write the summary \"{}\"", path.display());
-    let append = || OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes());
+    let append = || {
+        if let Some(folder) = path.parent() {
+            // As the report's is.
+            fs::create_dir_all(folder)?;
+        }
+        OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
+    };
     append().map_err(|e| StoreError::from_io(doing(), e))
 }
 
