@@ -202,6 +202,7 @@ enum Step {
 fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     let mut layers: Vec<Option<&LayerFacts>> = Vec::new();
     let mut skipped = Vec::new();
+    let mut highest_skipped = None;
     let mut missing = Vec::new();
     let empty: &LayerFacts = &EMPTY;
     for (number, key) in work.keys.iter().enumerate() {
@@ -215,6 +216,7 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
             // Nothing is known of it; what lies under it is looked at as if it brought nothing.
             Some(Ok(Layer::Skipped(why))) => {
                 skipped.push((key.0.clone(), why.clone()));
+                highest_skipped = Some(number);
                 Some(empty)
             }
             Some(Err(error)) => return Step::Done(Box::new(Err(again(error)))),
@@ -266,8 +268,10 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     if unlisted > 0 {
         finding.gaps.push(format!("{unlisted} more programs lie in it than are listed"));
     }
-    // What a layer that was not read brings may be anything.
-    if !finding.skipped.is_empty() && finding.verdict.kind == Kind::Consistent && !chain.is_reached {
+    // What a layer that was not read brings may be anything, and may hide what lies below it.
+    let is_hidden = |skipped: usize| chain.links.iter().any(|link| link.file.layer < skipped);
+    let may_decide = highest_skipped.is_some_and(|number| !chain.is_reached || is_hidden(number));
+    if may_decide && matches!(finding.verdict.kind, Kind::Consistent | Kind::ForeignPayload) {
         finding.verdict.kind = Kind::Undetermined;
         finding.verdict.reasons.push("layers that could not be read may decide".into());
     }

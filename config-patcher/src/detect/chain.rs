@@ -9,9 +9,10 @@ use super::file::Facts;
 use super::tree::{File, Found, Tree};
 use image_store::manifest::Config;
 
+mod shell;
 mod wrappers;
 
-use wrappers::{Wraps, wraps};
+use wrappers::{Wraps, starts};
 
 /// Scripts and wrappers in a row. The kernel follows five interpreters; people stack two or three wrappers.
 const STEPS_MAX: usize = 12;
@@ -69,7 +70,8 @@ pub struct Chain<'a> {
     pub unread: Option<usize>,
     /// These files must be read to know more: their layers, and where they lie.
     pub unread_files: Vec<(usize, Vec<u8>)>,
-    /// The program itself was found: the last word of all wrappers is an ELF file.
+    /// The program itself was found: the last word of all wrappers is an ELF file, and none of them starts something
+    /// that is not clear.
     pub is_reached: bool,
 }
 
@@ -91,33 +93,36 @@ struct Walk<'t, 'a> {
 
 impl<'a> Walk<'_, 'a> {
     fn programs(&mut self) {
-        let mut argv: Vec<Vec<u8>> = self
-            .config
-            .entrypoint
-            .iter()
-            .chain(&self.config.cmd)
-            .map(|word| word.clone().into_bytes())
-            .collect();
+        let words = self.config.entrypoint.iter().chain(&self.config.cmd);
+        let argv: Vec<Vec<u8>> = words.map(|word| word.clone().into_bytes()).collect();
         if argv.is_empty() {
             return self.gap("the image has neither entrypoint nor command".into());
         }
-        let mut role = Role::Entrypoint;
-        for _ in 0..STEPS_MAX {
-            let Some(asked) = argv.first().cloned() else { return };
-            let Some(file) = self.command(&asked) else { return };
+        self.chain.is_reached = self.program(argv, Role::Entrypoint, STEPS_MAX);
+    }
+
+    /// Follows one command to its program, and says whether all of it is known. `steps` bounds scripts and wrappers.
+    fn program(&mut self, mut argv: Vec<Vec<u8>>, first: Role, steps: usize) -> bool {
+        let mut role = first;
+        // A script, and what it gets and may start: exec "$@".
+        let mut handed: Option<(Vec<u8>, Vec<Vec<u8>>)> = None;
+        for left in (0..steps).rev() {
+            let Some(asked) = argv.first().cloned() else { return false };
+            let Some(file) = self.command(&asked) else { return false };
             if self.must_be_read(&file) {
-                return;
+                return false;
             }
             let facts = file.facts;
             let path = file.path.clone();
-            let known = wraps(&asked, &argv[1..]);
+            let known = starts(&asked, &path, &argv[1..]);
             let role_here = if matches!(known, Wraps::Emulated(_)) { Role::Emulator } else { role };
             self.chain.links.push(Link { role: role_here, asked, file });
+            if path == b"/init" && matches!(facts, Some(Facts::Script(_) | Facts::Elf(_))) {
+                self.supervisor();
+            }
             match facts {
                 Some(Facts::Script(script)) => {
-                    if path == b"/init" {
-                        self.supervisor();
-                    }
+                    handed.get_or_insert_with(|| (path.clone(), argv[1..].to_vec()));
                     // As the kernel starts it: the interpreter, its one argument, the script, its arguments.
                     let mut line = vec![script.interpreter.clone()];
                     line.extend(script.argument.clone());
@@ -126,40 +131,89 @@ impl<'a> Walk<'_, 'a> {
                     argv = line;
                     role = Role::Interpreter;
                 }
-                Some(Facts::Elf(_)) => {
-                    if path == b"/init" {
-                        self.supervisor();
+                Some(Facts::Elf(_)) => match known {
+                    Wraps::Command(inner) | Wraps::Emulated(inner) => {
+                        argv = inner;
+                        role = Role::Started;
                     }
-                    match known {
-                        Wraps::Command(inner) | Wraps::Emulated(inner) => {
-                            argv = inner;
-                            role = Role::Started;
+                    Wraps::Nothing => {
+                        // An interpreter that is no shell is the program, whatever its script does.
+                        if let Some((_, words)) = handed {
+                            self.handed(words, left);
                         }
-                        Wraps::Nothing => {
-                            self.chain.is_reached = true;
-                            return;
-                        }
-                        Wraps::Unclear(why) => {
-                            self.chain.is_reached = true;
-                            return self.gap(why);
-                        }
+                        return self.chain.unread.is_none();
                     }
+                    Wraps::Shell { commands, is_clear, handed: words } => {
+                        let mut is_known = true;
+                        for command in commands {
+                            is_known &= self.program(command, Role::Started, left);
+                        }
+                        if is_clear {
+                            return is_known;
+                        }
+                        let (script, words) = handed.unwrap_or((path, words));
+                        if self.handed(words, left) {
+                            return is_known;
+                        }
+                        self.gap(format!("what {} starts is not clear without running it", shown(&script)));
+                        return false;
+                    }
+                    Wraps::Unclear(why) => {
+                        self.gap(why);
+                        return false;
+                    }
+                },
+                Some(Facts::Alien(_) | Facts::Unread) => return false,
+                None => {
+                    self.gap(format!("{} is neither a program nor a script", shown(&path)));
+                    return false;
                 }
-                Some(Facts::Alien(_) | Facts::Unread) => return,
-                None => return self.gap(format!("{} is neither a program nor a script", shown(&path))),
             }
         }
         self.gap("scripts and wrappers go on without end".into());
+        false
     }
 
-    /// Finds a command as execvp does.
+    /// The words behind a script, if the first of them is a program of the image: then that is what it is there for.
+    fn handed(&mut self, words: Vec<Vec<u8>>, steps: usize) -> bool {
+        let Some(name) = words.first().filter(|word| !word.starts_with(b"-")) else { return false };
+        match self.look(name) {
+            Found::File(file) if file.executable => {
+                let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
+                is_known || self.program(words, Role::Started, steps)
+            }
+            Found::Unread(layer) => {
+                self.chain.unread = Some(layer);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Finds a command as execvp does, or says that it is not there.
     fn command(&mut self, name: &[u8]) -> Option<File<'a>> {
+        match self.look(name) {
+            Found::File(file) => return Some(file),
+            Found::Unread(layer) => self.chain.unread = Some(layer),
+            _ if name.contains(&b'/') => {
+                let path = self.in_working_dir(name);
+                self.gap(format!("{} is not in the image", shown(&path)));
+            }
+            _ => self.gap(format!("\"{}\" is not in PATH", shown(name))),
+        }
+        None
+    }
+
+    fn in_working_dir(&self, name: &[u8]) -> Vec<u8> {
+        match name.starts_with(b"/") {
+            true => name.to_vec(),
+            false => [b"/", self.config.working_dir.as_bytes(), b"/", name].concat(),
+        }
+    }
+
+    fn look(&self, name: &[u8]) -> Found<'a> {
         if name.contains(&b'/') {
-            let path = match name.starts_with(b"/") {
-                true => name.to_vec(),
-                false => [b"/", self.config.working_dir.as_bytes(), b"/", name].concat(),
-            };
-            return self.file(&path, true);
+            return self.tree.resolve(&self.in_working_dir(name));
         }
         let set = self.config.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
         for directory in set.unwrap_or(DEFAULT_PATH).split(':') {
@@ -167,27 +221,12 @@ impl<'a> Walk<'_, 'a> {
                 if directory.starts_with('/') { directory } else { self.config.working_dir.as_str() };
             let path = [directory.as_bytes(), b"/", name].concat();
             match self.tree.resolve(&path) {
-                Found::File(file) if file.executable => return Some(file),
-                Found::Unread(layer) => {
-                    self.chain.unread = Some(layer);
-                    return None;
-                }
+                Found::File(file) if file.executable => return Found::File(file),
+                Found::Unread(layer) => return Found::Unread(layer),
                 _ => {}
             }
         }
-        self.gap(format!("\"{}\" is not in PATH", shown(name)));
-        None
-    }
-
-    fn file(&mut self, path: &[u8], is_needed: bool) -> Option<File<'a>> {
-        match self.tree.resolve(path) {
-            Found::File(file) => return Some(file),
-            Found::Unread(layer) if is_needed => self.chain.unread = Some(layer),
-            Found::Unread(_) => {}
-            _ if is_needed => self.gap(format!("{} is not in the image", shown(path))),
-            _ => {}
-        }
-        None
+        Found::Missing
     }
 
     /// Only the place of the file is known: then it is one of those that must be read.
@@ -221,7 +260,7 @@ impl<'a> Walk<'_, 'a> {
     /// Loaders and libraries of all programs so far, and the shell with its own.
     fn belongings(&mut self) {
         let mut done = 0;
-        if let Some(shell) = self.file(b"/bin/sh", false) {
+        if let Found::File(shell) = self.tree.resolve(b"/bin/sh") {
             self.add(Role::Shell, b"/bin/sh", shell);
         }
         while let Some(link) = self.chain.links.get(done) {

@@ -113,3 +113,29 @@ fn an_emulator_that_lies_there_is_a_note() {
         finding.verdict
     );
 }
+
+/// The script of every second image on a hub: it starts what it is given.
+#[test]
+fn a_quick_look_finds_the_program_behind_an_entrypoint_script() {
+    let store = MemoryStore::new();
+    let script = Tar::default().file("entry.sh", b"#!/bin/sh\nexec \"$@\"\n").end();
+    let app = |machine: u16| Tar::default().file("opt/app", &elf(machine)).end();
+    let check = |words: &[&str], layers: &[Vec<u8>], kind: Kind| {
+        let mut image = image(&store, "linux/amd64", "", layers);
+        let config = &mut image.config.as_mut().unwrap().parsed;
+        config.entrypoint = words.iter().map(|word| (*word).to_string()).collect();
+        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{words:?}");
+        (finding.layers_read, finding.gaps.len())
+    };
+    let right = [base(62), app(62), script.clone()];
+    let wrong = [app(183), base(62), script];
+    assert_eq!(check(&["/entry.sh", "/opt/app"], &right, Kind::Consistent), (3, 0));
+    check(&["/entry.sh", "/opt/app"], &wrong, Kind::Mixed);
+    check(&["/bin/sh", "/entry.sh", "/opt/app"], &wrong, Kind::Mixed);
+    check(&["/bin/sh", "-c", "/bin/busybox true && exec /opt/app"], &wrong, Kind::Mixed);
+    check(&["/bin/sh", "-c", "exec \"$@\"", "sh", "/opt/app"], &wrong, Kind::Mixed);
+    // What cannot be known is looked for in every layer, and said.
+    assert_eq!(check(&["/entry.sh", "serve"], &wrong, Kind::ForeignPayload), (3, 1));
+}

@@ -54,14 +54,33 @@ fn scripts_and_wrappers_lead_to_the_program() {
     check(
         &layer,
         &config(&["/entry.sh"], &["python3"]),
+        &["entrypoint /entry.sh", "interpreter /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        "",
+    );
+    // What a script is given and is no program is for the script to understand.
+    check(
+        &layer,
+        &config(&["/entry.sh"], &["serve"]),
         &["entrypoint /entry.sh", "interpreter /bin/busybox"],
+        "what /entry.sh starts is not clear",
+    );
+    check(
+        &layer,
+        &config(&["/bin/sh", "/entry.sh"], &["python3", "x.py"]),
+        &["entrypoint /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        "",
+    );
+    check(
+        &layer,
+        &config(&[], &["/bin/sh", "-c", "tini -v && exec python3 /x.py"]),
+        &["entrypoint /bin/busybox", "started by it /sbin/tini", "started by it /usr/local/bin/python3.12"],
         "",
     );
     check(
         &layer,
         &config(&["/twice"], &[]),
         &["entrypoint /twice", "interpreter /entry.sh", "interpreter /bin/busybox"],
-        "",
+        "what /twice starts is not clear",
     );
     check(
         &layer,
@@ -127,7 +146,7 @@ fn s6_overlay_brings_its_own_programs() {
         .symlink("command/s6-svscan", "/package/admin/s6/command/s6-svscan")
         .facts();
     let links = ["entrypoint /init", "supervisor /package/admin/s6/command/s6-svscan", "interpreter /bin/sh"];
-    check(&layer, &config(&["/init"], &[]), &links, "");
+    check(&layer, &config(&["/init"], &[]), &links, "what /init starts is not clear");
 }
 
 #[test]

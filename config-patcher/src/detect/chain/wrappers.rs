@@ -1,5 +1,7 @@
 //! Programs that do nothing but start another one: which word of their arguments that is.
 
+use super::shell::shell;
+
 /// What a program starts, as far as its arguments tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wraps {
@@ -8,6 +10,13 @@ pub enum Wraps {
     Command(Vec<Vec<u8>>),
     /// Started by a program that translates it.
     Emulated(Vec<Vec<u8>>),
+    /// A shell: the commands that it starts, whether these are all, and the words that are handed to its script, which
+    /// may start them (`exec "$@"`).
+    Shell {
+        commands: Vec<Vec<Vec<u8>>>,
+        is_clear: bool,
+        handed: Vec<Vec<u8>>,
+    },
     /// It starts something that only a run would tell.
     Unclear(String),
 }
@@ -49,18 +58,56 @@ const WRAPPERS: [Wrapper; 12] = [
 
 const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox-sh"];
 
-/// Words that a shell carries out itself, or that only make sense to it.
-const BUILTINS: [&str; 22] = [
-    "cd", "export", "set", "unset", "echo", "printf", "test", "[", ":", ".", "source", "if", "while", "for",
-    "case", "until", "trap", "ulimit", "umask", "wait", "eval", "true",
+/// They start something, by rules of their own: another root, another user's shell, a folder of services.
+const STARTERS: [&str; 14] = [
+    "chroot",
+    "taskset",
+    "runuser",
+    "su",
+    "unshare",
+    "nsenter",
+    "numactl",
+    "capsh",
+    "runsv",
+    "runsvdir",
+    "s6-svscan",
+    "supervisord",
+    "bwrap",
+    "prlimit",
 ];
 
+/// Several programs in one file, by the name under which it is started.
+const MULTI_CALL: [&str; 3] = ["busybox", "toybox", "coreutils"];
+
+/// What a program asked for as `name` starts, which is the file at `path`.
+pub fn starts(name: &[u8], path: &[u8], arguments: &[Vec<u8>]) -> Wraps {
+    match wraps(name, arguments) {
+        // As in /init -> /sbin/tini.
+        Wraps::Nothing if !MULTI_CALL.contains(&base(path)) => wraps(path, arguments),
+        found => found,
+    }
+}
+
+fn base(name: &[u8]) -> &str {
+    std::str::from_utf8(name.rsplit(|b| *b == b'/').next().unwrap_or(name)).unwrap_or_default()
+}
+
 /// What `name` with these arguments starts.
-pub fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
-    let base = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
-    let Ok(base) = std::str::from_utf8(base) else { return Wraps::Nothing };
-    if let Some(wrapper) = WRAPPERS.iter().find(|wrapper| wrapper.names.contains(&base)) {
+fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
+    let base = base(name);
+    // tini-static-amd64 and the like are how its releases are called.
+    let known = if base.starts_with("tini-") { "tini" } else { base };
+    if let Some(wrapper) = WRAPPERS.iter().find(|wrapper| wrapper.names.contains(&known)) {
         return command(words(arguments, wrapper.valued).get(wrapper.words..).unwrap_or_default());
+    }
+    if STARTERS.contains(&base) && !arguments.is_empty() {
+        return Wraps::Unclear(format!("what {base} starts is not clear without running it"));
+    }
+    // A loader that is started by its name, ld.so(8).
+    if ["ld-linux", "ld-musl-", "ld.so", "ld64.so"].iter().any(|loader| base.starts_with(loader)) {
+        let valued =
+            ["--library-path", "--preload", "--argv0", "--inhibit-rpath", "--audit", "--glibc-hwcaps-mask"];
+        return command(words(arguments, &valued));
     }
     if base == "env" {
         return env(arguments);
@@ -107,77 +154,45 @@ fn words<'a>(arguments: &'a [Vec<u8>], valued: &[&str]) -> &'a [Vec<u8>] {
 
 /// `env [OPTION] [NAME=VALUE]... COMMAND`; `-S` splits one word, for `#!` lines.
 fn env(arguments: &[Vec<u8>]) -> Wraps {
+    let unclear = || Wraps::Unclear("what env starts is not clear without running it".into());
     let mut arguments = arguments.to_vec();
-    let split = match arguments.first().map(Vec::as_slice) {
-        Some(b"-S" | b"--split-string") if arguments.len() > 1 => Some((2, arguments[1].clone())),
-        Some(first) => {
-            let inner = first.strip_prefix(b"-S").or_else(|| first.strip_prefix(b"--split-string="));
-            inner.or_else(|| first.strip_prefix(b"-vS")).map(|inner| (1, inner.to_vec()))
+    if let Some((at, taken, text)) = split_string(&arguments) {
+        if text.iter().any(|b| matches!(b, b'"' | b'\'' | b'\\' | b'$')) {
+            return unclear();
         }
-        None => None,
-    };
-    if let Some((taken, text)) = split {
         let words =
             text.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty()).map(<[u8]>::to_vec);
-        arguments.splice(..taken, words.collect::<Vec<_>>());
+        arguments.splice(at..at + taken, words.collect::<Vec<_>>());
     }
     let words = words(&arguments, &["-u", "--unset", "-C", "--chdir"]);
+    let options = &arguments[..arguments.len() - words.len()];
     let assignments = words.iter().take_while(|word| word.contains(&b'=')).count();
+    // Then names are looked for elsewhere.
+    let moves = options.iter().any(|word| word.starts_with(b"-C") || word.starts_with(b"--chdir"));
+    let is_named_whole = words.get(assignments).is_some_and(|word| word.starts_with(b"/"));
+    if (moves || words[..assignments].iter().any(|word| word.starts_with(b"PATH="))) && !is_named_whole {
+        return unclear();
+    }
     command(&words[assignments..])
 }
 
-/// `sh -c TEXT`: the first word of a text that needs no shell to be understood. `sh FILE` runs in the shell itself.
-fn shell(arguments: &[Vec<u8>]) -> Wraps {
-    let mut rest = arguments.iter();
-    while let Some(word) = rest.next() {
-        if word == b"-o" || word == b"+o" {
-            rest.next();
-            continue;
+/// Where `-S TEXT`, `-STEXT` or `-iSTEXT` stands among the options, of how many words, and the text.
+fn split_string(arguments: &[Vec<u8>]) -> Option<(usize, usize, Vec<u8>)> {
+    for (at, word) in arguments.iter().enumerate() {
+        if let Some(text) = word.strip_prefix(b"--split-string=") {
+            return Some((at, 1, text.to_vec()));
         }
-        let is_option = word.starts_with(b"-") && !word.starts_with(b"--");
-        // As in -lc or -ec.
-        if is_option && word.contains(&b'c') {
-            return rest.next().map_or(Wraps::Nothing, |text| first_word(text));
-        }
-        if !is_option && !word.starts_with(b"--") {
-            return Wraps::Nothing;
+        let is_short = word.starts_with(b"-") && !word.starts_with(b"--");
+        let split = if is_short { word.iter().position(|b| *b == b'S') } else { None };
+        match split {
+            Some(end) if end + 1 < word.len() => return Some((at, 1, word[end + 1..].to_vec())),
+            Some(_) => return Some((at, 2, arguments.get(at + 1)?.clone())),
+            None if word == b"--split-string" => return Some((at, 2, arguments.get(at + 1)?.clone())),
+            None if !word.starts_with(b"-") || word == b"--" => return None,
+            None => {}
         }
     }
-    Wraps::Nothing
-}
-
-fn first_word(text: &[u8]) -> Wraps {
-    let unclear = || Wraps::Unclear("what its shell command starts is not clear without running it".into());
-    let Ok(text) = std::str::from_utf8(text) else { return unclear() };
-    let mut words = text.split_ascii_whitespace().peekable();
-    loop {
-        let Some(word) = words.next() else { return Wraps::Nothing };
-        if word.contains(['$', '`', '"', '\'', '\\', '(', ')', '{', '}', '*', '?', '~', '#', '!', '<', '>']) {
-            return unclear();
-        }
-        if word == "exec" || is_assignment(word) {
-            continue;
-        }
-        let ends = word.ends_with([';', '&', '|']);
-        let word = word.trim_end_matches([';', '&', '|']);
-        if BUILTINS.contains(&word) || word.is_empty() || word.contains([';', '&', '|']) {
-            return unclear();
-        }
-        let simple = |word: &&str| {
-            !word.contains(['$', '`', '"', '\'', '\\', ';', '&', '|', '<', '>', '(', ')', '*', '?'])
-        };
-        let mut line = vec![word.as_bytes().to_vec()];
-        if !ends {
-            line.extend(words.take_while(simple).map(|word| word.as_bytes().to_vec()));
-        }
-        return Wraps::Command(line);
-    }
-}
-
-fn is_assignment(word: &str) -> bool {
-    word.split_once('=').is_some_and(|(name, _)| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    })
+    None
 }
 
 #[cfg(test)]
@@ -190,9 +205,18 @@ mod tests {
         let check = |line: &str, found: &str| {
             let words: Vec<Vec<u8>> =
                 line.split(' ').map(|word| word.replace('~', " ").into_bytes()).collect();
-            let shown = match wraps(&words[0], &words[1..]) {
+            let shown = match starts(&words[0], b"/bin/x", &words[1..]) {
                 Wraps::Nothing => String::new(),
                 Wraps::Unclear(_) => "?".into(),
+                Wraps::Shell { commands, is_clear, handed } => {
+                    let line = commands.first().map_or(Vec::new(), |line| line.join(&b' '));
+                    let handed = if handed.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" handed {}", String::from_utf8(handed.join(&b' ')).unwrap())
+                    };
+                    format!("{}{}{handed}", String::from_utf8(line).unwrap(), if is_clear { "" } else { "?" })
+                }
                 Wraps::Command(inner) => String::from_utf8(inner.join(&b' ')).unwrap(),
                 Wraps::Emulated(inner) => {
                     format!("emulated {}", String::from_utf8(inner.join(&b' ')).unwrap())
@@ -216,9 +240,18 @@ mod tests {
         check("/bin/sh -ec A=b~java~-jar~$JAR", "java -jar");
         check("bash -o pipefail -c app~|~tee~x", "app");
         check("/bin/sh -c $APP", "?");
-        check("/bin/sh -c cd~/x~&&~./app", "?");
-        check("/bin/sh -c echo~hi", "?");
-        check("/bin/sh /entry.sh app", "");
+        check("/bin/sh -c exec~\"$@\" x /app", "? handed /app");
+        check("/bin/sh /entry.sh app", "? handed app");
+        check("/bin/sh +e -c /app", "/app");
+        check("/lib64/ld-linux-x86-64.so.2 --library-path /x /app", "/app");
+        check("tini-static-amd64 -- /app", "/app");
+        check("chroot /x /app", "?");
+        check("env -C /opt ./app", "?");
+        check("env -C /opt /app", "/app");
+        check("env PATH=/opt app", "?");
+        check("env -iS app~x", "app x");
+        check("env -i -S app~x", "app x");
+        check("env -S \"/opt/app\"~x", "?");
         check("/bin/sh", "");
         check("busybox sh -c /app", "/app");
         check("/bin/busybox httpd -f", "");
@@ -226,5 +259,8 @@ mod tests {
         check("/usr/bin/qemu-arm-static -execve -0 sh /bin/sh", "emulated sh /bin/sh");
         check("/app tini x", "");
         check("/app", "");
+        let words = [b"--".to_vec(), b"/app".to_vec()];
+        assert_eq!(starts(b"/init", b"/sbin/tini", &words), Wraps::Command(vec![b"/app".to_vec()]));
+        assert_eq!(starts(b"/bin/httpd", b"/bin/busybox", &words), Wraps::Nothing);
     }
 }

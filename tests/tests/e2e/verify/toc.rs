@@ -226,7 +226,7 @@ fn a_second_look_at_single_files_is_free_too_and_another_image_of_the_layer_gets
     for make in [estargz, zstd_chunked] {
         let (user, registry) = (User::new(), FakeRegistry::start());
         let layer = make(&members("linux/arm64"));
-        publish(&registry, &layer, "one");
+        publish_running(&registry, &layer, "one", &["/usr/bin/busybox", "true"]);
         let first = look_of(&user, &registry, "one", &[]);
         assert!(first.1 > 0 && !first.2, "{first:?}");
         assert_eq!(look_of(&user, &registry, "one", &[]), ("consistent".into(), 0, false));
@@ -289,7 +289,7 @@ fn a_file_that_is_not_what_the_table_says_is_read_with_its_layer() {
         let registry = FakeRegistry::start();
         let mut lie = members("linux/arm64");
         lie[2] = Lie("usr/bin/busybox", probe("linux/arm64"), probe("linux/riscv64"));
-        publish(&registry, &make(&lie), "lie");
+        publish_running(&registry, &make(&lie), "lie", &["/usr/bin/busybox", "true"]);
         assert_eq!(
             (look(&registry, "lie", &[]).0.as_str(), look(&registry, "lie", &[]).2),
             ("mislabelled", true)
