@@ -48,7 +48,7 @@ enum Command {
 pub fn main() -> ExitCode {
     image_store::half_done::end_cleanly();
     let cli = Cli::parse();
-    let stores = Stores::new(cli.registry.options());
+    let stores = Stores::new(cli.registry.options().quiet(cli.output.quiet));
     let display = Display::start(&cli.output);
     let result = match cli.command {
         Command::Inspect(args) => inspect::run(&args, &stores, &cli.output),

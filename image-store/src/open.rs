@@ -10,6 +10,7 @@ use crate::store::oci_archive::OciArchive;
 use crate::store::oci_layout::OciLayout;
 use crate::store::registry::{Client, RegistryOptions, RegistryStore};
 use crate::store::{ImageSource, ImageStore, Pointer, UNNAMED};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Opens stores. All registries share one client: one connection pool, one cache of tokens.
@@ -53,6 +54,7 @@ impl Stores {
     /// To read an image.
     pub fn source(&self, reference: &Reference) -> Result<Opened<dyn ImageSource>, StoreError> {
         if let Reference::Registry(image) = reference {
+            refuse_what_lies_here(image)?;
             let store = RegistryStore::reading(&self.client()?, &image.host, &image.repository)?;
             return Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) });
         }
@@ -64,6 +66,7 @@ impl Stores {
     pub fn image(&self, reference: &Reference) -> Result<Opened<dyn ImageStore>, StoreError> {
         match reference {
             Reference::Registry(image) => {
+                refuse_what_lies_here(image)?;
                 let store = RegistryStore::writing(&self.client()?, &image.host, &image.repository)?;
                 Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) })
             }
@@ -129,6 +132,24 @@ impl Stores {
             Reference::Stdin => Err(stdin(reference)),
         }
     }
+}
+
+/// A file or layout that was named without its prefix would be asked of docker.io. A file or folder that merely has
+/// the name of an image (`busybox`) is not meant.
+fn refuse_what_lies_here(image: &RegistryRef) -> Result<(), StoreError> {
+    if image.host != "docker.io" || image.tag.is_some() || image.digest.is_some() {
+        return Ok(());
+    }
+    let name = image.familiar_name();
+    let path = Path::new(&name);
+    let hint = if path.join("oci-layout").is_file() {
+        format!("{name} is a folder here: oci:{name}")
+    } else if path.is_file() && name.contains(['.', '/']) {
+        format!("{name} is a file here: docker-archive:{name} (or oci-archive:{name})")
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::bad_input(format!("open \"{name}\""), "it names no registry").hint(hint))
 }
 
 fn registry_pointer(image: &RegistryRef) -> Pointer {

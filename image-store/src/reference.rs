@@ -92,6 +92,19 @@ impl FromStr for Reference {
     }
 }
 
+impl Reference {
+    /// May a tag that was said beside this reference stand in it? The rule is the one of references.
+    pub fn check_tag(&self, tag: &str) -> Result<(), ReferenceError> {
+        let fits = match self {
+            Self::Registry(_) => is_tag(tag),
+            Self::OciLayout { .. } | Self::OciArchive { .. } => is_layout_tag(tag),
+            Self::DockerArchive { .. } | Self::DockerDaemon { .. } => return docker_name(tag).map(drop),
+            Self::Stdin => true,
+        };
+        if fits { Ok(()) } else { Err(ReferenceError::Tag(self.to_string(), tag.into())) }
+    }
+}
+
 /// `name[:tag]` as `docker save` writes it into `RepoTags`: short, with a tag.
 fn docker_name(text: &str) -> Result<String, ReferenceError> {
     let parsed: RegistryRef = text.parse()?;
@@ -254,6 +267,22 @@ impl fmt::Display for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_that_is_said_beside_a_reference_follows_the_same_rule() {
+        let check = |reference: &str, tag: &str, may: bool| {
+            let reference: Reference = reference.parse().unwrap();
+            assert_eq!(reference.check_tag(tag).is_ok(), may, "{reference} {tag}");
+        };
+        check("oci:lay", "a b/:c", false);
+        check("oci:lay", "", false);
+        check("oci:lay", "team/app:1", true);
+        check("oci-archive:a.tar", "a b", false);
+        check("q.io/app", "team/app:1", false);
+        check("q.io/app", "v1.0-rc_1", true);
+        check("docker-archive:a.tar", "app:2", true);
+        check("docker-archive:a.tar", "app:a b", false);
+    }
 
     fn shown(text: &str) -> String {
         match text.parse::<Reference>() {

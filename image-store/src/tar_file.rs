@@ -203,7 +203,8 @@ impl TarFile {
             if block == [0; 512] {
                 return Err(refused(at, "the archive ends behind an extension header"));
             }
-            let header = Header::parse(&block).map_err(|why| refused(at, why))?;
+            let header =
+                Header::parse(&block).map_err(|why| refused(at, header::or_no_tar(at, &block, why)))?;
             let data_at = at + BLOCK;
             let Kind::Extension(kind) = header.kind else {
                 return self.add_named(start, at, header, extensions);

@@ -95,7 +95,7 @@ pub(crate) struct Tools<'a> {
 impl Tools<'_> {
     /// `subject` is the image that the command is about: `--username` is a user of its registry alone.
     pub fn stores(&self, subject: &Reference) -> Result<Stores, StoreError> {
-        let mut options = self.cli.registry.options();
+        let mut options = self.cli.registry.options().quiet(self.cli.output.quiet);
         self.cli.account.add_to(&mut options, subject, &self.cli.output)?;
         Ok(Stores::new(options))
     }

@@ -54,7 +54,7 @@ pub mod unpack;
 pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     let begun = Instant::now();
     let request = mean(args)?;
-    let stores = Arc::new(Stores::new(args.registry.options()));
+    let stores = Arc::new(Stores::new(args.registry.options().quiet(output.quiet)));
     let open = opener(stores.clone());
     let binfmt = BinfmtSetup::find()?;
     let target = open_target(&request.spec, &stores)?;

@@ -92,6 +92,9 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
     if args.image == Reference::Stdin {
         return filter::run(args, output);
     }
+    for tag in &args.tag {
+        args.image.check_tag(tag).map_err(|e| StoreError::new(Exit::Usage, "move the tag", e.to_string()))?;
+    }
     refuse_what_cannot_be_carried(args)?;
     let Lying { source, store, pointer } = open(args, stores)?;
     let node = read(args, &*source, store.as_deref(), &pointer)?;

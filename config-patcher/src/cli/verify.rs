@@ -85,7 +85,10 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
     let rows = judge_all(&named, kept.as_ref(), output);
     match output.format {
         Format::Json => print_line(&json::text(&named, &rows)),
-        Format::Text => text::print(&named, &rows, args.explain),
+        Format::Text => {
+            let says_image = named.len() > 1 || !args.all_tags.is_empty();
+            text::print(&rows, says_image, args.explain);
+        }
     }
     args.reports.write(&named, &rows, args.strict)?;
     let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::Found } else { Exit::Done };
@@ -128,15 +131,15 @@ fn depth(args: &Verify, reference: &Reference) -> Depth {
 }
 
 fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output) -> Vec<Row<'a>> {
-    let mut rows = Vec::new();
+    let mut placed = Vec::new();
     for depth in [Depth::Quick, Depth::Full] {
         let mut wanted = Vec::new();
         let mut subjects = Vec::new();
-        for named in named.iter().filter(|named| named.depth == depth) {
+        for (place, named) in named.iter().enumerate().filter(|(_, named)| named.depth == depth) {
             let Ok(node) = &named.node else { continue };
             for (entry, image) in node.images() {
                 let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else { continue };
-                wanted.push((named, entry, image));
+                wanted.push((place, named, entry, image));
                 subjects.push(Subject { source: &*named.source, image, wanted: &config.parsed.platform });
             }
         }
@@ -144,14 +147,16 @@ fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output)
             output.detail(&format!("reading layer {} ({})", layer.digest, bytes(layer.size)))
         };
         let findings = verify_all_with(&subjects, &Look { depth, on_layer: &say, kept });
-        rows.extend(wanted.into_iter().zip(findings).map(|((named, entry, image), finding)| Row {
-            named,
-            entry,
-            image,
-            finding,
-        }));
+        placed.extend(
+            wanted
+                .into_iter()
+                .zip(findings)
+                .map(|((place, named, entry, image), finding)| (place, Row { named, entry, image, finding })),
+        );
     }
-    rows
+    // As they were named; the members of one index stay in its order.
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, row)| row).collect()
 }
 
 /// What could not be read decides the exit status: the check is not whole. Else what was found.

@@ -93,6 +93,12 @@ impl Fields {
     }
 }
 
+/// Why a header cannot be read. A first one without the magic of tar is no header at all.
+pub fn or_no_tar(at: u64, block: &[u8; 512], why: String) -> String {
+    let is_tar = at != 0 || block[MAGIC].starts_with(b"ustar") || check_sum(block).is_ok();
+    if is_tar { why } else { "this is no tar archive".into() }
+}
+
 /// The bytes before the first NUL.
 pub fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|b| *b == 0).next().unwrap_or(field)

@@ -4,7 +4,7 @@
 //! the same to every reader is asked of [`super::TarFile`], once all headers are known.
 
 use super::extension::{self, Extensions};
-use super::header::{Header, Kind};
+use super::header::{self, Header, Kind};
 use super::{BLOCK, MEMBERS_MAX, MemberKind, NAMES_MAX, TRAILER_MAX, TarError, padded, plain_name, refused};
 use std::io::{self, Read};
 
@@ -73,7 +73,8 @@ impl<R: Read> TarStream<R> {
                 };
             }
             headers.extend_from_slice(&block);
-            let header = Header::parse(&block).map_err(|why| refused(at, why))?;
+            let header =
+                Header::parse(&block).map_err(|why| refused(at, header::or_no_tar(at, &block, why)))?;
             let Kind::Extension(kind) = header.kind else {
                 return self.member(start, at, headers, &header, extensions).map(Next::Member);
             };

@@ -52,6 +52,9 @@ struct Incoming {
 
 pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
     let doing = format!("edit \"{}\"", args.image);
+    for tag in &args.tag {
+        args.image.check_tag(tag).map_err(|e| StoreError::new(Exit::Usage, doing.clone(), e.to_string()))?;
+    }
     let (incoming, annotations) = mean(args, &doing)?;
     let stores = tools.stores(&args.image)?;
     // Both before the first request: one token is then asked for all of it.

@@ -22,6 +22,7 @@ mod links;
 mod local_calls;
 mod local_files;
 mod memory;
+mod named_wrongly;
 mod oci_archive;
 mod patcher;
 mod progress;

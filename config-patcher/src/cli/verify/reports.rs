@@ -36,7 +36,10 @@ impl Reports {
     /// Can the files be written where they shall lie?
     pub fn check(&self) -> Result<(), StoreError> {
         for file in self.files() {
-            tempfile::NamedTempFile::new_in(folder(file)).map_err(|e| StoreError::from_io(doing(file), e))?;
+            if file.is_dir() {
+                return Err(StoreError::bad_input(doing(file), "it is a folder").hint("name a file"));
+            }
+            tempfile::NamedTempFile::new_in(folder(file)).map_err(|e| failed(file, &e))?;
         }
         Ok(())
     }
@@ -50,11 +53,18 @@ impl Reports {
         ];
         for (file, text) in made {
             if let Some(file) = file {
-                keep(file, &text(&results)).map_err(|e| StoreError::from_io(doing(file), e))?;
+                keep(file, &text(&results)).map_err(|e| failed(file, &e))?;
             }
         }
         Ok(())
     }
+}
+
+/// Without the name of the temporary file, which nobody asked for.
+fn failed(file: &Path, error: &std::io::Error) -> StoreError {
+    let text = error.to_string();
+    let why = text.split(" at path ").next().unwrap_or_default().to_string();
+    StoreError::from_io(doing(file), std::io::Error::new(error.kind(), why))
 }
 
 fn doing(file: &Path) -> String {

@@ -1,17 +1,16 @@
 //! The table that a person reads at a glance, and what stands below it.
 
-use super::row::{Named, Row};
+use super::row::Row;
 use crate::detect::verdict::Shown;
 use image_store::cli::print_line;
 use image_store::text::{Escaped, bytes, table};
 
-pub fn print(named: &[Named], rows: &[Row<'_>], explain: bool) {
-    let several = named.len() > 1;
+pub fn print(rows: &[Row<'_>], says_image: bool, explain: bool) {
     let mut heading = vec!["LABEL", "INDEX ENTRY", "BINARIES", "VERDICT"];
-    if several {
+    if says_image {
         heading.insert(0, "IMAGE");
     }
-    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, several)).collect();
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, says_image)).collect();
     if !rows.is_empty() {
         print_line(table(&heading, &cells).trim_end());
     }
@@ -22,10 +21,10 @@ pub fn print(named: &[Named], rows: &[Row<'_>], explain: bool) {
     }
 }
 
-fn cells(row: &Row<'_>, several: bool) -> Vec<String> {
+fn cells(row: &Row<'_>, says_image: bool) -> Vec<String> {
     let said = row.said().map_or("-".into(), ToString::to_string);
     let mut cells = vec![row.label_text(), said, row.binaries_text(), row.verdict_text()];
-    if several {
+    if says_image {
         cells.insert(0, row.named.name.clone());
     }
     cells

@@ -78,6 +78,15 @@ impl Default for RegistryOptions {
 }
 
 impl RegistryOptions {
+    /// With `--quiet` nothing but errors is said.
+    #[must_use]
+    pub fn quiet(mut self, quiet: bool) -> Self {
+        if quiet {
+            self.messages.warn = Arc::new(|_| {});
+        }
+        self
+    }
+
     /// Is this host spoken to with TLS? Decided before the first byte and never taken back: falling back to plain
     /// HTTP would hand everything to whoever can break a connection.
     pub fn uses_tls(&self, host: &str) -> bool {
