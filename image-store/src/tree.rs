@@ -5,10 +5,12 @@ use crate::error::StoreError;
 use crate::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Index, Manifest, media_type};
 use crate::parallel;
 use crate::store::{ImageSource, Pointer, read_blob};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Indexes within indexes deeper than this are refused; nobody builds them.
 pub const DEPTH_MAX: usize = 8;
-/// More members than this in one index are refused.
+/// More members than this are refused, in one index and in all indexes of a tree together: a few small ones that name the
+/// same child many times would otherwise stand for millions.
 pub const MEMBERS_MAX: usize = 10_000;
 
 /// What a name points to.
@@ -90,8 +92,18 @@ pub fn read_tree(source: &dyn ImageSource, at: &Pointer) -> Result<Node, StoreEr
     grow(source, source.read_document(at)?, 0)
 }
 
-/// The tree below a document that has been read already.
+/// The tree below a document that has been read already, which lies at this depth.
 pub fn grow(source: &dyn ImageSource, document: Document, depth: usize) -> Result<Node, StoreError> {
+    grow_within(source, document, depth, &AtomicUsize::new(MEMBERS_MAX))
+}
+
+/// `left` is how many members the whole tree may still have.
+fn grow_within(
+    source: &dyn ImageSource,
+    document: Document,
+    depth: usize,
+    left: &AtomicUsize,
+) -> Result<Node, StoreError> {
     let what = format!("{} of \"{}\"", document.digest(), source.place());
     match document.parse().map_err(|e| e.at(&what))? {
         Content::Manifest(manifest) => {
@@ -110,10 +122,15 @@ pub fn grow(source: &dyn ImageSource, document: Document, depth: usize) -> Resul
                 let why = format!("it has {} members; at most {MEMBERS_MAX} are read", index.manifests.len());
                 return Err(StoreError::bad_input(doing(), why));
             }
+            let members = index.manifests.len();
+            if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(members)).is_err() {
+                let why = format!("with it, the indexes of one image have more than {MEMBERS_MAX} members");
+                return Err(StoreError::bad_input(doing(), why));
+            }
             // Only the first level fans out: what is nested would multiply the connections.
             let at_once = if depth == 0 { parallel::REQUESTS } else { 1 };
             let members = parallel::map(&index.manifests, at_once, |entry| {
-                grow(source, read_member(source, entry)?, depth + 1)
+                grow_within(source, read_member(source, entry)?, depth + 1, left)
             })?;
             Ok(Node::Index(IndexNode { document, index, members }))
         }
@@ -147,4 +164,30 @@ fn read_config(
     let bytes = read_blob(source, blob, CONFIG_MAX)?;
     let parsed = Config::parse(&bytes).map_err(|e| e.at(&format!("config {} of {what}", blob.digest)))?;
     Ok(Some(ImageConfig { bytes, parsed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+    use crate::store::ImageStore;
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn a_few_small_indexes_do_not_stand_for_millions_of_images() {
+        let store = MemoryStore::new();
+        let config = store.add_blob(media_type::OCI_CONFIG, br#"{"os":"linux","architecture":"arm64"}"#);
+        let image = serde_json::json!({"schemaVersion": 2, "config": config, "layers": []}).to_string();
+        let mut below = Document::new(image.into_bytes(), None).unwrap();
+        store.write_document(&below).unwrap();
+        for level in 0..7 {
+            let entries = vec![below.descriptor(); 12];
+            let index = serde_json::json!({"schemaVersion": 2, "manifests": entries, "x-level": level});
+            below = Document::new(index.to_string().into_bytes(), None).unwrap();
+            store.write_document(&below).unwrap();
+        }
+        let error = read_tree(&store, &Pointer::from(below.digest())).unwrap_err();
+        assert_eq!(error.kind, Exit::BadInput);
+        assert!(error.to_string().contains("more than 10000 members"), "{error}");
+    }
 }

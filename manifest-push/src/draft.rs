@@ -48,6 +48,10 @@ impl Drafts {
 
     /// `None` if there is no such draft.
     pub fn read(&self, list: &RegistryRef) -> Result<Option<Asked>, StoreError> {
+        // A draft has the name of a tag: what it will be as bytes nobody knows yet.
+        if list.digest.is_some() {
+            return Ok(None);
+        }
         let path = self.path(list);
         let file = path.display().to_string();
         match fs::read(&path) {
@@ -85,6 +89,10 @@ impl Drafts {
     }
 
     pub fn remove(&self, list: &RegistryRef) -> Result<(), StoreError> {
+        if list.digest.is_some() {
+            let doing = format!("remove the draft of \"{list}\"");
+            return Err(StoreError::bad_input(doing, "a draft has no digest").hint("name its tag"));
+        }
         let path = self.path(list);
         match fs::remove_file(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -116,8 +116,11 @@ impl Journal {
 
     /// All entries, oldest first. What cannot be read is no entry: the line of a run that was killed.
     pub fn read(&self) -> Result<Vec<Entry>, StoreError> {
-        match std::fs::read_to_string(&self.path) {
-            Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+        match std::fs::read(&self.path) {
+            Ok(text) => {
+                let lines = text.split(|byte| *byte == b'\n');
+                Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(e) => Err(StoreError::from_io(format!("read \"{}\"", self.path.display()), e)),
         }
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!(journal.read().unwrap(), []);
         journal.append(&entry("1", "a", "x", None)).unwrap();
         let mut file = OpenOptions::new().append(true).open(&journal.path).unwrap();
-        file.write_all(b"{\"time\":1,\"publi").unwrap();
+        file.write_all(b"\xff\xfe{\"garbage\n{\"time\":1,\"publi").unwrap();
         journal.append(&entry("2", "a", "x", None)).unwrap();
         assert_eq!(journal.read().unwrap(), [entry("1", "a", "x", None), entry("2", "a", "x", None)]);
     }

@@ -80,6 +80,8 @@ fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
     rig.nothing_was_written();
     rig.user.manifest_push(&["push", "--relabel", &list]).exits(0).says("labelled linux/arm/v7");
     rig.is_sound();
+    let by_digest = format!("{list}@sha256:{}", "a".repeat(64));
+    rig.user.manifest_push(&["rm", &by_digest]).exits(3).says("a draft has no digest");
     let shown = rig.user.manifest_push(&["rm", &list]).exits(0);
     shown.prints_nothing();
     let json = rig.user.manifest_push(&["inspect", "--format", "json", &list]).exits(0).json();
