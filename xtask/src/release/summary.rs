@@ -33,7 +33,9 @@ pub fn of_report(report: &Report) -> String {
     }
     page.push_str("\n| tag | before | now |\n|---|---|---|\n");
     for tag in &report.tags {
-        let before = tag.was.as_ref().map_or("new".to_string(), |was| code(&was.to_string()));
+        // The page tells of this run; the report keeps what a rollback needs, from whichever run moved the tag.
+        let was = if report.changed { tag.was.as_ref() } else { Some(&tag.now) };
+        let before = was.map_or("new".to_string(), |was| code(&was.to_string()));
         page.push_str(&format!("| {} | {before} | {} |\n", code(&tag.tag), code(&tag.now.to_string())));
     }
     page.push('\n');
