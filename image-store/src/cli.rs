@@ -87,7 +87,7 @@ impl Output {
             let text = serde_json::json!({
                 "error": {"exit": error.kind as u8, "message": line, "problems": error.problems}
             });
-            print_line(&text.to_string());
+            print_json(&text.to_string());
         }
         let (red, plain) = if self.is_coloured() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         for problem in &error.problems {
@@ -114,6 +114,11 @@ static LOST: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
 /// A line of the result, on stdout. A reader that went away has seen enough; a full disk is a failure.
 pub fn print_line(line: &str) {
     print_text(&format!("{line}\n"));
+}
+
+/// JSON of the result. It may carry text of images, and stdout may be a terminal.
+pub fn print_json(json: &str) {
+    print_line(&crate::text::harmless_json(json));
 }
 
 /// Several lines of the result.

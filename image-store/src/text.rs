@@ -33,6 +33,21 @@ fn is_dangerous(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{061c}' | '\u{feff}')
 }
 
+/// The same JSON value without a character that could steer a terminal: they stand in strings alone, and as `\uXXXX`
+/// there. All other bytes stay.
+pub fn harmless_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        // White space between values; within strings JSON has no raw control character below U+0020.
+        if is_dangerous(c) && !matches!(c, '\n' | '\r' | '\t') {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// A count of bytes as a person reads it: `0 B`, `999 B`, `1.5 KiB`, `64.0 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -96,6 +111,17 @@ pub fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_keeps_its_value_and_steers_no_terminal() {
+        let check = |json: &str, expected: &str| {
+            assert_eq!(harmless_json(json), expected);
+            let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            assert_eq!(value(expected), value(json), "{expected}");
+        };
+        check("{\n\t\"a\": \"é\u{4e2d}\"\n}", "{\n\t\"a\": \"é\u{4e2d}\"\n}");
+        check("\"\u{9b}31m\u{202e}x\u{7f}\u{2066}\"", "\"\\u009b31m\\u202ex\\u007f\\u2066\"");
+    }
 
     #[test]
     fn what_could_steer_a_terminal_is_escaped() {

@@ -7,7 +7,7 @@ use build::{Member, build_one, job, refuse_mislabelled, run_prepare, smoke_all};
 use builders::OpenImage;
 use emulation::BinfmtSetup;
 use image_store::check::{Depth, check};
-use image_store::cli::{Display, Format, Output, print_line};
+use image_store::cli::{Display, Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::{Stores, Target};
@@ -64,7 +64,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     bases::refuse_wrong(&request, &plan.bases)?;
     if args.dry_run {
         if output.format == Format::Json {
-            print_line(&plan.to_json().to_string());
+            print_json(&plan.to_json().to_string());
         }
         return Ok(Exit::Done);
     }
@@ -89,7 +89,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
         Format::Text => print_line(&format!("{}@{}", target.store.place(), report.digest)),
         Format::Json => {
             let text = serde_json::to_string(&report);
-            print_line(&text.map_err(|e| StoreError::local("show the report", e.to_string()))?);
+            print_json(&text.map_err(|e| StoreError::local("show the report", e.to_string()))?);
         }
     }
     Ok(Exit::Done)

@@ -4,7 +4,7 @@
 //! still in the registry, since nothing is ever deleted here.
 
 use crate::release::report::{Report, TagReport};
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
@@ -61,7 +61,7 @@ fn show(plan: &Plan, new: &[String], output: &Output) -> Result<Exit, StoreError
     match output.format {
         Format::Json => {
             let tags: Vec<TagReport> = plan.tags.iter().map(TagReport::from).collect();
-            print_line(&serde_json::json!({"image": plan.place, "tags": tags, "new": new}).to_string());
+            print_json(&serde_json::json!({"image": plan.place, "tags": tags, "new": new}).to_string());
         }
         Format::Text => {
             for step in &plan.tags {

@@ -4,7 +4,7 @@ use super::fix::report::{Told, report};
 use super::fix::{Fix, rewrite};
 use crate::plan::{Labels, Relabelled, relabel};
 use crate::referrers::Found;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::patch::{Ask, Patched, patch_config};
@@ -83,7 +83,7 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
     let Decided { now, mut json } = deciding.decided.unwrap_or_default();
     if !is_written && output.format == Format::Json {
         json["changed"] = changed.into();
-        print_line(&json.to_string());
+        print_json(&json.to_string());
     } else {
         output.say(&now);
     }

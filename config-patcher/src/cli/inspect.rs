@@ -2,7 +2,7 @@
 
 use crate::inspect;
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
@@ -19,7 +19,7 @@ pub fn run(args: &Inspect, stores: &Stores, output: &Output) -> Result<Exit, Sto
     let opened = stores.source(&args.image)?;
     let node = read_tree(&*opened.store, &opened.pointer)?;
     match output.format {
-        Format::Json => print_line(&inspect::json(&node).to_string()),
+        Format::Json => print_json(&inspect::json(&node).to_string()),
         Format::Text => print_line(inspect::text(&node).trim_end()),
     }
     Ok(Exit::Done)

@@ -4,7 +4,7 @@ use super::Tools;
 use super::gather::Looked;
 use super::publish::{Write, publish};
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::manifest::{Descriptor, media_type};
@@ -40,7 +40,7 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
     let done = publish(Wanted::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
     match output.format {
         Format::Text => print_line(node.digest().as_str()),
-        Format::Json => print_line(&done.json(node.digest())),
+        Format::Json => print_json(&done.json(node.digest())),
     }
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use crate::plan::Misfit;
 use crate::plan::{choose, refuse};
 use crate::spec::{Asked, Member, Spec, spelled};
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::platform::Platform;
@@ -92,7 +92,7 @@ pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit,
             let draft = serde_json::json!({
                 "list": list.to_string(), "draft": path, "images": images,
             });
-            print_line(&draft.to_string());
+            print_json(&draft.to_string());
         }
     }
     Ok(Exit::Done)

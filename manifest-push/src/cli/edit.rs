@@ -7,7 +7,7 @@ use crate::edit::{Changes, edit_index};
 use crate::plan::{Found, Misfit, Part, Request, are_one_platform, part, refuse};
 use crate::spec::{Asked, Member, Spec, spelled};
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::manifest::Descriptor;
@@ -86,7 +86,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     let done = publish_all(wanted, vec![looked], &args.write, output)?;
     match output.format {
         Format::Text => print_line(root.digest().as_str()),
-        Format::Json => print_line(&done.json(root.digest())),
+        Format::Json => print_json(&done.json(root.digest())),
     }
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use crate::index::Style;
 use crate::inspect;
 use crate::plan::{Request, combine, refuse};
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::reference::{Reference, ReferenceError, RegistryRef};
@@ -78,7 +78,7 @@ fn inspect_image(
     let node = read_tree(&*opened.store, &opened.pointer)?;
     if args.raw {
         let text = inspect::tool::raw(&named.text, &node, args.expand_config)?;
-        print_line(&text);
+        print_json(&text);
         return Ok(Exit::Done);
     }
     show(named, &node, output)
@@ -87,8 +87,8 @@ fn inspect_image(
 fn show(named: &Typed, node: &Node, output: &Output) -> Result<Exit, StoreError> {
     let name = named.image.to_string();
     match (output.format, output.verbose) {
-        (Format::Json, _) => print_line(&inspect::json(&name, node).to_string()),
-        (Format::Text, true) => print_line(&inspect::docker::verbose(&name, node)?),
+        (Format::Json, _) => print_json(&inspect::json(&name, node).to_string()),
+        (Format::Text, true) => print_json(&inspect::docker::verbose(&name, node)?),
         (Format::Text, false) => print_line(inspect::text(&name, node).trim_end()),
     }
     Ok(Exit::Done)
@@ -136,7 +136,7 @@ fn inspect_member(
     }
     let opened = tools.stores(&member.image)?.source(&member.image)?;
     let document = opened.store.read_document(&opened.pointer)?;
-    print_line(&inspect::docker::indented(document.bytes())?);
+    print_json(&inspect::docker::indented(document.bytes())?);
     Ok(Exit::Done)
 }
 

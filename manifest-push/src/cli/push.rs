@@ -8,7 +8,7 @@ use crate::index::{Kind, Style};
 use crate::plan::{Request, combine, refuse};
 use crate::spec::{self, Arguments, Asked, Member};
 use clap::{Args, Subcommand};
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::reference::{Reference, RegistryRef};
@@ -157,7 +157,7 @@ fn publish(
     let root = combined.wanted.root.clone();
     let done = publish_all(combined.wanted, gathered.targets, &options.write, output)?;
     match (output.format, style) {
-        (Format::Json, _) => print_line(&done.json(root.digest())),
+        (Format::Json, _) => print_json(&done.json(root.digest())),
         // manifest-tool's line, which scripts read.
         (Format::Text, Style::ManifestTool) => {
             print_line(&format!("Digest: {} {}", root.digest(), root.bytes().len()));

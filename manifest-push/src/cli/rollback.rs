@@ -3,7 +3,7 @@
 use super::Tools;
 use crate::journal::{Entry, Journal, Publish, Wish, last, newest, place_of};
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Target;
@@ -64,7 +64,7 @@ pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<E
                 })
                 .collect();
             let written = !tags.is_empty() && !args.dry_run;
-            print_line(&serde_json::json!({"written": written, "tags": tags}).to_string());
+            print_json(&serde_json::json!({"written": written, "tags": tags}).to_string());
         }
     }
     Ok(Exit::Done)

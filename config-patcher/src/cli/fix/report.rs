@@ -2,7 +2,7 @@
 
 use crate::plan::{Change, Changes, Relabelled};
 use crate::referrers::{Found, Referrer};
-use image_store::cli::{Format, Output, print_line};
+use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::digest::Digest;
 use image_store::plan::{Plan, Progress, TagStep};
 use image_store::tree::Node;
@@ -45,7 +45,7 @@ impl Told<'_> {
     pub fn checked(&self, found: &Found) {
         report_belongings(found, self.output);
         if self.output.format == Format::Json {
-            print_line(&self.json(found, None, false).to_string());
+            print_json(&self.json(found, None, false).to_string());
         }
     }
 
@@ -54,7 +54,7 @@ impl Told<'_> {
         report_belongings(found, self.output);
         match self.output.format {
             Format::Text => print_line(self.now().as_str()),
-            Format::Json => print_line(&self.json(found, plan, is_written).to_string()),
+            Format::Json => print_json(&self.json(found, plan, is_written).to_string()),
         }
     }
 

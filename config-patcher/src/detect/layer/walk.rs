@@ -276,7 +276,12 @@ fn is_number(field: &[u8]) -> bool {
 }
 
 fn executable(block: &[u8; 512]) -> bool {
-    let digits = block[MODE].iter().filter(|b| matches!(b, b'0'..=b'7'));
+    let field = &block[MODE];
+    // GNU tar's binary numbers, as in a size.
+    if field[0] & 0x80 != 0 {
+        return u32::from(field[field.len() - 1]) & EXECUTE != 0;
+    }
+    let digits = field.iter().filter(|b| matches!(b, b'0'..=b'7'));
     digits.fold(0_u32, |mode, digit| mode << 3 | u32::from(digit - b'0')) & EXECUTE != 0
 }
 
@@ -308,4 +313,22 @@ pub fn plain(raw: &[u8]) -> Vec<u8> {
         }
     }
     parts.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_to_run_is_read_from_digits_and_from_binary_numbers() {
+        let check = |mode: &[u8; 8], may_run: bool| {
+            let mut block = [0; 512];
+            block[MODE].copy_from_slice(mode);
+            assert_eq!(executable(&block), may_run, "{mode:?}");
+        };
+        check(b"0000755\0", true);
+        check(b"0000644\0", false);
+        check(&[0x80, 0, 0, 0, 0, 0, 0x01, 0xed], true);
+        check(&[0x80, 0, 0, 0, 0, 0, 0x01, 0xa4], false);
+    }
 }

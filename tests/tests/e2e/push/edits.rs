@@ -99,3 +99,22 @@ fn a_layout_can_be_edited_and_taken_back() {
     assert_eq!(named(), index.digest());
     rig.user.manifest_push(&["rollback", layout]).exits(3).says("the tag was new");
 }
+
+/// Promise 10 holds for JSON, too: a terminal may show it.
+#[test]
+fn annotations_that_steer_a_terminal_are_escaped_in_json() {
+    let rig = Rig::new();
+    let evil = "x\u{9b}31m\u{202e}y";
+    let index = Index::attested(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])], None);
+    index.publish(&rig.registry, REPOSITORY, "latest");
+    rig.change(&["--annotation", &format!("note={evil}")]).exits(0);
+    assert!(rig.published().contains(evil));
+    let name = rig.name("latest");
+    for args in
+        [&["inspect", "--raw", &name][..], &["inspect", "-v", &name], &["--format", "json", "inspect", &name]]
+    {
+        let ran = rig.user.manifest_push(args).exits(0);
+        assert!(!ran.stdout.contains(['\u{9b}', '\u{202e}']), "{args:?}: {ran}");
+        assert!(serde_json::from_str::<serde_json::Value>(&ran.stdout).is_ok(), "{args:?}: {ran}");
+    }
+}
