@@ -162,9 +162,12 @@ fn relabelled(store: &DockerArchive, at: &Pointer, architecture: &str) -> Docume
     let config = Descriptor::of(&manifest.config.media_type, new.as_bytes());
     store.write_blob(&config, &|| Ok(Box::new(new.as_bytes()))).unwrap();
     let text = String::from_utf8(document.bytes().to_vec()).unwrap();
-    let text = text
-        .replace(manifest.config.digest.as_str(), config.digest.as_str())
-        .replace(&format!("\"size\":{}", manifest.config.size), &format!("\"size\":{}", config.size));
+    // The config's size stands first; a layer may be just as large.
+    let text = text.replace(manifest.config.digest.as_str(), config.digest.as_str()).replacen(
+        &format!("\"size\":{}", manifest.config.size),
+        &format!("\"size\":{}", config.size),
+        1,
+    );
     Document::new(text.into_bytes(), None).unwrap()
 }
 
