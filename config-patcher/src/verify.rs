@@ -231,7 +231,15 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     }
     let tree = Tree::new(layers.clone());
     let config = work.subject.image.config.as_ref().map_or(&*NO_CONFIG, |config| &config.parsed);
-    let chain = chain::follow(&tree, config);
+    let mut chain = chain::follow(&tree, config);
+    if chain.unread_files.is_empty() && chain.is_reached && chain.lacks_loader && !missing.is_empty() {
+        // Loaders lie in the base, mostly the lowest layer. What lies between is taken to leave them alone.
+        let as_if_empty = layers.iter().map(|layer| Some(layer.unwrap_or(empty))).collect();
+        chain = chain::follow(&Tree::new(as_if_empty), config);
+        if chain.lacks_loader {
+            return Step::Read(vec![missing[0]]);
+        }
+    }
     if !chain.unread_files.is_empty() {
         return Step::Files(chain.unread_files);
     }

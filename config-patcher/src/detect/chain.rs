@@ -6,16 +6,18 @@
 
 use super::elf::Elf;
 use super::file::Facts;
+use super::shell;
 use super::tree::{File, Found, Tree};
 use image_store::manifest::Config;
 
-mod shell;
 mod wrappers;
 
 use wrappers::{Wraps, starts};
 
 /// Scripts and wrappers in a row. The kernel follows five interpreters; people stack two or three wrappers.
 const STEPS_MAX: usize = 12;
+/// Commands of one image, all shells and scripts together: each script may name two.
+const COMMANDS_MAX: usize = 500;
 /// What Docker and containerd set where an image has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -30,8 +32,10 @@ pub struct Link<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The first word of entrypoint and command.
+    /// The first word of the entrypoint.
     Entrypoint,
+    /// The first word of the command, where there is no entrypoint.
+    Command,
     /// Named by a `#!` line.
     Interpreter,
     /// Started by a wrapper such as tini, env or `sh -c`.
@@ -49,6 +53,7 @@ impl Role {
     pub fn text(self) -> &'static str {
         match self {
             Self::Entrypoint => "entrypoint",
+            Self::Command => "command",
             Self::Interpreter => "interpreter",
             Self::Started => "started by it",
             Self::Emulator => "emulator",
@@ -73,11 +78,13 @@ pub struct Chain<'a> {
     /// The program itself was found: the last word of all wrappers is an ELF file, and none of them starts something
     /// that is not clear.
     pub is_reached: bool,
+    /// A program needs a loader that is in no layer that was read.
+    pub lacks_loader: bool,
 }
 
 /// Follows an image's own program first, then what belongs to it.
 pub fn follow<'a>(tree: &Tree<'a>, config: &Config) -> Chain<'a> {
-    let mut walk = Walk { tree, config, chain: Chain::default() };
+    let mut walk = Walk { tree, config, chain: Chain::default(), commands: 0 };
     walk.programs();
     if walk.chain.unread.is_none() && walk.chain.unread_files.is_empty() {
         walk.belongings();
@@ -89,6 +96,14 @@ struct Walk<'t, 'a> {
     tree: &'t Tree<'a>,
     config: &'t Config,
     chain: Chain<'a>,
+    commands: usize,
+}
+
+/// A script that a shell carries out, and what is known of what it starts.
+struct Carried {
+    path: Vec<u8>,
+    words: Vec<Vec<u8>>,
+    last: Option<shell::Command>,
 }
 
 impl<'a> Walk<'_, 'a> {
@@ -98,16 +113,27 @@ impl<'a> Walk<'_, 'a> {
         if argv.is_empty() {
             return self.gap("the image has neither entrypoint nor command".into());
         }
-        self.chain.is_reached = self.program(argv, Role::Entrypoint, STEPS_MAX);
+        let first = if self.config.entrypoint.is_empty() { Role::Command } else { Role::Entrypoint };
+        self.chain.is_reached = self.program(argv, first, STEPS_MAX);
     }
 
     /// Follows one command to its program, and says whether all of it is known. `steps` bounds scripts and wrappers.
     fn program(&mut self, mut argv: Vec<Vec<u8>>, first: Role, steps: usize) -> bool {
         let mut role = first;
-        // A script, and what it gets and may start: exec "$@".
-        let mut handed: Option<(Vec<u8>, Vec<Vec<u8>>)> = None;
+        let mut carried: Option<Carried> = None;
+        self.commands += 1;
+        if self.commands > COMMANDS_MAX {
+            if self.commands == COMMANDS_MAX + 1 {
+                self.gap(format!("it starts more than {COMMANDS_MAX} commands"));
+            }
+            return false;
+        }
         for left in (0..steps).rev() {
             let Some(asked) = argv.first().cloned() else { return false };
+            if asked.contains(&b'$') {
+                self.gap(format!("what {} stands for is not clear without running it", shown(&asked)));
+                return false;
+            }
             let Some(file) = self.command(&asked) else { return false };
             if self.must_be_read(&file) {
                 return false;
@@ -122,7 +148,11 @@ impl<'a> Walk<'_, 'a> {
             }
             match facts {
                 Some(Facts::Script(script)) => {
-                    handed.get_or_insert_with(|| (path.clone(), argv[1..].to_vec()));
+                    carried.get_or_insert_with(|| Carried {
+                        path: path.clone(),
+                        words: argv[1..].to_vec(),
+                        last: script.last.clone(),
+                    });
                     // As the kernel starts it: the interpreter, its one argument, the script, its arguments.
                     let mut line = vec![script.interpreter.clone()];
                     line.extend(script.argument.clone());
@@ -138,12 +168,12 @@ impl<'a> Walk<'_, 'a> {
                     }
                     Wraps::Nothing => {
                         // An interpreter that is no shell is the program, whatever its script does.
-                        if let Some((_, words)) = handed {
-                            self.handed(words, left);
+                        if let Some(script) = carried {
+                            self.handed(script.words, left);
                         }
                         return self.chain.unread.is_none();
                     }
-                    Wraps::Shell { commands, is_clear, handed: words } => {
+                    Wraps::Shell { commands, is_clear, script, handed } => {
                         let mut is_known = true;
                         for command in commands {
                             is_known &= self.program(command, Role::Started, left);
@@ -151,12 +181,8 @@ impl<'a> Walk<'_, 'a> {
                         if is_clear {
                             return is_known;
                         }
-                        let (script, words) = handed.unwrap_or((path, words));
-                        if self.handed(words, left) {
-                            return is_known;
-                        }
-                        self.gap(format!("what {} starts is not clear without running it", shown(&script)));
-                        return false;
+                        let script = carried.unwrap_or_else(|| self.script(script, path, handed));
+                        return self.carried(script, left) && is_known;
                     }
                     Wraps::Unclear(why) => {
                         self.gap(why);
@@ -172,6 +198,40 @@ impl<'a> Walk<'_, 'a> {
         }
         self.gap("scripts and wrappers go on without end".into());
         false
+    }
+
+    /// A script that the shell at `shell` is given by name, or its own text.
+    fn script(&mut self, name: Option<Vec<u8>>, shell: Vec<u8>, words: Vec<Vec<u8>>) -> Carried {
+        let Some(name) = name else { return Carried { path: shell, words, last: None } };
+        let path = self.in_working_dir(&name);
+        let last = match self.tree.resolve(&path) {
+            Found::File(file) if !self.must_be_read(&file) => match file.facts {
+                Some(Facts::Script(script)) => script.last.clone(),
+                _ => None,
+            },
+            Found::Unread(layer) => {
+                self.chain.unread = Some(layer);
+                None
+            }
+            _ => None,
+        };
+        Carried { path, words, last }
+    }
+
+    /// What a script starts: by its last line, or what it is given.
+    fn carried(&mut self, script: Carried, steps: usize) -> bool {
+        let last = script.last.map(|last| shell::with_words(&last, &script.words));
+        if last.is_some_and(|last| !last.is_empty() && self.program(last, Role::Started, steps)) {
+            return true;
+        }
+        if self.chain.unread.is_some() || !self.chain.unread_files.is_empty() {
+            return false;
+        }
+        let is_known = self.handed(script.words, steps);
+        if !is_known {
+            self.gap(format!("what {} starts is not clear without running it", shown(&script.path)));
+        }
+        is_known
     }
 
     /// The words behind a script, if the first of them is a program of the image: then that is what it is there for.
@@ -282,8 +342,11 @@ impl<'a> Walk<'_, 'a> {
         let Some(path) = &elf.interpreter else { return };
         match self.tree.resolve(path) {
             Found::File(file) => self.add(Role::Loader, path, file),
-            Found::Unread(_) => {}
-            _ => self.gap(format!("{program} needs the loader {}, which is not in the image", shown(path))),
+            Found::Unread(_) => self.chain.lacks_loader = true,
+            _ => {
+                self.chain.lacks_loader = true;
+                self.gap(format!("{program} needs the loader {}, which is not in the image", shown(path)));
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! What one file is, by its first bytes: an ELF, a script, a program of another system, or data.
 
-use super::elf::sampler::Sample;
+use super::elf::sampler::{self, Sample};
 use super::elf::{self, Elf, Numbers};
+use super::shell;
 use image_store::platform::Platform;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub enum Facts {
 pub struct Script {
     pub interpreter: Vec<u8>,
     pub argument: Option<Vec<u8>>,
+    /// What a script for a shell starts at its end, if that is clear.
+    pub last: Option<shell::Command>,
 }
 
 /// The kernel's BINPRM_BUF_SIZE: what stands behind it in a `#!` line is not seen.
@@ -47,7 +50,11 @@ fn script(head: &[u8]) -> Option<Script> {
     let cut = line.iter().position(is_blank).unwrap_or(line.len());
     let (interpreter, rest) = line.split_at(cut);
     let argument = rest.iter().position(|b| !is_blank(b)).map(|at| rest[at..].to_vec());
-    Some(Script { interpreter: interpreter.to_vec(), argument })
+    let words = argument.iter().flat_map(|argument| argument.split(u8::is_ascii_whitespace));
+    let is_shell = shell::is_shell(interpreter) || words.into_iter().any(shell::is_shell);
+    // Of a longer one the end is not here.
+    let last = if is_shell && head.len() < sampler::HEAD { shell::last_command(head) } else { None };
+    Some(Script { interpreter: interpreter.to_vec(), argument, last })
 }
 
 /// Source: the PE format, "MS-DOS Stub" and "Machine Types".
@@ -100,14 +107,24 @@ mod tests {
     fn scripts_are_read_as_the_kernel_reads_them() {
         let check = |line: &str, interpreter: &str, argument: Option<&str>| {
             let argument = argument.map(|a| a.as_bytes().to_vec());
-            let script = Script { interpreter: interpreter.into(), argument };
+            let script = Script { interpreter: interpreter.into(), argument, last: None };
             assert_eq!(of(line.as_bytes()), Some(Facts::Script(script)), "{line}");
         };
         check("#!/bin/sh\n", "/bin/sh", None);
-        check("#! /bin/sh -e\necho", "/bin/sh", Some("-e"));
+        check("#! /bin/sh -e\necho x", "/bin/sh", Some("-e"));
         check("#!/usr/bin/env -S python3 -u\n", "/usr/bin/env", Some("-S python3 -u"));
         check("#!/bin/sh\r\n", "/bin/sh", None);
         check("#!/bin/sh", "/bin/sh", None);
+        let last = |text: &str| match of(text.as_bytes()) {
+            Some(Facts::Script(script)) => {
+                script.last.map(|words| String::from_utf8(words.join(&b' ')).unwrap())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(last("#!/bin/bash\nexec /app -v").as_deref(), Some("/app -v"));
+        assert_eq!(last("#!/usr/bin/env -S bash -e\nexec /app").as_deref(), Some("/app"));
+        assert_eq!(last("#!/usr/bin/python3\n/app"), None);
+        assert_eq!(last(&format!("#!/bin/sh\n#{}\n/app", "x".repeat(sampler::HEAD))), None);
         assert_eq!(of(b"#!\n"), None);
         assert_eq!(of(b"#!"), None);
     }

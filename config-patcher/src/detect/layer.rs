@@ -307,10 +307,14 @@ impl Builder {
             return Some(*index);
         }
         if self.layer.facts.len() >= FACTS_MAX / 2 {
-            if let Facts::Elf(elf) = &mut facts {
-                elf.details.clear();
-                elf.needed.clear();
-                elf.interpreter = None;
+            match &mut facts {
+                Facts::Elf(elf) => {
+                    elf.details.clear();
+                    elf.needed.clear();
+                    elf.interpreter = None;
+                }
+                Facts::Script(script) => script.last = None,
+                Facts::Alien(_) | Facts::Unread => {}
             }
             if let Some(index) = self.known.get(&facts) {
                 return Some(*index);

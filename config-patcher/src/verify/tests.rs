@@ -137,5 +137,64 @@ fn a_quick_look_finds_the_program_behind_an_entrypoint_script() {
     check(&["/bin/sh", "-c", "/bin/busybox true && exec /opt/app"], &wrong, Kind::Mixed);
     check(&["/bin/sh", "-c", "exec \"$@\"", "sh", "/opt/app"], &wrong, Kind::Mixed);
     // What cannot be known is looked for in every layer, and said.
-    assert_eq!(check(&["/entry.sh", "serve"], &wrong, Kind::ForeignPayload), (3, 1));
+    assert_eq!(check(&["/entry.sh", "serve"], &wrong, Kind::ForeignPayload), (3, 2));
+}
+
+/// `FROM` the wrong platform, and the right program copied over it: it does not start where its loader is for another
+/// machine.
+#[test]
+fn a_quick_look_reads_the_layer_of_the_loader() {
+    let store = MemoryStore::new();
+    let loader = "/lib64/ld-linux-x86-64.so.2";
+    let base =
+        |machine: u16| Tar::default().file(&loader[1..], &elf(machine)).file("bin/sh", &elf(machine)).end();
+    let other = |name: &str| Tar::default().file(name, b"data").end();
+    let app = Tar::default().file("app", &dynamic(62, loader)).end();
+    let check = |layers: &[Vec<u8>], kind: Kind, layers_read: usize| {
+        let image = image(&store, "linux/amd64", "/app", layers);
+        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        assert_eq!((finding.verdict.kind, finding.layers_read), (kind, layers_read), "{:?}", finding.verdict);
+        finding.chain.iter().map(|shown| shown.path.clone()).collect::<Vec<_>>()
+    };
+    let right = [base(62), other("a"), other("b"), app.clone(), other("c")];
+    assert_eq!(check(&right, Kind::Consistent, 3), ["/app", "/bin/sh", loader]);
+    let wrong = [base(183), other("a"), other("b"), app.clone(), other("c")];
+    assert_eq!(check(&wrong, Kind::Mixed, 5), ["/app", "/bin/sh", loader]);
+    // Not in the lowest: then from there upwards.
+    let above = [other("a"), base(62), other("b"), other("c"), app.clone()];
+    assert_eq!(check(&above, Kind::Consistent, 3), ["/app", "/bin/sh", loader]);
+    assert_eq!(check(&[other("a"), other("b"), app], Kind::Consistent, 3), ["/app"]);
+}
+
+#[test]
+fn the_last_line_of_a_script_is_followed() {
+    let store = MemoryStore::new();
+    let script =
+        |text: &str| Tar::default().file("entry.sh", format!("#!/bin/sh\n{text}\n").as_bytes()).end();
+    let app = |machine: u16| Tar::default().file("opt/app", &elf(machine)).end();
+    let check = |words: &[&str], text: &str, machine: u16, kind: Kind| {
+        let mut image = image(
+            &store,
+            "linux/amd64",
+            "",
+            &[app(62), base(62), script("exit"), app(machine), script(text)],
+        );
+        let config = &mut image.config.as_mut().unwrap().parsed;
+        config.entrypoint = words.iter().map(|word| (*word).to_string()).collect();
+        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{words:?} {text}");
+    };
+    check(&["/entry.sh"], "exec /opt/app --serve", 62, Kind::Consistent);
+    check(&["/entry.sh"], "exec /opt/app --serve", 183, Kind::Mixed);
+    check(&["sh", "/entry.sh"], "exec /opt/app", 183, Kind::Mixed);
+    check(&["/entry.sh", "/opt/app"], "exec nice -n 5 \"$@\"", 183, Kind::Mixed);
+    // It may never come to that line, so this is a note.
+    check(&["/entry.sh"], "if test -e /x; then\n/opt/app\nfi", 183, Kind::ForeignPayload);
+}
+
+fn dynamic(machine: u16, interpreter: &'static str) -> Vec<u8> {
+    use crate::detect::elf::tests::Made;
+    Made { interpreter: Some(interpreter), ..Made::new(true, false, machine, 0) }.file()
 }

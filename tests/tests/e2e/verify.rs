@@ -186,7 +186,7 @@ fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
     assert!(lines[1].ends_with("consistent"), "{ran}");
     let words: Vec<&str> = lines[2].split_whitespace().collect();
     assert_eq!(words[..4], ["linux/amd64", "linux/arm64", "linux/arm64", "mislabelled,"], "{ran}");
-    assert!(ran.stdout.contains("/app (entrypoint, layer 1) is for linux/arm64"), "{ran}");
+    assert!(ran.stdout.contains("/app (command, layer 1) is for linux/arm64"), "{ran}");
     user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(1);
     user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0);
     verify(&user, &[&name]).exits(0);

@@ -39,6 +39,9 @@ fn scripts_and_wrappers_lead_to_the_program() {
         .symlink("bin/sh", "busybox")
         .file("srv/run.py", b"#!/usr/bin/env python3\nprint()")
         .file("entry.sh", b"#!/bin/sh -e\nexec \"$@\"")
+        .file("serve.sh", b"#!/bin/bash\nset -e\nexec tini -- python3 -m serve\n")
+        .symlink("bin/bash", "busybox")
+        .file("again.sh", b"#!/bin/sh\n/again.sh \"$@\"\n")
         .file("twice", b"#!/entry.sh\n")
         .file("endless", b"#!/endless\n")
         .file("data", b"just text")
@@ -73,9 +76,17 @@ fn scripts_and_wrappers_lead_to_the_program() {
     check(
         &layer,
         &config(&[], &["/bin/sh", "-c", "tini -v && exec python3 /x.py"]),
-        &["entrypoint /bin/busybox", "started by it /sbin/tini", "started by it /usr/local/bin/python3.12"],
+        &["command /bin/busybox", "started by it /sbin/tini", "started by it /usr/local/bin/python3.12"],
         "",
     );
+    let served = [
+        "entrypoint /serve.sh",
+        "interpreter /bin/busybox",
+        "started by it /sbin/tini",
+        "started by it /usr/local/bin/python3.12",
+        "shell /bin/busybox",
+    ];
+    check(&layer, &config(&["/serve.sh"], &["--debug"]), &served[..4], "");
     check(
         &layer,
         &config(&["/twice"], &[]),
@@ -85,10 +96,10 @@ fn scripts_and_wrappers_lead_to_the_program() {
     check(
         &layer,
         &config(&[], &["/bin/sh", "-c", "python3 /x.py"]),
-        &["entrypoint /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        &["command /bin/busybox", "started by it /usr/local/bin/python3.12"],
         "",
     );
-    check(&layer, &config(&[], &["/bin/sh", "-c", "$X"]), &["entrypoint /bin/busybox"], "not clear");
+    check(&layer, &config(&[], &["/bin/sh", "-c", "$X"]), &["command /bin/busybox"], "not clear");
     check(&layer, &config(&["nothing"], &[]), &["shell /bin/busybox"], "\"nothing\" is not in PATH");
     check(&layer, &config(&["/nothing"], &[]), &["shell /bin/busybox"], "/nothing is not in the image");
     check(
@@ -100,6 +111,12 @@ fn scripts_and_wrappers_lead_to_the_program() {
     check(&layer, &config(&[], &[]), &["shell /bin/busybox"], "neither entrypoint nor command");
     let tree = Tree::new(vec![Some(&layer)]);
     assert!(follow(&tree, &config(&["/endless"], &[])).gaps[0].contains("without end"));
+    let again = follow(&tree, &config(&["/again.sh"], &["/again.sh", "/again.sh"]));
+    assert!(again.links.len() < 2 * COMMANDS_MAX, "{}", again.links.len());
+    // A shell that is started a thousand times is followed as often as is of use.
+    let many = vec!["/again.sh /again.sh"; 1000].join(";");
+    let many = follow(&tree, &config(&["sh", "-c"], &[&many]));
+    assert!(!many.is_reached && many.links.len() < 5 * COMMANDS_MAX, "{}", many.links.len());
 }
 
 #[test]

@@ -1,20 +1,21 @@
 //! Programs that do nothing but start another one: which word of their arguments that is.
 
-use super::shell::shell;
+use crate::detect::shell::{self, Command};
 
 /// What a program starts, as far as its arguments tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wraps {
     /// It is no wrapper, or it has nothing to start.
     Nothing,
-    Command(Vec<Vec<u8>>),
+    Command(Command),
     /// Started by a program that translates it.
-    Emulated(Vec<Vec<u8>>),
-    /// A shell: the commands that it starts, whether these are all, and the words that are handed to its script, which
-    /// may start them (`exec "$@"`).
+    Emulated(Command),
+    /// A shell: the commands that it starts, whether these are all, the script that it is given, and the words for
+    /// that, which it may start (`exec "$@"`).
     Shell {
-        commands: Vec<Vec<Vec<u8>>>,
+        commands: Vec<Command>,
         is_clear: bool,
+        script: Option<Vec<u8>>,
         handed: Vec<Vec<u8>>,
     },
     /// It starts something that only a run would tell.
@@ -55,8 +56,6 @@ const WRAPPERS: [Wrapper; 12] = [
     ),
     wrapper(&["sudo"], &["-u", "-g", "--user", "--group"], 0),
 ];
-
-const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox-sh"];
 
 /// They start something, by rules of their own: another root, another user's shell, a folder of services.
 const STARTERS: [&str; 14] = [
@@ -118,7 +117,7 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
             None => Wraps::Nothing,
         };
     }
-    if SHELLS.contains(&base) {
+    if shell::is_shell(name) {
         return shell(arguments);
     }
     if base.starts_with("qemu-") && !base.starts_with("qemu-system") {
@@ -134,6 +133,40 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
 
 fn command(words: &[Vec<u8>]) -> Wraps {
     if words.is_empty() { Wraps::Nothing } else { Wraps::Command(words.to_vec()) }
+}
+
+/// `sh -c TEXT [NAME ARGUMENT...]`, or `sh FILE ARGUMENT...`, which runs FILE in the shell itself.
+fn shell(arguments: &[Vec<u8>]) -> Wraps {
+    let mut at = 0;
+    while let Some(word) = arguments.get(at) {
+        at += 1;
+        if word == b"-o" || word == b"+o" {
+            at += 1;
+            continue;
+        }
+        let is_option = word.starts_with(b"-") && !word.starts_with(b"--") && word.len() > 1;
+        // As in -lc or -ec.
+        if is_option && word.contains(&b'c') {
+            let Some(text) = arguments.get(at) else { return Wraps::Nothing };
+            let handed = arguments.get(at + 2..).unwrap_or_default().to_vec();
+            let (written, is_clear) = std::str::from_utf8(text).map_or((Vec::new(), false), shell::commands);
+            let mut commands: Vec<Command> =
+                written.iter().map(|command| shell::with_words(command, &handed)).collect();
+            commands.retain(|command| !command.is_empty());
+            let is_clear = is_clear && commands.len() == written.len();
+            return Wraps::Shell { commands, is_clear, script: None, handed };
+        }
+        if !is_option && !word.starts_with(b"--") && !word.starts_with(b"+") {
+            let handed = arguments[at..].to_vec();
+            return Wraps::Shell {
+                commands: Vec::new(),
+                is_clear: false,
+                script: Some(word.clone()),
+                handed,
+            };
+        }
+    }
+    Wraps::Nothing
 }
 
 /// The words behind the options.
@@ -208,7 +241,7 @@ mod tests {
             let shown = match starts(&words[0], b"/bin/x", &words[1..]) {
                 Wraps::Nothing => String::new(),
                 Wraps::Unclear(_) => "?".into(),
-                Wraps::Shell { commands, is_clear, handed } => {
+                Wraps::Shell { commands, is_clear, handed, .. } => {
                     let line = commands.first().map_or(Vec::new(), |line| line.join(&b' '));
                     let handed = if handed.is_empty() {
                         String::new()
@@ -237,10 +270,12 @@ mod tests {
         check("env -Spython3~-u /x.py", "python3 -u /x.py");
         check("/bin/sh -c /app~--flag", "/app --flag");
         check("/bin/sh -c exec~/app", "/app");
-        check("/bin/sh -ec A=b~java~-jar~$JAR", "java -jar");
+        check("/bin/sh -ec A=b~java~-jar~$JAR", "java -jar $JAR");
         check("bash -o pipefail -c app~|~tee~x", "app");
         check("/bin/sh -c $APP", "?");
-        check("/bin/sh -c exec~\"$@\" x /app", "? handed /app");
+        check("/bin/sh -c exec~\"$@\" x /app", "/app handed /app");
+        check("/bin/sh -c exec~nice~\"$@\" x /app -v", "nice /app -v handed /app -v");
+        check("/bin/sh -c exec~\"$@\"", "?");
         check("/bin/sh /entry.sh app", "? handed app");
         check("/bin/sh +e -c /app", "/app");
         check("/lib64/ld-linux-x86-64.so.2 --library-path /x /app", "/app");

@@ -3,8 +3,8 @@
 use super::{Header, INTERPRETER_MAX, PT_DYNAMIC, PT_INTERP, PT_LOAD, golang};
 
 /// The head: header, program headers, interpreter, notes, and of most programs the names of libraries.
-const HEAD: usize = 64 << 10;
-/// Of the head, what is looked at in a file that is no ELF.
+pub const HEAD: usize = 64 << 10;
+/// Of the head, what is looked at in a file that is neither an ELF nor a script.
 const FIRST: usize = 4 << 10;
 const DYNAMIC: usize = 8 << 10;
 /// What stands behind the last loaded segment begins with the attributes; symbols and debug data may follow.
@@ -102,7 +102,12 @@ impl Sampler {
 
     /// Whether more of the file is wanted: nothing is, behind the head of what is no ELF.
     pub fn wants_more(&self) -> bool {
-        self.head.len() < FIRST || Header::parse(&self.head).is_some()
+        self.head.len() < self.head_max() || Header::parse(&self.head).is_some()
+    }
+
+    fn head_max(&self) -> usize {
+        let is_wanted = self.head.starts_with(b"#!") || Header::parse(&self.head).is_some();
+        if is_wanted { HEAD } else { FIRST }
     }
 
     /// The end of the file.
@@ -110,9 +115,8 @@ impl Sampler {
         if self.plan.is_none() {
             self.begin();
         }
-        let is_elf = Header::parse(&self.head).is_some();
         Sample {
-            head: if is_elf { &self.head } else { &self.head[..self.head.len().min(FIRST)] },
+            head: &self.head[..self.head.len().min(self.head_max())],
             dynamic: &self.dynamic,
             interpreter: &self.interpreter,
             tail: &self.tail,

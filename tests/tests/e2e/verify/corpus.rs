@@ -23,17 +23,17 @@ const KINDS: [Kind; 4] = [
         name: "dynamic glibc",
         packages: &["dash", "libc6"],
         command: "/bin/dash",
-        roles: &["entrypoint", "loader", "library"],
+        roles: &["command", "loader", "library"],
     },
     Kind {
         name: "static glibc",
         packages: &["busybox-static"],
         command: "/bin/busybox",
-        roles: &["entrypoint"],
+        roles: &["command"],
     },
     // Debian has no program that is linked with it; its loader is one.
-    Kind { name: "dynamic musl", packages: &["musl"], command: "/lib/ld-musl-", roles: &["entrypoint"] },
-    Kind { name: "static Go", packages: &["gosu"], command: "/usr/sbin/gosu", roles: &["entrypoint"] },
+    Kind { name: "dynamic musl", packages: &["musl"], command: "/lib/ld-musl-", roles: &["command"] },
+    Kind { name: "static Go", packages: &["gosu"], command: "/usr/sbin/gosu", roles: &["command"] },
 ];
 
 /// Debian's name, the right label.

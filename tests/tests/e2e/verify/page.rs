@@ -65,7 +65,7 @@ fn the_page_shows_filters_and_explains_without_any_network() {
     assert_eq!(browser.value(state), "true true");
     let told = browser.value("document.querySelector('tr.opened').innerText");
     for words in
-        ["/app (entrypoint, layer 1) is for linux/arm64", "config-patcher fix oci:", "--platform linux/arm64"]
+        ["/app (command, layer 1) is for linux/arm64", "config-patcher fix oci:", "--platform linux/arm64"]
     {
         assert!(told.as_str().unwrap().contains(words), "{words} is not in {told}");
     }
@@ -107,7 +107,7 @@ fn the_page_is_whole_without_its_script() {
     let body = &page[page.find("<body>").unwrap()..page.find("<script>").unwrap()];
     assert!(body.contains("href=\"#e0\"") && body.contains("id=\"e0\""), "{body}");
     assert!(
-        body.contains("/app (entrypoint, layer 0) is for linux/amd64") && !body.contains("hidden>\n<section"),
+        body.contains("/app (command, layer 0) is for linux/amd64") && !body.contains("hidden>\n<section"),
         "{body}"
     );
 }

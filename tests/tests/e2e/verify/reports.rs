@@ -112,7 +112,7 @@ fn junit_has_a_case_for_each_image() {
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[..2], ["8 3 1 1", "8 3 1 1"], "{}", String::from_utf8_lossy(&done.stderr));
-    assert!(said.contains("/app (entrypoint, layer 0) is for linux/amd64"), "{said}");
+    assert!(said.contains("/app (command, layer 0) is for linux/amd64"), "{said}");
     assert!(said.contains("to put it right: config-patcher fix"), "{said}");
 }
 

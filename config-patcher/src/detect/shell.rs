@@ -1,6 +1,15 @@
-//! What a shell starts: the commands of `sh -c TEXT`, as far as the text tells without being carried out.
+//! What a shell starts: the commands of a text, as far as it tells without being carried out.
 
-use super::wrappers::Wraps;
+/// A program and its arguments as they are written; [`ALL_WORDS`] stands for those of the script.
+pub type Command = Vec<Vec<u8>>;
+
+const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox-sh"];
+/// `"$@"`: every word that the script was given.
+const ALL_WORDS: [&[u8]; 3] = [b"$@", b"${@}", b"$*"];
+/// What a text has in it that starts one program or another by the machine it runs on.
+const CHOOSERS: [&str; 6] = ["uname", "print-architecture", "TARGETARCH", "HOSTTYPE", "MACHTYPE", "(arch)"];
+/// Longest command that is kept of a script.
+const COMMAND_MAX: usize = 1024;
 
 /// Words that a shell carries out itself and that start nothing.
 const BUILTINS: [&str; 27] = [
@@ -14,29 +23,46 @@ const UNCLEAR: [&str; 23] = [
     "!", "{", "}", "time", ".", "source", "eval", "trap", "cd", "pushd",
 ];
 
-/// `sh -c TEXT [NAME ARGUMENT...]`, or `sh FILE ARGUMENT...`, which runs FILE in the shell itself.
-pub fn shell(arguments: &[Vec<u8>]) -> Wraps {
-    let mut at = 0;
-    while let Some(word) = arguments.get(at) {
-        at += 1;
-        if word == b"-o" || word == b"+o" {
-            at += 1;
-            continue;
-        }
-        let is_option = word.starts_with(b"-") && !word.starts_with(b"--") && word.len() > 1;
-        // As in -lc or -ec.
-        if is_option && word.contains(&b'c') {
-            let Some(text) = arguments.get(at) else { return Wraps::Nothing };
-            let (commands, is_clear) = std::str::from_utf8(text).map_or((Vec::new(), false), commands);
-            let handed = arguments.get(at + 2..).unwrap_or_default().to_vec();
-            return Wraps::Shell { commands, is_clear, handed };
-        }
-        if !is_option && !word.starts_with(b"--") && !word.starts_with(b"+") {
-            let handed = arguments[at..].to_vec();
-            return Wraps::Shell { commands: Vec::new(), is_clear: false, handed };
-        }
+/// Whether a program of this name takes a script of shell commands.
+pub fn is_shell(name: &[u8]) -> bool {
+    let base = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
+    SHELLS.iter().any(|shell| shell.as_bytes() == base)
+}
+
+/// The command with what the script was given in the place of `"$@"`.
+pub fn with_words(command: &[Vec<u8>], words: &[Vec<u8>]) -> Command {
+    let stands_for = |word: &Vec<u8>| match ALL_WORDS.contains(&word.as_slice()) {
+        true => words.to_vec(),
+        false => vec![word.clone()],
+    };
+    command.iter().flat_map(stands_for).collect()
+}
+
+/// What a script starts at its end, whatever it did before: its last line, if that is one plain command. By the grammar
+/// the last line of a text is within no `if`, no loop and no function, for these end with a line of their own.
+pub fn last_command(text: &[u8]) -> Option<Command> {
+    let text = std::str::from_utf8(text).ok()?;
+    if CHOOSERS.iter().any(|word| text.contains(word)) {
+        return None;
     }
-    Wraps::Nothing
+    let text = text.replace("\\\n", " ");
+    let mut written = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let line = written.next_back()?;
+    let goes_on = |before: &str| ["&&", "||", "|"].iter().any(|sign| before.ends_with(sign));
+    // An odd quote is the end of something that began above.
+    let is_cut = ['"', '\''].iter().any(|quote| line.matches(*quote).count() % 2 == 1);
+    if is_cut || line.len() > COMMAND_MAX || written.next_back().is_some_and(goes_on) {
+        return None;
+    }
+    let (lines, true) = lines(line) else { return None };
+    let [words] = lines.as_slice() else { return None };
+    let command = command(words)?;
+    let name = command.first()?;
+    let is_moved = match name.contains(&b'/') {
+        true => !name.starts_with(b"/") && text.contains("cd "),
+        false => text.contains("PATH="),
+    };
+    (!is_moved).then_some(command)
 }
 
 /// A word, and whether it says literally what the shell makes of it.
@@ -47,7 +73,7 @@ struct Word {
 }
 
 /// The simple commands of a text, and whether these are all that it starts.
-fn commands(text: &str) -> (Vec<Vec<Vec<u8>>>, bool) {
+pub fn commands(text: &str) -> (Vec<Command>, bool) {
     let (lines, mut is_clear) = lines(text);
     let mut found = Vec::new();
     for line in lines {
@@ -61,7 +87,7 @@ fn commands(text: &str) -> (Vec<Vec<Vec<u8>>>, bool) {
 }
 
 /// The words of one simple command without what stands before the program. Nothing if it is not clear what it starts.
-fn command(words: &[Word]) -> Option<Vec<Vec<u8>>> {
+fn command(words: &[Word]) -> Option<Command> {
     let mut rest = words;
     while let Some(word) = rest.first() {
         let is_assignment = is_assignment(&word.text);
@@ -76,14 +102,15 @@ fn command(words: &[Word]) -> Option<Vec<Vec<u8>>> {
     }
     let Some(program) = rest.first() else { return Some(Vec::new()) };
     let name = program.text.as_str();
-    if !program.is_plain || name.starts_with('-') || UNCLEAR.contains(&name) {
+    let is_told = program.is_plain || ALL_WORDS.contains(&name.as_bytes());
+    if !is_told || name.starts_with('-') || UNCLEAR.contains(&name) {
         return None;
     }
     if BUILTINS.contains(&name) {
         let sets_path = rest.iter().any(|word| word.text.starts_with("PATH="));
         return (!sets_path).then(Vec::new);
     }
-    Some(rest.iter().take_while(|word| word.is_plain).map(|word| word.text.clone().into_bytes()).collect())
+    Some(rest.iter().map(|word| word.text.clone().into_bytes()).collect())
 }
 
 /// POSIX shell, "Token Recognition", as far as it needs no expansion. False: the text goes on, and is not understood.
@@ -175,7 +202,7 @@ mod tests {
         };
         check("/app --flag", "/app --flag");
         check("exec /app", "/app");
-        check("A=b java -jar $JAR", "java -jar");
+        check("A=b java -jar $JAR", "java -jar $JAR");
         check("A=1;/opt/app", "/opt/app");
         check("/bin/setup && exec /opt/app", "/bin/setup / /opt/app");
         check("/bin/setup\n/opt/app", "/bin/setup / /opt/app");
@@ -186,7 +213,8 @@ mod tests {
         check("echo hi", "");
         check("cd /x && ./app", "./app ?");
         check("$APP", "?");
-        check("exec \"$@\"", "?");
+        check("exec \"$@\"", "$@");
+        check("exec gosu me \"$@\"", "gosu me $@");
         check("PATH=/opt app", "?");
         check("export PATH=/opt; app", "app ?");
         check("if true; then app; fi", "?");
@@ -196,5 +224,39 @@ mod tests {
         check("cat <<x\napp\nx", "cat ?");
         check("exec -a x app", "?");
         check("", "");
+    }
+
+    #[test]
+    fn the_last_line_of_a_script_tells_what_it_is_for() {
+        let check = |text: &str, expected: &str| {
+            let found = last_command(format!("#!/bin/sh\n{text}").as_bytes());
+            let shown = found.map_or(String::new(), |words| String::from_utf8(words.join(&b' ')).unwrap());
+            assert_eq!(shown, expected, "{text}");
+        };
+        check("set -e\nexec /app/server --port $PORT\n", "/app/server --port $PORT");
+        check("if [ x ]; then\n  exec /a\nfi\nexec \"$@\"\n\n# the end\n", "$@");
+        check("x=$(id -u)\nexec gosu \"$x\" \\\n  server \"$@\" 2>&1", "gosu $x server $@");
+        check("cd /srv\n/srv/run", "/srv/run");
+        check("exec ./run", "./run");
+        check("cat <<E\n/a\nE\n/app", "/app");
+        // Nothing that stands within something else, or is not sure to be carried out.
+        check("cd /srv\n./run", "");
+        check("export PATH=/opt\nrun", "");
+        check("if true; then\n  /app\nfi", "");
+        check("main() {\n  /app\n}", "");
+        check("while :; do\n /app\ndone", "");
+        check("true &&\n/app", "");
+        check("true && /app", "");
+        check("/a || /b", "");
+        check("/a; /b", "");
+        check("/app & wait", "");
+        check("echo \"\n/app\"", "");
+        check("$APP", "");
+        check("exit 0", "");
+        check("", "");
+        // A machine for each: the last one need not be this image's.
+        check("[ $(uname -m) = aarch64 ] && exec /arm\nexec /amd", "");
+        check(&format!("/app {}", "x".repeat(2000)), "");
+        assert_eq!(last_command(b"#!/bin/sh\n/app \xff"), None);
     }
 }
