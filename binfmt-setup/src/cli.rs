@@ -1,11 +1,11 @@
 //! The command line: as typed here, as meant in [`crate::request`].
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::emulators::search::FOLDERS;
@@ -15,6 +15,7 @@ use crate::exit::Exit;
 use crate::kernel::MOUNT_POINT;
 use crate::request::Request;
 use crate::rule::Flags;
+use crate::voice::{Global, Voice};
 
 /// Makes programs of other CPUs run on this machine: tells the kernel (binfmt_misc) which QEMU emulator runs programs of
 /// which machine, and proves it by running one.
@@ -34,36 +35,6 @@ pub struct Cli {
     command: Command,
     #[command(flatten)]
     global: Global,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Output")]
-pub struct Global {
-    /// For people, or one JSON object on stdout
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text, hide_possible_values = true, value_name = "text|json")]
-    pub format: Format,
-    /// No warnings and notes
-    #[arg(long, short, global = true)]
-    pub quiet: bool,
-    /// Say what is done
-    #[arg(long, short, global = true, conflicts_with = "quiet")]
-    pub verbose: bool,
-    /// Colored words
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, hide_possible_values = true, value_name = "auto|always|never")]
-    pub color: Color,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -214,7 +185,7 @@ impl EmulatorArgs {
 
 pub fn main() -> ExitCode {
     let Cli { command, global } = Cli::parse();
-    let voice = Voice { global };
+    let voice = Voice::new(global);
     match run(command, &voice) {
         Ok(exit) => exit.into(),
         Err(error) => voice.fail(&error).into(),
@@ -306,67 +277,6 @@ fn parse_targets(texts: &[String]) -> Result<(Vec<Target>, bool), TargetError> {
         .map(|text| Target::parse(text))
         .collect::<Result<_, _>>()?;
     Ok((targets, all))
-}
-
-/// Results on stdout; all else on stderr.
-#[derive(Debug)]
-pub struct Voice {
-    global: Global,
-}
-
-impl Voice {
-    pub fn result(&self, text: &str) -> Result<(), Error> {
-        match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            done => done.map_err(Error::Stdout),
-        }
-    }
-
-    pub fn json(&self, value: &impl serde::Serialize) -> Result<(), Error> {
-        let text = serde_json::to_string_pretty(value).map_err(|error| Error::Stdout(error.into()))?;
-        self.result(&(text + "\n"))
-    }
-
-    pub fn is_json(&self) -> bool {
-        self.global.format == Format::Json
-    }
-
-    pub fn color(&self) -> bool {
-        match self.global.color {
-            Color::Always => true,
-            Color::Never => false,
-            // https://no-color.org
-            Color::Auto => {
-                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
-            }
-        }
-    }
-
-    /// What a person should know, though it is no error.
-    pub fn note(&self, text: &str) {
-        if !self.global.quiet {
-            eprintln!("binfmt-setup: {text}");
-        }
-    }
-
-    pub fn detail(&self, text: &str) {
-        if self.global.verbose {
-            eprintln!("binfmt-setup: {text}");
-        }
-    }
-
-    fn fail(&self, error: &Error) -> Exit {
-        let exit = error.exit();
-        let message = error.chain();
-        if self.is_json() {
-            let object = serde_json::json!({ "error": { "exit": exit as u8, "message": message } });
-            // Where stdout is closed, stderr still says it.
-            let _ = self.json(&object);
-        }
-        eprintln!("binfmt-setup: {message}");
-        exit
-    }
 }
 
 #[cfg(test)]

@@ -23,3 +23,4 @@ pub mod request;
 pub mod rule;
 pub mod status;
 pub mod text;
+pub mod voice;

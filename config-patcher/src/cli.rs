@@ -53,6 +53,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Inspect(args) => inspect::run(&args, &stores, &cli.output),
         Command::Verify(args) => verify::run(&args, &stores, &cli.output),
+        Command::Fix(args) if args.is_filter() => filter::run(&args, &cli.output),
         Command::Fix(args) => fix::run(&args, &stores, &cli.output),
         Command::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command()),
     };

@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::manifest::{Content, Descriptor, Document, DocumentError, media_type};
 use crate::parallel;
 use crate::raw_json::{self, JsonError, Object, Splice};
-use crate::store::{ImageSource, ImageStore, Pointer};
+use crate::store::{ImageSource, ImageStore, Listed, Pointer};
 use crate::text;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,16 +18,6 @@ const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 const LOOKS: usize = 4;
 /// How often a list is written again that others write at the same time.
 const TRIES: usize = 5;
-
-/// What a store says about the manifests that name a subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listed {
-    /// All of them: the store lists a manifest under its subject as it is written.
-    ByStore(Vec<Descriptor>),
-    /// Those that it has seen. A tag made of the subject's digest may name an index of more
-    /// (distribution-spec 1.1, "Referrers Tag Schema").
-    ByTag(Vec<Descriptor>),
-}
 
 /// What belongs to one document.
 #[derive(Clone, Debug, PartialEq, Eq)]

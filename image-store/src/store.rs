@@ -3,7 +3,6 @@
 use crate::digest::{Digest, Verified};
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document};
-use crate::referrers::Listed;
 use std::fmt;
 use std::io::Read;
 use std::ops::Range;
@@ -40,6 +39,16 @@ impl From<&Digest> for Pointer {
 /// The tag of the one image of a local store that has no name: `skopeo copy ... oci:DIR` writes such an entry,
 /// `docker save IMAGE-ID` too. Registries have no such thing.
 pub const UNNAMED: &str = "";
+
+/// What a store says about the manifests that name a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// All of them: the store lists a manifest under its subject as it is written.
+    ByStore(Vec<Descriptor>),
+    /// Those that it has seen. A tag made of the subject's digest may name an index of more
+    /// (distribution-spec 1.1, "Referrers Tag Schema").
+    ByTag(Vec<Descriptor>),
+}
 
 /// Reads a store. Everything that comes out has been held against its digest and size.
 pub trait ImageSource: Send + Sync {

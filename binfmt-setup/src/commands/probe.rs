@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cli::Voice;
 use crate::emulators::Target;
 use crate::error::Error;
 use crate::escape::escaped;
@@ -13,6 +12,7 @@ use crate::kernel::{ReadTable, Table};
 use crate::probe::{Outcome, Prober, Ran};
 use crate::rule::{Entry, first_match};
 use crate::text::columns;
+use crate::voice::Voice;
 
 #[derive(Serialize)]
 struct Probed {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::show::{Shown, Tense, show};
 use crate::apply::{ApplyError, apply};
-use crate::cli::Voice;
 use crate::emulators::{MACHINES, Machine, Target};
 use crate::error::Error;
 use crate::escape::escaped;
@@ -17,6 +16,7 @@ use crate::plan::{Plan, Seen, Wanted, Wish, plan_register};
 use crate::probe::{Failed, Outcome, Prober, Ran};
 use crate::request::{Host, Request, Resolved};
 use crate::rule::{Entry, first_match};
+use crate::voice::Voice;
 
 /// Others may register all machines and probe each of them meanwhile.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(60);

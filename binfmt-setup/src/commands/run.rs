@@ -8,7 +8,6 @@ use std::process::Command;
 use super::register::{Decision, How, LOCK_PATIENCE, plan_from, try_out};
 use super::show::{Shown, Tense, show};
 use crate::apply::apply;
-use crate::cli::Voice;
 use crate::error::Error;
 use crate::escape::escaped;
 use crate::exit::Exit;
@@ -16,6 +15,7 @@ use crate::namespace;
 use crate::persist::Files;
 use crate::probe::Prober;
 use crate::request::Request;
+use crate::voice::Voice;
 
 pub fn show_run(request: &Request, voice: &Voice) -> Result<Exit, Error> {
     let prober = Prober::new().map_err(Error::Prober)?;

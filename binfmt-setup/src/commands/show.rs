@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::cli::Voice;
 use crate::error::Error;
 use crate::escape::escaped;
 use crate::persist::Files;
 use crate::plan::{Plan, Step, shown_line};
 use crate::request::Resolved;
 use crate::text::columns;
+use crate::voice::Voice;
 
 /// Whether the plan shown is to be carried out or was.
 #[derive(Clone, Copy, PartialEq, Eq)]

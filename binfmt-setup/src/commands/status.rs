@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::cli::Voice;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::probe::Prober;
 use crate::status;
+use crate::voice::Voice;
 
 pub fn status(at: &Path, voice: &Voice) -> Result<Exit, Error> {
     let prober = Prober::new().map_err(Error::Prober)?;

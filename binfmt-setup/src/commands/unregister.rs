@@ -7,7 +7,6 @@ use std::path::Path;
 use super::register::open_for_writing;
 use super::show::{Shown, Tense, show};
 use crate::apply::apply;
-use crate::cli::Voice;
 use crate::emulators::{Machine, Target};
 use crate::error::Error;
 use crate::escape::escaped;
@@ -17,6 +16,7 @@ use crate::persist::{self, Files};
 use crate::plan::{Plan, plan_unregister};
 use crate::request::Resolved;
 use crate::rule::Entry;
+use crate::voice::Voice;
 
 pub fn unregister(
     at: &Path,

@@ -1,6 +1,5 @@
 //! `config-patcher fix`: the label put right, where the image lies or in a copy.
 
-use super::filter;
 use crate::plan::{Changes, Labels, Member, Relabelled, relabel};
 use crate::referrers::{Found, carry, find, moved};
 use crate::verify::from_binaries;
@@ -75,6 +74,11 @@ fn parse_member(text: &str) -> Result<Member, String> {
 }
 
 impl Fix {
+    /// What comes on standard input goes by: it lies nowhere.
+    pub fn is_filter(&self) -> bool {
+        self.image == Reference::Stdin
+    }
+
     /// Where the labels come from, as it was said; `None`: from the binaries, which must be looked at first.
     pub(super) fn labels_said(&self) -> Option<Labels> {
         match (&self.platform, &self.member) {
@@ -89,9 +93,6 @@ impl Fix {
 }
 
 pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreError> {
-    if args.image == Reference::Stdin {
-        return filter::run(args, output);
-    }
     for tag in &args.tag {
         args.image.check_tag(tag).map_err(|e| StoreError::new(Exit::Usage, "move the tag", e.to_string()))?;
     }

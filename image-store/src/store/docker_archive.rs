@@ -6,12 +6,12 @@
 //! load. What is written stays beside the archive until a tag names it: [`ImageStore::write_tag`] writes the
 //! archive once, and no reader ever sees half of it.
 
-use super::{ImageSource, ImageStore, OpenContent, Pointer, UNNAMED};
+use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer, UNNAMED};
 use crate::digest::{Digest, Verified};
 use crate::error::StoreError;
 use crate::manifest::{Content, Descriptor, Document};
 use crate::reference::Reference;
-use crate::referrers::{self, Listed};
+use crate::referrers;
 use pending::Pending;
 use snapshot::{MANIFEST_JSON, Snapshot, Stamp};
 use std::fs::{self, File, OpenOptions};

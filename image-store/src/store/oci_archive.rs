@@ -10,7 +10,7 @@ use super::{ImageSource, ImageStore, OpenContent, Pointer};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document};
-use crate::referrers::Listed;
+use crate::store::Listed;
 use std::io::Read;
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 //! Writers take a lock beside `index.json` and rename a whole new file over it; readers need no lock and never
 //! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
 
-use super::{ImageSource, ImageStore, OpenContent, Pointer, UNNAMED};
+use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer, UNNAMED};
 use crate::attributes;
 use crate::digest::{Digest, Hasher, Verified};
 use crate::error::{StoreError, uninterrupted};
@@ -11,7 +11,7 @@ use crate::half_done::HalfDone;
 use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
 use crate::raw_json::{self, Object, Splice};
 use crate::reference::Reference;
-use crate::referrers::{self, Listed};
+use crate::referrers;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;

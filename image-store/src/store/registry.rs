@@ -4,12 +4,11 @@
 //! `credentials` for who we are, `redirect` and `address` for where we let ourselves be sent, `retry` for when to try
 //! again), `transport` is a single exchange, `upload`, `download` and `tags` are the jobs of several requests.
 
-use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer};
 use crate::digest::{Digest, Verified};
 use crate::error::StoreError;
 use crate::manifest::{DOCUMENT_MAX, Descriptor, Document, PUSH_MAX, media_type};
 use crate::reference::{ReferenceError, RegistryRef};
-use crate::referrers::Listed;
 use crate::text;
 use auth::{Guard, Need};
 use client::Ask;

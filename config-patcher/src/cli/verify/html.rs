@@ -6,7 +6,7 @@
 
 mod evidence;
 
-use super::reports::Results;
+use super::row::Results;
 use super::row::Row;
 use crate::detect::verdict::Kind;
 use base64::Engine as _;

@@ -1,6 +1,6 @@
 //! JUnit's XML: each name a suite, each image of it a case.
 
-use super::reports::Results;
+use super::row::Results;
 use super::row::Row;
 use crate::detect::verdict::Kind;
 use image_store::text::Escaped;

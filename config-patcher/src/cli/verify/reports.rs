@@ -1,6 +1,6 @@
 //! Results as files: a page for people, and two forms for CI.
 
-use super::row::{Named, Row};
+use super::row::{Named, Results, Row};
 use super::{html, junit, sarif};
 use clap::Args;
 use image_store::error::StoreError;
@@ -19,13 +19,6 @@ pub struct Reports {
     /// Write JUnit's XML, for test reports of CI
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-}
-
-/// What a report is made of.
-pub struct Results<'a> {
-    pub named: &'a [Named],
-    pub rows: &'a [Row<'a>],
-    pub strict: bool,
 }
 
 impl Reports {

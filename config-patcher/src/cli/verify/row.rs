@@ -106,3 +106,10 @@ fn quoted(name: &str) -> String {
     let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@=+,%".contains(&b));
     if is_plain && !name.is_empty() { name.into() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
+
+/// What a report is made of.
+pub struct Results<'a> {
+    pub named: &'a [Named],
+    pub rows: &'a [Row<'a>],
+    pub strict: bool,
+}

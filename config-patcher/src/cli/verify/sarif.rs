@@ -1,7 +1,7 @@
 //! SARIF 2.1.0: a result for each image that is not consistent.
 
 use super::json::in_ascii;
-use super::reports::Results;
+use super::row::Results;
 use super::row::Row;
 use crate::detect::verdict::{Kind, Shown};
 use image_store::text::Escaped;

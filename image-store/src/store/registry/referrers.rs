@@ -6,8 +6,8 @@ use super::tags::next_page;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Content, DOCUMENT_MAX, Document, media_type};
-use crate::referrers::Listed;
 use crate::store::ImageSource;
+use crate::store::Listed;
 
 /// An image has a few signatures and SBOMs; what comes page after page for ever is no list of them.
 const PAGES_MAX: usize = 100;
