@@ -61,7 +61,7 @@ impl<'a> Unpacked<'a> {
     }
 }
 
-fn zstd_decoder<'a>(buffered: impl BufRead + 'a) -> io::Result<impl Read + 'a> {
+pub fn zstd_decoder<R: BufRead>(buffered: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
     Ok(decoder)

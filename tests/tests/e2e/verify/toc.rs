@@ -7,7 +7,7 @@ use image_store::digest::Digest;
 use image_store::manifest::{Descriptor, Document, media_type};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
 use multiarch_tests::need;
-use multiarch_tests::world::{Registry, program, require};
+use multiarch_tests::world::{Registry, program, require, run_with_rusage};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -26,9 +26,11 @@ enum Member {
     HardLink(&'static str, &'static str),
     /// A file that the table tells the digest of another for.
     Lie(&'static str, Vec<u8>, Vec<u8>),
+    /// So many files that only the table knows of.
+    Listed(u32),
 }
 
-use Member::{File, HardLink, Lie, Symlink};
+use Member::{File, HardLink, Lie, Listed, Symlink};
 
 /// Two megabytes that do not pack, so that the layer is worth the trouble.
 fn ballast() -> Member {
@@ -58,6 +60,7 @@ fn header(member: &Member) -> Vec<u8> {
         File(name, content) | Lie(name, _, content) => (*name, "", tar::EntryType::Regular, content.len()),
         Symlink(name, target) => (*name, *target, tar::EntryType::Symlink, 0),
         HardLink(name, target) => (*name, *target, tar::EntryType::Link, 0),
+        Listed(_) => panic!("the layer has no such member"),
     };
     header.set_path(name).unwrap();
     if !link.is_empty() {
@@ -73,6 +76,10 @@ fn header(member: &Member) -> Vec<u8> {
 fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
     let (mut stored, mut unpacked, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     for member in members {
+        if let Listed(count) = member {
+            entries.extend((0..*count).map(listed));
+            continue;
+        }
         let head = header(member);
         stored.extend(pack(&head));
         unpacked.extend(head);
@@ -83,6 +90,7 @@ fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>,
             HardLink(name, target) => {
                 entries.push(json!({"type": "hardlink", "name": name, "linkName": target}))
             }
+            Listed(_) => {}
             File(name, content) | Lie(name, _, content) => {
                 let told = if let Lie(_, told, _) = member { told } else { content };
                 let cut = if content.len() > 1 << 20 { 1 << 20 } else { content.len() };
@@ -108,6 +116,15 @@ fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>,
         }
     }
     (stored, unpacked, entries)
+}
+
+/// As long as the entries of real files are.
+fn listed(number: u32) -> Value {
+    json!({
+        "type": "reg", "name": format!("usr/share/doc/package-{}/file-{number}.txt", number / 50),
+        "size": 10, "mode": 0o644, "modtime": "2026-01-01T00:00:00Z", "uid": 0, "gid": 0,
+        "digest": Digest::of(&number.to_le_bytes()), "offset": number,
+    })
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -193,14 +210,18 @@ fn look_of(user: &User, registry: &FakeRegistry, tag: &str, arguments: &[&str]) 
     let name = format!("{}/app:{tag}", registry.host());
     let ran = verify(user, &[&[name.as_str(), "--format", "json"], arguments].concat());
     let found = &ran.json()["images"][0];
-    let whole = registry.take_log().iter().any(|logged| {
-        logged.path.contains("/blobs/") && logged.status == Some(200) && logged.response_bytes > 1 << 20
-    });
     (
         found["verdict"].as_str().unwrap_or_else(|| panic!("{ran}")).into(),
         found["bytesRead"].as_u64().unwrap(),
-        whole,
+        read_whole(registry),
     )
+}
+
+/// Was a whole layer asked for since the last look at the log?
+fn read_whole(registry: &FakeRegistry) -> bool {
+    registry.take_log().iter().any(|logged| {
+        logged.path.contains("/blobs/") && logged.status == Some(200) && logged.response_bytes > 1 << 20
+    })
 }
 
 #[test]
@@ -252,6 +273,38 @@ fn a_file_of_several_chunks_is_one_file() {
         );
         let (verdict, _, whole) = look(&registry, "right", &[]);
         assert_eq!((verdict.as_str(), whole), ("consistent", false));
+    }
+}
+
+#[test]
+fn chunks_that_lie_side_by_side_come_with_one_request() {
+    for make in [estargz, zstd_chunked] {
+        let mut program = probe("linux/arm64");
+        // Beyond a megabyte it is cut.
+        program.resize(20 << 20, 0x5a);
+        let registry = FakeRegistry::start();
+        let layer = make(&[ballast(), File("bin/app", program)]);
+        publish_running(&registry, &layer, "right", &["/bin/app"]);
+        let user = User::new();
+        registry.take_log();
+        verify(&user, &[&format!("{}/app:right", registry.host())]).exits(0);
+        let parts = registry.take_log().iter().filter(|logged| logged.status == Some(206)).count();
+        assert!(parts <= 3, "{parts} requests for footer, table and one file");
+    }
+}
+
+#[test]
+fn a_table_of_a_hundred_thousand_files_is_read_in_64_mib() {
+    for make in [estargz, zstd_chunked] {
+        let registry = FakeRegistry::start();
+        let mut many = vec![Listed(100_000)];
+        many.extend(members("linux/arm64"));
+        publish(&registry, &make(&many), "many");
+        let name = format!("{}/app:many", registry.host());
+        let (output, peak) = run_with_rusage(User::new().command("config-patcher", &["verify", &name]));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!read_whole(&registry), "the table was not used");
+        assert!(peak <= 64 << 10, "{peak} KiB");
     }
 }
 
