@@ -9,6 +9,7 @@ use image_store::patch::{
 use image_store::plan::{BlobContent, Wanted};
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
+use image_store::store::docker_archive::Rewrite;
 use image_store::tree::{Image, IndexNode, Node};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -353,6 +354,18 @@ impl Changes {
         }
         wanted.levels.retain(|level| !level.is_empty());
         wanted
+    }
+
+    /// What an archive must know to let the new image take the place of `node` under all of its names.
+    pub fn rewrite(&self, node: &Node) -> Rewrite {
+        let below =
+            self.documents.iter().map(|replaced| (replaced.was.clone(), replaced.document.digest().clone()));
+        let root = (node.digest().clone(), self.root.digest().clone());
+        Rewrite {
+            wanted: self.in_place(),
+            configs: self.images.iter().map(|change| change.config.clone()).collect(),
+            documents: below.chain([root]).collect(),
+        }
     }
 
     fn add_new(&self, wanted: &mut Wanted) {

@@ -13,17 +13,30 @@ use image_store::store::registry::challenge as challenges;
 use image_store::tar_file::write::{END, file_headers, padding};
 use std::io::{Read, Write};
 
+#[path = "properties/archive.rs"]
+pub mod archive;
+#[path = "properties/kept.rs"]
+pub mod kept;
+#[path = "properties/tar.rs"]
+pub mod tar;
+#[path = "properties/toc.rs"]
+pub mod toc;
+
 /// Panics where what must hold does not.
 pub type Property = fn(&[u8]);
 
 /// One name for each target, as its folder of seeds is called.
-pub const TARGETS: [(&str, Property); 6] = [
+pub const TARGETS: [(&str, Property); 10] = [
     ("elf", elf),
     ("layer", layer),
     ("script", script),
     ("packed", packed),
     ("json", json),
     ("challenge", challenge),
+    ("toc", toc::toc),
+    ("kept", kept::kept),
+    ("tar", tar::tar),
+    ("archive", archive::archive),
 ];
 
 /// A file is what it is, however the stream was cut on its way.
@@ -79,10 +92,8 @@ pub fn script(bytes: &[u8]) {
     for (name, content) in ["run", "bin/sh", "bin/env"].iter().zip(contents) {
         let content = content.unwrap_or_default();
         tar.extend(file_headers(name, content.len() as u64));
-        // As `chmod +x` does: PATH leads to executable files alone. The checksum follows.
-        let mode = tar.len() - 512 + 104;
-        tar[mode..mode + 3].copy_from_slice(b"755");
-        sum(tar.last_chunk_mut().expect("a header"));
+        // As `chmod +x` does: PATH leads to executable files alone.
+        change(&mut tar, 104, b"755");
         tar.extend(content);
         tar.extend(padding(content.len() as u64));
     }
@@ -166,10 +177,34 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-fn sum(header: &mut [u8; 512]) {
+/// Changes the header that stands last, and its checksum with it.
+fn change(tar: &mut [u8], at: usize, bytes: &[u8]) {
+    let header: &mut [u8; 512] = tar.last_chunk_mut().expect("a header");
+    header[at..at + bytes.len()].copy_from_slice(bytes);
     header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+/// A text in which a mark and the digit behind it stand for something that a fuzzer could not guess: `@0` for the
+/// digest of the first content.
+fn filled(text: &[u8], value: impl Fn(u8, usize) -> Option<String>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        let digit = after.first().filter(|digit| digit.is_ascii_digit());
+        match digit.and_then(|digit| value(*byte, usize::from(digit - b'0'))) {
+            Some(value) => {
+                out.extend(value.into_bytes());
+                rest = &after[1..];
+            }
+            None => {
+                out.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 /// Gives a few bytes at a time, as a slow network does.

@@ -1,7 +1,7 @@
 //! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
 
+use super::fix::Fix;
 use super::fix::report::{Told, report};
-use super::fix::{Fix, rewrite};
 use crate::plan::{Labels, Relabelled, relabel};
 use crate::referrers::Found;
 use image_store::cli::{Format, Output, print_json};
@@ -120,7 +120,7 @@ impl Decide for Deciding<'_> {
         };
         self.decided = Some(Decided { now: changes.root.digest().to_string(), json });
         self.changed = true;
-        Ok(Some(rewrite(&changes, image)))
+        Ok(Some(changes.rewrite(image)))
     }
 
     fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

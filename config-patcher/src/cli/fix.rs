@@ -1,6 +1,6 @@
 //! `config-patcher fix`: the label put right, where the image lies or in a copy.
 
-use crate::plan::{Changes, Labels, Member, Relabelled, relabel};
+use crate::plan::{Labels, Member, Relabelled, relabel};
 use crate::referrers::{Found, carry, find, moved};
 use crate::verify::from_binaries;
 use clap::Args;
@@ -12,7 +12,7 @@ use image_store::plan::{MovedTag, Plan, apply, plan, plan_new};
 use image_store::platform::Platform;
 use image_store::reference::Reference;
 use image_store::referrers::{self, Shown};
-use image_store::store::docker_archive::{DockerArchive, Rewrite};
+use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::text;
@@ -249,7 +249,7 @@ fn overwritten(
         }
     };
     let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
-    match archive.place_for(node.digest(), &rewrite(changes, node))? {
+    match archive.place_for(node.digest(), &changes.rewrite(node))? {
         Ok(place) => {
             let (members, size) = (place.members(), text::bytes(place.bytes()));
             output.say(&format!("  in place  {members} members, {size}, of {}", args.image));
@@ -262,18 +262,6 @@ fn overwritten(
             output.say(&format!("it cannot be done in place: {why}; the archive is written anew"));
             Ok(false)
         }
-    }
-}
-
-/// What an archive must know to let the new image take the old one's place.
-pub(super) fn rewrite(changes: &Changes, node: &Node) -> Rewrite {
-    let below =
-        changes.documents.iter().map(|replaced| (replaced.was.clone(), replaced.document.digest().clone()));
-    let root = (node.digest().clone(), changes.root.digest().clone());
-    Rewrite {
-        wanted: changes.in_place(),
-        configs: changes.images.iter().map(|change| change.config.clone()).collect(),
-        documents: below.chain([root]).collect(),
     }
 }
 

@@ -1,0 +1,183 @@
+//! `docker save` archives and OCI layouts in a tar: written anew, overwritten in place or passed through a pipe, the
+//! image that comes of it is the same, and as whole as it was.
+
+use super::{change, filled};
+use config_patcher::plan::{Labels, Relabelled, relabel};
+use image_store::check::{Depth, check};
+use image_store::digest::Digest;
+use image_store::error::StoreError;
+use image_store::exit::Exit;
+use image_store::plan::{MovedTag, apply, plan_new};
+use image_store::store::docker_archive::stream::{Decide, filter};
+use image_store::store::docker_archive::{DockerArchive, Rewrite};
+use image_store::store::oci_archive::OciArchive;
+use image_store::store::{ImageSource, Pointer};
+use image_store::tar_file::write::{END, file_headers, padding};
+use image_store::tree::{Node, read_tree};
+use std::fs;
+use std::path::Path;
+
+/// Names and contents, divided by NUL. `@0` stands for the digest of the first content, `#0` for its length; a name
+/// that begins with `>` is a link's.
+pub fn archive(bytes: &[u8]) {
+    let tar = packed(bytes);
+    let dir = tempfile::tempdir().expect("TMPDIR can be written");
+    let path = |name: &str| dir.path().join(name);
+    let (mut passed, mut changed) = (Vec::new(), Vec::new());
+    let passed_as = filter(&*tar, &mut passed, &mut Pass);
+    let changed_as = filter(&*tar, &mut changed, &mut Arm);
+    fs::write(path("in.tar"), &tar).expect("TMPDIR has room");
+    fs::write(path("changed.tar"), &changed).expect("TMPDIR has room");
+    if changed_as.is_err() {
+        assert!(open(&path("changed.tar")).is_none(), "an error, and a whole archive");
+    }
+    if let Ok(layout) = OciArchive::open(&path("in.tar"), None) {
+        holds(&layout.into_archive());
+    }
+    let Some(store) = open(&path("in.tar")) else {
+        assert!(passed_as.is_err(), "a pipe takes what no file may be");
+        return;
+    };
+    holds(&store);
+    if let Ok(passed_as) = &passed_as {
+        assert!(passed_as.lists_moved || passed == tar, "nothing changes, and yet other bytes");
+    }
+    let Some((pointer, node)) = image(&store) else { return };
+    let Ok(Relabelled::Changed(changes)) = relabel(&node, &arm(), "in.tar") else { return };
+    let before = problems(&store, &pointer);
+
+    // In place first: it is planned over what was read.
+    let place = store.place_for(node.digest(), &changes.rewrite(&node)).ok().and_then(Result::ok);
+    if let Some(place) = place {
+        fs::copy(path("in.tar"), path("place.tar")).expect("TMPDIR has room");
+        open(&path("place.tar")).expect("it was opened before").overwrite(&place).expect("it was planned");
+        assert_eq!(fs::metadata(path("place.tar")).expect("there").len(), tar.len() as u64);
+        follows(&path("place.tar"), changes.root.digest(), before);
+    }
+    if changed_as.is_ok() {
+        follows(&path("changed.tar"), changes.root.digest(), before);
+    }
+    let tags: Vec<(String, Option<Digest>)> = names_of(&store, node.digest());
+    if tags.is_empty() {
+        return;
+    }
+    let plan = plan_new(changes.in_place(), store.place(), tags).expect("a plan needs nothing");
+    match apply(&plan, &store, MovedTag::Refuse, &|_| ()) {
+        Ok(()) => follows(&path("in.tar"), changes.root.digest(), before),
+        // The old file stays.
+        Err(_) => assert!(fs::read(path("in.tar")).expect("there") == tar),
+    }
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = bytes.split(|byte| *byte == 0).take(40).collect();
+    let (mut tar, mut contents): (Vec<u8>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+    for member in parts.chunks(2) {
+        let [name, content] = [member[0], member.get(1).copied().unwrap_or_default()];
+        let value = |contents: &[Vec<u8>], mark, number: usize| match mark {
+            b'@' => Some(Digest::of(contents.get(number)?).hex().to_string()),
+            b'#' => Some(contents.get(number)?.len().to_string()),
+            _ => None,
+        };
+        let content = filled(content, |mark, number| value(&contents, mark, number));
+        contents.push(content.clone());
+        let name = filled(name, |mark, number| value(&contents, mark, number));
+        let name = String::from_utf8_lossy(&name).into_owned();
+        match name.strip_prefix('>').filter(|name| name.len() <= 100 && content.len() <= 100) {
+            Some(link) => {
+                tar.extend(file_headers(link, 0));
+                change(&mut tar, 157, &content);
+                change(&mut tar, 156, b"2");
+            }
+            None => {
+                tar.extend(file_headers(&name, content.len() as u64));
+                tar.extend(&content);
+                tar.extend(padding(content.len() as u64));
+            }
+        }
+    }
+    tar.extend(END);
+    tar
+}
+
+fn open(path: &Path) -> Option<DockerArchive> {
+    DockerArchive::open(path, None)
+        .inspect_err(|error| {
+            assert!(matches!(error.kind, Exit::BadInput | Exit::Integrity), "{:?}: {error}", error.kind);
+        })
+        .ok()
+}
+
+/// What an archive names is there, and is what it is named.
+fn holds(store: &DockerArchive) {
+    for tag in store.tags().expect("they were read") {
+        let document = store.read_document(&Pointer::Tag(tag.clone())).expect("a tag names a document");
+        assert_eq!(Digest::of(document.bytes()), *document.digest());
+        let found = store.resolve(&Pointer::Tag(tag)).expect("it was read").expect("it was read");
+        assert_eq!(found.digest, *document.digest());
+    }
+}
+
+fn arm() -> Labels {
+    Labels::Platform("linux/arm/v7".parse().expect("a platform"))
+}
+
+fn image(store: &DockerArchive) -> Option<(Pointer, Node)> {
+    let pointer = store.only_image().ok()?;
+    let node = read_tree(store, &pointer).ok()?;
+    Some((pointer, node))
+}
+
+fn names_of(store: &DockerArchive, digest: &Digest) -> Vec<(String, Option<Digest>)> {
+    let names = store.tags().expect("they were read").into_iter();
+    names
+        .filter(|tag| {
+            let named = store.resolve(&Pointer::Tag(tag.clone())).expect("it was read");
+            named.is_some_and(|named| named.digest == *digest)
+        })
+        .map(|tag| (tag, Some(digest.clone())))
+        .collect()
+}
+
+fn problems(store: &DockerArchive, at: &Pointer) -> usize {
+    check(store, at, Depth::Layers).len()
+}
+
+/// The archive holds the new image, in no worse state than the old one was in, and there is nothing left to do.
+fn follows(path: &Path, root: &Digest, before: usize) {
+    let store = open(path).expect("a changed archive is one");
+    holds(&store);
+    let (pointer, node) = image(&store).expect("one image became one image");
+    assert_eq!(node.digest(), root);
+    assert!(problems(&store, &pointer) <= before);
+    assert!(matches!(relabel(&node, &arm(), "out.tar"), Ok(Relabelled::Unchanged)), "a second run has work");
+}
+
+/// Nothing changes.
+struct Pass;
+
+impl Decide for Pass {
+    fn decide(&mut self, _: &Node) -> Result<Option<Rewrite>, StoreError> {
+        Ok(None)
+    }
+
+    fn relabel_copy(&mut self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+}
+
+/// As `config-patcher fix - --platform linux/arm/v7` decides.
+struct Arm;
+
+impl Decide for Arm {
+    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, StoreError> {
+        Ok(match relabel(image, &arm(), "-")? {
+            Relabelled::Unchanged => None,
+            Relabelled::Changed(changes) => Some(changes.rewrite(image)),
+        })
+    }
+
+    fn relabel_copy(&mut self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,42 @@
+//! Facts of layers as they are kept: damaged ones are nothing, and what is read is written the same again.
+
+use super::{names, read};
+use config_patcher::detect::chain;
+use config_patcher::detect::layer::kept as keeping;
+use config_patcher::detect::layer::{Layer, LayerFacts, NameKey};
+use config_patcher::detect::tree::Tree;
+use image_store::digest::Digest;
+use image_store::manifest::Config;
+
+const NAME: &str = "a layer";
+
+/// The bytes as a layer, as a file of facts, and as such a file behind a right beginning and with a right checksum.
+pub fn kept(bytes: &[u8]) {
+    let key = NameKey::new([7; 32]);
+    if let Ok(layer @ Layer::Read(facts)) = &read(bytes) {
+        let file = keeping::write(facts, NAME, &key, usize::MAX).expect("it is not too large");
+        let again = keeping::read(&file, NAME, &key).expect("what was kept is known again");
+        assert_eq!(names(&Layer::Read(Box::new(again))), names(layer));
+        same_again(&file, &key);
+    }
+    assert!(keeping::read(bytes, NAME, &key).is_none(), "nobody can make the checksum");
+
+    let empty = keeping::write(&LayerFacts::default(), NAME, &key, usize::MAX).expect("it is small");
+    // Three numbers, no text, a list of no facts, no links, programs and records; then the checksum.
+    let head = &empty[..empty.len() - 64 - (3 * 8 + 8 + (8 + 2) + 3 * 8)];
+    let content = [head, bytes].concat();
+    let sum = Digest::of(&[key.bytes(), content.as_slice(), key.bytes()].concat());
+    let file = [&content, sum.hex().as_bytes()].concat();
+    let Some(facts) = keeping::read(&file, NAME, &key) else { return };
+    same_again(&keeping::write(&facts, NAME, &key, usize::MAX).expect("it was as large"), &key);
+    let tree = Tree::new(vec![Some(&facts), None, Some(&facts)]);
+    tree.programs().for_each(drop);
+    let config =
+        Config { entrypoint: vec!["/bin/sh".into(), "-c".into(), "app".into()], ..Config::default() };
+    chain::follow(&tree, &config);
+}
+
+fn same_again(file: &[u8], key: &NameKey) {
+    let facts = keeping::read(file, NAME, key).expect("what was written is read");
+    assert!(keeping::write(&facts, NAME, key, usize::MAX).as_deref() == Some(file), "otherwise than it came");
+}
