@@ -9,22 +9,26 @@ use crate::digest::{Digest, Hasher, Verified};
 use crate::error::{StoreError, uninterrupted};
 use crate::half_done::HalfDone;
 use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
-use crate::raw_json::{self, Object, Splice};
+use crate::raw_json::Object;
 use crate::reference::Reference;
 use crate::referrers;
+use files::{make_folder, open_regular, read_small};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
+use tags::{name_of, retag};
 use unfinished::is_unfinished;
 
+mod files;
+mod tags;
 mod unfinished;
 
-/// The annotation under which a layout keeps a tag (image-spec, annotations.md).
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub use tags::REF_NAME;
+
 const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 const EMPTY_INDEX: &str =
     "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
@@ -145,7 +149,7 @@ impl OciLayout {
     /// A file beside the blobs that no reader looks at, gone if it is not kept.
     fn temporary(&self) -> io::Result<HalfDone> {
         let dir = self.dir.join("blobs").join("sha256");
-        fs::create_dir_all(&dir)?;
+        make_folder(&dir)?;
         self.sweep();
         unfinished::create(&dir)
     }
@@ -161,7 +165,7 @@ impl OciLayout {
     fn keep(&self, file: HalfDone, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
         let folder = path.parent().unwrap_or(&self.dir).to_path_buf();
-        fs::create_dir_all(&folder)?;
+        make_folder(&folder)?;
         file.as_file().sync_all()?;
         // Opened before the rename: what fails behind it fails with the new file in place.
         let folder = File::open(folder)?;
@@ -217,7 +221,7 @@ impl OciLayout {
     /// Holds the layout's lock until the file is dropped.
     fn lock(&self) -> Result<File, StoreError> {
         let doing = || format!("lock \"{}\"", self.place());
-        fs::create_dir_all(&self.dir).map_err(|e| StoreError::from_io(doing(), e))?;
+        make_folder(&self.dir).map_err(|e| StoreError::from_io(doing(), e))?;
         let path = self.dir.join(".lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(|e| StoreError::from_io(doing(), e))?;
@@ -255,43 +259,6 @@ impl OciLayout {
         let folder = File::open(&self.dir)?;
         file.persist(&path)?;
         folder.sync_all()
-    }
-}
-
-/// Reads a regular file of at most `limit` bytes. Links are not followed and a pipe does not block.
-fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open_regular(path)?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(StoreError::bad_input(
-            format!("read \"{}\"", path.display()),
-            format!("it is larger than {limit} bytes"),
-        )));
-    }
-    Ok(bytes)
-}
-
-fn open_regular(path: &Path) -> io::Result<File> {
-    let refuse = |why: &str| {
-        StoreError::bad_input(
-            format!("read \"{}\"", path.display()),
-            format!("it is {why}, not a regular file"),
-        )
-        .into_io()
-    };
-    // A blob that is a link would let a layout name any file of this host; opening a pipe would wait for ever.
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| {
-        match error.raw_os_error() {
-            Some(code) if code == nix::errno::Errno::ELOOP as i32 => refuse("a symbolic link"),
-            Some(code) if code == nix::errno::Errno::ENXIO as i32 => refuse("a socket or pipe"),
-            _ => error,
-        }
-    })?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(refuse("a folder, pipe or device")),
     }
 }
 
@@ -427,42 +394,6 @@ impl ImageStore for OciLayout {
         let changed = retag(&bytes, tag, document).map_err(|e| e.at("index.json"))?;
         self.replace_file("index.json", &changed).map_err(|e| StoreError::from_io(doing(), e))
     }
-}
-
-/// The tag of an entry of `index.json`.
-fn name_of(entry: &Descriptor) -> &str {
-    entry.annotations.get(REF_NAME).map_or(UNNAMED, String::as_str)
-}
-
-/// `index.json` with `tag` naming `document`: the entry of that name is replaced in its place, or one is added
-/// at the end. Every other byte stays.
-fn retag(index: &[u8], tag: &str, document: &Document) -> Result<Vec<u8>, crate::manifest::DocumentError> {
-    let object = Object::parse(index)?;
-    let shape = |e: serde_json::Error| crate::manifest::DocumentError::Shape(e.to_string());
-    let mut entry = document.descriptor();
-    if tag != UNNAMED {
-        entry.annotations.insert(REF_NAME.into(), tag.into());
-    }
-    let text = serde_json::to_string(&entry).map_err(shape)?;
-    let mut splice = Splice::default();
-    let Some(list) =
-        object.unique(index, "manifests")?.filter(|m| index.get(m.value_at.clone()) != Some(b"null"))
-    else {
-        splice.set(index, &object, "manifests", &format!("[{text}]"), &["mediaType", "schemaVersion"])?;
-        return Ok(splice.apply(index));
-    };
-    let entries = raw_json::elements(index, &list.value_at, "manifests")?;
-    for at in &entries {
-        let old: Descriptor = serde_json::from_slice(&index[at.clone()]).map_err(shape)?;
-        if name_of(&old) == tag {
-            splice.replace(at.clone(), text);
-            return Ok(splice.apply(index));
-        }
-    }
-    let end = entries.last().map_or(list.value_at.start + 1, |last| last.end);
-    let comma = if entries.is_empty() { "" } else { "," };
-    splice.replace(end..end, format!("{comma}{text}"));
-    Ok(splice.apply(index))
 }
 
 /// The largest config is read whole, so a layout's small files share that bound.
