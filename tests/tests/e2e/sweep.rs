@@ -3,13 +3,10 @@
 //! `crash_local` kills copies and fixes; here the calls fail with what disks say, and archives are overwritten where
 //! they stand.
 
-use crate::samples::{Image, Index};
+use crate::local_jobs::{Job, LAYOUT, NEW_FORM_IN_PLACE, OCI_ARCHIVE, TAR, TAR_IN_PLACE, whole, wrong};
 use crate::tools::{Ran, User, listing, program, run};
-use image_store::check::{Depth, check};
-use image_store::store::docker_archive::DockerArchive;
-use image_store::store::oci_archive::OciArchive;
+use image_store::store::ImageSource;
 use image_store::store::oci_layout::OciLayout;
-use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::{need, world};
 use std::time::Instant;
 
@@ -29,65 +26,6 @@ const CALLS: [&str; 10] = [
 
 /// What a disk says: full, broken, over quota, read-only since it broke, and a file that would be too long.
 const ERRORS: [&str; 5] = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EFBIG"];
-
-struct Job {
-    prepare: fn(&User),
-    args: &'static [&'static str],
-    /// What the image is called now, once it is known to be whole.
-    named: fn(&User) -> String,
-}
-
-fn wrong() -> Image {
-    Image::new("linux/amd64", "arm's own")
-}
-
-fn index() -> Index {
-    Index::of(&[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong())])
-}
-
-fn whole(store: &dyn ImageSource, tag: &str) -> String {
-    let tag = Pointer::Tag(tag.into());
-    let problems: Vec<_> = check(store, &tag, Depth::Layers)
-        .into_iter()
-        // The very thing that the fix is for.
-        .filter(|problem| !problem.what.contains("the config says linux/amd64"))
-        .collect();
-    assert_eq!(problems, []);
-    store.resolve(&tag).unwrap().unwrap().digest.to_string()
-}
-
-fn docker_archive(user: &User) -> String {
-    whole(&DockerArchive::open(&user.path("app.tar"), None).unwrap(), "app:1")
-}
-
-const ARM: [&str; 4] = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
-
-const TAR: Job = Job {
-    prepare: |user| drop(user.write("app.tar", wrong().classic_archive("app:1"))),
-    args: &ARM,
-    named: docker_archive,
-};
-
-const TAR_IN_PLACE: Job =
-    Job { args: &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"], ..TAR };
-
-const NEW_FORM_IN_PLACE: Job = Job {
-    prepare: |user| index().store(&DockerArchive::open_or_new(&user.path("app.tar")).unwrap(), "app:1"),
-    args: &["fix", "docker-archive:app.tar", "--from-index", "--in-place"],
-    named: docker_archive,
-};
-
-const OCI_ARCHIVE: Job = Job {
-    prepare: |user| index().store(&OciArchive::open_or_new(&user.path("app.tar")).unwrap(), "1"),
-    args: &["fix", "oci-archive:app.tar:1", "--from-index"],
-    named: |user| whole(&OciArchive::open(&user.path("app.tar"), None).unwrap(), "1"),
-};
-
-const LAYOUT: Job = Job {
-    prepare: |user| index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1"),
-    args: &["fix", "oci:in:1", "--from-index"],
-    named: |user| whole(&OciLayout::open(&user.path("in")).unwrap(), "1"),
-};
 
 /// Runs the job with a fault at the n-th call of these kinds. `None` if it has fewer, or none that counts.
 fn with_fault(user: &User, job: &Job, calls: &str, fault: &str, nth: usize) -> Ran {

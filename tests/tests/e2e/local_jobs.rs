@@ -1,0 +1,96 @@
+//! Fixes of images on disk, each with what it needs and what comes of it: for tests that make disks fail.
+
+use crate::samples::{Image, Index};
+use crate::tools::User;
+use image_store::check::{Depth, check};
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_archive::OciArchive;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
+
+pub struct Job {
+    pub prepare: fn(&User),
+    pub args: &'static [&'static str],
+    /// What the image is called now, once it is known to be whole.
+    pub named: fn(&User) -> String,
+}
+
+pub fn wrong() -> Image {
+    Image::new("linux/amd64", "arm's own")
+}
+
+fn index() -> Index {
+    Index::of(&[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong())])
+}
+
+pub fn whole(store: &dyn ImageSource, tag: &str) -> String {
+    let tag = Pointer::Tag(tag.into());
+    let problems: Vec<_> = check(store, &tag, Depth::Layers)
+        .into_iter()
+        // The very thing that the fix is for.
+        .filter(|problem| !problem.what.contains("the config says linux/amd64"))
+        .collect();
+    assert_eq!(problems, []);
+    store.resolve(&tag).unwrap().unwrap().digest.to_string()
+}
+
+fn docker_archive(user: &User) -> String {
+    whole(&DockerArchive::open(&user.path("app.tar"), None).unwrap(), "app:1")
+}
+
+const ARM: [&str; 4] = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+
+pub const TAR: Job = Job {
+    prepare: |user| drop(user.write("app.tar", wrong().classic_archive("app:1"))),
+    args: &ARM,
+    named: docker_archive,
+};
+
+pub const TAR_IN_PLACE: Job =
+    Job { args: &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"], ..TAR };
+
+pub const NEW_FORM_IN_PLACE: Job = Job {
+    prepare: |user| index().store(&DockerArchive::open_or_new(&user.path("app.tar")).unwrap(), "app:1"),
+    args: &["fix", "docker-archive:app.tar", "--from-index", "--in-place"],
+    named: docker_archive,
+};
+
+pub const OCI_ARCHIVE: Job = Job {
+    prepare: |user| index().store(&OciArchive::open_or_new(&user.path("app.tar")).unwrap(), "1"),
+    args: &["fix", "oci-archive:app.tar:1", "--from-index"],
+    named: |user| whole(&OciArchive::open(&user.path("app.tar"), None).unwrap(), "1"),
+};
+
+pub const LAYOUT: Job = Job {
+    prepare: |user| index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1"),
+    args: &["fix", "oci:in:1", "--from-index"],
+    named: |user| whole(&OciLayout::open(&user.path("in")).unwrap(), "1"),
+};
+
+/// What a target that may not be there yet names.
+pub const NOTHING: &str = "nothing";
+
+pub const NEW_LAYOUT: Job = Job {
+    prepare: |user| index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1"),
+    args: &["fix", "oci:in:1", "--from-index", "--output", "oci:new/out:1"],
+    named: |user| match user.path("new/out/oci-layout").exists() {
+        true => whole_or_nothing(&OciLayout::open(&user.path("new/out")).unwrap(), "1"),
+        false => NOTHING.into(),
+    },
+};
+
+pub const NEW_TAR: Job = Job {
+    args: &["fix", "oci:in:1", "--from-index", "--output", "docker-archive:new.tar:app:1"],
+    named: |user| match user.path("new.tar").exists() {
+        true => whole_or_nothing(&DockerArchive::open(&user.path("new.tar"), None).unwrap(), "app:1"),
+        false => NOTHING.into(),
+    },
+    ..NEW_LAYOUT
+};
+
+fn whole_or_nothing(store: &dyn ImageSource, tag: &str) -> String {
+    match store.resolve(&Pointer::Tag(tag.into())).unwrap() {
+        Some(_) => whole(store, tag),
+        None => NOTHING.into(),
+    }
+}

@@ -1,0 +1,183 @@
+//! Writes that the kernel does only a part of: at a limit on the length of files, on a disk that is nearly full, and
+//! to a pipe whose writer is stopped. Each change is done as a whole, or not at all with one line that says why.
+
+use crate::local_jobs::{
+    Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE,
+};
+use crate::samples::Image;
+use crate::tools::{Ran, User, listing, program, run, shown};
+use image_store::store::ImageSource;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_layout::OciLayout;
+use multiarch_tests::world::{Namespace, program as system};
+use multiarch_tests::{need, world};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const JOBS: [&Job; 7] =
+    [&TAR, &TAR_IN_PLACE, &NEW_FORM_IN_PLACE, &OCI_ARCHIVE, &LAYOUT, &NEW_LAYOUT, &NEW_TAR];
+
+/// Within headers, content and padding, at their ends, and beyond all.
+const LIMITS: [u64; 16] =
+    [0, 1, 100, 300, 511, 512, 513, 1000, 2000, 4000, 5119, 5120, 8000, 10_239, 10_240, 30_000];
+
+/// One line for people, an exit code for programs, and nothing else has happened.
+fn is_refused(ran: &Ran, why: &str) {
+    assert_eq!(ran.code, Some(9), "{ran}");
+    let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("config-patcher: ")).collect();
+    assert!(matches!(errors[..], [only] if only.contains(why)), "{ran}");
+}
+
+/// The write that would go beyond the limit is short, the next one fails (setrlimit(2), RLIMIT_FSIZE).
+#[test]
+fn a_file_that_may_not_grow_on_is_no_new_file() {
+    need!(world::require(&["prlimit"]));
+    for job in JOBS {
+        let (mut done, mut refused) = (0, 0);
+        for limit in LIMITS {
+            let user = User::new();
+            (job.prepare)(&user);
+            let (old, before) = ((job.named)(&user), listing(&user.work()));
+            let plain = user.command("config-patcher", job.args);
+            let mut command = Command::new(system("prlimit").unwrap());
+            command.arg(format!("--fsize={limit}")).arg(plain.get_program()).args(plain.get_args());
+            command
+                .current_dir(user.work())
+                .envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+            let ran = run(command);
+            if ran.code == Some(0) {
+                done += 1;
+                assert_ne!((job.named)(&user), old, "limit {limit}: {ran}");
+                continue;
+            }
+            refused += 1;
+            is_refused(&ran, "File too large");
+            assert_eq!((job.named)(&user), old, "limit {limit}: {ran}");
+            // A layout may have gained its lock, and blobs that nobody names yet.
+            for (path, (mode, _, _, content)) in before.iter().filter(|(path, _)| path.is_file()) {
+                let now = &listing(&user.work())[path];
+                assert!((now.0, &now.3) == (*mode, content), "{}, limit {limit}: {ran}", path.display());
+            }
+            user.run("config-patcher", job.args).exits(0);
+        }
+        assert!(done > 0 && refused > 3, "{:?}: {done} done, {refused} refused", job.args);
+    }
+}
+
+/// A tmpfs with room for so many pages: a write that begins on the last one is short.
+#[test]
+fn a_disk_that_is_nearly_full_has_the_old_image() {
+    let namespace = need!(Namespace::start());
+    let large = Image::new("linux/amd64", &"x".repeat(30_000));
+    let fix = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+    for more in
+        [&[][..], &["--in-place"], &["--output", "oci:new:1"], &["--output", "docker-archive:new.tar:a:1"]]
+    {
+        let (mut done, mut refused) = (0, 0);
+        let args = [&fix[..], more].concat();
+        for pages in 1.. {
+            let user = User::new();
+            let archive = user.write("../app.tar", large.classic_archive("app:1"));
+            let pages_of_archive = fs::metadata(&archive).unwrap().len().div_ceil(4096);
+            // The root of a tmpfs takes a page as well.
+            let size = (pages_of_archive + pages) * 4096;
+            let script = format!(
+                "mount -t tmpfs -o size={size} tmpfs . && cd . && cp '{0}' app.tar && \
+                 {{ \"$0\" \"$@\"; code=$?; cmp -s app.tar '{0}' && echo same >&2; cp -a . ../left; exit $code; }}",
+                archive.display()
+            );
+            let plain = user.command("config-patcher", &args);
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", &script]).arg(plain.get_program()).args(plain.get_args());
+            command.current_dir(user.work());
+            plain.get_envs().filter_map(|(key, value)| Some((key, value?))).for_each(|(key, value)| {
+                command.env(key, value);
+            });
+            let ran = run(namespace.enter(&command));
+            let left = user.path("../left");
+            if ran.code == Some(0) {
+                done += 1;
+                if done == 3 {
+                    break;
+                }
+                continue;
+            }
+            refused += 1;
+            is_refused(&ran, "No space left");
+            assert!(ran.stderr.lines().any(|line| line == "same"), "{pages} pages: {ran}");
+            let names: Vec<_> = listing(&left).into_keys().collect();
+            assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("tmp")), "{ran}\n{names:?}");
+            assert!(!left.join("new.tar").exists());
+            if left.join("new/oci-layout").exists() {
+                assert_eq!(OciLayout::open(&left.join("new")).unwrap().tags().unwrap(), [""; 0]);
+            }
+        }
+        assert!(refused > 0, "{args:?}");
+    }
+}
+
+/// A write to a full pipe that is stopped returns with what the pipe took (pipe(7), signal(7)).
+#[test]
+fn a_filter_that_is_stopped_and_continued_passes_every_byte_on() {
+    need!(world::require(&["strace"]));
+    let user = User::new();
+    let image = Image::new("linux/amd64", &"x".repeat(6 << 20));
+    user.write("app.tar", image.classic_archive("app:1"));
+    let fix = ["fix", "-", "--platform", "linux/arm/v7"];
+    let mut undisturbed = user.command("config-patcher", &fix);
+    undisturbed.stdin(File::open(user.path("app.tar")).unwrap());
+    let expected = undisturbed.output().unwrap().stdout;
+
+    let mut command = Command::new(world::program("strace").unwrap());
+    command.args([
+        "-f",
+        "-qq",
+        "-s",
+        "0",
+        "-e",
+        "trace=write",
+        "-o",
+        &user.path("trace").display().to_string(),
+    ]);
+    command.arg(program("config-patcher")).args(fix);
+    command.stdin(File::open(user.path("app.tar")).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let line = shown(&command);
+    let mut strace = command.spawn().unwrap();
+    let mut stdout = strace.stdout.take().unwrap();
+    let mut passed = vec![0; 10];
+    // From here on it runs, and the pipe is as large as it gets.
+    stdout.read_exact(&mut passed).unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", strace.id());
+    let traced = Pid::from_raw(fs::read_to_string(children).unwrap().trim().parse().unwrap());
+    let mut piece = vec![0; 150_000];
+    loop {
+        for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+            // It may have ended: what it wrote last is in the pipe.
+            let _ = kill(traced, signal);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        match stdout.read(&mut piece).unwrap() {
+            0 => break,
+            count => passed.extend(&piece[..count]),
+        }
+    }
+    Ran::of(line, strace.wait_with_output().unwrap()).exits(0);
+    assert!(passed == expected, "{} of {} bytes", passed.len(), expected.len());
+    let trace = fs::read_to_string(user.path("trace")).unwrap();
+    let short = trace.lines().filter(|line| is_short(line)).count();
+    assert!(short > 0, "no write was short\n{trace}");
+    user.write("out.tar", passed);
+    DockerArchive::open(&user.path("out.tar"), None).unwrap();
+}
+
+/// `write(1, ""..., 262144) = 65536`
+fn is_short(line: &str) -> bool {
+    let Some((call, result)) = line.rsplit_once(" = ") else { return false };
+    let asked =
+        call.trim_end().trim_end_matches(')').rsplit(", ").next().and_then(|count| count.parse().ok());
+    matches!((asked, result.parse::<u64>()), (Some(asked), Ok(done)) if done > 0 && done < asked)
+}
