@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 
 /// Where the files come from.
 pub const SOURCE: &str = "/usr";
+/// What the command needs to start, and its base brings: the lowest layer.
+const LOADERS: [&str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
 
-/// An image of so many layers, tagged `1`. The command is a program of the top layer.
+/// An image of so many layers, tagged `1`. The command is a program of the top layer, its loader lies in the
+/// lowest.
 pub fn build(layout: &OciLayout, layers: usize, size: u64) -> Result<Vec<Descriptor>, StoreError> {
     let failed = |e: io::Error| StoreError::from_io("make layers of this machine's files", e);
     let mut files = Vec::new();
@@ -25,6 +28,9 @@ pub fn build(layout: &OciLayout, layers: usize, size: u64) -> Result<Vec<Descrip
     let mut made = Vec::new();
     for number in 0..layers {
         let mut tar = tar::Builder::new(Packed::new(Vec::new()));
+        if number == 0 {
+            loader(&mut tar).map_err(failed)?;
+        }
         if number + 1 == layers {
             append(&mut tar, Path::new("app"), &std::env::current_exe().map_err(failed)?).map_err(failed)?;
         }
@@ -48,6 +54,9 @@ pub fn tags(layout: &OciLayout, count: usize) -> Result<(), StoreError> {
     for number in 0..3 {
         let mut tar = tar::Builder::new(Packed::new(Vec::new()));
         let own = std::env::current_exe().map_err(failed)?;
+        if number == 0 {
+            loader(&mut tar).map_err(failed)?;
+        }
         append(&mut tar, Path::new(&format!("opt/{number}/app")), &own).map_err(failed)?;
         if number == 2 {
             append(&mut tar, Path::new("app"), &own).map_err(failed)?;
@@ -84,6 +93,11 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
             _ => {}
         }
     }
+}
+
+fn loader(tar: &mut tar::Builder<Packed>) -> io::Result<()> {
+    let mut here = LOADERS.iter().map(Path::new).filter(|loader| loader.exists());
+    here.try_for_each(|loader| append(tar, loader.strip_prefix("/").unwrap_or(loader), loader))
 }
 
 fn append(tar: &mut tar::Builder<Packed>, name: &Path, path: &Path) -> io::Result<()> {
