@@ -40,7 +40,8 @@ pub fn patch_config(config: &[u8], wanted: &Platform, ask: Ask) -> Result<Patche
     Ok(Patched::Changed(splice.apply(config)))
 }
 
-/// Writes the platform's keys where they differ. Insertions that share a place come in the order of this text.
+/// Writes the platform's keys where they differ. A key that is missing goes where the document's own writer would have
+/// put it: among sorted keys in their order, else behind its kin.
 fn splice_label(
     input: &[u8],
     object: &Object,
@@ -48,12 +49,14 @@ fn splice_label(
     wanted: &Platform,
     splice: &mut Splice,
 ) -> Result<(), JsonError> {
+    // In the order in which they stand where they share a place.
+    let mut set: Vec<(&str, String, &[&str])> = Vec::new();
     if label.architecture != wanted.architecture {
-        splice.set(input, object, "architecture", &quoted(&wanted.architecture), &[])?;
+        set.push(("architecture", quoted(&wanted.architecture), &[]));
     }
     match &wanted.variant {
         Some(variant) if label.variant.as_ref() != Some(variant) => {
-            splice.set(input, object, "variant", &quoted(variant), &["architecture"])?;
+            set.push(("variant", quoted(variant), &["architecture"]));
         }
         Some(_) => {}
         // The old variant belongs to another machine, or is one that nobody asked for.
@@ -61,22 +64,31 @@ fn splice_label(
         None => {}
     }
     if label.os != wanted.os {
-        splice.set(input, object, "os", &quoted(&wanted.os), &["architecture"])?;
+        set.push(("os", quoted(&wanted.os), &["architecture"]));
     }
     // A version and features belong to one system: of another one, they would be wrong.
     let other_system = label.os != wanted.os && !label.os.is_empty();
     match &wanted.os_version {
         Some(version) if label.os_version.as_ref() != Some(version) => {
-            splice.set(input, object, "os.version", &quoted(version), &["os"])?;
+            set.push(("os.version", quoted(version), &["os"]));
         }
         None if other_system && label.os_version.is_some() => splice.remove(input, object, "os.version")?,
         _ => {}
     }
     if !wanted.os_features.is_empty() && label.os_features != wanted.os_features {
         let list: Vec<String> = wanted.os_features.iter().map(|feature| quoted(feature)).collect();
-        splice.set(input, object, "os.features", &format!("[{}]", list.join(",")), &["os.version", "os"])?;
+        set.push(("os.features", format!("[{}]", list.join(",")), &["os.version", "os"]));
     } else if other_system && !label.os_features.is_empty() {
         splice.remove(input, object, "os.features")?;
+    }
+    if object.is_sorted() {
+        set.sort();
+    }
+    for (key, value, kin) in set {
+        match object.is_sorted() {
+            true => splice.set_sorted(input, object, key, &value)?,
+            false => splice.set(input, object, key, &value, kin)?,
+        }
     }
     Ok(())
 }

@@ -107,6 +107,11 @@ impl Object {
         Ok(found)
     }
 
+    /// Whether its writer sorts keys, as Docker and `BuildKit` do with configs, going by those that are there.
+    pub fn is_sorted(&self) -> bool {
+        self.members.len() > 1 && self.members.is_sorted_by(|a, b| a.key < b.key)
+    }
+
     /// Every key once, for documents in which all keys are ours to judge.
     pub fn refuse_doubles(&self) -> Result<(), JsonError> {
         let mut seen = std::collections::BTreeSet::new();
@@ -231,6 +236,33 @@ impl Splice {
         for name in after {
             anchor = anchor.or(object.unique(input, name)?);
         }
+        self.insert(input, object, key, value, anchor)
+    }
+
+    /// The same for an object whose keys are sorted: they stay so.
+    pub fn set_sorted(
+        &mut self,
+        input: &[u8],
+        object: &Object,
+        key: &str,
+        value: &str,
+    ) -> Result<(), JsonError> {
+        if let Some(member) = object.unique(input, key)? {
+            self.replace(member.value_at.clone(), value);
+            return Ok(());
+        }
+        let anchor = object.members.iter().rfind(|member| member.key.as_str() < key);
+        self.insert(input, object, key, value, anchor)
+    }
+
+    fn insert(
+        &mut self,
+        input: &[u8],
+        object: &Object,
+        key: &str,
+        value: &str,
+        anchor: Option<&Member>,
+    ) -> Result<(), JsonError> {
         let key = serde_json::to_string(key).map_err(|e| JsonError::Syntax(e.to_string()))?;
         let Some(first) = object.members.first() else {
             let inside = object.at.start + 1;

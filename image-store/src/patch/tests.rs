@@ -19,12 +19,12 @@ fn only_the_label_changes() {
     check(
         r#"{"architecture":"amd64","config":{"StopTimeout":1.50},"container":"c0","os":"linux","x":"\u003c"}"#,
         "linux/arm/v7",
-        r#"{"architecture":"arm","variant":"v7","config":{"StopTimeout":1.50},"container":"c0","os":"linux","x":"\u003c"}"#,
+        r#"{"architecture":"arm","config":{"StopTimeout":1.50},"container":"c0","os":"linux","variant":"v7","x":"\u003c"}"#,
     );
     check(
-        r#"{"architecture":"arm","os":"linux"}"#,
+        r#"{"os":"linux","architecture":"arm"}"#,
         "linux/arm/v7",
-        r#"{"architecture":"arm","variant":"v7","os":"linux"}"#,
+        r#"{"os":"linux","architecture":"arm","variant":"v7"}"#,
     );
     check(
         r#"{"architecture":"arm64","variant":"v8","os":"linux"}"#,
@@ -53,6 +53,36 @@ fn only_the_label_changes() {
         "linux/amd64",
         r#"{"architecture":"amd64","os":"linux"}"#,
     );
+}
+
+/// Docker and BuildKit sort a config's keys, and Go's struct of an index entry's platform happens to be sorted as well. So
+/// what is put right has the bytes, and the digest, that it would have had from the start.
+#[test]
+fn sorted_keys_stay_sorted() {
+    check(
+        r#"{"architecture":"arm","os":"linux"}"#,
+        "linux/arm/v7",
+        r#"{"architecture":"arm","os":"linux","variant":"v7"}"#,
+    );
+    check(
+        r#"{"config":{"Cmd":["/app"]},"rootfs":{"type":"layers"}}"#,
+        "windows/arm/v7:10.0.1",
+        r#"{"architecture":"arm","config":{"Cmd":["/app"]},"os":"windows","os.version":"10.0.1","rootfs":{"type":"layers"},"variant":"v7"}"#,
+    );
+    check(
+        r#"{ "b": 1, "created": 2 }"#,
+        "linux/amd64",
+        r#"{ "architecture": "amd64", "b": 1, "created": 2, "os": "linux" }"#,
+    );
+    check(
+        r#"{"architecture":"amd64","os":"windows","os.version":"10.0.1"}"#,
+        "linux/arm/v6",
+        r#"{"architecture":"arm","os":"linux","variant":"v6"}"#,
+    );
+    // There and back again.
+    let buildkit = r#"{"architecture":"arm","config":{"Env":["PATH=/bin"]},"created":"2026-01-01T00:00:00Z","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"variant":"v7"}"#;
+    let wrong = patched(buildkit, "linux/amd64", Ask::Explicit).unwrap();
+    check(&wrong, "linux/arm/v7", buildkit);
 }
 
 #[test]
@@ -133,7 +163,7 @@ fn an_index_follows_its_members() {
 fn configs_of_other_generators_keep_all_but_their_label() {
     let label = r#""architecture":"amd64""#;
     for config in [
-        r#"{"architecture":"amd64","author":"kaniko","config":{"Cmd":["/app"],"Env":["PATH=/bin"],"Labels":null,"ArgsEscaped":true},"created":"0001-01-01T00:00:00Z","history":[{"author":"kaniko","created":"0001-01-01T00:00:00Z","created_by":"COPY app /app"}],"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#,
+        r#"{"architecture":"amd64","author":"kaniko","created":"0001-01-01T00:00:00Z","history":[{"author":"kaniko","created":"0001-01-01T00:00:00Z","created_by":"COPY app /app"}],"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Cmd":["/app"],"Env":["PATH=/bin"],"Labels":null,"ArgsEscaped":true}}"#,
         r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"Env":[],"Entrypoint":["java","-cp","@/app/jib-classpath-file","Main"],"ExposedPorts":{"8080/tcp":{}},"Labels":{},"WorkingDir":""},"history":[{"created":"1970-01-01T00:00:00Z","author":"Jib","created_by":"jib-maven-plugin:3.4.0","comment":"dependencies"}],"rootfs":{"type":"layers","diff_ids":[]}}"#,
         r#"{"author":"github.com/ko-build/ko","created":"1970-01-01T00:00:00Z","history":[{"comment":"from \u0026 to","empty_layer":true}],"rootfs":{"diff_ids":[],"type":"layers"},"config":{"Env":["KO_DATA_PATH=/var/run/ko"]},"architecture":"amd64","os":"linux"}"#,
         "{\n  \"os\": \"linux\",\n  \"architecture\":\"amd64\",\n  \"rootfs\": {\n    \"type\": \"layers\",\n    \"diff_ids\": []\n  },\n  \"config\": {}\n}\n",
@@ -230,7 +260,8 @@ mod generated {
         })
     }
 
-    /// The members that a person would leave: values changed, what is missing behind `architecture`, else in front.
+    /// The members that a person would leave: values changed, what is missing among sorted keys in its order, else behind
+    /// `architecture`, else in front.
     fn put_right(members: &[(String, String)]) -> Vec<(String, String)> {
         let wanted = [("architecture", "\"arm\""), ("variant", "\"v7\""), ("os", "\"linux\"")];
         let mut members = members.to_vec();
@@ -245,6 +276,13 @@ mod generated {
                 Some((_, value)) => *value = wanted.into(),
                 None => new.push((key.to_string(), wanted.to_string())),
             }
+        }
+        // Keys as they read, not as they are written.
+        let read = |key: &str| serde_json::from_str::<String>(&format!("\"{key}\"")).unwrap();
+        if members.len() > 1 && members.is_sorted_by(|a, b| read(&a.0) < read(&b.0)) {
+            members.extend(new);
+            members.sort_by_key(|(key, _)| read(key));
+            return members;
         }
         let had_one = !new.iter().any(|(key, _)| key == "architecture");
         let at = members

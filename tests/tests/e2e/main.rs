@@ -4,6 +4,7 @@
 mod arrows;
 mod attested;
 mod bases;
+mod buildkit;
 mod ci_examples;
 mod contract;
 mod crash;

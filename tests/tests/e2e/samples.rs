@@ -26,7 +26,7 @@ impl Image {
         let variant = words.next().map_or(String::new(), |variant| format!(r#","variant":"{variant}""#));
         // As Docker writes it, and what a rewrite would lose: order, escapes, a number that no float holds.
         let config = format!(
-            r#"{{"architecture":"{architecture}"{variant},"config":{{"Cmd":["/app"],"StopTimeout":1.50}},"container_config":{{"Hostname":"\u003cbuild\u003e"}},"docker_version":"20.10.24", "moby.buildkit.cache.v0":123456789012345678901234567890,"os":"{os}","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            r#"{{"architecture":"{architecture}","config":{{"Cmd":["/app"],"StopTimeout":1.50}},"container_config":{{"Hostname":"\u003cbuild\u003e"}},"docker_version":"20.10.24", "moby.buildkit.cache.v0":123456789012345678901234567890,"os":"{os}","rootfs":{{"type":"layers","diff_ids":["{}"]}}{variant}}}"#,
             Digest::of(&layer)
         );
         Self::of(layer, config)
@@ -44,11 +44,11 @@ impl Image {
         Self::of(self.layer.clone(), config)
     }
 
-    /// amd64 put right to `architecture` and `variant`, nothing else touched.
+    /// amd64 put right to `architecture` and `variant`, nothing else touched: as Docker would have written it itself.
     pub fn relabelled(&self, architecture: &str, variant: &str) -> Self {
-        let now = format!(r#""architecture":"{architecture}","variant":"{variant}","#);
-        assert!(self.config.contains(r#""architecture":"amd64","#));
-        self.with_config(self.config.replace(r#""architecture":"amd64","#, &now))
+        let config = self.config.strip_prefix(r#"{"architecture":"amd64","#).unwrap();
+        let config = config.strip_suffix('}').unwrap();
+        self.with_config(format!(r#"{{"architecture":"{architecture}",{config},"variant":"{variant}"}}"#))
     }
 
     pub fn digest(&self) -> &str {
