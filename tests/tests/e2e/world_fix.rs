@@ -199,9 +199,10 @@ fn put_right(world: &World, all: &[Saved]) {
         let before = String::from_utf8(config_of(&world.user.path(&saved.file), saved.is_oci)).unwrap();
         let label = r#""architecture":"amd64""#;
         assert_eq!(before.matches(label).count(), 1, "{}: {before}", saved.by);
-        // Docker and BuildKit sort the keys; podman, buildah and what they share have the variant behind its kin.
+        // Docker and BuildKit sort the keys; podman, buildah and kaniko have them in an order of their own, and there
+        // the variant goes behind its kin.
         let expected = match before.strip_suffix('}') {
-            Some(sorted) if before.starts_with('{') && before[1..].starts_with(label) => {
+            Some(sorted) if saved.by != "kaniko" && before[1..].starts_with(label) => {
                 format!(r#"{},"variant":"v7"}}"#, sorted.replace(label, r#""architecture":"arm""#))
             }
             _ => before.replace(label, r#""architecture":"arm","variant":"v7""#),
