@@ -19,10 +19,14 @@ pub mod stream;
 pub mod write;
 
 pub const BLOCK: u64 = 512;
-/// More members than any image archive has: 127 layers of four members each, for hundreds of images.
-const MEMBERS_MAX: usize = 250_000;
+/// More members than any image archive has: 127 layers of four members each, for hundreds of images. With
+/// two such tables in memory, before and after a change, a tool stays below 64 MiB.
+const MEMBERS_MAX: usize = 160_000;
+/// What else has so many is a file system.
+const TOO_MANY: &str =
+    "an image has a few for each layer; what `docker export` writes is a file system and no image";
 /// All names and link targets together, so that the table stays small whatever the archive says.
-const NAMES_MAX: usize = 32 << 20;
+const NAMES_MAX: usize = 20 << 20;
 /// Zeros behind the end marker. GNU tar pads to 10 KiB; `-b` can ask for more.
 const TRAILER_MAX: u64 = 16 << 20;
 /// As many links as Linux follows before it says ELOOP.
@@ -90,8 +94,7 @@ impl TarFile {
     /// and Go have it.
     pub fn read(file: Arc<File>) -> Result<Self, TarError> {
         let length = file.metadata()?.len();
-        let mut tar =
-            Self { file, members: Vec::new(), text: Vec::new(), order: Vec::new(), members_end: 0, length };
+        let mut tar = Self::bare(file, length);
         let mut at = 0;
         while at < length {
             let block = tar.block(at)?;
@@ -104,6 +107,15 @@ impl TarFile {
         }
         tar.sort()?;
         Ok(tar)
+    }
+
+    fn bare(file: Arc<File>, length: u64) -> Self {
+        Self { file, members: Vec::new(), text: Vec::new(), order: Vec::new(), members_end: 0, length }
+    }
+
+    /// The file without its table.
+    pub fn emptied(&self) -> Self {
+        Self::bare(self.file.clone(), self.length)
     }
 
     pub fn file(&self) -> &Arc<File> {
@@ -194,7 +206,10 @@ impl TarFile {
     /// Reads the member whose first header stands at `start`; gives the place behind it.
     fn add_member(&mut self, start: u64) -> Result<u64, TarError> {
         if self.members.len() >= MEMBERS_MAX {
-            return Err(refused(start, format!("the archive has more than {MEMBERS_MAX} members")));
+            return Err(refused(
+                start,
+                format!("the archive has more than {MEMBERS_MAX} members; {TOO_MANY}"),
+            ));
         }
         let mut extensions = extension::Extensions::default();
         let mut at = start;

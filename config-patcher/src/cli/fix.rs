@@ -97,7 +97,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
         args.image.check_tag(tag).map_err(|e| StoreError::new(Exit::Usage, "move the tag", e.to_string()))?;
     }
     refuse_what_cannot_be_carried(args)?;
-    let Lying { source, store, pointer } = open(args, stores)?;
+    let Lying { source, store, archive, pointer } = open(args, stores)?;
     let node = read(args, &*source, store.as_deref(), &pointer)?;
     let relabelled = relabel(&node, &labels(args, &*source, &node)?, &args.image.to_string())?;
     report(&relabelled, &node, output);
@@ -107,7 +107,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
         told.checked(&belongings()?);
         return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::Found });
     }
-    if args.in_place && overwritten(args, &relabelled, &node, output)? {
+    if args.in_place && overwritten(args, archive.as_deref(), &relabelled, &node, output)? {
         told.done(&belongings()?, None, !args.dry_run);
         return Ok(Exit::Done);
     }
@@ -141,6 +141,8 @@ fn refuse_what_cannot_be_carried(args: &Fix) -> Result<(), StoreError> {
 struct Lying {
     source: Arc<dyn ImageSource>,
     store: Option<Arc<dyn ImageStore>>,
+    /// The same, if it is an archive that is to be overwritten.
+    archive: Option<Arc<DockerArchive>>,
     pointer: Pointer,
 }
 
@@ -148,10 +150,33 @@ fn open(args: &Fix, stores: &Stores) -> Result<Lying, StoreError> {
     // With --output the source is only read: it may be one that nobody here may write.
     if args.output.is_some() || args.check {
         let opened = stores.source(&args.image)?;
-        return Ok(Lying { source: opened.store, store: None, pointer: opened.pointer });
+        return Ok(Lying { source: opened.store, store: None, archive: None, pointer: opened.pointer });
+    }
+    if let Some(archive) = to_overwrite(args)? {
+        let pointer = archive.only_image()?;
+        let archive = Arc::new(archive);
+        return Ok(Lying {
+            source: archive.clone(),
+            store: Some(archive.clone()),
+            archive: Some(archive),
+            pointer,
+        });
     }
     let opened = stores.image(&args.image)?;
-    Ok(Lying { source: opened.store.clone(), store: Some(opened.store), pointer: opened.pointer })
+    let (store, pointer) = (opened.store, opened.pointer);
+    Ok(Lying { source: store.clone(), store: Some(store), archive: None, pointer })
+}
+
+fn to_overwrite(args: &Fix) -> Result<Option<DockerArchive>, StoreError> {
+    Ok(match &args.image {
+        Reference::DockerArchive { file, name } if args.in_place => {
+            Some(DockerArchive::open(file, name.as_deref())?)
+        }
+        Reference::OciArchive { file, tag } if args.in_place => {
+            Some(OciArchive::open(file, tag.as_deref())?.into_archive())
+        }
+        _ => None,
+    })
 }
 
 /// Carries the plan out, unless it was only to be shown, and says what belongs to the old image.
@@ -235,18 +260,15 @@ fn labels(args: &Fix, source: &dyn ImageSource, node: &Node) -> Result<Labels, S
 /// Overwrites what changes, if it fits where it stands. False: the archive must be written anew.
 fn overwritten(
     args: &Fix,
+    archive: Option<&DockerArchive>,
     relabelled: &Relabelled,
     node: &Node,
     output: &Output,
 ) -> Result<bool, StoreError> {
-    let archive = match &args.image {
-        Reference::DockerArchive { file, name } => DockerArchive::open(file, name.as_deref())?,
-        Reference::OciArchive { file, tag } => OciArchive::open(file, tag.as_deref())?.into_archive(),
-        other => {
-            let why = "only docker-archive: and oci-archive: are overwritten where they stand";
-            let doing = format!("fix \"{other}\" in place");
-            return Err(StoreError::new(Exit::Usage, doing, why).hint("leave --in-place away"));
-        }
+    let Some(archive) = archive else {
+        let why = "only docker-archive: and oci-archive: are overwritten where they stand";
+        let doing = format!("fix \"{}\" in place", args.image);
+        return Err(StoreError::new(Exit::Usage, doing, why).hint("leave --in-place away"));
     };
     let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
     match archive.place_for(node.digest(), &changes.rewrite(node))? {

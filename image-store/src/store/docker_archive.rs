@@ -150,8 +150,7 @@ impl DockerArchive {
         commit::overwrite(&self.path, &self.archive(), place, &name)?;
         let file =
             open_regular(&self.path).map_err(|e| StoreError::from_io(format!("read \"{name}\""), e))?;
-        self.changed(Snapshot::read(file, &name, self.naming)?);
-        Ok(())
+        self.read_anew(file, &name)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,13 +187,18 @@ impl DockerArchive {
         Ok(found.cloned())
     }
 
-    fn changed(&self, archive: Snapshot) {
+    /// What the file holds now. The old table goes first: of an archive of many members, two take too much memory.
+    fn read_anew(&self, file: File, place: &str) -> Result<(), StoreError> {
+        // Held meanwhile: nobody finds an archive without members.
         let mut state = self.state();
-        let is_stored = |digest: &Digest| archive.blob(digest).is_some();
+        let emptied = state.archive.emptied();
+        state.archive = Arc::new(emptied);
+        let archive = Snapshot::read(file, place, self.naming)?;
         let mut pending = std::mem::take(&mut state.pending);
-        pending.blobs.retain(|digest, _| !is_stored(digest));
+        pending.blobs.retain(|digest, _| archive.blob(digest).is_none());
         pending.documents.retain(|digest, _| !archive.documents.contains_key(digest));
         *state = State { archive: Arc::new(archive), pending };
+        Ok(())
     }
 }
 
@@ -348,8 +352,8 @@ impl ImageStore for DockerArchive {
             return Ok(());
         }
         let file = commit::replace(&self.path, &archive, &edit, &place)?;
-        self.changed(Snapshot::read(file, &place, self.naming)?);
-        Ok(())
+        drop(archive);
+        self.read_anew(file, &place)
     }
 }
 

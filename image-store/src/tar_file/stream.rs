@@ -5,7 +5,9 @@
 
 use super::extension::{self, Extensions};
 use super::header::{self, Header, Kind};
-use super::{BLOCK, MEMBERS_MAX, MemberKind, NAMES_MAX, TRAILER_MAX, TarError, padded, plain_name, refused};
+use super::{
+    BLOCK, MEMBERS_MAX, MemberKind, NAMES_MAX, TOO_MANY, TRAILER_MAX, TarError, padded, plain_name, refused,
+};
 use std::io::{self, Read};
 
 /// A member whose content comes next: `size` bytes, then padding.
@@ -133,11 +135,10 @@ impl<R: Read> TarStream<R> {
     fn count(&mut self, at: u64, name: usize) -> Result<(), TarError> {
         self.members += 1;
         self.names += name;
-        match self.members > MEMBERS_MAX || self.names > NAMES_MAX {
-            true => {
-                Err(refused(at, format!("more than {MEMBERS_MAX} members, or {NAMES_MAX} bytes of names")))
-            }
-            false => Ok(()),
+        match (self.members > MEMBERS_MAX, self.names > NAMES_MAX) {
+            (true, _) => Err(refused(at, format!("more than {MEMBERS_MAX} members; {TOO_MANY}"))),
+            (_, true) => Err(refused(at, format!("more than {NAMES_MAX} bytes of names"))),
+            _ => Ok(()),
         }
     }
 

@@ -3,7 +3,7 @@
 //! `MULTIARCH_TEST_LAYER_MIB` makes the layer larger or smaller.
 
 use crate::samples::{Image, layer};
-use crate::tools::{Ran, User, shown};
+use crate::tools::{Ran, User, program, shown};
 use image_store::digest::{Digest, Hasher};
 use image_store::manifest::{Descriptor, Document, media_type};
 use image_store::store::ImageStore;
@@ -139,4 +139,48 @@ fn large_archive(path: &Path) {
         rest.append_data(&mut header, name, text.as_bytes()).unwrap();
     }
     rest.finish().unwrap();
+}
+
+/// As many members as an archive may have, with names as long as those of blobs, behind the image's own.
+fn crowded_archive(path: &Path, members: usize) {
+    let image = Image::new("linux/amd64", "x").classic_archive("app:1");
+    let mut file = std::io::BufWriter::new(File::create(path).unwrap());
+    let (mut count, mut end) = (0, 0);
+    let mut archive = tar::Archive::new(&*image);
+    for entry in archive.entries().unwrap() {
+        let entry = entry.unwrap();
+        end = (entry.raw_file_position() + entry.size()).next_multiple_of(512) as usize;
+        count += 1;
+    }
+    file.write_all(&image[..end]).unwrap();
+    let mut header = tar::Header::new_ustar();
+    for number in count..members {
+        header.set_path(format!("blobs/sha256/{number:064}")).unwrap();
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_cksum();
+        file.write_all(header.as_bytes()).unwrap();
+    }
+    file.write_all(&[0; 1024]).unwrap();
+    file.flush().unwrap();
+}
+
+#[test]
+fn an_archive_of_as_many_members_as_may_be_is_fixed_in_64_mib_and_one_more_is_refused() {
+    let user = User::new();
+    crowded_archive(&user.path("app.tar"), 160_000);
+    let fix = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+    frugal(user.command("config-patcher", &fix));
+    // With exec: the memory that is measured is the filter's.
+    let mut filter = Command::new("sh");
+    filter.current_dir(user.work());
+    let tool = program("config-patcher");
+    filter
+        .arg("-c")
+        .arg(format!("exec '{}' fix - --platform linux/arm64 < app.tar > out.tar", tool.display()));
+    let (output, peak) = run_with_rusage(filter);
+    eprintln!("filter: peak {:.1} MiB", peak as f64 / 1024.0);
+    assert!(output.status.success() && peak <= LIMIT_KIB, "{peak} KiB");
+    crowded_archive(&user.path("app.tar"), 160_001);
+    user.config_patcher(&fix).exits(3).says("more than 160000 members").says("file system and no image");
 }

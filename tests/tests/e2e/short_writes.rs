@@ -2,7 +2,7 @@
 //! to a pipe whose writer is stopped. Each change is done as a whole, or not at all with one line that says why.
 
 use crate::local_jobs::{
-    Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE,
+    Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE, wrong,
 };
 use crate::samples::Image;
 use crate::tools::{Ran, User, listing, program, run, shown};
@@ -66,6 +66,31 @@ fn a_file_that_may_not_grow_on_is_no_new_file() {
         }
         assert!(done > 0 && refused > 3, "{:?}: {done} done, {refused} refused", job.args);
     }
+}
+
+/// The same for the file that a filter writes to: what is there is cut off where no archive ends.
+#[test]
+fn what_a_filter_could_not_write_whole_is_no_archive() {
+    need!(world::require(&["prlimit"]));
+    let user = User::new();
+    user.write("app.tar", wrong().classic_archive("app:1"));
+    let mut refused = 0;
+    for limit in LIMITS {
+        let out = user.path("out.tar");
+        let mut command = Command::new(system("prlimit").unwrap());
+        command.arg(format!("--fsize={limit}")).arg(program("config-patcher"));
+        command.args(["fix", "-", "--platform", "linux/arm/v7"]).current_dir(user.work());
+        command.stdin(File::open(user.path("app.tar")).unwrap()).stdout(File::create(&out).unwrap());
+        let ran = Ran::of(shown(&command), command.output().unwrap());
+        if ran.code == Some(0) {
+            DockerArchive::open(&out, None).unwrap();
+            continue;
+        }
+        refused += 1;
+        is_refused(&ran, "File too large");
+        assert!(DockerArchive::open(&out, None).is_err(), "limit {limit}: {ran}");
+    }
+    assert!(refused > 10 && refused < LIMITS.len(), "{refused}");
 }
 
 /// A tmpfs with room for so many pages: a write that begins on the last one is short.

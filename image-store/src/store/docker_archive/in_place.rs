@@ -169,8 +169,12 @@ impl Slots<'_> {
     /// Gives a member's place to this content, under this name.
     fn put(&mut self, member: usize, name: &str, content: &[u8], fill: Fill) -> Result<(), String> {
         let tar = &self.archive.tar;
+        let is_layer = self.archive.layers.values().any(|layer| layer.way.contains(&member));
         let member = &tar.members()[member];
         let was = crate::tar_file::show(tar.name(member));
+        if is_layer {
+            return Err(format!("{was} is a layer, too"));
+        }
         if member.kind != MemberKind::File {
             return Err(format!("{was} is a link"));
         }

@@ -129,6 +129,11 @@ impl Snapshot {
         read::read(file, place, Naming::Docker, reckoned)
     }
 
+    /// The same file, and nothing is known of it.
+    pub fn emptied(&self) -> Self {
+        Self::bare(self.tar.emptied(), self.stamp, self.naming)
+    }
+
     fn bare(tar: TarFile, stamp: Option<Stamp>, naming: Naming) -> Self {
         Self {
             naming,

@@ -30,7 +30,7 @@ use std::path::Path;
 /// Members behind a list up to this size are held back with it.
 const HELD_MEMBER_MAX: u64 = 1 << 20;
 /// All that is held back; what is more goes out before the lists.
-const HELD_MAX: usize = 16 << 20;
+const HELD_MAX: usize = 12 << 20;
 /// How much is read at once.
 const CHUNK: usize = 256 << 10;
 /// How far the output lags behind: half a block, so that it never ends where a member ends.
