@@ -3,7 +3,7 @@
 //! Most drivers write the image as an OCI archive, which is taken byte for byte. The driver `docker` cannot: its image
 //! stays in the engine and is saved from there.
 
-use super::common::{copy_image, dockerfile_recipe, find_image, make_work_dir, read_id};
+use super::common::{Ids, copy_image, dockerfile_recipe, engine_id, find_image, make_work_dir};
 use super::docker::{save_step, take};
 use super::tool::{Step, Tool};
 use super::{BuildJob, Builder};
@@ -64,8 +64,9 @@ impl Buildx {
             // buildx lets a context be its own builder only where it is the current one.
             WayOut::Engine(context) => {
                 let step = step.without_env("BUILDX_BUILDER").arg("--load");
-                let id = job.work_dir.join("image-id");
-                (self.tool.clone().in_context(context), step.arg("--iidfile").arg(id))
+                let ids = Ids::of(job);
+                let step = step.arg("--iidfile").arg(ids.id).arg("--metadata-file").arg(ids.metadata);
+                (self.tool.clone().in_context(context), step)
             }
         };
         let step = step.arg("--platform").arg(job.platform.to_string()).arg("--progress").arg("plain");
@@ -116,17 +117,16 @@ impl Builder for Buildx {
     fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError> {
         let recipe = dockerfile_recipe(job, &self.name())?;
         make_work_dir(job)?;
-        let (id_file, archive) = (job.work_dir.join("image-id"), job.work_dir.join("image.tar"));
+        let (ids, archive) = (Ids::of(job), job.work_dir.join("image.tar"));
         // What a run left that was killed would be taken for this one's.
-        for old in [&id_file, &archive] {
-            let _ = fs::remove_file(old);
-        }
+        ids.forget();
+        let _ = fs::remove_file(&archive);
         let way_out = self.way_out();
         let (tool, step) = self.build_step(job, recipe, &way_out);
         tool.run(&step, log)?;
         let taken = match &way_out {
             WayOut::Archive => take_archive(&archive, &job.platform, staging),
-            WayOut::Engine(_) => read_id(&id_file)
+            WayOut::Engine(_) => engine_id(&tool, &ids)
                 .and_then(|id| tool.run(&save_step(&id, &archive), log))
                 .and_then(|()| take(&archive, &job.platform, staging)),
         };

@@ -1,15 +1,18 @@
 //! What all builders of Dockerfiles do alike: their folder, the image's id, the Dockerfile as far as it must be known.
 
 use super::dockerfile::Dockerfile;
+use super::tool::Tool;
 use super::{BuildJob, runs_natively};
 use crate::release::spec::{DockerfileRecipe, Recipe};
+use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::manifest::{Content, Descriptor, Document};
 use image_store::platform::Platform;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
+use serde::Deserialize;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub fn make_work_dir(job: &BuildJob) -> Result<(), StoreError> {
     fs::create_dir_all(&job.work_dir)
@@ -21,9 +24,45 @@ pub fn read_id(file: &Path) -> Result<String, StoreError> {
     let doing = || format!("read the image id from \"{}\"", file.display());
     let text = fs::read_to_string(file).map_err(|e| StoreError::from_io(doing(), e))?;
     let id = text.trim();
-    match id.parse::<image_store::digest::Digest>() {
+    match id.parse::<Digest>() {
         Ok(_) => Ok(id.to_string()),
         Err(error) => Err(StoreError::local(doing(), error.to_string())),
+    }
+}
+
+/// The name under which the engine has what was built. containerd's image store knows images by their manifests, not by
+/// the id that `--iidfile` gets; then it stands in what `--metadata-file` got.
+pub fn engine_id(tool: &Tool, ids: &Ids) -> Result<String, StoreError> {
+    let id = read_id(&ids.id)?;
+    let metadata = fs::read(&ids.metadata).ok();
+    let metadata: Option<Metadata> = metadata.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let Some(Metadata { digest }) = metadata else { return Ok(id) };
+    let is_known = |id: &str| tool.ask(&["image", "inspect", "--format", "{{.Id}}", "--", id]).is_ok();
+    Ok(if !is_known(&id) && is_known(digest.as_str()) { digest.to_string() } else { id })
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(rename = "containerimage.digest")]
+    digest: Digest,
+}
+
+/// What a builder writes about an image that stays in the engine.
+pub struct Ids {
+    pub id: PathBuf,
+    pub metadata: PathBuf,
+}
+
+impl Ids {
+    pub fn of(job: &BuildJob) -> Self {
+        Self { id: job.work_dir.join("image-id"), metadata: job.work_dir.join("metadata.json") }
+    }
+
+    /// What a run left that was killed would be taken for this one's.
+    pub fn forget(&self) {
+        for old in [&self.id, &self.metadata] {
+            let _ = fs::remove_file(old);
+        }
     }
 }
 

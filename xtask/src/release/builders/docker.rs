@@ -3,7 +3,9 @@
 //! The image gets no name. It stays in the engine as its build cache, as after any `docker build` without `-t`, so
 //! that a second release finds everything built; `docker image prune` takes it away.
 
-use super::common::{dockerfile_recipe, find_image, make_work_dir, needs_emulator, read_dockerfile, read_id};
+use super::common::{
+    Ids, dockerfile_recipe, engine_id, find_image, make_work_dir, needs_emulator, read_dockerfile,
+};
 use super::tool::{Step, Tool};
 use super::{BuildJob, Builder, Local};
 use crate::release::spec::{DockerfileRecipe, Recipe};
@@ -61,15 +63,9 @@ impl Docker {
         }
     }
 
-    /// Builds; the image's id is in the file `id` afterwards.
-    fn run_build(
-        &self,
-        job: &BuildJob,
-        recipe: &DockerfileRecipe,
-        id: &Path,
-        log: &Path,
-    ) -> Result<(), StoreError> {
-        let refused = match self.tool.run(&build_step(job, recipe, id, true), log) {
+    /// Builds; how the image is called stands in files afterwards.
+    fn run_build(&self, job: &BuildJob, recipe: &DockerfileRecipe, log: &Path) -> Result<(), StoreError> {
+        let refused = match self.tool.run(&self.build_step(job, recipe, true), log) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -82,7 +78,20 @@ impl Docker {
         if read_dockerfile(job, recipe)?.bases().next().is_some() {
             return Err(refused.hint("this builder takes no foreign platform here; set DOCKER_BUILDKIT=1, or use podman or buildah"));
         }
-        self.tool.run(&build_step(job, recipe, id, false), log)
+        self.tool.run(&self.build_step(job, recipe, false), log)
+    }
+
+    fn build_step(&self, job: &BuildJob, recipe: &DockerfileRecipe, with_platform: bool) -> Step {
+        let ids = Ids::of(job);
+        let mut step = Step::new(&["build"]);
+        if with_platform {
+            step = step.arg("--platform").arg(job.platform.to_string());
+        }
+        step = step.arg("--iidfile").arg(ids.id);
+        if self.generation() == Generation::Buildx {
+            step = step.arg("--metadata-file").arg(ids.metadata);
+        }
+        step.buildkit(job, recipe)
     }
 }
 
@@ -134,20 +143,18 @@ impl Builder for Docker {
 
     fn describe(&self, job: &BuildJob) -> Vec<String> {
         let Recipe::Dockerfile(recipe) = &job.recipe else { return Vec::new() };
-        let (id, archive) = (job.work_dir.join("image-id"), job.work_dir.join("image.tar"));
-        let build = self.tool.shown(&build_step(job, recipe, &id, true));
-        vec![build, self.tool.shown(&save_step("IMAGE-ID", &archive))]
+        let build = self.tool.shown(&self.build_step(job, recipe, true));
+        vec![build, self.tool.shown(&save_step("IMAGE-ID", &job.work_dir.join("image.tar")))]
     }
 
     fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, StoreError> {
         let recipe = dockerfile_recipe(job, &self.name())?;
-        let id_file = job.work_dir.join("image-id");
         let archive = job.work_dir.join("image.tar");
+        let ids = Ids::of(job);
         make_work_dir(job)?;
-        // One that a run left that was killed would be taken for this one's.
-        let _ = fs::remove_file(&id_file);
-        self.run_build(job, recipe, &id_file, log)?;
-        let id = read_id(&id_file)?;
+        ids.forget();
+        self.run_build(job, recipe, log)?;
+        let id = engine_id(&self.tool, &ids)?;
         let saved = self
             .tool
             .run(&save_step(&id, &archive), log)
@@ -155,14 +162,6 @@ impl Builder for Docker {
         let _ = fs::remove_file(&archive);
         saved
     }
-}
-
-fn build_step(job: &BuildJob, recipe: &DockerfileRecipe, id: &Path, with_platform: bool) -> Step {
-    let mut step = Step::new(&["build"]);
-    if with_platform {
-        step = step.arg("--platform").arg(job.platform.to_string());
-    }
-    step.arg("--iidfile").arg(id).buildkit(job, recipe)
 }
 
 pub(super) fn save_step(id: &str, archive: &Path) -> Step {

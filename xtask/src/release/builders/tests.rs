@@ -54,12 +54,15 @@ fn docker(dir: &Path, build: &str) -> Docker {
     fs::write(dir.join(format!("saved/{name}.json")), config).unwrap();
     let manifest = format!(r#"[{{"Config":"{name}.json","RepoTags":null,"Layers":["a/layer.tar"]}}]"#);
     fs::write(dir.join("saved/manifest.json"), manifest).unwrap();
+    fs::write(dir.join("version"), "20.10.24").unwrap();
     let text = format!(
         r#"echo "$@" >> {dir}/asked; echo "TOKEN=${{TOKEN-none}}" >> {dir}/asked
 case "$1" in
   build) {build}
     while [ "$1" != --iidfile ]; do shift; done; printf %s {ID} > "$2";;
   save) tar -C {dir}/saved -cf "$3" $(ls {dir}/saved);;
+  version) cat {dir}/version;;
+  image) for name; do :; done; grep -q "\"$name\"" {dir}/known;;
 esac"#,
         dir = dir.display()
     );
@@ -89,8 +92,9 @@ fn docker_builds_saves_and_the_image_is_taken_as_docker_made_it() {
         "{config}"
     );
     assert_eq!(image.layers[0].media_type, image_store::manifest::media_type::DOCKER_LAYER_GZIP);
+    let built = asked(dir.path()).replace("version --format {{.Client.Version}}\nTOKEN=none\n", "");
     assert_eq!(
-        asked(dir.path()),
+        built,
         format!(
             "build --platform linux/arm/v7 --iidfile DIR/work/image-id --build-arg TOKEN --file DIR/Dockerfile DIR\n\
              TOKEN=hunter2\nsave --output DIR/work/image.tar {ID}\nTOKEN=none\n"
@@ -99,11 +103,39 @@ fn docker_builds_saves_and_the_image_is_taken_as_docker_made_it() {
     // Nothing large stays behind; and the plan says what was done.
     assert!(!dir.path().join("work/image.tar").exists());
     let described = docker.describe(&job).join("\n").replace(&*dir.path().to_string_lossy(), "DIR");
-    let wanted =
-        asked(dir.path()).replace("TOKEN=hunter2\n", "").replace("TOKEN=none\n", "").replace(ID, "IMAGE-ID");
+    let wanted = built.replace("TOKEN=hunter2\n", "").replace("TOKEN=none\n", "").replace(ID, "IMAGE-ID");
     assert_eq!(described.replace("docker ", "") + "\n", wanted);
     let again = docker.build(&job, &out, &dir.path().join("log")).unwrap();
     assert_eq!(again.digest(), document.digest());
+}
+
+/// Docker 28 with containerd's image store: `--iidfile` gets the config's digest, and there is no such image.
+#[test]
+fn an_engine_that_knows_images_by_their_manifests_is_asked_for_those() {
+    const MANIFEST: &str = "sha256:4423628950e46a2f9b4b8f69fc3c68b03d32ae1d1127b2c0a3cec11c63e6116c";
+    let dir = tempfile::tempdir().unwrap();
+    let metadata = format!(
+        r#"printf '{{"containerimage.config.digest":"{ID}","containerimage.digest":"{MANIFEST}"}}' > {}/work/metadata.json"#,
+        dir.path().display()
+    );
+    let docker = docker(dir.path(), &metadata);
+    fs::write(dir.path().join("version"), "28.5.2").unwrap();
+    let job = job(dir.path(), "FROM scratch\nADD f /\n", "linux/arm/v7");
+    let build = |known: &str| {
+        fs::write(dir.path().join("known"), format!("\"{known}\"")).unwrap();
+        let _ = fs::remove_file(dir.path().join("asked"));
+        docker.build(&job, &staging(dir.path()), &dir.path().join("log")).unwrap();
+        let asked = asked(dir.path());
+        assert!(
+            asked.contains("--iidfile DIR/work/image-id --metadata-file DIR/work/metadata.json"),
+            "{asked}"
+        );
+        asked.lines().find(|line| line.starts_with("save ")).unwrap().to_string()
+    };
+    assert_eq!(build(MANIFEST), format!("save --output DIR/work/image.tar {MANIFEST}"));
+    assert_eq!(build(ID), format!("save --output DIR/work/image.tar {ID}"));
+    // Neither: what docker says of the id is the clearest.
+    assert_eq!(build("else"), format!("save --output DIR/work/image.tar {ID}"));
 }
 
 #[test]
@@ -217,8 +249,8 @@ fn what_the_driver_docker_builds_is_saved_from_the_engine_of_its_context() {
     let described = buildx.describe(&job).join("\n").replace(&*dir.path().to_string_lossy(), "DIR");
     assert_eq!(
         described,
-        "docker --context far buildx build --load --iidfile DIR/work/image-id --platform linux/arm/v7 \
-         --progress plain --build-arg TOKEN --file DIR/Dockerfile DIR\n\
+        "docker --context far buildx build --load --iidfile DIR/work/image-id --metadata-file DIR/work/metadata.json \
+         --platform linux/arm/v7 --progress plain --build-arg TOKEN --file DIR/Dockerfile DIR\n\
          docker --context far save --output DIR/work/image.tar IMAGE-ID"
     );
 }
