@@ -37,16 +37,36 @@ fn the_json_is_as_its_schema_says() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let ran = verify(&user, &[&names[..], &["--format", "json"]].concat()).exits(5);
     user.write("result.json", &ran.stdout);
-    let check = "import json, jsonschema\n\
-                 schema, result = (json.load(open(name)) for name in ('schema.json', 'result.json'))\n\
-                 kind = jsonschema.validators.validator_for(schema)\n\
-                 kind.check_schema(schema)\n\
-                 kind(schema).validate(result)\n\
-                 del result['images'][1]['verdict'], result['images'][1]['label']\n\
-                 assert list(kind(schema).iter_errors(result)), 'the schema lets everything pass'\n";
+    is_valid(&user, "result.json", "del result['images'][1]['verdict'], result['images'][1]['label']");
+}
+
+/// By `schema.json`, and no more once it is damaged so.
+fn is_valid(user: &User, result: &str, damage: &str) {
+    let check = format!(
+        "import json, jsonschema\n\
+         schema, result = (json.load(open(name)) for name in ('schema.json', '{result}'))\n\
+         kind = jsonschema.validators.validator_for(schema)\n\
+         kind.check_schema(schema)\n\
+         kind(schema).validate(result)\n\
+         {damage}\n\
+         assert list(kind(schema).iter_errors(result)), 'the schema lets everything pass'\n"
+    );
     let mut python = Command::new(program("python3").unwrap());
-    let done = python.args(["-c", check]).current_dir(user.work()).output().unwrap();
-    assert!(done.status.success(), "{}\n{ran}", String::from_utf8_lossy(&done.stderr));
+    let done = python.args(["-c", &check]).current_dir(user.work()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn sarif_is_as_the_schema_of_oasis_says() {
+    need!(require(&["python3"]));
+    let user = User::new();
+    user.write("schema.json", include_str!("../../../fixtures/sarif/sarif-schema-2.1.0.json"));
+    let names = images(&user);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    verify(&user, &[&names[..], &["--strict", "--sarif", "all.sarif"]].concat()).exits(5);
+    verify(&user, &[names[0], "--sarif", "nothing.sarif"]).exits(0);
+    is_valid(&user, "all.sarif", "del result['runs'][0]['results'][0]['message']");
+    is_valid(&user, "nothing.sarif", "result['runs'][0]['tool']['driver']['colour'] = 'red'");
 }
 
 #[test]
