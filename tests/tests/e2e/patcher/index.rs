@@ -1,0 +1,67 @@
+//! An index in a registry: its members and what attests them; and how it is inspected.
+
+use super::{REPOSITORY, Rig};
+use crate::samples::{Image, Index};
+
+#[test]
+fn every_member_of_an_index_follows_its_entry_and_attestations_follow_their_image() {
+    let rig = Rig::new();
+    let amd64 = Image::new("linux/amd64", "amd64's own");
+    let index = Index::attested(&[("linux/amd64", &amd64), ("linux/arm/v7", &rig.wrong)], Some(1));
+    index.publish(&rig.registry, REPOSITORY, "latest");
+    let image = rig.image("latest");
+    let ran = rig.user.config_patcher(&["fix", &image, "--from-index"]).exits(0);
+    assert!(ran.stderr.contains("note: attestation"), "{ran}");
+    // Digest and size of one entry, one annotation; nothing else.
+    let old = std::str::from_utf8(index.document.bytes()).unwrap();
+    let size = |image: &Image| {
+        format!(r#""size":{},"platform":{{"architecture":"arm""#, image.document.bytes().len())
+    };
+    let expected =
+        old.replace(rig.wrong.digest(), rig.right.digest()).replace(&size(&rig.wrong), &size(&rig.right));
+    let (_, now) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
+    assert_eq!(String::from_utf8(now).unwrap(), expected);
+    assert_eq!(Some(ran.line()), rig.named("latest").as_deref());
+    assert_eq!(rig.registry.count("PUT", |path| path.contains("/manifests/")), 2);
+    rig.is_sound();
+    let again =
+        rig.user.config_patcher(&["fix", &image, "--from-index"]).exits(0).says("every label is right");
+    assert_eq!(again.line(), ran.line());
+}
+
+#[test]
+fn one_member_is_named_by_platform_or_digest_and_its_entry_follows() {
+    let rig = Rig::new();
+    let index = Index::of(&[("linux/amd64", &rig.wrong), ("linux/arm64", &Image::new("linux/arm64", "x"))]);
+    for (tag, member) in [("a", "linux/amd64"), ("b", rig.wrong.digest())] {
+        index.publish(&rig.registry, REPOSITORY, tag);
+        let args = ["fix", &rig.image(tag), "--member", member, "--platform", "linux/arm/v7"];
+        rig.user.config_patcher(&args).exits(0);
+        let (_, now) = rig.registry.manifest(REPOSITORY, tag).unwrap();
+        let now: serde_json::Value = serde_json::from_slice(&now).unwrap();
+        let platform = serde_json::json!({"architecture": "arm", "variant": "v7", "os": "linux"});
+        assert_eq!(now["manifests"][0]["platform"], platform);
+        assert_eq!(now["manifests"][0]["digest"], rig.right.digest());
+        assert_eq!(now["manifests"][1]["platform"]["architecture"], "arm64");
+    }
+    rig.is_sound();
+}
+
+#[test]
+fn inspect_shows_label_and_entry_side_by_side_and_escapes_what_is_foreign() {
+    let rig = Rig::new();
+    let index = Index::attested(&[("linux/arm/v7", &rig.wrong)], Some(0));
+    index.publish(&rig.registry, REPOSITORY, "latest");
+    let ran = rig.user.config_patcher(&["inspect", &rig.image("latest")]).exits(0);
+    assert!(
+        ran.stdout.contains("the label differs from the index") && ran.stdout.contains("attests"),
+        "{ran}"
+    );
+    let evil = rig.wrong.with_config(rig.wrong.config.replace("\"os\":\"linux\"", r#""os":"\u001b[31mred""#));
+    evil.publish(&rig.registry, REPOSITORY, "evil");
+    let ran = rig.user.config_patcher(&["inspect", &rig.image("evil")]);
+    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{ran}");
+    let ran =
+        rig.user.config_patcher(&["fix", &rig.image("evil"), "--platform", "linux/arm/v7", "--dry-run"]);
+    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{ran}");
+}

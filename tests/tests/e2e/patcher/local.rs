@@ -1,0 +1,134 @@
+//! Layouts and archives, and copies from one store to another.
+
+use super::Rig;
+use crate::samples::Image;
+use crate::tools::{User, listing};
+use image_store::check::{Depth, check};
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
+use image_store::tree::read_tree;
+use std::fs;
+
+fn tag(name: &str) -> Pointer {
+    Pointer::Tag(name.into())
+}
+
+fn label_of(store: &dyn ImageSource, name: &str) -> String {
+    let node = read_tree(store, &tag(name)).unwrap();
+    node.images()[0].1.config.as_ref().unwrap().parsed.platform.to_string()
+}
+
+#[test]
+fn a_layout_is_fixed_in_place_and_a_dry_run_leaves_it_byte_for_byte() {
+    let user = User::new();
+    let wrong = Image::new("linux/amd64", "arm's own");
+    let right = wrong.relabelled("arm", "v7");
+    let layout = OciLayout::open_or_new(&user.path("images")).unwrap();
+    wrong.store(&layout, "a");
+    Image::new("linux/amd64", "another").store(&layout, "b");
+    let before = listing(&user.work());
+    let fix = |args: &[&str]| {
+        user.config_patcher(&[&["fix", "oci:images:a", "--platform", "linux/arm/v7"], args].concat())
+    };
+    fix(&["--dry-run"]).exits(0).prints(right.digest());
+    fix(&["--check"]).exits(1);
+    assert!(listing(&user.work()) == before);
+    user.config_patcher(&["fix", "oci:images", "--platform", "linux/arm/v7"]).exits(3).says("a, b");
+    fix(&[]).exits(0).prints(right.digest());
+    assert_eq!(
+        (label_of(&layout, "a"), label_of(&layout, "b")),
+        ("linux/arm/v7".into(), "linux/amd64".into())
+    );
+    for name in ["a", "b"] {
+        assert_eq!(check(&layout, &tag(name), Depth::Layers), []);
+    }
+    let before = listing(&user.work());
+    fix(&[]).exits(0).prints(right.digest()).says("every label is right");
+    assert!(listing(&user.work()) == before, "a second run touches nothing");
+}
+
+#[test]
+fn a_docker_save_archive_is_fixed_in_place() {
+    let user = User::new();
+    let wrong = Image::new("linux/amd64", "arm's own");
+    let archive = user.write("app.tar", wrong.classic_archive("team/app:1"));
+    let fix = |args: &[&str]| {
+        user.config_patcher(
+            &[&["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"], args].concat(),
+        )
+    };
+    let before = listing(&user.work());
+    let promised = fix(&["--dry-run"]).exits(0);
+    fix(&["--check"]).exits(1);
+    assert!(listing(&user.work()) == before, "a dry run leaves it byte for byte");
+    let done = fix(&[]).exits(0);
+    assert_eq!(done.line(), promised.line());
+    let store = DockerArchive::open(&archive, Some("team/app:1")).unwrap();
+    assert_eq!(label_of(&store, "team/app:1"), "linux/arm/v7");
+    assert_eq!(check(&store, &tag("team/app:1"), Depth::Layers), []);
+    let text = fs::read(&archive).unwrap();
+    let config = wrong.relabelled("arm", "v7").config;
+    assert!(
+        text.windows(config.len()).any(|window| window == config.as_bytes()),
+        "the config, byte for byte"
+    );
+    let before = listing(&user.work());
+    let again = fix(&[]).exits(0).says("every label is right");
+    assert_eq!(again.line(), done.line());
+    fix(&["--check"]).exits(0);
+    assert!(listing(&user.work()) == before);
+    let named = ["fix", "docker-archive:app.tar:team/none:1", "--platform", "linux/arm/v7"];
+    user.config_patcher(&named).exits(5).says("team/app:1");
+}
+
+#[test]
+fn the_result_goes_to_another_store_and_the_source_is_only_read() {
+    let rig = Rig::new();
+    let (source, target) = (rig.image("arm32v7"), format!("{}/team/fixed:1", rig.registry.host()));
+    // Its manifest goes along as it is, so the digest is the same wherever a store keeps manifests.
+    for to in ["oci:out:1", "docker-archive:out.tar:team/fixed:1", &target] {
+        let ran = rig.fix(&["--output", to]).exits(0).prints(rig.right.digest());
+        assert!(ran.stderr.contains("label linux/amd64 -> linux/arm/v7"), "{ran}");
+        rig.fix(&["--output", to]).exits(0).prints(rig.right.digest()).says("nothing to do in");
+        let json = rig.user.config_patcher(&["inspect", to, "--format", "json"]).exits(0).json();
+        assert_eq!(
+            (&json["digest"], &json["images"][0]["label"]["variant"]),
+            (&rig.right.digest().into(), &"v7".into())
+        );
+        assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
+    }
+    let layout = OciLayout::open(&rig.user.path("out")).unwrap();
+    assert_eq!(check(&layout, &tag("1"), Depth::Layers), []);
+    rig.registry.closure_complete("team/fixed", rig.right.digest()).unwrap();
+    assert!(
+        !rig.registry.has_blob("team/fixed", &rig.wrong.config_digest()),
+        "the wrong config stays behind"
+    );
+    assert_eq!(rig.registry.count("PUT", |path| path.starts_with("/v2/team/app/")), 0);
+    // Within one registry layers are mounted, not sent.
+    let sent: u64 =
+        rig.registry.log().iter().filter(|l| l.path.contains("/blobs/")).map(|l| l.request_bytes).sum();
+    assert_eq!(sent, rig.right.config.len() as u64);
+
+    // A classic archive's image, whose manifest is made by us, into a registry and back.
+    rig.user.write("app.tar", rig.wrong.classic_archive("team/app:1"));
+    let to = format!("{}/team/saved:1", rig.registry.host());
+    let args = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--output", &to];
+    let ran = rig.user.config_patcher(&args).exits(0);
+    assert_eq!(rig.registry.tag("team/saved", "1").as_deref(), Some(ran.line()));
+    rig.registry.closure_complete("team/saved", ran.line()).unwrap();
+    let args = ["fix", &source, "--platform", "linux/arm/v7", "--output", &to, "--tag", "x"];
+    rig.user.config_patcher(&args).exits(2);
+    rig.is_sound();
+}
+
+/// A right label keeps its digest: asked to go elsewhere, the very same image goes.
+#[test]
+fn a_right_image_is_copied_as_it_is() {
+    let rig = Rig::new();
+    let args = ["fix", &rig.image("arm32v7"), "--platform", "linux/amd64", "--output", "oci:out:1"];
+    rig.user.config_patcher(&args).exits(0).prints(rig.wrong.digest());
+    let layout = OciLayout::open(&rig.user.path("out")).unwrap();
+    assert_eq!(layout.read_document(&tag("1")).unwrap(), rig.wrong.document);
+}

@@ -1,0 +1,169 @@
+//! An image in a registry: what is written, what is asked, and what is told.
+
+use super::{REPOSITORY, Rig};
+use crate::samples::Index;
+use crate::tools::run;
+
+#[test]
+fn a_label_in_a_registry_is_put_right_and_every_other_byte_stays() {
+    let rig = Rig::new();
+    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("label linux/amd64 -> linux/arm/v7");
+    assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.right.digest()));
+    let config = rig.registry.blob(REPOSITORY, &rig.right.config_digest()).unwrap();
+    assert_eq!(String::from_utf8(config).unwrap(), rig.right.config);
+    let (_, manifest) = rig.registry.manifest(REPOSITORY, "arm32v7").unwrap();
+    assert_eq!(manifest, rig.right.document.bytes());
+    rig.is_sound();
+}
+
+/// Seven: what the image is (2), the config's way up (2), the tag looked at, moved, and read back (3). Two more, at the
+/// same time as the others, look for what belongs to the old image.
+#[test]
+fn a_fix_in_a_registry_is_nine_requests_and_no_layer_moves() {
+    let rig = Rig::new();
+    rig.fix(&[]).exits(0);
+    let mut asked = rig.asked();
+    let (config, upload) = (place(&asked, "GET old config 200"), place(&asked, "POST upload 202"));
+    assert_eq!(config.min(upload) + 1, config.max(upload), "at the same time: {asked:?}");
+    for meanwhile in ["GET old manifest 404", "GET list 200", "GET old config 200", "POST upload 202"] {
+        asked.remove(place(&asked, meanwhile));
+    }
+    let expected =
+        ["GET arm32v7 200", "PUT upload 201", "HEAD arm32v7 200", "PUT arm32v7 201", "GET arm32v7 200"];
+    assert_eq!(asked, expected);
+    assert_eq!(rig.registry.open_uploads(), 0);
+}
+
+fn place(asked: &[String], request: &str) -> usize {
+    asked.iter().position(|one| one == request).unwrap_or_else(|| panic!("no {request}: {asked:?}"))
+}
+
+#[test]
+fn a_second_fix_has_nothing_to_do_and_lets_go_of_its_upload() {
+    let rig = Rig::new();
+    rig.fix(&[]).exits(0);
+    rig.registry.take_log();
+    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("every label is right");
+    let mut methods: Vec<String> = rig.registry.log().into_iter().map(|l| l.method).collect();
+    methods.sort();
+    assert_eq!(methods, ["DELETE", "GET", "GET", "POST"]);
+    assert_eq!(rig.registry.open_uploads(), 0);
+    for only_look in ["--check", "--dry-run"] {
+        rig.registry.take_log();
+        rig.fix(&[only_look]).exits(0);
+        assert_eq!(rig.registry.log().iter().map(|l| l.method.as_str()).collect::<Vec<_>>(), ["GET", "GET"]);
+    }
+}
+
+#[test]
+fn check_tells_by_its_exit_code_and_writes_nothing() {
+    let rig = Rig::new();
+    let ran = rig.fix(&["--check"]).exits(1);
+    assert_eq!(ran.stdout, "");
+    let json = rig.fix(&["--check", "--format", "json"]).exits(1).json();
+    assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
+    assert_eq!(json["images"][0]["wanted"]["variant"], "v7");
+    rig.nothing_was_written();
+    rig.fix(&[]).exits(0);
+    rig.registry.take_log();
+    rig.fix(&["--check"]).exits(0);
+    assert!(rig.registry.log().iter().all(|l| l.method == "GET"));
+}
+
+#[test]
+fn a_dry_run_shows_each_write_and_makes_none() {
+    let rig = Rig::new();
+    let ran = rig.fix(&["--dry-run"]).exits(0).prints(rig.right.digest());
+    let said = format!("{}:arm32v7  was {}", rig.image("").trim_end_matches(':'), rig.wrong.digest());
+    assert!(ran.stderr.contains(&said) && ran.stderr.contains(&rig.right.config_digest()), "{ran}");
+    rig.nothing_was_written();
+    let json = rig.fix(&["--dry-run", "--format", "json"]).exits(0).json();
+    assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
+    rig.nothing_was_written();
+}
+
+#[test]
+fn json_tells_what_was_and_what_is() {
+    let rig = Rig::new();
+    let json = rig.fix(&["--format", "json"]).exits(0).json();
+    let expected = serde_json::json!({
+        "changed": true, "written": true, "was": rig.wrong.digest(), "now": rig.right.digest(),
+        "images": [{
+            "entry": null,
+            "label": {"architecture": "amd64", "os": "linux"},
+            "wanted": {"architecture": "arm", "os": "linux", "variant": "v7"},
+            "config": {"was": rig.wrong.config_digest(), "now": rig.right.config_digest()},
+            "manifest": {"was": rig.wrong.digest(), "now": rig.right.digest()},
+        }],
+        "referrers": [], "signatureTags": [], "notes": [],
+        "writes": {
+            "blobs": [{"digest": rig.right.config_digest(), "size": rig.right.config.len()}],
+            "manifests": [],
+            "tags": [{
+                "image": format!("{}/{REPOSITORY}", rig.registry.host()), "tag": "arm32v7",
+                "was": rig.wrong.digest(), "now": rig.right.digest(),
+            }],
+            "bytes": rig.right.config.len() + rig.right.document.bytes().len(),
+        },
+    });
+    assert_eq!(json, expected);
+    let again = rig.fix(&["--format", "json"]).exits(0).json();
+    assert_eq!((&again["changed"], &again["written"]), (&false.into(), &false.into()));
+    assert_eq!((&again["was"], &again["now"]), (&rig.right.digest().into(), &rig.right.digest().into()));
+    let json =
+        rig.user.config_patcher(&["inspect", &rig.image("arm32v7"), "--format", "json"]).exits(0).json();
+    assert_eq!(json["images"][0]["label"]["architecture"], "arm");
+    assert_eq!(json["images"][0]["layers"][0]["digest"], rig.wrong.layer_digest());
+    let json = rig.user.config_patcher(&["inspect", &rig.image("no"), "--format", "json"]).exits(5).json();
+    assert_eq!(json["error"]["exit"], 5);
+}
+
+#[test]
+fn other_tags_can_be_moved_and_the_old_one_left() {
+    let rig = Rig::new();
+    rig.fix(&["--tag", "fixed", "--tag", "v7"]).exits(0).prints(rig.right.digest());
+    assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
+    for tag in ["fixed", "v7"] {
+        assert_eq!(rig.named(tag).as_deref(), Some(rig.right.digest()));
+    }
+    rig.is_sound();
+}
+
+#[test]
+fn an_image_named_by_digest_is_fixed_without_a_tag() {
+    let rig = Rig::new();
+    let image = format!("{}/{REPOSITORY}@{}", rig.registry.host(), rig.wrong.digest());
+    let ran = rig.user.config_patcher(&["fix", &image, "--platform", "linux/arm/v7"]).exits(0);
+    assert_eq!(ran.line(), rig.right.digest());
+    assert!(rig.registry.manifest(REPOSITORY, rig.right.digest()).is_some());
+    assert_eq!(rig.registry.tags(REPOSITORY), ["arm32v7"]);
+    assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
+}
+
+#[test]
+fn what_is_wrong_with_the_question_has_its_own_exit_code() {
+    let rig = Rig::new();
+    let index = Index::of(&[("linux/amd64", &rig.wrong), ("linux/arm/v7", &rig.right)]);
+    index.publish(&rig.registry, REPOSITORY, "latest");
+    let fix = |image: &str, args: &[&str]| rig.user.config_patcher(&[&["fix", image], args].concat());
+    let platform = ["--platform", "linux/arm/v7"];
+    fix(&rig.image("no"), &platform).exits(5);
+    fix(&format!("{}/team/none:1", rig.registry.host()), &platform).exits(5);
+    fix("Not/Valid", &platform).exits(2);
+    fix(&rig.image("arm32v7"), &["--platform", "arm"]).exits(2);
+    fix(&rig.image("arm32v7"), &[]).exits(2);
+    fix(&rig.image("arm32v7"), &["--from-index"]).exits(3).says("--platform");
+    fix(&rig.image("latest"), &platform).exits(3).says("an index of 2 platforms");
+    let member = ["--member", "linux/s390x", "--platform", "linux/arm/v7"];
+    fix(&rig.image("latest"), &member).exits(5).says("it has linux/amd64, linux/arm/v7");
+    fix("oci:none:1", &platform).exits(5);
+    fix("docker-archive:none.tar", &platform).exits(5);
+    fix("oci-archive:none.tar", &platform).exits(5);
+    let mut without_docker =
+        rig.user.command("config-patcher", &["fix", "docker-daemon:none", "--platform", "linux/arm/v7"]);
+    without_docker.env("MULTIARCH_DOCKER", "/no/such/docker");
+    run(without_docker).exits(5).says("is not installed");
+    fix("127.0.0.1:1/a/b:1", &platform).exits(6);
+    rig.user.config_patcher(&["fix"]).exits(2);
+    rig.nothing_was_written();
+}
