@@ -34,7 +34,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
         report.image.parse().map_err(|e: image_store::reference::ReferenceError| {
             StoreError::bad_input(doing(args), e.to_string())
         })?;
-    let target = Stores::new(args.registry.options()).target(&reference)?;
+    let options = args.registry.options().quiet(output.quiet);
+    let target = Stores::new(options).target(&reference)?;
     let Decision { plan, new, problems, missing } = decide(&report.tags, &*target.store)?;
     let is_refused = !missing.is_empty() || (!problems.is_empty() && !args.force);
     let problems = [missing, problems].concat();
@@ -49,6 +50,17 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     output.say_lines(&plan.to_string());
     for tag in &new {
         output.say(&format!("tag {tag} was new: it stays, since registries cannot take a tag away alone"));
+    }
+    if plan.is_nothing()
+        && let Some(failed) = &report.failed
+    {
+        let earlier = failed.earlier.as_ref().map_or(String::new(), |earlier| {
+            format!("; the release before it is taken back with \"{}\"", earlier.display())
+        });
+        let step = failed.step.text();
+        output.say(&format!(
+            "nothing to take back: the release failed at the {step}, and no tag is its own{earlier}"
+        ));
     }
     if !args.dry_run {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
@@ -99,11 +111,14 @@ fn decide(tags: &[TagReport], target: &dyn ImageSource) -> Result<Decision, Stor
     let (mut new, mut problems, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     // The index first: members are told apart by their own tags last, as they were set first.
     for tag in tags.iter().rev() {
+        let now = target.resolve(&Pointer::Tag(tag.tag.clone()))?.map(|named| named.digest);
         let Some(was) = &tag.was else {
-            new.push(tag.tag.clone());
+            // A release that failed may not have come to it.
+            if now.is_some() {
+                new.push(tag.tag.clone());
+            }
             continue;
         };
-        let now = target.resolve(&Pointer::Tag(tag.tag.clone()))?.map(|named| named.digest);
         // Where the release did not move a tag, what it names since is not the release's.
         if now.as_ref() == Some(was) || *was == tag.now {
             continue;
@@ -151,7 +166,8 @@ mod tests {
             was: was.map(|document| document.digest().clone()),
             now: new.digest().clone(),
         };
-        let tags = [report("1.0", None), report("latest", Some(&old))];
+        store.write_tag("1.0", &new).unwrap();
+        let tags = [report("0.9", None), report("1.0", None), report("latest", Some(&old))];
         let Decision { plan, new: fresh, problems, .. } = decide(&tags, &store).unwrap();
         assert_eq!((fresh, problems), (vec!["1.0".to_string()], Vec::new()));
         apply(&plan, &store, MovedTag::Refuse, &|_| {}).unwrap();

@@ -82,7 +82,7 @@ fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from()
 fn a_base_that_fits_or_cannot_be_looked_at_stops_nobody() {
     let registry = bases();
     let goes_on = |dockerfile: &str, said: &str| {
-        let (ran, asked) = release(&registry, dockerfile, &["--dry-run"], &[]);
+        let (ran, asked) = release(&registry, dockerfile, &["--dry-run", "--verbose"], &[]);
         assert!(ran.exits(0).stderr.contains(said), "{said}");
         assert!(!asked.lines().any(|line| line.starts_with("build")), "{asked}");
         // It gets to the build, which is all that this docker does not do.

@@ -76,8 +76,9 @@ fn a_release_that_fails_says_so_on_the_page_of_the_job() {
     );
     user.release(&["release.yaml", "--summary", "page.md"]).exits(1);
     let page = fs::read_to_string(user.path("page.md")).unwrap();
-    assert!(
-        page.starts_with("### Release of `oci:out` failed\n\n`cannot prepare with \"false\": "),
-        "{page}"
+    let said = format!(
+        "### Release of `oci:{}` failed\n\n`cannot prepare with \"false\": ",
+        user.path("out").display()
     );
+    assert!(page.starts_with(&said), "{page}");
 }

@@ -1,16 +1,15 @@
 //! One image after the other: built into the staging layout, labelled, and run.
 
+use super::Voice;
 use super::builders::BuildJob;
 use super::emulation::BinfmtSetup;
 use super::label::{self, Labelled};
 use super::plan::Build;
-use super::progress::Board;
 use super::record::Records;
 use super::report::{EvidenceReport, LabelReport, PlatformReport};
 use super::request::Request;
 use super::smoke::{self, Smoke};
 use super::spec::{PlatformSpec, Recipe, SecretPlace};
-use image_store::cli::Output;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::parallel;
@@ -111,7 +110,7 @@ impl Member {
         Self { labelled, is_published: true, ..self }
     }
 
-    pub fn report(&self, evidence: EvidenceReport, smoke: Option<Smoke>) -> PlatformReport {
+    pub fn report(&self, evidence: Option<EvidenceReport>, smoke: Option<Smoke>) -> PlatformReport {
         let image = &self.labelled.image;
         PlatformReport {
             platform: self.platform.clone(),
@@ -120,7 +119,7 @@ impl Member {
             config: image.manifest.config.digest.clone(),
             layer_bytes: image.manifest.layers.iter().map(|layer| layer.size).sum(),
             label: LabelReport { built: self.labelled.built.clone(), published: label_of(image) },
-            evidence: Some(evidence),
+            evidence,
             smoke,
             seconds: self.seconds,
         }
@@ -154,8 +153,7 @@ pub fn smoke_all(
     members: &[Member],
     staging: &OciLayout,
     binfmt: &BinfmtSetup,
-    output: &Output,
-    board: &Board,
+    Voice { output, board, trace }: &Voice<'_>,
 ) -> Result<Vec<Option<Smoke>>, StoreError> {
     let command = &request.spec.smoke;
     if command.is_empty() {
@@ -170,9 +168,11 @@ pub fn smoke_all(
         let key = (image.document.digest(), &member.platform, command);
         if let Some(passed) = records.get::<Smoke>("smoke", &key) {
             output.detail(&format!("smoke {}: passed, in an earlier run", member.platform));
+            trace.smoked(&member.platform, &passed);
             return Ok(passed);
         }
         let result = smoke::smoke(staging, image, &member.platform, command, binfmt, &dir)?;
+        trace.smoked(&member.platform, &result);
         if let Smoke::Passed { .. } = &result {
             records.keep("smoke", &key, &result)?;
         }

@@ -5,12 +5,18 @@ use super::build::Member;
 use super::record::Records;
 use super::report::EvidenceReport;
 use super::request::Request;
+use super::trace::Trace;
 use config_patcher::detect::verdict::{Kind, Verdict};
 use config_patcher::verify::{Depth, Subject, verify_all};
 use image_store::cli::Output;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
+use image_store::platform::Platform;
 use image_store::store::oci_layout::OciLayout;
+use image_store::tree::Image;
+
+/// Records of images that were built.
+pub const BUILT: &str = "binaries";
 
 /// Reads what the members would execute. A contradiction stops the release, with the files that show it.
 pub fn hold(
@@ -18,11 +24,12 @@ pub fn hold(
     members: &[Member],
     staging: &OciLayout,
     output: &Output,
+    trace: &Trace,
 ) -> Result<Vec<EvidenceReport>, StoreError> {
     let records = Records::new(&request.work_dir);
     let key = |member: &Member| (member.labelled.image.document.digest().clone(), member.platform.clone());
     let known: Vec<Option<EvidenceReport>> =
-        members.iter().map(|member| records.get("binaries", &key(member))).collect();
+        members.iter().map(|member| records.get(BUILT, &key(member))).collect();
     let subjects: Vec<Subject<'_>> = members
         .iter()
         .zip(&known)
@@ -40,6 +47,7 @@ pub fn hold(
         if let Some(known) = known {
             output
                 .detail(&format!("binaries {}: {}, as an earlier run found", member.platform, known.verdict));
+            trace.held(&member.platform, &known);
             evidence.push(known);
             continue;
         }
@@ -50,19 +58,18 @@ pub fn hold(
         let verdict = &finding.verdict;
         let shown = verdict.binaries.as_ref().map_or("none".to_string(), ToString::to_string);
         output.say(&format!("binaries {}: {} ({shown})", member.platform, verdict.kind.text()));
-        let report = EvidenceReport {
-            verdict: verdict.kind.text().to_string(),
-            binaries: verdict.binaries.clone(),
-            reasons: verdict.reasons.clone(),
-        };
+        let report = EvidenceReport::from(verdict);
+        trace.held(&member.platform, &report);
         match verdict.kind {
-            Kind::Mislabelled | Kind::Mixed => problems.extend(contradictions(member, verdict)),
+            Kind::Mislabelled | Kind::Mixed => {
+                problems.extend(contradictions(&member.platform, &member.labelled.image, verdict));
+            }
             Kind::ForeignPayload | Kind::Undetermined => {
                 for reason in &verdict.reasons {
                     output.say(&format!("  note: {reason}"));
                 }
             }
-            Kind::Consistent => records.keep("binaries", &key(member), &report)?,
+            Kind::Consistent => records.keep(BUILT, &key(member), &report)?,
         }
         evidence.push(report);
     }
@@ -75,17 +82,28 @@ pub fn hold(
         .problems(problems))
 }
 
+impl From<&Verdict> for EvidenceReport {
+    fn from(verdict: &Verdict) -> Self {
+        Self {
+            verdict: verdict.kind.text().to_string(),
+            binaries: verdict.binaries.clone(),
+            reasons: verdict.reasons.clone(),
+            quick: false,
+        }
+    }
+}
+
 /// What contradicts, and the files and layers that show it.
-fn contradictions(member: &Member, verdict: &Verdict) -> Vec<String> {
+pub fn contradictions(platform: &Platform, image: &Image, verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
     if verdict.shown.is_empty() {
         let reasons = verdict.reasons.join("; ");
-        lines.push(format!("{}: {}: {reasons}", member.platform, verdict.kind.text()));
+        lines.push(format!("{platform}: {}: {reasons}", verdict.kind.text()));
     }
     for file in &verdict.shown {
-        let layer = member.labelled.image.manifest.layers.get(file.layer);
+        let layer = image.manifest.layers.get(file.layer);
         let layer = layer.map_or(String::new(), |layer| format!(", layer {}", layer.digest));
-        lines.push(format!("{}: {} is for {}{layer}", member.platform, file.path, file.platform));
+        lines.push(format!("{platform}: {} is for {}{layer}", file.path, file.platform));
     }
     lines
 }

@@ -3,14 +3,17 @@
 use super::bases::Base;
 use super::builders::Builder;
 use super::emulation::{BinfmtSetup, Probed};
+use super::kept::is_proven;
+use super::record::Records;
 use super::spec::{PlatformSpec, Spec};
 use image_store::digest::Digest;
 use image_store::error::StoreError;
-use image_store::manifest::Index;
+use image_store::manifest::{Descriptor, Index};
 use image_store::parallel;
 use image_store::platform::Platform;
 use image_store::store::{ImageSource, Pointer};
-use std::fmt;
+
+mod shown;
 
 /// One image that will be built.
 pub struct Build {
@@ -32,9 +35,9 @@ pub struct ReleasePlan {
     /// The base images of the Dockerfiles that are there.
     pub bases: Vec<Base>,
     /// Members of the published index that stay as they are.
-    pub kept: Vec<Platform>,
+    pub kept: Vec<Other>,
     /// Members of the published index that are not in the spec any more.
-    pub going: Vec<Platform>,
+    pub going: Vec<Other>,
     pub emulators: Emulators,
     pub labels_are_fixed: bool,
     pub smoke: Vec<String>,
@@ -42,6 +45,31 @@ pub struct ReleasePlan {
     pub tags: Vec<(String, Option<Digest>)>,
     /// What the first tag of the index names now.
     pub published: Option<Index>,
+}
+
+/// A member of the published index that is not built this time.
+pub struct Other {
+    pub platform: Platform,
+    /// `None`: what is published could not be read.
+    pub digest: Option<Digest>,
+    /// An earlier run held it against its binaries.
+    pub is_proven: bool,
+}
+
+impl Other {
+    pub fn of(entry: &Descriptor, records: &Records) -> Self {
+        let platform = entry.platform.clone().unwrap_or_default();
+        let is_proven = is_proven(records, &entry.digest, &platform);
+        Self { platform, digest: Some(entry.digest.clone()), is_proven }
+    }
+
+    pub fn unknown(platform: Platform) -> Self {
+        Self { platform, digest: None, is_proven: false }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({"platform": self.platform, "published": self.digest, "proven": self.is_proven})
+    }
 }
 
 impl ReleasePlan {
@@ -57,8 +85,9 @@ impl ReleasePlan {
             "prepare": self.prepare,
             "emulators": {"missing": self.emulators.missing, "command": self.emulators.command},
             "platforms": platforms,
-            "kept": self.kept,
-            "going": self.going,
+            "kept": platforms_of(&self.kept),
+            "kept_images": self.kept.iter().map(Other::to_json).collect::<Vec<_>>(),
+            "going": platforms_of(&self.going),
             "labels": if self.labels_are_fixed { "fix" } else { "check" },
             "smoke": self.smoke,
             "tags": tags,
@@ -85,6 +114,10 @@ impl ReleasePlan {
         let entries = self.published.iter().flat_map(|index| &index.manifests);
         entries.filter(|entry| entry.platform.as_ref().is_some_and(fits)).map(|entry| &entry.digest).next()
     }
+}
+
+fn platforms_of(others: &[Other]) -> Vec<&Platform> {
+    others.iter().map(|other| &other.platform).collect()
 }
 
 /// Which emulators the builds need, and how they come to be there.
@@ -120,57 +153,4 @@ pub fn plan_tags(
     let tags: Vec<String> = members.chain(spec.tags.iter().cloned()).collect();
     let named = parallel::map(&tags, parallel::REQUESTS, |tag| target.resolve(&Pointer::Tag(tag.clone())))?;
     Ok(tags.into_iter().zip(named.into_iter().map(|named| named.map(|named| named.digest))).collect())
-}
-
-impl fmt::Display for ReleasePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "plan for {}", self.place)?;
-        for command in &self.prepare {
-            writeln!(f, "  prepare   {}", command.join(" "))?;
-        }
-        if !self.emulators.missing.is_empty() {
-            writeln!(f, "  emulators {}", self.emulators.command.join(" "))?;
-        }
-        for build in &self.builds {
-            let why = if build.why.is_empty() { String::new() } else { format!(" ({})", build.why) };
-            writeln!(f, "  build     {}  {}{why}", build.spec.platform, build.builder.name())?;
-            for command in &build.commands {
-                writeln!(f, "              {command}")?;
-            }
-            if let Some(digest) = self.published(&build.spec.platform) {
-                writeln!(f, "              now   published as {digest}")?;
-            }
-            for base in self.bases.iter().filter(|base| base.platform == build.spec.platform) {
-                writeln!(f, "              base  {}", base.shown())?;
-            }
-        }
-        for platform in &self.kept {
-            writeln!(f, "  keep      {platform}, as it is published")?;
-        }
-        for platform in &self.going {
-            writeln!(f, "  remove    {platform} is published and not in the spec: it goes away")?;
-        }
-        match self.labels_are_fixed {
-            true => writeln!(f, "  label     each image says its platform; a wrong label is put right")?,
-            false => {
-                writeln!(f, "  label     each image says its platform; a wrong label stops the release")?
-            }
-        }
-        writeln!(
-            f,
-            "  binaries  what each image would execute is for its platform; else nothing is published"
-        )?;
-        if !self.smoke.is_empty() {
-            writeln!(
-                f,
-                "  smoke     {}  in each image, under its emulator, without network",
-                self.smoke.join(" ")
-            )?;
-        }
-        for (tag, was) in &self.tags {
-            let was = was.as_ref().map_or("new".to_string(), |was| format!("is {was} now"));
-            writeln!(f, "  tag       {}:{tag}  {was}", self.place)?;
-        }
-        Ok(())
-    }
 }

@@ -1,120 +1,20 @@
 //! The index over all members, and the tags that will name it.
 
-use super::build::{Member, label_of};
+use super::build::Member;
+use super::kept::Published;
 use super::plan::ReleasePlan;
-use super::report::{LabelReport, PlatformReport, TagReport};
+use super::report::TagReport;
 use super::request::Request;
-use super::spec::Spec;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
-use image_store::manifest::{Descriptor, DocumentError, Index};
+use image_store::manifest::{Descriptor, DocumentError};
 use image_store::open::Target;
 use image_store::plan::{MovedTag, Plan, Wanted};
-use image_store::platform::Platform;
-use image_store::store::{ImageSource, Pointer};
+use image_store::store::ImageSource;
 use image_store::text;
-use image_store::tree::{IndexNode, Node, read_tree};
+use image_store::tree::Node;
 use manifest_push::index::{Kind, Style, build_index};
 use std::sync::Arc;
-
-/// What `--only` keeps of the published index.
-pub struct Published {
-    pub kept: Vec<Kept>,
-    source: Option<Arc<dyn ImageSource>>,
-}
-
-pub struct Kept {
-    entry: Descriptor,
-    node: Node,
-}
-
-impl Published {
-    pub fn read(request: &Request, target: &Target) -> Result<Self, StoreError> {
-        let nothing = || Ok(Self { kept: Vec::new(), source: None });
-        if !request.keeps_others {
-            return nothing();
-        }
-        let tag = target.tags.first().cloned().unwrap_or_default();
-        let doing = format!("keep the other platforms of \"{}:{tag}\"", target.store.place());
-        let source: Arc<dyn ImageSource> = target.store.clone();
-        let node = match source.resolve(&Pointer::Tag(tag.clone()))? {
-            Some(_) => read_tree(&*source, &Pointer::Tag(tag))?,
-            // All of the spec is built.
-            None if request.kept.is_empty() => return nothing(),
-            None => {
-                return Err(
-                    StoreError::not_found(doing, "nothing is published there yet").hint("run without --only")
-                );
-            }
-        };
-        let Node::Index(IndexNode { index, members, .. }) = node else {
-            return Err(
-                StoreError::bad_input(doing, "it is one image, not an index").hint("run without --only")
-            );
-        };
-        let stays = not_built(&index, &request.spec);
-        let mut kept = Vec::new();
-        for (entry, node) in index.manifests.into_iter().zip(members) {
-            if stays.contains(&entry.digest) {
-                kept.push(Kept { entry, node });
-            }
-        }
-        for platform in &request.kept {
-            if !kept.iter().any(|one| one.entry.platform.as_ref().is_some_and(|said| said.fits(platform))) {
-                let why = format!("it has no {platform}");
-                return Err(StoreError::not_found(doing, why).hint("run without --only"));
-            }
-        }
-        Ok(Self { kept, source: Some(source) })
-    }
-}
-
-/// The members of a published index that no platform of the spec takes the place of, and what attests them.
-fn not_built(index: &Index, spec: &Spec) -> Vec<Digest> {
-    let is_built = |entry: &Descriptor| {
-        let said = entry.platform.as_ref();
-        said.is_some_and(|said| spec.platforms.iter().any(|one| one.platform.fits(said)))
-    };
-    let images = index.manifests.iter().filter(|entry| entry.attests().is_none() && !is_built(entry));
-    let images: Vec<Digest> = images.map(|entry| entry.digest.clone()).collect();
-    let attests_one = |entry: &&Descriptor| {
-        entry.attests().is_some_and(|attested| images.iter().any(|image| image.to_string() == attested))
-    };
-    let attesting = index.manifests.iter().filter(attests_one).map(|entry| entry.digest.clone());
-    images.iter().cloned().chain(attesting).collect()
-}
-
-/// The platforms that are published and that the spec, as far as it is built now, does not have.
-pub fn other_platforms(index: &Index, spec: &Spec) -> Vec<Platform> {
-    let others = not_built(index, spec);
-    let entries = index.manifests.iter().filter(|entry| entry.attests().is_none());
-    let entries = entries.filter(|entry| others.contains(&entry.digest));
-    entries.map(|entry| entry.platform.clone().unwrap_or_default()).collect()
-}
-
-impl Kept {
-    /// What attests an image is no image.
-    pub fn is_image(&self) -> bool {
-        self.entry.attests().is_none()
-    }
-
-    pub fn report(&self) -> PlatformReport {
-        let platform = self.entry.platform.clone().unwrap_or_default();
-        let image = self.node.images().into_iter().map(|(_, image)| image).next();
-        let label = image.map(label_of).unwrap_or_default();
-        PlatformReport {
-            platform,
-            builder: String::new(),
-            manifest: self.entry.digest.clone(),
-            config: image.map_or(self.entry.digest.clone(), |image| image.manifest.config.digest.clone()),
-            layer_bytes: image.map_or(0, |image| image.manifest.layers.iter().map(|layer| layer.size).sum()),
-            label: LabelReport { built: label.clone(), published: label },
-            evidence: None,
-            smoke: None,
-            seconds: 0.0,
-        }
-    }
-}
 
 /// The index over all members, in the order of their platforms, with everything it needs.
 pub fn combine(

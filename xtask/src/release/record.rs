@@ -7,10 +7,11 @@ use image_store::digest::Digest;
 use image_store::error::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The records of one work folder.
 #[derive(Clone, Debug)]
@@ -33,8 +34,16 @@ impl Records {
 
     /// What an earlier run kept for the same inputs. One that cannot be read is none.
     pub fn get<T: DeserializeOwned>(&self, kind: &str, inputs: &impl Serialize) -> Option<T> {
-        let bytes = fs::read(self.path(kind, inputs).ok()?).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        let path = self.path(kind, inputs).ok()?;
+        let found = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+        // The time of the last use decides what goes first.
+        drop(File::open(&path).and_then(|file| file.set_modified(SystemTime::now())));
+        Some(found)
+    }
+
+    /// Is there one? Nothing is written, not even that it was used.
+    pub fn has(&self, kind: &str, inputs: &impl Serialize) -> bool {
+        self.path(kind, inputs).is_ok_and(|path| path.is_file())
     }
 
     pub fn keep(
@@ -50,7 +59,7 @@ impl Records {
 
     fn path(&self, kind: &str, inputs: &impl Serialize) -> io::Result<PathBuf> {
         let key = serde_json::to_vec(&(&self.program, kind, inputs))?;
-        Ok(self.dir.join(format!("{kind}-{}.json", Digest::of(&key).hex())))
+        Ok(self.dir.join(format!("{}-{}.json", kind.replace(' ', "-"), Digest::of(&key).hex())))
     }
 }
 

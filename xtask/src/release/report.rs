@@ -1,6 +1,8 @@
 //! What a release did, for people and for programs.
 
+use super::own::Own;
 use super::smoke::Smoke;
+use super::trace::Step;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::plan::TagStep;
@@ -8,7 +10,7 @@ use image_store::platform::Platform;
 use image_store::text;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The report file. Its fields stay; new ones may come.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,15 +19,38 @@ pub struct Report {
     pub report: u8,
     /// Where it was published; a layout's folder from the root, so that it is found from anywhere.
     pub image: String,
-    /// The index.
-    pub digest: Digest,
-    pub media_type: String,
+    /// The index; `null` where the release did not come to its end.
+    pub digest: Option<Digest>,
+    pub media_type: Option<String>,
     /// Did the release write anything?
     pub changed: bool,
     pub platforms: Vec<PlatformReport>,
     /// Every tag that the release is about, with what it named before.
     pub tags: Vec<TagReport>,
     pub seconds: f64,
+    /// `null` where it came to its end.
+    #[serde(default)]
+    pub failed: Option<Failure>,
+}
+
+/// What stopped a release, and what had been published by then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub step: Step,
+    pub error: String,
+    /// The exit code.
+    pub exit: u8,
+    pub problems: Vec<String>,
+    /// Sent to the target, or found there; without a tag nobody sees them.
+    pub blobs: usize,
+    pub manifests: usize,
+    /// Tags that name the new images already.
+    pub moved: Vec<String>,
+    pub not_moved: Vec<String>,
+    /// Tags that may have moved: the answer was lost, and asking again had none.
+    pub unknown: Vec<String>,
+    /// The report of the last release of the same spec and image that came to its end.
+    pub earlier: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,9 +63,9 @@ pub struct PlatformReport {
     /// Bytes of its layers, as they are stored.
     pub layer_bytes: u64,
     pub label: LabelReport,
-    /// What the binaries say; nothing for a member that was published before.
+    /// What the binaries say.
     pub evidence: Option<EvidenceReport>,
-    /// `null`: the spec has no smoke command, `--no-smoke`, or the member was published before.
+    /// `null`: the spec has no smoke command, or `--no-smoke`.
     pub smoke: Option<Smoke>,
     /// How long the build took.
     pub seconds: f64,
@@ -60,6 +85,15 @@ pub struct EvidenceReport {
     pub verdict: String,
     pub binaries: Option<Platform>,
     pub reasons: Vec<String>,
+    /// Read until the image's own program was known; without it, to the last byte of the last layer.
+    #[serde(default)]
+    pub quick: bool,
+}
+
+impl EvidenceReport {
+    pub fn shown(&self) -> String {
+        format!("{}{}", self.verdict, if self.quick { ", quick look" } else { "" })
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,11 +109,11 @@ impl From<&TagStep> for TagReport {
     }
 }
 
-/// Where no tag moved, the report that is there already has what the tags named before: it must not be lost.
-pub fn as_before(path: &Path, image: &str, tags: Vec<TagReport>) -> Vec<TagReport> {
-    let earlier: Option<Report> =
-        std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let earlier = earlier.filter(|earlier| earlier.image == image).map_or_else(Vec::new, |found| found.tags);
+/// Where no tag moved, the report that is there already has what the tags named before: it must not be lost. `report`
+/// counts where the work folder was taken away.
+pub fn as_before(own: &Own, report: &Path, tags: Vec<TagReport>) -> Vec<TagReport> {
+    let found = [own.released().as_path(), report].into_iter().find_map(|path| read(path, &own.image));
+    let earlier = found.map_or_else(Vec::new, |found| found.tags);
     let before = |tag: TagReport| {
         let same = |left: &&TagReport| left.tag == tag.tag && left.now == tag.now;
         match earlier.iter().find(same) {
@@ -88,6 +122,12 @@ pub fn as_before(path: &Path, image: &str, tags: Vec<TagReport>) -> Vec<TagRepor
         }
     };
     tags.into_iter().map(before).collect()
+}
+
+/// The report that is there, if it is about this image.
+pub fn read(path: &Path, image: &str) -> Option<Report> {
+    let found: Report = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    (found.image == image).then_some(found)
 }
 
 impl Report {
@@ -135,7 +175,7 @@ impl PlatformReport {
             self.platform.to_string(),
             builder.to_string(),
             label,
-            self.evidence.as_ref().map_or("-".to_string(), |evidence| evidence.verdict.clone()),
+            self.evidence.as_ref().map_or("-".to_string(), EvidenceReport::shown),
             smoke,
             text::bytes(self.layer_bytes),
             self.manifest.short().to_string(),

@@ -38,7 +38,8 @@ pub struct Args {
     /// Where builds are staged; without it a folder of this spec's own in XDG_CACHE_HOME
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
-    /// Where the JSON report goes; without it report.json in the work folder, or one for each --to
+    /// Where the JSON report goes; without it report.json in the work folder, or one for each --to. A release that fails
+    /// writes one, too
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Add a summary in Markdown to this file; without it to the one that GITHUB_STEP_SUMMARY names, if any
@@ -51,11 +52,15 @@ pub struct Args {
 /// What a person meant, with the spec read.
 pub struct Request {
     pub spec: Spec,
+    /// Where the spec was read.
+    pub file: PathBuf,
     /// `--only`: what is published and not built this time stays.
     pub keeps_others: bool,
     /// Platforms of the spec that are not built this time.
     pub kept: Vec<Platform>,
     pub work_dir: PathBuf,
+    /// Nobody named the work folder: it lies beside those of other specs.
+    pub is_beside_others: bool,
     pub report: PathBuf,
     pub summary: Option<PathBuf>,
     pub jobs: usize,
@@ -108,7 +113,9 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
         spec,
         keeps_others: !args.only.is_empty(),
         kept,
+        file,
         work_dir,
+        is_beside_others: args.work_dir.is_none(),
         report,
         summary,
         jobs: usize::from(args.jobs),

@@ -1,6 +1,6 @@
 //! The page of a CI job: what a release did, in Markdown.
 
-use super::report::{PlatformReport, Report};
+use super::report::{EvidenceReport, Failure, PlatformReport, Report};
 use super::smoke::Smoke;
 use image_store::error::StoreError;
 use image_store::text;
@@ -22,33 +22,58 @@ pub fn append(path: &Path, text: &str) -> Result<(), StoreError> {
 }
 
 pub fn of_report(report: &Report) -> String {
-    let mut page = format!("### Release of {}\n\n", code(&report.image));
-    let what = if report.changed { "published" } else { "nothing to do: it was published already" };
-    page.push_str(&format!("{} {what}, {:.1} s\n\n", code(&report.digest.to_string()), report.seconds));
-    page.push_str("| platform | builder | label | binaries | smoke | layers | manifest | time |\n");
-    page.push_str("|---|---|---|---|---|---|---|---|\n");
+    let mut page = match &report.failed {
+        Some(failure) => of_failure(report, failure),
+        None => {
+            let what = if report.changed { "published" } else { "nothing to do: it was published already" };
+            let digest = report.digest.as_ref().map(ToString::to_string).unwrap_or_default();
+            let image = code(&report.image);
+            format!("### Release of {image}\n\n{} {what}, {:.1} s\n\n", code(&digest), report.seconds)
+        }
+    };
+    if !report.platforms.is_empty() {
+        page.push_str("| platform | builder | label | binaries | smoke | layers | manifest | time |\n");
+        page.push_str("|---|---|---|---|---|---|---|---|\n");
+    }
     for platform in &report.platforms {
         let cells: Vec<String> = row(platform).iter().map(|cell| cell.replace('|', "\\|")).collect();
         page.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
-    page.push_str("\n| tag | before | now |\n|---|---|---|\n");
-    for tag in &report.tags {
-        // The page tells of this run; the report keeps what a rollback needs, from whichever run moved the tag.
-        let was = if report.changed { tag.was.as_ref() } else { Some(&tag.now) };
-        let before = was.map_or("new".to_string(), |was| code(&was.to_string()));
-        page.push_str(&format!("| {} | {before} | {} |\n", code(&tag.tag), code(&tag.now.to_string())));
+    if report.failed.is_none() {
+        page.push_str("\n| tag | before | now |\n|---|---|---|\n");
+        for tag in &report.tags {
+            // The page tells of this run; the report keeps what a rollback needs, from whichever run moved the tag.
+            let was = if report.changed { tag.was.as_ref() } else { Some(&tag.now) };
+            let before = was.map_or("new".to_string(), |was| code(&was.to_string()));
+            page.push_str(&format!("| {} | {before} | {} |\n", code(&tag.tag), code(&tag.now.to_string())));
+        }
     }
     page.push('\n');
     page
 }
 
-pub fn of_error(image: &str, error: &StoreError) -> String {
-    let mut page = format!("### Release of {} failed\n\n", code(image));
-    page.push_str(&format!("{}\n\n", code(&format!("cannot {error}"))));
-    for problem in &error.problems {
+fn of_failure(report: &Report, failure: &Failure) -> String {
+    let mut page = format!("### Release of {} failed\n\n{}\n\n", code(&report.image), code(&failure.error));
+    for problem in &failure.problems {
         page.push_str(&format!("- {}\n", code(problem)));
     }
-    page.push('\n');
+    if !failure.problems.is_empty() {
+        page.push('\n');
+    }
+    let mut told: Vec<String> = Vec::new();
+    if !failure.moved.is_empty() || !failure.unknown.is_empty() {
+        let lists = [
+            ("moved", &failure.moved),
+            ("not moved", &failure.not_moved),
+            ("may have moved", &failure.unknown),
+        ];
+        for (what, tags) in lists.into_iter().filter(|(_, tags)| !tags.is_empty()) {
+            let tags: Vec<String> = tags.iter().map(|tag| code(tag)).collect();
+            told.push(format!("{what}: {}", tags.join(", ")));
+        }
+    }
+    let tags = if told.is_empty() { "no tag moved".to_string() } else { format!("tags {}", told.join("; ")) };
+    page.push_str(&format!("It failed at the {}; {tags}.\n\n", failure.step.text()));
     page
 }
 
@@ -68,7 +93,7 @@ fn row(platform: &PlatformReport) -> Vec<String> {
         code(&platform.platform.to_string()),
         builder.to_string(),
         label,
-        platform.evidence.as_ref().map_or("-".into(), |evidence| evidence.verdict.clone()),
+        platform.evidence.as_ref().map_or("-".into(), EvidenceReport::shown),
         smoke,
         text::bytes(platform.layer_bytes),
         code(platform.manifest.short()),
@@ -85,12 +110,16 @@ fn code(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::trace::Trace;
+    use std::time::Duration;
 
     #[test]
     fn foreign_text_is_text_on_the_page() {
         assert_eq!(code("a`<img src=x>\n# b"), "`a <img src=x> # b`");
         let error = StoreError::bad_input("release x", "why").problems(vec!["one|`two".into()]);
-        let page = of_error("x", &error);
-        assert_eq!(page, "### Release of `x` failed\n\n`cannot release x: why`\n\n- `one| two`\n\n");
+        let report = Trace::default().failed("x", &error, None, |_| None, Duration::ZERO);
+        let page = of_report(&report);
+        let told = "- `one| two`\n\nIt failed at the plan; no tag moved.\n\n\n";
+        assert_eq!(page, format!("### Release of `x` failed\n\n`cannot release x: why`\n\n{told}"));
     }
 }

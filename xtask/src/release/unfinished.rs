@@ -1,13 +1,13 @@
 //! What a release was about to do to its tags, kept until its report is written: a run that is killed between the two
 //! must not take along what the tags named before. The next run's report has it.
 
+use super::own::Own;
 use super::record;
 use super::report::TagReport;
 use image_store::error::StoreError;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Unfinished {
@@ -16,24 +16,24 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    pub fn new(image: &str, tags: &[TagReport]) -> Self {
-        Self { image: image.to_string(), tags: tags.to_vec() }
+    pub fn new(own: &Own, tags: &[TagReport]) -> Self {
+        Self { image: own.image.clone(), tags: tags.to_vec() }
     }
 
-    /// What a run left that was killed, if it was about this image. One that cannot be read is none.
-    pub fn read(work_dir: &Path, image: &str) -> Self {
+    /// What a run left that was killed. One that cannot be read is none.
+    pub fn read(own: &Own) -> Self {
         let found: Option<Self> =
-            fs::read(path(work_dir)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        found.filter(|found| found.image == image).unwrap_or_default()
+            fs::read(own.unfinished()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        found.filter(|found| found.image == own.image).unwrap_or_default()
     }
 
-    pub fn keep(&self, work_dir: &Path) -> Result<(), StoreError> {
-        let keep = || record::write(&path(work_dir), &serde_json::to_vec(self)?);
+    pub fn keep(&self, own: &Own) -> Result<(), StoreError> {
+        let keep = || record::write(&own.unfinished(), &serde_json::to_vec(self)?);
         keep().map_err(|e| StoreError::from_io("note what the tags name now", e))
     }
 
-    pub fn forget(work_dir: &Path) -> Result<(), StoreError> {
-        match fs::remove_file(path(work_dir)) {
+    pub fn forget(own: &Own) -> Result<(), StoreError> {
+        match fs::remove_file(own.unfinished()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::from_io("forget what the tags named", error))
             }
@@ -55,10 +55,6 @@ impl Unfinished {
     }
 }
 
-fn path(work_dir: &Path) -> PathBuf {
-    work_dir.join("unfinished.json")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,9 +70,14 @@ mod tests {
             now: digest(now),
         };
         let left = [row("1.0", None, "new"), row("latest", Some("old"), "new")];
-        Unfinished::new("a/b", &left).keep(dir.path()).unwrap();
+        let own = |image: &str| {
+            let image = format!("127.0.0.1:5000/{image}");
+            Own::new(dir.path(), &dir.path().join("a.yaml"), &image.parse().unwrap(), &image)
+        };
+        Unfinished::new(&own("a/b"), &left).keep(&own("a/b")).unwrap();
+        Unfinished::new(&own("a/d"), &[]).keep(&own("a/d")).unwrap();
         let check = |image: &str, now: TagReport, was: Option<&str>| {
-            let amended = Unfinished::read(dir.path(), image).amend(vec![now]);
+            let amended = Unfinished::read(&own(image)).amend(vec![now]);
             assert_eq!(amended[0].was, was.map(digest), "{amended:?}");
         };
         check("a/b", row("latest", Some("new"), "new"), Some("old"));
@@ -86,8 +87,8 @@ mod tests {
         check("a/b", row("latest", Some("old"), "new"), Some("old"));
         check("a/b", row("latest", Some("else"), "new"), Some("else"));
         check("a/c", row("latest", Some("new"), "new"), Some("new"));
-        Unfinished::forget(dir.path()).unwrap();
-        Unfinished::forget(dir.path()).unwrap();
+        Unfinished::forget(&own("a/b")).unwrap();
+        Unfinished::forget(&own("a/b")).unwrap();
         check("a/b", row("latest", Some("new"), "new"), Some("new"));
     }
 }

@@ -1,0 +1,190 @@
+//! A release that fails leaves a report, too; and no report takes along what takes another release back.
+
+use super::{spec, user_with_spec};
+use crate::tools::User;
+use multiarch_tests::fake_registry::{Act, Auth, FakeRegistry, Fault, Options};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+
+const TAGS: [&str; 3] = ["arm32v7", "latest", "1.0"];
+
+struct Stage {
+    registry: FakeRegistry,
+    user: User,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::at(FakeRegistry::start())
+    }
+
+    fn at(registry: FakeRegistry) -> Self {
+        let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
+        Self { registry, user }
+    }
+
+    fn release(&self, code: u8) -> Value {
+        let args = ["app/release.yaml", "--work-dir", "w", "--summary", "summary.md"];
+        self.user.release(&args).exits(code).says("report: w/report.json");
+        self.report("w/report.json")
+    }
+
+    fn report(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.user.path(name)).unwrap()).unwrap()
+    }
+
+    fn tags(&self) -> [Option<String>; 3] {
+        TAGS.map(|tag| self.registry.tag("team/app", tag))
+    }
+
+    /// Reports in `w/released` that are about this image.
+    fn released(&self, image: &str) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.user.path("w/released")).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .filter(|file| self.report(file.to_str().unwrap())["image"].as_str().unwrap().ends_with(image))
+            .collect()
+    }
+}
+
+#[test]
+fn a_release_that_fails_reports_the_step_and_a_rollback_of_it_has_nothing_to_take_back() {
+    let stage = Stage::new();
+    let before_the_first = stage.tags();
+    stage.release(0);
+    let first = stage.tags();
+    stage.user.write("app/armv7", "the second program for armv7");
+    stage.release(0);
+    let second = stage.tags();
+    let text = spec(&format!("{}/team/app", stage.registry.host()));
+    let refused = |path: &'static str| {
+        Fault::when(move |asked| asked.method == "HEAD" && asked.path.contains(path), Act::status(403))
+            .forever()
+    };
+    let other = crate::samples::Image::new("linux/amd64", "x");
+    let rows: [(&str, u8, &str, Option<Fault>); 4] = [
+        ("plan", 4, "", Some(refused("/manifests/"))),
+        ("prepare", 1, "prepare: [[\"false\"]]\n", None),
+        ("build", 5, "prepare: [[rm, armv7]]\n", None),
+        ("smoke", 1, "smoke: [/absent]\n", None),
+    ];
+    for (step, code, more, fault) in rows {
+        fs::write(stage.user.path("app/armv7"), other.layer.as_slice()).unwrap();
+        stage.user.write("app/release.yaml", text.clone() + more);
+        fault.into_iter().for_each(|fault| stage.registry.fault(fault));
+        let report = stage.release(code);
+        stage.registry.clear_faults();
+        let failed = &report["failed"];
+        if step == "smoke" && failed.is_null() {
+            continue; // No private namespaces on this host.
+        }
+        assert_eq!((&failed["step"], &failed["exit"]), (&step.into(), &code.into()), "{report}");
+        assert!(failed["error"].as_str().unwrap().starts_with("cannot "), "{report}");
+        assert_eq!((&report["digest"], &report["changed"]), (&Value::Null, &false.into()), "{report}");
+        assert_eq!(failed["moved"].as_array().unwrap().len(), 0, "{report}");
+        if step != "plan" {
+            assert_eq!(failed["not_moved"].as_array().unwrap().len(), 3, "{report}");
+        }
+        let page = fs::read_to_string(stage.user.path("summary.md")).unwrap();
+        let page = page.rsplit("### ").next().unwrap();
+        assert!(page.contains(" failed\n") && page.contains("; no tag moved.\n"), "{page}");
+        assert_eq!(stage.tags(), second, "{step}");
+        let ran = stage.user.run("xtask", &["rollback", "w/report.json"]).exits(0).prints_nothing();
+        let ran = ran.says("nothing to take back: the release failed at the ").says("w/released/");
+        assert_eq!(stage.tags(), second, "{ran}");
+    }
+    // The release before the failed ones can be taken back.
+    let earlier = stage.report("w/report.json")["failed"]["earlier"].as_str().unwrap().to_string();
+    stage.user.run("xtask", &["rollback", &earlier]).exits(0);
+    assert_eq!(stage.tags(), first);
+    assert_ne!(first, before_the_first);
+}
+
+#[test]
+fn what_a_release_that_broke_off_had_moved_is_in_its_report_and_goes_back() {
+    let stage = Stage::new();
+    stage.release(0);
+    let first = stage.tags();
+    stage.user.write("app/armv7", "the second program for armv7");
+    let last = |asked: &multiarch_tests::fake_registry::Request| {
+        asked.method == "PUT" && asked.path.ends_with("/manifests/1.0")
+    };
+    stage.registry.fault(Fault::when(last, Act::status(403)).forever());
+    let broken = stage.release(4);
+    stage.registry.clear_faults();
+    let failed = &broken["failed"];
+    assert_eq!(failed["step"], "publish", "{broken}");
+    assert_eq!(failed["moved"], serde_json::json!(["arm32v7", "latest"]), "{broken}");
+    assert_eq!(failed["not_moved"], serde_json::json!(["1.0"]), "{broken}");
+    assert!(failed["blobs"].as_u64() > Some(0) && failed["manifests"].as_u64() > Some(0), "{broken}");
+    let half = stage.tags();
+    assert_eq!(TAGS.map(|tag| tag == "1.0"), [0, 1, 2].map(|at| half[at] == first[at]));
+    let ran = stage.user.run("xtask", &["rollback", "w/report.json"]).exits(0);
+    assert_eq!(ran.stdout.lines().count(), 2, "{ran}");
+    assert_eq!(stage.tags(), first);
+
+    // Broken off again, and another spec is released in the same folder before it is finished.
+    stage.registry.fault(Fault::when(last, Act::status(403)).forever());
+    stage.release(4);
+    stage.registry.clear_faults();
+    let other = spec(&format!("{}/team/other", stage.registry.host()));
+    stage.user.write("app/other.yaml", other);
+    stage.user.release(&["app/other.yaml", "--work-dir", "w"]).exits(0);
+    let whole = stage.release(0);
+    let was: Vec<Option<&str>> =
+        whole["tags"].as_array().unwrap().iter().map(|tag| tag["was"].as_str()).collect();
+    assert!(was.iter().all(|was| first.iter().any(|first| first.as_deref() == *was)), "{whole}");
+    stage.user.run("xtask", &["rollback", "w/report.json"]).exits(0);
+    assert_eq!(stage.tags(), first);
+}
+
+#[test]
+fn specs_and_images_that_share_a_work_folder_keep_what_takes_each_of_them_back() {
+    let stage = Stage::new();
+    let host = stage.registry.host();
+    let names = |repository: &str, tag: &str| stage.registry.tag(repository, tag).unwrap();
+    let release = |file: &str| stage.user.release(&[file, "--work-dir", "w"]).exits(0);
+    stage.user.write("app/debug.yaml", spec(&format!("{host}/team/app")).replace("latest, \"1.0\"", "debug"));
+    for version in ["one", "two"] {
+        stage.user.write("app/amd64", version);
+        release("app/release.yaml");
+        release("app/debug.yaml");
+    }
+    let two = (names("team/app", "latest"), names("team/app", "debug"));
+    // The spec has another image now.
+    stage.user.write("app/release.yaml", spec(&format!("{host}/team/moved")));
+    release("app/release.yaml");
+    assert_eq!(stage.report("w/report.json")["image"], format!("{host}/team/moved"));
+    let released = stage.released("/team/app");
+    assert_eq!((released.len(), stage.released("/team/moved").len()), (2, 1));
+    for file in &released {
+        stage.user.run("xtask", &["rollback", file.to_str().unwrap()]).exits(0);
+    }
+    let one = (names("team/app", "latest"), names("team/app", "debug"));
+    assert!(one.0 != two.0 && one.1 != two.1, "{one:?}");
+    // Both are the first version, the same files under two names.
+    assert_eq!(one.0, one.1);
+}
+
+/// Everybody can read the credentials: a warning, unless nothing shall be said but errors.
+#[test]
+fn quiet_is_quiet_in_a_rollback_and_while_base_images_are_looked_at() {
+    use std::os::unix::fs::PermissionsExt;
+    let auth = Auth::Basic { user: "ann".into(), password: "s3cret".into() };
+    let stage = Stage::at(FakeRegistry::start_with(Options { auth, ..Options::default() }));
+    stage.user.log_in(&stage.registry.host(), "ann", "s3cret");
+    stage.release(0);
+    let logins = stage.user.work().with_file_name("home/.docker/config.json");
+    fs::set_permissions(&logins, fs::Permissions::from_mode(0o644)).unwrap();
+    stage.user.script("docker", "case \"$*\" in version*) echo 20.10.24;; *inspect*) exit 1;; esac");
+    stage.user.write("Dockerfile", format!("FROM {}/team/app:latest\n", stage.registry.host()));
+    stage.user.write(
+        "base.yaml",
+        "image: oci:out\nbuilder: docker\nplatforms: { linux/amd64: { dockerfile: Dockerfile } }\n",
+    );
+    for args in [&["rollback", "w/report.json", "--dry-run"][..], &["release", "base.yaml", "--dry-run"]] {
+        stage.user.run("xtask", args).exits(0).says("chmod 600");
+        let quiet = stage.user.run("xtask", &[args, &["-q"]].concat()).exits(0);
+        assert_eq!(quiet.stderr, "", "{quiet}");
+    }
+}

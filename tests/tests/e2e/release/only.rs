@@ -1,0 +1,182 @@
+//! `--only`: one platform built anew, the others as they are published.
+
+use super::{digest_of, spec, user_with_spec};
+use crate::tools::User;
+use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use std::fs;
+
+#[test]
+fn only_one_platform_is_built_anew_and_the_others_stay() {
+    let registry = FakeRegistry::start();
+    let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
+    let first = user.release(&["app/release.yaml"]).exits(0);
+    // The same file again is the same index, though two of its images were not looked at.
+    fs::remove_file(user.path("app/amd64")).unwrap();
+    user.write("app/amd64", "the program for amd64");
+    let same = user.release(&["app/release.yaml", "--only", "linux/arm64", "--work-dir", "w"]).exits(0);
+    assert_eq!(digest_of(&same), digest_of(&first));
+    assert!(same.stderr.contains("nothing to do in"), "{same}");
+
+    let members = |digest: &str| -> Vec<(String, String)> {
+        let (_, bytes) = registry.manifest("team/app", digest).unwrap();
+        let index = ImageIndex::from_reader(bytes.as_slice()).unwrap();
+        let row = |entry: &Descriptor| {
+            (entry.platform().as_ref().unwrap().architecture().to_string(), entry.digest().to_string())
+        };
+        index.manifests().iter().map(row).collect()
+    };
+    user.write("app/arm64", "a new program for arm64");
+    let ran = user.release(&["app/release.yaml", "--only", "linux/arm64/v8"]).exits(0);
+    assert!(
+        ran.stderr.contains("keep      linux/amd64") && !ran.stderr.contains("built linux/amd64"),
+        "{ran}"
+    );
+    let (before, after) = (members(digest_of(&first)), members(digest_of(&ran)));
+    for (was, now) in before.iter().zip(&after) {
+        assert_eq!(was.0, now.0);
+        assert_eq!(was.1 != now.1, was.0 == "arm64", "only arm64 is another: {before:?} {after:?}");
+    }
+    registry.closure_complete("team/app", digest_of(&ran)).unwrap();
+    // The plan says what is there already.
+    let shown = user.release(&["app/release.yaml", "--dry-run", "--verbose"]).exits(0);
+    for (_, digest) in &after {
+        assert!(shown.stderr.contains(&format!("is {digest} now")), "{shown}");
+    }
+    // Built whole, it is the same index again.
+    let whole = user.release(&["app/release.yaml"]).exits(0);
+    assert_eq!(digest_of(&whole), digest_of(&ran));
+    user.release(&["app/release.yaml", "--only", "linux/s390x"])
+        .exits(3)
+        .says("it has linux/amd64, linux/arm/v7");
+}
+
+#[test]
+fn only_keeps_what_the_spec_does_not_name_and_a_whole_release_says_that_it_goes() {
+    let registry = FakeRegistry::start();
+    let text = spec(&format!("{}/team/app", registry.host()));
+    let user = user_with_spec(&text);
+    user.release(&["app/release.yaml"]).exits(0);
+    let architectures = || -> Vec<String> {
+        let (_, bytes) = registry.manifest("team/app", "latest").unwrap();
+        let index = ImageIndex::from_reader(bytes.as_slice()).unwrap();
+        let said = |entry: &Descriptor| entry.platform().as_ref().unwrap().architecture().to_string();
+        index.manifests().iter().map(said).collect()
+    };
+    let shorter: Vec<&str> = text.lines().filter(|line| !line.contains("linux/arm64")).collect();
+    user.write("app/release.yaml", shorter.join("\n"));
+    user.write("app/amd64", "a new program for amd64");
+    let only = ["app/release.yaml", "--only", "linux/amd64"];
+    user.release(&only).exits(0).says("keep      linux/arm64").says("keep      linux/arm/v7");
+    assert_eq!(architectures(), ["amd64", "arm", "arm64"]);
+    // Also where all that the spec has is built.
+    let both = [&only[..], &["--only", "linux/arm/v7"]].concat();
+    user.release(&both).exits(0).says("nothing to do");
+    let goes = "linux/arm64 is published and not in the spec: it goes away";
+    let dry = user.release(&["app/release.yaml", "--dry-run", "--format", "json"]).exits(0).says(goes);
+    let plan = dry.json();
+    assert_eq!(plan["going"][0]["architecture"], "arm64", "{plan}");
+    assert_eq!(plan["platforms"][1]["builder"], "rootfs", "{plan}");
+    assert_eq!(plan["tags"][1]["tag"], "latest", "{plan}");
+    assert_eq!(plan["tags"][1]["was"].as_str(), registry.tag("team/app", "latest").as_deref());
+    user.release(&["app/release.yaml"]).exits(0).says(goes);
+    assert_eq!(architectures(), ["amd64", "arm"]);
+}
+
+#[test]
+fn only_needs_something_that_was_published() {
+    let registry = FakeRegistry::start();
+    let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
+    let ran = user.release(&["app/release.yaml", "--only", "linux/arm64"]).exits(5);
+    assert!(ran.stderr.contains("run without --only"), "{ran}");
+    assert_eq!(registry.tags("team/app"), [""; 0]);
+}
+
+/// amd64 and arm64, each with its own program, in a registry.
+fn published() -> (FakeRegistry, User, String) {
+    let registry = FakeRegistry::start();
+    let image = format!("{}/team/app", registry.host());
+    let user = User::new();
+    user.run("xtask", &["example-programs", "app/programs"]).exits(0);
+    let rows = ["amd64", "arm64"].map(|machine| {
+        format!("  linux/{machine}: {{ copy: {{ programs/linux-{machine}/hello: /hello }}, cmd: [/hello], tag: {machine} }}\n")
+    });
+    let text = format!("image: {image}\nbuilder: rootfs\nplatforms:\n{}", rows.concat());
+    user.write("app/release.yaml", text);
+    user.release(&["app/release.yaml", "--work-dir", "first"]).exits(0);
+    (registry, user, image)
+}
+
+fn layer_of(registry: &FakeRegistry, tag: &str) -> String {
+    let (_, bytes) = registry.manifest("team/app", tag).unwrap();
+    ImageManifest::from_reader(bytes.as_slice()).unwrap().layers()[0].digest().to_string()
+}
+
+/// What this work folder has proven is not looked into again; what it has not is looked into, once.
+#[test]
+fn what_only_keeps_was_proven_or_is_looked_into() {
+    let (registry, user, _) = published();
+    let layer = layer_of(&registry, "amd64");
+    let only = ["app/release.yaml", "--only", "linux/arm64", "--format", "json", "--work-dir"];
+    let release = |work_dir: &str, planned: &str, quick: bool, is_read: bool| {
+        let planned = format!("keep      linux/amd64, as it is published; its binaries {planned}");
+        registry.take_log();
+        let report = user.release(&[&only[..], &[work_dir]].concat()).exits(0).says(&planned).json();
+        let log = registry.take_log();
+        let read = log.iter().filter(|asked| asked.method == "GET" && asked.path.ends_with(&layer)).count();
+        assert_eq!(read, usize::from(is_read), "{report}");
+        let kept = report["platforms"].as_array().unwrap().last().unwrap();
+        assert_eq!((&kept["builder"], &kept["platform"]["architecture"]), (&"".into(), &"amd64".into()));
+        assert_eq!(
+            (&kept["evidence"]["verdict"], &kept["evidence"]["quick"]),
+            (&"consistent".into(), &quick.into())
+        );
+    };
+    release("first", "were looked at before", false, false);
+    release("new", "are looked at first", true, true);
+    release("new", "were looked at before", true, false);
+}
+
+/// However it came to be published: a program for amd64 labelled arm64, an entry that says something else than its
+/// config, a layer that is gone. Only another platform is built, and it does not leave.
+#[test]
+fn what_only_keeps_and_contradicts_itself_stops_the_release() {
+    for (what, code, named) in [
+        ("binaries", 1, "linux/arm64: /hello is for linux/amd64, layer sha256:"),
+        ("label", 1, "linux/s390x: its config says linux/arm64"),
+        ("layer", 5, "sha256:"),
+    ] {
+        let (registry, user, image) = published();
+        let tag = |tag: &str| format!("{image}:{tag}");
+        match what {
+            "binaries" => {
+                let fix = ["fix", &tag("amd64"), "--platform", "linux/arm64", "--output", &tag("wrong")];
+                user.config_patcher(&fix).exits(0);
+                let replace = format!("linux/arm64={}", tag("wrong"));
+                user.manifest_push(&["edit", &tag("latest"), "--replace", &replace]).exits(0);
+            }
+            "label" => {
+                let (kind, bytes) = registry.manifest("team/app", "latest").unwrap();
+                let text = String::from_utf8(bytes).unwrap().replace("arm64", "s390x");
+                registry.put_manifest("team/app", "latest", &kind, text.as_bytes());
+            }
+            _ => {
+                let layer = layer_of(&registry, "arm64");
+                let gone = Fault::when(move |asked| asked.path.ends_with(&layer), Act::status(404));
+                registry.fault(gone.forever());
+            }
+        }
+        let was = registry.tag("team/app", "latest");
+        let spec = fs::read_to_string(user.path("app/release.yaml")).unwrap();
+        // What the spec does not name is kept as well.
+        let rows: Vec<&str> = spec.lines().filter(|row| !row.contains("linux/arm64:")).collect();
+        user.write("app/release.yaml", rows.join("\n").replace("cmd: [/hello]", "cmd: [/hello, again]"));
+        let ran =
+            user.release(&["app/release.yaml", "--only", "linux/amd64", "--work-dir", what]).exits(code);
+        let ran = ran.says("nothing was published; build it, too").says(named);
+        assert_eq!(registry.tag("team/app", "latest"), was, "{ran}");
+        let report = fs::read(user.path(&format!("{what}/report.json"))).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["failed"]["step"], "kept", "{report}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What stops a release before anything leaves.
+
+use super::{spec, user_with_spec};
+use crate::tools::{User, listing};
+use multiarch_tests::fake_registry::FakeRegistry;
+use multiarch_tests::world;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_wrong_spec_is_told_at_once_line_by_line_and_nothing_is_written() {
+    let text = spec("oci:out")
+        .replace("armv7: /app", "missing: /app")
+        .replace("tags:", "tag:")
+        .replace("linux/arm64:", "linux/arm:")
+        .replace("builder: rootfs", "builder: rootfss");
+    let user = user_with_spec(&text);
+    let before = listing(&user.work());
+    let ran = user.release(&["app/release.yaml"]).exits(3);
+    for problem in [
+        "app/release.yaml:2: release.yaml has no key \"tag\"; did you mean \"tags\"?",
+        "app/release.yaml:3: there is no builder \"rootfss\"; did you mean rootfs?",
+        "app/release.yaml:6: there is no \"app/missing\" to copy",
+        "app/release.yaml:7: platform linux/arm is the same as linux/arm/v7 on line 6",
+    ] {
+        assert!(ran.stderr.contains(problem), "{problem}: {ran}");
+    }
+    let json = user.release(&["app/release.yaml", "--format", "json"]).exits(3).json();
+    assert_eq!(json["error"]["exit"], 3);
+    assert!(json["error"]["problems"].as_array().unwrap().len() >= 4, "{json}");
+    assert!(listing(&user.work()) == before, "nothing is written");
+    user.release(&["app/no.yaml"]).exits(5);
+    user.release(&["app"]).exits(3);
+}
+
+#[test]
+fn a_file_that_prepare_should_have_made_stops_the_release_before_anything_leaves() {
+    let registry = FakeRegistry::start();
+    let text = spec(&format!("{}/team/app", registry.host())) + "prepare: [[rm, armv7]]\n";
+    let user = user_with_spec(&text);
+    let ran = user.release(&["app/release.yaml"]).exits(5);
+    assert!(ran.stderr.contains("armv7"), "{ran}");
+    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    let text = spec(&format!("{}/team/app", registry.host())) + "prepare: [[\"false\"]]\n";
+    let user = user_with_spec(&text);
+    user.release(&["app/release.yaml"]).exits(1).says("prepare with \"false\"").says("nothing was published");
+    assert_eq!(registry.tags("team/app"), [""; 0]);
+}
+
+#[test]
+fn of_two_releases_in_one_work_folder_one_wins_and_the_other_says_so() {
+    let wait = "touch began; while ! test -e go; do sleep 0.02; done";
+    let user = user_with_spec(&(spec("oci:out") + &format!("prepare: [[sh, -c, \"{wait}\"]]\n")));
+    let first = world::Proc::spawn(user.command("xtask", &["release", "app/release.yaml"]));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !user.path("app/began").exists() {
+        assert!(Instant::now() < until, "{}", first.stderr());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    user.release(&["app/release.yaml"]).exits(8).says("another release is using it");
+    user.write("app/go", "");
+    let mut first = first;
+    let status = first.wait(Duration::from_secs(20)).unwrap();
+    assert!(status.success(), "{}", first.stderr());
+    user.release(&["app/release.yaml"]).exits(0).says("nothing to do");
+}
+
+#[test]
+fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
+    let registry = FakeRegistry::start();
+    let image = format!("{}/team/app", registry.host());
+    let user = User::new();
+    user.run("xtask", &["example-programs", "app/programs"]).exits(0);
+    let text = |smoke: &str| {
+        format!(
+            "image: {image}\nsmoke: [{smoke}]\nplatforms:\n  linux/amd64: {{ copy: {{ programs/linux-amd64/hello: /hello }} }}\n"
+        )
+    };
+    user.write("app/release.yaml", text("/absent"));
+    let ran = user.release(&["app/release.yaml"]);
+    if ran.stderr.contains("not run on this host") {
+        world::Skip::because("no private namespaces on this host").report();
+        return;
+    }
+    let ran = ran.exits(1);
+    assert!(ran.stderr.contains("nothing was published"), "{ran}");
+    assert!(ran.stderr.contains("linux/amd64: \"/absent\" is not in the image\n"), "{ran}");
+    assert!(!ran.stderr.contains("exit status"), "of our own helper: {ran}");
+    user.write("app/release.yaml", text("/tmp"));
+    user.release(&["app/release.yaml"]).exits(1).says("linux/amd64: \"/tmp\" is not executable");
+    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    user.release(&["app/release.yaml", "--no-smoke", "--dry-run"]).exits(0);
+    user.write("app/release.yaml", text("/hello"));
+    user.release(&["app/release.yaml"]).exits(0).says("smoke linux/amd64: passed");
+    // What was run is not run again; another command is.
+    let again = user.release(&["app/release.yaml", "--verbose"]).exits(0);
+    assert!(again.stderr.contains("smoke linux/amd64: passed, in an earlier run"), "{again}");
+    assert!(again.stderr.contains("binaries linux/amd64: consistent, as an earlier run found"), "{again}");
+    user.write("app/release.yaml", text("/hello, again"));
+    user.release(&["app/release.yaml"]).exits(0).says("smoke linux/amd64: passed in");
+    assert!(registry.tag("team/app", "latest").is_some());
+}
+
+/// The accident that emulation hides: the build for arm64 copied the program that was made for amd64.
+#[test]
+fn binaries_of_another_platform_stop_the_release_and_nothing_is_published() {
+    let registry = FakeRegistry::start();
+    let image = format!("{}/team/app", registry.host());
+    let user = User::new();
+    user.run("xtask", &["example-programs", "app/programs"]).exits(0);
+    let text = |arm64: &str| {
+        format!(
+            "image: {image}\nplatforms:\n  linux/amd64: {{ copy: {{ programs/linux-amd64/hello: /hello }}, cmd: [/hello] }}\n  \
+             linux/arm64: {{ copy: {{ programs/{arm64}/hello: /app/hello }}, cmd: [/app/hello] }}\n"
+        )
+    };
+    user.write("app/release.yaml", text("linux-amd64"));
+    let ran = user.release(&["app/release.yaml"]).exits(1);
+    for named in
+        ["linux/arm64: mislabelled", "/app/hello is for linux/amd64, layer sha256:", "nothing was published"]
+    {
+        assert!(ran.stderr.contains(named), "{named}: {ran}");
+    }
+    assert_eq!(ran.stdout, "");
+    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    user.write("app/release.yaml", text("linux-arm64"));
+    let report = user.release(&["app/release.yaml", "--format", "json"]).exits(0).json();
+    for platform in report["platforms"].as_array().unwrap() {
+        assert_eq!(platform["evidence"]["verdict"], "consistent", "{platform}");
+    }
+}

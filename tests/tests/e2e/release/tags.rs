@@ -1,0 +1,124 @@
+//! Which tags a release moves, and when; how they go back.
+
+use super::{digest_of, spec, user_with_spec};
+use multiarch_tests::fake_registry::FakeRegistry;
+use multiarch_tests::world;
+use std::fs;
+use std::time::Duration;
+
+#[test]
+fn tags_of_members_and_of_the_index_are_moved_in_this_order() {
+    let registry = FakeRegistry::start();
+    let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
+    let ran = user.release(&["app/release.yaml"]).exits(0);
+    let put: Vec<String> = registry
+        .log()
+        .iter()
+        .filter(|asked| asked.method == "PUT" && asked.path.contains("/manifests/"))
+        .map(|asked| asked.path.rsplit('/').next().unwrap().to_string())
+        .collect();
+    let (documents, tags) = put.split_at(put.len() - 3);
+    assert_eq!(tags, ["arm32v7", "latest", "1.0"]);
+    assert!(documents.iter().all(|document| document.starts_with("sha256:")), "{put:?}");
+    for tag in ["latest", "1.0"] {
+        assert_eq!(registry.tag("team/app", tag).as_deref(), Some(digest_of(&ran)));
+    }
+    registry.closure_complete("team/app", digest_of(&ran)).unwrap();
+    assert_eq!(registry.violations(), [""; 0]);
+}
+
+/// The user's story: v1, v2, v2 again, elsewhere, and then v1 is wanted back.
+#[test]
+fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
+    let registry = FakeRegistry::start();
+    let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
+    let names = |tag: &str| registry.manifest("team/app", tag).unwrap().1;
+    let tags = || ["latest", "1.0", "arm32v7"].map(names);
+    let release = ["app/release.yaml", "--work-dir", "w"];
+    let ran = user.release(&[&release[..], &["--summary", "new/summary.md"]].concat()).exits(0);
+    assert!(ran.stderr.contains("write     linux/arm64  2 blobs, "), "{ran}");
+    assert!(!ran.stderr.contains("copy from") && user.path("new/summary.md").is_file(), "{ran}");
+    let first = tags();
+    user.write("app/armv7", "a new program for armv7");
+    user.release(&release).exits(0);
+    let second = tags();
+    user.release(&release).exits(0).says("nothing to do");
+    user.release(&release).exits(0).says("nothing to do");
+    user.release(&[&release[..], &["--to", "oci:out"]].concat()).exits(0).says("report: w/report-");
+    let rollback = |args: &[&str]| user.run("xtask", &[&["rollback", "w/report.json"], args].concat());
+
+    // The last one to be looked at is somebody else's by now, and one more.
+    let other = crate::samples::Image::new("linux/amd64", "another release");
+    other.publish(&registry, "team/app", "other");
+    for tag in ["arm32v7", "1.0"] {
+        registry.set_tag("team/app", tag, other.digest());
+    }
+    let was = tags();
+    for args in [&[][..], &["--dry-run"]] {
+        let ran = rollback(args).exits(8).says("nothing was moved");
+        for tag in ["arm32v7", "1.0"] {
+            let told = format!("tag {tag} names {}; the release left it at sha256:", other.digest());
+            assert!(ran.stderr.contains(&told), "{ran}");
+        }
+        assert_eq!(tags(), was);
+    }
+    let forced = rollback(&["--force", "--format", "json"]).exits(0).json();
+    assert_eq!(forced["tags"].as_array().unwrap().len(), 3, "{forced}");
+    assert!(first != second && tags() == first, "byte for byte");
+    rollback(&[]).exits(0).prints_nothing();
+}
+
+#[test]
+fn a_tag_that_somebody_else_moved_meanwhile_is_left_alone() {
+    let registry = FakeRegistry::start();
+    let image = format!("{}/team/app", registry.host());
+    let other = crate::samples::Image::new("linux/amd64", "another release");
+    other.publish(&registry, "team/app", "other");
+    // Between plan and publication: while the images are made.
+    let wait = "touch began; while ! test -e go; do sleep 0.02; done";
+    let user = user_with_spec(&(spec(&image) + &format!("prepare: [[sh, -c, \"{wait}\"]]\n")));
+    let release = |args: &[&str]| {
+        drop(fs::remove_file(user.path("app/began")));
+        drop(fs::remove_file(user.path("app/go")));
+        let mut release =
+            world::Proc::spawn(user.command("xtask", &[&["release", "app/release.yaml"], args].concat()));
+        assert!(release.wait_until(Duration::from_secs(20), |_| user.path("app/began").exists()));
+        registry.set_tag("team/app", "latest", other.digest());
+        user.write("app/go", "");
+        let status = release.wait(Duration::from_secs(20)).unwrap();
+        (status.code(), release.stderr())
+    };
+    let (code, said) = release(&[]);
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("it named nothing when the release began"), "{said}");
+    assert_eq!(registry.tag("team/app", "latest").as_deref(), Some(other.digest()));
+    let (code, said) = release(&["--force"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_ne!(registry.tag("team/app", "latest").as_deref(), Some(other.digest()));
+}
+
+#[test]
+fn it_goes_elsewhere_by_to_and_has_the_same_digest() {
+    let registry = FakeRegistry::start();
+    let user = user_with_spec(&spec("oci:out"));
+    let here = user.release(&["app/release.yaml"]).exits(0);
+    assert!(here.line().starts_with("oci:app/out@"), "an image's path is relative to the spec: {here}");
+    let to = user.release(&["app/release.yaml", "--to", "oci:elsewhere"]).exits(0);
+    assert!(to.line().starts_with("oci:elsewhere@"), "an argument's path is relative to the shell: {to}");
+    let image = format!("{}/team/app", registry.host());
+    let up = user.release(&["app/release.yaml", "--to", &image]).exits(0);
+    assert_eq!((digest_of(&here), digest_of(&here)), (digest_of(&to), digest_of(&up)));
+    assert_eq!(registry.tag("team/app", "1.0").as_deref(), Some(digest_of(&up)));
+}
+
+/// `--to` names a place; which tags are set there, the spec says.
+#[test]
+fn a_tag_in_to_is_refused_and_not_forgotten() {
+    let user = user_with_spec(&spec("oci:out"));
+    for to in ["127.0.0.1:1/team/app:other", "oci:elsewhere:other"] {
+        let ran = user.release(&["app/release.yaml", "--to", to]);
+        assert!(matches!(ran.code, Some(2 | 3)), "{ran}");
+        assert!(ran.stderr.contains("tag"), "{ran}");
+        assert!(!user.path("elsewhere").exists());
+    }
+}
