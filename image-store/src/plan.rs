@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::error::StoreError;
-use crate::manifest::{Descriptor, Document, PUSH_MAX, media_type};
+use crate::manifest::{Content, Descriptor, Document, PUSH_MAX, media_type};
 use crate::parallel;
 use crate::store::{ImageSource, Pointer};
 use crate::text;
@@ -121,6 +121,8 @@ pub struct Plan {
     pub tags: Vec<TagStep>,
     /// What tags named when they were looked at again, in the last round trip before this plan was made.
     pub again: BTreeMap<String, Option<Digest>>,
+    /// Where blobs may be mounted: host and repository.
+    pub mounts: Option<(String, String)>,
 }
 
 /// What is known of a target before a plan is made for it: looked up while other things were read.
@@ -177,7 +179,7 @@ pub fn plan_new(
     }
     let step = |(tag, was)| TagStep { tag, document: root.clone(), was };
     let tags = tags.into_iter().filter(|(_, was)| was.as_ref() != Some(root.digest())).map(step).collect();
-    Ok(Plan { place, blobs: wanted.blobs, levels, tags, again: BTreeMap::new() })
+    Ok(Plan { place, blobs: wanted.blobs, levels, tags, ..Plan::default() })
 }
 
 /// Compares what is wanted with what the target has. `tags` empty: the root is written under its digest alone.
@@ -192,7 +194,8 @@ pub fn plan_over(
     tags: &[String],
     known: &Known,
 ) -> Result<Plan, StoreError> {
-    let mut plan = Plan { place: target.place(), ..Plan::default() };
+    refuse_index_where_none_is_kept(&wanted.root, target)?;
+    let mut plan = Plan { place: target.place(), mounts: target.mount_origin(), ..Plan::default() };
     let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
     let wishes: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
     plan.again = known.again.clone();
@@ -247,15 +250,8 @@ pub fn plan_over(
     let unknown: Vec<(Descriptor, BlobContent)> =
         wanted.blobs.into_iter().filter(|(blob, _)| !covered.contains(&blob.digest)).collect();
     // To mount a blob is one request, and no other if it is there already.
-    let here = target.mount_origin();
-    let can_be_mounted = |content: &BlobContent| match (content, &here) {
-        (BlobContent::From(source), Some((host, here))) => {
-            source.mount_origin().is_some_and(|(at, repository)| at == *host && repository != *here)
-        }
-        _ => false,
-    };
     let present = parallel::map(&unknown, parallel::REQUESTS, |(blob, content)| {
-        if can_be_mounted(content) { Ok(false) } else { target.has_blob(blob) }
+        if plan.can_mount(content) { Ok(false) } else { target.has_blob(blob) }
     })?;
     plan.blobs =
         unknown.into_iter().zip(present).filter(|(_, present)| !present).map(|(blob, _)| blob).collect();
@@ -268,10 +264,10 @@ fn cover(document: &Document, levels: &[Vec<Document>], covered: &mut BTreeSet<D
         return;
     }
     match document.parse() {
-        Ok(crate::manifest::Content::Manifest(manifest)) => {
+        Ok(Content::Manifest(manifest)) => {
             covered.extend(manifest.layers.into_iter().chain([manifest.config]).map(|blob| blob.digest));
         }
-        Ok(crate::manifest::Content::Index(index)) => {
+        Ok(Content::Index(index)) => {
             for entry in index.manifests {
                 if let Some(child) = levels.iter().flatten().find(|d| *d.digest() == entry.digest) {
                     cover(child, levels, covered);
@@ -291,7 +287,42 @@ fn refuse_large(document: &Document, place: &str) -> Result<(), StoreError> {
     Err(StoreError::bad_input(doing, format!("it has {size} bytes; registries take at most {PUSH_MAX}")))
 }
 
+/// An engine without containerd's store loads one image of an index, and says nothing of the others.
+fn refuse_index_where_none_is_kept(root: &Document, target: &dyn ImageSource) -> Result<(), StoreError> {
+    if !root.is_index() || target.keeps_indexes()? {
+        return Ok(());
+    }
+    let Ok(Content::Index(index)) = root.parse() else { return Ok(()) };
+    let images = index.manifests.iter().filter(|entry| entry.attests().is_none());
+    let images: Vec<String> = images
+        .map(|entry| match &entry.platform {
+            Some(platform) => format!("{platform} is {}", entry.digest),
+            None => entry.digest.to_string(),
+        })
+        .collect();
+    let why = format!("it keeps single images, and {} is an index: {}", root.digest(), images.join(", "));
+    Err(StoreError::bad_input(format!("write \"{}\"", target.place()), why)
+        .hint("copy one of its images: manifest-push copy --platform PLATFORM, or SOURCE@DIGEST"))
+}
+
+/// A tag of a place as a person names it. An image without a name is named by its place, and so is one whose place
+/// is its name.
+pub fn name_of(place: &str, tag: &str) -> String {
+    let is_named = tag.is_empty() || place.strip_prefix("docker-daemon:") == Some(tag);
+    if is_named { place.into() } else { format!("{place}:{tag}") }
+}
+
 impl Plan {
+    /// Lies it in another repository of the same registry?
+    fn can_mount(&self, content: &BlobContent) -> bool {
+        match (content, &self.mounts) {
+            (BlobContent::From(source), Some((host, here))) => {
+                source.mount_origin().is_some_and(|(at, repository)| at == *host && repository != *here)
+            }
+            _ => false,
+        }
+    }
+
     /// Nothing is missing and every tag is right.
     pub fn is_nothing(&self) -> bool {
         self.blobs.is_empty() && self.levels.is_empty() && self.tags.is_empty()
@@ -313,7 +344,7 @@ impl fmt::Display for Plan {
         for (blob, content) in &self.blobs {
             let how = match content {
                 BlobContent::Bytes(_) => "write".to_string(),
-                BlobContent::From(source) if source.mount_origin().is_some() => {
+                BlobContent::From(source) if self.can_mount(content) => {
                     format!("mount or copy from {}", source.place())
                 }
                 BlobContent::From(source) => format!("copy from {}", source.place()),
@@ -330,10 +361,9 @@ impl fmt::Display for Plan {
             let size = text::bytes(step.document.bytes().len() as u64);
             writeln!(
                 f,
-                "  tag       {}  {size:>10}  {}:{}  {was}",
+                "  tag       {}  {size:>10}  {}  {was}",
                 step.document.digest(),
-                self.place,
-                step.tag
+                name_of(&self.place, &step.tag)
             )?;
         }
         writeln!(f, "  at most {} to {}", text::bytes(self.bytes()), self.place)

@@ -44,6 +44,8 @@ pub enum ReferenceError {
         "image \"{0}\": \"{1}\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'"
     )]
     Tag(String, String),
+    #[error("image \"{0}\" is an address; leave out \"{1}\"")]
+    Address(String, &'static str),
     #[error("image \"{0}\": {1}")]
     Digest(String, crate::digest::DigestError),
 }
@@ -137,6 +139,9 @@ impl FromStr for RegistryRef {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         if text.is_empty() {
             return Err(ReferenceError::Empty(text.into()));
+        }
+        if let Some(scheme) = ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme)) {
+            return Err(ReferenceError::Address(text.into(), scheme));
         }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => {
@@ -326,6 +331,8 @@ mod tests {
         check("a/../b", "no repository name");
         check(&format!("a:{}", "t".repeat(129)), "no tag");
         check(&format!("q.io/{}", "a".repeat(256)), "no repository name");
+        check("https://q.io/app:1", "leave out \"https://\"");
+        check("http://127.0.0.1:5000/app", "leave out \"http://\"");
         check("user@host", "no digest");
         check("a@sha256:../../x", "no digest");
         check("ä.de/x", "no host");

@@ -97,6 +97,11 @@ pub trait ImageSource: Send + Sync {
         Ok(None)
     }
 
+    /// Can it keep an index, with all its images? `Ok(false)`: one image under a name.
+    fn keeps_indexes(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     /// The repository from which another repository of the same registry may mount blobs: `(host, repository)`.
     fn mount_origin(&self) -> Option<(String, String)> {
         None

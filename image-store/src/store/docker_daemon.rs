@@ -150,6 +150,13 @@ impl ImageSource for DockerDaemon {
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError> {
         self.archive.open_blob(blob)
     }
+
+    /// Where containerd keeps its images, its driver says so; so does the documentation of that store have people look.
+    fn keeps_indexes(&self) -> Result<bool, StoreError> {
+        let doing = format!("look for \"{}\"", place_of(&self.name));
+        let driver = run(&mut docker(&["info", "--format", "{{.DriverStatus}}"]), &doing)?;
+        Ok(driver.contains("io.containerd.snapshotter"))
+    }
 }
 
 impl ImageStore for DockerDaemon {
