@@ -1,13 +1,15 @@
 //! The command line: the commands of manifest-tool and of `docker manifest`, and what neither has.
 
 use crate::cli::account::Account;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use image_store::cli::{Display, Documentation, Output};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use image_store::reference::Reference;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod account;
@@ -27,7 +29,8 @@ pub(crate) const TOOL: &str = "manifest-push";
 /// Takes the commands of manifest-tool and of `docker manifest`. Everything is looked at first: what is wrong is told
 /// all at once, and nothing is written. Then blobs that are missing, manifests by digest, the index, and the tag last.
 ///
-/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG] or docker-archive:FILE[:NAME].
+/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
+/// docker-daemon:NAME[:TAG].
 #[derive(Parser)]
 #[command(name = TOOL, version, max_term_width = 110)]
 struct Cli {
@@ -56,8 +59,14 @@ enum Command {
     /// Add, replace or remove members of a published index
     Edit(edit::EditArgs),
     /// Copy an image, or a whole index, between any two stores
+    ///
+    /// Bytes and digests stay. `copy HOST/REPO@DIGEST HOST/REPO:TAG` lets a tag name what it named before.
     Copy(copy::Copy),
     /// Let a tag name again what it named before it was published
+    ///
+    /// `push`, `edit` and `copy` note each tag that they move, and what it named before, in
+    /// $XDG_STATE_HOME/multiarch/journal.jsonl (~/.local/state without it). A tag that was new has nothing to go back
+    /// to: it is named, and left. A second rollback goes one further.
     Rollback(rollback::Rollback),
     #[command(flatten)]
     Documentation(Documentation),
@@ -65,11 +74,22 @@ enum Command {
 
 pub fn main() -> ExitCode {
     image_store::half_done::end_cleanly();
-    let cli = Cli::parse_from(account::as_clap_reads_it(std::env::args_os()));
+    let words = account::as_clap_reads_it(std::env::args_os());
+    let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| with_what_was_meant(error, &words).exit());
     let display = Display::start(&cli.output);
     let result = run(&cli);
     drop(display);
     cli.output.finish(TOOL, result)
+}
+
+/// Where clap stumbles over what follows a misspelt `from-spec`, the word itself is what is wrong.
+fn with_what_was_meant(error: clap::Error, words: &[OsString]) -> clap::Error {
+    match push::misspelt(words) {
+        Some(why) if error.kind() == ErrorKind::UnknownArgument => {
+            Cli::command().error(ErrorKind::InvalidSubcommand, why)
+        }
+        _ => error,
+    }
 }
 
 fn run(cli: &Cli) -> Result<Exit, StoreError> {
@@ -83,7 +103,7 @@ fn run(cli: &Cli) -> Result<Exit, StoreError> {
         Command::Edit(args) => edit::edit(args, &tools, output),
         Command::Copy(args) => copy::copy(args, &tools, output),
         Command::Rollback(args) => rollback::rollback(args, &tools, output),
-        Command::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command()),
+        Command::Documentation(what) => what.print(Cli::command()),
     }
 }
 
@@ -104,7 +124,6 @@ impl Tools<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

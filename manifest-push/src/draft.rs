@@ -3,7 +3,7 @@
 //! A draft holds names, never manifests: every push looks them up again. It is a spec, and `push from-spec` takes it
 //! too, as long as its platforms are whole.
 
-use crate::spec::{self, Asked, Member, Spec};
+use crate::spec::{self, Asked, Member, Place, Spec};
 use crate::state;
 use image_store::error::StoreError;
 use image_store::platform::Platform;
@@ -57,7 +57,7 @@ impl Drafts {
         match fs::read(&path) {
             Ok(text) => {
                 let (spec, problems) = spec::parse_draft(&String::from_utf8_lossy(&text));
-                Ok(Some(Asked { file, spec, problems, ignore_missing: false }))
+                Ok(Some(Asked { place: Place::file(file), spec, problems, ignore_missing: false }))
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(StoreError::from_io(format!("read draft \"{file}\""), e)),
@@ -70,6 +70,18 @@ impl Drafts {
         let why = format!("there is no draft of it in \"{}\"", self.dir.display());
         StoreError::not_found(format!("{verb} \"{list}\""), why)
             .hint(format!("make one: manifest-push create {list} IMAGE..."))
+    }
+
+    fn nothing_to_remove(&self, list: &RegistryRef) -> StoreError {
+        let mut names = Vec::new();
+        names_below(&self.dir, &mut names);
+        names.sort();
+        let hint = match names.as_slice() {
+            [] => "there are no drafts; what is published is not removed by this".to_string(),
+            _ => format!("there are drafts of {}", names.join(", ")),
+        };
+        let error = self.missing("remove the draft of", list);
+        StoreError { hint: Some(hint), ..error }
     }
 
     pub fn write(&self, list: &RegistryRef, members: &[Member]) -> Result<PathBuf, StoreError> {
@@ -95,10 +107,22 @@ impl Drafts {
         }
         let path = self.path(list);
         match fs::remove_file(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(self.missing("remove the draft of", list))
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(self.nothing_to_remove(list)),
             removed => removed.map_err(|e| StoreError::from_io(format!("remove \"{}\"", path.display()), e)),
+        }
+    }
+}
+
+/// The lists that have drafts, as their files say. What cannot be read has no names.
+fn names_below(dir: &Path, names: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            names_below(&path, names);
+        } else if path.extension().is_some_and(|ending| ending == "yaml") {
+            let text = fs::read(&path).unwrap_or_default();
+            let (spec, _) = spec::parse_draft(&String::from_utf8_lossy(&text));
+            names.extend(spec.map(|spec| spec.image.to_string()));
         }
     }
 }
@@ -162,9 +186,9 @@ pub fn sound(asked: Asked) -> Result<Spec, StoreError> {
     match asked.spec {
         Some(spec) if asked.problems.is_empty() => Ok(spec),
         _ => {
-            let lines = asked.problems.iter().map(|problem| format!("{}:{problem}", asked.file)).collect();
-            let why = "somebody edited it, and it cannot be read any more";
-            Err(StoreError::bad_input(format!("read draft \"{}\"", asked.file), why).problems(lines))
+            let lines = asked.problems.iter().map(|one| asked.place.told(one.line, &one.text)).collect();
+            let why = "somebody edited the draft, and it cannot be read any more";
+            Err(StoreError::bad_input(asked.place.doing, why).problems(lines))
         }
     }
 }
@@ -208,7 +232,7 @@ mod tests {
         );
         drafts.remove(&list).unwrap();
         assert!(drafts.read(&list).unwrap().is_none());
-        assert!(drafts.remove(&list).is_err());
+        assert!(drafts.remove(&list).unwrap_err().to_string().contains("there are no drafts"));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Changes {
     pub added: Vec<Descriptor>,
     /// For the index itself.
     pub annotations: BTreeMap<String, String>,
+    /// What it shall be; `None`: what it is.
+    pub kind: Option<Kind>,
 }
 
 /// The index with these changes.
@@ -23,20 +25,41 @@ pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, Docum
     let absent = || DocumentError::Shape("it has no \"manifests\"".into());
     let list = object.unique(input, "manifests")?.ok_or_else(absent)?;
     let mut splice = Splice::default();
-    splice.replace(list.value_at.clone(), edited_list(index, list.value_at.clone(), changes)?);
+    let is = if index.media_type() == media_type::DOCKER_LIST { Kind::Docker } else { Kind::Oci };
+    let kind = changes.kind.unwrap_or(is);
+    splice.replace(list.value_at.clone(), edited_list(index, list.value_at.clone(), changes, kind)?);
+    let kept = kind != is && object.unique(input, "annotations")?.is_some();
+    if kind == Kind::Docker && (kept || !changes.annotations.is_empty()) {
+        let why = "Docker's manifest list has no annotations; --type oci makes it an OCI index";
+        return Err(DocumentError::Shape(why.into()));
+    }
     if !changes.annotations.is_empty() {
         annotate(index, &object, &changes.annotations, &mut splice)?;
     }
-    Document::new(splice.apply(input), Some(index.media_type()))
+    if kind == is {
+        return Document::new(splice.apply(input), Some(index.media_type()));
+    }
+    let media_type = match kind {
+        Kind::Docker => media_type::DOCKER_LIST,
+        Kind::Oci => media_type::OCI_INDEX,
+    };
+    splice.set(
+        input,
+        &object,
+        "mediaType",
+        &serde_json::Value::from(media_type).to_string(),
+        &["schemaVersion"],
+    )?;
+    Document::new(splice.apply(input), Some(media_type))
 }
 
 fn edited_list(
     index: &Document,
     at: std::ops::Range<usize>,
     changes: &Changes,
+    kind: Kind,
 ) -> Result<Vec<u8>, DocumentError> {
     let input = index.bytes();
-    let kind = if index.media_type() == media_type::DOCKER_LIST { Kind::Docker } else { Kind::Oci };
     let entries = raw_json::elements(input, &at, "manifests")?;
     let (lead, tail) = match (entries.first(), entries.last()) {
         (Some(first), Some(last)) => (&input[at.start + 1..first.start], &input[last.end..at.end - 1]),
@@ -87,9 +110,6 @@ fn annotate(
     splice: &mut Splice,
 ) -> Result<(), DocumentError> {
     let input = index.bytes();
-    if index.media_type() == media_type::DOCKER_LIST {
-        return Err(DocumentError::Shape("Docker's manifest list has no annotations".into()));
-    }
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let there = object.unique(input, "annotations")?.filter(|m| input[m.value_at.clone()] != *b"null");
     let Some(member) = there else {

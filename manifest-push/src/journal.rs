@@ -160,15 +160,25 @@ pub fn newest(entries: &[Entry], wish: &Wish) -> Vec<Entry> {
 
 /// What the last run did that nobody has taken back yet: its entries, the last first.
 pub fn last<'a>(entries: &'a [Entry], wish: &Wish) -> Vec<&'a Entry> {
+    last_of(entries, wish, &|_| true)
+}
+
+/// The same of the last run that moved a tag away from something: a new tag has nothing to go back to.
+pub fn last_with_a_way_back<'a>(entries: &'a [Entry], wish: &Wish) -> Vec<&'a Entry> {
+    last_of(entries, wish, &|entry| entry.old.is_some())
+}
+
+fn last_of<'a>(entries: &'a [Entry], wish: &Wish, more: &dyn Fn(&Entry) -> bool) -> Vec<&'a Entry> {
     let is_undone = |entry: &Entry| {
-        let undoes = |other: &Entry| {
-            other.undoes.as_deref() == Some(entry.publish.as_str())
-                && (&other.image, &other.tag) == (&entry.image, &entry.tag)
-        };
-        entries.iter().any(undoes)
+        // With the tags that moved, the new ones of their run are done with: they were left where they are.
+        let is_it =
+            |other: &Entry| entry.old.is_none() || (&other.image, &other.tag) == (&entry.image, &entry.tag);
+        entries.iter().any(|other| other.undoes.as_deref() == Some(entry.publish.as_str()) && is_it(other))
     };
     let is_meant = |entry: &&Entry| entry.undoes.is_none() && wish.means(entry) && !is_undone(entry);
-    let Some(newest) = entries.iter().rev().find(is_meant) else { return Vec::new() };
+    let Some(newest) = entries.iter().rev().find(|entry| is_meant(entry) && more(entry)) else {
+        return Vec::new();
+    };
     entries.iter().rev().filter(|entry| entry.publish == newest.publish && is_meant(entry)).collect()
 }
 
@@ -179,7 +189,7 @@ mod tests {
     fn entry(publish: &str, image: &str, tag: &str, undoes: Option<&str>) -> Entry {
         let undoes = undoes.map(str::to_string);
         let (publish, image, tag) = (publish.to_string(), image.to_string(), tag.to_string());
-        Entry { time: 1, publish, image, tag, old: None, new: Digest::of(b"x"), undoes }
+        Entry { time: 1, publish, image, tag, old: Some(Digest::of(b"old")), new: Digest::of(b"x"), undoes }
     }
 
     #[test]
@@ -217,5 +227,22 @@ mod tests {
         entries.push(entry("5", "a", "y", Some("1")));
         assert_eq!(found(&entries, Some("a"), None), ["1x"]);
         assert_eq!(newest(&entries, &Wish::default()), [entry("5", "a", "y", Some("1"))]);
+    }
+
+    #[test]
+    fn a_run_with_new_tags_is_taken_back_with_those_that_moved() {
+        let new = |publish: &str, tag: &str| Entry { old: None, ..entry(publish, "a", tag, None) };
+        let moved = |publish: &str, undoes: Option<&str>| entry(publish, "a", "latest", undoes);
+        let found = |steps: Vec<&Entry>| {
+            steps.iter().map(|e| format!("{}{}", e.publish, e.tag)).collect::<Vec<_>>().join(" ")
+        };
+        let any = Wish::default();
+        let mut entries = vec![moved("1", None), moved("2", None), new("2", "1.0")];
+        assert_eq!(found(last(&entries, &any)), "21.0 2latest");
+        entries.push(moved("3", Some("2")));
+        assert_eq!(found(last(&entries, &any)), "1latest", "its new tag is left, and done with");
+        entries.push(new("4", "2.0"));
+        assert_eq!(found(last(&entries, &any)), "42.0");
+        assert_eq!(found(last_with_a_way_back(&entries, &any)), "1latest");
     }
 }

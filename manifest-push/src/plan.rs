@@ -1,7 +1,7 @@
 //! Which images go into an index, and what is wrong with that: decided over what was read, nothing written.
 
 use crate::index::{Kind, Style, build_index};
-use crate::spec::Member;
+use crate::spec::{Member, Place};
 use image_store::error::StoreError;
 use image_store::manifest::{Descriptor, Document, DocumentError};
 use image_store::patch::{Ask, Patched, patch_config, patch_manifest};
@@ -110,8 +110,8 @@ pub fn are_one_platform(a: &Descriptor, b: &Descriptor) -> bool {
 /// One member as an entry, or what is wrong with it.
 pub fn part<'a>(one: &'a Found, request: &Request) -> Result<Part<'a>, String> {
     let chosen = choose(one)?;
-    let (platform, content) = settle(one, &chosen, request)?;
-    let mut notes = Vec::new();
+    let (platform, content, contradiction) = settle(one, &chosen, request)?;
+    let mut notes = Vec::from_iter(contradiction);
     let (document, subject) = match &content {
         Content::AsItIs(_) => (&chosen.image.document, None),
         Content::Relabelled { manifest, .. } => {
@@ -200,7 +200,7 @@ fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>
                 .map(ToString::to_string)
                 .collect();
             return Err(format!(
-                "\"{}\" is an index of {} platforms ({}); say in \"platform\" which one is meant, or name it by digest",
+                "\"{}\" is an index of {} platforms ({}); say for which one it is meant, or name it by digest",
                 member.image,
                 runnable.len(),
                 said.join(", ")
@@ -213,13 +213,13 @@ fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>
 }
 
 /// The platform that the entry will say: the spec's, else the old entry's, else the config's; and the image with a
-/// label that does not contradict it. A config that says another machine is a misfit: whoever pulls by it, or runs it
+/// label that does not contradict it; with `--force`, what contradicts is the third. A config that says another machine is a misfit: whoever pulls by it, or runs it
 /// under containerd, gets the wrong one.
 fn settle<'a>(
     one: &Found,
     chosen: &Chosen<'a>,
     request: &Request,
-) -> Result<(Platform, Content<'a>), String> {
+) -> Result<(Platform, Content<'a>, Option<String>), String> {
     let name = &one.member.image;
     let config = chosen.image.config.as_ref();
     let label = config.map(|config| config.parsed.platform.clone()).unwrap_or_default();
@@ -227,7 +227,9 @@ fn settle<'a>(
     let base = from_entry.filter(|p| !p.architecture.is_empty()).unwrap_or_else(|| label.clone());
     let mut platform = said_over(&one.member.platform, base);
     if platform.architecture.is_empty() || platform.os.is_empty() {
-        return Err(format!("\"{name}\" says no platform, nor does the spec; add \"platform\""));
+        return Err(format!(
+            "\"{name}\" says no platform, and none was said for it: \"platform\" in a spec, `annotate` in a draft, PLATFORM=IMAGE with `edit --add`"
+        ));
     }
     let fits = platform.fits(&label);
     if let (true, Some(config)) = (request.relabel && !label.answers_entry(&platform), config) {
@@ -236,15 +238,18 @@ fn settle<'a>(
             patch_config(&config.bytes, &platform, Ask::Entry).map_err(refuse)?
         {
             let manifest = patch_manifest(&chosen.image.document, &config).map_err(refuse)?;
-            return Ok((platform, Content::Relabelled { image: chosen.image, config, manifest }));
+            return Ok((platform, Content::Relabelled { image: chosen.image, config, manifest }, None));
         }
     }
     if !fits && !request.force {
         return Err(format!(
-            "\"{name}\" is labelled {label}, the spec says {platform}; put the label right with --relabel or \
+            "\"{name}\" is labelled {label} and shall be published for {platform}; put the label right with --relabel or \
              `config-patcher fix {name} --platform {platform}`, or publish it as it is with --force"
         ));
     }
+    let contradiction = (!fits).then(|| {
+        format!("warning: {name} is labelled {label} and published for {platform}, with --force; who pulls it by its label gets the wrong one")
+    });
     // What only the config says is not lost: clients choose Windows images by it.
     if fits {
         platform.variant = platform.variant.or(label.variant);
@@ -253,7 +258,7 @@ fn settle<'a>(
             platform.os_features = label.os_features;
         }
     }
-    Ok((platform, Content::AsItIs(chosen.node)))
+    Ok((platform, Content::AsItIs(chosen.node), contradiction))
 }
 
 /// What is said holds; what is not said is taken from what was found, as far as that is of the same machine.
@@ -275,13 +280,13 @@ fn said_over(said: &Platform, found: Platform) -> Platform {
     platform
 }
 
-/// Misfits as the error of publishing `file`.
-pub fn refuse(file: &str, misfits: &[Misfit]) -> StoreError {
-    let lines = misfits.iter().map(|misfit| format!("{file}:{}: {}", misfit.line, misfit.text)).collect();
+/// Misfits as one error.
+pub fn refuse(place: &Place, misfits: &[Misfit]) -> StoreError {
+    let lines = misfits.iter().map(|misfit| place.told(misfit.line, &misfit.text)).collect();
     let count = misfits.len();
     let why =
         if count == 1 { "there is a problem".to_string() } else { format!("there are {count} problems") };
-    StoreError::bad_input(format!("publish \"{file}\""), why).hint("nothing was written").problems(lines)
+    StoreError::bad_input(place.doing.clone(), why).hint("nothing was written").problems(lines)
 }
 
 #[cfg(test)]

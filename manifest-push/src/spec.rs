@@ -36,11 +36,37 @@ pub struct Member {
 
 /// What is to be published, as it was written somewhere.
 pub struct Asked {
-    /// Where: it stands before the line of a problem.
-    pub file: String,
+    pub place: Place,
     pub spec: Option<Spec>,
     pub problems: Vec<Problem>,
     pub ignore_missing: bool,
+}
+
+/// Where it was asked for, and what for: so a problem is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `publish "spec.yaml"`, `edit "q.io/app:1"`.
+    pub doing: String,
+    /// The file in which it stands; what was said on the command line has no lines.
+    pub file: Option<String>,
+}
+
+impl Place {
+    pub fn file(file: String) -> Self {
+        Self { doing: format!("publish \"{file}\""), file: Some(file) }
+    }
+
+    pub fn command_line(doing: String) -> Self {
+        Self { doing, file: None }
+    }
+
+    /// A problem as a person reads it.
+    pub fn told(&self, line: usize, text: &str) -> String {
+        match &self.file {
+            Some(file) => format!("{file}:{line}: {text}"),
+            None => text.to_string(),
+        }
+    }
 }
 
 /// Larger specs are no specs.
@@ -108,7 +134,9 @@ impl Reader {
                 Vec::new()
             }
         };
-        self.refuse_doubles(&members);
+        self.refuse_doubles(&members, &|first| {
+            format!("line {} says {} already", first.line, first.platform)
+        });
         let notes = std::mem::take(&mut self.notes);
         Some(Spec { image: image?, tags, members, annotations, notes })
     }
@@ -279,7 +307,7 @@ impl Reader {
     }
 
     /// Two images for one platform: a client would take either.
-    fn refuse_doubles(&mut self, members: &[Member]) {
+    fn refuse_doubles(&mut self, members: &[Member], where_first: &dyn Fn(&Member) -> String) {
         for (i, member) in members.iter().enumerate() {
             let same = |other: &&Member| {
                 !other.platform.architecture.is_empty()
@@ -287,10 +315,7 @@ impl Reader {
                     && other.platform.os_features == member.platform.os_features
             };
             if let Some(first) = members[..i].iter().find(same) {
-                let text = format!(
-                    "platform {} stands twice; line {} says {} already",
-                    member.platform, first.line, first.platform
-                );
+                let text = format!("platform {} stands twice; {}", member.platform, where_first(first));
                 self.say(member.line, text);
             }
         }

@@ -1,14 +1,15 @@
 //! `copy`: one image or a whole index, between any two stores.
 
 use super::Tools;
+use super::edit::one_of;
 use super::gather::Looked;
 use super::publish::{Write, publish};
 use clap::Args;
 use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
-use image_store::manifest::{Descriptor, media_type};
 use image_store::plan::{Known, Wanted};
+use image_store::platform::Platform;
 use image_store::reference::Reference;
 use image_store::tree::{Node, read_tree};
 
@@ -18,6 +19,9 @@ pub struct Copy {
     source: Reference,
     /// Where to write it
     destination: Reference,
+    /// Copy the one image for this platform out of an index
+    #[arg(long, value_name = "PLATFORM", value_parser = Platform::asked)]
+    platform: Option<Platform>,
     #[command(flatten)]
     write: Write,
 }
@@ -31,12 +35,12 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
     let opened = stores.source(&args.source)?;
     // Both before the first request: one token is then asked for all of it.
     let target = stores.target(&args.destination)?;
-    let node = read_tree(&*opened.store, &opened.pointer)?;
+    let mut node = read_tree(&*opened.store, &opened.pointer)?;
+    if let Some(platform) = &args.platform {
+        node = image_for(node, platform, &args.source)?;
+    }
     let known = Known::look(&*target.store, &target.tags, &[])?;
     let target = Looked { reference: args.destination.clone(), target, known };
-    if let (Node::Image(_), false) = (&node, args.write.force) {
-        refuse_replacing_an_index(&target)?;
-    }
     let done = publish(Wanted::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
     match output.format {
         Format::Text => print_line(node.digest().as_str()),
@@ -45,24 +49,22 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
     Ok(Exit::Done)
 }
 
-/// Whoever pulls the tag for another platform would get this one image.
-fn refuse_replacing_an_index(looked: &Looked) -> Result<(), StoreError> {
-    let is_index = |named: &Descriptor| media_type::is_index(&named.media_type);
-    for (tag, named) in &looked.known.named {
-        if named.as_ref().is_some_and(is_index) {
-            let name = if tag.is_empty() {
-                looked.target.store.place()
-            } else {
-                format!("{}:{tag}", looked.target.store.place())
-            };
-            return Err(StoreError::bad_input(
-                format!("copy one image to \"{name}\""),
-                "it names an index of several platforms now",
-            )
-            .hint(
-                "change one member with `manifest-push edit`, name another tag, or replace it with --force",
-            ));
+/// Out of an index, the one image for a platform; a single image must be for it.
+fn image_for(node: Node, platform: &Platform, source: &Reference) -> Result<Node, StoreError> {
+    let doing = format!("copy \"{source}\"");
+    match node {
+        Node::Index(mut index) => {
+            let at = one_of(&doing, &index.index.manifests, platform)?;
+            Ok(index.members.swap_remove(at))
+        }
+        Node::Image(image) => {
+            let label =
+                image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();
+            if !label.fits(platform) {
+                let why = format!("it is a single image, and labelled {label}; {platform} was asked for");
+                return Err(StoreError::not_found(doing, why));
+            }
+            Ok(Node::Image(image))
         }
     }
-    Ok(())
 }

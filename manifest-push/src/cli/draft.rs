@@ -5,7 +5,7 @@ use super::gather::gather_members;
 use crate::draft::{Drafts, in_dockers_order, is_called, sound, with_tag};
 use crate::plan::Misfit;
 use crate::plan::{choose, refuse};
-use crate::spec::{Asked, Member, Spec, spelled};
+use crate::spec::{Asked, Member, Place, Spec, spelled};
 use clap::Args;
 use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
@@ -122,14 +122,14 @@ fn look_at_images(
         annotations: BTreeMap::new(),
         notes: Vec::new(),
     };
-    let file = "arguments".to_string();
-    let asked = Asked { file, spec: Some(spec), problems: Vec::new(), ignore_missing: false };
+    let place = Place::command_line(format!("draft \"{list}\""));
+    let asked = Asked { place, spec: Some(spec), problems: Vec::new(), ignore_missing: false };
     let stores = tools.stores(&Reference::Registry(list.clone()))?;
     let found = gather_members(&asked, &stores, output)?;
     let misfit =
         |one: &crate::plan::Found| choose(one).err().map(|text| Misfit { line: one.member.line, text });
     let misfits: Vec<Misfit> = found.iter().filter_map(misfit).collect();
-    if misfits.is_empty() { Ok(()) } else { Err(refuse(&asked.file, &misfits)) }
+    if misfits.is_empty() { Ok(()) } else { Err(refuse(&asked.place, &misfits)) }
 }
 
 pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, StoreError> {

@@ -2,10 +2,11 @@
 
 use super::Tools;
 use super::gather::{Looked, gather_members};
-use super::publish::{Write, publish_all};
+use super::publish::{Write, publish};
 use crate::edit::{Changes, edit_index};
+use crate::index::Kind;
 use crate::plan::{Found, Misfit, Part, Request, are_one_platform, part, refuse};
-use crate::spec::{Asked, Member, Spec, spelled};
+use crate::spec::{Asked, Member, Place, Spec, spelled};
 use clap::Args;
 use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
@@ -34,6 +35,9 @@ pub struct EditArgs {
     /// Set an annotation of the index
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
+    /// Make a Docker list an OCI index, or the other way round; the images stay as they are
+    #[arg(long, value_enum, value_name = "TYPE")]
+    r#type: Option<Kind>,
     /// Let this tag name the result, instead of the image's own
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
@@ -68,11 +72,13 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
         let hint = "make an index of it: manifest-push push from-args, or create";
         return Err(StoreError::bad_input(doing, "it is a single image").hint(hint));
     };
-    let found = look_up(args, &incoming, &stores, output)?;
+    let place = Place::command_line(doing.clone());
+    let found = look_up(args, &incoming, &place, &stores, output)?;
     let request = Request { force: args.write.force, relabel: args.relabel, ..Request::default() };
-    let parts = parts(&found, &request)?;
+    let parts = parts(&found, &request, &place)?;
     let changes = decide(&doing, index, args, &incoming, &parts, annotations)?;
-    let root = edit_index(&index.document, &changes).map_err(|e| e.at(&format!("\"{}\"", args.image)))?;
+    let root =
+        edit_index(&index.document, &changes).map_err(|e| StoreError { doing: doing.clone(), ..e.at("") })?;
     let mut wanted = Wanted::of_root(root.clone());
     for part in &parts {
         part.add_to(&mut wanted);
@@ -83,7 +89,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     for one in &found {
         looked.know_of(&one.node, &*one.source);
     }
-    let done = publish_all(wanted, vec![looked], &args.write, output)?;
+    let done = publish(wanted, vec![looked], &args.write, output)?;
     match output.format {
         Format::Text => print_line(root.digest().as_str()),
         Format::Json => print_json(&done.json(root.digest())),
@@ -131,10 +137,9 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
         let (key, value) = pair.ok_or_else(|| usage(format!("\"{text}\" is no KEY=VALUE")))?;
         annotations.insert(key.to_string(), value.to_string());
     }
-    if incoming.is_empty() && args.remove.is_empty() && annotations.is_empty() {
-        return Err(
-            usage("nothing is to be changed".into()).hint("say --add, --replace, --remove or --annotation")
-        );
+    if incoming.is_empty() && args.remove.is_empty() && annotations.is_empty() && args.r#type.is_none() {
+        return Err(usage("nothing is to be changed".into())
+            .hint("say --add, --replace, --remove, --annotation or --type"));
     }
     Ok((incoming, annotations))
 }
@@ -148,6 +153,7 @@ fn member(image: &str, platform: Platform, line: usize) -> Result<Member, String
 fn look_up(
     args: &EditArgs,
     incoming: &[Incoming],
+    place: &Place,
     stores: &Stores,
     output: &Output,
 ) -> Result<Vec<Found>, StoreError> {
@@ -161,15 +167,11 @@ fn look_up(
         annotations: BTreeMap::new(),
         notes: Vec::new(),
     };
-    let file = "arguments".to_string();
-    gather_members(
-        &Asked { file, spec: Some(spec), problems: Vec::new(), ignore_missing: false },
-        stores,
-        output,
-    )
+    let asked = Asked { place: place.clone(), spec: Some(spec), problems: Vec::new(), ignore_missing: false };
+    gather_members(&asked, stores, output)
 }
 
-fn parts<'a>(found: &'a [Found], request: &Request) -> Result<Vec<Part<'a>>, StoreError> {
+fn parts<'a>(found: &'a [Found], request: &Request, place: &Place) -> Result<Vec<Part<'a>>, StoreError> {
     let mut parts = Vec::new();
     let mut misfits = Vec::new();
     for one in found {
@@ -178,7 +180,7 @@ fn parts<'a>(found: &'a [Found], request: &Request) -> Result<Vec<Part<'a>>, Sto
             Err(text) => misfits.push(Misfit { line: one.member.line, text }),
         }
     }
-    if misfits.is_empty() { Ok(parts) } else { Err(refuse("arguments", &misfits)) }
+    if misfits.is_empty() { Ok(parts) } else { Err(refuse(place, &misfits)) }
 }
 
 /// Which entries go, which come, and where. `parts` are the incoming images, in their order.
@@ -191,7 +193,7 @@ fn decide(
     annotations: BTreeMap<String, String>,
 ) -> Result<Changes, StoreError> {
     let entries = &index.index.manifests;
-    let mut changes = Changes { annotations, ..Changes::default() };
+    let mut changes = Changes { annotations, kind: args.r#type, ..Changes::default() };
     for platform in &args.remove {
         let at = one_of(doing, entries, platform)?;
         changes.removed.insert(at);
@@ -238,7 +240,7 @@ fn refuse_misfits(doing: &str, entries: &[Descriptor], changes: &Changes) -> Res
 }
 
 /// The one entry for a platform.
-fn one_of(doing: &str, entries: &[Descriptor], platform: &Platform) -> Result<usize, StoreError> {
+pub fn one_of(doing: &str, entries: &[Descriptor], platform: &Platform) -> Result<usize, StoreError> {
     let is_image = |entry: &&Descriptor| entry.attests().is_none();
     let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(platform));
     let fitting: Vec<usize> =

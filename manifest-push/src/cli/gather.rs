@@ -45,7 +45,7 @@ pub fn gather(
     tools: &Tools<'_>,
     output: &Output,
 ) -> Result<Gathered, StoreError> {
-    let Some(spec) = &asked.spec else { return Err(refuse(&asked.file, &misfits_of(&asked.problems))) };
+    let Some(spec) = &asked.spec else { return Err(refuse(&asked.place, &misfits_of(&asked.problems))) };
     let stores = tools.stores(&spec.image)?;
     let mut targets = Vec::new();
     if asked.problems.is_empty() {
@@ -67,14 +67,14 @@ pub fn gather(
     });
     let targets = looked.collect();
     for note in &spec.notes {
-        output.say(&format!("{}:{note}", asked.file));
+        output.say(&asked.place.told(note.line, &note.text));
     }
     Ok(Gathered { spec: spec.clone(), found, targets })
 }
 
 /// The images alone, where nothing is to be written yet.
 pub fn gather_members(asked: &Asked, stores: &Stores, output: &Output) -> Result<Vec<Found>, StoreError> {
-    let Some(spec) = &asked.spec else { return Err(refuse(&asked.file, &misfits_of(&asked.problems))) };
+    let Some(spec) = &asked.spec else { return Err(refuse(&asked.place, &misfits_of(&asked.problems))) };
     let (read, _) = read_and_look(&spec.members, &[], stores, asked.problems.is_empty())?;
     judge(asked, read, &|_| Vec::new(), output)
 }
@@ -188,7 +188,8 @@ fn judge(
         match one {
             Ok(one) => found.push(one),
             Err((member, error)) if asked.ignore_missing && error.kind == Exit::NotFound => {
-                output.say(&format!("left out: {}:{}: cannot {error}", asked.file, member.line));
+                let told = asked.place.told(member.line, &format!("cannot {error}"));
+                output.say(&format!("left out: {told}"));
             }
             Err((member, error)) => {
                 only_missing &= error.kind == Exit::NotFound;
@@ -207,7 +208,7 @@ fn judge(
     only_missing &= more.is_empty();
     misfits.extend(more);
     misfits.sort_by_key(|misfit| misfit.line);
-    let mut error = refuse(&asked.file, &misfits);
+    let mut error = refuse(&asked.place, &misfits);
     if only_missing {
         error.kind = Exit::NotFound;
     }

@@ -102,14 +102,21 @@ fn inspect_draft(
     output: &Output,
 ) -> Result<Exit, StoreError> {
     let drafts = Drafts::of_user()?;
-    let asked = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
+    let mut asked = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
+    asked.place.doing = format!("inspect the draft of \"{list}\"");
+    let file = asked.place.file.clone().unwrap_or_default();
     let request = Request { style: Style::Docker, force: true, ..Request::default() };
-    let gathered = gather(&asked, &[], &request, tools, output)?;
-    let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.file, &misfits))?;
-    output.say(&format!("a draft, as it would be published now: {}", asked.file));
+    let annotate = |error: StoreError| match error.kind {
+        Exit::BadInput => error.hint(format!("manifest-push annotate {list} IMAGE --os OS --arch ARCH")),
+        _ => error,
+    };
+    let gathered = gather(&asked, &[], &request, tools, output).map_err(annotate)?;
+    let combined = combine(&gathered.found, &request);
+    let combined = combined.map_err(|misfits| annotate(refuse(&asked.place, &misfits)))?;
+    output.say(&format!("a draft, as it would be published now: {file}"));
     let nodes = gathered.found.into_iter().map(|found| found.node).collect();
-    let node = inspect::index_over(combined.wanted.root, nodes)
-        .map_err(|e| e.at(&format!("draft \"{}\"", asked.file)))?;
+    let node =
+        inspect::index_over(combined.wanted.root, nodes).map_err(|e| e.at(&format!("draft \"{file}\"")))?;
     show(named, &node, output)
 }
 

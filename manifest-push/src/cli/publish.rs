@@ -6,8 +6,10 @@ use crate::journal::{Journal, Publish};
 use image_store::cli::Output;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
-use image_store::manifest::media_type;
-use image_store::plan::{Guard, MovedTag, Plan, Progress, Wanted, apply_content, apply_tags, plan_over};
+use image_store::manifest::{Document, media_type};
+use image_store::plan::{
+    Guard, MovedTag, Plan, Progress, TagStep, Wanted, apply_content, apply_tags, name_of, plan_over,
+};
 use image_store::store::Pointer;
 use std::str::FromStr;
 
@@ -17,7 +19,8 @@ pub struct Write {
     /// Show every write with its digest and size, write nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
-    /// Publish although a label contradicts the spec, or the tag moved meanwhile, or names a single image
+    /// Publish although a label contradicts the spec, or the tag moved meanwhile, or an image would
+    /// take the place of an index, or the other way round; each is told
     #[arg(long, global = true, conflicts_with = "expect")]
     pub force: bool,
     /// Publish only if the image's tag names this digest now, or "none" if it must be new
@@ -46,26 +49,16 @@ pub struct Done {
     dry_run: bool,
 }
 
-/// Publishes an index in every place, under every tag.
-pub fn publish_all(
-    wanted: Wanted,
-    targets: Vec<Looked>,
-    write: &Write,
-    output: &Output,
-) -> Result<Done, StoreError> {
-    for looked in &targets {
-        refuse_replacing_an_image(looked, write.force)?;
-    }
-    publish(wanted, targets, write, output)
-}
-
-/// The same for anything that has a digest.
+/// Publishes in every place, under every tag.
 pub fn publish(
     wanted: Wanted,
     targets: Vec<Looked>,
     write: &Write,
     output: &Output,
 ) -> Result<Done, StoreError> {
+    for looked in &targets {
+        refuse_another_kind(&wanted.root, looked, write.force, output)?;
+    }
     let mut planned = Vec::new();
     for (i, looked) in targets.into_iter().enumerate() {
         let plan = plan_over(wanted.clone(), &*looked.target.store, &looked.target.tags, &looked.known)?;
@@ -98,11 +91,18 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
     let journal = if moves { Some(Journal::of_user()?) } else { None };
     let publish = Publish::new();
     for (plan, looked) in planned {
-        let before = |step: &image_store::plan::TagStep, now: Option<&Digest>| match &journal {
-            Some(journal) => {
-                journal.append(&publish.moving(&looked.reference, &step.tag, now, step.document.digest()))
+        let before = |step: &TagStep, now: Option<&Digest>| {
+            if now != step.was.as_ref() {
+                let (name, now) = (name_of(&plan.place, &step.tag), shown(now));
+                let was = shown(step.was.as_ref());
+                output.say(&format!("warning: {name} named {was} when we looked and names {now} now; it moves all the same, with --force"));
             }
-            None => Ok(()),
+            match &journal {
+                Some(journal) => {
+                    journal.append(&publish.moving(&looked.reference, &step.tag, now, step.document.digest()))
+                }
+                None => Ok(()),
+            }
         };
         let just_looked = looks.next().unwrap_or_default();
         apply_tags(plan, &*looked.target.store, Guard { moved, before: &before }, just_looked, &tell)?;
@@ -110,20 +110,38 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
     Ok(())
 }
 
-/// The tag of an index may be replaced by another index. A tag that names one image is somebody's image.
-fn refuse_replacing_an_image(looked: &Looked, force: bool) -> Result<(), StoreError> {
+/// A tag that names one image is somebody's image; and whoever pulls a tag for another platform would get one image
+/// in the place of an index.
+fn refuse_another_kind(
+    root: &Document,
+    looked: &Looked,
+    force: bool,
+    output: &Output,
+) -> Result<(), StoreError> {
     let store = &looked.target.store;
     for tag in &looked.target.tags {
         let named = match looked.known.named.get(tag) {
             Some(named) => named.clone(),
             None => store.resolve(&Pointer::Tag(tag.clone()))?,
         };
-        let is_image = named.is_some_and(|named| media_type::is_manifest(&named.media_type));
-        if is_image && !force {
-            let doing = format!("publish an index as \"{}:{tag}\"", store.place());
-            return Err(StoreError::conflict(doing, "the tag names a single image now")
-                .hint("name another tag, or replace it with --force"));
+        let is = |kind: fn(&str) -> bool| named.as_ref().is_some_and(|named| kind(&named.media_type));
+        let (what, there, hint) = match root.is_index() {
+            true if is(media_type::is_manifest) => {
+                ("an index", "a single image", "name another tag, or replace it with --force")
+            }
+            false if is(media_type::is_index) => (
+                "one image",
+                "an index of several platforms",
+                "change one member with `manifest-push edit`, name another tag, or replace it with --force",
+            ),
+            _ => continue,
+        };
+        let name = name_of(&store.place(), tag);
+        if !force {
+            let doing = format!("publish {what} as \"{name}\"");
+            return Err(StoreError::bad_input(doing, format!("it names {there} now")).hint(hint));
         }
+        output.say(&format!("warning: {name} names {there} now, and {what} takes its place, with --force"));
     }
     Ok(())
 }
@@ -143,10 +161,13 @@ fn hold_against_expectation(
     if step.was.as_ref() == wanted {
         return Ok(());
     }
-    let shown = |digest: Option<&Digest>| digest.map_or("nothing".to_string(), Digest::to_string);
     let doing = format!("move tag \"{tag}\" of \"{}\"", plan.place);
     let why = format!("it names {}, expected was {}", shown(step.was.as_ref()), shown(wanted));
     Err(StoreError::conflict(doing, why).hint("nothing was written"))
+}
+
+fn shown(digest: Option<&Digest>) -> String {
+    digest.map_or("nothing".to_string(), Digest::to_string)
 }
 
 fn describe(progress: &Progress<'_>) -> String {

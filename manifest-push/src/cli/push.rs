@@ -2,26 +2,28 @@
 
 use super::Tools;
 use super::gather::gather;
-use super::publish::{Write, publish_all};
+use super::publish::{self, Write};
 use crate::draft::Drafts;
 use crate::index::{Kind, Style};
 use crate::plan::{Request, combine, refuse};
-use crate::spec::{self, Arguments, Asked, Member};
+use crate::spec::{self, Arguments, Asked, Member, Place};
 use clap::{Args, Subcommand};
 use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
-use image_store::reference::{Reference, RegistryRef};
+use image_store::reference::{Reference, ReferenceError, RegistryRef};
+use image_store::text::nearest;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 #[command(subcommand_negates_reqs = true)]
 pub struct Push {
     /// The kind of index; without it Docker's list over Docker's manifests, else OCI's index
-    #[arg(long, value_enum, value_name = "TYPE")]
+    #[arg(long, value_enum, value_name = "TYPE", global = true)]
     r#type: Option<Kind>,
     /// Push the draft of this name, as `docker manifest push` does
-    #[arg(value_name = "LIST", required = true)]
+    #[arg(value_name = "LIST", required = true, value_parser = list)]
     list: Option<RegistryRef>,
     /// Remove the draft when it is published
     #[arg(long, short)]
@@ -90,6 +92,25 @@ struct FromArgs {
     ignore_missing: bool,
 }
 
+/// The name of a draft, unless it is one of the ways to push with a letter wrong.
+fn list(text: &str) -> Result<RegistryRef, String> {
+    match near(text) {
+        Some(near) => Err(format!("did you mean {near}? If not, say the tag: {text}:latest")),
+        None => text.parse().map_err(|e: ReferenceError| e.to_string()),
+    }
+}
+
+fn near(word: &str) -> Option<&'static str> {
+    nearest(word, &["from-spec", "from-args"]).filter(|near| *near != word)
+}
+
+/// What is to be said of a command line that has such a word behind `push`.
+pub fn misspelt(words: &[OsString]) -> Option<String> {
+    let behind = words.iter().skip_while(|word| *word != "push").skip(1);
+    let word = behind.filter_map(|word| word.to_str()).find(|word| near(word).is_some())?;
+    near(word).map(|near| format!("there is no way to push '{word}'; did you mean {near}?"))
+}
+
 pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
     match (&args.how, &args.list) {
         (Some(_), list) if args.purge || list.is_some() => {
@@ -109,8 +130,8 @@ pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
                 tags: &from.tags,
                 annotations: &from.annotations,
             });
-            let file = "arguments".to_string();
-            let asked = Asked { file, spec, problems, ignore_missing: from.ignore_missing };
+            let place = Place::command_line(format!("publish \"{}\"", from.target));
+            let asked = Asked { place, spec, problems, ignore_missing: from.ignore_missing };
             publish(&asked, args, Style::ManifestTool, tools, output)
         }
         (None, Some(list)) => {
@@ -131,7 +152,7 @@ fn read_spec(path: &Path) -> Result<Asked, StoreError> {
     let file = path.display().to_string();
     let text = std::fs::read(path).map_err(|e| StoreError::from_io(format!("read \"{file}\""), e))?;
     let (spec, problems) = spec::parse(&String::from_utf8_lossy(&text));
-    Ok(Asked { file, spec, problems, ignore_missing: false })
+    Ok(Asked { place: Place::file(file), spec, problems, ignore_missing: false })
 }
 
 fn publish(
@@ -150,12 +171,12 @@ fn publish(
         relabel: options.relabel,
     };
     let gathered = gather(asked, &options.also, &request, tools, output)?;
-    let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.file, &misfits))?;
+    let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.place, &misfits))?;
     for note in &combined.notes {
         output.say(note);
     }
     let root = combined.wanted.root.clone();
-    let done = publish_all(combined.wanted, gathered.targets, &options.write, output)?;
+    let done = publish::publish(combined.wanted, gathered.targets, &options.write, output)?;
     match (output.format, style) {
         (Format::Json, _) => print_json(&done.json(root.digest())),
         // manifest-tool's line, which scripts read.

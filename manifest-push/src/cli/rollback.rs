@@ -1,13 +1,14 @@
 //! `rollback`: the tags of the last publication name again what they named before it.
 
 use super::Tools;
-use crate::journal::{Entry, Journal, Publish, Wish, last, newest, place_of};
+use crate::journal::{Entry, Journal, Publish, Wish, last, last_with_a_way_back, newest, place_of};
 use clap::Args;
 use image_store::cli::{Format, Output, print_json, print_line};
+use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Target;
-use image_store::plan::{Guard, JustLooked, MovedTag, Plan, TagStep, apply_tags};
+use image_store::plan::{Guard, JustLooked, MovedTag, Plan, TagStep, apply_tags, name_of};
 use image_store::reference::{Reference, ReferenceError, RegistryRef};
 use image_store::store::Pointer;
 
@@ -35,13 +36,15 @@ pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<E
     let wish = Wish { image: args.image.as_ref().map(place_of), tag: args.image.as_ref().and_then(tag_of) };
     let entries = without_what_never_happened(journal.read()?, &wish, tools)?;
     let steps = last(&entries, &wish);
-    let Some(newest) = steps.first() else {
-        let what = args.image.as_ref().map_or("any image".to_string(), |image| format!("\"{image}\""));
-        let why =
-            format!("\"{}\" knows of no publication that could be taken back", journal.path().display());
-        return Err(StoreError::not_found(format!("take back a publication of {what}"), why));
-    };
-    let backs = decide(&steps, tools)?;
+    let Some(newest) = steps.first() else { return Err(knows_of_none(args, &journal)) };
+    let (moved, new): (Vec<&Entry>, Vec<&Entry>) = steps.iter().partition(|entry| entry.old.is_some());
+    if moved.is_empty() {
+        return Err(nothing_to_go_back_to(newest, &entries, &wish));
+    }
+    for entry in &new {
+        output.say(&format!("left: {} was new with this publication", name_of(&entry.image, &entry.tag)));
+    }
+    let backs = decide(&moved, tools)?;
     for back in &backs {
         output.say_lines(&back.plan.to_string());
     }
@@ -52,7 +55,8 @@ pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<E
         }
     }
     let moved = backs.iter().flat_map(|back| back.plan.tags.iter().map(|step| (&back.plan.place, step)));
-    let name = |place: &str, step: &TagStep| format!("{place}:{}@{}", step.tag, step.document.digest());
+    let name =
+        |place: &str, step: &TagStep| format!("{}@{}", name_of(place, &step.tag), step.document.digest());
     match output.format {
         Format::Text => moved.for_each(|(place, step)| print_line(&name(place, step))),
         Format::Json => {
@@ -64,7 +68,8 @@ pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<E
                 })
                 .collect();
             let written = !tags.is_empty() && !args.dry_run;
-            print_json(&serde_json::json!({"written": written, "tags": tags}).to_string());
+            let left: Vec<String> = new.iter().map(|entry| name_of(&entry.image, &entry.tag)).collect();
+            print_json(&serde_json::json!({"written": written, "tags": tags, "left": left}).to_string());
         }
     }
     Ok(Exit::Done)
@@ -72,9 +77,41 @@ pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<E
 
 fn tag_of(image: &Reference) -> Option<String> {
     match image {
-        Reference::Registry(RegistryRef { tag, .. }) | Reference::OciLayout { tag, .. } => tag.clone(),
-        _ => None,
+        Reference::Registry(RegistryRef { tag, .. })
+        | Reference::OciLayout { tag, .. }
+        | Reference::OciArchive { tag, .. }
+        | Reference::DockerArchive { name: tag, .. } => tag.clone(),
+        // The place of such an image is its name.
+        Reference::DockerDaemon { .. } | Reference::Stdin => None,
     }
+}
+
+fn knows_of_none(args: &Rollback, journal: &Journal) -> StoreError {
+    let what = args.image.as_ref().map_or("any image".to_string(), |image| format!("\"{image}\""));
+    let why = format!("\"{}\" knows of no publication that could be taken back", journal.path().display());
+    let hint = match &args.image {
+        Some(Reference::Registry(image)) => format!(
+            "push, edit and copy note there what they publish as this user on this machine; what was published \
+             elsewhere: manifest-push copy {}@sha256:OLD {image}",
+            image.name()
+        ),
+        _ => "push, edit and copy note there what they publish as this user on this machine".into(),
+    };
+    StoreError::not_found(format!("take back a publication of {what}"), why).hint(hint)
+}
+
+/// To pass such a publication over in silence would take back another one than was meant.
+fn nothing_to_go_back_to(newest: &Entry, entries: &[Entry], wish: &Wish) -> StoreError {
+    let why = "the tag was new: there is nothing that it named before";
+    let remove = "remove the tag with the means of its registry, if nobody shall find it";
+    let hint = match last_with_a_way_back(entries, wish).iter().find(|entry| entry.old.is_some()) {
+        Some(entry) => {
+            let name = name_of(&entry.image, &entry.tag);
+            format!("{remove}; to take back the publication before it: manifest-push rollback {name}")
+        }
+        None => remove.into(),
+    };
+    StoreError::bad_input(doing(newest), why).hint(hint)
 }
 
 /// A line is written before its tag moves. If the last run was killed in between, its tag still names what it named.
@@ -103,18 +140,22 @@ fn open(entry: &Entry, tools: &Tools<'_>) -> Result<(Reference, Target), StoreEr
 }
 
 fn doing(entry: &Entry) -> String {
-    format!("take \"{}:{}\" back", entry.image, entry.tag)
+    format!("take \"{}\" back", name_of(&entry.image, &entry.tag))
+}
+
+/// An engine has the images that it had, under their ids, and only docker can name them again.
+fn refuse_an_engine(entry: &Entry, old: &Digest, reference: &Reference) -> Result<(), StoreError> {
+    let Reference::DockerDaemon { name } = reference else { return Ok(()) };
+    let why = "a Docker Engine gives no image out by its digest";
+    Err(StoreError::bad_input(doing(entry), why).hint(format!("docker image tag {old} {name}")))
 }
 
 fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, StoreError> {
     let mut backs: Vec<Back> = Vec::new();
     for entry in steps {
-        let Some(old) = &entry.old else {
-            let why = "the tag was new: there is nothing that it named before";
-            return Err(StoreError::bad_input(doing(entry), why)
-                .hint("remove the tag with the means of its registry, if nobody shall find it"));
-        };
+        let Some(old) = &entry.old else { continue };
         let (reference, target) = open(entry, tools)?;
+        refuse_an_engine(entry, old, &reference)?;
         let at = match backs.iter().position(|back| back.reference == reference) {
             Some(at) => at,
             None => {
@@ -137,7 +178,7 @@ fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, StoreError> 
 
 fn carry_out(back: &Back, publish: &Publish, journal: &Journal, force: bool) -> Result<(), StoreError> {
     let moved = if force { MovedTag::Overwrite } else { MovedTag::Refuse };
-    let before = |step: &TagStep, now: Option<&image_store::digest::Digest>| {
+    let before = |step: &TagStep, now: Option<&Digest>| {
         journal.append(&publish.moving(&back.reference, &step.tag, now, step.document.digest()))
     };
     apply_tags(

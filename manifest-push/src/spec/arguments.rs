@@ -14,7 +14,7 @@ pub struct Arguments<'a> {
     pub annotations: &'a [String],
 }
 
-/// The spec that the arguments mean. A problem's line is the number of its platform.
+/// The spec that the arguments mean. A problem's line is the number of its platform, by which it is sorted.
 pub fn from_arguments(arguments: &Arguments<'_>) -> (Option<Spec>, Vec<Problem>) {
     let mut reader = Reader { problems: Vec::new(), notes: Vec::new(), whole: Whole::Needed };
     let text = |line: usize, text: &str| Node { line, value: Value::Text(text.into()) };
@@ -32,7 +32,7 @@ pub fn from_arguments(arguments: &Arguments<'_>) -> (Option<Spec>, Vec<Problem>)
     for (i, words) in arguments.platforms.iter().enumerate() {
         members.extend(reader.templated(i + 1, words, arguments.template));
     }
-    reader.refuse_doubles(&members);
+    reader.refuse_doubles(&members, &|first| format!("{} is the same", first.platform));
     let spec = image.map(|image| Spec { image, tags, members, annotations, notes: Vec::new() });
     (spec, reader.problems)
 }

@@ -1,6 +1,6 @@
 //! `docker-daemon:` through the docker CLI, against a Docker Engine.
 
-use crate::samples::Image;
+use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, run};
 use image_store::check::{Depth, check};
 use image_store::store::oci_layout::OciLayout;
@@ -97,6 +97,34 @@ fn an_image_goes_from_an_engine_and_into_it() {
     let back = OciLayout::open(&rig.user.path("back")).unwrap();
     assert_eq!(check(&back, &Pointer::Tag("1".into()), Depth::Layers), []);
     assert!(back.resolve(&Pointer::Tag("1".into())).unwrap().is_some());
+}
+
+/// The classic engine loads one image of an index and says nothing of the others.
+#[test]
+fn an_index_is_refused_before_anything_moves_and_one_of_its_images_goes_in() {
+    let rig = need!(Rig::start(&wrong()));
+    let (amd64, arm) = (Image::new("linux/amd64", "one"), Image::new("linux/arm/v7", "two"));
+    let plain = |image: Image| image.with_config(image.config.replace("1.50", "15"));
+    let (amd64, arm) = (plain(amd64), plain(arm));
+    let index = Index::of(&[("linux/amd64", &amd64), ("linux/arm/v7", &arm)]);
+    index.store(&OciLayout::open_or_new(&rig.user.path("in")).unwrap(), "1");
+    let copy = |args: &[&str]| rig.tool("manifest-push", &[&["copy"], args].concat());
+    for more in [&[][..], &["--dry-run"]] {
+        let ran = copy(&[&["oci:in:1", "docker-daemon:app:2"], more].concat()).exits(3);
+        ran.says("it keeps single images")
+            .says(&format!("linux/arm/v7 is {}", arm.digest()))
+            .says("--platform PLATFORM");
+    }
+    assert_eq!((rig.loads(), rig.docker(&["image", "ls", "-q", "app:2"]).as_str()), (0, ""));
+    let ran = copy(&["--platform", "linux/arm/v7", "oci:in:1", "docker-daemon:app:2"]).exits(0);
+    assert!(ran.stderr.contains("  docker-daemon:app:2  new\n"), "named once: {ran}");
+    assert_eq!(rig.label("app:2"), "linux/arm/v7");
+    // What it named is in the engine still, and docker's own words for it are told.
+    copy(&["--platform", "linux/amd64", "oci:in:1", "docker-daemon:app:2"]).exits(0);
+    let ran = rig.tool("manifest-push", &["rollback", "docker-daemon:app:2"]).exits(3);
+    let command = ran.stderr.split("; docker ").nth(1).unwrap().trim();
+    rig.docker(&command.split(' ').collect::<Vec<_>>());
+    assert_eq!(rig.label("app:2"), "linux/arm/v7");
 }
 
 #[test]

@@ -65,7 +65,9 @@ fn every_publication_is_noted_and_can_be_taken_back() {
     rollback(&[]).exits(0).prints(&place(first));
     assert_eq!(rig.named("latest").as_deref(), Some(first));
     rollback(&[]).exits(3).says("the tag was new");
-    rollback(&[&rig.name("none")]).exits(5);
+    let none = rig.name("none");
+    let copy = format!("manifest-push copy {}@sha256:OLD {none}", none.trim_end_matches(":none"));
+    rollback(&[&none]).exits(5).says("journal.jsonl").says("push, edit and copy note there").says(&copy);
     rig.is_sound();
 }
 
@@ -105,6 +107,44 @@ fn several_tags_and_places_go_together_and_come_back_together() {
     {
         assert_eq!(rig.registry.tag(repository, tag).as_deref(), Some(first.as_str()), "{repository}:{tag}");
     }
+    rig.is_sound();
+}
+
+/// A release moves `latest` and makes a tag for its version.
+#[test]
+fn a_new_tag_does_not_keep_the_others_from_coming_back() {
+    let mut rig = Rig::new();
+    let rollback = |rig: &Rig, args: &[&str]| rig.user.manifest_push(&[&["rollback"], args].concat());
+    rig.push(&[]).exits(0);
+    let first = rig.named("latest").unwrap();
+    rig.build_anew("second");
+    rig.push(&[]).exits(0);
+    let second = rig.named("latest").unwrap();
+    rig.build_anew("third");
+    rig.edit("manifests:", "tags: [\"1.0\"]\nmanifests:");
+    rig.push(&[]).exits(0);
+    let third = rig.named("1.0").unwrap();
+    // Another image with a new tag alone: passed over it is not, but the way past it is named.
+    rig.user.manifest_push(&["copy", &rig.name("1.0"), &rig.name("other")]).exits(0);
+    let way = format!("manifest-push rollback {}", rig.name("latest"));
+    rollback(&rig, &[]).exits(3).says(&format!("take \"{}\" back", rig.name("other"))).says(&way);
+    assert_eq!(rig.named("latest").as_ref(), Some(&third));
+    let words: Vec<&str> = way.split(' ').skip(1).collect();
+    rig.user.manifest_push(&words).exits(0);
+    assert_eq!(rig.named("latest").as_ref(), Some(&second));
+    rollback(&rig, &[&rig.name("latest")]).exits(0);
+    assert_eq!(rig.named("latest").as_ref(), Some(&first));
+    assert_eq!(rig.named("1.0").as_ref(), Some(&third));
+
+    // Without `other`, and without a name: the version's tag stays, and is told.
+    rig.build_anew("fourth");
+    rig.edit("\"1.0\"", "\"1.1\"");
+    rig.push(&[]).exits(0);
+    let left = format!("left: {} was new", rig.name("1.1"));
+    rollback(&rig, &[]).exits(0).says(&left);
+    assert_eq!(rig.named("latest").as_ref(), Some(&first));
+    assert!(rig.named("1.1").is_some());
+    rollback(&rig, &[]).exits(3).says(&rig.name("other"));
     rig.is_sound();
 }
 

@@ -1,0 +1,62 @@
+//! A `fix` taken back: `copy REPO@OLD REPO:TAG`, as the documentation of config-patcher has it.
+
+use super::*;
+
+/// Fixes `latest`, and says what it named before.
+fn fixed(rig: &Rig, label: &[&str]) -> String {
+    let old = rig.named("latest").unwrap();
+    rig.user.config_patcher(&[&["fix", &rig.name("latest")], label].concat()).exits(0);
+    assert_ne!(rig.named("latest").unwrap(), old);
+    old
+}
+
+fn copy_back(rig: &Rig, old: &str) -> Ran {
+    let latest = rig.name("latest");
+    let repository = latest.strip_suffix(":latest").unwrap();
+    rig.registry.take_log();
+    rig.user.manifest_push(&["copy", &format!("{repository}@{old}"), &latest])
+}
+
+#[test]
+fn a_fixed_image_and_a_fixed_index_name_again_what_they_named() {
+    let rig = Rig::new();
+    let wrong = Image::new("linux/amd64", "arm's own");
+    let index = Index::of(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &wrong)]);
+    for (publish, label) in [
+        (
+            &(|| wrong.publish(&rig.registry, REPOSITORY, "latest")) as &dyn Fn(),
+            &["--platform", "linux/arm/v7"][..],
+        ),
+        (&|| index.publish(&rig.registry, REPOSITORY, "latest"), &["--from-index"]),
+    ] {
+        publish();
+        let old = fixed(&rig, label);
+        let fixed = rig.named("latest").unwrap();
+        copy_back(&rig, &old).exits(0).prints(&old).says(&format!("was {fixed}"));
+        assert_eq!(rig.named("latest").as_ref(), Some(&old));
+        rig.is_sound();
+        // One PUT, of the tag: all else is there.
+        let log = rig.registry.log();
+        let written: Vec<_> = log.iter().filter(|l| !matches!(l.method.as_str(), "GET" | "HEAD")).collect();
+        assert_eq!(written.len(), 1, "{written:?}");
+        copy_back(&rig, &old).exits(0).says("nothing to do in");
+        // It is a publication like any other: rollback brings the fix back.
+        rig.user.manifest_push(&["rollback", &rig.name("latest")]).exits(0);
+        assert_eq!(rig.named("latest"), Some(fixed));
+    }
+}
+
+#[test]
+fn neither_an_image_nor_an_index_takes_the_place_of_the_other() {
+    let rig = Rig::new();
+    let index = Index::of(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])]);
+    let image = rig.images[0].digest();
+    index.publish(&rig.registry, REPOSITORY, "latest");
+    copy_back(&rig, image).exits(3).says("it names an index of several platforms now").says("--force");
+    assert_eq!(rig.named("latest").as_deref(), Some(index.digest()));
+    let one = rig.name("amd64");
+    rig.user.manifest_push(&["copy", &rig.name("latest"), &one]).exits(3).says("it names a single image now");
+    assert_eq!(rig.named("amd64").as_deref(), Some(image));
+    rig.user.manifest_push(&["copy", "--force", &rig.name("latest"), &one]).exits(0).says("warning:");
+    assert_eq!(rig.named("amd64").as_deref(), Some(index.digest()));
+}

@@ -1,0 +1,192 @@
+//! What a person is told: the thing that was named, and the way out.
+
+use super::*;
+
+struct Row<'a> {
+    line: &'a str,
+    exit: u8,
+    says: &'a [&'a str],
+    never: &'a str,
+}
+
+#[test]
+fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
+    let rig = Rig::new();
+    Image::new("linux/amd64", "arm's own").publish(&rig.registry, REPOSITORY, "linux-arm");
+    Image::new("linux/amd64", "again").publish(&rig.registry, REPOSITORY, "again");
+    rig.push(&[]).exits(0);
+    let host = rig.registry.host();
+    let rows = [
+        Row {
+            line: "push from-args --platforms linux/arm --template R:OS-ARCH --target R:new",
+            exit: 3,
+            says: &[
+                "is labelled linux/amd64 and shall be published for linux/arm",
+                "cannot publish \"R:new\"",
+            ],
+            never: "spec",
+        },
+        Row {
+            line: "push from-args --platforms linux/amd64,linux/amd64/v1 --template R:ARCH --target R:new",
+            exit: 3,
+            says: &["platform linux/amd64/v1 stands twice; linux/amd64 is the same"],
+            never: "line",
+        },
+        Row {
+            line: "edit R:latest --add linux/s390x=R:amd64",
+            exit: 3,
+            says: &[
+                "is labelled linux/amd64 and shall be published for linux/s390x",
+                "cannot edit \"R:latest\"",
+            ],
+            never: "spec",
+        },
+        Row {
+            line: "edit R:latest --add R:gone",
+            exit: 5,
+            says: &["cannot read \"R:gone\"", "cannot edit \"R:latest\""],
+            never: "arguments",
+        },
+        Row {
+            line: "create R:new R:gone",
+            exit: 5,
+            says: &["cannot read \"R:gone\"", "cannot draft \"R:new\""],
+            never: "arguments",
+        },
+        Row {
+            line: "edit R:latest --annotation a=b",
+            exit: 3,
+            says: &["cannot edit \"R:latest\"", "--type oci makes it an OCI index"],
+            never: "read",
+        },
+        Row { line: "push from-spce", exit: 2, says: &["did you mean from-spec?"], never: "draft" },
+        Row { line: "push from-spce spec.yaml", exit: 2, says: &["did you mean from-spec?"], never: "draft" },
+        Row {
+            line: "push from-arg --platforms x",
+            exit: 2,
+            says: &["did you mean from-args?"],
+            never: "draft",
+        },
+        Row {
+            line: "inspect https://R:latest",
+            exit: 2,
+            says: &["is an address; leave out \"https://\""],
+            never: "repository name",
+        },
+        Row {
+            line: "rm R:latest",
+            exit: 5,
+            says: &["no draft", "what is published is not removed"],
+            never: "create",
+        },
+        Row {
+            line: "copy --platform linux/s390x R:latest oci:x",
+            exit: 5,
+            says: &["it has linux/amd64"],
+            never: "spec",
+        },
+        Row {
+            line: "copy --platform linux/arm R:amd64 oci:x",
+            exit: 5,
+            says: &["a single image, and labelled"],
+            never: "spec",
+        },
+    ];
+    let name = format!("{host}/{REPOSITORY}");
+    for Row { line, exit, says, never } in rows {
+        let words: Vec<String> =
+            line.split(' ').map(|word| word.replace("R:", &format!("{name}:"))).collect();
+        let ran = rig.user.manifest_push(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ran.code, Some(exit.into()), "{line}: {ran}");
+        for says in says {
+            assert!(ran.stderr.contains(&says.replace("R:", &format!("{name}:"))), "{line}: {says}: {ran}");
+        }
+        // The file of the spec has the word in its name.
+        let said = ran.stderr.replace("from-spec", "").replace("spec.yaml", "");
+        assert!(!said.contains(never), "{line}: {never}: {ran}");
+    }
+}
+
+#[test]
+fn a_draft_that_cannot_be_published_yet_is_shown_what_it_lacks() {
+    let rig = Rig::new();
+    Image::new("linux/amd64", "again").publish(&rig.registry, REPOSITORY, "again");
+    let (list, amd64, again) = (rig.name("list"), rig.name("amd64"), rig.name("again"));
+    rig.user.manifest_push(&["create", &list, &amd64, &again]).exits(0);
+    let ran = rig.user.manifest_push(&["inspect", &list]).exits(3);
+    for says in
+        ["stands twice", "cannot inspect the draft of", &format!("manifest-push annotate {list} IMAGE")]
+    {
+        assert!(ran.stderr.contains(says), "{says}: {ran}");
+    }
+    assert!(!ran.stderr.contains("publish"), "{ran}");
+    rig.user.manifest_push(&["rm", &rig.name("none")]).exits(5).says(&format!("there are drafts of {list}"));
+}
+
+#[test]
+fn what_is_published_in_spite_of_a_contradiction_is_told() {
+    let rig = Rig::new();
+    Image::new("linux/amd64", "arm's own").publish(&rig.registry, REPOSITORY, "arm32v7");
+    Image::new("linux/amd64", "arm's other").publish(&rig.registry, REPOSITORY, "arm32v5");
+    let ran = rig.push(&["--force"]).exits(0);
+    let told: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    for (tag, platform) in [("arm32v7", "linux/arm/v7"), ("arm32v5", "linux/arm/v5")] {
+        let one =
+            format!("{} is labelled linux/amd64 and published for {platform}, with --force", rig.name(tag));
+        assert_eq!(told.iter().filter(|line| line.contains(&one)).count(), 1, "{one}: {ran}");
+    }
+    assert_eq!(told.len(), 2, "{ran}");
+    let add = format!("linux/s390x={}", rig.name("amd64"));
+    rig.user
+        .manifest_push(&["edit", "--force", &rig.name("latest"), "--add", &add])
+        .exits(0)
+        .says("warning: ");
+}
+
+#[test]
+fn a_docker_list_becomes_an_oci_index_where_it_is_asked_for() {
+    let rig = Rig::new();
+    rig.push(&[]).exits(0);
+    let before = rig.named("latest").unwrap();
+    let latest = rig.name("latest");
+    rig.user.manifest_push(&["edit", &latest, "--type", "oci", "--annotation", "a=b"]).exits(0);
+    let (media_type, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
+    assert_eq!(media_type, "application/vnd.oci.image.index.v1+json");
+    let text = String::from_utf8(bytes).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&list["mediaType"], &list["annotations"]["a"]), (&media_type.into(), &"b".into()));
+    let (_, old) = rig.registry.manifest(REPOSITORY, &before).unwrap();
+    let old = String::from_utf8(old).unwrap();
+    let members = &old[old.find("\"manifests\"").unwrap()..old.rfind(']').unwrap()];
+    assert!(text.contains(members), "the entries keep every byte: {text}");
+    rig.is_sound();
+    rig.user.manifest_push(&["edit", &latest, "--type", "docker"]).exits(3).says("has no annotations");
+}
+
+#[test]
+fn the_kind_may_stand_on_either_side_of_the_way_to_push() {
+    let rig = Rig::new();
+    let check = |args: &[&str]| {
+        rig.user.manifest_push(&[args, &["spec.yaml", "--dry-run"]].concat()).exits(0).line().to_string()
+    };
+    let before = check(&["push", "--type", "oci", "from-spec"]);
+    assert_eq!(check(&["push", "from-spec", "--type", "oci"]), before);
+    assert_eq!(check(&["push", "from-spec", "-type=oci"]), before);
+    assert_ne!(check(&["push", "from-spec"]), before);
+}
+
+#[test]
+fn a_plan_names_images_as_a_person_would() {
+    let rig = Rig::new();
+    let amd64 = rig.name("amd64");
+    let plan = |args: &[&str]| {
+        rig.user.manifest_push(&[&["copy", "--dry-run", &amd64], args].concat()).exits(0).stderr
+    };
+    let (to_layout, to_other) =
+        (plan(&["oci:dir"]), plan(&[&format!("{}/team/other:1", rig.registry.host())]));
+    let tag = |plan: &str| plan.lines().find(|line| line.starts_with("  tag ")).unwrap().to_string();
+    assert!(tag(&to_layout).contains("  oci:dir  new"), "{to_layout}");
+    assert!(to_layout.contains("  copy from ") && !to_layout.contains("mount"), "{to_layout}");
+    assert!(tag(&to_other).contains("/team/other:1  new"), "{to_other}");
+    assert!(to_other.contains("  mount or copy from "), "{to_other}");
+}
