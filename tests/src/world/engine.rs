@@ -1,7 +1,7 @@
-//! Debian's Docker Engine 20.10 with private storage, in a namespace where foreign programs run.
+//! Debian's Docker Engine 20.10, or a newer one, with private storage, in a namespace where foreign programs run.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::namespace::Namespace;
 use super::process::Proc;
 use super::relay::{Door, Relay};
-use super::{Skip, program, require, short_directory};
+use super::{NewerDocker, Skip, program, require, short_directory};
 
 /// A running engine. Its images and containers go with it; of its cgroups an empty `docker` may stay.
 pub struct Engine {
@@ -19,6 +19,8 @@ pub struct Engine {
     dockerd: Proc,
     namespace: Namespace,
     directory: TempDir,
+    /// Where its programs lie.
+    bin: PathBuf,
 }
 
 impl Engine {
@@ -33,9 +35,26 @@ impl Engine {
     /// In a namespace whose rules the test has made.
     pub fn start_in(namespace: Namespace) -> Result<Engine, Skip> {
         require(&["docker", "dockerd", "containerd", "runc"])?;
+        let bin = program("dockerd").and_then(|dockerd| dockerd.parent().map(Path::to_path_buf));
+        Ok(Self::start_from(namespace, bin.expect("required above"), "{}"))
+    }
+
+    /// A newer one, which keeps images in containerd's store, and whose client builds with buildx.
+    pub fn start_newer(namespace: Namespace, newer: &NewerDocker) -> Result<Engine, Skip> {
+        require(&["runc"])?;
+        let features = r#"{"features":{"containerd-snapshotter":true}}"#;
+        let engine = Self::start_from(namespace, newer.bin.clone(), features);
+        let plugins = engine.directory.path().join("client/cli-plugins");
+        std::fs::create_dir_all(&plugins).expect("room in /tmp");
+        std::os::unix::fs::symlink(&newer.buildx, plugins.join("docker-buildx")).expect("room in /tmp");
+        Ok(engine)
+    }
+
+    fn start_from(namespace: Namespace, bin: PathBuf, configuration: &str) -> Engine {
         let directory = short_directory("engine-");
         let home = directory.path();
-        let mut daemon = Command::new(program("dockerd").expect("required above"));
+        let mut daemon = Command::new(bin.join("dockerd"));
+        daemon.env("PATH", path_with(&bin));
         // Nothing of the host's configuration, images or sockets. /etc/docker/daemon.json may contradict the flags below.
         daemon.arg("--config-file").arg(home.join("daemon.json"));
         daemon.arg("--data-root").arg(home.join("data"));
@@ -48,10 +67,10 @@ impl Engine {
         daemon.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         // With it set, dockerd and containerd leave AppArmor alone: loading profiles is not for user namespaces.
         daemon.env("container", "multiarch-tests");
-        std::fs::write(home.join("daemon.json"), "{}").expect("room in /tmp");
+        std::fs::write(home.join("daemon.json"), configuration).expect("room in /tmp");
         // Its own network, in which it may make the bridge.
         let dockerd = Proc::spawn_on_leash(&namespace.enter_with_network(&daemon));
-        let mut engine = Engine { relays: std::sync::Mutex::default(), dockerd, namespace, directory };
+        let mut engine = Engine { relays: std::sync::Mutex::default(), dockerd, namespace, directory, bin };
         let until = Instant::now() + Duration::from_secs(60);
         while !engine.docker(&["version"]).status.success() {
             assert!(
@@ -61,7 +80,7 @@ impl Engine {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(engine)
+        engine
     }
 
     /// For `DOCKER_HOST`: `unix:///...`
@@ -74,25 +93,23 @@ impl Engine {
         Door::open(&self.directory.path().join("docker.sock"))
     }
 
-    /// What a program needs to find this engine and Debian's client, and nothing of the user's configuration.
+    /// What a program needs to find this engine and its client, and nothing of the user's configuration.
     pub fn env(&self) -> Vec<(String, String)> {
-        // A newer client in /usr/local would take buildx instead of the classic builder.
-        let path = std::env::var("PATH").unwrap_or_default();
         vec![
             ("DOCKER_HOST".to_owned(), self.host()),
             ("DOCKER_CONFIG".to_owned(), self.directory.path().join("client").display().to_string()),
-            ("PATH".to_owned(), format!("/usr/sbin:/usr/bin:/sbin:/bin:{path}")),
+            ("PATH".to_owned(), path_with(&self.bin)),
         ]
     }
 
-    /// Runs Debian's client against this engine.
+    /// Runs its client against this engine.
     pub fn docker(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("docker")
     }
 
     /// The same, to be run in a directory or with other variables.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("docker").expect("required at the start"));
+        let mut command = Command::new(docker_in(&self.bin));
         command.envs(self.env()).args(arguments);
         command
     }
@@ -127,6 +144,18 @@ impl Engine {
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
+}
+
+/// The client beside this folder's dockerd: Debian 12 has them apart, /usr/bin and /usr/sbin.
+fn docker_in(bin: &Path) -> PathBuf {
+    let beside = bin.join("docker");
+    if beside.exists() { beside } else { program("docker").unwrap_or(beside) }
+}
+
+/// A newer client in /usr/local would take buildx instead of the classic builder.
+fn path_with(bin: &Path) -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{}:/usr/sbin:/usr/bin:/sbin:/bin:{path}", bin.display())
 }
 
 impl Drop for Engine {

@@ -1,4 +1,4 @@
-//! Debian's packages of other architectures, unpacked and never installed.
+//! Debian's packages of other architectures, and of another release, unpacked and never installed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,15 +21,54 @@ pub fn debian_packages(debian: &str) -> Result<PathBuf, Skip> {
         None if debian == "amd64" => &["bookworm"],
         None => panic!("no row for {debian:?} in FOREIGN"),
     };
+    unpacked(debian, debian, suites, &PACKAGES, |_| ())
+}
+
+/// Docker as Debian 13 has it: its engines may keep images in containerd's store, and its client has buildx.
+pub struct NewerDocker {
+    /// A folder with `docker`, `dockerd`, `containerd` and its shim.
+    pub bin: PathBuf,
+    /// The plugin.
+    pub buildx: PathBuf,
+}
+
+/// Those, downloaded once and kept under the target directory.
+pub fn newer_docker() -> Result<NewerDocker, Skip> {
+    const PACKAGES: [&str; 4] = ["containerd", "docker-buildx", "docker-cli", "docker.io"];
+    const PROGRAMS: [(&str, &str); 4] = [
+        ("docker", "docker-cli/usr/bin"),
+        ("dockerd", "docker.io/usr/sbin"),
+        ("containerd", "containerd/usr/bin"),
+        ("containerd-shim-runc-v2", "containerd/usr/bin"),
+    ];
+    let kept = unpacked("newer-docker", "amd64", &["trixie"], &PACKAGES, |root| {
+        fs::create_dir(root.join("bin")).expect("a directory under target");
+        for (name, place) in PROGRAMS {
+            let link = root.join("bin").join(name);
+            std::os::unix::fs::symlink(format!("../{place}/{name}"), link).expect("a link under target");
+        }
+    })?;
+    let buildx = kept.join("docker-buildx/usr/libexec/docker/cli-plugins/docker-buildx");
+    Ok(NewerDocker { bin: kept.join("bin"), buildx })
+}
+
+/// These packages of a Debian architecture from the first suite that has them, in a folder of this name.
+fn unpacked(
+    name: &str,
+    debian: &str,
+    suites: &[&str],
+    packages: &[&str],
+    prepare: impl Fn(&Path),
+) -> Result<PathBuf, Skip> {
     let home = target_directory().join("world/packages");
     fs::create_dir_all(&home).expect("a directory under target");
-    let kept = home.join(debian);
+    let kept = home.join(name);
     if kept.exists() {
         return Ok(kept);
     }
     require(&["apt-get", "dpkg-deb"])?;
     // Tests are processes of their own: the first one downloads, the others wait and find it.
-    let lock = File::create(home.join(format!("{debian}.lock"))).expect("a lock file");
+    let lock = File::create(home.join(format!("{name}.lock"))).expect("a lock file");
     lock.lock().expect("a lock");
     if kept.exists() {
         return Ok(kept);
@@ -37,9 +76,11 @@ pub fn debian_packages(debian: &str) -> Result<PathBuf, Skip> {
     let mut refused = Skip::because("no release has it");
     for suite in suites {
         let work = tempfile::tempdir_in(&home).expect("a directory under target");
-        match download(debian, suite, work.path()) {
+        match download(debian, suite, packages, work.path()) {
             Ok(()) => {
-                fs::rename(unpack(work.path()), &kept).expect("a rename within target");
+                let root = unpack(work.path());
+                prepare(&root);
+                fs::rename(root, &kept).expect("a rename within target");
                 return Ok(kept);
             }
             // A mirror in the middle of its sync has lists and packages that do not fit.
@@ -50,7 +91,7 @@ pub fn debian_packages(debian: &str) -> Result<PathBuf, Skip> {
 }
 
 /// `apt-get download` with state of its own: the host's lists, architectures and cache stay as they are.
-fn download(debian: &str, suite: &str, work: &Path) -> Result<(), Skip> {
+fn download(debian: &str, suite: &str, packages: &[&str], work: &Path) -> Result<(), Skip> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     let source = format!("deb [signed-by={keyring}] {} {} main\n", archive()?, suite);
     for directory in ["lists/partial", "cache/archives/partial"] {
@@ -75,7 +116,7 @@ fn download(debian: &str, suite: &str, work: &Path) -> Result<(), Skip> {
         "APT::Sandbox::User=root".to_owned(),
         "Acquire::Retries=3".to_owned(),
     ];
-    let download = [&["download"], &PACKAGES[..]].concat();
+    let download = [&["download"], packages].concat();
     for arguments in [&["update"][..], &download] {
         let mut apt = Command::new("apt-get");
         apt.current_dir(work).env("LC_ALL", "C").args(options.iter().flat_map(|option| ["-o", option]));

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 mod archive;
 mod bases;
 mod builders;
+mod containerd_store;
 mod emulators;
 mod hard_coded;
 mod nodes;
@@ -122,8 +123,11 @@ struct World {
 impl World {
     fn start(namespace: Namespace) -> Result<World, Skip> {
         require(&["podman", "buildah", "runc", "skopeo"])?;
+        Self::around(Engine::start_in(namespace)?)
+    }
+
+    fn around(engine: Engine) -> Result<World, Skip> {
         let registry = Registry::start()?;
-        let engine = Engine::start_in(namespace)?;
         engine.reach(registry.host());
         Ok(World { registry, engine, containers: tempfile::tempdir().unwrap() })
     }

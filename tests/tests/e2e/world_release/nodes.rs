@@ -2,6 +2,7 @@
 
 use super::*;
 use multiarch_tests::need;
+use multiarch_tests::world::newer_docker;
 
 /// A docker context for the second engine.
 const NODE: &str = "arm-node";
@@ -69,24 +70,10 @@ fn by_context() -> Result<(), Skip> {
     Ok(())
 }
 
-/// Debian 12 does not have the plugin, so that nothing can require it.
-fn buildx() -> Option<PathBuf> {
-    let folders = [
-        "/usr/libexec/docker/cli-plugins",
-        "/usr/lib/docker/cli-plugins",
-        "/usr/local/lib/docker/cli-plugins",
-    ];
-    let named = std::env::var_os("MULTIARCH_TEST_BUILDX").map(PathBuf::from);
-    let installed = folders.iter().map(|folder| Path::new(folder).join("docker-buildx"));
-    named.into_iter().chain(installed).find(|plugin| plugin.is_file())
-}
-
 #[test]
-fn buildx_builders_take_part_where_the_plugin_is_installed() {
-    match buildx() {
-        Some(plugin) => need!(by_buildx(&plugin)),
-        None => eprintln!("skipped: no docker-buildx here; MULTIARCH_TEST_BUILDX can name one"),
-    }
+fn buildx_builders_take_part() {
+    let newer = need!(newer_docker());
+    need!(by_buildx(&newer.buildx));
 }
 
 fn by_buildx(plugin: &Path) -> Result<(), Skip> {

@@ -172,6 +172,8 @@ pub(super) fn save_step(id: &str, archive: &Path) -> Step {
 /// Source: cli/command/image/build.go and daemon/images/image.go of Docker 19.03 to 28.
 fn is_about_platform(line: &str) -> bool {
     line.contains("does not match the specified platform")
+        // The same in containerd's image store.
+        || line.contains("does not provide the specified platform")
         || line.contains(
             "\"--platform\" is only supported on a Docker daemon with experimental features enabled",
         )
