@@ -7,7 +7,6 @@ use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::{need, world};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,58 +61,6 @@ fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
             assert_eq!(temporary(), Vec::<std::path::PathBuf>::new(), "{line}, signal {signal}");
             assert!(fs::read(user.path(what)).unwrap() == before, "{line}, signal {signal}");
             user.config_patcher(args).exits(0);
-        }
-    }
-}
-
-/// What a power cut leaves is what was synced before it: the new file whole before it has its name, then the name.
-#[test]
-fn a_new_file_is_on_disk_before_it_has_its_name_and_its_name_before_the_end() {
-    need!(world::require(&["strace"]));
-    let user = User::new();
-    user.write("app.tar", wrong().classic_archive("app:1"));
-    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
-    let in_place = [&FIX[..], &["--in-place"]].concat();
-    let jobs: [&[&str]; 3] = [
-        &in_place,
-        &["fix", "docker-archive:app.tar", "--platform", "linux/arm64"],
-        &["fix", "oci:in:1", "--platform", "linux/arm/v7"],
-    ];
-    for args in jobs {
-        let trace = user.path("../trace");
-        let mut command = Command::new(world::program("strace").unwrap());
-        command
-            .args(["-f", "-qq", "-y", "-o", &trace.display().to_string()])
-            .args(["-e", "trace=fsync,rename,renameat,renameat2,pwrite64"])
-            .arg(program("config-patcher"))
-            .args(args)
-            .current_dir(user.work());
-        Ran::of(shown(&command), command.output().unwrap()).exits(0);
-        let trace = fs::read_to_string(trace).unwrap();
-        let calls: Vec<&str> = trace.lines().map(|line| line.split_once(' ').unwrap().1.trim()).collect();
-        let mut renames = 0;
-        for (i, call) in calls.iter().enumerate().filter(|(_, call)| call.starts_with("rename")) {
-            renames += 1;
-            let mut names = call.split('"').skip(1).step_by(2);
-            let (from, to) = (Path::new(names.next().unwrap()), Path::new(names.next().unwrap()));
-            let synced = |path: &Path| format!("fsync({{FD}}<{}>", user.work().join(path).display());
-            let has = |calls: &[&str], wanted: &str| {
-                let (start, end) = wanted.split_once("{FD}").unwrap();
-                calls.iter().any(|call| call.starts_with(start) && call.contains(end))
-            };
-            assert!(has(&calls[..i], &synced(from)), "{args:?}: {call} before {from:?} is on disk\n{trace}");
-            let folder = to.parent().unwrap();
-            assert!(has(&calls[i + 1..], &synced(folder)), "{args:?}: {folder:?} is never synced\n{trace}");
-        }
-        assert!(renames > 0, "{trace}");
-        // What is overwritten in place is synced behind the last write, and journaled before the first.
-        if let Some(first) = calls.iter().position(|call| call.starts_with("pwrite64")) {
-            assert!(calls[..first].iter().any(|call| call.starts_with("rename")), "{trace}");
-            let last = calls.iter().rposition(|call| call.starts_with("pwrite64")).unwrap();
-            assert!(
-                calls[last..].iter().any(|call| call.starts_with("fsync") && call.contains("app.tar>")),
-                "{trace}"
-            );
         }
     }
 }

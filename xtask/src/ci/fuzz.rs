@@ -15,6 +15,9 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 /// Sanitizers want it named: then build scripts are built without them.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
+/// Archives are written and synced for each input: in memory that is four times as fast.
+const MEMORY: &str = "/dev/shm";
+
 /// What `--fuzz` gives each target.
 const SECONDS: u32 = 60;
 
@@ -58,6 +61,9 @@ fn fuzz(target: &str) -> Result<Command, StoreError> {
     command.arg(corpus).arg(format!("fuzz/seeds/{target}"));
     command.arg(format!("-artifact_prefix={artifacts}")).arg(format!("-max_total_time={SECONDS}"));
     command.args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]);
+    if Path::new(MEMORY).is_dir() {
+        command.env("TMPDIR", MEMORY);
+    }
     // libFuzzer says thousands of lines; the finding, if there is one, is among the last.
     let log = format!("{artifacts}log");
     command.stderr(fs::File::create(&log).map_err(|e| StoreError::from_io(format!("write \"{log}\""), e))?);
