@@ -16,7 +16,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// AUFS' own bookkeeping, which Docker leaves alone as well.
 const AUFS: &[u8] = b".wh..wh.";
 /// Longest name that is kept; Linux has at most 4,096 bytes in a path.
-const NAME_MAX: usize = 4096;
+pub const NAME_MAX: usize = 4096;
 /// Offset of the mode, and its three bits for execution.
 const MODE: std::ops::Range<usize> = 100..108;
 const EXECUTE: u32 = 0o111;

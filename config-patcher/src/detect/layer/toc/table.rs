@@ -4,7 +4,7 @@ use super::parts::Part;
 use super::{FILE_MAX, Packer, Place, Toc};
 use crate::detect::file::Facts;
 use crate::detect::layer::stream::zstd_decoder;
-use crate::detect::layer::walk::{plain, whiteout};
+use crate::detect::layer::walk::{NAME_MAX, plain, whiteout};
 use crate::detect::layer::{Builder, LayerFacts, name_hash};
 use flate2::read::GzDecoder;
 use image_store::digest::{Digest, Verified};
@@ -206,6 +206,9 @@ impl Table {
             return self.chunk(entry);
         }
         self.last = None;
+        if entry.name.len().max(entry.link_name.len()) > NAME_MAX {
+            return None;
+        }
         let name = plain(entry.name.as_bytes());
         if let Some(result) = whiteout(&mut self.builder, &name) {
             return result.ok();
@@ -288,5 +291,49 @@ impl Table {
         }
         let place = self.files.remove(&last.name);
         self.parts.truncate(place.map_or(self.parts.len(), |place| place.parts.start as usize));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Is it a table that is used?
+    fn reads(json: &str) -> bool {
+        let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
+        let stored = Stored::Zstd { packed, unpacked: json.len() as u64, end: 100 };
+        stored.facts(&Descriptor::new("", Digest::of(b""), 200)).is_some()
+    }
+
+    #[test]
+    fn a_table_is_used_only_if_a_layer_can_have_all_of_it() {
+        let entries = |entries: &str| format!(r#"{{"version":1,"entries":[{entries}]}}"#);
+        let file = |name: &str| format!(r#"{{"type":"reg","name":"{name}","size":1,"offset":0}}"#);
+        let chunk = r#"{"type":"chunk","name":"a","offset":5,"chunkOffset":1}"#;
+        assert!(reads(&entries("")));
+        assert!(reads(&entries(&format!(r#"{{"type":"dir","name":"./"}},{},{chunk}"#, file("a")))));
+        assert!(reads(r#"{"entries":[],"more":{"x":[1]},"version":1}"#));
+        assert!(reads(&entries(&file(&"n".repeat(4096)))));
+        assert!(!reads(&entries(&file(&"n/".repeat(4000)))), "a name that no path is as long as");
+        assert!(!reads(&entries(&file("./"))), "a file that is the root");
+        assert!(!reads(&entries(chunk)), "a chunk of nothing");
+        assert!(!reads(&entries(&format!(r#"{},{{"type":"fifo","name":"p"}},{chunk}"#, file("a")))));
+        assert!(!reads(&entries(r#"{"type":"door","name":"a"}"#)));
+        assert!(!reads(&entries(r#"{"name":"a"}"#)));
+        assert!(!reads(r#"{"version":2,"entries":[]}"#));
+        assert!(!reads(r#"{"version":1}"#));
+        assert!(!reads(r#"{"version":1,"entries":[],"entries":[]}"#));
+        assert!(!reads(r#"{"version":1,"entries":[]} {}"#));
+        assert!(!reads(r#"{"version":1,"entries":["#));
+    }
+
+    #[test]
+    fn a_length_that_is_not_the_tables_is_damage() {
+        let json = r#"{"version":1,"entries":[]}"#;
+        let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
+        for (unpacked, is_right) in [(26, true), (25, false), (27, false), (UNPACKED_MAX + 1, false)] {
+            let stored = Stored::Zstd { packed: packed.clone(), unpacked, end: 1 };
+            assert_eq!(stored.each(&mut |_| Some(())).is_some(), is_right, "{unpacked}");
+        }
     }
 }
