@@ -36,8 +36,8 @@ mod snapshot;
 pub mod stream;
 
 pub use in_place::Place;
+pub(super) use name::Naming;
 pub use rewrite::Rewrite;
-pub(super) use snapshot::Naming;
 
 pub struct DockerArchive {
     naming: Naming,

@@ -25,6 +25,7 @@ mod address;
 mod auth;
 pub mod challenge;
 mod client;
+mod credential;
 mod credentials;
 mod download;
 mod flow;

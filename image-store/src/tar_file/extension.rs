@@ -1,6 +1,5 @@
 //! Headers that extend the next one: PAX records, and GNU's long names.
 
-use super::header::until_nul;
 use std::collections::BTreeSet;
 
 /// Longest extension header. Real ones have some hundred bytes; a reader that trusts the size loads gigabytes.
@@ -148,4 +147,9 @@ fn decimal(digits: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The bytes before the first NUL.
+pub fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|b| *b == 0).next().unwrap_or(field)
 }

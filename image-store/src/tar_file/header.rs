@@ -1,6 +1,6 @@
 //! One 512-byte tar header: POSIX ustar, GNU and the old form without a magic.
 
-use super::extension;
+use super::extension::{self, until_nul};
 
 /// The parts of a header that say what and where; owner, times and mode are none of our business.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,11 +97,6 @@ impl Fields {
 pub fn or_no_tar(at: u64, block: &[u8; 512], why: String) -> String {
     let is_tar = at != 0 || block[MAGIC].starts_with(b"ustar") || check_sum(block).is_ok();
     if is_tar { why } else { "this is no tar archive".into() }
-}
-
-/// The bytes before the first NUL.
-pub fn until_nul(field: &[u8]) -> &[u8] {
-    field.split(|b| *b == 0).next().unwrap_or(field)
 }
 
 /// The sum of all bytes, those of the checksum itself taken as blanks. Historic tars add signed bytes.

@@ -1,7 +1,7 @@
 //! `index.json` of a `docker save` archive that is an OCI layout as well (Docker 25 and later, BuildKit).
 
 use super::name;
-use super::snapshot::Naming;
+use super::name::Naming;
 use crate::manifest::{Content, Descriptor, Document, DocumentError};
 use crate::platform::Platform;
 use crate::raw_json::{self, Object, Splice};

@@ -21,6 +21,26 @@ pub fn full(text: &str) -> Option<(String, String)> {
     Some((parsed.name(), parsed.tag.unwrap_or_else(|| "latest".into())))
 }
 
+/// Whose names the images of an archive have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// `NAME:TAG`, as `docker save` writes them into `manifest.json` and containerd into `index.json`.
+    Docker,
+    /// Those of an OCI layout: the tag that an entry of `index.json` has, letter by letter. `manifest.json`, if
+    /// there is one, is another reader's.
+    Layout,
+}
+
+impl Naming {
+    /// The form of a name in which it is compared.
+    pub fn key(self, tag: &str) -> String {
+        match self {
+            Self::Docker => familiar(tag),
+            Self::Layout => tag.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

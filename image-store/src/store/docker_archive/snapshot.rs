@@ -2,9 +2,10 @@
 //!
 //! Read once, when the archive is opened, and never changed: after a write there is a new one.
 
+use super::UNNAMED;
 use super::index_json::IndexJson;
 use super::manifest_json::ManifestJson;
-use super::{UNNAMED, name};
+use super::name::Naming;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document, media_type};
@@ -39,26 +40,6 @@ impl Stamp {
         // Not the time of the content: that is kept when an archive is rewritten.
         let changed = (meta.ctime(), meta.ctime_nsec());
         Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed }
-    }
-}
-
-/// Whose names the images of an archive have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Naming {
-    /// `NAME:TAG`, as `docker save` writes them into `manifest.json` and containerd into `index.json`.
-    Docker,
-    /// Those of an OCI layout: the tag that an entry of `index.json` has, letter by letter. `manifest.json`, if
-    /// there is one, is another reader's.
-    Layout,
-}
-
-impl Naming {
-    /// The form of a name in which it is compared.
-    pub fn key(self, tag: &str) -> String {
-        match self {
-            Self::Docker => name::familiar(tag),
-            Self::Layout => tag.to_string(),
-        }
     }
 }
 

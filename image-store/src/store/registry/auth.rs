@@ -2,8 +2,8 @@
 
 use super::address::Reach;
 use super::challenge::{self, Challenge};
-use super::client::basic;
-use super::credentials::{Credential, Sources};
+use super::credential::Credential;
+use super::credentials::Sources;
 use super::options::Messages;
 use super::retry::Patience;
 use super::scope::Scopes;
@@ -174,7 +174,8 @@ impl Guard {
                 let why =
                     format!("{} wants a user name and a password, and there are none for it", self.host);
                 let hint = format!("log in: docker login {}", self.host);
-                basic(&credential)
+                credential
+                    .basic()
                     .map(Some)
                     .ok_or_else(|| StoreError::not_permitted(context.doing, why).hint(hint))
             }

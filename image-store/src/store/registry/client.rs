@@ -2,7 +2,7 @@
 
 use super::address::Reach;
 use super::auth::{Context, Guard, Need, Tries};
-use super::credentials::{Credential, Sources};
+use super::credentials::Sources;
 use super::options::RegistryOptions;
 use super::redirect;
 use super::refusal;
@@ -12,8 +12,6 @@ use super::secret::Secret;
 use super::transport::{Answer, Head, Transport, Upload, Wire};
 use super::url::Url;
 use crate::error::StoreError;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -149,16 +147,4 @@ impl Client {
         let why = format!("more than {} redirects, the last to {url}", redirect::HOPS);
         Err(Failure::last(StoreError::network(ask.doing, why)))
     }
-}
-
-/// The `Authorization` of the Basic scheme, if there is anything to show.
-pub(super) fn basic(credential: &Credential) -> Option<Secret> {
-    let (user, password) = match credential {
-        Credential::Password { user, password } => (user.as_str(), password),
-        // Docker's name for the user of an identity token.
-        Credential::Identity { user, token } => (if user.is_empty() { "<token>" } else { user }, token),
-        Credential::Anonymous | Credential::Registry(_) => return None,
-    };
-    let pair = STANDARD.encode(format!("{user}:{}", password.reveal()));
-    Some(Secret::new(format!("Basic {pair}")))
 }

@@ -1,5 +1,6 @@
 //! Whose name we give at which registry: the files of docker and podman, read as those two read them.
 
+use super::credential::Credential;
 use super::helper;
 use super::options::{Login, Messages, RegistryOptions};
 use super::secret::Secret;
@@ -13,23 +14,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// What we show a registry or its token server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credential {
-    Anonymous,
-    Password {
-        user: String,
-        password: Secret,
-    },
-    /// A refresh token, to be exchanged at the token server.
-    Identity {
-        user: String,
-        token: Secret,
-    },
-    /// A token that the registry takes as it is.
-    Registry(Secret),
-}
 
 /// Largest file of credentials that is read.
 const FILE_MAX: u64 = 4 << 20;

@@ -1,6 +1,6 @@
 //! Credential helpers: programs that keep secrets, docker-credential-NAME.
 
-use super::credentials::Credential;
+use super::credential::Credential;
 use super::secret::Secret;
 use crate::error::StoreError;
 use nix::sys::signal::{Signal, killpg};

@@ -47,20 +47,6 @@ pub fn passing(doing: &str, answer: Answer) -> Result<Answer, Failure> {
     Err(Failure { error: refused(doing, answer), again })
 }
 
-/// A certificate or handshake that did not hold.
-pub fn tls(doing: &str, url: &Url, why: &str) -> StoreError {
-    let host = url.host_and_port();
-    let error = StoreError::not_permitted(doing, format!("TLS with {host} failed: {}", Escaped(why)));
-    if why.contains("UnknownIssuer") {
-        return error
-            .hint(format!("name its authority with --ca-file, or put it into /etc/docker/certs.d/{host}"));
-    }
-    if why.contains("InvalidMessage") || why.contains("corrupt message") {
-        return error.hint(format!("if it does not speak TLS and the network is safe: --plain-http={host}"));
-    }
-    error
-}
-
 fn kind_of(status: u16, words: &str) -> Exit {
     let says = |word: &str| words.to_ascii_lowercase().contains(word);
     match status {

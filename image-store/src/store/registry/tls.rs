@@ -1,7 +1,9 @@
 //! Whom we trust when a registry shows its certificate, and what we show it ourselves.
 
 use super::options::RegistryOptions;
+use super::url::Url;
 use crate::error::StoreError;
+use crate::text::Escaped;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -109,4 +111,18 @@ fn files_with_extension(dir: &Path, extension: &str) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
+}
+
+/// A certificate or handshake that did not hold.
+pub fn failed(doing: &str, url: &Url, why: &str) -> StoreError {
+    let host = url.host_and_port();
+    let error = StoreError::not_permitted(doing, format!("TLS with {host} failed: {}", Escaped(why)));
+    if why.contains("UnknownIssuer") {
+        return error
+            .hint(format!("name its authority with --ca-file, or put it into /etc/docker/certs.d/{host}"));
+    }
+    if why.contains("InvalidMessage") || why.contains("corrupt message") {
+        return error.hint(format!("if it does not speak TLS and the network is safe: --plain-http={host}"));
+    }
+    error
 }

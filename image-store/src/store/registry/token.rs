@@ -2,8 +2,7 @@
 
 use super::address::{Reach, shares_domain};
 use super::challenge::Challenge;
-use super::client::basic;
-use super::credentials::Credential;
+use super::credential::Credential;
 use super::refusal;
 use super::retry::{Failure, Patience, retrying};
 use super::scope::Scopes;
@@ -88,7 +87,7 @@ impl TokenRequest<'_> {
         for scope in &scopes {
             url = url.with("scope", scope);
         }
-        let authorization = basic(self.credential);
+        let authorization = self.credential.basic();
         let wire = self.wire("GET", &url, &[], authorization.as_ref().map(Secret::reveal), Upload::Nothing);
         let issued = retrying(patience, || self.answer(transport, &wire, &[]))?;
         issued.ok_or_else(|| StoreError::not_permitted(self.doing, "the token server gave no token"))

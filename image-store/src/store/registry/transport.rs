@@ -3,10 +3,10 @@
 use super::address::{Lookup, OutOfReach, Reach, literal};
 use super::flow::{Feed, Paced};
 use super::options::{Messages, RegistryOptions};
+use super::proxy;
 use super::retry::Failure;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use super::url::Url;
-use super::{proxy, refusal};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::progress::METER;
@@ -272,8 +272,8 @@ pub fn failure_of(doing: &str, url: &Url, error: ureq::Error) -> Failure {
     let network = |why: String| StoreError::network(doing, format!("{host}: {why}"));
     match error {
         ureq::Error::Io(error) => io_failure(doing, url, error),
-        ureq::Error::Rustls(error) => Failure::last(refusal::tls(doing, url, &error.to_string())),
-        ureq::Error::Tls(why) => Failure::last(refusal::tls(doing, url, why)),
+        ureq::Error::Rustls(error) => Failure::last(tls::failed(doing, url, &error.to_string())),
+        ureq::Error::Tls(why) => Failure::last(tls::failed(doing, url, why)),
         ureq::Error::Timeout(what) => Failure::passing(network(format!("no answer in time ({what})"))),
         ureq::Error::HostNotFound => Failure::last(network("there is no such host".into())),
         ureq::Error::Other(inner) if inner.is::<OutOfReach>() => Failure::last(StoreError::not_permitted(
@@ -299,7 +299,7 @@ fn io_failure(doing: &str, url: &Url, error: io::Error) -> Failure {
         return Failure::last(StoreError::from_io(doing, error));
     }
     if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-        return Failure::last(refusal::tls(doing, url, &error.to_string()));
+        return Failure::last(tls::failed(doing, url, &error.to_string()));
     }
     let text = error.to_string();
     let store_error = StoreError::network(doing, format!("{}: {text}", url.host_and_port()));

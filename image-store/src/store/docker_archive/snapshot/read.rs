@@ -1,8 +1,8 @@
 //! Reads an archive into a snapshot, and refuses what two readers of the same archive would take differently.
 
 use super::{
-    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, Naming, OCI_LAYOUT, Reckoned, Snapshot, Stamp,
-    blob_path, check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
+    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, OCI_LAYOUT, Reckoned, Snapshot, Stamp, blob_path,
+    check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
 };
 use crate::digest::{Digest, Hasher};
 use crate::error::{StoreError, uninterrupted};
@@ -13,6 +13,7 @@ use crate::store::UNNAMED;
 use crate::store::docker_archive::index_json::{self, IndexJson};
 use crate::store::docker_archive::manifest_json::{Item, ManifestJson};
 use crate::store::docker_archive::name;
+use crate::store::docker_archive::name::Naming;
 use crate::tar_file::TarFile;
 use crate::tree::DEPTH_MAX;
 use std::fs::File;
