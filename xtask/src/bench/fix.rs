@@ -1,14 +1,12 @@
 //! `cargo xtask bench fix`: a label put right, against copying the same bytes with nothing changed, and against peers.
 
-use super::measure::{Contestant, Figures, contestant, here, print, quiet, race, release_build};
+use super::measure::{Contestant, Figures, Ground, contestant, here, print, quiet, race};
 use super::registry::Registry;
-use super::relay::Relay;
 use image_store::digest::{Digest, Hasher};
 use image_store::error::StoreError;
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const ROUNDS: usize = 5;
@@ -18,13 +16,9 @@ const SMALL: u64 = 16 << 20;
 const PLATFORMS: [&str; 2] = ["linux/arm/v7", "linux/arm64"];
 
 pub fn run() -> Result<(), StoreError> {
-    let tool = release_build("config-patcher")?;
-    // In the target folder: /tmp may be memory, and that is no disk.
-    let near = tool.parent().unwrap_or(Path::new("."));
-    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(near).map_err(failed)?;
-    let bench = Bench { tool, dir: dir.path().to_path_buf(), turn: Cell::new(0) };
+    let bench = Bench { ground: Ground::of("config-patcher")? };
     for (name, size) in [("large.tar", LARGE), ("small.tar", SMALL), ("in-place.tar", LARGE)] {
-        write_archive(&bench.path(name), size).map_err(failed)?;
+        write_archive(&bench.ground.path(name), size).map_err(failed)?;
     }
     print("a label in 1 GiB, the archive written anew", &bench.anew()?, "cp");
     print("a label in place", &bench.in_place()?, "16 MiB");
@@ -32,12 +26,9 @@ pub fn run() -> Result<(), StoreError> {
     if !here("docker-registry") {
         return Ok(());
     }
-    let registry = Registry::start(dir.path())?;
+    let registry = Registry::start(bench.ground.dir())?;
     bench.seed(registry.host())?;
-    print("a label in a registry, on this machine", &bench.remote(registry.host())?, "fix");
-    let far = Relay::start(registry.host()).map_err(failed)?;
-    print("the same, 50 ms there and back", &bench.remote(&far.host)?, "fix");
-    Ok(())
+    registry.near_and_far("a label in a registry", |host| bench.remote(host), "fix")
 }
 
 fn failed(error: io::Error) -> StoreError {
@@ -45,35 +36,24 @@ fn failed(error: io::Error) -> StoreError {
 }
 
 struct Bench {
-    tool: PathBuf,
-    dir: PathBuf,
-    turn: Cell<usize>,
+    ground: Ground,
 }
 
 type Makes<'a> = Box<dyn Fn() -> Command + 'a>;
 
 impl Bench {
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
     fn shown(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn next(&self) -> usize {
-        self.turn.set(self.turn.get() + 1);
-        self.turn.get()
+        self.ground.path(name).display().to_string()
     }
 
     fn fix(&self, image: &str, platform: &str, more: &[&str]) -> Command {
-        let mut command = quiet(&self.tool);
+        let mut command = quiet(&self.ground.tool);
         command.args(["--quiet", "fix", image, "--platform", platform]).args(more);
         command
     }
 
     fn fix_archive(&self, name: &str, more: &[&str]) -> Command {
-        self.fix(&format!("docker-archive:{}", self.shown(name)), PLATFORMS[self.next() % 2], more)
+        self.fix(&format!("docker-archive:{}", self.shown(name)), PLATFORMS[self.ground.next() % 2], more)
     }
 
     fn anew(&self) -> Result<Vec<Figures>, StoreError> {
@@ -104,7 +84,7 @@ impl Bench {
     }
 
     fn makes_copy<'a>(&'a self, name: &'a str, command: Makes<'a>) -> Contestant<'a> {
-        let prepare = || match fs::remove_file(self.path("copy.tar")) {
+        let prepare = || match fs::remove_file(self.ground.path("copy.tar")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(()),
         };
@@ -127,7 +107,7 @@ impl Bench {
             command
         };
         let pipe = move |middle: &str| shell(&format!("cat '{large}' | {middle} | cat > /dev/null"));
-        let through = format!("'{}' --quiet fix - --platform linux/s390x", self.tool.display());
+        let through = format!("'{}' --quiet fix - --platform linux/s390x", self.ground.tool.display());
         let all = [
             contestant("cat | fix - | cat", Box::new(move || pipe(&through))),
             contestant("cat | cat | cat", Box::new(move || pipe("cat"))),
@@ -152,12 +132,12 @@ impl Bench {
         let base = format!("{host}/team/app:base");
         let base = base.as_str();
         let ours: Makes<'_> =
-            Box::new(move || self.fix(base, "linux/arm/v7", &["--tag", &format!("r{}", self.next())]));
+            Box::new(move || self.fix(base, "linux/arm/v7", &["--tag", &format!("r{}", self.ground.next())]));
         let mut all = vec![contestant("fix", ours)];
         if here("crane") {
             // It drops the keys that Docker added and the variant that was there; the time is what is measured.
             let theirs: Makes<'_> = Box::new(move || {
-                let to = format!("{host}/team/app:r{}", self.next());
+                let to = format!("{host}/team/app:r{}", self.ground.next());
                 let mut command = quiet("crane");
                 command.args(["mutate", "--insecure", "--set-platform", "linux/arm/v7", "-t", &to, base]);
                 command

@@ -3,9 +3,11 @@
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::text::table;
-use std::path::PathBuf;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// One way to do the job.
 pub struct Contestant<'a> {
@@ -14,6 +16,41 @@ pub struct Contestant<'a> {
     pub prepare: Box<dyn Fn() -> Result<(), StoreError> + 'a>,
     /// The program that is timed. Its output goes nowhere unless the command says otherwise.
     pub command: Box<dyn Fn() -> Command + 'a>,
+}
+
+/// The tool that is measured, a folder for the job, and a number for each round. The folder goes with it.
+pub struct Ground {
+    pub tool: PathBuf,
+    dir: TempDir,
+    turn: Cell<usize>,
+}
+
+impl Ground {
+    pub fn of(package: &str) -> Result<Self, StoreError> {
+        let tool = release_build(package)?;
+        let dir = folder_near(&tool)?;
+        Ok(Self { tool, dir, turn: Cell::new(0) })
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn next(&self) -> usize {
+        self.turn.set(self.turn.get() + 1);
+        self.turn.get()
+    }
+}
+
+/// In the target folder: /tmp may be memory, and that is no disk.
+pub fn folder_near(program: &Path) -> Result<TempDir, StoreError> {
+    let near = program.parent().unwrap_or(Path::new("."));
+    let made = tempfile::Builder::new().prefix("bench-").tempdir_in(near);
+    made.map_err(|e| StoreError::from_io("make a folder to measure in", e))
 }
 
 /// One that needs no preparation.

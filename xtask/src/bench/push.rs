@@ -1,9 +1,8 @@
 //! `cargo xtask bench push`: an index made and a large image pushed, against the tools that people use for it.
 
 use super::fix::Noise;
-use super::measure::{Contestant, Figures, contestant, here, is_here, print, quiet, race, release_build};
+use super::measure::{Contestant, Figures, Ground, contestant, here, print, quiet, race};
 use super::registry::Registry;
-use super::relay::Relay;
 use flate2::Compression;
 use flate2::read::GzEncoder;
 use image_store::digest::{Digest, Hasher};
@@ -12,10 +11,9 @@ use image_store::exit::Exit;
 use image_store::manifest::{Descriptor, Document, media_type};
 use image_store::store::ImageStore;
 use image_store::store::oci_layout::OciLayout;
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 const ROUNDS: usize = 5;
@@ -24,19 +22,11 @@ const LARGE: u64 = 1 << 30;
 const MEMBERS: [&str; 4] = ["amd64", "arm64", "s390x", "riscv64"];
 
 pub fn run() -> Result<(), StoreError> {
-    if !is_here("docker-registry") {
-        return Err(StoreError::not_found("bench push", "docker-registry is not here"));
-    }
-    let tool = release_build("manifest-push")?;
-    let near = tool.parent().unwrap_or(Path::new("."));
-    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(near).map_err(failed)?;
-    let registry = Registry::start(dir.path())?;
-    let bench = Bench { tool, dir: dir.path().to_path_buf(), turn: Cell::new(0) };
+    let bench = Bench { ground: Ground::of("manifest-push")? };
+    let registry = Registry::start(bench.ground.dir())?;
     bench.seed(registry.host())?;
-    print("an index over 4 images, on this machine", &bench.indexes(registry.host())?, OURS);
-    let far = Relay::start(registry.host()).map_err(failed)?;
-    print("the same, 50 ms there and back", &bench.indexes(&far.host)?, OURS);
-    write_large(&bench.path("large")).map_err(failed)?;
+    registry.near_and_far("an index over 4 images", |host| bench.indexes(host), OURS)?;
+    write_large(&bench.ground.path("large")).map_err(failed)?;
     print("an image of 1 GiB", &bench.large(&registry)?, OURS);
     Ok(())
 }
@@ -48,32 +38,25 @@ fn failed(error: io::Error) -> StoreError {
 const OURS: &str = "manifest-push";
 
 struct Bench {
-    tool: PathBuf,
-    dir: PathBuf,
-    turn: Cell<usize>,
+    ground: Ground,
 }
 
 type Makes<'a> = Box<dyn Fn() -> Command + 'a>;
 
 impl Bench {
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
     /// A tag that nobody has used: each round makes a new index.
     fn new_tag(&self) -> String {
-        self.turn.set(self.turn.get() + 1);
-        format!("r{}", self.turn.get())
+        format!("r{}", self.ground.next())
     }
 
     fn ours(&self) -> Command {
-        let mut command = quiet(&self.tool);
-        command.arg("--quiet").env("XDG_STATE_HOME", self.path("state"));
+        let mut command = quiet(&self.ground.tool);
+        command.arg("--quiet").env("XDG_STATE_HOME", self.ground.path("state"));
         command
     }
 
     fn seed(&self, host: &str) -> Result<(), StoreError> {
-        let layout = OciLayout::open_or_new(&self.path("seed"))?;
+        let layout = OciLayout::open_or_new(&self.ground.path("seed"))?;
         for architecture in MEMBERS {
             let layer = put(&layout, media_type::OCI_LAYER, architecture.as_bytes())?;
             let config = serde_json::json!({
@@ -83,7 +66,7 @@ impl Bench {
             let config = put(&layout, media_type::OCI_CONFIG, config.to_string().as_bytes())?;
             layout.write_tag(architecture, &manifest(&config, &layer)?)?;
             let mut copy = self.ours();
-            copy.args(["copy", &format!("oci:{}:{architecture}", self.path("seed").display())]);
+            copy.args(["copy", &format!("oci:{}:{architecture}", self.ground.path("seed").display())]);
             copy.arg(format!("{host}/team/app:{architecture}"));
             succeed(copy)?;
         }
@@ -131,7 +114,9 @@ impl Bench {
                 command.arg("-c").arg(format!(
                     "docker manifest create --insecure {list} {images} && exec docker manifest push --insecure {list}"
                 ));
-                command.env("DOCKER_CLI_EXPERIMENTAL", "enabled").env("DOCKER_CONFIG", self.path("docker"));
+                command
+                    .env("DOCKER_CLI_EXPERIMENTAL", "enabled")
+                    .env("DOCKER_CONFIG", self.ground.path("docker"));
                 command
             });
             contestants.push(contestant("docker manifest", make));
@@ -140,7 +125,7 @@ impl Bench {
     }
 
     fn large<'a>(&'a self, registry: &'a Registry) -> Result<Vec<Figures>, StoreError> {
-        let layout = self.path("large");
+        let layout = self.ground.path("large");
         let (layout, to) = (layout.display().to_string(), format!("{}/large/app:1", registry.host()));
         let (layout, to) = (layout.as_str(), to.as_str());
         let make: Makes<'_> = Box::new(move || {

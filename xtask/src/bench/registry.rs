@@ -1,5 +1,7 @@
 //! Debian's docker-registry for a bench: on a free port, its log read for what it was asked and what it sent.
 
+use super::measure::{Figures, is_here, print};
+use super::relay::Relay;
 use image_store::error::StoreError;
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -19,6 +21,9 @@ pub struct Registry {
 
 impl Registry {
     pub fn start(dir: &Path) -> Result<Self, StoreError> {
+        if !is_here("docker-registry") {
+            return Err(StoreError::not_found("start docker-registry", "it is not here").hint("install it"));
+        }
         let failed = |e| StoreError::from_io("start docker-registry", e);
         let free = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
         let host = free.local_addr().map_err(failed)?.to_string();
@@ -47,6 +52,19 @@ impl Registry {
 
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The same race twice: on this machine, and with a line of 50 ms there and back.
+    pub fn near_and_far(
+        &self,
+        title: &str,
+        race: impl Fn(&str) -> Result<Vec<Figures>, StoreError>,
+        against: &str,
+    ) -> Result<(), StoreError> {
+        print(&format!("{title}, on this machine"), &race(&self.host)?, against);
+        let far = Relay::start(&self.host).map_err(|e| StoreError::from_io("make the line longer", e))?;
+        print("the same, 50 ms there and back", &race(&far.host)?, against);
+        Ok(())
     }
 
     /// What was sent so far is not counted.

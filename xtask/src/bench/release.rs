@@ -1,14 +1,14 @@
 //! `cargo xtask bench release`: the example for eight platforms, to docker-registry, from nothing and once more; against
 //! shell loops that build and push the same files with crane and with buildah.
 
-use super::measure::{Contestant, is_here, print, quiet, race, release_build};
+use super::measure::{Contestant, folder_near, is_here, print, quiet, race, release_build};
 use super::registry::Registry;
 use image_store::error::StoreError;
 use image_store::platform::Platform;
 use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 const ROUNDS: usize = 5;
@@ -33,12 +33,8 @@ struct Bench {
 }
 
 pub fn run() -> Result<(), StoreError> {
-    if !is_here("docker-registry") {
-        return Err(StoreError::not_found("run the bench of releases", "docker-registry is not here"));
-    }
     let (xtask, binfmt_setup) = (release_build("xtask")?, release_build("binfmt-setup")?);
-    let near = xtask.parent().unwrap_or(Path::new("."));
-    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(near).map_err(failed)?;
+    let dir = folder_near(&xtask)?;
     let registry = Registry::start(dir.path())?;
     let bench = Bench { dir, registry, xtask, binfmt_setup, round: Cell::new(0) };
     bench.write_sources().map_err(failed)?;

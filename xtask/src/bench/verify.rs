@@ -3,7 +3,7 @@
 
 mod image;
 
-use super::measure::{Contestant, is_here, print, quiet, race, release_build};
+use super::measure::{Contestant, folder_near, is_here, print, quiet, race, release_build};
 use super::registry::Registry;
 use image_store::error::StoreError;
 use image_store::parallel;
@@ -20,12 +20,9 @@ const TAGS: usize = 1000;
 const ROUNDS: usize = 2;
 
 pub fn run() -> Result<(), StoreError> {
-    let failed = |e: io::Error| StoreError::from_io("prepare images to look into", e);
     let tool = release_build("config-patcher")?;
     let pusher = release_build("manifest-push")?;
-    // In the target folder: /tmp may be memory, and that is no disk.
-    let near = tool.parent().unwrap_or(Path::new("."));
-    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(near).map_err(failed)?;
+    let dir = folder_near(&tool)?;
     let layout = OciLayout::open_or_new(&dir.path().join("layout"))?;
     let layers = image::build(&layout, LAYERS, LAYER)?;
     let stored: u64 = layers.iter().map(|layer| layer.size).sum();
