@@ -34,14 +34,17 @@ pub struct Args {
     /// Cargo's profile
     #[arg(long, value_name = "NAME", default_value = "release")]
     profile: String,
-    /// Take the working tree as it is, though git knows of changes in it
+    /// The branch that the commit must be in; without it origin's default branch, else main or master
+    #[arg(long, value_name = "NAME", conflicts_with = "allow_dirty")]
+    branch: Option<String>,
+    /// Take the working tree as it is: with changes, of any branch, under a version that another commit has
     #[arg(long)]
     allow_dirty: bool,
     /// Show what would be made, and make nothing
     #[arg(long)]
     dry_run: bool,
     /// Hold a folder that was made against its SHA256SUMS; exit 7 if anything differs
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "tool", "profile", "allow_dirty", "dry_run"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "tool", "profile", "branch", "allow_dirty", "dry_run"])]
     verify: Option<PathBuf>,
 }
 
@@ -115,8 +118,9 @@ fn decide(args: &Args) -> Result<Plan, StoreError> {
     let root = workspace();
     let version = env!("CARGO_PKG_VERSION");
     if !args.allow_dirty {
-        source::refuse_unclean(&root, version)?;
+        source::refuse_unclean(&root, version, args.branch.as_deref())?;
     }
+    source::refuse_other_versions(&root, version)?;
     let epoch = source::epoch(&root)?;
     let is_asked = |tool: &Tool| args.tool.is_empty() || args.tool.iter().any(|name| name == tool.name);
     let found = targets::installed()?;

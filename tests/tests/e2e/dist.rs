@@ -3,9 +3,11 @@
 use crate::tools::{listing, program, run};
 use multiarch_tests::{need, world};
 use oci_spec::image::ImageIndex;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Where Debian's own program is. dpkg(1)
 const DPKG: &str = "dpkg-deb";
@@ -169,4 +171,97 @@ fn keeps_the_old_one_on_failure(made: &Path) {
     let beside: Vec<_> =
         fs::read_dir(made.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!beside.iter().any(|name| name == ".dist.new"), "{beside:?}");
+}
+
+/// What changes files, each kind counted for itself.
+const CALLS: &str = "openat,write,mkdir,chmod,rename,renameat2,copy_file_range,unlinkat,rmdir";
+/// Of each kind of call so many moments, the first and the last among them.
+const MOMENTS: usize = 4;
+
+/// `xtask dist` under strace; its children, cargo and the release of the image, are left alone.
+fn traced(out: &Path, arguments: &[&str]) -> Command {
+    let plain = dist(&workspace(), out);
+    let mut command = Command::new(world::program("strace").unwrap());
+    command.args(["-qq"]).args(arguments).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(workspace());
+    command
+}
+
+/// Calls of each kind after the programs are built, as strace counts them: from the first of all.
+fn moments(log: &str) -> Vec<(String, usize)> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut after: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut is_packaging = false;
+    for line in log.lines() {
+        let Some((call, arguments)) = line.split_once('(') else { continue };
+        let nth = seen.entry(call.to_string()).or_default();
+        *nth += 1;
+        is_packaging |= arguments.contains(".dist.new");
+        if is_packaging {
+            after.entry(call.to_string()).or_default().push(*nth);
+        }
+    }
+    let mut moments = Vec::new();
+    for (call, all) in after {
+        let last = all.len() - 1;
+        let mut chosen: Vec<usize> = (0..MOMENTS).map(|part| all[last * part / (MOMENTS - 1)]).collect();
+        chosen.dedup();
+        moments.extend(chosen.into_iter().map(|nth| (call.clone(), nth)));
+    }
+    moments
+}
+
+#[test]
+fn a_distribution_that_is_killed_leaves_the_old_one_whole_and_the_next_run_finishes() {
+    need!(world::require(&[DPKG, "strace"]));
+    let dir = tempfile::tempdir().unwrap();
+    let (first, made) = (dir.path().join("first/dist"), dir.path().join("made/dist"));
+    let log = dir.path().join("log");
+    // Both places have an older one, of another time.
+    for place in [&first, &made] {
+        run({
+            let mut command = dist(&workspace(), place);
+            command.env("SOURCE_DATE_EPOCH", "1740000000");
+            command
+        })
+        .exits(0);
+    }
+    let sums = |place: &Path| fs::read(place.join("SHA256SUMS")).unwrap();
+    let old = sums(&first);
+    run(traced(&first, &["-o", log.to_str().unwrap(), "-e", &format!("trace={CALLS}")])).exits(0);
+    let new = sums(&first);
+    assert_ne!(old, new);
+    let moments = moments(&fs::read_to_string(&log).unwrap());
+    let begun = Instant::now();
+    let (mut killed, mut moved) = (0, 0);
+    for (call, nth) in &moments {
+        let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
+        let ran = run(traced(&made, &["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]));
+        assert!(matches!(ran.code, None | Some(0)), "{call} {nth}: {ran}");
+        killed += usize::from(ran.code.is_none());
+        run(verify(&made)).exits(0);
+        let now = sums(&made);
+        assert!(now == old || now == new, "{call} {nth}");
+        moved += usize::from(now == new);
+    }
+    // What a killed run's child was doing ends by itself.
+    std::thread::sleep(Duration::from_millis(200));
+    run(dist(&workspace(), &made)).exits(0);
+    assert_eq!(sums(&made), new, "the same as without a kill");
+    let mut left: Vec<_> =
+        fs::read_dir(made.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".dist.lock", "dist"]);
+    let took = begun.elapsed();
+    eprintln!(
+        "killed at {killed} of {} moments in {took:?}, {moved} times with the new one there",
+        moments.len()
+    );
+    assert!(killed > 15 && moved > 0 && moved < killed, "{killed} {moved} of {moments:?}");
 }
