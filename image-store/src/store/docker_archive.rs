@@ -20,6 +20,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+mod beside;
 mod classic;
 mod commit;
 mod edit;
@@ -97,10 +98,10 @@ impl DockerArchive {
         };
         // A link to a file that is not there yet is written through, as the shell does.
         let target = fs::canonicalize(path)
-            .or_else(|_| fs::read_link(path).map(|link| commit::folder(path).join(link)))
+            .or_else(|_| fs::read_link(path).map(|link| beside::folder(path).join(link)))
             .unwrap_or_else(|_| path.to_path_buf());
         let file =
-            tempfile::tempfile_in(commit::folder(&target)).map_err(|e| StoreError::from_io(doing(), e))?;
+            tempfile::tempfile_in(beside::folder(&target)).map_err(|e| StoreError::from_io(doing(), e))?;
         Ok(Self::new(path, target, Snapshot::empty(file, stamp, naming)?, None))
     }
 
@@ -286,7 +287,7 @@ impl ImageStore for DockerArchive {
             return Ok(());
         }
         let in_memory = self.state().pending.memory();
-        let bytes = pending::take(blob, open()?, in_memory, commit::folder(&self.path))?;
+        let bytes = pending::take(blob, open()?, in_memory, beside::folder(&self.path))?;
         self.state().pending.blobs.insert(blob.digest.clone(), bytes);
         Ok(())
     }

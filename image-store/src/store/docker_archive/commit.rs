@@ -1,5 +1,6 @@
 //! Puts an edited archive in the old one's place: written whole beside it, on disk before it is renamed.
 
+use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
 use super::edit::{Edit, Piece};
 use super::in_place::Place;
 use super::journal;
@@ -10,20 +11,14 @@ use crate::error::StoreError;
 use crate::half_done::HalfDone;
 use crate::tar_file::write;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-/// How long a second writer waits for the first.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// How much of an archive is copied before the disk is told to write it.
 const PIECE: u64 = 32 << 20;
-/// Ends the names of files that are being written.
-pub const SUFFIX: &str = ".archive-tmp";
-
 /// Carries the edit out and gives the new file. `Conflict` if the old one is no longer the one that was read.
 pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<File, StoreError> {
     let doing = || format!("write \"{place}\"");
@@ -49,34 +44,6 @@ pub fn overwrite(path: &Path, snapshot: &Snapshot, new: &Place, place: &str) -> 
     journal::write(path, &locked, &new.writes, place)
 }
 
-/// The folder in which the archive lies.
-pub fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    }
-}
-
-/// Locks the folder: a lock on the archive itself would go with the old file, one beside it would be litter.
-pub fn lock(dir: &Path, place: &str) -> Result<File, StoreError> {
-    let doing = || format!("lock the folder of \"{place}\"");
-    let folder = File::open(dir).map_err(|e| StoreError::from_io(doing(), e))?;
-    let until = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(folder),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(TryLockError::WouldBlock) => {
-                let why = "another process has held the lock for 30 seconds";
-                return Err(StoreError::conflict(doing(), why).hint("run again when it is done"));
-            }
-            Err(TryLockError::Error(error)) => return Err(StoreError::from_io(doing(), error)),
-        }
-    }
-}
-
 fn refuse_changed(path: &Path, snapshot: &Snapshot, place: &str) -> Result<(), StoreError> {
     let doing = || format!("write \"{place}\"");
     let now = match fs::symlink_metadata(path) {
@@ -89,28 +56,6 @@ fn refuse_changed(path: &Path, snapshot: &Snapshot, place: &str) -> Result<(), S
     }
     Err(StoreError::conflict(doing(), "another process has changed the file since it was read")
         .hint("run again to see what it holds now"))
-}
-
-/// Removes what a killed writer of this archive left. Only one writer at a time holds the lock, so nobody is
-/// still writing such a file.
-fn remove_leftovers(dir: &Path, path: &Path) {
-    let prefix = prefix(path);
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.as_encoded_bytes();
-        if name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes()) {
-            // It costs room, not correctness: no reason to fail.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-pub fn prefix(path: &Path) -> std::ffi::OsString {
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    prefix.push(".");
-    prefix
 }
 
 fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io::Result<HalfDone> {

@@ -5,7 +5,7 @@
 //! to all who read it here, the new one. Other programs do not know of it: they may see the archive half changed
 //! until then.
 
-use super::commit;
+use super::beside;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::half_done::HalfDone;
@@ -42,9 +42,9 @@ struct Overwrite {
 }
 
 pub fn journal_of(archive: &Path) -> PathBuf {
-    let mut name = commit::prefix(archive);
+    let mut name = beside::prefix(archive);
     name.push(&SUFFIX[1..]);
-    commit::folder(archive).join(name)
+    beside::folder(archive).join(name)
 }
 
 /// Finishes what somebody began to write here.
@@ -54,7 +54,7 @@ pub fn recover(archive: &Path, place: &str) -> Result<(), StoreError> {
         return Ok(());
     }
     let doing = || format!("finish the interrupted change of \"{place}\"");
-    let locked = commit::lock(commit::folder(archive), place)?;
+    let locked = beside::lock(beside::folder(archive), place)?;
     // Whoever wrote it may have been at work and be done now.
     let Some(journal) = read(&path, &doing())? else { return Ok(()) };
     let file = open_to_write(archive).map_err(|e| StoreError::from_io(doing(), e))?;
@@ -173,8 +173,8 @@ pub fn begin(
     let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
     let body = serde_json::to_string(&journal)?;
     let mut beside = HalfDone::create(|| {
-        let prefix = commit::prefix(archive);
-        tempfile::Builder::new().prefix(&prefix).suffix(commit::SUFFIX).tempfile_in(commit::folder(archive))
+        let prefix = beside::prefix(archive);
+        tempfile::Builder::new().prefix(&prefix).suffix(beside::SUFFIX).tempfile_in(beside::folder(archive))
     })?;
     beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
     beside.as_file().sync_all()?;
