@@ -1,12 +1,14 @@
 //! Fixes of images on disk, each with what it needs and what comes of it: for tests that make disks fail.
 
+use crate::referrers::referrer;
 use crate::samples::{Image, Index};
 use crate::tools::User;
 use image_store::check::{Depth, check};
+use image_store::referrers::look;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
-use image_store::store::{ImageSource, Pointer};
+use image_store::store::{ImageSource, ImageStore, Pointer};
 
 pub struct Job {
     pub prepare: fn(&User),
@@ -65,6 +67,30 @@ pub const LAYOUT: Job = Job {
     prepare: |user| index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1"),
     args: &["fix", "oci:in:1", "--from-index"],
     named: |user| whole(&OciLayout::open(&user.path("in")).unwrap(), "1"),
+};
+
+/// With an SBOM, which the new image must have as soon as the tag names it.
+pub const CARRIED: Job = Job {
+    prepare: |user| {
+        let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
+        wrong().store(&layout, "1");
+        for blob in [&b"{}"[..], b"about the image"] {
+            layout.ingest("", blob).unwrap();
+        }
+        let sbom = referrer("application/spdx+json", &wrong().document);
+        layout.write_tag("sbom", &sbom).unwrap();
+    },
+    args: &["fix", "oci:in:1", "--platform", "linux/arm/v7", "--carry-referrers"],
+    named: |user| {
+        let layout = OciLayout::open(&user.path("in")).unwrap();
+        let named = whole(&layout, "1");
+        let belongings = look(&layout, &[named.parse().unwrap()]).unwrap().remove(0);
+        let entries: Vec<String> =
+            belongings.referrers.iter().map(|entry| entry.digest.to_string()).collect();
+        let [sbom] = &entries[..] else { panic!("{named} has {entries:?}") };
+        layout.read_document(&Pointer::Digest(sbom.parse().unwrap())).unwrap();
+        named
+    },
 };
 
 /// What a target that may not be there yet names.

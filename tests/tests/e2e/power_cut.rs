@@ -4,7 +4,7 @@
 //! image or the new one, whole; behind the end of the program, all have the new one.
 
 use crate::local_jobs::{
-    Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE,
+    CARRIED, Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE,
 };
 use crate::tools::{Ran, User, listing, program, shown};
 use disk::{Disk, State};
@@ -173,6 +173,11 @@ fn an_oci_archive() {
 #[test]
 fn a_layout() {
     cut(&LAYOUT);
+}
+
+#[test]
+fn a_layout_with_what_belongs_to_the_image() {
+    cut(&CARRIED);
 }
 
 #[test]
