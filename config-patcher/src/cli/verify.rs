@@ -42,7 +42,7 @@ pub struct Verify {
     /// Show each file that a container would execute, and what it is for
     #[arg(long)]
     explain: bool,
-    /// Stop reading where the image's own program fits its label; the default for registries
+    /// Read until the image's own program and its loader are found and fit the label; the default for registries
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Read every layer to its last byte; the default for what lies here
