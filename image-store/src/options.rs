@@ -37,6 +37,8 @@ pub struct RegistryArgs {
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     pub max_retry_after: u64,
     /// Give a request up that has not got through after so many seconds
+    ///
+    /// A manifest or a token must be here by then. A layer may take longer, as long as it keeps coming.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 600)]
     pub timeout: u64,
 }

@@ -2,7 +2,7 @@
 
 use super::address::Reach;
 use super::challenge::{self, Challenge};
-use super::credential::Credential;
+use super::credential::{Credential, Found};
 use super::credentials::Sources;
 use super::options::Messages;
 use super::retry::Patience;
@@ -58,7 +58,7 @@ struct State {
     made: usize,
     /// All that the stores at this registry will need. One token for all saves round trips.
     foreseen: Scopes,
-    credentials: HashMap<String, Credential>,
+    credentials: HashMap<String, Found>,
     warned: bool,
 }
 
@@ -218,10 +218,20 @@ impl Guard {
             true => Reach::Anywhere,
             false => self.reach(),
         };
+        let given = state.credentials.get(&need.repository).filter(|given| given.credential == credential);
+        let refused = given.map(|given| given.when_refused(&self.host));
         let request = |scopes: &Scopes| {
             let doing = format!("{}: get a token from {}", context.doing, server.realm.host_and_port());
-            TokenRequest { doing: &doing, server, reach, credential: &credential, first: &needed, scopes }
-                .send(context.transport, context.patience)
+            TokenRequest {
+                doing: &doing,
+                server,
+                reach,
+                credential: &credential,
+                when_refused: refused.as_deref(),
+                first: &needed,
+                scopes,
+            }
+            .send(context.transport, context.patience)
         };
         let issued = match request(&scopes) {
             // Some servers say no to all if one of the repositories is not ours.
@@ -296,11 +306,19 @@ impl Guard {
         repository: &str,
     ) -> Result<Credential, StoreError> {
         if let Some(known) = state.credentials.get(repository) {
-            return Ok(known.clone());
+            return Ok(known.credential.clone());
         }
         let found = context.sources.find(&self.host, repository)?;
-        state.credentials.insert(repository.into(), found.clone());
-        Ok(found)
+        let credential = found.credential.clone();
+        state.credentials.insert(repository.into(), found);
+        Ok(credential)
+    }
+
+    /// What to do about a 401 that is the last word. `None`: it has not asked for credentials in a way known here.
+    pub fn when_refused(&self, need: &Need) -> Option<String> {
+        let state = self.state();
+        let found = state.credentials.get(&need.repository)?;
+        Some(found.when_refused(&self.host))
     }
 
     /// Takes in a 401. `true`: it is worth asking again.

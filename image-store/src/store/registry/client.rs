@@ -14,6 +14,7 @@ use super::url::Url;
 use crate::error::StoreError;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Speaks to registries: one pool of connections, one keeper of tokens. A clone is the same client.
 #[derive(Clone)]
@@ -74,9 +75,10 @@ impl Client {
 
     /// The same with the whole body, which may break off and be asked for again too.
     pub(super) fn fetch(&self, ask: &Ask<'_, '_>, limit: u64) -> Result<(Head, Vec<u8>), StoreError> {
+        let end = Instant::now() + self.patience().timeout;
         retrying(self.patience(), || {
             let answer = self.attempt(ask)?;
-            if answer.status == 200 { answer.read(ask.doing, limit) } else { Ok(answer.read_words()) }
+            if answer.status == 200 { answer.read(ask.doing, limit, end) } else { Ok(answer.read_words()) }
         })
     }
 
@@ -99,7 +101,7 @@ impl Client {
                 true => ask.guard.authorization(&context, ask.need, &mut tries).map_err(Failure::last)?,
                 false => None,
             };
-            let answer = self.follow(ask, authorization.as_ref())?;
+            let mut answer = self.follow(ask, authorization.as_ref())?;
             let asked_by_registry = answer.status == 401 && answer.url.same_origin(ask.guard.registry());
             let again = asked_by_registry
                 && ask.guard.challenged(ask.doing, &answer, ask.need, &mut tries).map_err(Failure::last)?;
@@ -107,6 +109,9 @@ impl Client {
                 *answered = true;
             }
             if !again {
+                if asked_by_registry {
+                    answer.when_refused = ask.guard.when_refused(ask.need);
+                }
                 return refusal::passing(ask.doing, answer);
             }
             answer.finish();

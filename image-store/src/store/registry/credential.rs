@@ -34,3 +34,27 @@ impl Credential {
         Some(Secret::new(format!("Basic {pair}")))
     }
 }
+
+/// A credential, and whence it came: a file, a helper, the command line.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub credential: Credential,
+    pub from: String,
+}
+
+impl Found {
+    pub fn nothing() -> Self {
+        Self { credential: Credential::Anonymous, from: String::new() }
+    }
+
+    /// What to do about a registry at `host` that says no to it. Never a word of the secret.
+    pub fn when_refused(&self, host: &str) -> String {
+        let what = match &self.credential {
+            Credential::Anonymous => return format!("if it exists, log in: docker login {host}"),
+            Credential::Password { user, .. } => format!("user \"{user}\" and the password"),
+            Credential::Identity { .. } => "the identity token".into(),
+            Credential::Registry(_) => "the registry token".into(),
+        };
+        format!("it refused {what} from {}; put that right, or log in anew: docker login {host}", self.from)
+    }
+}

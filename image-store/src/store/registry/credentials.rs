@@ -1,6 +1,6 @@
 //! Whose name we give at which registry: the files of docker and podman, read as those two read them.
 
-use super::credential::Credential;
+use super::credential::{Credential, Found};
 use super::helper;
 use super::options::{Login, Messages, RegistryOptions};
 use super::secret::Secret;
@@ -70,15 +70,16 @@ impl Sources {
     }
 
     /// What to show `host` (as in an image reference) for this repository.
-    pub fn find(&self, host: &str, repository: &str) -> Result<Credential, StoreError> {
+    pub fn find(&self, host: &str, repository: &str) -> Result<Found, StoreError> {
         if let Some(login) = self.login.as_ref().filter(|login| same_host(&login.host, host)) {
-            let password = login.password.clone();
-            return Ok(Credential::Password { user: login.user.clone(), password });
+            let (user, password) = (login.user.clone(), login.password.clone());
+            let from = "the command line".to_string();
+            return Ok(Found { credential: Credential::Password { user, password }, from });
         }
         let find = |found: &AuthFile, place: String| found.find(host, repository, &place, &self.answers);
         if let Some(file) = &self.named {
             let found = self.file(file)?.ok_or_else(|| no_such(file))?;
-            return Ok(find(&found, file.display().to_string())?.unwrap_or(Credential::Anonymous));
+            return Ok(find(&found, file.display().to_string())?.unwrap_or_else(Found::nothing));
         }
         if let Some(text) = &self.inline {
             let place = "DOCKER_AUTH_CONFIG";
@@ -92,7 +93,7 @@ impl Sources {
                 return Ok(found);
             }
         }
-        Ok(Credential::Anonymous)
+        Ok(Found::nothing())
     }
 
     /// Has somebody logged in there, as far as can be told without asking a helper, or anybody? docker leaves an entry
@@ -158,14 +159,14 @@ impl AuthFile {
         repository: &str,
         place: &str,
         answers: &Answers,
-    ) -> Result<Option<Credential>, StoreError> {
+    ) -> Result<Option<Found>, StoreError> {
         let own =
             self.helpers.iter().flatten().find(|(key, _)| same_host(key, host)).map(|(_, helper)| helper);
         let helper = own.or(self.store.as_ref()).filter(|helper| !helper.is_empty());
         if let Some(helper) = helper {
             let key = if same_host(host, "docker.io") { HUB_KEY } else { host };
-            if let Some(found) = ask_once(helper, key, answers)? {
-                return Ok(Some(found));
+            if let Some(credential) = ask_once(helper, key, answers)? {
+                return Ok(Some(Found { credential, from: format!("docker-credential-{helper}") }));
             }
         }
         let Some((key, entry)) = self.entry(host, repository) else { return Ok(None) };
@@ -173,7 +174,8 @@ impl AuthFile {
             let doing = format!("read the credentials for \"{key}\" in {place}");
             StoreError::not_permitted(doing, why).hint(format!("log in again: docker login {host}"))
         };
-        entry.credential().map_err(wrong)
+        let credential = entry.credential().map_err(wrong)?;
+        Ok(credential.map(|credential| Found { credential, from: place.into() }))
     }
 
     fn mentions(&self, host: &str) -> bool {
@@ -326,7 +328,7 @@ mod tests {
     fn found(file: &str, host: &str, repository: &str) -> String {
         let parsed = parse(file.as_bytes(), "x.json").unwrap();
         match parsed.find(host, repository, "x.json", &Mutex::default()) {
-            Ok(Some(credential)) => shown(&credential),
+            Ok(Some(found)) => shown(&found.credential),
             Ok(None) => "none".into(),
             Err(error) => error.to_string(),
         }
@@ -420,7 +422,7 @@ mod tests {
             };
             let auth_file = auth_file.map(Path::to_path_buf);
             let options = RegistryOptions { login, auth_file, ..RegistryOptions::default() };
-            shown(&Sources::new(&options, env).find(host, "x").unwrap())
+            shown(&Sources::new(&options, env).find(host, "x").unwrap().credential)
         };
         assert_eq!(find(None, None, "a.example", &[]), "docker:p");
         assert_eq!(find(None, None, "b.example", &[]), "podman:p");

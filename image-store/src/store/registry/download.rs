@@ -2,7 +2,6 @@
 
 use super::auth::{Guard, Need};
 use super::client::{Ask, Client};
-use super::flow::Paced;
 use super::refusal;
 use super::retry::{ATTEMPTS, Again, jitter};
 use super::transport::{Answer, Upload, failure_of};
@@ -11,6 +10,7 @@ use crate::error::StoreError;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Who brought so much since the last break has all attempts anew: long downloads break more often.
 const FORGIVEN_AFTER: u64 = 1 << 20;
@@ -29,6 +29,8 @@ pub struct Download {
     body: Box<dyn Read + Send>,
     breaks: u32,
     last_break: u64,
+    /// Since when nothing worth the name has come.
+    since: Instant,
 }
 
 impl Download {
@@ -74,6 +76,7 @@ impl Download {
             body: Box::new(io::empty()),
             breaks: 0,
             last_break: 0,
+            since: Instant::now(),
         }
     }
 
@@ -114,7 +117,7 @@ impl Download {
         {
             return Err(wrong(format!("it is {length} bytes long there; {promised} were promised")));
         }
-        let mut body = Paced::new(answer.into_reader());
+        let mut body = answer.into_reader();
         let skipped = io::copy(&mut (&mut body).take(skip), &mut io::sink());
         if skipped.map_or(true, |skipped| skipped < skip) {
             // It broke again on the way to where it broke; that counts like any other break.
@@ -123,15 +126,22 @@ impl Download {
         Ok(Some(Box::new(body)))
     }
 
-    fn take_up_again(&mut self, why: StoreError) -> Result<(), StoreError> {
+    fn take_up_again(&mut self, error: StoreError) -> Result<(), StoreError> {
         if self.at - self.last_break >= FORGIVEN_AFTER {
             self.breaks = 0;
+            self.since = Instant::now();
         }
         self.breaks += 1;
         self.last_break = self.at;
+        let far = format!("byte {} of {}", self.at, self.end);
+        let timeout = self.client.patience().timeout;
+        if self.since.elapsed() >= timeout {
+            let seconds = timeout.as_secs();
+            let why = format!("{} at {far} (given up after {seconds} s, --timeout)", error.why);
+            return Err(StoreError { why, ..error });
+        }
         if self.breaks >= ATTEMPTS {
-            let far = format!("byte {} of {}", self.at, self.end);
-            return Err(StoreError { why: format!("{} at {far} ({ATTEMPTS} attempts)", why.why), ..why });
+            return Err(StoreError { why: format!("{} at {far} ({ATTEMPTS} attempts)", error.why), ..error });
         }
         std::thread::sleep(jitter(self.client.patience().backoff, self.breaks));
         // The whole in place of a part is no use here: an end that comes too early, and counts like one.

@@ -59,31 +59,46 @@ impl Read for Feed<'_> {
 /// A body that must come at some pace. The idle limit does not see a server that sends one byte a second.
 pub struct Paced<R> {
     inner: R,
+    window: Duration,
     /// Time spent waiting for the server; what the reader does in between is its own affair.
     waited: Duration,
     bytes: u64,
+    /// A small document must be here by then, at whatever pace.
+    end: Option<Instant>,
 }
 
-/// In each window of this length so many bytes must come.
-const WINDOW: Duration = Duration::from_secs(60);
-const WINDOW_BYTES: u64 = 4 << 10;
+/// In each window so many bytes must come for each second of it. curl's --speed-time has the same length where only
+/// --speed-limit is said.
+pub const WINDOW: Duration = Duration::from_secs(30);
+const PACE: u64 = 64;
 
 impl<R: Read> Paced<R> {
-    pub fn new(inner: R) -> Self {
-        Self { inner, waited: Duration::ZERO, bytes: 0 }
+    pub fn new(inner: R, window: Duration) -> Self {
+        Self { inner, window, waited: Duration::ZERO, bytes: 0, end: None }
+    }
+
+    pub fn ends_by(self, end: Instant) -> Self {
+        Self { end: Some(end), ..self }
     }
 }
 
 impl<R: Read> Read for Paced<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let late = |why: String| Err(io::Error::new(io::ErrorKind::TimedOut, why));
         let began = Instant::now();
         let count = self.inner.read(buffer)?;
         self.bytes += count as u64;
         self.waited += began.elapsed();
-        if self.waited >= WINDOW {
-            if self.bytes < WINDOW_BYTES {
-                let why = format!("{} bytes came in {} s", self.bytes, WINDOW.as_secs());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        // What has come to its end is never late.
+        if count == 0 {
+            return Ok(0);
+        }
+        if self.end.is_some_and(|end| Instant::now() >= end) {
+            return late("the answer took too long".into());
+        }
+        if self.waited >= self.window {
+            if self.bytes < PACE * self.window.as_secs() {
+                return late(format!("{} bytes came in {} s", self.bytes, self.waited.as_secs()));
             }
             (self.waited, self.bytes) = (Duration::ZERO, 0);
         }
@@ -124,12 +139,15 @@ mod tests {
                 Ok(self.0.min(1) as usize)
             }
         }
-        let mut paced = Paced::new(Slow(9));
-        paced.waited = WINDOW;
+        let window = Duration::from_secs(2);
+        let mut paced = Paced::new(Slow(9), window);
+        paced.waited = window;
         let error = paced.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let mut paced = Paced::new(Slow(9));
-        (paced.waited, paced.bytes) = (WINDOW, WINDOW_BYTES);
+        let mut paced = Paced::new(Slow(9), window).ends_by(Instant::now());
+        assert_eq!(paced.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let mut paced = Paced::new(Slow(9), window).ends_by(Instant::now() + WINDOW);
+        (paced.waited, paced.bytes) = (window, 2 * PACE);
         assert_eq!(paced.read_to_end(&mut Vec::new()).unwrap(), 8);
     }
 }

@@ -69,7 +69,10 @@ fn hint(head: &Head, kind: Exit, words: &str) -> Option<String> {
         (400, _) if words.is_empty() && !head.url.is_tls() => {
             Some("if it speaks TLS, name its certificate with --ca-file".to_string())
         }
-        (401, _) => Some(format!("if it exists, log in: docker login {}", login_host(&head.url))),
+        (401, _) => {
+            let log_in = || format!("if it exists, log in: docker login {}", login_host(&head.url));
+            Some(head.when_refused.clone().unwrap_or_else(log_in))
+        }
         (405, _) => Some("the registry may be read-only, or not allow deletion".into()),
         (409 | 412 | 400, Exit::Conflict) => Some("if tags are immutable there, choose another tag".into()),
         _ => None,
@@ -122,7 +125,11 @@ mod tests {
 
     fn error(status: u16, body: &str) -> StoreError {
         let url = Url::parse("https://registry-1.docker.io/v2/a/b").unwrap();
-        refused_with("read \"a/b\"", &Head { status, headers: HeaderMap::new(), url }, body.as_bytes())
+        refused_with(
+            "read \"a/b\"",
+            &Head { status, headers: HeaderMap::new(), url, when_refused: None },
+            body.as_bytes(),
+        )
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::transport::{Transport, Upload, Wire};
 use super::url::{Url, encode};
 use crate::error::StoreError;
 use crate::exit::Exit;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ANSWER_MAX: u64 = 1 << 20;
 /// A token without a life lives this long, and none lives shorter: distribution's token specification.
@@ -50,6 +50,8 @@ pub struct TokenRequest<'a> {
     pub server: &'a TokenServer,
     pub reach: Reach,
     pub credential: &'a Credential,
+    /// What to do if the server says no to it.
+    pub when_refused: Option<&'a str>,
     /// Those to be named first, and all.
     pub first: &'a Scopes,
     pub scopes: &'a Scopes,
@@ -65,6 +67,7 @@ impl TokenRequest<'_> {
     /// An identity token is exchanged by POST; servers from before OAuth take it as a password.
     pub fn send(&self, transport: &Transport, patience: Patience) -> Result<Issued, StoreError> {
         let scopes = self.scopes.texts(self.first);
+        let end = Instant::now() + patience.timeout;
         if let Credential::Identity { token, .. } = self.credential {
             let mut form = format!(
                 "grant_type=refresh_token&client_id=multiarch&refresh_token={}",
@@ -76,7 +79,8 @@ impl TokenRequest<'_> {
             form.push_str(&format!("&scope={}", encode(&scopes.join(" "))));
             let headers = [("Content-Type", "application/x-www-form-urlencoded".to_string())];
             let wire = self.wire("POST", &self.server.realm, &headers, None, Upload::Bytes(form.as_bytes()));
-            if let Some(issued) = retrying(patience, || self.answer(transport, &wire, &[401, 404, 405]))? {
+            if let Some(issued) = retrying(patience, || self.answer(transport, &wire, &[401, 404, 405], end))?
+            {
                 return Ok(issued);
             }
         }
@@ -89,7 +93,7 @@ impl TokenRequest<'_> {
         }
         let authorization = self.credential.basic();
         let wire = self.wire("GET", &url, &[], authorization.as_ref().map(Secret::reveal), Upload::Nothing);
-        let issued = retrying(patience, || self.answer(transport, &wire, &[]))?;
+        let issued = retrying(patience, || self.answer(transport, &wire, &[], end))?;
         issued.ok_or_else(|| StoreError::not_permitted(self.doing, "the token server gave no token"))
     }
 
@@ -110,12 +114,13 @@ impl TokenRequest<'_> {
         transport: &Transport,
         wire: &Wire<'_, '_>,
         declined: &[u16],
+        end: Instant,
     ) -> Result<Option<Issued>, Failure> {
         let answer = refusal::passing(self.doing, transport.send(wire)?)?;
         match answer.status {
             status if declined.contains(&status) => Ok(None),
             200 => {
-                let (_, body) = answer.read(self.doing, ANSWER_MAX)?;
+                let (_, body) = answer.read(self.doing, ANSWER_MAX, end)?;
                 let wrong = |why: &str| {
                     let why = format!("{}: {why}", wire.url.host_and_port());
                     Failure::last(StoreError::not_permitted(self.doing, why))
@@ -123,6 +128,8 @@ impl TokenRequest<'_> {
                 read(&body).map(Some).map_err(wrong)
             }
             _ => {
+                let mut answer = answer;
+                answer.when_refused = self.when_refused.map(str::to_string);
                 let mut error = refusal::refused(self.doing, answer);
                 if error.kind == Exit::NotFound || error.kind == Exit::Network {
                     error.kind = Exit::NotPermitted;

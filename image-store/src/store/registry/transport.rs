@@ -1,7 +1,7 @@
 //! One HTTP exchange: connections, time limits, and what an exchange that failed means.
 
 use super::address::{Lookup, OutOfReach, Reach, literal};
-use super::flow::{Feed, Paced};
+use super::flow::{Feed, Paced, WINDOW};
 use super::options::{Messages, RegistryOptions};
 use super::proxy;
 use super::retry::Failure;
@@ -60,13 +60,18 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Where it came from, after redirects.
     pub url: Url,
+    /// What to do about it if it is a 401 and the last word.
+    pub when_refused: Option<String>,
     body: Body,
+    /// In each window of this length some of the body must come.
+    window: Duration,
 }
 
 /// The connections of the process: one pool for each host.
 pub struct Transport {
     tls: Tls,
     idle: Duration,
+    timeout: Duration,
     agents: Mutex<HashMap<(String, Reach), Agent>>,
     messages: Messages,
 }
@@ -76,6 +81,7 @@ impl Transport {
         Ok(Self {
             tls: Tls::new(options)?,
             idle: options.idle_timeout,
+            timeout: options.timeout.max(Duration::from_secs(1)),
             agents: Mutex::default(),
             messages: options.messages.clone(),
         })
@@ -156,7 +162,14 @@ impl Transport {
             failure
         })?;
         let (head, body) = response.into_parts();
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, url: wire.url.clone(), body })
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            url: wire.url.clone(),
+            when_refused: None,
+            body,
+            window: self.timeout.min(WINDOW),
+        })
     }
 
     fn agent(&self, wire: &Wire<'_, '_>) -> Result<Agent, Failure> {
@@ -192,7 +205,7 @@ impl Transport {
             .timeout_per_read(Some(self.idle))
             .timeout_per_write(Some(self.idle))
             // A head that comes in drops never trips the limit of one read.
-            .timeout_recv_response(Some(self.idle * 2))
+            .timeout_recv_response(Some((self.idle * 2).min(self.timeout)))
             .max_idle_connections(32)
             .max_idle_connections_per_host(32);
         if wire.url.is_tls() {
@@ -213,15 +226,16 @@ impl Answer {
         self.header("content-length").and_then(|value| value.parse().ok())
     }
 
+    /// The body at some pace, however long it is.
     pub fn into_reader(self) -> impl Read + Send + use<> {
-        self.body.into_reader()
+        Paced::new(self.body.into_reader(), self.window)
     }
 
     /// The beginning of a body that only says why. What is lost of it is of no matter.
     pub fn read_words(self) -> (Head, Vec<u8>) {
-        let head = Head { status: self.status, headers: self.headers, url: self.url };
+        let (head, reader) = self.apart();
         let mut bytes = Vec::new();
-        drop(Paced::new(self.body.into_reader()).take(WORDS_MAX).read_to_end(&mut bytes));
+        drop(reader.ends_by(Instant::now() + WORDS_TIME).take(WORDS_MAX).read_to_end(&mut bytes));
         (head, bytes)
     }
 
@@ -230,8 +244,13 @@ impl Answer {
         self.read_words();
     }
 
-    /// The whole body; one longer than `limit` is refused, not cut.
-    pub fn read(self, doing: &str, limit: u64) -> Result<(Head, Vec<u8>), Failure> {
+    fn apart(self) -> (Head, Paced<impl Read>) {
+        let Self { status, headers, url, when_refused, body, window } = self;
+        (Head { status, headers, url, when_refused }, Paced::new(body.into_reader(), window))
+    }
+
+    /// The whole body, by then; one longer than `limit` is refused, not cut.
+    pub fn read(self, doing: &str, limit: u64, end: Instant) -> Result<(Head, Vec<u8>), Failure> {
         let too_long = || {
             let why = format!("the answer is longer than {} bytes", limit);
             Failure::last(StoreError::bad_input(doing, why))
@@ -239,9 +258,9 @@ impl Answer {
         if self.content_length().is_some_and(|length| length > limit) {
             return Err(too_long());
         }
-        let head = Head { status: self.status, headers: self.headers, url: self.url };
+        let (head, reader) = self.apart();
         let mut bytes = Vec::new();
-        let mut reader = Paced::new(self.body.into_reader()).take(limit + 1);
+        let mut reader = reader.ends_by(end).take(limit + 1);
         reader.read_to_end(&mut bytes).map_err(|error| failure_of(doing, &head.url, error.into()))?;
         if bytes.len() as u64 > limit {
             return Err(too_long());
@@ -253,11 +272,15 @@ impl Answer {
 /// Most of a body that is read for the sake of its words, or of its connection.
 const WORDS_MAX: u64 = 64 << 10;
 
+/// Nor is longer waited for it.
+const WORDS_TIME: Duration = Duration::from_secs(10);
+
 /// An answer whose body has been read.
 pub struct Head {
     pub status: u16,
     pub headers: HeaderMap,
     pub url: Url,
+    pub when_refused: Option<String>,
 }
 
 impl Head {

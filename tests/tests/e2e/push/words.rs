@@ -107,6 +107,40 @@ fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
     }
 }
 
+/// A password that is wrong, and not one that is missing: what was refused, and whence it came.
+#[test]
+fn credentials_that_are_refused_are_named_and_never_shown() {
+    const WRONG: &str = "starling-0b7d";
+    let basic = Auth::Basic { user: "ann".into(), password: "right".into() };
+    let bearer = Auth::Bearer(Bearer { anonymous_pull: false, ..Bearer::new("ann", "right") });
+    for auth in [basic, bearer] {
+        let rig = Rig::with(Options { auth, ..Options::default() });
+        let (latest, host) = (rig.name("amd64"), rig.registry.host());
+        let refused = |options: &[&str], from: &str| {
+            let ran = rig.user.manifest_push(&[options, &["inspect", &latest]].concat()).exits(4);
+            let says = format!(
+                "it refused user \"ann\" and the password from {from}; put that right, or log in anew: docker login {host}"
+            );
+            assert!(ran.stderr.contains(&says), "{says}: {ran}");
+            assert!(!ran.stderr.replace(&format!("--password {WRONG}"), "").contains(WRONG), "{ran}");
+        };
+        let ran = rig.user.manifest_push(&["inspect", &latest]).exits(4);
+        assert!(
+            ran.stderr.contains(&format!("log in: docker login {host}")) && !ran.stderr.contains("refused"),
+            "{ran}"
+        );
+        refused(&["--username", "ann", "--password", WRONG], "the command line");
+        rig.user.log_in(&host, "ann", WRONG);
+        refused(&[], &format!("{}/home/.docker/config.json", rig.user.work().parent().unwrap().display()));
+        rig.user.script(
+            "docker-credential-keeper",
+            &format!(r#"cat >/dev/null; echo '{{"Username":"ann","Secret":"{WRONG}"}}'"#),
+        );
+        rig.user.write("by-helper.json", r#"{"credsStore":"keeper"}"#);
+        refused(&["--auth-file", "by-helper.json"], "docker-credential-keeper");
+    }
+}
+
 #[test]
 fn a_draft_that_cannot_be_published_yet_is_shown_what_it_lacks() {
     let rig = Rig::new();

@@ -214,6 +214,42 @@ fn a_silent_registry_is_left() {
     assert!(error.to_string().contains("no answer in time"), "{error}");
 }
 
+/// The limit of a silent connection never sees a body that comes byte by byte.
+#[test]
+fn an_answer_that_comes_in_drops_is_given_up_in_time() {
+    let mut rig = Rig::open();
+    (rig.options.timeout, rig.options.idle_timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+    seed(&rig.registry, "team/app");
+    let noise = super::content::noise(700);
+    rig.registry.put_blob("team/app", &noise);
+    let blob = Descriptor::of(media_type::OCI_LAYER, &noise);
+    let long = [image().bytes(), &b" ".repeat(1500)].concat();
+    rig.registry.put_manifest("team/app", "long", media_type::OCI_MANIFEST, &long);
+    let store = rig.source();
+    let given_up = |error: StoreError, began: Instant| {
+        assert_eq!(error.kind, Exit::Network, "{error}");
+        assert!(error.to_string().contains("given up after 1 s, --timeout"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    };
+    let drops = |pause: u64| {
+        rig.registry.clear_faults();
+        let act = Act::Trickle(Duration::from_millis(pause));
+        rig.registry.fault(Fault::when(|r| r.method == "GET", act).forever());
+        Instant::now()
+    };
+    // 20 bytes in a second are no pace.
+    let began = drops(50);
+    given_up(store.read_document(&tag("long")).unwrap_err(), began);
+    let began = drops(50);
+    given_up(read(&store, &blob).unwrap_err(), began);
+    // 400 are one: a layer may take its time, a manifest may not.
+    let began = drops(2);
+    given_up(store.read_document(&tag("long")).unwrap_err(), began);
+    let began = drops(2);
+    assert_eq!(read(&store, &blob).unwrap(), noise);
+    assert!(began.elapsed() > rig.options.timeout);
+}
+
 #[test]
 fn nobody_at_the_door_is_a_network_failure() {
     let rig = Rig::open();
