@@ -17,19 +17,46 @@ use crate::request::Request;
 use crate::rule::Flags;
 use crate::voice::{Global, Voice};
 
+const EXAMPLES: [(&str, &str); 4] = [
+    ("binfmt-setup status", "what is registered, and does it work?"),
+    ("sudo binfmt-setup register linux/arm/v7 linux/arm64", "for the whole machine, until it reboots"),
+    ("binfmt-setup run -- chroot ROOTFS /bin/sh", "for one command, without root"),
+    ("binfmt-setup probe linux/arm64 || echo needs an emulator", "in a script"),
+];
+
+const EXIT_STATUS: [(Exit, &str); 8] = [
+    (Exit::Done, "done, or nothing to do"),
+    (Exit::Found, "a probed platform does not run"),
+    (Exit::Usage, "the command line is wrong"),
+    (Exit::BadInput, "bad input"),
+    (Exit::NotPermitted, "not permitted"),
+    (Exit::NotFound, "something named does not exist"),
+    (Exit::Conflict, "another entry has the name, or another process the lock"),
+    (Exit::Io, "the kernel refused; all is as it was"),
+];
+
+const FILES: [(&str, &str); 3] = [
+    ("/proc/sys/fs/binfmt_misc/", "the kernel's table"),
+    ("/etc/binfmt.d/", "what register --persist writes, for systemd-binfmt to read at each boot"),
+    ("/usr/bin/qemu-*-static", "emulators; /usr/local/bin and /usr/libexec/qemu-binfmt are searched too"),
+];
+
+fn after_help() -> String {
+    let mut text = "Examples:\n".to_string();
+    for (line, does) in EXAMPLES {
+        text.push_str(&format!("  {line:56}  {does}\n"));
+    }
+    text.push_str("\nExit status:\n");
+    for (exit, means) in EXIT_STATUS {
+        text.push_str(&format!("  {}  {means}\n", exit as u8));
+    }
+    text + "\n`binfmt-setup man` prints the manual page, `binfmt-setup completions SHELL` a completion script."
+}
+
 /// Makes programs of other CPUs run on this machine: tells the kernel (binfmt_misc) which QEMU emulator runs programs of
 /// which machine, and proves it by running one.
 #[derive(Debug, Parser)]
-#[command(name = "binfmt-setup", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "\
-Examples:
-  binfmt-setup status                                       what is registered, and does it work?
-  sudo binfmt-setup register linux/arm/v7 linux/arm64       for the whole machine, until it reboots
-  binfmt-setup run -- chroot ROOTFS /bin/sh                 for one command, without root
-  binfmt-setup probe linux/arm64 || echo needs an emulator
-
-Exit status: 0 done or nothing to do, 1 a probed platform does not run, 2 usage, 3 bad input,
-4 not permitted, 5 not found, 8 conflict, 9 the kernel refused (and all is as before).")]
+#[command(name = "binfmt-setup", version, max_term_width = 100, after_help = after_help())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -262,11 +289,31 @@ fn manual() -> Result<String, Error> {
                     .as_bytes(),
             )?;
         }
-        tool.render_extra_section(page)?;
+        closing_sections(page)?;
         tool.render_version_section(page)
     };
     render(&mut page).map_err(Error::Stdout)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+/// The sections of manual pages that clap knows nothing of.
+fn closing_sections(page: &mut Vec<u8>) -> std::io::Result<()> {
+    let item = |page: &mut Vec<u8>, term: &str, text: &str| {
+        // A hyphen that can be copied.
+        let roff = |text: &str| text.replace('\\', "\\e").replace('-', "\\-");
+        writeln!(page, ".TP\n\\fB{}\\fR\n{}", roff(term), roff(text))
+    };
+    writeln!(page, ".SH \"EXIT STATUS\"")?;
+    for (exit, means) in EXIT_STATUS {
+        item(page, &(exit as u8).to_string(), means)?;
+    }
+    for (heading, items) in [("FILES", &FILES[..]), ("EXAMPLES", &EXAMPLES)] {
+        writeln!(page, ".SH {heading}")?;
+        for (term, text) in items {
+            item(page, term, text)?;
+        }
+    }
+    Ok(())
 }
 
 fn parse_targets(texts: &[String]) -> Result<(Vec<Target>, bool), TargetError> {
@@ -295,5 +342,20 @@ mod tests {
             assert!(page.contains(wanted), "{wanted} is not in:\n{page}");
         }
         assert!(!page.contains("COMPLETIONS"));
+        for heading in ["\"EXIT STATUS\"", "FILES", "EXAMPLES"] {
+            assert_eq!(page.matches(&format!(".SH {heading}\n")).count(), 1, "{heading}:\n{page}");
+        }
+        assert!(!page.contains("EXTRA"));
+        for (exit, means) in EXIT_STATUS {
+            assert!(page.contains(&format!("\\fB{}\\fR\n{means}", exit as u8)), "{means}:\n{page}");
+        }
+    }
+
+    #[test]
+    fn help_is_a_command_too() {
+        for words in [&["binfmt-setup", "help"][..], &["binfmt-setup", "help", "register"]] {
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{words:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: read what was typed, decide, show, write. Each command has a file of its own.
 
 use clap::{Parser, Subcommand};
-use image_store::cli::{Display, Documentation, Output};
+use image_store::cli::{Closing, Display, Documentation, Output};
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use std::process::ExitCode;
@@ -13,6 +13,20 @@ mod verify;
 
 const TOOL: &str = "config-patcher";
 
+const CLOSING: Closing = Closing {
+    examples: &[
+        ("config-patcher verify HOST/app:1", "labels against binaries, each platform"),
+        ("config-patcher verify --all-tags HOST/app --html page.html", "a repository on one page"),
+        ("config-patcher fix HOST/app:1 --from-binaries --dry-run", "show each write"),
+        ("config-patcher fix docker-archive:app.tar --platform linux/arm/v7", "an archive of docker save"),
+        ("docker save app | config-patcher fix - --platform linux/arm64 | docker load", "on the way"),
+    ],
+    files: &[(
+        "$XDG_CACHE_HOME/multiarch/layers/",
+        "what layers showed, for verify; ~/.cache where XDG_CACHE_HOME is not set",
+    )],
+};
+
 /// Says the right platform in image configs, and keeps every other byte
 ///
 /// Images that are built for one machine on another are often labelled with the wrong one: the config says amd64,
@@ -23,7 +37,7 @@ const TOOL: &str = "config-patcher";
 /// docker-daemon:NAME[:TAG] or, for fix,
 /// `-`: docker save app | config-patcher fix - --platform linux/arm/v7 | docker load
 #[derive(Parser)]
-#[command(name = TOOL, version, max_term_width = 110)]
+#[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -55,7 +69,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, &stores, &cli.output),
         Command::Fix(args) if args.is_filter() => filter::run(&args, &cli.output),
         Command::Fix(args) => fix::run(&args, &stores, &cli.output),
-        Command::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command()),
+        Command::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command(), &CLOSING),
     };
     drop(display);
     cli.output.finish(TOOL, result)

@@ -10,7 +10,7 @@ mod display;
 mod documentation;
 
 pub use display::Display;
-pub use documentation::Documentation;
+pub use documentation::{Closing, Documentation};
 
 /// The options of every command, for `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]

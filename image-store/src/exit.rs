@@ -26,6 +26,22 @@ pub enum Exit {
     Local = 9,
 }
 
+impl Exit {
+    /// All of them, as a person is told.
+    pub const MEANINGS: [(Exit, &'static str); 10] = [
+        (Exit::Done, "done, or nothing to do"),
+        (Exit::Found, "a check found something wrong"),
+        (Exit::Usage, "the command line is wrong"),
+        (Exit::BadInput, "bad or ambiguous input"),
+        (Exit::NotPermitted, "not permitted: credentials, TLS, rights"),
+        (Exit::NotFound, "something named does not exist"),
+        (Exit::Network, "network or registry, retries used up"),
+        (Exit::Integrity, "a digest or size differs"),
+        (Exit::Conflict, "conflict: the tag moved, locked, name taken"),
+        (Exit::Local, "local I/O, or the kernel refused; all is as it was"),
+    ];
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         std::process::ExitCode::from(exit as u8)

@@ -3,7 +3,7 @@
 use crate::cli::account::Account;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use image_store::cli::{Display, Documentation, Output};
+use image_store::cli::{Closing, Display, Documentation, Output};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::open::Stores;
@@ -24,6 +24,25 @@ mod rollback;
 
 pub(crate) const TOOL: &str = "manifest-push";
 
+const CLOSING: Closing = Closing {
+    examples: &[
+        ("manifest-push push from-spec app.yaml --dry-run", "show each write"),
+        ("manifest-push create HOST/app:1 HOST/app:1-amd64 HOST/app:1-arm64", "draft a list"),
+        ("manifest-push push HOST/app:1", "publish the draft"),
+        ("manifest-push inspect HOST/app:1", "a row for each platform"),
+        ("manifest-push edit HOST/app:1 --remove linux/386", "take one image away"),
+        ("manifest-push copy HOST/app:1 oci:backup:1", "an index with all its images"),
+        ("manifest-push rollback HOST/app:1", "the tag as it was"),
+    ],
+    files: &[
+        ("$XDG_STATE_HOME/multiarch/journal.jsonl", "what each tag named before it moved, for rollback"),
+        (
+            "$XDG_STATE_HOME/multiarch/drafts/",
+            "the drafts of create; ~/.local/state where XDG_STATE_HOME is not set",
+        ),
+    ],
+};
+
 /// Makes one tag out of images of several platforms
 ///
 /// Takes the commands of manifest-tool and of `docker manifest`. Everything is looked at first: what is wrong is told
@@ -32,7 +51,7 @@ pub(crate) const TOOL: &str = "manifest-push";
 /// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
 /// docker-daemon:NAME[:TAG].
 #[derive(Parser)]
-#[command(name = TOOL, version, max_term_width = 110)]
+#[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -103,7 +122,7 @@ fn run(cli: &Cli) -> Result<Exit, StoreError> {
         Command::Edit(args) => edit::edit(args, &tools, output),
         Command::Copy(args) => copy::copy(args, &tools, output),
         Command::Rollback(args) => rollback::rollback(args, &tools, output),
-        Command::Documentation(what) => what.print(Cli::command()),
+        Command::Documentation(what) => what.print(Cli::command(), &CLOSING),
     }
 }
 

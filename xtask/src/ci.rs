@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What the tests use of Debian: engines, a registry, emulators, and a second opinion.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "binutils",
     "buildah",
     "busybox-static",
@@ -18,6 +18,7 @@ const PACKAGES: [&str; 18] = [
     "docker-registry",
     "docker.io",
     "file",
+    "groff-base",
     "iptables",
     "openssl",
     "podman",

@@ -19,16 +19,76 @@ pub enum Documentation {
     Man,
 }
 
+/// What stands behind the options, in `--help` and in the manual page.
+pub struct Closing {
+    /// Command lines, and what each does.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// Paths, and what lies there, before those that all tools have.
+    pub files: &'static [(&'static str, &'static str)],
+}
+
+/// What every tool that speaks to registries reads.
+const FILES: [(&str, &str); 3] = [
+    (
+        "~/.docker/config.json",
+        "credentials, as docker login writes them; $DOCKER_CONFIG names another folder",
+    ),
+    ("$XDG_RUNTIME_DIR/containers/auth.json", "credentials, as podman login writes them"),
+    ("/etc/docker/certs.d/HOST/", "certificates that are trusted for HOST, and those that are shown to it"),
+];
+
+impl Closing {
+    /// For `#[command(after_help = ...)]`.
+    pub fn help(&self, tool: &str) -> String {
+        let width = self.examples.iter().map(|(line, _)| line.len()).max().unwrap_or(0);
+        let mut text = "Examples:\n".to_string();
+        for (line, does) in self.examples {
+            text.push_str(&format!("  {line:width$}  {does}\n"));
+        }
+        text.push_str("\nExit status:\n");
+        for (exit, means) in Exit::MEANINGS {
+            text.push_str(&format!("  {}  {means}\n", exit as u8));
+        }
+        text.push_str(&format!(
+            "\n`{tool} man` prints the manual page, `{tool} completions SHELL` a completion script."
+        ));
+        text
+    }
+
+    fn sections(&self, page: &mut Vec<u8>) -> io::Result<()> {
+        writeln!(page, ".SH \"EXIT STATUS\"")?;
+        for (exit, means) in Exit::MEANINGS {
+            writeln!(page, ".TP\n\\fB{}\\fR\n{}", exit as u8, roff(means))?;
+        }
+        writeln!(page, ".SH FILES")?;
+        for (path, what) in self.files.iter().chain(&FILES) {
+            writeln!(page, ".TP\n\\fI{}\\fR\n{}", roff(path), roff(what))?;
+        }
+        writeln!(page, ".SH EXAMPLES")?;
+        for (line, does) in self.examples {
+            writeln!(page, ".TP\n\\fB{}\\fR\n{}", roff(line), roff(does))?;
+        }
+        Ok(())
+    }
+}
+
+/// Text as roff takes it for itself: a hyphen that can be copied, no escapes, no request at the start of a line.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
 impl Documentation {
     /// `command` is the whole tool's.
-    pub fn print(self, mut command: Command) -> Result<Exit, StoreError> {
+    pub fn print(self, mut command: Command, closing: &Closing) -> Result<Exit, StoreError> {
         let name = command.get_name().to_string();
         let mut text = Vec::new();
         match self {
             Self::Completions { shell } => text = completions(shell, &mut command, &name).into_bytes(),
             Self::Man => {
                 command.build();
-                manual(&command, &mut text).map_err(|e| StoreError::from_io("make the manual page", e))?;
+                manual(&command, closing, &mut text)
+                    .map_err(|e| StoreError::from_io("make the manual page", e))?;
             }
         }
         print_text(&String::from_utf8_lossy(&text));
@@ -52,7 +112,7 @@ fn completions(shell: Shell, command: &mut Command, name: &str) -> String {
 }
 
 /// The tool, then each command under a heading of its own.
-fn manual(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+fn manual(command: &Command, closing: &Closing, page: &mut Vec<u8>) -> io::Result<()> {
     let tool = Man::new(command.clone()).section("1");
     tool.render_title(page)?;
     tool.render_name_section(page)?;
@@ -60,6 +120,7 @@ fn manual(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     tool.render_description_section(page)?;
     tool.render_options_section(page)?;
     commands(command, "", page)?;
+    closing.sections(page)?;
     tool.render_version_section(page)
 }
 

@@ -1,5 +1,7 @@
 //! JSON as `docker manifest inspect` prints it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use image_store::error::StoreError;
 use image_store::manifest::{Descriptor, media_type};
 use image_store::platform::Platform;
@@ -12,6 +14,8 @@ use serde_json::value::RawValue;
 struct Shown<'a> {
     r#ref: String,
     descriptor: ShownDescriptor<'a>,
+    /// The manifest's bytes in base64. docker 20.10 does not print it; 28.2 does, as Go has bytes in JSON.
+    raw: String,
     #[serde(rename = "SchemaV2Manifest", skip_serializing_if = "Option::is_none")]
     docker: Option<Box<RawValue>>,
     #[serde(rename = "OCIManifest", skip_serializing_if = "Option::is_none")]
@@ -58,6 +62,7 @@ fn shown<'a>(name: &str, entry: Option<&'a Descriptor>, image: &'a Image) -> ser
             size: document.bytes().len() as u64,
             platform: entry.and_then(|entry| entry.platform.as_ref()).or(label),
         },
+        raw: STANDARD.encode(document.bytes()),
         docker,
         oci,
     })

@@ -4,6 +4,8 @@ use crate::samples::Image;
 use crate::tools::{User, program, run};
 use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault};
+use multiarch_tests::need;
+use multiarch_tests::world::{Skip, require};
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,6 +27,60 @@ fn every_tool_has_a_manual_page_with_all_its_commands() {
         assert!(!page.contains("COMPLETIONS"), "{page}");
         let once = page.matches("\\fB\\-\\-max\\-retry\\-after\\fR \\fI").count();
         assert_eq!(once, 1, "an option of all commands stands once:\n{page}");
+    }
+}
+
+const ALL: [&str; 3] = ["binfmt-setup", "config-patcher", "manifest-push"];
+
+/// What man(7) has readers expect, and what a formatter makes of it.
+#[test]
+fn a_manual_page_ends_with_exit_status_files_and_examples() {
+    need!(pages_are_whole());
+}
+
+fn pages_are_whole() -> Result<(), Skip> {
+    require(&["groff"])?;
+    let user = User::new();
+    for tool in ALL {
+        let page = user.run(tool, &["man"]).exits(0).stdout;
+        let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+        assert!(
+            headings.ends_with(&["\"EXIT STATUS\"", "FILES", "EXAMPLES", "VERSION"]),
+            "{tool}: {headings:?}"
+        );
+        assert!(!headings.contains(&"EXTRA"), "{tool}: {headings:?}");
+        let path = user.write("page", &page);
+        let mut groff = Command::new("groff");
+        groff.args(["-man", "-Tutf8", "-P-c", "-P-b", "-P-u", "-ww"]).arg(&path);
+        let formatted = run(groff).exits(0);
+        assert_eq!(formatted.stderr, "", "{tool}");
+        let examples = formatted.stdout.split("\nEXAMPLES\n").nth(1).unwrap();
+        assert!(examples.contains(&format!("{tool} ")), "{tool}: {examples}");
+    }
+    Ok(())
+}
+
+/// Whoever looks at `--help` learns of the page and of the completions.
+#[test]
+fn help_has_examples_exit_codes_and_the_way_to_the_manual() {
+    let user = User::new();
+    for tool in ALL {
+        for args in [&["--help"][..], &["-h"], &["help"]] {
+            let help = user.run(tool, args).exits(0).stdout;
+            let parts = [
+                "Examples:",
+                "Exit status:",
+                &format!("`{tool} man`"),
+                &format!("`{tool} completions SHELL`"),
+            ];
+            for part in parts {
+                assert!(help.contains(part), "{tool} {args:?}: {part} is not in:\n{help}");
+            }
+        }
+    }
+    let help = user.run("manifest-push", &["--help"]).exits(0).stdout;
+    for form in ["oci:DIR", "oci-archive:FILE", "docker-archive:FILE", "docker-daemon:NAME"] {
+        assert!(help.contains(form), "{form} is not in:\n{help}");
     }
 }
 
