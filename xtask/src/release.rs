@@ -98,9 +98,9 @@ pub struct Voice<'a> {
 impl Road<'_> {
     fn show_plan(&self) -> Result<ReleasePlan, StoreError> {
         let Self { request, target, open, open_base, voice, .. } = self;
+        voice.trace.wanted(plan::tags(&request.spec));
         let plan = decide(request, open, open_base, target)?;
         voice.output.say_lines(&plan.shown(voice.output.verbose));
-        voice.trace.wanted(plan.tags.iter().map(|(tag, _)| tag.clone()).collect());
         voice.trace.tags(&publish::tags_report(&plan, &image_store::plan::Plan::default()));
         voice.trace.at(Step::Bases);
         bases::refuse_wrong(request, &plan.bases)?;
@@ -187,7 +187,7 @@ fn decide(
             why,
         })
     })?;
-    let tags = plan::plan_tags(&request.spec, &builds, &*target.store)?;
+    let tags = plan::plan_tags(&request.spec, &*target.store)?;
     let first = tags.iter().find(|(tag, _)| target.tags.first() == Some(tag));
     let named = first.and_then(|(_, named)| named.as_ref());
     let published = unchanged::published_index(named, target);

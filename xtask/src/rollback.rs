@@ -3,7 +3,7 @@
 //! Read, decide, show, write: a tag goes back only if it still names what the release made it name. What it named is
 //! still in the registry, since nothing is ever deleted here.
 
-use crate::release::report::{Report, TagReport};
+use crate::release::report::{Failure, Report, TagReport};
 use image_store::cli::{Format, Output, print_json, print_line};
 use image_store::error::StoreError;
 use image_store::exit::Exit;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The report.json of the release to take back
+    /// The report of the release to take back; of one that failed, what it moved goes back
     report: PathBuf,
     /// Show what each tag will name, change nothing
     #[arg(long)]
@@ -47,26 +47,27 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
         .hint("--force takes a tag back that somebody else moved")
         .problems(problems));
     }
-    output.say_lines(&plan.to_string());
+    match &report.failed {
+        Some(failed) if plan.is_nothing() => output.say(&nothing_moved(failed)),
+        _ => output.say_lines(&plan.to_string()),
+    }
     for tag in &new {
         output.say(&format!("tag {tag} was new: it stays, since registries cannot take a tag away alone"));
-    }
-    if plan.is_nothing()
-        && let Some(failed) = &report.failed
-    {
-        let earlier = failed.earlier.as_ref().map_or(String::new(), |earlier| {
-            format!("; the release before it is taken back with \"{}\"", earlier.display())
-        });
-        let step = failed.step.text();
-        output.say(&format!(
-            "nothing to take back: the release failed at the {step}, and no tag is its own{earlier}"
-        ));
     }
     if !args.dry_run {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
         apply(&plan, &*target.store, moved, &|_| {})?;
     }
     show(&plan, &new, output)
+}
+
+/// Of a release that failed, where no tag is its own any more.
+fn nothing_moved(failed: &Failure) -> String {
+    let earlier = failed.earlier.as_ref().map_or(String::new(), |earlier| {
+        format!("; to take back the one before it, name \"{}\"", earlier.display())
+    });
+    let step = failed.step.text();
+    format!("nothing to take back: the release failed at the {step}, and no tag names what it made{earlier}")
 }
 
 fn show(plan: &Plan, new: &[String], output: &Output) -> Result<Exit, StoreError> {

@@ -143,14 +143,15 @@ pub fn plan_emulators(builds: &[Build], binfmt: &BinfmtSetup) -> Result<Emulator
     Ok(Emulators { missing, command })
 }
 
-/// The tags of the spec, member tags first, with what they name now.
-pub fn plan_tags(
-    spec: &Spec,
-    builds: &[Build],
-    target: &dyn ImageSource,
-) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
-    let members = builds.iter().filter_map(|build| build.spec.tag.clone());
-    let tags: Vec<String> = members.chain(spec.tags.iter().cloned()).collect();
+/// The tags of the spec, member tags first.
+pub fn tags(spec: &Spec) -> Vec<String> {
+    let members = spec.platforms.iter().filter_map(|one| one.tag.clone());
+    members.chain(spec.tags.iter().cloned()).collect()
+}
+
+/// The same, with what they name now.
+pub fn plan_tags(spec: &Spec, target: &dyn ImageSource) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
+    let tags = tags(spec);
     let named = parallel::map(&tags, parallel::REQUESTS, |tag| target.resolve(&Pointer::Tag(tag.clone())))?;
     Ok(tags.into_iter().zip(named.into_iter().map(|named| named.map(|named| named.digest))).collect())
 }

@@ -26,7 +26,7 @@ pub struct Args {
     /// Do not run the images before they are published
     #[arg(long)]
     no_smoke: bool,
-    /// Show every step and change nothing anywhere
+    /// Show what would be done, with -v every command, and change nothing anywhere
     #[arg(long)]
     pub dry_run: bool,
     /// Move a tag even if somebody else moved it meanwhile

@@ -41,7 +41,7 @@ fn only_one_platform_is_built_anew_and_the_others_stay() {
     // The plan says what is there already.
     let shown = user.release(&["app/release.yaml", "--dry-run", "--verbose"]).exits(0);
     for (_, digest) in &after {
-        assert!(shown.stderr.contains(&format!("is {digest} now")), "{shown}");
+        assert!(shown.stderr.contains(&format!("published as {digest}")), "{shown}");
     }
     // Built whole, it is the same index again.
     let whole = user.release(&["app/release.yaml"]).exits(0);

@@ -69,7 +69,10 @@ impl ReleasePlan {
         let (first, second) = (width(0), width(1));
         let mut lines = Vec::new();
         for (build, [platform, source]) in builds.iter().zip(&rows) {
-            let now = named(self.published(&build.spec.platform), is_verbose);
+            let now = match self.published(&build.spec.platform) {
+                None => "new".to_string(),
+                Some(digest) => format!("published as {}", shown(digest, is_verbose)),
+            };
             lines.push(format!("{platform:<first$}  {source:<second$}  {now}"));
             if is_verbose {
                 lines.extend(build.commands.iter().map(|command| format!("  {command}")));
@@ -103,9 +106,9 @@ fn source(recipe: &Recipe) -> String {
 }
 
 fn named(digest: Option<&Digest>, is_verbose: bool) -> String {
-    match digest {
-        None => "new".to_string(),
-        Some(digest) if is_verbose => format!("is {digest} now"),
-        Some(digest) => format!("is {} now", digest.short()),
-    }
+    digest.map_or("new".to_string(), |digest| format!("is {} now", shown(digest, is_verbose)))
+}
+
+fn shown(digest: &Digest, is_verbose: bool) -> &str {
+    if is_verbose { digest.as_str() } else { digest.short() }
 }
