@@ -39,12 +39,15 @@ fn cut(job: &Job) {
     let (mut old_ones, mut new_ones) = (0, 0);
     for (number, call) in calls.iter().enumerate() {
         disk.make(call);
-        for state in disk.states().difference(&seen.clone()) {
-            place.restore(state);
+        for state in disk.states() {
+            if seen.contains(&state) {
+                continue;
+            }
+            place.restore(&state);
             let now = (job.named)(&user);
             assert!(now == old || now == new, "{now} after call {number}, {}", shown_call(call));
             *(if now == old { &mut old_ones } else { &mut new_ones }) += 1;
-            seen.insert(state.clone());
+            seen.insert(state);
         }
     }
     // The trace was read rightly, and what was promised at the end is on the disk.
