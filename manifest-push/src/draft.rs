@@ -57,7 +57,9 @@ impl Drafts {
         match fs::read(&path) {
             Ok(text) => {
                 let (spec, problems) = spec::parse_draft(&String::from_utf8_lossy(&text));
-                Ok(Some(Asked { place: Place::file(file), spec, problems, ignore_missing: false }))
+                let doing = format!("publish the draft of \"{}\"", with_tag(list));
+                let place = Place { doing, file: Some(file) };
+                Ok(Some(Asked { place, spec, problems, ignore_missing: false }))
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(StoreError::from_io(format!("read draft \"{file}\""), e)),
@@ -187,8 +189,9 @@ pub fn sound(asked: Asked) -> Result<Spec, StoreError> {
         Some(spec) if asked.problems.is_empty() => Ok(spec),
         _ => {
             let lines = asked.problems.iter().map(|one| asked.place.told(one.line, &one.text)).collect();
-            let why = "somebody edited the draft, and it cannot be read any more";
-            Err(StoreError::bad_input(asked.place.doing, why).problems(lines))
+            let why = "somebody edited it, and it cannot be read any more";
+            let doing = format!("read draft \"{}\"", asked.place.file.unwrap_or_default());
+            Err(StoreError::bad_input(doing, why).problems(lines))
         }
     }
 }

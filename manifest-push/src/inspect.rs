@@ -9,24 +9,25 @@ use serde_json::{Value, json};
 pub mod docker;
 pub mod tool;
 
-/// A heading and a table, one row a member.
-pub fn text(name: &str, node: &Node) -> String {
+/// A heading and a table, one row a member. `remedy` puts a label right that contradicts the index.
+pub fn text(name: &str, node: &Node, remedy: &str) -> String {
     let document = node.document();
     let mut out = format!("Name:    {}\n", text::Escaped(name));
     out.push_str(&format!("Digest:  {} {}\n", document.digest(), document.bytes().len()));
     out.push_str(&format!("Type:    {}\n\n", document.media_type()));
-    let rows: Vec<Vec<String>> = node.images().into_iter().map(|(entry, image)| row(entry, image)).collect();
+    let rows: Vec<Vec<String>> =
+        node.images().into_iter().map(|(entry, image)| row(entry, image, remedy)).collect();
     out.push_str(&text::table(&["PLATFORM", "DIGEST", "SIZE", "LAYERS", "NOTE"], &rows));
     out
 }
 
-fn row(entry: Option<&Descriptor>, image: &Image) -> Vec<String> {
+fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
     let label = image.config.as_ref().map(|config| &config.parsed.platform);
     let said = entry.and_then(|entry| entry.platform.as_ref());
     let note = match (entry.and_then(|entry| entry.attests()), said, label) {
         (Some(subject), ..) => format!("attests {}", subject.get(7..19).unwrap_or(subject)),
         (None, Some(said), Some(label)) if image.is_runnable() && !label.fits(said) => {
-            format!("labelled {label}: put it right with config-patcher fix --from-index")
+            format!("labelled {label}: put it right with {remedy}")
         }
         _ if !image.is_runnable() => "artifact".into(),
         _ => String::new(),

@@ -81,15 +81,15 @@ fn inspect_image(
         print_json(&text);
         return Ok(Exit::Done);
     }
-    show(named, &node, output)
+    show(named, &node, "config-patcher fix --from-index", output)
 }
 
-fn show(named: &Typed, node: &Node, output: &Output) -> Result<Exit, StoreError> {
+fn show(named: &Typed, node: &Node, remedy: &str, output: &Output) -> Result<Exit, StoreError> {
     let name = named.image.to_string();
     match (output.format, output.verbose) {
         (Format::Json, _) => print_json(&inspect::json(&name, node).to_string()),
         (Format::Text, true) => print_json(&inspect::docker::verbose(&name, node)?),
-        (Format::Text, false) => print_line(inspect::text(&name, node).trim_end()),
+        (Format::Text, false) => print_line(inspect::text(&name, node, remedy).trim_end()),
     }
     Ok(Exit::Done)
 }
@@ -117,7 +117,7 @@ fn inspect_draft(
     let nodes = gathered.found.into_iter().map(|found| found.node).collect();
     let node =
         inspect::index_over(combined.wanted.root, nodes).map_err(|e| e.at(&format!("draft \"{file}\"")))?;
-    show(named, &node, output)
+    show(named, &node, "push --relabel", output)
 }
 
 /// docker's `inspect LIST IMAGE`: the manifest of an image that a draft names.

@@ -76,7 +76,10 @@ fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
     rig.user
         .manifest_push(&["annotate", "--os", "linux", "--arch", "arm", "--variant", "v7", &list, &wrong])
         .exits(0);
-    rig.user.manifest_push(&["push", &list]).exits(3).says("--relabel");
+    let ran = rig.user.manifest_push(&["push", &list]).exits(3);
+    ran.says("--relabel").says(&format!("cannot publish the draft of \"{list}\""));
+    let shown = rig.user.manifest_push(&["inspect", &list]).exits(0).stdout;
+    assert!(shown.contains("labelled linux/amd64: put it right with push --relabel"), "{shown}");
     rig.nothing_was_written();
     rig.user.manifest_push(&["push", "--relabel", &list]).exits(0).says("labelled linux/arm/v7");
     rig.is_sound();
