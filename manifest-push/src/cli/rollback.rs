@@ -103,7 +103,7 @@ fn knows_of_none(args: &Rollback, journal: &Journal) -> StoreError {
 /// To pass such a publication over in silence would take back another one than was meant.
 fn nothing_to_go_back_to(newest: &Entry, entries: &[Entry], wish: &Wish) -> StoreError {
     let why = "the tag was new: there is nothing that it named before";
-    let remove = "remove the tag with the means of its registry, if nobody shall find it";
+    let remove = "remove the tag by other means, if nobody shall find it";
     let hint = match last_with_a_way_back(entries, wish).iter().find(|entry| entry.old.is_some()) {
         Some(entry) => {
             let name = name_of(&entry.image, &entry.tag);

@@ -116,6 +116,14 @@ fn an_index_is_refused_before_anything_moves_and_one_of_its_images_goes_in() {
             .says("--platform PLATFORM");
     }
     assert_eq!((rig.loads(), rig.docker(&["image", "ls", "-q", "app:2"]).as_str()), (0, ""));
+    // An engine with containerd's store says so; in the words of its documentation, since Debian has none.
+    let docker = world::program("docker").unwrap();
+    let says = "case $1 in info) echo '[[driver-type io.containerd.snapshotter.v1]]';; *) exec";
+    let path = rig.user.path("log");
+    let log = path.display();
+    rig.user.script("noting", &format!("{says} '{}' \"$@\";; esac", docker.display()));
+    copy(&["--dry-run", "oci:in:1", "docker-daemon:app:2"]).exits(0);
+    rig.user.script("noting", &format!("echo \"$2\" >> '{log}'; exec '{}' \"$@\"", docker.display()));
     let ran = copy(&["--platform", "linux/arm/v7", "oci:in:1", "docker-daemon:app:2"]).exits(0);
     assert!(ran.stderr.contains("  docker-daemon:app:2  new\n"), "named once: {ran}");
     assert_eq!(rig.label("app:2"), "linux/arm/v7");
