@@ -1,0 +1,145 @@
+//! Which images go together, as rows.
+
+use super::*;
+use image_store::check::{Depth, check};
+use image_store::manifest;
+use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
+use image_store::plan::{MovedTag, apply, plan};
+use image_store::store::memory::MemoryStore;
+use image_store::store::{ImageStore, Pointer};
+use image_store::tree::grow;
+
+fn add_image(store: &MemoryStore, label: &str) -> Document {
+    let layer = store.add_blob(OCI_LAYER, label.as_bytes());
+    let mut config = serde_json::to_value(label.parse::<Platform>().unwrap()).unwrap();
+    config["rootfs"] = serde_json::json!({"type":"layers","diff_ids":[layer.digest]});
+    let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
+    let manifest = serde_json::json!({"schemaVersion":2,"config":config,"layers":[layer]});
+    let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+    store.write_document(&document).unwrap();
+    document
+}
+
+fn found(label: &str, said: &str) -> Found {
+    let store = MemoryStore::new();
+    let document = add_image(&store, label);
+    let node = grow(&store, document, 0).unwrap();
+    let platform = if said.is_empty() { Platform::default() } else { said.parse().unwrap() };
+    let member =
+        Member { image: "q.io/a:1".parse().unwrap(), platform, annotations: BTreeMap::new(), line: 3 };
+    Found { member, source: Arc::new(store), node }
+}
+
+fn said(found: &[Found], request: &Request) -> String {
+    match combine(found, request) {
+        Err(misfits) => misfits.iter().map(|m| format!("{}: {}\n", m.line, m.text)).collect(),
+        Ok(Combined { wanted, .. }) => {
+            let manifest::Content::Index(index) = wanted.root.parse().unwrap() else { panic!("an index") };
+            let said = index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string);
+            said.collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+#[test]
+fn members_from_several_stores_become_one_whole_image() {
+    let found = [found("linux/amd64", "linux/amd64"), found("linux/arm/v7", "linux/arm/v7")];
+    let wanted = combine(&found, &Request::default()).unwrap().wanted;
+    let target = MemoryStore::new();
+    let steps = plan(wanted, &target, &["latest".into()]).unwrap();
+    apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    assert_eq!(check(&target, &Pointer::Tag("latest".into()), Depth::Layers), []);
+}
+
+#[test]
+fn the_platform_comes_from_the_spec_or_the_config() {
+    let request = Request::default();
+    assert_eq!(said(&[found("linux/arm/v7", "")], &request), "linux/arm/v7");
+    assert_eq!(said(&[found("linux/arm64/v8", "linux/arm64")], &request), "linux/arm64/v8");
+    assert_eq!(said(&[found("windows/amd64:10.0.1", "windows/amd64")], &request), "windows/amd64:10.0.1");
+}
+
+#[test]
+fn a_label_that_contradicts_the_spec_is_told_with_the_way_out() {
+    let wrong = || [found("linux/amd64", "linux/arm/v7")];
+    let text = said(&wrong(), &Request::default());
+    assert!(
+        text.starts_with("3: ") && text.contains("config-patcher fix q.io/a:1 --platform linux/arm/v7"),
+        "{text}"
+    );
+    assert_eq!(said(&wrong(), &Request { force: true, ..Request::default() }), "linux/arm/v7");
+}
+
+#[test]
+fn part_of_a_platform_may_be_said() {
+    let over = |label: &str, said: Platform| {
+        let mut one = found(label, "");
+        one.member.platform = said;
+        self::said(&[one], &Request { force: true, ..Request::default() })
+    };
+    let variant = Platform { variant: Some("v6".into()), ..Platform::default() };
+    assert_eq!(over("linux/arm", variant), "linux/arm/v6");
+    let architecture = Platform { architecture: "arm64".into(), ..Platform::default() };
+    assert_eq!(over("linux/arm/v7", architecture), "linux/arm64");
+    let version = Platform { os_version: Some("10.0.2".into()), ..Platform::default() };
+    assert_eq!(over("windows/amd64:10.0.1", version), "windows/amd64:10.0.2");
+}
+
+#[test]
+fn a_wrong_label_is_put_right_and_the_image_is_whole() {
+    let request = Request { relabel: true, ..Request::default() };
+    let found = [found("linux/amd64", "linux/amd64"), found("linux/amd64", "linux/arm/v7")];
+    let combined = combine(&found, &request).unwrap();
+    assert!(combined.notes[0].contains("labelled linux/arm/v7"), "{:?}", combined.notes);
+    assert_eq!(combined.notes.len(), 1, "the right one is left alone");
+    let target = MemoryStore::new();
+    let steps = plan(combined.wanted, &target, &["x".into()]).unwrap();
+    apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
+    let again = combine(&found, &request).unwrap();
+    assert!(plan(again.wanted, &target, &["x".into()]).unwrap().is_nothing());
+}
+
+#[test]
+fn one_image_may_stand_for_two_platforms() {
+    let request = Request { force: true, ..Request::default() };
+    let both = [found("linux/arm/v6", "linux/arm/v6"), found("linux/arm/v6", "linux/arm/v7")];
+    let wanted = combine(&both, &request).unwrap().wanted;
+    assert_eq!(wanted.levels.iter().flatten().count(), 1);
+    assert_eq!(said(&both, &request), "linux/arm/v6 linux/arm/v7");
+}
+
+#[test]
+fn a_platform_twice_by_config_is_a_misfit() {
+    let text = said(&[found("linux/arm64", ""), found("linux/arm64/v8", "")], &Request::default());
+    assert!(text.contains("stands twice"), "{text}");
+}
+
+/// What BuildKit pushes for one platform: an index over the image and its attestation (docker/buildx#1509).
+#[test]
+fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
+    let store = MemoryStore::new();
+    let image = add_image(&store, "linux/arm64");
+    let attestation = add_image(&store, "unknown/unknown");
+    let mut entry = image.descriptor();
+    entry.platform = Some("linux/arm64".parse().unwrap());
+    let mut attests = attestation.descriptor();
+    attests.platform = Some("unknown/unknown".parse().unwrap());
+    attests.annotations.insert("vnd.docker.reference.digest".into(), image.digest().to_string());
+    let text = serde_json::json!({"schemaVersion":2,"manifests":[entry, attests]}).to_string();
+    let node = grow(&store, Document::new(text.into_bytes(), None).unwrap(), 0).unwrap();
+    let member = Member {
+        image: "q.io/a:1".parse().unwrap(),
+        platform: Platform::default(),
+        annotations: BTreeMap::new(),
+        line: 1,
+    };
+    let index = Found { member, source: Arc::new(store), node };
+    let both = [found("linux/amd64", ""), index];
+    assert_eq!(said(&both, &Request::default()), "linux/amd64 linux/arm64 unknown/unknown");
+    let target = MemoryStore::new();
+    let wanted = combine(&both, &Request::default()).unwrap().wanted;
+    let steps = plan(wanted, &target, &["x".into()]).unwrap();
+    apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
+}
