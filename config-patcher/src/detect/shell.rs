@@ -1,6 +1,6 @@
 //! What a shell starts: the commands of a text, as far as it tells without being carried out.
 
-/// A program and its arguments as they are written; [`ALL_WORDS`] stands for those of the script.
+/// A program and its arguments as they are written; `ALL_WORDS` stands for those of the script.
 pub type Command = Vec<Vec<u8>>;
 
 const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox-sh"];
