@@ -16,6 +16,7 @@ mod failed;
 mod only;
 mod refused;
 mod tags;
+mod work_folder;
 
 /// The index of the example, whoever makes it, wherever and whenever.
 ///

@@ -59,7 +59,7 @@ pub struct Request {
     /// Platforms of the spec that are not built this time.
     pub kept: Vec<Platform>,
     pub work_dir: PathBuf,
-    /// Nobody named the work folder: it lies beside those of other specs.
+    /// Nobody named the work folder: it lies in the cache, beside those of other specs and nothing else.
     pub is_beside_others: bool,
     pub report: PathBuf,
     pub summary: Option<PathBuf>,
@@ -94,7 +94,9 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
         kept = spec.platforms.iter().map(|one| one.platform.clone()).filter(|p| !is_asked(p)).collect();
         spec.platforms.retain(|one| is_asked(&one.platform));
     }
-    let work_dir = args.work_dir.clone().unwrap_or_else(|| cache_dir(&file));
+    let home = cache_home();
+    let is_beside_others = args.work_dir.is_none() && home.is_some();
+    let work_dir = args.work_dir.clone().unwrap_or_else(|| own_dir(&file, home));
     let report = args.report.clone().unwrap_or_else(|| work_dir.join(default_report(args.to.as_ref())));
     let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
@@ -115,7 +117,7 @@ pub fn mean(args: &Args) -> Result<Request, StoreError> {
         kept,
         file,
         work_dir,
-        is_beside_others: args.work_dir.is_none(),
+        is_beside_others,
         report,
         summary,
         jobs: usize::from(args.jobs),
@@ -159,16 +161,21 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join(EXAMPLE)
 }
 
+/// Where work folders are, if nobody says otherwise.
+fn cache_home() -> Option<PathBuf> {
+    let named = |variable: &str| std::env::var_os(variable).filter(|value| Path::new(value).is_absolute());
+    let cache = named("XDG_CACHE_HOME").map(PathBuf::from);
+    Some(cache.or_else(|| Some(Path::new(&named("HOME")?).join(".cache")))?.join("multiarch"))
+}
+
 /// A folder of this spec's own, away from the build contexts: what lies beside a Dockerfile is sent to its engine.
-fn cache_dir(spec: &Path) -> PathBuf {
+fn own_dir(spec: &Path, home: Option<PathBuf>) -> PathBuf {
     let spec = std::fs::canonicalize(spec).unwrap_or_else(|_| spec.to_path_buf());
     let digest = Digest::of(spec.as_os_str().as_bytes());
     let folder = spec.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let name = format!("{}-{}", folder.unwrap_or_else(|| "release".into()), digest.short());
-    let named = |variable: &str| std::env::var_os(variable).filter(|value| Path::new(value).is_absolute());
-    let cache = named("XDG_CACHE_HOME").map(PathBuf::from);
-    match cache.or_else(|| Some(Path::new(&named("HOME")?).join(".cache"))) {
-        Some(cache) => cache.join("multiarch").join(name),
+    match home {
+        Some(home) => home.join(name),
         None => spec.with_file_name(".multiarch"),
     }
 }

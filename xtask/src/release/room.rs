@@ -68,7 +68,7 @@ pub fn among_folders(own: &Path) {
     let mut folders: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
         let used = fs::metadata(entry.path().join("lock")).and_then(|meta| meta.modified());
-        if let Ok(used) = used {
+        if let (Ok(used), true) = (used, is_named_after_a_spec(&entry.file_name().to_string_lossy())) {
             folders.push((used, entry.path()));
         }
     }
@@ -83,6 +83,12 @@ pub fn among_folders(own: &Path) {
         }
         total += size;
     }
+}
+
+/// `NAME-0123456789ab`: nothing else is touched, whatever it holds.
+fn is_named_after_a_spec(name: &str) -> bool {
+    let key = name.rsplit_once('-').map_or("", |(_, key)| key);
+    key.len() == 12 && key.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Takes what can be made again out of a folder, or the whole folder. False: it is in use.
@@ -202,33 +208,33 @@ mod tests {
     fn among_folders_the_unused_lose_what_can_be_made_again_and_the_forgotten_go() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path();
+        let key = |name: &str| format!("{name}-{}", image_store::digest::Digest::of(name.as_bytes()).short());
+        let place = |name: &str| home.join(if name == "other" { name.to_string() } else { key(name) });
         let folder = |name: &str, days: u32, size: u64| {
-            file(&home.join(name).join("staging/blobs/sha256/a"), size, days);
-            file(&home.join(name).join("report.json"), 1, days);
-            file(&home.join(name).join("lock"), 0, days);
+            file(&place(name).join("staging/blobs/sha256/a"), size, days);
+            file(&place(name).join("report.json"), 1, days);
+            file(&place(name).join("lock"), 0, days);
         };
         folder("own", 0, FOLDERS_MAX / 2);
         folder("young", 1, FOLDERS_MAX / 4);
         folder("too-much", 2, FOLDERS_MAX / 2);
-        folder("unused", 31, 1);
-        folder("busy", 31, 1);
-        folder("killed", 31, 1);
-        file(&home.join("killed/unfinished/x.json"), 1, 31);
+        for name in ["unused", "busy", "killed", "other"] {
+            folder(name, 31, 1);
+        }
+        file(&place("killed").join("unfinished/x.json"), 1, 31);
         folder("forgotten", 366, 1);
-        file(&home.join("layers/key"), 1, 400);
-        let busy = File::options().write(true).open(home.join("busy/lock")).unwrap();
+        let busy = File::options().write(true).open(place("busy").join("lock")).unwrap();
         busy.lock().unwrap();
-        let staged = |name: &str| home.join(name).join("staging").exists();
-        among_folders(&home.join("own"));
-        let names = ["own", "young", "busy", "killed"];
-        assert!(names.iter().all(|name| staged(name)), "{:?}", names.map(staged));
-        assert!(!staged("too-much") && !staged("unused"));
-        assert!(home.join("unused/report.json").exists(), "what a rollback needs stays");
-        let all = [".swept", "busy", "killed", "layers", "own", "too-much", "unused", "young"];
-        assert_eq!(left(home), all);
+        let staged = |name: &&str| place(name).join("staging").exists();
+        among_folders(&place("own"));
+        let stay = ["own", "young", "busy", "killed", "other"];
+        assert!(stay.iter().all(staged), "{:?}", stay.map(|name| staged(&name)));
+        assert!(!staged(&"too-much") && !staged(&"unused"));
+        assert!(place("unused").join("report.json").exists(), "what a rollback needs stays");
+        assert!(!place("forgotten").exists() && left(home).len() == 8, "{:?}", left(home));
         // Once a day is enough.
         folder("unused", 31, 1);
-        among_folders(&home.join("own"));
-        assert!(staged("unused"));
+        among_folders(&place("own"));
+        assert!(staged(&"unused"));
     }
 }
