@@ -28,10 +28,8 @@ pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, Docum
     let is = if index.media_type() == media_type::DOCKER_LIST { Kind::Docker } else { Kind::Oci };
     let kind = changes.kind.unwrap_or(is);
     splice.replace(list.value_at.clone(), edited_list(index, list.value_at.clone(), changes, kind)?);
-    let kept = kind != is && object.unique(input, "annotations")?.is_some();
-    if kind == Kind::Docker && (kept || !changes.annotations.is_empty()) {
-        let why = "Docker's manifest list has no annotations; --type oci makes it an OCI index";
-        return Err(DocumentError::Shape(why.into()));
+    if kind == Kind::Docker {
+        refuse_what_docker_has_not(input, &object, changes, is)?;
     }
     if !changes.annotations.is_empty() {
         annotate(index, &object, &changes.annotations, &mut splice)?;
@@ -51,6 +49,27 @@ pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, Docum
         &["schemaVersion"],
     )?;
     Document::new(splice.apply(input), Some(media_type))
+}
+
+/// What the image-spec's index may have and Docker's list has not.
+fn refuse_what_docker_has_not(
+    input: &[u8],
+    object: &Object,
+    changes: &Changes,
+    is: Kind,
+) -> Result<(), DocumentError> {
+    if !changes.annotations.is_empty() {
+        let why = "Docker's manifest list has no annotations; --type oci makes it an OCI index";
+        return Err(DocumentError::Shape(why.into()));
+    }
+    for key in ["annotations", "artifactType", "subject"] {
+        // One that calls itself Docker's and has it all the same is left as it is.
+        if is == Kind::Oci && object.unique(input, key)?.is_some() {
+            let why = format!("it has {key}, which Docker's manifest list cannot have");
+            return Err(DocumentError::Shape(why));
+        }
+    }
+    Ok(())
 }
 
 fn edited_list(
@@ -160,6 +179,29 @@ mod tests {
         assert_eq!(edited(&index, &replace), index.replace(&b, &line));
         let add = Changes { added: vec![new], ..Changes::default() };
         assert_eq!(edited(&index, &add), index.replace(&format!("{c} ]"), &format!("{c} , {line} ]")));
+    }
+
+    #[test]
+    fn a_kind_changes_by_its_name_alone_and_back_to_the_same_bytes() {
+        let of = |kind: Kind| Changes { kind: Some(kind), ..Changes::default() };
+        let members = [entry("a"), entry("b")];
+        let list =
+            crate::index::build_index(Kind::Docker, Style::Docker, &members, &BTreeMap::new()).unwrap();
+        let oci = edit_index(&list, &of(Kind::Oci)).unwrap();
+        assert_eq!(oci.media_type(), media_type::OCI_INDEX);
+        let text = String::from_utf8(oci.bytes().to_vec()).unwrap();
+        assert_eq!(text.replace(media_type::OCI_INDEX, media_type::DOCKER_LIST).as_bytes(), list.bytes());
+        assert_eq!(edit_index(&oci, &of(Kind::Docker)).unwrap().bytes(), list.bytes());
+        assert_eq!(edit_index(&oci, &of(Kind::Oci)).unwrap().bytes(), oci.bytes());
+        // An index that does not say what it is says it then.
+        let silent = edited("{\"schemaVersion\":2,\"manifests\":[]}", &of(Kind::Docker));
+        assert!(silent.contains(media_type::DOCKER_LIST), "{silent}");
+        for key in ["annotations", "artifactType", "subject"] {
+            let index = format!("{{\"schemaVersion\":2,\"manifests\":[],\"{key}\":null}}");
+            let index = Document::new(index.into_bytes(), Some(media_type::OCI_INDEX)).unwrap();
+            let error = edit_index(&index, &of(Kind::Docker)).unwrap_err().to_string();
+            assert!(error.contains(&format!("it has {key}")), "{error}");
+        }
     }
 
     #[test]
