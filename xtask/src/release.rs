@@ -3,7 +3,7 @@
 //! Read, decide, show, write: the plan is made before anything is done, and shown; then every platform is built into
 //! a staging layout, labelled, run, and only when all of them are right does anything leave for the target.
 
-use build::job;
+use build::{Build, job};
 use builders::OpenImage;
 use emulation::BinfmtSetup;
 use image_store::cli::{Display, Format, Output, print_json, print_line};
@@ -14,15 +14,15 @@ use image_store::parallel;
 use image_store::store::Pointer;
 use image_store::store::registry::RegistryOptions;
 use own::Own;
-use plan::{Build, Other, ReleasePlan};
+use plan::{Other, ReleasePlan};
 use progress::Board;
 use record::Records;
-use report::Report;
+use report::{Report, Step};
 use request::{Request, mean};
 use spec::{LabelPolicy, Spec};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use trace::{Step, Trace};
+use trace::Trace;
 
 pub use request::Args;
 

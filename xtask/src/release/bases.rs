@@ -4,11 +4,10 @@
 //! Only what is known for sure stops a release: the label of an image that the engine has, or what the registry
 //! offers. What cannot be looked at, for want of a network or of credentials, is said and left to the engine.
 
-use super::build::job;
+use super::build::{Build, job};
 use super::builders::common::read_dockerfile;
 use super::builders::dockerfile::{Asked, Stage};
 use super::builders::{BuildJob, Local, OpenImage};
-use super::plan::Build;
 use super::request::Request;
 use super::spec::Recipe;
 use image_store::error::StoreError;

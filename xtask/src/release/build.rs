@@ -1,10 +1,9 @@
 //! One image after the other: built into the staging layout, labelled, and run.
 
 use super::Voice;
-use super::builders::BuildJob;
+use super::builders::{BuildJob, Builder};
 use super::emulation::BinfmtSetup;
 use super::label::{self, Labelled};
-use super::plan::Build;
 use super::record::Records;
 use super::report::{EvidenceReport, LabelReport, PlatformReport};
 use super::request::Request;
@@ -20,6 +19,18 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+/// One image that will be built.
+pub struct Build {
+    pub spec: PlatformSpec,
+    pub builder: Box<dyn Builder>,
+    /// Why it is this builder, where the spec left that open.
+    pub why: String,
+    /// The commands that will be run, or what the embedded builder will do.
+    pub commands: Vec<String>,
+    /// Programs of its platform are run by the build.
+    pub needs_emulator: bool,
+}
 
 /// Everything that a builder needs to know about one image.
 pub fn job(request: &Request, one: &PlatformSpec) -> BuildJob {

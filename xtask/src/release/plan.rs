@@ -1,11 +1,11 @@
 //! What a release will do, decided before anything is done. `--dry-run` prints it.
 
 use super::bases::Base;
-use super::builders::Builder;
+use super::build::Build;
 use super::emulation::{BinfmtSetup, Probed};
 use super::kept::is_proven;
 use super::record::Records;
-use super::spec::{PlatformSpec, Spec};
+use super::spec::Spec;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::manifest::{Descriptor, Index};
@@ -14,18 +14,6 @@ use image_store::platform::Platform;
 use image_store::store::{ImageSource, Pointer};
 
 mod shown;
-
-/// One image that will be built.
-pub struct Build {
-    pub spec: PlatformSpec,
-    pub builder: Box<dyn Builder>,
-    /// Why it is this builder, where the spec left that open.
-    pub why: String,
-    /// The commands that will be run, or what the embedded builder will do.
-    pub commands: Vec<String>,
-    /// Programs of its platform are run by the build.
-    pub needs_emulator: bool,
-}
 
 pub struct ReleasePlan {
     /// `docker.io/ckulka/multi-arch-example`, `oci:dist/out`.

@@ -2,7 +2,6 @@
 
 use super::own::Own;
 use super::smoke::Smoke;
-use super::trace::Step;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::plan::TagStep;
@@ -181,5 +180,44 @@ impl PlatformReport {
             self.manifest.short().to_string(),
             format!("{:.1} s", self.seconds),
         ]
+    }
+}
+
+/// The steps of a release, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    #[default]
+    Plan,
+    Bases,
+    Prepare,
+    Emulators,
+    Build,
+    Label,
+    Binaries,
+    Smoke,
+    /// Looking at what `--only` keeps.
+    Kept,
+    Publish,
+    /// Everything is published; it is read once more.
+    ReadBack,
+}
+
+impl Step {
+    /// "it failed at the X"
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Bases => "look at base images",
+            Self::Prepare => "prepare commands",
+            Self::Emulators => "registration of emulators",
+            Self::Build => "build",
+            Self::Label => "check of labels",
+            Self::Binaries => "check of binaries",
+            Self::Smoke => "smoke test",
+            Self::Kept => "look at what is kept",
+            Self::Publish => "publication",
+            Self::ReadBack => "reading back",
+        }
     }
 }

@@ -1,54 +1,14 @@
 //! How far a release has come: the step it is at, its images, its tags. One that fails reports that.
 
-use super::report::{EvidenceReport, Failure, PlatformReport, Report, TagReport};
+use super::report::{EvidenceReport, Failure, PlatformReport, Report, Step, TagReport};
 use super::smoke::Smoke;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
 use image_store::plan::Progress;
 use image_store::platform::Platform;
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// In their order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    #[default]
-    Plan,
-    Bases,
-    Prepare,
-    Emulators,
-    Build,
-    Label,
-    Binaries,
-    Smoke,
-    /// Looking at what `--only` keeps.
-    Kept,
-    Publish,
-    /// Everything is published; it is read once more.
-    ReadBack,
-}
-
-impl Step {
-    /// "it failed at the X"
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Plan => "plan",
-            Self::Bases => "look at base images",
-            Self::Prepare => "prepare commands",
-            Self::Emulators => "registration of emulators",
-            Self::Build => "build",
-            Self::Label => "check of labels",
-            Self::Binaries => "check of binaries",
-            Self::Smoke => "smoke test",
-            Self::Kept => "look at what is kept",
-            Self::Publish => "publication",
-            Self::ReadBack => "reading back",
-        }
-    }
-}
 
 #[derive(Default)]
 pub struct Trace(Mutex<State>);
