@@ -108,9 +108,10 @@ fn empty(folder: &Path, age: Duration) -> bool {
     true
 }
 
-/// A run that was killed has left what the next one needs.
+/// A run that was killed has left what the next one needs. For one that nobody has run again in a year there is none.
 fn is_unfinished(work_dir: &Path) -> bool {
-    fs::read_dir(unfinished_dir(work_dir)).is_ok_and(|mut entries| entries.next().is_some())
+    let is_young = |item: &Item| item.used.elapsed().unwrap_or_default() < FORGOTTEN;
+    files(&unfinished_dir(work_dir)).iter().any(is_young)
 }
 
 struct Item {
@@ -197,7 +198,8 @@ mod tests {
         file(&work.join("unfinished/x.json"), 1, 0);
         in_folder(work, began);
         assert_eq!(left(&blobs).len(), 5, "an unfinished release needs it all");
-        fs::remove_file(work.join("unfinished/x.json")).unwrap();
+        // Nobody comes back after a year.
+        file(&work.join("unfinished/x.json"), 1, 366);
         in_folder(work, began);
         assert_eq!(left(&blobs), [".writing", "used", "younger"]);
         assert_eq!(left(&work.join("records")), ["young"]);

@@ -26,7 +26,7 @@ fn stop() -> Result<(), Skip> {
         .unwrap();
     let release = |builder: &'static str, kit: &str| -> Result<Said, Skip> {
         workshop.write_spec(&format!("image: {}\nlabels: check", world.image()), |_| builder);
-        Ok(run(world.enter(&mut workshop.release(&[])?).env("DOCKER_BUILDKIT", kit)))
+        Ok(run(world.enter(&mut workshop.release(&["--verbose"])?).env("DOCKER_BUILDKIT", kit)))
     };
     let stopped = |builder: &'static str, kit: &str, place: &str| -> Result<(), Skip> {
         let (files, asked) = (everything_in(&world.registry), world.registry.requests().len());
