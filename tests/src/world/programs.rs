@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Skip;
 
 /// Program, Debian package. What `apt-get install` is given when something is missing.
-const PACKAGES: [(&str, &str); 27] = [
+const PACKAGES: [(&str, &str); 28] = [
     ("apt-get", "apt"),
     ("buildah", "buildah"),
     ("busybox", "busybox-static"),
@@ -23,6 +23,7 @@ const PACKAGES: [(&str, &str); 27] = [
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("podman", "podman"),
+    ("prlimit", "util-linux"),
     ("python3", "python3-jsonschema"),
     ("qemu-aarch64-static", "qemu-user-static"),
     ("qemu-arm-static", "qemu-user-static"),
