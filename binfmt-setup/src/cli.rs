@@ -27,11 +27,11 @@ const EXAMPLES: [(&str, &str); 4] = [
 const EXIT_STATUS: [(Exit, &str); 8] = [
     (Exit::Done, "done, or nothing to do"),
     (Exit::Found, "a probed platform does not run"),
-    (Exit::Usage, "the command line is wrong"),
+    (Exit::Usage, "wrong usage"),
     (Exit::BadInput, "bad input"),
     (Exit::NotPermitted, "not permitted"),
     (Exit::NotFound, "something named does not exist"),
-    (Exit::Conflict, "another entry has the name, or another process the lock"),
+    (Exit::Conflict, "another entry has the name, or a process the lock"),
     (Exit::Io, "the kernel refused; all is as it was"),
 ];
 
@@ -41,22 +41,33 @@ const FILES: [(&str, &str); 3] = [
     ("/usr/bin/qemu-*-static", "emulators; /usr/local/bin and /usr/libexec/qemu-binfmt are searched too"),
 ];
 
+/// Of the help, in columns.
+const WIDTH: usize = 100;
+
 fn after_help() -> String {
     let mut text = "Examples:\n".to_string();
     for (line, does) in EXAMPLES {
         text.push_str(&format!("  {line:56}  {does}\n"));
     }
-    text.push_str("\nExit status:\n");
-    for (exit, means) in EXIT_STATUS {
-        text.push_str(&format!("  {}  {means}\n", exit as u8));
+    // All of the help is to fit on a screen; the manual has them in a list.
+    let mut line = "\nExit status:".to_string();
+    for (number, (exit, means)) in EXIT_STATUS.into_iter().enumerate() {
+        let end = if number + 1 == EXIT_STATUS.len() { "." } else { ";" };
+        let word = format!(" {} {means}{end}", exit as u8);
+        if line.len() + word.len() > WIDTH {
+            text.push_str(&line);
+            line = "\n ".into();
+        }
+        line.push_str(&word);
     }
-    text + "\n`binfmt-setup man` prints the manual page, `binfmt-setup completions SHELL` a completion script."
+    text.push_str(&line);
+    text + "\n\n`binfmt-setup man` prints the manual page, `binfmt-setup completions SHELL` a completion script."
 }
 
 /// Makes programs of other CPUs run on this machine: tells the kernel (binfmt_misc) which QEMU emulator runs programs of
 /// which machine, and proves it by running one.
 #[derive(Debug, Parser)]
-#[command(name = "binfmt-setup", version, max_term_width = 100, after_help = after_help())]
+#[command(name = "binfmt-setup", version, max_term_width = WIDTH, after_help = after_help())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
