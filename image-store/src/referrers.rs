@@ -201,8 +201,8 @@ pub fn apply(steps: &[ReferrerStep], store: &dyn ImageStore) -> Result<(), Store
     Ok(())
 }
 
-/// Adds to the index under the subject's tag. Others may do the same at the same time, and the tag cannot be locked:
-/// it is read again before each write and behind it.
+/// Adds to the index under the subject's tag. Others may do the same at the same time, and a registry's tag cannot be
+/// locked: it is read again before each write and behind it.
 fn list_under_tag(
     store: &dyn ImageStore,
     subject: &Digest,
@@ -217,7 +217,8 @@ fn list_under_tag(
             Err(error) => return Err(error),
         };
         match list_with(now.as_ref(), entries).map_err(|e| e.at(&doing()))? {
-            Some(list) => store.write_tag(&tag, &list)?,
+            // Moved or not, the next look shows whether the entries are in it.
+            Some(list) => drop(store.move_tag(&tag, now.as_ref().map(Document::digest), &list)?),
             None => return Ok(()),
         }
     }

@@ -137,6 +137,21 @@ pub trait ImageStore: ImageSource {
     /// Makes `tag` name this document, which becomes visible as a whole or not at all. `Ok` means that a reader
     /// finds the document under the tag.
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), StoreError>;
+
+    /// The same, if `tag` names `was` still (`None`: nothing), or this document already. A store that has a lock looks
+    /// while it holds it. The others are written whatever the tag names now: a registry can only be asked before.
+    fn move_tag(&self, tag: &str, _was: Option<&Digest>, document: &Document) -> Result<Moved, StoreError> {
+        self.write_tag(tag, document).map(|()| Moved::Yes)
+    }
+}
+
+/// Did a tag move?
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Moved {
+    Yes,
+    /// It names this by now, and was left alone.
+    Elsewhere(Option<Digest>),
 }
 
 /// A whole blob that is small by nature: a config, an attestation.

@@ -6,7 +6,7 @@ use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document};
 use crate::parallel;
 use crate::progress::{METER, Share};
-use crate::store::{ImageStore, Pointer};
+use crate::store::{ImageStore, Moved, Pointer};
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
@@ -158,13 +158,23 @@ fn apply_tag(
     if now.as_ref() == Some(wanted) {
         return Ok(());
     }
-    if now != step.was && guard.moved == MovedTag::Refuse {
+    let moved_meanwhile = |now: &Option<Digest>| {
         let shown = |digest: &Option<Digest>| digest.as_ref().map_or("nothing".into(), Digest::to_string);
-        let why = format!("it named {} when we looked and names {} now", shown(&step.was), shown(&now));
-        return Err(StoreError::conflict(doing(), why).hint("run again to see what changed, or use --force"));
+        let why = format!("it named {} when we looked and names {} now", shown(&step.was), shown(now));
+        StoreError::conflict(doing(), why).hint("run again to see what changed, or use --force")
+    };
+    if now != step.was && guard.moved == MovedTag::Refuse {
+        return Err(moved_meanwhile(&now));
     }
     (guard.before)(step, now.as_ref())?;
-    store.write_tag(&step.tag, &step.document)?;
+    match guard.moved {
+        MovedTag::Overwrite => store.write_tag(&step.tag, &step.document)?,
+        // Between the look above and this write is time for another process.
+        MovedTag::Refuse => match store.move_tag(&step.tag, step.was.as_ref(), &step.document)? {
+            Moved::Yes => {}
+            Moved::Elsewhere(now) => return Err(moved_meanwhile(&now)),
+        },
+    }
     // Some servers answer 201 to everything: only reading the tag back shows that it is there.
     let found = store.read_document(&Pointer::Tag(step.tag.clone()))?;
     if found.digest() != wanted {

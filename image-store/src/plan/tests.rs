@@ -5,6 +5,7 @@ use crate::exit::Exit;
 use crate::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
 use crate::store::ImageStore;
 use crate::store::memory::MemoryStore;
+use crate::store::oci_layout::OciLayout;
 use crate::tree::read_tree;
 
 /// An index over two images that share a layer, in a store of its own.
@@ -67,6 +68,32 @@ fn a_tag_that_moved_meanwhile_is_left_alone() {
     assert_eq!(target.read_document(&Pointer::Tag("v1".into())).unwrap(), other);
     apply(&first, &target, MovedTag::Overwrite, &|_| {}).unwrap();
     assert_eq!(target.read_document(&Pointer::Tag("v1".into())).unwrap().digest(), node.digest());
+}
+
+#[test]
+fn a_tag_that_moves_between_the_last_look_and_the_write_is_left_alone() {
+    let (source, node) = source();
+    let folder = tempfile::tempdir().unwrap();
+    let stores: [Box<dyn ImageStore>; 2] =
+        [Box::new(MemoryStore::new()), Box::new(OciLayout::open_or_new(folder.path()).unwrap())];
+    for target in &stores {
+        let target = &**target;
+        let other =
+            serde_json::json!({"schemaVersion":2,"manifests":[],"annotations":{"by":"somebody else"}});
+        let other = Document::new(other.to_string().into_bytes(), None).unwrap();
+        let first = plan(Wanted::copy_of(&node, &source), target, &tags()).unwrap();
+        apply_content(&first, target, &|_| {}).unwrap();
+        // The hook runs behind the look at the tag: what it does, another process may do there.
+        let before = |_: &TagStep, now: Option<&Digest>| {
+            assert_eq!(now, None);
+            target.write_tag("v1", &other)
+        };
+        let guard = Guard { moved: MovedTag::Refuse, before: &before };
+        let error = apply_tags(&first, target, guard, JustLooked::default(), &|_| {}).unwrap_err();
+        assert_eq!(error.kind, Exit::Conflict, "{}", target.place());
+        assert!(error.to_string().contains(&format!("names {} now", other.digest())), "{error}");
+        assert_eq!(target.read_document(&Pointer::Tag("v1".into())).unwrap(), other);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A store in memory: what a plan is tried on, and the simplest thing that keeps every promise of a store.
 
-use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use super::{ImageSource, ImageStore, Moved, OpenContent, Pointer};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Content, Descriptor, Document};
@@ -118,5 +118,16 @@ impl ImageStore for MemoryStore {
         self.write_document(document)?;
         self.state().tags.insert(tag.to_string(), document.digest().clone());
         Ok(())
+    }
+
+    fn move_tag(&self, tag: &str, was: Option<&Digest>, document: &Document) -> Result<Moved, StoreError> {
+        self.write_document(document)?;
+        let mut state = self.state();
+        let now = state.tags.get(tag);
+        if now != was && now != Some(document.digest()) {
+            return Ok(Moved::Elsewhere(now.cloned()));
+        }
+        state.tags.insert(tag.to_string(), document.digest().clone());
+        Ok(Moved::Yes)
     }
 }

@@ -3,7 +3,7 @@
 //! Writers take a lock beside `index.json` and rename a whole new file over it; readers need no lock and never
 //! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
 
-use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer, UNNAMED};
+use super::{ImageSource, ImageStore, Listed, Moved, OpenContent, Pointer, UNNAMED};
 use crate::attributes;
 use crate::digest::{Digest, Hasher, Verified};
 use crate::error::{StoreError, uninterrupted};
@@ -378,8 +378,24 @@ impl ImageStore for OciLayout {
 
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), StoreError> {
         self.write_document(document)?;
+        self.retag_locked(tag, document, &self.lock()?)
+    }
+
+    fn move_tag(&self, tag: &str, was: Option<&Digest>, document: &Document) -> Result<Moved, StoreError> {
+        self.write_document(document)?;
+        let lock = self.lock()?;
+        let now = self.resolve(&Pointer::Tag(tag.into()))?.map(|named| named.digest);
+        if now.as_ref() != was && now.as_ref() != Some(document.digest()) {
+            return Ok(Moved::Elsewhere(now));
+        }
+        self.retag_locked(tag, document, &lock).map(|()| Moved::Yes)
+    }
+}
+
+impl OciLayout {
+    /// `_lock` is held by the caller from its look at the tag on.
+    fn retag_locked(&self, tag: &str, document: &Document, _lock: &File) -> Result<(), StoreError> {
         let doing = || format!("tag \"{tag}\" in \"{}\"", self.place());
-        let _lock = self.lock()?;
         if !self.exists() {
             self.replace_file("index.json", EMPTY_INDEX.as_bytes())
                 .map_err(|e| StoreError::from_io(doing(), e))?;

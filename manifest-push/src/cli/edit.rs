@@ -16,6 +16,7 @@ use image_store::open::Stores;
 use image_store::plan::Wanted;
 use image_store::platform::Platform;
 use image_store::reference::Reference;
+use image_store::store::Pointer;
 use image_store::tree::{IndexNode, Node, read_tree};
 use std::collections::BTreeMap;
 
@@ -86,6 +87,10 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     }
     let mut looked = Looked::new(&args.image, target);
     looked.know_of(&node, &*opened.store);
+    // What is written was made of what the tag named then: a later look would let it take another's edit back.
+    if let Pointer::Tag(tag) = opened.pointer {
+        looked.known.named.insert(tag, Some(node.document().descriptor()));
+    }
     for one in &found {
         looked.know_of(&one.node, &*one.source);
     }

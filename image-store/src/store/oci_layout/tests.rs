@@ -98,3 +98,32 @@ fn ten_writers_leave_ten_tags() {
     let left = fs::read_dir(dir.path().join("blobs/sha256")).unwrap();
     assert!(left.filter_map(Result::ok).all(|e| !e.file_name().to_string_lossy().ends_with(".tmp")));
 }
+
+#[test]
+fn a_tag_that_moved_behind_the_look_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let [seen, mine, other] = ["seen", "mine", "other"].map(|note| image(&layout, note));
+    let named = || layout.read_document(&Pointer::Tag("a".into())).unwrap();
+    let rows = [
+        ("it names what was seen", Some(&seen), Some(&seen), true),
+        ("it is new, as was seen", None, None, true),
+        ("it names what it shall already", Some(&mine), Some(&seen), true),
+        ("somebody moved it", Some(&other), Some(&seen), false),
+        ("somebody made it", Some(&other), None, false),
+        ("somebody took it away", None, Some(&seen), false),
+    ];
+    for (what, now, was, moves) in rows {
+        fs::write(dir.path().join("index.json"), EMPTY_INDEX).unwrap();
+        fs::write(dir.path().join("oci-layout"), LAYOUT).unwrap();
+        now.iter().for_each(|now| layout.write_tag("a", now).unwrap());
+        let outcome = layout.move_tag("a", was.map(Document::digest), &mine).unwrap();
+        if moves {
+            assert_eq!((outcome, named()), (Moved::Yes, mine.clone()), "{what}");
+        } else {
+            assert_eq!(outcome, Moved::Elsewhere(now.map(|now| now.digest().clone())), "{what}");
+            let left = layout.resolve(&Pointer::Tag("a".into())).unwrap().map(|left| left.digest);
+            assert_eq!(left.as_ref(), now.map(Document::digest), "{what}");
+        }
+    }
+}

@@ -1,7 +1,11 @@
 //! Somebody else moves the tag meanwhile.
 
 use super::{REPOSITORY, Rig};
-use crate::samples::Image;
+use crate::samples::{Image, Index};
+use crate::tools::User;
+use image_store::check::{Depth, check};
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::fake_registry::When;
 use std::sync::Arc;
 
@@ -42,4 +46,39 @@ fn a_tag_that_moves_right_after_the_write_is_told() {
         }
     });
     rig.fix(&[]).exits(8).says("somebody else moved it");
+}
+
+/// Between the look at the tag and the write of it lies the layout's lock.
+#[test]
+fn of_two_fixes_of_one_tag_of_a_layout_none_is_lost_in_silence() {
+    let platforms = ["linux/arm/v7", "linux/arm64"];
+    let members = platforms.map(|platform| (platform, Image::new("linux/amd64", platform)));
+    let index = Index::of(&members.each_ref().map(|(platform, image)| (*platform, image)));
+    for round in 0..8 {
+        let user = User::new();
+        let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
+        index.store(&layout, "1");
+        let ran = std::thread::scope(|scope| {
+            let fix = |platform| {
+                let args = ["fix", "oci:in:1", "--member", platform, "--platform", platform];
+                scope.spawn({
+                    let user = &user;
+                    move || user.config_patcher(&args)
+                })
+            };
+            platforms.map(fix).map(|ran| ran.join().unwrap())
+        });
+        let tag = Pointer::Tag("1".into());
+        assert_eq!(layout.tags().unwrap(), ["1"]);
+        let left: String =
+            check(&layout, &tag, Depth::Layers).into_iter().map(|problem| problem.what + "\n").collect();
+        assert!(ran.iter().any(|ran| ran.code == Some(0)), "round {round}: {} {}", ran[0], ran[1]);
+        for (platform, ran) in platforms.iter().zip(&ran) {
+            let is_lost = left.contains(&format!("{platform}, the config says linux/amd64"));
+            match ran.code {
+                Some(0) => assert!(!is_lost, "round {round}: {ran}{left}"),
+                code => assert_eq!(code, Some(8), "round {round}: {ran}"),
+            }
+        }
+    }
 }

@@ -100,6 +100,53 @@ fn a_layout_can_be_edited_and_taken_back() {
     rig.user.manifest_push(&["rollback", layout]).exits(3).says("the tag was new");
 }
 
+/// The new index is made of the old one: what another edit put there meanwhile would be gone.
+#[test]
+fn an_edit_does_not_take_back_what_another_did_since_it_read_the_index() {
+    for expects in [false, true] {
+        let (rig, index) = attested();
+        let theirs = Index::of(&[("linux/amd64", &rig.images[0])]);
+        theirs.publish(&rig.registry, REPOSITORY, "theirs");
+        let (registry, digest) = (Arc::downgrade(&rig.registry), theirs.digest().to_string());
+        rig.registry.on_request(move |request, when| {
+            if request.method == "GET" && request.path.ends_with("/latest") && when == When::After {
+                registry.upgrade().unwrap().set_tag(REPOSITORY, "latest", &digest);
+            }
+        });
+        let expect = ["--expect", index.digest()];
+        let more: &[&str] = if expects { &expect } else { &[] };
+        rig.change(&[&["--annotation", "a=b"], more].concat()).exits(8).says(theirs.digest());
+        assert_eq!(rig.named("latest").as_deref(), Some(theirs.digest()));
+    }
+}
+
+#[test]
+fn of_two_edits_of_one_tag_of_a_layout_none_is_lost_in_silence() {
+    let (rig, index) = attested();
+    for round in 0..8 {
+        let name = format!("oci:dir:{round}");
+        rig.user.manifest_push(&["copy", "-q", &rig.name("latest"), &name]).exits(0);
+        let ran = std::thread::scope(|scope| {
+            let edit = |key: &str| {
+                let (name, user, digest) = (&name, &rig.user, index.digest());
+                let note = format!("{key}=done");
+                scope.spawn(move || {
+                    user.manifest_push(&["edit", name, "--annotation", &note, "--expect", digest])
+                })
+            };
+            ["one", "two"].map(edit).map(|ran| ran.join().unwrap())
+        });
+        let tag = Pointer::Tag(round.to_string());
+        let layout = OciLayout::open(&rig.user.path("dir")).unwrap();
+        let now = String::from_utf8(layout.read_document(&tag).unwrap().bytes().to_vec()).unwrap();
+        let done = ["one", "two"].map(|key| now.contains(&format!(r#""{key}":"done""#)));
+        assert_eq!(done.iter().filter(|done| **done).count(), 1, "round {round}: {} {}", ran[0], ran[1]);
+        for (done, ran) in done.iter().zip(&ran) {
+            assert_eq!(ran.code, Some(if *done { 0 } else { 8 }), "round {round}: {ran}");
+        }
+    }
+}
+
 /// Promise 10 holds for JSON, too: a terminal may show it.
 #[test]
 fn annotations_that_steer_a_terminal_are_escaped_in_json() {
