@@ -250,7 +250,7 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
             None => Step::Read(missing),
         };
     }
-    let evidence = evidence(&tree, &chain);
+    let evidence = evidence(&tree, &chain, work.subject.wanted);
     let verdict = judge(work.subject.wanted, &evidence);
     let in_part = |number: &usize| layers[*number].is_none_or(|layer| layer.in_part);
     let unread: Vec<usize> = (0..layers.len()).filter(in_part).collect();
@@ -355,9 +355,20 @@ fn again(error: &StoreError) -> StoreError {
     }
 }
 
-fn evidence(tree: &Tree<'_>, chain: &Chain<'_>) -> Evidence {
-    let strong =
-        chain.links.iter().filter(|link| link.role != Role::Emulator).filter_map(shown_link).collect();
+fn evidence(tree: &Tree<'_>, chain: &Chain<'_>, wanted: &Platform) -> Evidence {
+    // An emulator for the image's machine executes what it is given as data. One for another machine lies there for
+    // hosts of that machine, and what it is given is what the image is about.
+    let is_for_image = |link: &&chain::Link<'_>| {
+        let own = link.file.facts.and_then(platform);
+        own.is_some_and(|(own, _)| own.architecture == wanted.normalized().architecture)
+    };
+    let mut emulators = chain.links.iter().filter(|link| link.role == Role::Emulator);
+    let emulates_others = emulators.any(|link| is_for_image(&link));
+    let decides = |link: &&chain::Link<'_>| match emulates_others {
+        true => !link.emulated,
+        false => link.role != Role::Emulator,
+    };
+    let strong = chain.links.iter().filter(decides).filter_map(shown_link).collect();
     let mut all: BTreeMap<Platform, Group> = BTreeMap::new();
     for (path, layer, facts) in tree.programs() {
         let Some((platform, details)) = platform(facts) else { continue };
@@ -368,9 +379,12 @@ fn evidence(tree: &Tree<'_>, chain: &Chain<'_>) -> Evidence {
         let group = all.entry(platform.clone()).or_insert_with(|| Group {
             platform: platform.clone(),
             count: 0,
+            executable: 0,
             examples: Vec::new(),
         });
         group.count += 1;
+        group.executable +=
+            u64::from(tree.is_executable(path, layer) && !path.windows(3).any(|part| part == b".so"));
         if group.examples.len() < EXAMPLES {
             let path = format!("/{}", shown(path));
             let platform = platform.clone();

@@ -28,6 +28,8 @@ pub struct Link<'a> {
     /// The name under which it was asked for: `/bin/sh`, `libc.so.6`.
     pub asked: Vec<u8>,
     pub file: File<'a>,
+    /// An emulator translates it: it need not be for the image's machine.
+    pub emulated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +86,7 @@ pub struct Chain<'a> {
 
 /// Follows an image's own program first, then what belongs to it.
 pub fn follow<'a>(tree: &Tree<'a>, config: &Config) -> Chain<'a> {
-    let mut walk = Walk { tree, config, chain: Chain::default(), commands: 0 };
+    let mut walk = Walk { tree, config, chain: Chain::default(), commands: 0, emulated: false };
     walk.programs();
     if walk.chain.unread.is_none() && walk.chain.unread_files.is_empty() {
         walk.belongings();
@@ -97,6 +99,8 @@ struct Walk<'t, 'a> {
     config: &'t Config,
     chain: Chain<'a>,
     commands: usize,
+    /// What is followed now, an emulator translates.
+    emulated: bool,
 }
 
 /// A script that a shell carries out, and what is known of what it starts.
@@ -104,6 +108,7 @@ struct Carried {
     path: Vec<u8>,
     words: Vec<Vec<u8>>,
     last: Option<shell::Command>,
+    starts_words: bool,
 }
 
 impl<'a> Walk<'_, 'a> {
@@ -118,7 +123,14 @@ impl<'a> Walk<'_, 'a> {
     }
 
     /// Follows one command to its program, and says whether all of it is known. `steps` bounds scripts and wrappers.
-    fn program(&mut self, mut argv: Vec<Vec<u8>>, first: Role, steps: usize) -> bool {
+    fn program(&mut self, argv: Vec<Vec<u8>>, first: Role, steps: usize) -> bool {
+        let before = self.emulated;
+        let is_known = self.steps(argv, first, steps);
+        self.emulated = before;
+        is_known
+    }
+
+    fn steps(&mut self, mut argv: Vec<Vec<u8>>, first: Role, steps: usize) -> bool {
         let mut role = first;
         let mut carried: Option<Carried> = None;
         self.commands += 1;
@@ -141,8 +153,10 @@ impl<'a> Walk<'_, 'a> {
             let facts = file.facts;
             let path = file.path.clone();
             let known = starts(&asked, &path, &argv[1..]);
-            let role_here = if matches!(known, Wraps::Emulated(_)) { Role::Emulator } else { role };
-            self.chain.links.push(Link { role: role_here, asked, file });
+            let is_emulator = matches!(known, Wraps::Emulated(_));
+            let role_here = if is_emulator { Role::Emulator } else { role };
+            self.chain.links.push(Link { role: role_here, asked, file, emulated: self.emulated });
+            self.emulated |= is_emulator;
             if path == b"/init" && matches!(facts, Some(Facts::Script(_) | Facts::Elf(_))) {
                 self.supervisor();
             }
@@ -152,6 +166,7 @@ impl<'a> Walk<'_, 'a> {
                         path: path.clone(),
                         words: argv[1..].to_vec(),
                         last: script.last.clone(),
+                        starts_words: script.starts_words,
                     });
                     // As the kernel starts it: the interpreter, its one argument, the script, its arguments.
                     let mut line = vec![script.interpreter.clone()];
@@ -173,7 +188,7 @@ impl<'a> Walk<'_, 'a> {
                         }
                         return self.chain.unread.is_none();
                     }
-                    Wraps::Shell { commands, is_clear, script, handed } => {
+                    Wraps::Shell { commands, is_clear, script, handed, starts_words } => {
                         let mut is_known = true;
                         for command in commands {
                             is_known &= self.program(command, Role::Started, left);
@@ -181,7 +196,8 @@ impl<'a> Walk<'_, 'a> {
                         if is_clear {
                             return is_known;
                         }
-                        let script = carried.unwrap_or_else(|| self.script(script, path, handed));
+                        let of_text = Carried { path, words: handed, last: None, starts_words };
+                        let script = carried.unwrap_or_else(|| self.script(script, of_text));
                         return self.carried(script, left) && is_known;
                     }
                     Wraps::Unclear(why) => {
@@ -200,22 +216,22 @@ impl<'a> Walk<'_, 'a> {
         false
     }
 
-    /// A script that the shell at `shell` is given by name, or its own text.
-    fn script(&mut self, name: Option<Vec<u8>>, shell: Vec<u8>, words: Vec<Vec<u8>>) -> Carried {
-        let Some(name) = name else { return Carried { path: shell, words, last: None } };
+    /// The script that a shell is given by name, or else its text.
+    fn script(&mut self, name: Option<Vec<u8>>, text: Carried) -> Carried {
+        let Some(name) = name else { return text };
         let path = self.in_working_dir(&name);
-        let last = match self.tree.resolve(&path) {
-            Found::File(file) if !self.must_be_read(&file) => match file.facts {
-                Some(Facts::Script(script)) => script.last.clone(),
-                _ => None,
-            },
-            Found::Unread(layer) => {
-                self.chain.unread = Some(layer);
-                None
+        let mut script = Carried { path, last: None, starts_words: false, ..text };
+        match self.tree.resolve(&script.path) {
+            Found::File(file) if !self.must_be_read(&file) => {
+                if let Some(Facts::Script(read)) = file.facts {
+                    script.last = read.last.clone();
+                    script.starts_words = read.starts_words;
+                }
             }
-            _ => None,
-        };
-        Carried { path, words, last }
+            Found::Unread(layer) => self.chain.unread = Some(layer),
+            _ => {}
+        }
+        script
     }
 
     /// What a script starts: by its last line, or what it is given.
@@ -227,7 +243,7 @@ impl<'a> Walk<'_, 'a> {
         if self.chain.unread.is_some() || !self.chain.unread_files.is_empty() {
             return false;
         }
-        let is_known = self.handed(script.words, steps);
+        let is_known = script.starts_words && self.handed(script.words, steps);
         if !is_known {
             self.gap(format!("what {} starts is not clear without running it", shown(&script.path)));
         }
@@ -331,6 +347,7 @@ impl<'a> Walk<'_, 'a> {
                 continue;
             }
             let program = shown(&link.file.path);
+            self.emulated = link.emulated;
             self.loader(elf, &program);
             for name in &elf.needed {
                 self.library(elf, name);
@@ -375,7 +392,7 @@ impl<'a> Walk<'_, 'a> {
     fn add(&mut self, role: Role, asked: &[u8], file: File<'a>) {
         let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
         if !is_known && !self.must_be_read(&file) {
-            self.chain.links.push(Link { role, asked: asked.to_vec(), file });
+            self.chain.links.push(Link { role, asked: asked.to_vec(), file, emulated: self.emulated });
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Script {
     pub argument: Option<Vec<u8>>,
     /// What a script for a shell starts at its end, if that is clear.
     pub last: Option<shell::Command>,
+    /// It starts what it is given. Of a script for something else than a shell, nobody knows.
+    pub starts_words: bool,
 }
 
 /// The kernel's BINPRM_BUF_SIZE: what stands behind it in a `#!` line is not seen.
@@ -53,8 +55,10 @@ fn script(head: &[u8]) -> Option<Script> {
     let words = argument.iter().flat_map(|argument| argument.split(u8::is_ascii_whitespace));
     let is_shell = shell::is_shell(interpreter) || words.into_iter().any(shell::is_shell);
     // Of a longer one the end is not here.
-    let last = if is_shell && head.len() < sampler::HEAD { shell::last_command(head) } else { None };
-    Some(Script { interpreter: interpreter.to_vec(), argument, last })
+    let is_known = is_shell && head.len() < sampler::HEAD;
+    let last = if is_known { shell::last_command(head) } else { None };
+    let starts_words = !is_shell || (is_known && shell::starts_words(head));
+    Some(Script { interpreter: interpreter.to_vec(), argument, last, starts_words })
 }
 
 /// Source: the PE format, "MS-DOS Stub" and "Machine Types".
@@ -107,7 +111,12 @@ mod tests {
     fn scripts_are_read_as_the_kernel_reads_them() {
         let check = |line: &str, interpreter: &str, argument: Option<&str>| {
             let argument = argument.map(|a| a.as_bytes().to_vec());
-            let script = Script { interpreter: interpreter.into(), argument, last: None };
+            let script = Script {
+                interpreter: interpreter.into(),
+                argument,
+                last: None,
+                starts_words: !line.contains("/bin/sh"),
+            };
             assert_eq!(of(line.as_bytes()), Some(Facts::Script(script)), "{line}");
         };
         check("#!/bin/sh\n", "/bin/sh", None);

@@ -6,8 +6,44 @@ pub type Command = Vec<Vec<u8>>;
 const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox-sh"];
 /// `"$@"`: every word that the script was given.
 const ALL_WORDS: [&[u8]; 3] = [b"$@", b"${@}", b"$*"];
-/// What a text has in it that starts one program or another by the machine it runs on.
-const CHOOSERS: [&str; 6] = ["uname", "print-architecture", "TARGETARCH", "HOSTTYPE", "MACHTYPE", "(arch)"];
+/// What a text has in it that starts one program or another by the machine it runs on, or under an emulator.
+const CHOOSERS: [&str; 14] = [
+    "uname",
+    "print-arch",
+    "TARGETARCH",
+    "TARGETPLATFORM",
+    "BUILDARCH",
+    "GOARCH",
+    "HOSTTYPE",
+    "MACHTYPE",
+    "(arch)",
+    "lscpu",
+    "qemu",
+    "box64",
+    "FEX",
+    "rosetta",
+];
+/// Programs that start what they are given. Which of their words that is, is for whoever follows them.
+const HANDERS: [&str; 18] = [
+    "gosu",
+    "su-exec",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "env",
+    "nice",
+    "ionice",
+    "stdbuf",
+    "timeout",
+    "nohup",
+    "setsid",
+    "setpriv",
+    "chpst",
+    "sudo",
+    "s6-setuidgid",
+    "setuidgid",
+    "command",
+];
 /// Longest command that is kept of a script.
 const COMMAND_MAX: usize = 1024;
 
@@ -38,31 +74,92 @@ pub fn with_words(command: &[Vec<u8>], words: &[Vec<u8>]) -> Command {
     command.iter().flat_map(stands_for).collect()
 }
 
-/// What a script starts at its end, whatever it did before: its last line, if that is one plain command. By the grammar
-/// the last line of a text is within no `if`, no loop and no function, for these end with a line of their own.
+/// What a script starts at its end: its last line, if that is one plain command and nothing above may keep the script from
+/// coming to it. By the grammar the last line of a text is within no `if`, no loop and no function, for these end with a
+/// line of their own.
 pub fn last_command(text: &[u8]) -> Option<Command> {
-    let text = std::str::from_utf8(text).ok()?;
-    if CHOOSERS.iter().any(|word| text.contains(word)) {
-        return None;
-    }
+    let text = std::str::from_utf8(text).ok().filter(|text| !chooses(text))?;
     let text = text.replace("\\\n", " ");
-    let mut written = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let line = written.next_back()?;
-    let goes_on = |before: &str| ["&&", "||", "|"].iter().any(|sign| before.ends_with(sign));
+    let mut above: Vec<&str> = written(&text).collect();
+    let line = above.pop()?;
+    let goes_on = |before: &&str| ["&&", "||", "|"].iter().any(|sign| before.ends_with(sign));
     // An odd quote is the end of something that began above.
     let is_cut = ['"', '\''].iter().any(|quote| line.matches(*quote).count() % 2 == 1);
-    if is_cut || line.len() > COMMAND_MAX || written.next_back().is_some_and(goes_on) {
+    if is_cut || line.len() > COMMAND_MAX || above.last().is_some_and(goes_on) {
         return None;
     }
     let (lines, true) = lines(line) else { return None };
-    let [words] = lines.as_slice() else { return None };
-    let command = command(words)?;
-    let name = command.first()?;
-    let is_moved = match name.contains(&b'/') {
-        true => !name.starts_with(b"/") && text.contains("cd "),
-        false => text.contains("PATH="),
+    let [line] = lines.as_slice() else { return None };
+    let command = command(&line.words)?;
+    let name = std::str::from_utf8(command.first()?).ok()?;
+    let is_sure = match name {
+        // Whatever ended the script before, it is what it was given that it is there for.
+        name if ALL_WORDS.contains(&name.as_bytes()) => starts_words(text.as_bytes()),
+        name if name.starts_with('/') => !above.iter().any(|line| may_end(line)),
+        name if name.contains('/') => !above.iter().any(|line| may_end(line) || line.contains("cd ")),
+        // A function or an alias may have the name of a program.
+        name => !text.contains("PATH=") && !above.iter().any(|line| may_end(line) || may_define(line, name)),
     };
-    (!is_moved).then_some(command)
+    is_sure.then_some(command)
+}
+
+/// Does a script start the words that it is given: `exec "$@"`, `exec gosu app "$@"`?
+pub fn starts_words(text: &[u8]) -> bool {
+    let Some(text) = std::str::from_utf8(text).ok().filter(|text| !chooses(text)) else { return false };
+    let text = text.replace("\\\n", " ");
+    let is_replaced = |line: &str| {
+        let words: Vec<&str> = tokens(line).collect();
+        let sets = words.windows(2).any(|pair| pair == ["set", "--"]);
+        words.contains(&"shift") || (sets && !words.iter().any(|word| is_all(word)))
+    };
+    let starts = |line: &str| {
+        let words: Vec<&str> = tokens(line).collect();
+        let is_started = |at: usize| match words.get(at).map(|word| word.rsplit('/').next().unwrap_or(word)) {
+            Some(word) if is_all(word) => true,
+            Some(word) => HANDERS.contains(&word) && words[at..].iter().any(|word| is_all(word)),
+            None => false,
+        };
+        is_started(0) || words.iter().enumerate().any(|(at, word)| *word == "exec" && is_started(at + 1))
+    };
+    !written(&text).any(is_replaced) && written(&text).any(starts)
+}
+
+fn is_all(word: &str) -> bool {
+    ALL_WORDS.contains(&word.trim_matches('"').as_bytes())
+}
+
+fn chooses(text: &str) -> bool {
+    CHOOSERS.iter().any(|word| text.contains(word))
+}
+
+fn written(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The words of a line, roughly: quotes stay on.
+fn tokens(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|sign: char| sign.is_whitespace() || ";&|()".contains(sign)).filter(|word| !word.is_empty())
+}
+
+/// May the script end here, as another program or well done, or not be a script from here on?
+fn may_end(line: &str) -> bool {
+    let words: Vec<&str> = tokens(line).collect();
+    let ends = |at: usize, word: &str| match (word, words.get(at + 1)) {
+        // exec >/log 2>&1
+        ("exec", next) => {
+            next.is_some_and(|next| !next.trim_start_matches(char::is_numeric).starts_with(['<', '>']))
+        }
+        // Whatever failed is none of our business.
+        ("exit", next) => !next.is_some_and(|next| next.parse().is_ok_and(|code: u8| code != 0)),
+        _ => false,
+    };
+    line.contains("<<") || words.iter().enumerate().any(|(at, word)| ends(at, word))
+}
+
+fn may_define(line: &str, name: &str) -> bool {
+    let first = tokens(line).next();
+    matches!(first, Some("." | "source" | "eval" | "alias" | "function"))
+        || line.split_once(['(', ' ']).is_some_and(|(before, _)| before == name) && line.contains("()")
 }
 
 /// A word, and whether it says literally what the shell makes of it.
@@ -72,15 +169,54 @@ struct Word {
     is_plain: bool,
 }
 
-/// The simple commands of a text, and whether these are all that it starts.
+/// When a line of a text is carried out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Anything,
+    /// `&&`: where what stands before it has succeeded.
+    Success,
+    /// `||`: where it has failed.
+    Failure,
+}
+
+struct Line {
+    after: After,
+    words: Vec<Word>,
+}
+
+const TESTS: [&str; 3] = ["[", "[[", "test"];
+const OPENERS: [&str; 7] = ["if", "while", "until", "for", "case", "function", "{"];
+const CLOSERS: [&str; 4] = ["fi", "done", "esac", "}"];
+
+/// The simple commands of a text that are surely carried out, and whether these are all that it starts.
 pub fn commands(text: &str) -> (Vec<Command>, bool) {
     let (lines, mut is_clear) = lines(text);
     let mut found = Vec::new();
-    for line in lines {
-        match command(&line) {
+    // Behind another working directory or PATH, only a whole path says which file it is.
+    let mut is_moved = false;
+    let (mut depth, mut on_condition) = (0_usize, false);
+    for line in lines.iter().filter(|line| !line.words.is_empty()) {
+        let first = line.words[0].text.as_str();
+        depth += usize::from(OPENERS.contains(&first));
+        let is_sure = depth == 0
+            && match line.after {
+                After::Anything => true,
+                After::Success => !on_condition,
+                After::Failure => false,
+            };
+        on_condition = !is_sure || TESTS.contains(&first);
+        depth = depth.saturating_sub(usize::from(CLOSERS.contains(&first)));
+        match command(&line.words) {
             Some(words) if words.is_empty() => {}
-            Some(words) => found.push(words),
-            None => is_clear = false,
+            Some(words) if is_sure && (!is_moved || words[0].starts_with(b"/")) => found.push(words),
+            Some(_) | None => is_clear = false,
+        }
+        is_moved |= line.words.iter().any(|word| {
+            word.text.starts_with("PATH=") || ["cd", "pushd", "popd"].contains(&word.text.as_str())
+        });
+        // What follows is not carried out, or perhaps not.
+        if first == "exit" || (first == "exec" && line.words.len() > 1) {
+            return (found, is_clear && is_sure);
         }
     }
     (found, is_clear)
@@ -114,14 +250,14 @@ fn command(words: &[Word]) -> Option<Command> {
 }
 
 /// POSIX shell, "Token Recognition", as far as it needs no expansion. False: the text goes on, and is not understood.
-fn lines(text: &str) -> (Vec<Vec<Word>>, bool) {
-    let mut lines = vec![Vec::new()];
+fn lines(text: &str) -> (Vec<Line>, bool) {
+    let mut lines = vec![Line { after: After::Anything, words: Vec::new() }];
     let mut word: Option<Word> = None;
     let mut signs = text.chars().peekable();
     let fresh = || Word { text: String::new(), is_plain: true };
-    let end = |word: &mut Option<Word>, lines: &mut Vec<Vec<Word>>| {
+    let end = |word: &mut Option<Word>, lines: &mut Vec<Line>| {
         if let (Some(word), Some(line)) = (word.take(), lines.last_mut()) {
-            line.push(word);
+            line.words.push(word);
         }
     };
     while let Some(sign) = signs.next() {
@@ -151,7 +287,18 @@ fn lines(text: &str) -> (Vec<Vec<Word>>, bool) {
             }
             '\n' | ';' | '&' | '|' => {
                 end(&mut word, &mut lines);
-                lines.push(Vec::new());
+                let is_doubled = matches!(sign, '&' | '|') && signs.next_if_eq(&sign).is_some();
+                let after = match (sign, is_doubled) {
+                    ('&', true) => After::Success,
+                    ('|', true) => After::Failure,
+                    // A condition goes on over the end of its line.
+                    ('\n', _) => match lines.last() {
+                        Some(line) if line.words.is_empty() => line.after,
+                        _ => After::Anything,
+                    },
+                    _ => After::Anything,
+                };
+                lines.push(Line { after, words: Vec::new() });
             }
             '<' | '>' => {
                 // The number before it belongs to it, as in 2>&1.
@@ -211,15 +358,25 @@ mod tests {
         check("set -e; \"/opt/app\" 'a b'", "/opt/app a b");
         check("echo hi # app", "");
         check("echo hi", "");
-        check("cd /x && ./app", "./app ?");
+        check("cd /x && ./app", "?");
         check("$APP", "?");
         check("exec \"$@\"", "$@");
         check("exec gosu me \"$@\"", "gosu me $@");
         check("PATH=/opt app", "?");
-        check("export PATH=/opt; app", "app ?");
+        check("export PATH=/opt; app", "?");
+        check("cd /opt && ./app && /bin/x", "/bin/x ?");
         check("if true; then app; fi", "?");
         check("setup; (app)", "setup ?");
         check("setup; $(app)", "setup ?");
+        check("if [ x ]; then\n /a\nelse\n /b\nfi; /c", "/c ?");
+        check("[ x ] && exec /a; exec /b", "?");
+        check("[ x ] && [ y ] && /a; /b", "/b ?");
+        check("/a || /b", "/a ?");
+        check("/a &&\n/b", "/a / /b");
+        check("/a ||\n/b", "/a ?");
+        check("exec /a; /b", "/a");
+        check("/a; exit 0; /b", "/a");
+        check("exec 2>&1; /a", "/a");
         check("/opt/*/app", "?");
         check("cat <<x\napp\nx", "cat ?");
         check("exec -a x app", "?");
@@ -235,10 +392,10 @@ mod tests {
         };
         check("set -e\nexec /app/server --port $PORT\n", "/app/server --port $PORT");
         check("if [ x ]; then\n  exec /a\nfi\nexec \"$@\"\n\n# the end\n", "$@");
+        check("if [ x ]; then\n  exit 1\nfi\nexec >/log 2>&1\n/app", "/app");
         check("x=$(id -u)\nexec gosu \"$x\" \\\n  server \"$@\" 2>&1", "gosu $x server $@");
         check("cd /srv\n/srv/run", "/srv/run");
         check("exec ./run", "./run");
-        check("cat <<E\n/a\nE\n/app", "/app");
         // Nothing that stands within something else, or is not sure to be carried out.
         check("cd /srv\n./run", "");
         check("export PATH=/opt\nrun", "");
@@ -254,9 +411,37 @@ mod tests {
         check("$APP", "");
         check("exit 0", "");
         check("", "");
+        // The script may have ended above, or this is no line of it.
+        check("[ \"$A\" = arm ] && exec /arm\nexec /amd", "");
+        check("/arm && exit 0\n/amd", "");
+        check("exec /app\n/tool", "");
+        check("cat <<E\n/app", "");
+        check("app() { exec /arm; }\napp", "");
+        check("alias app=/arm\napp", "");
+        check(". /lib.sh\napp", "");
+        check(". /lib.sh\n/app", "/app");
+        check("shift\nexec \"$@\"", "");
         // A machine for each: the last one need not be this image's.
         check("[ $(uname -m) = aarch64 ] && exec /arm\nexec /amd", "");
         check(&format!("/app {}", "x".repeat(2000)), "");
         assert_eq!(last_command(b"#!/bin/sh\n/app \xff"), None);
+    }
+
+    #[test]
+    fn what_a_script_is_given_is_what_it_starts_only_if_it_says_so() {
+        let check =
+            |text: &str, expected: bool| assert_eq!(starts_words(text.as_bytes()), expected, "{text}");
+        check("set -e\nif x; then\n set -- redis \"$@\"\nfi\nexec \"$@\"", true);
+        check("if x; then exec gosu redis \"$0\" \"$@\"; fi\nexec \"$@\"", true);
+        check("exec /usr/bin/tini -- \"$@\"", true);
+        check("\"$@\"", true);
+        check("exec \\\n  su-exec app \"${@}\"", true);
+        check("cp -r \"$@\" /srv\nexec httpd", false);
+        check("exec httpd \"$@\"", false);
+        check("shift\nexec \"$@\"", false);
+        check("set -- /other\nexec \"$@\"", false);
+        check("[ $(uname -m) = aarch64 ] && set -- box64 \"$@\"\nexec \"$@\"", false);
+        check("exec /app", false);
+        assert!(!starts_words(b"exec \"$@\" \xff"));
     }
 }

@@ -215,6 +215,14 @@ impl<'a> Tree<'a> {
         )
     }
 
+    /// Has the file of this layer the right to be started?
+    pub fn is_executable(&self, path: &[u8], layer: usize) -> bool {
+        let facts = self.layers.get(layer).copied().flatten();
+        facts.is_some_and(|facts| {
+            matches!(facts.node(name_hash(path)), Some(Node::File { executable: true, .. }))
+        })
+    }
+
     /// Nothing above takes the file of this layer away or stands in its place.
     fn is_visible(&self, path: &[u8], layer: usize) -> bool {
         let whole = name_hash(path);

@@ -22,6 +22,9 @@ pub struct Shown {
 pub struct Group {
     pub platform: Platform,
     pub count: u64,
+    /// How many of them may be started, and are no libraries.
+    #[serde(skip)]
+    pub executable: u64,
     /// Some of them.
     pub examples: Vec<Shown>,
 }
@@ -150,6 +153,11 @@ fn judge_by_all(label: &Platform, evidence: &Evidence) -> Verdict {
         let some_fit = shown.iter().any(|shown| fit(label, &shown.platform) == Fit::Fits);
         verdict.kind = if some_fit { Kind::ForeignPayload } else { Kind::Undetermined };
     }
+    // Libraries, firmware and test data may be for any machine.
+    if verdict.kind == Kind::Mislabelled && groups.iter().all(|group| group.executable == 0) {
+        verdict.kind = Kind::Undetermined;
+        verdict.reasons.push("none of them can be started".into());
+    }
     verdict
 }
 
@@ -262,7 +270,15 @@ mod tests {
             };
             match evidence.all.iter_mut().find(|group| group.platform == platform) {
                 Some(group) => group.count += 1,
-                None => evidence.all.push(Group { platform, count: 1, examples: vec![shown.clone()] }),
+                None => {
+                    let executable = u64::from(!path.contains(".so"));
+                    evidence.all.push(Group {
+                        platform,
+                        count: 1,
+                        executable,
+                        examples: vec![shown.clone()],
+                    });
+                }
             }
             if !role.is_empty() {
                 evidence.strong.push(shown);
@@ -354,6 +370,8 @@ mod tests {
         check("linux/arm64", &[], Undetermined, "");
         check("linux/arm64", &["- /a arm64", "- /b arm64"], Consistent, "linux/arm64");
         check("linux/amd64", &["- /a arm64", "- /b arm64"], Mislabelled, "linux/arm64");
+        check("linux/amd64", &["- /lib/a.so arm64"], Undetermined, "linux/arm64");
+        check("linux/arm64", &["- /lib/a.so arm64"], Consistent, "linux/arm64");
         check("linux/amd64", &["- /a arm64", "- /b amd64"], ForeignPayload, "");
         check("linux/amd64", &["- /a arm64", "- /b s390x"], Undetermined, "");
         check("linux/amd64", &["- /fw elf-machine-83"], Undetermined, "");

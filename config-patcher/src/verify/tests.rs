@@ -190,8 +190,28 @@ fn the_last_line_of_a_script_is_followed() {
     check(&["/entry.sh"], "exec /opt/app --serve", 183, Kind::Mixed);
     check(&["sh", "/entry.sh"], "exec /opt/app", 183, Kind::Mixed);
     check(&["/entry.sh", "/opt/app"], "exec nice -n 5 \"$@\"", 183, Kind::Mixed);
+    // What a script is given and only reads is no program.
+    check(&["/entry.sh", "/opt/app"], "cp \"$@\" /srv", 183, Kind::ForeignPayload);
     // It may never come to that line, so this is a note.
     check(&["/entry.sh"], "if test -e /x; then\n/opt/app\nfi", 183, Kind::ForeignPayload);
+}
+
+/// An emulator of the image's own machine runs programs of another; one of the host's machine, as the seed had it, lets
+/// hosts run the image.
+#[test]
+fn what_an_emulator_is_given_is_for_the_machine_that_it_emulates() {
+    let store = MemoryStore::new();
+    let check = |emulator: u16, app: u16, label: &str, kind: Kind| {
+        let tar = Tar::default().file("usr/bin/qemu-x-static", &elf(emulator)).file("app", &elf(app)).end();
+        let mut image = image(&store, label, "", &[base(if label == "linux/arm64" { 183 } else { 40 }), tar]);
+        let config = &mut image.config.as_mut().unwrap().parsed;
+        config.entrypoint = ["/usr/bin/qemu-x-static", "-L", "/x", "/app"].map(String::from).to_vec();
+        let finding = verify_image(&store, &image, &label.parse().unwrap()).unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{label} {:?}", finding.verdict);
+    };
+    check(183, 62, "linux/arm64", Kind::ForeignPayload);
+    check(62, 40, "linux/arm/v7", Kind::ForeignPayload);
+    check(62, 62, "linux/arm64", Kind::Mixed);
 }
 
 fn dynamic(machine: u16, interpreter: &'static str) -> Vec<u8> {

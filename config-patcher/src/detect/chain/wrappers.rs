@@ -17,6 +17,8 @@ pub enum Wraps {
         is_clear: bool,
         script: Option<Vec<u8>>,
         handed: Vec<Vec<u8>>,
+        /// What is known of the text of `-c`: it starts those words.
+        starts_words: bool,
     },
     /// It starts something that only a run would tell.
     Unclear(String),
@@ -154,7 +156,8 @@ fn shell(arguments: &[Vec<u8>]) -> Wraps {
                 written.iter().map(|command| shell::with_words(command, &handed)).collect();
             commands.retain(|command| !command.is_empty());
             let is_clear = is_clear && commands.len() == written.len();
-            return Wraps::Shell { commands, is_clear, script: None, handed };
+            let starts_words = shell::starts_words(text);
+            return Wraps::Shell { commands, is_clear, script: None, handed, starts_words };
         }
         if !is_option && !word.starts_with(b"--") && !word.starts_with(b"+") {
             let handed = arguments[at..].to_vec();
@@ -163,6 +166,7 @@ fn shell(arguments: &[Vec<u8>]) -> Wraps {
                 is_clear: false,
                 script: Some(word.clone()),
                 handed,
+                starts_words: false,
             };
         }
     }

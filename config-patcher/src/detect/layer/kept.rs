@@ -9,7 +9,7 @@ use image_store::digest::{Digest, Hasher};
 use std::ops::Range;
 
 /// Changes with the form, and with what is found in files: then all is read anew.
-const VERSION: &str = concat!("multiarch layer facts 2 ", env!("CARGO_PKG_VERSION"), "\n");
+const VERSION: &str = concat!("multiarch layer facts 3 ", env!("CARGO_PKG_VERSION"), "\n");
 /// The standard library may hash otherwise one day.
 const PROBE: &[u8] = b"usr/bin/env";
 const SUM: usize = 64;
