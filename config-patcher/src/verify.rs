@@ -383,8 +383,9 @@ fn evidence(tree: &Tree<'_>, chain: &Chain<'_>, wanted: &Platform) -> Evidence {
             examples: Vec::new(),
         });
         group.count += 1;
-        group.executable +=
-            u64::from(tree.is_executable(path, layer) && !path.windows(3).any(|part| part == b".so"));
+        let may_be_data =
+            [&b".so"[..], b"firmware/"].iter().any(|part| path.windows(part.len()).any(|at| at == *part));
+        group.executable += u64::from(!may_be_data && tree.is_executable(path, layer));
         if group.examples.len() < EXAMPLES {
             let path = format!("/{}", shown(path));
             let platform = platform.clone();

@@ -45,7 +45,7 @@ pub struct Verify {
     /// Read until the image's own program and its loader are found and fit the label; the default for registries
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Read every layer to its last byte; the default for what lies here
+    /// Read every layer to its last byte, unless an earlier run has; the default for what lies here
     #[arg(long)]
     full: bool,
     /// Read layers though an earlier run has kept what they show; keep nothing
