@@ -11,8 +11,13 @@ use image_store::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::store::docker_archive::Rewrite;
 use image_store::tree::{Image, IndexNode, Node};
+use members::{Asked, Place, Wish, ask, asked_of, named, places, runnable_members};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+mod members;
+
+pub use members::Member;
 
 /// Where the right label comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,22 +30,6 @@ pub enum Labels {
     Members(Vec<(Digest, Platform)>),
     /// Each member's index entry is right, its config may be wrong.
     FromIndex,
-}
-
-/// How a member of an index is named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Member {
-    Digest(Digest),
-    Platform(Platform),
-}
-
-impl std::fmt::Display for Member {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Digest(digest) => digest.fmt(f),
-            Self::Platform(platform) => platform.fmt(f),
-        }
-    }
 }
 
 /// One image whose label changes.
@@ -93,28 +82,15 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
         (Node::Image(_), Labels::FromIndex | Labels::Member { .. } | Labels::Members(_)) => {
             return Err(work.refuse("it is one image, not an index", "name its platform with --platform"));
         }
-        (Node::Index(index), Labels::Platform(platform)) => {
-            // An index of one image is what BuildKit makes of one image and its attestations.
-            let runnable: Vec<usize> = runnable_members(index);
-            let [only] = runnable.as_slice() else {
-                let why = format!("it is an index of {} platforms", runnable.len());
-                return Err(work.refuse(&why, "use --from-index, or name one member with --member"));
-            };
-            work.index(index, &BTreeMap::from([(*only, (platform.clone(), Ask::Explicit))]))?
-        }
-        (Node::Index(index), Labels::Member { member, platform }) => {
-            let at = work.find(index, member)?;
-            work.index(index, &BTreeMap::from([(at, (platform.clone(), Ask::Explicit))]))?
-        }
-        (Node::Index(index), Labels::Members(members)) => {
-            let mut asked = Asked::new();
-            for (digest, platform) in members {
-                let at = work.find(index, &Member::Digest(digest.clone()))?;
-                asked.insert(at, (platform.clone(), Ask::Explicit));
+        (Node::Index(index), labels) => {
+            let all = places(index);
+            let asked = work.asked(index, &all, labels)?;
+            let root = work.index(index, &asked)?;
+            if root.is_some() {
+                work.note_doubles(&all, &asked);
             }
-            work.index(index, &asked)?
+            root
         }
-        (Node::Index(index), Labels::FromIndex) => work.by_entries(index)?,
     };
     Ok(match root {
         Some(root) => {
@@ -123,15 +99,6 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
         }
         None => Relabelled::Unchanged,
     })
-}
-
-fn runnable_members(index: &IndexNode) -> Vec<usize> {
-    let is_runnable = |(i, member): (usize, &Node)| match member {
-        Node::Image(image) if image.is_runnable() && index.index.manifests[i].attests().is_none() => Some(i),
-        Node::Image(_) => None,
-        Node::Index(_) => Some(i),
-    };
-    index.members.iter().enumerate().filter_map(is_runnable).collect()
 }
 
 /// How many levels lie below a node.
@@ -149,9 +116,6 @@ struct Work<'a> {
     documents: Vec<Replaced>,
     notes: Vec<String>,
 }
-
-/// What each changed member must say.
-type Asked = BTreeMap<usize, (Platform, Ask)>;
 
 impl Work<'_> {
     fn refuse(&self, why: &str, hint: &str) -> StoreError {
@@ -190,64 +154,92 @@ impl Work<'_> {
         Ok(Some(manifest))
     }
 
-    fn find(&self, index: &IndexNode, member: &Member) -> Result<usize, StoreError> {
-        let fits = |i: &usize| {
-            let entry = &index.index.manifests[*i];
-            match member {
-                Member::Digest(digest) => entry.digest == *digest,
-                Member::Platform(platform) => entry.platform.as_ref().is_some_and(|said| said.fits(platform)),
+    /// What is asked of which member.
+    fn asked(&self, index: &IndexNode, all: &[Place<'_>], labels: &Labels) -> Result<Asked, StoreError> {
+        let mut asked = Asked::new();
+        match labels {
+            Labels::Platform(platform) => {
+                // An index of one image is what BuildKit makes of one image and its attestations.
+                let images: Vec<&Place<'_>> = all.iter().filter(|place| place.is_image).collect();
+                let [only] = images.as_slice() else {
+                    let why = format!("it is an index of {} platforms", images.len());
+                    return Err(self.refuse(&why, "use --from-index, or name one member with --member"));
+                };
+                ask(&mut asked, &only.way, platform);
             }
-        };
-        let found: Vec<usize> = runnable_members(index).into_iter().filter(fits).collect();
-        match found.as_slice() {
-            [only] => Ok(*only),
+            Labels::Member { member, platform } => {
+                ask(&mut asked, &self.find(all, member)?.way, platform);
+            }
+            Labels::Members(members) => {
+                for (digest, platform) in members {
+                    ask(&mut asked, &self.find(all, &Member::Digest(digest.clone()))?.way, platform);
+                }
+            }
+            Labels::FromIndex => asked = self.by_entries(index)?,
+        }
+        Ok(asked)
+    }
+
+    /// The one member that is meant, at whatever depth.
+    fn find<'p>(&self, all: &'p [Place<'p>], member: &Member) -> Result<&'p Place<'p>, StoreError> {
+        match named(all, member).as_slice() {
+            [only] => Ok(only),
             [] => {
-                let said = index.index.manifests.iter().filter_map(|entry| entry.platform.as_ref());
+                let said = all.iter().filter_map(|place| place.entry.platform.as_ref());
                 let names: Vec<String> = said.filter(|p| !p.is_unknown()).map(ToString::to_string).collect();
                 let doing = format!("fix member {member} of \"{}\"", self.place);
                 Err(StoreError::not_found(doing, "the index has no such member")
                     .hint(format!("it has {}", names.join(", "))))
             }
             many => {
-                let why = format!("{} members are for {member}", many.len());
-                Err(self.refuse(&why, "name one of them by its digest: --member sha256:..."))
+                let (why, hint) = match member {
+                    Member::Platform(_) => {
+                        ("members are for", "name one of them by its digest: --member sha256:...")
+                    }
+                    Member::Digest(_) => ("entries name", "name one of them by its platform, if they differ"),
+                };
+                Err(self.refuse(&format!("{} {why} {member}", many.len()), hint))
             }
         }
     }
 
     /// Every member's config says what its entry says.
-    fn by_entries(&mut self, index: &IndexNode) -> Result<Option<Document>, StoreError> {
+    fn by_entries(&self, index: &IndexNode) -> Result<Asked, StoreError> {
         let mut asked = Asked::new();
         for i in runnable_members(index) {
             let entry = &index.index.manifests[i];
-            match &entry.platform {
-                Some(platform) if !platform.architecture.is_empty() && !platform.os.is_empty() => {
-                    asked.insert(i, (platform.clone(), Ask::Entry));
-                }
+            let wish = match (&index.members[i], &entry.platform) {
                 // A nested index needs no platform of its own; its entries say theirs.
-                _ if matches!(index.members[i], Node::Index(_)) => {
-                    asked.insert(i, (Platform::default(), Ask::Entry));
+                (Node::Index(inner), _) => Wish::Within(self.by_entries(inner)?),
+                (_, Some(platform)) if !platform.architecture.is_empty() && !platform.os.is_empty() => {
+                    Wish::Says(platform.clone(), Ask::Entry)
                 }
                 _ => {
                     let why = format!("the entry of {} says no platform", entry.digest);
                     return Err(self.refuse(&why, "name it with --member DIGEST --platform PLATFORM"));
                 }
-            }
+            };
+            asked.insert(i, wish);
         }
-        self.index(index, &asked)
+        Ok(asked)
     }
 
     /// The index with these members saying what is asked, attestations re-pointed.
     fn index(&mut self, node: &IndexNode, asked: &Asked) -> Result<Option<Document>, StoreError> {
         let mut replaced: BTreeMap<usize, Document> = BTreeMap::new();
-        for (i, (platform, ask)) in asked {
+        for (i, wish) in asked {
             let entry = &node.index.manifests[*i];
-            let now = match &node.members[*i] {
-                Node::Image(image) => self.image(image, platform, *ask, entry.platform.as_ref())?,
-                Node::Index(inner) if *ask == Ask::Entry => self.by_entries(inner)?,
-                Node::Index(_) => {
-                    return Err(self.refuse("the member is an index itself", "use --from-index"));
+            let now = match (&node.members[*i], wish) {
+                (Node::Image(image), Wish::Says(platform, ask)) => {
+                    self.image(image, platform, *ask, entry.platform.as_ref())?
                 }
+                (Node::Index(inner), Wish::Within(asked)) => self.index(inner, asked)?,
+                (Node::Index(_), Wish::Says(..)) => {
+                    let hint = "name one of its images, or use --from-index";
+                    return Err(self.refuse("the member is an index itself", hint));
+                }
+                // Nobody looks for members in an image.
+                (Node::Image(_), Wish::Within(_)) => None,
             };
             if let Some(now) = now {
                 replaced.insert(*i, now);
@@ -258,10 +250,8 @@ impl Work<'_> {
             replaced.iter().map(|(i, now)| (node.index.manifests[*i].digest.as_str(), now)).collect();
         let mut changes = Vec::new();
         for (i, entry) in node.index.manifests.iter().enumerate() {
-            let asked_platform =
-                asked.get(&i).filter(|(_, ask)| *ask == Ask::Explicit).map(|(platform, _)| platform);
-            let platform =
-                asked_platform.filter(|p| !entry.platform.as_ref().is_some_and(|said| said.answers(p)));
+            let platform = asked_of(asked, &[i])
+                .filter(|p| !entry.platform.as_ref().is_some_and(|said| said.answers(p)));
             let attests =
                 entry.attests().and_then(|subject| moved.get(subject)).map(|now| now.digest().as_str());
             let document = replaced.get(&i);
@@ -278,7 +268,6 @@ impl Work<'_> {
         if changes.is_empty() {
             return Ok(None);
         }
-        self.note_doubles(node, asked);
         let failed = |e: image_store::manifest::DocumentError| e.at(&format!("index of \"{}\"", self.place));
         let patched = patch_index(&node.document, &changes).map_err(failed)?;
         for (i, document) in replaced {
@@ -292,17 +281,16 @@ impl Work<'_> {
 impl Work<'_> {
     /// Two images for one platform: readers take the first. Not refused, since two labels that were exchanged are put
     /// right one after the other.
-    fn note_doubles(&mut self, node: &IndexNode, asked: &Asked) {
-        let says = |i: usize| match asked.get(&i) {
-            Some((platform, Ask::Explicit)) => Some(platform),
-            _ => node.index.manifests[i].platform.as_ref(),
-        };
-        let members = runnable_members(node);
-        for (i, (platform, _)) in asked.iter().filter(|(_, (_, ask))| *ask == Ask::Explicit) {
-            let twin =
-                members.iter().find(|at| *at != i && says(**at).is_some_and(|said| said.fits(platform)));
-            if let Some(twin) = twin {
-                let digest = &node.index.manifests[*twin].digest;
+    fn note_doubles(&mut self, all: &[Place<'_>], asked: &Asked) {
+        let says = |place: &Place<'_>| asked_of(asked, &place.way).or(place.entry.platform.as_ref()).cloned();
+        let images = || all.iter().filter(|place| place.is_image);
+        for place in images() {
+            let Some(platform) = asked_of(asked, &place.way) else { continue };
+            let is_twin = |other: &&Place<'_>| {
+                other.way != place.way && says(other).is_some_and(|said| said.fits(platform))
+            };
+            if let Some(twin) = images().find(is_twin) {
+                let digest = &twin.entry.digest;
                 self.notes.push(format!(
                     "the index has another image for {platform}, {digest}: readers take one of them"
                 ));

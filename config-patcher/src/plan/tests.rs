@@ -122,6 +122,73 @@ fn nested_indexes_are_fixed_up_to_the_root() {
     assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
 }
 
+/// An index of ours beside an image for s390x, whose label is right.
+fn nest(store: &MemoryStore, inner: &Document) -> Node {
+    let beside = entry(&add_image(store, "linux/s390x"), "linux/s390x");
+    let outer = serde_json::json!({"schemaVersion":2,"manifests":[beside, inner.descriptor()]}).to_string();
+    let outer = Document::new(outer.into_bytes(), None).unwrap();
+    store.write_document(inner).unwrap();
+    store.write_tag("v1", &outer).unwrap();
+    read_tree(store, &Pointer::Tag("v1".into())).unwrap()
+}
+
+#[test]
+fn members_of_indexes_within_indexes_are_found_by_each_name() {
+    let arm: Platform = "linux/arm/v7".parse().unwrap();
+    let by: [fn(&Digest, &Platform) -> Labels; 3] = [
+        |_, arm| Labels::Member { member: Member::Platform(arm.clone()), platform: arm.clone() },
+        |digest, arm| Labels::Member { member: Member::Digest(digest.clone()), platform: arm.clone() },
+        |digest, arm| Labels::Members(vec![(digest.clone(), arm.clone())]),
+    ];
+    for (row, labels) in by.into_iter().enumerate() {
+        let store = MemoryStore::new();
+        let Node::Index(seed) = seed_index(&store) else { panic!() };
+        let Node::Index(once) = nest(&store, &seed.document) else { panic!() };
+        let node = nest(&store, &once.document);
+        let wrong = &seed.index.manifests[1].digest;
+        let found = changes(&node, &labels(wrong, &arm));
+        assert_eq!(found.root, changes(&node, &Labels::FromIndex).root, "row {row}");
+        assert_eq!((found.images.len(), found.notes.len()), (1, 1), "row {row}: {:?}", found.notes);
+        let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+        // The image, then each index that it lies in, then the root with its tag.
+        assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 3, 1), "row {row}");
+        apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+        assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), [], "row {row}");
+        let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
+        let digest = &found.images[0].manifest.1;
+        assert!(matches!(relabel(&now, &labels(digest, &arm), "x").unwrap(), Relabelled::Unchanged));
+    }
+}
+
+#[test]
+fn an_index_within_an_index_is_no_image_and_its_doubles_are_told() {
+    let store = MemoryStore::new();
+    let inner = seed_index(&store);
+    let node = nest(&store, inner.document());
+    let refused = |member: Member, kind: Exit, why: &str| {
+        let platform = "linux/arm/v7".parse().unwrap();
+        let error = relabel(&node, &Labels::Member { member, platform }, "x").unwrap_err();
+        assert_eq!(error.kind, kind);
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    refused(
+        Member::Digest(inner.digest().clone()),
+        Exit::BadInput,
+        "an index itself; name one of its images",
+    );
+    let riscv = Member::Platform("linux/riscv64".parse().unwrap());
+    refused(riscv, Exit::NotFound, "it has linux/s390x, linux/amd64, linux/arm/v7");
+    let three = relabel(&node, &Labels::Platform(Platform::default()), "x").unwrap_err();
+    assert!(three.to_string().contains("an index of 3 platforms"), "{three}");
+    let member = Member::Platform("linux/s390x".parse().unwrap());
+    let found = changes(&node, &Labels::Member { member, platform: "linux/amd64".parse().unwrap() });
+    assert!(
+        found.notes.iter().any(|note| note.contains("another image for linux/amd64")),
+        "{:?}",
+        found.notes
+    );
+}
+
 #[test]
 fn what_is_ambiguous_is_refused_with_a_way_out() {
     let store = MemoryStore::new();
