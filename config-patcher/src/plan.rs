@@ -10,8 +10,8 @@ use image_store::plan::{BlobContent, Wanted};
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::store::docker_archive::Rewrite;
-use image_store::tree::{Image, IndexNode, Node};
-use members::{Asked, Place, Wish, ask, asked_of, named, places, runnable_members};
+use image_store::tree::{Image, IndexNode, Node, Seat};
+use members::{Asked, Wish, ask, asked_of, named, runnable_members, seats};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
             return Err(work.refuse("it is one image, not an index", "name its platform with --platform"));
         }
         (Node::Index(index), labels) => {
-            let all = places(index);
+            let all = seats(index);
             let asked = work.asked(index, &all, labels)?;
             let root = work.index(index, &asked)?;
             if root.is_some() {
@@ -155,12 +155,12 @@ impl Work<'_> {
     }
 
     /// What is asked of which member.
-    fn asked(&self, index: &IndexNode, all: &[Place<'_>], labels: &Labels) -> Result<Asked, StoreError> {
+    fn asked(&self, index: &IndexNode, all: &[Seat<'_>], labels: &Labels) -> Result<Asked, StoreError> {
         let mut asked = Asked::new();
         match labels {
             Labels::Platform(platform) => {
                 // An index of one image is what BuildKit makes of one image and its attestations.
-                let images: Vec<&Place<'_>> = all.iter().filter(|place| place.is_image).collect();
+                let images: Vec<&Seat<'_>> = all.iter().filter(|seat| seat.is_image()).collect();
                 let [only] = images.as_slice() else {
                     let why = format!("it is an index of {} platforms", images.len());
                     return Err(self.refuse(&why, "use --from-index, or name one member with --member"));
@@ -181,11 +181,11 @@ impl Work<'_> {
     }
 
     /// The one member that is meant, at whatever depth.
-    fn find<'p>(&self, all: &'p [Place<'p>], member: &Member) -> Result<&'p Place<'p>, StoreError> {
+    fn find<'a, 'p>(&self, all: &'a [Seat<'p>], member: &Member) -> Result<&'a Seat<'p>, StoreError> {
         match named(all, member).as_slice() {
             [only] => Ok(only),
             [] => {
-                let said = all.iter().filter_map(|place| place.entry.platform.as_ref());
+                let said = all.iter().filter_map(|seat| seat.entry.platform.as_ref());
                 let names: Vec<String> = said.filter(|p| !p.is_unknown()).map(ToString::to_string).collect();
                 let doing = format!("fix member {member} of \"{}\"", self.place);
                 Err(StoreError::not_found(doing, "the index has no such member")
@@ -281,13 +281,13 @@ impl Work<'_> {
 impl Work<'_> {
     /// Two images for one platform: readers take the first. Not refused, since two labels that were exchanged are put
     /// right one after the other.
-    fn note_doubles(&mut self, all: &[Place<'_>], asked: &Asked) {
-        let says = |place: &Place<'_>| asked_of(asked, &place.way).or(place.entry.platform.as_ref()).cloned();
-        let images = || all.iter().filter(|place| place.is_image);
-        for place in images() {
-            let Some(platform) = asked_of(asked, &place.way) else { continue };
-            let is_twin = |other: &&Place<'_>| {
-                other.way != place.way && says(other).is_some_and(|said| said.fits(platform))
+    fn note_doubles(&mut self, all: &[Seat<'_>], asked: &Asked) {
+        let says = |seat: &Seat<'_>| asked_of(asked, &seat.way).or(seat.entry.platform.as_ref()).cloned();
+        let images = || all.iter().filter(|seat| seat.is_image());
+        for seat in images() {
+            let Some(platform) = asked_of(asked, &seat.way) else { continue };
+            let is_twin = |other: &&Seat<'_>| {
+                other.way != seat.way && says(other).is_some_and(|said| said.fits(platform))
             };
             if let Some(twin) = images().find(is_twin) {
                 let digest = &twin.entry.digest;

@@ -79,6 +79,57 @@ impl Node {
     }
 }
 
+/// A member of an index, or of an index within it.
+#[derive(Clone, Debug)]
+pub struct Seat<'a> {
+    /// Its place in the root, then in the index that stands there, and so on.
+    pub way: Vec<usize>,
+    /// The index that names it.
+    pub index: &'a IndexNode,
+    pub entry: &'a Descriptor,
+    pub node: &'a Node,
+}
+
+impl Seat<'_> {
+    pub fn is_image(&self) -> bool {
+        matches!(self.node, Node::Image(_))
+    }
+
+    /// Does it stand in an index within the root?
+    pub fn is_within(&self) -> bool {
+        self.way.len() > 1
+    }
+}
+
+impl IndexNode {
+    /// Every member at any depth but attestations, depth first.
+    pub fn seats(&self) -> Vec<Seat<'_>> {
+        let mut out = Vec::new();
+        self.add_seats(&[], &mut out);
+        out
+    }
+
+    fn add_seats<'a>(&'a self, above: &[usize], out: &mut Vec<Seat<'a>>) {
+        for (i, (entry, node)) in self.index.manifests.iter().zip(&self.members).enumerate() {
+            if entry.attests().is_some() {
+                continue;
+            }
+            let way = [above, &[i]].concat();
+            out.push(Seat { way: way.clone(), index: self, entry, node });
+            if let Node::Index(inner) = node {
+                inner.add_seats(&way, out);
+            }
+        }
+    }
+}
+
+/// Those that fit; indexes only where no image does.
+pub fn fitting<'a, 'p>(all: &'a [Seat<'p>], fits: impl Fn(&Descriptor) -> bool) -> Vec<&'a Seat<'p>> {
+    let found = all.iter().filter(|seat| fits(seat.entry));
+    let (images, indexes): (Vec<_>, Vec<_>) = found.partition(|seat| seat.is_image());
+    if images.is_empty() { indexes } else { images }
+}
+
 impl Image {
     /// An image that a container can be made of: not an attestation, not an artifact.
     pub fn is_runnable(&self) -> bool {
@@ -172,6 +223,47 @@ mod tests {
     use crate::exit::Exit;
     use crate::store::ImageStore;
     use crate::store::memory::MemoryStore;
+
+    fn index_over(store: &MemoryStore, entries: &[Descriptor]) -> Document {
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();
+        let index = Document::new(index.into_bytes(), None).unwrap();
+        store.write_document(&index).unwrap();
+        index
+    }
+
+    #[test]
+    fn members_are_found_at_any_depth_and_an_index_only_where_no_image_fits() {
+        let store = MemoryStore::new();
+        let config = store.add_blob(media_type::OCI_CONFIG, br#"{"os":"linux","architecture":"arm64"}"#);
+        let image = serde_json::json!({"schemaVersion": 2, "config": config, "layers": []}).to_string();
+        let image = Document::new(image.into_bytes(), None).unwrap();
+        store.write_document(&image).unwrap();
+        let said = |document: &Document, platform: &str| {
+            let mut entry = document.descriptor();
+            entry.platform = Some(platform.parse().unwrap());
+            entry
+        };
+        let mut attests = said(&image, "unknown/unknown");
+        attests.annotations.insert("vnd.docker.reference.digest".into(), image.digest().to_string());
+        attests.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
+        let inner = index_over(&store, &[said(&image, "linux/arm64"), attests]);
+        let unsaid = index_over(&store, &[image.descriptor()]);
+        let outer = [said(&image, "linux/amd64"), said(&inner, "linux/arm64"), said(&unsaid, "linux/s390x")];
+        let outer = index_over(&store, &outer);
+        let Node::Index(node) = read_tree(&store, &Pointer::from(outer.digest())).unwrap() else { panic!() };
+        let all = node.seats();
+        let ways: Vec<&[usize]> = all.iter().map(|seat| seat.way.as_slice()).collect();
+        assert_eq!(ways, [&[0][..], &[1], &[1, 0], &[2], &[2, 0]]);
+        let found = |platform: &str| -> Vec<(Vec<usize>, Digest)> {
+            let platform = platform.parse().unwrap();
+            let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(&platform));
+            fitting(&all, fits).iter().map(|s| (s.way.clone(), s.index.document.digest().clone())).collect()
+        };
+        assert_eq!(found("linux/amd64"), [(vec![0], outer.digest().clone())]);
+        assert_eq!(found("linux/arm64"), [(vec![1, 0], inner.digest().clone())]);
+        assert_eq!(found("linux/s390x"), [(vec![2], outer.digest().clone())]);
+        assert_eq!(found("linux/riscv64"), []);
+    }
 
     #[test]
     fn a_few_small_indexes_do_not_stand_for_millions_of_images() {

@@ -8,7 +8,7 @@ use image_store::patch::{Ask, Patched, patch_config, patch_manifest};
 use image_store::plan::Wanted;
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
-use image_store::tree::{Image, IndexNode, Node};
+use image_store::tree::{Image, IndexNode, Node, Seat};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -178,25 +178,27 @@ pub fn choose(one: &Found) -> Result<Chosen<'_>, String> {
 }
 
 fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>, String> {
-    let all: Vec<(&Descriptor, &Node)> = index.index.manifests.iter().zip(&index.members).collect();
-    let runnable: Vec<(&Descriptor, &Node, &Image)> = all
+    let seats = index.seats();
+    let runnable: Vec<(&Seat<'a>, &'a Image)> = seats
         .iter()
-        .filter_map(|(entry, node)| match node {
-            Node::Image(image) if image.is_runnable() && entry.attests().is_none() => {
-                Some((*entry, *node, image))
-            }
+        .filter_map(|seat| match seat.node {
+            Node::Image(image) if image.is_runnable() => Some((seat, image)),
             _ => None,
         })
         .collect();
     let asked = &member.platform;
-    let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(asked));
-    let fitting: Vec<_> = runnable.iter().filter(|(entry, ..)| fits(entry)).copied().collect();
-    let (entry, node, image) = match (runnable.as_slice(), fitting.as_slice()) {
+    let fits = |seat: &Seat<'_>| seat.entry.platform.as_ref().is_some_and(|said| said.fits(asked));
+    let mut fitting: Vec<_> = runnable.iter().filter(|(seat, _)| fits(seat)).copied().collect();
+    if fitting.iter().any(|(seat, _)| !seat.is_within()) {
+        // What the index itself names is meant before what lies deeper.
+        fitting.retain(|(seat, _)| !seat.is_within());
+    }
+    let (Seat { index, entry, node, .. }, image) = match (runnable.as_slice(), fitting.as_slice()) {
         ([only], _) | (_, [only]) => *only,
         _ => {
             let said: Vec<String> = runnable
                 .iter()
-                .filter_map(|(entry, ..)| entry.platform.as_ref())
+                .filter_map(|(seat, _)| seat.entry.platform.as_ref())
                 .map(ToString::to_string)
                 .collect();
             return Err(format!(
@@ -207,8 +209,9 @@ fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>
             ));
         }
     };
-    let attestations =
-        all.into_iter().filter(|(other, _)| other.attests() == Some(entry.digest.as_str())).collect();
+    // Beside it, in whichever index it was found.
+    let beside = index.index.manifests.iter().zip(&index.members);
+    let attestations = beside.filter(|(other, _)| other.attests() == Some(entry.digest.as_str())).collect();
     Ok(Chosen { node, image, entry: Some(entry), attestations })
 }
 

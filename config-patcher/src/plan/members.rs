@@ -1,10 +1,9 @@
 //! The members of an index and of the indexes within it: where they stand, and what each is to say.
 
 use image_store::digest::Digest;
-use image_store::manifest::Descriptor;
 use image_store::patch::Ask;
 use image_store::platform::Platform;
-use image_store::tree::{IndexNode, Node};
+use image_store::tree::{IndexNode, Node, Seat, fitting};
 use std::collections::BTreeMap;
 
 /// How a member of an index is named.
@@ -32,14 +31,6 @@ pub enum Wish {
     Within(Asked),
 }
 
-/// A member at any depth.
-pub struct Place<'a> {
-    /// Its place in the root, then in the index that stands there, and so on.
-    pub way: Vec<usize>,
-    pub entry: &'a Descriptor,
-    pub is_image: bool,
-}
-
 /// The members that can run, and the indexes, of one index.
 pub fn runnable_members(index: &IndexNode) -> Vec<usize> {
     let is_runnable = |(i, member): (usize, &Node)| match member {
@@ -50,33 +41,21 @@ pub fn runnable_members(index: &IndexNode) -> Vec<usize> {
     index.members.iter().enumerate().filter_map(is_runnable).collect()
 }
 
-/// The same of all indexes of the tree, depth first.
-pub fn places(index: &IndexNode) -> Vec<Place<'_>> {
-    let mut out = Vec::new();
-    add_places(index, &[], &mut out);
-    out
-}
-
-fn add_places<'a>(index: &'a IndexNode, above: &[usize], out: &mut Vec<Place<'a>>) {
-    for i in runnable_members(index) {
-        let way = [above, &[i]].concat();
-        let member = &index.members[i];
-        let is_image = matches!(member, Node::Image(_));
-        out.push(Place { way: way.clone(), entry: &index.index.manifests[i], is_image });
-        if let Node::Index(inner) = member {
-            add_places(inner, &way, out);
-        }
-    }
-}
-
-/// The images that the name fits; where it fits none, the indexes.
-pub fn named<'a>(all: &'a [Place<'a>], member: &Member) -> Vec<&'a Place<'a>> {
-    let fits = |place: &&Place<'_>| match member {
-        Member::Digest(digest) => place.entry.digest == *digest,
-        Member::Platform(platform) => place.entry.platform.as_ref().is_some_and(|said| said.fits(platform)),
+/// Members at any depth that can run, and indexes.
+pub fn seats(index: &IndexNode) -> Vec<Seat<'_>> {
+    let is_runnable = |seat: &Seat<'_>| match seat.node {
+        Node::Image(image) => image.is_runnable(),
+        Node::Index(_) => true,
     };
-    let (images, indexes): (Vec<_>, Vec<_>) = all.iter().filter(fits).partition(|place| place.is_image);
-    if images.is_empty() { indexes } else { images }
+    index.seats().into_iter().filter(is_runnable).collect()
+}
+
+/// Those that a person may mean by this name.
+pub fn named<'a, 'p>(all: &'a [Seat<'p>], member: &Member) -> Vec<&'a Seat<'p>> {
+    fitting(all, |entry| match member {
+        Member::Digest(digest) => entry.digest == *digest,
+        Member::Platform(platform) => entry.platform.as_ref().is_some_and(|said| said.fits(platform)),
+    })
 }
 
 /// The member at the end of this way must say the platform.

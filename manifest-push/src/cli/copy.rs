@@ -53,10 +53,7 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
 fn image_for(node: Node, platform: &Platform, source: &Reference) -> Result<Node, StoreError> {
     let doing = format!("copy \"{source}\"");
     match node {
-        Node::Index(mut index) => {
-            let at = one_of(&doing, &index.index.manifests, platform)?;
-            Ok(index.members.swap_remove(at))
-        }
+        Node::Index(index) => Ok(one_of(&doing, &index, platform)?.node.clone()),
         Node::Image(image) => {
             let label =
                 image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();

@@ -17,7 +17,7 @@ use image_store::plan::Wanted;
 use image_store::platform::Platform;
 use image_store::reference::Reference;
 use image_store::store::Pointer;
-use image_store::tree::{IndexNode, Node, read_tree};
+use image_store::tree::{IndexNode, Node, Seat, fitting, read_tree};
 use std::collections::BTreeMap;
 
 #[derive(Args)]
@@ -200,14 +200,14 @@ fn decide(
     let entries = &index.index.manifests;
     let mut changes = Changes { annotations, kind: args.r#type, ..Changes::default() };
     for platform in &args.remove {
-        let at = one_of(doing, entries, platform)?;
+        let at = entry_for(doing, index, platform)?;
         changes.removed.insert(at);
         changes.removed.extend(attesting(entries, &entries[at]));
     }
     for (one, part) in incoming.iter().zip(parts) {
         match &one.instead_of {
             Some(platform) => {
-                let at = one_of(doing, entries, platform)?;
+                let at = entry_for(doing, index, platform)?;
                 changes.removed.extend(attesting(entries, &entries[at]));
                 changes.replaced.insert(at, part.entry.clone());
             }
@@ -215,18 +215,27 @@ fn decide(
         }
     }
     changes.added.extend(parts.iter().flat_map(|part| part.attestations.clone()));
-    refuse_misfits(doing, entries, &changes)?;
+    refuse_misfits(doing, index, &changes)?;
     Ok(changes)
 }
 
-fn refuse_misfits(doing: &str, entries: &[Descriptor], changes: &Changes) -> Result<(), StoreError> {
+fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(), StoreError> {
+    let entries = &index.index.manifests;
     let stays = |i: &usize| !changes.removed.contains(i) && !changes.replaced.contains_key(i);
     let kept = (0..entries.len()).filter(stays).map(|i| &entries[i]);
-    let mut images: Vec<&Descriptor> = Vec::new();
-    for entry in kept.chain(changes.replaced.values()).chain(&changes.added) {
-        if entry.attests().is_some() {
-            continue;
+    let incoming =
+        || changes.replaced.values().chain(&changes.added).filter(|entry| entry.attests().is_none());
+    // An index within this one stands for its images: clients go through both.
+    for seat in index.seats().iter().filter(|seat| seat.is_within() && seat.way.first().is_some_and(stays)) {
+        if let Some(platform) = incoming()
+            .find(|entry| are_one_platform(seat.entry, entry))
+            .and_then(|entry| entry.platform.as_ref())
+        {
+            return Err(lies_within(doing, seat, &format!("platform {platform} would stand twice: one")));
         }
+    }
+    let mut images: Vec<&Descriptor> = Vec::new();
+    for entry in kept.filter(|entry| entry.attests().is_none()).chain(incoming()) {
         if let (Some(_), Some(platform)) =
             (images.iter().find(|other| are_one_platform(other, entry)), &entry.platform)
         {
@@ -244,20 +253,18 @@ fn refuse_misfits(doing: &str, entries: &[Descriptor], changes: &Changes) -> Res
     Ok(())
 }
 
-/// The one entry for a platform.
-pub fn one_of(doing: &str, entries: &[Descriptor], platform: &Platform) -> Result<usize, StoreError> {
-    let is_image = |entry: &&Descriptor| entry.attests().is_none();
+/// The one image for a platform, in the index or in one within it.
+pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Result<Seat<'a>, StoreError> {
+    let all = index.seats();
     let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(platform));
-    let fitting: Vec<usize> =
-        (0..entries.len()).filter(|i| is_image(&&entries[*i]) && fits(&entries[*i])).collect();
-    match fitting.as_slice() {
-        [one] => Ok(*one),
+    // What the index itself names is meant before what lies deeper.
+    let own: Vec<&Seat<'_>> = all.iter().filter(|seat| !seat.is_within() && fits(seat.entry)).collect();
+    let found = if own.is_empty() { fitting(&all, fits) } else { own };
+    match found.as_slice() {
+        [one] => Ok((*one).clone()),
         [] => {
-            let said: Vec<String> = entries
-                .iter()
-                .filter(is_image)
-                .filter_map(|entry| entry.platform.as_ref().map(ToString::to_string))
-                .collect();
+            let said: Vec<String> =
+                all.iter().filter_map(|seat| seat.entry.platform.as_ref().map(ToString::to_string)).collect();
             let why = format!("there is no image for {platform}; it has {}", said.join(", "));
             Err(StoreError::not_found(doing, why))
         }
@@ -266,6 +273,22 @@ pub fn one_of(doing: &str, entries: &[Descriptor], platform: &Platform) -> Resul
             Err(StoreError::bad_input(doing, why).hint("say the os.version too: OS/ARCH:OS.VERSION"))
         }
     }
+}
+
+/// Which entry of the index is for a platform.
+fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usize, StoreError> {
+    let seat = one_of(doing, index, platform)?;
+    match seat.way.as_slice() {
+        [at] => Ok(*at),
+        _ => Err(lies_within(doing, &seat, &format!("the image for {platform}"))),
+    }
+}
+
+/// An index within another has a digest of its own, by which others may know it: it is not changed from outside.
+fn lies_within(doing: &str, seat: &Seat<'_>, what: &str) -> StoreError {
+    let inner = seat.index.document.digest();
+    StoreError::bad_input(doing, format!("{what} lies in {inner}, an index within this one"))
+        .hint(format!("edit that one: its name is IMAGE@{inner}, and --tag says what shall name the result"))
 }
 
 /// The entries that speak of this one.

@@ -139,6 +139,19 @@ impl Index {
         Self { members: images, document: Document::new(text.into_bytes(), None).unwrap() }
     }
 
+    /// This index as the last entry of another, behind images of its own.
+    pub fn within(&self, beside: &[(&str, &Image)]) -> Document {
+        let mut entries: Vec<serde_json::Value> = beside
+            .iter()
+            .map(|(platform, image)| serde_json::from_str(&entry(platform, &image.document, "")).unwrap())
+            .collect();
+        entries.push(serde_json::to_value(self.document.descriptor()).unwrap());
+        let text = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries,
+        });
+        Document::new(text.to_string().into_bytes(), None).unwrap()
+    }
+
     pub fn digest(&self) -> &str {
         self.document.digest().as_str()
     }

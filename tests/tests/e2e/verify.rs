@@ -11,12 +11,14 @@ mod world_builders;
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;
+use image_store::check::{Depth, check};
+use image_store::manifest::Document;
 use image_store::platform::Platform;
-use image_store::store::ImageStore;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, ImageStore, Pointer};
 use made::{Layer, Made, exe, gzip, image, index, judged, plain, probe, publish, put, verify, zstd};
 use multiarch_tests::fake_registry::FakeRegistry;
 use multiarch_tests::need;
@@ -191,6 +193,31 @@ fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
     user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0);
     verify(&user, &[&name]).exits(0);
     user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(0);
+}
+
+#[test]
+fn an_index_within_an_index_is_fixed_by_its_binaries_and_as_verify_says() {
+    let user = User::new();
+    let store = index();
+    let inner = store.read_document(&Pointer::Tag("x".into())).unwrap();
+    let beside = image("linux/s390x", &["/app"], vec![Layer::new().file("app", &probe("linux/s390x")).end()]);
+    let mut right = beside.add_to(&store).descriptor();
+    right.platform = Some("linux/s390x".parse().unwrap());
+    let outer = serde_json::json!({"schemaVersion": 2, "manifests": [right, inner.descriptor()]});
+    store.write_tag("x", &Document::new(outer.to_string().into_bytes(), None).unwrap()).unwrap();
+    let dir = user.path("nested");
+    put(store, &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    let name = format!("oci:{}:v1", dir.display());
+    let said = verify(&user, &[&name]).exits(1).stdout;
+    let (_, advice) = said.split_once("config-patcher fix ").unwrap();
+    let advice: Vec<&str> = advice.lines().next().unwrap().split(' ').collect();
+    let ran = user.config_patcher(&[&["fix"], &advice[..], &["--dry-run"]].concat()).exits(0);
+    user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(1);
+    user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0).prints(ran.line());
+    verify(&user, &[&name]).exits(0);
+    user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(0);
+    let tag = Pointer::Tag("v1".into());
+    assert_eq!(check(&OciLayout::open(&dir).unwrap(), &tag, Depth::Layers), []);
 }
 
 #[test]

@@ -100,6 +100,82 @@ fn a_layout_can_be_edited_and_taken_back() {
     rig.user.manifest_push(&["rollback", layout]).exits(3).says("the tag was new");
 }
 
+/// amd64 beside an index of arm/v7 and arm64, the latter with an attestation.
+fn nested() -> (Rig, Index) {
+    let rig = Rig::new();
+    let members = [("linux/arm/v7", &rig.images[2]), ("linux/arm64", &rig.images[3])];
+    let inner = Index::attested(&members, Some(1));
+    inner.publish(&rig.registry, REPOSITORY, "inner");
+    let outer = inner.within(&[("linux/amd64", &rig.images[0])]);
+    rig.registry.put_manifest(REPOSITORY, "latest", outer.media_type(), outer.bytes());
+    (rig, inner)
+}
+
+#[test]
+fn images_of_an_index_within_the_index_count_and_are_not_changed_from_outside() {
+    let (rig, inner) = nested();
+    let before = rig.published();
+    let again = rig.name("arm64v8");
+    let replaced = format!("linux/amd64={again}");
+    let twice = "linux/arm64/v8 would stand twice";
+    let rows = [
+        (["--add", &again], twice),
+        (["--add", &rig.name("inner")], "say for which one it is meant"),
+        (["--replace", &replaced], "labelled"),
+        (["--replace", &format!("linux/arm64={again}")], "the image for linux/arm64 lies in"),
+        (["--remove", "linux/arm64"], "the image for linux/arm64 lies in"),
+    ];
+    for (args, why) in rows {
+        let ran = rig.change(&args).exits(3).says(why);
+        if why.contains("linux/arm64") {
+            ran.says(inner.digest()).says("--tag");
+        }
+        assert_eq!(rig.published(), before, "{args:?}");
+    }
+    let held = format!("linux/arm64={}", rig.name("latest"));
+    rig.change(&["--add", &held]).exits(3).says(twice);
+    rig.change(&["--remove", "linux/s390x"]).exits(5).says("it has linux/amd64, linux/arm/v7, linux/arm64");
+    // What the hint says.
+    let name = format!("{}@{}", rig.name("latest").rsplit_once(':').unwrap().0, inner.digest());
+    rig.user.manifest_push(&["edit", &name, "--remove", "linux/arm64", "--tag", "next"]).exits(0);
+    rig.change(&["--add", &rig.name("arm32v5")]).exits(0);
+    rig.is_sound();
+}
+
+/// An entry that says a platform is meant before an image that lies deeper, be it an index itself.
+#[test]
+fn an_entry_that_is_an_index_goes_by_the_platform_it_says() {
+    let (rig, inner) = nested();
+    let with = rig.published().replace(inner.digest(), "DIGEST");
+    let said = r#""digest":"DIGEST","platform":{"architecture":"arm64","os":"linux"}"#;
+    let outer = with.replace(r#""digest":"DIGEST""#, said).replace("DIGEST", inner.digest());
+    rig.registry.put_manifest(REPOSITORY, "latest", inner.document.media_type(), outer.as_bytes());
+    let copy = ["copy", "--platform", "linux/arm64", &rig.name("latest"), &rig.name("out")];
+    rig.user.manifest_push(&copy).exits(0).prints(inner.digest());
+    rig.change(&["--remove", "linux/arm64"]).exits(0);
+    assert!(!rig.published().contains(inner.digest()) && rig.published().contains(rig.images[0].digest()));
+    rig.is_sound();
+}
+
+#[test]
+fn an_image_of_an_index_within_an_index_comes_out_with_its_attestation() {
+    let (rig, inner) = nested();
+    let copy = |platform: &str, to: &str| {
+        rig.user.manifest_push(&["copy", "--platform", platform, &rig.name("latest"), &rig.name(to)])
+    };
+    copy("linux/arm64", "out").exits(0).prints(rig.images[3].digest());
+    copy("linux/amd64", "out2").exits(0).prints(rig.images[0].digest());
+    copy("linux/s390x", "out3").exits(5).says("it has linux/amd64, linux/arm/v7, linux/arm64");
+    Index::of(&[("linux/amd64", &rig.images[0])]).publish(&rig.registry, REPOSITORY, "flat");
+    let add = format!("linux/arm64={}", rig.name("latest"));
+    rig.user.manifest_push(&["edit", &rig.name("flat"), "--add", &add]).exits(0);
+    let (_, flat) = rig.registry.manifest(REPOSITORY, "flat").unwrap();
+    let flat: serde_json::Value = serde_json::from_slice(&flat).unwrap();
+    let digests: Vec<&str> = (0..3).map(|i| flat["manifests"][i]["digest"].as_str().unwrap()).collect();
+    assert_eq!(digests, [rig.images[0].digest(), rig.images[3].digest(), inner.members[2].digest()]);
+    rig.is_sound();
+}
+
 /// The new index is made of the old one: what another edit put there meanwhile would be gone.
 #[test]
 fn an_edit_does_not_take_back_what_another_did_since_it_read_the_index() {
