@@ -288,7 +288,7 @@ fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usiz
 fn lies_within(doing: &str, seat: &Seat<'_>, what: &str) -> StoreError {
     let inner = seat.index.document.digest();
     StoreError::bad_input(doing, format!("{what} lies in {inner}, an index within this one"))
-        .hint(format!("edit that one: its name is IMAGE@{inner}, and --tag says what shall name the result"))
+        .hint("edit that one, by its tag, or in a registry by its digest; or make one index of all the images: push from-spec")
 }
 
 /// The entries that speak of this one.
