@@ -105,14 +105,24 @@ pub fn last_command(text: &[u8]) -> Option<Command> {
 
 /// Does a script start the words that it is given: `exec "$@"`, `exec gosu app "$@"`?
 pub fn starts_words(text: &[u8]) -> bool {
-    let Some(text) = std::str::from_utf8(text).ok().filter(|text| !chooses(text)) else { return false };
+    // The cheapest question first: most scripts do not name what they are given.
+    let names_words = |text: &&str| ["$@", "${@}", "$*"].iter().any(|all| text.contains(all));
+    let text = std::str::from_utf8(text).ok().filter(names_words).filter(|text| !chooses(text));
+    let Some(text) = text else { return false };
     let text = text.replace("\\\n", " ");
+    // Few lines say such things: the others are not taken apart, since a hostile script has thirty thousand of them.
     let is_replaced = |line: &str| {
+        if !line.contains("shift") && !line.contains("set") {
+            return false;
+        }
         let words: Vec<&str> = tokens(line).collect();
         let sets = words.windows(2).any(|pair| pair == ["set", "--"]);
         words.contains(&"shift") || (sets && !words.iter().any(|word| is_all(word)))
     };
     let starts = |line: &str| {
+        if !line.contains('$') {
+            return false;
+        }
         let words: Vec<&str> = tokens(line).collect();
         let is_started = |at: usize| match words.get(at).map(|word| word.rsplit('/').next().unwrap_or(word)) {
             Some(word) if is_all(word) => true,
@@ -143,6 +153,12 @@ fn tokens(line: &str) -> impl Iterator<Item = &str> {
 
 /// May the script end here, as another program or well done, or not be a script from here on?
 fn may_end(line: &str) -> bool {
+    if line.contains("<<") {
+        return true;
+    }
+    if !line.contains("exec") && !line.contains("exit") {
+        return false;
+    }
     let words: Vec<&str> = tokens(line).collect();
     let ends = |at: usize, word: &str| match (word, words.get(at + 1)) {
         // exec >/log 2>&1
@@ -153,7 +169,7 @@ fn may_end(line: &str) -> bool {
         ("exit", next) => !next.is_some_and(|next| next.parse().is_ok_and(|code: u8| code != 0)),
         _ => false,
     };
-    line.contains("<<") || words.iter().enumerate().any(|(at, word)| ends(at, word))
+    words.iter().enumerate().any(|(at, word)| ends(at, word))
 }
 
 fn may_define(line: &str, name: &str) -> bool {
