@@ -77,8 +77,8 @@ macro_rules! need {
     };
 }
 
-/// Root is needed to make a user namespace in which more than one user exists.
-fn require_root() -> Result<(), Skip> {
+/// Root, for namespaces in which more than one user exists, and for files of other users.
+pub fn require_root() -> Result<(), Skip> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Skip::because("not root")) }
 }
 

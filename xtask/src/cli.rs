@@ -37,14 +37,14 @@ enum Command {
         /// The folder to write to: DIR/linux-arm-v7/hello and so on
         dir: PathBuf,
     },
-    /// What `release` runs inside the private namespace for a smoke test
+    /// Run the command of a smoke test isolated from the host (called by `release`)
     #[command(hide = true)]
-    SmokeInside(release::smoke::Inside),
+    SmokeInside,
 }
 
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What writes images. The program inside a smoke test's namespace must die as a program dies.
+    // The supervisor of a sandbox must have one thread.
     if let Command::Release(_) | Command::Rollback(_) = &cli.command {
         image_store::half_done::end_cleanly();
     }
@@ -58,7 +58,9 @@ pub fn main() -> ExitCode {
             let doing = format!("write the example's programs to \"{}\"", dir.display());
             example_programs::write_all(&dir).map(|()| Exit::Done).map_err(|e| StoreError::from_io(doing, e))
         }
-        Command::SmokeInside(inside) => Err(release::smoke::run_inside(&inside)),
+        Command::SmokeInside => release::sandbox::supervise()
+            .map(|()| Exit::Done)
+            .map_err(|e| StoreError::from_io("read the description of a sandbox", e)),
     };
     cli.output.finish(TOOL, result)
 }

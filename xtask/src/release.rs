@@ -43,6 +43,7 @@ pub mod report;
 pub mod request;
 pub mod room;
 pub mod rootfs;
+pub mod sandbox;
 pub mod smoke;
 pub mod spec;
 pub mod summary;

@@ -17,7 +17,7 @@ use stream::Unpacked;
 
 pub mod kept;
 mod names;
-mod stream;
+pub mod stream;
 pub mod toc;
 mod walk;
 

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 mod failed;
 mod only;
 mod refused;
+mod sandbox;
 mod tags;
 mod work_folder;
 

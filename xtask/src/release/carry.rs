@@ -8,7 +8,7 @@ use super::publish::{brief, combine, refuse_moved, tags_report};
 use super::report::Step;
 use super::report::{EvidenceReport, PlatformReport, Report};
 use super::request::Request;
-use super::smoke::Smoke;
+use super::smoke::{Smoke, remove_tree};
 use super::unfinished::Unfinished;
 use super::{Road, Voice, bases, gate, report, room, unchanged};
 use image_store::check::{Depth, check};
@@ -19,7 +19,6 @@ use image_store::plan::{Progress, apply};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use std::fs::{self, File};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -28,7 +27,10 @@ impl Road<'_> {
     pub(super) fn carry_out(&self, plan: &ReleasePlan, begun: Instant) -> Result<Report, StoreError> {
         let began = SystemTime::now();
         let work_dir = &self.request.work_dir;
-        let _lock = lock(work_dir)?;
+        let _lock = lock(&self.request)?;
+        // A run that was killed may have left the tree of an image.
+        remove_tree(&work_dir.join("smoke"))
+            .map_err(|e| StoreError::from_io("remove what a smoke test left", e))?;
         let done = self.carry_out_alone(plan, begun);
         room::in_folder(work_dir, began);
         if self.request.is_beside_others {
@@ -169,8 +171,9 @@ fn read_back(target: &Target) -> Result<(), StoreError> {
 }
 
 /// One release at a time in a work folder: two would stage over each other.
-fn lock(work_dir: &Path) -> Result<File, StoreError> {
-    let doing = || format!("use the work folder \"{}\"", work_dir.display());
+fn lock(request: &Request) -> Result<File, StoreError> {
+    let work_dir = &request.work_dir;
+    let doing = || format!("use the work directory \"{}\"", work_dir.display());
     fs::create_dir_all(work_dir).map_err(|e| StoreError::from_io(doing(), e))?;
     let file = File::create(work_dir.join("lock")).map_err(|e| StoreError::from_io(doing(), e))?;
     match file.try_lock() {
@@ -181,7 +184,7 @@ fn lock(work_dir: &Path) -> Result<File, StoreError> {
         }
         Err(fs::TryLockError::WouldBlock) => {
             Err(StoreError::conflict(doing(), "another release is using it")
-                .hint("wait for it, or name another folder with --work-dir"))
+                .hint("wait for it, or name another directory with --work-dir"))
         }
         Err(fs::TryLockError::Error(error)) => Err(StoreError::from_io(doing(), error)),
     }

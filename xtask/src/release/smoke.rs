@@ -1,31 +1,37 @@
 //! The smoke test: an image's own program, run under its emulator before anything is published.
 //!
-//! No engine takes part. The verified layers are unpacked into a throw-away folder; `binfmt-setup run` makes a
-//! private namespace with the emulator in it, without root; inside, this program makes the folder read-only, leaves
-//! the network behind, and becomes the image's command.
+//! No engine takes part. The verified layers are unpacked into a temporary directory; `binfmt-setup run` creates a
+//! private namespace with the emulator in it, without root; in it, this program runs the command in a [sandbox].
+//!
+//! What the host lacks is [`Smoke::NotRun`]. Whatever the image causes is [`Smoke::Failed`]: an image must not be able
+//! to switch its own test off.
+//!
+//! [sandbox]: super::sandbox
 
 use super::emulation::BinfmtSetup;
-use super::unpack::unpack;
+use super::sandbox::{Event, Ids, Sandbox};
+use super::unpack::{UnpackError, unpack};
 use image_store::error::StoreError;
 use image_store::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::Image;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
+use std::fs;
+use std::io::{self, Read, Seek};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a smoke command may take. Emulation is slow; a hang is for ever.
+/// Emulation is slow; a program that hangs must not hang the release.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// How much of its output is kept for the report.
+/// The first bytes of the output are kept for the report.
 const OUTPUT_MAX: usize = 4096;
+const EVENTS_MAX: u64 = 64 << 10;
 
-/// How it went.
+/// Result of a smoke test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Smoke {
@@ -43,7 +49,7 @@ pub enum Smoke {
     },
 }
 
-/// Runs `command` in the image. `dir` is emptied afterwards.
+/// Runs `command` in the image. `dir` is removed before and afterwards.
 pub fn smoke(
     source: &dyn ImageSource,
     image: &Image,
@@ -52,79 +58,115 @@ pub fn smoke(
     binfmt: &BinfmtSetup,
     dir: &Path,
 ) -> Result<Smoke, StoreError> {
-    let doing = || format!("run the smoke test of {platform}");
-    let local = |e: io::Error| StoreError::from_io(doing(), e);
-    let _ = fs::remove_dir_all(dir);
+    let local = |e: io::Error| StoreError::from_io(format!("run the smoke test of {platform}"), e);
+    remove_tree(dir).map_err(local)?;
     let root = dir.join("root");
     fs::create_dir_all(&root).map_err(local)?;
-    if let Err(error) = unpack(source, &image.manifest.layers, &root) {
-        let _ = fs::remove_dir_all(dir);
-        return Ok(Smoke::NotRun { why: error.to_string() });
-    }
-    for folder in ["proc", "dev", "tmp"] {
-        let _ = fs::create_dir(root.join(folder));
-    }
-    let result = run(image, platform, command, binfmt, dir, &root).map_err(local);
-    let _ = fs::remove_dir_all(dir);
-    result
+    let config = image.config.as_ref().map(|config| &config.parsed);
+    let ids = Ids::of_process();
+    let sandbox = Sandbox {
+        ids,
+        command: command.to_vec(),
+        env: config.map(|config| config.env.clone()).unwrap_or_default(),
+        working_dir: Path::new("/").join(config.map_or("", |config| config.working_dir.as_str())),
+        caller: std::process::id().cast_signed(),
+        root,
+    };
+    let result = match unpack(source, &image.manifest.layers, &sandbox.root, &sandbox.working_dir, ids) {
+        Ok(()) => run(&sandbox, platform, binfmt, dir).map_err(local),
+        Err(UnpackError::Image(why)) => Ok(Smoke::Failed { why, output: String::new() }),
+        Err(UnpackError::Host(error)) => Err(error),
+    };
+    let removed = remove_tree(dir).map_err(local);
+    result.and_then(|result| removed.map(|()| result))
 }
 
-fn run(
-    image: &Image,
-    platform: &Platform,
-    command: &[String],
-    binfmt: &BinfmtSetup,
-    dir: &Path,
-    root: &Path,
-) -> io::Result<Smoke> {
-    let started = dir.join("started");
-    let output_file = dir.join("output");
-    let output = File::create(&output_file)?;
+/// Removes what an earlier run left, if anything.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn run(sandbox: &Sandbox, platform: &Platform, binfmt: &BinfmtSetup, dir: &Path) -> io::Result<Smoke> {
+    let mut description = tempfile::tempfile_in(dir)?;
+    serde_json::to_writer(&description, sandbox)?;
+    description.rewind()?;
+    let (events, events_end) = io::pipe()?;
+    let (output, output_end) = io::pipe()?;
     let mut outer = Command::new(binfmt.program());
     outer.args(["run", "--quiet", "--platform", &platform.to_string(), "--"]).arg(own_program(dir)?);
-    outer.arg("smoke-inside").arg("--root").arg(root).arg("--started").arg(&started);
-    let config = image.config.as_ref().map(|config| &config.parsed);
-    if let Some(config) = config {
-        for variable in &config.env {
-            outer.arg("--env").arg(variable);
-        }
-        if !config.working_dir.is_empty() {
-            outer.arg("--workdir").arg(&config.working_dir);
-        }
-    }
-    outer.arg("--").args(command);
-    outer.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+    outer.arg("smoke-inside").process_group(0);
+    outer.stdin(description).stdout(events_end).stderr(output_end);
     let begun = Instant::now();
     let mut child = outer.spawn()?;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if begun.elapsed() > TIME_LIMIT {
-            let group = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-            child.wait()?;
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    // Its ends of the pipes, which would keep them open.
+    drop(outer);
+    let (ended, wait) = mpsc::channel();
+    let events = thread::spawn(move || {
+        let mut text = String::new();
+        let read = events.take(EVENTS_MAX).read_to_string(&mut text);
+        // The pipe is closed when the last process of the sandbox has ended.
+        let _ = ended.send(());
+        read.map(|_| text)
+    });
+    let output = thread::spawn(move || first_bytes(output));
+    let in_time = wait.recv_timeout(TIME_LIMIT).is_ok();
+    if !in_time {
+        // The sandbox ends with the supervisor.
+        child.kill()?;
+    }
+    child.wait()?;
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let said = fs::read(&output_file)?;
-    let why_not = fs::read_to_string(&started).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said[..said.len().min(OUTPUT_MAX)]).trim().to_string();
-    Ok(match status {
-        // Before the command began, what failed is this host, not the image.
-        _ if !started.exists() => Smoke::NotRun { why: last_line(&said) },
-        Some(_) if !why_not.is_empty() => Smoke::Failed { why: why_not, output: String::new() },
-        Some(status) if status.success() => Smoke::Passed { milliseconds, output: said },
-        Some(status) => Smoke::Failed { why: format!("it ended with {status}"), output: said },
-        None => {
-            Smoke::Failed { why: format!("it took longer than {} s", TIME_LIMIT.as_secs()), output: said }
-        }
-    })
+    let joined = |result: thread::Result<io::Result<String>>| {
+        result.unwrap_or_else(|_| Err(io::Error::other("a thread failed")))
+    };
+    let (events, output) = (joined(events.join())?, joined(output.join())?);
+    let events: Vec<Event> = events.lines().filter_map(Event::parse).collect();
+    Ok(judge(&events, in_time, milliseconds, output))
 }
 
-/// This program's file. `prepare` may have rebuilt it meanwhile: what runs is then no file any more, but can be read.
+/// The whole is read, so that the program never waits; the first bytes are kept.
+fn first_bytes(mut pipe: impl Read) -> io::Result<String> {
+    let mut kept = Vec::new();
+    pipe.by_ref().take(OUTPUT_MAX as u64).read_to_end(&mut kept)?;
+    io::copy(&mut pipe, &mut io::sink())?;
+    Ok(String::from_utf8_lossy(&kept).trim().to_string())
+}
+
+fn judge(events: &[Event], in_time: bool, milliseconds: u64, output: String) -> Smoke {
+    for event in events {
+        match event {
+            Event::Began => {}
+            Event::Refused { step, error } => {
+                return Smoke::NotRun { why: format!("the sandbox cannot {step}: {error}") };
+            }
+            Event::NotExecuted { why } => {
+                return Smoke::Failed { why: why.clone(), output: String::new() };
+            }
+            Event::Ended { status } if in_time => {
+                let status = ExitStatus::from_raw(*status);
+                return match status.success() {
+                    true => Smoke::Passed { milliseconds, output },
+                    false => Smoke::Failed { why: format!("it ended with {status}"), output },
+                };
+            }
+            Event::Ended { .. } => {}
+        }
+    }
+    if !events.contains(&Event::Began) {
+        // Nothing of the image has run: binfmt-setup could not make a namespace, or the platform has no emulator.
+        return Smoke::NotRun { why: last_line(&output) };
+    }
+    let why = match in_time {
+        true => "its processes were killed".to_string(),
+        false => format!("it took longer than {} s", TIME_LIMIT.as_secs()),
+    };
+    Smoke::Failed { why, output }
+}
+
+/// The file of this program. `prepare` may have rebuilt it: what runs is then no file any more, but can be read.
 fn own_program(dir: &Path) -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     if program.exists() {
@@ -136,94 +178,43 @@ fn own_program(dir: &Path) -> io::Result<PathBuf> {
     Ok(copy)
 }
 
-/// Said from inside the image.
-fn why_it_cannot_begin(program: &str, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound if program.contains('/') && Path::new(program).exists() => {
-            format!("what \"{program}\" is run by (its interpreter) is not in the image")
-        }
-        io::ErrorKind::NotFound => format!("\"{program}\" is not in the image"),
-        io::ErrorKind::PermissionDenied => format!("\"{program}\" is not executable"),
-        _ => format!("\"{program}\" cannot be run: {error}"),
-    }
-}
-
 fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or("the private namespace could not be made").to_string()
+    text.lines().last().unwrap_or("the private namespace could not be created").to_string()
 }
 
-/// What runs inside the private namespace.
-#[derive(clap::Args, Debug)]
-pub struct Inside {
-    #[arg(long)]
-    root: PathBuf,
-    /// Made just before the command begins; why it cannot begin is written to it
-    #[arg(long)]
-    started: PathBuf,
-    #[arg(long)]
-    env: Vec<String>,
-    #[arg(long, default_value = "/")]
-    workdir: PathBuf,
-    #[arg(last = true, required = true)]
-    command: Vec<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Becomes the image's command. Returns only if that failed.
-pub fn run_inside(inside: &Inside) -> StoreError {
-    match become_command(inside) {
-        Ok(never) => match never {},
-        Err((doing, error)) => StoreError::from_io(doing, error),
+    #[test]
+    fn only_a_sandbox_that_did_not_begin_is_not_run() {
+        let refused = || Event::Refused { step: "mount /proc".into(), error: "no".into() };
+        let not_executed = || Event::NotExecuted { why: "\"/app\" is not in the image".into() };
+        let check = |events: &[Event], in_time: bool, expected: &str| {
+            let found = match judge(events, in_time, 1, "first\nlast".into()) {
+                Smoke::Passed { .. } => "passed".to_string(),
+                Smoke::Failed { why, .. } => format!("failed: {why}"),
+                Smoke::NotRun { why } => format!("not run: {why}"),
+            };
+            assert_eq!(found, expected, "{events:?}");
+        };
+        check(&[], true, "not run: last");
+        check(&[refused()], true, "not run: the sandbox cannot mount /proc: no");
+        check(
+            &[Event::Began, not_executed(), Event::Ended { status: 0x7f00 }],
+            true,
+            "failed: \"/app\" is not in the image",
+        );
+        check(&[Event::Began, Event::Ended { status: 0 }], true, "passed");
+        check(&[Event::Began, Event::Ended { status: 0x700 }], true, "failed: it ended with exit status: 7");
+        check(&[Event::Began, Event::Ended { status: 9 }], true, "failed: it ended with signal: 9 (SIGKILL)");
+        check(&[Event::Began], true, "failed: its processes were killed");
+        check(&[Event::Began], false, "failed: it took longer than 120 s");
     }
-}
 
-fn become_command(inside: &Inside) -> Result<std::convert::Infallible, (String, io::Error)> {
-    let root = &inside.root;
-    let at = |doing: &str| {
-        let doing = doing.to_string();
-        move |e: nix::errno::Errno| (doing, io::Error::from(e))
-    };
-    let none: Option<&str> = None;
-    unshare(
-        CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS,
-    )
-    .map_err(at("leave the network"))?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(at("keep mounts private"))?;
-    mount(Some(root), root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(at("mount the image"))?;
-    for (from, to) in [("/proc", "proc"), ("/dev", "dev")] {
-        mount(Some(from), &root.join(to), none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
-            .map_err(at("mount /proc and /dev"))?;
+    #[test]
+    fn the_first_bytes_of_the_output_are_kept() {
+        let text = first_bytes(io::repeat(b'x').take(1 << 20)).unwrap();
+        assert_eq!(text.len(), OUTPUT_MAX);
     }
-    mount(
-        Some("tmpfs"),
-        &root.join("tmp"),
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some("mode=1777"),
-    )
-    .map_err(at("mount /tmp"))?;
-    mount(none, root, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none)
-        .map_err(at("make the image read-only"))?;
-    let started = |e: io::Error| ("note that the test began".to_string(), e);
-    let mut started = File::create(&inside.started).map_err(started)?;
-    nix::unistd::chroot(root).map_err(at("enter the image"))?;
-    std::env::set_current_dir(&inside.workdir)
-        .map_err(|e| (format!("enter the image's folder \"{}\"", inside.workdir.display()), e))?;
-    let (program, args) = inside.command.split_first().ok_or_else(|| {
-        ("run the smoke command".to_string(), io::Error::new(io::ErrorKind::InvalidInput, "it is empty"))
-    })?;
-    let mut command = Command::new(program);
-    command.args(args).env_clear();
-    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    for variable in &inside.env {
-        if let Some((name, value)) = variable.split_once('=') {
-            command.env(name, value);
-        }
-    }
-    let error = command.exec();
-    // Its file is out of sight by now, and still open.
-    let _ = started.write_all(why_it_cannot_begin(program, &error).as_bytes());
-    Err((format!("run \"{program}\" of the image"), error))
 }

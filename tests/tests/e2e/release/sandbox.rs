@@ -1,0 +1,197 @@
+//! The smoke test of an image that tries to leave it, and of images that try to switch it off.
+
+use crate::tools::{Ran, User, program, run};
+use multiarch_tests::fake_registry::FakeRegistry;
+use multiarch_tests::{need, world};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Some id that is nobody's.
+const ORDINARY: u32 = 12_345;
+
+/// A release of one image for this machine whose smoke test is the attack program.
+struct Attacked {
+    user: User,
+    /// A process of the same user, which the image must not see.
+    bystander: world::Proc,
+    token: String,
+    uid: Option<u32>,
+}
+
+impl Attacked {
+    fn new(uid: Option<u32>) -> Self {
+        let user = User::new();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/attack.c");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-static", "-O1", "-Wall", "-o"]).arg(user.path("attack")).arg(source);
+        run(gcc).exits(0);
+        let secret = user.write("secret", "of the host");
+        let token = format!("left-behind-{}", std::process::id());
+        let mut sleeping = Command::new("sleep");
+        sleeping.arg("600");
+        if let Some(uid) = uid {
+            sleeping.uid(uid).gid(uid);
+        }
+        let bystander = world::Proc::spawn(sleeping);
+        let smoke = format!("[/attack, \"{}\", \"{}\", \"{token}\"]", secret.display(), bystander.id());
+        user.write(
+            "release.yaml",
+            format!("image: oci:out\nsmoke: {smoke}\nplatforms:\n  linux/amd64: {{ copy: {{ attack: /attack }} }}\n"),
+        );
+        if let Some(uid) = uid {
+            own(user.work().parent().unwrap(), uid);
+        }
+        Self { user, bystander, token, uid }
+    }
+
+    fn release(&self) -> Ran {
+        let home = self.user.work().parent().unwrap().join("bin");
+        let mut command = self.user.command("xtask", &["release"]);
+        if let Some(uid) = self.uid {
+            // The build directory may be closed to others.
+            let mut copied = Command::new(copy(&program("xtask"), &home));
+            for (key, value) in command.get_envs() {
+                copied.env(key, value.unwrap());
+            }
+            copied.env("MULTIARCH_BINFMT_SETUP", copy(&program("binfmt-setup"), &home));
+            copied.arg("release").current_dir(self.user.work()).uid(uid).gid(uid);
+            command = copied;
+        }
+        command.args(["release.yaml", "--format", "json"]);
+        run(command)
+    }
+}
+
+fn copy(file: &Path, to: &Path) -> PathBuf {
+    let to = to.join(file.file_name().unwrap());
+    fs::copy(file, &to).unwrap();
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
+    to
+}
+
+fn own(dir: &Path, uid: u32) {
+    chown(dir, Some(uid), Some(uid)).unwrap();
+    for path in crate::tools::listing(dir).keys() {
+        chown(path, Some(uid), Some(uid)).unwrap();
+    }
+}
+
+fn processes_with(argument: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let named =
+        |path: PathBuf| fs::read(path.join("cmdline")).is_ok_and(|line| contains(&line, argument.as_bytes()));
+    entries.filter(|entry| named(entry.path())).count()
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn attack(uid: Option<u32>) {
+    need!(world::require(&["unshare"]));
+    let mut attacked = Attacked::new(uid);
+    let ran = attacked.release();
+    if ran.stderr.contains("not run on this host") {
+        world::Skip::because("no private namespaces on this host").report();
+        return;
+    }
+    let report = ran.exits(0).json();
+    let smoke = &report["platforms"][0]["smoke"];
+    assert_eq!(smoke["output"], "no attack succeeded", "{smoke}");
+    assert_eq!(smoke["result"], "passed", "{smoke}");
+    // The process that left its session and its parent has ended with the test.
+    assert_eq!(processes_with(&attacked.token), 0);
+    assert!(attacked.bystander.ended().is_none());
+    assert_eq!(fs::read_to_string(attacked.user.path("secret")).unwrap(), "of the host");
+}
+
+#[test]
+fn an_image_cannot_reach_the_host_of_an_ordinary_user() {
+    need!(world::require_root());
+    attack(Some(ORDINARY));
+}
+
+#[test]
+fn an_image_cannot_reach_the_host() {
+    attack(None);
+}
+
+/// A program that would run for ever, and the release is killed.
+#[test]
+fn a_killed_release_leaves_no_process_behind() {
+    for signal in [nix::sys::signal::Signal::SIGKILL, nix::sys::signal::Signal::SIGTERM] {
+        let attacked = Attacked::new(None);
+        let token = format!("endless-{signal}-{}", std::process::id());
+        attacked.user.write(
+            "release.yaml",
+            format!("image: oci:out\nsmoke: [/attack, {token}]\nplatforms:\n  linux/amd64: {{ copy: {{ attack: /attack }} }}\n"),
+        );
+        let mut command = attacked.user.command("xtask", &["release", "release.yaml"]);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while processes_with(&token) == 0 {
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success());
+                world::Skip::because("no private namespaces on this host").report();
+                return;
+            }
+            assert!(Instant::now() < until, "the test did not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+        child.wait().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while processes_with(&token) > 0 {
+            assert!(Instant::now() < until, "{signal}: a process of the image lives on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The next run removes the tree that was left.
+        attacked.user.write(
+            "release.yaml",
+            "image: oci:out\nplatforms:\n  linux/amd64: { copy: { attack: /attack } }\n",
+        );
+        attacked.user.release(&["release.yaml"]).exits(0);
+        let cache = attacked.user.work().parent().unwrap().join("home/.cache/multiarch");
+        let folder = fs::read_dir(cache).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap();
+        assert!(!folder.path().join("smoke").exists());
+    }
+}
+
+/// Configs that were read as options of our own program, and layers that could not be unpacked: published as "not run".
+#[test]
+fn what_an_image_brings_is_a_failure_and_nothing_is_published() {
+    let registry = FakeRegistry::start();
+    let image = format!("{}/team/app", registry.host());
+    let user = User::new();
+    user.run("xtask", &["example-programs", "programs"]).exits(0);
+    let release = |more: &str, smoke: &str| {
+        user.write(
+            "release.yaml",
+            format!("image: {image}\nsmoke: [{smoke}]\nplatforms:\n  linux/amd64: {{ copy: {{ programs/linux-amd64/hello: /hello }}{more} }}\n"),
+        );
+        user.release(&["release.yaml"])
+    };
+    let ran = release("", "/hello");
+    if ran.stderr.contains("not run on this host") {
+        world::Skip::because("no private namespaces on this host").report();
+        return;
+    }
+    ran.exits(0);
+    let published = registry.tag("team/app", "latest");
+    for (more, smoke, why) in [
+        (", env: { \"-x\": \"1\" }", "/absent", "\"/absent\" is not in the image"),
+        (", env: { \"--root\": \"/\" }", "/absent", "\"/absent\" is not in the image"),
+        ("", "--root, /", "\"--root\" is not in the image"),
+        (", workdir: /hello", "/hello", "working directory \"/hello\""),
+    ] {
+        let ran = release(more, smoke);
+        assert!(!ran.stderr.contains("not run"), "{more}: {ran}");
+        let ran = ran.exits(1);
+        assert!(ran.stderr.contains("nothing was published") && ran.stderr.contains(why), "{more}: {ran}");
+        assert_eq!(registry.tag("team/app", "latest"), published, "{more}");
+    }
+}
