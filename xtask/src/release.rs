@@ -51,10 +51,12 @@ pub mod trace;
 pub mod unchanged;
 pub mod unfinished;
 pub mod unpack;
+pub mod work_dir;
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     let begun = Instant::now();
     let request = mean(args)?;
+    work_dir::check(&request)?;
     let stores = Arc::new(Stores::new(args.registry.options().quiet(output.quiet)));
     let target = open_target(&request.spec, &stores)?;
     let own = Own::new(&request.work_dir, &request.file, &request.spec.image, &target.store.place());

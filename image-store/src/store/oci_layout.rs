@@ -12,7 +12,8 @@ use crate::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, I
 use crate::raw_json::Object;
 use crate::reference::Reference;
 use crate::referrers;
-use files::{make_folder, open_regular, read_small};
+pub use files::make_folder;
+use files::{open_regular, read_small};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;

@@ -10,7 +10,7 @@ use super::report::{EvidenceReport, PlatformReport, Report};
 use super::request::Request;
 use super::smoke::{Smoke, remove_tree};
 use super::unfinished::Unfinished;
-use super::{Road, Voice, bases, gate, report, room, unchanged};
+use super::{Road, Voice, bases, gate, report, room, unchanged, work_dir};
 use image_store::check::{Depth, check};
 use image_store::error::StoreError;
 use image_store::open::Target;
@@ -174,8 +174,8 @@ fn read_back(target: &Target) -> Result<(), StoreError> {
 fn lock(request: &Request) -> Result<File, StoreError> {
     let work_dir = &request.work_dir;
     let doing = || format!("use the work directory \"{}\"", work_dir.display());
-    fs::create_dir_all(work_dir).map_err(|e| StoreError::from_io(doing(), e))?;
-    let file = File::create(work_dir.join("lock")).map_err(|e| StoreError::from_io(doing(), e))?;
+    work_dir::make(request)?;
+    let file = work_dir::open_lock(work_dir)?;
     match file.try_lock() {
         Ok(()) => {
             // When the folder was used last.

@@ -195,3 +195,68 @@ fn what_an_image_brings_is_a_failure_and_nothing_is_published() {
         assert_eq!(registry.tag("team/app", "latest"), published, "{more}");
     }
 }
+
+/// A planted record made an arm64 program pass as amd64, and a link named `lock` emptied a file.
+#[test]
+fn a_work_directory_that_others_can_write_is_refused() {
+    need!(world::require_root());
+    let user = User::new();
+    user.write("app", "the program");
+    user.write(
+        "release.yaml",
+        "image: oci:out\nplatforms:\n  linux/amd64: { copy: { app: /app }, cmd: [/app] }\n",
+    );
+    let precious = user.write("precious", "mine");
+    let release = |more: &[&str]| user.release(&[&["release.yaml", "--work-dir", "w"], more].concat());
+    let mode = |mode: u32| fs::set_permissions(user.path("w"), fs::Permissions::from_mode(mode)).unwrap();
+    release(&[]).exits(0);
+    let is_private = || fs::metadata(user.path("w")).unwrap().permissions().mode() & 0o777 == 0o700;
+    assert!(is_private());
+    mode(0o755);
+    release(&[]).exits(0);
+    assert!(is_private(), "what others may only read is closed to them");
+
+    for (writable, args) in [(0o777, &[][..]), (0o770, &[]), (0o1777, &["--dry-run"])] {
+        mode(writable);
+        let ran = release(args).exits(4);
+        for part in ["w\": other users can write in it", "chmod -R go-w \"w\"", "--work-dir"] {
+            assert!(ran.stderr.contains(part), "{part}: {ran}");
+        }
+    }
+    // The advice works as printed.
+    let mut chmod = Command::new("chmod");
+    chmod.args(["-R", "go-w", "w"]).current_dir(user.work());
+    run(chmod).exits(0);
+    release(&[]).exits(0);
+
+    chown(user.path("w/records"), Some(ORDINARY), None).unwrap();
+    release(&[]).exits(4).says("records\": it belongs to user 12345");
+    chown(user.path("w"), Some(ORDINARY), None).unwrap();
+    release(&[]).exits(4).says("w\": it belongs to user 12345");
+
+    fs::remove_dir_all(user.path("w")).unwrap();
+    fs::create_dir(user.path("w")).unwrap();
+    std::os::unix::fs::symlink(&precious, user.path("w/lock")).unwrap();
+    release(&[]).exits(4).says("lock\": it is a link");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
+    fs::remove_file(user.path("w/lock")).unwrap();
+    fs::write(user.path("w/lock"), "kept").unwrap();
+    release(&[]).exits(0);
+    assert_eq!(fs::read_to_string(user.path("w/lock")).unwrap(), "kept");
+}
+
+#[test]
+fn a_default_work_directory_that_others_can_write_is_refused() {
+    let user = User::new();
+    user.write("app", "the program");
+    user.write(
+        "release.yaml",
+        "image: oci:out\nplatforms:\n  linux/amd64: { copy: { app: /app }, cmd: [/app] }\n",
+    );
+    let cache = user.work().parent().unwrap().join("home/.cache/multiarch");
+    fs::create_dir_all(&cache).unwrap();
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
+    user.release(&["release.yaml"]).exits(4).says("other users can write in it (mode 0777)");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).unwrap();
+    user.release(&["release.yaml"]).exits(0);
+}
