@@ -17,6 +17,7 @@ use std::time::Instant;
 use trace::Call;
 
 mod disk;
+mod release;
 mod trace;
 
 /// As many states are also given to the program itself.
@@ -30,7 +31,7 @@ fn cut(job: &Job) {
     let old = (job.named)(&user);
     let place = Place::new(&user);
     let mut disk = Disk::new(&place.state());
-    let calls = recorded(&user, job);
+    let calls = recorded(&user, "config-patcher", job.args);
     let new = (job.named)(&user);
     assert_ne!(old, new);
     let at_end = listing(&user.work());
@@ -69,14 +70,14 @@ fn cut(job: &Job) {
     assert!(old_ones > 3 && new_ones > 0, "{old_ones} {new_ones}");
 }
 
-fn recorded(user: &User, job: &Job) -> Vec<Call> {
+fn recorded(user: &User, name: &str, args: &[&str]) -> Vec<Call> {
     let trace = user.path("../trace");
     let mut command = Command::new(world::program("strace").unwrap());
     command
         .args(["-f", "-qq", "-y", "-xx", "-s", "100000000", "-o", &trace.display().to_string()])
         .args(["-e", &format!("trace={}", trace::CALLS)])
-        .arg(program("config-patcher"))
-        .args(job.args)
+        .arg(program(name))
+        .args(args)
         .current_dir(user.work());
     Ran::of(shown(&command), command.output().unwrap()).exits(0);
     let work = user.work().canonicalize().unwrap();
@@ -95,7 +96,9 @@ fn touches(call: &Call, work: &Path) -> bool {
         | Call::Unlink(path)
         | Call::Mkdir(path)
         // A file that never has a name is gone with the power.
-        | Call::Sync(path) => path.starts_with(work) && !path.to_string_lossy().ends_with("(deleted)"),
+        | Call::Sync(path) => {
+            path.starts_with(work) && !path.to_string_lossy().ends_with("(deleted)") && !trace::is_log(path)
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 
 use image_store::digest::Digest;
 use image_store::error::StoreError;
+use image_store::store::oci_layout::make_folder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -63,13 +64,26 @@ impl Records {
     }
 }
 
-/// Whole or not at all.
-pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+/// Writes a file whole or not at all. A power cut may take it away: a record can be made again.
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text)?;
     file.persist(path).map(drop).map_err(|e| e.error)
+}
+
+/// Writes a file whole or not at all. `Ok` means that it is on disk, with its name and the directories above it: a
+/// rollback needs it, and a tag that moves afterwards may be on a disk of its own.
+pub fn write_durably(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(dir)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(text)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a release did, for people and for programs.
 
 use super::own::Own;
+use super::record;
 use super::smoke::Smoke;
 use image_store::digest::Digest;
 use image_store::error::StoreError;
@@ -8,7 +9,6 @@ use image_store::plan::TagStep;
 use image_store::platform::Platform;
 use image_store::text;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The report file. Its fields stay; new ones may come.
@@ -139,20 +139,12 @@ impl Report {
         )
     }
 
-    /// Writes the report as a whole: a reader never sees half of it.
+    /// Writes the report as a whole and durably: a reader never sees half of it, and a rollback needs it.
     pub fn write(&self, path: &Path) -> Result<(), StoreError> {
         let doing = || format!("write the report \"{}\"", path.display());
         let text =
             serde_json::to_string_pretty(self).map_err(|e| StoreError::local(doing(), e.to_string()))?;
-        let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || {
-            std::fs::create_dir_all(folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
-            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            file.persist(path).map(drop).map_err(|e| e.error)
-        };
+        let write = || record::write_durably(path, format!("{text}\n").as_bytes(), 0o644);
         write().map_err(|e| StoreError::from_io(doing(), e))
     }
 }

@@ -28,7 +28,7 @@ impl Unfinished {
     }
 
     pub fn keep(&self, own: &Own) -> Result<(), StoreError> {
-        let keep = || record::write(&own.unfinished(), &serde_json::to_vec(self)?);
+        let keep = || record::write_durably(&own.unfinished(), &serde_json::to_vec(self)?, 0o600);
         keep().map_err(|e| StoreError::from_io("note what the tags name now", e))
     }
 
