@@ -1,5 +1,6 @@
 //! Says the right platform in image configs, and keeps every other byte.
 
+pub mod advice;
 pub mod cli;
 pub mod detect;
 pub mod inspect;

@@ -5,6 +5,7 @@
 pub mod cache;
 mod reading;
 
+use crate::advice::{self, Decision, Judged, decide};
 use crate::detect::chain::{self, Chain, Role, shown};
 use crate::detect::file::Facts;
 use crate::detect::layer::{Layer, LayerFacts};
@@ -286,46 +287,64 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     Step::Done(Box::new(Ok(finding)))
 }
 
-/// The labels that the binaries ask for. Images that contradict themselves, or say nothing, are refused.
-pub fn from_binaries(source: &dyn ImageSource, node: &Node) -> Result<Labels, StoreError> {
+/// The labels that the binaries ask for. Images that contradict themselves, or say nothing, are refused, and so are
+/// changes that would make an index worse. `editable` is the image's name as `manifest-push edit` takes it, if it does.
+pub fn from_binaries(
+    source: &dyn ImageSource,
+    node: &Node,
+    editable: Option<&str>,
+) -> Result<Labels, StoreError> {
     let mut subjects = Vec::new();
-    let mut entries = Vec::new();
+    let mut entries: Vec<Option<&Descriptor>> = Vec::new();
     for (entry, image) in node.images() {
-        if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) {
+        let attests = entry.is_some_and(|entry| entry.attests().is_some());
+        if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable() && !attests) {
             subjects.push(Subject { source, image, wanted: &config.parsed.platform });
             entries.push(entry);
         }
     }
     let findings = verify_all(&subjects, Depth::Full, &|_| {});
+    let verdicts = findings
+        .into_iter()
+        .map(|finding| finding.map(|finding| finding.verdict))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let judged: Vec<Judged<'_>> = subjects
+        .iter()
+        .zip(&entries)
+        .zip(&verdicts)
+        .map(|((subject, entry), verdict)| Judged {
+            entry: *entry,
+            declared: subject.wanted,
+            verdict: Some(verdict),
+        })
+        .collect();
+    let decisions = decide(&judged);
+    refuse(source, node, &subjects, &judged, &decisions, editable)?;
     let mut members = Vec::new();
-    for ((subject, entry), finding) in subjects.iter().zip(entries).zip(findings) {
-        let verdict = finding?.verdict;
+    for ((subject, verdict), decision) in subjects.iter().zip(&verdicts).zip(decisions) {
         let digest = subject.image.document.digest();
         let refuse = |kind: Exit, why: String| {
             let doing = format!("fix {digest} of \"{}\" by its binaries", source.place());
             Err(StoreError::new(kind, doing, why).problems(verdict.reasons.clone()))
         };
-        let said = entry.and_then(|entry| entry.platform.as_ref());
-        let platform = match (verdict.kind, &verdict.binaries) {
-            (Kind::Mislabelled, Some(platform))
+        match (verdict.kind, decision) {
+            (Kind::Mislabelled, Decision::Relabel(platform))
                 if platform.architecture == "arm" && platform.variant.is_none() =>
             {
                 let why = "they are for arm and do not tell its version; name it with --platform";
                 return refuse(Exit::BadInput, why.into());
             }
-            (Kind::Mislabelled, Some(platform)) => platform.clone(),
-            (Kind::Consistent | Kind::ForeignPayload, _) => match said {
-                Some(said) if !subject.wanted.answers_entry(said) => subject.wanted.clone(),
-                _ => continue,
-            },
+            (Kind::Mislabelled | Kind::Consistent | Kind::ForeignPayload, Decision::Relabel(platform)) => {
+                members.push((digest.clone(), platform));
+            }
+            (Kind::Consistent | Kind::ForeignPayload, _) => {}
             (Kind::Mixed | Kind::Mislabelled, _) => {
                 return refuse(Exit::Found, "they are for several platforms; no label is right".into());
             }
             (Kind::Undetermined, _) => {
                 return refuse(Exit::BadInput, "they do not tell a platform; name it with --platform".into());
             }
-        };
-        members.push((digest.clone(), platform));
+        }
     }
     Ok(match (node, members.pop()) {
         (Node::Index(_), last) => {
@@ -339,6 +358,33 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node) -> Result<Labels, St
             Labels::Platform(label.unwrap_or_default())
         }
     })
+}
+
+/// Fails if a member must be built again: the first such member is the error, the others are told with it.
+fn refuse(
+    source: &dyn ImageSource,
+    node: &Node,
+    subjects: &[Subject<'_>],
+    judged: &[Judged<'_>],
+    decisions: &[Decision],
+    editable: Option<&str>,
+) -> Result<(), StoreError> {
+    let mut refused = Vec::new();
+    for (at, decision) in decisions.iter().enumerate() {
+        let Decision::Refuse(refusal) = decision else { continue };
+        let digest = subjects[at].image.document.digest();
+        let hint = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
+        let doing = format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.place());
+        let reasons = judged[at].verdict.map_or(&[][..], |verdict| &verdict.reasons);
+        let error = StoreError::new(Exit::Found, doing, refusal.to_string()).hint(hint);
+        refused.push(error.problems(reasons.to_vec()));
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let mut first = refused.remove(0);
+    first.problems.extend(refused.into_iter().map(|other| format!("cannot {other}")));
+    Err(first)
 }
 
 static EMPTY: std::sync::LazyLock<LayerFacts> = std::sync::LazyLock::new(LayerFacts::default);

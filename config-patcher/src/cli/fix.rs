@@ -1,5 +1,6 @@
 //! `config-patcher fix`: the label put right, where the image lies or in a copy.
 
+use super::verify::row::editable;
 use crate::plan::{Labels, Member, Relabelled, relabel};
 use crate::referrers::{Found, carry, find, moved};
 use crate::verify::from_binaries;
@@ -99,7 +100,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
     refuse_what_cannot_be_carried(args)?;
     let Lying { source, store, archive, pointer } = open(args, stores)?;
     let node = read(args, &*source, store.as_deref(), &pointer)?;
-    let relabelled = relabel(&node, &labels(args, &*source, &node)?, &args.image.to_string())?;
+    let relabelled = relabel(&node, &labels(args, &*source, &node, &pointer)?, &args.image.to_string())?;
     report(&relabelled, &node, output);
     let told = Told { relabelled: &relabelled, node: &node, output };
     let belongings = || belongings(args, &*source, &relabelled, &node);
@@ -250,10 +251,15 @@ fn belongings(
     }))
 }
 
-fn labels(args: &Fix, source: &dyn ImageSource, node: &Node) -> Result<Labels, StoreError> {
+fn labels(
+    args: &Fix,
+    source: &dyn ImageSource,
+    node: &Node,
+    pointer: &Pointer,
+) -> Result<Labels, StoreError> {
     match args.labels_said() {
         Some(labels) => Ok(labels),
-        None => from_binaries(source, node),
+        None => from_binaries(source, node, editable(&args.image, pointer).as_deref()),
     }
 }
 

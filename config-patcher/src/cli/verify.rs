@@ -4,7 +4,7 @@ mod html;
 mod json;
 mod junit;
 mod reports;
-mod row;
+pub(super) mod row;
 mod sarif;
 mod text;
 
@@ -68,18 +68,22 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
     let mut names = Vec::new();
     for reference in &args.image {
         let opened = stores.source(reference)?;
-        names.push((reference.to_string(), opened.store, opened.pointer, depth(args, reference)));
+        let editable = row::editable(reference, &opened.pointer);
+        names.push((reference.to_string(), opened.store, opened.pointer, depth(args, reference), editable));
     }
     for reference in &args.all_tags {
         let store = whole_store(stores, reference)?;
         for tag in store.tags()? {
             let name = format!("{}:{tag}", store.place());
-            names.push((name, store.clone(), Pointer::Tag(tag), depth(args, reference)));
+            let pointer = Pointer::Tag(tag);
+            let editable = name.parse().ok().and_then(|named| row::editable(&named, &pointer));
+            names.push((name, store.clone(), pointer, depth(args, reference), editable));
         }
     }
-    let named = parallel::map(&names, parallel::REQUESTS, |(name, source, pointer, depth)| {
+    let named = parallel::map(&names, parallel::REQUESTS, |(name, source, pointer, depth, editable)| {
         let node = read_tree(&**source, pointer);
-        Ok::<_, StoreError>(Named { name: name.clone(), source: source.clone(), depth: *depth, node })
+        let (name, source, editable) = (name.clone(), source.clone(), editable.clone());
+        Ok::<_, StoreError>(Named { name, source, depth: *depth, node, editable })
     })?;
     let kept = if args.no_cache { None } else { LayerCache::of_user() };
     let rows = judge_all(&named, kept.as_ref(), output);
@@ -148,15 +152,18 @@ fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output)
         };
         let findings = verify_all_with(&subjects, &Look { depth, on_layer: &say, kept });
         placed.extend(
-            wanted
-                .into_iter()
-                .zip(findings)
-                .map(|((place, named, entry, image), finding)| (place, Row { named, entry, image, finding })),
+            wanted.into_iter().zip(findings).map(|((place, named, entry, image), finding)| {
+                (place, Row::new(named, entry, image, finding))
+            }),
         );
     }
     // As they were named; the members of one index stay in its order.
     placed.sort_by_key(|(place, _)| *place);
-    placed.into_iter().map(|(_, row)| row).collect()
+    let mut rows: Vec<Row<'_>> = placed.into_iter().map(|(_, row)| row).collect();
+    for rows in rows.chunk_by_mut(|a, b| std::ptr::eq(a.named, b.named)) {
+        row::advise(rows);
+    }
+    rows
 }
 
 /// What could not be read decides the exit status: the check is not whole. Else what was found.

@@ -228,6 +228,11 @@ fn fit(label: &Platform, found: &Platform) -> Fit {
     }
 }
 
+/// Do these binaries run where images for this platform are pulled?
+pub fn is_suited(platform: &Platform, binaries: &Platform) -> bool {
+    fit(platform, binaries) == Fit::Fits
+}
+
 /// `v7` is 7, `v8.2` is 8, and some write `7`. Other words have no order.
 fn level(variant: &str) -> Option<u32> {
     let digits = variant.strip_prefix('v').unwrap_or(variant).split('.').next()?;

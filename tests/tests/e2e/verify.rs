@@ -8,6 +8,7 @@ mod page;
 mod reports;
 mod toc;
 mod world_builders;
+mod wrong_build;
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;

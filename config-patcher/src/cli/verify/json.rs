@@ -29,7 +29,7 @@ fn images(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
                 "verdict": finding.verdict.kind, "binaries": finding.verdict.binaries,
                 "reasons": finding.verdict.reasons, "files": finding.verdict.shown, "chain": finding.chain,
                 "gaps": finding.gaps, "programs": finding.programs, "layers": finding.layers,
-                "layersRead": finding.layers_read, "layersKept": finding.layers_kept, "bytesRead": finding.bytes_read, "fix": row.fix(),
+                "layersRead": finding.layers_read, "layersKept": finding.layers_kept, "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
                 "skipped": finding.skipped.iter().map(|(layer, why)| json!({"layer": layer, "why": why})).collect::<Vec<_>>(),
             }),
         };

@@ -58,12 +58,7 @@ fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
     };
     let verdict = xml(&row.verdict_text());
     if row.is_wrong(strict) {
-        let lines = finding
-            .verdict
-            .reasons
-            .iter()
-            .cloned()
-            .chain(row.fix().map(|fix| format!("to put it right: {fix}")));
+        let lines = finding.verdict.reasons.iter().cloned().chain(row.advice_text());
         let lines: Vec<String> = lines.map(|line| xml(&line)).collect();
         let element = format!(
             "<failure type=\"{verdict}\" message=\"{verdict}: binaries are for {}\">{}</failure>",

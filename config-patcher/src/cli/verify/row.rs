@@ -1,11 +1,13 @@
 //! One image of those that were asked for, with what came of it.
 
+use crate::advice::{Decision, Judged, decide, is_sound_alone, way_out};
 use crate::detect::verdict::Kind;
 use crate::verify::{Depth, Finding};
 use image_store::error::StoreError;
 use image_store::manifest::Descriptor;
 use image_store::platform::Platform;
-use image_store::store::ImageSource;
+use image_store::reference::Reference;
+use image_store::store::{ImageSource, Pointer};
 use image_store::tree::{Image, Node};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ pub struct Named {
     pub source: Arc<dyn ImageSource>,
     pub depth: Depth,
     pub node: Result<Node, StoreError>,
+    /// The image as `manifest-push edit` takes it, if it does.
+    pub editable: Option<String>,
 }
 
 /// One image of those, with its verdict.
@@ -24,9 +28,28 @@ pub struct Row<'a> {
     pub entry: Option<&'a Descriptor>,
     pub image: &'a Image,
     pub finding: Result<Finding, StoreError>,
+    /// Set by [`advise`].
+    advice: Option<Advice>,
 }
 
-impl Row<'_> {
+/// What a person can do about a wrong image.
+enum Advice {
+    /// This command corrects it.
+    Fix(String),
+    /// No command corrects it: why, and the way out.
+    Rebuild(String),
+}
+
+impl<'a> Row<'a> {
+    pub fn new(
+        named: &'a Named,
+        entry: Option<&'a Descriptor>,
+        image: &'a Image,
+        finding: Result<Finding, StoreError>,
+    ) -> Self {
+        Self { named, entry, image, finding, advice: None }
+    }
+
     pub fn label(&self) -> Platform {
         self.image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default()
     }
@@ -76,27 +99,102 @@ impl Row<'_> {
     }
 
     /// The command that puts the label right, where there is one.
-    pub fn fix(&self) -> Option<String> {
-        let finding = self.finding.as_ref().ok()?;
-        let name = quoted(&self.named.name);
-        match (finding.verdict.kind, &finding.verdict.binaries) {
-            (Kind::Mislabelled, Some(platform)) => {
-                let member = self
-                    .entry
-                    .map_or(String::new(), |_| format!(" --member {}", self.image.document.digest()));
-                Some(format!("config-patcher fix {name}{member} --platform {platform}"))
-            }
-            // The binaries agree with the label, so the index is what is wrong, and the other way round above.
-            (Kind::Consistent | Kind::ForeignPayload, _) if !self.entry_agrees() => {
-                let label = self.label();
-                Some(format!(
-                    "config-patcher fix {name} --member {} --platform {label}",
-                    self.image.document.digest()
-                ))
-            }
-            _ => None,
+    pub fn fix(&self) -> Option<&str> {
+        match &self.advice {
+            Some(Advice::Fix(command)) => Some(command),
+            Some(Advice::Rebuild(_)) | None => None,
         }
     }
+
+    /// What to do where no command puts the label right.
+    pub fn rebuild(&self) -> Option<&str> {
+        match &self.advice {
+            Some(Advice::Rebuild(text)) => Some(text),
+            Some(Advice::Fix(_)) | None => None,
+        }
+    }
+
+    /// One of the two, in words.
+    pub fn advice_text(&self) -> Option<String> {
+        match &self.advice {
+            Some(Advice::Fix(command)) => Some(format!("to put it right: {command}")),
+            Some(Advice::Rebuild(text)) => Some(text.clone()),
+            None => None,
+        }
+    }
+}
+
+/// Decides about the advice for all images of one name. What is advised leaves an index without a duplicate or lost
+/// platform.
+pub fn advise(rows: &mut [Row<'_>]) {
+    let is_member = |row: &Row<'_>| row.entry.is_none_or(|entry| entry.attests().is_none());
+    let places: Vec<usize> = (0..rows.len()).filter(|at| is_member(&rows[*at])).collect();
+    let labels: Vec<Platform> = places.iter().map(|at| rows[*at].label()).collect();
+    let judged: Vec<Judged<'_>> = places
+        .iter()
+        .zip(&labels)
+        .map(|(at, declared)| Judged {
+            entry: rows[*at].entry,
+            declared,
+            verdict: rows[*at].finding.as_ref().ok().map(|finding| &finding.verdict),
+        })
+        .collect();
+    let decisions = decide(&judged);
+    // Whether `fix --from-binaries` corrects all at once: it refuses an image that no label is right for.
+    let are_all_clear = judged.iter().zip(&decisions).all(|(image, decision)| {
+        let kind = image.verdict.map(|verdict| verdict.kind);
+        match decision {
+            Decision::Keep => matches!(kind, Some(Kind::Consistent | Kind::ForeignPayload)),
+            Decision::Relabel(platform) => platform.architecture != "arm" || platform.variant.is_some(),
+            Decision::Refuse(_) => false,
+        }
+    });
+    let advice: Vec<Option<Advice>> = decisions
+        .iter()
+        .enumerate()
+        .map(|(number, decision)| {
+            let row = &rows[places[number]];
+            let name = quoted(&row.named.name);
+            match decision {
+                Decision::Keep => None,
+                Decision::Refuse(refusal) => {
+                    let node = row.named.node.as_ref().ok()?;
+                    let out = way_out(node, row.entry, &refusal.platform, row.named.editable.as_deref());
+                    Some(Advice::Rebuild(format!("{refusal}; {out}")))
+                }
+                Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
+                    let digest = row.image.document.digest();
+                    let member = row.entry.map_or(String::new(), |_| format!(" --member {digest}"));
+                    Some(Advice::Fix(format!("config-patcher fix {name}{member} --platform {platform}")))
+                }
+                // Platforms that were exchanged are corrected together, or not at all.
+                Decision::Relabel(_) if are_all_clear => {
+                    Some(Advice::Fix(format!("config-patcher fix {name} --from-binaries")))
+                }
+                Decision::Relabel(_) => {
+                    let platform = row.said().cloned().unwrap_or_else(|| row.label());
+                    Some(Advice::Rebuild(format!("rebuild {platform}")))
+                }
+            }
+        })
+        .collect();
+    for (at, advice) in places.into_iter().zip(advice) {
+        rows[at].advice = advice;
+    }
+}
+
+/// The image as `manifest-push edit` takes it to change it where it is, in a shell's words. Nothing for an image
+/// without a tag, which an edit would leave as it is.
+pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
+    let mut reference = reference.clone();
+    match (&mut reference, pointer) {
+        (Reference::Registry(image), _) if image.digest.is_some() && image.tag.is_none() => return None,
+        (Reference::Registry(_), _) => {}
+        (Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. }, Pointer::Tag(named))
+        | (Reference::DockerArchive { name: tag, .. }, Pointer::Tag(named)) => *tag = Some(named.clone()),
+        (_, _) => return None,
+    }
+    Some(quoted(&reference.to_string()))
 }
 
 const DIFFERS: &str = ", label differs from the index";

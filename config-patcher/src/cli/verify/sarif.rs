@@ -57,7 +57,11 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
         }
         Ok(finding) => finding,
     };
-    let fix = row.fix().map_or(String::new(), |fix| format!(". To put it right: {fix}"));
+    let fix = match (row.fix(), row.rebuild()) {
+        (Some(fix), _) => format!(". To put it right: {fix}"),
+        (None, Some(text)) => format!(". {text}"),
+        (None, None) => String::new(),
+    };
     let note = if strict { "error" } else { "note" };
     let mut found = Vec::new();
     let rule = match finding.verdict.kind {

@@ -49,9 +49,7 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
         };
         lines.push(format!("  read {} of {} layers{kept}, {read}", finding.layers_read, finding.layers));
     }
-    if let Some(fix) = row.fix() {
-        lines.push(format!("  to put it right: {fix}"));
-    }
+    lines.extend(row.advice_text().map(|advice| format!("  {advice}")));
     if !lines.is_empty() {
         let member = row.said().map_or(String::new(), |said| format!(" {said}"));
         lines.insert(0, format!("{}{member}: {}", row.named.name, finding.verdict.kind.text()));

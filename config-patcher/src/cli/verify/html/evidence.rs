@@ -34,7 +34,10 @@ pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
         Ok(finding) => found(out, finding),
     }
     if let Some(fix) = row.fix() {
-        let _ = writeln!(out, "<p class=\"fix\">To put it right: <code>{}</code></p>", shown(&fix));
+        let _ = writeln!(out, "<p class=\"fix\">To put it right: <code>{}</code></p>", shown(fix));
+    }
+    if let Some(text) = row.rebuild() {
+        let _ = writeln!(out, "<p class=\"fix\">{}</p>", shown(text));
     }
     let _ = writeln!(
         out,

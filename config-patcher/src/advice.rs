@@ -1,0 +1,214 @@
+//! Which members of an index may be relabeled by their binaries, and what to do with those that may not.
+
+use crate::detect::verdict::{Kind, Verdict, is_suited};
+use image_store::manifest::Descriptor;
+use image_store::platform::Platform;
+use image_store::tree::Node;
+use std::fmt;
+
+/// An image that stands alone, or an image member of an index, with what its binaries show.
+#[derive(Clone, Copy)]
+pub struct Judged<'a> {
+    pub entry: Option<&'a Descriptor>,
+    /// What the config declares.
+    pub declared: &'a Platform,
+    /// `None` if the layers could not be read.
+    pub verdict: Option<&'a Verdict>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The platform metadata agrees with the binaries, or the binaries do not decide.
+    Keep,
+    Relabel(Platform),
+    Refuse(Box<Refusal>),
+}
+
+/// A member that no relabel corrects: it must be built again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the index entry says, or the config where there is no entry.
+    pub platform: Platform,
+    /// What the binaries are for.
+    pub binaries: Platform,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The binaries are for another operating system.
+    OtherSystem,
+    /// The index would have two images for one platform, or none for a platform that it has now.
+    Unsound { would_be: Platform, is_duplicate: bool, is_lost: bool },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (platform, binaries) = (&self.platform, &self.binaries);
+        match &self.reason {
+            Reason::OtherSystem => {
+                let kernel = match platform.os.to_lowercase().as_str() {
+                    "linux" => "Linux".to_string(),
+                    "windows" => "Windows".to_string(),
+                    other => other.to_string(),
+                };
+                write!(f, "no {kernel} kernel runs its program, which is for {binaries}")
+            }
+            Reason::Unsound { would_be, is_duplicate, is_lost } => {
+                write!(f, "the image for {platform} has binaries for {binaries}, and ")?;
+                f.write_str(&consequence(platform, would_be, *is_duplicate, *is_lost))
+            }
+        }
+    }
+}
+
+/// What an index would have after a relabel from `platform` to `would_be`.
+pub fn consequence(platform: &Platform, would_be: &Platform, is_duplicate: bool, is_lost: bool) -> String {
+    let duplicate = format!("two images for {would_be}");
+    let lost = if is_duplicate { format!("none for {platform}") } else { format!("no image for {platform}") };
+    let parts: Vec<&str> = [(is_duplicate, duplicate.as_str()), (is_lost, lost.as_str())]
+        .into_iter()
+        .filter_map(|(is_so, text)| is_so.then_some(text))
+        .collect();
+    format!("a relabel would leave {}", parts.join(" and "))
+}
+
+/// Decides about all images of one tree together: labels that were exchanged are sound only if both change.
+pub fn decide(images: &[Judged<'_>]) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = images.iter().map(|image| image.by_itself()).collect();
+    // A member that stays as it is may make the relabel of another one unsound.
+    loop {
+        let refused: Vec<(usize, Refusal)> =
+            (0..images.len()).filter_map(|at| Some((at, refusal(images, &decisions, at)?))).collect();
+        if refused.is_empty() {
+            return decisions;
+        }
+        for (at, refusal) in refused {
+            decisions[at] = Decision::Refuse(Box::new(refusal));
+        }
+    }
+}
+
+/// Is this relabel sound if no other member changes?
+pub fn is_sound_alone(images: &[Judged<'_>], decisions: &[Decision], at: usize) -> bool {
+    let mut alone = vec![Decision::Keep; decisions.len()];
+    alone[at] = decisions[at].clone();
+    refusal(images, &alone, at).is_none()
+}
+
+fn refusal(images: &[Judged<'_>], decisions: &[Decision], at: usize) -> Option<Refusal> {
+    let Decision::Relabel(wanted) = &decisions[at] else { return None };
+    let image = &images[at];
+    let now = image.platform();
+    if images.len() == 1 || now.fits(wanted) {
+        return None;
+    }
+    let after = |other: usize| match &decisions[other] {
+        Decision::Relabel(platform) => platform,
+        Decision::Keep | Decision::Refuse(_) => images[other].platform(),
+    };
+    let is_duplicate = (0..images.len()).any(|other| other != at && after(other).fits(wanted));
+    let is_lost = !(0..images.len()).any(|other| after(other).fits(now));
+    let may_be_lost = image.contradicts_its_entry() || is_one_architecture(now, wanted);
+    (is_duplicate || (is_lost && !may_be_lost)).then(|| Refusal {
+        platform: now.clone(),
+        binaries: image.verdict.and_then(|verdict| verdict.binaries.clone()).unwrap_or_default(),
+        reason: Reason::Unsound { would_be: wanted.clone(), is_duplicate, is_lost },
+    })
+}
+
+/// Levels and variants do not count.
+fn is_one_architecture(a: &Platform, b: &Platform) -> bool {
+    let (a, b) = (a.normalized(), b.normalized());
+    a.os == b.os && a.architecture == b.architecture
+}
+
+impl Judged<'_> {
+    /// What readers of the index take the image for.
+    fn platform(&self) -> &Platform {
+        self.index().unwrap_or(self.declared)
+    }
+
+    fn index(&self) -> Option<&Platform> {
+        self.entry.and_then(|entry| entry.platform.as_ref())
+    }
+
+    /// Config and index entry differ, and the binaries agree with one of them: the other one is wrong.
+    fn contradicts_its_entry(&self) -> bool {
+        let binaries = self.verdict.and_then(|verdict| verdict.binaries.as_ref());
+        let (Some(index), Some(binaries)) = (self.index(), binaries) else { return false };
+        !index.fits(self.declared) && (is_suited(index, binaries) || is_suited(self.declared, binaries))
+    }
+
+    fn by_itself(&self) -> Decision {
+        let Some(verdict) = self.verdict else { return Decision::Keep };
+        match (verdict.kind, &verdict.binaries) {
+            (Kind::Mislabelled, Some(binaries)) => {
+                let index_os = self.index().map(|index| &index.os);
+                let mut systems = index_os.into_iter().chain([&self.declared.os]).filter(|os| !os.is_empty());
+                let is_own = |os: &String| os.to_lowercase() == binaries.os;
+                if systems.clone().next().is_some() && !systems.any(is_own) {
+                    return Decision::Refuse(Box::new(Refusal {
+                        platform: self.platform().clone(),
+                        binaries: binaries.clone(),
+                        reason: Reason::OtherSystem,
+                    }));
+                }
+                // The entry may say a version that the binaries do not tell.
+                let entry = self.index().filter(|index| is_suited(index, binaries));
+                Decision::Relabel(entry.map_or_else(|| binaries.clone(), canonical))
+            }
+            (Kind::Consistent | Kind::ForeignPayload, _) => match self.index() {
+                Some(index) if !self.declared.answers_entry(index) => {
+                    let is_same = self.declared.fits(index);
+                    Decision::Relabel(canonical(if is_same { index } else { self.declared }))
+                }
+                _ => Decision::Keep,
+            },
+            (Kind::Mislabelled | Kind::Mixed | Kind::Undetermined, _) => Decision::Keep,
+        }
+    }
+}
+
+/// The names that engines look for, in place of aliases.
+fn canonical(platform: &Platform) -> Platform {
+    let parsed = platform.to_string().parse::<Platform>();
+    parsed.map_or_else(
+        |_| platform.clone(),
+        |parsed| Platform { os_features: platform.os_features.clone(), ..parsed },
+    )
+}
+
+/// The way out for a member that must be built again. `name` is the image as `manifest-push edit` takes it, if it does.
+pub fn way_out(node: &Node, entry: Option<&Descriptor>, platform: &Platform, name: Option<&str>) -> String {
+    let rebuild = format!("rebuild {platform}");
+    match (name, entry.and_then(|entry| removable(node, entry))) {
+        (Some(name), Some(platform)) => {
+            format!("{rebuild}; until then, run: manifest-push edit {name} --remove {platform}")
+        }
+        _ => rebuild,
+    }
+}
+
+/// The platform by which `manifest-push edit --remove` takes this entry away, where it can.
+fn removable<'a>(node: &Node, entry: &'a Descriptor) -> Option<&'a Platform> {
+    let Node::Index(index) = node else { return None };
+    let platform = entry.platform.as_ref()?;
+    let entries = &index.index.manifests;
+    // What lies in an index within this one is not changed by an edit of this one.
+    let own = entries.iter().any(|own| std::ptr::eq(own, entry));
+    let rest: Vec<&Descriptor> =
+        entries.iter().filter(|other| other.attests().is_none() && !std::ptr::eq(*other, entry)).collect();
+    let is_for = |other: &Descriptor, platform: &Platform| {
+        other.platform.as_ref().is_some_and(|said| said.fits(platform))
+    };
+    let is_only = !rest.iter().any(|other| is_for(other, platform));
+    // An edit refuses to write an index that has one platform twice.
+    let has_duplicates = rest.iter().enumerate().any(|(at, one)| {
+        one.platform.as_ref().is_some_and(|said| rest[at + 1..].iter().any(|other| is_for(other, said)))
+    });
+    (own && is_only && !rest.is_empty() && !has_duplicates).then_some(platform)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use image_store::manifest::media_type;
+
+/// `INDEX DECLARED BINARIES`, `-` for an entry without a platform and for binaries that do not decide, and then what
+/// is decided: `keep`, a platform, or `rebuild` with the reasons.
+#[track_caller]
+fn check(rows: &[(&str, &str)]) {
+    let words: Vec<Vec<&str>> = rows.iter().map(|(row, _)| row.split(' ').collect()).collect();
+    let platform = |text: &str| -> Platform {
+        let (os, rest) = text.split_once('/').unwrap();
+        let (architecture, variant) = rest.split_once('/').map_or((rest, None), |(a, v)| (a, Some(v)));
+        // Not parsed: an alias stays an alias.
+        Platform::new(os, architecture, variant)
+    };
+    let verdicts: Vec<Verdict> = words
+        .iter()
+        .map(|row| {
+            let binaries = (row[2] != "-").then(|| platform(row[2]));
+            let kind = match &binaries {
+                None => Kind::Undetermined,
+                Some(binaries) if is_suited(&platform(row[1]), binaries) => Kind::Consistent,
+                Some(_) => Kind::Mislabelled,
+            };
+            Verdict { kind, binaries, reasons: Vec::new(), shown: Vec::new() }
+        })
+        .collect();
+    let declared: Vec<Platform> = words.iter().map(|row| platform(row[1])).collect();
+    let entries: Vec<Descriptor> = words
+        .iter()
+        .map(|row| {
+            let digest = image_store::digest::Digest::of(row.concat().as_bytes());
+            let said = (row[0] != "-").then(|| platform(row[0]));
+            Descriptor { platform: said, ..Descriptor::new(media_type::OCI_MANIFEST, digest, 1) }
+        })
+        .collect();
+    let images: Vec<Judged<'_>> = (0..rows.len())
+        .map(|at| Judged { entry: Some(&entries[at]), declared: &declared[at], verdict: Some(&verdicts[at]) })
+        .collect();
+    let shown = |decision: &Decision| match decision {
+        Decision::Keep => "keep".to_string(),
+        Decision::Relabel(platform) => platform.to_string(),
+        Decision::Refuse(refusal) => match &refusal.reason {
+            Reason::OtherSystem => "rebuild: system".into(),
+            Reason::Unsound { is_duplicate, is_lost, .. } => {
+                let twice = if *is_duplicate { " twice" } else { "" };
+                format!("rebuild:{twice}{}", if *is_lost { " lost" } else { "" })
+            }
+        },
+    };
+    let found: Vec<String> = decide(&images).iter().map(shown).collect();
+    let wanted: Vec<&str> = rows.iter().map(|(_, wanted)| *wanted).collect();
+    assert_eq!(found, wanted, "{rows:?}");
+}
+
+const AMD64: (&str, &str) = ("linux/amd64 linux/amd64 linux/amd64", "keep");
+
+#[test]
+fn a_wrong_build_is_not_relabeled() {
+    check(&[AMD64, ("linux/arm64 linux/arm64 linux/amd64", "rebuild: twice lost")]);
+    check(&[AMD64, ("linux/arm64 linux/arm64 linux/amd64/v3", "rebuild: lost")]);
+    check(&[AMD64, ("linux/arm64 linux/arm64 linux/s390x", "rebuild: lost")]);
+    check(&[AMD64, ("- linux/arm64 linux/amd64", "rebuild: twice lost")]);
+    // An undetermined member counts.
+    check(&[
+        ("linux/amd64 linux/amd64 -", "keep"),
+        ("linux/arm64 linux/arm64 linux/amd64", "rebuild: twice lost"),
+    ]);
+    // Equality follows containerd.
+    check(&[
+        ("linux/arm64/v8 linux/arm64 linux/arm64", "keep"),
+        ("linux/amd64 linux/amd64 linux/arm64", "rebuild: twice lost"),
+    ]);
+}
+
+#[test]
+fn a_relabel_that_leaves_a_sound_index_is_decided() {
+    // moby#36552
+    check(&[AMD64, ("linux/amd64 linux/amd64 linux/arm/v7", "linux/arm/v7")]);
+    check(&[AMD64, ("linux/arm64 linux/amd64 linux/arm64", "linux/arm64")]);
+    check(&[("linux/amd64 linux/amd64 linux/arm64", "linux/arm64")]);
+    // The index entry is wrong, and nothing else is for its platform.
+    check(&[AMD64, ("linux/s390x linux/arm64 linux/arm64", "linux/arm64")]);
+    // The index entry is wrong, but there is an image for the right platform already.
+    check(&[AMD64, ("linux/arm64 linux/amd64 linux/amd64", "rebuild: twice lost")]);
+    // Exchanged.
+    check(&[
+        ("linux/amd64 linux/amd64 linux/arm64", "linux/arm64"),
+        ("linux/arm64 linux/arm64 linux/amd64", "linux/amd64"),
+    ]);
+    // One relabel depends on another one that is refused.
+    check(&[
+        AMD64,
+        ("linux/arm64 linux/arm64 linux/amd64", "rebuild: twice lost"),
+        ("linux/arm64 linux/s390x linux/s390x", "linux/s390x"),
+    ]);
+    check(&[
+        ("linux/amd64 linux/amd64 linux/arm64", "rebuild: lost"),
+        ("linux/arm64 linux/arm64 linux/s390x", "rebuild: lost"),
+    ]);
+}
+
+#[test]
+fn levels_are_relabeled_unless_the_platform_is_there_already() {
+    check(&[AMD64, ("linux/arm/v6 linux/arm/v6 linux/arm/v7", "linux/arm/v7")]);
+    check(&[
+        ("linux/arm/v6 linux/arm/v6 linux/arm/v7", "rebuild: twice lost"),
+        ("linux/arm/v7 linux/arm/v7 linux/arm/v7", "keep"),
+    ]);
+    check(&[
+        ("linux/arm/v6 linux/arm/v6 linux/arm/v7", "rebuild: twice lost"),
+        ("linux/arm linux/arm linux/arm/v6", "keep"),
+    ]);
+    // The entry's level, where the binaries agree with it.
+    check(&[AMD64, ("linux/arm/v7 linux/amd64 linux/arm", "linux/arm/v7")]);
+    check(&[AMD64, ("linux/arm/v7 linux/arm linux/arm", "linux/arm/v7")]);
+}
+
+#[test]
+fn a_program_for_another_system_is_never_relabeled() {
+    check(&[("linux/arm64 linux/arm64 darwin/arm64", "rebuild: system")]);
+    check(&[AMD64, ("linux/amd64 linux/amd64 windows/amd64", "rebuild: system")]);
+    check(&[("windows/amd64 windows/amd64 linux/amd64", "rebuild: system")]);
+    check(&[("linux/amd64 windows/amd64 linux/amd64", "linux/amd64")]);
+    check(&[("linux/amd64 / darwin/amd64", "rebuild: system")]);
+    check(&[("- / linux/arm64", "linux/arm64")]);
+}
+
+#[test]
+fn no_alias_gets_from_a_config_into_an_index() {
+    check(&[("linux/arm64 linux/aarch64 linux/arm64", "linux/arm64")]);
+    check(&[("linux/aarch64 linux/arm64 linux/arm64", "linux/arm64")]);
+    check(&[("linux/aarch64 linux/amd64 linux/arm64", "linux/arm64")]);
+}

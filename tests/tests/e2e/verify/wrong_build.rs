@@ -1,0 +1,198 @@
+//! Images that no relabel corrects: verify advises none, and fix writes none.
+
+use super::made::{Layer, exe, image, probe, put, verify};
+use crate::tools::{Ran, User};
+use image_store::manifest::{Descriptor, Document, media_type};
+use image_store::platform::Platform;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::memory::MemoryStore;
+use image_store::store::oci_archive::OciArchive;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::registry::{Client, RegistryOptions, RegistryStore};
+use image_store::store::{ImageStore, Pointer};
+use image_store::tree::{Node, read_tree};
+use multiarch_tests::fake_registry::FakeRegistry;
+
+/// `INDEX DECLARED BINARIES`: an image for each.
+fn index(members: &[&str]) -> MemoryStore {
+    let store = MemoryStore::new();
+    let entries: Vec<Descriptor> = members
+        .iter()
+        .enumerate()
+        .map(|(number, member)| {
+            let words: Vec<&str> = member.split(' ').collect();
+            let file = if words[2].starts_with("windows") { exe() } else { probe(words[2]) };
+            let layer = Layer::new().file("app", &file).file("number", number.to_string().as_bytes()).end();
+            let mut entry = image(words[1], &["/app"], vec![layer]).add_to(&store).descriptor();
+            entry.platform = Some(words[0].parse().unwrap());
+            entry
+        })
+        .collect();
+    add_index(&store, &entries);
+    store
+}
+
+fn add_index(store: &MemoryStore, entries: &[Descriptor]) -> Document {
+    let text =
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+    let document = Document::new(text.to_string().into_bytes(), None).unwrap();
+    store.write_tag("x", &document).unwrap();
+    document
+}
+
+fn layout(user: &User, store: MemoryStore, name: &str) -> String {
+    put(store, &OciLayout::open_or_new(&user.path(name)).unwrap(), "v1");
+    format!("oci:{}:v1", user.path(name).display())
+}
+
+/// Digest, platform and declared platform of each image.
+fn said(user: &User, name: &str) -> Vec<(String, String, String)> {
+    let found = user.config_patcher(&["inspect", name, "--format", "json"]).exits(0).json();
+    let platform = |value: &serde_json::Value| {
+        serde_json::from_value::<Option<Platform>>(value.clone()).unwrap().unwrap_or_default().to_string()
+    };
+    let images = found["images"].as_array().unwrap().iter();
+    images
+        .map(|one| {
+            (one["manifest"].as_str().unwrap().into(), platform(&one["entry"]), platform(&one["label"]))
+        })
+        .collect()
+}
+
+/// A command that a message advises, as a shell would run it.
+#[track_caller]
+fn follow(user: &User, advice: &str) -> Ran {
+    let (program, rest) = advice.split_once(' ').unwrap();
+    user.run(program, &rest.split(' ').collect::<Vec<_>>())
+}
+
+/// What verify advises for the only wrong image: the command, and what it says in its place.
+#[track_caller]
+fn advice(user: &User, name: &str) -> (Option<String>, Option<String>) {
+    let found = verify(user, &[name, "--format", "json"]).exits(1).json();
+    let images = found["images"].as_array().unwrap().clone();
+    let wrong: Vec<_> = images.iter().filter(|one| one["verdict"] == "mislabelled").collect();
+    assert_eq!(wrong.len(), 1, "{found}");
+    let text = |key: &str| wrong[0][key].as_str().map(str::to_string);
+    (text("fix"), text("rebuild"))
+}
+
+const AMD64: &str = "linux/amd64 linux/amd64 linux/amd64";
+const WRONG: &str = "linux/arm64 linux/arm64 linux/amd64";
+
+#[test]
+fn an_image_that_was_built_for_another_member_s_platform_is_built_again_in_every_store() {
+    let user = User::new();
+    let registry = FakeRegistry::start();
+    let client = Client::new(RegistryOptions::default()).unwrap();
+    let remote = RegistryStore::writing(&client, &registry.host(), "app").unwrap();
+    put(index(&[AMD64, WRONG]), &remote, "v1");
+    let path = |name: &str| user.path(name);
+    put(index(&[AMD64, WRONG]), &OciLayout::open_or_new(&path("layout")).unwrap(), "v1");
+    put(index(&[AMD64, WRONG]), &OciArchive::open_or_new(&path("oci.tar")).unwrap(), "v1");
+    put(index(&[AMD64, WRONG]), &DockerArchive::open_or_new(&path("docker.tar")).unwrap(), "app:v1");
+    for name in [
+        format!("{}/app:v1", registry.host()),
+        // Without the tag, too: the advice names it.
+        format!("oci:{}", path("layout").display()),
+        format!("oci-archive:{}", path("oci.tar").display()),
+        format!("docker-archive:{}", path("docker.tar").display()),
+    ] {
+        let before = said(&user, &name);
+        let (fix, rebuild) = advice(&user, &name);
+        assert_eq!(fix, None, "{name}");
+        let rebuild = rebuild.unwrap();
+        let why = "the image for linux/arm64 has binaries for linux/amd64, and a relabel would leave two images \
+                   for linux/amd64 and none for linux/arm64; rebuild linux/arm64; until then, run: ";
+        let (_, command) = rebuild.split_once(why).unwrap_or_else(|| panic!("{rebuild}"));
+        for mode in [&["--check"][..], &["--dry-run"], &["--force"], &[]] {
+            let ran = user.config_patcher(&[&["fix", &name, "--from-binaries"], mode].concat()).exits(1);
+            let ran = ran.prints_nothing().says(&rebuild).says("(linux/arm64) of").says(&before[1].0);
+            assert!(ran.stderr.contains("/app (command, layer 0) is for linux/amd64"), "{ran}");
+        }
+        assert_eq!(said(&user, &name), before, "{name}");
+        follow(&user, command).exits(0);
+        verify(&user, &[&name]).exits(0);
+        let left: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
+        assert_eq!(left, ["linux/amd64"], "{name}");
+    }
+    assert_eq!(registry.violations(), [""; 0]);
+}
+
+#[test]
+fn every_form_of_verify_gives_the_way_out_in_place_of_a_fix() {
+    let user = User::new();
+    let name = layout(&user, index(&[AMD64, WRONG]), "layout");
+    let reports = ["--html", "r.html", "--sarif", "r.sarif", "--junit", "r.xml"];
+    let text = verify(&user, &[&[name.as_str()], &reports[..]].concat()).exits(1).stdout;
+    let all = verify(&user, &["--all-tags", name.strip_suffix(":v1").unwrap()]).exits(1).stdout;
+    let read = |file: &str| std::fs::read_to_string(user.path(file)).unwrap();
+    for said in [text, all, read("r.html"), read("r.sarif"), read("r.xml")] {
+        assert!(!said.contains("config-patcher fix "), "{said}");
+        let out =
+            format!("rebuild linux/arm64; until then, run: manifest-push edit {name} --remove linux/arm64");
+        assert!(said.contains(&out), "{said}");
+    }
+}
+
+#[test]
+fn a_relabel_that_leaves_a_sound_index_is_advised_and_written() {
+    let user = User::new();
+    let check = |number: usize, members: &[&str], wanted: &[&str]| {
+        let layouts: Vec<String> = ["advice", "binaries"]
+            .iter()
+            .map(|kind| layout(&user, index(members), &format!("{kind}{number}")))
+            .collect();
+        let found = verify(&user, &[&layouts[0], "--format", "json"]).exits(1).json();
+        let fix = found["images"].as_array().unwrap().iter().find_map(|one| one["fix"].as_str()).unwrap();
+        follow(&user, fix).exits(0);
+        user.config_patcher(&["fix", &layouts[1], "--from-binaries"]).exits(0);
+        for name in layouts {
+            verify(&user, &[&name]).exits(0);
+            let entries: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
+            assert_eq!(entries, wanted, "{name}");
+        }
+    };
+    // moby#36552
+    let moby = ["linux/amd64 linux/amd64 linux/amd64", "linux/amd64 linux/amd64 linux/s390x"];
+    check(0, &moby, &["linux/amd64", "linux/s390x"]);
+    // Exchanged: one after the other would have a duplicate in between.
+    let exchanged = ["linux/amd64 linux/amd64 linux/arm64", "linux/arm64 linux/arm64 linux/amd64"];
+    check(1, &exchanged, &["linux/arm64", "linux/amd64"]);
+    // The index is right about an arm image whose binaries tell no version.
+    check(2, &[AMD64, "linux/arm/v7 linux/amd64 linux/arm/v7"], &["linux/amd64", "linux/arm/v7"]);
+}
+
+#[test]
+fn an_index_within_an_index_counts_and_is_not_edited_from_outside() {
+    let user = User::new();
+    let store = index(&[WRONG, "linux/s390x linux/s390x linux/s390x"]);
+    let Node::Index(inner) = read_tree(&store, &Pointer::Tag("x".into())).unwrap() else { panic!() };
+    let layer = Layer::new().file("app", &probe("linux/amd64")).end();
+    let mut right = image("linux/amd64", &["/app"], vec![layer]).add_to(&store).descriptor();
+    right.platform = Some("linux/amd64".parse().unwrap());
+    add_index(&store, &[right, inner.document.descriptor()]);
+    let name = layout(&user, store, "nested");
+    let (fix, rebuild) = advice(&user, &name);
+    assert_eq!(fix, None);
+    assert!(rebuild.unwrap().ends_with("and none for linux/arm64; rebuild linux/arm64"));
+    user.config_patcher(&["fix", &name, "--from-binaries"]).exits(1).says("none for linux/arm64");
+}
+
+#[test]
+fn a_program_for_another_system_is_not_relabeled() {
+    let user = User::new();
+    let check = |number: usize, members: &[&str], why: &str| {
+        let name = layout(&user, index(members), &format!("system{number}"));
+        let before = said(&user, &name);
+        let (fix, rebuild) = advice(&user, &name);
+        assert_eq!((fix, rebuild.unwrap().split_once(';').unwrap().0), (None, why));
+        user.config_patcher(&["fix", &name, "--from-binaries"]).exits(1).says(why).prints_nothing();
+        assert_eq!(said(&user, &name), before);
+    };
+    let why = "no Linux kernel runs its program, which is for windows/amd64";
+    check(0, &["linux/amd64 linux/amd64 windows/amd64"], why);
+    check(1, &["linux/arm64 linux/arm64 linux/arm64", "linux/amd64 linux/amd64 windows/amd64"], why);
+    let why = "no Windows kernel runs its program, which is for linux/amd64";
+    check(2, &["windows/amd64 windows/amd64 linux/amd64"], why);
+}
