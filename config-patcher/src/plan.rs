@@ -61,6 +61,21 @@ pub struct Changes {
     pub documents: Vec<Replaced>,
     /// Things that a person should know: attestations that were re-pointed.
     pub notes: Vec<String>,
+    /// Members that were given the platform of another image of the index.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// A relabel after which an index has two images for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    pub member: Descriptor,
+    /// What readers of the index took it for.
+    pub was: Platform,
+    pub wanted: Platform,
+    /// The other image for that platform.
+    pub twin: Digest,
+    /// No image for `was` is left.
+    pub is_lost: bool,
 }
 
 /// A document that takes the place of another. Lower ones are written first.
@@ -73,8 +88,14 @@ pub struct Replaced {
 
 /// Decides which labels of `node` change. `place` names the image in errors.
 pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, StoreError> {
-    let mut work =
-        Work { place, changes: Vec::new(), configs: Vec::new(), documents: Vec::new(), notes: Vec::new() };
+    let mut work = Work {
+        place,
+        changes: Vec::new(),
+        configs: Vec::new(),
+        documents: Vec::new(),
+        notes: Vec::new(),
+        duplicates: Vec::new(),
+    };
     let root = match (node, labels) {
         (Node::Image(image), Labels::Platform(platform)) => {
             work.image(image, platform, Ask::Explicit, None)?
@@ -94,8 +115,8 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
     };
     Ok(match root {
         Some(root) => {
-            let Work { changes, configs, documents, notes, .. } = work;
-            Relabelled::Changed(Changes { images: changes, root, configs, documents, notes })
+            let Work { changes, configs, documents, notes, duplicates, .. } = work;
+            Relabelled::Changed(Changes { images: changes, root, configs, documents, notes, duplicates })
         }
         None => Relabelled::Unchanged,
     })
@@ -115,6 +136,7 @@ struct Work<'a> {
     configs: Vec<(Descriptor, Vec<u8>)>,
     documents: Vec<Replaced>,
     notes: Vec<String>,
+    duplicates: Vec<Duplicate>,
 }
 
 impl Work<'_> {
@@ -279,11 +301,16 @@ impl Work<'_> {
 }
 
 impl Work<'_> {
-    /// Two images for one platform: readers take the first. Not refused, since two labels that were exchanged are put
-    /// right one after the other.
+    /// Two images for one platform: readers take the first. Whether that is refused is for the caller to say, since
+    /// two labels that were exchanged may be put right one after the other.
     fn note_doubles(&mut self, all: &[Seat<'_>], asked: &Asked) {
-        let says = |seat: &Seat<'_>| asked_of(asked, &seat.way).or(seat.entry.platform.as_ref()).cloned();
         let images = || all.iter().filter(|seat| seat.is_image());
+        let before = |seat: &Seat<'_>| match (&seat.entry.platform, seat.node) {
+            (Some(said), _) => Some(said.clone()),
+            (None, Node::Image(image)) => image.config.as_ref().map(|config| config.parsed.platform.clone()),
+            (None, Node::Index(_)) => None,
+        };
+        let says = |seat: &Seat<'_>| asked_of(asked, &seat.way).cloned().or_else(|| before(seat));
         for seat in images() {
             let Some(platform) = asked_of(asked, &seat.way) else { continue };
             let is_twin = |other: &&Seat<'_>| {
@@ -294,6 +321,15 @@ impl Work<'_> {
                 self.notes.push(format!(
                     "the index has another image for {platform}, {digest}: readers take one of them"
                 ));
+                let Some(was) = before(seat).filter(|was| !was.fits(platform)) else { continue };
+                let is_lost = !images().any(|other| says(other).is_some_and(|said| said.fits(&was)));
+                self.duplicates.push(Duplicate {
+                    member: seat.entry.clone(),
+                    was,
+                    wanted: platform.clone(),
+                    twin: digest.clone(),
+                    is_lost,
+                });
             }
         }
     }

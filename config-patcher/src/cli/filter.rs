@@ -1,7 +1,7 @@
 //! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
 
-use super::fix::Fix;
 use super::fix::report::{Told, report};
+use super::fix::{Fix, refuse_duplicates};
 use crate::plan::{Labels, Relabelled, relabel};
 use crate::referrers::Found;
 use image_store::cli::{Format, Output, print_json};
@@ -9,6 +9,7 @@ use image_store::error::StoreError;
 use image_store::exit::Exit;
 use image_store::patch::{Ask, Patched, patch_config};
 use image_store::raw_json::Object;
+use image_store::reference::Reference;
 use image_store::store::docker_archive::Rewrite;
 use image_store::store::docker_archive::stream::{Decide, filter, widen_pipe};
 use image_store::tree::Node;
@@ -108,6 +109,8 @@ struct Decided {
 impl Decide for Deciding<'_> {
     fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, StoreError> {
         let relabelled = relabel(image, &self.labels, "-")?;
+        let way_out = "or save it to a file, where --force relabels it anyway";
+        refuse_duplicates(&Reference::Stdin, None, &relabelled, image, way_out)?;
         report(&relabelled, image, self.output);
         let json = Told { relabelled: &relabelled, node: image, output: self.output }.json(
             &Found::default(),

@@ -1,7 +1,8 @@
 //! `config-patcher fix`: the label put right, where the image lies or in a copy.
 
 use super::verify::row::editable;
-use crate::plan::{Labels, Member, Relabelled, relabel};
+use crate::advice;
+use crate::plan::{Duplicate, Labels, Member, Relabelled, relabel};
 use crate::referrers::{Found, carry, find, moved};
 use crate::verify::from_binaries;
 use clap::Args;
@@ -62,7 +63,7 @@ pub struct Fix {
     /// digest. In a registry or an OCI layout.
     #[arg(long, conflicts_with_all = ["output", "in_place"])]
     pub(super) carry_referrers: bool,
-    /// Move a tag even if somebody else moved it meanwhile
+    /// Move a tag even if somebody else moved it meanwhile; with --member, let the index have two images for one platform
     #[arg(long)]
     pub(super) force: bool,
 }
@@ -101,6 +102,16 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
     let Lying { source, store, archive, pointer } = open(args, stores)?;
     let node = read(args, &*source, store.as_deref(), &pointer)?;
     let relabelled = relabel(&node, &labels(args, &*source, &node, &pointer)?, &args.image.to_string())?;
+    if !args.force {
+        let way_out = "--force relabels it anyway";
+        refuse_duplicates(
+            &args.image,
+            editable(&args.image, &pointer).as_deref(),
+            &relabelled,
+            &node,
+            way_out,
+        )?;
+    }
     report(&relabelled, &node, output);
     let told = Told { relabelled: &relabelled, node: &node, output };
     let belongings = || belongings(args, &*source, &relabelled, &node);
@@ -136,6 +147,24 @@ fn refuse_what_cannot_be_carried(args: &Fix) -> Result<(), StoreError> {
     let why = "only a registry or an OCI layout keeps what belongs to an image";
     let doing = format!("carry the referrers of \"{}\"", args.image);
     Err(StoreError::new(Exit::Usage, doing, why).hint("leave --carry-referrers away"))
+}
+
+/// A relabel that gives an index two images for one platform makes one of the two unreachable.
+pub(super) fn refuse_duplicates(
+    image: &Reference,
+    editable: Option<&str>,
+    relabelled: &Relabelled,
+    node: &Node,
+    way_out: &str,
+) -> Result<(), StoreError> {
+    let Relabelled::Changed(changes) = relabelled else { return Ok(()) };
+    let Some(duplicate) = changes.duplicates.first() else { return Ok(()) };
+    let Duplicate { member, was, wanted, twin, is_lost } = duplicate;
+    let entry = node.images().into_iter().find_map(|(entry, _)| entry.filter(|entry| *entry == member));
+    let doing = format!("fix {} ({was}) of \"{image}\"", member.digest);
+    let why = format!("{}; the other one is {twin}", advice::consequence(was, wanted, true, *is_lost));
+    let hint = advice::way_out(node, entry, was, editable);
+    Err(StoreError::new(Exit::Found, doing, why).hint(format!("{hint}; {way_out}")))
 }
 
 /// Where the image lies. It can be written only where it will be.

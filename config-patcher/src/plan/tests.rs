@@ -216,6 +216,10 @@ fn two_images_for_one_platform_are_told() {
         let found = changes(&node, &Labels::Member { member, platform: platform.parse().unwrap() });
         let notes = found.notes.iter().filter(|note| note.contains("another image"));
         assert_eq!(notes.count(), usize::from(told), "{platform}: {:?}", found.notes);
+        let lost: Vec<(String, bool)> =
+            found.duplicates.iter().map(|one| (one.was.to_string(), one.is_lost)).collect();
+        let wanted = if told { vec![("linux/arm/v7".to_string(), true)] } else { Vec::new() };
+        assert_eq!(lost, wanted, "{platform}");
     };
     check("linux/amd64/v1", true);
     check("linux/arm/v7", false);

@@ -196,3 +196,24 @@ fn a_program_for_another_system_is_not_relabeled() {
     let why = "no Windows kernel runs its program, which is for linux/amd64";
     check(2, &["windows/amd64 windows/amd64 linux/amd64"], why);
 }
+
+#[test]
+fn a_named_member_gets_the_platform_of_another_one_only_by_force() {
+    let user = User::new();
+    let name = layout(&user, index(&[AMD64, WRONG]), "named");
+    let before = said(&user, &name);
+    let ask = ["fix", &name, "--member", "linux/arm64", "--platform", "linux/amd64"];
+    let edit = format!("manifest-push edit {name} --remove linux/arm64");
+    for mode in [&[][..], &["--dry-run"], &["--check"]] {
+        user.config_patcher(&[&ask[..], mode].concat())
+            .exits(1)
+            .says("a relabel would leave two images for linux/amd64 and none for linux/arm64")
+            .says(&before[0].0)
+            .says(&edit)
+            .prints_nothing();
+    }
+    assert_eq!(said(&user, &name), before);
+    user.config_patcher(&[&ask[..], &["--force"]].concat()).exits(0).says("another image for linux/amd64");
+    let entries: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
+    assert_eq!(entries, ["linux/amd64", "linux/amd64"]);
+}

@@ -96,8 +96,9 @@ fn fix() -> Result<(), Skip> {
     let made = newer.patch(&["inspect", "--format", "json", &name]);
     assert_eq!(parse(&made)["images"].as_array().map(Vec::len), Some(6), "{made}");
     newer.patch(&["verify", "--strict", &name]);
-    // Its index entry says amd64 as well then: there are two of them.
-    let wrong = newer.patch(&["fix", &name, "--member", "linux/arm/v7", "--platform", "linux/amd64"]);
+    // Its index entry says amd64 as well then: there are two of them, which is refused without --force.
+    let wrong =
+        newer.patch(&["fix", &name, "--member", "linux/arm/v7", "--platform", "linux/amd64", "--force"]);
     assert_ne!(wrong, parse(&made)["digest"]);
     let told = run(&mut newer.world.enter(Command::new(&newer.config_patcher).args(["verify", &name])));
     assert_eq!((told.code, told.stdout.matches(": mislabelled").count()), (Some(1), 1), "{}", told.stdout);
