@@ -6,12 +6,12 @@ use crate::tools::{Ran, User, run};
 use multiarch_tests::fake_registry::FakeRegistry;
 use std::fs;
 
-/// A docker that has one image, `kept`, labelled amd64, and no other.
+/// A docker that has two images for amd64, `base:kept` and one of the platforms of `base:pulled`, and no other.
 const DOCKER: &str = r#"echo "$@" >> asked
 case "$*" in
   version*Server*) echo 20.10.24;;
   version*) echo ${CLIENT:-20.10.24};;
-  *inspect*"-- kept") echo linux/amd64/;;
+  *inspect*"/base:kept"|*inspect*"/base:pulled") echo linux/amd64/;;
   *inspect*) echo "No such image" >&2; exit 1;;
   build*) echo "built after all" >&2; exit 9;;
 esac"#;
@@ -34,12 +34,14 @@ fn release(
     (ran, fs::read_to_string(user.path("asked")).unwrap())
 }
 
-/// Two bases: `base:one`, one image for amd64, and `base:many`, an index for amd64 and arm64.
+/// `base:one`, one image for amd64; `base:many` and `base:pulled`, an index for amd64 and arm64.
 fn bases() -> FakeRegistry {
     let registry = FakeRegistry::start();
     let (amd64, arm64) = (Image::new("linux/amd64", "amd64's"), Image::new("linux/arm64", "arm64's"));
     amd64.publish(&registry, "base", "one");
-    Index::of(&[("linux/amd64", &amd64), ("linux/arm64", &arm64)]).publish(&registry, "base", "many");
+    for tag in ["many", "pulled"] {
+        Index::of(&[("linux/amd64", &amd64), ("linux/arm64", &arm64)]).publish(&registry, "base", tag);
+    }
     registry
 }
 
@@ -55,6 +57,7 @@ fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from()
                 ran.stderr.contains(&named) && ran.stderr.contains("nothing was built"),
                 "{named}: {ran}"
             );
+            assert!(!ran.stderr.contains("config-patcher fix"), "{ran}");
             assert!(!asked.lines().any(|line| line.starts_with("build")), "{asked}");
             assert_eq!(ran.stdout, "");
         }
@@ -72,9 +75,13 @@ fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from()
         "Dockerfile:1: \"HOST/base:many\" is asked for with --platform=linux/amd64, whatever is built, but the image is for linux/arm64",
     );
     // The classic builder takes the image that it has, whatever it is; BuildKit would pull another, but there is none.
-    let kept = "Dockerfile:1: \"kept\" is for linux/amd64, in the storage of docker, but the image is for linux/arm64";
-    stops("FROM kept\n", &[("DOCKER_BUILDKIT", "0")], kept);
-    stops("FROM kept\n", &[], kept);
+    let kept = "Dockerfile:1: \"HOST/base:kept\" is for linux/amd64, in the storage of docker, but the image is for linux/arm64; name a base image for linux/arm64";
+    stops("FROM HOST/base:kept\n", &[("DOCKER_BUILDKIT", "0")], kept);
+    stops("FROM HOST/base:kept\n", &[], kept);
+    // Another platform of a base that is right: the engine pulled that one before.
+    let pull = "run `docker pull --platform linux/arm64 HOST/base:pulled` and release one platform at a time, with --only linux/arm64";
+    stops("FROM HOST/base:pulled\n", &[], pull);
+    stops("FROM HOST/base:pulled\n", &[], "set DOCKER_BUILDKIT=1");
     assert!(registry.log().iter().all(|asked| ["GET", "HEAD"].contains(&asked.method.as_str())));
 }
 

@@ -28,6 +28,8 @@ pub struct Base {
     line: usize,
     name: String,
     pub found: Found,
+    /// What to do where it is wrong.
+    way_out: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,7 @@ pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec
                 line: stage.line,
                 name: stage.base.clone(),
                 found: Found::Unchecked(String::new()),
+                way_out: String::new(),
             };
             match asked_of(stage, &job, root == Some(stage.line)) {
                 Some(Ok(platform)) => wanted.push((base, Some((build, platform)))),
@@ -85,8 +88,10 @@ pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec
         Some((build, platform)) => {
             let builder = &*build.builder;
             let name = builder.registry_name(&base.name);
-            let found = judge(&builder.name(), local.as_ref(), offers.of(name.as_ref()), &platform);
-            Base { found, ..base }
+            let offer = offers.of(name.as_ref());
+            let found = judge(&builder.name(), local.as_ref(), offer, &platform);
+            let way_out = way_out(&builder.name(), local.as_ref(), offer, &base, &platform);
+            Base { found, way_out, ..base }
         }
         None => base,
     });
@@ -132,7 +137,8 @@ impl Offers {
         let mut names: Vec<RegistryRef> = Vec::new();
         for ((base, look), local) in wanted.iter().zip(locals) {
             let Some((build, platform)) = look else { continue };
-            let is_settled = local.as_ref().is_some_and(|local| local.settles(platform));
+            // Where the engine takes a wrong one, what the registry has decides about the way out.
+            let is_settled = local.as_ref().is_some_and(|local| may_be_base(&local.platform, platform));
             let name = build.builder.registry_name(&base.name).filter(|_| !is_settled);
             names.extend(name.filter(|name| !names.contains(name)));
         }
@@ -200,6 +206,43 @@ fn judge(builder: &str, local: Option<&Local>, offer: Option<&Offer>, wanted: &P
     }
 }
 
+/// What to do about a base that is wrong. That an engine holds another platform of a base says nothing against the base:
+/// its platform metadata is never to be changed for that.
+fn way_out(
+    builder: &str,
+    local: Option<&Local>,
+    offer: Option<&Offer>,
+    base: &Base,
+    wanted: &Platform,
+) -> String {
+    let (name, built) = (&base.name, &base.platform);
+    let is_offered = match offer {
+        Some(Offer::Index(all)) => all.iter().any(|said| may_be_base(said, wanted)),
+        Some(Offer::Image(said)) => may_be_base(said, wanted),
+        Some(Offer::Unknown(_)) | None => false,
+    };
+    // Only the classic builder of docker takes what it has.
+    if is_offered && local.is_some_and(|local| local.is_taken_blindly) {
+        let docker = match builder.split_once(':') {
+            Some((docker, context)) => format!("{docker} --context {context}"),
+            None => builder.to_string(),
+        };
+        return format!(
+            "the registry has it for {wanted}, but the classic builder takes the one that it holds: set \
+             DOCKER_BUILDKIT=1; or run `{docker} pull --platform {wanted} {name}` and release one platform at a \
+             time, with --only {built}"
+        );
+    }
+    match (local, offer) {
+        (None, Some(Offer::Image(_))) => {
+            format!(
+                "name a base image for {wanted}; `config-patcher verify {name}` shows what its binaries are for"
+            )
+        }
+        _ => format!("name a base image for {wanted}"),
+    }
+}
+
 /// Whether an image that says `said` may be below one for `wanted`: the same machine, of no higher level. An arm image
 /// without a variant says nothing of its level.
 fn may_be_base(said: &Platform, wanted: &Platform) -> bool {
@@ -220,15 +263,17 @@ pub fn refuse_wrong(request: &Request, bases: &[Base]) -> Result<(), StoreError>
     let wrong: Vec<String> = bases
         .iter()
         .filter(|base| matches!(base.found, Found::Wrong(_)))
-        .map(|base| format!("{}, but the image is for {}", base.shown(), base.platform))
+        .map(|base| {
+            let out = if base.way_out.is_empty() { String::new() } else { format!("; {}", base.way_out) };
+            format!("{}, but the image is for {}{out}", base.shown(), base.platform)
+        })
         .collect();
     if wrong.is_empty() {
         return Ok(());
     }
     let doing = format!("release {}", request.spec.image);
     let why = format!("{} of {} base images are of another platform", wrong.len(), bases.len());
-    let hint = "nothing was built; name a base image of the platform, or put its label right with config-patcher fix";
-    Err(StoreError::new(Exit::Found, doing, why).hint(hint).problems(wrong))
+    Err(StoreError::new(Exit::Found, doing, why).hint("nothing was built").problems(wrong))
 }
 
 #[cfg(test)]
@@ -294,5 +339,51 @@ mod tests {
         let found = judge("docker", Some(&shared), unknown().as_ref(), &platform("linux/arm64"));
         assert_eq!(found, Found::Unchecked("no route".into()));
         check(None, None, r#"Unchecked("docker alone knows what that name means")"#);
+    }
+
+    #[test]
+    fn a_base_that_the_engine_holds_for_another_platform_is_pulled_not_changed() {
+        let platform = |text: &str| text.parse::<Platform>().unwrap();
+        let wanted = platform("linux/arm64");
+        let base = Base {
+            platform: wanted.clone(),
+            dockerfile: PathBuf::from("Dockerfile"),
+            line: 1,
+            name: "debian:12".into(),
+            found: Found::Unchecked(String::new()),
+            way_out: String::new(),
+        };
+        let check = |builder: &str, local: Option<bool>, offer: Option<Offer>, said: &[&str]| {
+            let local = local.map(|is_taken_blindly| Local {
+                platform: platform("linux/amd64"),
+                is_taken_blindly,
+                may_have_others: false,
+            });
+            let text = way_out(builder, local.as_ref(), offer.as_ref(), &base, &wanted);
+            assert!(said.iter().all(|part| text.contains(part)), "{text}");
+            assert!(!text.contains("config-patcher fix"), "{text}");
+            assert_eq!(text.contains(" pull "), said.iter().any(|part| part.contains(" pull ")), "{text}");
+        };
+        let both = || Some(Offer::Index(vec![platform("linux/amd64"), platform("linux/arm64")]));
+        let pull =
+            ["`docker pull --platform linux/arm64 debian:12`", "DOCKER_BUILDKIT=1", "--only linux/arm64"];
+        check("docker", Some(true), both(), &pull);
+        check(
+            "docker:far",
+            Some(true),
+            both(),
+            &["`docker --context far pull --platform linux/arm64 debian:12`"],
+        );
+        let other = ["name a base image for linux/arm64"];
+        check("docker", Some(true), Some(Offer::Index(vec![platform("linux/amd64")])), &other);
+        check("docker", Some(true), Some(Offer::Unknown("no route".into())), &other);
+        check("podman", Some(false), Some(Offer::Unknown("no route".into())), &other);
+        check("buildah", Some(false), None, &other);
+        check(
+            "docker",
+            None,
+            Some(Offer::Image(platform("linux/amd64"))),
+            &["config-patcher verify debian:12"],
+        );
     }
 }

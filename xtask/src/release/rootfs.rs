@@ -129,9 +129,8 @@ fn take_base(
         said.variant = entry.variant;
     }
     if !said.fits(wanted) {
-        return Err(StoreError::new(Exit::Found, doing(), format!("its config says it is for {said}")).hint(
-            format!("name a base image for {wanted}, or put its label right with config-patcher fix"),
-        ));
+        return Err(StoreError::new(Exit::Found, doing(), format!("its config says it is for {said}"))
+            .hint(format!("name a base image for {wanted}")));
     }
     if parsed.diff_ids.len() != image.layers.len() {
         let why =

@@ -4,6 +4,8 @@ use super::{spec, user_with_spec};
 use crate::tools::{User, listing};
 use multiarch_tests::fake_registry::FakeRegistry;
 use multiarch_tests::world;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -121,6 +123,16 @@ fn binaries_of_another_platform_stop_the_release_and_nothing_is_published() {
         assert!(ran.stderr.contains(named), "{named}: {ran}");
     }
     assert_eq!(ran.stdout, "");
+    // A program of macOS (mach-o/loader.h: MH_MAGIC_64, CPU_TYPE_ARM64).
+    let mut program = [0xfeed_facf_u32.to_le_bytes(), 0x0100_000c_u32.to_le_bytes()].concat();
+    program.resize(64, 0);
+    let file = user.write("app/programs/darwin/hello", program);
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+    user.write("app/release.yaml", text("darwin"));
+    user.release(&["app/release.yaml"])
+        .exits(1)
+        .says("/app/hello is for darwin/arm64, layer sha256:")
+        .says("nothing was published");
     assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
     user.write("app/release.yaml", text("linux-arm64"));
     let report = user.release(&["app/release.yaml", "--format", "json"]).exits(0).json();
