@@ -144,10 +144,25 @@ impl TarFile {
         &self.text[member.link.start as usize..member.link.end as usize]
     }
 
-    /// The place in `members` of the member of this name.
+    /// The place in `members` of the member of this name, however the name is spelled: `./a//b` is `a/b`.
     pub fn find(&self, name: &[u8]) -> Option<usize> {
+        self.find_plain(&plain_name(name).ok()?)
+    }
+
+    fn find_plain(&self, name: &[u8]) -> Option<usize> {
         let at = self.order.binary_search_by(|i| by_path(self.name(&self.members[*i as usize]), name));
         at.ok().map(|at| self.order[at] as usize)
+    }
+
+    /// The header of this member for content of `size` bytes under `name`. A name that differs only in its spelling
+    /// is left as the archive spells it. `None` if the member is a link, or has or needs more than one header.
+    pub fn header_for(&self, member: &Member, name: &str, size: u64) -> Result<Option<Vec<u8>>, TarError> {
+        if member.start != member.header_at || member.kind != MemberKind::File {
+            return Ok(None);
+        }
+        let old = self.block(member.header_at)?;
+        let is_same = plain_name(name.as_bytes()).is_ok_and(|plain| plain == self.name(member));
+        Ok(if is_same { write::header_resized(&old, size) } else { write::header_like(&old, name, size) })
     }
 
     /// Follows links from the member that this path names to a file, all within the archive. The last one in the list is
@@ -156,7 +171,7 @@ impl TarFile {
         let refuse = |why: &str| Err(TarError::Link(format!("\"{}\" {why}", show(name))));
         let mut way = Vec::new();
         let plain = plain_name(name).map_err(TarError::Link)?;
-        let Some(mut index) = self.find(&plain) else { return refuse("is not in the archive") };
+        let Some(mut index) = self.find_plain(&plain) else { return refuse("is not in the archive") };
         loop {
             way.push(index);
             let member = &self.members[index];
@@ -170,7 +185,7 @@ impl TarFile {
                 return refuse("is a link that leads in a circle");
             }
             let Ok(target) = target else { return refuse("is a link that leaves the archive") };
-            match self.find(&target) {
+            match self.find_plain(&target) {
                 Some(next) => index = next,
                 None => return refuse("is a link to something that is not in the archive"),
             }
@@ -409,7 +424,7 @@ fn by_path(a: &[u8], b: &[u8]) -> Ordering {
 }
 
 /// A name as it is compared: no `.` parts, no doubled or trailing slash. The archive's own root is empty.
-fn plain_name(raw: &[u8]) -> Result<Vec<u8>, String> {
+pub fn plain_name(raw: &[u8]) -> Result<Vec<u8>, String> {
     if raw.starts_with(b"/") {
         return Err(format!("\"{}\" is an absolute path", show(raw)));
     }

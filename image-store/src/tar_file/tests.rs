@@ -27,7 +27,10 @@ fn members_are_found_under_their_plain_name() {
     for name in ["d", "d/a", "b", "d/c"] {
         assert!(tar.find(name.as_bytes()).is_some(), "{name}");
     }
-    assert_eq!((tar.find(b"./b"), tar.find(b"a"), tar.find(b"")), (None, None, None));
+    for (spelled, plain) in [("./b", "b"), ("d//a", "d/a"), ("./d/./c", "d/c")] {
+        assert_eq!(tar.find(spelled.as_bytes()), tar.find(plain.as_bytes()), "{spelled}");
+    }
+    assert_eq!((tar.find(b"../b"), tar.find(b"/b"), tar.find(b"a"), tar.find(b"")), (None, None, None, None));
 }
 
 #[test]
@@ -252,6 +255,23 @@ fn a_header_in_anothers_place_keeps_owner_and_time() {
     assert_eq!(new[100..124], old[100..124]);
     assert_eq!(new[136..148], old[136..148]);
     assert_eq!(header_like(&old, &"x".repeat(101), 1), None);
+}
+
+#[test]
+fn a_header_of_a_member_keeps_the_spelling_of_its_name() {
+    let tar =
+        read(&archive(&[file("./d//a", b"1"), pax(b'x', &[("mtime", "1.25")]), file("b", b"")])).unwrap();
+    let name = |found: &str, name: &str| {
+        let member = &tar.members()[tar.find(found.as_bytes()).unwrap()];
+        let block: [u8; 512] = tar.header_for(member, name, 9).unwrap()?.try_into().unwrap();
+        let parsed = header::Header::parse(&block).unwrap();
+        assert_eq!(parsed.size, 9);
+        Some(String::from_utf8(parsed.name).unwrap())
+    };
+    assert_eq!(name("d/a", "d/a").as_deref(), Some("./d//a"));
+    assert_eq!(name("d/a", "d/./a").as_deref(), Some("./d//a"));
+    assert_eq!(name("d/a", "d/c").as_deref(), Some("d/c"));
+    assert_eq!(name("b", "b"), None, "it has two headers");
 }
 
 #[test]

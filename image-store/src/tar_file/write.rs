@@ -48,6 +48,17 @@ pub fn header_like(old: &[u8; 512], name: &str, size: u64) -> Option<Vec<u8>> {
     Some(block.to_vec())
 }
 
+/// The header of a member that gets other content: all but its size stays. `None` if that needs more than one header.
+pub fn header_resized(old: &[u8; 512], size: u64) -> Option<Vec<u8>> {
+    if size > OCTAL_MAX {
+        return None;
+    }
+    let mut block = *old;
+    set_size(&mut block, size);
+    set_checksum(&mut block);
+    Some(block.to_vec())
+}
+
 /// The zeros that fill the last block of `size` bytes of content.
 pub fn padding(size: u64) -> &'static [u8] {
     static ZEROS: [u8; 512] = [0; 512];

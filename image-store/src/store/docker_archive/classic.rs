@@ -8,7 +8,7 @@ use super::{legacy, name};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Config, Content, Descriptor, Document, Manifest, media_type};
-use crate::tar_file::MemberKind;
+use crate::tar_file::{MemberKind, plain_name};
 use std::collections::BTreeSet;
 use std::io::Read;
 
@@ -48,7 +48,11 @@ pub fn plan_tag(
     for ((path, layer), bytes) in layer_paths.iter().zip(&manifest.layers).zip(&wanted.layers) {
         let is_there = archive.layers.contains_key(path) || edit.added.iter().any(|(added, _)| added == path);
         if let Some(bytes) = bytes.as_ref().filter(|_| !is_there) {
-            refuse_taken(archive, path, &layer.digest)?;
+            // A member that no list names may have this very content.
+            if archive.tar.find(path.as_bytes()).is_some() {
+                refuse_taken(archive, path, &layer.digest)?;
+                continue;
+            }
             edit.added.push((path.clone(), bytes.clone()));
         }
     }
@@ -162,7 +166,10 @@ impl Wanted {
             Some(old) => match snapshot::digest_in_name(&old.config) {
                 Some(digest) => old.config.replace(digest.hex(), hex),
                 None => {
-                    let only_user = items.iter().filter(|item| item.config == old.config).count() == 1;
+                    // Two items may spell the path of one file differently.
+                    let file = archive.file(&old.config);
+                    let only_user =
+                        items.iter().filter(|item| archive.file(&item.config) == file).count() == 1;
                     let keeps_a_name = old.tags.iter().any(|other| !name::same(other, tag));
                     match only_user && !keeps_a_name {
                         true => old.config.clone(),
@@ -294,7 +301,9 @@ fn follow_label(
     let Some(old) = old else { return Ok(()) };
     let keeps_a_name = old.tags.iter().any(|other| !name::same(other, tag));
     let Some(top) = old.layers.last().filter(|_| !keeps_a_name) else { return Ok(()) };
-    let is_shared = list.items.iter().filter(|item| item.layers.last() == Some(top)).count() > 1;
+    let file = archive.file(top);
+    let is_top = |item: &&Item| item.layers.last().is_some_and(|layer| archive.file(layer) == file);
+    let is_shared = list.items.iter().filter(is_top).count() > 1;
     let folder = match top.strip_suffix("/layer.tar") {
         Some(folder) if !is_shared => Some(folder.to_string()),
         Some(_) => None,
@@ -353,8 +362,9 @@ pub fn point_repository(
     let repository = full.as_deref().unwrap_or(repository);
     let folder = top.and_then(|top| top.strip_suffix("/layer.tar"));
     let folder = folder.filter(|folder| archive.tar.find(format!("{folder}/json").as_bytes()).is_some());
+    let folder = folder.and_then(|folder| String::from_utf8(plain_name(folder.as_bytes()).ok()?).ok());
     let changed = match folder {
-        Some(folder) => legacy::point(&bytes, repository, short, folder),
+        Some(folder) => legacy::point(&bytes, repository, short, &folder),
         None => legacy::unpoint(&bytes, repository, short),
     };
     let changed = changed.map_err(|e| e.at(REPOSITORIES))?;

@@ -80,10 +80,7 @@ impl Edit {
             flush(&mut pieces, &mut kept, member.end);
             if let Change::Replace { name, bytes } = change {
                 // A member with extension headers gets a plain header instead of all of them.
-                let like = (member.start == member.header_at)
-                    .then(|| tar.block(member.header_at).ok())
-                    .flatten()
-                    .and_then(|old| write::header_like(&old, name, bytes.size()));
+                let like = tar.header_for(member, name, bytes.size()).ok().flatten();
                 let headers = like.unwrap_or_else(|| write::file_headers(name, bytes.size()));
                 pieces.push(Piece::New { headers, bytes: bytes.clone() });
             }

@@ -190,9 +190,8 @@ impl Slots<'_> {
         if padded(size) != Some(room) {
             return Err(format!("{was} would have {size} bytes, and has room for {room} in its blocks"));
         }
-        let old = tar.block(member.header_at).map_err(|e| e.to_string())?;
-        let header =
-            write::header_like(&old, name, size).ok_or_else(|| format!("{name} is too long a name"))?;
+        let header = tar.header_for(member, name, size).map_err(|e| e.to_string())?;
+        let header = header.ok_or_else(|| format!("{name} is too long a name"))?;
         let bytes = [header.as_slice(), &content, write::padding(size)].concat();
         match self.writes.iter().any(|(at, _)| *at == member.header_at) {
             true => Err(format!("{was} would become two")),

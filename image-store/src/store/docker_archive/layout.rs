@@ -6,7 +6,7 @@ use super::edit::{Change, Edit};
 use super::index_json::IndexJson;
 use super::manifest_json::ManifestJson;
 use super::pending::{Bytes, Pending};
-use super::snapshot::{self, INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path};
+use super::snapshot::{self, INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path, digest_of_path};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Manifest, media_type};
@@ -232,8 +232,9 @@ impl Both<'_> {
             Some(old) => self.images(old)?,
             None => Vec::new(),
         };
-        let path_of = |image: &Manifest| blob_path(&image.config.digest);
-        let shown = |image: &&Manifest| item.is_some_and(|item| item.config == path_of(image));
+        let shown = |image: &&Manifest| {
+            item.is_some_and(|item| digest_of_path(&item.config).as_ref() == Some(&image.config.digest))
+        };
         let place = old_images.iter().position(|image| shown(&image));
         let is_host = |image: &&Manifest| {
             self.config(&image.config)
@@ -249,8 +250,14 @@ impl Both<'_> {
         let diff_ids = self.config(&image.config)?.diff_ids;
         snapshot::check_layers(&image.layers, &diff_ids)
             .map_err(|why| StoreError::bad_input(format!("write image {}", image.config.digest), why))?;
-        let layers: Vec<String> = image.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
-        list.retag(tag, &path_of(image), &layers).map_err(edited)
+        // The paths of layers that stay are left as they are spelled.
+        let spelled = item.map_or(&[][..], |item| &item.layers);
+        let path = |(i, layer): (usize, &Descriptor)| {
+            let same = spelled.get(i).filter(|path| digest_of_path(path).as_ref() == Some(&layer.digest));
+            same.cloned().unwrap_or_else(|| blob_path(&layer.digest))
+        };
+        let layers: Vec<String> = image.layers.iter().enumerate().map(path).collect();
+        list.retag(tag, &blob_path(&image.config.digest), &layers).map_err(edited)
     }
 }
 
@@ -282,11 +289,12 @@ fn dropped(
         Ok(found.into_iter().collect())
     };
     let (before, after) = (reach(before)?, reach(after)?);
-    let listed: BTreeSet<&String> = list
+    let listed: BTreeSet<Digest> = list
         .iter()
         .flat_map(|list| &list.items)
         .flat_map(|item| item.layers.iter().chain([&item.config]))
+        .filter_map(|path| digest_of_path(path))
         .collect();
-    let gone = before.difference(&after).filter(|digest| !listed.contains(&blob_path(digest)));
+    let gone = before.difference(&after).filter(|digest| !listed.contains(*digest));
     Ok(gone.cloned().collect())
 }

@@ -9,7 +9,7 @@ use super::name::Naming;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::{Descriptor, Document, media_type};
-use crate::tar_file::TarFile;
+use crate::tar_file::{TarFile, plain_name};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -149,6 +149,11 @@ impl Snapshot {
         self.documents.get(digest).or_else(by_id)
     }
 
+    /// The file to which a path of `manifest.json` leads: a place in the table of members.
+    pub fn file(&self, path: &str) -> Option<usize> {
+        self.tar.resolve(path.as_bytes()).ok()?.pop()
+    }
+
     /// Where the bytes of this digest lie: a place in the table of members.
     pub fn blob(&self, digest: &Digest) -> Option<usize> {
         if let Some(member) = self.blobs.get(digest) {
@@ -165,9 +170,10 @@ pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
-/// The digest that a path of a layout says.
+/// The digest that a path of a layout says, however the path is spelled.
 pub fn digest_of_path(path: &str) -> Option<Digest> {
-    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    let plain = plain_name(path.as_bytes()).ok()?;
+    let (algorithm, hex) = str::from_utf8(&plain).ok()?.strip_prefix("blobs/")?.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()
 }
 

@@ -295,7 +295,7 @@ impl<W: Write> Lagging<W> {
         let size = content.len() as u64;
         let name = String::from_utf8_lossy(&coming.name);
         let plain: Option<&[u8; 512]> = coming.headers.as_slice().try_into().ok();
-        let headers = plain.and_then(|old| write::header_like(old, &name, size));
+        let headers = plain.and_then(|old| write::header_resized(old, size));
         self.push(&headers.unwrap_or_else(|| write::file_headers(&name, size)))?;
         self.push(content)?;
         self.push(write::padding(size))

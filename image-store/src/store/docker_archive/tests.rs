@@ -15,6 +15,7 @@ mod filtering;
 mod overwriting;
 mod reading;
 mod relabelling;
+mod spelling;
 mod writing;
 
 // What `docker save` of Docker 20.10 writes, with made-up ids.

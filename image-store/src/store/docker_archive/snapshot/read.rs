@@ -188,13 +188,7 @@ impl Reader<'_> {
     /// proved when the layer is read; of what is compressed the digest must be reckoned.
     fn read_layer(&mut self, path: &str, diff_id: &Digest) -> Result<Layer, StoreError> {
         if let Some(known) = self.snapshot.layers.get(path) {
-            let plain = known.blob.media_type == media_type::DOCKER_LAYER;
-            if plain && known.blob.digest != *diff_id {
-                return Err(self.integrity(format!(
-                    "layer \"{path}\" should be {} in one image and {diff_id} in another",
-                    known.blob.digest
-                )));
-            }
+            self.refuse_two_digests(path, known, diff_id)?;
             return Ok(known.clone());
         }
         let doing = || format!("read \"{path}\" of \"{}\"", self.place);
@@ -208,6 +202,9 @@ impl Reader<'_> {
         let media_type = layer_media_type(&head)
             .map_err(|how| self.refuse(format!("layer \"{path}\" is compressed with {how}")))?;
         let known = self.snapshot.layers.values().find(|known| known.way.last() == Some(&file));
+        if let Some(known) = known {
+            self.refuse_two_digests(path, known, diff_id)?;
+        }
         let digest = match known {
             _ if media_type == media_type::DOCKER_LAYER => diff_id.clone(),
             Some(known) => known.blob.digest.clone(),
@@ -220,6 +217,18 @@ impl Reader<'_> {
         self.snapshot.blobs.insert(layer.blob.digest.clone(), file);
         self.snapshot.layers.insert(path.into(), layer.clone());
         Ok(layer)
+    }
+
+    /// What is not compressed has one digest, whatever path leads to it.
+    fn refuse_two_digests(&self, path: &str, known: &Layer, diff_id: &Digest) -> Result<(), StoreError> {
+        let plain = known.blob.media_type == media_type::DOCKER_LAYER;
+        match plain && known.blob.digest != *diff_id {
+            true => Err(self.integrity(format!(
+                "layer \"{path}\" should be {} in one image and {diff_id} in another",
+                known.blob.digest
+            ))),
+            false => Ok(()),
+        }
     }
 
     fn keep(&mut self, document: Document) -> Result<(), StoreError> {
