@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::manifest::{Content, Descriptor, Document};
 use crate::reference::Reference;
 use crate::referrers;
+use expected::Expected;
 use pending::Pending;
 use snapshot::{MANIFEST_JSON, Snapshot, Stamp};
 use std::fs::{self, File, OpenOptions};
@@ -24,6 +25,7 @@ mod beside;
 mod classic;
 mod commit;
 mod edit;
+mod expected;
 mod in_place;
 mod index_json;
 mod journal;
@@ -148,10 +150,12 @@ impl DockerArchive {
     pub fn overwrite(&self, place: &Place) -> Result<(), StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.place();
-        commit::overwrite(&self.path, &self.archive(), place, &name)?;
-        let file =
-            open_regular(&self.path).map_err(|e| StoreError::from_io(format!("read \"{name}\""), e))?;
-        self.read_anew(file, &name)
+        self.exchange(&name, |old| {
+            commit::overwrite(&self.path, old, place, &name)?;
+            let file =
+                open_regular(&self.path).map_err(|e| StoreError::from_io(format!("read \"{name}\""), e))?;
+            Snapshot::read(file, &name, self.naming)
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,18 +192,33 @@ impl DockerArchive {
         Ok(found.cloned())
     }
 
-    /// What the file holds now. The old table goes first: of an archive of many members, two take too much memory.
-    fn read_anew(&self, file: File, place: &str) -> Result<(), StoreError> {
+    /// Puts another archive in this one's place: `exchange` checks it and does it. The old table goes first: of an
+    /// archive of many members, two take too much memory. On an error the old archive is read again.
+    fn exchange(
+        &self,
+        place: &str,
+        exchange: impl FnOnce(&Snapshot) -> Result<Snapshot, StoreError>,
+    ) -> Result<(), StoreError> {
         // Held meanwhile: nobody finds an archive without members.
         let mut state = self.state();
-        let emptied = state.archive.emptied();
-        state.archive = Arc::new(emptied);
-        let archive = Snapshot::read(file, place, self.naming)?;
-        let mut pending = std::mem::take(&mut state.pending);
-        pending.blobs.retain(|digest, _| archive.blob(digest).is_none());
-        pending.documents.retain(|digest, _| !archive.documents.contains_key(digest));
-        *state = State { archive: Arc::new(archive), pending };
-        Ok(())
+        let emptied = Arc::new(state.archive.emptied());
+        state.archive = emptied.clone();
+        match exchange(&emptied) {
+            Ok(archive) => {
+                let mut pending = std::mem::take(&mut state.pending);
+                pending.blobs.retain(|digest, _| archive.blob(digest).is_none());
+                pending.documents.retain(|digest, _| !archive.documents.contains_key(digest));
+                *state = State { archive: Arc::new(archive), pending };
+                Ok(())
+            }
+            Err(error) => {
+                // If that fails too, the first error is the one to report.
+                if let Ok(archive) = emptied.read_again(place) {
+                    state.archive = Arc::new(archive);
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -352,9 +371,10 @@ impl ImageStore for DockerArchive {
         if edit.is_nothing() {
             return Ok(());
         }
-        let file = commit::replace(&self.path, &archive, &edit, &place)?;
+        let expected = Expected::after_tag(&archive, tag, document.digest());
+        let written = commit::write(&self.path, &archive, &edit, &place)?;
         drop(archive);
-        self.read_anew(file, &place)
+        self.exchange(&place, |_| written.replace(&self.path, &place, self.naming, &expected))
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
 use super::edit::{Edit, Piece};
+use super::expected::{self, Expected};
 use super::in_place::Place;
 use super::journal;
+use super::name::Naming;
 use super::pending::Bytes;
-use super::snapshot::{Snapshot, Stamp};
+use super::snapshot::{Reckoned, Snapshot, Stamp};
 use crate::attributes;
 use crate::error::StoreError;
 use crate::half_done::HalfDone;
@@ -19,46 +21,92 @@ use std::path::Path;
 
 /// How much of an archive is copied before the disk is told to write it.
 const PIECE: u64 = 32 << 20;
-/// Carries the edit out and gives the new file. `Conflict` if the old one is no longer the one that was read.
-pub fn replace(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<File, StoreError> {
+
+/// A new archive that lies beside the old one, whole and on disk. It is removed unless it replaces the old one.
+pub struct Written {
+    file: HalfDone,
+    /// Of the old archive.
+    stamp: Option<Stamp>,
+    /// What is known of layers that are in both: their digests, by their place in the new archive.
+    reckoned: Reckoned,
+    locked: File,
+}
+
+/// Carries the edit out beside the archive. `Conflict` if that is no longer the one that was read.
+pub fn write(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<Written, StoreError> {
     let doing = || format!("write \"{place}\"");
     let dir = folder(path);
     let locked = lock(dir, place)?;
-    refuse_changed(path, snapshot, place)?;
+    refuse_changed(path, snapshot.stamp, place)?;
     remove_leftovers(dir, path);
-    let written = write_beside(dir, path, snapshot, edit).map_err(|e| StoreError::from_io(doing(), e))?;
-    // Somebody who holds no lock may have changed it while it was copied.
-    refuse_changed(path, snapshot, place)?;
-    let file = written.persist(path).map_err(|e| StoreError::from_io(doing(), e))?;
-    // Nothing is opened from here on: what fails now would fail with the new archive in place.
-    locked.sync_all().map_err(|e| StoreError::from_io(doing(), e))?;
-    Ok(file)
+    let pieces = edit.pieces(snapshot);
+    let file = write_beside(dir, path, snapshot, &pieces).map_err(|e| StoreError::from_io(doing(), e))?;
+    Ok(Written { file, stamp: snapshot.stamp, reckoned: moved(&pieces, snapshot.reckoned()), locked })
+}
+
+impl Written {
+    /// Reads the new archive as the next to open it will, and gives it the old one's name if it is what is expected.
+    pub fn replace(
+        self,
+        path: &Path,
+        place: &str,
+        naming: Naming,
+        expected: &Expected,
+    ) -> Result<Snapshot, StoreError> {
+        let failed = |e| StoreError::from_io(format!("write \"{place}\""), e);
+        let file = self.file.as_file().try_clone().map_err(failed)?;
+        let mut result = Snapshot::read_known(file, place, naming, &self.reckoned)
+            .map_err(|error| expected::unreadable(place, error))?;
+        expected.check(&result).map_err(|why| expected::refused(place, &why))?;
+        // Somebody who holds no lock may have changed the old one meanwhile.
+        refuse_changed(path, self.stamp, place)?;
+        let file = self.file.persist(path).map_err(failed)?;
+        // Nothing is opened from here on: what fails now would fail with the new archive in place.
+        self.locked.sync_all().map_err(failed)?;
+        // The new name has changed the time of the inode.
+        result.stamp = Some(Stamp::of(&file.metadata().map_err(failed)?));
+        Ok(result)
+    }
+}
+
+/// Digests of layers by the place that their content has in the new archive.
+fn moved(pieces: &[Piece], known: Reckoned) -> Reckoned {
+    let mut moved = Reckoned::new();
+    let mut at = 0;
+    for piece in pieces {
+        if let Piece::Kept(range) = piece {
+            let kept = known.range(range.clone());
+            moved.extend(kept.map(|(was, digest)| (was - range.start + at, digest.clone())));
+        }
+        at += piece.length();
+    }
+    moved
 }
 
 /// Overwrites members where they stand. `Conflict` if the archive is no longer the one that was read.
 pub fn overwrite(path: &Path, snapshot: &Snapshot, new: &Place, place: &str) -> Result<(), StoreError> {
     let dir = folder(path);
     let locked = lock(dir, place)?;
-    refuse_changed(path, snapshot, place)?;
+    refuse_changed(path, snapshot.stamp, place)?;
     remove_leftovers(dir, path);
     journal::write(path, &locked, &new.writes, place)
 }
 
-fn refuse_changed(path: &Path, snapshot: &Snapshot, place: &str) -> Result<(), StoreError> {
+fn refuse_changed(path: &Path, stamp: Option<Stamp>, place: &str) -> Result<(), StoreError> {
     let doing = || format!("write \"{place}\"");
     let now = match fs::symlink_metadata(path) {
         Ok(meta) => Some(Stamp::of(&meta)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(StoreError::from_io(doing(), error)),
     };
-    if now == snapshot.stamp {
+    if now == stamp {
         return Ok(());
     }
     Err(StoreError::conflict(doing(), "another process has changed the file since it was read")
         .hint("run again to see what it holds now"))
 }
 
-fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io::Result<HalfDone> {
+fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) -> io::Result<HalfDone> {
     // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
     // one's mode at the end, and until then nobody else may read it.
     let mode = if snapshot.stamp.is_some() { 0o600 } else { 0o666 };
@@ -66,7 +114,7 @@ fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, edit: &Edit) -> io
         let mode = Permissions::from_mode(mode);
         tempfile::Builder::new().prefix(&prefix(path)).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
     })?;
-    write_pieces(&edit.pieces(snapshot), snapshot.tar.file(), file.as_file_mut())?;
+    write_pieces(pieces, snapshot.tar.file(), file.as_file_mut())?;
     if snapshot.stamp.is_some() {
         attributes::keep(snapshot.tar.file(), file.as_file())?;
         attributes::keep_times(snapshot.tar.file(), file.as_file())?;

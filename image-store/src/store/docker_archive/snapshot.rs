@@ -104,10 +104,37 @@ impl Snapshot {
         read::read(file, place, naming, &Reckoned::new())
     }
 
-    /// The same of a file that has holes where the layers are. Layers whose digest must be reckoned have it in
-    /// `reckoned`.
-    pub fn read_outline(file: File, place: &str, reckoned: &Reckoned) -> Result<Self, StoreError> {
-        read::read(file, place, Naming::Docker, reckoned)
+    /// The same of a file whose layers need not be read, or that has holes in their place: digests that must be
+    /// reckoned are taken from `reckoned`.
+    pub fn read_known(
+        file: File,
+        place: &str,
+        naming: Naming,
+        reckoned: &Reckoned,
+    ) -> Result<Self, StoreError> {
+        read::read(file, place, naming, reckoned)
+    }
+
+    /// Reads the file of this snapshot once more.
+    pub fn read_again(&self, place: &str) -> Result<Self, StoreError> {
+        let file = self.tar.file().try_clone();
+        let file = file.map_err(|e| StoreError::from_io(format!("read \"{place}\""), e))?;
+        let mut again = match self.tar.length() {
+            0 => Self::empty(file, self.stamp, self.naming)?,
+            _ => Self::read(file, place, self.naming)?,
+        };
+        // What was done to the file since then counts as a change.
+        again.stamp = self.stamp;
+        Ok(again)
+    }
+
+    /// Digests of layers whose names do not say them, by the place of their content.
+    pub fn reckoned(&self) -> Reckoned {
+        let place = |layer: &Layer| {
+            let member = &self.tar.members()[*layer.way.last()?];
+            Some((member.data_at, layer.blob.digest.clone()))
+        };
+        self.layers.values().filter_map(place).collect()
     }
 
     /// The same file, and nothing is known of it.

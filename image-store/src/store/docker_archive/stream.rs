@@ -12,6 +12,7 @@
 //! no reader takes it for a whole archive.
 
 use super::DockerArchive;
+use super::name::Naming;
 use super::rewrite::{Changed, Rewrite};
 use super::snapshot::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, Reckoned, Snapshot, layer_media_type};
 use crate::digest::Hasher;
@@ -195,7 +196,7 @@ impl<R: Read, W: Write> Passing<R, W> {
         let outline_doing = "read what was kept of the stream";
         self.outline.set_len(self.input.position()).map_err(|e| StoreError::from_io(outline_doing, e))?;
         let outline = self.outline.try_clone().map_err(|e| StoreError::from_io(outline_doing, e))?;
-        let snapshot = Snapshot::read_outline(outline, "-", &self.reckoned)?;
+        let snapshot = Snapshot::read_known(outline, "-", Naming::Docker, &self.reckoned)?;
         let archive = DockerArchive::new(Path::new("-"), "-".into(), snapshot, None);
         let only = archive.only_image().map_err(|error| match error.kind {
             // There is no place for a name in `-`.

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::TempDir;
 
+mod checking;
 mod filtering;
 mod overwriting;
 mod reading;
