@@ -70,6 +70,11 @@ pub trait ImageSource: Send + Sync {
         self.tags().map(Some)
     }
 
+    /// Other tags that stand for the same entry of the store's index as this one: only an archive has such tags.
+    fn tags_of_same_entry(&self, _tag: &str) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// The manifests that name `subject` as theirs, as far as the store itself knows.
     fn referrers(&self, _subject: &Digest) -> Result<Listed, StoreError> {
         Ok(Listed::ByTag(Vec::new()))

@@ -16,7 +16,7 @@ use image_store::reference::Reference;
 use image_store::referrers::{self, Shown};
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_archive::OciArchive;
-use image_store::store::{ImageSource, ImageStore, Pointer};
+use image_store::store::{ImageSource, ImageStore, Pointer, UNNAMED};
 use image_store::text;
 use image_store::tree::{Node, grow};
 use report::{Told, describe, report};
@@ -332,10 +332,11 @@ fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Resul
             (None, Some(_)) => Vec::new(),
             (tag, _) => vec![tag.clone().unwrap_or_else(|| "latest".into())],
         }),
-        (Reference::DockerArchive { name: None, .. }, pointer) => {
+        (Reference::DockerArchive { name: None, .. } | Reference::OciArchive { tag: None, .. }, pointer) => {
             let found = store.resolve(pointer)?.map(|found| found.digest);
             let mut tags = Vec::new();
-            for tag in store.tags()? {
+            // The image may stand there once more without a name.
+            for tag in store.tags()?.into_iter().chain([UNNAMED.to_string()]) {
                 if store.resolve(&Pointer::Tag(tag.clone()))?.map(|named| named.digest) == found {
                     tags.push(tag);
                 }
@@ -345,7 +346,12 @@ fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Resul
             }
             Ok(tags)
         }
-        (_, Pointer::Tag(tag)) => Ok(vec![tag.clone()]),
+        // The tag that was asked for is the last to move: until then a second run finds work to do.
+        (_, Pointer::Tag(tag)) => {
+            let mut tags = store.tags_of_same_entry(tag)?;
+            tags.push(tag.clone());
+            Ok(tags)
+        }
         (_, Pointer::Digest(_)) => Ok(Vec::new()),
     }
 }

@@ -266,6 +266,11 @@ impl ImageSource for DockerArchive {
         Ok(tags)
     }
 
+    fn tags_of_same_entry(&self, tag: &str) -> Result<Vec<String>, StoreError> {
+        let archive = self.archive();
+        Ok(archive.names_of_same_entry(tag).into_iter().map(|named| named.shown.clone()).collect())
+    }
+
     fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
         let archive = self.archive();
         let entries = archive.index.as_ref().map(|index| index.entries.clone()).unwrap_or_default();

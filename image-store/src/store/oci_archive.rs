@@ -55,6 +55,10 @@ impl ImageSource for OciArchive {
         self.0.tags()
     }
 
+    fn tags_of_same_entry(&self, tag: &str) -> Result<Vec<String>, StoreError> {
+        self.0.tags_of_same_entry(tag)
+    }
+
     fn referrers(&self, subject: &Digest) -> Result<Listed, StoreError> {
         self.0.referrers(subject)
     }

@@ -86,9 +86,11 @@ fn is_alone(archive: &Snapshot, only: Option<&str>, was: &Digest) -> Result<(), 
     if named.any(|named| named.document != *was) {
         return Err("the archive holds other images".into());
     }
-    match only.filter(|_| archive.names.len() > 1) {
-        Some(_) => Err("the image has other names, which keep the old label".into()),
-        None => Ok(()),
+    let Some(only) = only else { return Ok(()) };
+    let others = archive.names.len() + archive.unnamed.len() - 1;
+    match others > archive.names_of_same_entry(only).len() {
+        true => Err("the image has other names, which keep the old label".into()),
+        false => Ok(()),
     }
 }
 

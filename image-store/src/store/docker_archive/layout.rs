@@ -3,8 +3,9 @@
 use super::UNNAMED;
 use super::classic::point_repository;
 use super::edit::{Change, Edit};
-use super::index_json::IndexJson;
+use super::index_json::{self, IndexJson};
 use super::manifest_json::ManifestJson;
+use super::name::Naming;
 use super::pending::{Bytes, Pending};
 use super::snapshot::{self, INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path, digest_of_path};
 use crate::digest::Digest;
@@ -34,7 +35,11 @@ pub fn plan_tag(
         .map_err(|e| e.at(&format!("the edited {INDEX_JSON}")))?;
     let old = archive.named(tag).map_err(|why| StoreError::bad_input(doing(), why))?;
     let changed_list = match &archive.list {
-        Some(list) => Some(both.retag_list(list, tag, old.map(|old| &old.document), &images)?),
+        Some(list) => {
+            let old = old.map(|old| &old.document);
+            let followers = followers(archive, list, old, &changed_index);
+            Some(both.retag_list(list, tag, old, &images, &followers)?)
+        }
         None => None,
     };
 
@@ -73,7 +78,8 @@ pub fn plan_tag(
     Ok(edit)
 }
 
-/// The entry of this name is pointed to the document; one that other names share is left to them.
+/// The entries of this name are pointed to the document. One that is called otherwise and that other names share is
+/// left to them; names that share one that moves get an entry of their own for the image that they have.
 fn retag_index(
     archive: &Snapshot,
     index: &IndexJson,
@@ -81,18 +87,59 @@ fn retag_index(
     document: &Document,
     label: Option<&crate::platform::Platform>,
 ) -> Result<IndexJson, crate::manifest::DocumentError> {
-    let key = archive.naming.key(tag);
-    let entry = match tag {
-        UNNAMED => archive.unnamed.first().and_then(|named| named.entry),
-        _ => archive.names.get(&key).and_then(|named| named.entry),
-    };
-    let is_shared =
-        |entry: usize| archive.names.iter().any(|(other, named)| *other != key && named.entry == Some(entry));
-    match entry {
-        Some(entry) if index.entries[entry].digest == *document.digest() => Ok(index.clone()),
-        Some(entry) if !is_shared(entry) => index.point(entry, document, label),
-        _ => index.append(tag, document, archive.naming),
+    let mut moved: Vec<usize> =
+        (0..index.entries.len()).filter(|i| is_called(archive, &index.entries[*i], *i, tag)).collect();
+    if moved.is_empty() && archive.names_of_same_entry(tag).is_empty() {
+        moved.extend(archive.names.get(&archive.naming.key(tag)).and_then(|named| named.entry));
     }
+    if moved.is_empty() {
+        return index.append(tag, document, archive.naming);
+    }
+    let mut changed = index.clone();
+    for entry in &moved {
+        changed = changed.point(*entry, document, label)?;
+    }
+    let key = archive.naming.key(tag);
+    for (other, named) in &archive.names {
+        let has_moved = named.entry.is_some_and(|entry| moved.contains(&entry));
+        let old = archive.documents.get(&named.document).filter(|_| *other != key && has_moved);
+        if let Some(old) = old {
+            changed = changed.append(&named.shown, old, archive.naming)?;
+        }
+    }
+    Ok(changed)
+}
+
+/// Does this entry itself have the name? An archive may say one name in several entries, if they are of one image.
+fn is_called(archive: &Snapshot, entry: &Descriptor, i: usize, tag: &str) -> bool {
+    if tag == UNNAMED {
+        return archive.unnamed.iter().any(|named| named.entry == Some(i));
+    }
+    let key = archive.naming.key(tag);
+    let is_key = |name: String| archive.naming.key(&name) == key;
+    match (archive.naming, index_json::image_name(entry)) {
+        (Naming::Docker, Some(name)) => is_key(name),
+        // Docker's readers take the short tag for a name where there is no other.
+        (Naming::Docker, None) => {
+            let has_another = archive.names.iter().any(|(other, n)| *other != key && n.entry == Some(i));
+            !has_another && index_json::ref_name(entry).is_some_and(is_key)
+        }
+        (Naming::Layout, _) => index_json::ref_name(entry).is_some_and(is_key),
+    }
+}
+
+/// The items without names that stand for the old image, once no entry of the index does any more.
+fn followers(
+    archive: &Snapshot,
+    list: &ManifestJson,
+    old: Option<&Digest>,
+    changed: &IndexJson,
+) -> Vec<usize> {
+    let Some(old) = old.filter(|old| changed.entries.iter().all(|entry| entry.digest != **old)) else {
+        return Vec::new();
+    };
+    let is_of_old = |i: &usize| list.items[*i].tags.is_empty() && archive.item_documents.get(*i) == Some(old);
+    (0..list.items.len()).filter(is_of_old).collect()
 }
 
 /// The archive and what was written to it since: both are there for a new image.
@@ -218,16 +265,19 @@ impl Both<'_> {
         }
     }
 
-    /// `manifest.json` has one image for a name: of an index, the one that takes the old one's place.
+    /// `manifest.json` has one image for a name: of an index, the one that takes the old one's place. `followers` are
+    /// items without a name that follow.
     fn retag_list(
         &self,
         list: &ManifestJson,
         tag: &str,
         old: Option<&Digest>,
         images: &[Manifest],
+        followers: &[usize],
     ) -> Result<ManifestJson, StoreError> {
         let edited = |e: crate::manifest::DocumentError| e.at(&format!("the edited {MANIFEST_JSON}"));
-        let item = list.named(tag).map(|i| &list.items[i]);
+        let named = if tag == UNNAMED { None } else { list.named(tag) };
+        let item = named.or(followers.first().copied()).map(|i| &list.items[i]);
         let old_images = match old.and_then(|old| self.archive.documents.get(old)) {
             Some(old) => self.images(old)?,
             None => Vec::new(),
@@ -246,7 +296,10 @@ impl Both<'_> {
             .or_else(|| images.get(place?).filter(|_| images.len() == old_images.len()))
             .or_else(|| images.iter().find(is_host))
             .or_else(|| images.first());
-        let Some(image) = chosen else { return list.untag(tag).map_err(edited) };
+        let Some(image) = chosen else {
+            let list = list.without(followers).map_err(edited)?;
+            return if named.is_some() { list.untag(tag).map_err(edited) } else { Ok(list) };
+        };
         let diff_ids = self.config(&image.config)?.diff_ids;
         snapshot::check_layers(&image.layers, &diff_ids)
             .map_err(|why| StoreError::bad_input(format!("write image {}", image.config.digest), why))?;
@@ -257,7 +310,14 @@ impl Both<'_> {
             same.cloned().unwrap_or_else(|| blob_path(&layer.digest))
         };
         let layers: Vec<String> = image.layers.iter().enumerate().map(path).collect();
-        list.retag(tag, &blob_path(&image.config.digest), &layers).map_err(edited)
+        let config = blob_path(&image.config.digest);
+        let followed = list.repointed(followers, &config, &layers).map_err(edited)?;
+        match (tag, named, followers) {
+            (UNNAMED, _, []) => followed.retag_item(None, tag, &config, &layers),
+            (_, None, [_, ..]) => Ok(followed),
+            _ => followed.retag(tag, &config, &layers),
+        }
+        .map_err(edited)
     }
 }
 

@@ -71,8 +71,19 @@ impl ManifestJson {
     /// The list after `tag` was made to name the image of these members. An image that had no other name is
     /// replaced in its place; one that has keeps them.
     pub fn retag(&self, tag: &str, config: &str, layers: &[String]) -> Result<Self, DocumentError> {
+        let once = self.without_repeats(tag)?;
+        once.retag_item(once.named(tag), tag, config, layers)
+    }
+
+    /// The same, where `old` has this name until now.
+    pub fn retag_item(
+        &self,
+        old: Option<usize>,
+        tag: &str,
+        config: &str,
+        layers: &[String],
+    ) -> Result<Self, DocumentError> {
         let mut splice = Splice::default();
-        let old = self.named(tag);
         let same = self.items.iter().position(|item| item.config == config && item.layers == layers);
         let is_alone = |i: usize| self.items[i].tags.iter().all(|other| name::same(other, tag));
         match (old, same) {
@@ -104,17 +115,57 @@ impl ManifestJson {
         Self::parse(splice.apply(&self.bytes))
     }
 
-    /// The list without this name, and without the image if it has no other.
-    pub fn untag(&self, tag: &str) -> Result<Self, DocumentError> {
+    /// The list with these items having this config and these layers, and the names that they have.
+    pub fn repointed(&self, items: &[usize], config: &str, layers: &[String]) -> Result<Self, DocumentError> {
         let mut splice = Splice::default();
-        match self.named(tag) {
-            Some(i) if self.items[i].tags.iter().all(|other| name::same(other, tag)) => {
-                self.remove_item(&mut splice, i);
-            }
-            Some(i) => self.remove_tag(&mut splice, i, tag)?,
-            None => {}
+        for i in items {
+            self.set(&mut splice, *i, config, layers)?;
         }
         Self::parse(splice.apply(&self.bytes))
+    }
+
+    /// The list without these items, which are in ascending order.
+    pub fn without(&self, items: &[usize]) -> Result<Self, DocumentError> {
+        let mut list = self.clone();
+        for i in items.iter().rev() {
+            let mut splice = Splice::default();
+            list.remove_item(&mut splice, *i);
+            list = Self::parse(splice.apply(&list.bytes))?;
+        }
+        Ok(list)
+    }
+
+    /// The list with this name in its first item only. Readers accept a name that several items of one image have.
+    fn without_repeats(&self, tag: &str) -> Result<Self, DocumentError> {
+        let mut list = self.clone();
+        loop {
+            let is_named =
+                |item: &&Item| if tag == super::UNNAMED { item.tags.is_empty() } else { item.has(tag) };
+            let Some(repeat) = list.items.iter().rposition(|item| is_named(&item)) else { return Ok(list) };
+            if list.named(tag) == Some(repeat) {
+                return Ok(list);
+            }
+            let mut splice = Splice::default();
+            match list.items[repeat].tags.iter().all(|other| name::same(other, tag)) {
+                true => list.remove_item(&mut splice, repeat),
+                false => list.remove_tag(&mut splice, repeat, tag)?,
+            }
+            list = Self::parse(splice.apply(&list.bytes))?;
+        }
+    }
+
+    /// The list without this name, and without the image if it has no other.
+    pub fn untag(&self, tag: &str) -> Result<Self, DocumentError> {
+        let list = self.without_repeats(tag)?;
+        let mut splice = Splice::default();
+        match list.named(tag) {
+            Some(i) if list.items[i].tags.iter().all(|other| name::same(other, tag)) => {
+                list.remove_item(&mut splice, i);
+            }
+            Some(i) => list.remove_tag(&mut splice, i, tag)?,
+            None => {}
+        }
+        Self::parse(splice.apply(&list.bytes))
     }
 
     fn set(

@@ -8,7 +8,6 @@ use crate::error::StoreError;
 use crate::manifest::{Config, Content, Document};
 use crate::plan::{BlobContent, Wanted};
 use crate::platform::Platform;
-use crate::tar_file::TarError;
 
 /// What becomes of an image that has a wrong label.
 pub struct Rewrite {
@@ -101,10 +100,9 @@ fn classic_path(archive: &Snapshot, rewrite: &Rewrite, now: &Digest) -> String {
 
 fn reconfigure(archive: &Snapshot, list: &ManifestJson, rewrite: &Rewrite) -> Result<Vec<u8>, StoreError> {
     let mut items = Vec::new();
-    for (i, item) in list.items.iter().enumerate() {
-        let way = archive.tar.resolve(item.config.as_bytes());
-        let file = way.map_err(|e: TarError| e.at(DOING))?.pop();
-        let moved = rewrite.configs.iter().find(|(was, _)| file.is_some() && archive.blob(was) == file);
+    for (i, config) in archive.item_configs.iter().enumerate() {
+        // Two items may have the same config in two members.
+        let moved = rewrite.configs.iter().find(|(was, _)| was == config);
         if let Some((_, now)) = moved {
             let path = match &archive.index {
                 Some(_) => blob_path(now),

@@ -81,8 +81,9 @@ pub struct Snapshot {
     ids: BTreeMap<Digest, Digest>,
     /// Members of indexes that the archive leaves out: Docker saves only the platforms that it has.
     pub absent: BTreeSet<Digest>,
-    /// The image of each item of `list`.
+    /// The image of each item of `list`, and its config.
     pub item_documents: Vec<Digest>,
+    pub item_configs: Vec<Digest>,
     pub layers: BTreeMap<String, Layer>,
     /// Configs and layers of an archive of the old form; in a layout a blob's name says its digest.
     blobs: BTreeMap<Digest, usize>,
@@ -155,6 +156,7 @@ impl Snapshot {
             ids: BTreeMap::new(),
             absent: BTreeSet::new(),
             item_documents: Vec::new(),
+            item_configs: Vec::new(),
             layers: BTreeMap::new(),
             blobs: BTreeMap::new(),
         }
@@ -164,7 +166,10 @@ impl Snapshot {
     pub fn named(&self, tag: &str) -> Result<Option<&Named>, String> {
         match (tag, self.unnamed.as_slice()) {
             (UNNAMED, []) => Ok(None),
-            (UNNAMED, [only]) => Ok(Some(only)),
+            // Several entries of one image are one image.
+            (UNNAMED, [first, rest @ ..]) if rest.iter().all(|other| other.document == first.document) => {
+                Ok(Some(first))
+            }
             (UNNAMED, many) => Err(format!("{} images in it have no name", many.len())),
             (tag, _) => Ok(self.names.get(&self.naming.key(tag))),
         }
@@ -174,6 +179,14 @@ impl Snapshot {
     pub fn document(&self, digest: &Digest) -> Option<&Document> {
         let by_id = || self.documents.get(self.ids.get(digest)?);
         self.documents.get(digest).or_else(by_id)
+    }
+
+    /// Other names that stand for the entry of `index.json` that this name stands for.
+    pub fn names_of_same_entry(&self, tag: &str) -> Vec<&Named> {
+        let key = self.naming.key(tag);
+        let Some(entry) = self.names.get(&key).and_then(|named| named.entry) else { return Vec::new() };
+        let others = self.names.iter().filter(|(other, named)| **other != key && named.entry == Some(entry));
+        others.map(|(_, named)| named).collect()
     }
 
     /// The file to which a path of `manifest.json` leads: a place in the table of members.

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 mod checking;
 mod filtering;
+mod names;
 mod overwriting;
 mod reading;
 mod relabelling;

@@ -151,6 +151,7 @@ impl Reader<'_> {
             self.keep(document)?;
             self.name_item(&item, &digest, None)?;
             self.snapshot.item_documents.push(digest);
+            self.snapshot.item_configs.push(config.digest);
         }
         Ok(())
     }
@@ -305,6 +306,7 @@ impl Reader<'_> {
                 self.name(tag, &entries[entry].digest, Some(entry))?;
             }
             self.snapshot.item_documents.push(entries[entry].digest.clone());
+            self.snapshot.item_configs.push(config.digest);
         }
         for (i, entry) in entries.iter().enumerate() {
             let has_name = self.snapshot.names.values().any(|named| named.entry == Some(i));

@@ -6,7 +6,7 @@ use crate::store::docker_archive::stream::Decide;
 use crate::tree::read_tree;
 use std::time::{Duration, SystemTime};
 
-fn plan(store: &DockerArchive) -> Result<Place, String> {
+pub(super) fn plan(store: &DockerArchive) -> Result<Place, String> {
     let image = read_tree(store, &store.only_image().unwrap()).unwrap();
     let rewrite = Arm.decide(&image).unwrap().unwrap();
     store.place_for(image.digest(), &rewrite).unwrap()
