@@ -6,15 +6,16 @@
 
 use crate::error::{StoreError, uninterrupted};
 use header::{Header, Kind};
+use overlay::Overlay;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 pub mod extension;
 pub mod header;
+mod overlay;
 pub mod stream;
 pub mod write;
 
@@ -78,7 +79,7 @@ pub enum MemberKind {
 
 /// A tar file and where everything in it stands.
 pub struct TarFile {
-    file: Arc<File>,
+    bytes: Overlay,
     members: Vec<Member>,
     /// All names and link targets, one behind the other.
     text: Vec<u8>,
@@ -93,8 +94,13 @@ impl TarFile {
     /// Reads the whole table. A file without an end marker passes if it ends exactly behind a member, as GNU tar
     /// and Go have it.
     pub fn read(file: Arc<File>) -> Result<Self, TarError> {
+        Self::read_over(file, &[])
+    }
+
+    /// The same of what the file will be once these bytes are written over it, none of them behind its end.
+    pub fn read_over(file: Arc<File>, writes: &[(u64, Vec<u8>)]) -> Result<Self, TarError> {
         let length = file.metadata()?.len();
-        let mut tar = Self::bare(file, length);
+        let mut tar = Self::bare(Overlay::new(file, writes), length);
         let mut at = 0;
         while at < length {
             let block = tar.block(at)?;
@@ -109,17 +115,22 @@ impl TarFile {
         Ok(tar)
     }
 
-    fn bare(file: Arc<File>, length: u64) -> Self {
-        Self { file, members: Vec::new(), text: Vec::new(), order: Vec::new(), members_end: 0, length }
+    fn bare(bytes: Overlay, length: u64) -> Self {
+        Self { bytes, members: Vec::new(), text: Vec::new(), order: Vec::new(), members_end: 0, length }
     }
 
     /// The file without its table.
     pub fn emptied(&self) -> Self {
-        Self::bare(self.file.clone(), self.length)
+        Self::bare(self.bytes.clone(), self.length)
+    }
+
+    /// From here on the file itself has what was to be written over it.
+    pub fn set_written(&mut self) {
+        self.bytes = Overlay::new(self.file().clone(), &[]);
     }
 
     pub fn file(&self) -> &Arc<File> {
-        &self.file
+        self.bytes.file()
     }
 
     pub fn members(&self) -> &[Member] {
@@ -194,7 +205,7 @@ impl TarFile {
 
     /// A file's content. `at` positions are read: many readers at once do not disturb each other.
     pub fn content(&self, member: &Member) -> Content {
-        Content { file: self.file.clone(), at: member.data_at, end: member.data_at + member.size }
+        Content { bytes: self.bytes.clone(), at: member.data_at, end: member.data_at + member.size }
     }
 
     /// The bytes of a file that is small by nature.
@@ -205,7 +216,7 @@ impl TarFile {
             return Err(TarError::Refused { at: member.header_at, why });
         }
         let mut bytes = vec![0; member.size as usize];
-        self.file.read_exact_at(&mut bytes, member.data_at)?;
+        self.bytes.read_exact_at(&mut bytes, member.data_at)?;
         Ok(bytes)
     }
 
@@ -214,7 +225,7 @@ impl TarFile {
         if self.length - at < BLOCK {
             return Err(refused(at, "the archive is cut off within a block"));
         }
-        self.file.read_exact_at(&mut block, at)?;
+        self.bytes.read_exact_at(&mut block, at)?;
         Ok(block)
     }
 
@@ -244,7 +255,7 @@ impl TarFile {
             }
             let end = self.padded_end(at, header.size)?;
             let mut content = vec![0; header.size as usize];
-            self.file.read_exact_at(&mut content, data_at)?;
+            self.bytes.read_exact_at(&mut content, data_at)?;
             if kind == extension::Kind::Global {
                 extension::check_global(&content).map_err(|why| refused(at, why))?;
                 if at != start {
@@ -333,7 +344,7 @@ impl TarFile {
         if !(self.length - at).is_multiple_of(BLOCK) {
             return Err(refused(at, "the archive is cut off within its end marker"));
         }
-        let mut rest = Content { file: self.file.clone(), at, end: self.length };
+        let mut rest = Content { bytes: self.bytes.clone(), at, end: self.length };
         let mut buffer = vec![0; 64 << 10];
         let mut seen = at;
         loop {
@@ -376,14 +387,14 @@ impl TarFile {
 /// Part of a file, read by position.
 #[derive(Clone)]
 pub struct Content {
-    file: Arc<File>,
+    bytes: Overlay,
     at: u64,
     end: u64,
 }
 
 impl Content {
     pub fn new(file: Arc<File>, range: Range<u64>) -> Self {
-        Self { file, at: range.start, end: range.end }
+        Self { bytes: Overlay::new(file, &[]), at: range.start, end: range.end }
     }
 }
 
@@ -394,7 +405,7 @@ impl Read for Content {
         if wanted == 0 {
             return Ok(0);
         }
-        let count = uninterrupted(|| self.file.read_at(&mut buffer[..wanted], self.at))?;
+        let count = uninterrupted(|| self.bytes.read_at(&mut buffer[..wanted], self.at))?;
         if count == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file was cut while it was read"));
         }

@@ -150,11 +150,16 @@ impl DockerArchive {
     pub fn overwrite(&self, place: &Place) -> Result<(), StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.place();
+        let archive = self.archive();
+        let (expected, reckoned) = (Expected::after_overwrite(&archive, &place.root), archive.reckoned());
+        drop(archive);
         self.exchange(&name, |old| {
-            commit::overwrite(&self.path, old, place, &name)?;
-            let file =
-                open_regular(&self.path).map_err(|e| StoreError::from_io(format!("read \"{name}\""), e))?;
-            Snapshot::read(file, &name, self.naming)
+            commit::overwrite(&self.path, old, place, &name, || {
+                let result = old.read_over(&place.writes, &name, &reckoned);
+                let result = result.map_err(|error| expected::unreadable(&name, error))?;
+                expected.check(&result).map_err(|why| expected::refused(&name, &why))?;
+                Ok(result)
+            })
         })
     }
 

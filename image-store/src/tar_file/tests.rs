@@ -1,6 +1,7 @@
 use super::sample::{archive, file, folder, hard_link, header, member, on_disk, pax, sign, symlink};
 use super::*;
 use crate::tar_file::write::{END, file_headers, header_like, padding};
+use std::os::unix::fs::FileExt;
 
 fn read(bytes: &[u8]) -> Result<TarFile, String> {
     TarFile::read(on_disk(bytes)).map_err(|e| e.to_string())

@@ -83,13 +83,23 @@ fn moved(pieces: &[Piece], known: Reckoned) -> Reckoned {
     moved
 }
 
-/// Overwrites members where they stand. `Conflict` if the archive is no longer the one that was read.
-pub fn overwrite(path: &Path, snapshot: &Snapshot, new: &Place, place: &str) -> Result<(), StoreError> {
+/// Overwrites members where they stand, if `check` says that the result is right, and gives that. `Conflict` if the
+/// archive is no longer the one that was read.
+pub fn overwrite(
+    path: &Path,
+    snapshot: &Snapshot,
+    new: &Place,
+    place: &str,
+    check: impl FnOnce() -> Result<Snapshot, StoreError>,
+) -> Result<Snapshot, StoreError> {
     let dir = folder(path);
     let locked = lock(dir, place)?;
     refuse_changed(path, snapshot.stamp, place)?;
     remove_leftovers(dir, path);
-    journal::write(path, &locked, &new.writes, place)
+    let mut result = check()?;
+    journal::write(path, &locked, &new.writes, place)?;
+    result.set_written().map_err(|e| StoreError::from_io(format!("read \"{place}\""), e))?;
+    Ok(result)
 }
 
 fn refuse_changed(path: &Path, stamp: Option<Stamp>, place: &str) -> Result<(), StoreError> {

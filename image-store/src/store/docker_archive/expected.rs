@@ -30,6 +30,13 @@ impl Expected {
         expected
     }
 
+    /// Every name names this image.
+    pub fn after_overwrite(archive: &Snapshot, document: &Digest) -> Self {
+        let unnamed = archive.unnamed.iter().map(|_| UNNAMED.to_string());
+        let names = archive.names.keys().cloned().chain(unnamed);
+        Self { names: names.map(|name| (name, document.clone())).collect(), unnamed: BTreeSet::new() }
+    }
+
     /// Why the result is not what it must be.
     pub fn check(&self, result: &Snapshot) -> Result<(), String> {
         for (name, digest) in &self.names {

@@ -8,6 +8,7 @@
 use super::classic::repository_id;
 use super::journal::At;
 use super::legacy;
+use super::name::Naming;
 use super::rewrite::{Changed, Rewrite};
 use super::snapshot::{INDEX_JSON, MANIFEST_JSON, Snapshot};
 use crate::digest::Digest;
@@ -21,6 +22,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place {
     pub(super) writes: Vec<At>,
+    /// The image that all names will stand for.
+    pub(super) root: Digest,
 }
 
 impl Place {
@@ -77,11 +80,14 @@ pub fn plan(
             return Ok(Err(why));
         }
     }
-    Ok(Ok(Place { writes: slots.writes }))
+    Ok(Ok(Place { writes: slots.writes, root: rewrite.wanted.root.digest().clone() }))
 }
 
 /// The image is the only one, and all its names follow.
 fn is_alone(archive: &Snapshot, only: Option<&str>, was: &Digest) -> Result<(), String> {
+    if archive.naming == Naming::Layout && archive.tar.find(MANIFEST_JSON.as_bytes()).is_some() {
+        return Err("it is a `docker save` archive too, whose manifest.json would be left behind".into());
+    }
     let mut named = archive.names.values().chain(&archive.unnamed);
     if named.any(|named| named.document != *was) {
         return Err("the archive holds other images".into());

@@ -4,6 +4,7 @@
 
 use super::UNNAMED;
 use super::index_json::IndexJson;
+use super::journal::At;
 use super::manifest_json::ManifestJson;
 use super::name::Naming;
 use crate::digest::Digest;
@@ -102,7 +103,7 @@ impl Snapshot {
 
     /// Reads what the file holds. `place` names it in messages.
     pub fn read(file: File, place: &str, naming: Naming) -> Result<Self, StoreError> {
-        read::read(file, place, naming, &Reckoned::new())
+        read::read(file, place, naming, &Reckoned::new(), &[])
     }
 
     /// The same of a file whose layers need not be read, or that has holes in their place: digests that must be
@@ -113,13 +114,29 @@ impl Snapshot {
         naming: Naming,
         reckoned: &Reckoned,
     ) -> Result<Self, StoreError> {
-        read::read(file, place, naming, reckoned)
+        read::read(file, place, naming, reckoned, &[])
+    }
+
+    /// Reads what the file of this snapshot will be once these bytes are written over it.
+    pub fn read_over(&self, writes: &[At], place: &str, reckoned: &Reckoned) -> Result<Self, StoreError> {
+        read::read(self.clone_file(place)?, place, self.naming, reckoned, writes)
+    }
+
+    /// Those bytes are written.
+    pub fn set_written(&mut self) -> std::io::Result<()> {
+        self.tar.set_written();
+        self.stamp = Some(Stamp::of(&self.tar.file().metadata()?));
+        Ok(())
+    }
+
+    fn clone_file(&self, place: &str) -> Result<File, StoreError> {
+        let file = self.tar.file().try_clone();
+        file.map_err(|e| StoreError::from_io(format!("read \"{place}\""), e))
     }
 
     /// Reads the file of this snapshot once more.
     pub fn read_again(&self, place: &str) -> Result<Self, StoreError> {
-        let file = self.tar.file().try_clone();
-        let file = file.map_err(|e| StoreError::from_io(format!("read \"{place}\""), e))?;
+        let file = self.clone_file(place)?;
         let mut again = match self.tar.length() {
             0 => Self::empty(file, self.stamp, self.naming)?,
             _ => Self::read(file, place, self.naming)?,

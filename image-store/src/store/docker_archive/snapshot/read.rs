@@ -11,6 +11,7 @@ use crate::manifest::{
 };
 use crate::store::UNNAMED;
 use crate::store::docker_archive::index_json::{self, IndexJson};
+use crate::store::docker_archive::journal::At;
 use crate::store::docker_archive::manifest_json::{Item, ManifestJson};
 use crate::store::docker_archive::name;
 use crate::store::docker_archive::name::Naming;
@@ -28,12 +29,18 @@ const LOOKED_AT_MAX: usize = 256 << 20;
 /// Layers of one image; Docker itself stops at 127.
 const LAYERS_MAX: usize = 10_000;
 
-/// What the file holds. `place` names it in messages.
-pub fn read(file: File, place: &str, naming: Naming, reckoned: &Reckoned) -> Result<Snapshot, StoreError> {
+/// What the file holds once these bytes are written over it. `place` names it in messages.
+pub fn read(
+    file: File,
+    place: &str,
+    naming: Naming,
+    reckoned: &Reckoned,
+    writes: &[At],
+) -> Result<Snapshot, StoreError> {
     let doing = || format!("read \"{place}\"");
     let stamp = Stamp::of(&file.metadata().map_err(|e| StoreError::from_io(doing(), e))?);
     refuse_other_formats(&file, &doing())?;
-    let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing()))?;
+    let tar = TarFile::read_over(Arc::new(file), writes).map_err(|e| e.at(doing()))?;
     let snapshot = Snapshot::bare(tar, Some(stamp), naming);
     let mut reader = Reader { snapshot, place, reckoned, document_bytes: 0, looked_at: 0 };
     reader.read_lists()?;

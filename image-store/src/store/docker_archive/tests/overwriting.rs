@@ -160,3 +160,43 @@ fn an_archive_that_changed_meanwhile_is_not_overwritten() {
     assert_eq!(store.overwrite(&place).unwrap_err().kind, Exit::Conflict);
     assert_eq!(disk.bytes(), bytes);
 }
+
+/// A plan whose result a reader would refuse, or in which a name would stand for another image.
+#[test]
+fn nothing_is_overwritten_if_the_result_would_be_wrong() {
+    for (input, _) in forms() {
+        let disk = on_disk(&input);
+        let store = disk.open();
+        let document = store.read_document(&tag("app:1")).unwrap();
+        let right = plan(&store).unwrap();
+        let check = |place: &Place, why: &str| {
+            let error = store.overwrite(place).unwrap_err();
+            let said = error.to_string();
+            assert!(error.kind == Exit::BadInput && said.contains(why), "{said}");
+            assert!(said.contains("the file was not changed"), "{said}");
+            assert_eq!(disk.bytes(), input);
+            assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1);
+            assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
+        };
+        // Less is written than must be, the wrong image is expected, a header is broken.
+        let less = Place { writes: right.writes[..1].to_vec(), root: right.root.clone() };
+        check(&less, "");
+        check(&Place { writes: Vec::new(), root: right.root.clone() }, "would be sha256:");
+        let mut broken = Place { writes: right.writes.clone(), root: right.root.clone() };
+        broken.writes[0].1[124] = b'x';
+        check(&broken, "at byte");
+        store.overwrite(&right).unwrap();
+        assert_eq!(label(&store, &tag("app:1")), "linux/arm/v7");
+        // What was written is what the store reads, and it can go on writing.
+        store.write_tag("app:1", &document).unwrap_err();
+        store.write_tag("app:1", &relabelled(&store, &tag("app:1"), "amd64")).unwrap();
+    }
+}
+
+#[test]
+fn a_docker_save_archive_is_not_overwritten_as_an_oci_archive() {
+    let disk = on_disk(&archive(&layout("app:1", "")));
+    let store = DockerArchive::open_as(&disk.path, None, Naming::Layout).unwrap();
+    let said = plan(&store).unwrap_err();
+    assert!(said.contains("manifest.json would be left behind"), "{said}");
+}
