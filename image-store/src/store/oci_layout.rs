@@ -409,7 +409,39 @@ impl OciLayout {
             return Ok(());
         }
         let changed = retag(&bytes, tag, document).map_err(|e| e.at("index.json"))?;
-        self.replace_file("index.json", &changed).map_err(|e| StoreError::from_io(doing(), e))
+        let result = check_retagged(&index, &changed, tag, document.digest()).map_err(|why| {
+            StoreError::bad_input(doing(), format!("the result failed its check: {why}"))
+                .hint("index.json was not changed; copy the image to a new layout")
+        })?;
+        self.replace_file("index.json", &changed).map_err(|e| StoreError::from_io(doing(), e))?;
+        // The next to read these bytes need not parse them once more.
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((changed, Arc::new(result)));
+        Ok(())
+    }
+}
+
+/// The edited `index.json` as it will be read, with `tag` naming `document` and all other names what they were.
+fn check_retagged(before: &Index, bytes: &[u8], tag: &str, document: &Digest) -> Result<Index, String> {
+    if bytes.len() as u64 > DOCUMENT_MAX {
+        return Err(format!("index.json would be larger than {DOCUMENT_MAX} bytes"));
+    }
+    let parsed = Document::new(bytes.to_vec(), None).and_then(|document| document.parse());
+    let Content::Index(after) = parsed.map_err(|e| e.to_string())? else {
+        return Err("index.json would be no index".into());
+    };
+    let others = |index: &Index| {
+        let others = index.manifests.iter().filter(|entry| name_of(entry) != tag);
+        others.map(|entry| (name_of(entry).to_string(), entry.digest.clone())).collect::<Vec<_>>()
+    };
+    let mut named = after.manifests.iter().filter(|entry| name_of(entry) == tag);
+    match (named.next(), named.next()) {
+        (Some(entry), None) if entry.digest == *document => {}
+        (Some(_), Some(_)) => return Err(format!("two entries of index.json are named \"{tag}\"")),
+        _ => return Err(format!("\"{tag}\" would not be {document}")),
+    }
+    match others(before) == others(&after) {
+        true => Ok(after),
+        false => Err("another tag would change".into()),
     }
 }
 

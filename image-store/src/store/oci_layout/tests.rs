@@ -127,3 +127,29 @@ fn a_tag_that_moved_behind_the_look_is_left_alone() {
         }
     }
 }
+
+#[test]
+fn an_index_that_would_be_refused_does_not_replace_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let (one, two) = (image(&layout, "1"), image(&layout, "2"));
+    layout.write_tag("a", &one).unwrap();
+    let path = dir.path().join("index.json");
+    let index = fs::read_to_string(&path).unwrap();
+    let (start, end) = (index.find('[').unwrap() + 1, index.rfind(']').unwrap());
+    let refused = |index: String, why: &str| {
+        fs::write(&path, &index).unwrap();
+        let error = layout.write_tag("a", &two).unwrap_err();
+        assert!(error.kind == Exit::BadInput && error.to_string().contains(why), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), index);
+    };
+    let entry = &index[start..end];
+    refused(format!("{}{entry},{entry}{}", &index[..start], &index[end..]), "are named \"a\"");
+    // As large as a reader takes.
+    let space = " ".repeat(DOCUMENT_MAX as usize - index.len());
+    let full = format!("{}{entry}{space}{}", &index[..start], &index[end..]);
+    fs::write(&path, &full).unwrap();
+    let error = layout.write_tag("b", &two).unwrap_err();
+    assert!(error.to_string().contains("larger than"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), full);
+}
