@@ -7,11 +7,13 @@
 //! writes such streams puts the lists last, so a stream with nothing to change comes out byte for byte.
 //!
 //! An outline of the archive, headers and small members with holes for the layers, goes to a file without a name; it
-//! is read by the same strict reader that reads archives in files, before the end of the stream goes out. The output
+//! is read by the same strict reader that reads archives in files, before the end of the stream goes out. So is an
+//! outline of what goes out: it is checked before its end goes out. The output
 //! lags behind by half a block: wherever it is cut off, be it by an error or by SIGKILL, it ends within a member, and
 //! no reader takes it for a whole archive.
 
 use super::DockerArchive;
+use super::expected::Expected;
 use super::name::Naming;
 use super::rewrite::{Changed, Rewrite};
 use super::snapshot::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, Reckoned, Snapshot, layer_media_type};
@@ -66,14 +68,19 @@ const DOING: &str = "filter the stream";
 
 /// Takes the stream from `input` to `output`. On an error the output is cut off where no archive can end.
 pub fn filter(input: impl Read, output: impl Write, decide: &mut dyn Decide) -> Result<Passed, StoreError> {
-    let outline = tempfile::tempfile()
-        .map_err(|e| StoreError::from_io("make a file for the small parts of the stream", e))
-        .map_err(|e| e.hint("TMPDIR names a folder that can be written"))?;
+    let outline = || {
+        tempfile::tempfile()
+            .map_err(|e| StoreError::from_io("make a file for the small parts of the stream", e))
+            .map_err(|e| e.hint("TMPDIR names a folder that can be written"))
+    };
     let mut passing = Passing {
         input: TarStream::new(input),
         output: Lagging::new(output),
-        outline,
+        outline: outline()?,
         reckoned: Reckoned::new(),
+        result: outline()?,
+        result_reckoned: Reckoned::new(),
+        passes_at: None,
         held: Vec::new(),
         held_bytes: 0,
         passed: Passed::default(),
@@ -99,6 +106,11 @@ struct Passing<R, W> {
     output: Lagging<W>,
     outline: File,
     reckoned: Reckoned,
+    /// The outline of what goes out.
+    result: File,
+    result_reckoned: Reckoned,
+    /// Where the member that passes began, and where it begins in the output.
+    passes_at: Option<(u64, u64)>,
     held: Vec<Held>,
     held_bytes: usize,
     passed: Passed,
@@ -106,8 +118,13 @@ struct Passing<R, W> {
 
 impl<R: Read, W: Write> Passing<R, W> {
     fn member(&mut self, coming: Coming, decide: &mut dyn Decide) -> Result<(), StoreError> {
+        self.passes_at = None;
+        let is_held = self.is_held(&coming);
+        if !is_held && !is_label_copy(&coming) {
+            self.passes_at = Some((coming.start, self.output.position()));
+        }
         self.keep(&coming.headers, coming.start)?;
-        if self.is_held(&coming) {
+        if is_held {
             return self.hold(coming);
         }
         self.passed.lists_moved |= !self.held.is_empty();
@@ -116,10 +133,9 @@ impl<R: Read, W: Write> Passing<R, W> {
             let changed = decide.relabel_copy(&content[..coming.size as usize])?;
             self.passed.copies += usize::from(changed.is_some());
             return match changed {
-                Some(changed) => self.output.member(&coming, &changed),
-                None => self.output.push(&coming.headers).and_then(|()| self.output.push(&content)),
-            }
-            .map_err(failed);
+                Some(changed) => self.emit_member(&coming, &changed),
+                None => self.emit(&coming.headers).and_then(|()| self.emit(&content)),
+            };
         }
         self.output.push(&coming.headers).map_err(failed)?;
         self.content(&coming)
@@ -169,11 +185,11 @@ impl<R: Read, W: Write> Passing<R, W> {
                     hasher = Some(Hasher::sha256());
                 }
                 if !keeps {
-                    keep(&self.outline, &fresh[..fresh.len().min(512)], at)?;
+                    self.keep(&fresh[..fresh.len().min(512)], at)?;
                 }
             }
             if keeps {
-                keep(&self.outline, fresh, at)?;
+                self.keep(fresh, at)?;
             }
             if let Some(hasher) = &mut hasher {
                 let content = (coming.data_at + coming.size).saturating_sub(at);
@@ -183,13 +199,39 @@ impl<R: Read, W: Write> Passing<R, W> {
             self.output.drain().map_err(failed)?;
         }
         if let Some(hasher) = hasher {
-            self.reckoned.insert(coming.data_at, hasher.finish());
+            let digest = hasher.finish();
+            if let Some((from, to)) = self.passes_at {
+                self.result_reckoned.insert(coming.data_at - from + to, digest.clone());
+            }
+            self.reckoned.insert(coming.data_at, digest);
         }
         Ok(())
     }
 
+    /// Keeps a part of the input in its outline, and in that of the output if it goes there as it is.
     fn keep(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
-        keep(&self.outline, bytes, at)
+        keep(&self.outline, bytes, at)?;
+        match self.passes_at {
+            Some((from, to)) => keep(&self.result, bytes, at - from + to),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends bytes that did not come this way.
+    fn emit(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        keep(&self.result, bytes, self.output.position())?;
+        self.output.push(bytes).map_err(failed)
+    }
+
+    /// A member with other content than it came with.
+    fn emit_member(&mut self, coming: &Coming, content: &[u8]) -> Result<(), StoreError> {
+        let size = content.len() as u64;
+        let name = String::from_utf8_lossy(&coming.name);
+        let plain: Option<&[u8; 512]> = coming.headers.as_slice().try_into().ok();
+        let headers = plain.and_then(|old| write::header_resized(old, size));
+        self.emit(&headers.unwrap_or_else(|| write::file_headers(&name, size)))?;
+        self.emit(content)?;
+        self.emit(write::padding(size))
     }
 
     fn finish(mut self, trailer: u64, decide: &mut dyn Decide) -> Result<Passed, StoreError> {
@@ -206,31 +248,54 @@ impl<R: Read, W: Write> Passing<R, W> {
             _ => error,
         })?;
         let image = read_tree(&archive, &only)?;
+        let was = image.digest().clone();
+        let mut root = was.clone();
         let changed = match decide.decide(&image)? {
-            Some(rewrite) => Changed::new(&archive.archive(), image.digest(), &rewrite)?,
+            Some(rewrite) => {
+                root = rewrite.wanted.root.digest().clone();
+                Changed::new(&archive.archive(), image.digest(), &rewrite)?
+            }
             None => Changed::default(),
         };
+        let expected = Expected::after_overwrite(&archive.archive(), &root);
+        // Two tables of an archive of many members take too much memory.
+        drop((archive, image));
         for (name, content) in &changed.added {
-            let headers = write::file_headers(name, content.len() as u64);
-            let padding = write::padding(content.len() as u64);
-            for bytes in [&headers, content.as_slice(), padding] {
-                self.output.push(bytes).map_err(failed)?;
-            }
+            self.emit(&write::file_headers(name, content.len() as u64))?;
+            self.emit(content)?;
+            self.emit(write::padding(content.len() as u64))?;
         }
-        for Held { coming, content } in &self.held {
+        for Held { coming, content } in std::mem::take(&mut self.held) {
             let list = match coming.name.as_slice() {
                 name if name == INDEX_JSON.as_bytes() => &changed.index,
                 name if name == MANIFEST_JSON.as_bytes() => &changed.list,
                 _ => &None,
             };
             match list {
-                Some(list) => self.output.member(coming, list),
-                None => self.output.push(&coming.headers).and_then(|()| self.output.push(content)),
+                Some(list) => self.emit_member(&coming, list)?,
+                None => self.emit(&coming.headers).and_then(|()| self.emit(&content))?,
             }
-            .map_err(failed)?;
+        }
+        let is_as_it_came = root == was && !self.passed.lists_moved && self.passed.copies == 0;
+        if !is_as_it_came {
+            self.check(trailer, &expected)?;
         }
         self.output.finish(trailer).map_err(failed)?;
         Ok(self.passed)
+    }
+
+    /// Reads the outline of what goes out as the next reader will. Its end is not out yet.
+    fn check(&self, trailer: u64, expected: &Expected) -> Result<(), StoreError> {
+        let failed = |e| StoreError::from_io("read what was kept of the stream", e);
+        self.result.set_len(self.output.position() + trailer).map_err(failed)?;
+        let result = self.result.try_clone().map_err(failed)?;
+        let refuse = |why: &str| {
+            StoreError::bad_input(DOING, format!("the result failed its check: {why}"))
+                .hint("save to a file and name docker-archive:FILE")
+        };
+        let result = Snapshot::read_known(result, "-", Naming::Docker, &self.result_reckoned)
+            .map_err(|error| refuse(&error.why))?;
+        expected.check(&result).map_err(|why| refuse(&why))
     }
 }
 
@@ -291,15 +356,9 @@ impl<W: Write> Lagging<W> {
         Ok(())
     }
 
-    /// A member with other content than it came with.
-    fn member(&mut self, coming: &Coming, content: &[u8]) -> std::io::Result<()> {
-        let size = content.len() as u64;
-        let name = String::from_utf8_lossy(&coming.name);
-        let plain: Option<&[u8; 512]> = coming.headers.as_slice().try_into().ok();
-        let headers = plain.and_then(|old| write::header_resized(old, size));
-        self.push(&headers.unwrap_or_else(|| write::file_headers(&name, size)))?;
-        self.push(content)?;
-        self.push(write::padding(size))
+    /// How much was given, written or not.
+    fn position(&self) -> u64 {
+        self.written + self.filled as u64
     }
 
     /// Reads between `least` and `most` bytes, and says how many came.

@@ -215,3 +215,23 @@ fn a_layer_that_is_compressed_has_its_digest_reckoned_as_it_goes_by() {
             .any(|m| tar.name(m).starts_with(b"sha256:") && !tar.name(m).ends_with(id.as_bytes()))
     );
 }
+
+/// The new config's name is taken by something else.
+#[test]
+fn a_result_that_a_reader_would_refuse_has_no_end() {
+    let classic = Classic::new(r#"["app:1"]"#);
+    let new = relabelled(classic.config.as_bytes()).unwrap();
+    let mut members = classic.members;
+    members.insert(0, file(&format!("{}.json", Digest::of(&new).hex()), b"{}"));
+    let input = archive(&members);
+    let (out, result) = filtered(&input);
+    let error = result.unwrap_err();
+    assert!(error.kind == Exit::BadInput && error.to_string().contains("failed its check"), "{error}");
+    is_cut(&out);
+    // Nor is such an archive overwritten.
+    let disk = on_disk(&input);
+    let store = disk.open();
+    let place = overwriting::plan(&store).unwrap();
+    assert!(store.overwrite(&place).unwrap_err().to_string().contains("failed its check"));
+    assert_eq!(disk.bytes(), input);
+}
