@@ -1,6 +1,7 @@
 //! The tools as a user runs them, and the parts they are made of, against fakes with faults and the real world.
 #![allow(clippy::unwrap_used)]
 
+mod archive_shapes;
 mod arrows;
 mod attested;
 mod bases;

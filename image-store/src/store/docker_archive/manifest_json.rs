@@ -89,6 +89,8 @@ impl ManifestJson {
         match (old, same) {
             (Some(old), Some(same)) if old == same => {}
             (None, Some(_)) if tag == super::UNNAMED => {}
+            // The image stays one without a name, whatever other items it has.
+            (Some(old), Some(_)) if tag == super::UNNAMED => self.set(&mut splice, old, config, layers)?,
             (Some(old), None) if is_alone(old) => self.set(&mut splice, old, config, layers)?,
             (old, same) => {
                 match old {
@@ -97,7 +99,6 @@ impl ManifestJson {
                     None => {}
                 }
                 match same {
-                    Some(_) if tag == super::UNNAMED => {}
                     Some(same) => self.add_tag(&mut splice, same, tag)?,
                     None => self.append(&mut splice, tag, config, layers)?,
                 }
