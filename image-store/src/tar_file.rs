@@ -101,6 +101,10 @@ impl TarFile {
     pub fn read_over(file: Arc<File>, writes: &[(u64, Vec<u8>)]) -> Result<Self, TarError> {
         let length = file.metadata()?.len();
         let mut tar = Self::bare(Overlay::new(file, writes), length);
+        // All at once: a table that grows is copied, and takes the memory of two. What is not used is not touched.
+        let most = |bytes: u64, limit: usize| usize::try_from(bytes).map_or(limit, |bytes| bytes.min(limit));
+        tar.members.reserve_exact(most(length / BLOCK, MEMBERS_MAX));
+        tar.text.reserve_exact(most(length, NAMES_MAX));
         let mut at = 0;
         while at < length {
             let block = tar.block(at)?;
