@@ -1,8 +1,8 @@
 //! Which members of an index may be relabeled by their binaries, and what to do with those that may not.
 
-use crate::detect::verdict::{Kind, Verdict, is_suited};
-use image_store::manifest::Descriptor;
-use image_store::platform::Platform;
+use image_evidence::verdict::{Kind, Verdict, is_suited};
+use image_model::manifest::Descriptor;
+use image_model::platform::Platform;
 use image_store::tree::Node;
 use std::fmt;
 

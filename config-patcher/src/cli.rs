@@ -1,10 +1,13 @@
 //! The command line: read what was typed, decide, show, write. Each command has a file of its own.
 
 use clap::{Parser, Subcommand};
-use image_store::cli::{Closing, Display, Documentation, Output};
+use cli::{Closing, Display, Documentation, Output};
+use error::{Error, Exit};
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
+use registry_client::{Messages, meter};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 mod filter;
 mod fix;
@@ -40,7 +43,7 @@ const CLOSING: Closing = Closing {
 #[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: AnyCommand,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -48,31 +51,47 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum AnyCommand {
+    #[command(flatten)]
+    Own(Command),
+    #[command(flatten)]
+    Documentation(Documentation),
+}
+
+/// The commands, which `multiarch` has as well.
+#[derive(Subcommand)]
+pub enum Command {
     /// Show what an image and its index say: labels, layers, digests
     Inspect(inspect::Inspect),
     /// Hold labels against what the binaries show; exit 1 where they differ
     Verify(verify::Verify),
     /// Put the label right, where the image lies or in a copy
     Fix(Box<fix::Fix>),
-    #[command(flatten)]
-    Documentation(Documentation),
 }
 
 pub fn main() -> ExitCode {
     image_store::half_done::end_cleanly();
     let cli = Cli::parse();
-    let stores = Stores::new(cli.registry.options().quiet(cli.output.quiet));
-    let display = Display::start(&cli.output);
     let result = match cli.command {
-        Command::Inspect(args) => inspect::run(&args, &stores, &cli.output),
-        Command::Verify(args) => verify::run(&args, &stores, &cli.output),
-        Command::Fix(args) if args.is_filter() => filter::run(&args, &cli.output),
-        Command::Fix(args) => fix::run(&args, &stores, &cli.output),
-        Command::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command(), &CLOSING),
+        AnyCommand::Own(command) => command.run(&cli.registry, &cli.output),
+        AnyCommand::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command(), &CLOSING),
     };
-    drop(display);
     cli.output.finish(TOOL, result)
+}
+
+impl Command {
+    pub fn run(self, registry: &RegistryArgs, output: &Output) -> Result<Exit, Error> {
+        let messages = Messages::new(output.warner(), |line| ::cli::tell(line.to_string()));
+        let meter = Arc::clone(&messages.meter);
+        let stores = Stores::new(registry.options(messages));
+        let _display = Display::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
+        match self {
+            Self::Inspect(args) => inspect::run(&args, &stores, output),
+            Self::Verify(args) => verify::run(&args, &stores, output),
+            Self::Fix(args) if args.is_filter() => filter::run(&args, output),
+            Self::Fix(args) => fix::run(&args, &stores, output),
+        }
+    }
 }
 
 #[cfg(test)]

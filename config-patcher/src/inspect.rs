@@ -1,7 +1,7 @@
 //! What an image and its index say, for people and for programs.
 
-use image_store::manifest::Descriptor;
-use image_store::text;
+use error::text;
+use image_model::manifest::Descriptor;
 use image_store::tree::{Image, Node};
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ pub fn text(node: &Node) -> String {
     let root = node.document();
     let mut out = format!("{}  {}\n", root.digest(), root.media_type());
     let rows: Vec<Vec<String>> = node.images().into_iter().map(|(entry, image)| row(entry, image)).collect();
-    out.push_str(&text::table(
+    out.push_str(&cli::table(
         &["INDEX ENTRY", "LABEL", "LAYERS", "SIZE", "MANIFEST", "CONFIG", "NOTE"],
         &rows,
     ));

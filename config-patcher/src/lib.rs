@@ -2,8 +2,7 @@
 
 pub mod advice;
 pub mod cli;
-pub mod detect;
+pub mod from_binaries;
 pub mod inspect;
 pub mod plan;
 pub mod referrers;
-pub mod verify;

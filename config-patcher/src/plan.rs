@@ -1,13 +1,13 @@
 //! Which labels are wrong, and what changes with them up to the root: a pure decision over what was read.
 
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::manifest::{Descriptor, Document};
-use image_store::patch::{
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document};
+use image_model::patch::{
     Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest, patch_subject,
 };
+use image_model::platform::Platform;
 use image_store::plan::{BlobContent, Wanted};
-use image_store::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::store::docker_archive::Rewrite;
 use image_store::tree::{Image, IndexNode, Node, Seat};
@@ -87,7 +87,7 @@ pub struct Replaced {
 }
 
 /// Decides which labels of `node` change. `place` names the image in errors.
-pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, StoreError> {
+pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, Error> {
     let mut work = Work {
         place,
         changes: Vec::new(),
@@ -140,8 +140,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn refuse(&self, why: &str, hint: &str) -> StoreError {
-        StoreError::bad_input(format!("fix the label of \"{}\"", self.place), why).hint(hint)
+    fn refuse(&self, why: &str, hint: &str) -> Error {
+        Error::bad_input(format!("fix the label of \"{}\"", self.place), why).hint(hint)
     }
 
     /// The image with the right label, or `None` if it has that already.
@@ -151,14 +151,14 @@ impl Work<'_> {
         wanted: &Platform,
         ask: Ask,
         entry: Option<&Platform>,
-    ) -> Result<Option<Document>, StoreError> {
+    ) -> Result<Option<Document>, Error> {
         let name = entry.map_or(image.document.digest().to_string(), ToString::to_string);
         let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else {
             return Err(
                 self.refuse(&format!("{name} is an artifact, not an image"), "name an image that runs")
             );
         };
-        let failed = |e: image_store::manifest::DocumentError| e.at(&format!("{name} of \"{}\"", self.place));
+        let failed = |e: image_model::manifest::DocumentError| e.at(&format!("{name} of \"{}\"", self.place));
         let bytes = match patch_config(&config.bytes, wanted, ask).map_err(failed)? {
             Patched::Unchanged => return Ok(None),
             Patched::Changed(bytes) => bytes,
@@ -177,7 +177,7 @@ impl Work<'_> {
     }
 
     /// What is asked of which member.
-    fn asked(&self, index: &IndexNode, all: &[Seat<'_>], labels: &Labels) -> Result<Asked, StoreError> {
+    fn asked(&self, index: &IndexNode, all: &[Seat<'_>], labels: &Labels) -> Result<Asked, Error> {
         let mut asked = Asked::new();
         match labels {
             Labels::Platform(platform) => {
@@ -203,14 +203,14 @@ impl Work<'_> {
     }
 
     /// The one member that is meant, at whatever depth.
-    fn find<'a, 'p>(&self, all: &'a [Seat<'p>], member: &Member) -> Result<&'a Seat<'p>, StoreError> {
+    fn find<'a, 'p>(&self, all: &'a [Seat<'p>], member: &Member) -> Result<&'a Seat<'p>, Error> {
         match named(all, member).as_slice() {
             [only] => Ok(only),
             [] => {
                 let said = all.iter().filter_map(|seat| seat.entry.platform.as_ref());
                 let names: Vec<String> = said.filter(|p| !p.is_unknown()).map(ToString::to_string).collect();
                 let doing = format!("fix member {member} of \"{}\"", self.place);
-                Err(StoreError::not_found(doing, "the index has no such member")
+                Err(Error::not_found(doing, "the index has no such member")
                     .hint(format!("it has {}", names.join(", "))))
             }
             many => {
@@ -226,7 +226,7 @@ impl Work<'_> {
     }
 
     /// Every member's config says what its entry says.
-    fn by_entries(&self, index: &IndexNode) -> Result<Asked, StoreError> {
+    fn by_entries(&self, index: &IndexNode) -> Result<Asked, Error> {
         let mut asked = Asked::new();
         for i in runnable_members(index) {
             let entry = &index.index.manifests[i];
@@ -247,7 +247,7 @@ impl Work<'_> {
     }
 
     /// The index with these members saying what is asked, attestations re-pointed.
-    fn index(&mut self, node: &IndexNode, asked: &Asked) -> Result<Option<Document>, StoreError> {
+    fn index(&mut self, node: &IndexNode, asked: &Asked) -> Result<Option<Document>, Error> {
         let mut replaced: BTreeMap<usize, Document> = BTreeMap::new();
         for (i, wish) in asked {
             let entry = &node.index.manifests[*i];
@@ -290,7 +290,7 @@ impl Work<'_> {
         if changes.is_empty() {
             return Ok(None);
         }
-        let failed = |e: image_store::manifest::DocumentError| e.at(&format!("index of \"{}\"", self.place));
+        let failed = |e: image_model::manifest::DocumentError| e.at(&format!("index of \"{}\"", self.place));
         let patched = patch_index(&node.document, &changes).map_err(failed)?;
         for (i, document) in replaced {
             let was = node.index.manifests[i].digest.clone();
@@ -339,14 +339,14 @@ impl Work<'_> {
         &self,
         node: &IndexNode,
         replaced: &BTreeMap<usize, Document>,
-    ) -> Result<BTreeMap<usize, Document>, StoreError> {
+    ) -> Result<BTreeMap<usize, Document>, Error> {
         let mut following = BTreeMap::new();
         for (i, member) in node.members.iter().enumerate().filter(|(i, _)| !replaced.contains_key(i)) {
             let Node::Image(image) = member else { continue };
             let Some(subject) = &image.manifest.subject else { continue };
             let now = replaced.iter().find(|(of, _)| node.index.manifests[**of].digest == subject.digest);
             if let Some((_, now)) = now {
-                let failed = |e: image_store::manifest::DocumentError| {
+                let failed = |e: image_model::manifest::DocumentError| {
                     e.at(&format!("{} of \"{}\"", image.document.digest(), self.place))
                 };
                 following.insert(i, patch_subject(&image.document, now).map_err(failed)?);

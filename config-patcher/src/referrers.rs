@@ -1,12 +1,12 @@
 //! What belongs to an image that changes: found and told, and carried over to the new one where that was asked.
 
 use crate::plan::Changes;
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::manifest::{Descriptor, Document};
+use error::Error;
+use error::Exit;
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document};
+use image_model::patch::patch_subject;
 use image_store::parallel;
-use image_store::patch::patch_subject;
 use image_store::referrers::{Belongings, ReferrerStep, look, subject_of};
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::Node;
@@ -56,7 +56,7 @@ pub fn moved(changes: &Changes, root: &Node) -> Vec<Moved> {
 }
 
 /// Lists what belongs to the old documents.
-pub fn find(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, StoreError> {
+pub fn find(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
     let mut found = Found::default();
     for belongings in look_at(source, moved)? {
         let Belongings { subject, referrers, tags, .. } = belongings;
@@ -70,7 +70,7 @@ pub fn find(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, StoreErr
 
 /// The same, with a copy of each referrer for the new image, and of what belongs to these referrers in turn. Only
 /// the subjects change: what is signed or stated in them still speaks of the old image.
-pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, StoreError> {
+pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut seen: BTreeSet<Digest> = moved.iter().map(|moved| moved.was.clone()).collect();
     let mut level = moved.to_vec();
@@ -90,7 +90,7 @@ pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, StoreEr
                         continue;
                     }
                 };
-                let failed = |e: image_store::manifest::DocumentError| e.at(entry.digest.as_str());
+                let failed = |e: image_model::manifest::DocumentError| e.at(entry.digest.as_str());
                 let document = patch_subject(&document, now).map_err(failed)?;
                 found.referrers.push(referrer(was, entry, Some(document.digest().clone())));
                 let subject = now.digest().clone();
@@ -109,7 +109,7 @@ pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, StoreEr
     Err(too_many(source, &format!("they belong to each other more than {DEPTH_MAX} deep")))
 }
 
-fn look_at(source: &dyn ImageSource, moved: &[Moved]) -> Result<Vec<Belongings>, StoreError> {
+fn look_at(source: &dyn ImageSource, moved: &[Moved]) -> Result<Vec<Belongings>, Error> {
     let subjects: Vec<Digest> = moved.iter().map(|moved| moved.was.clone()).collect();
     look(source, &subjects)
 }
@@ -129,7 +129,7 @@ fn read(
     source: &dyn ImageSource,
     entry: &Descriptor,
     subject: &Digest,
-) -> Result<Result<Document, String>, StoreError> {
+) -> Result<Result<Document, String>, Error> {
     let document = match source.read_document(&Pointer::from(&entry.digest)) {
         Ok(document) => document,
         Err(error) if error.kind == Exit::NotFound => return Ok(Err("it is gone".into())),
@@ -142,15 +142,15 @@ fn read(
     })
 }
 
-fn too_many(source: &dyn ImageSource, why: &str) -> StoreError {
-    StoreError::bad_input(format!("carry the referrers in \"{}\"", source.place()), why)
+fn too_many(source: &dyn ImageSource, why: &str) -> Error {
+    Error::bad_input(format!("carry the referrers in \"{}\"", source.place()), why)
         .hint("leave --carry-referrers away")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::manifest::media_type::OCI_CONFIG;
+    use image_model::manifest::media_type::OCI_CONFIG;
     use image_store::referrers::apply;
     use image_store::store::ImageStore;
     use image_store::store::memory::MemoryStore;

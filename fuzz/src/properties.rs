@@ -1,16 +1,16 @@
 //! What must hold for any bytes, one function a target. A panic is a finding.
 
-use config_patcher::detect::chain;
-use config_patcher::detect::elf::sampler::Sampler;
-use config_patcher::detect::file::{self, Facts};
-use config_patcher::detect::layer::{Layer, LayerFacts, read_stream};
-use config_patcher::detect::tree::{Found, Tree};
-use image_store::digest::Digest;
-use image_store::exit::Exit;
-use image_store::manifest::Config;
-use image_store::raw_json::{self, Object, Splice};
-use image_store::store::registry::challenge as challenges;
+use error::Exit;
+use image_evidence::chain;
+use image_evidence::elf::sampler::Sampler;
+use image_evidence::file::{self, Facts};
+use image_evidence::layer::{Layer, LayerFacts, read_stream};
+use image_evidence::tree::{Found, Tree};
+use image_model::digest::Digest;
+use image_model::manifest::Config;
+use image_model::raw_json::{self, Object, Splice};
 use image_store::tar_file::write::{END, file_headers, padding};
+use registry_client::auth::challenge as challenges;
 use std::io::{Read, Write};
 
 #[path = "properties/archive.rs"]
@@ -159,7 +159,7 @@ pub fn challenge(bytes: &[u8]) {
     }
 }
 
-fn read(bytes: impl Read) -> Result<Layer, image_store::error::StoreError> {
+fn read(bytes: impl Read) -> Result<Layer, error::Error> {
     read_stream(bytes, None, &|| "read".into())
 }
 

@@ -3,16 +3,18 @@
 use crate::cli::account::Account;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use image_store::cli::{Closing, Display, Documentation, Output};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use cli::{Closing, Display, Documentation, Output};
+use error::Error;
+use error::Exit;
+use image_model::reference::Reference;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
-use image_store::reference::Reference;
+use registry_client::{Messages, meter};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-mod account;
+pub mod account;
 mod copy;
 mod draft;
 mod edit;
@@ -20,7 +22,7 @@ mod gather;
 mod inspect;
 mod publish;
 mod push;
-mod rollback;
+pub mod rollback;
 
 pub(crate) const TOOL: &str = "manifest-push";
 
@@ -54,7 +56,7 @@ const CLOSING: Closing = Closing {
 #[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: AnyCommand,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -64,11 +66,26 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Publish an index over images that are there
-    Push(push::Push),
+enum AnyCommand {
+    #[command(flatten)]
+    Own(Box<Command>),
     /// Show what a name points to
     Inspect(inspect::Inspect),
+    /// Let a tag name again what it named before it was published
+    ///
+    /// `push`, `edit` and `copy` note each tag that they move, and what it named before, in
+    /// $XDG_STATE_HOME/multiarch/journal.jsonl (~/.local/state without it). A tag that was new has nothing to go back
+    /// to: it is named, and left. A second rollback goes one further.
+    Rollback(rollback::Rollback),
+    #[command(flatten)]
+    Documentation(Documentation),
+}
+
+/// The commands, which `multiarch` has as well. It has commands of its own for `inspect` and `rollback`.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Publish an index over images that are there
+    Push(push::Push),
     /// Draft a list of images, to be annotated and pushed
     Create(draft::Create),
     /// Say in a draft what an image is for
@@ -81,23 +98,20 @@ enum Command {
     ///
     /// Bytes and digests stay. `copy HOST/REPO@DIGEST HOST/REPO:TAG` lets a tag name what it named before.
     Copy(copy::Copy),
-    /// Let a tag name again what it named before it was published
-    ///
-    /// `push`, `edit` and `copy` note each tag that they move, and what it named before, in
-    /// $XDG_STATE_HOME/multiarch/journal.jsonl (~/.local/state without it). A tag that was new has nothing to go back
-    /// to: it is named, and left. A second rollback goes one further.
-    Rollback(rollback::Rollback),
-    #[command(flatten)]
-    Documentation(Documentation),
 }
 
 pub fn main() -> ExitCode {
     image_store::half_done::end_cleanly();
     let words = account::as_clap_reads_it(std::env::args_os());
     let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| with_what_was_meant(error, &words).exit());
-    let display = Display::start(&cli.output);
-    let result = run(&cli);
-    drop(display);
+    let (tools, output) = (Tools::new(&cli.registry, &cli.account, &cli.output), &cli.output);
+    let result = match &cli.command {
+        AnyCommand::Own(command) => command.run(&tools, output),
+        AnyCommand::Inspect(args) => inspect::inspect(args, &tools, output),
+        AnyCommand::Rollback(args) => rollback::rollback(args, &tools, output),
+        AnyCommand::Documentation(what) => what.print(Cli::command(), &CLOSING),
+    };
+    drop(tools);
     cli.output.finish(TOOL, result)
 }
 
@@ -111,31 +125,41 @@ fn with_what_was_meant(error: clap::Error, words: &[OsString]) -> clap::Error {
     }
 }
 
-fn run(cli: &Cli) -> Result<Exit, StoreError> {
-    let (tools, output) = (Tools { cli }, &cli.output);
-    match &cli.command {
-        Command::Push(args) => push::push(args, &tools, output),
-        Command::Inspect(args) => inspect::inspect(args, &tools, output),
-        Command::Create(args) => draft::create(args, &tools, output),
-        Command::Annotate(args) => draft::annotate(args, output),
-        Command::Rm(args) => draft::remove(args),
-        Command::Edit(args) => edit::edit(args, &tools, output),
-        Command::Copy(args) => copy::copy(args, &tools, output),
-        Command::Rollback(args) => rollback::rollback(args, &tools, output),
-        Command::Documentation(what) => what.print(Cli::command(), &CLOSING),
+impl Command {
+    pub fn run(&self, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
+        match self {
+            Self::Push(args) => push::push(args, tools, output),
+            Self::Create(args) => draft::create(args, tools, output),
+            Self::Annotate(args) => draft::annotate(args, output),
+            Self::Rm(args) => draft::remove(args),
+            Self::Edit(args) => edit::edit(args, tools, output),
+            Self::Copy(args) => copy::copy(args, tools, output),
+        }
     }
 }
 
-/// What opens stores, once it is known for which registry the name and password of the command line are.
-pub(crate) struct Tools<'a> {
-    cli: &'a Cli,
+/// Opens stores, once it is known which registry the name and password of the command line are for. Shows progress
+/// until it is dropped.
+pub struct Tools<'a> {
+    registry: &'a RegistryArgs,
+    account: &'a Account,
+    output: &'a Output,
+    messages: Messages,
+    _display: Display,
 }
 
-impl Tools<'_> {
+impl<'a> Tools<'a> {
+    pub fn new(registry: &'a RegistryArgs, account: &'a Account, output: &'a Output) -> Self {
+        let messages = Messages::new(output.warner(), |line| ::cli::tell(line.to_string()));
+        let meter = Arc::clone(&messages.meter);
+        let display = Display::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
+        Self { registry, account, output, messages, _display: display }
+    }
+
     /// `subject` is the image that the command is about: `--username` is a user of its registry alone.
-    pub fn stores(&self, subject: &Reference) -> Result<Stores, StoreError> {
-        let mut options = self.cli.registry.options().quiet(self.cli.output.quiet);
-        self.cli.account.add_to(&mut options, subject, &self.cli.output)?;
+    pub fn stores(&self, subject: &Reference) -> Result<Stores, Error> {
+        let mut options = self.registry.options(self.messages.clone());
+        self.account.add_to(&mut options, subject, self.output)?;
         Ok(Stores::new(options))
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::spec::{self, Asked, Member, Place, Spec};
 use crate::state;
-use image_store::error::StoreError;
-use image_store::platform::Platform;
-use image_store::reference::{Reference, RegistryRef};
+use error::Error;
+use image_model::platform::Platform;
+use image_model::reference::{Reference, RegistryRef};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub struct Locked {
 }
 
 impl Drafts {
-    pub fn of_user() -> Result<Self, StoreError> {
+    pub fn of_user() -> Result<Self, Error> {
         Ok(Self { dir: state::folder("keep drafts")?.join("drafts") })
     }
 
@@ -38,16 +38,16 @@ impl Drafts {
         ))
     }
 
-    pub fn lock(&self) -> Result<Locked, StoreError> {
+    pub fn lock(&self) -> Result<Locked, Error> {
         let doing = || format!("lock the drafts in \"{}\"", self.dir.display());
-        fs::create_dir_all(&self.dir).map_err(|e| StoreError::from_io(doing(), e))?;
-        let file = File::create(self.dir.join(".lock")).map_err(|e| StoreError::from_io(doing(), e))?;
-        file.lock().map_err(|e| StoreError::from_io(doing(), e))?;
+        fs::create_dir_all(&self.dir).map_err(|e| Error::from_io(doing(), e))?;
+        let file = File::create(self.dir.join(".lock")).map_err(|e| Error::from_io(doing(), e))?;
+        file.lock().map_err(|e| Error::from_io(doing(), e))?;
         Ok(Locked { _file: file })
     }
 
     /// `None` if there is no such draft.
-    pub fn read(&self, list: &RegistryRef) -> Result<Option<Asked>, StoreError> {
+    pub fn read(&self, list: &RegistryRef) -> Result<Option<Asked>, Error> {
         // A draft has the name of a tag: what it will be as bytes nobody knows yet.
         if list.digest.is_some() {
             return Ok(None);
@@ -62,19 +62,19 @@ impl Drafts {
                 Ok(Some(Asked { place, spec, problems, ignore_missing: false }))
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(StoreError::from_io(format!("read draft \"{file}\""), e)),
+            Err(e) => Err(Error::from_io(format!("read draft \"{file}\""), e)),
         }
     }
 
     /// The error of a command that needs a draft.
-    pub fn missing(&self, verb: &str, list: &RegistryRef) -> StoreError {
+    pub fn missing(&self, verb: &str, list: &RegistryRef) -> Error {
         let list = with_tag(list);
         let why = format!("there is no draft of it in \"{}\"", self.dir.display());
-        StoreError::not_found(format!("{verb} \"{list}\""), why)
+        Error::not_found(format!("{verb} \"{list}\""), why)
             .hint(format!("make one: manifest-push create {list} IMAGE..."))
     }
 
-    fn nothing_to_remove(&self, list: &RegistryRef) -> StoreError {
+    fn nothing_to_remove(&self, list: &RegistryRef) -> Error {
         let mut names = Vec::new();
         names_below(&self.dir, &mut names);
         names.sort();
@@ -83,13 +83,13 @@ impl Drafts {
             _ => format!("there are drafts of {}", names.join(", ")),
         };
         let error = self.missing("remove the draft of", list);
-        StoreError { hint: Some(hint), ..error }
+        Error { hint: Some(hint), ..error }
     }
 
-    pub fn write(&self, list: &RegistryRef, members: &[Member]) -> Result<PathBuf, StoreError> {
+    pub fn write(&self, list: &RegistryRef, members: &[Member]) -> Result<PathBuf, Error> {
         let path = self.path(list);
         let doing = || format!("write draft \"{}\"", path.display());
-        let failed = |e| StoreError::from_io(doing(), e);
+        let failed = |e| Error::from_io(doing(), e);
         let dir = path.parent().unwrap_or(&self.dir);
         fs::create_dir_all(dir).map_err(failed)?;
         // First written whole, then named: a reader never sees half a draft.
@@ -102,15 +102,15 @@ impl Drafts {
         Ok(path)
     }
 
-    pub fn remove(&self, list: &RegistryRef) -> Result<(), StoreError> {
+    pub fn remove(&self, list: &RegistryRef) -> Result<(), Error> {
         if list.digest.is_some() {
             let doing = format!("remove the draft of \"{list}\"");
-            return Err(StoreError::bad_input(doing, "a draft has no digest").hint("name its tag"));
+            return Err(Error::bad_input(doing, "a draft has no digest").hint("name its tag"));
         }
         let path = self.path(list);
         match fs::remove_file(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(self.nothing_to_remove(list)),
-            removed => removed.map_err(|e| StoreError::from_io(format!("remove \"{}\"", path.display()), e)),
+            removed => removed.map_err(|e| Error::from_io(format!("remove \"{}\"", path.display()), e)),
         }
     }
 }
@@ -184,14 +184,14 @@ fn quoted(text: &str) -> String {
 }
 
 /// The spec of a draft without problems; else all of them.
-pub fn sound(asked: Asked) -> Result<Spec, StoreError> {
+pub fn sound(asked: Asked) -> Result<Spec, Error> {
     match asked.spec {
         Some(spec) if asked.problems.is_empty() => Ok(spec),
         _ => {
             let lines = asked.problems.iter().map(|one| asked.place.told(one.line, &one.text)).collect();
             let why = "somebody edited it, and it cannot be read any more";
             let doing = format!("read draft \"{}\"", asked.place.file.unwrap_or_default());
-            Err(StoreError::bad_input(doing, why).problems(lines))
+            Err(Error::bad_input(doing, why).problems(lines))
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Entries of an index added, replaced and taken away. The entries that stay keep every byte.
 
 use crate::index::{Kind, entry_text};
-use image_store::manifest::{Descriptor, Document, DocumentError, media_type};
-use image_store::raw_json::{self, Object, Splice};
+use image_model::manifest::{Descriptor, Document, DocumentError, media_type};
+use image_model::raw_json::{self, Object, Splice};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What becomes of an index. Entries are counted from 0.
@@ -148,7 +148,7 @@ fn annotate(
 mod tests {
     use super::*;
     use crate::index::Style;
-    use image_store::digest::Digest;
+    use image_model::digest::Digest;
 
     fn entry(text: &str) -> Descriptor {
         let mut entry = Descriptor::new(media_type::OCI_MANIFEST, Digest::of(text.as_bytes()), 7);

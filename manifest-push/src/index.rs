@@ -4,8 +4,8 @@
 //! `manifestlist.ManifestDescriptor` for Docker's list, and of the image-spec's `Descriptor` for OCI's index. docker
 //! takes distribution's for both, and three spaces.
 
-use image_store::manifest::{Descriptor, Document, DocumentError, media_type};
-use image_store::platform::Platform;
+use image_model::manifest::{Descriptor, Document, DocumentError, media_type};
+use image_model::platform::Platform;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! What a name points to, for people and for programs.
 
-use image_store::digest::Digest;
-use image_store::manifest::{Content, Descriptor, Document, DocumentError};
-use image_store::text;
+use error::text;
+use image_model::digest::Digest;
+use image_model::manifest::{Content, Descriptor, Document, DocumentError};
 use image_store::tree::{Image, IndexNode, Node};
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub fn text(name: &str, node: &Node, remedy: &str) -> String {
     out.push_str(&format!("Type:    {}\n\n", document.media_type()));
     let rows: Vec<Vec<String>> =
         node.images().into_iter().map(|(entry, image)| row(entry, image, remedy)).collect();
-    out.push_str(&text::table(&["PLATFORM", "DIGEST", "SIZE", "LAYERS", "NOTE"], &rows));
+    out.push_str(&cli::table(&["PLATFORM", "DIGEST", "SIZE", "LAYERS", "NOTE"], &rows));
     out
 }
 

@@ -1,9 +1,9 @@
 //! The journal of what was published: which tag named what before. A line is on disk before its tag moves.
 
 use crate::state;
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::reference::Reference;
+use error::Error;
+use image_model::digest::Digest;
+use image_model::reference::Reference;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -82,7 +82,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    pub fn of_user() -> Result<Self, StoreError> {
+    pub fn of_user() -> Result<Self, Error> {
         Ok(Self { path: state::folder("keep the journal")?.join("journal.jsonl") })
     }
 
@@ -91,11 +91,11 @@ impl Journal {
     }
 
     /// `Ok` means that the line is on disk.
-    pub fn append(&self, entry: &Entry) -> Result<(), StoreError> {
+    pub fn append(&self, entry: &Entry) -> Result<(), Error> {
         let written =
             serde_json::to_string(entry).map_err(std::io::Error::other).and_then(|line| self.write(&line));
         written.map_err(|e| {
-            StoreError::local(format!("note the publication in \"{}\"", self.path.display()), e.to_string())
+            Error::local(format!("note the publication in \"{}\"", self.path.display()), e.to_string())
                 .hint("no tag was moved; set XDG_STATE_HOME to a folder that can be written")
         })
     }
@@ -115,14 +115,14 @@ impl Journal {
     }
 
     /// All entries, oldest first. What cannot be read is no entry: the line of a run that was killed.
-    pub fn read(&self) -> Result<Vec<Entry>, StoreError> {
+    pub fn read(&self) -> Result<Vec<Entry>, Error> {
         match std::fs::read(&self.path) {
             Ok(text) => {
                 let lines = text.split(|byte| *byte == b'\n');
                 Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(StoreError::from_io(format!("read \"{}\"", self.path.display()), e)),
+            Err(e) => Err(Error::from_io(format!("read \"{}\"", self.path.display()), e)),
         }
     }
 }

@@ -9,4 +9,3 @@ pub mod journal;
 pub mod plan;
 pub mod spec;
 pub mod state;
-pub mod yaml;

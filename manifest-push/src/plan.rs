@@ -2,11 +2,11 @@
 
 use crate::index::{Kind, Style, build_index};
 use crate::spec::{Member, Place};
-use image_store::error::StoreError;
-use image_store::manifest::{Descriptor, Document, DocumentError};
-use image_store::patch::{Ask, Patched, patch_config, patch_manifest};
+use error::Error;
+use image_model::manifest::{Descriptor, Document, DocumentError};
+use image_model::patch::{Ask, Patched, patch_config, patch_manifest};
+use image_model::platform::Platform;
 use image_store::plan::Wanted;
-use image_store::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::{Image, IndexNode, Node, Seat};
 use std::collections::BTreeMap;
@@ -284,12 +284,12 @@ fn said_over(said: &Platform, found: Platform) -> Platform {
 }
 
 /// Misfits as one error.
-pub fn refuse(place: &Place, misfits: &[Misfit]) -> StoreError {
+pub fn refuse(place: &Place, misfits: &[Misfit]) -> Error {
     let lines = misfits.iter().map(|misfit| place.told(misfit.line, &misfit.text)).collect();
     let count = misfits.len();
     let why =
         if count == 1 { "there is a problem".to_string() } else { format!("there are {count} problems") };
-    StoreError::bad_input(place.doing.clone(), why).hint("nothing was written").problems(lines)
+    Error::bad_input(place.doing.clone(), why).hint("nothing was written").problems(lines)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What is to be published: manifest-tool's YAML spec, or its arguments, read strictly. Every problem is told at once,
 //! each with its line.
 
-use crate::yaml::{self, Entry, Node, Problem, Value};
-use image_store::platform::Platform;
-use image_store::reference::{Reference, is_tag};
-use image_store::text::nearest;
+use error::text::nearest;
+use image_model::platform::Platform;
+use image_model::reference::{Reference, is_tag};
 use std::collections::BTreeMap;
+use strict_yaml::{self, Entry, Node, Problem, Value};
 
 mod arguments;
 
@@ -94,7 +94,7 @@ fn read(text: &str, whole: Whole) -> (Option<Spec>, Vec<Problem>) {
     if text.len() > SPEC_MAX {
         return (None, vec![Problem::new(1, format!("the spec is larger than {SPEC_MAX} bytes"))]);
     }
-    let (root, problems) = match yaml::parse(text) {
+    let (root, problems) = match strict_yaml::parse(text) {
         Ok(found) => found,
         Err(problem) => return (None, vec![problem]),
     };

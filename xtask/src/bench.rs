@@ -1,55 +1,23 @@
-//! `cargo xtask bench`: ratios against named peers, measured in one run. A bench prints; it never judges.
+//! `cargo xtask bench`: runs the package `bench`, built for release.
 
-mod fix;
-pub mod measure;
-mod push;
-mod registry;
-mod relay;
-mod release;
-mod verify;
-
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use error::{Error, Exit};
+use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// What to measure
-    #[arg(value_enum)]
-    what: What,
+    /// What to measure; `cargo xtask bench help` lists it
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum What {
-    /// binfmt-setup register all, against update-binfmts and a shell loop, in a private namespace
-    Binfmt,
-    /// config-patcher fix on `docker save` archives: written anew, in place, as a filter; against cp, cat, skopeo, docker
-    Fix,
-    /// manifest-push making an index and pushing 1 GiB, against crane, oras, docker manifest and skopeo
-    Push,
-    /// cargo xtask release of the example for eight platforms, cold and warm, against crane and buildah in a loop
-    Release,
-    /// config-patcher verify on a large image in docker-registry, against skopeo, umoci and file; and on 1,000 tags
-    Verify,
-}
-
-pub fn run(args: &Args) -> Result<Exit, StoreError> {
-    match args.what {
-        What::Binfmt => cargo_bench("binfmt-setup"),
-        What::Fix => fix::run().map(|()| Exit::Done),
-        What::Push => push::run().map(|()| Exit::Done),
-        What::Release => release::run().map(|()| Exit::Done),
-        What::Verify => verify::run().map(|()| Exit::Done),
-    }
-}
-
-fn cargo_bench(package: &str) -> Result<Exit, StoreError> {
-    let doing = || format!("run the bench of {package}");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(cargo).args(["bench", "--quiet", "--package", package]).stdin(Stdio::null()).status();
-    match status.map_err(|e| StoreError::from_io(doing(), e))? {
-        status if status.success() => Ok(Exit::Done),
-        status => Err(StoreError::new(Exit::Found, doing(), format!("cargo ended with {status}"))),
+pub fn run(args: &Args) -> Result<Exit, Error> {
+    let doing = || "run the measurements".to_string();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["run", "--quiet", "--release", "--package", "bench", "--"]).args(&args.arguments);
+    let status = cargo.stdin(Stdio::null()).status().map_err(|e| Error::from_io(doing(), e))?;
+    match status.code() {
+        Some(0) => Ok(Exit::Done),
+        _ => Err(Error::new(Exit::Found, doing(), format!("it ended with {status}"))),
     }
 }

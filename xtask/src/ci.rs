@@ -2,8 +2,8 @@
 
 mod fuzz;
 
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use error::Error;
+use error::Exit;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -43,7 +43,7 @@ pub struct Args {
     fuzz: bool,
 }
 
-pub fn run(args: &Args) -> Result<Exit, StoreError> {
+pub fn run(args: &Args) -> Result<Exit, Error> {
     if args.fuzz {
         return fuzz::run().map(|()| Exit::Done);
     }
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<Exit, StoreError> {
     Ok(Exit::Done)
 }
 
-fn install_packages() -> Result<(), StoreError> {
+fn install_packages() -> Result<(), Error> {
     let missing: Vec<&str> = PACKAGES.into_iter().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -121,13 +121,13 @@ fn cargo(args: &[&str]) -> Command {
 }
 
 /// Runs one step with its output where ours goes. A failure ends the run.
-fn step(name: &str, mut command: Command) -> Result<(), StoreError> {
+fn step(name: &str, mut command: Command) -> Result<(), Error> {
     eprintln!("ci: {name}");
     let doing = || format!("pass the step \"{name}\"");
     let status = command.stdin(Stdio::null()).status();
-    let status = status.map_err(|e| StoreError::from_io(format!("run {:?}", command.get_program()), e))?;
+    let status = status.map_err(|e| Error::from_io(format!("run {:?}", command.get_program()), e))?;
     match status.success() {
         true => Ok(()),
-        false => Err(StoreError::new(Exit::Found, doing(), format!("it ended with {status}"))),
+        false => Err(Error::new(Exit::Found, doing(), format!("it ended with {status}"))),
     }
 }

@@ -1,14 +1,19 @@
 //! `cargo xtask COMMAND`: one verb, one file.
 
-use crate::{bench, ci, dist, example_programs, release, rollback};
+use crate::{bench, ci, dist};
 use clap::{Parser, Subcommand};
-use image_store::cli::Output;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use cli::Output;
+use error::Error;
+use error::Exit;
+use image_store::options::RegistryArgs;
+use multiarch::release::{self, Host};
+use multiarch::{example_binaries, rollback};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
 
 const TOOL: &str = "cargo xtask";
+/// From the root of the workspace.
+const EXAMPLE: &str = "examples/multi-arch-example/release.yaml";
 
 /// Runs it all: from Dockerfiles to one published image of many platforms
 #[derive(Parser)]
@@ -23,9 +28,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Build every platform of a release.yaml, put the labels right, run each image, publish
-    Release(Box<release::Args>),
+    Release(Box<WithRegistry<release::Args>>),
     /// Let the tags of a release name again what they named before it
-    Rollback(rollback::Args),
+    Rollback(WithRegistry<rollback::Args>),
     /// Format, lints and every test, as the hosted checks run them
     Ci(ci::Args),
     /// Measure against named peers, in one run
@@ -42,6 +47,43 @@ enum Command {
     SmokeInside,
 }
 
+/// A command that speaks to registries.
+#[derive(clap::Args)]
+struct WithRegistry<T: clap::Args> {
+    #[command(flatten)]
+    command: T,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// The example of this workspace, and binfmt-setup, built first so that it is never older than its source.
+fn host() -> Result<Host, Error> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // `cargo run` tells its program so; a test harness names another directory.
+    let is_run_by_cargo =
+        std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|dir| dir == *package.as_os_str());
+    if is_run_by_cargo && std::env::var_os("MULTIARCH_BINFMT_SETUP").is_none() {
+        build_binfmt_setup(package)?;
+    }
+    let workspace = package.parent().unwrap_or(package);
+    let example = Path::new(EXAMPLE);
+    let default_spec = if example.is_file() { example.into() } else { workspace.join(example) };
+    Ok(Host { default_spec: Some(default_spec), binfmt_setup: None })
+}
+
+fn build_binfmt_setup(package: &Path) -> Result<(), Error> {
+    let doing = || "build the program binfmt-setup".to_string();
+    let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--package", "binfmt-setup"]);
+    build.args((!cfg!(debug_assertions)).then_some("--release"));
+    build.current_dir(package).stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = build.status().map_err(|e| Error::from_io(doing(), e))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Error::new(Exit::Found, doing(), format!("cargo ended with {status}"))),
+    }
+}
+
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The supervisor of a sandbox must have one thread.
@@ -49,18 +91,20 @@ pub fn main() -> ExitCode {
         image_store::half_done::end_cleanly();
     }
     let result = match cli.command {
-        Command::Release(args) => release::run(&args, &cli.output),
-        Command::Rollback(args) => rollback::run(&args, &cli.output),
+        Command::Release(args) => {
+            host().and_then(|host| release::run(&args.command, &args.registry, &host, &cli.output))
+        }
+        Command::Rollback(args) => rollback::run(&args.command, &args.registry, &cli.output),
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args, &cli.output),
         Command::ExamplePrograms { dir } => {
             let doing = format!("write the example's programs to \"{}\"", dir.display());
-            example_programs::write_all(&dir).map(|()| Exit::Done).map_err(|e| StoreError::from_io(doing, e))
+            example_binaries::write_all(&dir).map(|()| Exit::Done).map_err(|e| Error::from_io(doing, e))
         }
-        Command::SmokeInside => release::sandbox::supervise()
+        Command::SmokeInside => sandbox::supervise()
             .map(|()| Exit::Done)
-            .map_err(|e| StoreError::from_io("read the description of a sandbox", e)),
+            .map_err(|e| Error::from_io("read the description of a sandbox", e)),
     };
     cli.output.finish(TOOL, result)
 }

@@ -4,11 +4,11 @@
 //! Everything is made in a folder beside the one that was asked for, which takes its place in one step.
 
 use build::Setting;
+use cli::table;
+use cli::{Output, print_line};
+use error::Error;
+use error::Exit;
 use folder::Folder;
-use image_store::cli::{Output, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::text::table;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use targets::{Found, Target};
@@ -97,7 +97,7 @@ struct Plan {
     setting: Setting,
 }
 
-pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
+pub fn run(args: &Args, output: &Output) -> Result<Exit, Error> {
     if let Some(dir) = &args.verify {
         let count = sums::verify(dir)?;
         output.say(&format!("{}: {count} files are as they were made", dir.display()));
@@ -114,7 +114,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, StoreError> {
     Ok(Exit::Done)
 }
 
-fn decide(args: &Args) -> Result<Plan, StoreError> {
+fn decide(args: &Args) -> Result<Plan, Error> {
     let root = workspace();
     let version = env!("CARGO_PKG_VERSION");
     if !args.allow_dirty {
@@ -127,7 +127,7 @@ fn decide(args: &Args) -> Result<Plan, StoreError> {
     if !found.iter().flatten().any(|target| target.is_host) {
         let why = "the toolchain has no target for this machine, whose programs write the manual pages";
         let reasons = found.into_iter().filter_map(Result::err).collect();
-        return Err(StoreError::not_found("make a distribution", why).problems(reasons));
+        return Err(Error::not_found("make a distribution", why).problems(reasons));
     }
     Ok(Plan {
         version,
@@ -145,7 +145,7 @@ fn workspace() -> PathBuf {
 }
 
 /// Makes it all; gives a table of it.
-fn make(plan: &Plan, output: &Output) -> Result<String, StoreError> {
+fn make(plan: &Plan, output: &Output) -> Result<String, Error> {
     let folder = Folder::begin(&plan.out)?;
     let targets: Vec<&Target> = plan.found.iter().flatten().collect();
     let mut built = Vec::new();
@@ -162,18 +162,18 @@ fn make(plan: &Plan, output: &Output) -> Result<String, StoreError> {
         }
         for (target, programs) in targets.iter().zip(&built) {
             let program = std::fs::read(&programs[at])
-                .map_err(|e| StoreError::from_io(format!("read \"{}\"", programs[at].display()), e))?;
+                .map_err(|e| Error::from_io(format!("read \"{}\"", programs[at].display()), e))?;
             folder.add(&parts::program_place(target, tool), 0o755, &program)?;
             let package =
                 parts::package(tool, target, plan.version, &program, &documents, plan.setting.epoch);
-            let package = package.map_err(|e| StoreError::from_io("write a Debian package", e))?;
+            let package = package.map_err(|e| Error::from_io("write a Debian package", e))?;
             let name = format!("{}_{}_{}.deb", tool.name, plan.version, target.debian);
             folder.add(&name, 0o644, &package)?;
             rows.push(vec![
                 tool.name.to_string(),
                 target.platform.to_string(),
                 target.linking.clone(),
-                image_store::text::bytes(program.len() as u64),
+                error::text::bytes(program.len() as u64),
                 name,
             ]);
         }

@@ -5,7 +5,7 @@
 //! text by its distance, so it does not care where it is loaded. The programs for arm take their exit status from
 //! an instruction that older machines do not have, and say so in `.ARM.attributes`, as a linker would.
 
-use image_store::platform::Platform;
+use image_model::platform::Platform;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;

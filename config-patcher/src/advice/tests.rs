@@ -1,5 +1,5 @@
 use super::*;
-use image_store::manifest::media_type;
+use image_model::manifest::media_type;
 
 /// `INDEX DECLARED BINARIES`, `-` for an entry without a platform and for binaries that do not decide, and then what
 /// is decided: `keep`, a platform, or `rebuild` with the reasons.
@@ -28,7 +28,7 @@ fn check(rows: &[(&str, &str)]) {
     let entries: Vec<Descriptor> = words
         .iter()
         .map(|row| {
-            let digest = image_store::digest::Digest::of(row.concat().as_bytes());
+            let digest = image_model::digest::Digest::of(row.concat().as_bytes());
             let said = (row[0] != "-").then(|| platform(row[0]));
             Descriptor { platform: said, ..Descriptor::new(media_type::OCI_MANIFEST, digest, 1) }
         })

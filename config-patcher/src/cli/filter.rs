@@ -4,22 +4,22 @@ use super::fix::report::{Told, report};
 use super::fix::{Fix, refuse_duplicates};
 use crate::plan::{Labels, Relabelled, relabel};
 use crate::referrers::Found;
-use image_store::cli::{Format, Output, print_json};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::patch::{Ask, Patched, patch_config};
-use image_store::raw_json::Object;
-use image_store::reference::Reference;
+use cli::{Format, Output, print_json};
+use error::Error;
+use error::Exit;
+use image_model::patch::{Ask, Patched, patch_config};
+use image_model::raw_json::Object;
+use image_model::reference::Reference;
 use image_store::store::docker_archive::Rewrite;
 use image_store::store::docker_archive::stream::{Decide, filter, widen_pipe};
 use image_store::tree::Node;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 
-pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
+pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
     let is_written = !args.check && !args.dry_run;
     let refuse = |why: &str, hint: &str| {
-        Err(StoreError::new(Exit::Usage, "fix the stream on standard input", why).hint(hint))
+        Err(Error::new(Exit::Usage, "fix the stream on standard input", why).hint(hint))
     };
     if args.output.is_some() || !args.tag.is_empty() {
         return refuse(
@@ -65,14 +65,13 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, StoreError> {
             std::io::stdout()
                 .as_fd()
                 .try_clone_to_owned()
-                .map_err(|e| StoreError::from_io("open standard output", e))?,
+                .map_err(|e| Error::from_io("open standard output", e))?,
         )),
         false => Box::new(std::io::sink()),
     };
     widen_pipe(&input);
     widen_pipe(std::io::stdout());
-    let input =
-        input.as_fd().try_clone_to_owned().map_err(|e| StoreError::from_io("open standard input", e))?;
+    let input = input.as_fd().try_clone_to_owned().map_err(|e| Error::from_io("open standard input", e))?;
     let passed = filter(std::fs::File::from(input), out, &mut deciding)?;
     let changed = deciding.changed || passed.copies > 0;
     if passed.copies > 0 && !deciding.changed {
@@ -107,7 +106,7 @@ struct Decided {
 }
 
 impl Decide for Deciding<'_> {
-    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, StoreError> {
+    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error> {
         let relabelled = relabel(image, &self.labels, "-")?;
         let way_out = "or save it to a file, where --force relabels it anyway";
         refuse_duplicates(&Reference::Stdin, None, &relabelled, image, way_out)?;
@@ -126,11 +125,11 @@ impl Decide for Deciding<'_> {
         Ok(Some(changes.rewrite(image)))
     }
 
-    fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let Labels::Platform(platform) = &self.labels else { return Ok(None) };
         let what = "\"json\" of a layer in the stream";
         let object =
-            Object::parse(json).map_err(|e| image_store::manifest::DocumentError::from(e).at(what))?;
+            Object::parse(json).map_err(|e| image_model::manifest::DocumentError::from(e).at(what))?;
         // Lower layers have no label, only the topmost one has.
         if !object.members.iter().any(|member| member.key == "architecture") {
             return Ok(None);

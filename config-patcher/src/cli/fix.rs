@@ -2,23 +2,24 @@
 
 use super::verify::row::editable;
 use crate::advice;
+use crate::from_binaries::from_binaries;
 use crate::plan::{Duplicate, Labels, Member, Relabelled, relabel};
 use crate::referrers::{Found, carry, find, moved};
-use crate::verify::from_binaries;
 use clap::Args;
-use image_store::cli::Output;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use cli::Output;
+use error::Error;
+use error::Exit;
+use error::text;
+use image_model::platform::Platform;
+use image_model::reference::Reference;
 use image_store::open::Stores;
 use image_store::plan::{MovedTag, Plan, apply, plan, plan_new};
-use image_store::platform::Platform;
-use image_store::reference::Reference;
 use image_store::referrers::{self, Shown};
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, ImageStore, Pointer, UNNAMED};
-use image_store::text;
 use image_store::tree::{Node, grow};
+use registry_client::meter::Meter;
 use report::{Told, describe, report};
 use std::sync::Arc;
 
@@ -70,9 +71,9 @@ pub struct Fix {
 
 fn parse_member(text: &str) -> Result<Member, String> {
     if text.contains(':') && text.starts_with("sha") {
-        return text.parse().map(Member::Digest).map_err(|e: image_store::digest::DigestError| e.to_string());
+        return text.parse().map(Member::Digest).map_err(|e: image_model::digest::DigestError| e.to_string());
     }
-    text.parse().map(Member::Platform).map_err(|e: image_store::platform::PlatformError| e.to_string())
+    text.parse().map(Member::Platform).map_err(|e: image_model::platform::PlatformError| e.to_string())
 }
 
 impl Fix {
@@ -94,9 +95,9 @@ impl Fix {
     }
 }
 
-pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreError> {
+pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, Error> {
     for tag in &args.tag {
-        args.image.check_tag(tag).map_err(|e| StoreError::new(Exit::Usage, "move the tag", e.to_string()))?;
+        args.image.check_tag(tag).map_err(|e| Error::new(Exit::Usage, "move the tag", e.to_string()))?;
     }
     refuse_what_cannot_be_carried(args)?;
     let Lying { source, store, archive, pointer } = open(args, stores)?;
@@ -135,18 +136,18 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, StoreEr
         (None, None) => return Ok(Exit::Done),
     };
     output.say_lines(&plan.to_string());
-    let found = write(args, &plan, &*store, &belongings, output)?;
+    let found = write(args, &plan, &*store, &stores.meter(), &belongings, output)?;
     told.done(&found, Some(&plan), !args.dry_run);
     Ok(Exit::Done)
 }
 
-fn refuse_what_cannot_be_carried(args: &Fix) -> Result<(), StoreError> {
+fn refuse_what_cannot_be_carried(args: &Fix) -> Result<(), Error> {
     if !args.carry_referrers || matches!(args.image, Reference::Registry(_) | Reference::OciLayout { .. }) {
         return Ok(());
     }
     let why = "only a registry or an OCI layout keeps what belongs to an image";
     let doing = format!("carry the referrers of \"{}\"", args.image);
-    Err(StoreError::new(Exit::Usage, doing, why).hint("leave --carry-referrers away"))
+    Err(Error::new(Exit::Usage, doing, why).hint("leave --carry-referrers away"))
 }
 
 /// A relabel that gives an index two images for one platform makes one of the two unreachable.
@@ -156,7 +157,7 @@ pub(super) fn refuse_duplicates(
     relabelled: &Relabelled,
     node: &Node,
     way_out: &str,
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     let Relabelled::Changed(changes) = relabelled else { return Ok(()) };
     let Some(duplicate) = changes.duplicates.first() else { return Ok(()) };
     let Duplicate { member, was, wanted, twin, is_lost } = duplicate;
@@ -164,7 +165,7 @@ pub(super) fn refuse_duplicates(
     let doing = format!("fix {} ({was}) of \"{image}\"", member.digest);
     let why = format!("{}; the other one is {twin}", advice::consequence(was, wanted, true, *is_lost));
     let hint = advice::way_out(node, entry, was, editable);
-    Err(StoreError::new(Exit::Found, doing, why).hint(format!("{hint}; {way_out}")))
+    Err(Error::new(Exit::Found, doing, why).hint(format!("{hint}; {way_out}")))
 }
 
 /// Where the image lies. It can be written only where it will be.
@@ -176,7 +177,7 @@ struct Lying {
     pointer: Pointer,
 }
 
-fn open(args: &Fix, stores: &Stores) -> Result<Lying, StoreError> {
+fn open(args: &Fix, stores: &Stores) -> Result<Lying, Error> {
     // With --output the source is only read: it may be one that nobody here may write.
     if args.output.is_some() || args.check {
         let opened = stores.source(&args.image)?;
@@ -197,7 +198,7 @@ fn open(args: &Fix, stores: &Stores) -> Result<Lying, StoreError> {
     Ok(Lying { source: store.clone(), store: Some(store), archive: None, pointer })
 }
 
-fn to_overwrite(args: &Fix) -> Result<Option<DockerArchive>, StoreError> {
+fn to_overwrite(args: &Fix) -> Result<Option<DockerArchive>, Error> {
     Ok(match &args.image {
         Reference::DockerArchive { file, name } if args.in_place => {
             Some(DockerArchive::open(file, name.as_deref())?)
@@ -214,12 +215,13 @@ fn write(
     args: &Fix,
     plan: &Plan,
     store: &dyn ImageStore,
-    belongings: &(dyn Fn() -> Result<Found, StoreError> + Sync),
+    meter: &Meter,
+    belongings: &(dyn Fn() -> Result<Found, Error> + Sync),
     output: &Output,
-) -> Result<Found, StoreError> {
+) -> Result<Found, Error> {
     let write = || {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-        apply(plan, store, moved, &|progress| output.detail(&describe(&progress)))
+        apply(plan, store, moved, meter, &|progress| output.detail(&describe(&progress)))
     };
     // What is only told is asked for while the new image is written: then it costs no time.
     if !args.carry_referrers && !args.dry_run {
@@ -245,7 +247,7 @@ fn read(
     source: &dyn ImageSource,
     store: Option<&dyn ImageStore>,
     pointer: &Pointer,
-) -> Result<Node, StoreError> {
+) -> Result<Node, Error> {
     let document = source.read_document(pointer)?;
     let is_likely = args.platform.is_some() && !document.is_index() && !args.dry_run && args.output.is_none();
     std::thread::scope(|scope| {
@@ -262,7 +264,7 @@ fn belongings(
     source: &dyn ImageSource,
     relabelled: &Relabelled,
     node: &Node,
-) -> Result<Found, StoreError> {
+) -> Result<Found, Error> {
     let keeps_any = matches!(
         args.image,
         Reference::Registry(_) | Reference::OciLayout { .. } | Reference::OciArchive { .. }
@@ -280,12 +282,7 @@ fn belongings(
     }))
 }
 
-fn labels(
-    args: &Fix,
-    source: &dyn ImageSource,
-    node: &Node,
-    pointer: &Pointer,
-) -> Result<Labels, StoreError> {
+fn labels(args: &Fix, source: &dyn ImageSource, node: &Node, pointer: &Pointer) -> Result<Labels, Error> {
     match args.labels_said() {
         Some(labels) => Ok(labels),
         None => from_binaries(source, node, editable(&args.image, pointer).as_deref()),
@@ -299,11 +296,11 @@ fn overwritten(
     relabelled: &Relabelled,
     node: &Node,
     output: &Output,
-) -> Result<bool, StoreError> {
+) -> Result<bool, Error> {
     let Some(archive) = archive else {
         let why = "only docker-archive: and oci-archive: are overwritten where they stand";
         let doing = format!("fix \"{}\" in place", args.image);
-        return Err(StoreError::new(Exit::Usage, doing, why).hint("leave --in-place away"));
+        return Err(Error::new(Exit::Usage, doing, why).hint("leave --in-place away"));
     };
     let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
     match archive.place_for(node.digest(), &changes.rewrite(node))? {
@@ -323,7 +320,7 @@ fn overwritten(
 }
 
 /// The tags that follow: those named, else the one that was read. An archive's image keeps all its names.
-fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Result<Vec<String>, StoreError> {
+fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Result<Vec<String>, Error> {
     if !args.tag.is_empty() {
         return Ok(args.tag.clone());
     }
@@ -363,7 +360,7 @@ fn plan_in_place(
     pointer: &Pointer,
     store: &dyn ImageStore,
     tags: Vec<String>,
-) -> Result<Plan, StoreError> {
+) -> Result<Plan, Error> {
     let Relabelled::Changed(changes) = relabelled else {
         return Ok(Plan { place: store.place(), ..Plan::default() });
     };
@@ -374,7 +371,7 @@ fn plan_in_place(
             Ok((tag, named.map(|named| named.digest)))
         }
     };
-    let tags = tags.into_iter().map(was).collect::<Result<Vec<_>, StoreError>>()?;
+    let tags = tags.into_iter().map(was).collect::<Result<Vec<_>, Error>>()?;
     plan_new(changes.in_place(), store.place(), tags)
 }
 
@@ -384,7 +381,7 @@ fn plan_copy(
     source: &Arc<dyn ImageSource>,
     target: &dyn ImageStore,
     tags: &[String],
-) -> Result<Plan, StoreError> {
+) -> Result<Plan, Error> {
     let wanted = match relabelled {
         Relabelled::Unchanged => image_store::plan::Wanted::copy_of(node, source),
         Relabelled::Changed(changes) => changes.elsewhere(node, source),

@@ -2,11 +2,11 @@
 
 use crate::inspect;
 use clap::Args;
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use cli::{Format, Output, print_json, print_line};
+use error::Error;
+use error::Exit;
+use image_model::reference::Reference;
 use image_store::open::Stores;
-use image_store::reference::Reference;
 use image_store::tree::read_tree;
 
 #[derive(Args)]
@@ -15,7 +15,7 @@ pub struct Inspect {
     image: Reference,
 }
 
-pub fn run(args: &Inspect, stores: &Stores, output: &Output) -> Result<Exit, StoreError> {
+pub fn run(args: &Inspect, stores: &Stores, output: &Output) -> Result<Exit, Error> {
     let opened = stores.source(&args.image)?;
     let node = read_tree(&*opened.store, &opened.pointer)?;
     match output.format {

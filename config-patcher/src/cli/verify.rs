@@ -8,21 +8,21 @@ pub(super) mod row;
 mod sarif;
 mod text;
 
-use crate::verify::cache::LayerCache;
-use crate::verify::{Depth, Look, Subject, verify_all_with};
 use clap::Args;
-use image_store::cli::{Format, Output, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::manifest::Descriptor;
+use cli::{Format, Output, print_line};
+use error::Error;
+use error::Exit;
+use error::text::bytes;
+use image_evidence::verify::cache::LayerCache;
+use image_evidence::verify::{Depth, Look, Subject, verify_all_with};
+use image_model::manifest::Descriptor;
+use image_model::reference::Reference;
 use image_store::open::Stores;
 use image_store::parallel;
-use image_store::reference::Reference;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
-use image_store::text::bytes;
 use image_store::tree::read_tree;
 use reports::Reports;
 use row::{Named, Row};
@@ -58,7 +58,7 @@ pub struct Verify {
     schema: bool,
 }
 
-pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, StoreError> {
+pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Error> {
     if args.schema {
         print_line(json::SCHEMA.trim_end());
         return Ok(Exit::Done);
@@ -83,7 +83,7 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
     let named = parallel::map(&names, parallel::REQUESTS, |(name, source, pointer, depth, editable)| {
         let node = read_tree(&**source, pointer);
         let (name, source, editable) = (name.clone(), source.clone(), editable.clone());
-        Ok::<_, StoreError>(Named { name, source, depth: *depth, node, editable })
+        Ok::<_, Error>(Named { name, source, depth: *depth, node, editable })
     })?;
     let kept = if args.no_cache { None } else { LayerCache::of_user() };
     let rows = judge_all(&named, kept.as_ref(), output);
@@ -97,18 +97,18 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Stor
     args.reports.write(&named, &rows, args.strict)?;
     let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::Found } else { Exit::Done };
     let is_empty = rows.is_empty();
-    let mut failed: Vec<StoreError> = rows.into_iter().filter_map(|row| row.finding.err()).collect();
+    let mut failed: Vec<Error> = rows.into_iter().filter_map(|row| row.finding.err()).collect();
     failed.extend(named.into_iter().filter_map(|named| named.node.err()));
     if failed.is_empty() && is_empty {
         return Err(
-            StoreError::bad_input("verify", "there is no image to look into").hint("name an image that runs")
+            Error::bad_input("verify", "there is no image to look into").hint("name an image that runs")
         );
     }
     outcome(found, failed, output)
 }
 
 /// The store of a reference that names no image in it.
-fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSource>, StoreError> {
+fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSource>, Error> {
     let names_one = match reference {
         Reference::Registry(image) => image.tag.is_some() || image.digest.is_some(),
         Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. } => tag.is_some(),
@@ -117,7 +117,7 @@ fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSo
     };
     if names_one {
         let doing = format!("verify all tags of \"{reference}\"");
-        let error = StoreError::new(Exit::Usage, doing, "it names one image");
+        let error = Error::new(Exit::Usage, doing, "it names one image");
         return Err(error.hint("leave the tag away, or --all-tags"));
     }
     // A layout or archive of several images has none that it would open by itself.
@@ -167,7 +167,7 @@ fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output)
 }
 
 /// What could not be read decides the exit status: the check is not whole. Else what was found.
-fn outcome(found: Exit, mut failed: Vec<StoreError>, output: &Output) -> Result<Exit, StoreError> {
+fn outcome(found: Exit, mut failed: Vec<Error>, output: &Output) -> Result<Exit, Error> {
     if failed.is_empty() {
         return Ok(found);
     }

@@ -1,8 +1,8 @@
 //! The members of an index and of the indexes within it: where they stand, and what each is to say.
 
-use image_store::digest::Digest;
-use image_store::patch::Ask;
-use image_store::platform::Platform;
+use image_model::digest::Digest;
+use image_model::patch::Ask;
+use image_model::platform::Platform;
 use image_store::tree::{IndexNode, Node, Seat, fitting};
 use std::collections::BTreeMap;
 

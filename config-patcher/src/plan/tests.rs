@@ -1,11 +1,12 @@
 use super::*;
+use error::Exit;
+use image_model::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
 use image_store::check::{Depth, check};
-use image_store::exit::Exit;
-use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::{ImageStore, Pointer};
 use image_store::tree::read_tree;
+use registry_client::meter::Meter;
 
 fn add_image(store: &MemoryStore, label: &str) -> Document {
     let layer = store.add_blob(OCI_LAYER, b"layer");
@@ -56,7 +57,7 @@ fn only_the_wrong_member_changes_and_its_attestation_follows() {
     assert_eq!(found.notes.len(), 1);
     let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
     assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 1, 1));
-    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
     let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
     let (Node::Index(now), Node::Index(before)) = (&now, &node) else { panic!("an index stays an index") };
@@ -70,7 +71,7 @@ fn a_second_run_has_nothing_to_do() {
     let node = seed_index(&store);
     let found = changes(&node, &Labels::FromIndex);
     let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
-    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
     assert!(matches!(relabel(&now, &Labels::FromIndex, "x").unwrap(), Relabelled::Unchanged));
 }
@@ -82,7 +83,7 @@ fn another_store_gets_the_whole_image_without_the_old_parts() {
     let found = changes(&node, &Labels::FromIndex);
     let source: Arc<dyn ImageSource> = Arc::new(store);
     let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
-    apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&written, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
     assert!(
         target.read_document(&Pointer::from(&found.images[0].manifest.0)).is_err(),
@@ -98,7 +99,7 @@ fn a_member_is_named_by_platform_or_digest_and_its_entry_follows() {
     let member = Member::Platform("linux/arm/v7".parse().unwrap());
     let found = changes(&node, &Labels::Member { member, platform: platform.clone() });
     let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
-    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     let Node::Index(now) = read_tree(&store, &Pointer::Tag("v1".into())).unwrap() else { panic!() };
     assert_eq!(now.index.manifests[1].platform.as_ref(), Some(&platform));
     assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Documents), []);
@@ -113,12 +114,12 @@ fn nested_indexes_are_fixed_up_to_the_root() {
     let node = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
     let found = changes(&node, &Labels::FromIndex);
     let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
-    apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
     let target = MemoryStore::new();
     let source: Arc<dyn ImageSource> = Arc::new(store);
     let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
-    apply(&written, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&written, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
 }
 
@@ -152,7 +153,7 @@ fn members_of_indexes_within_indexes_are_found_by_each_name() {
         let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
         // The image, then each index that it lies in, then the root with its tag.
         assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 3, 1), "row {row}");
-        apply(&written, &store, MovedTag::Refuse, &|_| {}).unwrap();
+        apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
         assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), [], "row {row}");
         let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
         let digest = &found.images[0].manifest.1;

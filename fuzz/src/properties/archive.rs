@@ -3,10 +3,10 @@
 
 use super::{change, filled};
 use config_patcher::plan::{Labels, Relabelled, relabel};
+use error::Error;
+use error::Exit;
+use image_model::digest::Digest;
 use image_store::check::{Depth, check};
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
 use image_store::plan::{MovedTag, apply, plan_new};
 use image_store::store::docker_archive::stream::{Decide, filter};
 use image_store::store::docker_archive::{DockerArchive, Rewrite};
@@ -14,6 +14,7 @@ use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tar_file::write::{END, file_headers, padding};
 use image_store::tree::{Node, read_tree};
+use registry_client::meter::Meter;
 use std::fs;
 use std::path::Path;
 
@@ -62,7 +63,7 @@ pub fn archive(bytes: &[u8]) {
         return;
     }
     let plan = plan_new(changes.in_place(), store.place(), tags).expect("a plan needs nothing");
-    match apply(&plan, &store, MovedTag::Refuse, &|_| ()) {
+    match apply(&plan, &store, MovedTag::Refuse, &Meter::default(), &|_| ()) {
         Ok(()) => follows(&path("in.tar"), changes.root.digest(), before),
         // The old file stays.
         Err(_) => assert!(fs::read(path("in.tar")).expect("there") == tar),
@@ -157,11 +158,11 @@ fn follows(path: &Path, root: &Digest, before: usize) {
 struct Pass;
 
 impl Decide for Pass {
-    fn decide(&mut self, _: &Node) -> Result<Option<Rewrite>, StoreError> {
+    fn decide(&mut self, _: &Node) -> Result<Option<Rewrite>, Error> {
         Ok(None)
     }
 
-    fn relabel_copy(&mut self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn relabel_copy(&mut self, _: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         Ok(None)
     }
 }
@@ -170,14 +171,14 @@ impl Decide for Pass {
 struct Arm;
 
 impl Decide for Arm {
-    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, StoreError> {
+    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error> {
         Ok(match relabel(image, &arm(), "-")? {
             Relabelled::Unchanged => None,
             Relabelled::Changed(changes) => Some(changes.rewrite(image)),
         })
     }
 
-    fn relabel_copy(&mut self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn relabel_copy(&mut self, _: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         Ok(None)
     }
 }

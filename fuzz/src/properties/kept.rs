@@ -1,12 +1,12 @@
 //! Facts of layers as they are kept: damaged ones are nothing, and what is read is written the same again.
 
 use super::{names, read};
-use config_patcher::detect::chain;
-use config_patcher::detect::layer::kept as keeping;
-use config_patcher::detect::layer::{Layer, LayerFacts, NameKey};
-use config_patcher::detect::tree::Tree;
-use image_store::digest::Digest;
-use image_store::manifest::Config;
+use image_evidence::chain;
+use image_evidence::layer::kept as keeping;
+use image_evidence::layer::{Layer, LayerFacts, NameKey};
+use image_evidence::tree::Tree;
+use image_model::digest::Digest;
+use image_model::manifest::Config;
 
 const NAME: &str = "a layer";
 

@@ -1,12 +1,12 @@
 //! Tables of contents: whatever they say, a file is only what its digest says, and little is asked for.
 
 use super::{filled, gzip};
-use config_patcher::detect::file::{self, Facts};
-use config_patcher::detect::layer::{LayerFacts, Node, name_hash, toc as tables};
-use config_patcher::detect::{elf::sampler::Sampler, tree::Tree};
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::manifest::{Descriptor, Document, media_type};
+use error::Error;
+use image_evidence::file::{self, Facts};
+use image_evidence::layer::{LayerFacts, Node, name_hash, toc as tables};
+use image_evidence::{elf::sampler::Sampler, tree::Tree};
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document, media_type};
 use image_store::store::{ImageSource, Pointer};
 use image_store::tar_file::write::{END, file_headers, padding};
 use std::io::{self, Cursor, Read};
@@ -150,23 +150,23 @@ impl ImageSource for Blob {
         "fuzz".into()
     }
 
-    fn read_document(&self, _: &Pointer) -> Result<Document, StoreError> {
-        Err(StoreError::not_found("read", "there are no documents"))
+    fn read_document(&self, _: &Pointer) -> Result<Document, Error> {
+        Err(Error::not_found("read", "there are no documents"))
     }
 
-    fn resolve(&self, _: &Pointer) -> Result<Option<Descriptor>, StoreError> {
+    fn resolve(&self, _: &Pointer) -> Result<Option<Descriptor>, Error> {
         Ok(None)
     }
 
-    fn tags(&self) -> Result<Vec<String>, StoreError> {
+    fn tags(&self) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
-    fn has_blob(&self, _: &Descriptor) -> Result<bool, StoreError> {
+    fn has_blob(&self, _: &Descriptor) -> Result<bool, Error> {
         Ok(true)
     }
 
-    fn open_blob(&self, _: &Descriptor) -> Result<Box<dyn Read + Send + '_>, StoreError> {
+    fn open_blob(&self, _: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
         panic!("a table and single files are all that is asked for")
     }
 
@@ -174,7 +174,7 @@ impl ImageSource for Blob {
         &'a self,
         _: &Descriptor,
         part: Range<u64>,
-    ) -> Result<Option<Box<dyn Read + Send + 'a>>, StoreError> {
+    ) -> Result<Option<Box<dyn Read + Send + 'a>>, Error> {
         assert!(part.start < part.end && part.end <= self.layer.size, "{part:?}");
         self.requests.fetch_add(1, Ordering::Relaxed);
         *self.asked.lock().expect("no panic") += part.end - part.start;

@@ -1,10 +1,10 @@
 //! manifest-tool's global options, and Go's way to write options.
 
-use image_store::cli::Output;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::reference::Reference;
-use image_store::store::registry::{Login, RegistryOptions, Secret};
+use cli::Output;
+use error::Error;
+use error::Exit;
+use image_model::reference::Reference;
+use registry_client::{Login, RegistryOptions, Secret};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ impl Account {
         options: &mut RegistryOptions,
         subject: &Reference,
         output: &Output,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Error> {
         if let Some(path) = &self.docker_cfg {
             options.auth_file = Some(if path.is_dir() { path.join("config.json") } else { path.clone() });
         }
@@ -56,7 +56,7 @@ impl Account {
     }
 
     /// Asked for once: standard input can be read once.
-    fn login(&self, output: &Output) -> Result<Option<(String, Secret)>, StoreError> {
+    fn login(&self, output: &Output) -> Result<Option<(String, Secret)>, Error> {
         if let Some(known) = self.known.get() {
             return Ok(known.clone());
         }
@@ -80,20 +80,20 @@ impl Account {
     }
 }
 
-fn half(why: &str, hint: &str) -> StoreError {
-    StoreError::new(Exit::Usage, "log in", why).hint(hint)
+fn half(why: &str, hint: &str) -> Error {
+    Error::new(Exit::Usage, "log in", why).hint(hint)
 }
 
 /// All of it but the end of the line, as `docker login` reads it.
-fn from_stdin() -> Result<String, StoreError> {
+fn from_stdin() -> Result<String, Error> {
     let doing = "read the password from standard input";
     let mut text = String::new();
     let read = std::io::stdin().take(PASSWORD_MAX + 1).read_to_string(&mut text);
-    read.map_err(|e| StoreError::from_io(doing, e))?;
+    read.map_err(|e| Error::from_io(doing, e))?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() || text.len() as u64 > PASSWORD_MAX {
-        return Err(StoreError::bad_input(doing, "it is empty, or too long for a password"));
+        return Err(Error::bad_input(doing, "it is empty, or too long for a password"));
     }
     Ok(password.into())
 }

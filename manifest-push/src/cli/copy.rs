@@ -5,12 +5,12 @@ use super::edit::one_of;
 use super::gather::Looked;
 use super::publish::{Write, publish};
 use clap::Args;
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use cli::{Format, Output, print_json, print_line};
+use error::Error;
+use error::Exit;
+use image_model::platform::Platform;
+use image_model::reference::Reference;
 use image_store::plan::{Known, Wanted};
-use image_store::platform::Platform;
-use image_store::reference::Reference;
 use image_store::tree::{Node, read_tree};
 
 #[derive(Args)]
@@ -26,7 +26,7 @@ pub struct Copy {
     write: Write,
 }
 
-pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     let subject = match (&args.destination, &args.source) {
         (Reference::Registry(_), _) => &args.destination,
         (_, source) => source,
@@ -50,7 +50,7 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
 }
 
 /// Out of an index, the one image for a platform; a single image must be for it.
-fn image_for(node: Node, platform: &Platform, source: &Reference) -> Result<Node, StoreError> {
+fn image_for(node: Node, platform: &Platform, source: &Reference) -> Result<Node, Error> {
     let doing = format!("copy \"{source}\"");
     match node {
         Node::Index(index) => Ok(one_of(&doing, &index, platform)?.node.clone()),
@@ -59,7 +59,7 @@ fn image_for(node: Node, platform: &Platform, source: &Reference) -> Result<Node
                 image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();
             if !label.fits(platform) {
                 let why = format!("it is a single image, and labelled {label}; {platform} was asked for");
-                return Err(StoreError::not_found(doing, why));
+                return Err(Error::not_found(doing, why));
             }
             Ok(Node::Image(image))
         }

@@ -7,11 +7,11 @@ use crate::plan::Misfit;
 use crate::plan::{choose, refuse};
 use crate::spec::{Asked, Member, Place, Spec, spelled};
 use clap::Args;
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::platform::Platform;
-use image_store::reference::{Reference, RegistryRef};
+use cli::{Format, Output, print_json, print_line};
+use error::Error;
+use error::Exit;
+use image_model::platform::Platform;
+use image_model::reference::{Reference, RegistryRef};
 use std::collections::BTreeMap;
 
 #[derive(Args)]
@@ -56,15 +56,15 @@ pub struct Remove {
     lists: Vec<RegistryRef>,
 }
 
-pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     if args.list.digest.is_some() {
         let why = "a digest is made from the content; it cannot be chosen";
-        return Err(StoreError::bad_input(format!("draft \"{}\"", args.list), why).hint("name a tag"));
+        return Err(Error::bad_input(format!("draft \"{}\"", args.list), why).hint("name a tag"));
     }
     let list = with_tag(&args.list);
     let refuse_another = || {
-        StoreError::conflict(format!("draft \"{list}\""), "there is a draft of this name")
+        Error::conflict(format!("draft \"{list}\""), "there is a draft of this name")
             .hint(format!("add to it with --amend, or start anew: manifest-push rm {list}"))
     };
     if !args.amend && drafts.read(&list)?.is_some() {
@@ -113,7 +113,7 @@ fn look_at_images(
     list: &RegistryRef,
     tools: &Tools<'_>,
     output: &Output,
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     let members = args.images.iter().enumerate().map(|(i, image)| member(image, i + 1)).collect();
     let spec = Spec {
         image: Reference::Registry(list.clone()),
@@ -132,14 +132,14 @@ fn look_at_images(
     if misfits.is_empty() { Ok(()) } else { Err(refuse(&asked.place, &misfits)) }
 }
 
-pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, StoreError> {
+pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let _lock = drafts.lock()?;
     let draft = drafts.read(&args.list)?.ok_or_else(|| drafts.missing("annotate", &args.list))?;
     let mut members = sound(draft)?.members;
     let doing = || format!("annotate \"{}\" in \"{}\"", args.image, with_tag(&args.list));
     let Some(member) = members.iter_mut().find(|member| is_called(member, &args.image)) else {
-        return Err(StoreError::not_found(doing(), "the draft does not name this image"));
+        return Err(Error::not_found(doing(), "the draft does not name this image"));
     };
     let mut platform = member.platform.clone();
     platform.architecture = args.arch.clone().unwrap_or(platform.architecture);
@@ -151,23 +151,23 @@ pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, StoreError> {
             platform.os_features.push(feature.clone());
         }
     }
-    member.platform = spelled(platform).map_err(|why| StoreError::bad_input(doing(), why))?;
+    member.platform = spelled(platform).map_err(|why| Error::bad_input(doing(), why))?;
     let path = drafts.write(&args.list, &members)?;
     output.detail(&format!("the draft is \"{}\"", path.display()));
     Ok(Exit::Done)
 }
 
 /// All that can be removed is; what cannot is told together.
-pub fn remove(args: &Remove) -> Result<Exit, StoreError> {
+pub fn remove(args: &Remove) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
-    let failures: Vec<StoreError> = args.lists.iter().filter_map(|list| drafts.remove(list).err()).collect();
+    let failures: Vec<Error> = args.lists.iter().filter_map(|list| drafts.remove(list).err()).collect();
     match failures.as_slice() {
         [] => Ok(Exit::Done),
         [one] => Err(one.clone()),
         [first, ..] => {
             let lines = failures.iter().map(|failure| format!("cannot {failure}")).collect();
             let why = format!("{} of {} drafts are not there", failures.len(), args.lists.len());
-            Err(StoreError::new(first.kind, "remove drafts", why).problems(lines))
+            Err(Error::new(first.kind, "remove drafts", why).problems(lines))
         }
     }
 }

@@ -8,14 +8,14 @@ use crate::index::Kind;
 use crate::plan::{Found, Misfit, Part, Request, are_one_platform, part, refuse};
 use crate::spec::{Asked, Member, Place, Spec, spelled};
 use clap::Args;
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::manifest::Descriptor;
+use cli::{Format, Output, print_json, print_line};
+use error::Error;
+use error::Exit;
+use image_model::manifest::Descriptor;
+use image_model::platform::Platform;
+use image_model::reference::Reference;
 use image_store::open::Stores;
 use image_store::plan::Wanted;
-use image_store::platform::Platform;
-use image_store::reference::Reference;
 use image_store::store::Pointer;
 use image_store::tree::{IndexNode, Node, Seat, fitting, read_tree};
 use std::collections::BTreeMap;
@@ -55,10 +55,10 @@ struct Incoming {
     member: Member,
 }
 
-pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     let doing = format!("edit \"{}\"", args.image);
     for tag in &args.tag {
-        args.image.check_tag(tag).map_err(|e| StoreError::new(Exit::Usage, doing.clone(), e.to_string()))?;
+        args.image.check_tag(tag).map_err(|e| Error::new(Exit::Usage, doing.clone(), e.to_string()))?;
     }
     let (incoming, annotations) = mean(args, &doing)?;
     let stores = tools.stores(&args.image)?;
@@ -71,7 +71,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     let node = read_tree(&*opened.store, &opened.pointer)?;
     let Node::Index(index) = &node else {
         let hint = "make an index of it: manifest-push push from-args, or create";
-        return Err(StoreError::bad_input(doing, "it is a single image").hint(hint));
+        return Err(Error::bad_input(doing, "it is a single image").hint(hint));
     };
     let place = Place::command_line(doing.clone());
     let found = look_up(args, &incoming, &place, &stores, output)?;
@@ -79,7 +79,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     let parts = parts(&found, &request, &place)?;
     let changes = decide(&doing, index, args, &incoming, &parts, annotations)?;
     let root =
-        edit_index(&index.document, &changes).map_err(|e| StoreError { doing: doing.clone(), ..e.at("") })?;
+        edit_index(&index.document, &changes).map_err(|e| Error { doing: doing.clone(), ..e.at("") })?;
     let mut wanted = Wanted::of_root(root.clone());
     for part in &parts {
         part.add_to(&mut wanted);
@@ -103,7 +103,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
 }
 
 /// The image's own tag, unless it was named by digest: then a tag must be said.
-fn place_to_write(args: &EditArgs, doing: &str) -> Result<Reference, StoreError> {
+fn place_to_write(args: &EditArgs, doing: &str) -> Result<Reference, Error> {
     let mut place = args.image.clone();
     if let Reference::Registry(image) = &mut place
         && image.digest.take().is_some()
@@ -111,16 +111,14 @@ fn place_to_write(args: &EditArgs, doing: &str) -> Result<Reference, StoreError>
         && image.tag.is_none()
     {
         let why = "a digest names these bytes for ever";
-        return Err(
-            StoreError::new(Exit::Usage, doing, why).hint("say with --tag what shall name the result")
-        );
+        return Err(Error::new(Exit::Usage, doing, why).hint("say with --tag what shall name the result"));
     }
     Ok(place)
 }
 
 /// What was meant by the arguments.
-fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String, String>), StoreError> {
-    let usage = |why: String| StoreError::new(Exit::Usage, doing, why);
+fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String, String>), Error> {
+    let usage = |why: String| Error::new(Exit::Usage, doing, why);
     let mut incoming = Vec::new();
     for text in &args.replace {
         let pair = text.split_once('=').ok_or_else(|| usage(format!("\"{text}\" is no PLATFORM=IMAGE")))?;
@@ -150,7 +148,7 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
 }
 
 fn member(image: &str, platform: Platform, line: usize) -> Result<Member, String> {
-    let image = image.parse().map_err(|e: image_store::reference::ReferenceError| e.to_string())?;
+    let image = image.parse().map_err(|e: image_model::reference::ReferenceError| e.to_string())?;
     let platform = if platform.architecture.is_empty() { platform } else { spelled(platform)? };
     Ok(Member { image, platform, annotations: BTreeMap::new(), line })
 }
@@ -161,7 +159,7 @@ fn look_up(
     place: &Place,
     stores: &Stores,
     output: &Output,
-) -> Result<Vec<Found>, StoreError> {
+) -> Result<Vec<Found>, Error> {
     if incoming.is_empty() {
         return Ok(Vec::new());
     }
@@ -176,7 +174,7 @@ fn look_up(
     gather_members(&asked, stores, output)
 }
 
-fn parts<'a>(found: &'a [Found], request: &Request, place: &Place) -> Result<Vec<Part<'a>>, StoreError> {
+fn parts<'a>(found: &'a [Found], request: &Request, place: &Place) -> Result<Vec<Part<'a>>, Error> {
     let mut parts = Vec::new();
     let mut misfits = Vec::new();
     for one in found {
@@ -196,7 +194,7 @@ fn decide(
     incoming: &[Incoming],
     parts: &[Part<'_>],
     annotations: BTreeMap<String, String>,
-) -> Result<Changes, StoreError> {
+) -> Result<Changes, Error> {
     let entries = &index.index.manifests;
     let mut changes = Changes { annotations, kind: args.r#type, ..Changes::default() };
     for platform in &args.remove {
@@ -219,7 +217,7 @@ fn decide(
     Ok(changes)
 }
 
-fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(), StoreError> {
+fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(), Error> {
     let entries = &index.index.manifests;
     let stays = |i: &usize| !changes.removed.contains(i) && !changes.replaced.contains_key(i);
     let kept = (0..entries.len()).filter(stays).map(|i| &entries[i]);
@@ -239,22 +237,19 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
         if let (Some(_), Some(platform)) =
             (images.iter().find(|other| are_one_platform(other, entry)), &entry.platform)
         {
-            return Err(StoreError::bad_input(doing, format!("platform {platform} would stand twice"))
+            return Err(Error::bad_input(doing, format!("platform {platform} would stand twice"))
                 .hint(format!("put one in the place of the other: --replace {platform}=IMAGE")));
         }
         images.push(entry);
     }
     if images.is_empty() {
-        return Err(StoreError::bad_input(
-            doing,
-            "no image would be left: an index of nothing is not published",
-        ));
+        return Err(Error::bad_input(doing, "no image would be left: an index of nothing is not published"));
     }
     Ok(())
 }
 
 /// The one image for a platform, in the index or in one within it.
-pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Result<Seat<'a>, StoreError> {
+pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Result<Seat<'a>, Error> {
     let all = index.seats();
     let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(platform));
     // What the index itself names is meant before what lies deeper.
@@ -266,17 +261,17 @@ pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Res
             let said: Vec<String> =
                 all.iter().filter_map(|seat| seat.entry.platform.as_ref().map(ToString::to_string)).collect();
             let why = format!("there is no image for {platform}; it has {}", said.join(", "));
-            Err(StoreError::not_found(doing, why))
+            Err(Error::not_found(doing, why))
         }
         several => {
             let why = format!("{} images are for {platform}", several.len());
-            Err(StoreError::bad_input(doing, why).hint("say the os.version too: OS/ARCH:OS.VERSION"))
+            Err(Error::bad_input(doing, why).hint("say the os.version too: OS/ARCH:OS.VERSION"))
         }
     }
 }
 
 /// Which entry of the index is for a platform.
-fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usize, StoreError> {
+fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usize, Error> {
     let seat = one_of(doing, index, platform)?;
     match seat.way.as_slice() {
         [at] => Ok(*at),
@@ -285,9 +280,9 @@ fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usiz
 }
 
 /// An index within another has a digest of its own, by which others may know it: it is not changed from outside.
-fn lies_within(doing: &str, seat: &Seat<'_>, what: &str) -> StoreError {
+fn lies_within(doing: &str, seat: &Seat<'_>, what: &str) -> Error {
     let inner = seat.index.document.digest();
-    StoreError::bad_input(doing, format!("{what} lies in {inner}, an index within this one"))
+    Error::bad_input(doing, format!("{what} lies in {inner}, an index within this one"))
         .hint("edit that one, by its tag, or in a registry by its digest; or make one index of all the images: push from-spec")
 }
 

@@ -3,18 +3,18 @@
 use super::Tools;
 use crate::plan::{Found, Misfit, Request, combine, refuse};
 use crate::spec::{Asked, Member, Spec};
-use crate::yaml::Problem;
-use image_store::cli::Output;
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use cli::Output;
+use error::Error;
+use error::Exit;
+use image_model::digest::Digest;
+use image_model::reference::Reference;
 use image_store::open::{Opened, Stores, Target};
 use image_store::parallel;
 use image_store::plan::Known;
-use image_store::reference::Reference;
 use image_store::store::ImageSource;
 use image_store::tree::{Node, grow};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use strict_yaml::Problem;
 
 pub struct Gathered {
     pub spec: Spec,
@@ -33,7 +33,7 @@ pub struct Looked {
 /// A member's place, opened before the first request: one token is then asked for all of them.
 struct Place<'a> {
     member: &'a Member,
-    opened: Result<Opened<dyn ImageSource>, StoreError>,
+    opened: Result<Opened<dyn ImageSource>, Error>,
 }
 
 /// Reads every image, and meanwhile looks at the targets. What is wrong with the one does not keep the other from
@@ -44,7 +44,7 @@ pub fn gather(
     request: &Request,
     tools: &Tools<'_>,
     output: &Output,
-) -> Result<Gathered, StoreError> {
+) -> Result<Gathered, Error> {
     let Some(spec) = &asked.spec else { return Err(refuse(&asked.place, &misfits_of(&asked.problems))) };
     let stores = tools.stores(&spec.image)?;
     let mut targets = Vec::new();
@@ -73,7 +73,7 @@ pub fn gather(
 }
 
 /// The images alone, where nothing is to be written yet.
-pub fn gather_members(asked: &Asked, stores: &Stores, output: &Output) -> Result<Vec<Found>, StoreError> {
+pub fn gather_members(asked: &Asked, stores: &Stores, output: &Output) -> Result<Vec<Found>, Error> {
     let Some(spec) = &asked.spec else { return Err(refuse(&asked.place, &misfits_of(&asked.problems))) };
     let (read, _) = read_and_look(&spec.members, &[], stores, asked.problems.is_empty())?;
     judge(asked, read, &|_| Vec::new(), output)
@@ -93,7 +93,7 @@ impl Looked {
     }
 }
 
-fn open_target(reference: &Reference, spec: &Spec, stores: &Stores) -> Result<Target, StoreError> {
+fn open_target(reference: &Reference, spec: &Spec, stores: &Stores) -> Result<Target, Error> {
     let mut target = stores.target(reference)?;
     for tag in &spec.tags {
         // The image's own tag may be named among them.
@@ -111,7 +111,7 @@ fn add_all(node: &Node, known: &mut Known) {
     }
 }
 
-type Read = Result<Found, (Member, StoreError)>;
+type Read = Result<Found, (Member, Error)>;
 
 /// Two things at once: the images, level by level, and the targets, for the second time when all manifests are there
 /// and the configs are on the way. So the tags are looked at in the last round trip before they are written.
@@ -121,7 +121,7 @@ fn read_and_look(
     targets: &[(&Reference, Target)],
     stores: &Stores,
     spec_is_sound: bool,
-) -> Result<(Vec<Read>, Result<Vec<Known>, StoreError>), StoreError> {
+) -> Result<(Vec<Read>, Result<Vec<Known>, Error>), Error> {
     let open = |member| Place { member, opened: stores.source(&member.image) };
     let places: Vec<Place<'_>> = members.iter().map(open).collect();
     let arrivals = Arrivals::new(places.len());
@@ -145,7 +145,7 @@ fn read_and_look(
     })
 }
 
-fn read_one(place: &Place<'_>, arrivals: &Arrivals) -> Result<Found, StoreError> {
+fn read_one(place: &Place<'_>, arrivals: &Arrivals) -> Result<Found, Error> {
     let document = place.opened.as_ref().map_err(Clone::clone).and_then(|opened| {
         let document = opened.store.read_document(&opened.pointer);
         document.map(|document| (opened, document))
@@ -158,7 +158,7 @@ fn read_one(place: &Place<'_>, arrivals: &Arrivals) -> Result<Found, StoreError>
 }
 
 /// The tags at once; and again, with those manifests that come from elsewhere, when all manifests have come in.
-fn look_twice(targets: &[(&Reference, Target)], arrivals: &Arrivals) -> Result<Vec<Known>, StoreError> {
+fn look_twice(targets: &[(&Reference, Target)], arrivals: &Arrivals) -> Result<Vec<Known>, Error> {
     let mut looks = Vec::new();
     for (_, target) in targets {
         looks.push(Known::look(&*target.store, &target.tags, &[])?);
@@ -180,7 +180,7 @@ fn judge(
     read: Vec<Read>,
     more: &dyn Fn(&[Found]) -> Vec<Misfit>,
     output: &Output,
-) -> Result<Vec<Found>, StoreError> {
+) -> Result<Vec<Found>, Error> {
     let mut misfits = misfits_of(&asked.problems);
     let mut only_missing = misfits.is_empty();
     let mut found = Vec::new();

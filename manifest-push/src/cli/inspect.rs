@@ -7,10 +7,10 @@ use crate::index::Style;
 use crate::inspect;
 use crate::plan::{Request, combine, refuse};
 use clap::Args;
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::reference::{Reference, ReferenceError, RegistryRef};
+use cli::{Format, Output, print_json, print_line};
+use error::Error;
+use error::Exit;
+use image_model::reference::{Reference, ReferenceError, RegistryRef};
 use image_store::tree::{Node, read_tree};
 use std::io::Write;
 use std::str::FromStr;
@@ -46,29 +46,24 @@ impl FromStr for Typed {
     }
 }
 
-pub fn inspect(args: &Inspect, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+pub fn inspect(args: &Inspect, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     match args.images.as_slice() {
         [list, member] => inspect_member(list, member, args, tools, output),
         [named] => match draft_of(named)? {
             Some(list) if !args.raw && !args.bytes => inspect_draft(named, &list, tools, output),
             _ => inspect_image(named, args, tools, output),
         },
-        _ => Err(StoreError::new(Exit::Usage, "inspect", "name one image, or a draft and an image of it")),
+        _ => Err(Error::new(Exit::Usage, "inspect", "name one image, or a draft and an image of it")),
     }
 }
 
 /// The name of a draft, if there is one of this name. Who has no place for drafts has none.
-fn draft_of(named: &Typed) -> Result<Option<RegistryRef>, StoreError> {
+fn draft_of(named: &Typed) -> Result<Option<RegistryRef>, Error> {
     let (Reference::Registry(list), Ok(drafts)) = (&named.image, Drafts::of_user()) else { return Ok(None) };
     Ok(drafts.read(list)?.map(|_| list.clone()))
 }
 
-fn inspect_image(
-    named: &Typed,
-    args: &Inspect,
-    tools: &Tools<'_>,
-    output: &Output,
-) -> Result<Exit, StoreError> {
+fn inspect_image(named: &Typed, args: &Inspect, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     let stores = tools.stores(&named.image)?;
     let opened = stores.source(&named.image)?;
     if args.bytes {
@@ -84,7 +79,7 @@ fn inspect_image(
     show(named, &node, "config-patcher fix --from-index", output)
 }
 
-fn show(named: &Typed, node: &Node, remedy: &str, output: &Output) -> Result<Exit, StoreError> {
+fn show(named: &Typed, node: &Node, remedy: &str, output: &Output) -> Result<Exit, Error> {
     let name = named.image.to_string();
     match (output.format, output.verbose) {
         (Format::Json, _) => print_json(&inspect::json(&name, node).to_string()),
@@ -100,13 +95,13 @@ fn inspect_draft(
     list: &RegistryRef,
     tools: &Tools<'_>,
     output: &Output,
-) -> Result<Exit, StoreError> {
+) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let mut asked = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
     asked.place.doing = format!("inspect the draft of \"{list}\"");
     let file = asked.place.file.clone().unwrap_or_default();
     let request = Request { style: Style::Docker, force: true, ..Request::default() };
-    let annotate = |error: StoreError| match error.kind {
+    let annotate = |error: Error| match error.kind {
         Exit::BadInput => error.hint(format!("manifest-push annotate {list} IMAGE --os OS --arch ARCH")),
         _ => error,
     };
@@ -127,16 +122,16 @@ fn inspect_member(
     args: &Inspect,
     tools: &Tools<'_>,
     output: &Output,
-) -> Result<Exit, StoreError> {
+) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let (Reference::Registry(name), Reference::Registry(image)) = (&list.image, &member.image) else {
         let why = "drafts have the names of registries' images, and name such images";
-        return Err(StoreError::new(Exit::Usage, format!("inspect \"{}\"", list.text), why));
+        return Err(Error::new(Exit::Usage, format!("inspect \"{}\"", list.text), why));
     };
     let draft = sound(drafts.read(name)?.ok_or_else(|| drafts.missing("inspect", name))?)?;
     if !draft.members.iter().any(|known| is_called(known, image)) {
         let doing = format!("inspect \"{}\" in \"{}\"", member.text, list.text);
-        return Err(StoreError::not_found(doing, "the draft does not name this image"));
+        return Err(Error::not_found(doing, "the draft does not name this image"));
     }
     if args.raw || args.bytes || output.verbose || output.format == Format::Json {
         return inspect_image(member, args, tools, output);
@@ -147,11 +142,9 @@ fn inspect_member(
     Ok(Exit::Done)
 }
 
-fn print_bytes(bytes: &[u8]) -> Result<Exit, StoreError> {
+fn print_bytes(bytes: &[u8]) -> Result<Exit, Error> {
     match std::io::stdout().write_all(bytes) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(StoreError::from_io("write to stdout", e))
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::from_io("write to stdout", e)),
         _ => Ok(Exit::Done),
     }
 }

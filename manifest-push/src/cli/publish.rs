@@ -3,10 +3,10 @@
 
 use super::gather::Looked;
 use crate::journal::{Journal, Publish};
-use image_store::cli::Output;
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::manifest::{Document, media_type};
+use cli::Output;
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::{Document, media_type};
 use image_store::plan::{
     Guard, MovedTag, Plan, Progress, TagStep, Wanted, apply_content, apply_tags, name_of, plan_over,
 };
@@ -36,7 +36,7 @@ pub enum Expected {
 }
 
 impl FromStr for Expected {
-    type Err = image_store::digest::DigestError;
+    type Err = image_model::digest::DigestError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "none" { Ok(Self::Nothing) } else { text.parse().map(Self::Digest) }
@@ -50,12 +50,7 @@ pub struct Done {
 }
 
 /// Publishes in every place, under every tag.
-pub fn publish(
-    wanted: Wanted,
-    targets: Vec<Looked>,
-    write: &Write,
-    output: &Output,
-) -> Result<Done, StoreError> {
+pub fn publish(wanted: Wanted, targets: Vec<Looked>, write: &Write, output: &Output) -> Result<Done, Error> {
     for looked in &targets {
         refuse_another_kind(&wanted.root, looked, write.force, output)?;
     }
@@ -74,11 +69,11 @@ pub fn publish(
     Ok(Done { plans: planned.into_iter().map(|(plan, _)| plan).collect(), dry_run: write.dry_run })
 }
 
-fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Result<(), StoreError> {
+fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Result<(), Error> {
     let tell = |progress: Progress<'_>| output.detail(&describe(&progress));
     let mut looks = Vec::new();
     for (plan, looked) in planned {
-        looks.push(apply_content(plan, &*looked.target.store, &tell)?);
+        looks.push(apply_content(plan, &*looked.target.store, &looked.target.meter, &tell)?);
     }
     if planned.len() > 1 {
         // What came before the content of another place was too early.
@@ -112,12 +107,7 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
 
 /// A tag that names one image is somebody's image; and whoever pulls a tag for another platform would get one image
 /// in the place of an index.
-fn refuse_another_kind(
-    root: &Document,
-    looked: &Looked,
-    force: bool,
-    output: &Output,
-) -> Result<(), StoreError> {
+fn refuse_another_kind(root: &Document, looked: &Looked, force: bool, output: &Output) -> Result<(), Error> {
     let store = &looked.target.store;
     for tag in &looked.target.tags {
         let named = match looked.known.named.get(tag) {
@@ -139,7 +129,7 @@ fn refuse_another_kind(
         let name = name_of(&store.place(), tag);
         if !force {
             let doing = format!("publish {what} as \"{name}\"");
-            return Err(StoreError::bad_input(doing, format!("it names {there} now")).hint(hint));
+            return Err(Error::bad_input(doing, format!("it names {there} now")).hint(hint));
         }
         output.say(&format!("warning: {name} names {there} now, and {what} takes its place, with --force"));
     }
@@ -147,11 +137,7 @@ fn refuse_another_kind(
 }
 
 /// A tag that is right already needs no change, whatever was expected.
-fn hold_against_expectation(
-    plan: &Plan,
-    looked: &Looked,
-    expected: Option<&Expected>,
-) -> Result<(), StoreError> {
+fn hold_against_expectation(plan: &Plan, looked: &Looked, expected: Option<&Expected>) -> Result<(), Error> {
     let (Some(expected), Some(tag)) = (expected, looked.target.tags.first()) else { return Ok(()) };
     let Some(step) = plan.tags.iter().find(|step| step.tag == *tag) else { return Ok(()) };
     let wanted = match expected {
@@ -163,7 +149,7 @@ fn hold_against_expectation(
     }
     let doing = format!("move tag \"{tag}\" of \"{}\"", plan.place);
     let why = format!("it names {}, expected was {}", shown(step.was.as_ref()), shown(wanted));
-    Err(StoreError::conflict(doing, why).hint("nothing was written"))
+    Err(Error::conflict(doing, why).hint("nothing was written"))
 }
 
 fn shown(digest: Option<&Digest>) -> String {

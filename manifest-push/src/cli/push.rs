@@ -8,11 +8,11 @@ use crate::index::{Kind, Style};
 use crate::plan::{Request, combine, refuse};
 use crate::spec::{self, Arguments, Asked, Member, Place};
 use clap::{Args, Subcommand};
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::reference::{Reference, ReferenceError, RegistryRef};
-use image_store::text::nearest;
+use cli::{Format, Output, print_json, print_line};
+use error::Error;
+use error::Exit;
+use error::text::nearest;
+use image_model::reference::{Reference, ReferenceError, RegistryRef};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -111,11 +111,11 @@ pub fn misspelt(words: &[OsString]) -> Option<String> {
     near(word).map(|near| format!("there is no way to push '{word}'; did you mean {near}?"))
 }
 
-pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     match (&args.how, &args.list) {
         (Some(_), list) if args.purge || list.is_some() => {
             let why = "LIST and --purge are for drafts; a spec or arguments were given";
-            Err(StoreError::new(Exit::Usage, "push", why))
+            Err(Error::new(Exit::Usage, "push", why))
         }
         (Some(PushHow::FromSpec(from)), _) => {
             let asked = read_spec(&from.file)?;
@@ -144,13 +144,13 @@ pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, Sto
             Ok(done)
         }
         // clap asks for one of the two.
-        (None, None) => Err(StoreError::new(Exit::Usage, "push", "name a draft, or from-spec, or from-args")),
+        (None, None) => Err(Error::new(Exit::Usage, "push", "name a draft, or from-spec, or from-args")),
     }
 }
 
-fn read_spec(path: &Path) -> Result<Asked, StoreError> {
+fn read_spec(path: &Path) -> Result<Asked, Error> {
     let file = path.display().to_string();
-    let text = std::fs::read(path).map_err(|e| StoreError::from_io(format!("read \"{file}\""), e))?;
+    let text = std::fs::read(path).map_err(|e| Error::from_io(format!("read \"{file}\""), e))?;
     let (spec, problems) = spec::parse(&String::from_utf8_lossy(&text));
     Ok(Asked { place: Place::file(file), spec, problems, ignore_missing: false })
 }
@@ -161,7 +161,7 @@ fn publish(
     style: Style,
     tools: &Tools<'_>,
     output: &Output,
-) -> Result<Exit, StoreError> {
+) -> Result<Exit, Error> {
     let options = &args.options;
     let request = Request {
         kind: args.r#type,

@@ -3,25 +3,25 @@
 use super::Tools;
 use crate::journal::{Entry, Journal, Publish, Wish, last, last_with_a_way_back, newest, place_of};
 use clap::Args;
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::digest::Digest;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use cli::{Format, Output, print_json, print_line};
+use error::Error;
+use error::Exit;
+use image_model::digest::Digest;
+use image_model::reference::{Reference, ReferenceError, RegistryRef};
 use image_store::open::Target;
 use image_store::plan::{Guard, JustLooked, MovedTag, Plan, TagStep, apply_tags, name_of};
-use image_store::reference::{Reference, ReferenceError, RegistryRef};
 use image_store::store::Pointer;
 
 #[derive(Args)]
 pub struct Rollback {
     /// Take back the last publication of this image, or of this tag of it; without it, the last of all
-    image: Option<Reference>,
+    pub image: Option<Reference>,
     /// Show what each tag will name, change nothing
     #[arg(long)]
-    dry_run: bool,
+    pub dry_run: bool,
     /// Take a tag back even if somebody else moved it since
     #[arg(long)]
-    force: bool,
+    pub force: bool,
 }
 
 /// What goes back in one place.
@@ -31,7 +31,7 @@ struct Back {
     plan: Plan,
 }
 
-pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<Exit, StoreError> {
+pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     let journal = Journal::of_user()?;
     let wish = Wish { image: args.image.as_ref().map(place_of), tag: args.image.as_ref().and_then(tag_of) };
     let entries = without_what_never_happened(journal.read()?, &wish, tools)?;
@@ -86,7 +86,7 @@ fn tag_of(image: &Reference) -> Option<String> {
     }
 }
 
-fn knows_of_none(args: &Rollback, journal: &Journal) -> StoreError {
+fn knows_of_none(args: &Rollback, journal: &Journal) -> Error {
     let what = args.image.as_ref().map_or("any image".to_string(), |image| format!("\"{image}\""));
     let why = format!("\"{}\" knows of no publication that could be taken back", journal.path().display());
     let hint = match &args.image {
@@ -97,11 +97,11 @@ fn knows_of_none(args: &Rollback, journal: &Journal) -> StoreError {
         ),
         _ => "push, edit and copy note there what they publish as this user on this machine".into(),
     };
-    StoreError::not_found(format!("take back a publication of {what}"), why).hint(hint)
+    Error::not_found(format!("take back a publication of {what}"), why).hint(hint)
 }
 
 /// To pass such a publication over in silence would take back another one than was meant.
-fn nothing_to_go_back_to(newest: &Entry, entries: &[Entry], wish: &Wish) -> StoreError {
+fn nothing_to_go_back_to(newest: &Entry, entries: &[Entry], wish: &Wish) -> Error {
     let why = "the tag was new: there is nothing that it named before";
     let remove = "remove the tag by other means, if nobody shall find it";
     let hint = match last_with_a_way_back(entries, wish).iter().find(|entry| entry.old.is_some()) {
@@ -111,7 +111,7 @@ fn nothing_to_go_back_to(newest: &Entry, entries: &[Entry], wish: &Wish) -> Stor
         }
         None => remove.into(),
     };
-    StoreError::bad_input(doing(newest), why).hint(hint)
+    Error::bad_input(doing(newest), why).hint(hint)
 }
 
 /// A line is written before its tag moves. If the last run was killed in between, its tag still names what it named.
@@ -119,7 +119,7 @@ fn without_what_never_happened(
     mut entries: Vec<Entry>,
     wish: &Wish,
     tools: &Tools<'_>,
-) -> Result<Vec<Entry>, StoreError> {
+) -> Result<Vec<Entry>, Error> {
     for entry in newest(&entries, wish) {
         let store = open(&entry, tools)?.1.store;
         let now = store.resolve(&Pointer::Tag(entry.tag.clone()))?.map(|named| named.digest);
@@ -130,11 +130,9 @@ fn without_what_never_happened(
     Ok(entries)
 }
 
-fn open(entry: &Entry, tools: &Tools<'_>) -> Result<(Reference, Target), StoreError> {
-    let reference: Reference = entry
-        .image
-        .parse()
-        .map_err(|e: ReferenceError| StoreError::bad_input(doing(entry), e.to_string()))?;
+fn open(entry: &Entry, tools: &Tools<'_>) -> Result<(Reference, Target), Error> {
+    let reference: Reference =
+        entry.image.parse().map_err(|e: ReferenceError| Error::bad_input(doing(entry), e.to_string()))?;
     let target = tools.stores(&reference)?.target(&reference)?;
     Ok((reference, target))
 }
@@ -144,13 +142,13 @@ fn doing(entry: &Entry) -> String {
 }
 
 /// An engine has the images that it had, under their ids, and only docker can name them again.
-fn refuse_an_engine(entry: &Entry, old: &Digest, reference: &Reference) -> Result<(), StoreError> {
+fn refuse_an_engine(entry: &Entry, old: &Digest, reference: &Reference) -> Result<(), Error> {
     let Reference::DockerDaemon { name } = reference else { return Ok(()) };
     let why = "a Docker Engine gives no image out by its digest";
-    Err(StoreError::bad_input(doing(entry), why).hint(format!("docker image tag {old} {name}")))
+    Err(Error::bad_input(doing(entry), why).hint(format!("docker image tag {old} {name}")))
 }
 
-fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, StoreError> {
+fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, Error> {
     let mut backs: Vec<Back> = Vec::new();
     for entry in steps {
         let Some(old) = &entry.old else { continue };
@@ -176,7 +174,7 @@ fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, StoreError> 
     Ok(backs)
 }
 
-fn carry_out(back: &Back, publish: &Publish, journal: &Journal, force: bool) -> Result<(), StoreError> {
+fn carry_out(back: &Back, publish: &Publish, journal: &Journal, force: bool) -> Result<(), Error> {
     let moved = if force { MovedTag::Overwrite } else { MovedTag::Refuse };
     let before = |step: &TagStep, now: Option<&Digest>| {
         journal.append(&publish.moving(&back.reference, &step.tag, now, step.document.digest()))

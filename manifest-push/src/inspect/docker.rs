@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use image_store::error::StoreError;
-use image_store::manifest::{Descriptor, media_type};
-use image_store::platform::Platform;
+use error::Error;
+use image_model::manifest::{Descriptor, media_type};
+use image_model::platform::Platform;
 use image_store::tree::{Image, Node};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -33,11 +33,11 @@ struct ShownDescriptor<'a> {
 }
 
 /// `inspect -v`: each image with its platform and its manifest; a list of them for an index.
-pub fn verbose(name: &str, node: &Node) -> Result<String, StoreError> {
+pub fn verbose(name: &str, node: &Node) -> Result<String, Error> {
     let doing = || format!("show \"{name}\"");
     let images = node.images().into_iter().map(|(entry, image)| {
         let text = shown(name, entry, image).and_then(|one| serde_json::to_vec(&one));
-        text.map_err(|e| StoreError::bad_input(doing(), e.to_string()))
+        text.map_err(|e| Error::bad_input(doing(), e.to_string()))
     });
     let images = images.collect::<Result<Vec<_>, _>>()?;
     match (node, images.as_slice()) {
@@ -69,9 +69,9 @@ fn shown<'a>(name: &str, entry: Option<&'a Descriptor>, image: &'a Image) -> ser
 }
 
 /// The same JSON with tabs, as Go's `json.Indent` sets it.
-pub fn indented(bytes: &[u8]) -> Result<String, StoreError> {
-    image_store::raw_json::check_syntax(bytes)
-        .map_err(|e| StoreError::bad_input("show a manifest", e.to_string()))?;
+pub fn indented(bytes: &[u8]) -> Result<String, Error> {
+    image_model::raw_json::check_syntax(bytes)
+        .map_err(|e| Error::bad_input("show a manifest", e.to_string()))?;
     let mut out = Vec::with_capacity(bytes.len() * 2);
     let mut depth = 0;
     let mut in_string = false;

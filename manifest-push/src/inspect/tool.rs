@@ -4,8 +4,8 @@
 //! v2/cmd/manifest-tool/inspect.go of manifest-tool, specs-go/v1 of image-spec.
 
 use crate::index::escape;
-use image_store::error::StoreError;
-use image_store::manifest::{Descriptor, Document};
+use error::Error;
+use image_model::manifest::{Descriptor, Document};
 use image_store::tree::{Image, Node};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::PrettyFormatter;
@@ -96,7 +96,7 @@ impl Serialize for Blob {
             #[serde(skip_serializing_if = "Option::is_none")]
             data: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            platform: Option<&'a image_store::platform::Platform>,
+            platform: Option<&'a image_model::platform::Platform>,
             #[serde(skip_serializing_if = "Option::is_none")]
             artifact_type: Option<&'a str>,
         }
@@ -228,8 +228,8 @@ fn is_false(value: &Option<bool>) -> bool {
 }
 
 /// What is printed for an image or index. `name` as it was typed.
-pub fn raw(name: &str, node: &Node, expand_config: bool) -> Result<String, StoreError> {
-    let failed = |e: serde_json::Error| StoreError::bad_input(format!("show \"{name}\""), e.to_string());
+pub fn raw(name: &str, node: &Node, expand_config: bool) -> Result<String, Error> {
+    let failed = |e: serde_json::Error| Error::bad_input(format!("show \"{name}\""), e.to_string());
     match node {
         Node::Image(image) => match expand_config {
             false => shown_image(name, image).and_then(|shown| marshal(&shown)).map_err(failed),
@@ -240,7 +240,7 @@ pub fn raw(name: &str, node: &Node, expand_config: bool) -> Result<String, Store
             for member in &index.members {
                 let Node::Image(image) = member else {
                     let why = format!("its member {} is an index itself", member.digest());
-                    return Err(StoreError::bad_input(format!("show \"{name}\""), why)
+                    return Err(Error::bad_input(format!("show \"{name}\""), why)
                         .hint("leave --raw out, or take --bytes"));
                 };
                 manifests.push(manifest(&image.document).map_err(failed)?);

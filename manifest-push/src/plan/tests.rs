@@ -1,13 +1,14 @@
 //! Which images go together, as rows.
 
 use super::*;
+use image_model::manifest;
+use image_model::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
 use image_store::check::{Depth, check};
-use image_store::manifest;
-use image_store::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::{ImageStore, Pointer};
 use image_store::tree::grow;
+use registry_client::meter::Meter;
 
 fn add_image(store: &MemoryStore, label: &str) -> Document {
     let layer = store.add_blob(OCI_LAYER, label.as_bytes());
@@ -47,7 +48,7 @@ fn members_from_several_stores_become_one_whole_image() {
     let wanted = combine(&found, &Request::default()).unwrap().wanted;
     let target = MemoryStore::new();
     let steps = plan(wanted, &target, &["latest".into()]).unwrap();
-    apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("latest".into()), Depth::Layers), []);
 }
 
@@ -94,7 +95,7 @@ fn a_wrong_label_is_put_right_and_the_image_is_whole() {
     assert_eq!(combined.notes.len(), 1, "the right one is left alone");
     let target = MemoryStore::new();
     let steps = plan(combined.wanted, &target, &["x".into()]).unwrap();
-    apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
     let again = combine(&found, &request).unwrap();
     assert!(plan(again.wanted, &target, &["x".into()]).unwrap().is_nothing());
@@ -140,6 +141,6 @@ fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
     let target = MemoryStore::new();
     let wanted = combine(&both, &Request::default()).unwrap().wanted;
     let steps = plan(wanted, &target, &["x".into()]).unwrap();
-    apply(&steps, &target, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
 }

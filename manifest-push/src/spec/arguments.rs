@@ -1,9 +1,9 @@
 //! manifest-tool's `push from-args`: platforms, and a template for the names of their images.
 
 use super::{Member, Reader, Spec, Whole, spelled};
-use crate::yaml::{Node, Problem, Value};
-use image_store::platform::Platform;
+use image_model::platform::Platform;
 use std::collections::BTreeMap;
+use strict_yaml::{Node, Problem, Value};
 
 /// manifest-tool's `push from-args`, as typed.
 pub struct Arguments<'a> {

@@ -1,9 +1,14 @@
 //! Killed at any request, before or after it took effect: the tag names something whole, and running again finishes.
 
-use crate::referrers::{about, listed, put_referrer, referrer};
+mod local;
+mod power_cut;
+mod registry;
+mod sweep;
+
+use crate::registry::referrers::{about, listed, put_referrer, referrer};
 use crate::samples::{Image, Index};
 use crate::tools::{User, run};
-use image_store::manifest::Document;
+use image_model::manifest::Document;
 use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault, Logged, When};
 use multiarch_tests::world::Proc;
 use nix::sys::signal::{Signal, kill};

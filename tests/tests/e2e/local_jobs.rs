@@ -1,6 +1,6 @@
 //! Fixes of images on disk, each with what it needs and what comes of it: for tests that make disks fail.
 
-use crate::referrers::referrer;
+use crate::registry::referrers::referrer;
 use crate::samples::{Image, Index};
 use crate::tools::User;
 use image_store::check::{Depth, check};

@@ -5,6 +5,9 @@ use crate::tools::{Ran, User};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
 use std::sync::Arc;
 
+mod attested;
+mod buildkit;
+mod fix_budgets;
 mod index;
 mod local;
 mod moved;

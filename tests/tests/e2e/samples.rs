@@ -1,12 +1,13 @@
 //! Images as builders leave them, byte for byte, to be put into any store.
 
-use image_store::digest::Digest;
-use image_store::manifest::{Descriptor, Document, media_type};
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document, media_type};
 use image_store::plan::{MovedTag, Wanted, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::read_tree;
 use multiarch_tests::fake_registry::FakeRegistry;
+use registry_client::meter::Meter;
 use std::sync::Arc;
 
 /// One image in Docker's media types, with keys in its config that no specification knows.
@@ -225,5 +226,5 @@ fn put(source: MemoryStore, target: &dyn ImageStore, tag: &str) {
     let node = read_tree(&source, &Pointer::Tag("x".into())).unwrap();
     let source: Arc<dyn ImageSource> = Arc::new(source);
     let steps = plan(Wanted::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
-    apply(&steps, target, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }

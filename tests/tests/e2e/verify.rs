@@ -12,9 +12,9 @@ mod wrong_build;
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;
+use image_model::manifest::Document;
+use image_model::platform::Platform;
 use image_store::check::{Depth, check};
-use image_store::manifest::Document;
-use image_store::platform::Platform;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_archive::OciArchive;

@@ -3,7 +3,7 @@
 //! cargo-fuzz is not needed: these are the compiler flags that it gives, and the programs that it runs. Both see the
 //! same targets, corpus and artifacts.
 
-use image_store::error::StoreError;
+use error::Error;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,7 @@ const MEMORY: &str = "/dev/shm";
 /// What `--fuzz` gives each target.
 const SECONDS: u32 = 60;
 
-pub fn run() -> Result<(), StoreError> {
+pub fn run() -> Result<(), Error> {
     // A toolchain named in the environment, as cargo does it for what it runs, would win over ours.
     let mut build = Command::new("rustup");
     build.args(["run", "nightly", "cargo", "build", "--release", "--quiet", "--target", TRIPLE]);
@@ -33,15 +33,15 @@ pub fn run() -> Result<(), StoreError> {
         error.hint("they need the nightly toolchain: rustup toolchain install nightly --profile minimal")
     })?;
     for target in targets()? {
-        let found = |error: StoreError| error.hint(format!("see fuzz/artifacts/{target}"));
+        let found = |error: Error| error.hint(format!("see fuzz/artifacts/{target}"));
         super::step(&format!("fuzz {target}, {SECONDS} s"), fuzz(&target)?).map_err(found)?;
     }
     Ok(())
 }
 
 /// Every folder of seeds belongs to a target.
-fn targets() -> Result<Vec<String>, StoreError> {
-    let failed = |error| StoreError::from_io("list the targets in \"fuzz/seeds\"", error);
+fn targets() -> Result<Vec<String>, Error> {
+    let failed = |error| Error::from_io("list the targets in \"fuzz/seeds\"", error);
     let mut names = Vec::new();
     for entry in fs::read_dir("fuzz/seeds").map_err(failed)? {
         names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
@@ -50,10 +50,10 @@ fn targets() -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
-fn fuzz(target: &str) -> Result<Command, StoreError> {
+fn fuzz(target: &str) -> Result<Command, Error> {
     let [corpus, artifacts] = ["corpus", "artifacts"].map(|kind| format!("fuzz/{kind}/{target}/"));
     for dir in [&corpus, &artifacts] {
-        fs::create_dir_all(dir).map_err(|e| StoreError::from_io(format!("make \"{dir}\""), e))?;
+        fs::create_dir_all(dir).map_err(|e| Error::from_io(format!("make \"{dir}\""), e))?;
     }
     let program = Path::new("fuzz/target").join(TRIPLE).join("release").join(target);
     let mut command = Command::new(program);
@@ -66,6 +66,6 @@ fn fuzz(target: &str) -> Result<Command, StoreError> {
     }
     // libFuzzer says thousands of lines; the finding, if there is one, is among the last.
     let log = format!("{artifacts}log");
-    command.stderr(fs::File::create(&log).map_err(|e| StoreError::from_io(format!("write \"{log}\""), e))?);
+    command.stderr(fs::File::create(&log).map_err(|e| Error::from_io(format!("write \"{log}\""), e))?);
     Ok(command)
 }

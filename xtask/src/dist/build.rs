@@ -2,8 +2,8 @@
 
 use super::targets::Target;
 use super::{Tool, check};
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use error::Error;
+use error::Exit;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,14 +30,14 @@ fn renamed(setting: &Setting) -> Vec<(PathBuf, &'static str)> {
 }
 
 /// Builds and checks the tools for one target; gives their files, in the order of `tools`.
-pub fn build(setting: &Setting, target: &Target, tools: &[Tool]) -> Result<Vec<PathBuf>, StoreError> {
+pub fn build(setting: &Setting, target: &Target, tools: &[Tool]) -> Result<Vec<PathBuf>, Error> {
     let doing = || format!("build the tools for {}", target.triple);
     // A folder of its own: other flags would make the usual builds start anew each time.
     let out = setting.root.join("target/dist-build");
     let status = command(setting, target, tools, &out).status();
-    let status = status.map_err(|e| StoreError::from_io(doing(), e))?;
+    let status = status.map_err(|e| Error::from_io(doing(), e))?;
     if !status.success() {
-        return Err(StoreError::new(Exit::Found, doing(), format!("cargo ended with {status}")));
+        return Err(Error::new(Exit::Found, doing(), format!("cargo ended with {status}")));
     }
     let folder = if setting.profile == "dev" { "debug" } else { setting.profile.as_str() };
     let folder = out.join(&target.triple).join(folder);

@@ -1,24 +1,22 @@
 //! Whether a program may leave: for the right machine, in need of no other file, and with no folder of this machine in it.
 
 use super::targets::Target;
-use config_patcher::detect::elf;
-use config_patcher::detect::elf::sampler::Sampler;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
-use image_store::platform::Platform;
+use error::Error;
+use error::Exit;
+use image_evidence::elf;
+use image_evidence::elf::sampler::Sampler;
+use image_model::platform::Platform;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// `here` are folders that must not stand in the program.
-pub fn check(program: &Path, target: &Target, here: &[PathBuf]) -> Result<(), StoreError> {
+pub fn check(program: &Path, target: &Target, here: &[PathBuf]) -> Result<(), Error> {
     let doing = || format!("let \"{}\" leave", program.display());
-    let bytes = fs::read(program).map_err(|e| StoreError::from_io(doing(), e))?;
+    let bytes = fs::read(program).map_err(|e| Error::from_io(doing(), e))?;
     match problems(&bytes, target.platform, here) {
         problems if problems.is_empty() => Ok(()),
-        problems => {
-            Err(StoreError::new(Exit::Found, doing(), "it is not what it should be").problems(problems))
-        }
+        problems => Err(Error::new(Exit::Found, doing(), "it is not what it should be").problems(problems)),
     }
 }
 
@@ -59,7 +57,7 @@ mod tests {
 
     #[test]
     fn what_must_not_leave_is_said() {
-        let hello = crate::example_programs::write_all;
+        let hello = multiarch::example_binaries::write_all;
         let dir = tempfile::tempdir().unwrap();
         hello(dir.path()).unwrap();
         let program = fs::read(dir.path().join("linux-arm64/hello")).unwrap();

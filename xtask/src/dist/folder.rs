@@ -2,7 +2,7 @@
 //! new one, and a run that was killed leaves the old one.
 
 use super::sums;
-use image_store::error::StoreError;
+use error::Error;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -18,15 +18,15 @@ pub struct Folder {
 }
 
 impl Folder {
-    pub fn begin(place: &Path) -> Result<Self, StoreError> {
+    pub fn begin(place: &Path) -> Result<Self, Error> {
         let doing = || format!("make a distribution in \"{}\"", place.display());
         let Some(name) = place.file_name().map(|name| name.to_string_lossy().into_owned()) else {
-            return Err(StoreError::bad_input(doing(), "it has no name").hint("name a folder"));
+            return Err(Error::bad_input(doing(), "it has no name").hint("name a folder"));
         };
         let parent = place.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if is_somebody_elses(place) {
             let why = format!("there is something that has no {}", sums::NAME);
-            return Err(StoreError::conflict(doing(), why).hint("name another folder, or move it away"));
+            return Err(Error::conflict(doing(), why).hint("name another folder, or move it away"));
         }
         let begin = || {
             fs::create_dir_all(parent)?;
@@ -45,8 +45,8 @@ impl Folder {
         };
         match begin() {
             Ok(Ok(folder)) => Ok(folder),
-            Ok(Err(why)) => Err(StoreError::conflict(doing(), why).hint("wait for it")),
-            Err(error) => Err(StoreError::from_io(doing(), error)),
+            Ok(Err(why)) => Err(Error::conflict(doing(), why).hint("wait for it")),
+            Err(error) => Err(Error::from_io(doing(), error)),
         }
     }
 
@@ -55,7 +55,7 @@ impl Folder {
         &self.new
     }
 
-    pub fn add(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), StoreError> {
+    pub fn add(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), Error> {
         let path = self.new.join(name);
         let add = || {
             fs::create_dir_all(path.parent().unwrap_or(&self.new))?;
@@ -63,11 +63,11 @@ impl Folder {
             // Whatever the umask says.
             fs::set_permissions(&path, Permissions::from_mode(mode))
         };
-        add().map_err(|e| StoreError::from_io(format!("write \"{}\"", path.display()), e))
+        add().map_err(|e| Error::from_io(format!("write \"{}\"", path.display()), e))
     }
 
     /// Sums it up and puts it in its place.
-    pub fn finish(self) -> Result<(), StoreError> {
+    pub fn finish(self) -> Result<(), Error> {
         let doing = || format!("put \"{}\" in its place", self.place.display());
         let finish = || {
             sums::write(&self.new)?;
@@ -79,7 +79,7 @@ impl Folder {
             }
             fs::rename(&self.new, &self.place)
         };
-        finish().map_err(|e| StoreError::from_io(doing(), e))
+        finish().map_err(|e| Error::from_io(doing(), e))
     }
 }
 
@@ -120,7 +120,7 @@ fn remove(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::exit::Exit;
+    use error::Exit;
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(dir)

@@ -5,8 +5,8 @@ use super::Tool;
 use super::folder::Folder;
 use super::parts::program_place;
 use super::targets::Target;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use error::Error;
+use error::Exit;
 use std::process::{Command, Stdio};
 
 pub fn make(
@@ -15,18 +15,18 @@ pub fn make(
     tools: &[Tool],
     version: &str,
     epoch: u64,
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     folder.add("release.yaml", 0o644, spec(targets, tools, version).as_bytes())?;
     let doing = || "make the image of the tools".to_string();
-    let work = tempfile::tempdir().map_err(|e| StoreError::from_io(doing(), e))?;
-    let own = std::env::current_exe().map_err(|e| StoreError::from_io(doing(), e))?;
+    let work = tempfile::tempdir().map_err(|e| Error::from_io(doing(), e))?;
+    let own = std::env::current_exe().map_err(|e| Error::from_io(doing(), e))?;
     let mut release = Command::new(own);
     release.args(["release", "release.yaml", "--work-dir"]).arg(work.path()).current_dir(folder.path());
     release.env("SOURCE_DATE_EPOCH", epoch.to_string()).stdin(Stdio::null()).stdout(std::io::stderr());
-    let status = release.status().map_err(|e| StoreError::from_io(doing(), e))?;
+    let status = release.status().map_err(|e| Error::from_io(doing(), e))?;
     match status.success() {
         true => Ok(()),
-        false => Err(StoreError::new(Exit::Found, doing(), format!("its release ended with {status}"))),
+        false => Err(Error::new(Exit::Found, doing(), format!("its release ended with {status}"))),
     }
 }
 

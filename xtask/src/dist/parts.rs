@@ -3,22 +3,21 @@
 use super::Tool;
 use super::deb::{self, Control, Packed};
 use super::targets::Target;
-use image_store::error::StoreError;
-use image_store::exit::Exit;
+use error::Error;
+use error::Exit;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Manual page, completions, changelog and licence of a tool, where Debian has them. `program` runs on this host and
 /// writes the first two.
-pub fn documents(tool: &Tool, program: &Path, root: &Path) -> Result<Vec<Packed>, StoreError> {
+pub fn documents(tool: &Tool, program: &Path, root: &Path) -> Result<Vec<Packed>, Error> {
     let Tool { name, section, .. } = tool;
     let packed = |path: String, content: Vec<u8>| Packed { path, mode: 0o644, content };
-    let gzipped =
-        |content: &[u8]| deb::gzip(content).map_err(|e| StoreError::from_io("compress a document", e));
+    let gzipped = |content: &[u8]| deb::gzip(content).map_err(|e| Error::from_io("compress a document", e));
     let read = |file: &str| {
         let path = root.join(file);
-        std::fs::read(&path).map_err(|e| StoreError::from_io(format!("read \"{}\"", path.display()), e))
+        std::fs::read(&path).map_err(|e| Error::from_io(format!("read \"{}\"", path.display()), e))
     };
     let man = gzipped(&ask(program, &["man"])?)?;
     let mut found = vec![packed(format!("usr/share/man/man{section}/{name}.{section}.gz"), man)];
@@ -36,13 +35,13 @@ pub fn documents(tool: &Tool, program: &Path, root: &Path) -> Result<Vec<Packed>
     Ok(found)
 }
 
-fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, StoreError> {
+fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, Error> {
     let doing = || format!("run \"{} {}\"", program.display(), arguments.join(" "));
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| StoreError::from_io(doing(), e))?;
+    let output = output.map_err(|e| Error::from_io(doing(), e))?;
     match output.status.success() && !output.stdout.is_empty() {
         true => Ok(output.stdout),
-        false => Err(StoreError::new(Exit::Found, doing(), format!("it ended with {}", output.status))),
+        false => Err(Error::new(Exit::Found, doing(), format!("it ended with {}", output.status))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sources of a distribution: which commit they are, and how old.
 
-use image_store::error::StoreError;
+use error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -9,15 +9,14 @@ const BRANCHES: [&str; 2] = ["main", "master"];
 
 /// Others shall be able to make the same: from a commit that is in the branch of releases, and under a version that no
 /// other commit has. Without `branch` it is the one that origin/HEAD names, main or master.
-pub fn refuse_unclean(root: &Path, version: &str, branch: Option<&str>) -> Result<(), StoreError> {
+pub fn refuse_unclean(root: &Path, version: &str, branch: Option<&str>) -> Result<(), Error> {
     let doing = || format!("make a distribution of \"{}\"", root.display());
     let hint = "or give --allow-dirty";
-    let changed = git(root, &["status", "--porcelain"]).map_err(|why| {
-        StoreError::bad_input(doing(), format!("git knows no commit of it: {why}")).hint(hint)
-    })?;
+    let changed = git(root, &["status", "--porcelain"])
+        .map_err(|why| Error::bad_input(doing(), format!("git knows no commit of it: {why}")).hint(hint))?;
     if !changed.is_empty() {
         let lines = changed.lines().map(str::to_string).collect();
-        return Err(StoreError::bad_input(doing(), "it has changes that are not committed")
+        return Err(Error::bad_input(doing(), "it has changes that are not committed")
             .hint(format!("commit them, {hint}"))
             .problems(lines));
     }
@@ -27,15 +26,13 @@ pub fn refuse_unclean(root: &Path, version: &str, branch: Option<&str>) -> Resul
         git(root, &["tag", "--points-at", "HEAD"]).unwrap_or_default().lines().any(|line| line == tag);
     if is_tagged && !is_here {
         let why = format!("tag {tag} names another commit");
-        return Err(
-            StoreError::bad_input(doing(), why).hint(format!("raise the version in Cargo.toml, {hint}"))
-        );
+        return Err(Error::bad_input(doing(), why).hint(format!("raise the version in Cargo.toml, {hint}")));
     }
     refuse_other_branch(root, branch)
 }
 
 /// A commit that is in no branch of releases may be gone tomorrow.
-fn refuse_other_branch(root: &Path, branch: Option<&str>) -> Result<(), StoreError> {
+fn refuse_other_branch(root: &Path, branch: Option<&str>) -> Result<(), Error> {
     let doing = || format!("make a distribution of \"{}\"", root.display());
     let of_origin = git(root, &["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"]).ok();
     let of_origin = of_origin.as_deref().and_then(|name| name.strip_prefix("origin/"));
@@ -50,7 +47,7 @@ fn refuse_other_branch(root: &Path, branch: Option<&str>) -> Result<(), StoreErr
     let names = names.join(" or ");
     let hint = "name the branch with --branch, or give --allow-dirty";
     if known.is_empty() {
-        return Err(StoreError::bad_input(doing(), format!("there is no branch {names}")).hint(hint));
+        return Err(Error::bad_input(doing(), format!("there is no branch {names}")).hint(hint));
     }
     if known.iter().any(|place| git(root, &["merge-base", "--is-ancestor", "HEAD", place]).is_ok()) {
         return Ok(());
@@ -58,14 +55,13 @@ fn refuse_other_branch(root: &Path, branch: Option<&str>) -> Result<(), StoreErr
     let commit = git(root, &["rev-parse", "--short", "HEAD"]).unwrap_or_default();
     let here = git(root, &["rev-parse", "--abbrev-ref", "HEAD"]).unwrap_or_default();
     let why = format!("commit {commit} of {here} is not in {names}");
-    Err(StoreError::bad_input(doing(), why).hint(format!("merge it; or {hint}")))
+    Err(Error::bad_input(doing(), why).hint(format!("merge it; or {hint}")))
 }
 
 /// Packages, programs and the image say one version: all crates of the workspace must have it.
-pub fn refuse_other_versions(root: &Path, version: &str) -> Result<(), StoreError> {
+pub fn refuse_other_versions(root: &Path, version: &str) -> Result<(), Error> {
     let doing = || format!("make a distribution of \"{}\"", root.display());
-    let failed =
-        |why: String| StoreError::bad_input(doing(), format!("cargo does not say its versions: {why}"));
+    let failed = |why: String| Error::bad_input(doing(), format!("cargo does not say its versions: {why}"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root).stdin(Stdio::null());
@@ -83,15 +79,15 @@ pub fn refuse_other_versions(root: &Path, version: &str) -> Result<(), StoreErro
         return Ok(());
     }
     let why = format!("its crates have several versions; this program is {version}");
-    Err(StoreError::bad_input(doing(), why).hint("write `version.workspace = true` in each").problems(others))
+    Err(Error::bad_input(doing(), why).hint("write `version.workspace = true` in each").problems(others))
 }
 
 /// The time of all that is made: SOURCE_DATE_EPOCH, or that of the commit; without git 0.
-pub fn epoch(root: &Path) -> Result<u64, StoreError> {
+pub fn epoch(root: &Path) -> Result<u64, Error> {
     if let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") {
         return text.parse().map_err(|_| {
             let why = format!("\"{text}\" is no number of seconds since 1970");
-            StoreError::bad_input("read SOURCE_DATE_EPOCH", why)
+            Error::bad_input("read SOURCE_DATE_EPOCH", why)
         });
     }
     let time = git(root, &["log", "-1", "--format=%ct"]);
@@ -110,7 +106,7 @@ fn git(root: &Path, arguments: &[&str]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::exit::Exit;
+    use error::Exit;
 
     #[test]
     fn a_dirty_tree_and_a_version_that_is_taken_stop_before_anything_is_made() {

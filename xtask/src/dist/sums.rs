@@ -1,7 +1,7 @@
 //! SHA256SUMS, as `sha256sum` writes and checks it, over every file of a folder.
 
-use image_store::digest::Digest;
-use image_store::error::StoreError;
+use error::Error;
+use image_model::digest::Digest;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -35,10 +35,10 @@ pub fn write(dir: &Path) -> io::Result<()> {
 }
 
 /// Holds a folder against its sums: every file is there, as it was, and no other. `Ok` has how many there are.
-pub fn verify(dir: &Path) -> Result<usize, StoreError> {
+pub fn verify(dir: &Path) -> Result<usize, Error> {
     let doing = || format!("verify \"{}\"", dir.display());
-    let text = fs::read_to_string(dir.join(NAME)).map_err(|e| StoreError::from_io(doing(), e))?;
-    let mut found = read_all(dir).map_err(|e| StoreError::from_io(doing(), e))?;
+    let text = fs::read_to_string(dir.join(NAME)).map_err(|e| Error::from_io(doing(), e))?;
+    let mut found = read_all(dir).map_err(|e| Error::from_io(doing(), e))?;
     let mut problems = Vec::new();
     let mut count = 0;
     for line in text.lines() {
@@ -58,14 +58,14 @@ pub fn verify(dir: &Path) -> Result<usize, StoreError> {
     }
     match problems.is_empty() {
         true => Ok(count),
-        false => Err(StoreError::integrity(doing(), "it is not what was made").problems(problems)),
+        false => Err(Error::integrity(doing(), "it is not what was made").problems(problems)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::exit::Exit;
+    use error::Exit;
 
     #[test]
     fn a_byte_a_file_more_and_a_file_less_are_found() {

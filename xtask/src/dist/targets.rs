@@ -1,6 +1,6 @@
 //! For which machines the installed toolchain can make programs, and how they are linked.
 
-use image_store::error::StoreError;
+use error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -55,7 +55,7 @@ pub struct Target {
 pub type Found = Result<Target, String>;
 
 /// The targets of the toolchain, one a machine: musl before glibc. `Err` says why an installed one is of no use.
-pub fn installed() -> Result<Vec<Found>, StoreError> {
+pub fn installed() -> Result<Vec<Found>, Error> {
     let sysroot = ask_rustc(&["--print", "sysroot"])?;
     let host = ask_rustc(&["-vV"])?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
@@ -100,14 +100,14 @@ fn choose(host: &str, is_installed: impl Fn(&str) -> bool, has: impl Fn(&str) ->
     found
 }
 
-fn ask_rustc(arguments: &[&str]) -> Result<String, StoreError> {
+fn ask_rustc(arguments: &[&str]) -> Result<String, Error> {
     let doing = || "ask rustc for its targets".to_string();
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|e| StoreError::from_io(doing(), e))?;
+    let output = output.map_err(|e| Error::from_io(doing(), e))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_string()),
-        false => Err(StoreError::local(doing(), format!("it ended with {}", output.status))),
+        false => Err(Error::local(doing(), format!("it ended with {}", output.status))),
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn platforms_of_the_table_are_platforms() {
         for machine in &MACHINES {
-            assert!(machine.platform.parse::<image_store::platform::Platform>().is_ok(), "{machine:?}");
+            assert!(machine.platform.parse::<image_model::platform::Platform>().is_ok(), "{machine:?}");
         }
     }
 }

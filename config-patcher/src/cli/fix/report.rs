@@ -2,8 +2,8 @@
 
 use crate::plan::{Change, Changes, Relabelled};
 use crate::referrers::{Found, Referrer};
-use image_store::cli::{Format, Output, print_json, print_line};
-use image_store::digest::Digest;
+use cli::{Format, Output, print_json, print_line};
+use image_model::digest::Digest;
 use image_store::plan::{Plan, Progress, TagStep};
 use image_store::tree::Node;
 use serde_json::{Value, json};

@@ -8,11 +8,11 @@ mod evidence;
 
 use super::row::Results;
 use super::row::Row;
-use crate::detect::verdict::Kind;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use image_store::digest::Digest;
-use image_store::text::Escaped;
+use error::text::Escaped;
+use image_evidence::verdict::Kind;
+use image_model::digest::Digest;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

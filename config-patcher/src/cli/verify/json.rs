@@ -1,7 +1,7 @@
 //! The result as JSON, in the form that `verify.schema.json` describes.
 
 use super::row::{Named, Row};
-use image_store::error::StoreError;
+use error::Error;
 use serde_json::{Value, json};
 
 /// What `--schema` prints.
@@ -13,7 +13,7 @@ pub fn text(named: &[Named], rows: &[Row<'_>]) -> String {
 }
 
 fn images(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
-    let error = |error: &StoreError| json!({"exit": error.kind as u8, "message": format!("cannot {error}")});
+    let error = |error: &Error| json!({"exit": error.kind as u8, "message": format!("cannot {error}")});
     let unread = named.iter().filter_map(|named| {
         let failed = named.node.as_ref().err()?;
         Some(json!({"image": named.name, "error": error(failed)}))

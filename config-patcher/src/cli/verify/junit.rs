@@ -2,8 +2,8 @@
 
 use super::row::Results;
 use super::row::Row;
-use crate::detect::verdict::Kind;
-use image_store::text::Escaped;
+use error::text::Escaped;
+use image_evidence::verdict::Kind;
 use std::fmt::Write;
 
 pub fn text(results: &Results<'_>) -> String {

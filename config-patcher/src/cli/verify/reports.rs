@@ -3,7 +3,7 @@
 use super::row::{Named, Results, Row};
 use super::{html, junit, sarif};
 use clap::Args;
-use image_store::error::StoreError;
+use error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -27,17 +27,17 @@ impl Reports {
     }
 
     /// Can the files be written where they shall lie?
-    pub fn check(&self) -> Result<(), StoreError> {
+    pub fn check(&self) -> Result<(), Error> {
         for file in self.files() {
             if file.is_dir() {
-                return Err(StoreError::bad_input(doing(file), "it is a folder").hint("name a file"));
+                return Err(Error::bad_input(doing(file), "it is a folder").hint("name a file"));
             }
             tempfile::NamedTempFile::new_in(folder(file)).map_err(|e| failed(file, &e))?;
         }
         Ok(())
     }
 
-    pub fn write(&self, named: &[Named], rows: &[Row<'_>], strict: bool) -> Result<(), StoreError> {
+    pub fn write(&self, named: &[Named], rows: &[Row<'_>], strict: bool) -> Result<(), Error> {
         let results = Results { named, rows, strict };
         let made = [
             (&self.html, html::page as fn(&Results<'_>) -> String),
@@ -54,10 +54,10 @@ impl Reports {
 }
 
 /// Without the name of the temporary file, which nobody asked for.
-fn failed(file: &Path, error: &std::io::Error) -> StoreError {
+fn failed(file: &Path, error: &std::io::Error) -> Error {
     let text = error.to_string();
     let why = text.split(" at path ").next().unwrap_or_default().to_string();
-    StoreError::from_io(doing(file), std::io::Error::new(error.kind(), why))
+    Error::from_io(doing(file), std::io::Error::new(error.kind(), why))
 }
 
 fn doing(file: &Path) -> String {

@@ -1,12 +1,12 @@
 //! One image of those that were asked for, with what came of it.
 
 use crate::advice::{Decision, Judged, decide, is_sound_alone, way_out};
-use crate::detect::verdict::Kind;
-use crate::verify::{Depth, Finding};
-use image_store::error::StoreError;
-use image_store::manifest::Descriptor;
-use image_store::platform::Platform;
-use image_store::reference::Reference;
+use error::Error;
+use image_evidence::verdict::Kind;
+use image_evidence::verify::{Depth, Finding};
+use image_model::manifest::Descriptor;
+use image_model::platform::Platform;
+use image_model::reference::Reference;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::{Image, Node};
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ pub struct Named {
     pub name: String,
     pub source: Arc<dyn ImageSource>,
     pub depth: Depth,
-    pub node: Result<Node, StoreError>,
+    pub node: Result<Node, Error>,
     /// The image as `manifest-push edit` takes it, if it does.
     pub editable: Option<String>,
 }
@@ -27,7 +27,7 @@ pub struct Row<'a> {
     pub named: &'a Named,
     pub entry: Option<&'a Descriptor>,
     pub image: &'a Image,
-    pub finding: Result<Finding, StoreError>,
+    pub finding: Result<Finding, Error>,
     /// Set by [`advise`].
     advice: Option<Advice>,
 }
@@ -45,7 +45,7 @@ impl<'a> Row<'a> {
         named: &'a Named,
         entry: Option<&'a Descriptor>,
         image: &'a Image,
-        finding: Result<Finding, StoreError>,
+        finding: Result<Finding, Error>,
     ) -> Self {
         Self { named, entry, image, finding, advice: None }
     }

@@ -3,8 +3,8 @@
 use super::json::in_ascii;
 use super::row::Results;
 use super::row::Row;
-use crate::detect::verdict::{Kind, Shown};
-use image_store::text::Escaped;
+use error::text::Escaped;
+use image_evidence::verdict::{Kind, Shown};
 use serde_json::{Value, json};
 
 /// Each with its meaning, and its level unless `--strict` makes it an error.

@@ -1,9 +1,10 @@
 //! The table that a person reads at a glance, and what stands below it.
 
 use super::row::Row;
-use crate::detect::verdict::Shown;
-use image_store::cli::print_line;
-use image_store::text::{Escaped, bytes, table};
+use cli::print_line;
+use cli::table;
+use error::text::{Escaped, bytes};
+use image_evidence::verdict::Shown;
 
 pub fn print(rows: &[Row<'_>], says_image: bool, explain: bool) {
     let mut heading = vec!["LABEL", "INDEX ENTRY", "BINARIES", "VERDICT"];

@@ -1,7 +1,7 @@
 //! How often a registry is asked, and how many round trips one after another that takes.
 
 use super::*;
-use crate::rounds::{Rounds, Seen};
+use crate::registry::rounds::{Rounds, Seen};
 use multiarch_tests::need;
 use multiarch_tests::world::{Registry, Skip};
 

@@ -156,7 +156,7 @@ fn by_docker(platform: &str, text: &str) -> Image {
         image.layer.len(),
         image.layer_digest()
     );
-    Image { document: image_store::manifest::Document::new(text.into_bytes(), None).unwrap(), ..image }
+    Image { document: image_model::manifest::Document::new(text.into_bytes(), None).unwrap(), ..image }
 }
 
 fn without_raw(one: &mut serde_json::Value) {
@@ -167,7 +167,7 @@ fn against_docker() -> Result<(), Skip> {
     require(&["docker"])?;
     let registry = Registry::start()?;
     let user = User::new();
-    let stores = image_store::open::Stores::new(image_store::store::registry::RegistryOptions::default());
+    let stores = image_store::open::Stores::new(registry_client::RegistryOptions::default());
     let put = |image: &Image, name: &str| {
         let target = stores.target(&name.parse().unwrap()).unwrap();
         image.store(&*target.store, &target.tags[0]);

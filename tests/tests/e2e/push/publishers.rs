@@ -49,7 +49,7 @@ fn shared_layers_go_up_once_over_few_connections() {
     const SHARED: usize = 16;
     let (registry, user) = (FakeRegistry::start(), User::new());
     let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
-    use image_store::manifest::{Descriptor, Document, media_type};
+    use image_model::manifest::{Descriptor, Document, media_type};
     use image_store::store::ImageStore;
     let put = |media_type: &str, bytes: &[u8]| {
         let blob = Descriptor::of(media_type, bytes);

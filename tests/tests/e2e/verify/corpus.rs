@@ -3,7 +3,7 @@
 
 use super::made::{image, verify};
 use crate::tools::{Ran, User};
-use image_store::platform::Platform;
+use image_model::platform::Platform;
 use multiarch_tests::need;
 use multiarch_tests::world::{FOREIGN, debian_packages};
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use super::made::{Layer, image, plain, probe, put, verify};
 use crate::tools::User;
-use config_patcher::detect::layer::{self, LayerFacts, name_hash};
-use image_store::manifest::{Document, media_type};
+use image_evidence::layer::{self, LayerFacts, name_hash};
+use image_model::manifest::{Document, media_type};
 use image_store::store::ImageStore;
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;

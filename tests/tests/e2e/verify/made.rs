@@ -2,15 +2,16 @@
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;
-use image_store::digest::Digest;
-use image_store::manifest::{Descriptor, Document, media_type};
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document, media_type};
+use image_model::platform::Platform;
 use image_store::plan::{MovedTag, Wanted, apply, plan};
-use image_store::platform::Platform;
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::read_tree;
 use multiarch_tests::fake_registry::FakeRegistry;
+use registry_client::meter::Meter;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ pub fn put(store: MemoryStore, target: &dyn ImageStore, tag: &str) {
     let node = read_tree(&store, &Pointer::Tag("x".into())).unwrap();
     let source: Arc<dyn ImageSource> = Arc::new(store);
     let steps = plan(Wanted::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
-    apply(&steps, target, MovedTag::Refuse, &|_| {}).unwrap();
+    apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }
 
 pub fn image<'a>(label: &'a str, command: &'a [&'a str], layers: Vec<Vec<u8>>) -> Made<'a> {

@@ -3,8 +3,8 @@
 
 use super::made::{image, plain, probe, verify};
 use crate::tools::User;
-use image_store::digest::Digest;
-use image_store::manifest::{Descriptor, Document, media_type};
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document, media_type};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
 use multiarch_tests::need;
 use multiarch_tests::world::{Registry, program, require, run_with_rusage};

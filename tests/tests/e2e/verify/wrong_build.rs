@@ -2,16 +2,17 @@
 
 use super::made::{Layer, exe, image, probe, put, verify};
 use crate::tools::{Ran, User};
-use image_store::manifest::{Descriptor, Document, media_type};
-use image_store::platform::Platform;
+use image_model::manifest::{Descriptor, Document, media_type};
+use image_model::platform::Platform;
 use image_store::store::docker_archive::DockerArchive;
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
-use image_store::store::registry::{Client, RegistryOptions, RegistryStore};
+use image_store::store::registry::RegistryStore;
 use image_store::store::{ImageStore, Pointer};
 use image_store::tree::{Node, read_tree};
 use multiarch_tests::fake_registry::FakeRegistry;
+use registry_client::{Client, RegistryOptions};
 
 /// `INDEX DECLARED BINARIES`: an image for each.
 fn index(members: &[&str]) -> MemoryStore {

@@ -3,9 +3,9 @@
 use super::{Mark, shown};
 use crate::cli::verify::row::Row;
 use crate::cli::verify::text::programs;
-use crate::detect::verdict::Shown;
-use crate::verify::Finding;
-use image_store::text::bytes;
+use error::text::bytes;
+use image_evidence::verdict::Shown;
+use image_evidence::verify::Finding;
 use std::fmt::Write;
 
 pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {

@@ -1,0 +1,57 @@
+//! `cargo xtask bench`: ratios against named peers, measured in one run. A bench prints; it never judges.
+
+mod fix;
+pub mod measure;
+mod push;
+mod registry;
+mod relay;
+mod release;
+mod verify;
+
+use error::Error;
+use error::Exit;
+use std::process::{Command, Stdio};
+
+/// Measure against named peers, in one run
+#[derive(clap::Parser, Debug)]
+#[command(name = "cargo xtask bench", max_term_width = 110)]
+pub struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    what: What,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum What {
+    /// binfmt-setup register all, against update-binfmts and a shell loop, in a private namespace
+    Binfmt,
+    /// config-patcher fix on `docker save` archives: written anew, in place, as a filter; against cp, cat, skopeo, docker
+    Fix,
+    /// manifest-push making an index and pushing 1 GiB, against crane, oras, docker manifest and skopeo
+    Push,
+    /// cargo xtask release of the example for eight platforms, cold and warm, against crane and buildah in a loop
+    Release,
+    /// config-patcher verify on a large image in docker-registry, against skopeo, umoci and file; and on 1,000 tags
+    Verify,
+}
+
+pub fn run(args: &Args) -> Result<Exit, Error> {
+    match args.what {
+        What::Binfmt => cargo_bench("binfmt-setup"),
+        What::Fix => fix::run().map(|()| Exit::Done),
+        What::Push => push::run().map(|()| Exit::Done),
+        What::Release => release::run().map(|()| Exit::Done),
+        What::Verify => verify::run().map(|()| Exit::Done),
+    }
+}
+
+fn cargo_bench(package: &str) -> Result<Exit, Error> {
+    let doing = || format!("run the bench of {package}");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status =
+        Command::new(cargo).args(["bench", "--quiet", "--package", package]).stdin(Stdio::null()).status();
+    match status.map_err(|e| Error::from_io(doing(), e))? {
+        status if status.success() => Ok(Exit::Done),
+        status => Err(Error::new(Exit::Found, doing(), format!("cargo ended with {status}"))),
+    }
+}

@@ -1,0 +1,106 @@
+//! The platforms that the binaries of an image, or of an index, ask for.
+
+use crate::advice::{self, Decision, Judged, decide};
+use crate::plan::Labels;
+use error::{Error, Exit};
+use image_evidence::verdict::Kind;
+use image_evidence::verify::{Depth, Subject, verify_all};
+use image_model::manifest::Descriptor;
+use image_store::store::ImageSource;
+use image_store::tree::Node;
+
+/// The labels that the binaries ask for. Images that contradict themselves, or say nothing, are refused, and so are
+/// changes that would make an index worse. `editable` is the image's name as `manifest-push edit` takes it, if it does.
+pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&str>) -> Result<Labels, Error> {
+    let mut subjects = Vec::new();
+    let mut entries: Vec<Option<&Descriptor>> = Vec::new();
+    for (entry, image) in node.images() {
+        let attests = entry.is_some_and(|entry| entry.attests().is_some());
+        if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable() && !attests) {
+            subjects.push(Subject { source, image, wanted: &config.parsed.platform });
+            entries.push(entry);
+        }
+    }
+    let findings = verify_all(&subjects, Depth::Full, &|_| {});
+    let verdicts = findings
+        .into_iter()
+        .map(|finding| finding.map(|finding| finding.verdict))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let judged: Vec<Judged<'_>> = subjects
+        .iter()
+        .zip(&entries)
+        .zip(&verdicts)
+        .map(|((subject, entry), verdict)| Judged {
+            entry: *entry,
+            declared: subject.wanted,
+            verdict: Some(verdict),
+        })
+        .collect();
+    let decisions = decide(&judged);
+    refuse(source, node, &subjects, &judged, &decisions, editable)?;
+    let mut members = Vec::new();
+    for ((subject, verdict), decision) in subjects.iter().zip(&verdicts).zip(decisions) {
+        let digest = subject.image.document.digest();
+        let refuse = |kind: Exit, why: String| {
+            let doing = format!("fix {digest} of \"{}\" by its binaries", source.place());
+            Err(Error::new(kind, doing, why).problems(verdict.reasons.clone()))
+        };
+        match (verdict.kind, decision) {
+            (Kind::Mislabelled, Decision::Relabel(platform))
+                if platform.architecture == "arm" && platform.variant.is_none() =>
+            {
+                let why = "they are for arm and do not tell its version; name it with --platform";
+                return refuse(Exit::BadInput, why.into());
+            }
+            (Kind::Mislabelled | Kind::Consistent | Kind::ForeignPayload, Decision::Relabel(platform)) => {
+                members.push((digest.clone(), platform));
+            }
+            (Kind::Consistent | Kind::ForeignPayload, _) => {}
+            (Kind::Mixed | Kind::Mislabelled, _) => {
+                return refuse(Exit::Found, "they are for several platforms; no label is right".into());
+            }
+            (Kind::Undetermined, _) => {
+                return refuse(Exit::BadInput, "they do not tell a platform; name it with --platform".into());
+            }
+        }
+    }
+    Ok(match (node, members.pop()) {
+        (Node::Index(_), last) => {
+            members.extend(last);
+            Labels::Members(members)
+        }
+        (Node::Image(_), Some((_, platform))) => Labels::Platform(platform),
+        // The label is right: asking for it changes nothing.
+        (Node::Image(image), None) => {
+            let label = image.config.as_ref().map(|config| config.parsed.platform.clone());
+            Labels::Platform(label.unwrap_or_default())
+        }
+    })
+}
+
+/// Fails if a member must be built again: the first such member is the error, the others are told with it.
+fn refuse(
+    source: &dyn ImageSource,
+    node: &Node,
+    subjects: &[Subject<'_>],
+    judged: &[Judged<'_>],
+    decisions: &[Decision],
+    editable: Option<&str>,
+) -> Result<(), Error> {
+    let mut refused = Vec::new();
+    for (at, decision) in decisions.iter().enumerate() {
+        let Decision::Refuse(refusal) = decision else { continue };
+        let digest = subjects[at].image.document.digest();
+        let hint = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
+        let doing = format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.place());
+        let reasons = judged[at].verdict.map_or(&[][..], |verdict| &verdict.reasons);
+        let error = Error::new(Exit::Found, doing, refusal.to_string()).hint(hint);
+        refused.push(error.problems(reasons.to_vec()));
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let mut first = refused.remove(0);
+    first.problems.extend(refused.into_iter().map(|other| format!("cannot {other}")));
+    Err(first)
+}

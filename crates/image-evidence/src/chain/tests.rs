@@ -1,0 +1,172 @@
+//! Images of a few files, and what a container of them would execute.
+
+use super::*;
+use crate::elf::tests::Made;
+use crate::layer::LayerFacts;
+use crate::layer::tests::{Tar, elf};
+
+/// A program of this machine that needs this loader.
+fn dynamic(machine: u16, loader: &'static str) -> Vec<u8> {
+    Made { interpreter: Some(loader), ..Made::new(true, false, machine, 0) }.file()
+}
+
+fn config(entrypoint: &[&str], cmd: &[&str]) -> Config {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect();
+    Config { entrypoint: words(entrypoint), cmd: words(cmd), working_dir: "/srv".into(), ..Config::default() }
+}
+
+#[track_caller]
+fn check(layer: &LayerFacts, config: &Config, links: &[&str], gap: &str) {
+    let tree = Tree::new(vec![Some(layer)]);
+    let chain = follow(&tree, config);
+    let shown: Vec<String> =
+        chain.links.iter().map(|link| format!("{} {}", link.role.text(), shown(&link.file.path))).collect();
+    assert_eq!(shown, links);
+    match gap {
+        "" => assert_eq!(chain.gaps, [""; 0]),
+        gap => assert!(chain.gaps.iter().any(|found| found.contains(gap)), "{:?}", chain.gaps),
+    }
+}
+
+#[test]
+fn scripts_and_wrappers_lead_to_the_program() {
+    let layer = Tar::default()
+        .file("usr/bin/env", &elf(62))
+        .file("usr/local/bin/python3.12", &elf(62))
+        .symlink("usr/local/bin/python3", "python3.12")
+        .file("sbin/tini", &elf(62))
+        .file("bin/busybox", &elf(62))
+        .symlink("bin/sh", "busybox")
+        .file("srv/run.py", b"#!/usr/bin/env python3\nprint()")
+        .file("entry.sh", b"#!/bin/sh -e\nexec \"$@\"")
+        .file("serve.sh", b"#!/bin/bash\nset -e\nexec tini -- python3 -m serve\n")
+        .symlink("bin/bash", "busybox")
+        .file("again.sh", b"#!/bin/sh\n/again.sh \"$@\"\n")
+        .file("twice", b"#!/entry.sh\n")
+        .file("endless", b"#!/endless\n")
+        .file("data", b"just text")
+        .facts();
+    let python = [
+        "entrypoint /sbin/tini",
+        "started by it /srv/run.py",
+        "interpreter /usr/bin/env",
+        "started by it /usr/local/bin/python3.12",
+        "shell /bin/busybox",
+    ];
+    check(&layer, &config(&["tini", "--"], &["./run.py"]), &python, "");
+    check(
+        &layer,
+        &config(&["/entry.sh"], &["python3"]),
+        &["entrypoint /entry.sh", "interpreter /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        "",
+    );
+    // What a script is given and is no program is for the script to understand.
+    check(
+        &layer,
+        &config(&["/entry.sh"], &["serve"]),
+        &["entrypoint /entry.sh", "interpreter /bin/busybox"],
+        "what /entry.sh starts is not clear",
+    );
+    check(
+        &layer,
+        &config(&["/bin/sh", "/entry.sh"], &["python3", "x.py"]),
+        &["entrypoint /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        "",
+    );
+    check(
+        &layer,
+        &config(&[], &["/bin/sh", "-c", "tini -v && exec python3 /x.py"]),
+        &["command /bin/busybox", "started by it /sbin/tini", "started by it /usr/local/bin/python3.12"],
+        "",
+    );
+    let served = [
+        "entrypoint /serve.sh",
+        "interpreter /bin/busybox",
+        "started by it /sbin/tini",
+        "started by it /usr/local/bin/python3.12",
+        "shell /bin/busybox",
+    ];
+    check(&layer, &config(&["/serve.sh"], &["--debug"]), &served[..4], "");
+    check(
+        &layer,
+        &config(&["/twice"], &[]),
+        &["entrypoint /twice", "interpreter /entry.sh", "interpreter /bin/busybox"],
+        "what /twice starts is not clear",
+    );
+    check(
+        &layer,
+        &config(&[], &["/bin/sh", "-c", "python3 /x.py"]),
+        &["command /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        "",
+    );
+    check(&layer, &config(&[], &["/bin/sh", "-c", "$X"]), &["command /bin/busybox"], "not clear");
+    check(&layer, &config(&["nothing"], &[]), &["shell /bin/busybox"], "\"nothing\" is not in PATH");
+    check(&layer, &config(&["/nothing"], &[]), &["shell /bin/busybox"], "/nothing is not in the image");
+    check(
+        &layer,
+        &config(&["/data"], &[]),
+        &["entrypoint /data", "shell /bin/busybox"],
+        "neither a program nor a script",
+    );
+    check(&layer, &config(&[], &[]), &["shell /bin/busybox"], "neither entrypoint nor command");
+    let tree = Tree::new(vec![Some(&layer)]);
+    assert!(follow(&tree, &config(&["/endless"], &[])).gaps[0].contains("without end"));
+    let again = follow(&tree, &config(&["/again.sh"], &["/again.sh", "/again.sh"]));
+    assert!(again.links.len() < 2 * COMMANDS_MAX, "{}", again.links.len());
+    // A shell that is started a thousand times is followed as often as is of use.
+    let many = vec!["/again.sh /again.sh"; 1000].join(";");
+    let many = follow(&tree, &config(&["sh", "-c"], &[&many]));
+    assert!(!many.is_reached && many.links.len() < 5 * COMMANDS_MAX, "{}", many.links.len());
+}
+
+#[test]
+fn a_path_of_the_image_is_heeded_and_a_file_without_the_right_to_run_is_passed_over() {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("bin/app").unwrap();
+    header.set_size(4);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend(b"text");
+    bytes.resize(1024, 0);
+    bytes.extend(Tar::default().file("opt/bin/app", &elf(62)).end());
+    let store = image_store::store::memory::MemoryStore::new();
+    let blob = store.add_blob(image_model::manifest::media_type::OCI_LAYER, &bytes);
+    let Ok(crate::layer::Layer::Read(layer)) = crate::layer::read(&store, &blob, None) else { panic!() };
+    let config = Config { env: vec!["PATH=/bin:/opt/bin".into()], ..config(&["app"], &[]) };
+    check(&layer, &config, &["entrypoint /opt/bin/app"], "");
+}
+
+#[test]
+fn loaders_belong_to_programs_and_a_missing_one_is_told() {
+    let loader = "/lib64/ld-linux-x86-64.so.2";
+    let with =
+        Tar::default().file("app", &dynamic(62, loader)).file("lib64/ld-linux-x86-64.so.2", &elf(62)).facts();
+    check(&with, &config(&["/app"], &[]), &["entrypoint /app", "loader /lib64/ld-linux-x86-64.so.2"], "");
+    let without = Tar::default().file("app", &dynamic(62, loader)).facts();
+    check(
+        &without,
+        &config(&["/app"], &[]),
+        &["entrypoint /app"],
+        "needs the loader /lib64/ld-linux-x86-64.so.2",
+    );
+}
+
+#[test]
+fn s6_overlay_brings_its_own_programs() {
+    let layer = Tar::default()
+        .file("init", b"#!/bin/sh -e\nexec /package/...")
+        .file("bin/sh", &elf(183))
+        .file("package/admin/s6/command/s6-svscan", &elf(62))
+        .symlink("command/s6-svscan", "/package/admin/s6/command/s6-svscan")
+        .facts();
+    let links = ["entrypoint /init", "supervisor /package/admin/s6/command/s6-svscan", "interpreter /bin/sh"];
+    check(&layer, &config(&["/init"], &[]), &links, "what /init starts is not clear");
+}
+
+#[test]
+fn an_emulator_in_front_is_known_as_one() {
+    let layer = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).file("bin/sh", &elf(40)).facts();
+    let config = config(&["/usr/bin/qemu-arm-static", "/bin/sh"], &[]);
+    check(&layer, &config, &["emulator /usr/bin/qemu-arm-static", "started by it /bin/sh"], "");
+}

@@ -1,0 +1,398 @@
+//! One ELF file: the machine it is for, the least level of it, and what it needs to start.
+//!
+//! Only samples of the file are read, so that it can stream by: its head, the dynamic section, what lies behind the
+//! last loaded segment, and Go's build settings. No section table is trusted, nothing is allocated by a number that
+//! the file says, and what is not where it should be is simply not known.
+
+use image_model::platform::Platform;
+use serde::{Deserialize, Serialize};
+
+mod attributes;
+mod golang;
+mod notes;
+pub mod sampler;
+
+use sampler::Sample;
+
+/// What an ELF file tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Elf {
+    /// In OCI's words; the variant is the lowest that the file is known to need, none where nothing tells.
+    pub platform: Platform,
+    pub kind: Kind,
+    /// The dynamic loader, an absolute path.
+    pub interpreter: Option<Vec<u8>>,
+    /// Libraries that the loader must find, as far as they stand in the head of the file.
+    pub needed: Vec<Vec<u8>>,
+    /// What else was seen, for people: `hard float`, `GOARM=6`.
+    pub details: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    Program,
+    Library,
+    /// Relocatable objects, core dumps, BPF: nothing that a container starts.
+    Other,
+}
+
+/// Longest PT_INTERP that is read: a path.
+pub const INTERPRETER_MAX: usize = 4096;
+const NEEDED_MAX: usize = 64;
+const SONAME_MAX: usize = 255;
+/// More program headers than this, and only the first are looked at. Real files have some twelve.
+const SEGMENTS_MAX: u16 = 128;
+
+/// Numbers of a file in its word size and byte order. Everything outside the bytes is `None`.
+#[derive(Clone, Copy)]
+pub struct Numbers {
+    pub is_64: bool,
+    pub is_big: bool,
+}
+
+impl Numbers {
+    fn bytes<const N: usize>(bytes: &[u8], at: u64) -> Option<[u8; N]> {
+        let at = usize::try_from(at).ok()?;
+        bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+    }
+
+    pub fn u16(self, bytes: &[u8], at: u64) -> Option<u16> {
+        let raw = Self::bytes(bytes, at)?;
+        Some(if self.is_big { u16::from_be_bytes(raw) } else { u16::from_le_bytes(raw) })
+    }
+
+    pub fn u32(self, bytes: &[u8], at: u64) -> Option<u32> {
+        let raw = Self::bytes(bytes, at)?;
+        Some(if self.is_big { u32::from_be_bytes(raw) } else { u32::from_le_bytes(raw) })
+    }
+
+    fn u64(self, bytes: &[u8], at: u64) -> Option<u64> {
+        let raw = Self::bytes(bytes, at)?;
+        Some(if self.is_big { u64::from_be_bytes(raw) } else { u64::from_le_bytes(raw) })
+    }
+
+    /// An address or offset.
+    pub fn word(self, bytes: &[u8], at: u64) -> Option<u64> {
+        if self.is_64 { self.u64(bytes, at) } else { self.u32(bytes, at).map(u64::from) }
+    }
+}
+
+/// The ELF header, as far as it matters here. Offsets: elf.h, Elf32_Ehdr and Elf64_Ehdr.
+#[derive(Clone, Copy)]
+pub struct Header {
+    pub numbers: Numbers,
+    os_abi: u8,
+    file_type: u16,
+    machine: u16,
+    flags: u32,
+    segments_at: u64,
+    segment_size: u16,
+    segments: u16,
+}
+
+/// One program header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub kind: u32,
+    pub flags: u32,
+    pub offset: u64,
+    pub address: u64,
+    pub size: u64,
+}
+
+pub const PT_LOAD: u32 = 1;
+pub const PT_DYNAMIC: u32 = 2;
+pub const PT_INTERP: u32 = 3;
+const PT_NOTE: u32 = 4;
+const PT_GNU_PROPERTY: u32 = 0x6474_e553;
+
+pub const MAGIC: &[u8] = b"\x7fELF";
+
+impl Header {
+    /// `None`: not ELF, or cut off, or of a word size or byte order that ELF does not have.
+    pub fn parse(head: &[u8]) -> Option<Self> {
+        if !head.starts_with(MAGIC) {
+            return None;
+        }
+        let is_64 = match head.get(4)? {
+            1 => false,
+            2 => true,
+            _ => return None,
+        };
+        let is_big = match head.get(5)? {
+            1 => false,
+            2 => true,
+            _ => return None,
+        };
+        let numbers = Numbers { is_64, is_big };
+        let (segments_at, flags, size, count) = if is_64 { (32, 48, 54, 56) } else { (28, 36, 42, 44) };
+        Some(Self {
+            numbers,
+            os_abi: *head.get(7)?,
+            file_type: numbers.u16(head, 16)?,
+            machine: numbers.u16(head, 18)?,
+            flags: numbers.u32(head, flags)?,
+            segments_at: numbers.word(head, segments_at)?,
+            segment_size: numbers.u16(head, size)?,
+            segments: numbers.u16(head, count)?,
+        })
+    }
+
+    /// The program headers that lie in the head of the file.
+    pub fn segments<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = Segment> + 'a {
+        (0..self.segments.min(SEGMENTS_MAX)).map_while(move |i| self.segment(head, i))
+    }
+
+    fn segment(&self, head: &[u8], i: u16) -> Option<Segment> {
+        let n = self.numbers;
+        let least = if n.is_64 { 56 } else { 32 };
+        if self.segment_size < least {
+            return None;
+        }
+        let at = self.segments_at.checked_add(u64::from(i) * u64::from(self.segment_size))?;
+        let field = |offset: u64| at.checked_add(offset);
+        let [flags, offset, address, size] = if n.is_64 { [4, 8, 16, 32] } else { [24, 4, 8, 16] };
+        Some(Segment {
+            kind: n.u32(head, at)?,
+            flags: n.u32(head, field(flags)?)?,
+            offset: n.word(head, field(offset)?)?,
+            address: n.word(head, field(address)?)?,
+            size: n.word(head, field(size)?)?,
+        })
+    }
+}
+
+/// Reads what was kept of a file. `None`: no ELF header that can be read.
+pub fn read(sample: &Sample<'_>) -> Option<Elf> {
+    let header = Header::parse(sample.head)?;
+    let segments: Vec<Segment> = header.segments(sample.head).collect();
+    let interpreter = interpreter(sample.interpreter);
+    let needed = needed(sample, &header, &segments);
+    let mut level = Level::default();
+    let mut details = Vec::new();
+    for segment in segments.iter().filter(|s| matches!(s.kind, PT_GNU_PROPERTY | PT_NOTE)) {
+        if let Some(content) = sample.in_head(segment.offset, segment.size) {
+            notes::read(content, header.numbers, &mut level, &mut details);
+        }
+    }
+    let architecture = architecture(&header);
+    flags(&header, architecture, &mut level, &mut details);
+    attributes::read(sample.tail, header.machine, header.numbers, &mut level, &mut details);
+    golang::read(sample.go, architecture, &mut level, &mut details);
+    // Of Debian and of musl alike: the hard-float loaders end so. Raspbian's v6 has the same name.
+    if architecture == "arm"
+        && interpreter
+            .as_ref()
+            .is_some_and(|path| path.ends_with(b"armhf.so.3") || path.ends_with(b"armhf.so.1"))
+    {
+        level.at_least(6);
+    }
+    // Flags and attributes say the same of floats.
+    let mut seen = std::collections::BTreeSet::new();
+    details.retain(|detail| seen.insert(detail.clone()));
+    let variant = level.variant(architecture);
+    let name = match architecture {
+        "" => format!("elf-machine-{}", header.machine),
+        known => known.to_string(),
+    };
+    let kind = match header.file_type {
+        _ if matches!(header.machine, EM_BPF) => Kind::Other,
+        2 => Kind::Program,                          // ET_EXEC
+        3 if interpreter.is_some() => Kind::Program, // ET_DYN: position-independent
+        3 => Kind::Library,
+        _ => Kind::Other,
+    };
+    let platform = Platform::new(operating_system(&header), &name, variant);
+    Some(Elf { platform, kind, interpreter, needed, details })
+}
+
+/// The least level that a file is known to need: 5, 6, 7, 8 of arm; 1 to 4 of amd64; 8 or 9 of arm64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level(u8);
+
+impl Level {
+    pub fn at_least(&mut self, level: u8) {
+        self.0 = self.0.max(level);
+    }
+
+    fn variant(self, architecture: &str) -> Option<&'static str> {
+        match (architecture, self.0) {
+            ("arm", 1..=5) => Some("v5"),
+            ("arm", 6) => Some("v6"),
+            ("arm", 7) => Some("v7"),
+            ("arm", 8..) => Some("v8"),
+            ("amd64", 2) => Some("v2"),
+            ("amd64", 3) => Some("v3"),
+            ("amd64", 4..) => Some("v4"),
+            ("arm64", 9..) => Some("v9"),
+            _ => None,
+        }
+    }
+}
+
+const EM_BPF: u16 = 247;
+
+/// OCI's (Go's) name of the machine, or Linux' own where Go has none; empty for one that is not in the table.
+/// Numbers: EM_* of elf.h.
+fn architecture(header: &Header) -> &'static str {
+    let Numbers { is_64, is_big } = header.numbers;
+    // EF_MIPS_ABI2: n32, 64-bit registers behind 32-bit pointers.
+    let is_n32 = header.flags & 0x20 != 0;
+    match (header.machine, is_64, is_big) {
+        (3, ..) => "386",
+        // A 32-bit file for EM_X86_64 is x32: the same processor.
+        (62, ..) => "amd64",
+        (40, _, false) => "arm",
+        (40, _, true) => "armbe",
+        (183, _, false) => "arm64",
+        (183, _, true) => "arm64be",
+        (243, true, _) => "riscv64",
+        (243, false, _) => "riscv",
+        (21, _, false) => "ppc64le",
+        (21, _, true) => "ppc64",
+        (20, ..) => "ppc",
+        (22, true, _) => "s390x",
+        (22, false, _) => "s390",
+        (8, true, false) => "mips64le",
+        (8, true, true) => "mips64",
+        (8, false, false) if is_n32 => "mips64p32le",
+        (8, false, true) if is_n32 => "mips64p32",
+        (8, false, false) => "mipsle",
+        (8, false, true) => "mips",
+        (258, true, _) => "loong64",
+        (258, false, _) => "loong32",
+        (2 | 18, ..) => "sparc",
+        (43, ..) => "sparc64",
+        (50, ..) => "ia64",
+        (4, ..) => "m68k",
+        (15, ..) => "hppa",
+        (42, ..) => "sh4",
+        (92, ..) => "or1k",
+        (93, ..) => "arc",
+        (94, ..) => "xtensa",
+        (113, ..) => "nios2",
+        (164, ..) => "hexagon",
+        (189, ..) => "microblaze",
+        (0x9026, ..) => "alpha",
+        (EM_BPF, ..) => "bpf",
+        (83, ..) => "avr",
+        (190, ..) => "cuda",
+        (224, ..) => "amdgpu",
+        _ => "",
+    }
+}
+
+/// EI_OSABI. Linux programs say System V, GNU (static glibc) or an ABI of ARM's.
+fn operating_system(header: &Header) -> &'static str {
+    match header.os_abi {
+        2 => "netbsd",
+        6 => "solaris",
+        9 => "freebsd",
+        12 => "openbsd",
+        _ => "linux",
+    }
+}
+
+/// What `e_flags` say. Sources: the processor supplements; measured on Debian's binaries of ten machines.
+fn flags(header: &Header, architecture: &str, level: &mut Level, details: &mut Vec<String>) {
+    let flags = header.flags;
+    let mut say = |text: &str| details.push(text.to_string());
+    match architecture {
+        "arm" if flags & 0x400 != 0 => {
+            // The hard-float ABI passes numbers in VFP registers, which ARMv5 of Debian's kind lacks.
+            level.at_least(6);
+            say("hard float");
+        }
+        "arm" if flags & 0x200 != 0 => say("soft float"),
+        "amd64" if !header.numbers.is_64 => say("x32"),
+        "riscv64" | "riscv" => {
+            say(match flags & 6 {
+                0 => "soft float",
+                2 => "single float",
+                4 => "double float",
+                _ => "quad float",
+            });
+            if flags & 1 != 0 {
+                say("compressed instructions");
+            }
+            if flags & 8 != 0 {
+                say("RVE");
+            }
+        }
+        "loong64" => {
+            say(match flags & 7 {
+                1 => "soft float",
+                2 => "single float",
+                3 => "double float",
+                _ => "float ABI not said",
+            });
+            say(if flags & 0x40 == 0 { "object ABI v0" } else { "object ABI v1" });
+        }
+        "ppc64" | "ppc64le" => match flags & 3 {
+            1 => say("ELFv1"),
+            2 => say("ELFv2"),
+            _ => {}
+        },
+        "mips" | "mipsle" | "mips64" | "mips64le" | "mips64p32" | "mips64p32le" => {
+            const ISA: [&str; 11] = [
+                "MIPS I", "MIPS II", "MIPS III", "MIPS IV", "MIPS V", "MIPS32", "MIPS64", "MIPS32r2",
+                "MIPS64r2", "MIPS32r6", "MIPS64r6",
+            ];
+            if let Some(name) = ISA.get((flags >> 28) as usize) {
+                say(name);
+            }
+            if flags & 0x400 != 0 {
+                say("NaN 2008");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An absolute path that ends where the file says.
+fn interpreter(text: &[u8]) -> Option<Vec<u8>> {
+    let end = text.iter().position(|b| *b == 0)?;
+    text.starts_with(b"/").then(|| text[..end].to_vec())
+}
+
+/// DT_NEEDED, where the string table lies in the head.
+fn needed(sample: &Sample<'_>, header: &Header, segments: &[Segment]) -> Vec<Vec<u8>> {
+    const DT_NULL: u64 = 0;
+    const DT_NEEDED: u64 = 1;
+    const DT_STRTAB: u64 = 5;
+    let n = header.numbers;
+    let width = if n.is_64 { 8 } else { 4 };
+    let mut names_at = None;
+    let mut wanted = Vec::new();
+    for row in 0..(sample.dynamic.len() as u64 / (2 * width)) {
+        let (Some(tag), Some(value)) =
+            (n.word(sample.dynamic, row * 2 * width), n.word(sample.dynamic, row * 2 * width + width))
+        else {
+            break;
+        };
+        match tag {
+            DT_NULL => break,
+            DT_NEEDED if wanted.len() < NEEDED_MAX => wanted.push(value),
+            DT_STRTAB => names_at = file_offset(segments, value),
+            _ => {}
+        }
+    }
+    let Some(names_at) = names_at else { return Vec::new() };
+    let name = |offset: &u64| {
+        let at = usize::try_from(names_at.checked_add(*offset)?).ok()?;
+        let text = sample.head.get(at..)?;
+        let end = text.iter().take(SONAME_MAX + 1).position(|b| *b == 0)?;
+        (end > 0).then(|| text[..end].to_vec())
+    };
+    wanted.iter().filter_map(name).collect()
+}
+
+fn file_offset(segments: &[Segment], address: u64) -> Option<u64> {
+    segments.iter().filter(|s| s.kind == PT_LOAD).find_map(|s| {
+        let distance = address.checked_sub(s.address)?;
+        if distance < s.size { s.offset.checked_add(distance) } else { None }
+    })
+}
+
+#[cfg(test)]
+pub mod tests;

@@ -1,0 +1,159 @@
+//! What one file is, by its first bytes: an ELF, a script, a program of another system, or data.
+
+use super::elf::sampler::{self, Sample};
+use super::elf::{self, Elf, Numbers};
+use super::shell;
+use image_model::platform::Platform;
+use serde::{Deserialize, Serialize};
+
+/// A file that says something about platforms.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Facts {
+    Elf(Elf),
+    Script(Script),
+    /// A program of Windows or macOS.
+    Alien(Platform),
+    /// It lies there and was not read: only the layer's table of contents was.
+    Unread,
+}
+
+/// `#! INTERPRETER [ARGUMENT]`: the kernel passes all that follows as one argument.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Script {
+    pub interpreter: Vec<u8>,
+    pub argument: Option<Vec<u8>>,
+    /// What a script for a shell starts at its end, if that is clear.
+    pub last: Option<shell::Command>,
+    /// It starts what it is given. Of a script for something else than a shell, nobody knows.
+    pub starts_words: bool,
+}
+
+/// The kernel's BINPRM_BUF_SIZE: what stands behind it in a `#!` line is not seen.
+const SHEBANG_MAX: usize = 256;
+
+/// `None` for data.
+pub fn classify(sample: &Sample<'_>) -> Option<Facts> {
+    let head = sample.head;
+    match head {
+        [0x7f, b'E', b'L', b'F', ..] => elf::read(sample).map(Facts::Elf),
+        [b'#', b'!', ..] => script(head).map(Facts::Script),
+        [b'M', b'Z', ..] => pe(head).map(Facts::Alien),
+        _ => mach_o(head).map(Facts::Alien),
+    }
+}
+
+fn script(head: &[u8]) -> Option<Script> {
+    let line = &head[2..head.len().min(SHEBANG_MAX)];
+    let line = line.split(|b| matches!(b, b'\n' | 0)).next()?;
+    let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r');
+    let start = line.iter().position(|b| !is_blank(b))?;
+    let end = line.iter().rposition(|b| !is_blank(b))? + 1;
+    let line = line.get(start..end)?;
+    let cut = line.iter().position(is_blank).unwrap_or(line.len());
+    let (interpreter, rest) = line.split_at(cut);
+    let argument = rest.iter().position(|b| !is_blank(b)).map(|at| rest[at..].to_vec());
+    let words = argument.iter().flat_map(|argument| argument.split(u8::is_ascii_whitespace));
+    let is_shell = shell::is_shell(interpreter) || words.into_iter().any(shell::is_shell);
+    // Of a longer one the end is not here.
+    let is_known = is_shell && head.len() < sampler::HEAD;
+    let last = if is_known { shell::last_command(head) } else { None };
+    let starts_words = !is_shell || (is_known && shell::starts_words(head));
+    Some(Script { interpreter: interpreter.to_vec(), argument, last, starts_words })
+}
+
+/// Source: the PE format, "MS-DOS Stub" and "Machine Types".
+fn pe(head: &[u8]) -> Option<Platform> {
+    const N: Numbers = Numbers { is_64: false, is_big: false };
+    let header = u64::from(N.u32(head, 0x3c)?);
+    if N.u32(head, header)?.to_le_bytes() != *b"PE\0\0" {
+        return None;
+    }
+    let architecture = match N.u16(head, header.checked_add(4)?)? {
+        0x014c => "386",
+        0x8664 => "amd64",
+        0xaa64 => "arm64",
+        0x01c0 | 0x01c2 | 0x01c4 => "arm",
+        _ => return None,
+    };
+    Some(Platform::new("windows", architecture, None))
+}
+
+/// Source: mach-o/loader.h and fat.h. A file for several processors is named by its first.
+fn mach_o(head: &[u8]) -> Option<Platform> {
+    const LITTLE: Numbers = Numbers { is_64: false, is_big: false };
+    const BIG: Numbers = Numbers { is_64: false, is_big: true };
+    let cpu = match LITTLE.u32(head, 0)? {
+        0xfeed_face | 0xfeed_facf => LITTLE.u32(head, 4)?,
+        // Big-endian: the universal form. Java's classes begin so too; their version, 45 or more, stands where the
+        // number of processors does.
+        0xbeba_feca if matches!(BIG.u32(head, 4)?, 1..=20) => BIG.u32(head, 8)?,
+        _ => return None,
+    };
+    let architecture = match cpu {
+        7 => "386",
+        0x0100_0007 => "amd64",
+        12 => "arm",
+        0x0100_000c => "arm64",
+        _ => return None,
+    };
+    Some(Platform::new("darwin", architecture, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(head: &[u8]) -> Option<Facts> {
+        classify(&Sample { head, ..Sample::default() })
+    }
+
+    #[test]
+    fn scripts_are_read_as_the_kernel_reads_them() {
+        let check = |line: &str, interpreter: &str, argument: Option<&str>| {
+            let argument = argument.map(|a| a.as_bytes().to_vec());
+            let script = Script {
+                interpreter: interpreter.into(),
+                argument,
+                last: None,
+                starts_words: !line.contains("/bin/sh"),
+            };
+            assert_eq!(of(line.as_bytes()), Some(Facts::Script(script)), "{line}");
+        };
+        check("#!/bin/sh\n", "/bin/sh", None);
+        check("#! /bin/sh -e\necho x", "/bin/sh", Some("-e"));
+        check("#!/usr/bin/env -S python3 -u\n", "/usr/bin/env", Some("-S python3 -u"));
+        check("#!/bin/sh\r\n", "/bin/sh", None);
+        check("#!/bin/sh", "/bin/sh", None);
+        let last = |text: &str| match of(text.as_bytes()) {
+            Some(Facts::Script(script)) => {
+                script.last.map(|words| String::from_utf8(words.join(&b' ')).unwrap())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(last("#!/bin/bash\nexec /app -v").as_deref(), Some("/app -v"));
+        assert_eq!(last("#!/usr/bin/env -S bash -e\nexec /app").as_deref(), Some("/app"));
+        assert_eq!(last("#!/usr/bin/python3\n/app"), None);
+        assert_eq!(last(&format!("#!/bin/sh\n#{}\n/app", "x".repeat(sampler::HEAD))), None);
+        assert_eq!(of(b"#!\n"), None);
+        assert_eq!(of(b"#!"), None);
+    }
+
+    #[test]
+    fn programs_of_other_systems_are_known_and_java_is_none() {
+        let alien = |head: &[u8]| match of(head) {
+            Some(Facts::Alien(platform)) => platform.to_string(),
+            other => format!("{other:?}"),
+        };
+        let mut pe = vec![0; 0x48];
+        pe[..2].copy_from_slice(b"MZ");
+        pe[0x3c] = 0x40;
+        pe[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
+        assert_eq!(alien(&pe), "windows/amd64");
+        assert_eq!(alien(&pe[..0x45]), "None");
+        assert_eq!(alien(b"\xcf\xfa\xed\xfe\x0c\0\0\x01"), "darwin/arm64");
+        assert_eq!(alien(b"\xca\xfe\xba\xbe\0\0\0\x02\x01\0\0\x07"), "darwin/amd64");
+        assert_eq!(alien(b"\xca\xfe\xba\xbe\0\0\0\x34\x01\0\0\x07"), "None");
+        assert_eq!(alien(b"MZ"), "None");
+        assert_eq!(alien(b""), "None");
+    }
+}

@@ -1,0 +1,169 @@
+//! What is known of a layer as bytes, to be kept between runs.
+//!
+//! Numbers are little-endian. Whatever comes back is held against a checksum that only this key's owner can make, and
+//! every index against what it points into: a damaged file is no layer, never a wrong one.
+
+use super::{LayerFacts, NameKey, Program, Record, name_hash};
+use crate::file::Facts;
+use image_model::digest::{Digest, Hasher};
+use std::ops::Range;
+
+/// Changes with the form, and with what is found in files: then all is read anew.
+const VERSION: &str = concat!("multiarch layer facts 3 ", env!("CARGO_PKG_VERSION"), "\n");
+/// The standard library may hash otherwise one day.
+const PROBE: &[u8] = b"usr/bin/env";
+const SUM: usize = 64;
+
+/// What of a layer is kept, for the layer of this name. `None`: it is too large to be worth it.
+pub fn write(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Option<Vec<u8>> {
+    let facts = serde_json::to_vec(&layer.facts).ok()?;
+    let mut out = Vec::with_capacity(layer.records.len() * 12 + layer.text.len() + facts.len() + 1024);
+    out.extend_from_slice(VERSION.as_bytes());
+    put(&mut out, name_hash(PROBE));
+    part(&mut out, name.as_bytes());
+    for number in [layer.unlisted, layer.stored, layer.unpacked] {
+        put(&mut out, number);
+    }
+    part(&mut out, &layer.text);
+    part(&mut out, &facts);
+    put(&mut out, layer.links.len() as u64);
+    for link in &layer.links {
+        out.extend([link.start.to_le_bytes(), link.end.to_le_bytes()].concat());
+    }
+    put(&mut out, layer.programs.len() as u64);
+    for program in &layer.programs {
+        out.extend([program.path.start, program.path.end, program.facts].map(u32::to_le_bytes).concat());
+    }
+    put(&mut out, layer.records.len() as u64);
+    for record in &layer.records {
+        out.extend_from_slice(&record.name.to_le_bytes());
+        out.extend_from_slice(&record.what.to_le_bytes());
+    }
+    let sum = sum(&out, key);
+    out.extend_from_slice(sum.hex().as_bytes());
+    (out.len() <= most).then_some(out)
+}
+
+/// `None`: not what [`write()`] made of this layer under this key.
+pub fn read(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
+    let (content, found) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
+    if sum(content, key).hex().as_bytes() != found {
+        return None;
+    }
+    let mut rest = Rest(content.strip_prefix(VERSION.as_bytes())?);
+    if rest.number()? != name_hash(PROBE) || rest.part()? != name.as_bytes() {
+        return None;
+    }
+    let mut layer = LayerFacts { is_kept: true, ..LayerFacts::default() };
+    for number in [&mut layer.unlisted, &mut layer.stored, &mut layer.unpacked] {
+        *number = rest.number()?;
+    }
+    layer.text = rest.part()?.to_vec();
+    layer.facts = serde_json::from_slice::<Vec<Facts>>(rest.part()?).ok()?;
+    let text = layer.text.len();
+    let within = |range: &Range<u32>| range.start <= range.end && range.end as usize <= text;
+    for _ in 0..rest.count(8)? {
+        layer.links.push(Some(rest.small()?..rest.small()?).filter(within)?);
+    }
+    for _ in 0..rest.count(12)? {
+        let path = Some(rest.small()?..rest.small()?).filter(within)?;
+        layer.programs.push(Program { path, facts: rest.small()? });
+    }
+    let records = rest.count(12)?;
+    layer.records.reserve_exact(records);
+    for order in 0..records {
+        let (name, what) = (rest.number()?, rest.small()?);
+        layer.records.push(Record { name, what, order: order as u32 });
+    }
+    (rest.0.is_empty() && layer.records.is_sorted_by_key(|record| record.name)).then_some(layer)
+}
+
+fn sum(content: &[u8], key: &NameKey) -> Digest {
+    // The key on both sides: a checksum of more bytes cannot be made from one of fewer.
+    let mut hasher = Hasher::sha256();
+    for part in [key.bytes().as_slice(), content, key.bytes()] {
+        hasher.update(part);
+    }
+    hasher.finish()
+}
+
+fn put(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn part(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// What is still to be read.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn small(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn part(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        self.take(length)
+    }
+
+    /// How many things of this size follow: no more than there is room for.
+    fn count(&mut self, size: usize) -> Option<usize> {
+        let count = usize::try_from(self.number()?).ok()?;
+        (count.checked_mul(size)? <= self.0.len()).then_some(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::Node;
+    use crate::layer::tests::{Tar, elf};
+
+    fn key(byte: u8) -> NameKey {
+        NameKey::new([byte; 32])
+    }
+
+    fn kept() -> Vec<u8> {
+        let layer =
+            Tar::default().file("bin/app", &elf(183)).symlink("bin/sh", "app").file("opt/.wh.x", b"").facts();
+        write(&layer, "name", &key(7), usize::MAX).unwrap()
+    }
+
+    #[test]
+    fn what_was_kept_is_known_again() {
+        let layer = read(&kept(), "name", &key(7)).unwrap();
+        assert!(matches!(
+            layer.node(name_hash(b"bin/app")),
+            Some(Node::File { facts: Some(Facts::Elf(_)), .. })
+        ));
+        assert_eq!(layer.node(name_hash(b"bin/sh")), Some(Node::Symlink(b"app")));
+        assert!(layer.is_whiteout(name_hash(b"opt/x")) && layer.is_kept);
+        assert_eq!(layer.programs().map(|(path, _)| path).collect::<Vec<_>>(), [b"bin/app"]);
+    }
+
+    #[test]
+    fn what_is_damaged_or_of_another_is_nothing() {
+        let bytes = kept();
+        assert!(read(&bytes, "other name", &key(7)).is_none() && read(&bytes, "name", &key(8)).is_none());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(read(&damaged, "name", &key(7)).is_none(), "byte {at}");
+            assert!(read(&bytes[..at], "name", &key(7)).is_none(), "cut at {at}");
+        }
+        assert!(write(&LayerFacts::default(), "name", &key(7), 100).is_none(), "too large");
+    }
+}

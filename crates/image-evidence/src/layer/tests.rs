@@ -1,0 +1,290 @@
+//! Layers made here, packed in every way, cut and bent.
+
+mod hostile;
+
+use super::*;
+use crate::elf::tests::Made;
+use error::Exit;
+use image_model::manifest::media_type::OCI_LAYER;
+use image_store::store::memory::MemoryStore;
+use std::io::{Read, Write};
+
+/// A tar under construction.
+#[derive(Default)]
+pub struct Tar(Vec<u8>);
+
+impl Tar {
+    pub fn member(mut self, kind: u8, name: &str, link: &str, content: &[u8]) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        header.set_cksum();
+        self.0.extend(header.as_bytes());
+        self.0.extend(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub fn file(self, name: &str, content: &[u8]) -> Self {
+        self.member(b'0', name, "", content)
+    }
+
+    pub fn directory(self, name: &str) -> Self {
+        self.member(b'5', name, "", b"")
+    }
+
+    pub fn symlink(self, name: &str, target: &str) -> Self {
+        self.member(b'2', name, target, b"")
+    }
+
+    pub fn hard_link(self, name: &str, target: &str) -> Self {
+        self.member(b'1', name, target, b"")
+    }
+
+    pub fn end(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
+    }
+
+    pub fn facts(self) -> LayerFacts {
+        facts(&self.end()).unwrap()
+    }
+}
+
+fn read_bytes(stored: &[u8], unpacked: &[u8]) -> Result<Layer, Error> {
+    let store = MemoryStore::new();
+    let blob = store.add_blob(OCI_LAYER, stored);
+    read(&store, &blob, Some(&Digest::of(unpacked)))
+}
+
+fn facts(bytes: &[u8]) -> Result<LayerFacts, Error> {
+    match read_bytes(bytes, bytes)? {
+        Layer::Read(facts) => Ok(*facts),
+        Layer::Skipped(why) => panic!("{why}"),
+    }
+}
+
+pub fn elf(machine: u16) -> Vec<u8> {
+    Made::new(machine != 40 && machine != 3, machine == 22, machine, 0).file()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn sample() -> Vec<u8> {
+    Tar::default()
+        .directory("./bin/")
+        .file("./bin/app", &elf(183))
+        .symlink("bin/sh", "app")
+        .hard_link("bin/ash", "./bin/app")
+        .file("etc/passwd", b"root")
+        .file("usr/.wh.gone", b"")
+        .file("opt/.wh..wh..opq", b"")
+        .member(b'3', "dev/null", "", b"")
+        .end()
+}
+
+fn node<'a>(layer: &'a LayerFacts, name: &str) -> Option<Node<'a>> {
+    layer.node(name_hash(name.as_bytes()))
+}
+
+#[test]
+fn members_are_found_by_name() {
+    let layer = facts(&sample()).unwrap();
+    assert!(matches!(
+        node(&layer, "bin/app"),
+        Some(Node::File { facts: Some(Facts::Elf(_)), executable: true })
+    ));
+    assert_eq!(node(&layer, "bin"), Some(Node::Directory));
+    assert_eq!(node(&layer, "bin/sh"), Some(Node::Symlink(b"app")));
+    assert_eq!(node(&layer, "bin/ash"), Some(Node::HardLink(b"bin/app")));
+    assert_eq!(node(&layer, "etc"), Some(Node::Implied));
+    assert_eq!(node(&layer, "etc/passwd"), Some(Node::File { facts: None, executable: true }));
+    assert_eq!(node(&layer, "dev/null"), Some(Node::Other));
+    assert_eq!((node(&layer, "usr/gone"), node(&layer, "etc/.wh.gone")), (None, None));
+    assert!(layer.is_whiteout(name_hash(b"usr/gone")) && layer.is_opaque(name_hash(b"opt")));
+    assert_eq!(layer.programs().map(|(path, _)| path).collect::<Vec<_>>(), [b"bin/app"]);
+}
+
+#[test]
+fn the_last_of_two_members_counts_and_a_mark_stands_beside_it() {
+    let layer = Tar::default()
+        .symlink("x", "y")
+        .directory("x")
+        .file("x/.wh..wh..opq", b"")
+        .file(".wh.x", b"")
+        .file("a/b", b"")
+        .symlink("a", "c")
+        .file("a/d", b"")
+        .facts();
+    assert_eq!((node(&layer, "x"), node(&layer, "a")), (Some(Node::Directory), Some(Node::Symlink(b"c"))));
+    assert!(layer.is_whiteout(name_hash(b"x")) && layer.is_opaque(name_hash(b"x")));
+}
+
+#[test]
+fn every_packing_gives_the_same() {
+    let plain = sample();
+    let (first, second) = plain.split_at(700);
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(&plain)].concat();
+    for stored in [
+        plain.clone(),
+        gzip(&plain),
+        [gzip(first), gzip(second)].concat(),
+        zstd(&plain),
+        [zstd(first), zstd(second)].concat(),
+        skippable,
+    ] {
+        let Layer::Read(layer) = read_bytes(&stored, &plain).unwrap() else { panic!() };
+        assert!(node(&layer, "bin/app").is_some());
+        assert_eq!((layer.stored, layer.unpacked), (stored.len() as u64, plain.len() as u64));
+    }
+}
+
+#[test]
+fn what_is_packed_otherwise_is_skipped_with_a_word() {
+    for (stored, word) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+        let Layer::Skipped(why) = read_bytes(stored, b"").unwrap() else { panic!() };
+        assert!(why.contains(word), "{why}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_not_what_it_should_be_is_refused() {
+    let plain = sample();
+    let check = |stored: &[u8], kind: Exit, word: &str| {
+        let error = read_bytes(stored, &plain).unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    };
+    let mut wrong_sum = plain.clone();
+    wrong_sum[0] ^= 1;
+    check(&wrong_sum, Exit::BadInput, "checksum");
+    check(&[plain.as_slice(), &sample()].concat(), Exit::BadInput, "behind the end marker");
+    let packed = gzip(&plain);
+    check(&[packed.as_slice(), b"garbage"].concat(), Exit::BadInput, "");
+    check(&packed[..packed.len() - 1], Exit::BadInput, "");
+    let mut wrong_crc = packed.clone();
+    let at = packed.len() - 6;
+    wrong_crc[at] ^= 1;
+    check(&wrong_crc, Exit::BadInput, "");
+    check(&gzip(&Tar::default().file("x", b"y").end()), Exit::Integrity, "unpacks to");
+    check(&[&[0x28, 0xb5, 0x2f, 0xfd][..], &[0xff; 40]].concat(), Exit::BadInput, "");
+    check(b"not a tar at all", Exit::BadInput, "cut off within a header");
+}
+
+#[test]
+fn a_cut_is_seen_wherever_it_is_but_for_a_missing_end() {
+    let plain = sample();
+    let members_end = plain.len() - 1024;
+    for cut in (0..plain.len()).step_by(512).flat_map(|block| [block, block + 1, block + 511]) {
+        let result = facts(&plain[..cut]);
+        // Exactly between members: GNU tar and Go accept that. Here only content makes a member longer than a block.
+        let is_refused = result.is_err();
+        if cut % 512 != 0 {
+            assert!(is_refused, "{cut}");
+        }
+        if cut >= members_end && cut % 512 == 0 {
+            assert!(!is_refused, "{cut}");
+        }
+    }
+}
+
+#[test]
+fn extension_headers_are_bounded_and_must_agree() {
+    let long = "d/".repeat(300) + "app";
+    let pax = |text: &str| {
+        let length = text.len() + 2;
+        let length = length + (length + 1).to_string().len();
+        format!("{length} {text}\n").into_bytes()
+    };
+    let named = |kind: u8, content: &[u8]| {
+        Tar::default().member(kind, "x", "", content).file("short", &elf(62)).end()
+    };
+    for tar in [named(b'L', format!("{long}\0").as_bytes()), named(b'x', &pax(&format!("path={long}")))] {
+        assert!(node(&facts(&tar).unwrap(), &long).is_some());
+    }
+    let refused = |tar: Vec<u8>, word: &str| {
+        let error = facts(&tar).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    refused(named(b'x', &pax("size=3")), "PAX says");
+    refused(named(b'g', &pax("path=other")), "global header");
+    refused(named(b'x', b"99 path=x\n"), "malformed");
+    refused(named(b'L', format!("{}\0", "n".repeat(5000)).as_bytes()), "4096");
+    let mut huge = tar::Header::new_gnu();
+    huge.set_entry_type(tar::EntryType::new(b'x'));
+    huge.set_size(8 << 30);
+    huge.set_cksum();
+    refused(huge.as_bytes().to_vec(), "an extension header of 8589934592 bytes");
+}
+
+#[test]
+fn a_bomb_is_refused_long_before_its_end() {
+    // 1 GiB of zeros in one member; zstd packs it into some kilobytes.
+    let mut header = tar::Header::new_gnu();
+    header.set_path("zeros").unwrap();
+    header.set_size(1 << 30);
+    header.set_cksum();
+    let content = header.as_bytes().as_slice().chain(std::io::repeat(0).take(1 << 30));
+    let stored = zstd::encode_all(content, 1).unwrap();
+    let error = read_bytes(&stored, b"").unwrap_err();
+    assert_eq!(error.kind, Exit::BadInput);
+    assert!(error.to_string().contains("unpack to more than"), "{error}");
+}
+
+#[test]
+fn sparse_members_are_as_long_as_they_lie_in_the_archive() {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("sparse").unwrap();
+    header.set_entry_type(tar::EntryType::new(b'S'));
+    header.set_size(512);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.set_is_extended(true);
+    gnu.realsize = *b"77777777777\0";
+    header.set_cksum();
+    let after = Tar::default().file("after", b"x").end();
+    let bytes = [header.as_bytes().as_slice(), &[0; 512], &[7; 512], &after].concat();
+    let layer = facts(&bytes).unwrap();
+    assert!(node(&layer, "sparse").is_some() && node(&layer, "after").is_some());
+}
+
+#[test]
+fn more_programs_than_are_kept_are_counted() {
+    let mut builder = Builder::default();
+    let elf = match facts(&sample()).unwrap().programs().next().unwrap().1 {
+        Facts::Elf(elf) => elf.clone(),
+        _ => panic!(),
+    };
+    for i in 0..(FACTS_MAX + 10) {
+        let mut elf = elf.clone();
+        elf.platform.architecture = format!("elf-machine-{i}");
+        builder.file(format!("bin/{i}").as_bytes(), Some(Facts::Elf(elf)), true).unwrap();
+    }
+    let layer = builder.finish();
+    assert_eq!((layer.unlisted, layer.facts.len()), (10, FACTS_MAX));
+    assert!(matches!(node(&layer, &format!("bin/{}", FACTS_MAX + 1)), Some(Node::File { facts: None, .. })));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn bent_layers_never_panic(edits in proptest::collection::vec((0_usize..6000, proptest::prelude::any::<u8>()), 0..20), cut in 0_usize..6000) {
+        let mut bytes = sample();
+        for (at, byte) in edits {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        bytes.truncate(cut);
+        let _ = read_bytes(&bytes, &bytes);
+        let _ = read_bytes(&gzip(&bytes), &bytes);
+    }
+}

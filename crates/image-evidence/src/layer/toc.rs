@@ -1,0 +1,163 @@
+//! A layer's own table of contents: names without reading the layer, and single files out of the middle of it.
+//!
+//! eStargz has it as a tar member in a gzip member of its own, zstd:chunked as a skippable frame; both are JSON of the
+//! same words. What is read of it is held against the digest that the manifest's descriptor says, and each file against
+//! the digest that the table says. Whatever does not fit: then the layer is read whole.
+//!
+//! Sources: stargz-snapshotter, docs/estargz.md; containers/storage, pkg/chunked/internal.
+
+use super::{LayerFacts, Node};
+use crate::elf::sampler::Sampler;
+use crate::file;
+use error::Error;
+use image_model::digest::{Digest, Hasher};
+use image_model::manifest::{Descriptor, media_type};
+use image_store::store::ImageSource;
+use parts::Part;
+use std::collections::HashMap;
+use std::ops::Range;
+use table::Stored;
+
+mod parts;
+mod table;
+
+/// Smaller layers are read whole: one request in place of several.
+const WORTH_FROM: u64 = 1 << 20;
+/// A table as it is stored.
+const STORED_MAX: u64 = 16 << 20;
+/// A larger file is no quicker to get than its layer. Nor is one that lies in more places than these.
+const FILE_MAX: u64 = 512 << 20;
+const REQUESTS_MAX: usize = 32;
+
+const ESTARGZ: &str = "containerd.io/snapshot/stargz/toc.digest";
+const ZSTD_CHUNKED: [&str; 2] =
+    ["io.github.containers.zstd-chunked.manifest-", "io.containers.zstd-chunked.manifest-"];
+/// An empty gzip member whose extra field ends so; in front of it stands the offset in 16 hexadecimal digits.
+const FOOTER: u64 = 51;
+const FOOTER_END: &[u8] = b"STARGZ";
+
+/// Where the files of a layer lie.
+#[derive(Debug)]
+pub struct Toc {
+    packer: Packer,
+    /// By the hash of the name.
+    files: HashMap<u64, Place>,
+    /// Of all files, one file's behind the other's.
+    parts: Vec<Part>,
+    layer: Descriptor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packer {
+    Gzip,
+    Zstd,
+}
+
+/// One file: parts of the blob in their order, each packed for itself.
+#[derive(Debug)]
+struct Place {
+    parts: Range<u32>,
+    size: u64,
+    digest: Digest,
+}
+
+/// Reads the table of a layer that has one which can be trusted. `None`: read the layer itself.
+pub fn read(source: &dyn ImageSource, layer: &Descriptor) -> Result<Option<LayerFacts>, Error> {
+    let is_elsewhere =
+        media_type::is_foreign_layer(&layer.media_type) || layer.media_type.contains("+encrypted");
+    if layer.size < WORTH_FROM || is_elsewhere {
+        return Ok(None);
+    }
+    let found = match layer.annotations.get(ESTARGZ) {
+        Some(digest) => estargz(source, layer, digest)?,
+        None => zstd_chunked(source, layer)?,
+    };
+    Ok(found.and_then(|(stored, read)| Some(LayerFacts { stored: read, ..stored.facts(layer)? })))
+}
+
+/// A file of which only the place was known. `false`: it cannot be had so; read the layer itself.
+pub fn fetch(source: &dyn ImageSource, facts: &mut LayerFacts, path: &[u8]) -> Result<bool, Error> {
+    let Some(path) = target(facts, path) else { return Ok(false) };
+    let Some(toc) = &facts.toc else { return Ok(false) };
+    let Some(place) = toc.files.get(&super::name_hash(&path)) else { return Ok(false) };
+    let parts = &toc.parts[place.parts.start as usize..place.parts.end as usize];
+    if parts::runs(parts).count() > REQUESTS_MAX {
+        return Ok(false);
+    }
+    let (mut sampler, mut hasher, mut size) = (Sampler::default(), Hasher::like(&place.digest), 0);
+    let mut take = |bytes: &[u8]| {
+        hasher.update(bytes);
+        size += bytes.len() as u64;
+        if sampler.wants_more() {
+            sampler.push(bytes);
+        }
+    };
+    let is_read = parts::read(source, &toc.layer, toc.packer, parts, &mut take)?;
+    if !is_read || size != place.size || hasher.finish() != place.digest {
+        return Ok(false);
+    }
+    facts.stored += parts.iter().map(|part| part.stored.end - part.stored.start).sum::<u64>();
+    Ok(facts.learn(&path, file::classify(&sampler.finish())))
+}
+
+/// The file that a name of hard links means.
+fn target(facts: &LayerFacts, path: &[u8]) -> Option<Vec<u8>> {
+    let mut path = path;
+    for _ in 0..40 {
+        match facts.node(super::name_hash(path))? {
+            Node::HardLink(further) => path = further,
+            Node::File { .. } => return Some(path.to_vec()),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// The table, and how many bytes were read for it.
+type Found = Option<(Stored, u64)>;
+
+fn estargz(source: &dyn ImageSource, layer: &Descriptor, digest: &str) -> Result<Found, Error> {
+    let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+    let Some(footer) = part(source, layer, layer.size - FOOTER..layer.size)? else { return Ok(None) };
+    let Some(end) = footer_offset(&footer).filter(|at| *at < layer.size - FOOTER) else { return Ok(None) };
+    let Some(packed) = part(source, layer, end..layer.size - FOOTER)? else { return Ok(None) };
+    let read = packed.len() as u64 + FOOTER;
+    Ok(Some((Stored::Gzip { packed, digest, end }, read)))
+}
+
+fn footer_offset(footer: &[u8]) -> Option<u64> {
+    // 10 bytes of header, 2 of the extra field's length, "SG" and a length, 16 digits, the end.
+    let extra = footer.get(16..38)?;
+    let digits = extra.strip_suffix(FOOTER_END)?;
+    (footer.starts_with(&[0x1f, 0x8b, 8, 4]) && &footer[12..14] == b"SG")
+        .then(|| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())?
+}
+
+fn zstd_chunked(source: &dyn ImageSource, layer: &Descriptor) -> Result<Found, Error> {
+    let said =
+        |name: &str| ZSTD_CHUNKED.iter().find_map(|prefix| layer.annotations.get(&format!("{prefix}{name}")));
+    let (Some(digest), Some(position)) = (said("checksum"), said("position")) else { return Ok(None) };
+    let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+    // offset:stored length:unpacked length:type
+    let numbers: Vec<u64> = position.split(':').filter_map(|number| number.parse().ok()).collect();
+    let [end, length, unpacked, 1] = numbers[..] else { return Ok(None) };
+    let Some(after) = end.checked_add(length).filter(|after| *after <= layer.size) else { return Ok(None) };
+    let Some(packed) = part(source, layer, end..after)? else { return Ok(None) };
+    if !digest.matches(&packed) {
+        return Ok(None);
+    }
+    Ok(Some((Stored::Zstd { packed, unpacked, end }, length)))
+}
+
+/// A small part, in memory. `None`: not to be had.
+fn part(source: &dyn ImageSource, layer: &Descriptor, stored: Range<u64>) -> Result<Option<Vec<u8>>, Error> {
+    let length = stored.end - stored.start;
+    if length == 0 || length > STORED_MAX {
+        return Ok(None);
+    }
+    let Some(mut content) = source.open_part(layer, stored)? else { return Ok(None) };
+    let mut bytes = Vec::with_capacity(length as usize);
+    let doing = || format!("read the table of contents of layer {}", layer.digest);
+    content.read_to_end(&mut bytes).map_err(|e| super::stream::failed(doing(), e))?;
+    Ok((bytes.len() as u64 == length).then_some(bytes))
+}

@@ -1,0 +1,339 @@
+//! The table as it is stored, read entry by entry: the names of a hundred thousand files are never there all at once.
+
+use super::parts::Part;
+use super::{FILE_MAX, Packer, Place, Toc};
+use crate::file::Facts;
+use crate::layer::stream::zstd_decoder;
+use crate::layer::walk::{NAME_MAX, plain, whiteout};
+use crate::layer::{Builder, LayerFacts, name_hash};
+use flate2::read::GzDecoder;
+use image_model::digest::{Digest, Verified};
+use image_model::manifest::Descriptor;
+use image_store::tar_file::header::Fields;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{BufReader, Read};
+
+/// A table as it unpacks. The names and digests of 100,000 files take some 30 MB.
+const UNPACKED_MAX: u64 = 32 << 20;
+
+/// A table, and where it begins in the blob: no file lies behind that.
+pub enum Stored {
+    /// A tar of one member, whose content has this digest.
+    Gzip { packed: Vec<u8>, digest: Digest, end: u64 },
+    /// Held against its digest before it was unpacked.
+    Zstd { packed: Vec<u8>, unpacked: u64, end: u64 },
+}
+
+impl Stored {
+    /// What the table says. `None`: it is damaged, or says what no layer has.
+    pub fn facts(&self, layer: &Descriptor) -> Option<LayerFacts> {
+        let (packer, end) = match self {
+            Self::Gzip { end, .. } => (Packer::Gzip, *end),
+            Self::Zstd { end, .. } => (Packer::Zstd, *end),
+        };
+        let mut begins = vec![end];
+        self.each(&mut |entry| {
+            if entry.kind.has_content() {
+                begins.push(entry.offset);
+            }
+            Some(())
+        })?;
+        begins.sort_unstable();
+        begins.dedup();
+        let mut table = Table { begins, end, ..Table::default() };
+        self.each(&mut |entry| table.add(&entry))?;
+        let mut facts = table.builder.finish();
+        facts.in_part = true;
+        table.parts.shrink_to_fit();
+        let toc = Toc { packer, files: table.files, parts: table.parts, layer: layer.clone() };
+        facts.toc = Some(Box::new(toc));
+        Some(facts)
+    }
+
+    fn each(&self, take: &mut dyn FnMut(Entry) -> Option<()>) -> Option<()> {
+        match self {
+            Self::Gzip { packed, digest, .. } => {
+                let mut tar = GzDecoder::new(packed.as_slice());
+                let mut header = [0; 512];
+                tar.read_exact(&mut header).ok()?;
+                let size = Fields::parse(&header).ok()?.size;
+                let json = tar.take(size);
+                (size <= UNPACKED_MAX).then(|| parse(Verified::new(json, digest, size, "table"), take))?
+            }
+            Self::Zstd { packed, unpacked, .. } => {
+                let mut json = zstd_decoder(packed.as_slice()).ok()?.take(*unpacked);
+                let parsed = (*unpacked <= UNPACKED_MAX).then(|| parse(&mut json, take))?;
+                parsed.filter(|()| json.limit() == 0)
+            }
+        }
+    }
+}
+
+/// `None`: it is no table, or `take` refused one of its entries.
+fn parse(json: impl Read, take: &mut dyn FnMut(Entry) -> Option<()>) -> Option<()> {
+    let mut json = serde_json::Deserializer::from_reader(BufReader::new(json));
+    let version = json.deserialize_map(Whole(take)).ok()?;
+    json.end().ok()?;
+    (version == 1).then_some(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    #[serde(rename = "type")]
+    kind: Kind,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    link_name: String,
+    #[serde(default)]
+    mode: i64,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    digest: String,
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    end_offset: u64,
+    #[serde(default)]
+    inner_offset: u64,
+    #[serde(default)]
+    chunk_size: u64,
+    #[serde(default)]
+    chunk_offset: u64,
+    #[serde(default)]
+    chunk_type: String,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Dir,
+    Reg,
+    Symlink,
+    Hardlink,
+    Char,
+    Block,
+    Fifo,
+    Chunk,
+}
+
+impl Kind {
+    fn has_content(self) -> bool {
+        matches!(self, Self::Reg | Self::Chunk)
+    }
+}
+
+/// The object, whose version comes out.
+struct Whole<'a>(&'a mut dyn FnMut(Entry) -> Option<()>);
+
+impl<'de> Visitor<'de> for Whole<'_> {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table of contents")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
+        let (mut version, mut entries) = (None, None);
+        while let Some(key) = map.next_key::<String>()? {
+            let is_new = match key.as_str() {
+                "version" => version.replace(map.next_value()?).is_none(),
+                "entries" => entries.replace(map.next_value_seed(Entries(&mut *self.0))?).is_none(),
+                _ => map.next_value::<serde::de::IgnoredAny>().map(|_| true)?,
+            };
+            if !is_new {
+                return Err(A::Error::custom("a key stands twice"));
+            }
+        }
+        version.filter(|_| entries.is_some()).ok_or_else(|| A::Error::missing_field("version or entries"))
+    }
+}
+
+struct Entries<'a>(&'a mut dyn FnMut(Entry) -> Option<()>);
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(entry) = seq.next_element()? {
+            (self.0)(entry).ok_or_else(|| A::Error::custom("no layer has that"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Grows entry by entry.
+#[derive(Default)]
+struct Table {
+    builder: Builder,
+    files: HashMap<u64, Place>,
+    parts: Vec<Part>,
+    /// Where a part ends is where the next one begins, unless it is said.
+    begins: Vec<u64>,
+    end: u64,
+    /// The file that chunks may follow, with what is known of its content.
+    last: Option<Last>,
+}
+
+struct Last {
+    name: u64,
+    known: u64,
+    /// What must be unpacked in front of it, in all parts.
+    before: u64,
+}
+
+impl Table {
+    /// `None`: no layer has that.
+    fn add(&mut self, entry: &Entry) -> Option<()> {
+        if entry.kind == Kind::Chunk {
+            return self.chunk(entry);
+        }
+        self.last = None;
+        if entry.name.len().max(entry.link_name.len()) > NAME_MAX {
+            return None;
+        }
+        let name = plain(entry.name.as_bytes());
+        if let Some(result) = whiteout(&mut self.builder, &name) {
+            return result.ok();
+        }
+        let builder = &mut self.builder;
+        match entry.kind {
+            Kind::Dir if name.is_empty() => Ok(()),
+            _ if name.is_empty() => return None,
+            Kind::Dir => builder.directory(&name),
+            Kind::Symlink => builder.symlink(&name, entry.link_name.as_bytes()),
+            Kind::Hardlink => builder.hard_link(&name, &plain(entry.link_name.as_bytes())),
+            Kind::Char | Kind::Block | Kind::Fifo => builder.other(&name),
+            Kind::Reg | Kind::Chunk => {
+                let facts = if entry.size == 0 { None } else { Some(Facts::Unread) };
+                let added = builder.file(&name, facts, entry.mode & 0o111 != 0);
+                self.file(name_hash(&name), entry);
+                added
+            }
+        }
+        .ok()
+    }
+
+    /// Where a file lies. One that cannot be had so has no place.
+    fn file(&mut self, name: u64, entry: &Entry) {
+        self.files.remove(&name);
+        let first = self.parts.len() as u32;
+        self.last = Some(Last { name, known: 0, before: 0 });
+        if let Some(digest) = entry.digest.parse::<Digest>().ok().filter(|_| entry.size <= FILE_MAX) {
+            self.files.insert(name, Place { parts: first..first, size: entry.size, digest });
+            let size = if entry.chunk_size > 0 { entry.chunk_size } else { entry.size };
+            self.part(entry, size);
+        }
+    }
+
+    /// Behind the file that it is of, in order.
+    fn chunk(&mut self, entry: &Entry) -> Option<()> {
+        let last = self.last.as_ref()?;
+        let Some(place) = self.files.get(&last.name) else { return Some(()) };
+        let size = if entry.chunk_size > 0 { entry.chunk_size } else { place.size - last.known };
+        if entry.chunk_offset == last.known {
+            self.part(entry, size);
+        } else {
+            self.files.remove(&last.name);
+        }
+        Some(())
+    }
+
+    /// Another part of the last file, which has no place if this is none.
+    fn part(&mut self, entry: &Entry, size: u64) {
+        let Some(last) = &mut self.last else { return };
+        let Some(place) = self.files.get_mut(&last.name) else { return };
+        let next = self.begins.get(self.begins.partition_point(|begin| *begin <= entry.offset)).copied();
+        let stored_end = if entry.end_offset > 0 { entry.end_offset } else { next.unwrap_or(0) };
+        let part = Part { stored: entry.offset..stored_end, before: entry.inner_offset, size };
+        last.before = last.before.saturating_add(part.before);
+        let is_sound = part.stored.start < part.stored.end
+            && part.stored.end <= self.end
+            && entry.chunk_type.is_empty()
+            && size <= place.size - last.known
+            && last.before <= FILE_MAX;
+        last.known += if is_sound { size } else { 0 };
+        // Chunks may share what they are packed in, and follow each other there.
+        let earlier = self.parts.last_mut().filter(|_| !place.parts.is_empty());
+        match earlier {
+            _ if !is_sound => {}
+            Some(earlier)
+                if earlier.stored == part.stored && earlier.before + earlier.size == part.before =>
+            {
+                last.before -= part.before;
+                earlier.size += size;
+                return;
+            }
+            // Else a small table could ask for the same bytes over and over.
+            Some(earlier) if part.stored.start < earlier.stored.end => {}
+            _ => {
+                self.parts.push(part);
+                place.parts.end = self.parts.len() as u32;
+                return;
+            }
+        }
+        let place = self.files.remove(&last.name);
+        self.parts.truncate(place.map_or(self.parts.len(), |place| place.parts.start as usize));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Is it a table that is used?
+    fn reads(json: &str) -> bool {
+        let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
+        let stored = Stored::Zstd { packed, unpacked: json.len() as u64, end: 100 };
+        stored.facts(&Descriptor::new("", Digest::of(b""), 200)).is_some()
+    }
+
+    #[test]
+    fn a_table_is_used_only_if_a_layer_can_have_all_of_it() {
+        let entries = |entries: &str| format!(r#"{{"version":1,"entries":[{entries}]}}"#);
+        let file = |name: &str| format!(r#"{{"type":"reg","name":"{name}","size":1,"offset":0}}"#);
+        let chunk = r#"{"type":"chunk","name":"a","offset":5,"chunkOffset":1}"#;
+        assert!(reads(&entries("")));
+        assert!(reads(&entries(&format!(r#"{{"type":"dir","name":"./"}},{},{chunk}"#, file("a")))));
+        assert!(reads(r#"{"entries":[],"more":{"x":[1]},"version":1}"#));
+        assert!(reads(&entries(&file(&"n".repeat(4096)))));
+        assert!(!reads(&entries(&file(&"n/".repeat(4000)))), "a name that no path is as long as");
+        assert!(!reads(&entries(&file("./"))), "a file that is the root");
+        assert!(!reads(&entries(chunk)), "a chunk of nothing");
+        assert!(!reads(&entries(&format!(r#"{},{{"type":"fifo","name":"p"}},{chunk}"#, file("a")))));
+        assert!(!reads(&entries(r#"{"type":"door","name":"a"}"#)));
+        assert!(!reads(&entries(r#"{"name":"a"}"#)));
+        assert!(!reads(r#"{"version":2,"entries":[]}"#));
+        assert!(!reads(r#"{"version":1}"#));
+        assert!(!reads(r#"{"version":1,"entries":[],"entries":[]}"#));
+        assert!(!reads(r#"{"version":1,"entries":[]} {}"#));
+        assert!(!reads(r#"{"version":1,"entries":["#));
+    }
+
+    #[test]
+    fn a_length_that_is_not_the_tables_is_damage() {
+        let json = r#"{"version":1,"entries":[]}"#;
+        let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
+        for (unpacked, is_right) in [(26, true), (25, false), (27, false), (UNPACKED_MAX + 1, false)] {
+            let stored = Stored::Zstd { packed: packed.clone(), unpacked, end: 1 };
+            assert_eq!(stored.each(&mut |_| Some(())).is_some(), is_right, "{unpacked}");
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Layers over each other: what a container finds under a name.
+//!
+//! Layers need not all be there: where one that was not read could decide, the answer is [`Found::Unread`].
+
+use super::file::Facts;
+use super::layer::{LayerFacts, Node, name_hash, parent};
+
+/// As many links as Linux follows before it says ELOOP.
+const LINKS_MAX: usize = 40;
+/// Longest path that Linux takes, PATH_MAX.
+const PATH_MAX: usize = 4096;
+
+/// An image's layers, the lowest first; `None` for one that was not read.
+#[derive(Clone)]
+pub struct Tree<'a> {
+    layers: Vec<Option<&'a LayerFacts>>,
+}
+
+/// What is there under a path, links followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    File(File<'a>),
+    Directory,
+    /// A device or a pipe.
+    Other,
+    Missing,
+    /// The layer with this number must be read first.
+    Unread(usize),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File<'a> {
+    /// Where it really lies, with a slash in front.
+    pub path: Vec<u8>,
+    /// The number of its layer, 0 the lowest.
+    pub layer: usize,
+    pub facts: Option<&'a Facts>,
+    pub executable: bool,
+}
+
+/// What stands under one name in the overlay, links not followed.
+enum Entry<'a> {
+    Node(usize, Node<'a>),
+    Missing,
+    Unread(usize),
+}
+
+impl<'a> Tree<'a> {
+    pub fn new(layers: Vec<Option<&'a LayerFacts>>) -> Self {
+        Self { layers }
+    }
+
+    /// What this absolute path leads to. Absolute links stay within the image, `..` does not leave it.
+    pub fn resolve(&self, path: &[u8]) -> Found<'a> {
+        self.resolve_from(path, &mut 0)
+    }
+
+    fn resolve_from(&self, path: &[u8], links: &mut usize) -> Found<'a> {
+        // What is still to be walked, the next part last.
+        let mut rest: Vec<Vec<u8>> = parts(path);
+        let mut at: Vec<u8> = Vec::new();
+        while let Some(part) = rest.pop() {
+            if part == b".." {
+                at.truncate(parent(&at).len());
+                continue;
+            }
+            let here = join(&at, &part);
+            let (layer, node) = match self.entry(&here, self.layers.len()) {
+                Entry::Node(layer, node) => (layer, node),
+                Entry::Missing => return Found::Missing,
+                Entry::Unread(layer) => {
+                    return self.literal(&here, &rest).unwrap_or(Found::Unread(layer));
+                }
+            };
+            match node {
+                Node::Directory | Node::Implied => at = here,
+                Node::File { .. } | Node::HardLink(_) | Node::Other if !rest.is_empty() => {
+                    return Found::Missing;
+                }
+                Node::File { facts, executable } => {
+                    return Found::File(File { path: join(b"/", &here), layer, facts, executable });
+                }
+                Node::Other => return Found::Other,
+                Node::HardLink(target) => {
+                    *links += 1;
+                    if *links > LINKS_MAX {
+                        return Found::Missing;
+                    }
+                    return self.hard_link(target, layer, &here, links);
+                }
+                Node::Symlink(target) => {
+                    *links += 1;
+                    if *links > LINKS_MAX {
+                        return Found::Missing;
+                    }
+                    if let Some(found) = self.beside_link(&here, layer, &rest) {
+                        return found;
+                    }
+                    if target.starts_with(b"/") {
+                        at.clear();
+                    }
+                    rest.extend(parts(target));
+                }
+            }
+            // Links may make a path grow; the kernel has a limit, too.
+            if at.len() + rest.iter().map(|part| part.len() + 1).sum::<usize>() > PATH_MAX {
+                return Found::Missing;
+            }
+        }
+        Found::Directory
+    }
+
+    /// A hard link is the file that its target was when the layer was unpacked: in this layer or below.
+    fn hard_link(&self, target: &[u8], layer: usize, here: &[u8], links: &mut usize) -> Found<'a> {
+        match self.entry(target, layer + 1) {
+            Entry::Node(_, Node::HardLink(further)) if *links < LINKS_MAX && further != target => {
+                *links += 1;
+                self.hard_link(further, layer, here, links)
+            }
+            Entry::Node(_, Node::File { facts, executable }) => {
+                Found::File(File { path: join(b"/", here), layer, facts, executable })
+            }
+            Entry::Node(_, Node::Symlink(_)) => {
+                let below = Self { layers: self.layers[..=layer].to_vec() };
+                below.resolve_from(target, links)
+            }
+            Entry::Node(..) | Entry::Missing => Found::Missing,
+            Entry::Unread(layer) => Found::Unread(layer),
+        }
+    }
+
+    /// Tools that pack `bin/app` without `bin` mean the directory that `bin` leads to; engines unpack it there. So
+    /// where a layer at or above the link only implies the directory, what it has in it comes first.
+    fn beside_link(&self, link: &[u8], link_layer: usize, rest: &[Vec<u8>]) -> Option<Found<'a>> {
+        let whole = rest.iter().rev().fold(link.to_vec(), |path, part| join(&path, part));
+        if rest.is_empty() || rest.iter().any(|part| part == b"..") {
+            return None;
+        }
+        let name = name_hash(&whole);
+        for (layer, facts) in self.layers.iter().enumerate().skip(link_layer).rev() {
+            if let Some(Node::File { facts, executable }) = facts.as_ref()?.node(name) {
+                return Some(Found::File(File { path: join(b"/", &whole), layer, facts, executable }));
+            }
+        }
+        None
+    }
+
+    /// A file that a layer has under this very name, where only layers below it could tell whether a directory on
+    /// the way is a link: whatever it is, the file is in it.
+    fn literal(&self, directory: &[u8], rest: &[Vec<u8>]) -> Option<Found<'a>> {
+        if rest.is_empty() || rest.iter().any(|part| part == b"..") {
+            return None;
+        }
+        let whole = rest.iter().rev().fold(directory.to_vec(), |path, part| join(&path, part));
+        let name = name_hash(&whole);
+        for (number, layer) in self.layers.iter().enumerate().rev() {
+            let layer = (*layer)?;
+            match layer.node(name) {
+                Some(Node::File { facts, executable }) => {
+                    return Some(Found::File(File {
+                        path: join(b"/", &whole),
+                        layer: number,
+                        facts,
+                        executable,
+                    }));
+                }
+                Some(_) => return None,
+                None => {}
+            }
+            let hides_below = layer.is_whiteout(name)
+                || layer.is_opaque(name_hash(b""))
+                || ancestors(&whole).any(|ancestor| hides(layer, name_hash(ancestor)));
+            if hides_below {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// What a plain name stands for in the layers below `top`.
+    fn entry(&self, name: &[u8], top: usize) -> Entry<'a> {
+        let whole = name_hash(name);
+        let ancestors: Vec<u64> = ancestors(name).map(name_hash).collect();
+        let root = name_hash(b"");
+        let mut implied = None;
+        for (number, layer) in self.layers[..top.min(self.layers.len())].iter().enumerate().rev() {
+            let Some(layer) = layer else { return Entry::Unread(number) };
+            match layer.node(whole) {
+                Some(Node::Implied) => implied = implied.or(Some(number)),
+                Some(node) => return Entry::Node(number, node),
+                None => {}
+            }
+            let hides_below = layer.is_whiteout(whole)
+                || layer.is_opaque(root)
+                || ancestors.iter().any(|ancestor| hides(layer, *ancestor));
+            if hides_below {
+                break;
+            }
+        }
+        match implied {
+            Some(number) => Entry::Node(number, Node::Implied),
+            None => Entry::Missing,
+        }
+    }
+
+    /// Programs that a container can see, wherever they lie: path, layer, facts. Only those of layers that were read.
+    pub fn programs(&self) -> impl Iterator<Item = (&'a [u8], usize, &'a Facts)> {
+        self.layers.iter().enumerate().filter_map(|(number, layer)| Some((number, (*layer)?))).flat_map(
+            move |(number, layer)| {
+                layer
+                    .programs()
+                    .filter(move |(path, _)| self.is_visible(path, number))
+                    .map(move |(path, facts)| (path, number, facts))
+            },
+        )
+    }
+
+    /// Has the file of this layer the right to be started?
+    pub fn is_executable(&self, path: &[u8], layer: usize) -> bool {
+        let facts = self.layers.get(layer).copied().flatten();
+        facts.is_some_and(|facts| {
+            matches!(facts.node(name_hash(path)), Some(Node::File { executable: true, .. }))
+        })
+    }
+
+    /// Nothing above takes the file of this layer away or stands in its place.
+    fn is_visible(&self, path: &[u8], layer: usize) -> bool {
+        let whole = name_hash(path);
+        // Two members of one name: the later one counts.
+        if !self.layers[layer].is_some_and(|own| matches!(own.node(whole), Some(Node::File { .. }))) {
+            return false;
+        }
+        let above: Vec<&LayerFacts> = self.layers[layer + 1..].iter().filter_map(|layer| *layer).collect();
+        if above.is_empty() {
+            return true;
+        }
+        let ancestors: Vec<u64> = ancestors(path).map(name_hash).collect();
+        let root = name_hash(b"");
+        above.iter().all(|upper| {
+            upper.node(whole).is_none()
+                && !upper.is_whiteout(whole)
+                && !upper.is_opaque(root)
+                && !ancestors.iter().any(|ancestor| hides(upper, *ancestor))
+        })
+    }
+
+    /// Names that were not kept, in all layers.
+    pub fn unlisted(&self) -> u64 {
+        self.layers.iter().flatten().map(|layer| layer.unlisted).sum()
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.layers.iter().all(Option::is_some)
+    }
+}
+
+/// A layer takes away what lies below in the directory of this name.
+fn hides(layer: &LayerFacts, directory: u64) -> bool {
+    let in_its_place = layer.node(directory).is_some_and(|node| {
+        matches!(node, Node::File { .. } | Node::HardLink(_) | Node::Other | Node::Symlink(_))
+    });
+    in_its_place || layer.is_whiteout(directory) || layer.is_opaque(directory)
+}
+
+/// The directories that a plain name lies in, without the root.
+fn ancestors(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &name[..end])
+}
+
+/// The parts of a path, the first one last.
+fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+    let parts = path.rsplit(|b| *b == b'/');
+    parts.filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect()
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    match directory {
+        b"" => name.to_vec(),
+        b"/" => [b"/", name].concat(),
+        directory => [directory, b"/", name].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::tests::{Tar, elf};
+
+    fn show(layers: &[LayerFacts], path: &str) -> String {
+        show_of(&layers.iter().map(Some).collect::<Vec<_>>(), path)
+    }
+
+    fn show_of(layers: &[Option<&LayerFacts>], path: &str) -> String {
+        match Tree::new(layers.to_vec()).resolve(path.as_bytes()) {
+            Found::File(file) => {
+                let what = match file.facts {
+                    Some(Facts::Elf(elf)) => elf.platform.architecture.as_str(),
+                    Some(_) => "other",
+                    None => "data",
+                };
+                format!("{} in {}: {what}", String::from_utf8_lossy(&file.path), file.layer)
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn links_are_followed_within_the_image() {
+        let layers = [Tar::default()
+            .directory("usr")
+            .directory("usr/bin")
+            .symlink("bin", "usr/bin")
+            .symlink("lib", "/usr/lib/")
+            .file("usr/bin/busybox", &elf(40))
+            .symlink("usr/bin/sh", "/bin/busybox")
+            .hard_link("usr/bin/ash", "usr/bin/busybox")
+            .hard_link("usr/bin/dash", "usr/bin/sh")
+            .symlink("usr/bin/up", "../../../../usr/bin/./busybox")
+            .symlink("usr/bin/away", "/nowhere")
+            .symlink("circle", "circle")
+            .symlink("a", "b/x")
+            .symlink("b", "a/y")
+            .file("usr/lib/data", b"x")
+            .facts()];
+        let check = |path: &str, found: &str| assert_eq!(show(&layers, path), found, "{path}");
+        check("/bin/sh", "/usr/bin/busybox in 0: arm");
+        check("//bin/../bin/./ash", "/usr/bin/ash in 0: arm");
+        check("/bin/dash", "/usr/bin/busybox in 0: arm");
+        check("/bin/up", "/usr/bin/busybox in 0: arm");
+        check("/lib/data", "/usr/lib/data in 0: data");
+        check("/bin/away", "Missing");
+        check("/circle", "Missing");
+        check("/a/z", "Missing");
+        check("/bin/sh/x", "Missing");
+        check("/bin", "Directory");
+        check("/", "Directory");
+        check("/../../bin", "Directory");
+    }
+
+    #[test]
+    fn upper_layers_hide_lower_ones() {
+        let below = || {
+            Tar::default().file("bin/a", &elf(62)).file("bin/b", &elf(62)).file("opt/x/c", &elf(62)).facts()
+        };
+        let check = |upper: Tar, path: &str, found: &str| {
+            let layers = [below(), upper.facts()];
+            assert_eq!(show(&layers, path), found, "{path}");
+            let visible = Tree::new(layers.iter().map(Some).collect());
+            let is_seen = visible.programs().any(|(name, ..)| [b"/", name].concat() == path.as_bytes());
+            assert_eq!(is_seen, found.contains(" in "), "{path} among all programs");
+        };
+        check(Tar::default(), "/bin/a", "/bin/a in 0: amd64");
+        check(Tar::default().file("bin/a", &elf(183)), "/bin/a", "/bin/a in 1: arm64");
+        check(Tar::default().file("bin/.wh.a", b""), "/bin/a", "Missing");
+        check(Tar::default().file("bin/.wh.a", b""), "/bin/b", "/bin/b in 0: amd64");
+        check(Tar::default().file(".wh.bin", b""), "/bin/b", "Missing");
+        check(Tar::default().file("bin/.wh..wh..opq", b""), "/bin/a", "Missing");
+        check(Tar::default().file(".wh..wh..opq", b""), "/opt/x/c", "Missing");
+        check(Tar::default().file("opt", b"now a file"), "/opt/x/c", "Missing");
+        check(
+            Tar::default().file("bin/.wh..wh..opq", b"").file("bin/a", &elf(3)),
+            "/bin/a",
+            "/bin/a in 1: 386",
+        );
+        check(Tar::default().file("opt/.wh.y", b""), "/opt/x/c", "/opt/x/c in 0: amd64");
+        check(Tar::default().directory("opt").directory("opt/x"), "/opt/x/c", "/opt/x/c in 0: amd64");
+        // A whiteout speaks of lower layers, not of what its own layer brings.
+        check(Tar::default().file("bin/.wh.a", b"").file("bin/a", &elf(22)), "/bin/a", "/bin/a in 1: s390x");
+    }
+
+    #[test]
+    fn a_file_packed_without_its_directory_lies_where_the_link_leads() {
+        let base = || Tar::default().directory("usr").directory("usr/bin").symlink("bin", "usr/bin").facts();
+        let implied = [base(), Tar::default().file("bin/app", &elf(183)).facts()];
+        assert_eq!(show(&implied, "/bin/app"), "/bin/app in 1: arm64");
+        let replaced = [base(), Tar::default().directory("bin").file("bin/app", &elf(183)).facts()];
+        assert_eq!(show(&replaced, "/bin/app"), "/bin/app in 1: arm64");
+        assert_eq!(show(&replaced, "/bin"), "Directory");
+    }
+
+    #[test]
+    fn a_layer_that_was_not_read_is_asked_for_only_where_it_decides() {
+        let top = Tar::default().file("app", &elf(183)).file(".wh.old", b"").symlink("sh", "bin/sh").facts();
+        let layers = [None, Some(&top)];
+        assert_eq!(show_of(&layers, "/app"), "/app in 1: arm64");
+        assert_eq!(show_of(&layers, "/old"), "Missing");
+        assert_eq!(show_of(&layers, "/sh"), "Unread(0)");
+        let top = Tar::default().file("opt/app", &elf(183)).file("gone/.wh.x", b"").facts();
+        let layers = [None, Some(&top)];
+        assert_eq!(show_of(&layers, "/opt/app"), "/opt/app in 1: arm64");
+        assert_eq!(show_of(&layers, "/opt/other"), "Unread(0)");
+        assert_eq!(show_of(&layers, "/opt"), "Unread(0)");
+        assert_eq!(show_of(&[None, None], "/app"), "Unread(1)");
+    }
+}

@@ -1,0 +1,229 @@
+//! Evidence of layers, kept between runs: a second look at a layer reads nothing of it.
+//!
+//! `$XDG_CACHE_HOME/multiarch/layers` holds `key`, a secret of its own, and a file for each layer. A layer is its
+//! digest and what it unpacks to, so nothing gets old. Nothing but hashes of names, targets of links and facts of
+//! programs is in it: no addresses, no credentials. Files appear whole or not at all, so that several runs may share
+//! the folder; what is damaged counts as not there. Whatever fails here costs time, never the result.
+
+use crate::layer::kept;
+use crate::layer::{LayerFacts, NameKey, use_key};
+use image_model::digest::Digest;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+/// All files together; the oldest go first.
+const BYTES_MAX: u64 = 256 << 20;
+/// One file: a layer of a million members has 12 MB.
+const FILE_MAX: usize = 32 << 20;
+/// What a killed writer left is taken away after so long.
+const LEFT_AFTER: Duration = Duration::from_secs(3600);
+/// Behind the name of what is known in part.
+const IN_PART: &str = " in part";
+const UNFINISHED: &str = ".new-";
+
+pub struct LayerCache {
+    dir: PathBuf,
+    key: NameKey,
+    /// Bytes written by this run: the folder is looked through again after some.
+    written: Mutex<u64>,
+}
+
+impl LayerCache {
+    /// The user's own. `None`: there is no such place, or it cannot be used.
+    pub fn of_user() -> Option<Self> {
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+        Self::open(&home.join("multiarch").join("layers")).ok()
+    }
+
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let key = key(dir)?;
+        if !use_key(key) {
+            return Err(io::Error::other("names are hashed with another key here"));
+        }
+        let cache = Self { dir: dir.to_path_buf(), key, written: Mutex::default() };
+        cache.make_room();
+        Ok(cache)
+    }
+
+    /// All that a layer shows.
+    pub fn read(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
+        self.read_as(layer, diff_id, "")
+    }
+
+    /// What a table of contents and some files have shown.
+    pub fn read_part(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
+        let mut facts = self.read_as(layer, diff_id, IN_PART)?;
+        facts.in_part = true;
+        Some(facts)
+    }
+
+    fn read_as(&self, layer: &Digest, diff_id: Option<&Digest>, what: &str) -> Option<LayerFacts> {
+        let (name, path) = self.place(layer, diff_id, what);
+        let file = File::open(&path).ok()?;
+        let mut bytes = Vec::new();
+        Read::take(&file, FILE_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
+        let found = kept::read(&bytes, &name, &self.key);
+        match &found {
+            // The time of the last use decides what goes first.
+            Some(_) => drop(file.set_modified(SystemTime::now())),
+            None => drop(fs::remove_file(&path)),
+        }
+        found
+    }
+
+    /// Keeps what was read, if there is a way to.
+    pub fn write(&self, layer: &Digest, diff_id: Option<&Digest>, facts: &LayerFacts) {
+        let (name, path) = self.place(layer, diff_id, if facts.in_part { IN_PART } else { "" });
+        let Some(bytes) = kept::write(facts, &name, &self.key, FILE_MAX) else { return };
+        // A full disk, a folder that went away: then it is not kept.
+        if keep(&self.dir, &path, &bytes).is_err() {
+            return;
+        }
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        *written += bytes.len() as u64;
+        if *written > BYTES_MAX / 8 {
+            *written = 0;
+            self.make_room();
+        }
+    }
+
+    fn place(&self, layer: &Digest, diff_id: Option<&Digest>, what: &str) -> (String, PathBuf) {
+        let name = format!("{layer} {}{what}", diff_id.map_or("-", Digest::as_str));
+        let path = self.dir.join(Digest::of(name.as_bytes()).hex());
+        (name, path)
+    }
+
+    /// Takes the longest unused away until the rest is small enough.
+    fn make_room(&self) {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        for entry in entries.flatten() {
+            let (Ok(metadata), name) = (entry.metadata(), entry.file_name()) else { continue };
+            let Ok(used) = metadata.modified() else { continue };
+            let is_left = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+            if is_left && used.elapsed().is_ok_and(|age| age > LEFT_AFTER) {
+                drop(fs::remove_file(entry.path()));
+            } else if !is_left && name != "key" && metadata.is_file() {
+                files.push((used, metadata.size(), entry.path()));
+            }
+        }
+        let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
+        files.sort();
+        for (_, size, path) in files {
+            if total <= BYTES_MAX {
+                return;
+            }
+            drop(fs::remove_file(path));
+            total -= size;
+        }
+    }
+}
+
+/// The key of this folder; made by whoever comes first.
+fn key(dir: &Path) -> io::Result<NameKey> {
+    let path = dir.join("key");
+    for _ in 0..3 {
+        let found = fs::read(&path).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        if let Some(bytes) = found {
+            return Ok(NameKey::new(bytes));
+        }
+        let mut bytes = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        let mut new = unfinished(dir)?;
+        new.write_all(&bytes)?;
+        // Two that come at once must end with one key: the second finds the first one's.
+        match new.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
+            Err(_) if fs::metadata(&path)?.size() != 32 => fs::remove_file(&path)?,
+            _ => {}
+        }
+    }
+    Err(io::Error::other("the key does not stay"))
+}
+
+fn unfinished(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)
+}
+
+fn keep(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = unfinished(dir)?;
+    file.write_all(bytes)?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::tests::{Tar, elf};
+
+    fn cache(dir: &Path) -> LayerCache {
+        // Without `open`: a process hashes names with one key, and other tests of this one have chosen it.
+        LayerCache { dir: dir.to_path_buf(), key: NameKey::new([9; 32]), written: Mutex::default() }
+    }
+
+    #[test]
+    fn two_that_come_first_have_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys: Vec<[u8; 32]> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| *key(dir.path()).unwrap().bytes())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0] && *key != [0; 32]));
+        fs::write(dir.path().join("key"), b"cut").unwrap();
+        assert_ne!(*key(dir.path()).unwrap().bytes(), keys[0], "a damaged key is replaced");
+    }
+
+    #[test]
+    fn the_longest_unused_go_first_and_leftovers_after_an_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, size: u64, age: u64| {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_len(size).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        };
+        file("key", 32, 9000);
+        file("old", BYTES_MAX / 2, 300);
+        file("middle", BYTES_MAX / 2, 200);
+        file("young", BYTES_MAX / 2, 100);
+        file(".new-1", 1, 4000);
+        file(".new-2", 1, 10);
+        cache(dir.path()).make_room();
+        let mut left: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".new-2", "key", "middle", "young"]);
+    }
+
+    #[test]
+    fn many_at_once_write_and_read_whole_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        let facts = Tar::default().file("bin/app", &elf(183)).facts();
+        let layer = Digest::of(b"layer");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        cache.write(&layer, None, &facts);
+                        assert_eq!(cache.read(&layer, None).unwrap().programs().count(), 1);
+                    }
+                });
+            }
+        });
+        assert!(cache.read(&layer, Some(&layer)).is_none(), "what it unpacks to is part of the name");
+        let place = cache.place(&layer, None, "").1;
+        fs::write(&place, b"damaged").unwrap();
+        assert!(cache.read(&layer, None).is_none() && !place.exists());
+    }
+}

@@ -1,0 +1,220 @@
+//! Whole images in memory, and how much of them is read.
+
+use super::*;
+use crate::layer::tests::{Tar, elf};
+use error::Exit;
+use image_model::manifest::Document;
+use image_model::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
+use image_store::store::memory::MemoryStore;
+use image_store::store::{ImageStore, Pointer};
+use image_store::tree::{Node, read_tree};
+use std::sync::Mutex;
+
+fn image(store: &MemoryStore, label: &str, entrypoint: &str, layers: &[Vec<u8>]) -> Image {
+    let blobs: Vec<Descriptor> = layers.iter().map(|layer| store.add_blob(OCI_LAYER, layer)).collect();
+    let diff_ids: Vec<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
+    let mut config = serde_json::to_value(label.parse::<Platform>().unwrap()).unwrap();
+    config["rootfs"] = serde_json::json!({"type": "layers", "diff_ids": diff_ids});
+    config["config"] = serde_json::json!({"Entrypoint": [entrypoint]});
+    let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": blobs});
+    let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+    store.write_document(&document).unwrap();
+    match read_tree(store, &Pointer::from(document.digest())).unwrap() {
+        Node::Image(image) => image,
+        Node::Index(_) => panic!(),
+    }
+}
+
+fn base(machine: u16) -> Vec<u8> {
+    Tar::default().file("bin/busybox", &elf(machine)).symlink("bin/sh", "busybox").end()
+}
+
+#[test]
+fn the_release_is_told_before_it_publishes() {
+    let store = MemoryStore::new();
+    let app = Tar::default().file("app", &elf(183)).end();
+    let image = image(&store, "linux/amd64", "/app", &[base(183), app]);
+    let check = |wanted: &str, kind: Kind| {
+        let finding = verify_image(&store, &image, &wanted.parse().unwrap()).unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{wanted}");
+        assert_eq!((finding.layers, finding.layers_read), (2, 2));
+    };
+    check("linux/arm64", Kind::Consistent);
+    check("linux/amd64", Kind::Mislabelled);
+}
+
+#[test]
+fn a_quick_look_reads_from_the_top_and_no_more_than_it_needs() {
+    let store = MemoryStore::new();
+    let layers =
+        [base(62), Tar::default().file("opt/app", &elf(62)).end(), Tar::default().file("etc/x", b"y").end()];
+    let right = image(&store, "linux/amd64", "/opt/app", &layers);
+    let in_base = image(&store, "linux/amd64", "sh", &layers);
+    let wrong = image(&store, "linux/arm64", "/opt/app", &layers);
+    let read = |image: &Image, depth: Depth| {
+        let seen = Mutex::new(0);
+        let wanted = &image.config.as_ref().unwrap().parsed.platform;
+        let subject = Subject { source: &store, image, wanted };
+        let mut findings = verify_all(&[subject], depth, &|_| *seen.lock().unwrap() += 1);
+        let finding = findings.pop().unwrap().unwrap();
+        let seen = *seen.lock().unwrap();
+        assert_eq!(seen, finding.layers_read);
+        (seen, finding.verdict.kind)
+    };
+    assert_eq!(read(&right, Depth::Quick), (2, Kind::Consistent));
+    assert_eq!(read(&right, Depth::Full), (3, Kind::Consistent));
+    assert_eq!(read(&in_base, Depth::Quick), (3, Kind::Consistent));
+    // Trouble is never told by half.
+    assert_eq!(read(&wrong, Depth::Quick), (3, Kind::Mislabelled));
+}
+
+#[test]
+fn a_layer_that_images_share_is_read_once() {
+    let store = MemoryStore::new();
+    let images: Vec<Image> = (0..40)
+        .map(|i| {
+            let own = Tar::default().file("app", &elf(62)).file("n", format!("{i}").as_bytes()).end();
+            image(&store, "linux/amd64", "/app", &[base(62), own])
+        })
+        .collect();
+    let wanted: Platform = "linux/amd64".parse().unwrap();
+    let subjects: Vec<Subject<'_>> =
+        images.iter().map(|image| Subject { source: &store, image, wanted: &wanted }).collect();
+    let seen = Mutex::new(Vec::new());
+    let findings =
+        verify_all(&subjects, Depth::Full, &|layer| seen.lock().unwrap().push(layer.digest.clone()));
+    assert!(findings.iter().all(|finding| finding.as_ref().unwrap().verdict.kind == Kind::Consistent));
+    assert_eq!(seen.lock().unwrap().len(), 41);
+}
+
+#[test]
+fn one_image_that_cannot_be_read_does_not_stop_the_others() {
+    let store = MemoryStore::new();
+    let bad = image(&store, "linux/amd64", "/app", &[b"not a tar, but 512 bytes long or not".to_vec()]);
+    let good = image(&store, "linux/amd64", "/bin/sh", &[base(62)]);
+    let wanted: Platform = "linux/amd64".parse().unwrap();
+    let subjects = [&bad, &good, &bad].map(|image| Subject { source: &store, image, wanted: &wanted });
+    let findings = verify_all(&subjects, Depth::Full, &|_| {});
+    let kinds: Vec<Option<Exit>> = findings.iter().map(|f| f.as_ref().err().map(|e| e.kind)).collect();
+    assert_eq!(kinds, [Some(Exit::BadInput), None, Some(Exit::BadInput)]);
+}
+
+#[test]
+fn an_emulator_that_lies_there_is_a_note() {
+    let store = MemoryStore::new();
+    let emulator = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).end();
+    let image = image(&store, "linux/arm", "/bin/sh", &[emulator, base(40)]);
+    let finding = verify_image(&store, &image, &"linux/arm/v7".parse().unwrap()).unwrap();
+    assert_eq!(finding.verdict.kind, Kind::ForeignPayload);
+    assert!(
+        finding.verdict.reasons[0].contains("/usr/bin/qemu-arm-static is for linux/amd64"),
+        "{:?}",
+        finding.verdict
+    );
+}
+
+/// The script of every second image on a hub: it starts what it is given.
+#[test]
+fn a_quick_look_finds_the_program_behind_an_entrypoint_script() {
+    let store = MemoryStore::new();
+    let script = Tar::default().file("entry.sh", b"#!/bin/sh\nexec \"$@\"\n").end();
+    let app = |machine: u16| Tar::default().file("opt/app", &elf(machine)).end();
+    let check = |words: &[&str], layers: &[Vec<u8>], kind: Kind| {
+        let mut image = image(&store, "linux/amd64", "", layers);
+        let config = &mut image.config.as_mut().unwrap().parsed;
+        config.entrypoint = words.iter().map(|word| (*word).to_string()).collect();
+        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{words:?}");
+        (finding.layers_read, finding.gaps.len())
+    };
+    let right = [base(62), app(62), script.clone()];
+    let wrong = [app(183), base(62), script];
+    assert_eq!(check(&["/entry.sh", "/opt/app"], &right, Kind::Consistent), (3, 0));
+    check(&["/entry.sh", "/opt/app"], &wrong, Kind::Mixed);
+    check(&["/bin/sh", "/entry.sh", "/opt/app"], &wrong, Kind::Mixed);
+    check(&["/bin/sh", "-c", "/bin/busybox true && exec /opt/app"], &wrong, Kind::Mixed);
+    check(&["/bin/sh", "-c", "exec \"$@\"", "sh", "/opt/app"], &wrong, Kind::Mixed);
+    // What cannot be known is looked for in every layer, and said.
+    assert_eq!(check(&["/entry.sh", "serve"], &wrong, Kind::ForeignPayload), (3, 2));
+}
+
+/// `FROM` the wrong platform, and the right program copied over it: it does not start where its loader is for another
+/// machine.
+#[test]
+fn a_quick_look_reads_the_layer_of_the_loader() {
+    let store = MemoryStore::new();
+    let loader = "/lib64/ld-linux-x86-64.so.2";
+    let base =
+        |machine: u16| Tar::default().file(&loader[1..], &elf(machine)).file("bin/sh", &elf(machine)).end();
+    let other = |name: &str| Tar::default().file(name, b"data").end();
+    let app = Tar::default().file("app", &dynamic(62, loader)).end();
+    let check = |layers: &[Vec<u8>], kind: Kind, layers_read: usize| {
+        let image = image(&store, "linux/amd64", "/app", layers);
+        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        assert_eq!((finding.verdict.kind, finding.layers_read), (kind, layers_read), "{:?}", finding.verdict);
+        finding.chain.iter().map(|shown| shown.path.clone()).collect::<Vec<_>>()
+    };
+    let right = [base(62), other("a"), other("b"), app.clone(), other("c")];
+    assert_eq!(check(&right, Kind::Consistent, 3), ["/app", "/bin/sh", loader]);
+    let wrong = [base(183), other("a"), other("b"), app.clone(), other("c")];
+    assert_eq!(check(&wrong, Kind::Mixed, 5), ["/app", "/bin/sh", loader]);
+    // Not in the lowest: then from there upwards.
+    let above = [other("a"), base(62), other("b"), other("c"), app.clone()];
+    assert_eq!(check(&above, Kind::Consistent, 3), ["/app", "/bin/sh", loader]);
+    assert_eq!(check(&[other("a"), other("b"), app], Kind::Consistent, 3), ["/app"]);
+}
+
+#[test]
+fn the_last_line_of_a_script_is_followed() {
+    let store = MemoryStore::new();
+    let script =
+        |text: &str| Tar::default().file("entry.sh", format!("#!/bin/sh\n{text}\n").as_bytes()).end();
+    let app = |machine: u16| Tar::default().file("opt/app", &elf(machine)).end();
+    let check = |words: &[&str], text: &str, machine: u16, kind: Kind| {
+        let mut image = image(
+            &store,
+            "linux/amd64",
+            "",
+            &[app(62), base(62), script("exit"), app(machine), script(text)],
+        );
+        let config = &mut image.config.as_mut().unwrap().parsed;
+        config.entrypoint = words.iter().map(|word| (*word).to_string()).collect();
+        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{words:?} {text}");
+    };
+    check(&["/entry.sh"], "exec /opt/app --serve", 62, Kind::Consistent);
+    check(&["/entry.sh"], "exec /opt/app --serve", 183, Kind::Mixed);
+    check(&["sh", "/entry.sh"], "exec /opt/app", 183, Kind::Mixed);
+    check(&["/entry.sh", "/opt/app"], "exec nice -n 5 \"$@\"", 183, Kind::Mixed);
+    // What a script is given and only reads is no program.
+    check(&["/entry.sh", "/opt/app"], "cp \"$@\" /srv", 183, Kind::ForeignPayload);
+    // It may never come to that line, so this is a note.
+    check(&["/entry.sh"], "if test -e /x; then\n/opt/app\nfi", 183, Kind::ForeignPayload);
+}
+
+/// An emulator of the image's own machine runs programs of another; one of the host's machine, as the seed had it, lets
+/// hosts run the image.
+#[test]
+fn what_an_emulator_is_given_is_for_the_machine_that_it_emulates() {
+    let store = MemoryStore::new();
+    let check = |emulator: u16, app: u16, label: &str, kind: Kind| {
+        let tar = Tar::default().file("usr/bin/qemu-x-static", &elf(emulator)).file("app", &elf(app)).end();
+        let mut image = image(&store, label, "", &[base(if label == "linux/arm64" { 183 } else { 40 }), tar]);
+        let config = &mut image.config.as_mut().unwrap().parsed;
+        config.entrypoint = ["/usr/bin/qemu-x-static", "-L", "/x", "/app"].map(String::from).to_vec();
+        let finding = verify_image(&store, &image, &label.parse().unwrap()).unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{label} {:?}", finding.verdict);
+    };
+    check(183, 62, "linux/arm64", Kind::ForeignPayload);
+    check(62, 40, "linux/arm/v7", Kind::ForeignPayload);
+    check(62, 62, "linux/arm64", Kind::Mixed);
+}
+
+fn dynamic(machine: u16, interpreter: &'static str) -> Vec<u8> {
+    use crate::elf::tests::Made;
+    Made { interpreter: Some(interpreter), ..Made::new(true, false, machine, 0) }.file()
+}

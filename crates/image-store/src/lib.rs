@@ -1,0 +1,14 @@
+//! Stores of images, what is in them, and what will change.
+
+mod attributes;
+pub mod check;
+pub mod compress;
+pub mod half_done;
+pub mod open;
+pub mod options;
+pub mod parallel;
+pub mod plan;
+pub mod referrers;
+pub mod store;
+pub mod tar_file;
+pub mod tree;

@@ -1,0 +1,389 @@
+//! A `docker save` archive: one tar with one or more images, read where it lies and rewritten as a whole.
+//!
+//! There are two forms. The old one (Docker before 25, podman, skopeo) has paths to configs and layers and no
+//! manifests; they are made here, always the same for the same image. The new one (Docker 25 and later, BuildKit)
+//! is an OCI layout with `manifest.json` beside it. A new archive is written in the new form, which all of them
+//! load. What is written stays beside the archive until a tag names it: [`ImageStore::write_tag`] writes the
+//! archive once, and no reader ever sees half of it.
+
+use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer, UNNAMED};
+use crate::referrers;
+use error::Error;
+use expected::Expected;
+use image_model::digest::{Digest, Verified};
+use image_model::manifest::{Content, Descriptor, Document};
+use image_model::reference::Reference;
+use pending::Pending;
+use snapshot::{MANIFEST_JSON, Snapshot, Stamp};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod beside;
+mod classic;
+mod commit;
+mod edit;
+mod expected;
+mod in_place;
+mod index_json;
+mod journal;
+mod layout;
+mod legacy;
+mod manifest_json;
+mod name;
+mod pending;
+mod rewrite;
+mod snapshot;
+pub mod stream;
+
+pub use in_place::Place;
+pub(super) use name::Naming;
+pub use rewrite::Rewrite;
+
+pub struct DockerArchive {
+    naming: Naming,
+    /// As it was named, for messages.
+    named: PathBuf,
+    /// The file itself, behind all links.
+    path: PathBuf,
+    /// The image that was asked for by name.
+    only: Option<String>,
+    state: Mutex<State>,
+    /// Held by the one who rewrites the archive.
+    writing: Mutex<()>,
+}
+
+/// What the archive holds, and what was written but is not in it yet.
+struct State {
+    archive: Arc<Snapshot>,
+    pending: Pending,
+}
+
+impl DockerArchive {
+    /// An archive that is there. `name` chooses one of its images, which must be there too.
+    pub fn open(path: &Path, name: Option<&str>) -> Result<Self, Error> {
+        Self::open_as(path, name, Naming::Docker)
+    }
+
+    /// An archive that is there, or will be with the first tag.
+    pub fn open_or_new(path: &Path) -> Result<Self, Error> {
+        Self::open_or_new_as(path, Naming::Docker)
+    }
+
+    pub(super) fn open_as(path: &Path, name: Option<&str>, naming: Naming) -> Result<Self, Error> {
+        let place = place_of(path, naming);
+        let doing = || format!("open \"{place}\"");
+        let target = fs::canonicalize(path).map_err(|e| Error::from_io(doing(), e))?;
+        journal::recover(&target, &place)?;
+        let file = open_regular(&target).map_err(|e| Error::from_io(doing(), e))?;
+        let archive = Self::new(path, target, Snapshot::read(file, &place, naming)?, name);
+        if let Some(name) = name {
+            let found = archive.archive();
+            if found.named(name).ok().flatten().is_none() && archive.by_digest(name).is_none() {
+                let names: Vec<&str> = found.names.values().map(|named| named.shown.as_str()).collect();
+                return Err(Error::not_found(doing(), format!("it has no image \"{name}\""))
+                    .hint(format!("it has: {}", names.join(", "))));
+            }
+        }
+        Ok(archive)
+    }
+
+    pub(super) fn open_or_new_as(path: &Path, naming: Naming) -> Result<Self, Error> {
+        let doing = || format!("make \"{}\"", place_of(path, naming));
+        let stamp = match fs::metadata(path) {
+            Ok(meta) if meta.is_file() && meta.len() == 0 => Some(Stamp::of(&meta)),
+            Ok(_) => return Self::open_as(path, None, naming),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::from_io(doing(), error)),
+        };
+        // A link to a file that is not there yet is written through, as the shell does.
+        let target = fs::canonicalize(path)
+            .or_else(|_| fs::read_link(path).map(|link| beside::folder(path).join(link)))
+            .unwrap_or_else(|_| path.to_path_buf());
+        let file = tempfile::tempfile_in(beside::folder(&target)).map_err(|e| Error::from_io(doing(), e))?;
+        Ok(Self::new(path, target, Snapshot::empty(file, stamp, naming)?, None))
+    }
+
+    fn new(named: &Path, path: PathBuf, archive: Snapshot, only: Option<&str>) -> Self {
+        let naming = archive.naming;
+        let state = State { archive: Arc::new(archive), pending: Pending::default() };
+        Self {
+            naming,
+            named: named.to_path_buf(),
+            path,
+            only: only.map(str::to_string),
+            state: Mutex::new(state),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// The image that is meant when no tag is named: the one it was opened for, or the only one there is.
+    pub fn only_image(&self) -> Result<Pointer, Error> {
+        if let Some(only) = &self.only {
+            return Ok(self.by_digest(only).map_or_else(|| Pointer::Tag(only.clone()), Pointer::Digest));
+        }
+        let archive = self.archive();
+        let doing = || format!("choose an image of \"{}\"", self.place());
+        let mut images: Vec<&Digest> =
+            archive.names.values().chain(&archive.unnamed).map(|named| &named.document).collect();
+        images.sort();
+        images.dedup();
+        let names: Vec<&str> = archive.names.values().map(|named| named.shown.as_str()).collect();
+        match images.as_slice() {
+            [_] => Ok(Pointer::Tag(names.first().copied().unwrap_or(UNNAMED).to_string())),
+            [] => Err(Error::not_found(doing(), "the archive is empty")),
+            many => Err(Error::bad_input(doing(), format!("it holds {} images", many.len()))
+                .hint(format!("name one of them: {}", names.join(", ")))),
+        }
+    }
+
+    /// How the members that change could be overwritten where they stand, so that the size of the archive does not
+    /// matter; or why they cannot.
+    pub fn place_for(&self, was: &Digest, rewrite: &Rewrite) -> Result<Result<Place, String>, Error> {
+        in_place::plan(&self.archive(), self.only.as_deref(), was, rewrite)
+    }
+
+    /// Overwrites them. Killed at any point, the next to open the archive here finds the old or the new image.
+    pub fn overwrite(&self, place: &Place) -> Result<(), Error> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = self.place();
+        let archive = self.archive();
+        let (expected, reckoned) = (Expected::after_overwrite(&archive, &place.root), archive.reckoned());
+        drop(archive);
+        self.exchange(&name, |old| {
+            commit::overwrite(&self.path, old, place, &name, || {
+                let result = old.read_over(&place.writes, &name, &reckoned);
+                let result = result.map_err(|error| expected::unreadable(&name, error))?;
+                expected.check(&result).map_err(|why| expected::refused(&name, &why))?;
+                Ok(result)
+            })
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves whole values here: every change below is one assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn archive(&self) -> Arc<Snapshot> {
+        self.state().archive.clone()
+    }
+
+    /// An image id may be given in a name's place.
+    fn by_digest(&self, text: &str) -> Option<Digest> {
+        let digest: Digest = text.parse().ok()?;
+        self.archive().document(&digest).map(|document| document.digest().clone())
+    }
+
+    fn find(&self, at: &Pointer) -> Result<Option<Document>, Error> {
+        let state = self.state();
+        let archive = &state.archive;
+        let digest = match at {
+            Pointer::Tag(tag) => {
+                let doing = || format!("find \"{at}\" in \"{}\"", self.place());
+                let named = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;
+                match (named, tag.parse::<Digest>()) {
+                    (Some(named), _) => named.document.clone(),
+                    (None, Ok(digest)) => digest,
+                    (None, Err(_)) => return Ok(None),
+                }
+            }
+            Pointer::Digest(digest) => digest.clone(),
+        };
+        let found = archive.document(&digest).or_else(|| state.pending.documents.get(&digest));
+        Ok(found.cloned())
+    }
+
+    /// Puts another archive in this one's place: `exchange` checks it and does it. The old table goes first: of an
+    /// archive of many members, two take too much memory. On an error the old archive is read again.
+    fn exchange(
+        &self,
+        place: &str,
+        exchange: impl FnOnce(&Snapshot) -> Result<Snapshot, Error>,
+    ) -> Result<(), Error> {
+        // Held meanwhile: nobody finds an archive without members.
+        let mut state = self.state();
+        let emptied = Arc::new(state.archive.emptied());
+        state.archive = emptied.clone();
+        match exchange(&emptied) {
+            Ok(archive) => {
+                let mut pending = std::mem::take(&mut state.pending);
+                pending.blobs.retain(|digest, _| archive.blob(digest).is_none());
+                pending.documents.retain(|digest, _| !archive.documents.contains_key(digest));
+                *state = State { archive: Arc::new(archive), pending };
+                Ok(())
+            }
+            Err(error) => {
+                // If that fails too, the first error is the one to report.
+                if let Ok(archive) = emptied.read_again(place) {
+                    state.archive = Arc::new(archive);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn place_of(path: &Path, naming: Naming) -> String {
+    let file = path.to_path_buf();
+    match naming {
+        Naming::Docker => Reference::DockerArchive { file, name: None }.to_string(),
+        Naming::Layout => Reference::OciArchive { file, tag: None }.to_string(),
+    }
+}
+
+/// Opens a file to read. A pipe does not block, and whatever is no file is refused.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => {
+            let doing = format!("read \"{}\"", path.display());
+            Err(Error::bad_input(doing, "it is a folder, pipe or device, not a regular file").into_io())
+        }
+    }
+}
+
+impl ImageSource for DockerArchive {
+    fn place(&self) -> String {
+        place_of(&self.named, self.naming)
+    }
+
+    fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
+        let absent = || {
+            let doing = format!("read \"{at}\" of \"{}\"", self.place());
+            Error::not_found(doing, "there is no such image in the archive")
+        };
+        self.find(at)?.ok_or_else(absent)
+    }
+
+    fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
+        Ok(self.find(at)?.map(|document| document.descriptor()))
+    }
+
+    fn tags(&self) -> Result<Vec<String>, Error> {
+        let mut tags: Vec<String> = self.archive().names.values().map(|named| named.shown.clone()).collect();
+        tags.sort();
+        Ok(tags)
+    }
+
+    fn tags_of_same_entry(&self, tag: &str) -> Result<Vec<String>, Error> {
+        let archive = self.archive();
+        Ok(archive.names_of_same_entry(tag).into_iter().map(|named| named.shown.clone()).collect())
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+        let archive = self.archive();
+        let entries = archive.index.as_ref().map(|index| index.entries.clone()).unwrap_or_default();
+        Ok(Listed::ByTag(referrers::among(entries, subject, |entry| {
+            archive.document(&entry.digest).cloned()
+        })))
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
+        let state = self.state();
+        let stored = state.archive.blob(&blob.digest).map(|i| state.archive.tar.members()[i].size);
+        let pending = state.pending.blobs.get(&blob.digest).map(pending::Bytes::size);
+        Ok(stored.or(pending) == Some(blob.size))
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let what = format!("blob of \"{}\"", self.place());
+        let state = self.state();
+        let content: Box<dyn Read + Send> =
+            match (state.archive.blob(&blob.digest), state.pending.blobs.get(&blob.digest)) {
+                (Some(member), _) => {
+                    Box::new(state.archive.tar.content(&state.archive.tar.members()[member]))
+                }
+                (None, Some(bytes)) => bytes.reader(),
+                (None, None) => {
+                    let doing = format!("read {what} {}", blob.digest);
+                    return Err(Error::not_found(doing, "there is no such blob"));
+                }
+            };
+        Ok(Box::new(Verified::new(content, &blob.digest, blob.size, what)))
+    }
+}
+
+impl ImageStore for DockerArchive {
+    /// Keeps the blob until a tag needs it: a small one in memory, a large one in a file without a name.
+    fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
+        if self.has_blob(blob)? {
+            return Ok(());
+        }
+        let in_memory = self.state().pending.memory();
+        let bytes = pending::take(blob, open()?, in_memory, beside::folder(&self.path))?;
+        self.state().pending.blobs.insert(blob.digest.clone(), bytes);
+        Ok(())
+    }
+
+    /// Keeps the document until a tag needs it. An archive shows only what a tag reaches.
+    fn write_document(&self, document: &Document) -> Result<(), Error> {
+        let doing = || format!("write manifest {} to \"{}\"", document.digest(), self.place());
+        let absent = |digest: &Digest| {
+            Error::bad_input(doing(), format!("it names {digest}, which is not there"))
+                .hint("write that first")
+        };
+        let archive = self.archive();
+        match document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))? {
+            Content::Index(_) if archive.index.is_none() => {
+                let why = "an archive of this form holds single images, and this is an index";
+                return Err(Error::bad_input(doing(), why).hint("use oci:DIR, or a new docker-archive: file"));
+            }
+            Content::Index(index) => {
+                for member in &index.manifests {
+                    let is_there = self.find(&Pointer::from(&member.digest))?.is_some();
+                    if !is_there && !archive.absent.contains(&member.digest) {
+                        return Err(absent(&member.digest));
+                    }
+                }
+            }
+            Content::Manifest(manifest) => {
+                let local = manifest.layers.iter().filter(|layer| layer.urls.is_empty());
+                for blob in std::iter::once(&manifest.config).chain(local) {
+                    if !self.has_blob(blob)? {
+                        return Err(absent(&blob.digest));
+                    }
+                }
+            }
+        }
+        self.state().pending.documents.insert(document.digest().clone(), document.clone());
+        Ok(())
+    }
+
+    fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (archive, pending) = {
+            let state = self.state();
+            (state.archive.clone(), state.pending.clone())
+        };
+        let place = self.place();
+        let doing = || format!("tag \"{tag}\" in \"{place}\"");
+        let named = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;
+        if named.is_some_and(|named| named.document == *document.digest()) {
+            return Ok(());
+        }
+        if self.naming == Naming::Layout && archive.tar.find(MANIFEST_JSON.as_bytes()).is_some() {
+            let why = "it is a `docker save` archive too, whose manifest.json would be left behind";
+            let hint = format!("name it docker-archive:{}", self.named.display());
+            return Err(Error::bad_input(doing(), why).hint(hint));
+        }
+        let edit = match archive.index {
+            Some(_) => layout::plan_tag(&archive, &pending, tag, document)?,
+            None => classic::plan_tag(&archive, &pending, tag, document)?,
+        };
+        if edit.is_nothing() {
+            return Ok(());
+        }
+        let expected = Expected::after_tag(&archive, tag, document.digest());
+        let written = commit::write(&self.path, &archive, &edit, &place)?;
+        drop(archive);
+        self.exchange(&place, |_| written.replace(&self.path, &place, self.naming, &expected))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! Decides what a new tag changes in an archive of the old form: paths to configs and layers, no manifests.
+
+use super::edit::{Change, Edit};
+use super::manifest_json::{Item, ManifestJson};
+use super::pending::{Bytes, Pending};
+use super::snapshot::{self, MANIFEST_JSON, REPOSITORIES, Snapshot};
+use super::{legacy, name};
+use crate::tar_file::{MemberKind, plain_name};
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::{Config, Content, Descriptor, Document, Manifest, media_type};
+use std::collections::BTreeSet;
+use std::io::Read;
+
+/// What must change so that `tag` names `document`.
+pub fn plan_tag(
+    archive: &Snapshot,
+    pending: &Pending,
+    tag: &str,
+    document: &Document,
+) -> Result<Edit, Error> {
+    let doing = || format!("tag \"{tag}\"");
+    let Content::Manifest(manifest) =
+        document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))?
+    else {
+        return Err(Error::bad_input(
+            doing(),
+            "an archive of this form holds single images, and this is an index",
+        )
+        .hint("use oci:DIR, or a new docker-archive: file"));
+    };
+    let list = archive.list.as_ref().ok_or_else(|| Error::bad_input(doing(), "no manifest.json"))?;
+    let wanted = Wanted::new(archive, pending, &manifest, document)?;
+    let old = list.named(tag).map(|i| &list.items[i]);
+    let same = (0..list.items.len()).find(|i| archive.item_documents.get(*i) == Some(document.digest()));
+    let (config_path, layer_paths) = match same {
+        Some(i) => (list.items[i].config.clone(), list.items[i].layers.clone()),
+        None => wanted.paths(archive, old, tag)?,
+    };
+    let changed = list
+        .retag(tag, &config_path, &layer_paths)
+        .map_err(|e| e.at(&format!("the edited {MANIFEST_JSON}")))?;
+
+    let mut edit = Edit { before: archive.tar.find(MANIFEST_JSON.as_bytes()), ..Edit::default() };
+    let dropped = dropped_members(archive, list, &changed)?;
+    edit.changes.extend(dropped.iter().map(|member| (*member, Change::Drop)));
+    add_config(&mut edit, archive, &wanted, old, &config_path, &dropped)?;
+    for ((path, layer), bytes) in layer_paths.iter().zip(&manifest.layers).zip(&wanted.layers) {
+        let is_there = archive.layers.contains_key(path) || edit.added.iter().any(|(added, _)| added == path);
+        if let Some(bytes) = bytes.as_ref().filter(|_| !is_there) {
+            // A member that no list names may have this very content.
+            if archive.tar.find(path.as_bytes()).is_some() {
+                refuse_taken(archive, path, &layer.digest)?;
+                continue;
+            }
+            edit.added.push((path.clone(), bytes.clone()));
+        }
+    }
+    if changed.bytes() != list.bytes() {
+        edit.set(archive, MANIFEST_JSON, changed.bytes());
+    }
+    let layers_stay = old.is_some_and(|old| old.layers == layer_paths);
+    if layers_stay {
+        follow_label(&mut edit, archive, list, old, tag, &wanted)?;
+    } else {
+        point_repository(&mut edit, archive, tag, layer_paths.last())?;
+    }
+    Ok(edit)
+}
+
+/// The image that was asked for, as this archive can keep it.
+struct Wanted {
+    config_digest: Digest,
+    config_bytes: Vec<u8>,
+    config: Config,
+    layer_digests: Vec<Digest>,
+    /// `None` for a layer that the archive has.
+    layers: Vec<Option<Bytes>>,
+}
+
+impl Wanted {
+    fn new(
+        archive: &Snapshot,
+        pending: &Pending,
+        manifest: &Manifest,
+        document: &Document,
+    ) -> Result<Self, Error> {
+        let doing = || format!("write image {}", document.digest());
+        let absent = |what: &Descriptor| {
+            Error::bad_input(doing(), format!("it names {}, which is not there", what.digest))
+                .hint("write that first")
+        };
+        let config_bytes =
+            read_whole(archive, pending, &manifest.config)?.ok_or_else(|| absent(&manifest.config))?;
+        let config =
+            Config::parse(&config_bytes).map_err(|e| e.at(&format!("config {}", manifest.config.digest)))?;
+        let mut layers = Vec::new();
+        let mut described = Vec::new();
+        for layer in &manifest.layers {
+            if let Some(known) = archive.layers.values().find(|known| known.blob.digest == layer.digest) {
+                described.push(known.blob.clone());
+                layers.push(None);
+                continue;
+            }
+            let bytes = pending.blobs.get(&layer.digest).ok_or_else(|| absent(layer))?;
+            let mut head = Vec::new();
+            bytes.reader().take(6).read_to_end(&mut head).map_err(|e| Error::from_io(doing(), e))?;
+            let kind = snapshot::layer_media_type(&head).map_err(|how| {
+                Error::bad_input(doing(), format!("layer {} is compressed with {how}", layer.digest))
+            })?;
+            described.push(Descriptor::new(kind, layer.digest.clone(), bytes.size()));
+            layers.push(Some(bytes.clone()));
+        }
+        snapshot::check_layers(&described, &config.diff_ids).map_err(|why| Error::bad_input(doing(), why))?;
+        let kept = snapshot::synthesize(
+            &Descriptor::new(
+                media_type::DOCKER_CONFIG,
+                manifest.config.digest.clone(),
+                config_bytes.len() as u64,
+            ),
+            &described,
+        )?;
+        // A reader must find this very manifest under the tag, and there is no place for it in such an archive.
+        if kept.digest() != document.digest() {
+            let why = "an archive of this form keeps no manifests, and this one would be lost";
+            return Err(Error::bad_input(doing(), why).hint("write to a new docker-archive: file"));
+        }
+        Ok(Self {
+            config_digest: manifest.config.digest.clone(),
+            config_bytes,
+            config,
+            layer_digests: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
+            layers,
+        })
+    }
+
+    /// Where config and layers lie, or will lie.
+    fn paths(
+        &self,
+        archive: &Snapshot,
+        old: Option<&Item>,
+        tag: &str,
+    ) -> Result<(String, Vec<String>), Error> {
+        let mut layers = Vec::new();
+        for (i, digest) in self.layer_digests.iter().enumerate() {
+            let has_it =
+                |path: &String| archive.layers.get(path).is_some_and(|known| known.blob.digest == *digest);
+            let same_place = old.and_then(|old| old.layers.get(i)).filter(|path| has_it(path));
+            let path = same_place.or_else(|| archive.layers.keys().find(|path| has_it(path)));
+            layers.push(path.cloned().unwrap_or_else(|| format!("{}/layer.tar", digest.hex())));
+        }
+        let hex = self.config_digest.hex();
+        let items = archive.list.as_ref().map_or(&[][..], |list| &list.items);
+        let known = archive.blob(&self.config_digest);
+        let known = known.and_then(|_| {
+            items
+                .iter()
+                .find(|item| snapshot::digest_in_name(&item.config).as_ref() == Some(&self.config_digest))
+        });
+        if let Some(item) = known {
+            return Ok((item.config.clone(), layers));
+        }
+        // The new config is named as the old one is; a name that says no digest can only be kept by taking its place.
+        let config = match old {
+            Some(old) => match snapshot::digest_in_name(&old.config) {
+                Some(digest) => old.config.replace(digest.hex(), hex),
+                None => {
+                    // Two items may spell the path of one file differently.
+                    let file = archive.file(&old.config);
+                    let only_user =
+                        items.iter().filter(|item| archive.file(&item.config) == file).count() == 1;
+                    let keeps_a_name = old.tags.iter().any(|other| !name::same(other, tag));
+                    match only_user && !keeps_a_name {
+                        true => old.config.clone(),
+                        false => format!("{hex}.json"),
+                    }
+                }
+            },
+            None => format!("{hex}.json"),
+        };
+        Ok((config, layers))
+    }
+}
+
+/// A blob that is small by nature.
+fn read_whole(archive: &Snapshot, pending: &Pending, blob: &Descriptor) -> Result<Option<Vec<u8>>, Error> {
+    let doing = || format!("read config {}", blob.digest);
+    if let Some(bytes) = pending.blobs.get(&blob.digest) {
+        let mut out = Vec::new();
+        bytes.reader().read_to_end(&mut out).map_err(|e| Error::from_io(doing(), e))?;
+        return Ok(Some(out));
+    }
+    let Some(member) = archive.blob(&blob.digest) else { return Ok(None) };
+    let member = &archive.tar.members()[member];
+    let bytes =
+        archive.tar.read_small(member, image_model::manifest::CONFIG_MAX).map_err(|e| e.at(doing()))?;
+    match blob.digest.matches(&bytes) {
+        true => Ok(Some(bytes)),
+        false => Err(Error::integrity(doing(), "the content has another digest")),
+    }
+}
+
+/// Puts the new config in the place of the one that goes, or adds it.
+fn add_config(
+    edit: &mut Edit,
+    archive: &Snapshot,
+    wanted: &Wanted,
+    old: Option<&Item>,
+    path: &str,
+    dropped: &BTreeSet<usize>,
+) -> Result<(), Error> {
+    let replaced = old.and_then(|old| archive.tar.resolve(old.config.as_bytes()).ok()?.pop());
+    let is_there = archive.tar.find(path.as_bytes());
+    if let Some(member) = is_there {
+        let is_replaced = replaced == Some(member) && old.is_some_and(|old| old.config == path);
+        if !is_replaced {
+            return refuse_taken(archive, path, &wanted.config_digest);
+        }
+        let member = &archive.tar.members()[member];
+        let bytes = archive.tar.read_small(member, image_model::manifest::CONFIG_MAX);
+        if bytes.is_ok_and(|bytes| bytes == wanted.config_bytes) {
+            return Ok(());
+        }
+    }
+    let bytes = Bytes::from(wanted.config_bytes.as_slice());
+    match replaced.filter(|member| dropped.contains(member) || is_there == Some(*member)) {
+        Some(member) => {
+            edit.changes.insert(member, Change::Replace { name: path.into(), bytes });
+        }
+        None => edit.added.push((path.into(), bytes)),
+    }
+    Ok(())
+}
+
+/// A new member may not take the name of one that is there, unless that one has the very content.
+fn refuse_taken(archive: &Snapshot, path: &str, digest: &Digest) -> Result<(), Error> {
+    let Some(member) = archive.tar.find(path.as_bytes()) else { return Ok(()) };
+    let member = &archive.tar.members()[member];
+    let content =
+        image_model::digest::Verified::new(archive.tar.content(member), digest, member.size, "member");
+    let is_same =
+        member.kind == MemberKind::File && std::io::copy(&mut { content }, &mut std::io::sink()).is_ok();
+    match is_same {
+        true => Ok(()),
+        false => {
+            Err(Error::bad_input(format!("add \"{path}\""), "the archive has another member of that name"))
+        }
+    }
+}
+
+/// The members that images used and that no image uses any more, with the old files that belong to them.
+fn dropped_members(
+    archive: &Snapshot,
+    before: &ManifestJson,
+    after: &ManifestJson,
+) -> Result<BTreeSet<usize>, Error> {
+    let tar = &archive.tar;
+    let used = |list: &ManifestJson| -> BTreeSet<usize> {
+        let paths = list.items.iter().flat_map(|item| item.layers.iter().chain([&item.config]));
+        paths.filter_map(|path| tar.resolve(path.as_bytes()).ok()).flatten().collect()
+    };
+    let (used_before, used_after) = (used(before), used(after));
+    let mut dropped: BTreeSet<usize> = used_before.difference(&used_after).copied().collect();
+    if dropped.is_empty() {
+        return Ok(dropped);
+    }
+    // podman's `ID/layer.tar` are links that no list names: they go with the layer that they lead to.
+    for (i, member) in tar.members().iter().enumerate() {
+        if !matches!(member.kind, MemberKind::Symlink | MemberKind::HardLink) || used_after.contains(&i) {
+            continue;
+        }
+        let way = tar.resolve(tar.name(member)).unwrap_or_default();
+        if way.last().is_some_and(|file| dropped.contains(file)) {
+            dropped.insert(i);
+        }
+    }
+    let folders: Vec<Vec<u8>> = dropped
+        .iter()
+        .filter_map(|i| tar.name(&tar.members()[*i]).strip_suffix(b"/layer.tar").map(<[u8]>::to_vec))
+        .collect();
+    for folder in folders {
+        let beside = |file: &[u8]| tar.find(&[folder.as_slice(), file].concat());
+        dropped.extend([beside(b"/json"), beside(b"/VERSION"), beside(b"")].into_iter().flatten());
+    }
+    Ok(dropped.difference(&used_after).copied().collect())
+}
+
+/// The topmost layer's `json` holds a copy of the label. It follows, unless it stands for another image too.
+fn follow_label(
+    edit: &mut Edit,
+    archive: &Snapshot,
+    list: &ManifestJson,
+    old: Option<&Item>,
+    tag: &str,
+    wanted: &Wanted,
+) -> Result<(), Error> {
+    let Some(old) = old else { return Ok(()) };
+    let keeps_a_name = old.tags.iter().any(|other| !name::same(other, tag));
+    let Some(top) = old.layers.last().filter(|_| !keeps_a_name) else { return Ok(()) };
+    let file = archive.file(top);
+    let is_top = |item: &&Item| item.layers.last().is_some_and(|layer| archive.file(layer) == file);
+    let is_shared = list.items.iter().filter(is_top).count() > 1;
+    let folder = match top.strip_suffix("/layer.tar") {
+        Some(folder) if !is_shared => Some(folder.to_string()),
+        Some(_) => None,
+        None => repository_id(archive, old)?,
+    };
+    let Some(path) = folder.map(|folder| format!("{folder}/json")) else { return Ok(()) };
+    let Some(member) = archive.tar.find(path.as_bytes()) else { return Ok(()) };
+    let doing = || format!("relabel \"{path}\"");
+    let json = archive
+        .tar
+        .read_small(&archive.tar.members()[member], image_model::manifest::CONFIG_MAX)
+        .map_err(|e| e.at(doing()))?;
+    let was = archive.tar.resolve(old.config.as_bytes()).map_err(|e| e.at(doing()))?;
+    let was = was
+        .last()
+        .map(|i| archive.tar.read_small(&archive.tar.members()[*i], image_model::manifest::CONFIG_MAX));
+    let was = was.transpose().map_err(|e| e.at(doing()))?.unwrap_or_default();
+    let was = Config::parse(&was).map_err(|e| e.at(&old.config))?;
+    let changed = legacy::relabel(&json, &was, &wanted.config).map_err(|e| e.at(&path))?;
+    if changed != json {
+        edit.set(archive, &path, &changed);
+    }
+    Ok(())
+}
+
+fn repositories(archive: &Snapshot) -> Result<Option<Vec<u8>>, Error> {
+    let Some(member) = archive.tar.find(REPOSITORIES.as_bytes()) else { return Ok(None) };
+    let member = &archive.tar.members()[member];
+    let bytes = archive.tar.read_small(member, snapshot::LIST_MAX);
+    bytes.map(Some).map_err(|e| e.at(format!("read \"{REPOSITORIES}\"")))
+}
+
+/// The folder of the topmost layer as `repositories` tells it, for archives whose layers lie elsewhere.
+pub fn repository_id(archive: &Snapshot, item: &Item) -> Result<Option<String>, Error> {
+    let Some(bytes) = repositories(archive)? else { return Ok(None) };
+    let ids = item.tags.iter().filter_map(|tag| {
+        let (repository, short) = tag.rsplit_once(':')?;
+        legacy::layer_id(&bytes, repository, short)
+    });
+    Ok(ids.into_iter().next())
+}
+
+/// `repositories` is what Docker before 1.10 reads. It names the layer's folder if that has the files which such a
+/// Docker needs, and must not go on naming layers of another image.
+pub fn point_repository(
+    edit: &mut Edit,
+    archive: &Snapshot,
+    tag: &str,
+    top: Option<&String>,
+) -> Result<(), Error> {
+    let Some(bytes) = repositories(archive)? else { return Ok(()) };
+    let familiar = name::familiar(tag);
+    let Some((repository, short)) = familiar.rsplit_once(':') else { return Ok(()) };
+    // podman writes full names.
+    let full = name::full(tag).map(|(full, _)| full);
+    let full = full.filter(|full| legacy::layer_id(&bytes, full, short).is_some());
+    let repository = full.as_deref().unwrap_or(repository);
+    let folder = top.and_then(|top| top.strip_suffix("/layer.tar"));
+    let folder = folder.filter(|folder| archive.tar.find(format!("{folder}/json").as_bytes()).is_some());
+    let folder = folder.and_then(|folder| String::from_utf8(plain_name(folder.as_bytes()).ok()?).ok());
+    let changed = match folder {
+        Some(folder) => legacy::point(&bytes, repository, short, &folder),
+        None => legacy::unpoint(&bytes, repository, short),
+    };
+    let changed = changed.map_err(|e| e.at(REPOSITORIES))?;
+    if changed != bytes {
+        edit.set(archive, REPOSITORIES, &changed);
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Puts an edited archive in the old one's place: written whole beside it, on disk before it is renamed.
+
+use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
+use super::edit::{Edit, Piece};
+use super::expected::{self, Expected};
+use super::in_place::Place;
+use super::journal;
+use super::name::Naming;
+use super::pending::Bytes;
+use super::snapshot::{Reckoned, Snapshot, Stamp};
+use crate::attributes;
+use crate::half_done::HalfDone;
+use crate::tar_file::write;
+use error::Error;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// How much of an archive is copied before the disk is told to write it.
+const PIECE: u64 = 32 << 20;
+
+/// A new archive that lies beside the old one, whole and on disk. It is removed unless it replaces the old one.
+pub struct Written {
+    file: HalfDone,
+    /// Of the old archive.
+    stamp: Option<Stamp>,
+    /// What is known of layers that are in both: their digests, by their place in the new archive.
+    reckoned: Reckoned,
+    locked: File,
+}
+
+/// Carries the edit out beside the archive. `Conflict` if that is no longer the one that was read.
+pub fn write(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<Written, Error> {
+    let doing = || format!("write \"{place}\"");
+    let dir = folder(path);
+    let locked = lock(dir, place)?;
+    refuse_changed(path, snapshot.stamp, place)?;
+    remove_leftovers(dir, path);
+    let pieces = edit.pieces(snapshot);
+    let file = write_beside(dir, path, snapshot, &pieces).map_err(|e| Error::from_io(doing(), e))?;
+    Ok(Written { file, stamp: snapshot.stamp, reckoned: moved(&pieces, snapshot.reckoned()), locked })
+}
+
+impl Written {
+    /// Reads the new archive as the next to open it will, and gives it the old one's name if it is what is expected.
+    pub fn replace(
+        self,
+        path: &Path,
+        place: &str,
+        naming: Naming,
+        expected: &Expected,
+    ) -> Result<Snapshot, Error> {
+        let failed = |e| Error::from_io(format!("write \"{place}\""), e);
+        let file = self.file.as_file().try_clone().map_err(failed)?;
+        let mut result = Snapshot::read_known(file, place, naming, &self.reckoned)
+            .map_err(|error| expected::unreadable(place, error))?;
+        expected.check(&result).map_err(|why| expected::refused(place, &why))?;
+        // Somebody who holds no lock may have changed the old one meanwhile.
+        refuse_changed(path, self.stamp, place)?;
+        let file = self.file.persist(path).map_err(failed)?;
+        // Nothing is opened from here on: what fails now would fail with the new archive in place.
+        self.locked.sync_all().map_err(failed)?;
+        // The new name has changed the time of the inode.
+        result.stamp = Some(Stamp::of(&file.metadata().map_err(failed)?));
+        Ok(result)
+    }
+}
+
+/// Digests of layers by the place that their content has in the new archive.
+fn moved(pieces: &[Piece], known: Reckoned) -> Reckoned {
+    let mut moved = Reckoned::new();
+    let mut at = 0;
+    for piece in pieces {
+        if let Piece::Kept(range) = piece {
+            let kept = known.range(range.clone());
+            moved.extend(kept.map(|(was, digest)| (was - range.start + at, digest.clone())));
+        }
+        at += piece.length();
+    }
+    moved
+}
+
+/// Overwrites members where they stand, if `check` says that the result is right, and gives that. `Conflict` if the
+/// archive is no longer the one that was read.
+pub fn overwrite(
+    path: &Path,
+    snapshot: &Snapshot,
+    new: &Place,
+    place: &str,
+    check: impl FnOnce() -> Result<Snapshot, Error>,
+) -> Result<Snapshot, Error> {
+    let dir = folder(path);
+    let locked = lock(dir, place)?;
+    refuse_changed(path, snapshot.stamp, place)?;
+    remove_leftovers(dir, path);
+    let mut result = check()?;
+    journal::write(path, &locked, &new.writes, place)?;
+    result.set_written().map_err(|e| Error::from_io(format!("read \"{place}\""), e))?;
+    Ok(result)
+}
+
+fn refuse_changed(path: &Path, stamp: Option<Stamp>, place: &str) -> Result<(), Error> {
+    let doing = || format!("write \"{place}\"");
+    let now = match fs::symlink_metadata(path) {
+        Ok(meta) => Some(Stamp::of(&meta)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::from_io(doing(), error)),
+    };
+    if now == stamp {
+        return Ok(());
+    }
+    Err(Error::conflict(doing(), "another process has changed the file since it was read")
+        .hint("run again to see what it holds now"))
+}
+
+fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) -> io::Result<HalfDone> {
+    // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
+    // one's mode at the end, and until then nobody else may read it.
+    let mode = if snapshot.stamp.is_some() { 0o600 } else { 0o666 };
+    let mut file = HalfDone::create(|| {
+        let mode = Permissions::from_mode(mode);
+        tempfile::Builder::new().prefix(&prefix(path)).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
+    })?;
+    write_pieces(pieces, snapshot.tar.file(), file.as_file_mut())?;
+    if snapshot.stamp.is_some() {
+        attributes::keep(snapshot.tar.file(), file.as_file())?;
+        attributes::keep_times(snapshot.tar.file(), file.as_file())?;
+    }
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// Writes the new archive. Most changes leave most bytes in their old places: up to where that ends, the old archive
+/// is copied in one piece, and what is new is written over it. From the start of a file to its end, file systems with
+/// reflinks share the blocks; from one member to the next they cannot, since tars have smaller blocks than disks.
+fn write_pieces(pieces: &[Piece], old: &File, out: &mut File) -> io::Result<()> {
+    let unmoved = unmoved(pieces);
+    copy_at_pace(old, unmoved, out)?;
+    let mut at = 0;
+    for piece in pieces {
+        let end = at + piece.length();
+        match piece {
+            Piece::Kept(_) if end <= unmoved => {}
+            Piece::Kept(range) => {
+                out.seek(SeekFrom::Start(at))?;
+                copy(old, range.clone(), out)?;
+            }
+            Piece::New { headers, bytes } => {
+                out.seek(SeekFrom::Start(at))?;
+                out.write_all(headers)?;
+                match bytes {
+                    Bytes::Memory(bytes) => out.write_all(bytes)?,
+                    Bytes::Spooled { file, size } => copy(file, 0..*size, out)?,
+                }
+                out.write_all(write::padding(bytes.size()))?;
+            }
+            Piece::End => {
+                out.seek(SeekFrom::Start(at))?;
+                out.write_all(&write::END)?;
+            }
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// How far the kept pieces stand where they stood.
+fn unmoved(pieces: &[Piece]) -> u64 {
+    let (mut at, mut unmoved) = (0, 0);
+    for piece in pieces {
+        match piece {
+            Piece::Kept(range) if range.start != at => break,
+            Piece::Kept(range) => unmoved = range.end,
+            Piece::New { .. } | Piece::End => {}
+        }
+        at += piece.length();
+    }
+    unmoved
+}
+
+/// Copies the beginning of a file that will go. While one piece is copied, the disk begins to write the one before,
+/// and that is let go of in the old file: else there would be all of it to do at the end.
+fn copy_at_pace(old: &File, length: u64, out: &mut File) -> io::Result<()> {
+    if length <= PIECE {
+        return copy(old, 0..length, out);
+    }
+    let new = out.try_clone()?;
+    std::thread::scope(|scope| {
+        let (copied, pieces) = std::sync::mpsc::channel::<Range<u64>>();
+        scope.spawn(move || {
+            for piece in pieces {
+                for file in [&new, old] {
+                    // Of dirty pages: write them (posix_fadvise(2)). It is only advice, and so is its failure.
+                    let (at, length) = (piece.start as i64, (piece.end - piece.start) as i64);
+                    let _ = posix_fadvise(file, at, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+                }
+            }
+        });
+        let mut at = 0;
+        while at < length {
+            let end = length.min(at + PIECE);
+            copy(old, at..end, out)?;
+            // The other end is gone only with the thread.
+            let _ = copied.send(at..end);
+            at = end;
+        }
+        Ok(())
+    })
+}
+
+/// Between files, `io::copy` lets the kernel copy (copy_file_range), or share the blocks where it can. Only
+/// writers move this cursor, and they take turns; readers say where they read.
+fn copy(from: &File, range: Range<u64>, out: &mut File) -> io::Result<()> {
+    let (mut from, length) = (from, range.end - range.start);
+    from.seek(SeekFrom::Start(range.start))?;
+    let copied = io::copy(&mut io::Read::take(from, length), out)?;
+    match copied == length {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive was cut while it was copied")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_where_it_stood_is_copied_in_one_piece() {
+        let new = |size: usize| Piece::New { headers: vec![1; 512], bytes: Bytes::from(&vec![2; size][..]) };
+        let check = |pieces: &[Piece], expected: u64| {
+            assert_eq!(unmoved(pieces), expected);
+            let dir = tempfile::tempdir().unwrap();
+            let old: Vec<u8> = (0..8192_u32).map(|i| (i / 512) as u8 + 10).collect();
+            fs::write(dir.path().join("old"), &old).unwrap();
+            let mut out = File::create(dir.path().join("new")).unwrap();
+            write_pieces(pieces, &File::open(dir.path().join("old")).unwrap(), &mut out).unwrap();
+            let mut wanted = Vec::new();
+            for piece in pieces {
+                match piece {
+                    Piece::Kept(range) => wanted.extend(&old[range.start as usize..range.end as usize]),
+                    Piece::New { headers, bytes } => {
+                        wanted.extend(headers);
+                        wanted.extend(vec![2; bytes.size() as usize]);
+                        wanted.extend(write::padding(bytes.size()));
+                    }
+                    Piece::End => wanted.extend(write::END),
+                }
+            }
+            assert!(fs::read(dir.path().join("new")).unwrap() == wanted, "{expected}");
+        };
+        check(&[Piece::Kept(0..8192)], 8192);
+        check(&[Piece::Kept(0..512), new(500), Piece::Kept(1536..8192)], 8192);
+        check(&[Piece::Kept(0..512), new(513), Piece::Kept(1536..8192)], 512);
+        check(&[Piece::Kept(1024..2048), new(1), Piece::End], 0);
+        check(&[new(1024), Piece::Kept(1536..4096), Piece::Kept(5120..8192), Piece::End], 4096);
+        check(&[new(3), Piece::End], 0);
+    }
+}

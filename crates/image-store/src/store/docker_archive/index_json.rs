@@ -1,0 +1,162 @@
+//! `index.json` of a `docker save` archive that is an OCI layout as well (Docker 25 and later, BuildKit).
+
+use super::name;
+use super::name::Naming;
+use image_model::manifest::{Content, Descriptor, Document, DocumentError};
+use image_model::platform::Platform;
+use image_model::raw_json::{self, Object, Splice};
+use std::ops::Range;
+
+/// Where containerd keeps an image's full name.
+const IMAGE_NAME: &str = "io.containerd.image.name";
+/// Where a layout keeps a tag (image-spec, annotations.md); Docker writes only the part behind the colon.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const EMPTY: &[u8] =
+    b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
+
+/// The index as it was read, with its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexJson {
+    bytes: Vec<u8>,
+    list_at: Option<Range<usize>>,
+    places: Vec<Range<usize>>,
+    pub entries: Vec<Descriptor>,
+}
+
+impl IndexJson {
+    /// The index of an archive that has no image yet.
+    pub fn empty() -> Result<Self, DocumentError> {
+        Self::parse(EMPTY.to_vec())
+    }
+
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, DocumentError> {
+        let document = Document::new(bytes, None)?;
+        let Content::Index(index) = document.parse()? else {
+            return Err(DocumentError::Shape("it is an image, not an index".into()));
+        };
+        let bytes = document.bytes().to_vec();
+        let object = Object::parse(&bytes)?;
+        let list_at = object.unique(&bytes, "manifests")?.map(|list| list.value_at.clone());
+        let list_at = list_at.filter(|at| bytes.get(at.start) == Some(&b'['));
+        let places = match &list_at {
+            Some(at) => raw_json::elements(&bytes, at, "manifests")?,
+            None => Vec::new(),
+        };
+        Ok(Self { bytes, list_at, places, entries: index.manifests })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The index after entry `i` was made to describe `document`; its annotations stay. A platform that the entry
+    /// says follows the image's label; one it does not say is not added.
+    pub fn point(
+        &self,
+        i: usize,
+        document: &Document,
+        label: Option<&Platform>,
+    ) -> Result<Self, DocumentError> {
+        let (bytes, entry) = (&self.bytes, &self.entries[i]);
+        let object = Object::parse_at(bytes, &self.places[i], "manifests")?;
+        let mut splice = Splice::default();
+        if entry.digest != *document.digest() {
+            splice.set(bytes, &object, "digest", &json(document.digest())?, &[])?;
+            splice.set(bytes, &object, "size", &document.bytes().len().to_string(), &["digest"])?;
+            splice.remove(bytes, &object, "data")?;
+        }
+        if entry.media_type != document.media_type() {
+            splice.set(bytes, &object, "mediaType", &json(document.media_type())?, &[])?;
+        }
+        match (object.unique(bytes, "platform")?, label) {
+            (Some(platform), Some(label)) => {
+                relabel(&mut splice, bytes, &platform.value_at, label)?;
+            }
+            (Some(_), None) => splice.remove(bytes, &object, "platform")?,
+            (None, _) => {}
+        }
+        Self::parse(splice.apply(bytes))
+    }
+
+    /// The index with one more entry. The empty name writes one without any.
+    pub fn append(&self, tag: &str, document: &Document, naming: Naming) -> Result<Self, DocumentError> {
+        let mut entry = document.descriptor();
+        if tag == super::UNNAMED {
+            // An entry without a name has no annotation for it.
+        } else if naming == Naming::Layout {
+            entry.annotations.insert(REF_NAME.into(), tag.into());
+        } else {
+            let (repository, short) = name::full(tag).ok_or_else(|| {
+                DocumentError::Shape(format!("\"{tag}\" is no name for an image: write NAME:TAG"))
+            })?;
+            entry.annotations.insert(IMAGE_NAME.into(), format!("{repository}:{short}"));
+            entry.annotations.insert(REF_NAME.into(), short);
+        }
+        let text = json(&entry)?;
+        let mut splice = Splice::default();
+        match (&self.list_at, self.places.last()) {
+            (_, Some(last)) => splice.replace(last.end..last.end, format!(",{text}")),
+            (Some(list), None) => splice.replace(list.start + 1..list.start + 1, text),
+            (None, None) => {
+                let object = Object::parse(&self.bytes)?;
+                splice.set(
+                    &self.bytes,
+                    &object,
+                    "manifests",
+                    &format!("[{text}]"),
+                    &["mediaType", "schemaVersion"],
+                )?;
+            }
+        }
+        Self::parse(splice.apply(&self.bytes))
+    }
+}
+
+/// The name that containerd and Docker give an entry.
+pub fn image_name(entry: &Descriptor) -> Option<String> {
+    entry.annotations.get(IMAGE_NAME).map(|full| name::familiar(full))
+}
+
+/// The tag that an OCI layout gives an entry.
+pub fn ref_name(entry: &Descriptor) -> Option<String> {
+    entry.annotations.get(REF_NAME).filter(|tag| !tag.is_empty()).cloned()
+}
+
+fn relabel(
+    splice: &mut Splice,
+    bytes: &[u8],
+    at: &Range<usize>,
+    label: &Platform,
+) -> Result<(), DocumentError> {
+    if bytes.get(at.clone()) == Some(b"null") {
+        return Ok(());
+    }
+    let object = Object::parse_at(bytes, at, "platform")?;
+    let said = image_model::manifest::read_label(bytes, &object)?;
+    let text = |value: &Option<String>| value.as_ref().map(json).transpose();
+    let architecture = Some(label.architecture.clone());
+    let os = Some(label.os.clone());
+    let features = match label.os_features.is_empty() {
+        true => None,
+        false => Some(json(&label.os_features)?),
+    };
+    let changes = [
+        ("architecture", said.architecture != label.architecture, text(&architecture)?),
+        ("os", said.os != label.os, text(&os)?),
+        ("os.version", said.os_version != label.os_version, text(&label.os_version)?),
+        ("os.features", said.os_features != label.os_features, features),
+        ("variant", said.variant != label.variant, text(&label.variant)?),
+    ];
+    for (key, differs, value) in changes {
+        match value {
+            Some(value) if differs => splice.set(bytes, &object, key, &value, &["os", "architecture"])?,
+            None if differs => splice.remove(bytes, &object, key)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, DocumentError> {
+    serde_json::to_string(value).map_err(|e| DocumentError::Shape(e.to_string()))
+}

@@ -1,0 +1,200 @@
+//! A small file beside an archive that is being overwritten: it says what the archive will be.
+//!
+//! The journal is whole and on disk before the archive changes, and goes when the archive is whole and on disk. Who
+//! opens an archive that has one carries it out, so a writer that was killed at any point leaves the old archive or,
+//! to all who read it here, the new one. Other programs do not know of it: they may see the archive half changed
+//! until then.
+
+use super::beside;
+use crate::half_done::HalfDone;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use error::Error;
+use image_model::digest::Digest;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Ends the names of journals.
+const SUFFIX: &str = ".archive-journal";
+/// Configs and lists in base64; far more than any change has.
+const JOURNAL_MAX: u64 = 128 << 20;
+
+/// Bytes and where they stand.
+pub type At = (u64, Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+struct Journal {
+    version: u32,
+    device: u64,
+    inode: u64,
+    length: u64,
+    writes: Vec<Overwrite>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Overwrite {
+    at: u64,
+    was: String,
+    now: String,
+}
+
+pub fn journal_of(archive: &Path) -> PathBuf {
+    let mut name = beside::prefix(archive);
+    name.push(&SUFFIX[1..]);
+    beside::folder(archive).join(name)
+}
+
+/// Finishes what somebody began to write here.
+pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
+    let path = journal_of(archive);
+    if !path.exists() {
+        return Ok(());
+    }
+    let doing = || format!("finish the interrupted change of \"{place}\"");
+    let locked = beside::lock(beside::folder(archive), place)?;
+    // Whoever wrote it may have been at work and be done now.
+    let Some(journal) = read(&path, &doing())? else { return Ok(()) };
+    let file = open_to_write(archive).map_err(|e| Error::from_io(doing(), e))?;
+    let meta = file.metadata().map_err(|e| Error::from_io(doing(), e))?;
+    let is_same = (meta.dev(), meta.ino(), meta.size()) == (journal.device, journal.inode, journal.length);
+    let damaged = |e: base64::DecodeError| Error::integrity(doing(), e.to_string());
+    let mut writes = Vec::new();
+    let mut is_meant = is_same;
+    for write in &journal.writes {
+        let was = STANDARD.decode(&write.was).map_err(damaged)?;
+        let now = STANDARD.decode(&write.now).map_err(damaged)?;
+        is_meant =
+            is_meant && is_between(&file, write.at, &was, &now).map_err(|e| Error::from_io(doing(), e))?;
+        writes.push((write.at, now));
+    }
+    // Else another archive has taken the place of the one that is meant, maybe in the very same inode.
+    if is_meant {
+        carry_out(&file, &writes).map_err(|e| Error::from_io(doing(), e))?;
+    }
+    remove(&path, &locked).map_err(|e| Error::from_io(doing(), e))
+}
+
+/// Is each byte there the old one or the new one? A write may have been killed within.
+fn is_between(file: &File, at: u64, was: &[u8], now: &[u8]) -> io::Result<bool> {
+    let mut there = vec![0; now.len()];
+    match file.read_exact_at(&mut there, at) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        other => other?,
+    }
+    Ok(there.iter().zip(was.iter().zip(now)).all(|(there, (was, now))| there == was || there == now))
+}
+
+/// `None` if it is gone.
+fn read(path: &Path, doing: &str) -> Result<Option<Journal>, Error> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::from_io(doing, error)),
+    };
+    let mut text = String::new();
+    file.take(JOURNAL_MAX).read_to_string(&mut text).map_err(|e| Error::from_io(doing, e))?;
+    let journal =
+        text.split_once('\n').filter(|(digest, body)| *digest == Digest::of(body.as_bytes()).as_str());
+    let journal = journal.and_then(|(_, body)| serde_json::from_str::<Journal>(body).ok());
+    let journal = journal.filter(|journal| journal.version == 1);
+    let damaged = || {
+        Error::integrity(doing, format!("its journal \"{}\" is damaged", path.display()))
+            .hint("if it is not yours, remove it")
+    };
+    journal.map(Some).ok_or_else(damaged)
+}
+
+fn open_to_write(archive: &Path) -> io::Result<File> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(archive)
+}
+
+/// Overwrites these places of the archive. On an error it is as it was, or the next to open it finishes.
+pub fn write(archive: &Path, folder: &File, writes: &[At], place: &str) -> Result<(), Error> {
+    let doing = || format!("overwrite parts of \"{place}\"");
+    let failed = |e| Error::from_io(doing(), e);
+    let file = open_to_write(archive).map_err(failed)?;
+    let old = there(&file, writes).map_err(failed)?;
+    let path = journal_of(archive);
+    begin(archive, &path, folder, &file, &old, writes).map_err(|error| {
+        let _ = remove(&path, folder);
+        failed(error)
+    })?;
+    if let Err(error) = carry_out(&file, writes) {
+        let error = failed(error);
+        let undone = carry_out(&file, &old).and_then(|()| remove(&path, folder));
+        return Err(match undone {
+            Ok(()) => error,
+            Err(_) => error.hint("the next run finishes it"),
+        });
+    }
+    // The archive is whole and on disk. A journal that came back after a power cut would say the same again.
+    match fs::remove_file(&path).or_else(|_| fs::remove_file(&path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed(error).hint(format!("it is done all the same; remove \"{}\"", path.display())))
+        }
+        _ => {
+            let _ = folder.sync_all();
+            Ok(())
+        }
+    }
+}
+
+/// What the file has in these places.
+pub fn there(file: &File, writes: &[At]) -> io::Result<Vec<At>> {
+    let mut old = Vec::new();
+    for (at, bytes) in writes {
+        let mut there = vec![0; bytes.len()];
+        file.read_exact_at(&mut there, *at)?;
+        old.push((*at, there));
+    }
+    Ok(old)
+}
+
+pub fn begin(
+    archive: &Path,
+    path: &Path,
+    folder: &File,
+    file: &File,
+    old: &[At],
+    writes: &[At],
+) -> io::Result<()> {
+    let meta = file.metadata()?;
+    let overwrite = |(old, new): (&At, &At)| Overwrite {
+        at: new.0,
+        was: STANDARD.encode(&old.1),
+        now: STANDARD.encode(&new.1),
+    };
+    let writes = old.iter().zip(writes).map(overwrite).collect();
+    let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
+    let body = serde_json::to_string(&journal)?;
+    let mut beside = HalfDone::create(|| {
+        let prefix = beside::prefix(archive);
+        tempfile::Builder::new().prefix(&prefix).suffix(beside::SUFFIX).tempfile_in(beside::folder(archive))
+    })?;
+    beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
+    beside.as_file().sync_all()?;
+    beside.persist(path)?;
+    folder.sync_all()
+}
+
+fn carry_out(file: &File, writes: &[At]) -> io::Result<()> {
+    let modified = file.metadata()?.modified()?;
+    for (at, bytes) in writes {
+        file.write_all_at(bytes, *at)?;
+    }
+    file.set_times(FileTimes::new().set_modified(modified))?;
+    file.sync_all()
+}
+
+fn remove(path: &Path, folder: &File) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    folder.sync_all()
+}

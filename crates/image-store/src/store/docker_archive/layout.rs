@@ -1,0 +1,360 @@
+//! Decides what a new tag changes in an archive that is an OCI layout as well.
+
+use super::UNNAMED;
+use super::classic::point_repository;
+use super::edit::{Change, Edit};
+use super::index_json::{self, IndexJson};
+use super::manifest_json::ManifestJson;
+use super::name::Naming;
+use super::pending::{Bytes, Pending};
+use super::snapshot::{self, INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path, digest_of_path};
+use crate::tree::DEPTH_MAX;
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Manifest, media_type};
+use std::collections::BTreeSet;
+use std::io::Read;
+
+const LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
+
+/// What must change so that `tag` names `document`.
+pub fn plan_tag(
+    archive: &Snapshot,
+    pending: &Pending,
+    tag: &str,
+    document: &Document,
+) -> Result<Edit, Error> {
+    let both = Both { archive, pending };
+    let doing = || format!("tag \"{tag}\"");
+    let index = archive.index.as_ref().ok_or_else(|| Error::bad_input(doing(), "no index.json"))?;
+    let reach = both.reach(document)?;
+    let images = both.images(document)?;
+
+    let label = both.label(document)?;
+    let changed_index = retag_index(archive, index, tag, document, label.as_ref())
+        .map_err(|e| e.at(&format!("the edited {INDEX_JSON}")))?;
+    let old = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;
+    let changed_list = match &archive.list {
+        Some(list) => {
+            let old = old.map(|old| &old.document);
+            let followers = followers(archive, list, old, &changed_index);
+            Some(both.retag_list(list, tag, old, &images, &followers)?)
+        }
+        None => None,
+    };
+
+    let mut edit = Edit { before: archive.tar.find(INDEX_JSON.as_bytes()), ..Edit::default() };
+    for digest in dropped(&both, index, &changed_index, changed_list.as_ref(), document)? {
+        if let Some(member) = archive.tar.find(blob_path(&digest).as_bytes()) {
+            edit.changes.insert(member, Change::Drop);
+        }
+    }
+    for digest in &reach {
+        let path = blob_path(digest);
+        if archive.tar.find(path.as_bytes()).is_some() {
+            continue;
+        }
+        if let Some(bytes) = both.new_bytes(digest, document) {
+            edit.added.push((path, bytes));
+        }
+    }
+    if archive.tar.find(OCI_LAYOUT.as_bytes()).is_none() {
+        edit.added.insert(0, (OCI_LAYOUT.into(), Bytes::from(LAYOUT)));
+    }
+    let is_new = archive.tar.find(INDEX_JSON.as_bytes()).is_none();
+    if is_new || changed_index.bytes() != index.bytes() {
+        edit.set(archive, INDEX_JSON, changed_index.bytes());
+    }
+    if let (Some(list), Some(changed)) = (&archive.list, &changed_list) {
+        let had_layers = list.named(tag).map(|i| &list.items[i].layers);
+        let item = changed.named(tag).map(|i| &changed.items[i]);
+        if is_new || changed.bytes() != list.bytes() {
+            edit.set(archive, MANIFEST_JSON, changed.bytes());
+        }
+        if let Some(item) = item.filter(|item| had_layers != Some(&item.layers)) {
+            point_repository(&mut edit, archive, tag, item.layers.last())?;
+        }
+    }
+    Ok(edit)
+}
+
+/// The entries of this name are pointed to the document. One that is called otherwise and that other names share is
+/// left to them; names that share one that moves get an entry of their own for the image that they have.
+fn retag_index(
+    archive: &Snapshot,
+    index: &IndexJson,
+    tag: &str,
+    document: &Document,
+    label: Option<&image_model::platform::Platform>,
+) -> Result<IndexJson, image_model::manifest::DocumentError> {
+    let mut moved: Vec<usize> =
+        (0..index.entries.len()).filter(|i| is_called(archive, &index.entries[*i], *i, tag)).collect();
+    if moved.is_empty() && archive.names_of_same_entry(tag).is_empty() {
+        moved.extend(archive.names.get(&archive.naming.key(tag)).and_then(|named| named.entry));
+    }
+    if moved.is_empty() {
+        return index.append(tag, document, archive.naming);
+    }
+    let mut changed = index.clone();
+    for entry in &moved {
+        changed = changed.point(*entry, document, label)?;
+    }
+    let key = archive.naming.key(tag);
+    for (other, named) in &archive.names {
+        let has_moved = named.entry.is_some_and(|entry| moved.contains(&entry));
+        let old = archive.documents.get(&named.document).filter(|_| *other != key && has_moved);
+        if let Some(old) = old {
+            changed = changed.append(&named.shown, old, archive.naming)?;
+        }
+    }
+    Ok(changed)
+}
+
+/// Does this entry itself have the name? An archive may say one name in several entries, if they are of one image.
+fn is_called(archive: &Snapshot, entry: &Descriptor, i: usize, tag: &str) -> bool {
+    if tag == UNNAMED {
+        return archive.unnamed.iter().any(|named| named.entry == Some(i));
+    }
+    let key = archive.naming.key(tag);
+    let is_key = |name: String| archive.naming.key(&name) == key;
+    match (archive.naming, index_json::image_name(entry)) {
+        (Naming::Docker, Some(name)) => is_key(name),
+        // Docker's readers take the short tag for a name where there is no other.
+        (Naming::Docker, None) => {
+            let has_another = archive.names.iter().any(|(other, n)| *other != key && n.entry == Some(i));
+            !has_another && index_json::ref_name(entry).is_some_and(is_key)
+        }
+        (Naming::Layout, _) => index_json::ref_name(entry).is_some_and(is_key),
+    }
+}
+
+/// The items without names that stand for the old image, once no entry of the index does any more.
+fn followers(
+    archive: &Snapshot,
+    list: &ManifestJson,
+    old: Option<&Digest>,
+    changed: &IndexJson,
+) -> Vec<usize> {
+    let Some(old) = old.filter(|old| changed.entries.iter().all(|entry| entry.digest != **old)) else {
+        return Vec::new();
+    };
+    let is_of_old = |i: &usize| list.items[*i].tags.is_empty() && archive.item_documents.get(*i) == Some(old);
+    (0..list.items.len()).filter(is_of_old).collect()
+}
+
+/// The archive and what was written to it since: both are there for a new image.
+struct Both<'a> {
+    archive: &'a Snapshot,
+    pending: &'a Pending,
+}
+
+impl Both<'_> {
+    fn document(&self, digest: &Digest) -> Option<&Document> {
+        self.archive.documents.get(digest).or_else(|| self.pending.documents.get(digest))
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> bool {
+        let stored = self.archive.blob(&blob.digest).map(|member| self.archive.tar.members()[member].size);
+        let pending = self.pending.blobs.get(&blob.digest).map(Bytes::size);
+        stored.or(pending) == Some(blob.size)
+    }
+
+    /// The bytes of something that is not in the archive yet.
+    fn new_bytes(&self, digest: &Digest, root: &Document) -> Option<Bytes> {
+        if root.digest() == digest {
+            return Some(Bytes::from(root.bytes()));
+        }
+        let document = self.pending.documents.get(digest).map(|document| Bytes::from(document.bytes()));
+        document.or_else(|| self.pending.blobs.get(digest).cloned())
+    }
+
+    /// All that a document names, itself first. What is missing must have been missing in the archive before.
+    fn reach(&self, root: &Document) -> Result<Vec<Digest>, Error> {
+        let mut found = Vec::new();
+        self.walk(root, 0, true, &mut BTreeSet::new(), &mut found)?;
+        Ok(found)
+    }
+
+    fn walk(
+        &self,
+        document: &Document,
+        depth: usize,
+        strict: bool,
+        seen: &mut BTreeSet<Digest>,
+        found: &mut Vec<Digest>,
+    ) -> Result<(), Error> {
+        let doing = || format!("write manifest {}", document.digest());
+        let absent = |digest: &Digest| {
+            Error::bad_input(doing(), format!("it names {digest}, which is not there"))
+                .hint("write that first")
+        };
+        if depth > DEPTH_MAX {
+            return Err(Error::bad_input(doing(), "indexes lie too deep in each other"));
+        }
+        if !seen.insert(document.digest().clone()) {
+            return Ok(());
+        }
+        found.push(document.digest().clone());
+        match document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))? {
+            Content::Index(index) => {
+                for member in &index.manifests {
+                    match self.document(&member.digest) {
+                        Some(child) => self.walk(child, depth + 1, strict, seen, found)?,
+                        None if !strict || self.archive.absent.contains(&member.digest) => {}
+                        None => return Err(absent(&member.digest)),
+                    }
+                }
+            }
+            Content::Manifest(manifest) => {
+                // An image that lies in the archive is as whole as it was.
+                let is_stored = self.archive.documents.contains_key(document.digest());
+                for blob in manifest.layers.iter().chain([&manifest.config]) {
+                    if strict && !is_stored && blob.urls.is_empty() && !self.has_blob(blob) {
+                        return Err(absent(&blob.digest));
+                    }
+                    if seen.insert(blob.digest.clone()) {
+                        found.push(blob.digest.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The images of a document that `docker load` could take.
+    fn images(&self, root: &Document) -> Result<Vec<Manifest>, Error> {
+        let mut images = Vec::new();
+        for digest in self.reach(root)? {
+            let document = if digest == *root.digest() { Some(root) } else { self.document(&digest) };
+            let Some(document) = document else { continue };
+            let Ok(Content::Manifest(manifest)) = document.parse() else { continue };
+            if is_image(&manifest) && manifest.layers.iter().all(|layer| self.has_blob(layer)) {
+                images.push(manifest);
+            }
+        }
+        Ok(images)
+    }
+
+    fn config(&self, blob: &Descriptor) -> Result<Config, Error> {
+        let doing = || format!("read config {}", blob.digest);
+        if blob.size > CONFIG_MAX {
+            return Err(Error::bad_input(doing(), format!("it has more than {CONFIG_MAX} bytes")));
+        }
+        let mut bytes = Vec::new();
+        let content: Box<dyn Read + Send> = match self.pending.blobs.get(&blob.digest) {
+            Some(pending) => pending.reader(),
+            None => {
+                let member = self.archive.blob(&blob.digest);
+                let member = member.ok_or_else(|| Error::not_found(doing(), "there is no such blob"))?;
+                Box::new(self.archive.tar.content(&self.archive.tar.members()[member]))
+            }
+        };
+        image_model::digest::Verified::new(content, &blob.digest, blob.size, "config")
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::from_io(doing(), e))?;
+        Config::parse(&bytes).map_err(|e| e.at(&format!("config {}", blob.digest)))
+    }
+
+    /// What a single image says it is for.
+    fn label(&self, document: &Document) -> Result<Option<image_model::platform::Platform>, Error> {
+        match document.parse() {
+            Ok(Content::Manifest(manifest)) if is_image(&manifest) => {
+                Ok(Some(self.config(&manifest.config)?.platform))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `manifest.json` has one image for a name: of an index, the one that takes the old one's place. `followers` are
+    /// items without a name that follow.
+    fn retag_list(
+        &self,
+        list: &ManifestJson,
+        tag: &str,
+        old: Option<&Digest>,
+        images: &[Manifest],
+        followers: &[usize],
+    ) -> Result<ManifestJson, Error> {
+        let edited = |e: image_model::manifest::DocumentError| e.at(&format!("the edited {MANIFEST_JSON}"));
+        let named = if tag == UNNAMED { None } else { list.named(tag) };
+        let item = named.or(followers.first().copied()).map(|i| &list.items[i]);
+        let old_images = match old.and_then(|old| self.archive.documents.get(old)) {
+            Some(old) => self.images(old)?,
+            None => Vec::new(),
+        };
+        let shown = |image: &&Manifest| {
+            item.is_some_and(|item| digest_of_path(&item.config).as_ref() == Some(&image.config.digest))
+        };
+        let place = old_images.iter().position(|image| shown(&image));
+        let is_host = |image: &&Manifest| {
+            self.config(&image.config)
+                .is_ok_and(|config| config.platform.os == "linux" && config.platform.architecture == "amd64")
+        };
+        let chosen = images
+            .iter()
+            .find(shown)
+            .or_else(|| images.get(place?).filter(|_| images.len() == old_images.len()))
+            .or_else(|| images.iter().find(is_host))
+            .or_else(|| images.first());
+        let Some(image) = chosen else {
+            let list = list.without(followers).map_err(edited)?;
+            return if named.is_some() { list.untag(tag).map_err(edited) } else { Ok(list) };
+        };
+        let diff_ids = self.config(&image.config)?.diff_ids;
+        snapshot::check_layers(&image.layers, &diff_ids)
+            .map_err(|why| Error::bad_input(format!("write image {}", image.config.digest), why))?;
+        // The paths of layers that stay are left as they are spelled.
+        let spelled = item.map_or(&[][..], |item| &item.layers);
+        let path = |(i, layer): (usize, &Descriptor)| {
+            let same = spelled.get(i).filter(|path| digest_of_path(path).as_ref() == Some(&layer.digest));
+            same.cloned().unwrap_or_else(|| blob_path(&layer.digest))
+        };
+        let layers: Vec<String> = image.layers.iter().enumerate().map(path).collect();
+        let config = blob_path(&image.config.digest);
+        let followed = list.repointed(followers, &config, &layers).map_err(edited)?;
+        match (tag, named, followers) {
+            (UNNAMED, _, []) => followed.retag_item(None, tag, &config, &layers),
+            (_, None, [_, ..]) => Ok(followed),
+            _ => followed.retag(tag, &config, &layers),
+        }
+        .map_err(edited)
+    }
+}
+
+/// An artifact or an attestation is no image: its config or its layers are of other types.
+fn is_image(manifest: &Manifest) -> bool {
+    let is_layer =
+        |layer: &Descriptor| layer.media_type.contains(".image.") && layer.media_type.contains(".tar");
+    matches!(manifest.config.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
+        && manifest.layers.iter().all(is_layer)
+}
+
+/// What the index reached and does not reach any more. What it never reached is not ours to judge.
+fn dropped(
+    both: &Both<'_>,
+    before: &IndexJson,
+    after: &IndexJson,
+    list: Option<&ManifestJson>,
+    document: &Document,
+) -> Result<Vec<Digest>, Error> {
+    let reach = |index: &IndexJson| -> Result<BTreeSet<Digest>, Error> {
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        for entry in &index.entries {
+            let known = both.document(&entry.digest);
+            let root = known.or_else(|| (entry.digest == *document.digest()).then_some(document));
+            if let Some(root) = root {
+                both.walk(root, 0, false, &mut seen, &mut found)?;
+            }
+        }
+        Ok(found.into_iter().collect())
+    };
+    let (before, after) = (reach(before)?, reach(after)?);
+    let listed: BTreeSet<Digest> = list
+        .iter()
+        .flat_map(|list| &list.items)
+        .flat_map(|item| item.layers.iter().chain([&item.config]))
+        .filter_map(|path| digest_of_path(path))
+        .collect();
+    let gone = before.difference(&after).filter(|digest| !listed.contains(*digest));
+    Ok(gone.cloned().collect())
+}

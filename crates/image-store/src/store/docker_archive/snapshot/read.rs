@@ -1,0 +1,436 @@
+//! Reads an archive into a snapshot, and refuses what two readers of the same archive would take differently.
+
+use super::{
+    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, OCI_LAYOUT, Reckoned, Snapshot, Stamp, blob_path,
+    check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
+};
+use crate::store::UNNAMED;
+use crate::store::docker_archive::index_json::{self, IndexJson};
+use crate::store::docker_archive::journal::At;
+use crate::store::docker_archive::manifest_json::{Item, ManifestJson};
+use crate::store::docker_archive::name;
+use crate::store::docker_archive::name::Naming;
+use crate::tar_file::TarFile;
+use crate::tree::DEPTH_MAX;
+use error::{Error, uninterrupted};
+use image_model::digest::{Digest, Hasher};
+use image_model::manifest::{
+    CONFIG_MAX, Config, Content, DOCUMENT_MAX, Descriptor, Document, Manifest, media_type,
+};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// All manifests of an archive together; they are kept in memory.
+const DOCUMENTS_MAX: usize = 32 << 20;
+/// Manifests are looked at once for each entry that leads to them; so often that this many bytes go by.
+const LOOKED_AT_MAX: usize = 256 << 20;
+/// Layers of one image; Docker itself stops at 127.
+const LAYERS_MAX: usize = 10_000;
+
+/// What the file holds once these bytes are written over it. `place` names it in messages.
+pub fn read(
+    file: File,
+    place: &str,
+    naming: Naming,
+    reckoned: &Reckoned,
+    writes: &[At],
+) -> Result<Snapshot, Error> {
+    let doing = || format!("read \"{place}\"");
+    let stamp = Stamp::of(&file.metadata().map_err(|e| Error::from_io(doing(), e))?);
+    refuse_other_formats(&file, &doing())?;
+    let tar = TarFile::read_over(Arc::new(file), writes).map_err(|e| e.at(doing()))?;
+    let snapshot = Snapshot::bare(tar, Some(stamp), naming);
+    let mut reader = Reader { snapshot, place, reckoned, document_bytes: 0, looked_at: 0 };
+    reader.read_lists()?;
+    if reader.snapshot.index.is_some() {
+        reader.read_layout()?;
+    } else {
+        reader.read_classic()?;
+    }
+    Ok(reader.snapshot)
+}
+
+/// `docker save | gzip` is a common pipe; say so instead of "bad checksum".
+fn refuse_other_formats(file: &File, doing: &str) -> Result<(), Error> {
+    let mut head = [0; 6];
+    let count = uninterrupted(|| file.read_at(&mut head, 0)).map_err(|e| Error::from_io(doing, e))?;
+    if count == 0 {
+        return Err(Error::bad_input(doing, "the file is empty"));
+    }
+    let compressed = match layer_media_type(&head[..count]) {
+        Ok(media_type::DOCKER_LAYER) => return Ok(()),
+        Ok(media_type::DOCKER_LAYER_GZIP) => "gzip",
+        Ok(_) => "zstd",
+        Err(other) => other,
+    };
+    Err(Error::bad_input(doing, format!("the archive is compressed with {compressed}"))
+        .hint("decompress it first"))
+}
+
+/// Builds a snapshot step by step.
+struct Reader<'a> {
+    snapshot: Snapshot,
+    place: &'a str,
+    reckoned: &'a Reckoned,
+    document_bytes: usize,
+    looked_at: usize,
+}
+
+impl Reader<'_> {
+    fn refuse(&self, why: impl Into<String>) -> Error {
+        Error::bad_input(format!("read \"{}\"", self.place), why)
+    }
+
+    fn integrity(&self, why: impl Into<String>) -> Error {
+        Error::integrity(format!("read \"{}\"", self.place), why)
+    }
+
+    /// The content of a small member; `None` if there is none of this name.
+    fn small(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        let tar = &self.snapshot.tar;
+        if tar.find(path.as_bytes()).is_none() {
+            return Ok(None);
+        }
+        self.file(path, limit).map(|(_, bytes)| Some(bytes))
+    }
+
+    fn file(&self, path: &str, limit: u64) -> Result<(Vec<usize>, Vec<u8>), Error> {
+        let doing = || format!("read \"{path}\" of \"{}\"", self.place);
+        let tar = &self.snapshot.tar;
+        let way = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
+        let Some(member) = way.last().map(|i| &tar.members()[*i]) else {
+            return Err(self.refuse(format!("\"{path}\" is not in the archive")));
+        };
+        let bytes = tar.read_small(member, limit).map_err(|e| e.at(doing()))?;
+        Ok((way, bytes))
+    }
+
+    fn read_lists(&mut self) -> Result<(), Error> {
+        let what = |path: &str| format!("\"{path}\" of \"{}\"", self.place);
+        let is_layout = self.snapshot.naming == Naming::Layout;
+        let list = match self.small(MANIFEST_JSON, LIST_MAX)? {
+            Some(_) if is_layout => None,
+            Some(bytes) => Some(ManifestJson::parse(bytes).map_err(|e| e.at(&what(MANIFEST_JSON)))?),
+            None => None,
+        };
+        let has_layout = self.snapshot.tar.find(OCI_LAYOUT.as_bytes()).is_some();
+        let index = match self.small(INDEX_JSON, LIST_MAX)? {
+            Some(bytes) if has_layout => Some(IndexJson::parse(bytes).map_err(|e| e.at(&what(INDEX_JSON)))?),
+            _ => None,
+        };
+        match (&list, &index) {
+            (None, None) if is_layout => {
+                return Err(self
+                    .refuse("it has no oci-layout with an index.json, so it is no OCI layout in a tar")
+                    .hint("if it is a `docker save` archive, name it docker-archive:FILE"));
+            }
+            (None, None) => {
+                return Err(self
+                    .refuse("it has no manifest.json, so it is no `docker save` archive")
+                    .hint("archives of Docker before 1.10 must be loaded and saved again"));
+            }
+            (Some(list), None) if list.items.is_empty() => {
+                return Err(self.refuse("its manifest.json names no image"));
+            }
+            _ => {}
+        }
+        (self.snapshot.list, self.snapshot.index) = (list, index);
+        Ok(())
+    }
+
+    fn items(&self) -> Vec<Item> {
+        self.snapshot.list.as_ref().map(|list| list.items.clone()).unwrap_or_default()
+    }
+
+    /// The form of Docker before 25, podman, skopeo and others: paths to configs and layers, no manifests.
+    fn read_classic(&mut self) -> Result<(), Error> {
+        for item in self.items() {
+            let (config, diff_ids) = self.read_config(&item)?;
+            let mut layers = Vec::new();
+            for (path, diff_id) in item.layers.iter().zip(&diff_ids) {
+                layers.push(self.read_layer(path, diff_id)?.blob);
+            }
+            let document = synthesize(&config, &layers)?;
+            let digest = document.digest().clone();
+            self.snapshot.ids.entry(config.digest.clone()).or_insert_with(|| digest.clone());
+            self.keep(document)?;
+            self.name_item(&item, &digest, None)?;
+            self.snapshot.item_documents.push(digest);
+            self.snapshot.item_configs.push(config.digest);
+        }
+        Ok(())
+    }
+
+    /// Reads an item's config and holds it against its name and the number of layers.
+    fn read_config(&mut self, item: &Item) -> Result<(Descriptor, Vec<Digest>), Error> {
+        let (way, bytes) = self.file(&item.config, CONFIG_MAX)?;
+        let what = format!("\"{}\" of \"{}\"", item.config, self.place);
+        let config = Config::parse(&bytes).map_err(|e| e.at(&what))?;
+        let blob = Descriptor::of(media_type::DOCKER_CONFIG, &bytes);
+        if let Some(said) = digest_in_name(&item.config).filter(|said| !said.matches(&bytes)) {
+            return Err(self.integrity(format!(
+                "config \"{}\" should be {said}; its content is {}",
+                item.config, blob.digest
+            )));
+        }
+        let (layers, diff_ids) = (item.layers.len(), config.diff_ids.len());
+        if layers != diff_ids {
+            let why = format!(
+                "manifest.json lists {layers} layers for \"{}\", the config has {diff_ids} diff_ids",
+                item.config
+            );
+            return Err(self.refuse(why));
+        }
+        if layers > LAYERS_MAX {
+            return Err(self.refuse(format!("an image of {layers} layers")));
+        }
+        if let Some(member) = way.last() {
+            self.snapshot.blobs.insert(blob.digest.clone(), *member);
+        }
+        Ok((blob, config.diff_ids))
+    }
+
+    /// Finds a layer's file and digest. What is not compressed has the digest that the config says, which is
+    /// proved when the layer is read; of what is compressed the digest must be reckoned.
+    fn read_layer(&mut self, path: &str, diff_id: &Digest) -> Result<Layer, Error> {
+        if let Some(known) = self.snapshot.layers.get(path) {
+            self.refuse_two_digests(path, known, diff_id)?;
+            return Ok(known.clone());
+        }
+        let doing = || format!("read \"{path}\" of \"{}\"", self.place);
+        let tar = &self.snapshot.tar;
+        let way = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
+        let file = *way.last().ok_or_else(|| self.refuse(format!("\"{path}\" is not in the archive")))?;
+        let member = &tar.members()[file];
+        let mut head = Vec::new();
+        let mut content = tar.content(member);
+        content.by_ref().take(6).read_to_end(&mut head).map_err(|e| Error::from_io(doing(), e))?;
+        let media_type = layer_media_type(&head)
+            .map_err(|how| self.refuse(format!("layer \"{path}\" is compressed with {how}")))?;
+        let known = self.snapshot.layers.values().find(|known| known.way.last() == Some(&file));
+        if let Some(known) = known {
+            self.refuse_two_digests(path, known, diff_id)?;
+        }
+        let digest = match known {
+            _ if media_type == media_type::DOCKER_LAYER => diff_id.clone(),
+            Some(known) => known.blob.digest.clone(),
+            None => match digest_of_path(path).or_else(|| self.reckoned.get(&member.data_at).cloned()) {
+                Some(digest) => digest,
+                None => reckon(tar.content(member)).map_err(|e| Error::from_io(doing(), e))?,
+            },
+        };
+        let layer = Layer { blob: Descriptor::new(media_type, digest, member.size), way };
+        self.snapshot.blobs.insert(layer.blob.digest.clone(), file);
+        self.snapshot.layers.insert(path.into(), layer.clone());
+        Ok(layer)
+    }
+
+    /// What is not compressed has one digest, whatever path leads to it.
+    fn refuse_two_digests(&self, path: &str, known: &Layer, diff_id: &Digest) -> Result<(), Error> {
+        let plain = known.blob.media_type == media_type::DOCKER_LAYER;
+        match plain && known.blob.digest != *diff_id {
+            true => Err(self.integrity(format!(
+                "layer \"{path}\" should be {} in one image and {diff_id} in another",
+                known.blob.digest
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    fn keep(&mut self, document: Document) -> Result<(), Error> {
+        self.document_bytes += document.bytes().len();
+        if self.document_bytes > DOCUMENTS_MAX {
+            return Err(self.refuse(format!("its manifests exceed {DOCUMENTS_MAX} bytes")));
+        }
+        self.snapshot.documents.insert(document.digest().clone(), document);
+        Ok(())
+    }
+
+    fn name_item(&mut self, item: &Item, document: &Digest, entry: Option<usize>) -> Result<(), Error> {
+        if item.tags.is_empty() && entry.is_none() {
+            self.snapshot.unnamed.push(Named { shown: UNNAMED.into(), document: document.clone(), entry });
+        }
+        for tag in &item.tags {
+            self.name(tag, document, entry)?;
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, shown: &str, document: &Digest, entry: Option<usize>) -> Result<(), Error> {
+        let named = Named { shown: shown.into(), document: document.clone(), entry };
+        let key = self.snapshot.naming.key(shown);
+        match self.snapshot.names.get(&key) {
+            Some(other) if other.document != *document => Err(self
+                .refuse(format!("two images in it are called \"{key}\"; readers do not agree which it is"))),
+            Some(_) => Ok(()),
+            None => {
+                self.snapshot.names.insert(key, named);
+                Ok(())
+            }
+        }
+    }
+
+    /// The form of Docker 25 and later and of BuildKit: an OCI layout, with `manifest.json` for older readers.
+    fn read_layout(&mut self) -> Result<(), Error> {
+        let entries = self.snapshot.index.as_ref().map(|index| index.entries.clone()).unwrap_or_default();
+        let mut images = Vec::new();
+        for entry in &entries {
+            let mut found = Vec::new();
+            self.read_below(entry, 0, &mut found)?;
+            if !self.snapshot.documents.contains_key(&entry.digest) {
+                return Err(
+                    self.refuse(format!("index.json names {}, which is not in the archive", entry.digest))
+                );
+            }
+            images.push(found);
+        }
+        let items = self.items();
+        // Which entry stands for an item: one of the same name if there is one, else the first of its config.
+        for item in &items {
+            let (config, diff_ids) = self.read_config(item)?;
+            let fits = |entry: &usize| images[*entry].iter().any(|(_, m)| m.config.digest == config.digest);
+            let mut candidates: Vec<usize> = (0..entries.len()).filter(fits).collect();
+            candidates.sort_by_key(|entry| {
+                !index_json::image_name(&entries[*entry]).is_some_and(|tag| item.has(&tag))
+            });
+            let Some(entry) = candidates.first().copied() else {
+                let why = format!("manifest.json names image {}, index.json does not", config.digest);
+                return Err(self.refuse(why).hint("readers do not agree what it holds; save it again"));
+            };
+            self.check_item(item, &config.digest, &diff_ids, &images[entry])?;
+            for tag in &item.tags {
+                let named = entries
+                    .iter()
+                    .position(|e| index_json::image_name(e).is_some_and(|n| name::same(&n, tag)));
+                let entry = named.unwrap_or(entry);
+                if !candidates.contains(&entry) {
+                    return Err(self.refuse(format!(
+                        "manifest.json and index.json do not agree which image \"{tag}\" is"
+                    )));
+                }
+                self.name(tag, &entries[entry].digest, Some(entry))?;
+            }
+            self.snapshot.item_documents.push(entries[entry].digest.clone());
+            self.snapshot.item_configs.push(config.digest);
+        }
+        for (i, entry) in entries.iter().enumerate() {
+            let has_name = self.snapshot.names.values().any(|named| named.entry == Some(i));
+            let image_name = match self.snapshot.naming {
+                Naming::Docker => index_json::image_name(entry),
+                Naming::Layout => None,
+            };
+            match (image_name, index_json::ref_name(entry)) {
+                (Some(name), _) => self.name(&name, &entry.digest, Some(i))?,
+                (None, Some(tag)) if !has_name => self.name(&tag, &entry.digest, Some(i))?,
+                (None, _) if has_name => {}
+                (None, _) => {
+                    let named =
+                        Named { shown: UNNAMED.into(), document: entry.digest.clone(), entry: Some(i) };
+                    self.snapshot.unnamed.push(named);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a document of a layout and all below it; `found` gets its images.
+    fn read_below(
+        &mut self,
+        entry: &Descriptor,
+        depth: usize,
+        found: &mut Vec<(Digest, Manifest)>,
+    ) -> Result<(), Error> {
+        if depth > DEPTH_MAX {
+            return Err(self.refuse(format!("indexes lie more than {DEPTH_MAX} deep in each other")));
+        }
+        let document = match self.snapshot.documents.get(&entry.digest) {
+            Some(document) => document.clone(),
+            None => {
+                let Some(bytes) = self.small(&blob_path(&entry.digest), DOCUMENT_MAX)? else {
+                    self.snapshot.absent.insert(entry.digest.clone());
+                    return Ok(());
+                };
+                let what = format!("manifest {} of \"{}\"", entry.digest, self.place);
+                if bytes.len() as u64 != entry.size {
+                    let why = format!("{} bytes are there, its descriptor says {}", bytes.len(), entry.size);
+                    return Err(Error::integrity(format!("read {what}"), why));
+                }
+                let document = Document::new(bytes, Some(&entry.media_type)).map_err(|e| e.at(&what))?;
+                let document = document.with_digest(&entry.digest).ok_or_else(|| {
+                    Error::integrity(format!("read {what}"), "its content has another digest")
+                })?;
+                self.keep(document.clone())?;
+                document
+            }
+        };
+        self.looked_at += document.bytes().len();
+        if self.looked_at > LOOKED_AT_MAX {
+            return Err(self.refuse("its indexes name the same images over and over"));
+        }
+        match document.parse().map_err(|e| e.at(&format!("manifest {}", entry.digest)))? {
+            Content::Manifest(manifest) => {
+                let id = manifest.config.digest.clone();
+                self.snapshot.ids.entry(id).or_insert_with(|| entry.digest.clone());
+                found.push((entry.digest.clone(), manifest));
+            }
+            Content::Index(index) => {
+                for member in &index.manifests {
+                    self.read_below(member, depth + 1, found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `docker load` takes an item's layers, containerd those of the manifest: they must be the same.
+    fn check_item(
+        &mut self,
+        item: &Item,
+        config: &Digest,
+        diff_ids: &[Digest],
+        images: &[(Digest, Manifest)],
+    ) -> Result<(), Error> {
+        for path in &item.layers {
+            let doing = format!("read \"{path}\" of \"{}\"", self.place);
+            let way = self.snapshot.tar.resolve(path.as_bytes()).map_err(|e| e.at(doing))?;
+            let digest = digest_of_path(path);
+            let descriptor = images
+                .iter()
+                .flat_map(|(_, manifest)| &manifest.layers)
+                .find(|layer| Some(&layer.digest) == digest.as_ref());
+            if let Some(blob) = descriptor.cloned() {
+                self.snapshot.layers.insert(path.clone(), Layer { blob, way });
+            }
+        }
+        let same = |manifest: &Manifest| {
+            manifest.config.digest == *config
+                && manifest.layers.len() == item.layers.len()
+                && manifest
+                    .layers
+                    .iter()
+                    .zip(&item.layers)
+                    .all(|(layer, path)| digest_of_path(path).as_ref() == Some(&layer.digest))
+        };
+        let Some((_, manifest)) = images.iter().find(|(_, manifest)| same(manifest)) else {
+            return Err(self.refuse(format!(
+                "manifest.json and index.json do not agree which layers image {config} has"
+            )));
+        };
+        check_layers(&manifest.layers, diff_ids)
+            .map_err(|why| self.integrity(format!("image {config} is damaged: {why}")))
+    }
+}
+
+fn reckon(mut content: impl Read) -> io::Result<Digest> {
+    let mut hasher = Hasher::sha256();
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let count = uninterrupted(|| content.read(&mut buffer))?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..count]);
+    }
+}

@@ -1,0 +1,414 @@
+//! A `docker save` stream relabelled on its way through a pipe: one pass, and no layer is kept.
+//!
+//! Whether a label is wrong is known only when all configs and lists were seen, and what went out cannot be taken
+//! back. So everything that was there goes out as it came, but for the lists (`index.json`, `manifest.json`): they
+//! are held back until the stream ends, together with the small members behind them. Then new configs and manifests
+//! are put in front of them, and the lists name those. The old ones stay behind as members that no list names. What
+//! writes such streams puts the lists last, so a stream with nothing to change comes out byte for byte.
+//!
+//! An outline of the archive, headers and small members with holes for the layers, goes to a file without a name; it
+//! is read by the same strict reader that reads archives in files, before the end of the stream goes out. So is an
+//! outline of what goes out: it is checked before its end goes out. The output
+//! lags behind by half a block: wherever it is cut off, be it by an error or by SIGKILL, it ends within a member, and
+//! no reader takes it for a whole archive.
+
+use super::DockerArchive;
+use super::expected::Expected;
+use super::name::Naming;
+use super::rewrite::{Changed, Rewrite};
+use super::snapshot::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, Reckoned, Snapshot, layer_media_type};
+use crate::tar_file::stream::{Coming, Next, TarStream};
+use crate::tar_file::{MemberKind, TarError, write};
+use crate::tree::{Node, read_tree};
+use error::Error;
+use error::Exit;
+use image_model::digest::Hasher;
+use image_model::manifest::{CONFIG_MAX, DOCUMENT_MAX, media_type};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Members behind a list up to this size are held back with it.
+const HELD_MEMBER_MAX: u64 = 1 << 20;
+/// All that is held back; what is more goes out before the lists.
+const HELD_MAX: usize = 12 << 20;
+/// How much is read at once.
+const CHUNK: usize = 256 << 10;
+/// How far the output lags behind: half a block, so that it never ends where a member ends.
+const LAG: usize = 256;
+
+/// What the stream's image becomes, and how its label is said a second time.
+pub trait Decide {
+    /// `None`: nothing changes.
+    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error>;
+
+    /// The `ID/json` that Docker before 1.10 reads has a copy of the label. It comes before anything else is known
+    /// of the image. `None`: it is right.
+    fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, Error>;
+}
+
+/// What a person should know of the way it went.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// `ID/json` members that have a new label.
+    pub copies: usize,
+    /// The lists came before something large and now stand behind it.
+    pub lists_moved: bool,
+}
+
+/// As large as anybody may make a pipe (pipe-max-size in proc(5)): fewer switches between the programs at its ends.
+/// What is no pipe stays as it is.
+pub fn widen_pipe(end: impl AsFd) {
+    let _ = nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 20));
+}
+
+const DOING: &str = "filter the stream";
+
+/// Takes the stream from `input` to `output`. On an error the output is cut off where no archive can end.
+pub fn filter(input: impl Read, output: impl Write, decide: &mut dyn Decide) -> Result<Passed, Error> {
+    let outline = || {
+        tempfile::tempfile()
+            .map_err(|e| Error::from_io("make a file for the small parts of the stream", e))
+            .map_err(|e| e.hint("TMPDIR names a folder that can be written"))
+    };
+    let mut passing = Passing {
+        input: TarStream::new(input),
+        output: Lagging::new(output),
+        outline: outline()?,
+        reckoned: Reckoned::new(),
+        result: outline()?,
+        result_reckoned: Reckoned::new(),
+        passes_at: None,
+        held: Vec::new(),
+        held_bytes: 0,
+        passed: Passed::default(),
+    };
+    let trailer = loop {
+        let next = passing.input.next_member();
+        match next.map_err(|e| compressed(passing.input.first_block()).unwrap_or_else(|| e.at(DOING)))? {
+            Next::Member(member) => passing.member(member, decide)?,
+            Next::End(length) => break length,
+        }
+    };
+    passing.finish(trailer, decide)
+}
+
+/// A member that waits for the end of the stream.
+struct Held {
+    coming: Coming,
+    content: Vec<u8>,
+}
+
+struct Passing<R, W> {
+    input: TarStream<R>,
+    output: Lagging<W>,
+    outline: File,
+    reckoned: Reckoned,
+    /// The outline of what goes out.
+    result: File,
+    result_reckoned: Reckoned,
+    /// Where the member that passes began, and where it begins in the output.
+    passes_at: Option<(u64, u64)>,
+    held: Vec<Held>,
+    held_bytes: usize,
+    passed: Passed,
+}
+
+impl<R: Read, W: Write> Passing<R, W> {
+    fn member(&mut self, coming: Coming, decide: &mut dyn Decide) -> Result<(), Error> {
+        self.passes_at = None;
+        let is_held = self.is_held(&coming);
+        if !is_held && !is_label_copy(&coming) {
+            self.passes_at = Some((coming.start, self.output.position()));
+        }
+        self.keep(&coming.headers, coming.start)?;
+        if is_held {
+            return self.hold(coming);
+        }
+        self.passed.lists_moved |= !self.held.is_empty();
+        if is_label_copy(&coming) {
+            let content = self.whole(&coming)?;
+            let changed = decide.relabel_copy(&content[..coming.size as usize])?;
+            self.passed.copies += usize::from(changed.is_some());
+            return match changed {
+                Some(changed) => self.emit_member(&coming, &changed),
+                None => self.emit(&coming.headers).and_then(|()| self.emit(&content)),
+            };
+        }
+        self.output.push(&coming.headers).map_err(failed)?;
+        self.content(&coming)
+    }
+
+    fn is_held(&self, coming: &Coming) -> bool {
+        let is_list = coming.kind == MemberKind::File
+            && [INDEX_JSON, MANIFEST_JSON].iter().any(|list| coming.name == list.as_bytes());
+        let limit = match (is_list, self.held.is_empty()) {
+            (true, _) => LIST_MAX,
+            (false, false) => HELD_MEMBER_MAX,
+            (false, true) => return false,
+        };
+        coming.size <= limit && self.held_bytes + coming.headers.len() + coming.padded() as usize <= HELD_MAX
+    }
+
+    fn hold(&mut self, coming: Coming) -> Result<(), Error> {
+        let content = self.whole(&coming)?;
+        self.held_bytes += coming.headers.len() + content.len();
+        self.held.push(Held { coming, content });
+        Ok(())
+    }
+
+    /// All content of a small member with its padding; the outline gets it too.
+    fn whole(&mut self, coming: &Coming) -> Result<Vec<u8>, Error> {
+        let mut content = vec![0; coming.padded() as usize];
+        self.input.read_exact(&mut content).map_err(|e| e.at(DOING))?;
+        self.keep(&content, coming.data_at)?;
+        Ok(content)
+    }
+
+    /// Lets content pass. Documents and configs are kept in the outline, of all else only how it begins.
+    fn content(&mut self, coming: &Coming) -> Result<(), Error> {
+        let mut left = coming.padded();
+        let mut keeps = false;
+        let mut hasher = None;
+        while left > 0 {
+            let at = self.input.position();
+            // How it begins must be seen as a whole, be the pipe as slow as it may.
+            let least = if at == coming.data_at { 512 } else { 1 };
+            let count = self.output.fill(&mut self.input, least, left).map_err(|e| e.at(DOING))?;
+            let fresh = self.output.last(count);
+            if at == coming.data_at {
+                let is_json = matches!(fresh.first(), Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n'));
+                keeps = is_json && coming.size <= DOCUMENT_MAX;
+                if layer_media_type(fresh) != Ok(media_type::DOCKER_LAYER) && !is_blob(&coming.name) {
+                    hasher = Some(Hasher::sha256());
+                }
+                if !keeps {
+                    self.keep(&fresh[..fresh.len().min(512)], at)?;
+                }
+            }
+            if keeps {
+                self.keep(fresh, at)?;
+            }
+            if let Some(hasher) = &mut hasher {
+                let content = (coming.data_at + coming.size).saturating_sub(at);
+                hasher.update(&fresh[..fresh.len().min(content as usize)]);
+            }
+            left -= fresh.len() as u64;
+            self.output.drain().map_err(failed)?;
+        }
+        if let Some(hasher) = hasher {
+            let digest = hasher.finish();
+            if let Some((from, to)) = self.passes_at {
+                self.result_reckoned.insert(coming.data_at - from + to, digest.clone());
+            }
+            self.reckoned.insert(coming.data_at, digest);
+        }
+        Ok(())
+    }
+
+    /// Keeps a part of the input in its outline, and in that of the output if it goes there as it is.
+    fn keep(&self, bytes: &[u8], at: u64) -> Result<(), Error> {
+        keep(&self.outline, bytes, at)?;
+        match self.passes_at {
+            Some((from, to)) => keep(&self.result, bytes, at - from + to),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends bytes that did not come this way.
+    fn emit(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        keep(&self.result, bytes, self.output.position())?;
+        self.output.push(bytes).map_err(failed)
+    }
+
+    /// A member with other content than it came with.
+    fn emit_member(&mut self, coming: &Coming, content: &[u8]) -> Result<(), Error> {
+        let size = content.len() as u64;
+        let name = String::from_utf8_lossy(&coming.name);
+        let plain: Option<&[u8; 512]> = coming.headers.as_slice().try_into().ok();
+        let headers = plain.and_then(|old| write::header_resized(old, size));
+        self.emit(&headers.unwrap_or_else(|| write::file_headers(&name, size)))?;
+        self.emit(content)?;
+        self.emit(write::padding(size))
+    }
+
+    fn finish(mut self, trailer: u64, decide: &mut dyn Decide) -> Result<Passed, Error> {
+        let outline_doing = "read what was kept of the stream";
+        self.outline.set_len(self.input.position()).map_err(|e| Error::from_io(outline_doing, e))?;
+        let outline = self.outline.try_clone().map_err(|e| Error::from_io(outline_doing, e))?;
+        let snapshot = Snapshot::read_known(outline, "-", Naming::Docker, &self.reckoned)?;
+        let archive = DockerArchive::new(Path::new("-"), "-".into(), snapshot, None);
+        let only = archive.only_image().map_err(|error| match error.kind {
+            // There is no place for a name in `-`.
+            Exit::BadInput => {
+                error.hint("save one of them, or all to a file and name docker-archive:FILE:NAME")
+            }
+            _ => error,
+        })?;
+        let image = read_tree(&archive, &only)?;
+        let was = image.digest().clone();
+        let mut root = was.clone();
+        let changed = match decide.decide(&image)? {
+            Some(rewrite) => {
+                root = rewrite.wanted.root.digest().clone();
+                Changed::new(&archive.archive(), image.digest(), &rewrite)?
+            }
+            None => Changed::default(),
+        };
+        let expected = Expected::after_overwrite(&archive.archive(), &root);
+        // Two tables of an archive of many members take too much memory.
+        drop((archive, image));
+        for (name, content) in &changed.added {
+            self.emit(&write::file_headers(name, content.len() as u64))?;
+            self.emit(content)?;
+            self.emit(write::padding(content.len() as u64))?;
+        }
+        for Held { coming, content } in std::mem::take(&mut self.held) {
+            let list = match coming.name.as_slice() {
+                name if name == INDEX_JSON.as_bytes() => &changed.index,
+                name if name == MANIFEST_JSON.as_bytes() => &changed.list,
+                _ => &None,
+            };
+            match list {
+                Some(list) => self.emit_member(&coming, list)?,
+                None => self.emit(&coming.headers).and_then(|()| self.emit(&content))?,
+            }
+        }
+        let is_as_it_came = root == was && !self.passed.lists_moved && self.passed.copies == 0;
+        if !is_as_it_came {
+            self.check(trailer, &expected)?;
+        }
+        self.output.finish(trailer).map_err(failed)?;
+        Ok(self.passed)
+    }
+
+    /// Reads the outline of what goes out as the next reader will. Its end is not out yet.
+    fn check(&self, trailer: u64, expected: &Expected) -> Result<(), Error> {
+        let failed = |e| Error::from_io("read what was kept of the stream", e);
+        self.result.set_len(self.output.position() + trailer).map_err(failed)?;
+        let result = self.result.try_clone().map_err(failed)?;
+        let refuse = |why: &str| {
+            Error::bad_input(DOING, format!("the result failed its check: {why}"))
+                .hint("save to a file and name docker-archive:FILE")
+        };
+        let result = Snapshot::read_known(result, "-", Naming::Docker, &self.result_reckoned)
+            .map_err(|error| refuse(&error.why))?;
+        expected.check(&result).map_err(|why| refuse(&why))
+    }
+}
+
+/// `docker save | gzip` is a common pipe; say so instead of "bad checksum".
+fn compressed(first: &[u8; 512]) -> Option<Error> {
+    match layer_media_type(first) {
+        Ok(media_type::DOCKER_LAYER) => None,
+        _ => Some(Error::bad_input(DOING, "it is compressed").hint("put `zcat` or `zstdcat` in front")),
+    }
+}
+
+fn keep(outline: &File, bytes: &[u8], at: u64) -> Result<(), Error> {
+    outline.write_all_at(bytes, at).map_err(|e| Error::from_io("keep the small parts of the stream", e))
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::from_io("write the stream", error)
+}
+
+/// `ID/json`: the file that Docker before 1.10 reads.
+fn is_label_copy(coming: &Coming) -> bool {
+    let folder = coming.name.strip_suffix(b"/json");
+    coming.kind == MemberKind::File
+        && coming.size <= CONFIG_MAX
+        && folder.is_some_and(|folder| !folder.is_empty() && !folder.contains(&b'/'))
+}
+
+fn is_blob(name: &[u8]) -> bool {
+    name.starts_with(b"blobs/")
+}
+
+/// Writes a tar so that the bytes written never end where a member ends, until all is done.
+///
+/// Each write ends in the middle of a block. A write to a pipe that is killed halfway has written whole pages from
+/// where it began, so it ends in the middle of a block, too.
+struct Lagging<W> {
+    out: W,
+    buffer: Vec<u8>,
+    filled: usize,
+    written: u64,
+}
+
+impl<W: Write> Lagging<W> {
+    fn new(out: W) -> Self {
+        Self { out, buffer: vec![0; LAG + 2 * CHUNK], filled: 0, written: 0 }
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !bytes.is_empty() {
+            if self.filled > LAG + CHUNK {
+                self.drain()?;
+            }
+            let count = bytes.len().min(self.buffer.len() - self.filled);
+            self.buffer[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
+            self.filled += count;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// How much was given, written or not.
+    fn position(&self) -> u64 {
+        self.written + self.filled as u64
+    }
+
+    /// Reads between `least` and `most` bytes, and says how many came.
+    fn fill<R: Read>(
+        &mut self,
+        input: &mut TarStream<R>,
+        least: usize,
+        most: u64,
+    ) -> Result<usize, TarError> {
+        if self.filled > LAG + CHUNK {
+            self.drain()?;
+        }
+        let room = (self.buffer.len() - self.filled).min(CHUNK);
+        let room = usize::try_from(most).unwrap_or(room).min(room);
+        let mut count = 0;
+        while count < least {
+            count += input.read_some(&mut self.buffer[self.filled + count..self.filled + room])?;
+        }
+        self.filled += count;
+        Ok(count)
+    }
+
+    /// The bytes that came last.
+    fn last(&self, count: usize) -> &[u8] {
+        &self.buffer[self.filled - count..self.filled]
+    }
+
+    /// Writes as far as the middle of the last block.
+    fn drain(&mut self) -> std::io::Result<()> {
+        let given = self.written + self.filled as u64;
+        let until = (given / 512 * 512).saturating_sub(LAG as u64);
+        if until <= self.written {
+            return Ok(());
+        }
+        let count = (until - self.written) as usize;
+        self.out.write_all(&self.buffer[..count])?;
+        self.buffer.copy_within(count..self.filled, 0);
+        self.filled -= count;
+        self.written = until;
+        Ok(())
+    }
+
+    /// The end marker, and then the bytes that were kept back.
+    fn finish(&mut self, trailer: u64) -> std::io::Result<()> {
+        let zeros = [0; 512];
+        for _ in 0..trailer / 512 {
+            self.push(&zeros)?;
+        }
+        self.out.write_all(&self.buffer[..self.filled])?;
+        self.filled = 0;
+        self.out.flush()
+    }
+}

@@ -1,0 +1,63 @@
+//! A change whose result a reader would refuse: the archive stays as it is.
+
+use super::*;
+use crate::store::docker_archive::edit::Edit;
+use crate::store::docker_archive::pending::Bytes;
+
+/// Carries out an edit that no plan makes, as `write_tag` would.
+fn edited(store: &DockerArchive, edit: &Edit, expected: &Expected) -> Result<(), Error> {
+    let place = store.place();
+    let written = commit::write(&store.path, &store.archive(), edit, &place)?;
+    store.exchange(&place, |_| written.replace(&store.path, &place, store.naming, expected))
+}
+
+#[test]
+fn a_result_that_cannot_be_read_does_not_replace_the_archive() {
+    for input in [archive(&Classic::new(r#"["app:1"]"#).members), archive(&layout("app:1", ""))] {
+        let disk = on_disk(&input);
+        let store = disk.open();
+        let document = store.read_document(&tag("app:1")).unwrap();
+        let right = Expected::after_tag(&store.archive(), "app:1", document.digest());
+        let twice =
+            Edit { added: vec![("./manifest.json".into(), Bytes::from(&b"[]"[..]))], ..Edit::default() };
+        let error = edited(&store, &twice, &right).unwrap_err();
+        assert_eq!(error.kind, Exit::BadInput);
+        let said = error.to_string();
+        assert!(said.contains("is there twice") && said.contains("the file was not changed"), "{said}");
+        let mut empty = Edit::default();
+        empty.set(&store.archive(), "manifest.json", b"[]");
+        empty.set(
+            &store.archive(),
+            "index.json",
+            br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#,
+        );
+        assert!(edited(&store, &empty, &right).is_err());
+        assert_eq!(disk.bytes(), input);
+        assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1);
+        // The store itself still knows what the archive holds, and can write it.
+        assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
+        store.write_tag("app:1", &relabelled(&store, &tag("app:1"), "arm")).unwrap();
+        assert_eq!(label(&disk.open(), &tag("app:1")), "linux/arm/v7");
+    }
+}
+
+#[test]
+fn a_result_in_which_a_name_means_something_else_does_not_replace_the_archive() {
+    let input = archive(&Classic::new(r#"["app:1","app:2"]"#).members);
+    let disk = on_disk(&input);
+    let store = disk.open();
+    let harmless = Edit { added: vec![("note".into(), Bytes::from(&b"x"[..]))], ..Edit::default() };
+    let refused = |tag: &str, why: &str| {
+        let expected = Expected::after_tag(&store.archive(), tag, &Digest::of(b"another"));
+        let said = edited(&store, &harmless, &expected).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+        assert_eq!(disk.bytes(), input);
+    };
+    refused("app:2", "app:2 would be sha256:");
+    refused("app:3", "app:3 would not be found");
+    refused(UNNAMED, "the image without a name would not be found");
+    let document = store.read_document(&tag("app:1")).unwrap();
+    let right = Expected::after_tag(&store.archive(), "app:2", document.digest());
+    edited(&store, &harmless, &right).unwrap();
+    assert!(disk.names().contains(&"note".to_string()));
+}

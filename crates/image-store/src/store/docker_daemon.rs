@@ -1,0 +1,201 @@
+//! An image in a Docker Engine, by `docker save` and `docker load`.
+//!
+//! The program is the one that the person uses, so contexts, `DOCKER_HOST=ssh://...` and rootless sockets work. What it
+//! saves lies in a temporary file, and is the very archive that [`DockerArchive`] reads and writes; a tag that moves
+//! there is loaded. Where no tag moves, nothing is loaded.
+
+use super::docker_archive::DockerArchive;
+use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::{Content, Descriptor, Document};
+use image_model::reference::Reference;
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use tempfile::TempDir;
+
+/// Names another program than `docker`.
+const PROGRAM: &str = "MULTIARCH_DOCKER";
+const SAVED: &str = "saved.tar";
+
+pub struct DockerDaemon {
+    /// `app:1`.
+    name: String,
+    archive: DockerArchive,
+    /// What the engine has under the name, as it was when we looked, and what that is in the archive.
+    saved: Mutex<Option<Saved>>,
+    /// Holds the archive; gone with this value.
+    dir: TempDir,
+}
+
+struct Saved {
+    id: Digest,
+    document: Descriptor,
+}
+
+impl DockerDaemon {
+    /// An image that is there.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        let place = place_of(name);
+        let doing = || format!("read \"{place}\"");
+        let id = id_of(name, &doing())?.ok_or_else(|| {
+            Error::not_found(doing(), "the Docker Engine has no such image")
+                .hint("docker image ls shows them")
+        })?;
+        let dir = folder(&doing())?;
+        let path = dir.path().join(SAVED);
+        run(docker(&["image", "save", "--output"]).arg(&path).arg(name), &doing())?;
+        let archive = DockerArchive::open(&path, Some(name))?;
+        let document = archive.read_document(&Pointer::Tag(name.into()))?;
+        if !is_id_of(&id, &document) {
+            let why = format!("it was {id} when we looked, and another image was saved");
+            return Err(Error::conflict(doing(), why).hint("run again when nobody builds it"));
+        }
+        let document = document.descriptor();
+        Ok(Self { name: name.into(), archive, saved: Mutex::new(Some(Saved { id, document })), dir })
+    }
+
+    /// A name that an image will get; it may have one now.
+    pub fn open_or_new(name: &str) -> Result<Self, Error> {
+        let doing = format!("write \"{}\"", place_of(name));
+        let dir = folder(&doing)?;
+        let archive = DockerArchive::open_or_new(&dir.path().join(SAVED))?;
+        Ok(Self { name: name.into(), archive, saved: Mutex::new(None), dir })
+    }
+}
+
+fn place_of(name: &str) -> String {
+    Reference::DockerDaemon { name: name.into() }.to_string()
+}
+
+fn folder(doing: &str) -> Result<TempDir, Error> {
+    tempfile::Builder::new()
+        .prefix("multiarch-")
+        .tempdir()
+        .map_err(|e| Error::from_io(doing, e).hint("TMPDIR names a folder with room for the image"))
+}
+
+fn docker(args: &[&str]) -> Command {
+    let program = std::env::var_os(PROGRAM).filter(|said| !said.is_empty());
+    let mut command = Command::new(program.unwrap_or_else(|| OsString::from("docker")));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end; gives what it printed.
+fn run(command: &mut Command, doing: &str) -> Result<String, Error> {
+    let output = command.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::not_found(doing, "the program \"docker\" is not installed")
+            .hint(format!("{PROGRAM} names another one")),
+        _ => Error::from_io(doing, error),
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_string());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let why =
+        line.map_or_else(|| format!("docker ended with {}", output.status), |line| format!("docker: {line}"));
+    Err(Error::local(doing, why))
+}
+
+/// The engine's id of an image: its config's digest, or its manifest's where containerd keeps the images. `None` if
+/// it has no such image.
+fn id_of(name: &str, doing: &str) -> Result<Option<Digest>, Error> {
+    // `inspect` fails for an absent image as it does for an engine that is not running; `ls` tells them apart. It takes
+    // a name without a tag for all tags, and names here have one.
+    let found = run(
+        docker(&["image", "ls", "--no-trunc", "--quiet", "--filter"]).arg(format!("reference={name}")),
+        doing,
+    )?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let id = run(docker(&["image", "inspect", "--format", "{{.Id}}"]).arg(name), doing)?;
+    let strange = |_| Error::local(doing, format!("docker says \"{id}\", which is no image id"));
+    id.parse().map(Some).map_err(strange)
+}
+
+impl ImageSource for DockerDaemon {
+    fn place(&self) -> String {
+        place_of(&self.name)
+    }
+
+    fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
+        self.archive.read_document(at)
+    }
+
+    /// A name is asked of the engine again: somebody may have built another image meanwhile.
+    fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
+        let Pointer::Tag(name) = at else { return self.archive.resolve(at) };
+        let doing = format!("look for \"{}\"", place_of(name));
+        let Some(now) = id_of(name, &doing)? else { return Ok(None) };
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = saved.as_ref().filter(|saved| *name == self.name && saved.id == now);
+        // An image that was not saved is known by its id alone.
+        Ok(Some(known.map_or_else(|| Descriptor::new("", now, 0), |saved| saved.document.clone())))
+    }
+
+    fn tags(&self) -> Result<Vec<String>, Error> {
+        self.archive.tags()
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
+        self.archive.has_blob(blob)
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        self.archive.open_blob(blob)
+    }
+
+    /// Where containerd keeps its images, its driver says so; so does the documentation of that store have people look.
+    fn keeps_indexes(&self) -> Result<bool, Error> {
+        let doing = format!("look for \"{}\"", place_of(&self.name));
+        let driver = run(&mut docker(&["info", "--format", "{{.DriverStatus}}"]), &doing)?;
+        Ok(driver.contains("io.containerd.snapshotter"))
+    }
+}
+
+impl ImageStore for DockerDaemon {
+    fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
+        self.archive.write_blob(blob, open)
+    }
+
+    fn write_document(&self, document: &Document) -> Result<(), Error> {
+        self.archive.write_document(document)
+    }
+
+    /// Writes the archive and loads it; then the engine must have this image under the name.
+    fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
+        self.archive.write_tag(tag, document)?;
+        let doing = format!("load \"{}\"", place_of(tag));
+        let path: &Path = &self.dir.path().join(SAVED);
+        run(docker(&["image", "load", "--quiet", "--input"]).arg(path), &doing)?;
+        let id = id_of(tag, &doing)?;
+        if !id.as_ref().is_some_and(|id| is_id_of(id, document)) {
+            let shown = id.as_ref().map_or("nothing".into(), Digest::to_string);
+            let why = format!("it was loaded, and the name stands for {shown} now");
+            return Err(
+                Error::conflict(doing, why).hint("somebody else moved it, or the engine cannot keep it")
+            );
+        }
+        if let (Some(id), true) = (id, tag == self.name) {
+            let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+            *saved = Some(Saved { id, document: document.descriptor() });
+        }
+        Ok(())
+    }
+}
+
+/// Is it the document's own digest, or its config's? Of an index, the engine without containerd keeps one image.
+fn is_id_of(id: &Digest, document: &Document) -> bool {
+    id == document.digest()
+        || match document.parse() {
+            Ok(Content::Manifest(manifest)) => *id == manifest.config.digest,
+            Ok(Content::Index(_)) => true,
+            Err(_) => false,
+        }
+}

@@ -1,0 +1,174 @@
+//! An OCI image layout inside a tar: what `skopeo copy ... oci-archive:FILE`, `podman save --format oci-archive` and
+//! BuildKit's `--output type=oci` write.
+//!
+//! The same tar, read and rewritten by the same code as a `docker save` archive of Docker 25 and later, which is an
+//! OCI layout too; only the names are others: an image is called what its entry of `index.json` says, letter by
+//! letter, and there is no `manifest.json` to keep in step.
+
+use super::docker_archive::{DockerArchive, Naming};
+use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use crate::store::Listed;
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document};
+use std::io::Read;
+use std::path::Path;
+
+pub struct OciArchive(DockerArchive);
+
+impl OciArchive {
+    /// An archive that is there. `tag` chooses one of its images, which must be there too.
+    pub fn open(path: &Path, tag: Option<&str>) -> Result<Self, Error> {
+        DockerArchive::open_as(path, tag, Naming::Layout).map(Self)
+    }
+
+    /// An archive that is there, or will be with the first tag.
+    pub fn open_or_new(path: &Path) -> Result<Self, Error> {
+        DockerArchive::open_or_new_as(path, Naming::Layout).map(Self)
+    }
+
+    /// The tar itself, with the names of an OCI layout.
+    pub fn into_archive(self) -> DockerArchive {
+        self.0
+    }
+
+    /// The image that is meant when no tag is named: the one it was opened for, or the only one there is.
+    pub fn only_image(&self) -> Result<Pointer, Error> {
+        self.0.only_image()
+    }
+}
+
+impl ImageSource for OciArchive {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
+        self.0.read_document(at)
+    }
+
+    fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
+        self.0.resolve(at)
+    }
+
+    fn tags(&self) -> Result<Vec<String>, Error> {
+        self.0.tags()
+    }
+
+    fn tags_of_same_entry(&self, tag: &str) -> Result<Vec<String>, Error> {
+        self.0.tags_of_same_entry(tag)
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+        self.0.referrers(subject)
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
+        self.0.has_blob(blob)
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        self.0.open_blob(blob)
+    }
+
+    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        self.0.open_unchecked(blob)
+    }
+}
+
+impl ImageStore for OciArchive {
+    fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
+        self.0.write_blob(blob, open)
+    }
+
+    fn write_document(&self, document: &Document) -> Result<(), Error> {
+        self.0.write_document(document)
+    }
+
+    fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
+        self.0.write_tag(tag, document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tar_file::TarFile;
+    use crate::tar_file::sample::{archive, file};
+    use error::Exit;
+    use image_model::digest::Digest;
+    use image_model::manifest::media_type;
+    use std::fs::{self, File};
+    use std::sync::Arc;
+
+    fn image(store: &OciArchive, note: &str) -> Document {
+        let config = Descriptor::of(media_type::OCI_CONFIG, note.as_bytes());
+        store.write_blob(&config, &|| Ok(Box::new(note.as_bytes()))).unwrap();
+        let config = serde_json::to_string(&config).unwrap();
+        let text = format!("{{\"schemaVersion\":2,\"config\":{config},\"layers\":[]}}");
+        Document::new(text.into_bytes(), None).unwrap()
+    }
+
+    fn note(number: u8) -> String {
+        format!(
+            "{{\"architecture\":\"arm\",\"os\":\"linux\",\"note\":{number},\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[]}}}}"
+        )
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let tar = TarFile::read(Arc::new(File::open(path).unwrap())).unwrap();
+        tar.members().iter().map(|m| crate::tar_file::show(tar.name(m))).collect()
+    }
+
+    #[test]
+    fn a_tag_is_what_it_is_and_not_a_docker_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.tar");
+        let store = OciArchive::open_or_new(&path).unwrap();
+        let (one, two) = (image(&store, &note(1)), image(&store, &note(2)));
+        store.write_tag("v1", &one).unwrap();
+        store.write_tag("v1:latest", &two).unwrap();
+        let store = OciArchive::open(&path, Some("v1")).unwrap();
+        assert_eq!(store.tags().unwrap(), ["v1", "v1:latest"]);
+        assert_eq!(store.read_document(&store.only_image().unwrap()).unwrap(), one);
+        assert_eq!(OciArchive::open(&path, Some("v2")).err().map(|e| e.kind), Some(Exit::NotFound));
+        assert!(!names(&path).contains(&"manifest.json".to_string()));
+        // What no entry names any more is gone.
+        store.write_tag("v1", &image(&store, &note(3))).unwrap();
+        let gone = format!("blobs/sha256/{}", Digest::of(note(1).as_bytes()).hex());
+        assert!(!names(&path).contains(&gone));
+    }
+
+    #[test]
+    fn a_docker_save_archive_is_read_and_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.tar");
+        let store = DockerArchive::open_or_new(&path).unwrap();
+        let config = note(1);
+        let blob = Descriptor::of(media_type::OCI_CONFIG, config.as_bytes());
+        store.write_blob(&blob, &|| Ok(Box::new(config.as_bytes()))).unwrap();
+        let text = format!(
+            "{{\"schemaVersion\":2,\"config\":{},\"layers\":[]}}",
+            serde_json::to_string(&blob).unwrap()
+        );
+        store.write_tag("app:1", &Document::new(text.into_bytes(), None).unwrap()).unwrap();
+        let before = fs::read(&path).unwrap();
+        let store = OciArchive::open(&path, None).unwrap();
+        assert_eq!(store.tags().unwrap(), ["1"]);
+        let error = store.write_tag("1", &image(&store, &note(2))).unwrap_err();
+        assert!(
+            error.kind == Exit::BadInput && error.to_string().contains("name it docker-archive:"),
+            "{error}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_tar_that_is_no_layout_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.tar");
+        fs::write(&path, archive(&[file("manifest.json", b"[]")])).unwrap();
+        let error = OciArchive::open(&path, None).err().unwrap();
+        assert!(error.to_string().contains("no OCI layout in a tar"), "{error}");
+    }
+}

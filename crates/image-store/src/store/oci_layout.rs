@@ -1,0 +1,441 @@
+//! An OCI image layout: a folder with `oci-layout`, `index.json` and `blobs/ALGORITHM/HEX`.
+//!
+//! Writers take a lock beside `index.json` and rename a whole new file over it; readers need no lock and never
+//! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
+
+use super::{ImageSource, ImageStore, Listed, Moved, OpenContent, Pointer, UNNAMED};
+use crate::attributes;
+use crate::half_done::HalfDone;
+use crate::referrers;
+use error::{Error, uninterrupted};
+pub use files::make_folder;
+use files::{open_regular, read_small};
+use image_model::digest::{Digest, Hasher, Verified};
+use image_model::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
+use image_model::raw_json::Object;
+use image_model::reference::Reference;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+use tags::{name_of, retag};
+use unfinished::is_unfinished;
+
+mod files;
+mod tags;
+mod unfinished;
+
+pub use tags::REF_NAME;
+
+const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
+const EMPTY_INDEX: &str =
+    "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
+/// How long a second writer waits for the first.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct OciLayout {
+    dir: PathBuf,
+    /// Done with the first write: what killed writers left is gone.
+    swept: Once,
+    /// `index.json` as it was read last: a thousand tags are a thousand looks at the same bytes.
+    last: Mutex<Option<(Vec<u8>, Arc<Index>)>>,
+}
+
+impl OciLayout {
+    /// A layout that is there. A folder that is none is refused.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let layout = Self { dir: dir.to_path_buf(), swept: Once::new(), last: Mutex::default() };
+        let doing = || format!("open \"{}\"", layout.place());
+        let marker = layout.dir.join("oci-layout");
+        let text = read_small(&marker, 4096).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound if dir.is_dir() => {
+                Error::bad_input(doing(), "the folder has no file \"oci-layout\", so it is no OCI layout")
+            }
+            io::ErrorKind::NotFound => Error::not_found(doing(), "there is no such folder"),
+            _ => Error::from_io(doing(), e),
+        })?;
+        let version = Object::parse(&text).ok().and_then(|object| {
+            let member = object.unique(&text, "imageLayoutVersion").ok()??;
+            serde_json::from_slice::<String>(&text[member.value_at.clone()]).ok()
+        });
+        match version {
+            Some(version) if version.starts_with("1.") => Ok(layout),
+            _ => Err(Error::bad_input(doing(), "its file \"oci-layout\" names no imageLayoutVersion 1.x")),
+        }
+    }
+
+    /// A layout that is there, or will be with the first write. A folder that holds other things is refused.
+    pub fn open_or_new(dir: &Path) -> Result<Self, Error> {
+        let layout = Self { dir: dir.to_path_buf(), swept: Once::new(), last: Mutex::default() };
+        if dir.join("oci-layout").exists() {
+            return Self::open(dir);
+        }
+        let doing = || format!("make an OCI layout in \"{}\"", dir.display());
+        match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(layout),
+            Err(error) => Err(Error::from_io(doing(), error)),
+            // No marker yet, but blobs or an empty index: what a run leaves that was killed before its first tag.
+            Ok(mut entries) => {
+                let ours = |name: &std::ffi::OsStr| {
+                    name == "blobs" || name == ".lock" || name == "index.json" || is_unfinished(name)
+                };
+                match entries.all(|entry| entry.is_ok_and(|entry| ours(&entry.file_name()))) {
+                    true => Ok(layout),
+                    false => Err(Error::bad_input(doing(), "the folder holds files that are no OCI layout")
+                        .hint("name an empty or a new folder")),
+                }
+            }
+        }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Does the layout stand on disk?
+    pub fn exists(&self) -> bool {
+        self.dir.join("oci-layout").exists()
+    }
+
+    /// The image that is meant when no tag is named: the only entry of `index.json`.
+    pub fn only_image(&self) -> Result<Pointer, Error> {
+        let (_, index) = self.read_index()?;
+        let doing = || format!("choose an image of \"{}\"", self.place());
+        match index.manifests.as_slice() {
+            [only] => Ok(Pointer::Tag(name_of(only).to_string())),
+            [] => Err(Error::not_found(doing(), "the layout is empty")),
+            many => {
+                let names: Vec<&str> = many.iter().map(name_of).filter(|name| *name != UNNAMED).collect();
+                Err(Error::bad_input(doing(), format!("it holds {} images", many.len()))
+                    .hint(format!("name one of its tags: {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// Stores what the reader gives under its own digest and says which that is. For content made on the way,
+    /// whose digest nobody knows beforehand.
+    pub fn ingest(&self, media_type: &str, mut content: impl Read) -> Result<Descriptor, Error> {
+        let doing = || format!("write a blob to \"{}\"", self.place());
+        let mut file = self.temporary().map_err(|e| Error::from_io(doing(), e))?;
+        let mut hasher = Hasher::sha256();
+        let mut size = 0;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let count =
+                uninterrupted(|| content.read(&mut buffer)).map_err(|e| Error::from_io(doing(), e))?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            file.as_file_mut().write_all(&buffer[..count]).map_err(|e| Error::from_io(doing(), e))?;
+            size += count as u64;
+        }
+        let blob = Descriptor::new(media_type, hasher.finish(), size);
+        self.keep(file, &blob.digest).map_err(|e| Error::from_io(doing(), e))?;
+        Ok(blob)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("blobs").join(digest.algorithm()).join(digest.hex())
+    }
+
+    /// A file beside the blobs that no reader looks at, gone if it is not kept.
+    fn temporary(&self) -> io::Result<HalfDone> {
+        let dir = self.dir.join("blobs").join("sha256");
+        make_folder(&dir)?;
+        self.sweep();
+        unfinished::create(&dir)
+    }
+
+    fn sweep(&self) {
+        self.swept.call_once(|| {
+            unfinished::remove_leftovers(&self.dir);
+            unfinished::remove_leftovers(&self.dir.join("blobs").join("sha256"));
+        });
+    }
+
+    /// Makes a temporary file the blob of this digest: whole and on disk before it has its name.
+    fn keep(&self, file: HalfDone, digest: &Digest) -> io::Result<()> {
+        let path = self.blob_path(digest);
+        let folder = path.parent().unwrap_or(&self.dir).to_path_buf();
+        make_folder(&folder)?;
+        file.as_file().sync_all()?;
+        // Opened before the rename: what fails behind it fails with the new file in place.
+        let folder = File::open(folder)?;
+        file.persist(&path)?;
+        folder.sync_all()
+    }
+
+    /// `index.json` as it stands, with the bytes it was read from.
+    fn read_index(&self) -> Result<(Vec<u8>, Arc<Index>), Error> {
+        let path = self.dir.join("index.json");
+        let what = format!("\"{}\"", path.display());
+        let bytes = read_small(&path, DOCUMENT_MAX).map_err(|e| Error::from_io(format!("read {what}"), e))?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, index)) = last.as_ref().filter(|(known, _)| *known == bytes) {
+            return Ok((bytes, Arc::clone(index)));
+        }
+        let document = Document::new(bytes, None).map_err(|e| e.at(&what))?;
+        let Content::Index(index) = document.parse().map_err(|e| e.at(&what))? else {
+            return Err(Error::bad_input(format!("read {what}"), "it is no index"));
+        };
+        let index = Arc::new(index);
+        *last = Some((document.bytes().to_vec(), Arc::clone(&index)));
+        Ok((document.bytes().to_vec(), index))
+    }
+
+    fn find(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
+        // A new layout has nothing under a name yet, but may have documents: that is an answer, not an error.
+        let index = if self.exists() { Some(self.read_index()?.1) } else { None };
+        let entries = index.as_ref().map_or(&[][..], |index| &index.manifests);
+        let tag = match at {
+            Pointer::Digest(digest) => {
+                let entry = entries.iter().find(|entry| entry.digest == *digest).cloned();
+                return Ok(entry.or_else(|| self.descriptor_of_blob(digest)));
+            }
+            Pointer::Tag(tag) => tag,
+        };
+        let mut named = entries.iter().filter(|entry| name_of(entry) == tag);
+        let found = named.next().cloned();
+        if named.next().is_some() {
+            let doing = format!("find tag \"{tag}\" in \"{}\"", self.place());
+            return Err(Error::bad_input(doing, "two entries of index.json have this name"));
+        }
+        Ok(found)
+    }
+
+    /// A document that no entry of `index.json` names is found by its blob; its media type is told by its body.
+    fn descriptor_of_blob(&self, digest: &Digest) -> Option<Descriptor> {
+        let meta = fs::symlink_metadata(self.blob_path(digest)).ok()?;
+        meta.is_file().then(|| Descriptor::new("", digest.clone(), meta.size()))
+    }
+
+    /// Holds the layout's lock until the file is dropped.
+    fn lock(&self) -> Result<File, Error> {
+        let doing = || format!("lock \"{}\"", self.place());
+        make_folder(&self.dir).map_err(|e| Error::from_io(doing(), e))?;
+        let path = self.dir.join(".lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(|e| Error::from_io(doing(), e))?;
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(Error::conflict(doing(), "another process has held the lock for 30 seconds")
+                        .hint("run again when it is done"));
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(Error::from_io(doing(), error)),
+            }
+        }
+    }
+
+    /// Writes a file of the layout's root as a whole: first beside it, then renamed over it.
+    fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.sweep();
+        let mut file = unfinished::create(&self.dir)?;
+        file.as_file_mut().write_all(bytes)?;
+        let path = self.dir.join(name);
+        match open_regular(&path) {
+            Ok(old) => attributes::keep(&old, file.as_file())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        file.as_file().sync_all()?;
+        let folder = File::open(&self.dir)?;
+        file.persist(&path)?;
+        folder.sync_all()
+    }
+}
+
+impl ImageSource for OciLayout {
+    fn place(&self) -> String {
+        Reference::OciLayout { dir: self.dir.clone(), tag: None }.to_string()
+    }
+
+    fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
+        let what = format!("\"{at}\" of \"{}\"", self.place());
+        let absent = || Error::not_found(format!("read {what}"), "there is no such image in the layout");
+        let entry = self.find(at)?.ok_or_else(absent)?;
+        let bytes = read_small(&self.blob_path(&entry.digest), DOCUMENT_MAX);
+        let bytes = bytes.map_err(|e| Error::from_io(format!("read {what}"), e))?;
+        if bytes.len() as u64 != entry.size {
+            let why = format!("{} bytes are there, its descriptor says {}", bytes.len(), entry.size);
+            return Err(Error::integrity(format!("read {what}"), why));
+        }
+        let document = Document::new(bytes, Some(&entry.media_type)).map_err(|e| e.at(&what))?;
+        let wrong =
+            || Error::integrity(format!("read {what}"), format!("its content is not {}", entry.digest));
+        document.with_digest(&entry.digest).ok_or_else(wrong)
+    }
+
+    fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
+        let found = self.find(at)?;
+        Ok(found.filter(|entry| {
+            self.descriptor_of_blob(&entry.digest).is_some_and(|blob| blob.size == entry.size)
+        }))
+    }
+
+    fn tags(&self) -> Result<Vec<String>, Error> {
+        if !self.exists() {
+            return Ok(Vec::new());
+        }
+        let (_, index) = self.read_index()?;
+        let mut tags: Vec<String> =
+            index.manifests.iter().filter_map(|entry| entry.annotations.get(REF_NAME)).cloned().collect();
+        tags.sort();
+        Ok(tags)
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+        let entries = if self.exists() { self.read_index()?.1.manifests.clone() } else { Vec::new() };
+        Ok(Listed::ByTag(referrers::among(entries, subject, |entry| {
+            self.read_document(&Pointer::from(&entry.digest)).ok()
+        })))
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
+        Ok(self.descriptor_of_blob(&blob.digest).is_some_and(|found| found.size == blob.size))
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let what = format!("blob of \"{}\"", self.place());
+        Ok(Box::new(Verified::new(self.open_unchecked(blob)?, &blob.digest, blob.size, what)))
+    }
+
+    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let doing = || format!("read blob of \"{}\" {}", self.place(), blob.digest);
+        let file = open_regular(&self.blob_path(&blob.digest)).map_err(|e| Error::from_io(doing(), e))?;
+        Ok(Box::new(io::BufReader::with_capacity(128 << 10, file)))
+    }
+
+    fn open_part<'a>(
+        &'a self,
+        blob: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Option<Box<dyn Read + Send + 'a>>, Error> {
+        let doing = || format!("read a part of blob {} of \"{}\"", blob.digest, self.place());
+        let failed = |e| Error::from_io(doing(), e);
+        let mut file = open_regular(&self.blob_path(&blob.digest)).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.size();
+        if part.start >= part.end || part.end > size {
+            let why = format!("it has no bytes {} to {}: it is {size} bytes long", part.start, part.end);
+            return Err(Error::bad_input(doing(), why));
+        }
+        file.seek(SeekFrom::Start(part.start)).map_err(failed)?;
+        Ok(Some(Box::new(file.take(part.end - part.start))))
+    }
+}
+
+impl ImageStore for OciLayout {
+    fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
+        let doing = || format!("write blob {} to \"{}\"", blob.digest, self.place());
+        if self.has_blob(blob)? {
+            return Ok(());
+        }
+        let mut file = self.temporary().map_err(|e| Error::from_io(doing(), e))?;
+        let mut content = Verified::new(open()?, &blob.digest, blob.size, "blob");
+        io::copy(&mut content, file.as_file_mut()).map_err(|e| Error::from_io(doing(), e))?;
+        self.keep(file, &blob.digest).map_err(|e| Error::from_io(doing(), e))
+    }
+
+    fn write_document(&self, document: &Document) -> Result<(), Error> {
+        let blob = document.descriptor();
+        let doing = || format!("write manifest {} to \"{}\"", blob.digest, self.place());
+        let absent = |digest: &Digest| {
+            Error::bad_input(doing(), format!("it names {digest}, which is not there"))
+                .hint("write that first")
+        };
+        let needed = match document.parse().map_err(|e| e.at(&format!("manifest {}", blob.digest)))? {
+            Content::Index(index) => index.manifests,
+            Content::Manifest(manifest) => {
+                let local = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
+                std::iter::once(manifest.config).chain(local).collect()
+            }
+        };
+        for descriptor in &needed {
+            if !self.has_blob(descriptor)? {
+                return Err(absent(&descriptor.digest));
+            }
+        }
+        self.write_blob(&blob, &|| Ok(Box::new(document.bytes())))
+    }
+
+    fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
+        self.write_document(document)?;
+        self.retag_locked(tag, document, &self.lock()?)
+    }
+
+    fn move_tag(&self, tag: &str, was: Option<&Digest>, document: &Document) -> Result<Moved, Error> {
+        self.write_document(document)?;
+        let lock = self.lock()?;
+        let now = self.resolve(&Pointer::Tag(tag.into()))?.map(|named| named.digest);
+        if now.as_ref() != was && now.as_ref() != Some(document.digest()) {
+            return Ok(Moved::Elsewhere(now));
+        }
+        self.retag_locked(tag, document, &lock).map(|()| Moved::Yes)
+    }
+}
+
+impl OciLayout {
+    /// `_lock` is held by the caller from its look at the tag on.
+    fn retag_locked(&self, tag: &str, document: &Document, _lock: &File) -> Result<(), Error> {
+        let doing = || format!("tag \"{tag}\" in \"{}\"", self.place());
+        if !self.exists() {
+            self.replace_file("index.json", EMPTY_INDEX.as_bytes())
+                .map_err(|e| Error::from_io(doing(), e))?;
+            self.replace_file("oci-layout", LAYOUT.as_bytes()).map_err(|e| Error::from_io(doing(), e))?;
+        }
+        let (bytes, index) = self.read_index()?;
+        let entry = index.manifests.iter().find(|entry| name_of(entry) == tag);
+        if entry.is_some_and(|entry| entry.digest == *document.digest()) {
+            return Ok(());
+        }
+        let changed = retag(&bytes, tag, document).map_err(|e| e.at("index.json"))?;
+        let result = check_retagged(&index, &changed, tag, document.digest()).map_err(|why| {
+            Error::bad_input(doing(), format!("the result failed its check: {why}"))
+                .hint("index.json was not changed; copy the image to a new layout")
+        })?;
+        self.replace_file("index.json", &changed).map_err(|e| Error::from_io(doing(), e))?;
+        // The next to read these bytes need not parse them once more.
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((changed, Arc::new(result)));
+        Ok(())
+    }
+}
+
+/// The edited `index.json` as it will be read, with `tag` naming `document` and all other names what they were.
+fn check_retagged(before: &Index, bytes: &[u8], tag: &str, document: &Digest) -> Result<Index, String> {
+    if bytes.len() as u64 > DOCUMENT_MAX {
+        return Err(format!("index.json would be larger than {DOCUMENT_MAX} bytes"));
+    }
+    let parsed = Document::new(bytes.to_vec(), None).and_then(|document| document.parse());
+    let Content::Index(after) = parsed.map_err(|e| e.to_string())? else {
+        return Err("index.json would be no index".into());
+    };
+    let others = |index: &Index| {
+        let others = index.manifests.iter().filter(|entry| name_of(entry) != tag);
+        others.map(|entry| (name_of(entry).to_string(), entry.digest.clone())).collect::<Vec<_>>()
+    };
+    let mut named = after.manifests.iter().filter(|entry| name_of(entry) == tag);
+    match (named.next(), named.next()) {
+        (Some(entry), None) if entry.digest == *document => {}
+        (Some(_), Some(_)) => return Err(format!("two entries of index.json are named \"{tag}\"")),
+        _ => return Err(format!("\"{tag}\" would not be {document}")),
+    }
+    match others(before) == others(&after) {
+        true => Ok(after),
+        false => Err("another tag would change".into()),
+    }
+}
+
+/// The largest config is read whole, so a layout's small files share that bound.
+const _: () = assert!(CONFIG_MAX <= DOCUMENT_MAX);
+
+#[cfg(test)]
+mod tests;

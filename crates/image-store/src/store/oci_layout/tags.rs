@@ -1,0 +1,43 @@
+//! Tags, as the entries of `index.json` have them.
+
+use crate::store::UNNAMED;
+use image_model::manifest::{Descriptor, Document, DocumentError};
+use image_model::raw_json::{self, Object, Splice};
+
+/// The annotation under which a layout keeps a tag (image-spec, annotations.md).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The tag of an entry of `index.json`.
+pub fn name_of(entry: &Descriptor) -> &str {
+    entry.annotations.get(REF_NAME).map_or(UNNAMED, String::as_str)
+}
+
+/// `index.json` with `tag` naming `document`: the entry of that name is replaced in its place, or one is added
+/// at the end. Every other byte stays.
+pub fn retag(index: &[u8], tag: &str, document: &Document) -> Result<Vec<u8>, DocumentError> {
+    let object = Object::parse(index)?;
+    let shape = |e: serde_json::Error| DocumentError::Shape(e.to_string());
+    let mut entry = document.descriptor();
+    if tag != UNNAMED {
+        entry.annotations.insert(REF_NAME.into(), tag.into());
+    }
+    let text = serde_json::to_string(&entry).map_err(shape)?;
+    let mut splice = Splice::default();
+    let Some(list) =
+        object.unique(index, "manifests")?.filter(|m| index.get(m.value_at.clone()) != Some(b"null"))
+    else {
+        splice.set(index, &object, "manifests", &format!("[{text}]"), &["mediaType", "schemaVersion"])?;
+        return Ok(splice.apply(index));
+    };
+    let entries = raw_json::elements(index, &list.value_at, "manifests")?;
+    for at in &entries {
+        let old: Descriptor = serde_json::from_slice(&index[at.clone()]).map_err(shape)?;
+        if name_of(&old) == tag {
+            splice.replace(at.clone(), text);
+            return Ok(splice.apply(index));
+        }
+    }
+    let end = entries.last().map_or(list.value_at.start + 1, |last| last.end);
+    let comma = if entries.is_empty() { "" } else { "," };
+    splice.replace(end..end, format!("{comma}{text}"));
+    Ok(splice.apply(index))
+}

@@ -1,0 +1,312 @@
+//! A repository of a registry, spoken to as the OCI distribution specification has it.
+//!
+//! What a store asks is in this file. How it is asked lies below: `client` sends requests (with `auth`, `token` and
+//! `credentials` for who we are, `redirect` and `address` for where we let ourselves be sent, `retry` for when to try
+//! again), `transport` is a single exchange, `upload`, `download` and `tags` are the jobs of several requests.
+
+use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer};
+use error::Error;
+use error::text;
+use image_model::digest::{Digest, Verified};
+use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, PUSH_MAX, media_type};
+use image_model::reference::{ReferenceError, RegistryRef};
+use registry_client::Client;
+use registry_client::auth::scope::Scopes;
+use registry_client::auth::{Guard, Need};
+use registry_client::client::Ask;
+use registry_client::http::transport::Upload;
+use registry_client::http::url::Url;
+use registry_client::{download, refusal};
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod referrers;
+mod tags;
+mod upload;
+
+pub struct RegistryStore {
+    client: Client,
+    guard: Arc<Guard>,
+    host: String,
+    repository: String,
+    need: Need,
+    /// Uploads that a mount opened and nobody has used yet.
+    sessions: Mutex<HashMap<Digest, Url>>,
+    /// An upload that was opened before it was known what will be sent.
+    expected: Mutex<Option<Url>>,
+    /// It has said that it has no referrers API.
+    lists_nothing: AtomicBool,
+    /// Repositories from which we may not mount.
+    refused_mounts: Mutex<HashSet<String>>,
+}
+
+impl RegistryStore {
+    /// A repository to read from. `host` as in an image reference: `docker.io`, `127.0.0.1:5000`.
+    ///
+    /// Make all the stores of a job before the first request: one token is then asked for all of them.
+    pub fn reading(client: &Client, host: &str, repository: &str) -> Result<Self, Error> {
+        Self::new(client, host, repository, &["pull"])
+    }
+
+    /// The same, to be written to.
+    pub fn writing(client: &Client, host: &str, repository: &str) -> Result<Self, Error> {
+        Self::new(client, host, repository, &["pull", "push"])
+    }
+
+    fn new(client: &Client, host: &str, repository: &str, actions: &[&str]) -> Result<Self, Error> {
+        // Both become parts of addresses.
+        let name = format!("{host}/{repository}");
+        let RegistryRef { host, repository, .. } = name.parse().map_err(|e: ReferenceError| {
+            Error::bad_input(format!("use repository \"{name}\""), e.to_string())
+        })?;
+        let own = Scopes::repository(&repository, actions);
+        Ok(Self {
+            client: client.clone(),
+            guard: client.guard(&host, &own)?,
+            need: Need { repository: repository.clone(), own, more: Scopes::default() },
+            host,
+            repository,
+            sessions: Mutex::default(),
+            expected: Mutex::default(),
+            lists_nothing: AtomicBool::new(false),
+            refused_mounts: Mutex::default(),
+        })
+    }
+
+    /// Takes a manifest or index away, and with it every tag that names it. `Ok(false)`: it was not there.
+    pub fn delete_manifest(&self, digest: &Digest) -> Result<bool, Error> {
+        let doing = format!("delete manifest {digest} of \"{}\"", self.place());
+        let need = Need { more: Scopes::repository(&self.repository, &["delete"]), ..self.need.clone() };
+        let url = self.url(&format!("manifests/{digest}"));
+        let answer = self.client.send(&Ask { need: &need, ..self.ask(&doing, "DELETE", url) })?;
+        match answer.status {
+            200 | 202 | 204 => Ok(true),
+            404 => Ok(false),
+            _ => Err(refusal::refused(&doing, answer)),
+        }
+    }
+
+    /// `path` below this repository.
+    fn url(&self, path: &str) -> Url {
+        self.guard.registry().at(&format!("/v2/{}/{path}", self.repository))
+    }
+
+    fn ask<'a>(&'a self, doing: &'a str, method: &'static str, url: Url) -> Ask<'a, 'a> {
+        let body = Upload::Nothing;
+        Ask { doing, method, url, headers: Vec::new(), body, need: &self.need, guard: &self.guard }
+    }
+
+    fn ask_manifest<'a>(&'a self, doing: &'a str, method: &'static str, at: &Pointer) -> Ask<'a, 'a> {
+        let mut ask = self.ask(doing, method, self.url(&format!("manifests/{at}")));
+        ask.headers.push(("Accept", media_type::READ.join(", ")));
+        ask
+    }
+
+    fn doing(&self, verb: &str, at: &Pointer) -> String {
+        match at {
+            Pointer::Tag(tag) => format!("{verb} \"{}:{tag}\"", self.place()),
+            Pointer::Digest(digest) => format!("{verb} \"{}@{digest}\"", self.place()),
+        }
+    }
+
+    /// The document's subject, if the registry says that it lists it there.
+    fn put_document(&self, doing: &str, at: &str, document: &Document) -> Result<Option<Digest>, Error> {
+        let size = document.bytes().len() as u64;
+        if size > PUSH_MAX {
+            let why = format!("it is {} long; registries take {}", text::bytes(size), text::bytes(PUSH_MAX));
+            return Err(Error::bad_input(doing, why));
+        }
+        let mut ask = self.ask(doing, "PUT", self.url(&format!("manifests/{at}")));
+        ask.headers.push(("Content-Type", document.media_type().into()));
+        ask.body = Upload::Bytes(document.bytes());
+        let answer = self.client.send(&ask)?;
+        if !(200..300).contains(&answer.status) {
+            return Err(refusal::refused(doing, answer));
+        }
+        let checked = upload::check_digest(doing, answer.header("docker-content-digest"), document.digest());
+        checked.map_err(|failure| failure.error)?;
+        Ok(answer.header("oci-subject").and_then(|subject| subject.parse().ok()))
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Option<Url>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Digest, Url>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused_mounts(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.refused_mounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RegistryStore {
+    fn drop(&mut self) {
+        let expected = self.expected().take();
+        let left: Vec<Url> = self.sessions().drain().map(|(_, place)| place).chain(expected).collect();
+        for place in left {
+            upload::cancel(self, &place);
+        }
+    }
+}
+
+impl ImageSource for RegistryStore {
+    fn place(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
+    }
+
+    fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
+        let doing = self.doing("read", at);
+        let (head, bytes) = self.client.fetch(&self.ask_manifest(&doing, "GET", at), DOCUMENT_MAX)?;
+        if head.status != 200 {
+            return Err(refusal::refused_with(&doing, &head, &bytes));
+        }
+        // A digest of an algorithm that is not known here says nothing.
+        let said = head.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
+        let asked = match at {
+            Pointer::Digest(digest) => Some(digest.clone()),
+            Pointer::Tag(_) => None,
+        };
+        // Before a look inside: wrong bytes must not be told as a wrong image.
+        for promised in asked.iter().chain(&said) {
+            if !promised.matches(&bytes) {
+                let why = format!("it was announced as {promised} and is {}", Digest::of(&bytes));
+                return Err(Error::integrity(doing, why));
+            }
+        }
+        let document = Document::new(bytes, head.header("content-type"))
+            .map_err(|e| Error { doing: doing.clone(), ..e.at("") })?;
+        match asked.or(said) {
+            Some(digest) if digest != *document.digest() => document
+                .with_digest(&digest)
+                .ok_or_else(|| Error::integrity(doing, format!("it does not have digest {digest}"))),
+            _ => Ok(document),
+        }
+    }
+
+    fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
+        let doing = self.doing("look up", at);
+        let answer = self.client.send(&self.ask_manifest(&doing, "HEAD", at))?;
+        match answer.status {
+            404 => return Ok(None),
+            200 | 405 => {}
+            _ => return Err(refusal::refused(&doing, answer)),
+        }
+        let said = answer.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
+        if let (Pointer::Digest(asked), Some(said)) = (at, &said)
+            && asked.algorithm() == said.algorithm()
+            && asked != said
+        {
+            let why = format!("asked for {asked}, it answers with {said}");
+            return Err(Error::integrity(doing, why));
+        }
+        let digest = match at {
+            Pointer::Digest(asked) => Some(asked.clone()),
+            Pointer::Tag(_) => said,
+        };
+        let media_type = answer.header("content-type").and_then(|value| value.split(';').next());
+        match (answer.status, digest, answer.content_length(), media_type) {
+            (200, Some(digest), Some(size), Some(media_type)) => {
+                Ok(Some(Descriptor::new(media_type.trim(), digest, size)))
+            }
+            // A registry without HEAD, or with half an answer to it.
+            _ => match self.read_document(at) {
+                Ok(document) => Ok(Some(document.descriptor())),
+                Err(error) if error.kind == error::Exit::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn tags(&self) -> Result<Vec<String>, Error> {
+        tags::list(self)
+    }
+
+    fn tags_at_once(&self) -> Result<Option<Vec<String>>, Error> {
+        tags::first_page(self)
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+        if self.lists_nothing.load(Ordering::Relaxed) {
+            return Ok(Listed::ByTag(Vec::new()));
+        }
+        let listed = referrers::list(self, subject)?;
+        self.lists_nothing.fetch_or(matches!(listed, Listed::ByTag(_)), Ordering::Relaxed);
+        Ok(listed)
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
+        let doing = format!("look up blob {} of \"{}\"", blob.digest, self.place());
+        let answer =
+            self.client.send(&self.ask(&doing, "HEAD", self.url(&format!("blobs/{}", blob.digest))))?;
+        match answer.status {
+            200 => Ok(answer.content_length().is_none_or(|length| length == blob.size)),
+            404 => Ok(false),
+            _ => Err(refusal::refused(&doing, answer)),
+        }
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let what = format!("blob of \"{}\"", self.place());
+        Ok(Box::new(Verified::new(self.open_unchecked(blob)?, &blob.digest, blob.size, what)))
+    }
+
+    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let doing = format!("read blob {} of \"{}\"", blob.digest, self.place());
+        let url = self.url(&format!("blobs/{}", blob.digest));
+        let content = download::Download::open(&self.client, &self.guard, &self.need, doing, url, blob.size)?;
+        Ok(Box::new(content))
+    }
+
+    fn open_part<'a>(
+        &'a self,
+        blob: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Option<Box<dyn Read + Send + 'a>>, Error> {
+        let doing = format!("read a part of blob {} of \"{}\"", blob.digest, self.place());
+        let url = self.url(&format!("blobs/{}", blob.digest));
+        let whole = download::Download::new(&self.client, &self.guard, &self.need, doing, url, blob.size);
+        Ok(whole.part(part)?.map(|part| Box::new(part) as Box<dyn Read + Send>))
+    }
+
+    fn mount_origin(&self) -> Option<(String, String)> {
+        Some((self.host.clone(), self.repository.clone()))
+    }
+}
+
+impl ImageStore for RegistryStore {
+    fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
+        upload::write_blob(self, blob, open)
+    }
+
+    fn mount_blob(&self, blob: &Descriptor, host: &str, repository: &str) -> Result<bool, Error> {
+        if host != self.host || repository == self.repository {
+            return Ok(false);
+        }
+        upload::mount(self, blob, repository)
+    }
+
+    fn write_document(&self, document: &Document) -> Result<(), Error> {
+        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.place());
+        self.put_document(&doing, document.digest().as_str(), document).map(drop)
+    }
+
+    fn write_referrer(&self, document: &Document) -> Result<bool, Error> {
+        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.place());
+        let listed = self.put_document(&doing, document.digest().as_str(), document)?;
+        Ok(listed.is_some())
+    }
+
+    fn expect_blob(&self) {
+        upload::expect(self);
+    }
+
+    fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
+        let doing = format!("write \"{}:{tag}\"", self.place());
+        self.put_document(&doing, tag, document).map(drop)
+    }
+}

@@ -1,0 +1,39 @@
+//! The referrers API: what a registry lists under a subject, page by page.
+
+use super::RegistryStore;
+use super::tags::next_page;
+use crate::store::ImageSource;
+use crate::store::Listed;
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::{Content, DOCUMENT_MAX, Document, media_type};
+use registry_client::refusal;
+
+/// An image has a few signatures and SBOMs; what comes page after page for ever is no list of them.
+const PAGES_MAX: usize = 100;
+
+pub fn list(store: &RegistryStore, subject: &Digest) -> Result<Listed, Error> {
+    let doing = format!("list the referrers of \"{}@{subject}\"", store.place());
+    let wrong = |why: String| Error::bad_input(&*doing, why);
+    let mut found = Vec::new();
+    let mut next = Some(store.url(&format!("referrers/{subject}")));
+    for _ in 0..PAGES_MAX {
+        let Some(url) = next else { return Ok(Listed::ByStore(found)) };
+        let mut ask = store.ask(&doing, "GET", url.clone());
+        ask.headers.push(("Accept", media_type::OCI_INDEX.into()));
+        let (head, body) = store.client.fetch(&ask, DOCUMENT_MAX)?;
+        match head.status {
+            200 => {}
+            // 404 is what the specification has for a registry without the API; the others are what some say.
+            400 | 404 | 405 | 501 => return Ok(Listed::ByTag(found)),
+            _ => return Err(refusal::refused_with(&doing, &head, &body)),
+        }
+        let page = Document::new(body, head.header("content-type")).and_then(|page| page.parse());
+        match page.map_err(|e| wrong(e.to_string()))? {
+            Content::Index(index) => found.extend(index.manifests),
+            Content::Manifest(_) => return Err(wrong("it is an image, not a list".into())),
+        }
+        next = next_page(store, &url, &head).map_err(wrong)?;
+    }
+    Err(wrong(format!("its pages never end; {PAGES_MAX} were read")))
+}

@@ -1,0 +1,124 @@
+//! The list of tags, page by page.
+
+use super::RegistryStore;
+use crate::store::ImageSource;
+use error::Error;
+use error::text::Escaped;
+use image_model::reference::is_tag;
+use registry_client::http::transport::Head;
+use registry_client::http::url::Url;
+use registry_client::refusal;
+use serde::Deserialize;
+use std::collections::{BTreeSet, HashSet};
+
+/// Longest page; some registries give all tags in one.
+const PAGE_MAX: u64 = 16 << 20;
+const PAGES_MAX: usize = 10_000;
+const TAGS_MAX: usize = 1_000_000;
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
+    let doing = format!("list the tags of \"{}\"", store.place());
+    let wrong = |why: String| Error::bad_input(&*doing, why);
+    let mut tags = BTreeSet::new();
+    let mut seen = HashSet::new();
+    let mut next = Some(first(store));
+    while let Some(url) = next {
+        if !seen.insert(url.secret_text()) || seen.len() > PAGES_MAX {
+            return Err(wrong(format!("the pages of the list never end; {} were read", seen.len())));
+        }
+        let (page, link) = read(store, &doing, &url)?;
+        tags.extend(page);
+        if tags.len() > TAGS_MAX {
+            return Err(wrong(format!("there are more than {TAGS_MAX}")));
+        }
+        next = link;
+    }
+    Ok(tags.into_iter().collect())
+}
+
+/// All tags, if they are on one page.
+pub fn first_page(store: &RegistryStore) -> Result<Option<Vec<String>>, Error> {
+    let doing = format!("list the tags of \"{}\"", store.place());
+    let (tags, next) = read(store, &doing, &first(store))?;
+    Ok(next.is_none().then_some(tags))
+}
+
+fn first(store: &RegistryStore) -> Url {
+    store.url("tags/list").with("n", "1000")
+}
+
+fn read(store: &RegistryStore, doing: &str, url: &Url) -> Result<(Vec<String>, Option<Url>), Error> {
+    let wrong = |why: String| Error::bad_input(doing, why);
+    let mut ask = store.ask(doing, "GET", url.clone());
+    ask.headers.push(("Accept", "application/json".into()));
+    let (head, body) = store.client.fetch(&ask, PAGE_MAX)?;
+    if head.status != 200 {
+        return Err(refusal::refused_with(doing, &head, &body));
+    }
+    let page: Page =
+        serde_json::from_slice(&body).map_err(|e| wrong(format!("it is no list of tags: {e}")))?;
+    let tags = page.tags.unwrap_or_default();
+    // A tag becomes a part of addresses and of commands.
+    if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
+        return Err(wrong(format!("it has \"{}\", which is no tag", Escaped(tag))));
+    }
+    Ok((tags, next_page(store, url, &head).map_err(wrong)?))
+}
+
+/// Where the list goes on, if it does.
+pub fn next_page(store: &RegistryStore, from: &Url, head: &Head) -> Result<Option<Url>, String> {
+    let links = head.headers.get_all("link").iter().filter_map(|value| value.to_str().ok());
+    links.flat_map(next_of).next().map(|link| follow(from, link, store)).transpose()
+}
+
+fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> {
+    let to = from.join(link).map_err(|why| format!("its next page has no proper address: {why}"))?;
+    // As with uploads: a registry behind a proxy that ends TLS does not know its own scheme.
+    let to = if from.is_tls() { to.over_tls() } else { to };
+    if !to.same_origin(store.guard.registry()) {
+        return Err(format!("its next page is at {}, which is another host", to.host_and_port()));
+    }
+    Ok(to)
+}
+
+/// The target of `<...>; rel="next"` in a Link header (RFC 8288).
+fn next_of(value: &str) -> Option<&str> {
+    let mut rest = value;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (target, after) = after.split_once('>')?;
+        let params = after.split('<').next().unwrap_or(after);
+        let is_next = params.split([';', ',']).any(|param| {
+            let (key, value) = param.split_once('=').unwrap_or((param, ""));
+            key.trim().eq_ignore_ascii_case("rel")
+                && value.trim().trim_matches('"').split(' ').any(|rel| rel.eq_ignore_ascii_case("next"))
+        });
+        if is_next {
+            return Some(target);
+        }
+        rest = after;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_where_the_link_says() {
+        let check = |value: &str, meant: Option<&str>| assert_eq!(next_of(value), meant, "{value}");
+        check("</v2/a/tags/list?n=2&last=b>; rel=\"next\"", Some("/v2/a/tags/list?n=2&last=b"));
+        check("</x>; rel=next", Some("/x"));
+        check("</first>; rel=\"first\", </x>; title=\"a\"; rel=\"last next\"", Some("/x"));
+        check("</x>; rel=\"prev\"", None);
+        check("</x>", None);
+        check("</x", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,209 @@
+//! A blob on its way up: one POST that opens a session, one PUT with all of it. It is not cut into chunks: every
+//! registry that follows the specification takes a blob in one piece, of any size, and each chunk would cost a round
+//! trip. Where a large PUT breaks off, the session is asked how far it came, and the rest follows. docker-registry 2.8
+//! forgets a session that broke (404); then all of it goes into a new one.
+
+use super::RegistryStore;
+use crate::store::{ImageSource, OpenContent};
+use error::Error;
+use error::Exit;
+use image_model::digest::Digest;
+use image_model::manifest::Descriptor;
+use registry_client::auth::Need;
+use registry_client::auth::scope::Scopes;
+use registry_client::client::Ask;
+use registry_client::http::redirect;
+use registry_client::http::transport::{Answer, Upload};
+use registry_client::http::url::Url;
+use registry_client::refusal;
+use registry_client::retry::{Again, Failure, retrying};
+
+/// Below this, a new session costs no more than asking how far the old one came.
+const RESUME_ABOVE: u64 = 1 << 20;
+
+/// Brings a blob up. A session that a failed mount left open, or that was begun in advance, is used first.
+pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
+    let doing = format!("write blob {} to \"{}\"", blob.digest, store.place());
+    let mut session = store.sessions().remove(&blob.digest).or_else(|| store.expected().take());
+    let mut broken = None;
+    let mut doubtful = false;
+    let written = retrying(store.client.patience(), || {
+        // An answer that was lost may have been a yes.
+        if doubtful && store.has_blob(blob).map_err(Failure::last)? {
+            return Ok(());
+        }
+        let resumed = broken.take().and_then(|place| resume(store, blob, place));
+        let (place, from) = match (resumed, session.take()) {
+            (Some(resumed), _) => resumed,
+            (None, Some(place)) => (place, 0),
+            (None, None) => (begin(store, &doing).map_err(Failure::last)?, 0),
+        };
+        doubtful = true;
+        put(store, &doing, blob, &place, from, open).inspect_err(|failure| {
+            // What was put together from two pieces and is wrong is not put together from three.
+            let may_go_on = from == 0 && blob.size > RESUME_ABOVE && failure.again != Again::Never;
+            if may_go_on { broken = Some(place) } else { cancel(store, &place) }
+        })
+    });
+    if let Some(place) = broken {
+        cancel(store, &place);
+    }
+    written
+}
+
+/// Where a session goes on, and from which byte. A session that came nowhere, or that nobody knows any more, is ended.
+fn resume(store: &RegistryStore, blob: &Descriptor, place: Url) -> Option<(Url, u64)> {
+    let doing = "ask how far an upload came";
+    let answer = store.client.attempt(&ask(store, doing, "GET", place.clone(), Upload::Nothing, &store.need));
+    let found = answer.ok().and_then(|answer| {
+        let has = answer.header("range").and_then(has_bytes).filter(|has| *has < blob.size);
+        let next = session_of(store, doing, &answer).unwrap_or_else(|_| place.clone());
+        let is_open = matches!(answer.status, 200 | 202 | 204);
+        answer.finish();
+        has.filter(|_| is_open).map(|has| (next, has))
+    });
+    if found.is_none() {
+        cancel(store, &place);
+    }
+    found
+}
+
+/// `0-6` stands for seven bytes; `0-0` for one, or for none: it is not worth to find out.
+fn has_bytes(range: &str) -> Option<u64> {
+    let range = range.trim().strip_prefix("bytes=").unwrap_or(range.trim());
+    let last: u64 = range.strip_prefix("0-")?.parse().ok()?;
+    last.checked_add(1).filter(|bytes| *bytes > 1)
+}
+
+fn begin(store: &RegistryStore, doing: &str) -> Result<Url, Error> {
+    let url = store.url("blobs/uploads/");
+    let answer = store.client.send(&ask(store, doing, "POST", url, Upload::Nothing, &store.need))?;
+    match answer.status {
+        202 => session_of(store, doing, &answer),
+        _ => Err(refusal::refused(doing, answer)),
+    }
+}
+
+/// Opens a session for a blob that is not known yet. Whether one may be opened at all, the upload will tell.
+pub fn expect(store: &RegistryStore) {
+    if let Ok(place) = begin(store, "begin an upload")
+        && let Some(unused) = store.expected().replace(place)
+    {
+        cancel(store, &unused);
+    }
+}
+
+fn session_of(store: &RegistryStore, doing: &str, answer: &Answer) -> Result<Url, Error> {
+    redirect::upload(store.guard.registry(), &answer.url, answer.header("location"))
+        .map_err(|why| Error::not_permitted(doing, format!("{}: {why}", answer.url.host_and_port())))
+}
+
+fn put(
+    store: &RegistryStore,
+    doing: &str,
+    blob: &Descriptor,
+    place: &Url,
+    from: u64,
+    open: OpenContent<'_>,
+) -> Result<(), Failure> {
+    let url = place.clone().with("digest", blob.digest.as_str());
+    let body = Upload::Blob { digest: &blob.digest, size: blob.size, from, open };
+    let mut request = ask(store, doing, "PUT", url, body, &store.need);
+    request.headers.push(("Content-Type", "application/octet-stream".into()));
+    if from > 0 {
+        request.headers.push(("Content-Range", format!("{from}-{}", blob.size - 1)));
+    }
+    let answer = store.client.attempt(&request)?;
+    match answer.status {
+        200 | 201 | 204 => check_digest(doing, answer.header("docker-content-digest"), &blob.digest),
+        // The session is gone: it timed out, or the registry was started anew. A new one may do.
+        404 | 410 | 416 => Err(Failure::passing(refusal::refused(doing, answer))),
+        // It may have kept other bytes of the first piece than it said.
+        400 if from > 0 => Err(Failure::passing(refusal::refused(doing, answer))),
+        _ => Err(Failure::last(refusal::refused(doing, answer))),
+    }
+}
+
+/// A registry that says what it stored must have stored what we sent.
+pub fn check_digest(doing: &str, said: Option<&str>, sent: &Digest) -> Result<(), Failure> {
+    let Some(said) = said.and_then(|said| said.parse::<Digest>().ok()) else { return Ok(()) };
+    if said.algorithm() != sent.algorithm() || said == *sent {
+        return Ok(());
+    }
+    let why = format!("it says it stored {said}, {sent} was sent");
+    Err(Failure::last(Error::integrity(doing, why)))
+}
+
+/// Lets go of a session. Registries clean up behind us in any case, so a failure is of no matter.
+pub fn cancel(store: &RegistryStore, place: &Url) {
+    let request = ask(store, "end an upload", "DELETE", place.clone(), Upload::Nothing, &store.need);
+    drop(store.client.attempt(&request));
+}
+
+/// Takes a blob over from another repository of this registry. A registry that cannot, or must not, opens a session
+/// instead, which `write_blob` then uses.
+pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<bool, Error> {
+    if store.refused_mounts().contains(from) {
+        return Ok(false);
+    }
+    let doing = format!("mount blob {} from \"{from}\" in \"{}\"", blob.digest, store.place());
+    let need = Need { more: Scopes::repository(from, &["pull"]), ..store.need.clone() };
+    let url = store.url("blobs/uploads/").with("mount", blob.digest.as_str()).with("from", from);
+    let answer = match store.client.send(&ask(store, &doing, "POST", url, Upload::Nothing, &need)) {
+        Ok(answer) => answer,
+        // No token for the other repository; what is allowed in this one, the upload will tell.
+        Err(error) if error.kind == Exit::NotPermitted => {
+            store.refused_mounts().insert(from.into());
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    match answer.status {
+        201 => {
+            let checked = check_digest(&doing, answer.header("docker-content-digest"), &blob.digest);
+            checked.map(|()| true).map_err(|failure| failure.error)
+        }
+        202 => {
+            // An upload elsewhere than is allowed is told by the upload itself.
+            if let Ok(place) = session_of(store, &doing, &answer) {
+                store.sessions().insert(blob.digest.clone(), place);
+            }
+            Ok(false)
+        }
+        status => {
+            if matches!(status, 401 | 403) {
+                store.refused_mounts().insert(from.into());
+            }
+            answer.finish();
+            Ok(false)
+        }
+    }
+}
+
+fn ask<'a, 'c>(
+    store: &'a RegistryStore,
+    doing: &'a str,
+    method: &'static str,
+    url: Url,
+    body: Upload<'a, 'c>,
+    need: &'a Need,
+) -> Ask<'a, 'c> {
+    Ask { doing, method, url, headers: Vec::new(), body, need, guard: &store.guard }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_says_how_far_an_upload_came() {
+        let check = |range: &str, bytes: Option<u64>| assert_eq!(has_bytes(range), bytes, "{range}");
+        check("0-6", Some(7));
+        check("bytes=0-6", Some(7));
+        check("0-0", None);
+        check("3-6", None);
+        check("0--1", None);
+        check("0-18446744073709551615", None);
+        check("", None);
+    }
+}

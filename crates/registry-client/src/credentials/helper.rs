@@ -1,0 +1,195 @@
+//! Credential helpers: programs that keep secrets, docker-credential-NAME.
+
+use crate::credentials::credential::Credential;
+use crate::credentials::secret::Secret;
+use error::Error;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Most that a helper may print.
+const OUTPUT_MAX: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+struct Printed {
+    #[serde(rename = "Username", default)]
+    user: String,
+    #[serde(rename = "Secret", default)]
+    secret: String,
+}
+
+/// Asks docker-credential-`name` for `server`; `None` if it has nothing.
+pub fn ask(name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, Error> {
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if name.is_empty() || !name.bytes().all(is_name) {
+        let why = format!("\"{name}\" is no name of one");
+        return Err(Error::not_permitted("find a credential helper", why));
+    }
+    let program = format!("docker-credential-{name}");
+    let answer = run(&program, server, limit).and_then(|(status, output)| understand(status, &output));
+    answer.map_err(|why| {
+        let error = Error::not_permitted(format!("get credentials for {server} from {program}"), why);
+        error.hint("check credHelpers and credsStore in the file of credentials")
+    })
+}
+
+/// Whatever is wrong is told without a word of what the helper printed: it may be the secret.
+fn understand(status: ExitStatus, output: &[u8]) -> Result<Option<Credential>, String> {
+    if !status.success() {
+        // The one failure that is an answer; the text is the same in every helper made with docker's library.
+        let text = String::from_utf8_lossy(output);
+        return if text.contains("credentials not found") {
+            Ok(None)
+        } else {
+            Err(format!("it failed ({status})"))
+        };
+    }
+    let printed: Printed = serde_json::from_slice(output).map_err(|_| "it did not answer in JSON")?;
+    if printed.secret.is_empty() {
+        return Ok(None);
+    }
+    let secret = Secret::new(printed.secret);
+    // "<token>" in place of a name marks an identity token, docker/cli's types.AuthConfig.
+    Ok(Some(match printed.user.as_str() {
+        "<token>" => Credential::Identity { user: String::new(), token: secret },
+        _ => Credential::Password { user: printed.user, password: secret },
+    }))
+}
+
+fn run(program: &str, server: &str, limit: Duration) -> Result<(ExitStatus, Vec<u8>), String> {
+    let deadline = Instant::now() + limit;
+    let mut command = Command::new(program);
+    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // A group of its own, so that whatever it starts ends with it.
+    command.process_group(0);
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => "it is not installed".to_string(),
+        _ => format!("it cannot be started: {e}"),
+    })?;
+    let outcome = talk(&mut child, server, deadline);
+    if outcome.is_err() {
+        end(&mut child);
+    }
+    outcome.map_err(|why| why.unwrap_or_else(|| format!("it did not answer in {} s", limit.as_secs_f32())))
+}
+
+/// `Err(None)`: out of time.
+fn talk(child: &mut Child, server: &str, deadline: Instant) -> Result<(ExitStatus, Vec<u8>), Option<String>> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that does not read has an answer all the same; a host name fits any pipe.
+        drop(stdin.write_all(server.as_bytes()));
+    }
+    let Some(stdout) = child.stdout.take() else { return Err(Some("it has no output".into())) };
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut output = Vec::new();
+        let read = stdout.take(OUTPUT_MAX + 1).read_to_end(&mut output).map(|_| output);
+        // Nobody waits any more when time has run out.
+        drop(send.send(read));
+    });
+    let left = deadline.saturating_duration_since(Instant::now());
+    let output =
+        receive.recv_timeout(left).map_err(|_| None)?.map_err(|e| Some(format!("its output: {e}")))?;
+    if output.len() as u64 > OUTPUT_MAX {
+        return Err(Some(format!("it printed more than {OUTPUT_MAX} bytes")));
+    }
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok((status, output)),
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) => return Err(None),
+            Err(e) => return Err(Some(format!("it cannot be waited for: {e}"))),
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    // The group is the child's own as long as the child has not been waited for.
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // A group that is gone already has ended as it should.
+        let _gone = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    drop(child.wait());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// Runs a shell script in place of a helper.
+    fn answer(script: &str, limit: Duration) -> Result<(ExitStatus, Vec<u8>), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("docker-credential-test");
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
+        loop {
+            let outcome = run(file.to_str().unwrap(), "h.example", limit);
+            // Another test's fork may still hold the script open for writing (ETXTBSY).
+            if !outcome.as_ref().is_err_and(|why| why.contains("Text file busy")) {
+                return outcome;
+            }
+        }
+    }
+
+    #[test]
+    fn a_helper_is_asked_on_stdin_and_answers_on_stdout() {
+        let (status, output) =
+            answer("printf '%s' \"$1 $(cat)\"; echo noise >&2", Duration::from_secs(10)).unwrap();
+        assert!(status.success());
+        assert_eq!(output, b"get h.example");
+    }
+
+    #[test]
+    fn an_answer_is_understood_and_never_repeated() {
+        let check = |script: &str, meant: &str| {
+            let (status, output) = answer(script, Duration::from_secs(10)).unwrap();
+            let shown = match understand(status, &output) {
+                Ok(Some(Credential::Password { user, password })) => format!("{user}:{}", password.reveal()),
+                Ok(Some(Credential::Identity { token, .. })) => format!("identity {}", token.reveal()),
+                other => format!("{other:?}"),
+            };
+            assert!(shown.contains(meant) && !shown.contains("s3cret"), "{script}: {shown}");
+        };
+        check(r#"echo '{"ServerURL":"h","Username":"u","Secret":"p"}'"#, "u:p");
+        check(r#"echo '{"Username":"<token>","Secret":"t"}'"#, "identity t");
+        check(r#"echo '{"Username":"u","Secret":""}'"#, "Ok(None)");
+        check("echo credentials not found in native keychain; exit 1", "Ok(None)");
+        check("echo s3cret; exit 1", "it failed (exit status: 1)");
+        check("echo s3cret", "did not answer in JSON");
+        check("kill -9 $$", "it failed (signal: 9");
+    }
+
+    #[test]
+    fn a_helper_that_hangs_is_ended_with_its_children() {
+        let began = Instant::now();
+        let why = answer("sleep 60; echo", Duration::from_millis(300)).unwrap_err();
+        assert!(why.contains("did not answer in 0.3 s"), "{why}");
+        // Without an end to its children the pipe would stay open for a minute; so would a helper that only ran on.
+        assert!(answer("exec >&-; sleep 60", Duration::from_millis(300)).is_err());
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn too_much_output_is_refused() {
+        let why = answer("head -c 3000000 /dev/zero", Duration::from_secs(10)).unwrap_err();
+        assert!(why.contains("more than"), "{why}");
+    }
+
+    #[test]
+    fn an_absent_or_forged_helper_is_named() {
+        let error = ask("multiarch-absent", "h", Duration::from_secs(1)).unwrap_err().to_string();
+        assert!(error.contains("docker-credential-multiarch-absent: it is not installed"), "{error}");
+        for name in ["../../tmp/x", "a b", ""] {
+            assert!(
+                ask(name, "h", Duration::from_secs(1)).unwrap_err().to_string().contains("no name"),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Which hosts are this machine, which addresses a registry may send us on to, and who shares a domain with whom.
+
+use crate::http::url::{Url, split_port};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+/// `localhost`, names under it, 127.0.0.0/8 and `[::1]`, with or without a port. `.local` is the local network, not
+/// this machine, and `127.0.0.1.example.com` is anybody.
+pub fn is_loopback(host: &str) -> bool {
+    let name = split_port(host).0.to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        return true;
+    }
+    literal(&name).is_some_and(|address| address.is_loopback())
+}
+
+/// The address that a host is written as, if it is one.
+pub fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.parse().ok()
+}
+
+/// How far a registry may send us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// A host that a person named: any address.
+    Anywhere,
+    /// A host that a registry on a private network named: all but link-local ones, where clouds keep credentials.
+    Inside,
+    /// A host that a public registry named: public addresses only.
+    Public,
+}
+
+impl Reach {
+    /// How far the registry at this host may send us: no further in than where it stands itself.
+    pub fn of_registry(registry: &Url) -> Self {
+        let name = registry.host().trim_matches(['[', ']']);
+        let addresses = (name, registry.port()).to_socket_addrs();
+        let inside = addresses.is_ok_and(|mut found| found.any(|a| zone(a.ip()) == Zone::Private));
+        if inside { Self::Inside } else { Self::Public }
+    }
+
+    pub fn allows(self, address: IpAddr) -> bool {
+        match (self, zone(address)) {
+            (Self::Anywhere, _) | (_, Zone::Public) => true,
+            (Self::Inside, Zone::Private) => true,
+            (Self::Public, Zone::Private) | (_, Zone::Closed) => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Zone {
+    Public,
+    Private,
+    /// Link-local, unspecified, multicast: nothing that serves blobs.
+    Closed,
+}
+
+fn zone(address: IpAddr) -> Zone {
+    match address {
+        IpAddr::V4(v4) => zone_of_v4(v4),
+        IpAddr::V6(v6) => zone_of_v6(v6),
+    }
+}
+
+fn zone_of_v4(address: Ipv4Addr) -> Zone {
+    let [a, b, ..] = address.octets();
+    if address.is_link_local() || a == 0 || address.is_multicast() || address.is_broadcast() {
+        return Zone::Closed;
+    }
+    // 100.64.0.0/10 is carrier-grade NAT, RFC 6598; some clouds keep their metadata there.
+    if address.is_loopback() || address.is_private() || (a == 100 && (64..128).contains(&b)) {
+        return Zone::Private;
+    }
+    Zone::Public
+}
+
+fn zone_of_v6(address: Ipv6Addr) -> Zone {
+    let v4_in = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        zone_of_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    let words = address.segments();
+    match words {
+        // ::ffff:a.b.c.d, and NAT64's 64:ff9b::a.b.c.d (RFC 6052): the IPv4 address counts.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4_in(high, low),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Zone::Private,
+        // AWS keeps instance metadata at fd00:ec2::254.
+        [0xfd00, 0x0ec2, ..] => Zone::Closed,
+        [first, ..] if first & 0xfe00 == 0xfc00 => Zone::Private,
+        [first, ..] if first & 0xffc0 == 0xfe80 || first >> 8 == 0xff => Zone::Closed,
+        [0, 0, 0, 0, 0, 0, ..] => Zone::Closed,
+        _ => Zone::Public,
+    }
+}
+
+/// Looks names up and refuses those that lead out of reach: a filter on names alone would be passed by any name
+/// server.
+#[derive(Debug)]
+pub struct Lookup(pub Reach);
+
+/// The lookup's refusal, as it comes out of the HTTP library.
+#[derive(Debug)]
+pub struct OutOfReach(pub IpAddr);
+
+impl fmt::Display for OutOfReach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is an address that a registry may not send us to", self.0)
+    }
+}
+
+impl std::error::Error for OutOfReach {}
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        match found.iter().find(|address| !self.0.allows(address.ip())) {
+            Some(refused) => Err(ureq::Error::Other(Box::new(OutOfReach(refused.ip())))),
+            None => Ok(found),
+        }
+    }
+}
+
+/// May credentials of `registry` go to `host`? The same host, or one under the same registrable domain. There is no
+/// list of public suffixes here: two labels make a domain, three under suffixes like `co.uk`.
+pub fn shares_domain(registry: &str, host: &str) -> bool {
+    if registry == host {
+        return true;
+    }
+    if literal(registry).is_some() || literal(host).is_some() {
+        return false;
+    }
+    match (domain(registry), domain(host)) {
+        (Some(ours), Some(theirs)) => ours == theirs,
+        _ => false,
+    }
+}
+
+fn domain(host: &str) -> Option<String> {
+    let labels: Vec<&str> = host.trim_end_matches('.').split('.').collect();
+    let [.., second, top] = labels.as_slice() else { return None };
+    let take = if top.len() == 2 && second.len() <= 3 { 3 } else { 2 };
+    let start = labels.len().checked_sub(take)?;
+    Some(labels[start..].join(".").to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "a.b.localhost",
+            "127.0.0.1:5000",
+            "127.9.9.9",
+            "[::1]:5000",
+            "LOCALHOST",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "box.local",
+            "127.0.0.1.evil.com",
+            "localhost.evil.com",
+            "notlocalhost",
+            "128.0.0.1",
+            "127.1",
+            "[::2]",
+            "docker.io",
+            "10.0.0.1",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_registry_sends_nobody_further_in_than_it_stands() {
+        let check = |address: &str, inside: bool, public: bool| {
+            let ip = address.parse().unwrap();
+            assert_eq!((Reach::Inside.allows(ip), Reach::Public.allows(ip)), (inside, public), "{address}");
+            assert!(Reach::Anywhere.allows(ip));
+        };
+        check("93.184.216.34", true, true);
+        check("2606:2800:220:1::1", true, true);
+        check("127.0.0.1", true, false);
+        check("10.1.2.3", true, false);
+        check("192.168.0.1", true, false);
+        check("100.100.100.200", true, false);
+        check("::1", true, false);
+        check("fd12::1", true, false);
+        check("::ffff:10.0.0.1", true, false);
+        check("169.254.169.254", false, false);
+        check("::ffff:169.254.169.254", false, false);
+        check("64:ff9b::169.254.169.254", false, false);
+        check("fe80::1", false, false);
+        check("fd00:ec2::254", false, false);
+        check("0.0.0.0", false, false);
+        check("::", false, false);
+        check("::169.254.169.254", false, false);
+        check("255.255.255.255", false, false);
+        check("224.0.0.1", false, false);
+    }
+
+    #[test]
+    fn a_name_is_judged_by_where_it_leads() {
+        let uri: Uri = "http://localhost:1/".parse().unwrap();
+        let found = |reach: Reach| Lookup(reach).resolve(&uri, &Config::default(), NextTimeout::default());
+        assert!(found(Reach::Anywhere).is_ok());
+        assert!(found(Reach::Inside).is_ok());
+        assert!(found(Reach::Public).unwrap_err().to_string().contains("may not send us"));
+        let reach = |registry: &str| Reach::of_registry(&Url::parse(registry).unwrap());
+        assert_eq!(reach("http://localhost:5000"), Reach::Inside);
+        assert_eq!(reach("http://[::1]:5000"), Reach::Inside);
+        assert_eq!(reach("http://10.0.0.1"), Reach::Inside);
+        assert_eq!(reach("http://93.184.216.34"), Reach::Public);
+        assert_eq!(reach("http://name.invalid"), Reach::Public);
+    }
+
+    #[test]
+    fn credentials_stay_in_their_domain() {
+        let check = |registry: &str, host: &str, may: bool| {
+            assert_eq!(shares_domain(registry, host), may, "{registry} {host}");
+        };
+        check("registry-1.docker.io", "auth.docker.io", true);
+        check("quay.io", "quay.io", true);
+        check("registry.gitlab.com", "gitlab.com", true);
+        check("localhost", "localhost", true);
+        check("127.0.0.1", "127.0.0.1", true);
+        check("a.example.co.uk", "auth.example.co.uk", true);
+        check("127.0.0.1", "127.0.0.2", false);
+        check("1.2.3.4", "9.9.3.4", false);
+        check("example.com", "example.com.evil.com", false);
+        check("example.co.uk", "evil.co.uk", false);
+        check("r.com.au", "evil.com.au", false);
+        check("localhost", "a.localhost", false);
+        check("docker.io", "docker.io.", true);
+        check("registry.io", "auth.docker.io", false);
+    }
+}

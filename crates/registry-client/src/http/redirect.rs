@@ -1,0 +1,81 @@
+//! Where a registry may send us: the `Location` of a redirect and of an upload.
+
+use crate::http::url::Url;
+
+/// Most redirects in a row.
+pub const HOPS: usize = 5;
+
+pub fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
+/// Where a redirect of a GET or HEAD leads. What came by TLS goes on by TLS.
+pub fn next(from: &Url, location: Option<&str>) -> Result<Url, String> {
+    let location = location.ok_or("it redirects and does not say where to")?;
+    let to = from.join(location).map_err(|why| format!("it redirects to an address that is none: {why}"))?;
+    if from.is_tls() && !to.is_tls() {
+        return Err(format!("it redirects from https to {to}"));
+    }
+    Ok(to)
+}
+
+/// Where an upload goes on. The registry's own host is always spoken to as it was chosen to be: a registry behind a
+/// proxy that ends TLS names itself with http. Another host must have TLS.
+pub fn upload(registry: &Url, from: &Url, location: Option<&str>) -> Result<Url, String> {
+    let location = location.ok_or("it opens an upload and does not say where")?;
+    let to =
+        from.join(location).map_err(|why| format!("it opens an upload at an address that is none: {why}"))?;
+    if to.same_origin(registry) || to.is_tls() {
+        return Ok(to);
+    }
+    let over_tls = to.clone().over_tls();
+    if over_tls.same_origin(registry) {
+        return Ok(over_tls);
+    }
+    Err(format!("it wants the upload to go to {to}, without TLS"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_keep_tls() {
+        let check = |from: &str, location: Option<&str>, meant: &str| {
+            let shown = match next(&Url::parse(from).unwrap(), location) {
+                Ok(url) => url.secret_text(),
+                Err(why) => why,
+            };
+            assert!(shown.contains(meant), "{shown}");
+        };
+        check("https://r/v2/x", Some("https://cdn/y?sig=1"), "https://cdn/y?sig=1");
+        check("https://r/v2/x", Some("/y"), "https://r/y");
+        check("http://r/v2/x", Some("https://cdn/y"), "https://cdn/y");
+        check("http://r/v2/x", Some("http://cdn/y"), "http://cdn/y");
+        check("https://r/v2/x", Some("http://cdn/y?sig=s3cret"), "from https to http://cdn/y?...");
+        check("https://r/v2/x", None, "does not say where");
+        check("https://r/v2/x", Some("https://u:p@cdn/"), "user name");
+        check("https://r/v2/x", Some("ftp://cdn/"), "no http");
+    }
+
+    #[test]
+    fn uploads_stay_at_home_or_go_by_tls() {
+        let check = |registry: &str, location: Option<&str>, meant: &str| {
+            let registry = Url::parse(registry).unwrap();
+            let from = registry.join("/v2/a/blobs/uploads/").unwrap();
+            let shown = match upload(&registry, &from, location) {
+                Ok(url) => url.secret_text(),
+                Err(why) => why,
+            };
+            assert!(shown.contains(meant), "{shown}");
+        };
+        check("http://127.0.0.1:5000", Some("/v2/u?_state=1"), "http://127.0.0.1:5000/v2/u?_state=1");
+        check("https://r", Some("https://r:443/u"), "https://r/u");
+        check("https://r", Some("http://r/u"), "https://r/u");
+        check("https://r:5000", Some("http://r:5000/u"), "https://r:5000/u");
+        check("https://r", Some("https://store.example/u"), "https://store.example/u");
+        check("https://r", Some("http://store.example/u"), "without TLS");
+        check("http://r", Some("http://r:81/u"), "without TLS");
+        check("https://r", None, "does not say where");
+    }
+}

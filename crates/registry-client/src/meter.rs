@@ -1,0 +1,155 @@
+//! How far a job is: bytes, things and requests, counted where they happen and shown by `cli`.
+
+use error::text;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+#[derive(Default)]
+pub struct Meter {
+    bytes: AtomicU64,
+    bytes_wanted: AtomicU64,
+    blobs: AtomicU64,
+    blobs_wanted: AtomicU64,
+    requests: AtomicU64,
+}
+
+/// The counts at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub bytes: u64,
+    pub bytes_wanted: u64,
+    pub blobs: u64,
+    pub blobs_wanted: u64,
+    pub requests: u64,
+}
+
+impl Meter {
+    /// So much more is to be done.
+    pub fn expect(&self, blobs: u64, bytes: u64) {
+        self.blobs_wanted.fetch_add(blobs, Relaxed);
+        self.bytes_wanted.fetch_add(bytes, Relaxed);
+    }
+
+    pub fn asked(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            bytes: self.bytes.load(Relaxed),
+            bytes_wanted: self.bytes_wanted.load(Relaxed),
+            blobs: self.blobs.load(Relaxed),
+            blobs_wanted: self.blobs_wanted.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+        }
+    }
+}
+
+/// One blob of the job. What is read of it counts once, however often it must be read again.
+pub struct Share<'m> {
+    meter: &'m Meter,
+    size: u64,
+    counted: AtomicU64,
+}
+
+impl<'m> Share<'m> {
+    pub fn of(meter: &'m Meter, size: u64) -> Self {
+        Self { meter, size, counted: AtomicU64::new(0) }
+    }
+
+    /// The blob's content, counted from its start.
+    pub fn read<'a>(&'a self, content: Box<dyn Read + Send + 'a>) -> Counted<'a> {
+        let before = self.counted.swap(0, Relaxed);
+        self.meter.bytes.fetch_sub(before, Relaxed);
+        Counted { share: self, content }
+    }
+
+    fn add(&self, bytes: u64) {
+        self.counted.fetch_add(bytes, Relaxed);
+        self.meter.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// It is there, by whatever way.
+    pub fn done(&self) {
+        self.add(self.size.saturating_sub(self.counted.load(Relaxed)));
+        self.meter.blobs.fetch_add(1, Relaxed);
+    }
+}
+
+pub struct Counted<'a> {
+    share: &'a Share<'a>,
+    content: Box<dyn Read + Send + 'a>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.content.read(buffer)?;
+        self.share.add(count as u64);
+        Ok(count)
+    }
+}
+
+/// Short enough for a terminal of 80 columns.
+pub fn line(counts: &Counts, since: Duration, with_bar: bool) -> String {
+    const WIDTH: u64 = 20;
+    let requests = match counts.requests {
+        0 => String::new(),
+        1 => "1 request".into(),
+        several => format!("{several} requests"),
+    };
+    if counts.blobs_wanted == 0 {
+        return requests;
+    }
+    let mut parts = Vec::new();
+    if with_bar {
+        let full = (counts.bytes.min(counts.bytes_wanted) * WIDTH).checked_div(counts.bytes_wanted);
+        let full = usize::try_from(full.unwrap_or(WIDTH)).unwrap_or(0);
+        parts.push(format!("[{:<20}]", "#".repeat(full)));
+    }
+    parts.push(format!("{} of {}", text::bytes(counts.bytes), text::bytes(counts.bytes_wanted)));
+    let pace = counts.bytes as f64 / since.as_secs_f64().max(0.001);
+    parts.push(format!("{}/s", text::bytes(pace as u64)));
+    parts.push(format!("{} of {} blobs", counts.blobs, counts.blobs_wanted));
+    parts.push(requests);
+    parts.retain(|part| !part.is_empty());
+    parts.join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_twice_counts_once() {
+        let meter = Meter::default();
+        meter.expect(2, 10);
+        let share = Share::of(&meter, 7);
+        io::copy(&mut share.read(Box::new(&b"abc"[..])), &mut io::sink()).unwrap();
+        assert_eq!(meter.counts().bytes, 3);
+        io::copy(&mut share.read(Box::new(&b"abcdefg"[..])), &mut io::sink()).unwrap();
+        assert_eq!((meter.counts().bytes, meter.counts().blobs), (7, 0));
+        share.done();
+        // Mounted: nothing was read of it.
+        Share::of(&meter, 3).done();
+        let all = Counts { bytes: 10, bytes_wanted: 10, blobs: 2, blobs_wanted: 2, requests: 0 };
+        assert_eq!(meter.counts(), all);
+    }
+
+    #[test]
+    fn the_line_says_how_far_the_work_is() {
+        let second = Duration::from_secs(1);
+        let counts = Counts { bytes: 3 << 20, bytes_wanted: 4 << 20, blobs: 1, blobs_wanted: 2, requests: 7 };
+        assert_eq!(
+            line(&counts, second, true),
+            "[###############     ]  3.0 MiB of 4.0 MiB  3.0 MiB/s  1 of 2 blobs  7 requests"
+        );
+        assert_eq!(
+            line(&Counts { requests: 1, ..counts }, second, false),
+            "3.0 MiB of 4.0 MiB  3.0 MiB/s  1 of 2 blobs  1 request"
+        );
+        assert_eq!(line(&Counts { requests: 3, ..Counts::default() }, second, true), "3 requests");
+        let nothing = Counts { bytes_wanted: 0, blobs_wanted: 1, ..Counts::default() };
+        assert_eq!(line(&nothing, second, true), "[####################]  0 B of 0 B  0 B/s  0 of 1 blobs");
+    }
+}

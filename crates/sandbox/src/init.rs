@@ -1,0 +1,191 @@
+//! PID 1 of a sandbox: builds the root directory, starts the command, reaps orphans.
+
+use crate::{Event, Refusal, Sandbox, Step, limits, mounts};
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{
+    ForkResult, Gid, Uid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, sethostname,
+    setresgid, setresuid, setsid,
+};
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Does not return: the process ends when the command ends, and with it the PID namespace.
+pub fn run(sandbox: &Sandbox, go: PipeReader, events: &mut File) -> ! {
+    let output = io::stderr();
+    match prepare(sandbox, go).and_then(|()| start(sandbox, events, &output)) {
+        Ok(command) => {
+            // The output ends when the command has closed it.
+            let _ = [0, 1, 2].map(close);
+            Event::Ended { status: wait_for(command) }.send(events);
+            std::process::exit(0)
+        }
+        Err(refusal) => {
+            Event::from(refusal).send(events);
+            std::process::exit(1)
+        }
+    }
+}
+
+/// The order of the steps matters; each says why it stands where it does.
+fn prepare(sandbox: &Sandbox, mut go: PipeReader) -> Result<(), Refusal> {
+    go.read_exact(&mut [0]).step("map user ids")?;
+    // Directories above the tree may be open to the caller alone, whose id this process still has.
+    mounts::enter_tree(&sandbox.root)?;
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).step("become group 0 of the sandbox")?;
+    setresuid(uid, uid, uid).step("become user 0 of the sandbox")?;
+    // Both are cleared when the ids change.
+    prctl::set_pdeathsig(Signal::SIGKILL).step("end with the supervisor")?;
+    prctl::set_dumpable(false).step("hide this process from the command")?;
+    if is_closed(&go) {
+        return Err(Refusal { step: "find the supervisor alive", error: Errno::ESRCH.into() });
+    }
+    drop(go);
+    limits::forbid_user_namespaces();
+    mounts::mount_all()?;
+    mounts::leave_the_host()?;
+    sethostname("sandbox").step("set the host name")?;
+    limits::bring_up_loopback();
+    limits::leave_the_keyring();
+    setsid().step("leave the session").map(drop)
+}
+
+/// Has the other end of the pipe been closed?
+fn is_closed(pipe: &PipeReader) -> bool {
+    let mut watched = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
+/// Forks the command; this process keeps no privileges.
+fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<libc::pid_t, Refusal> {
+    #[expect(unsafe_code, reason = "this process has one thread, so the child may do anything")]
+    let forked = unsafe { fork() };
+    match forked.step("start a process")? {
+        ForkResult::Parent { child } => {
+            limits::drop_all_capabilities().step("drop capabilities")?;
+            Ok(child.as_raw())
+        }
+        ForkResult::Child => {
+            if let Err(refusal) = confine(output) {
+                Event::from(refusal).send(events);
+                std::process::exit(1)
+            }
+            Event::Began.send(events);
+            let why = match execute(sandbox) {
+                Ok(never) => match never {},
+                Err(why) => why,
+            };
+            Event::NotExecuted { why }.send(events);
+            std::process::exit(127)
+        }
+    }
+}
+
+fn confine(output: &impl AsFd) -> Result<(), Refusal> {
+    setsid().step("leave the session")?;
+    let null = File::options().read(true).open("/dev/null").step("open /dev/null")?;
+    dup2_stdin(&null).step("close the input")?;
+    dup2_stdout(output).step("open the output")?;
+    dup2_stderr(output).step("open the output")?;
+    #[expect(unsafe_code, reason = "the default action is no handler of ours")]
+    // Rust ignores SIGPIPE at its start, and execve(2) keeps that.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.step("reset SIGPIPE")?;
+    limits::close_descriptors().step("close descriptors")?;
+    limits::set_limits().step("set limits")?;
+    limits::keep_container_capabilities().step("drop capabilities")?;
+    prctl::set_no_new_privs().step("forbid new privileges")
+}
+
+/// The wait status of the command. Orphans are reaped on the way.
+fn wait_for(command: libc::pid_t) -> i32 {
+    loop {
+        let mut status = 0;
+        #[expect(unsafe_code, reason = "nix does not give the status as the kernel does")]
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        match Errno::result(pid) {
+            Ok(pid) if pid == command => return status,
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Not reached: the command is a child of this process.
+            Err(_) => return 0x7f00,
+        }
+    }
+}
+
+/// Becomes the command. `Err` says why not.
+fn execute(sandbox: &Sandbox) -> Result<Infallible, String> {
+    let Some(program) = sandbox.command.first() else { return Err("the command is empty".into()) };
+    chdir(&sandbox.working_dir).map_err(|error| {
+        format!("working directory \"{}\": {}", sandbox.working_dir.display(), error.desc())
+    })?;
+    let c_string = |text: &str| {
+        CString::new(text).map_err(|_| format!("\"{}\" contains a zero byte", text.replace('\0', "\\0")))
+    };
+    let arguments = sandbox.command.iter().map(|text| c_string(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut env = sandbox.env.clone();
+    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    let env_c = env.iter().map(|text| c_string(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut found = Errno::ENOENT;
+    for path in candidates(program, &env) {
+        let path_c = CString::new(path.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+        let Err(errno) = execve(&path_c, &arguments, &env_c);
+        match errno {
+            // Another directory of PATH may have it.
+            Errno::ENOENT | Errno::ENOTDIR if !path.exists() => {}
+            Errno::EACCES if path.is_dir() => {}
+            _ => return Err(explain(&path, errno)),
+        }
+        found = errno;
+    }
+    Err(explain(Path::new(program), found))
+}
+
+/// The files that execvp(3) would try.
+fn candidates(program: &str, env: &[String]) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![program.into()];
+    }
+    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    std::env::split_paths(OsStr::new(path)).map(|dir| dir.join(program)).collect()
+}
+
+fn explain(program: &Path, errno: Errno) -> String {
+    let shown = program.display();
+    match errno {
+        Errno::ENOENT if program.exists() => format!("the interpreter of \"{shown}\" is not in the image"),
+        Errno::ENOENT | Errno::ENOTDIR => format!("\"{shown}\" is not in the image"),
+        Errno::EACCES => format!("\"{shown}\" is not executable"),
+        Errno::ENOEXEC => format!("\"{shown}\" has a format that the kernel does not execute"),
+        errno => format!("\"{shown}\" cannot be executed: {}", errno.desc()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_searched_in_the_path_of_the_image() {
+        let check = |program: &str, env: &[&str], expected: &[&str]| {
+            let env: Vec<String> = env.iter().map(ToString::to_string).collect();
+            let found = candidates(program, &env);
+            assert_eq!(found, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{program} {env:?}");
+        };
+        check("/app", &["PATH=/bin"], &["/app"]);
+        check("./app", &["PATH=/bin"], &["./app"]);
+        check("app", &["A=1", "PATH=/opt:/bin"], &["/opt/app", "/bin/app"]);
+        assert_eq!(candidates("app", &[]).len(), 6);
+    }
+}

@@ -1,0 +1,92 @@
+//! The supervisor of a sandbox: creates the namespaces, writes their id maps, waits for init.
+
+use crate::{Event, Ids, Refusal, Sandbox, Step, init};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::CloneFlags;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, dup, getppid, setgroups};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+/// Runs the sandbox that stdin describes. Events go to stdout, the output of the command to stderr. Must be called
+/// while the process has one thread. `Err`: stdin is not a description.
+pub fn supervise() -> io::Result<()> {
+    let mut text = Vec::new();
+    io::stdin().read_to_end(&mut text)?;
+    let sandbox: Sandbox = serde_json::from_slice(&text)?;
+    // A duplicate, because descriptors up to 2 are the command's.
+    let mut events = File::from(dup(io::stdout())?);
+    if let Err(refusal) = run(&sandbox, &mut events) {
+        Event::from(refusal).send(&mut events);
+    }
+    Ok(())
+}
+
+fn run(sandbox: &Sandbox, events: &mut File) -> Result<(), Refusal> {
+    prctl::set_pdeathsig(Signal::SIGKILL).step("end with the caller")?;
+    if getppid().as_raw() != sandbox.caller {
+        // The caller ended before it was watched.
+        return Ok(());
+    }
+    if !sandbox.ids.is_own() {
+        setgroups(&[]).step("drop supplementary groups")?;
+    }
+    // In a shortage of memory the sandbox ends first. Some hosts do not allow it, and nothing depends on it.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    let (go, tell) = io::pipe().step("create a pipe")?;
+    match fork_into_namespaces().step("create namespaces")? {
+        None => {
+            drop(tell);
+            init::run(sandbox, go, events)
+        }
+        Some(child) => {
+            drop(go);
+            let mapped = write_maps(child, sandbox.ids).and_then(|()| (&tell).write_all(&[1]));
+            if mapped.is_err() {
+                drop(tell);
+                let _ = waitpid(child, None);
+                return mapped.step("map user ids");
+            }
+            // `tell` stays open: init sees by it that the supervisor lives.
+            let waited = waitpid(child, None);
+            drop(tell);
+            waited.map(drop).step("wait for the sandbox")
+        }
+    }
+}
+
+/// fork(2) with new namespaces for the child. `None` in the child.
+fn fork_into_namespaces() -> Result<Option<Pid>, Errno> {
+    let flags = CloneFlags::CLONE_NEWUSER
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    let flags = libc::c_long::from(flags.bits() | libc::SIGCHLD);
+    #[expect(
+        unsafe_code,
+        reason = "without CLONE_VM and a stack this is fork; the process has one thread, so the child may do anything"
+    )]
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match Errno::result(child)? {
+        0 => Ok(None),
+        child => Ok(Some(Pid::from_raw(i32::try_from(child).map_err(|_| Errno::EOVERFLOW)?))),
+    }
+}
+
+fn write_maps(child: Pid, ids: Ids) -> io::Result<()> {
+    let process = PathBuf::from(format!("/proc/{child}"));
+    let map = |first: u32| format!("0 {first} {}\n", ids.count);
+    if ids.is_own() {
+        // The kernel requires this before it accepts a gid map of somebody without privileges.
+        fs::write(process.join("setgroups"), "deny")?;
+    }
+    fs::write(process.join("uid_map"), map(ids.uid))?;
+    fs::write(process.join("gid_map"), map(ids.gid))
+}

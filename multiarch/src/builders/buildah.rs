@@ -1,0 +1,59 @@
+//! `buildah build` and `buildah push`. Without podman's default of keeping layers, which is asked for here: a second
+//! release finds everything built.
+
+use super::common::needs_emulator;
+use super::podman::{build, describe, local, registry_name};
+use super::tool::Tool;
+use super::{BuildJob, Builder, Local};
+use error::Error;
+use image_model::manifest::Document;
+use image_model::reference::RegistryRef;
+use image_store::store::oci_layout::OciLayout;
+use std::path::Path;
+
+/// `bud` is the name that every version knows.
+const BEGIN: [&str; 2] = ["bud", "--layers"];
+
+pub struct Buildah {
+    tool: Tool,
+}
+
+impl Buildah {
+    pub fn new() -> Self {
+        Self { tool: Tool::new("buildah", "MULTIARCH_BUILDAH") }
+    }
+}
+
+impl Builder for Buildah {
+    fn name(&self) -> String {
+        self.tool.builder_name()
+    }
+
+    fn available(&self) -> Result<(), String> {
+        self.tool.ask(&["info", "--format", "{{.store.GraphDriverName}}"]).map(drop)
+    }
+
+    fn needs_emulator(&self, job: &BuildJob) -> bool {
+        needs_emulator(job)
+    }
+
+    fn local(&self, base: &str) -> Option<Local> {
+        local(
+            &self.tool,
+            &["inspect", "--type", "image", "--format", "{{.OCIv1.OS}}/{{.OCIv1.Architecture}}"],
+            base,
+        )
+    }
+
+    fn registry_name(&self, base: &str) -> Option<RegistryRef> {
+        registry_name(base)
+    }
+
+    fn describe(&self, job: &BuildJob) -> Vec<String> {
+        describe(&self.tool, &BEGIN, job)
+    }
+
+    fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, Error> {
+        build(&self.tool, &BEGIN, job, staging, log)
+    }
+}

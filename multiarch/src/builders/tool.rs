@@ -1,0 +1,332 @@
+//! An engine's command line: found, asked whether it works, and run with its output in a log.
+
+use super::BuildJob;
+use crate::spec::{BuildArgs, DockerfileRecipe, Secret, SecretPlace};
+use error::Error;
+use error::Exit;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How many lines of a log stand in an error, and how much of the log is looked at for them.
+const LINES_SHOWN: usize = 20;
+const TAIL: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests;
+
+/// A program, by the name that people know it by.
+#[derive(Clone)]
+pub struct Tool {
+    pub name: &'static str,
+    program: OsString,
+    /// docker's context, where one was named.
+    context: Option<String>,
+}
+
+impl Tool {
+    /// `variable` may name another file: `MULTIARCH_DOCKER=/usr/bin/docker`.
+    pub fn new(name: &'static str, variable: &str) -> Self {
+        let program = std::env::var_os(variable).filter(|said| !said.is_empty());
+        Self { name, program: program.unwrap_or_else(|| name.into()), context: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(name: &'static str, program: &Path) -> Self {
+        Self { name, program: program.into(), context: None }
+    }
+
+    /// The same program for the engine of a docker context. The flag comes before DOCKER_HOST.
+    pub fn in_context(self, context: &str) -> Self {
+        Self { context: Some(context.to_string()), ..self }
+    }
+
+    /// As a spec names it: `docker:arm-node`.
+    pub fn builder_name(&self) -> String {
+        match &self.context {
+            Some(context) => format!("{}:{context}", self.name),
+            None => self.name.to_string(),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        if let Some(context) = &self.context {
+            command.arg("--context").arg(context);
+        }
+        command
+    }
+
+    /// The command for a person.
+    pub fn shown(&self, step: &Step) -> String {
+        match &self.context {
+            Some(context) => step.shown(&format!("{} --context {}", self.name, quoted(context))),
+            None => step.shown(self.name),
+        }
+    }
+
+    /// Runs a question that changes nothing. `Err` is a reason, in one line.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = self.command();
+        let output =
+            command.args(arguments).stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => "it is not installed".to_string(),
+                _ => format!("it does not start: {error}"),
+            })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_string());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        Err(line.map_or_else(|| format!("it ends with {}", output.status), str::to_string))
+    }
+
+    /// Runs a step of a build. An error has the end of what the program said.
+    pub fn run(&self, step: &Step, log: &Path) -> Result<(), Error> {
+        let doing = || format!("run \"{}\"", self.shown(step));
+        let mut file = open_log(log).map_err(|e| Error::from_io(doing(), e))?;
+        writeln!(file, "$ {}", self.shown(step)).map_err(|e| Error::from_io(doing(), e))?;
+        let begin = file.seek(SeekFrom::End(0)).map_err(|e| Error::from_io(doing(), e))?;
+        let mut command = self.command();
+        command.args(&step.arguments).envs(step.environment.iter().map(|(name, value)| (name, value)));
+        for name in &step.removed {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null());
+        let status = match step.secrets.is_empty() {
+            true => run_into(command, &file),
+            false => run_redacted(command, &file, &step.secrets),
+        };
+        let status = status.map_err(|e| Error::from_io(doing(), e))?;
+        if status.success() {
+            return Ok(());
+        }
+        let lines = last_lines(&mut file, begin).unwrap_or_default();
+        Err(Error::new(Exit::Found, doing(), format!("it ended with {status}"))
+            .hint(format!("nothing was published; all that it said is in {}", log.display()))
+            .problems(lines.iter().map(|line| format!("{}: {line}", self.name)).collect()))
+    }
+}
+
+fn run_into(mut command: Command, log: &File) -> std::io::Result<ExitStatus> {
+    command.stdout(log.try_clone()?).stderr(log.try_clone()?).status()
+}
+
+/// The same where something must not be in the log: it goes through here line by line.
+fn run_redacted(mut command: Command, log: &File, secrets: &[Hidden]) -> std::io::Result<ExitStatus> {
+    let (reader, writer) = std::io::pipe()?;
+    let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    // It holds our ends of the pipe, and the reader waits for the last of them.
+    drop(command);
+    let (mut log, secrets) = (log.try_clone()?, secrets.to_vec());
+    let (ended, has_ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let copied = copy_redacted(reader, &mut log, &secrets);
+        // Nobody waits any more where a program of the build stayed behind with the pipe.
+        let _ = ended.send(copied);
+    });
+    let status = child.wait()?;
+    match has_ended.recv_timeout(LEFT_BEHIND) {
+        Ok(copied) => copied.map(|()| status),
+        Err(_) => Ok(status),
+    }
+}
+
+/// How long the output of programs that a build left behind is waited for.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
+
+fn copy_redacted(reader: impl Read, log: &mut File, secrets: &[Hidden]) -> std::io::Result<()> {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        log.write_all(redacted(&text, secrets).as_bytes())?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn redacted(line: &str, secrets: &[Hidden]) -> String {
+    secrets.iter().fold(line.to_string(), |line, secret| line.replace(&secret.value, secret.shown))
+}
+
+/// A value that must not be shown, and what is shown in its place.
+#[derive(Clone)]
+struct Hidden {
+    value: String,
+    shown: &'static str,
+}
+
+/// One command of a builder.
+#[derive(Default)]
+pub struct Step {
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
+    /// Variables that the program does not get.
+    removed: Vec<&'static str>,
+    /// What must not be shown.
+    secrets: Vec<Hidden>,
+}
+
+impl Step {
+    pub fn new(arguments: &[&str]) -> Self {
+        Self { arguments: arguments.iter().map(OsString::from).collect(), ..Self::default() }
+    }
+
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn without_env(mut self, name: &'static str) -> Self {
+        self.removed.push(name);
+        self
+    }
+
+    /// All that a recipe says, as docker, buildx, podman and buildah all take it.
+    pub fn recipe(mut self, recipe: &DockerfileRecipe) -> Self {
+        if let Some(target) = &recipe.target {
+            self = self.arg("--target").arg(target);
+        }
+        self = self.build_args(&recipe.build_args);
+        for secret in &recipe.secrets {
+            self = self.secret(secret);
+        }
+        for (name, context) in &recipe.build_contexts {
+            self = self.arg("--build-context").arg(format!("{name}={context}"));
+        }
+        for from in &recipe.cache_from {
+            self = self.arg("--cache-from").arg(from);
+        }
+        for to in &recipe.cache_to {
+            self = self.arg("--cache-to").arg(to);
+        }
+        self.arg("--file").arg(&recipe.dockerfile).arg(&recipe.context)
+    }
+
+    /// The same for BuildKit: one image and not an index of an image and what attests it, as old as it is to be.
+    pub fn buildkit(mut self, job: &BuildJob, recipe: &DockerfileRecipe) -> Self {
+        if let Some(epoch) = job.epoch {
+            self = self.env("SOURCE_DATE_EPOCH", &epoch.to_string());
+        }
+        self.env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1").recipe(recipe)
+    }
+
+    fn hide(&mut self, value: String, shown: &'static str) {
+        if value.len() >= SECRET_MIN {
+            self.secrets.push(Hidden { value, shown });
+        }
+    }
+
+    /// The place of a secret is an argument, its value never is.
+    fn secret(mut self, secret: &Secret) -> Self {
+        let (place, value) = match &secret.place {
+            SecretPlace::File(file) => {
+                (format!("src={}", file.display()), std::fs::read_to_string(file).ok())
+            }
+            SecretPlace::Variable(name) => (format!("env={name}"), std::env::var(name).ok()),
+        };
+        // Of a file each line may be said by itself.
+        let value = value.unwrap_or_default();
+        let lines = value.lines().map(|line| line.trim().to_string());
+        lines.for_each(|line| self.hide(line, "[secret]"));
+        self.arg("--secret").arg(format!("id={},{place}", secret.id))
+    }
+
+    /// Names alone: arguments can be read by everyone on the host, the environment cannot. Without a value the
+    /// engine takes the variable of this name, and so the value goes there.
+    fn build_args(mut self, args: &BuildArgs) -> Self {
+        for (name, value) in &args.0 {
+            self = self.arg("--build-arg");
+            match value {
+                // This one would change what the engine's own program does.
+                Some(value) if steers_programs(name) => {
+                    self = self.arg(format!("{name}={value}"));
+                }
+                Some(value) => self = self.arg(name).env(name, value),
+                None => self = self.arg(name),
+            }
+            if let Some(value) = value.clone().or_else(|| std::env::var(name).ok()) {
+                self.hide(value, "[build argument]");
+            }
+        }
+        self
+    }
+
+    /// The command for a person, quoted where a shell would need it. Values of build arguments are left out.
+    fn shown(&self, name: &str) -> String {
+        let mut shown = name.to_string();
+        let mut is_build_arg = false;
+        for argument in &self.arguments {
+            let mut argument = argument.to_string_lossy().into_owned();
+            if is_build_arg {
+                argument.truncate(argument.find('=').unwrap_or(argument.len()));
+            }
+            is_build_arg = argument == "--build-arg";
+            shown.push(' ');
+            shown.push_str(&quoted(&argument));
+        }
+        shown
+    }
+}
+
+/// Values shorter than this are no secrets, and replacing them would make the text unreadable.
+const SECRET_MIN: usize = 4;
+
+/// Variables that programs read for themselves: a build argument of that name must not reach the engine's.
+fn steers_programs(name: &str) -> bool {
+    const PREFIXES: [&str; 10] = [
+        "DOCKER_",
+        "BUILDKIT_",
+        "BUILDX_",
+        "BUILDAH_",
+        "CONTAINER",
+        "LD_",
+        "SSH_",
+        "XDG_",
+        "REGISTRY_",
+        "GO",
+    ];
+    const NAMES: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "USER"];
+    let is_proxy = name.to_ascii_lowercase().ends_with("_proxy");
+    is_proxy || NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn quoted(argument: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=,@%+{}".contains(&b);
+    match !argument.is_empty() && argument.bytes().all(is_plain) {
+        true => argument.to_string(),
+        false => format!("'{}'", argument.replace('\'', "'\\''")),
+    }
+}
+
+fn open_log(log: &Path) -> std::io::Result<File> {
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().create(true).append(true).read(true).open(log)
+}
+
+/// The last lines that were written behind `begin`. Lines that rewrite themselves show as they were left.
+fn last_lines(log: &mut File, begin: u64) -> std::io::Result<Vec<String>> {
+    let end = log.seek(SeekFrom::End(0))?;
+    log.seek(SeekFrom::Start(begin.max(end.saturating_sub(TAIL))))?;
+    let mut bytes = Vec::new();
+    log.take(TAIL).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.trim_end_matches('\r').rsplit('\r').next().unwrap_or(line).trim_end().to_string())
+        .filter(|line| !line.is_empty())
+        .collect();
+    Ok(lines[lines.len().saturating_sub(LINES_SHOWN)..].to_vec())
+}

@@ -1,0 +1,104 @@
+//! What a step is for a person, for the program, and in its log.
+
+use super::*;
+
+fn recipe(args: &[(&str, Option<&str>)]) -> DockerfileRecipe {
+    let args = args.iter().map(|(name, value)| ((*name).to_string(), value.map(str::to_string)));
+    DockerfileRecipe {
+        target: Some("run time".into()),
+        build_args: BuildArgs(args.collect()),
+        ..DockerfileRecipe::new("D".into(), ".".into())
+    }
+}
+
+#[test]
+fn values_of_build_arguments_are_neither_shown_nor_arguments() {
+    let step = Step::new(&["build"]).recipe(&recipe(&[("TOKEN", Some("hunter2")), ("FROM_ENV", None)]));
+    assert_eq!(
+        step.shown("docker"),
+        "docker build --target 'run time' --build-arg FROM_ENV --build-arg TOKEN --file D ."
+    );
+    assert!(step.arguments.iter().all(|argument| !argument.to_string_lossy().contains("hunter2")));
+    assert_eq!(step.environment, [("TOKEN".to_string(), "hunter2".to_string())]);
+    // What the program itself would heed goes another way, and is not shown either.
+    let step = Step::new(&["build"]).recipe(&recipe(&[("HTTP_PROXY", Some("http://me:secret@proxy"))]));
+    assert!(step.environment.is_empty());
+    assert_eq!(step.shown("docker"), "docker build --target 'run time' --build-arg HTTP_PROXY --file D .");
+}
+
+#[test]
+fn a_step_that_fails_says_its_command_its_status_and_the_end_of_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("logs/build.log");
+    let shell = Tool::at("sh", Path::new("sh"));
+    shell.run(&Step::new(&["-c", "echo before"]), &log).unwrap();
+    let script = "for i in $(seq 30); do echo line $i; done; echo bad password-9 >&2; exit 7";
+    let mut step = Step::new(&["-c", script]);
+    step.hide("password-9".into(), "[secret]");
+    let error = shell.run(&step, &log).unwrap_err();
+    assert!(error.to_string().contains("it ended with exit status: 7"), "{error}");
+    assert!(error.to_string().contains("build.log"), "{error}");
+    assert_eq!(error.kind, error::Exit::Found);
+    assert!(error.to_string().contains("nothing was published"), "{error}");
+    assert_eq!(error.problems.len(), LINES_SHOWN);
+    assert_eq!(error.problems[0], "sh: line 12");
+    assert_eq!(error.problems[LINES_SHOWN - 1], "sh: bad [secret]");
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.starts_with("$ sh -c 'echo before'\nbefore\n$ sh -c"), "{text}");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let none = Tool::at("none", Path::new("/nonexistent/none"));
+    assert_eq!(none.ask(&["version"]), Err("it is not installed".into()));
+    let sh = Tool::at("sh", Path::new("sh"));
+    assert_eq!(
+        sh.ask(&["-c", "echo a >&2; echo 'no daemon' >&2; echo >&2; exit 1"]),
+        Err("no daemon".into())
+    );
+    assert_eq!(sh.ask(&["-c", "exit 3"]), Err("it ends with exit status: 3".into()));
+    assert_eq!(sh.ask(&["-c", "echo yes"]), Ok("yes".into()));
+}
+
+#[test]
+fn every_key_of_a_recipe_is_an_argument_and_a_secret_is_one_by_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("npmrc");
+    std::fs::write(&file, "registry=x\n_authToken=hunter2hunter2\n").unwrap();
+    let secret = |id: &str, place| Secret { id: id.into(), place };
+    let recipe = DockerfileRecipe {
+        secrets: vec![
+            secret("npm", SecretPlace::File(file.clone())),
+            secret("path", SecretPlace::Variable("PATH".into())),
+        ],
+        build_contexts: [("lib".to_string(), "../lib".to_string())].into(),
+        cache_from: vec!["type=registry,ref=a/b".into()],
+        cache_to: vec!["type=inline".into()],
+        ..DockerfileRecipe::new("D".into(), ".".into())
+    };
+    let step = Step::new(&["build"]).recipe(&recipe);
+    let shown = step.shown("docker").replace(&*dir.path().to_string_lossy(), "DIR");
+    assert_eq!(
+        shown,
+        "docker build --secret id=npm,src=DIR/npmrc --secret id=path,env=PATH --build-context lib=../lib \
+         --cache-from type=registry,ref=a/b --cache-to type=inline --file D ."
+    );
+    // And no log has it, though the build says it.
+    let log = dir.path().join("log");
+    let mut step = Step::new(&["-c", "cat \"$0\"; echo \"PATH is $PATH\" >&2; exit 1"]).arg(&file);
+    step.secrets = Step::new(&[]).recipe(&recipe).secrets;
+    let error = Tool::at("sh", Path::new("sh")).run(&step, &log).unwrap_err();
+    assert_eq!(error.problems, ["sh: [secret]", "sh: [secret]", "sh: PATH is [secret]"]);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(!text.contains("hunter2") && text.contains("[secret]\n[secret]\nPATH is [secret]\n"), "{text}");
+}
+
+#[test]
+fn a_program_that_a_build_leaves_behind_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut step = Step::new(&["-c", "sleep 30 & echo done"]);
+    step.hide("password-9".into(), "[secret]");
+    let begun = std::time::Instant::now();
+    Tool::at("sh", Path::new("sh")).run(&step, &dir.path().join("log")).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}

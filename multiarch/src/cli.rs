@@ -1,0 +1,161 @@
+//! The command line of `multiarch`: the release, and every command of config-patcher and manifest-push.
+
+use crate::release::{self, Host};
+use crate::rollback;
+use clap::{CommandFactory, Parser, Subcommand};
+use cli::{Closing, Documentation, Output};
+use error::{Error, Exit};
+use image_model::reference::Reference;
+use image_store::options::RegistryArgs;
+use manifest_push::cli::Tools;
+use manifest_push::cli::account::{Account, as_clap_reads_it};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const TOOL: &str = "multiarch";
+
+const CLOSING: Closing = Closing {
+    examples: &[
+        ("multiarch release --example", "twelve platforms from nothing, into oci:multi-arch-example"),
+        ("multiarch release --dry-run", "print the plan of ./release.yaml"),
+        ("multiarch verify HOST/app:1", "platform metadata against binaries"),
+        ("multiarch fix HOST/app:1 --from-binaries", "write the right platform metadata"),
+        ("multiarch copy HOST/app:1 oci:backup:1", "an index with all its images"),
+        ("multiarch rollback HOST/app:1", "restore the tag of the last push"),
+    ],
+    files: &[
+        ("$XDG_CACHE_HOME/multiarch/", "work directories, and what layers showed; ~/.cache by default"),
+        ("$XDG_STATE_HOME/multiarch/", "the journal for rollback, and drafts; ~/.local/state by default"),
+    ],
+};
+
+/// Build, verify, repair and publish multi-platform images
+///
+/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
+/// docker-daemon:NAME[:TAG].
+#[derive(Parser)]
+#[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    account: Account,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build every platform of a release.yaml, verify and test each image, publish one tag for all
+    Release(Box<release::Args>),
+    /// Restore tags to the digests they had before the last push or release
+    Rollback(Rollback),
+    #[command(flatten)]
+    Check(config_patcher::cli::Command),
+    #[command(flatten)]
+    Publish(Box<manifest_push::cli::Command>),
+    /// Run binfmt-setup: QEMU handlers in the kernel's binfmt_misc
+    #[command(disable_help_flag = true)]
+    Binfmt {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run the command of a smoke test isolated from the host (called by `release`)
+    #[command(hide = true)]
+    SmokeInside,
+    #[command(flatten)]
+    Documentation(Documentation),
+}
+
+#[derive(clap::Args)]
+struct Rollback {
+    /// The image whose last push is undone, or the report of a release; without it, the last push of all
+    #[arg(value_name = "IMAGE|REPORT")]
+    subject: Option<String>,
+    /// Print what each tag will refer to, change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Restore a tag even if another client moved it since
+    #[arg(long)]
+    force: bool,
+}
+
+/// The program that `argv[0]` names: a link to this file is that program.
+pub fn main() -> ExitCode {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let name = called.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    match name {
+        Some("config-patcher") => config_patcher::cli::main(),
+        Some("manifest-push") => manifest_push::cli::main(),
+        _ => run(),
+    }
+}
+
+fn run() -> ExitCode {
+    let cli = Cli::parse_from(as_clap_reads_it(std::env::args_os()));
+    // The supervisor of a sandbox must have one thread.
+    if !matches!(cli.command, Command::SmokeInside) {
+        image_store::half_done::end_cleanly();
+    }
+    let Cli { command, output, registry, account } = cli;
+    let result = match command {
+        Command::Release(args) => release::run(&args, &registry, &Host::default(), &output),
+        Command::Rollback(args) => roll_back(args, &registry, &account, &output),
+        Command::Check(command) => command.run(&registry, &output),
+        Command::Publish(command) => command.run(&Tools::new(&registry, &account, &output), &output),
+        Command::Binfmt { arguments } => Err(run_binfmt_setup(&arguments)),
+        Command::SmokeInside => sandbox::supervise()
+            .map(|()| Exit::Done)
+            .map_err(|e| Error::from_io("read the description of a sandbox", e)),
+        Command::Documentation(what) => what.print(Cli::command(), &CLOSING),
+    };
+    output.finish(TOOL, result)
+}
+
+/// A report is a file; anything else is an image.
+fn roll_back(
+    args: Rollback,
+    registry: &RegistryArgs,
+    account: &Account,
+    output: &Output,
+) -> Result<Exit, Error> {
+    let Rollback { subject, dry_run, force } = args;
+    let report = subject.as_ref().map(PathBuf::from).filter(|path| path.is_file());
+    if let Some(report) = report {
+        return rollback::run(&rollback::Args { report, dry_run, force }, registry, output);
+    }
+    let image = subject.map(|text| {
+        text.parse::<Reference>().map_err(|error| {
+            Error::new(Exit::Usage, format!("roll back \"{text}\""), error.to_string())
+                .hint("name an image, or the report of a release")
+        })
+    });
+    let args = manifest_push::cli::rollback::Rollback { image: image.transpose()?, dry_run, force };
+    manifest_push::cli::rollback::rollback(&args, &Tools::new(registry, account, output), output)
+}
+
+/// Becomes binfmt-setup. Returns only if that failed.
+fn run_binfmt_setup(arguments: &[OsString]) -> Error {
+    let doing = "run binfmt-setup";
+    match crate::emulation::BinfmtSetup::find(None) {
+        Some(binfmt) => {
+            Error::from_io(doing, std::process::Command::new(binfmt.program()).args(arguments).exec())
+        }
+        None => Error::not_found(doing, "it is neither beside multiarch nor in PATH")
+            .hint("install it: cargo install --path binfmt-setup"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,43 @@
+//! The example of `multiarch release --example`: twelve platforms, without an engine, a registry or another file.
+
+use crate::example_binaries;
+use crate::spec::Spec;
+use error::Error;
+use image_model::reference::Reference;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+const SPEC: &str = include_str!("../../examples/multi-arch-example/release.yaml");
+/// The layout that it writes, in the current directory.
+const LAYOUT: &str = "multi-arch-example";
+
+/// The files of the example, in a temporary directory.
+pub struct Example {
+    dir: tempfile::TempDir,
+}
+
+impl Example {
+    pub fn create() -> Result<Self, Error> {
+        let create = || {
+            let dir = tempfile::tempdir()?;
+            fs::write(dir.path().join("release.yaml"), SPEC)?;
+            example_binaries::write_all(&dir.path().join("dist/programs"))?;
+            Ok::<_, io::Error>(Self { dir })
+        };
+        create().map_err(|error| Error::from_io("write the example", error))
+    }
+
+    /// Stands for the spec wherever its file does: the temporary directory has another name each time.
+    pub fn name(&self) -> PathBuf {
+        LAYOUT.into()
+    }
+
+    pub fn load(&self) -> Result<Spec, Error> {
+        let mut spec = Spec::load(&self.dir.path().join("release.yaml"))?;
+        // Its programs are there.
+        spec.prepare.clear();
+        spec.image = Reference::OciLayout { dir: LAYOUT.into(), tag: None };
+        Ok(spec)
+    }
+}

@@ -1,0 +1,240 @@
+//! The config of an image that is made here: what its base says, and what the spec says over it.
+
+use crate::spec::RunConfig;
+use error::Error;
+use image_model::digest::Digest;
+use image_model::manifest::Config;
+use image_model::platform::Platform;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// An image config with its keys in the order of the image-spec.
+#[derive(Serialize)]
+pub struct Written {
+    created: String,
+    architecture: String,
+    os: String,
+    #[serde(rename = "os.version", skip_serializing_if = "Option::is_none")]
+    os_version: Option<String>,
+    #[serde(rename = "os.features", skip_serializing_if = "Vec::is_empty")]
+    os_features: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+    /// Keys sorted; what only the base says (volumes, health check) is kept.
+    config: Map<String, Value>,
+    rootfs: Rootfs,
+    history: Vec<Value>,
+}
+
+#[derive(Serialize)]
+struct Rootfs {
+    r#type: &'static str,
+    diff_ids: Vec<Digest>,
+}
+
+/// What is taken over from a base image's config.
+#[derive(Default)]
+pub struct Inherited {
+    pub config: Map<String, Value>,
+    pub history: Vec<Value>,
+    pub diff_ids: Vec<Digest>,
+    os_version: Option<String>,
+    os_features: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct BaseConfig {
+    #[serde(default)]
+    config: Option<Map<String, Value>>,
+    #[serde(default)]
+    history: Option<Vec<Value>>,
+}
+
+impl Inherited {
+    /// `name` is the base image as the spec names it, `parsed` the same bytes as a config.
+    pub fn read(name: &str, bytes: &[u8], parsed: &Config) -> Result<Self, Error> {
+        let doing = || format!("read the config of base image \"{name}\"");
+        let base: BaseConfig =
+            serde_json::from_slice(bytes).map_err(|e| Error::bad_input(doing(), e.to_string()))?;
+        let diff_ids = parsed.diff_ids.clone();
+        let is_layer = |entry: &&Value| entry.get("empty_layer") != Some(&Value::Bool(true));
+        let mut history = base.history.unwrap_or_default();
+        // Readers count the history against the layers. One that does not fit, as after a squash, is made anew.
+        if history.iter().filter(is_layer).count() != diff_ids.len() {
+            let entry = serde_json::json!({ "created_by": format!("a layer of {name}") });
+            history = vec![entry; diff_ids.len()];
+        }
+        Ok(Self {
+            config: base.config.unwrap_or_default(),
+            history,
+            diff_ids,
+            os_version: parsed.platform.os_version.clone(),
+            os_features: parsed.platform.os_features.clone(),
+        })
+    }
+}
+
+/// The config of an image for `platform`, on `base`, with a layer of `diff_id` if there is one.
+pub fn write(
+    platform: &Platform,
+    run: &RunConfig,
+    base: Inherited,
+    diff_id: Option<Digest>,
+    created: &str,
+) -> Result<Vec<u8>, Error> {
+    let mut history = base.history;
+    let mut entry = Map::from_iter([
+        ("created".to_string(), Value::from(created)),
+        ("created_by".to_string(), Value::from("cargo xtask release: builder rootfs")),
+    ]);
+    if diff_id.is_none() {
+        entry.insert("empty_layer".into(), Value::Bool(true));
+    }
+    history.push(Value::Object(entry));
+    let written = Written {
+        created: created.to_string(),
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        os_version: platform.os_version.clone().or(base.os_version),
+        os_features: if platform.os_features.is_empty() {
+            base.os_features
+        } else {
+            platform.os_features.clone()
+        },
+        variant: platform.variant.clone(),
+        config: laid_over(base.config, run),
+        rootfs: Rootfs { r#type: "layers", diff_ids: base.diff_ids.into_iter().chain(diff_id).collect() },
+        history,
+    };
+    serde_json::to_vec(&written)
+        .map_err(|e| Error::bad_input(format!("write a config for {platform}"), e.to_string()))
+}
+
+/// What the spec says, over what the base says.
+fn laid_over(mut config: Map<String, Value>, run: &RunConfig) -> Map<String, Value> {
+    if let Some(entrypoint) = &run.entrypoint {
+        set_words(&mut config, "Entrypoint", entrypoint);
+        // The base's arguments are for the base's program; so a Dockerfile has it.
+        config.remove("Cmd");
+    }
+    if let Some(cmd) = &run.cmd {
+        set_words(&mut config, "Cmd", cmd);
+    }
+    if !run.env.is_empty() {
+        let mut env: Vec<String> = match config.remove("Env") {
+            Some(Value::Array(env)) => env.iter().filter_map(Value::as_str).map(str::to_string).collect(),
+            _ => Vec::new(),
+        };
+        for (name, value) in &run.env {
+            let said = format!("{name}={value}");
+            let same = |old: &&mut String| old.split('=').next() == Some(name);
+            match env.iter_mut().find(same) {
+                Some(old) => *old = said,
+                None => env.push(said),
+            }
+        }
+        config.insert("Env".into(), Value::from(env));
+    }
+    if let Some(user) = &run.user {
+        config.insert("User".into(), Value::from(user.as_str()));
+    }
+    if let Some(workdir) = &run.workdir {
+        config.insert("WorkingDir".into(), Value::from(workdir.as_str()));
+    }
+    let labels = run.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    add(&mut config, "Labels", labels.collect());
+    let ports = run.expose.iter().map(|port| (port.to_string(), Value::Object(Map::new())));
+    add(&mut config, "ExposedPorts", ports.collect());
+    config
+}
+
+fn set_words(config: &mut Map<String, Value>, key: &str, words: &[String]) {
+    match words {
+        [] => config.remove(key),
+        words => config.insert(key.into(), Value::from(words)),
+    };
+}
+
+fn add(config: &mut Map<String, Value>, key: &str, more: Map<String, Value>) {
+    if more.is_empty() {
+        return;
+    }
+    match config.get_mut(key) {
+        Some(Value::Object(there)) => there.extend(more),
+        _ => {
+            config.insert(key.into(), Value::Object(more));
+        }
+    }
+}
+
+/// A time in seconds since 1970 as RFC 3339 has it: `1970-01-01T00:00:00Z`. `None` from the year 10000 on.
+pub fn rfc3339(seconds: u64) -> Option<String> {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days are counted from 1 March of year 0, so that a leap day is the last of its year: 719468 days before 1970.
+    let day = days + 719_468;
+    // 400 years have 146097 days; the corrections leave the days of leap years out.
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Months from March on have 31, 30, 31, 30, 31 days over and over: 153 in five.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    (year < 10_000).then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_dates() {
+        // date -u -d @N +%FT%TZ
+        let check = |seconds: u64, date: &str| assert_eq!(rfc3339(seconds).as_deref(), Some(date));
+        check(0, "1970-01-01T00:00:00Z");
+        check(86_399, "1970-01-01T23:59:59Z");
+        check(951_782_400, "2000-02-29T00:00:00Z");
+        check(951_868_800, "2000-03-01T00:00:00Z");
+        check(1_700_000_000, "2023-11-14T22:13:20Z");
+        check(4_107_542_400, "2100-03-01T00:00:00Z");
+        check(253_402_300_799, "9999-12-31T23:59:59Z");
+        assert_eq!(rfc3339(253_402_300_800), None);
+    }
+
+    #[test]
+    fn what_the_spec_says_is_laid_over_what_the_base_says() {
+        let base = r#"{"Cmd":["sh"],"Entrypoint":["/base"],"Env":["PATH=/bin","A=1"],"Labels":{"a":"1"},
+            "StopSignal":"SIGQUIT","User":"base","ExposedPorts":{"80/tcp":{}}}"#;
+        let check = |run: RunConfig, wanted: &str| {
+            let config = laid_over(serde_json::from_str(base).unwrap(), &run);
+            let wanted: Value = serde_json::from_str(wanted).unwrap();
+            assert_eq!(Value::Object(config), wanted);
+        };
+        check(RunConfig::default(), base);
+        let words = |words: &[&str]| Some(words.iter().map(|w| (*w).to_string()).collect::<Vec<_>>());
+        check(
+            RunConfig {
+                entrypoint: words(&["/app"]),
+                env: [("A", "2"), ("B", "3")].map(|(k, v)| (k.to_string(), v.to_string())).into(),
+                workdir: Some("/w".into()),
+                labels: [("b".to_string(), "2".to_string())].into(),
+                expose: vec![crate::spec::Port { number: 53, protocol: "udp" }],
+                ..RunConfig::default()
+            },
+            r#"{"Entrypoint":["/app"],"Env":["PATH=/bin","A=2","B=3"],"Labels":{"a":"1","b":"2"},
+                "StopSignal":"SIGQUIT","User":"base","WorkingDir":"/w","ExposedPorts":{"80/tcp":{},"53/udp":{}}}"#,
+        );
+        check(
+            RunConfig {
+                entrypoint: words(&[]),
+                cmd: words(&["/x"]),
+                user: Some("1".into()),
+                ..RunConfig::default()
+            },
+            r#"{"Cmd":["/x"],"Env":["PATH=/bin","A=1"],"Labels":{"a":"1"},"StopSignal":"SIGQUIT","User":"1",
+                "ExposedPorts":{"80/tcp":{}}}"#,
+        );
+    }
+}

@@ -1,0 +1,416 @@
+//! One layer as a tar that depends on nothing but the files' names, contents and executable bits.
+//!
+//! Entries are sorted, parent folders stand before what is in them, owners are 0:0, times are one time, modes are
+//! 0755 or 0644. Nothing is held in memory but the list of entries.
+
+use super::base_tree::BaseTree;
+use error::Error;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tar::{Builder, EntryType, Header};
+
+/// What a layer will hold: the path in the image, without the slash in front, and what stands there.
+#[derive(Debug, Default)]
+pub struct Layer {
+    entries: BTreeMap<Vec<u8>, Entry>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Entry {
+    Folder,
+    File { source: PathBuf, size: u64, executable: bool },
+    Link { target: PathBuf },
+}
+
+impl Layer {
+    /// Adds a file, or all that is in a folder. `to` is absolute in the image; if it ends in `/`, a file goes into
+    /// that folder under its own name. The source itself may be a link to what is meant; links below it stay links.
+    pub fn add(&mut self, source: &Path, to: &str) -> Result<(), Error> {
+        let doing = || format!("copy \"{}\" to \"{to}\"", source.display());
+        let meta = fs::metadata(source).map_err(|e| Error::from_io(doing(), e))?;
+        let mut path =
+            to.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/").into_bytes();
+        if meta.is_dir() {
+            if !path.is_empty() {
+                self.insert(path.clone(), Entry::Folder, source)?;
+            }
+            return self.add_folder(source, &path);
+        }
+        if to.ends_with('/') {
+            let name = source.file_name().ok_or_else(|| Error::bad_input(doing(), "it has no name"))?;
+            path = join(&path, name);
+        }
+        if path.is_empty() {
+            return Err(Error::bad_input(doing(), "a file cannot be the image's root"));
+        }
+        let entry = file_entry(source, &meta).ok_or_else(|| special(&doing()))?;
+        self.insert(path, entry, source)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Fits the layer to its base: a path that leads over one of the base's links lies where that link leads, and
+    /// folders that the base has are left out. A layer that named them again would change their mode, or put a
+    /// folder over a link such as `/lib`.
+    pub fn settle(&mut self, base: &BaseTree) -> Result<(), Error> {
+        for (path, entry) in std::mem::take(&mut self.entries) {
+            let is_folder = entry == Entry::Folder;
+            let at = base.resolve(&path, is_folder)?;
+            match base.has_folder(&at) {
+                true if is_folder => {}
+                true => {
+                    let doing = format!("copy a file to \"/{}\"", String::from_utf8_lossy(&path));
+                    return Err(Error::bad_input(doing, "the base image has a folder there")
+                        .hint("end the destination in \"/\" to put it in"));
+                }
+                false => self.place(at, entry, &|parent| base.has_folder(parent))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_folder(&mut self, folder: &Path, path: &[u8]) -> Result<(), Error> {
+        let doing = || format!("read \"{}\"", folder.display());
+        for item in fs::read_dir(folder).map_err(|e| Error::from_io(doing(), e))? {
+            let item = item.map_err(|e| Error::from_io(doing(), e))?;
+            let source = item.path();
+            let meta = item.metadata().map_err(|e| Error::from_io(doing(), e))?;
+            let below = join(path, &item.file_name());
+            if meta.is_dir() {
+                self.insert(below.clone(), Entry::Folder, &source)?;
+                self.add_folder(&source, &below)?;
+            } else if meta.is_symlink() {
+                let target = fs::read_link(&source).map_err(|e| Error::from_io(doing(), e))?;
+                self.insert(below, Entry::Link { target }, &source)?;
+            } else {
+                let entry = file_entry(&source, &meta);
+                let entry = entry.ok_or_else(|| special(&format!("copy \"{}\"", source.display())))?;
+                self.insert(below, entry, &source)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, path: Vec<u8>, entry: Entry, source: &Path) -> Result<(), Error> {
+        // A layer takes away what it names with this prefix; a file of that name cannot be in one.
+        if path.split(|b| *b == b'/').any(|part| part.starts_with(b".wh.")) {
+            let doing = format!("copy \"{}\"", source.display());
+            return Err(Error::bad_input(doing, "names that begin with \".wh.\" mean removal in a layer"));
+        }
+        self.place(path, entry, &|_| false)
+    }
+
+    /// Puts an entry in, and its parents unless they are there. Two sources may share folders; anything else
+    /// belongs to one of them.
+    fn place(&mut self, path: Vec<u8>, entry: Entry, there: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
+        let taken = |what: &[u8]| {
+            let doing = format!("copy to \"/{}\"", String::from_utf8_lossy(&path));
+            let why = format!("something else is copied to \"/{}\"", String::from_utf8_lossy(what));
+            Error::bad_input(doing, why).hint("remove one of the two")
+        };
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            let parent = &path[..at];
+            if there(parent) {
+                continue;
+            }
+            match self.entries.entry(parent.to_vec()).or_insert(Entry::Folder) {
+                Entry::Folder => {}
+                Entry::File { .. } | Entry::Link { .. } => return Err(taken(parent)),
+            }
+        }
+        match self.entries.get(&path) {
+            Some(other) if *other != entry => Err(taken(&path)),
+            _ => {
+                self.entries.insert(path, entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// The layer's bytes. `time` is the modification time of every entry, in seconds since 1970.
+    pub fn tar(&self, time: u64) -> TarReader<'_> {
+        TarReader {
+            entries: self.entries.iter(),
+            time,
+            head: io::Cursor::new(Vec::new()),
+            body: None,
+            ended: false,
+        }
+    }
+}
+
+fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
+    match path {
+        [] => name.as_bytes().to_vec(),
+        path => [path, b"/", name.as_bytes()].concat(),
+    }
+}
+
+/// `None` is a socket, pipe or device.
+fn file_entry(source: &Path, meta: &fs::Metadata) -> Option<Entry> {
+    let executable = meta.permissions().mode() & 0o100 != 0;
+    meta.is_file().then(|| Entry::File { source: source.to_path_buf(), size: meta.len(), executable })
+}
+
+fn special(doing: &str) -> Error {
+    Error::bad_input(doing, "it is a socket, pipe or device, which no layer should hold")
+}
+
+/// Gives a tar piece by piece: a header, its file's content, padding, the next header.
+pub struct TarReader<'a> {
+    entries: std::collections::btree_map::Iter<'a, Vec<u8>, Entry>,
+    time: u64,
+    head: io::Cursor<Vec<u8>>,
+    body: Option<Body<'a>>,
+    ended: bool,
+}
+
+/// A file of which so many bytes are still to come, and then so many zeros.
+struct Body<'a> {
+    source: &'a Path,
+    file: File,
+    left: u64,
+    padding: u64,
+}
+
+const BLOCK: u64 = 512;
+
+impl Read for TarReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let count = self.head.read(buffer)?;
+            if count > 0 {
+                return Ok(count);
+            }
+            if let Some(body) = &mut self.body {
+                let count = body.read(buffer)?;
+                if count > 0 {
+                    return Ok(count);
+                }
+                self.body = None;
+            }
+            match self.entries.next() {
+                Some((path, entry)) => self.begin(path, entry)?,
+                // Two blocks of zeros are the end of a tar.
+                None if !self.ended => {
+                    self.ended = true;
+                    self.head = io::Cursor::new(vec![0; 2 * BLOCK as usize]);
+                }
+                None => return Ok(0),
+            }
+        }
+    }
+}
+
+impl<'a> TarReader<'a> {
+    fn begin(&mut self, path: &[u8], entry: &'a Entry) -> io::Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(self.time);
+        let mut path = path.to_vec();
+        let (kind, mode, size) = match entry {
+            Entry::Folder => {
+                path.push(b'/');
+                (EntryType::Directory, 0o755, 0)
+            }
+            Entry::File { size, executable, .. } => {
+                (EntryType::Regular, if *executable { 0o755 } else { 0o644 }, *size)
+            }
+            Entry::Link { .. } => (EntryType::Symlink, 0o777, 0),
+        };
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        let path = PathBuf::from(std::ffi::OsString::from_vec(path));
+        // The tar crate writes the header, and what long names need before it. The content follows by our hands.
+        let mut builder = Builder::new(Vec::new());
+        match entry {
+            Entry::Link { target } => builder.append_link(&mut header, &path, target)?,
+            _ => builder.append_data(&mut header, &path, io::empty())?,
+        }
+        self.head = io::Cursor::new(std::mem::take(builder.get_mut()));
+        if let Entry::File { source, size, .. } = entry {
+            let file = File::open(source).map_err(|e| in_file(source, e))?;
+            self.body =
+                Some(Body { source, file, left: *size, padding: size.next_multiple_of(BLOCK) - size });
+        }
+        Ok(())
+    }
+}
+
+impl Body<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left > 0 {
+            let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            let count = self.file.read(&mut buffer[..most]).map_err(|e| in_file(self.source, e))?;
+            if count == 0 {
+                return Err(changed(self.source));
+            }
+            self.left -= count as u64;
+            // A file that grew would be cut without a word.
+            if self.left == 0 && self.file.read(&mut [0]).map_err(|e| in_file(self.source, e))? > 0 {
+                return Err(changed(self.source));
+            }
+            return Ok(count);
+        }
+        let most = buffer.len().min(usize::try_from(self.padding).unwrap_or(usize::MAX));
+        buffer[..most].fill(0);
+        self.padding -= most as u64;
+        Ok(most)
+    }
+}
+
+fn in_file(source: &Path, error: io::Error) -> io::Error {
+    Error::from_io(format!("read \"{}\"", source.display()), error).into_io()
+}
+
+fn changed(source: &Path) -> io::Error {
+    let doing = format!("read \"{}\"", source.display());
+    Error::conflict(doing, "it changed while it was read").hint("run again when nobody writes it").into_io()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use error::Exit;
+    use std::os::unix::fs::symlink;
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn bytes(layer: &Layer) -> Vec<u8> {
+        let mut out = Vec::new();
+        layer.tar(86_400).read_to_end(&mut out).unwrap();
+        out
+    }
+
+    /// A tar as rows: type, mode, owner, time, path, what is in it.
+    fn rows(tar: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(tar);
+        let rows = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let header = entry.header().clone();
+            let kind = match header.entry_type() {
+                EntryType::Directory => 'd',
+                EntryType::Symlink => 'l',
+                EntryType::Regular => '-',
+                other => panic!("{other:?}"),
+            };
+            let path = entry.path().unwrap().display().to_string();
+            let link =
+                entry.link_name().unwrap().map(|to| format!(" -> {}", to.display())).unwrap_or_default();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            let (owner, time) = (header.uid().unwrap() + header.gid().unwrap(), header.mtime().unwrap());
+            format!("{kind}{:o} {owner} {time} {path}{link} {text:?}", header.mode().unwrap())
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn a_layer_holds_files_folders_and_links_sorted_with_their_parents() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("app"), "run", 0o700);
+        write(&dir.path().join("etc/b.conf"), "b", 0o600);
+        write(&dir.path().join("etc/sub/a.conf"), "a", 0o666);
+        symlink("../b.conf", dir.path().join("etc/sub/link")).unwrap();
+        symlink("app", dir.path().join("other")).unwrap();
+        let mut layer = Layer::default();
+        layer.add(&dir.path().join("app"), "/usr/bin/").unwrap();
+        layer.add(&dir.path().join("etc"), "/etc").unwrap();
+        layer.add(&dir.path().join("other"), "/bin/other").unwrap();
+        assert_eq!(
+            rows(&bytes(&layer)),
+            [
+                "d755 0 86400 bin/ \"\"",
+                "-755 0 86400 bin/other \"run\"",
+                "d755 0 86400 etc/ \"\"",
+                "-644 0 86400 etc/b.conf \"b\"",
+                "d755 0 86400 etc/sub/ \"\"",
+                "-644 0 86400 etc/sub/a.conf \"a\"",
+                "l777 0 86400 etc/sub/link -> ../b.conf \"\"",
+                "d755 0 86400 usr/ \"\"",
+                "d755 0 86400 usr/bin/ \"\"",
+                "-755 0 86400 usr/bin/app \"run\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn long_names_and_contents_of_every_size_come_out_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
+        let mut layer = Layer::default();
+        for size in [0_usize, 1, 511, 512, 513, 200_000] {
+            let name = dir.path().join(size.to_string());
+            write(&name, &"x".repeat(size), 0o644);
+            layer.add(&name, &format!("/{long}/{size}")).unwrap();
+        }
+        symlink("t".repeat(150), dir.path().join("link")).unwrap();
+        let mut links = Layer::default();
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        fs::rename(dir.path().join("link"), dir.path().join("folder/link")).unwrap();
+        links.add(&dir.path().join("folder"), "/").unwrap();
+        let tar = bytes(&layer);
+        assert_eq!(tar.len() % 512, 0);
+        let found = rows(&tar);
+        assert_eq!(found.len(), 8);
+        for size in [0_usize, 1, 511, 512, 513, 200_000] {
+            let wanted = format!("-644 0 86400 {long}/{size} \"{}\"", "x".repeat(size));
+            assert!(found.contains(&wanted), "{size}");
+        }
+        assert_eq!(rows(&bytes(&links)), [format!("l777 0 86400 link -> {} \"\"", "t".repeat(150))]);
+    }
+
+    #[test]
+    fn what_no_layer_can_hold_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("a"), "a", 0o644);
+        write(&dir.path().join("b"), "b", 0o644);
+        write(&dir.path().join("gone/.wh.x"), "", 0o644);
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let check = |copies: &[(&str, &str)], kind: Exit, why: &str| {
+            let mut layer = Layer::default();
+            let error =
+                copies.iter().find_map(|(from, to)| layer.add(&dir.path().join(from), to).err()).unwrap();
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(error.to_string().contains(why), "{error}");
+        };
+        check(&[("a", "/x"), ("b", "/x")], Exit::BadInput, "something else is copied to \"/x\"");
+        check(&[("a", "/x"), ("b", "/x/y")], Exit::BadInput, "something else is copied to \"/x\"");
+        check(&[("a", "/x/y"), ("b", "/x")], Exit::BadInput, "something else");
+        check(&[("gone", "/")], Exit::BadInput, "mean removal");
+        check(&[("socket", "/s")], Exit::BadInput, "socket");
+        check(&[("none", "/n")], Exit::NotFound, "No such file");
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |text: &str| {
+            let file = dir.path().join("a");
+            write(&file, "four", 0o644);
+            let mut layer = Layer::default();
+            layer.add(&file, "/a").unwrap();
+            write(&file, text, 0o644);
+            let error = layer.tar(0).read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!(Error::from_io("read", error).kind, Exit::Conflict);
+        };
+        check("fiver");
+        check("one");
+    }
+}

@@ -1,0 +1,248 @@
+//! release.yaml: what is to be built, for which platforms, and where it goes.
+//!
+//! Read strictly. What is wrong with it is found all at once, each thing with its line and what to write instead;
+//! what comes out has no text left to parse.
+
+use error::Error;
+use image_model::platform::Platform;
+use image_model::reference::Reference;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use strict_yaml::Problem;
+
+mod dockerfile;
+mod platform;
+mod read;
+
+/// The largest spec that is read. A real one has some kilobytes.
+const SPEC_MAX: u64 = 1 << 20;
+
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The folder that paths in the spec are relative to. They are joined to it already.
+    pub dir: PathBuf,
+    /// A repository of a registry, or an OCI layout. It has no tag or digest.
+    pub image: Reference,
+    /// At least one.
+    pub tags: Vec<String>,
+    pub labels: LabelPolicy,
+    /// What is run in each image before anything is published; empty for nothing.
+    pub smoke: Vec<String>,
+    /// Annotations of the index.
+    pub annotations: BTreeMap<String, String>,
+    /// Commands, run in `dir` one after the other before anything is built.
+    pub prepare: Vec<Vec<String>>,
+    /// At least one, and no two that fit each other.
+    pub platforms: Vec<PlatformSpec>,
+}
+
+/// One image of the release.
+#[derive(Clone, Debug)]
+pub struct PlatformSpec {
+    pub platform: Platform,
+    /// The tag that this image has of its own, beside its place in the index.
+    pub tag: Option<String>,
+    pub builder: BuilderChoice,
+    pub recipe: Recipe,
+}
+
+/// How the image is made. A Dockerfile goes with the engines, files with the embedded builder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    Dockerfile(DockerfileRecipe),
+    Files(FilesRecipe),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerfileRecipe {
+    pub dockerfile: PathBuf,
+    pub context: PathBuf,
+    pub target: Option<String>,
+    pub build_args: BuildArgs,
+    pub secrets: Vec<Secret>,
+    /// Other folders and images that the Dockerfile names, as `--build-context` takes them.
+    pub build_contexts: BTreeMap<String, String>,
+    /// As the builder's `--cache-from` and `--cache-to` take them.
+    pub cache_from: Vec<String>,
+    pub cache_to: Vec<String>,
+    /// Other platforms of the spec have the same Dockerfile.
+    pub is_shared: bool,
+}
+
+/// A secret of the build, for `RUN --mount=type=secret,id=ID`. Only its place is known here, never its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    pub id: String,
+    pub place: SecretPlace,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretPlace {
+    File(PathBuf),
+    Variable(String),
+}
+
+impl DockerfileRecipe {
+    /// A Dockerfile and its context, and nothing else said.
+    pub fn new(dockerfile: PathBuf, context: PathBuf) -> Self {
+        Self {
+            dockerfile,
+            context,
+            target: None,
+            build_args: BuildArgs::default(),
+            secrets: Vec::new(),
+            build_contexts: BTreeMap::new(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+            is_shared: false,
+        }
+    }
+}
+
+/// Files in a layer of their own, on a base image or on nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesRecipe {
+    pub from: Option<Reference>,
+    /// Source on this host, and the absolute path in the image. One that ends in `/` is the folder to put it in.
+    pub copy: Vec<(PathBuf, String)>,
+    pub run: RunConfig,
+}
+
+/// What a container of the image does. `None` is what the base image says; an empty list takes that away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunConfig {
+    pub entrypoint: Option<Vec<String>>,
+    pub cmd: Option<Vec<String>>,
+    pub env: BTreeMap<String, String>,
+    pub user: Option<String>,
+    pub workdir: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub expose: Vec<Port>,
+}
+
+/// Build arguments. `None` takes the value from the environment, as `docker build --build-arg NAME` does: the
+/// place for secrets. Values are not shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct BuildArgs(pub BTreeMap<String, Option<String>>);
+
+impl fmt::Debug for BuildArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+/// A port, with its protocol: shown as the image-spec writes it, `8080/tcp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    pub number: u16,
+    pub protocol: &'static str,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.protocol)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuilderChoice {
+    /// The embedded builder for files; else the first engine that is there.
+    Auto,
+    /// The engine that docker means by itself, or that of a context.
+    Docker(Option<String>),
+    /// The builder that buildx has chosen, or the one of this name.
+    Buildx(Option<String>),
+    Podman,
+    Buildah,
+    Rootfs,
+}
+
+impl BuilderChoice {
+    pub const NAMES: [&str; 6] = ["auto", "docker", "buildx", "podman", "buildah", "rootfs"];
+
+    /// `docker:arm-node`. `None` for a word that is no builder.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (word, name) = match text.split_once(':') {
+            Some((word, name)) => (word, Some(name.to_string())),
+            None => (text, None),
+        };
+        // It becomes a word of a command line.
+        let is_name = |name: &String| {
+            let mut bytes = name.bytes();
+            bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+                && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.+-".contains(&b))
+        };
+        if !name.as_ref().is_none_or(is_name) {
+            return None;
+        }
+        match (word, name) {
+            ("docker", name) => Some(Self::Docker(name)),
+            ("buildx", name) => Some(Self::Buildx(name)),
+            ("auto", None) => Some(Self::Auto),
+            ("podman", None) => Some(Self::Podman),
+            ("buildah", None) => Some(Self::Buildah),
+            ("rootfs", None) => Some(Self::Rootfs),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for BuilderChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Docker(None) => f.write_str("docker"),
+            Self::Docker(Some(context)) => write!(f, "docker:{context}"),
+            Self::Buildx(None) => f.write_str("buildx"),
+            Self::Buildx(Some(builder)) => write!(f, "buildx:{builder}"),
+            Self::Podman => f.write_str("podman"),
+            Self::Buildah => f.write_str("buildah"),
+            Self::Rootfs => f.write_str("rootfs"),
+        }
+    }
+}
+
+/// What to do with an image whose label differs from its binaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelPolicy {
+    /// Put the right label in.
+    Fix,
+    /// Stop.
+    Check,
+}
+
+impl Spec {
+    /// Reads a spec from a file. The error has a line `FILE:LINE: what is wrong` for each problem, in their order.
+    pub fn load(file: &Path) -> Result<Self, Error> {
+        let doing = || format!("read \"{}\"", file.display());
+        let meta = std::fs::metadata(file).map_err(|e| Error::from_io(doing(), e))?;
+        if !meta.is_file() {
+            return Err(Error::bad_input(doing(), "it is no regular file")
+                .hint("name a release.yaml, not its folder"));
+        }
+        if meta.len() > SPEC_MAX {
+            return Err(Error::bad_input(doing(), format!("it is larger than {SPEC_MAX} bytes")));
+        }
+        let bytes = std::fs::read(file).map_err(|e| Error::from_io(doing(), e))?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::bad_input(doing(), "it is not UTF-8 text"))?;
+        Self::parse(&text, file).map_err(|problems| {
+            let why = match problems.len() {
+                1 => "one thing in it is wrong".to_string(),
+                count => format!("{count} things in it are wrong"),
+            };
+            let lines = problems.iter().map(|problem| format!("{}:{problem}", file.display())).collect();
+            Error::bad_input(doing(), why).problems(lines)
+        })
+    }
+
+    /// Reads a spec from its text. Paths in it are looked for below the folder of `file`. `Err` has every problem.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Problem>> {
+        // The folder of "release.yaml" is "", which no program takes for a working directory.
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        read::spec(text, dir)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! A plan as people read it: at a glance, a line for each image; every command and digest for who asks.
+
+use super::{Build, Other, ReleasePlan};
+use crate::spec::Recipe;
+use crate::stages::verify_bases::Found;
+use image_model::digest::Digest;
+
+impl ReleasePlan {
+    pub fn shown(&self, is_verbose: bool) -> String {
+        let mut lines = vec![format!("plan for {}", self.place)];
+        let mut say = |what: &str, text: String| lines.push(format!("  {what:<9} {text}"));
+        for command in &self.prepare {
+            say("prepare", command.join(" "));
+        }
+        if !self.emulators.missing.is_empty() {
+            say("emulators", self.emulators.command.join(" "));
+        }
+        for group in self.groups() {
+            let images =
+                if group.len() == 1 { "1 image".to_string() } else { format!("{} images", group.len()) };
+            let why = if group[0].why.is_empty() { String::new() } else { format!(" ({})", group[0].why) };
+            say("build", format!("{images} with {}{why}", group[0].builder.name()));
+            self.images(&group, is_verbose).into_iter().for_each(|line| say("", line));
+        }
+        for Other { platform, is_proven, .. } in &self.kept {
+            let binaries = if *is_proven { "were looked at before" } else { "are looked at first" };
+            say("keep", format!("{platform}, as it is published; its binaries {binaries}"));
+        }
+        for Other { platform, .. } in &self.going {
+            say("remove", format!("{platform} is published and not in the spec: it goes away"));
+        }
+        let wrong = if self.labels_are_fixed { "is put right" } else { "stops the release" };
+        say("label", format!("each image says its platform; a wrong label {wrong}"));
+        say(
+            "binaries",
+            "what each image would execute is for its platform; else nothing is published".into(),
+        );
+        if !self.smoke.is_empty() {
+            let command = self.smoke.join(" ");
+            say("smoke", format!("{command}  in each image, under its emulator, without network"));
+        }
+        for (tag, was) in &self.tags {
+            say("tag", format!("{}:{tag}  {}", self.place, named(was.as_ref(), is_verbose)));
+        }
+        lines.join("\n") + "\n"
+    }
+
+    /// Images that are made alike stand together, in the order of the spec.
+    fn groups(&self) -> Vec<Vec<&Build>> {
+        let mut groups: Vec<Vec<&Build>> = Vec::new();
+        for build in &self.builds {
+            let is_alike = |group: &&mut Vec<&Build>| {
+                group[0].builder.name() == build.builder.name() && group[0].why == build.why
+            };
+            match groups.iter_mut().find(is_alike) {
+                Some(group) => group.push(build),
+                None => groups.push(vec![build]),
+            }
+        }
+        groups
+    }
+
+    fn images(&self, builds: &[&Build], is_verbose: bool) -> Vec<String> {
+        let rows: Vec<[String; 2]> = builds
+            .iter()
+            .map(|build| [build.spec.platform.to_string(), source(&build.spec.recipe)])
+            .collect();
+        let width = |cell: usize| rows.iter().map(|row| row[cell].chars().count()).max().unwrap_or_default();
+        let (first, second) = (width(0), width(1));
+        let mut lines = Vec::new();
+        for (build, [platform, source]) in builds.iter().zip(&rows) {
+            let now = match self.published(&build.spec.platform) {
+                None => "new".to_string(),
+                Some(digest) => format!("published as {}", shown(digest, is_verbose)),
+            };
+            lines.push(format!("{platform:<first$}  {source:<second$}  {now}"));
+            if is_verbose {
+                lines.extend(build.commands.iter().map(|command| format!("  {command}")));
+            }
+            let bases = self.bases.iter().filter(|base| base.platform == build.spec.platform);
+            // What is as it should be needs no line.
+            let bases = bases.filter(|base| is_verbose || !matches!(base.found, Found::Right(_)));
+            lines.extend(bases.map(|base| format!("  base {}", base.shown())));
+        }
+        lines
+    }
+}
+
+/// `arm.dockerfile, stage final`, `2 files on docker.io/library/alpine:3`.
+fn source(recipe: &Recipe) -> String {
+    match recipe {
+        Recipe::Dockerfile(recipe) => {
+            let target = recipe.target.as_ref().map_or(String::new(), |target| format!(", stage {target}"));
+            format!("{}{target}", recipe.dockerfile.display())
+        }
+        Recipe::Files(recipe) => {
+            let files = match recipe.copy.as_slice() {
+                [] => "no files".to_string(),
+                [(_, to)] => format!("1 file to {to}"),
+                many => format!("{} files", many.len()),
+            };
+            let base = recipe.from.as_ref().map_or(String::new(), |from| format!(" on {from}"));
+            format!("{files}{base}")
+        }
+    }
+}
+
+fn named(digest: Option<&Digest>, is_verbose: bool) -> String {
+    digest.map_or("new".to_string(), |digest| format!("is {} now", shown(digest, is_verbose)))
+}
+
+fn shown(digest: &Digest, is_verbose: bool) -> &str {
+    if is_verbose { digest.as_str() } else { digest.short() }
+}

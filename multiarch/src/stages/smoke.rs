@@ -1,0 +1,236 @@
+//! The smoke test: an image's own program, run under its emulator before anything is published.
+//!
+//! No engine takes part. The verified layers are unpacked into a temporary directory; `binfmt-setup run` creates a
+//! private namespace with the emulator in it, without root; in it, this program runs the command in a [sandbox].
+//!
+//! What the host lacks is [`Smoke::NotRun`]. Whatever the image causes is [`Smoke::Failed`]: an image must not be able
+//! to switch its own test off.
+//!
+//! [sandbox]: sandbox
+
+use crate::builders::runs_natively;
+use crate::emulation::BinfmtSetup;
+use crate::unpack::{UnpackError, unpack};
+use error::Error;
+use image_model::platform::Platform;
+use image_store::store::ImageSource;
+use image_store::tree::Image;
+use sandbox::{Event, Ids, Sandbox};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Read, Seek};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Emulation is slow; a program that hangs must not hang the release.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// The first bytes of the output are kept for the report.
+const OUTPUT_MAX: usize = 4096;
+const EVENTS_MAX: u64 = 64 << 10;
+
+/// Result of a smoke test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Smoke {
+    Passed {
+        milliseconds: u64,
+        output: String,
+    },
+    Failed {
+        why: String,
+        output: String,
+    },
+    /// This host cannot run it: no emulator, no user namespaces.
+    NotRun {
+        why: String,
+    },
+}
+
+/// Runs `command` in the image. `dir` is removed before and afterwards.
+pub fn smoke(
+    source: &dyn ImageSource,
+    image: &Image,
+    platform: &Platform,
+    command: &[String],
+    binfmt: Option<&BinfmtSetup>,
+    dir: &Path,
+) -> Result<Smoke, Error> {
+    let local = |e: io::Error| Error::from_io(format!("run the smoke test of {platform}"), e);
+    if binfmt.is_none() && !runs_natively(platform) {
+        return Ok(Smoke::NotRun { why: "binfmt-setup is not installed".into() });
+    }
+    remove_tree(dir).map_err(local)?;
+    let root = dir.join("root");
+    fs::create_dir_all(&root).map_err(local)?;
+    let config = image.config.as_ref().map(|config| &config.parsed);
+    let ids = if binfmt.is_some() { Ids::in_private_namespace() } else { Ids::of_process() };
+    let sandbox = Sandbox {
+        ids,
+        command: command.to_vec(),
+        env: config.map(|config| config.env.clone()).unwrap_or_default(),
+        working_dir: Path::new("/").join(config.map_or("", |config| config.working_dir.as_str())),
+        caller: std::process::id().cast_signed(),
+        root,
+    };
+    let result = match unpack(source, &image.manifest.layers, &sandbox.root, &sandbox.working_dir, ids) {
+        Ok(()) => run(&sandbox, platform, binfmt, dir).map_err(local),
+        Err(UnpackError::Image(why)) => Ok(Smoke::Failed { why, output: String::new() }),
+        Err(UnpackError::Host(error)) => Err(error),
+    };
+    let removed = remove_tree(dir).map_err(local);
+    result.and_then(|result| removed.map(|()| result))
+}
+
+/// Removes what an earlier run left, if anything.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn run(
+    sandbox: &Sandbox,
+    platform: &Platform,
+    binfmt: Option<&BinfmtSetup>,
+    dir: &Path,
+) -> io::Result<Smoke> {
+    let mut description = tempfile::tempfile_in(dir)?;
+    serde_json::to_writer(&description, sandbox)?;
+    description.rewind()?;
+    let (events, events_end) = io::pipe()?;
+    let (output, output_end) = io::pipe()?;
+    let own = own_program(dir)?;
+    let mut outer = match binfmt {
+        Some(binfmt) => {
+            let mut outer = Command::new(binfmt.program());
+            outer.args(["run", "--quiet", "--platform", &platform.to_string(), "--"]).arg(own);
+            outer
+        }
+        None => Command::new(own),
+    };
+    outer.arg("smoke-inside").process_group(0);
+    outer.stdin(description).stdout(events_end).stderr(output_end);
+    let begun = Instant::now();
+    let mut child = outer.spawn()?;
+    // Its ends of the pipes, which would keep them open.
+    drop(outer);
+    let (ended, wait) = mpsc::channel();
+    let events = thread::spawn(move || {
+        let mut text = String::new();
+        let read = events.take(EVENTS_MAX).read_to_string(&mut text);
+        // The pipe is closed when the last process of the sandbox has ended.
+        let _ = ended.send(());
+        read.map(|_| text)
+    });
+    let output = thread::spawn(move || first_bytes(output));
+    let in_time = wait.recv_timeout(TIME_LIMIT).is_ok();
+    if !in_time {
+        // The sandbox ends with the supervisor.
+        child.kill()?;
+    }
+    child.wait()?;
+    let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let joined = |result: thread::Result<io::Result<String>>| {
+        result.unwrap_or_else(|_| Err(io::Error::other("a thread failed")))
+    };
+    let (events, output) = (joined(events.join())?, joined(output.join())?);
+    let events: Vec<Event> = events.lines().filter_map(Event::parse).collect();
+    Ok(judge(&events, in_time, milliseconds, output))
+}
+
+/// The whole is read, so that the program never waits; the first bytes are kept.
+fn first_bytes(mut pipe: impl Read) -> io::Result<String> {
+    let mut kept = Vec::new();
+    pipe.by_ref().take(OUTPUT_MAX as u64).read_to_end(&mut kept)?;
+    io::copy(&mut pipe, &mut io::sink())?;
+    Ok(String::from_utf8_lossy(&kept).trim().to_string())
+}
+
+fn judge(events: &[Event], in_time: bool, milliseconds: u64, output: String) -> Smoke {
+    for event in events {
+        match event {
+            Event::Began => {}
+            Event::Refused { step, error } => {
+                return Smoke::NotRun { why: format!("the sandbox cannot {step}: {error}") };
+            }
+            Event::NotExecuted { why } => {
+                return Smoke::Failed { why: why.clone(), output: String::new() };
+            }
+            Event::Ended { status } if in_time => {
+                let status = ExitStatus::from_raw(*status);
+                return match status.success() {
+                    true => Smoke::Passed { milliseconds, output },
+                    false => Smoke::Failed { why: format!("it ended with {status}"), output },
+                };
+            }
+            Event::Ended { .. } => {}
+        }
+    }
+    if !events.contains(&Event::Began) {
+        // Nothing of the image has run: binfmt-setup could not make a namespace, or the platform has no emulator.
+        return Smoke::NotRun { why: last_line(&output) };
+    }
+    let why = match in_time {
+        true => "its processes were killed".to_string(),
+        false => format!("it took longer than {} s", TIME_LIMIT.as_secs()),
+    };
+    Smoke::Failed { why, output }
+}
+
+/// The file of this program. `prepare` may have rebuilt it: what runs is then no file any more, but can be read.
+fn own_program(dir: &Path) -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    if program.exists() {
+        return Ok(program);
+    }
+    let copy = dir.join("xtask");
+    fs::copy("/proc/self/exe", &copy)?;
+    fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(copy)
+}
+
+fn last_line(text: &str) -> String {
+    text.lines().last().unwrap_or("the private namespace could not be created").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sandbox_that_did_not_begin_is_not_run() {
+        let refused = || Event::Refused { step: "mount /proc".into(), error: "no".into() };
+        let not_executed = || Event::NotExecuted { why: "\"/app\" is not in the image".into() };
+        let check = |events: &[Event], in_time: bool, expected: &str| {
+            let found = match judge(events, in_time, 1, "first\nlast".into()) {
+                Smoke::Passed { .. } => "passed".to_string(),
+                Smoke::Failed { why, .. } => format!("failed: {why}"),
+                Smoke::NotRun { why } => format!("not run: {why}"),
+            };
+            assert_eq!(found, expected, "{events:?}");
+        };
+        check(&[], true, "not run: last");
+        check(&[refused()], true, "not run: the sandbox cannot mount /proc: no");
+        check(
+            &[Event::Began, not_executed(), Event::Ended { status: 0x7f00 }],
+            true,
+            "failed: \"/app\" is not in the image",
+        );
+        check(&[Event::Began, Event::Ended { status: 0 }], true, "passed");
+        check(&[Event::Began, Event::Ended { status: 0x700 }], true, "failed: it ended with exit status: 7");
+        check(&[Event::Began, Event::Ended { status: 9 }], true, "failed: it ended with signal: 9 (SIGKILL)");
+        check(&[Event::Began], true, "failed: its processes were killed");
+        check(&[Event::Began], false, "failed: it took longer than 120 s");
+    }
+
+    #[test]
+    fn the_first_bytes_of_the_output_are_kept() {
+        let text = first_bytes(io::repeat(b'x').take(1 << 20)).unwrap();
+        assert_eq!(text.len(), OUTPUT_MAX);
+    }
+}

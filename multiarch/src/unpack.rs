@@ -1,0 +1,474 @@
+//! A temporary root file system from an image's layers, for a smoke test. Never used for anything else.
+//!
+//! Every path is resolved by the kernel beneath the root directory (openat2(2), `RESOLVE_IN_ROOT`), where absolute
+//! links of the image mean its own root. Set-user-id and set-group-id bits, devices, FIFOs and sockets are left out.
+
+use error::Error;
+use image_evidence::layer::stream::Unpacked;
+use image_model::manifest::Descriptor;
+use image_store::store::ImageSource;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+use sandbox::Ids;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use tar::EntryType;
+
+/// No image needs more for a smoke test.
+const UNPACKED_MAX: u64 = 16 << 30;
+/// Directories that the sandbox mounts over.
+const MOUNT_POINTS: [&str; 3] = ["proc", "dev", "tmp"];
+const DIRECTORY: u32 = 0o755;
+/// Permission bits and the sticky bit.
+const MODE_BITS: u32 = 0o1777;
+
+/// Why an image was not unpacked.
+#[derive(Debug)]
+pub enum UnpackError {
+    /// The image is at fault, on every host.
+    Image(String),
+    /// This host is, or the store.
+    Host(Error),
+}
+
+/// Unpacks the layers over each other in `root`, which is an empty directory, and creates `working_dir`.
+pub fn unpack(
+    source: &dyn ImageSource,
+    layers: &[Descriptor],
+    root: &Path,
+    working_dir: &Path,
+    ids: Ids,
+) -> Result<(), UnpackError> {
+    let local = |doing: &str, errno: Errno| UnpackError::Host(Error::from_io(doing, errno.into()));
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let root = openat(AT_FDCWD, root, flags, Mode::empty())
+        .map_err(|errno| local("open the directory for the smoke test", errno))?;
+    let mut tree = Tree { root, ids, left: UNPACKED_MAX };
+    // Whatever the caller's umask is.
+    tree.set_metadata(tree.root.as_fd(), OsStr::new("."), DIRECTORY, (0, 0))
+        .map_err(|error| classify("prepare the directory for the smoke test".into(), error))?;
+    for layer in layers {
+        let doing = || format!("unpack layer {} for the smoke test", layer.digest);
+        let blob = source.open_blob(layer).map_err(UnpackError::Host)?;
+        let unpacked = Unpacked::new(blob, None).map_err(|error| classify(doing(), error))?;
+        let mut content = unpacked.map_err(|packer| {
+            UnpackError::Image(format!(
+                "layer {} is compressed with {packer}, which is not supported",
+                layer.digest
+            ))
+        })?;
+        tree.add_layer(&mut content).map_err(|error| classify(doing(), error))?;
+        // The bytes behind the end marker belong to the digest as well.
+        io::copy(&mut content, &mut io::sink()).map_err(|error| classify(doing(), error))?;
+    }
+    tree.finish(working_dir)
+        .map_err(|error| classify("prepare the directory for the smoke test".into(), error))
+}
+
+/// What a layer contains must not decide that its test is left out, so only what no layer can cause is the host's.
+fn classify(doing: String, error: io::Error) -> UnpackError {
+    let of_store = error.get_ref().is_some_and(|inner| inner.is::<Error>());
+    let of_host = error.raw_os_error().is_some_and(|code| {
+        let host = [
+            Errno::EDQUOT,
+            Errno::EIO,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+            Errno::ENOSPC,
+            Errno::EROFS,
+        ];
+        host.contains(&Errno::from_raw(code))
+    });
+    if of_store || of_host {
+        let error = Error::from_io(doing, error);
+        return UnpackError::Host(if of_host { error.hint("free space, or use --no-smoke") } else { error });
+    }
+    UnpackError::Image(format!("cannot {doing}: {error}"))
+}
+
+struct Tree {
+    root: OwnedFd,
+    ids: Ids,
+    /// Bytes of files that may still be written.
+    left: u64,
+}
+
+impl Tree {
+    fn add_layer(&mut self, content: impl Read) -> io::Result<()> {
+        let mut archive = tar::Archive::new(content);
+        // A whiteout hides files of lower layers, not of its own.
+        let mut added: HashSet<PathBuf> = HashSet::new();
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = normalized(&entry.path()?)?;
+            let name = path.file_name().unwrap_or_default();
+            if let Some(hidden) = name.as_encoded_bytes().strip_prefix(b".wh.") {
+                self.hide(&path, hidden, &added)?;
+                continue;
+            }
+            if self.add(&mut entry, &path)? {
+                added.extend(path.ancestors().map(Path::to_path_buf));
+            }
+        }
+        Ok(())
+    }
+
+    /// A whiteout: `.wh.NAME` hides NAME, `.wh..wh..opq` all of its directory (OCI image-spec, layer.md).
+    fn hide(&self, path: &Path, hidden: &[u8], added: &HashSet<PathBuf>) -> io::Result<()> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let Ok(dir) = self.open_dir(parent) else { return Ok(()) };
+        if hidden == b".wh..opq" {
+            for entry in fs::read_dir(descriptor_path(&dir))? {
+                let name = entry?.file_name();
+                if !added.contains(&parent.join(&name)) {
+                    remove(dir.as_fd(), &name)?;
+                }
+            }
+            return Ok(());
+        }
+        if hidden.starts_with(b".wh.") {
+            // Metadata of AUFS.
+            return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(invalid(format!("\"{}\" is not a valid whiteout", path.display())));
+        }
+        let hidden: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(hidden);
+        if added.contains(&parent.join(hidden)) { Ok(()) } else { remove(dir.as_fd(), hidden) }
+    }
+
+    /// False: entries of this type are left out.
+    fn add(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> io::Result<bool> {
+        let header = entry.header();
+        let kind = header.entry_type();
+        let mode = header.mode().unwrap_or(DIRECTORY) & MODE_BITS;
+        let owner = (header.uid().unwrap_or(0), header.gid().unwrap_or(0));
+        let Some(name) = path.file_name() else {
+            // The root directory itself.
+            if kind == EntryType::Directory {
+                self.set_metadata(self.root.as_fd(), OsStr::new("."), mode | 0o700, owner)?;
+            }
+            return Ok(kind == EntryType::Directory);
+        };
+        let parent = self.make_dir(path.parent().unwrap_or(Path::new("")))?;
+        let dir = parent.as_fd();
+        match kind {
+            EntryType::Directory => {
+                if !is_directory(dir, name) {
+                    remove(dir, name)?;
+                    mkdirat(dir, name, Mode::from_bits_truncate(DIRECTORY))?;
+                }
+                // Without it an ordinary user could not remove the tree again.
+                self.set_metadata(dir, name, mode | 0o700, owner)?;
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                remove(dir, name)?;
+                let flags =
+                    OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+                let file = openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+                let count = io::copy(&mut entry.take(self.left + 1), &mut File::from(file))?;
+                self.left = self.left.checked_sub(count).ok_or_else(|| {
+                    invalid(format!("its files are larger than {} GiB", UNPACKED_MAX >> 30))
+                })?;
+                self.set_metadata(dir, name, mode, owner)?;
+            }
+            EntryType::Symlink => {
+                let target = entry
+                    .link_name()?
+                    .ok_or_else(|| invalid(format!("link \"{}\" has no target", path.display())))?;
+                remove(dir, name)?;
+                symlinkat(target.as_ref(), dir, name)?;
+                self.set_owner(dir, name, owner)?;
+            }
+            EntryType::Link => {
+                let target = entry
+                    .link_name()?
+                    .ok_or_else(|| invalid(format!("link \"{}\" has no target", path.display())))?;
+                let target = normalized(&target)?;
+                let at = self.open_dir(target.parent().unwrap_or(Path::new("")))?;
+                if target != path {
+                    remove(dir, name)?;
+                    linkat(&at, target.file_name().unwrap_or_default(), dir, name, AtFlags::empty())?;
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The mount points of the sandbox, and the working directory, which engines create, too.
+    fn finish(&self, working_dir: &Path) -> io::Result<()> {
+        for name in MOUNT_POINTS {
+            let (root, name) = (self.root.as_fd(), OsStr::new(name));
+            if !is_directory(root, name) {
+                remove(root, name)?;
+                mkdirat(root, name, Mode::from_bits_truncate(DIRECTORY))?;
+                self.set_metadata(root, name, DIRECTORY, (0, 0))?;
+            }
+        }
+        let dir = normalized(working_dir)?;
+        if matches!(self.open_dir(&dir), Err(Errno::ENOTDIR)) {
+            return Err(invalid(format!(
+                "working directory \"{}\" is not a directory",
+                working_dir.display()
+            )));
+        }
+        self.make_dir(&dir).map(drop)
+    }
+
+    /// Opens a directory of the tree. Links are followed within the tree.
+    fn open_dir(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(&self.root, path, how)
+    }
+
+    /// The same, creating what is missing. A file of a lower layer gives way.
+    fn make_dir(&self, path: &Path) -> io::Result<OwnedFd> {
+        match self.open_dir(path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            opened => return Ok(opened?),
+        }
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::ENOENT.into());
+        };
+        let above = self.make_dir(above)?;
+        if !is_directory(above.as_fd(), name) {
+            remove(above.as_fd(), name)?;
+            mkdirat(&above, name, Mode::from_bits_truncate(DIRECTORY))?;
+            self.set_metadata(above.as_fd(), name, DIRECTORY, (0, 0))?;
+        }
+        Ok(self.open_dir(path)?)
+    }
+
+    /// `name` is not a link: it was just created. The owner first, because that clears bits of the mode.
+    fn set_metadata(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        mode: u32,
+        owner: (u64, u64),
+    ) -> io::Result<()> {
+        self.set_owner(dir, name, owner)?;
+        Ok(fchmodat(dir, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?)
+    }
+
+    fn set_owner(&self, dir: BorrowedFd<'_>, name: &OsStr, (uid, gid): (u64, u64)) -> io::Result<()> {
+        if self.ids.is_own() {
+            return Ok(());
+        }
+        let (uid, gid) = self.ids.outside(uid, gid);
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        Ok(fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    }
+}
+
+/// A path of an entry, from the root of the tree.
+fn normalized(path: &Path) -> io::Result<PathBuf> {
+    let mut parts = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => parts.push(part),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            Component::ParentDir => {
+                return Err(invalid(format!("\"{}\" leads out of the image", path.display())));
+            }
+        }
+    }
+    Ok(parts)
+}
+
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn is_directory(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    found.is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// Removes what has the name, if anything does.
+fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::EISDIR) => fs::remove_dir_all(descriptor_path(&dir).join(name)),
+        removed => Ok(removed?),
+    }
+}
+
+/// A path that leads to an open directory, for functions of std that take a path.
+fn descriptor_path(dir: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries `PATH/` for directories, `PATH` for files with a text, `PATH -> TARGET` and `PATH => TARGET` for links.
+    fn layer(entries: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, text) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(0);
+            header.set_mode(0o6755);
+            let (path, kind) = match (path.split_once(" -> "), path.split_once(" => "), path.ends_with('/')) {
+                (Some((path, target)), ..) => {
+                    header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+                    (path, EntryType::Symlink)
+                }
+                (_, Some((path, target)), _) => {
+                    header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+                    (path, EntryType::Link)
+                }
+                (None, None, true) => (*path, EntryType::Directory),
+                (None, None, false) => {
+                    header.set_size(text.len() as u64);
+                    (*path, EntryType::Regular)
+                }
+            };
+            header.set_entry_type(kind);
+            // Written raw: the builder refuses the names that this is about.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            builder.append(&header, text.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    struct Unpacking {
+        dir: tempfile::TempDir,
+    }
+
+    impl Unpacking {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("root")).unwrap();
+            fs::write(dir.path().join("precious"), "mine").unwrap();
+            Self { dir }
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.dir.path().join("root").join(path)
+        }
+
+        fn add(&self, entries: &[(&str, &str)]) -> io::Result<()> {
+            let root = File::open(self.path("")).unwrap().into();
+            let mut tree = Tree { root, ids: Ids::of_process(), left: UNPACKED_MAX };
+            tree.add_layer(&layer(entries)[..])?;
+            tree.finish(Path::new("/work/dir"))
+        }
+
+        fn has(&self, path: &str) -> bool {
+            fs::symlink_metadata(self.path(path)).is_ok()
+        }
+    }
+
+    #[test]
+    fn whiteouts_hide_lower_layers_only() {
+        let tree = Unpacking::new();
+        tree.add(&[("a/", ""), ("a/x", "1"), ("a/y", "1"), ("b/", ""), ("b/z", "1"), ("b/new", "1")])
+            .unwrap();
+        tree.add(&[
+            ("a/.wh.x", ""),
+            ("b/new", "2"),
+            ("b/.wh..wh..opq", ""),
+            ("n", ""),
+            (".wh.n", ""),
+            ("a/.wh..wh.plnk", ""),
+        ])
+        .unwrap();
+        assert_eq!(
+            ["a/x", "a/y", "b/z", "b/new", "n"].map(|path| tree.has(path)),
+            [false, true, false, true, true]
+        );
+    }
+
+    #[test]
+    fn a_whiteout_of_the_directory_itself_is_invalid() {
+        for name in [".wh...", ".wh..", ".wh.", "a/.wh..."] {
+            let tree = Unpacking::new();
+            tree.add(&[("a/", ""), ("a/x", "1")]).unwrap();
+            assert!(tree.add(&[(name, "")]).is_err(), "{name}");
+            assert!(tree.has("a/x") && tree.dir.path().join("precious").exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_replaces_a_directory_and_the_other_way_round() {
+        let tree = Unpacking::new();
+        tree.add(&[("a/", ""), ("a/x", "1"), ("b", "file"), ("c", "file")]).unwrap();
+        tree.add(&[("a", "file"), ("b/", ""), ("c/d", "2")]).unwrap();
+        assert_eq!(fs::read_to_string(tree.path("a")).unwrap(), "file");
+        assert!(tree.path("b").is_dir() && tree.path("c/d").is_file());
+    }
+
+    #[test]
+    fn links_are_resolved_within_the_tree() {
+        let tree = Unpacking::new();
+        tree.add(&[("usr/lib/", ""), ("lib -> /usr/lib", ""), ("up -> ../../..", "")]).unwrap();
+        tree.add(&[("lib/a", "1"), ("hard => lib/a", ""), ("up/b", "2")]).unwrap();
+        assert!(["usr/lib/a", "hard", "b"].iter().all(|path| tree.path(path).is_file()));
+        assert!(!tree.dir.path().join("b").exists());
+    }
+
+    #[test]
+    fn nothing_leaves_the_tree() {
+        for entries in [
+            &[("../escaped", "1")][..],
+            &[("../.wh.precious", "")],
+            &[("a => ../precious", "")],
+            &[("out -> /", ""), ("a => out/precious", "")],
+        ] {
+            let tree = Unpacking::new();
+            assert!(tree.add(entries).is_err(), "{entries:?}");
+            assert_eq!(fs::read_to_string(tree.dir.path().join("precious")).unwrap(), "mine");
+            assert!(!tree.dir.path().join("escaped").exists() && !tree.has("a"), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn mount_points_and_working_directory_are_directories_of_the_tree() {
+        let tree = Unpacking::new();
+        tree.add(&[("dev -> /../..", ""), ("proc", "file"), ("work -> /opt", "")]).unwrap();
+        let is_dir = |path: &str| fs::symlink_metadata(tree.path(path)).is_ok_and(|meta| meta.is_dir());
+        assert!(["dev", "proc", "tmp"].iter().all(|path| is_dir(path)));
+        // A link that leads nowhere gives way.
+        assert!(is_dir("work/dir"));
+    }
+
+    #[test]
+    fn set_user_id_bits_are_left_out() {
+        let tree = Unpacking::new();
+        tree.add(&[("su", "1"), ("dir/", "")]).unwrap();
+        let mode = |path: &str| {
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(tree.path(path)).unwrap().permissions())
+        };
+        assert_eq!((mode("su") & 0o7777, mode("dir") & 0o7777), (0o755, 0o755));
+    }
+
+    #[test]
+    fn only_what_no_layer_can_cause_is_the_hosts_fault() {
+        let check = |error: io::Error, of_host: bool| {
+            let shown = format!("{error:?}");
+            assert_eq!(matches!(classify("unpack".into(), error), UnpackError::Host(_)), of_host, "{shown}");
+        };
+        check(Errno::ENOSPC.into(), true);
+        check(Error::integrity("read", "it differs").into_io(), true);
+        check(Errno::ENAMETOOLONG.into(), false);
+        check(Errno::ELOOP.into(), false);
+        check(invalid("no tar".into()), false);
+    }
+}

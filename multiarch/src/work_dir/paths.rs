@@ -1,0 +1,88 @@
+//! What a work folder keeps for one spec and one image: other specs may be released in the same folder, and a spec may
+//! change its image; none of them may take along what takes another one's release back.
+
+use image_model::digest::Digest;
+use image_model::reference::Reference;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// As much of an image's name as a file's name shows.
+const NAME_MAX: usize = 80;
+
+#[derive(Clone, Debug)]
+pub struct Own {
+    work_dir: PathBuf,
+    name: String,
+    /// A registry's name, or a layout's with its folder from the root.
+    pub image: String,
+}
+
+impl Own {
+    pub fn new(work_dir: &Path, spec: &Path, image: &Reference, place: &str) -> Self {
+        let image = match image {
+            Reference::OciLayout { dir, .. } => {
+                Reference::OciLayout { dir: from_root(dir), tag: None }.to_string()
+            }
+            _ => place.to_string(),
+        };
+        let key = [from_root(spec).as_os_str().as_bytes(), b"\0", image.as_bytes()].concat();
+        let shown: Vec<char> =
+            image.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+        // The end of a long name tells more than its beginning.
+        let shown: String = shown[shown.len().saturating_sub(NAME_MAX)..].iter().collect();
+        let name = format!("{}-{}.json", shown.trim_start_matches(['.', '-']), Digest::of(&key).short());
+        Self { work_dir: work_dir.to_path_buf(), name, image }
+    }
+
+    /// The report of the last release that came to its end: what a rollback needs.
+    pub fn released(&self) -> PathBuf {
+        self.work_dir.join("released").join(&self.name)
+    }
+
+    /// What a release was about to do to its tags, until it has come to its end.
+    pub fn unfinished(&self) -> PathBuf {
+        unfinished_dir(&self.work_dir).join(&self.name)
+    }
+}
+
+pub fn unfinished_dir(work_dir: &Path) -> PathBuf {
+    work_dir.join("unfinished")
+}
+
+/// The same name wherever it is said from, and before the folder is made as well as after.
+fn from_root(path: &Path) -> PathBuf {
+    if let Ok(real) = fs::canonicalize(path) {
+        return real;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => from_root(Path::new(".")).join(name),
+        (Some(parent), Some(name)) => from_root(parent).join(name),
+        _ => path.to_path_buf(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_spec_and_each_image_has_a_file_of_its_own_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = |spec: &str, image: &str| {
+            let image: Reference = image.parse().unwrap();
+            Own::new(Path::new("w"), &dir.path().join(spec), &image, &image.to_string()).released()
+        };
+        let one = name("a.yaml", "127.0.0.1:5000/team/app");
+        assert!(one.to_str().unwrap().starts_with("w/released/127.0.0.1-5000-team-app-"), "{one:?}");
+        assert_ne!(one, name("b.yaml", "127.0.0.1:5000/team/app"));
+        assert_ne!(one, name("a.yaml", "127.0.0.1:5000/team/app2"));
+        // Through a link, and before and after it is made.
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        let layout = format!("oci:{}/link/out", dir.path().display());
+        let before = name("link/a.yaml", &layout);
+        fs::create_dir(dir.path().join("out")).unwrap();
+        assert_eq!(before, name("a.yaml", &layout.replace("/link", "")));
+        assert!(before.file_name().unwrap().len() < 110);
+    }
+}

@@ -1,0 +1,5 @@
+//! The programs with real engines, registries and emulators.
+
+mod docker_daemon;
+mod fix;
+mod release;

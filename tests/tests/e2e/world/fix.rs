@@ -1,0 +1,347 @@
+//! Archives by everybody who writes them, put right by `config-patcher fix` and loaded by everybody who loads them.
+
+use crate::samples::{Image, layer};
+use crate::tools::{Ran, User, program, shown};
+use image_model::digest::Digest;
+use image_store::store::docker_archive::DockerArchive;
+use image_store::store::oci_archive::OciArchive;
+use image_store::store::{ImageSource, Pointer};
+use image_store::tree::read_tree;
+use multiarch_tests::need;
+use multiarch_tests::world::{self, Engine, Skip, containers_env};
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+const PLATFORM: [&str; 2] = ["--platform", "linux/arm/v7"];
+/// No emulator and no base image is needed for it.
+const DOCKERFILE: &str =
+    "FROM scratch\nCOPY app /app\nLABEL note=\"<a> & \\u00e9\"\nSTOPSIGNAL 9\nENV A=1.50\nCMD [\"/app\"]\n";
+
+/// How the label is put right: a new file, the old one, a stream.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Anew,
+    InPlace,
+    Filter,
+}
+
+/// Who wrote it, and whether it is an OCI archive.
+struct Saved {
+    by: &'static str,
+    file: String,
+    is_oci: bool,
+}
+
+struct World {
+    engine: Engine,
+    user: User,
+    containers: Vec<(String, String)>,
+}
+
+fn good(mut command: Command) -> String {
+    let line = shown(&command);
+    let ran = Ran::of(line, command.output().unwrap()).exits(0);
+    ran.stdout.trim().to_string()
+}
+
+impl World {
+    fn start() -> Result<Self, Skip> {
+        world::require(&["podman", "buildah", "skopeo"])?;
+        let engine = Engine::start()?;
+        let user = User::new();
+        fs::create_dir_all(user.path("../containers")).unwrap();
+        let containers = containers_env(&user.path("../containers"));
+        user.write("context/app", "a program\n");
+        user.write("context/Dockerfile", DOCKERFILE);
+        Ok(Self { engine, user, containers })
+    }
+
+    fn docker(&self, args: &[&str]) -> String {
+        let mut command = self.engine.command(args);
+        command.current_dir(self.user.work());
+        good(command)
+    }
+
+    fn tool(&self, name: &str, args: &[&str]) -> String {
+        let mut command = Command::new(world::program(name).unwrap());
+        command.envs(self.containers.iter().cloned()).args(args).current_dir(self.user.work());
+        good(command)
+    }
+
+    fn built(&self) -> Vec<Saved> {
+        for kit in ["0", "1"] {
+            let mut build = self.engine.command(&["build", "-q", "-t", &format!("app:kit{kit}"), "context"]);
+            build.env("DOCKER_BUILDKIT", kit).current_dir(self.user.work());
+            good(build);
+            self.docker(&["tag", &format!("app:kit{kit}"), "app:1"]);
+            self.docker(&["save", "-o", &format!("docker{kit}.tar"), "app:1"]);
+            self.docker(&["rmi", "-f", "app:1"]);
+        }
+        self.tool("podman", &["build", "-q", "--arch", "amd64", "-t", "localhost/app:1", "context"]);
+        for (format, file) in [("docker-archive", "podman.tar"), ("oci-archive", "podman-oci.tar")] {
+            self.tool("podman", &["save", "-q", "--format", format, "-o", file, "localhost/app:1"]);
+        }
+        let id = self.tool("buildah", &["bud", "-q", "--arch", "amd64", "--format", "docker", "context"]);
+        self.tool("buildah", &["push", "-q", &id, "docker-archive:buildah.tar:app:1"]);
+        self.tool("skopeo", &["copy", "-q", "docker-archive:docker0.tar", "docker-archive:skopeo.tar:app:1"]);
+        self.tool("skopeo", &["copy", "-q", "docker-archive:docker0.tar", "oci-archive:skopeo-oci.tar:1"]);
+        let saved = |by, file: &str| Saved { by, file: file.into(), is_oci: file.ends_with("-oci.tar") };
+        vec![
+            saved("docker save of a classic build", "docker0.tar"),
+            saved("docker save of a BuildKit build", "docker1.tar"),
+            saved("podman save", "podman.tar"),
+            saved("podman save, OCI", "podman-oci.tar"),
+            saved("buildah push", "buildah.tar"),
+            saved("skopeo copy", "skopeo.tar"),
+            saved("skopeo copy, OCI", "skopeo-oci.tar"),
+        ]
+    }
+
+    /// What writers that are not here leave, and what Docker makes of two layers that are the same.
+    fn made(&self) -> Vec<Saved> {
+        let mut all = Vec::new();
+        let mut saved = |by: &'static str, file: &str, bytes: Vec<u8>| {
+            self.user.write(file, bytes);
+            all.push(Saved { by, file: file.into(), is_oci: false });
+        };
+        let image = sample();
+        saved("Docker 25 and later", "docker25.tar", docker_25(&image));
+        saved("kaniko", "kaniko.tar", kaniko(&image));
+        saved("jib", "jib.tar", jib(&image));
+        let twice = twice(&image);
+        self.docker(&["load", "-i", &self.user.write("twice-in.tar", twice).display().to_string()]);
+        self.docker(&["save", "-o", "twice.tar", "app:1"]);
+        self.docker(&["rmi", "-f", "app:1"]);
+        let links =
+            tar_members(&self.user.path("twice.tar")).into_iter().filter(|(_, kind)| kind.is_symlink());
+        assert_eq!(links.count(), 1, "Docker saves the same layer once, and a link to it");
+        all.push(Saved { by: "docker save of doubled layers", file: "twice.tar".into(), is_oci: false });
+        all
+    }
+
+    fn fix(&self, saved: &Saved, way: Way) -> String {
+        let scheme = if saved.is_oci { "oci-archive" } else { "docker-archive" };
+        let fixed = format!("{way:?}-{}", saved.file);
+        let (from, to) = (self.user.path(&saved.file), self.user.path(&fixed));
+        let reference = format!("{scheme}:{fixed}");
+        match way {
+            Way::Filter => {
+                let mut command = Command::new(program("config-patcher"));
+                command.args([&["fix", "-"][..], &PLATFORM].concat());
+                command.stdin(File::open(from).unwrap()).stdout(File::create(&to).unwrap());
+                Ran::of(shown(&command), command.output().unwrap()).exits(0);
+            }
+            Way::Anew | Way::InPlace => {
+                fs::copy(from, &to).unwrap();
+                let more: &[&str] = if matches!(way, Way::InPlace) { &["--in-place"] } else { &[] };
+                self.user.config_patcher(&[&["fix", &reference], &PLATFORM, more].concat()).exits(0);
+            }
+        }
+        self.user.config_patcher(&[&["fix", &reference, "--check"], &PLATFORM[..]].concat()).exits(0);
+        fixed
+    }
+
+    fn is_taken_by_everybody(&self, saved: &Saved, fixed: &str, config: &[u8]) {
+        let id = Digest::of(config);
+        let what = format!("{}: {fixed}", saved.by);
+        let scheme = if saved.is_oci { "oci-archive" } else { "docker-archive" };
+        let mut seen = Command::new(world::program("skopeo").unwrap());
+        seen.args(["inspect", "--config", "--raw", &format!("{scheme}:{fixed}")]);
+        assert_eq!(good(in_dir(seen, &self.user.work())).as_bytes(), config.trim_ascii(), "{what}");
+        if saved.by != "docker save of doubled layers" {
+            // A copy makes it read and check every layer. skopeo 1.9 does not follow Docker's links.
+            self.tool("skopeo", &["copy", "-q", &format!("{scheme}:{fixed}"), &format!("dir:dir-{fixed}")]);
+            let loaded = self.tool("podman", &["load", "-q", "-i", fixed]);
+            let name = loaded.trim_start_matches("Loaded image: ");
+            let format = "{{.Os}}/{{.Architecture}}";
+            assert_eq!(
+                self.tool("podman", &["image", "inspect", "--format", format, name]),
+                "linux/arm",
+                "{what}"
+            );
+            self.tool("podman", &["rmi", "-f", name]);
+        }
+        if saved.is_oci {
+            return;
+        }
+        let loaded = self.docker(&["load", "-i", fixed]);
+        let name = loaded.rsplit(": ").next().unwrap();
+        let format = "{{.Os}}/{{.Architecture}}/{{.Variant}} {{.Id}}";
+        let shown = self.docker(&["image", "inspect", "--format", format, name]);
+        assert_eq!(shown, format!("linux/arm/v7 {id}"), "{what}");
+        self.docker(&["rmi", "-f", name]);
+    }
+}
+
+fn in_dir(mut command: Command, dir: &Path) -> Command {
+    command.current_dir(dir);
+    command
+}
+
+fn config_of(path: &Path, is_oci: bool) -> Vec<u8> {
+    let (source, pointer): (Box<dyn ImageSource>, Pointer) = if is_oci {
+        let archive = OciArchive::open(path, None).unwrap();
+        let pointer = archive.only_image().unwrap();
+        (Box::new(archive), pointer)
+    } else {
+        let archive = DockerArchive::open(path, None).unwrap();
+        let pointer = archive.only_image().unwrap();
+        (Box::new(archive), pointer)
+    };
+    let node = read_tree(&*source, &pointer).unwrap();
+    node.images()[0].1.config.as_ref().unwrap().bytes.clone()
+}
+
+/// Every way for every archive; each result is the config that a careful hand would have made.
+fn put_right(world: &World, all: &[Saved]) {
+    for saved in all {
+        let before = String::from_utf8(config_of(&world.user.path(&saved.file), saved.is_oci)).unwrap();
+        let label = r#""architecture":"amd64""#;
+        assert_eq!(before.matches(label).count(), 1, "{}: {before}", saved.by);
+        // Docker and BuildKit sort the keys; podman, buildah and kaniko have them in an order of their own, and there
+        // the variant goes behind its kin.
+        let expected = match before.strip_suffix('}') {
+            Some(sorted) if saved.by != "kaniko" && before[1..].starts_with(label) => {
+                format!(r#"{},"variant":"v7"}}"#, sorted.replace(label, r#""architecture":"arm""#))
+            }
+            _ => before.replace(label, r#""architecture":"arm","variant":"v7""#),
+        };
+        for way in [Way::Anew, Way::InPlace, Way::Filter] {
+            let fixed = world.fix(saved, way);
+            let config = config_of(&world.user.path(&fixed), saved.is_oci);
+            assert_eq!(String::from_utf8_lossy(&config), expected, "{}, {way:?}", saved.by);
+            // Loading takes a second each; the three ways differ in where the bytes stand, which we have just read.
+            if matches!((way, saved.is_oci), (Way::Anew, true) | (Way::InPlace | Way::Filter, false)) {
+                world.is_taken_by_everybody(saved, &fixed, &config);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_builders_save_is_put_right_and_loaded_by_docker_and_podman() {
+    let world = need!(World::start());
+    let all = world.built();
+    put_right(&world, &all);
+}
+
+#[test]
+fn what_other_tools_write_is_put_right_and_loaded_by_docker_and_podman() {
+    let world = need!(World::start());
+    let all = world.made();
+    put_right(&world, &all);
+}
+
+/// Docker reads whole numbers where the other samples have none.
+fn sample() -> Image {
+    let image = Image::new("linux/amd64", "arm's own");
+    image.with_config(image.config.replace("1.50", "15"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Digest::of(bytes).hex().to_string()
+}
+
+fn tar_members(path: &Path) -> Vec<(String, tar::EntryType)> {
+    let mut archive = tar::Archive::new(File::open(path).unwrap());
+    let entries = archive.entries().unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        (entry.path().unwrap().display().to_string(), entry.header().entry_type())
+    });
+    entries.collect()
+}
+
+/// Folders are the names that end with a slash.
+fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_ustar();
+        let is_folder = name.ends_with('/');
+        header.set_entry_type(if is_folder { tar::EntryType::Directory } else { tar::EntryType::Regular });
+        header.set_mode(if is_folder { 0o755 } else { 0o644 });
+        header.set_size(bytes.len() as u64);
+        archive.append_data(&mut header, name, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// `docker save` of Docker 25 and later: a layout, and the lists of the old form that point into it.
+fn docker_25(image: &Image) -> Vec<u8> {
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", hex(bytes));
+    let (config, layer, manifest) = (image.config.as_bytes(), &image.layer[..], image.document.bytes());
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{{"mediaType":"{}","digest":"{}","size":{},"annotations":{{"io.containerd.image.name":"docker.io/library/app:1","org.opencontainers.image.ref.name":"1"}}}}]}}"#,
+        image.document.media_type(),
+        image.digest(),
+        manifest.len()
+    );
+    let source = format!(
+        r#""sha256:{0}":{{"mediaType":"application/vnd.oci.image.layer.v1.tar","size":{1},"digest":"sha256:{0}"}}"#,
+        hex(layer),
+        layer.len()
+    );
+    let (config_path, layer_path) = (blob(config), blob(layer));
+    let list = format!(
+        r#"[{{"Config":"{config_path}","RepoTags":["app:1"],"Layers":["{layer_path}"],"LayerSources":{{{source}}}}}]"#
+    );
+    let repositories = format!(r#"{{"app":{{"1":"{}"}}}}"#, hex(layer));
+    tar_of(&[
+        ("blobs/", b""),
+        ("blobs/sha256/", b""),
+        (&blob(config), config),
+        (&blob(layer), layer),
+        (&blob(manifest), manifest),
+        ("index.json", index.as_bytes()),
+        ("manifest.json", list.as_bytes()),
+        ("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#),
+        ("repositories", repositories.as_bytes()),
+    ])
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut out, bytes).unwrap();
+    out.finish().unwrap()
+}
+
+/// kaniko's and crane's: the config by its digest, layers compressed, the list in one line.
+fn kaniko(image: &Image) -> Vec<u8> {
+    let config = image.config.replace(r#""docker_version":"20.10.24", "#, r#""author":"kaniko","#);
+    let (name, layer) = (format!("sha256:{}", hex(config.as_bytes())), gzip(&image.layer));
+    let file = format!("{}.tar.gz", hex(&layer));
+    let list = format!(r#"[{{"Config":"{name}","RepoTags":["app:1"],"Layers":["{file}"]}}]"#);
+    tar_of(&[(&name, config.as_bytes()), (&file, &layer), ("manifest.json", list.as_bytes())])
+}
+
+/// jib's: `config.json`, which says no digest, and layers of the same name twice in the list are possible.
+fn jib(image: &Image) -> Vec<u8> {
+    let config = format!(
+        r#"{{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{{"Env":[],"Entrypoint":["java","-cp","@/app/jib-classpath-file","Main"],"ExposedPorts":{{}},"Labels":{{}},"WorkingDir":""}},"history":[{{"created":"1970-01-01T00:00:00Z","author":"Jib","created_by":"jib-maven-plugin:3.4.0","comment":"classes"}}],"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        hex(&image.layer)
+    );
+    let layer = gzip(&image.layer);
+    let file = format!("{}.tar.gz", hex(&layer));
+    let list = format!(r#"[{{"Config":"config.json","RepoTags":["app:1"],"Layers":["{file}"]}}]"#);
+    tar_of(&[(&file, &layer), ("config.json", config.as_bytes()), ("manifest.json", list.as_bytes())])
+}
+
+/// An image with the same layer twice, and another between them.
+fn twice(image: &Image) -> Vec<u8> {
+    let other = layer("between");
+    let ids = |all: &[&[u8]]| {
+        all.iter().map(|layer| format!("\"sha256:{}\"", hex(layer))).collect::<Vec<_>>().join(",")
+    };
+    let config = image.config.replace(&ids(&[&image.layer]), &ids(&[&image.layer, &other, &image.layer]));
+    let file = format!("{}.json", hex(config.as_bytes()));
+    let list = format!(
+        r#"[{{"Config":"{file}","RepoTags":["app:1"],"Layers":["a/layer.tar","b/layer.tar","c/layer.tar"]}}]"#
+    );
+    tar_of(&[
+        ("a/layer.tar", &image.layer),
+        ("b/layer.tar", &other),
+        ("c/layer.tar", &image.layer),
+        (&file, config.as_bytes()),
+        ("manifest.json", list.as_bytes()),
+    ])
+}
