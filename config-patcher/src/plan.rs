@@ -7,9 +7,9 @@ use image_model::patch::{
     Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest, patch_subject,
 };
 use image_model::platform::Platform;
+use image_store::archive::Rewrite;
 use image_store::plan::{BlobContent, Wanted};
 use image_store::store::ImageSource;
-use image_store::store::docker_archive::Rewrite;
 use image_store::tree::{Image, IndexNode, Node, Seat};
 use members::{Asked, Wish, ask, asked_of, named, runnable_members, seats};
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use image_evidence::tree::{Found, Tree};
 use image_model::digest::Digest;
 use image_model::manifest::Config;
 use image_model::raw_json::{self, Object, Splice};
-use image_store::tar_file::write::{END, file_headers, padding};
+use image_store::archive::tar::write::{END, file_headers, padding};
 use registry_client::auth::challenge as challenges;
 use std::io::{Read, Write};
 

@@ -1,5 +1,6 @@
 //! Stores of images, what is in them, and what will change.
 
+pub mod archive;
 mod attributes;
 pub mod check;
 pub mod compress;
@@ -10,5 +11,4 @@ pub mod parallel;
 pub mod plan;
 pub mod referrers;
 pub mod store;
-pub mod tar_file;
 pub mod tree;

@@ -1,9 +1,7 @@
 //! From a reference to the store it means, and to the image in it.
 
+use crate::archive::{DockerArchive, DockerDaemon, OciArchive};
 use crate::parallel;
-use crate::store::docker_archive::DockerArchive;
-use crate::store::docker_daemon::DockerDaemon;
-use crate::store::oci_archive::OciArchive;
 use crate::store::oci_layout::OciLayout;
 use crate::store::registry::RegistryStore;
 use crate::store::{ImageSource, ImageStore, Pointer, UNNAMED};

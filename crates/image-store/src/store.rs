@@ -7,10 +7,7 @@ use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 
-pub mod docker_archive;
-pub mod docker_daemon;
 pub mod memory;
-pub mod oci_archive;
 pub mod oci_layout;
 pub mod registry;
 

@@ -1,8 +1,8 @@
 //! Archives of images, read strictly: the table of a file and the stream through a pipe say the same.
 
 use super::Trickle;
-use image_store::tar_file::stream::{Next, TarStream};
-use image_store::tar_file::{MemberKind, TarError, TarFile};
+use image_store::archive::tar::stream::{Next, TarStream};
+use image_store::archive::tar::{MemberKind, TarError, TarFile};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use error::Error;
 use image_model::manifest::Document;
 use image_model::platform::Platform;
 use image_model::reference::RegistryRef;
-use image_store::store::oci_archive::OciArchive;
+use image_store::archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use std::fs;
 use std::path::Path;

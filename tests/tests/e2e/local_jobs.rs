@@ -3,10 +3,9 @@
 use crate::registry::referrers::referrer;
 use crate::samples::{Image, Index};
 use crate::tools::User;
+use image_store::archive::{DockerArchive, OciArchive};
 use image_store::check::{Depth, check};
 use image_store::referrers::look;
-use image_store::store::docker_archive::DockerArchive;
-use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 

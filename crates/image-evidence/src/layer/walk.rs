@@ -5,9 +5,9 @@ use super::{Builder, LayerFacts, TooLarge};
 use crate::elf::sampler::Sampler;
 use crate::file;
 use error::Error;
-use image_store::tar_file::extension::{self, EXTENSION_MAX, Extensions};
-use image_store::tar_file::header::Fields;
-use image_store::tar_file::{BLOCK, padded};
+use image_store::archive::tar::extension::{self, EXTENSION_MAX, Extensions};
+use image_store::archive::tar::header::Fields;
+use image_store::archive::tar::{BLOCK, padded};
 use std::io::{self, Read};
 
 /// OCI's image-spec, layer.md, "Whiteouts".

@@ -3,8 +3,8 @@
 
 use crate::samples::{Image, Index};
 use crate::tools::{User, listing, program, run};
+use image_store::archive::DockerArchive;
 use image_store::check::{Depth, check};
-use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::{need, world};

@@ -6,8 +6,8 @@
 use crate::tools::User;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, Descriptor, Document, media_type};
+use image_store::archive::DockerArchive;
 use image_store::check::{Depth, check};
-use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};

@@ -3,8 +3,8 @@
 use super::Rig;
 use crate::samples::Image;
 use crate::tools::{User, listing};
+use image_store::archive::DockerArchive;
 use image_store::check::{Depth, check};
-use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::read_tree;

@@ -4,9 +4,8 @@
 use crate::samples::Image;
 use crate::tools::{Ran, User, shown};
 use image_model::digest::Digest;
+use image_store::archive::{DockerArchive, OciArchive};
 use image_store::check::{Depth, check};
-use image_store::store::docker_archive::DockerArchive;
-use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::world;
 use serde_json::{Value, json};

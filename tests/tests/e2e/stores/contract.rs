@@ -3,11 +3,10 @@
 use error::Exit;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
+use image_store::archive::{DockerArchive, OciArchive};
 use image_store::check::{Depth, check};
 use image_store::plan::{MovedTag, Wanted, apply, plan};
-use image_store::store::docker_archive::DockerArchive;
 use image_store::store::memory::MemoryStore;
-use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::registry::RegistryStore;
 use image_store::store::{ImageSource, ImageStore, Pointer, read_blob};

@@ -1,9 +1,9 @@
 //! `docker save` archives against the programs that write and read them: skopeo, podman and Docker Engine.
 
 use image_model::manifest::{Content, Descriptor, Document, media_type};
+use image_store::archive::DockerArchive;
 use image_store::check::{Depth, check};
 use image_store::plan::{MovedTag, Wanted, apply, plan};
-use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer, read_blob};
 use image_store::tree::read_tree;

@@ -2,9 +2,8 @@
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, program, shown};
+use image_store::archive::{DockerArchive, OciArchive};
 use image_store::check::{Depth, check};
-use image_store::store::docker_archive::DockerArchive;
-use image_store::store::oci_archive::OciArchive;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::need;
 use multiarch_tests::world::{self, Engine, run_with_rusage};

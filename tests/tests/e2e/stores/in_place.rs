@@ -2,10 +2,9 @@
 
 use crate::samples::{Image, Index};
 use crate::tools::{User, listing};
+use image_store::archive::{DockerArchive, OciArchive};
 use image_store::check::{Depth, check};
 use image_store::store::Pointer;
-use image_store::store::docker_archive::DockerArchive;
-use image_store::store::oci_archive::OciArchive;
 use multiarch_tests::need;
 use multiarch_tests::world::{self, Engine};
 use std::fs;

@@ -2,8 +2,8 @@
 
 use crate::samples::{Image, Index};
 use crate::tools::{User, run};
+use image_store::archive::OciArchive;
 use image_store::check::{Depth, check};
-use image_store::store::oci_archive::OciArchive;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::{need, world};

@@ -6,8 +6,8 @@ use crate::local_jobs::{
 };
 use crate::samples::Image;
 use crate::tools::{Ran, User, listing, program, run, shown};
+use image_store::archive::DockerArchive;
 use image_store::store::ImageSource;
-use image_store::store::docker_archive::DockerArchive;
 use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::world::{Namespace, program as system};
 use multiarch_tests::{need, world};

@@ -3,8 +3,7 @@
 use crate::samples::{Image, layer};
 use crate::tools::{Ran, User, program, shown};
 use image_model::digest::Digest;
-use image_store::store::docker_archive::DockerArchive;
-use image_store::store::oci_archive::OciArchive;
+use image_store::archive::{DockerArchive, OciArchive};
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::read_tree;
 use multiarch_tests::need;

@@ -9,7 +9,7 @@ use crate::layer::{Builder, LayerFacts, name_hash};
 use flate2::read::GzDecoder;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::Descriptor;
-use image_store::tar_file::header::Fields;
+use image_store::archive::tar::header::Fields;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::collections::HashMap;

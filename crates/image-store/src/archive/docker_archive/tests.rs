@@ -1,9 +1,9 @@
 //! Archives made by hand, and what is asked of them.
 
 use super::*;
+use crate::archive::tar::sample::{archive, file, folder, hard_link, pax, symlink};
 use crate::check::{Depth, check};
 use crate::store::read_blob;
-use crate::tar_file::sample::{archive, file, folder, hard_link, pax, symlink};
 use error::Exit;
 use image_model::manifest::{Config, media_type};
 use serde_json::json;
@@ -128,12 +128,12 @@ impl OnDisk {
 
     /// Names of the archive's members, in order.
     fn names(&self) -> Vec<String> {
-        let tar = crate::tar_file::TarFile::read(Arc::new(File::open(&self.path).unwrap())).unwrap();
-        tar.members().iter().map(|m| crate::tar_file::show(tar.name(m))).collect()
+        let tar = crate::archive::tar::TarFile::read(Arc::new(File::open(&self.path).unwrap())).unwrap();
+        tar.members().iter().map(|m| crate::archive::tar::show(tar.name(m))).collect()
     }
 
     fn member(&self, name: &str) -> String {
-        let tar = crate::tar_file::TarFile::read(Arc::new(File::open(&self.path).unwrap())).unwrap();
+        let tar = crate::archive::tar::TarFile::read(Arc::new(File::open(&self.path).unwrap())).unwrap();
         let member = &tar.members()[tar.find(name.as_bytes()).unwrap()];
         String::from_utf8(tar.read_small(member, 1 << 20).unwrap()).unwrap()
     }
@@ -205,7 +205,7 @@ fn add_image(store: &DockerArchive, tag: &str, layers: &[&[u8]]) -> Document {
         .collect();
     let blob = Descriptor::of(media_type::DOCKER_CONFIG, config.as_bytes());
     store.write_blob(&blob, &|| Ok(Box::new(config.as_bytes()))).unwrap();
-    let document = snapshot::synthesize(&blob, &layers).unwrap();
+    let document = crate::archive::format::synthesize(&blob, &layers).unwrap();
     store.write_document(&document).unwrap();
     if tag != "-" {
         store.write_tag(tag, &document).unwrap();

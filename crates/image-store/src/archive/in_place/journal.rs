@@ -5,7 +5,8 @@
 //! to all who read it here, the new one. Other programs do not know of it: they may see the archive half changed
 //! until then.
 
-use super::beside;
+use crate::archive::beside;
+use crate::archive::tar::At;
 use crate::half_done::HalfDone;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,9 +22,6 @@ use std::path::{Path, PathBuf};
 const SUFFIX: &str = ".archive-journal";
 /// Configs and lists in base64; far more than any change has.
 const JOURNAL_MAX: u64 = 128 << 20;
-
-/// Bytes and where they stand.
-pub type At = (u64, Vec<u8>);
 
 #[derive(Serialize, Deserialize)]
 struct Journal {

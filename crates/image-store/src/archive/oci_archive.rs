@@ -5,9 +5,9 @@
 //! OCI layout too; only the names are others: an image is called what its entry of `index.json` says, letter by
 //! letter, and there is no `manifest.json` to keep in step.
 
-use super::docker_archive::{DockerArchive, Naming};
-use super::{ImageSource, ImageStore, OpenContent, Pointer};
-use crate::store::Listed;
+use super::docker_archive::DockerArchive;
+use super::format::names::Naming;
+use crate::store::{ImageSource, ImageStore, Listed, OpenContent, Pointer};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document};
@@ -93,8 +93,8 @@ impl ImageStore for OciArchive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar_file::TarFile;
-    use crate::tar_file::sample::{archive, file};
+    use crate::archive::tar::TarFile;
+    use crate::archive::tar::sample::{archive, file};
     use error::Exit;
     use image_model::digest::Digest;
     use image_model::manifest::media_type;
@@ -117,7 +117,7 @@ mod tests {
 
     fn names(path: &Path) -> Vec<String> {
         let tar = TarFile::read(Arc::new(File::open(path).unwrap())).unwrap();
-        tar.members().iter().map(|m| crate::tar_file::show(tar.name(m))).collect()
+        tar.members().iter().map(|m| crate::archive::tar::show(tar.name(m))).collect()
     }
 
     #[test]

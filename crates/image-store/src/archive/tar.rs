@@ -33,6 +33,9 @@ const TRAILER_MAX: u64 = 16 << 20;
 /// As many links as Linux follows before it says ELOOP.
 const LINKS_MAX: usize = 40;
 
+/// Bytes and where they stand.
+pub type At = (u64, Vec<u8>);
+
 /// What stops the reading of a tar.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
@@ -98,7 +101,7 @@ impl TarFile {
     }
 
     /// The same of what the file will be once these bytes are written over it, none of them behind its end.
-    pub fn read_over(file: Arc<File>, writes: &[(u64, Vec<u8>)]) -> Result<Self, TarError> {
+    pub fn read_over(file: Arc<File>, writes: &[At]) -> Result<Self, TarError> {
         let length = file.metadata()?.len();
         let mut tar = Self::bare(Overlay::new(file, writes), length);
         // All at once: a table that grows is copied, and takes the memory of two. What is not used is not touched.

@@ -1,7 +1,7 @@
 //! What an archive must name once a change is made, compared with what a reader finds in the result.
 
-use super::UNNAMED;
 use super::snapshot::Snapshot;
+use crate::store::UNNAMED;
 use error::Error;
 use error::Exit;
 use image_model::digest::Digest;

@@ -3,14 +3,13 @@
 use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
 use super::edit::{Edit, Piece};
 use super::expected::{self, Expected};
-use super::in_place::Place;
-use super::journal;
-use super::name::Naming;
+use super::format::names::Naming;
+use super::in_place::{Place, journal};
 use super::pending::Bytes;
 use super::snapshot::{Reckoned, Snapshot, Stamp};
+use super::tar::write;
 use crate::attributes;
 use crate::half_done::HalfDone;
-use crate::tar_file::write;
 use error::Error;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::{self, File, Permissions};

@@ -1,13 +1,16 @@
 //! Decides what a new tag changes in an archive that is an OCI layout as well.
 
-use super::UNNAMED;
 use super::classic::point_repository;
-use super::edit::{Change, Edit};
-use super::index_json::{self, IndexJson};
-use super::manifest_json::ManifestJson;
-use super::name::Naming;
-use super::pending::{Bytes, Pending};
-use super::snapshot::{self, INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, Snapshot, blob_path, digest_of_path};
+use super::{Change, Edit};
+use crate::archive::format::index_json::{self, IndexJson};
+use crate::archive::format::manifest_json::ManifestJson;
+use crate::archive::format::names::Naming;
+use crate::archive::format::{
+    INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, blob_path, check_layers, digest_of_path,
+};
+use crate::archive::pending::{Bytes, Pending};
+use crate::archive::snapshot::Snapshot;
+use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
 use error::Error;
 use image_model::digest::Digest;
@@ -301,7 +304,7 @@ impl Both<'_> {
             return if named.is_some() { list.untag(tag).map_err(edited) } else { Ok(list) };
         };
         let diff_ids = self.config(&image.config)?.diff_ids;
-        snapshot::check_layers(&image.layers, &diff_ids)
+        check_layers(&image.layers, &diff_ids)
             .map_err(|why| Error::bad_input(format!("write image {}", image.config.digest), why))?;
         // The paths of layers that stay are left as they are spelled.
         let spelled = item.map_or(&[][..], |item| &item.layers);

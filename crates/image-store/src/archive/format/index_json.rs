@@ -1,7 +1,7 @@
 //! `index.json` of a `docker save` archive that is an OCI layout as well (Docker 25 and later, BuildKit).
 
-use super::name;
-use super::name::Naming;
+use super::names::{self, Naming};
+use crate::store::UNNAMED;
 use image_model::manifest::{Content, Descriptor, Document, DocumentError};
 use image_model::platform::Platform;
 use image_model::raw_json::{self, Object, Splice};
@@ -81,12 +81,12 @@ impl IndexJson {
     /// The index with one more entry. The empty name writes one without any.
     pub fn append(&self, tag: &str, document: &Document, naming: Naming) -> Result<Self, DocumentError> {
         let mut entry = document.descriptor();
-        if tag == super::UNNAMED {
+        if tag == UNNAMED {
             // An entry without a name has no annotation for it.
         } else if naming == Naming::Layout {
             entry.annotations.insert(REF_NAME.into(), tag.into());
         } else {
-            let (repository, short) = name::full(tag).ok_or_else(|| {
+            let (repository, short) = names::full(tag).ok_or_else(|| {
                 DocumentError::Shape(format!("\"{tag}\" is no name for an image: write NAME:TAG"))
             })?;
             entry.annotations.insert(IMAGE_NAME.into(), format!("{repository}:{short}"));
@@ -114,7 +114,7 @@ impl IndexJson {
 
 /// The name that containerd and Docker give an entry.
 pub fn image_name(entry: &Descriptor) -> Option<String> {
-    entry.annotations.get(IMAGE_NAME).map(|full| name::familiar(full))
+    entry.annotations.get(IMAGE_NAME).map(|full| names::familiar(full))
 }
 
 /// The tag that an OCI layout gives an entry.

@@ -1,5 +1,6 @@
 //! The bytes of a file, as they are or as they will be once some of them are overwritten.
 
+use super::At;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -9,11 +10,11 @@ use std::sync::Arc;
 pub struct Overlay {
     file: Arc<File>,
     /// Bytes and where they will be. They lie within the file.
-    writes: Arc<[(u64, Vec<u8>)]>,
+    writes: Arc<[At]>,
 }
 
 impl Overlay {
-    pub fn new(file: Arc<File>, writes: &[(u64, Vec<u8>)]) -> Self {
+    pub fn new(file: Arc<File>, writes: &[At]) -> Self {
         Self { file, writes: writes.into() }
     }
 

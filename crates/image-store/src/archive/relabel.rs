@@ -1,8 +1,9 @@
 //! An image that takes another's place under all of its names: what that changes in an archive.
 
-use super::index_json::IndexJson;
-use super::manifest_json::ManifestJson;
-use super::snapshot::{INDEX_JSON, MANIFEST_JSON, Snapshot, blob_path, digest_in_name};
+use super::format::index_json::IndexJson;
+use super::format::manifest_json::ManifestJson;
+use super::format::{INDEX_JSON, MANIFEST_JSON, blob_path, digest_in_name};
+use super::snapshot::Snapshot;
 use crate::plan::{BlobContent, Wanted};
 use error::Error;
 use image_model::digest::Digest;

@@ -5,18 +5,19 @@
 //! equally long. What has no digest of its own, such as `manifest.json`, may be filled up with white space; what has
 //! one keeps the bytes that the digest was made of.
 
-use super::classic::repository_id;
-use super::journal::At;
-use super::legacy;
-use super::name::Naming;
-use super::rewrite::{Changed, Rewrite};
-use super::snapshot::{INDEX_JSON, MANIFEST_JSON, Snapshot};
+use super::edit::repository_id;
+use super::format::names::Naming;
+use super::format::{INDEX_JSON, MANIFEST_JSON, legacy};
+use super::relabel::{Changed, Rewrite};
+use super::snapshot::Snapshot;
+use super::tar::{At, BLOCK, MemberKind, padded, write};
 use crate::plan::BlobContent;
-use crate::tar_file::{BLOCK, MemberKind, padded, write};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{CONFIG_MAX, Config, Content, Document};
 use std::collections::BTreeMap;
+
+pub mod journal;
 
 /// Bytes to be written over others, in whole members.
 #[derive(Debug, PartialEq, Eq)]
@@ -179,7 +180,7 @@ impl Slots<'_> {
         let tar = &self.archive.tar;
         let is_layer = self.archive.layers.values().any(|layer| layer.way.contains(&member));
         let member = &tar.members()[member];
-        let was = crate::tar_file::show(tar.name(member));
+        let was = super::tar::show(tar.name(member));
         if is_layer {
             return Err(format!("{was} is a layer, too"));
         }

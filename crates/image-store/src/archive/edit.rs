@@ -1,10 +1,30 @@
 //! What becomes of an archive's members: which go, which get new bytes in their place, which are added.
 
-use super::pending::Bytes;
+use super::pending::{Bytes, Pending};
 use super::snapshot::Snapshot;
-use crate::tar_file::write;
+use super::tar::write;
+use error::Error;
+use image_model::manifest::Document;
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+mod classic;
+mod layout;
+
+pub use classic::repository_id;
+
+/// What must change so that `tag` names `document`.
+pub fn plan_tag(
+    archive: &Snapshot,
+    pending: &Pending,
+    tag: &str,
+    document: &Document,
+) -> Result<Edit, Error> {
+    match archive.index {
+        Some(_) => layout::plan_tag(archive, pending, tag, document),
+        None => classic::plan_tag(archive, pending, tag, document),
+    }
+}
 
 #[derive(Clone)]
 pub enum Change {

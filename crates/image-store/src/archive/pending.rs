@@ -1,6 +1,6 @@
 //! What was written but is in no archive yet: small blobs in memory, large ones in files without a name.
 
-use crate::tar_file::Content;
+use super::tar::Content;
 use error::Error;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{Descriptor, Document};

@@ -1,11 +1,14 @@
 //! Decides what a new tag changes in an archive of the old form: paths to configs and layers, no manifests.
 
-use super::edit::{Change, Edit};
-use super::manifest_json::{Item, ManifestJson};
-use super::pending::{Bytes, Pending};
-use super::snapshot::{self, MANIFEST_JSON, REPOSITORIES, Snapshot};
-use super::{legacy, name};
-use crate::tar_file::{MemberKind, plain_name};
+use super::{Change, Edit};
+use crate::archive::format::manifest_json::{Item, ManifestJson};
+use crate::archive::format::{
+    LIST_MAX, MANIFEST_JSON, REPOSITORIES, check_layers, digest_in_name, layer_media_type, legacy, names,
+    synthesize,
+};
+use crate::archive::pending::{Bytes, Pending};
+use crate::archive::snapshot::Snapshot;
+use crate::archive::tar::{MemberKind, plain_name};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Config, Content, Descriptor, Document, Manifest, media_type};
@@ -105,14 +108,14 @@ impl Wanted {
             let bytes = pending.blobs.get(&layer.digest).ok_or_else(|| absent(layer))?;
             let mut head = Vec::new();
             bytes.reader().take(6).read_to_end(&mut head).map_err(|e| Error::from_io(doing(), e))?;
-            let kind = snapshot::layer_media_type(&head).map_err(|how| {
+            let kind = layer_media_type(&head).map_err(|how| {
                 Error::bad_input(doing(), format!("layer {} is compressed with {how}", layer.digest))
             })?;
             described.push(Descriptor::new(kind, layer.digest.clone(), bytes.size()));
             layers.push(Some(bytes.clone()));
         }
-        snapshot::check_layers(&described, &config.diff_ids).map_err(|why| Error::bad_input(doing(), why))?;
-        let kept = snapshot::synthesize(
+        check_layers(&described, &config.diff_ids).map_err(|why| Error::bad_input(doing(), why))?;
+        let kept = synthesize(
             &Descriptor::new(
                 media_type::DOCKER_CONFIG,
                 manifest.config.digest.clone(),
@@ -153,23 +156,21 @@ impl Wanted {
         let items = archive.list.as_ref().map_or(&[][..], |list| &list.items);
         let known = archive.blob(&self.config_digest);
         let known = known.and_then(|_| {
-            items
-                .iter()
-                .find(|item| snapshot::digest_in_name(&item.config).as_ref() == Some(&self.config_digest))
+            items.iter().find(|item| digest_in_name(&item.config).as_ref() == Some(&self.config_digest))
         });
         if let Some(item) = known {
             return Ok((item.config.clone(), layers));
         }
         // The new config is named as the old one is; a name that says no digest can only be kept by taking its place.
         let config = match old {
-            Some(old) => match snapshot::digest_in_name(&old.config) {
+            Some(old) => match digest_in_name(&old.config) {
                 Some(digest) => old.config.replace(digest.hex(), hex),
                 None => {
                     // Two items may spell the path of one file differently.
                     let file = archive.file(&old.config);
                     let only_user =
                         items.iter().filter(|item| archive.file(&item.config) == file).count() == 1;
-                    let keeps_a_name = old.tags.iter().any(|other| !name::same(other, tag));
+                    let keeps_a_name = old.tags.iter().any(|other| !names::same(other, tag));
                     match only_user && !keeps_a_name {
                         true => old.config.clone(),
                         false => format!("{hex}.json"),
@@ -295,7 +296,7 @@ fn follow_label(
     wanted: &Wanted,
 ) -> Result<(), Error> {
     let Some(old) = old else { return Ok(()) };
-    let keeps_a_name = old.tags.iter().any(|other| !name::same(other, tag));
+    let keeps_a_name = old.tags.iter().any(|other| !names::same(other, tag));
     let Some(top) = old.layers.last().filter(|_| !keeps_a_name) else { return Ok(()) };
     let file = archive.file(top);
     let is_top = |item: &&Item| item.layers.last().is_some_and(|layer| archive.file(layer) == file);
@@ -328,7 +329,7 @@ fn follow_label(
 fn repositories(archive: &Snapshot) -> Result<Option<Vec<u8>>, Error> {
     let Some(member) = archive.tar.find(REPOSITORIES.as_bytes()) else { return Ok(None) };
     let member = &archive.tar.members()[member];
-    let bytes = archive.tar.read_small(member, snapshot::LIST_MAX);
+    let bytes = archive.tar.read_small(member, LIST_MAX);
     bytes.map(Some).map_err(|e| e.at(format!("read \"{REPOSITORIES}\"")))
 }
 
@@ -351,10 +352,10 @@ pub fn point_repository(
     top: Option<&String>,
 ) -> Result<(), Error> {
     let Some(bytes) = repositories(archive)? else { return Ok(()) };
-    let familiar = name::familiar(tag);
+    let familiar = names::familiar(tag);
     let Some((repository, short)) = familiar.rsplit_once(':') else { return Ok(()) };
     // podman writes full names.
-    let full = name::full(tag).map(|(full, _)| full);
+    let full = names::full(tag).map(|(full, _)| full);
     let full = full.filter(|full| legacy::layer_id(&bytes, full, short).is_some());
     let repository = full.as_deref().unwrap_or(repository);
     let folder = top.and_then(|top| top.strip_suffix("/layer.tar"));

@@ -1,6 +1,7 @@
 //! `manifest.json` of a `docker save` archive: which members make which image, read strictly, edited by splicing.
 
-use super::name;
+use super::names;
+use crate::store::UNNAMED;
 use image_model::manifest::DocumentError;
 use image_model::raw_json::{self, JsonError, Object, Splice};
 use serde::Deserialize;
@@ -63,7 +64,7 @@ impl ManifestJson {
     /// The image of this name; the empty name is that of the one image without any.
     pub fn named(&self, tag: &str) -> Option<usize> {
         match tag {
-            super::UNNAMED => self.items.iter().position(|item| item.tags.is_empty()),
+            UNNAMED => self.items.iter().position(|item| item.tags.is_empty()),
             tag => self.items.iter().position(|item| item.has(tag)),
         }
     }
@@ -85,12 +86,12 @@ impl ManifestJson {
     ) -> Result<Self, DocumentError> {
         let mut splice = Splice::default();
         let same = self.items.iter().position(|item| item.config == config && item.layers == layers);
-        let is_alone = |i: usize| self.items[i].tags.iter().all(|other| name::same(other, tag));
+        let is_alone = |i: usize| self.items[i].tags.iter().all(|other| names::same(other, tag));
         match (old, same) {
             (Some(old), Some(same)) if old == same => {}
-            (None, Some(_)) if tag == super::UNNAMED => {}
+            (None, Some(_)) if tag == UNNAMED => {}
             // The image stays one without a name, whatever other items it has.
-            (Some(old), Some(_)) if tag == super::UNNAMED => self.set(&mut splice, old, config, layers)?,
+            (Some(old), Some(_)) if tag == UNNAMED => self.set(&mut splice, old, config, layers)?,
             (Some(old), None) if is_alone(old) => self.set(&mut splice, old, config, layers)?,
             (old, same) => {
                 match old {
@@ -140,14 +141,13 @@ impl ManifestJson {
     fn without_repeats(&self, tag: &str) -> Result<Self, DocumentError> {
         let mut list = self.clone();
         loop {
-            let is_named =
-                |item: &&Item| if tag == super::UNNAMED { item.tags.is_empty() } else { item.has(tag) };
+            let is_named = |item: &&Item| if tag == UNNAMED { item.tags.is_empty() } else { item.has(tag) };
             let Some(repeat) = list.items.iter().rposition(|item| is_named(&item)) else { return Ok(list) };
             if list.named(tag) == Some(repeat) {
                 return Ok(list);
             }
             let mut splice = Splice::default();
-            match list.items[repeat].tags.iter().all(|other| name::same(other, tag)) {
+            match list.items[repeat].tags.iter().all(|other| names::same(other, tag)) {
                 true => list.remove_item(&mut splice, repeat),
                 false => list.remove_tag(&mut splice, repeat, tag)?,
             }
@@ -160,7 +160,7 @@ impl ManifestJson {
         let list = self.without_repeats(tag)?;
         let mut splice = Splice::default();
         match list.named(tag) {
-            Some(i) if list.items[i].tags.iter().all(|other| name::same(other, tag)) => {
+            Some(i) if list.items[i].tags.iter().all(|other| names::same(other, tag)) => {
                 list.remove_item(&mut splice, i);
             }
             Some(i) => list.remove_tag(&mut splice, i, tag)?,
@@ -196,7 +196,7 @@ impl ManifestJson {
         config: &str,
         layers: &[String],
     ) -> Result<(), DocumentError> {
-        let tags = if tag == super::UNNAMED { "null".to_string() } else { json(&[name::familiar(tag)])? };
+        let tags = if tag == UNNAMED { "null".to_string() } else { json(&[names::familiar(tag)])? };
         let text = format!(r#"{{"Config":{},"RepoTags":{tags},"Layers":{}}}"#, json(config)?, json(layers)?);
         match self.items.last() {
             Some(last) => splice.replace(last.at.end..last.at.end, format!(",{text}")),
@@ -221,7 +221,7 @@ impl ManifestJson {
 
     fn add_tag(&self, splice: &mut Splice, i: usize, tag: &str) -> Result<(), DocumentError> {
         let object = Object::parse_at(&self.bytes, &self.items[i].at, "image")?;
-        let tag = json(&name::familiar(tag))?;
+        let tag = json(&names::familiar(tag))?;
         match self.tag_places(i)?.last() {
             Some(last) => splice.replace(last.end..last.end, format!(",{tag}")),
             None => splice.set(&self.bytes, &object, "RepoTags", &format!("[{tag}]"), &["Config"])?,
@@ -233,7 +233,7 @@ impl ManifestJson {
         let places = self.tag_places(i)?;
         // An item keeps at least one name here, so what stays can be written anew between first and last place.
         let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(()) };
-        let stays = self.items[i].tags.iter().zip(&places).filter(|(other, _)| !name::same(other, tag));
+        let stays = self.items[i].tags.iter().zip(&places).filter(|(other, _)| !names::same(other, tag));
         let stays: Vec<&[u8]> = stays.map(|(_, at)| &self.bytes[at.clone()]).collect();
         splice.replace(first.start..last.end, stays.join(&b','));
         Ok(())
@@ -252,7 +252,7 @@ impl ManifestJson {
 
 impl Item {
     pub fn has(&self, tag: &str) -> bool {
-        self.tags.iter().any(|known| name::same(known, tag))
+        self.tags.iter().any(|known| names::same(known, tag))
     }
 }
 

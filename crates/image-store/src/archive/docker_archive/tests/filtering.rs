@@ -1,9 +1,9 @@
 //! Streams made by hand. What becomes of real ones is tested with the programs that write them.
 
 use super::*;
+use crate::archive::stream::{Decide, Passed, filter};
+use crate::archive::tar::TarFile;
 use crate::plan::{BlobContent, Wanted};
-use crate::store::docker_archive::stream::{Decide, Passed, filter};
-use crate::tar_file::TarFile;
 use crate::tree::Node;
 
 /// Says arm/v7 in the place of amd64, in configs and in copies.

@@ -14,11 +14,12 @@
 
 use super::DockerArchive;
 use super::expected::Expected;
-use super::name::Naming;
-use super::rewrite::{Changed, Rewrite};
-use super::snapshot::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, Reckoned, Snapshot, layer_media_type};
-use crate::tar_file::stream::{Coming, Next, TarStream};
-use crate::tar_file::{MemberKind, TarError, write};
+use super::format::names::Naming;
+use super::format::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, layer_media_type};
+use super::relabel::{Changed, Rewrite};
+use super::snapshot::{Reckoned, Snapshot};
+use super::tar::stream::{Coming, Next, TarStream};
+use super::tar::{MemberKind, TarError, write};
 use crate::tree::{Node, read_tree};
 use error::Error;
 use error::Exit;

@@ -1,16 +1,15 @@
 //! Reads an archive into a snapshot, and refuses what two readers of the same archive would take differently.
 
-use super::{
-    INDEX_JSON, LIST_MAX, Layer, MANIFEST_JSON, Named, OCI_LAYOUT, Reckoned, Snapshot, Stamp, blob_path,
-    check_layers, digest_in_name, digest_of_path, layer_media_type, synthesize,
+use super::{Layer, Named, Reckoned, Snapshot, Stamp};
+use crate::archive::format::index_json::{self, IndexJson};
+use crate::archive::format::manifest_json::{Item, ManifestJson};
+use crate::archive::format::names::{self, Naming};
+use crate::archive::format::{
+    INDEX_JSON, LIST_MAX, MANIFEST_JSON, OCI_LAYOUT, blob_path, check_layers, digest_in_name, digest_of_path,
+    layer_media_type, synthesize,
 };
+use crate::archive::tar::{At, TarFile};
 use crate::store::UNNAMED;
-use crate::store::docker_archive::index_json::{self, IndexJson};
-use crate::store::docker_archive::journal::At;
-use crate::store::docker_archive::manifest_json::{Item, ManifestJson};
-use crate::store::docker_archive::name;
-use crate::store::docker_archive::name::Naming;
-use crate::tar_file::TarFile;
 use crate::tree::DEPTH_MAX;
 use error::{Error, uninterrupted};
 use image_model::digest::{Digest, Hasher};
@@ -303,7 +302,7 @@ impl Reader<'_> {
             for tag in &item.tags {
                 let named = entries
                     .iter()
-                    .position(|e| index_json::image_name(e).is_some_and(|n| name::same(&n, tag)));
+                    .position(|e| index_json::image_name(e).is_some_and(|n| names::same(&n, tag)));
                 let entry = named.unwrap_or(entry);
                 if !candidates.contains(&entry) {
                     return Err(self.refuse(format!(

@@ -2,7 +2,7 @@
 
 use super::filtering::Arm;
 use super::*;
-use crate::store::docker_archive::stream::Decide;
+use crate::archive::stream::Decide;
 use crate::tree::read_tree;
 use std::time::{Duration, SystemTime};
 

@@ -1,6 +1,6 @@
 use super::sample::{archive, file, folder, hard_link, header, member, on_disk, pax, sign, symlink};
 use super::*;
-use crate::tar_file::write::{END, file_headers, header_like, padding};
+use crate::archive::tar::write::{END, file_headers, header_like, padding};
 use std::os::unix::fs::FileExt;
 
 fn read(bytes: &[u8]) -> Result<TarFile, String> {

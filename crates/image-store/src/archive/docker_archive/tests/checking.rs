@@ -1,13 +1,13 @@
 //! A change whose result a reader would refuse: the archive stays as it is.
 
 use super::*;
-use crate::store::docker_archive::edit::Edit;
-use crate::store::docker_archive::pending::Bytes;
+use crate::archive::edit::Edit;
+use crate::archive::pending::Bytes;
 
 /// Carries out an edit that no plan makes, as `write_tag` would.
 fn edited(store: &DockerArchive, edit: &Edit, expected: &Expected) -> Result<(), Error> {
     let place = store.place();
-    let written = commit::write(&store.path, &store.archive(), edit, &place)?;
+    let written = write::write(&store.path, &store.archive(), edit, &place)?;
     store.exchange(&place, |_| written.replace(&store.path, &place, store.naming, expected))
 }
 

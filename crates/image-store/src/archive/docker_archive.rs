@@ -6,41 +6,26 @@
 //! load. What is written stays beside the archive until a tag names it: [`ImageStore::write_tag`] writes the
 //! archive once, and no reader ever sees half of it.
 
-use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer, UNNAMED};
+use super::edit::plan_tag;
+use super::expected::{self, Expected};
+use super::format::MANIFEST_JSON;
+use super::format::names::Naming;
+use super::in_place::{self, Place, journal};
+use super::pending::{self, Pending};
+use super::relabel::Rewrite;
+use super::snapshot::{Snapshot, Stamp};
+use super::{beside, write};
 use crate::referrers;
+use crate::store::{ImageSource, ImageStore, Listed, OpenContent, Pointer, UNNAMED};
 use error::Error;
-use expected::Expected;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{Content, Descriptor, Document};
 use image_model::reference::Reference;
-use pending::Pending;
-use snapshot::{MANIFEST_JSON, Snapshot, Stamp};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-mod beside;
-mod classic;
-mod commit;
-mod edit;
-mod expected;
-mod in_place;
-mod index_json;
-mod journal;
-mod layout;
-mod legacy;
-mod manifest_json;
-mod name;
-mod pending;
-mod rewrite;
-mod snapshot;
-pub mod stream;
-
-pub use in_place::Place;
-pub(super) use name::Naming;
-pub use rewrite::Rewrite;
 
 pub struct DockerArchive {
     naming: Naming,
@@ -106,7 +91,7 @@ impl DockerArchive {
         Ok(Self::new(path, target, Snapshot::empty(file, stamp, naming)?, None))
     }
 
-    fn new(named: &Path, path: PathBuf, archive: Snapshot, only: Option<&str>) -> Self {
+    pub(super) fn new(named: &Path, path: PathBuf, archive: Snapshot, only: Option<&str>) -> Self {
         let naming = archive.naming;
         let state = State { archive: Arc::new(archive), pending: Pending::default() };
         Self {
@@ -153,7 +138,7 @@ impl DockerArchive {
         let (expected, reckoned) = (Expected::after_overwrite(&archive, &place.root), archive.reckoned());
         drop(archive);
         self.exchange(&name, |old| {
-            commit::overwrite(&self.path, old, place, &name, || {
+            write::overwrite(&self.path, old, place, &name, || {
                 let result = old.read_over(&place.writes, &name, &reckoned);
                 let result = result.map_err(|error| expected::unreadable(&name, error))?;
                 expected.check(&result).map_err(|why| expected::refused(&name, &why))?;
@@ -167,7 +152,7 @@ impl DockerArchive {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn archive(&self) -> Arc<Snapshot> {
+    pub(super) fn archive(&self) -> Arc<Snapshot> {
         self.state().archive.clone()
     }
 
@@ -371,15 +356,12 @@ impl ImageStore for DockerArchive {
             let hint = format!("name it docker-archive:{}", self.named.display());
             return Err(Error::bad_input(doing(), why).hint(hint));
         }
-        let edit = match archive.index {
-            Some(_) => layout::plan_tag(&archive, &pending, tag, document)?,
-            None => classic::plan_tag(&archive, &pending, tag, document)?,
-        };
+        let edit = plan_tag(&archive, &pending, tag, document)?;
         if edit.is_nothing() {
             return Ok(());
         }
         let expected = Expected::after_tag(&archive, tag, document.digest());
-        let written = commit::write(&self.path, &archive, &edit, &place)?;
+        let written = write::write(&self.path, &archive, &edit, &place)?;
         drop(archive);
         self.exchange(&place, |_| written.replace(&self.path, &place, self.naming, &expected))
     }

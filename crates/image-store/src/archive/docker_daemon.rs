@@ -5,7 +5,7 @@
 //! there is loaded. Where no tag moves, nothing is loaded.
 
 use super::docker_archive::DockerArchive;
-use super::{ImageSource, ImageStore, OpenContent, Pointer};
+use crate::store::{ImageSource, ImageStore, OpenContent, Pointer};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, Descriptor, Document};
