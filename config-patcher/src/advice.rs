@@ -1,6 +1,6 @@
 //! Which members of an index may be relabeled by their binaries, and what to do with those that may not.
 
-use image_evidence::verdict::{Kind, Verdict, is_suited};
+use image_evidence::verdict::{Verdict, VerdictKind, runs_on};
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_store::tree::Node;
@@ -137,13 +137,13 @@ impl Judged<'_> {
     fn contradicts_its_entry(&self) -> bool {
         let binaries = self.verdict.and_then(|verdict| verdict.binaries.as_ref());
         let (Some(index), Some(binaries)) = (self.index(), binaries) else { return false };
-        !index.fits(self.declared) && (is_suited(index, binaries) || is_suited(self.declared, binaries))
+        !index.fits(self.declared) && (runs_on(index, binaries) || runs_on(self.declared, binaries))
     }
 
     fn by_itself(&self) -> Decision {
         let Some(verdict) = self.verdict else { return Decision::Keep };
         match (verdict.kind, &verdict.binaries) {
-            (Kind::Mislabelled, Some(binaries)) => {
+            (VerdictKind::Mislabeled, Some(binaries)) => {
                 let index_os = self.index().map(|index| &index.os);
                 let mut systems = index_os.into_iter().chain([&self.declared.os]).filter(|os| !os.is_empty());
                 let is_own = |os: &String| os.to_lowercase() == binaries.os;
@@ -155,17 +155,17 @@ impl Judged<'_> {
                     }));
                 }
                 // The entry may say a version that the binaries do not tell.
-                let entry = self.index().filter(|index| is_suited(index, binaries));
+                let entry = self.index().filter(|index| runs_on(index, binaries));
                 Decision::Relabel(entry.map_or_else(|| binaries.clone(), canonical))
             }
-            (Kind::Consistent | Kind::ForeignPayload, _) => match self.index() {
+            (VerdictKind::Consistent | VerdictKind::ForeignPayload, _) => match self.index() {
                 Some(index) if !self.declared.answers_entry(index) => {
                     let is_same = self.declared.fits(index);
                     Decision::Relabel(canonical(if is_same { index } else { self.declared }))
                 }
                 _ => Decision::Keep,
             },
-            (Kind::Mislabelled | Kind::Mixed | Kind::Undetermined, _) => Decision::Keep,
+            (VerdictKind::Mislabeled | VerdictKind::Mixed | VerdictKind::Undetermined, _) => Decision::Keep,
         }
     }
 }

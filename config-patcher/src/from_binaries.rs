@@ -3,8 +3,8 @@
 use crate::advice::{self, Decision, Judged, decide};
 use crate::plan::Labels;
 use error::{Error, Exit};
-use image_evidence::verdict::Kind;
-use image_evidence::verify::{Depth, Subject, verify_all};
+use image_evidence::verdict::VerdictKind;
+use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::manifest::Descriptor;
 use image_store::store::ImageSource;
 use image_store::tree::Node;
@@ -17,11 +17,11 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
     for (entry, image) in node.images() {
         let attests = entry.is_some_and(|entry| entry.attests().is_some());
         if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable() && !attests) {
-            subjects.push(Subject { source, image, wanted: &config.parsed.platform });
+            subjects.push(VerifyTarget { source, image, platform: &config.parsed.platform });
             entries.push(entry);
         }
     }
-    let findings = verify_all(&subjects, Depth::Full, &|_| {});
+    let findings = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full));
     let verdicts = findings
         .into_iter()
         .map(|finding| finding.map(|finding| finding.verdict))
@@ -32,7 +32,7 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
         .zip(&verdicts)
         .map(|((subject, entry), verdict)| Judged {
             entry: *entry,
-            declared: subject.wanted,
+            declared: subject.platform,
             verdict: Some(verdict),
         })
         .collect();
@@ -46,20 +46,23 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
             Err(Error::new(kind, doing, why).problems(verdict.reasons.clone()))
         };
         match (verdict.kind, decision) {
-            (Kind::Mislabelled, Decision::Relabel(platform))
+            (VerdictKind::Mislabeled, Decision::Relabel(platform))
                 if platform.architecture == "arm" && platform.variant.is_none() =>
             {
                 let why = "they are for arm and do not tell its version; name it with --platform";
                 return refuse(Exit::BadInput, why.into());
             }
-            (Kind::Mislabelled | Kind::Consistent | Kind::ForeignPayload, Decision::Relabel(platform)) => {
+            (
+                VerdictKind::Mislabeled | VerdictKind::Consistent | VerdictKind::ForeignPayload,
+                Decision::Relabel(platform),
+            ) => {
                 members.push((digest.clone(), platform));
             }
-            (Kind::Consistent | Kind::ForeignPayload, _) => {}
-            (Kind::Mixed | Kind::Mislabelled, _) => {
+            (VerdictKind::Consistent | VerdictKind::ForeignPayload, _) => {}
+            (VerdictKind::Mixed | VerdictKind::Mislabeled, _) => {
                 return refuse(Exit::Found, "they are for several platforms; no label is right".into());
             }
-            (Kind::Undetermined, _) => {
+            (VerdictKind::Undetermined, _) => {
                 return refuse(Exit::BadInput, "they do not tell a platform; name it with --platform".into());
             }
         }
@@ -82,7 +85,7 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
 fn refuse(
     source: &dyn ImageSource,
     node: &Node,
-    subjects: &[Subject<'_>],
+    subjects: &[VerifyTarget<'_>],
     judged: &[Judged<'_>],
     decisions: &[Decision],
     editable: Option<&str>,

@@ -3,9 +3,9 @@
 use error::Exit;
 use image_evidence::chain;
 use image_evidence::elf::sampler::Sampler;
-use image_evidence::file::{self, Facts};
-use image_evidence::layer::{Layer, LayerFacts, read_stream};
-use image_evidence::tree::{Found, Tree};
+use image_evidence::file::{self, FileFacts};
+use image_evidence::layer::{LayerFacts, LayerOutcome, read_stream};
+use image_evidence::overlay::{OverlayTree, Resolved};
 use image_model::digest::Digest;
 use image_model::manifest::Config;
 use image_model::raw_json::{self, Object, Splice};
@@ -56,7 +56,7 @@ pub fn elf(bytes: &[u8]) {
     };
     let whole = facts(usize::MAX);
     assert_eq!(facts(usize::from(*first) * 97 + 1), whole, "in pieces");
-    if let Some(Facts::Elf(elf)) = whole {
+    if let Some(FileFacts::Elf(elf)) = whole {
         assert!(elf.interpreter.is_none_or(|path| path.starts_with(b"/") && !path.contains(&0)));
         assert!(elf.needed.iter().all(|name| !name.is_empty() && !name.contains(&0)));
         assert!(!elf.platform.architecture.is_empty());
@@ -71,11 +71,11 @@ pub fn layer(bytes: &[u8]) {
         whole.as_ref().map(names).map_err(|e| e.kind),
         trickled.as_ref().map(names).map_err(|e| e.kind)
     );
-    let Ok(Layer::Read(facts)) = whole else { return };
-    let tree = Tree::new(vec![Some(&facts), Some(&facts)]);
+    let Ok(LayerOutcome::Read(facts)) = whole else { return };
+    let tree = OverlayTree::new(vec![Some(&facts), Some(&facts)]);
     for (path, ..) in tree.programs() {
         let found = tree.resolve(&[b"/", path].concat());
-        assert!(!matches!(found, Found::Unread(_)), "all layers were read");
+        assert!(!matches!(found, Resolved::Unread(_)), "all layers were read");
     }
     for path in ["/", "/bin/sh", "/a/../b//c", "/a/b/c/d"] {
         tree.resolve(path.as_bytes());
@@ -98,11 +98,11 @@ pub fn script(bytes: &[u8]) {
         tar.extend(padding(content.len() as u64));
     }
     tar.extend(END);
-    let Ok(Layer::Read(facts)) = read(tar.as_slice()) else { panic!("this tar is sound") };
+    let Ok(LayerOutcome::Read(facts)) = read(tar.as_slice()) else { panic!("this tar is sound") };
     let words = parts.map(|word| String::from_utf8_lossy(word).into_owned());
     let entrypoint = std::iter::once("/run".to_string()).chain(words).collect();
     let config = Config { entrypoint, ..Config::default() };
-    let chain = chain::follow(&Tree::new(vec![Some(&facts)]), &config);
+    let chain = chain::follow(&OverlayTree::new(vec![Some(&facts)]), &config);
     // STEPS_MAX, the shell, and what s6-overlay brings.
     assert!(chain.links.len() < 64, "{} links", chain.links.len());
 }
@@ -121,7 +121,7 @@ pub fn packed(bytes: &[u8]) {
     let unpacked = read_stream(members.as_slice(), Some(&id), &|| "read".into());
     if let Err(error) = unpacked {
         assert_ne!(error.kind, Exit::Integrity, "{error}");
-    } else if let Ok(Layer::Read(facts)) = unpacked {
+    } else if let Ok(LayerOutcome::Read(facts)) = unpacked {
         assert_eq!(facts.unpacked, content.len() as u64);
     }
 }
@@ -159,15 +159,15 @@ pub fn challenge(bytes: &[u8]) {
     }
 }
 
-fn read(bytes: impl Read) -> Result<Layer, error::Error> {
+fn read(bytes: impl Read) -> Result<LayerOutcome, error::Error> {
     read_stream(bytes, None, &|| "read".into())
 }
 
-fn names(layer: &Layer) -> Vec<Vec<u8>> {
+fn names(layer: &LayerOutcome) -> Vec<Vec<u8>> {
     let names = |facts: &LayerFacts| facts.programs().map(|(path, _)| path.to_vec()).collect();
     match layer {
-        Layer::Read(facts) => names(facts),
-        Layer::Skipped(why) => vec![why.clone().into_bytes()],
+        LayerOutcome::Read(facts) => names(facts),
+        LayerOutcome::Skipped(why) => vec![why.clone().into_bytes()],
     }
 }
 

@@ -4,14 +4,14 @@
 //! links of the image mean its own root. Set-user-id and set-group-id bits, devices, FIFOs and sockets are left out.
 
 use error::Error;
-use image_evidence::layer::stream::Unpacked;
+use image_evidence::layer::decoder::LayerDecoder;
 use image_model::manifest::Descriptor;
 use image_store::store::ImageSource;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
-use sandbox::Ids;
+use sandbox::SandboxIds;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -43,7 +43,7 @@ pub fn unpack(
     layers: &[Descriptor],
     root: &Path,
     working_dir: &Path,
-    ids: Ids,
+    ids: SandboxIds,
 ) -> Result<(), UnpackError> {
     let local = |doing: &str, errno: Errno| UnpackError::Host(Error::from_io(doing, errno.into()));
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -56,7 +56,7 @@ pub fn unpack(
     for layer in layers {
         let doing = || format!("unpack layer {} for the smoke test", layer.digest);
         let blob = source.open_blob(layer).map_err(UnpackError::Host)?;
-        let unpacked = Unpacked::new(blob, None).map_err(|error| classify(doing(), error))?;
+        let unpacked = LayerDecoder::new(blob, None).map_err(|error| classify(doing(), error))?;
         let mut content = unpacked.map_err(|packer| {
             UnpackError::Image(format!(
                 "layer {} is compressed with {packer}, which is not supported",
@@ -95,7 +95,7 @@ fn classify(doing: String, error: io::Error) -> UnpackError {
 
 struct Tree {
     root: OwnedFd,
-    ids: Ids,
+    ids: SandboxIds,
     /// Bytes of files that may still be written.
     left: u64,
 }
@@ -366,7 +366,7 @@ mod tests {
 
         fn add(&self, entries: &[(&str, &str)]) -> io::Result<()> {
             let root = File::open(self.path("")).unwrap().into();
-            let mut tree = Tree { root, ids: Ids::of_process(), left: UNPACKED_MAX };
+            let mut tree = Tree { root, ids: SandboxIds::of_process(), left: UNPACKED_MAX };
             tree.add_layer(&layer(entries)[..])?;
             tree.finish(Path::new("/work/dir"))
         }

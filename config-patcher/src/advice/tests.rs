@@ -17,11 +17,11 @@ fn check(rows: &[(&str, &str)]) {
         .map(|row| {
             let binaries = (row[2] != "-").then(|| platform(row[2]));
             let kind = match &binaries {
-                None => Kind::Undetermined,
-                Some(binaries) if is_suited(&platform(row[1]), binaries) => Kind::Consistent,
-                Some(_) => Kind::Mislabelled,
+                None => VerdictKind::Undetermined,
+                Some(binaries) if runs_on(&platform(row[1]), binaries) => VerdictKind::Consistent,
+                Some(_) => VerdictKind::Mislabeled,
             };
-            Verdict { kind, binaries, reasons: Vec::new(), shown: Vec::new() }
+            Verdict { kind, binaries, reasons: Vec::new(), files: Vec::new() }
         })
         .collect();
     let declared: Vec<Platform> = words.iter().map(|row| platform(row[1])).collect();

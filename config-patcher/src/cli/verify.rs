@@ -14,7 +14,7 @@ use error::Error;
 use error::Exit;
 use error::text::bytes;
 use image_evidence::verify::cache::LayerCache;
-use image_evidence::verify::{Depth, Look, Subject, verify_all_with};
+use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::manifest::Descriptor;
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, OciArchive};
@@ -128,14 +128,14 @@ fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSo
     })
 }
 
-fn depth(args: &Verify, reference: &Reference) -> Depth {
+fn depth(args: &Verify, reference: &Reference) -> VerifyDepth {
     let is_remote = matches!(reference, Reference::Registry(_));
-    if args.quick || (is_remote && !args.full) { Depth::Quick } else { Depth::Full }
+    if args.quick || (is_remote && !args.full) { VerifyDepth::Quick } else { VerifyDepth::Full }
 }
 
 fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output) -> Vec<Row<'a>> {
     let mut placed = Vec::new();
-    for depth in [Depth::Quick, Depth::Full] {
+    for depth in [VerifyDepth::Quick, VerifyDepth::Full] {
         let mut wanted = Vec::new();
         let mut subjects = Vec::new();
         for (place, named) in named.iter().enumerate().filter(|(_, named)| named.depth == depth) {
@@ -143,13 +143,17 @@ fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output)
             for (entry, image) in node.images() {
                 let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else { continue };
                 wanted.push((place, named, entry, image));
-                subjects.push(Subject { source: &*named.source, image, wanted: &config.parsed.platform });
+                subjects.push(VerifyTarget {
+                    source: &*named.source,
+                    image,
+                    platform: &config.parsed.platform,
+                });
             }
         }
         let say = |layer: &Descriptor| {
             output.detail(&format!("reading layer {} ({})", layer.digest, bytes(layer.size)))
         };
-        let findings = verify_all_with(&subjects, &Look { depth, on_layer: &say, kept });
+        let findings = verify_all(&subjects, &VerifyOptions { depth, on_layer: &say, cache: kept });
         placed.extend(
             wanted.into_iter().zip(findings).map(|((place, named, entry, image), finding)| {
                 (place, Row::new(named, entry, image, finding))

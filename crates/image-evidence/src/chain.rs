@@ -5,14 +5,14 @@
 //! lies in the tree may be there to be carried around.
 
 use super::elf::Elf;
-use super::file::Facts;
+use super::file::FileFacts;
+use super::overlay::{OverlayTree, Resolved, ResolvedFile};
 use super::shell;
-use super::tree::{File, Found, Tree};
 use image_model::manifest::Config;
 
 mod wrappers;
 
-use wrappers::{Wraps, starts};
+use wrappers::{Wrapped, starts};
 
 /// Scripts and wrappers in a row. The kernel follows five interpreters; people stack two or three wrappers.
 const STEPS_MAX: usize = 12;
@@ -23,17 +23,17 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// One file that would be executed, or loaded by one that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link<'a> {
-    pub role: Role,
+pub struct ChainLink<'a> {
+    pub role: ChainRole,
     /// The name under which it was asked for: `/bin/sh`, `libc.so.6`.
     pub asked: Vec<u8>,
-    pub file: File<'a>,
+    pub file: ResolvedFile<'a>,
     /// An emulator translates it: it need not be for the image's machine.
     pub emulated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ChainRole {
     /// The first word of the entrypoint.
     Entrypoint,
     /// The first word of the command, where there is no entrypoint.
@@ -51,7 +51,7 @@ pub enum Role {
     Shell,
 }
 
-impl Role {
+impl ChainRole {
     pub fn text(self) -> &'static str {
         match self {
             Self::Entrypoint => "entrypoint",
@@ -69,8 +69,8 @@ impl Role {
 
 /// How far it could be followed.
 #[derive(Clone, Debug, Default)]
-pub struct Chain<'a> {
-    pub links: Vec<Link<'a>>,
+pub struct ExecutedChain<'a> {
+    pub links: Vec<ChainLink<'a>>,
     /// Where it ended before a program was found, and what a program misses.
     pub gaps: Vec<String>,
     /// This layer must be read to know the program.
@@ -85,8 +85,8 @@ pub struct Chain<'a> {
 }
 
 /// Follows an image's own program first, then what belongs to it.
-pub fn follow<'a>(tree: &Tree<'a>, config: &Config) -> Chain<'a> {
-    let mut walk = Walk { tree, config, chain: Chain::default(), commands: 0, emulated: false };
+pub fn follow<'a>(tree: &OverlayTree<'a>, config: &Config) -> ExecutedChain<'a> {
+    let mut walk = Walk { tree, config, chain: ExecutedChain::default(), commands: 0, emulated: false };
     walk.programs();
     if walk.chain.unread.is_none() && walk.chain.unread_files.is_empty() {
         walk.belongings();
@@ -95,9 +95,9 @@ pub fn follow<'a>(tree: &Tree<'a>, config: &Config) -> Chain<'a> {
 }
 
 struct Walk<'t, 'a> {
-    tree: &'t Tree<'a>,
+    tree: &'t OverlayTree<'a>,
     config: &'t Config,
-    chain: Chain<'a>,
+    chain: ExecutedChain<'a>,
     commands: usize,
     /// What is followed now, an emulator translates.
     emulated: bool,
@@ -107,8 +107,8 @@ struct Walk<'t, 'a> {
 struct Carried {
     path: Vec<u8>,
     words: Vec<Vec<u8>>,
-    last: Option<shell::Command>,
-    starts_words: bool,
+    last_command: Option<shell::Command>,
+    runs_arguments: bool,
 }
 
 impl<'a> Walk<'_, 'a> {
@@ -118,19 +118,20 @@ impl<'a> Walk<'_, 'a> {
         if argv.is_empty() {
             return self.gap("the image has neither entrypoint nor command".into());
         }
-        let first = if self.config.entrypoint.is_empty() { Role::Command } else { Role::Entrypoint };
+        let first =
+            if self.config.entrypoint.is_empty() { ChainRole::Command } else { ChainRole::Entrypoint };
         self.chain.is_reached = self.program(argv, first, STEPS_MAX);
     }
 
     /// Follows one command to its program, and says whether all of it is known. `steps` bounds scripts and wrappers.
-    fn program(&mut self, argv: Vec<Vec<u8>>, first: Role, steps: usize) -> bool {
+    fn program(&mut self, argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
         let before = self.emulated;
         let is_known = self.steps(argv, first, steps);
         self.emulated = before;
         is_known
     }
 
-    fn steps(&mut self, mut argv: Vec<Vec<u8>>, first: Role, steps: usize) -> bool {
+    fn steps(&mut self, mut argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
         let mut role = first;
         let mut carried: Option<Carried> = None;
         self.commands += 1;
@@ -153,20 +154,20 @@ impl<'a> Walk<'_, 'a> {
             let facts = file.facts;
             let path = file.path.clone();
             let known = starts(&asked, &path, &argv[1..]);
-            let is_emulator = matches!(known, Wraps::Emulated(_));
-            let role_here = if is_emulator { Role::Emulator } else { role };
-            self.chain.links.push(Link { role: role_here, asked, file, emulated: self.emulated });
+            let is_emulator = matches!(known, Wrapped::Emulated(_));
+            let role_here = if is_emulator { ChainRole::Emulator } else { role };
+            self.chain.links.push(ChainLink { role: role_here, asked, file, emulated: self.emulated });
             self.emulated |= is_emulator;
-            if path == b"/init" && matches!(facts, Some(Facts::Script(_) | Facts::Elf(_))) {
+            if path == b"/init" && matches!(facts, Some(FileFacts::Script(_) | FileFacts::Elf(_))) {
                 self.supervisor();
             }
             match facts {
-                Some(Facts::Script(script)) => {
+                Some(FileFacts::Script(script)) => {
                     carried.get_or_insert_with(|| Carried {
                         path: path.clone(),
                         words: argv[1..].to_vec(),
-                        last: script.last.clone(),
-                        starts_words: script.starts_words,
+                        last_command: script.last_command.clone(),
+                        runs_arguments: script.runs_arguments,
                     });
                     // As the kernel starts it: the interpreter, its one argument, the script, its arguments.
                     let mut line = vec![script.interpreter.clone()];
@@ -174,38 +175,38 @@ impl<'a> Walk<'_, 'a> {
                     line.push(path);
                     line.extend(argv.drain(1..));
                     argv = line;
-                    role = Role::Interpreter;
+                    role = ChainRole::Interpreter;
                 }
-                Some(Facts::Elf(_)) => match known {
-                    Wraps::Command(inner) | Wraps::Emulated(inner) => {
+                Some(FileFacts::Elf(_)) => match known {
+                    Wrapped::Command(inner) | Wrapped::Emulated(inner) => {
                         argv = inner;
-                        role = Role::Started;
+                        role = ChainRole::Started;
                     }
-                    Wraps::Nothing => {
+                    Wrapped::Nothing => {
                         // An interpreter that is no shell is the program, whatever its script does.
                         if let Some(script) = carried {
                             self.handed(script.words, left);
                         }
                         return self.chain.unread.is_none();
                     }
-                    Wraps::Shell { commands, is_clear, script, handed, starts_words } => {
+                    Wrapped::Shell { commands, is_clear, script, handed, runs_arguments } => {
                         let mut is_known = true;
                         for command in commands {
-                            is_known &= self.program(command, Role::Started, left);
+                            is_known &= self.program(command, ChainRole::Started, left);
                         }
                         if is_clear {
                             return is_known;
                         }
-                        let of_text = Carried { path, words: handed, last: None, starts_words };
+                        let of_text = Carried { path, words: handed, last_command: None, runs_arguments };
                         let script = carried.unwrap_or_else(|| self.script(script, of_text));
                         return self.carried(script, left) && is_known;
                     }
-                    Wraps::Unclear(why) => {
+                    Wrapped::Unclear(why) => {
                         self.gap(why);
                         return false;
                     }
                 },
-                Some(Facts::Alien(_) | Facts::Unread) => return false,
+                Some(FileFacts::Foreign(_) | FileFacts::Unread) => return false,
                 None => {
                     self.gap(format!("{} is neither a program nor a script", shown(&path)));
                     return false;
@@ -220,15 +221,15 @@ impl<'a> Walk<'_, 'a> {
     fn script(&mut self, name: Option<Vec<u8>>, text: Carried) -> Carried {
         let Some(name) = name else { return text };
         let path = self.in_working_dir(&name);
-        let mut script = Carried { path, last: None, starts_words: false, ..text };
+        let mut script = Carried { path, last_command: None, runs_arguments: false, ..text };
         match self.tree.resolve(&script.path) {
-            Found::File(file) if !self.must_be_read(&file) => {
-                if let Some(Facts::Script(read)) = file.facts {
-                    script.last = read.last.clone();
-                    script.starts_words = read.starts_words;
+            Resolved::File(file) if !self.must_be_read(&file) => {
+                if let Some(FileFacts::Script(read)) = file.facts {
+                    script.last_command = read.last_command.clone();
+                    script.runs_arguments = read.runs_arguments;
                 }
             }
-            Found::Unread(layer) => self.chain.unread = Some(layer),
+            Resolved::Unread(layer) => self.chain.unread = Some(layer),
             _ => {}
         }
         script
@@ -236,14 +237,14 @@ impl<'a> Walk<'_, 'a> {
 
     /// What a script starts: by its last line, or what it is given.
     fn carried(&mut self, script: Carried, steps: usize) -> bool {
-        let last = script.last.map(|last| shell::with_words(&last, &script.words));
-        if last.is_some_and(|last| !last.is_empty() && self.program(last, Role::Started, steps)) {
+        let last = script.last_command.map(|last| shell::substitute_arguments(&last, &script.words));
+        if last.is_some_and(|last| !last.is_empty() && self.program(last, ChainRole::Started, steps)) {
             return true;
         }
         if self.chain.unread.is_some() || !self.chain.unread_files.is_empty() {
             return false;
         }
-        let is_known = script.starts_words && self.handed(script.words, steps);
+        let is_known = script.runs_arguments && self.handed(script.words, steps);
         if !is_known {
             self.gap(format!("what {} starts is not clear without running it", shown(&script.path)));
         }
@@ -254,11 +255,11 @@ impl<'a> Walk<'_, 'a> {
     fn handed(&mut self, words: Vec<Vec<u8>>, steps: usize) -> bool {
         let Some(name) = words.first().filter(|word| !word.starts_with(b"-")) else { return false };
         match self.look(name) {
-            Found::File(file) if file.executable => {
+            Resolved::File(file) if file.executable => {
                 let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
-                is_known || self.program(words, Role::Started, steps)
+                is_known || self.program(words, ChainRole::Started, steps)
             }
-            Found::Unread(layer) => {
+            Resolved::Unread(layer) => {
                 self.chain.unread = Some(layer);
                 false
             }
@@ -267,10 +268,10 @@ impl<'a> Walk<'_, 'a> {
     }
 
     /// Finds a command as execvp does, or says that it is not there.
-    fn command(&mut self, name: &[u8]) -> Option<File<'a>> {
+    fn command(&mut self, name: &[u8]) -> Option<ResolvedFile<'a>> {
         match self.look(name) {
-            Found::File(file) => return Some(file),
-            Found::Unread(layer) => self.chain.unread = Some(layer),
+            Resolved::File(file) => return Some(file),
+            Resolved::Unread(layer) => self.chain.unread = Some(layer),
             _ if name.contains(&b'/') => {
                 let path = self.in_working_dir(name);
                 self.gap(format!("{} is not in the image", shown(&path)));
@@ -287,7 +288,7 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    fn look(&self, name: &[u8]) -> Found<'a> {
+    fn look(&self, name: &[u8]) -> Resolved<'a> {
         if name.contains(&b'/') {
             return self.tree.resolve(&self.in_working_dir(name));
         }
@@ -297,17 +298,17 @@ impl<'a> Walk<'_, 'a> {
                 if directory.starts_with('/') { directory } else { self.config.working_dir.as_str() };
             let path = [directory.as_bytes(), b"/", name].concat();
             match self.tree.resolve(&path) {
-                Found::File(file) if file.executable => return Found::File(file),
-                Found::Unread(layer) => return Found::Unread(layer),
+                Resolved::File(file) if file.executable => return Resolved::File(file),
+                Resolved::Unread(layer) => return Resolved::Unread(layer),
                 _ => {}
             }
         }
-        Found::Missing
+        Resolved::Missing
     }
 
     /// Only the place of the file is known: then it is one of those that must be read.
-    fn must_be_read(&mut self, file: &File<'a>) -> bool {
-        let is_unread = file.facts == Some(&Facts::Unread);
+    fn must_be_read(&mut self, file: &ResolvedFile<'a>) -> bool {
+        let is_unread = file.facts == Some(&FileFacts::Unread);
         if is_unread {
             self.chain.unread_files.push((file.layer, file.path[1..].to_vec()));
         }
@@ -327,8 +328,8 @@ impl<'a> Walk<'_, 'a> {
             "/command/execlineb",
             "/bin/execlineb",
         ] {
-            if let Found::File(file) = self.tree.resolve(path.as_bytes()) {
-                self.add(Role::Supervisor, path.as_bytes(), file);
+            if let Resolved::File(file) = self.tree.resolve(path.as_bytes()) {
+                self.add(ChainRole::Supervisor, path.as_bytes(), file);
             }
         }
     }
@@ -336,14 +337,14 @@ impl<'a> Walk<'_, 'a> {
     /// Loaders and libraries of all programs so far, and the shell with its own.
     fn belongings(&mut self) {
         let mut done = 0;
-        if let Found::File(shell) = self.tree.resolve(b"/bin/sh") {
-            self.add(Role::Shell, b"/bin/sh", shell);
+        if let Resolved::File(shell) = self.tree.resolve(b"/bin/sh") {
+            self.add(ChainRole::Shell, b"/bin/sh", shell);
         }
         while let Some(link) = self.chain.links.get(done) {
             done += 1;
             // An emulator brings its own; libraries of libraries are found by the same paths as these.
-            let Some(Facts::Elf(elf)) = link.file.facts else { continue };
-            if matches!(link.role, Role::Emulator | Role::Loader | Role::Library) {
+            let Some(FileFacts::Elf(elf)) = link.file.facts else { continue };
+            if matches!(link.role, ChainRole::Emulator | ChainRole::Loader | ChainRole::Library) {
                 continue;
             }
             let program = shown(&link.file.path);
@@ -358,8 +359,8 @@ impl<'a> Walk<'_, 'a> {
     fn loader(&mut self, elf: &Elf, program: &str) {
         let Some(path) = &elf.interpreter else { return };
         match self.tree.resolve(path) {
-            Found::File(file) => self.add(Role::Loader, path, file),
-            Found::Unread(_) => self.chain.lacks_loader = true,
+            Resolved::File(file) => self.add(ChainRole::Loader, path, file),
+            Resolved::Unread(_) => self.chain.lacks_loader = true,
             _ => {
                 self.chain.lacks_loader = true;
                 self.gap(format!("{program} needs the loader {}, which is not in the image", shown(path)));
@@ -372,27 +373,27 @@ impl<'a> Walk<'_, 'a> {
         let mut other = None;
         for directory in library_directories(&elf.platform.architecture) {
             let path = [directory.as_bytes(), b"/", name].concat();
-            let Found::File(file) = self.tree.resolve(&path) else { continue };
+            let Resolved::File(file) = self.tree.resolve(&path) else { continue };
             if self.must_be_read(&file) {
                 return;
             }
             match file.facts {
-                Some(Facts::Elf(found)) if found.platform.architecture == elf.platform.architecture => {
-                    return self.add(Role::Library, name, file);
+                Some(FileFacts::Elf(found)) if found.platform.architecture == elf.platform.architecture => {
+                    return self.add(ChainRole::Library, name, file);
                 }
-                Some(Facts::Elf(_)) => other = other.or(Some(file)),
+                Some(FileFacts::Elf(_)) => other = other.or(Some(file)),
                 _ => {}
             }
         }
         if let Some(file) = other {
-            self.add(Role::Library, name, file);
+            self.add(ChainRole::Library, name, file);
         }
     }
 
-    fn add(&mut self, role: Role, asked: &[u8], file: File<'a>) {
+    fn add(&mut self, role: ChainRole, asked: &[u8], file: ResolvedFile<'a>) {
         let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
         if !is_known && !self.must_be_read(&file) {
-            self.chain.links.push(Link { role, asked: asked.to_vec(), file, emulated: self.emulated });
+            self.chain.links.push(ChainLink { role, asked: asked.to_vec(), file, emulated: self.emulated });
         }
     }
 }

@@ -19,7 +19,7 @@ use sampler::Sample;
 pub struct Elf {
     /// In OCI's words; the variant is the lowest that the file is known to need, none where nothing tells.
     pub platform: Platform,
-    pub kind: Kind,
+    pub kind: ElfKind,
     /// The dynamic loader, an absolute path.
     pub interpreter: Option<Vec<u8>>,
     /// Libraries that the loader must find, as far as they stand in the head of the file.
@@ -29,7 +29,7 @@ pub struct Elf {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Kind {
+pub enum ElfKind {
     Program,
     Library,
     /// Relocatable objects, core dumps, BPF: nothing that a container starts.
@@ -43,14 +43,14 @@ const SONAME_MAX: usize = 255;
 /// More program headers than this, and only the first are looked at. Real files have some twelve.
 const SEGMENTS_MAX: u16 = 128;
 
-/// Numbers of a file in its word size and byte order. Everything outside the bytes is `None`.
+/// NumberFormat of a file in its word size and byte order. Everything outside the bytes is `None`.
 #[derive(Clone, Copy)]
-pub struct Numbers {
+pub struct NumberFormat {
     pub is_64: bool,
     pub is_big: bool,
 }
 
-impl Numbers {
+impl NumberFormat {
     fn bytes<const N: usize>(bytes: &[u8], at: u64) -> Option<[u8; N]> {
         let at = usize::try_from(at).ok()?;
         bytes.get(at..at.checked_add(N)?)?.try_into().ok()
@@ -79,8 +79,8 @@ impl Numbers {
 
 /// The ELF header, as far as it matters here. Offsets: elf.h, Elf32_Ehdr and Elf64_Ehdr.
 #[derive(Clone, Copy)]
-pub struct Header {
-    pub numbers: Numbers,
+pub struct ElfHeader {
+    pub numbers: NumberFormat,
     os_abi: u8,
     file_type: u16,
     machine: u16,
@@ -108,7 +108,7 @@ const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 
 pub const MAGIC: &[u8] = b"\x7fELF";
 
-impl Header {
+impl ElfHeader {
     /// `None`: not ELF, or cut off, or of a word size or byte order that ELF does not have.
     pub fn parse(head: &[u8]) -> Option<Self> {
         if !head.starts_with(MAGIC) {
@@ -124,7 +124,7 @@ impl Header {
             2 => true,
             _ => return None,
         };
-        let numbers = Numbers { is_64, is_big };
+        let numbers = NumberFormat { is_64, is_big };
         let (segments_at, flags, size, count) = if is_64 { (32, 48, 54, 56) } else { (28, 36, 42, 44) };
         Some(Self {
             numbers,
@@ -164,11 +164,11 @@ impl Header {
 
 /// Reads what was kept of a file. `None`: no ELF header that can be read.
 pub fn read(sample: &Sample<'_>) -> Option<Elf> {
-    let header = Header::parse(sample.head)?;
+    let header = ElfHeader::parse(sample.head)?;
     let segments: Vec<Segment> = header.segments(sample.head).collect();
     let interpreter = interpreter(sample.interpreter);
     let needed = needed(sample, &header, &segments);
-    let mut level = Level::default();
+    let mut level = CpuLevel::default();
     let mut details = Vec::new();
     for segment in segments.iter().filter(|s| matches!(s.kind, PT_GNU_PROPERTY | PT_NOTE)) {
         if let Some(content) = sample.in_head(segment.offset, segment.size) {
@@ -196,11 +196,11 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
         known => known.to_string(),
     };
     let kind = match header.file_type {
-        _ if matches!(header.machine, EM_BPF) => Kind::Other,
-        2 => Kind::Program,                          // ET_EXEC
-        3 if interpreter.is_some() => Kind::Program, // ET_DYN: position-independent
-        3 => Kind::Library,
-        _ => Kind::Other,
+        _ if matches!(header.machine, EM_BPF) => ElfKind::Other,
+        2 => ElfKind::Program,                          // ET_EXEC
+        3 if interpreter.is_some() => ElfKind::Program, // ET_DYN: position-independent
+        3 => ElfKind::Library,
+        _ => ElfKind::Other,
     };
     let platform = Platform::new(operating_system(&header), &name, variant);
     Some(Elf { platform, kind, interpreter, needed, details })
@@ -208,9 +208,9 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
 
 /// The least level that a file is known to need: 5, 6, 7, 8 of arm; 1 to 4 of amd64; 8 or 9 of arm64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Level(u8);
+pub struct CpuLevel(u8);
 
-impl Level {
+impl CpuLevel {
     pub fn at_least(&mut self, level: u8) {
         self.0 = self.0.max(level);
     }
@@ -233,9 +233,9 @@ impl Level {
 const EM_BPF: u16 = 247;
 
 /// OCI's (Go's) name of the machine, or Linux' own where Go has none; empty for one that is not in the table.
-/// Numbers: EM_* of elf.h.
-fn architecture(header: &Header) -> &'static str {
-    let Numbers { is_64, is_big } = header.numbers;
+/// NumberFormat: EM_* of elf.h.
+fn architecture(header: &ElfHeader) -> &'static str {
+    let NumberFormat { is_64, is_big } = header.numbers;
     // EF_MIPS_ABI2: n32, 64-bit registers behind 32-bit pointers.
     let is_n32 = header.flags & 0x20 != 0;
     match (header.machine, is_64, is_big) {
@@ -283,7 +283,7 @@ fn architecture(header: &Header) -> &'static str {
 }
 
 /// EI_OSABI. Linux programs say System V, GNU (static glibc) or an ABI of ARM's.
-fn operating_system(header: &Header) -> &'static str {
+fn operating_system(header: &ElfHeader) -> &'static str {
     match header.os_abi {
         2 => "netbsd",
         6 => "solaris",
@@ -294,7 +294,7 @@ fn operating_system(header: &Header) -> &'static str {
 }
 
 /// What `e_flags` say. Sources: the processor supplements; measured on Debian's binaries of ten machines.
-fn flags(header: &Header, architecture: &str, level: &mut Level, details: &mut Vec<String>) {
+fn flags(header: &ElfHeader, architecture: &str, level: &mut CpuLevel, details: &mut Vec<String>) {
     let flags = header.flags;
     let mut say = |text: &str| details.push(text.to_string());
     match architecture {
@@ -356,7 +356,7 @@ fn interpreter(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// DT_NEEDED, where the string table lies in the head.
-fn needed(sample: &Sample<'_>, header: &Header, segments: &[Segment]) -> Vec<Vec<u8>> {
+fn needed(sample: &Sample<'_>, header: &ElfHeader, segments: &[Segment]) -> Vec<Vec<u8>> {
     const DT_NULL: u64 = 0;
     const DT_NEEDED: u64 = 1;
     const DT_STRTAB: u64 = 5;

@@ -1,18 +1,18 @@
 //! What one file is, by its first bytes: an ELF, a script, a program of another system, or data.
 
 use super::elf::sampler::{self, Sample};
-use super::elf::{self, Elf, Numbers};
+use super::elf::{self, Elf, NumberFormat};
 use super::shell;
 use image_model::platform::Platform;
 use serde::{Deserialize, Serialize};
 
 /// A file that says something about platforms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Facts {
+pub enum FileFacts {
     Elf(Elf),
     Script(Script),
     /// A program of Windows or macOS.
-    Alien(Platform),
+    Foreign(Platform),
     /// It lies there and was not read: only the layer's table of contents was.
     Unread,
 }
@@ -23,22 +23,22 @@ pub struct Script {
     pub interpreter: Vec<u8>,
     pub argument: Option<Vec<u8>>,
     /// What a script for a shell starts at its end, if that is clear.
-    pub last: Option<shell::Command>,
+    pub last_command: Option<shell::Command>,
     /// It starts what it is given. Of a script for something else than a shell, nobody knows.
-    pub starts_words: bool,
+    pub runs_arguments: bool,
 }
 
 /// The kernel's BINPRM_BUF_SIZE: what stands behind it in a `#!` line is not seen.
 const SHEBANG_MAX: usize = 256;
 
 /// `None` for data.
-pub fn classify(sample: &Sample<'_>) -> Option<Facts> {
+pub fn classify(sample: &Sample<'_>) -> Option<FileFacts> {
     let head = sample.head;
     match head {
-        [0x7f, b'E', b'L', b'F', ..] => elf::read(sample).map(Facts::Elf),
-        [b'#', b'!', ..] => script(head).map(Facts::Script),
-        [b'M', b'Z', ..] => pe(head).map(Facts::Alien),
-        _ => mach_o(head).map(Facts::Alien),
+        [0x7f, b'E', b'L', b'F', ..] => elf::read(sample).map(FileFacts::Elf),
+        [b'#', b'!', ..] => script(head).map(FileFacts::Script),
+        [b'M', b'Z', ..] => pe(head).map(FileFacts::Foreign),
+        _ => mach_o(head).map(FileFacts::Foreign),
     }
 }
 
@@ -56,14 +56,14 @@ fn script(head: &[u8]) -> Option<Script> {
     let is_shell = shell::is_shell(interpreter) || words.into_iter().any(shell::is_shell);
     // Of a longer one the end is not here.
     let is_known = is_shell && head.len() < sampler::HEAD;
-    let last = if is_known { shell::last_command(head) } else { None };
-    let starts_words = !is_shell || (is_known && shell::starts_words(head));
-    Some(Script { interpreter: interpreter.to_vec(), argument, last, starts_words })
+    let last_command = if is_known { shell::last_command(head) } else { None };
+    let runs_arguments = !is_shell || (is_known && shell::runs_arguments(head));
+    Some(Script { interpreter: interpreter.to_vec(), argument, last_command, runs_arguments })
 }
 
 /// Source: the PE format, "MS-DOS Stub" and "Machine Types".
 fn pe(head: &[u8]) -> Option<Platform> {
-    const N: Numbers = Numbers { is_64: false, is_big: false };
+    const N: NumberFormat = NumberFormat { is_64: false, is_big: false };
     let header = u64::from(N.u32(head, 0x3c)?);
     if N.u32(head, header)?.to_le_bytes() != *b"PE\0\0" {
         return None;
@@ -80,8 +80,8 @@ fn pe(head: &[u8]) -> Option<Platform> {
 
 /// Source: mach-o/loader.h and fat.h. A file for several processors is named by its first.
 fn mach_o(head: &[u8]) -> Option<Platform> {
-    const LITTLE: Numbers = Numbers { is_64: false, is_big: false };
-    const BIG: Numbers = Numbers { is_64: false, is_big: true };
+    const LITTLE: NumberFormat = NumberFormat { is_64: false, is_big: false };
+    const BIG: NumberFormat = NumberFormat { is_64: false, is_big: true };
     let cpu = match LITTLE.u32(head, 0)? {
         0xfeed_face | 0xfeed_facf => LITTLE.u32(head, 4)?,
         // Big-endian: the universal form. Java's classes begin so too; their version, 45 or more, stands where the
@@ -103,7 +103,7 @@ fn mach_o(head: &[u8]) -> Option<Platform> {
 mod tests {
     use super::*;
 
-    fn of(head: &[u8]) -> Option<Facts> {
+    fn of(head: &[u8]) -> Option<FileFacts> {
         classify(&Sample { head, ..Sample::default() })
     }
 
@@ -114,10 +114,10 @@ mod tests {
             let script = Script {
                 interpreter: interpreter.into(),
                 argument,
-                last: None,
-                starts_words: !line.contains("/bin/sh"),
+                last_command: None,
+                runs_arguments: !line.contains("/bin/sh"),
             };
-            assert_eq!(of(line.as_bytes()), Some(Facts::Script(script)), "{line}");
+            assert_eq!(of(line.as_bytes()), Some(FileFacts::Script(script)), "{line}");
         };
         check("#!/bin/sh\n", "/bin/sh", None);
         check("#! /bin/sh -e\necho x", "/bin/sh", Some("-e"));
@@ -125,8 +125,8 @@ mod tests {
         check("#!/bin/sh\r\n", "/bin/sh", None);
         check("#!/bin/sh", "/bin/sh", None);
         let last = |text: &str| match of(text.as_bytes()) {
-            Some(Facts::Script(script)) => {
-                script.last.map(|words| String::from_utf8(words.join(&b' ')).unwrap())
+            Some(FileFacts::Script(script)) => {
+                script.last_command.map(|words| String::from_utf8(words.join(&b' ')).unwrap())
             }
             other => panic!("{other:?}"),
         };
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn programs_of_other_systems_are_known_and_java_is_none() {
         let alien = |head: &[u8]| match of(head) {
-            Some(Facts::Alien(platform)) => platform.to_string(),
+            Some(FileFacts::Foreign(platform)) => platform.to_string(),
             other => format!("{other:?}"),
         };
         let mut pe = vec![0; 0x48];

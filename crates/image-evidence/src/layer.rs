@@ -4,7 +4,8 @@
 //! the names of programs, are kept as they are, within bounds. Everything read is held against the layer's digest,
 //! and what it unpacks to against the config's diff_id.
 
-use super::file::Facts;
+use super::file::FileFacts;
+use decoder::LayerDecoder;
 use error::Error;
 use error::Exit;
 use image_model::digest::Digest;
@@ -13,11 +14,10 @@ use image_store::store::ImageSource;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
-use stream::Unpacked;
 
-pub mod kept;
+pub mod decoder;
+pub mod encoding;
 mod names;
-pub mod stream;
 pub mod toc;
 mod walk;
 
@@ -25,7 +25,7 @@ pub use names::{NameKey, name_hash, use_key};
 
 /// A layer, or why it was not read.
 #[derive(Debug)]
-pub enum Layer {
+pub enum LayerOutcome {
     Read(Box<LayerFacts>),
     /// It lies elsewhere, or is packed in a way that is not known here.
     Skipped(String),
@@ -38,7 +38,7 @@ pub struct LayerFacts {
     records: Vec<Record>,
     text: Vec<u8>,
     links: Vec<Range<u32>>,
-    facts: Vec<Facts>,
+    facts: Vec<FileFacts>,
     programs: Vec<Program>,
     /// Programs whose names are not kept, because there are too many.
     pub unlisted: u64,
@@ -46,9 +46,9 @@ pub struct LayerFacts {
     pub stored: u64,
     pub unpacked: u64,
     /// Known from an earlier look: nothing was read this time.
-    pub is_kept: bool,
+    pub is_cached: bool,
     /// Its table of contents was read, and only some of its files.
-    pub in_part: bool,
+    pub is_partial: bool,
     /// Where the others lie.
     pub toc: Option<Box<toc::Toc>>,
 }
@@ -68,12 +68,12 @@ struct Program {
 
 /// What a layer has under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Node<'a> {
+pub enum LayerEntry<'a> {
     Directory,
     /// It is there because something lies in it; below may be a link of the same name.
     Implied,
     File {
-        facts: Option<&'a Facts>,
+        facts: Option<&'a FileFacts>,
         executable: bool,
     },
     /// The target as it is written.
@@ -107,25 +107,29 @@ const PROGRAMS_MAX: usize = 100_000;
 const FACTS_MAX: usize = 16_384;
 
 /// Reads a layer to its end. `diff_id` is what the config says that it unpacks to.
-pub fn read(source: &dyn ImageSource, layer: &Descriptor, diff_id: Option<&Digest>) -> Result<Layer, Error> {
+pub fn read(
+    source: &dyn ImageSource,
+    layer: &Descriptor,
+    diff_id: Option<&Digest>,
+) -> Result<LayerOutcome, Error> {
     if media_type::is_foreign_layer(&layer.media_type) && !source.has_blob(layer)? {
-        return Ok(Layer::Skipped("it lies outside the registry".into()));
+        return Ok(LayerOutcome::Skipped("it lies outside the registry".into()));
     }
     if layer.media_type.contains("+encrypted") {
-        return Ok(Layer::Skipped("it is encrypted".into()));
+        return Ok(LayerOutcome::Skipped("it is encrypted".into()));
     }
     let doing = || format!("read layer {} of \"{}\"", layer.digest, source.place());
     // What is stored unpacked is held against this very digest already.
     let diff_id = diff_id.filter(|id| **id != layer.digest);
     match read_stream(source.open_blob(layer)?, diff_id, &doing) {
-        Ok(Layer::Read(mut facts)) => {
+        Ok(LayerOutcome::Read(mut facts)) => {
             facts.stored = layer.size;
-            Ok(Layer::Read(facts))
+            Ok(LayerOutcome::Read(facts))
         }
         // Damage on the way looks like a bad archive as well. The digest tells which of both it is.
         Err(error) if error.kind == Exit::BadInput => {
             let mut blob = source.open_blob(layer)?;
-            io::copy(&mut blob, &mut io::sink()).map_err(|e| stream::failed(doing(), e))?;
+            io::copy(&mut blob, &mut io::sink()).map_err(|e| decoder::failed(doing(), e))?;
             Err(error)
         }
         other => other,
@@ -137,23 +141,23 @@ pub fn read_stream(
     blob: impl Read,
     diff_id: Option<&Digest>,
     doing: &dyn Fn() -> String,
-) -> Result<Layer, Error> {
-    let failed = |error| stream::failed(doing(), error);
-    let mut unpacked = match Unpacked::new(blob, diff_id).map_err(failed)? {
+) -> Result<LayerOutcome, Error> {
+    let failed = |error| decoder::failed(doing(), error);
+    let mut unpacked = match LayerDecoder::new(blob, diff_id).map_err(failed)? {
         Ok(unpacked) => unpacked,
         Err(kind) => {
-            return Ok(Layer::Skipped(format!("it is packed with {kind}, which is not read here")));
+            return Ok(LayerOutcome::Skipped(format!("it is packed with {kind}, which is not read here")));
         }
     };
     let mut facts = walk::walk(&mut unpacked).map_err(|error| error.at(doing()))?;
     unpacked.finish().map_err(failed)?;
     facts.unpacked = unpacked.count();
-    Ok(Layer::Read(Box::new(facts)))
+    Ok(LayerOutcome::Read(Box::new(facts)))
 }
 
 impl LayerFacts {
     /// What the layer has under this name, given its hash.
-    pub fn node(&self, name: u64) -> Option<Node<'_>> {
+    pub fn node(&self, name: u64) -> Option<LayerEntry<'_>> {
         self.of(name).iter().find(|record| record.kind() < WHITEOUT).map(|record| self.decode(*record))
     }
 
@@ -168,20 +172,20 @@ impl LayerFacts {
     }
 
     /// Files that say something about platforms, by name.
-    pub fn programs(&self) -> impl Iterator<Item = (&[u8], &Facts)> {
+    pub fn programs(&self) -> impl Iterator<Item = (&[u8], &FileFacts)> {
         self.programs
             .iter()
             .filter_map(|program| Some((self.text(&program.path), self.facts.get(program.facts as usize)?)))
     }
 
     /// What a file turned out to be of which only the place was known.
-    fn learn(&mut self, path: &[u8], facts: Option<Facts>) -> bool {
+    fn learn(&mut self, path: &[u8], facts: Option<FileFacts>) -> bool {
         let name = name_hash(path);
         let at = self.records.partition_point(|record| record.name < name);
         let index = match facts {
             Some(facts) => {
                 let index = self.facts.len() as u32;
-                if matches!(facts, Facts::Elf(_) | Facts::Alien(_)) {
+                if matches!(facts, FileFacts::Elf(_) | FileFacts::Foreign(_)) {
                     let start = self.text.len() as u32;
                     self.text.extend_from_slice(path);
                     self.programs.push(Program { path: start..self.text.len() as u32, facts: index });
@@ -206,19 +210,19 @@ impl LayerFacts {
         &self.records[start..start + length]
     }
 
-    fn decode(&self, record: Record) -> Node<'_> {
+    fn decode(&self, record: Record) -> LayerEntry<'_> {
         let index = record.what >> INDEX_AT;
         let link = || self.links.get(index as usize).map_or(&[][..], |range| self.text(range));
         match record.kind() {
-            DIRECTORY => Node::Directory,
-            IMPLIED => Node::Implied,
-            FILE => Node::File {
+            DIRECTORY => LayerEntry::Directory,
+            IMPLIED => LayerEntry::Implied,
+            FILE => LayerEntry::File {
                 facts: self.facts.get(index as usize),
                 executable: record.what & EXECUTABLE != 0,
             },
-            SYMLINK => Node::Symlink(link()),
-            HARD_LINK => Node::HardLink(link()),
-            _ => Node::Other,
+            SYMLINK => LayerEntry::Symlink(link()),
+            HARD_LINK => LayerEntry::HardLink(link()),
+            _ => LayerEntry::Other,
         }
     }
 
@@ -235,9 +239,9 @@ impl Record {
 
 /// Collects a layer's members in the order in which they come.
 #[derive(Default)]
-struct Builder {
+struct LayerBuilder {
     layer: LayerFacts,
-    known: HashMap<Facts, u32>,
+    known: HashMap<FileFacts, u32>,
     /// The directory of the last member: the next one mostly lies in the same.
     last_parent: Vec<u8>,
 }
@@ -247,7 +251,7 @@ struct Builder {
 #[error("{0}")]
 struct TooLarge(String);
 
-impl Builder {
+impl LayerBuilder {
     fn directory(&mut self, name: &[u8]) -> Result<(), TooLarge> {
         self.add(name, DIRECTORY)
     }
@@ -274,8 +278,8 @@ impl Builder {
         self.add(directory, OPAQUE)
     }
 
-    fn file(&mut self, name: &[u8], facts: Option<Facts>, executable: bool) -> Result<(), TooLarge> {
-        let says_platform = matches!(facts, Some(Facts::Elf(_) | Facts::Alien(_)));
+    fn file(&mut self, name: &[u8], facts: Option<FileFacts>, executable: bool) -> Result<(), TooLarge> {
+        let says_platform = matches!(facts, Some(FileFacts::Elf(_) | FileFacts::Foreign(_)));
         let index = facts.and_then(|facts| self.intern(facts));
         match index {
             Some(facts) if says_platform => self.program(name, facts),
@@ -298,19 +302,19 @@ impl Builder {
         }
     }
 
-    fn intern(&mut self, mut facts: Facts) -> Option<u32> {
+    fn intern(&mut self, mut facts: FileFacts) -> Option<u32> {
         if let Some(index) = self.known.get(&facts) {
             return Some(*index);
         }
         if self.layer.facts.len() >= FACTS_MAX / 2 {
             match &mut facts {
-                Facts::Elf(elf) => {
+                FileFacts::Elf(elf) => {
                     elf.details.clear();
                     elf.needed.clear();
                     elf.interpreter = None;
                 }
-                Facts::Script(script) => script.last = None,
-                Facts::Alien(_) | Facts::Unread => {}
+                FileFacts::Script(script) => script.last_command = None,
+                FileFacts::Foreign(_) | FileFacts::Unread => {}
             }
             if let Some(index) = self.known.get(&facts) {
                 return Some(*index);

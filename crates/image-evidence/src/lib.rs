@@ -7,7 +7,7 @@ pub mod chain;
 pub mod elf;
 pub mod file;
 pub mod layer;
+pub mod overlay;
 pub mod shell;
-pub mod tree;
 pub mod verdict;
 pub mod verify;

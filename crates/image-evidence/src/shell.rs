@@ -66,7 +66,7 @@ pub fn is_shell(name: &[u8]) -> bool {
 }
 
 /// The command with what the script was given in the place of `"$@"`.
-pub fn with_words(command: &[Vec<u8>], words: &[Vec<u8>]) -> Command {
+pub fn substitute_arguments(command: &[Vec<u8>], words: &[Vec<u8>]) -> Command {
     let stands_for = |word: &Vec<u8>| match ALL_WORDS.contains(&word.as_slice()) {
         true => words.to_vec(),
         false => vec![word.clone()],
@@ -94,7 +94,7 @@ pub fn last_command(text: &[u8]) -> Option<Command> {
     let name = std::str::from_utf8(command.first()?).ok()?;
     let is_sure = match name {
         // Whatever ended the script before, it is what it was given that it is there for.
-        name if ALL_WORDS.contains(&name.as_bytes()) => starts_words(text.as_bytes()),
+        name if ALL_WORDS.contains(&name.as_bytes()) => runs_arguments(text.as_bytes()),
         name if name.starts_with('/') => !above.iter().any(|line| may_end(line)),
         name if name.contains('/') => !above.iter().any(|line| may_end(line) || line.contains("cd ")),
         // A function or an alias may have the name of a program.
@@ -104,7 +104,7 @@ pub fn last_command(text: &[u8]) -> Option<Command> {
 }
 
 /// Does a script start the words that it is given: `exec "$@"`, `exec gosu app "$@"`?
-pub fn starts_words(text: &[u8]) -> bool {
+pub fn runs_arguments(text: &[u8]) -> bool {
     // The cheapest question first: most scripts do not name what they are given.
     let names_words = |text: &&str| ["$@", "${@}", "$*"].iter().any(|all| text.contains(all));
     let text = std::str::from_utf8(text).ok().filter(names_words).filter(|text| !chooses(text));
@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn what_a_script_is_given_is_what_it_starts_only_if_it_says_so() {
         let check =
-            |text: &str, expected: bool| assert_eq!(starts_words(text.as_bytes()), expected, "{text}");
+            |text: &str, expected: bool| assert_eq!(runs_arguments(text.as_bytes()), expected, "{text}");
         check("set -e\nif x; then\n set -- redis \"$@\"\nfi\nexec \"$@\"", true);
         check("if x; then exec gosu redis \"$0\" \"$@\"; fi\nexec \"$@\"", true);
         check("exec /usr/bin/tini -- \"$@\"", true);
@@ -458,6 +458,6 @@ mod tests {
         check("set -- /other\nexec \"$@\"", false);
         check("[ $(uname -m) = aarch64 ] && set -- box64 \"$@\"\nexec \"$@\"", false);
         check("exec /app", false);
-        assert!(!starts_words(b"exec \"$@\" \xff"));
+        assert!(!runs_arguments(b"exec \"$@\" \xff"));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// A file that shows something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Shown {
+pub struct EvidenceFile {
     pub path: String,
     /// What it is to a container: `entrypoint`, `loader`; empty for a file that merely lies there.
     pub role: &'static str,
@@ -19,31 +19,31 @@ pub struct Shown {
 
 /// Programs that merely lie in the image, one group a platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Group {
+pub struct ProgramGroup {
     pub platform: Platform,
     pub count: u64,
     /// How many of them may be started, and are no libraries.
     #[serde(skip)]
     pub executable: u64,
     /// Some of them.
-    pub examples: Vec<Shown>,
+    pub examples: Vec<EvidenceFile>,
 }
 
 /// What is known of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Files that a container executes or loads.
-    pub strong: Vec<Shown>,
-    /// All programs that are visible, the strong ones among them.
-    pub all: Vec<Group>,
+    pub executed: Vec<EvidenceFile>,
+    /// All programs that are visible, the executed ones among them.
+    pub programs: Vec<ProgramGroup>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum VerdictKind {
     Consistent,
     /// What is executed agrees on another platform, which another label would say.
-    Mislabelled,
+    Mislabeled,
     /// What is executed belongs to several platforms: no label can be right.
     Mixed,
     /// What is executed fits; something else lies there, too.
@@ -51,11 +51,11 @@ pub enum Kind {
     Undetermined,
 }
 
-impl Kind {
+impl VerdictKind {
     pub fn text(self) -> &'static str {
         match self {
             Self::Consistent => "consistent",
-            Self::Mislabelled => "mislabelled",
+            Self::Mislabeled => "mislabeled",
             Self::Mixed => "mixed",
             Self::ForeignPayload => "foreign payload",
             Self::Undetermined => "undetermined",
@@ -66,12 +66,12 @@ impl Kind {
 /// The decision, with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    pub kind: Kind,
+    pub kind: VerdictKind,
     /// What the binaries agree on, with the highest level that any of them is known to need.
     pub binaries: Option<Platform>,
     pub reasons: Vec<String>,
     /// The files behind the reasons.
-    pub shown: Vec<Shown>,
+    pub files: Vec<EvidenceFile>,
 }
 
 /// How a file stands to a label.
@@ -85,12 +85,12 @@ enum Fit {
 
 pub fn judge(label: &Platform, evidence: &Evidence) -> Verdict {
     let mut reasons = Vec::new();
-    let strong = without_multilib(&evidence.strong, &mut reasons);
-    let mut verdict = match strong.is_empty() {
+    let executed = without_multilib(&evidence.executed, &mut reasons);
+    let mut verdict = match executed.is_empty() {
         true => judge_by_all(label, evidence),
-        false => judge_strong(label, &strong, evidence),
+        false => judge_executed(label, &executed, evidence),
     };
-    if verdict.kind == Kind::Consistent {
+    if verdict.kind == VerdictKind::Consistent {
         foreign(label, evidence, &mut verdict);
     }
     reasons.append(&mut verdict.reasons);
@@ -98,64 +98,69 @@ pub fn judge(label: &Platform, evidence: &Evidence) -> Verdict {
 }
 
 /// Processors of amd64 run programs of 386 as their own: an image of both is one for amd64.
-fn without_multilib(strong: &[Shown], reasons: &mut Vec<String>) -> Vec<Shown> {
-    let has = |name: &str| strong.iter().any(|shown| shown.platform.architecture == name);
+fn without_multilib(executed: &[EvidenceFile], reasons: &mut Vec<String>) -> Vec<EvidenceFile> {
+    let has = |name: &str| executed.iter().any(|shown| shown.platform.architecture == name);
     if !(has("amd64") && has("386")) {
-        return strong.to_vec();
+        return executed.to_vec();
     }
     reasons.push("it has programs of 386 as well, which amd64 runs".into());
-    strong.iter().filter(|shown| shown.platform.architecture != "386").cloned().collect()
+    executed.iter().filter(|shown| shown.platform.architecture != "386").cloned().collect()
 }
 
-fn judge_strong(label: &Platform, strong: &[Shown], evidence: &Evidence) -> Verdict {
-    let of = |wanted: Fit| -> Vec<Shown> {
-        strong.iter().filter(|shown| fit(label, &shown.platform) == wanted).cloned().collect()
+fn judge_executed(label: &Platform, executed: &[EvidenceFile], evidence: &Evidence) -> Verdict {
+    let of = |wanted: Fit| -> Vec<EvidenceFile> {
+        executed.iter().filter(|shown| fit(label, &shown.platform) == wanted).cloned().collect()
     };
-    let machines = machines(strong);
+    let machines = machines(executed);
     if let [(os, architecture)] = machines.as_slice() {
-        let binaries = Some(needed(os, architecture, strong, &evidence.all));
-        let wrong: Vec<Shown> = [of(Fit::Other), of(Fit::NeedsMore)].concat();
+        let binaries = Some(needed(os, architecture, executed, &evidence.programs));
+        let wrong: Vec<EvidenceFile> = [of(Fit::Other), of(Fit::NeedsMore)].concat();
         if wrong.is_empty() {
-            let reasons =
-                strong.iter().filter(|shown| is_above(label, &shown.platform)).take(1).map(reason).collect();
-            return Verdict { kind: Kind::Consistent, binaries, reasons, shown: strong.to_vec() };
+            let reasons = executed
+                .iter()
+                .filter(|shown| is_above(label, &shown.platform))
+                .take(1)
+                .map(reason)
+                .collect();
+            return Verdict { kind: VerdictKind::Consistent, binaries, reasons, files: executed.to_vec() };
         }
         let reasons = wrong.iter().map(reason).collect();
-        return Verdict { kind: Kind::Mislabelled, binaries, reasons, shown: wrong };
+        return Verdict { kind: VerdictKind::Mislabeled, binaries, reasons, files: wrong };
     }
     let mut wrong = [of(Fit::Other), of(Fit::NeedsMore)].concat();
     // Nothing fits: then each of the machines contradicts the others.
     if of(Fit::Fits).is_empty() {
-        wrong = strong.to_vec();
+        wrong = executed.to_vec();
     }
     let reasons = wrong.iter().map(reason).collect();
-    Verdict { kind: Kind::Mixed, binaries: None, reasons, shown: wrong }
+    Verdict { kind: VerdictKind::Mixed, binaries: None, reasons, files: wrong }
 }
 
 /// Nothing tells what would be executed: then all programs that lie there are asked.
 fn judge_by_all(label: &Platform, evidence: &Evidence) -> Verdict {
-    let groups: Vec<&Group> = evidence
-        .all
+    let groups: Vec<&ProgramGroup> = evidence
+        .programs
         .iter()
         .filter(|group| {
             is_native(&group.platform) && (group.platform.os == "linux" || group.platform.os == label.os)
         })
         .collect();
-    let shown: Vec<Shown> = groups.iter().flat_map(|group| group.examples.iter().take(1).cloned()).collect();
+    let shown: Vec<EvidenceFile> =
+        groups.iter().flat_map(|group| group.examples.iter().take(1).cloned()).collect();
     if shown.is_empty() {
         let reasons = vec!["no program of any machine is in it".into()];
-        return Verdict { kind: Kind::Undetermined, binaries: None, reasons, shown };
+        return Verdict { kind: VerdictKind::Undetermined, binaries: None, reasons, files: shown };
     }
     let why = "nothing says what would be executed; all its programs were asked";
-    let mut verdict = judge_strong(label, &shown, evidence);
+    let mut verdict = judge_executed(label, &shown, evidence);
     verdict.reasons.insert(0, why.into());
-    if verdict.kind == Kind::Mixed {
+    if verdict.kind == VerdictKind::Mixed {
         let some_fit = shown.iter().any(|shown| fit(label, &shown.platform) == Fit::Fits);
-        verdict.kind = if some_fit { Kind::ForeignPayload } else { Kind::Undetermined };
+        verdict.kind = if some_fit { VerdictKind::ForeignPayload } else { VerdictKind::Undetermined };
     }
     // Libraries, firmware and test data may be for any machine.
-    if verdict.kind == Kind::Mislabelled && groups.iter().all(|group| group.executable == 0) {
-        verdict.kind = Kind::Undetermined;
+    if verdict.kind == VerdictKind::Mislabeled && groups.iter().all(|group| group.executable == 0) {
+        verdict.kind = VerdictKind::Undetermined;
         verdict.reasons.push("none of them can be started".into());
     }
     verdict
@@ -163,7 +168,7 @@ fn judge_by_all(label: &Platform, evidence: &Evidence) -> Verdict {
 
 /// Programs that nobody starts as far as can be told: worth a note.
 fn foreign(label: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
-    for group in &evidence.all {
+    for group in &evidence.programs {
         let runs_anyway = group.platform.architecture == "386" && label.normalized().architecture == "amd64";
         if runs_anyway && group.platform.os == label.os {
             continue;
@@ -176,8 +181,8 @@ fn foreign(label: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
         let Some(first) = group.examples.first() else { continue };
         let more = if group.count > 1 { format!(" (and {} more)", group.count - 1) } else { String::new() };
         verdict.reasons.push(format!("{}{more} {word} {}", first.path, group.platform));
-        verdict.kind = Kind::ForeignPayload;
-        verdict.shown.extend(group.examples.iter().cloned());
+        verdict.kind = VerdictKind::ForeignPayload;
+        verdict.files.extend(group.examples.iter().cloned());
     }
 }
 
@@ -187,14 +192,14 @@ fn is_above(label: &Platform, found: &Platform) -> bool {
     is_unsaid && found.variant.is_some()
 }
 
-fn reason(shown: &Shown) -> String {
+fn reason(shown: &EvidenceFile) -> String {
     let details =
         if shown.details.is_empty() { String::new() } else { format!(": {}", shown.details.join(", ")) };
     let role = if shown.role.is_empty() { String::new() } else { format!("{}, ", shown.role) };
     format!("{} ({role}layer {}) is for {}{details}", shown.path, shown.layer, shown.platform)
 }
 
-fn machines(shown: &[Shown]) -> Vec<(String, String)> {
+fn machines(shown: &[EvidenceFile]) -> Vec<(String, String)> {
     let names: BTreeMap<(String, String), ()> = shown
         .iter()
         .map(|shown| ((shown.platform.os.clone(), shown.platform.architecture.clone()), ()))
@@ -203,9 +208,9 @@ fn machines(shown: &[Shown]) -> Vec<(String, String)> {
 }
 
 /// The platform that these files are for: the highest level of those that are executed, or merely lie there.
-fn needed(os: &str, architecture: &str, strong: &[Shown], all: &[Group]) -> Platform {
+fn needed(os: &str, architecture: &str, executed: &[EvidenceFile], all: &[ProgramGroup]) -> Platform {
     let same = |platform: &&Platform| platform.os == os && platform.architecture == architecture;
-    let executed = strong.iter().map(|shown| &shown.platform);
+    let executed = executed.iter().map(|shown| &shown.platform);
     let platforms = executed.chain(all.iter().map(|group| &group.platform)).filter(same);
     let highest =
         platforms.filter_map(|platform| platform.variant.as_deref()).max_by_key(|variant| level(variant));
@@ -229,7 +234,7 @@ fn fit(label: &Platform, found: &Platform) -> Fit {
 }
 
 /// Do these binaries run where images for this platform are pulled?
-pub fn is_suited(platform: &Platform, binaries: &Platform) -> bool {
+pub fn runs_on(platform: &Platform, binaries: &Platform) -> bool {
     fit(platform, binaries) == Fit::Fits
 }
 
@@ -266,18 +271,18 @@ mod tests {
                 None => (rest, None),
             };
             let platform = Platform::new(os, architecture, variant.as_deref());
-            let shown = Shown {
+            let shown = EvidenceFile {
                 path: (*path).into(),
                 role,
                 layer: 0,
                 platform: platform.clone(),
                 details: Vec::new(),
             };
-            match evidence.all.iter_mut().find(|group| group.platform == platform) {
+            match evidence.programs.iter_mut().find(|group| group.platform == platform) {
                 Some(group) => group.count += 1,
                 None => {
                     let executable = u64::from(!path.contains(".so"));
-                    evidence.all.push(Group {
+                    evidence.programs.push(ProgramGroup {
                         platform,
                         count: 1,
                         executable,
@@ -286,14 +291,14 @@ mod tests {
                 }
             }
             if !role.is_empty() {
-                evidence.strong.push(shown);
+                evidence.executed.push(shown);
             }
         }
         evidence
     }
 
     #[track_caller]
-    fn check(label: &str, lines: &[&str], kind: Kind, binaries: &str) {
+    fn check(label: &str, lines: &[&str], kind: VerdictKind, binaries: &str) {
         let verdict = judge(&label.parse().unwrap(), &evidence(lines));
         let found = verdict.binaries.as_ref().map_or(String::new(), ToString::to_string);
         assert_eq!(
@@ -302,16 +307,16 @@ mod tests {
             "{label} {lines:?} {:?}",
             verdict.reasons
         );
-        assert!(verdict.kind == Kind::Consistent || !verdict.reasons.is_empty(), "no reason is given");
+        assert!(verdict.kind == VerdictKind::Consistent || !verdict.reasons.is_empty(), "no reason is given");
     }
 
-    use Kind::{Consistent, ForeignPayload, Mislabelled, Mixed, Undetermined};
+    use VerdictKind::{Consistent, ForeignPayload, Mislabeled, Mixed, Undetermined};
 
     #[test]
     fn what_is_executed_decides() {
         check("linux/arm64", &["run /app arm64", "shell /bin/sh arm64"], Consistent, "linux/arm64");
         check("linux/arm64/v8", &["run /app arm64"], Consistent, "linux/arm64");
-        check("linux/amd64", &["run /app arm64", "shell /bin/sh arm64"], Mislabelled, "linux/arm64");
+        check("linux/amd64", &["run /app arm64", "shell /bin/sh arm64"], Mislabeled, "linux/arm64");
         check("linux/arm64", &["run /app amd64", "shell /bin/sh arm64"], Mixed, "");
         check("linux/amd64", &["run /app arm64", "shell /bin/sh s390x"], Mixed, "");
         check("linux/arm64", &["run /app arm64", "- /usr/bin/qemu-x amd64"], ForeignPayload, "linux/arm64");
@@ -320,30 +325,30 @@ mod tests {
         check(
             "linux/amd64",
             &["run /bin/sh arm-v7", "- /usr/bin/qemu-arm-static amd64"],
-            Mislabelled,
+            Mislabeled,
             "linux/arm/v7",
         );
-        check("windows/amd64", &["run /app amd64"], Mislabelled, "linux/amd64");
+        check("windows/amd64", &["run /app amd64"], Mislabeled, "linux/amd64");
         check("freebsd/amd64", &["run /app freebsd/amd64"], Consistent, "freebsd/amd64");
     }
 
     #[test]
     fn levels_are_promises() {
-        check("linux/arm/v5", &["run /app arm-v7"], Mislabelled, "linux/arm/v7");
-        check("linux/arm/v6", &["run /app arm-v7"], Mislabelled, "linux/arm/v7");
+        check("linux/arm/v5", &["run /app arm-v7"], Mislabeled, "linux/arm/v7");
+        check("linux/arm/v6", &["run /app arm-v7"], Mislabeled, "linux/arm/v7");
         check("linux/arm/v7", &["run /app arm-v6"], Consistent, "linux/arm/v6");
         check("linux/arm", &["run /app arm-v7"], Consistent, "linux/arm/v7");
-        check("linux/arm", &["run /app arm-v8"], Mislabelled, "linux/arm/v8");
+        check("linux/arm", &["run /app arm-v8"], Mislabeled, "linux/arm/v8");
         check("linux/arm/v5", &["run /app arm"], Consistent, "linux/arm");
-        check("linux/amd64/v1", &["run /app amd64-v3"], Mislabelled, "linux/amd64/v3");
-        check("linux/amd64/v2", &["run /app amd64-v3"], Mislabelled, "linux/amd64/v3");
+        check("linux/amd64/v1", &["run /app amd64-v3"], Mislabeled, "linux/amd64/v3");
+        check("linux/amd64/v2", &["run /app amd64-v3"], Mislabeled, "linux/amd64/v3");
         check("linux/amd64", &["run /app amd64-v2"], Consistent, "linux/amd64/v2");
-        check("linux/arm64/v8", &["run /app arm64-v9"], Mislabelled, "linux/arm64/v9");
+        check("linux/arm64/v8", &["run /app arm64-v9"], Mislabeled, "linux/arm64/v9");
         check("linux/amd64/v3", &["run /app amd64-v2"], Consistent, "linux/amd64/v2");
         check("linux/amd64/v2", &["run /app amd64"], Consistent, "linux/amd64");
         check("linux/arm64/v9", &["run /app arm64-v9"], Consistent, "linux/arm64/v9");
         // Debian's armhf has Go programs for v6: the highest level counts.
-        check("linux/amd64", &["run /app arm-v6", "shell /bin/sh arm-v7"], Mislabelled, "linux/arm/v7");
+        check("linux/amd64", &["run /app arm-v6", "shell /bin/sh arm-v7"], Mislabeled, "linux/arm/v7");
         check(
             "linux/arm/v6",
             &["run /app arm-v6", "- /usr/lib/lib.so arm-v7"],
@@ -365,8 +370,8 @@ mod tests {
     fn amd64_runs_386_and_nobody_else_does() {
         check("linux/amd64", &["run /app 386", "shell /bin/sh amd64"], Consistent, "linux/amd64");
         check("linux/amd64", &["run /app amd64", "- /lib/ld-linux.so.2 386"], Consistent, "linux/amd64");
-        check("linux/amd64", &["run /app 386"], Mislabelled, "linux/386");
-        check("linux/386", &["run /app amd64"], Mislabelled, "linux/amd64");
+        check("linux/amd64", &["run /app 386"], Mislabeled, "linux/386");
+        check("linux/386", &["run /app amd64"], Mislabeled, "linux/amd64");
         check("linux/arm64", &["run /app arm-v7", "shell /bin/sh arm64"], Mixed, "");
     }
 
@@ -374,7 +379,7 @@ mod tests {
     fn where_nothing_is_executed_all_programs_are_asked() {
         check("linux/arm64", &[], Undetermined, "");
         check("linux/arm64", &["- /a arm64", "- /b arm64"], Consistent, "linux/arm64");
-        check("linux/amd64", &["- /a arm64", "- /b arm64"], Mislabelled, "linux/arm64");
+        check("linux/amd64", &["- /a arm64", "- /b arm64"], Mislabeled, "linux/arm64");
         check("linux/amd64", &["- /lib/a.so arm64"], Undetermined, "linux/arm64");
         check("linux/arm64", &["- /lib/a.so arm64"], Consistent, "linux/arm64");
         check("linux/amd64", &["- /a arm64", "- /b amd64"], ForeignPayload, "");
@@ -389,6 +394,6 @@ mod tests {
         let label = Platform::new("linux", "aarch64", None);
         assert_eq!(judge(&label, &evidence(&["run /app arm64"])).kind, Consistent);
         let none = Platform::default();
-        assert_eq!(judge(&none, &evidence(&["run /app arm64"])).kind, Mislabelled);
+        assert_eq!(judge(&none, &evidence(&["run /app arm64"])).kind, Mislabeled);
     }
 }

@@ -5,11 +5,11 @@
 pub mod cache;
 mod reading;
 
-use crate::chain::{self, Chain, Role, shown};
-use crate::file::Facts;
-use crate::layer::{Layer, LayerFacts};
-use crate::tree::Tree;
-use crate::verdict::{Evidence, Group, Kind, Shown, Verdict, judge};
+use crate::chain::{self, ChainRole, ExecutedChain, shown};
+use crate::file::FileFacts;
+use crate::layer::{LayerFacts, LayerOutcome};
+use crate::overlay::OverlayTree;
+use crate::verdict::{Evidence, EvidenceFile, ProgramGroup, Verdict, VerdictKind, judge};
 use cache::LayerCache;
 use error::Error;
 use image_model::digest::Digest;
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
+pub enum VerifyDepth {
     /// From the top layer down, until the image's own program is known and fits its label. Anything else is
     /// decided only when all is read.
     Quick,
@@ -32,10 +32,10 @@ pub enum Depth {
 
 /// An image, and the platform that it should be for.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct VerifyTarget<'a> {
     pub source: &'a dyn ImageSource,
     pub image: &'a Image,
-    pub wanted: &'a Platform,
+    pub platform: &'a Platform,
 }
 
 /// What came of one image.
@@ -43,15 +43,15 @@ pub struct Subject<'a> {
 pub struct Finding {
     pub verdict: Verdict,
     /// What a container executes and loads, in the order in which it was found.
-    pub chain: Vec<Shown>,
+    pub chain: Vec<EvidenceFile>,
     /// Where that could not be followed further.
     pub gaps: Vec<String>,
     /// All programs by platform, as far as layers were read.
-    pub programs: Vec<Group>,
+    pub programs: Vec<ProgramGroup>,
     pub layers: usize,
     pub layers_read: usize,
     /// Of those, the ones that an earlier run has read.
-    pub layers_kept: usize,
+    pub layers_cached: usize,
     /// Layers that cannot be read here, with the reason.
     pub skipped: Vec<(Digest, String)>,
     /// Bytes of the layers that were read in this run, as they are stored.
@@ -63,42 +63,40 @@ const TOGETHER: usize = 16;
 /// Programs that are shown of each platform.
 const EXAMPLES: usize = 5;
 
-/// One image, read whole. `wanted` is what its label says or will say.
-pub fn verify_image(source: &dyn ImageSource, image: &Image, wanted: &Platform) -> Result<Finding, Error> {
-    let subject = Subject { source, image, wanted };
-    let mut findings = verify_all(&[subject], Depth::Full, &|_| {});
-    findings.pop().unwrap_or_else(|| Err(Error::bad_input("verify an image", "nothing came of it")))
+/// Verifies one image, reading every layer. `platform` is what its metadata declares or will declare.
+pub fn verify_image(source: &dyn ImageSource, image: &Image, platform: &Platform) -> Result<Finding, Error> {
+    let target = VerifyTarget { source, image, platform };
+    let mut findings = verify_all(&[target], &VerifyOptions::new(VerifyDepth::Full));
+    findings.pop().unwrap_or_else(|| Err(Error::bad_input("verify an image", "there is no finding")))
 }
 
-/// Several images, in their order. `on_layer` hears of each layer that is about to be read.
-pub fn verify_all(
-    subjects: &[Subject<'_>],
-    depth: Depth,
-    on_layer: &(dyn Fn(&Descriptor) + Sync),
-) -> Vec<Result<Finding, Error>> {
-    verify_all_with(subjects, &Look { depth, on_layer, kept: None })
-}
-
-/// How images are looked into.
+/// How [`verify_all`] reads images.
 #[derive(Clone, Copy)]
-pub struct Look<'a> {
-    pub depth: Depth,
-    /// Hears of each layer that is about to be read.
+pub struct VerifyOptions<'a> {
+    pub depth: VerifyDepth,
+    /// Called for each layer that is about to be read.
     pub on_layer: &'a (dyn Fn(&Descriptor) + Sync),
     /// Evidence of earlier runs.
-    pub kept: Option<&'a LayerCache>,
+    pub cache: Option<&'a LayerCache>,
 }
 
-/// The same, with what earlier runs have kept.
-pub fn verify_all_with(subjects: &[Subject<'_>], look: &Look<'_>) -> Vec<Result<Finding, Error>> {
+impl VerifyOptions<'_> {
+    /// Options without a callback and without a cache.
+    pub fn new(depth: VerifyDepth) -> Self {
+        Self { depth, on_layer: &|_| {}, cache: None }
+    }
+}
+
+/// Verifies images and returns their findings in the same order. A layer that several of them share is read once.
+pub fn verify_all(targets: &[VerifyTarget<'_>], options: &VerifyOptions<'_>) -> Vec<Result<Finding, Error>> {
     let mut cache = LayersRead::new();
-    let mut findings = Vec::with_capacity(subjects.len());
-    let mut rest = subjects;
+    let mut findings = Vec::with_capacity(targets.len());
+    let mut rest = targets;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(rest.len().min(TOGETHER));
-        findings.extend(verify_some(now, look, &mut cache));
+        findings.extend(verify_some(now, options, &mut cache));
         rest = later;
-        let needed: BTreeSet<Key> = rest.iter().flat_map(|subject| keys(subject.image)).collect();
+        let needed: BTreeSet<Key> = rest.iter().flat_map(|target| keys(target.image)).collect();
         cache.retain(|key, _| needed.contains(key));
     }
     findings
@@ -117,25 +115,25 @@ fn keys(image: &Image) -> Vec<Key> {
 
 /// An image on its way to a verdict.
 struct Work<'a> {
-    subject: Subject<'a>,
+    target: VerifyTarget<'a>,
     keys: Vec<Key>,
     done: Option<Result<Finding, Error>>,
 }
 
 fn verify_some(
-    subjects: &[Subject<'_>],
-    look: &Look<'_>,
+    targets: &[VerifyTarget<'_>],
+    options: &VerifyOptions<'_>,
     cache: &mut LayersRead,
 ) -> Vec<Result<Finding, Error>> {
-    let mut works: Vec<Work<'_>> = subjects
+    let mut works: Vec<Work<'_>> = targets
         .iter()
-        .map(|subject| Work {
-            subject: *subject,
-            keys: keys(subject.image),
-            done: check_counts(subject).err().map(Err),
+        .map(|target| Work {
+            target: *target,
+            keys: keys(target.image),
+            done: check_counts(target).err().map(Err),
         })
         .collect();
-    let mut depths = vec![look.depth; works.len()];
+    let mut depths = vec![options.depth; works.len()];
     loop {
         // Decide what can be decided, and collect what must be read for the rest: each layer once.
         let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
@@ -148,14 +146,14 @@ fn verify_some(
                 Step::Read(layers) => {
                     for layer in layers {
                         let key = work.keys[layer].clone();
-                        let more = Wanted::layer(number, &work.subject, layer, depths[number]);
+                        let more = Wanted::layer(number, &work.target, layer, depths[number]);
                         wanted.entry(key).and_modify(|wanted| wanted.merge(&more)).or_insert(more);
                     }
                 }
                 Step::Files(files) => {
                     for (layer, path) in files {
                         let key = work.keys[layer].clone();
-                        let more = Wanted::file(number, &work.subject, layer, path);
+                        let more = Wanted::file(number, &work.target, layer, path);
                         wanted.entry(key).and_modify(|wanted| wanted.merge(&more)).or_insert(more);
                     }
                 }
@@ -164,15 +162,15 @@ fn verify_some(
         if wanted.is_empty() {
             break;
         }
-        reading::read(subjects, wanted, look, cache);
+        reading::read(targets, wanted, options, cache);
     }
     let unfinished = || Err(Error::bad_input("verify an image", "nothing came of it"));
     works.into_iter().map(|work| work.done.unwrap_or_else(unfinished)).collect()
 }
 
-fn check_counts(subject: &Subject<'_>) -> Result<(), Error> {
-    let image = subject.image;
-    let doing = || format!("verify {} of \"{}\"", image.document.digest(), subject.source.place());
+fn check_counts(target: &VerifyTarget<'_>) -> Result<(), Error> {
+    let image = target.image;
+    let doing = || format!("verify {} of \"{}\"", image.document.digest(), target.source.place());
     let Some(config) = &image.config else {
         return Err(Error::bad_input(doing(), "it has no image config").hint("name an image that runs"));
     };
@@ -193,7 +191,7 @@ enum Step {
 }
 
 /// What can be said with the layers that were read. A quick look that finds trouble becomes a full one.
-fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
+fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     let mut layers: Vec<Option<&LayerFacts>> = Vec::new();
     let mut skipped = Vec::new();
     let mut highest_skipped = None;
@@ -202,13 +200,13 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     for (number, key) in work.keys.iter().enumerate() {
         layers.push(match cache.get(key) {
             // A table of contents is enough for a quick look alone.
-            Some(Ok(Layer::Read(facts))) if facts.in_part && *depth == Depth::Full => {
+            Some(Ok(LayerOutcome::Read(facts))) if facts.is_partial && *depth == VerifyDepth::Full => {
                 missing.push(number);
                 None
             }
-            Some(Ok(Layer::Read(facts))) => Some(facts),
+            Some(Ok(LayerOutcome::Read(facts))) => Some(facts),
             // Nothing is known of it; what lies under it is looked at as if it brought nothing.
-            Some(Ok(Layer::Skipped(why))) => {
+            Some(Ok(LayerOutcome::Skipped(why))) => {
                 skipped.push((key.0.clone(), why.clone()));
                 highest_skipped = Some(number);
                 Some(empty)
@@ -220,16 +218,16 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
             }
         });
     }
-    if *depth == Depth::Full && !missing.is_empty() {
+    if *depth == VerifyDepth::Full && !missing.is_empty() {
         return Step::Read(missing);
     }
-    let tree = Tree::new(layers.clone());
-    let config = work.subject.image.config.as_ref().map_or(&*NO_CONFIG, |config| &config.parsed);
+    let tree = OverlayTree::new(layers.clone());
+    let config = work.target.image.config.as_ref().map_or(&*NO_CONFIG, |config| &config.parsed);
     let mut chain = chain::follow(&tree, config);
     if chain.unread_files.is_empty() && chain.is_reached && chain.lacks_loader && !missing.is_empty() {
         // Loaders lie in the base, mostly the lowest layer. What lies between is taken to leave them alone.
         let as_if_empty = layers.iter().map(|layer| Some(layer.unwrap_or(empty))).collect();
-        chain = chain::follow(&Tree::new(as_if_empty), config);
+        chain = chain::follow(&OverlayTree::new(as_if_empty), config);
         if chain.lacks_loader {
             return Step::Read(vec![missing[0]]);
         }
@@ -244,25 +242,25 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
             None => Step::Read(missing),
         };
     }
-    let evidence = evidence(&tree, &chain, work.subject.wanted);
-    let verdict = judge(work.subject.wanted, &evidence);
-    let in_part = |number: &usize| layers[*number].is_none_or(|layer| layer.in_part);
-    let unread: Vec<usize> = (0..layers.len()).filter(in_part).collect();
-    if !unread.is_empty() && !matches!(verdict.kind, Kind::Consistent | Kind::ForeignPayload) {
-        *depth = Depth::Full;
+    let evidence = evidence(&tree, &chain, work.target.platform);
+    let verdict = judge(work.target.platform, &evidence);
+    let is_partial = |number: &usize| layers[*number].is_none_or(|layer| layer.is_partial);
+    let unread: Vec<usize> = (0..layers.len()).filter(is_partial).collect();
+    if !unread.is_empty() && !matches!(verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload) {
+        *depth = VerifyDepth::Full;
         return Step::Read(unread);
     }
     let layers_read = layers.iter().flatten().count() - skipped.len();
-    let layers_kept = layers.iter().flatten().filter(|layer| layer.is_kept).count();
-    let bytes_read = layers.iter().flatten().filter(|layer| !layer.is_kept).map(|layer| layer.stored).sum();
+    let layers_cached = layers.iter().flatten().filter(|layer| layer.is_cached).count();
+    let bytes_read = layers.iter().flatten().filter(|layer| !layer.is_cached).map(|layer| layer.stored).sum();
     let mut finding = Finding {
         verdict,
         chain: chain.links.iter().filter_map(shown_link).collect(),
         gaps: chain.gaps,
-        programs: evidence.all,
+        programs: evidence.programs,
         layers: layers.len(),
         layers_read,
-        layers_kept,
+        layers_cached,
         skipped,
         bytes_read,
     };
@@ -273,8 +271,8 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
     // What a layer that was not read brings may be anything, and may hide what lies below it.
     let is_hidden = |skipped: usize| chain.links.iter().any(|link| link.file.layer < skipped);
     let may_decide = highest_skipped.is_some_and(|number| !chain.is_reached || is_hidden(number));
-    if may_decide && matches!(finding.verdict.kind, Kind::Consistent | Kind::ForeignPayload) {
-        finding.verdict.kind = Kind::Undetermined;
+    if may_decide && matches!(finding.verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload) {
+        finding.verdict.kind = VerdictKind::Undetermined;
         finding.verdict.reasons.push("layers that could not be read may decide".into());
     }
     Step::Done(Box::new(Ok(finding)))
@@ -283,28 +281,28 @@ fn step(work: &Work<'_>, depth: &mut Depth, cache: &LayersRead) -> Step {
 static EMPTY: std::sync::LazyLock<LayerFacts> = std::sync::LazyLock::new(LayerFacts::default);
 static NO_CONFIG: std::sync::LazyLock<Config> = std::sync::LazyLock::new(Config::default);
 
-fn evidence(tree: &Tree<'_>, chain: &Chain<'_>, wanted: &Platform) -> Evidence {
+fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform) -> Evidence {
     // An emulator for the image's machine executes what it is given as data. One for another machine lies there for
     // hosts of that machine, and what it is given is what the image is about.
-    let is_for_image = |link: &&chain::Link<'_>| {
+    let is_for_image = |link: &&chain::ChainLink<'_>| {
         let own = link.file.facts.and_then(platform);
         own.is_some_and(|(own, _)| own.architecture == wanted.normalized().architecture)
     };
-    let mut emulators = chain.links.iter().filter(|link| link.role == Role::Emulator);
+    let mut emulators = chain.links.iter().filter(|link| link.role == ChainRole::Emulator);
     let emulates_others = emulators.any(|link| is_for_image(&link));
-    let decides = |link: &&chain::Link<'_>| match emulates_others {
+    let decides = |link: &&chain::ChainLink<'_>| match emulates_others {
         true => !link.emulated,
-        false => link.role != Role::Emulator,
+        false => link.role != ChainRole::Emulator,
     };
-    let strong = chain.links.iter().filter(decides).filter_map(shown_link).collect();
-    let mut all: BTreeMap<Platform, Group> = BTreeMap::new();
+    let executed = chain.links.iter().filter(decides).filter_map(shown_link).collect();
+    let mut all: BTreeMap<Platform, ProgramGroup> = BTreeMap::new();
     for (path, layer, facts) in tree.programs() {
         let Some((platform, details)) = platform(facts) else { continue };
         // The loader chooses among these by itself; higher levels are what they are for.
         if path.windows(14).any(|part| part == b"/glibc-hwcaps/") {
             continue;
         }
-        let group = all.entry(platform.clone()).or_insert_with(|| Group {
+        let group = all.entry(platform.clone()).or_insert_with(|| ProgramGroup {
             platform: platform.clone(),
             count: 0,
             executable: 0,
@@ -317,15 +315,15 @@ fn evidence(tree: &Tree<'_>, chain: &Chain<'_>, wanted: &Platform) -> Evidence {
         if group.examples.len() < EXAMPLES {
             let path = format!("/{}", shown(path));
             let platform = platform.clone();
-            group.examples.push(Shown { path, role: "", layer, platform, details: details.to_vec() });
+            group.examples.push(EvidenceFile { path, role: "", layer, platform, details: details.to_vec() });
         }
     }
-    Evidence { strong, all: all.into_values().collect() }
+    Evidence { executed, programs: all.into_values().collect() }
 }
 
-fn shown_link(link: &chain::Link<'_>) -> Option<Shown> {
+fn shown_link(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
     let (platform, details) = platform(link.file.facts?)?;
-    Some(Shown {
+    Some(EvidenceFile {
         path: shown(&link.file.path),
         role: link.role.text(),
         layer: link.file.layer,
@@ -335,12 +333,12 @@ fn shown_link(link: &chain::Link<'_>) -> Option<Shown> {
 }
 
 /// What a file is for, if it is something that a machine executes.
-fn platform(facts: &Facts) -> Option<(&Platform, &[String])> {
+fn platform(facts: &FileFacts) -> Option<(&Platform, &[String])> {
     match facts {
-        Facts::Elf(elf) if elf.kind == crate::elf::Kind::Other => None,
-        Facts::Elf(elf) => Some((&elf.platform, &elf.details)),
-        Facts::Alien(platform) => Some((platform, &[])),
-        Facts::Script(_) | Facts::Unread => None,
+        FileFacts::Elf(elf) if elf.kind == crate::elf::ElfKind::Other => None,
+        FileFacts::Elf(elf) => Some((&elf.platform, &elf.details)),
+        FileFacts::Foreign(platform) => Some((platform, &[])),
+        FileFacts::Script(_) | FileFacts::Unread => None,
     }
 }
 

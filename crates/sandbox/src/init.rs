@@ -1,6 +1,6 @@
 //! PID 1 of a sandbox: builds the root directory, starts the command, reaps orphans.
 
-use crate::{Event, Refusal, Sandbox, Step, limits, mounts};
+use crate::{Refusal, Sandbox, SandboxEvent, Step, limits, mounts};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,11 +27,11 @@ pub fn run(sandbox: &Sandbox, go: PipeReader, events: &mut File) -> ! {
         Ok(command) => {
             // The output ends when the command has closed it.
             let _ = [0, 1, 2].map(close);
-            Event::Ended { status: wait_for(command) }.send(events);
+            SandboxEvent::Ended { status: wait_for(command) }.send(events);
             std::process::exit(0)
         }
         Err(refusal) => {
-            Event::from(refusal).send(events);
+            SandboxEvent::from(refusal).send(events);
             std::process::exit(1)
         }
     }
@@ -78,15 +78,15 @@ fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<lib
         }
         ForkResult::Child => {
             if let Err(refusal) = confine(output) {
-                Event::from(refusal).send(events);
+                SandboxEvent::from(refusal).send(events);
                 std::process::exit(1)
             }
-            Event::Began.send(events);
+            SandboxEvent::Began.send(events);
             let why = match execute(sandbox) {
                 Ok(never) => match never {},
                 Err(why) => why,
             };
-            Event::NotExecuted { why }.send(events);
+            SandboxEvent::NotExecuted { why }.send(events);
             std::process::exit(127)
         }
     }

@@ -7,7 +7,7 @@
 //! Three processes take part. The *supervisor* ([`supervise`]) runs in the namespace of `binfmt-setup run`, where the
 //! emulators are registered; it creates the namespaces and writes their id maps. *init* is PID 1 of the new PID
 //! namespace; it builds the root directory and waits. The *command* is its child. All of them report to the caller
-//! through one pipe ([`Event`]), which the command cannot reach.
+//! through one pipe ([`SandboxEvent`]), which the command cannot reach.
 
 mod init;
 mod limits;
@@ -28,7 +28,7 @@ pub use supervisor::supervise;
 pub struct Sandbox {
     /// The unpacked root file system. It must have directories `proc`, `dev` and `tmp`.
     pub root: PathBuf,
-    pub ids: Ids,
+    pub ids: SandboxIds,
     pub command: Vec<String>,
     /// `NAME=VALUE`.
     pub env: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Sandbox {
 
 /// The user and group ids of the supervisor's namespace that are ids 0 to `count - 1` inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ids {
+pub struct SandboxIds {
     uid: u32,
     gid: u32,
     count: u32,
@@ -50,8 +50,8 @@ const UNUSED_IDS: u64 = 0x7000_0000;
 /// As many ids as a container usually has.
 const IDS_MAX: u64 = 65_536;
 
-impl Ids {
-    /// Ids for a sandbox whose supervisor is a child of this process. Root is never among them unless no other id is
+impl SandboxIds {
+    /// SandboxIds for a sandbox whose supervisor is a child of this process. Root is never among them unless no other id is
     /// allowed: an ordinary user can give away her own id only.
     pub fn of_process() -> Self {
         let (uid, gid) = (geteuid(), getegid());
@@ -83,7 +83,7 @@ impl Ids {
 }
 
 /// The unused range where the map (`INSIDE OUTSIDE COUNT` lines) has it, else the highest ids that it has.
-fn unprivileged(map: &str) -> Option<Ids> {
+fn unprivileged(map: &str) -> Option<SandboxIds> {
     let extent = |line: &str| {
         let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
         let (inside, _outside, count) = (fields.next()??, fields.next()??, fields.next()??);
@@ -100,13 +100,13 @@ fn unprivileged(map: &str) -> Option<Ids> {
         }
     };
     let (first, count) = (u32::try_from(first).ok()?, u32::try_from(end.checked_sub(first)?).ok()?);
-    (count > 1).then_some(Ids { uid: first, gid: first, count })
+    (count > 1).then_some(SandboxIds { uid: first, gid: first, count })
 }
 
 /// What the processes of a sandbox report, one JSON object a line.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Event {
+pub enum SandboxEvent {
     /// This host does not allow the sandbox; nothing of the image has run.
     Refused { step: String, error: String },
     /// Everything is in place; what happens from here on is the image's doing.
@@ -117,7 +117,7 @@ pub enum Event {
     Ended { status: i32 },
 }
 
-impl Event {
+impl SandboxEvent {
     /// Nobody is left to be told when the pipe is closed.
     fn send(&self, to: &mut impl Write) {
         if let Ok(mut line) = serde_json::to_vec(self) {
@@ -148,7 +148,7 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-impl From<Refusal> for Event {
+impl From<Refusal> for SandboxEvent {
     fn from(refusal: Refusal) -> Self {
         Self::Refused { step: refusal.step.to_string(), error: refusal.error.to_string() }
     }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn ids_beyond_the_range_become_root_inside() {
-        let ids = Ids { uid: 1000, gid: 2000, count: 10 };
+        let ids = SandboxIds { uid: 1000, gid: 2000, count: 10 };
         assert_eq!(ids.outside(0, 9), (1000, 2009));
         assert_eq!(ids.outside(10, u64::MAX), (1000, 2000));
     }
@@ -181,15 +181,15 @@ mod tests {
     #[test]
     fn events_survive_the_pipe() {
         for event in [
-            Event::Refused { step: "mount /proc".into(), error: "no".into() },
-            Event::Began,
-            Event::NotExecuted { why: "\"x\"\n".into() },
-            Event::Ended { status: 256 },
+            SandboxEvent::Refused { step: "mount /proc".into(), error: "no".into() },
+            SandboxEvent::Began,
+            SandboxEvent::NotExecuted { why: "\"x\"\n".into() },
+            SandboxEvent::Ended { status: 256 },
         ] {
             let mut pipe = Vec::new();
             event.send(&mut pipe);
             assert_eq!(pipe.iter().filter(|byte| **byte == b'\n').count(), 1);
-            assert_eq!(Event::parse(std::str::from_utf8(&pipe).unwrap()), Some(event));
+            assert_eq!(SandboxEvent::parse(std::str::from_utf8(&pipe).unwrap()), Some(event));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The supervisor of a sandbox: creates the namespaces, writes their id maps, waits for init.
 
-use crate::{Event, Ids, Refusal, Sandbox, Step, init};
+use crate::{Refusal, Sandbox, SandboxEvent, SandboxIds, Step, init};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::CloneFlags;
@@ -21,7 +21,7 @@ pub fn supervise() -> io::Result<()> {
     // A duplicate, because descriptors up to 2 are the command's.
     let mut events = File::from(dup(io::stdout())?);
     if let Err(refusal) = run(&sandbox, &mut events) {
-        Event::from(refusal).send(&mut events);
+        SandboxEvent::from(refusal).send(&mut events);
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ fn fork_into_namespaces() -> Result<Option<Pid>, Errno> {
     }
 }
 
-fn write_maps(child: Pid, ids: Ids) -> io::Result<()> {
+fn write_maps(child: Pid, ids: SandboxIds) -> io::Result<()> {
     let process = PathBuf::from(format!("/proc/{child}"));
     let map = |first: u32| format!("0 {first} {}\n", ids.count);
     if ids.is_own() {

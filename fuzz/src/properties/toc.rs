@@ -2,9 +2,9 @@
 
 use super::{filled, gzip};
 use error::Error;
-use image_evidence::file::{self, Facts};
-use image_evidence::layer::{LayerFacts, Node, name_hash, toc as tables};
-use image_evidence::{elf::sampler::Sampler, tree::Tree};
+use image_evidence::file::{self, FileFacts};
+use image_evidence::layer::{LayerEntry, LayerFacts, name_hash, toc as tables};
+use image_evidence::{elf::sampler::Sampler, overlay::OverlayTree};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
 use image_store::archive::tar::write::{END, file_headers, padding};
@@ -49,7 +49,7 @@ pub fn toc(bytes: &[u8]) {
     });
     let source = Blob::new(parts.concat(), &json, is_zstd);
     let Ok(Some(mut facts)) = tables::read(&source, &source.layer) else { return };
-    let said: Vec<Option<Facts>> = CONTENTS
+    let said: Vec<Option<FileFacts>> = CONTENTS
         .iter()
         .filter(|content| contains(&json, Digest::of(content).hex().as_bytes()))
         .map(|content| classify(content))
@@ -62,31 +62,31 @@ pub fn toc(bytes: &[u8]) {
         let (requests, asked) = source.asked();
         assert!(requests <= 32 && asked <= source.layer.size, "{requests} requests, {asked} bytes");
         if fetched {
-            let Some(Node::File { facts, .. }) = followed(&facts, path) else {
+            let Some(LayerEntry::File { facts, .. }) = followed(&facts, path) else {
                 panic!("fetched, and no file")
             };
             assert!(said.iter().any(|said| said.as_ref() == facts), "{facts:?} is not what its digest says");
         }
     }
-    let tree = Tree::new(vec![Some(&facts)]);
+    let tree = OverlayTree::new(vec![Some(&facts)]);
     for path in ["/", "/bin/sh", "/app", "/a/../b"] {
         tree.resolve(path.as_bytes());
     }
     tree.programs().for_each(drop);
 }
 
-fn followed<'a>(facts: &'a LayerFacts, path: &'a [u8]) -> Option<Node<'a>> {
+fn followed<'a>(facts: &'a LayerFacts, path: &'a [u8]) -> Option<LayerEntry<'a>> {
     let mut path = path;
     for _ in 0..50 {
         match facts.node(name_hash(path))? {
-            Node::HardLink(further) => path = further,
+            LayerEntry::HardLink(further) => path = further,
             node => return Some(node),
         }
     }
     None
 }
 
-fn classify(content: &[u8]) -> Option<Facts> {
+fn classify(content: &[u8]) -> Option<FileFacts> {
     let mut sampler = Sampler::default();
     sampler.push(content);
     file::classify(&sampler.finish())

@@ -144,7 +144,7 @@ pub fn label_of(image: &Image) -> Platform {
 }
 
 /// With `labels: check` a wrong label stops the release. All of them are told at once.
-pub fn refuse_mislabelled(request: &Request, members: &[Member]) -> Result<(), Error> {
+pub fn refuse_mislabeled(request: &Request, members: &[Member]) -> Result<(), Error> {
     let wrong: Vec<String> = members
         .iter()
         .filter(|member| member.labelled.is_wrong)

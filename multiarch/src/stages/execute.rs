@@ -4,7 +4,7 @@ use crate::context::ReleaseContext;
 use crate::context::Reporter;
 use crate::emulation::BinfmtSetup;
 use crate::request::Request;
-use crate::stages::build::{Member, build_one, refuse_mislabelled, run_prepare, smoke_all};
+use crate::stages::build::{Member, build_one, refuse_mislabeled, run_prepare, smoke_all};
 use crate::stages::plan::ReleasePlan;
 use crate::stages::publish::{brief, combine, refuse_moved, tags_report};
 use crate::stages::report;
@@ -102,7 +102,7 @@ fn prove(
     })?;
     prune::use_staged(staging, &members);
     trace.at(Step::Label);
-    refuse_mislabelled(request, &members)?;
+    refuse_mislabeled(request, &members)?;
     trace.at(Step::Binaries);
     let evidence = verify::hold(request, &members, staging, output, trace)?;
     trace.at(Step::Smoke);

@@ -10,8 +10,8 @@ use crate::work_dir::records::Records;
 use cli::Output;
 use error::Error;
 use error::Exit;
-use image_evidence::verdict::Kind;
-use image_evidence::verify::{Depth, Subject, verify_all};
+use image_evidence::verdict::VerdictKind;
+use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Index};
 use image_model::platform::Platform;
@@ -132,15 +132,17 @@ pub fn hold_kept(
                 kept.evidence = Some(known);
                 continue;
             }
-            let subject = Subject { source: &*target.store, image, wanted: &wanted };
-            let found = verify_all(&[subject], Depth::Quick, &|_| {}).into_iter().next();
+            let subject = VerifyTarget { source: &*target.store, image, platform: &wanted };
+            let found = verify_all(&[subject], &VerifyOptions::new(VerifyDepth::Quick)).into_iter().next();
             let finding = found.unwrap_or_else(|| Err(Error::local(doing(), "it was not looked at")));
             let verdict = &finding.map_err(|error| error.hint(BUILD_IT))?.verdict;
             let found = EvidenceReport { quick: true, ..EvidenceReport::from(verdict) };
             output.say(&format!("binaries {wanted}: {}, kept as published", found.shown()));
             match verdict.kind {
-                Kind::Mislabelled | Kind::Mixed => problems.extend(contradictions(&wanted, image, verdict)),
-                Kind::Consistent | Kind::ForeignPayload | Kind::Undetermined => {
+                VerdictKind::Mislabeled | VerdictKind::Mixed => {
+                    problems.extend(contradictions(&wanted, image, verdict))
+                }
+                VerdictKind::Consistent | VerdictKind::ForeignPayload | VerdictKind::Undetermined => {
                     records.keep(KEPT, &key, &found)?;
                 }
             }

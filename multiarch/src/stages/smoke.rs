@@ -15,7 +15,7 @@ use error::Error;
 use image_model::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::Image;
-use sandbox::{Event, Ids, Sandbox};
+use sandbox::{Sandbox, SandboxEvent, SandboxIds};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Seek};
@@ -67,7 +67,7 @@ pub fn smoke(
     let root = dir.join("root");
     fs::create_dir_all(&root).map_err(local)?;
     let config = image.config.as_ref().map(|config| &config.parsed);
-    let ids = if binfmt.is_some() { Ids::in_private_namespace() } else { Ids::of_process() };
+    let ids = if binfmt.is_some() { SandboxIds::in_private_namespace() } else { SandboxIds::of_process() };
     let sandbox = Sandbox {
         ids,
         command: command.to_vec(),
@@ -139,7 +139,7 @@ fn run(
         result.unwrap_or_else(|_| Err(io::Error::other("a thread failed")))
     };
     let (events, output) = (joined(events.join())?, joined(output.join())?);
-    let events: Vec<Event> = events.lines().filter_map(Event::parse).collect();
+    let events: Vec<SandboxEvent> = events.lines().filter_map(SandboxEvent::parse).collect();
     Ok(judge(&events, in_time, milliseconds, output))
 }
 
@@ -151,27 +151,27 @@ fn first_bytes(mut pipe: impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&kept).trim().to_string())
 }
 
-fn judge(events: &[Event], in_time: bool, milliseconds: u64, output: String) -> Smoke {
+fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: String) -> Smoke {
     for event in events {
         match event {
-            Event::Began => {}
-            Event::Refused { step, error } => {
+            SandboxEvent::Began => {}
+            SandboxEvent::Refused { step, error } => {
                 return Smoke::NotRun { why: format!("the sandbox cannot {step}: {error}") };
             }
-            Event::NotExecuted { why } => {
+            SandboxEvent::NotExecuted { why } => {
                 return Smoke::Failed { why: why.clone(), output: String::new() };
             }
-            Event::Ended { status } if in_time => {
+            SandboxEvent::Ended { status } if in_time => {
                 let status = ExitStatus::from_raw(*status);
                 return match status.success() {
                     true => Smoke::Passed { milliseconds, output },
                     false => Smoke::Failed { why: format!("it ended with {status}"), output },
                 };
             }
-            Event::Ended { .. } => {}
+            SandboxEvent::Ended { .. } => {}
         }
     }
-    if !events.contains(&Event::Began) {
+    if !events.contains(&SandboxEvent::Began) {
         // Nothing of the image has run: binfmt-setup could not make a namespace, or the platform has no emulator.
         return Smoke::NotRun { why: last_line(&output) };
     }
@@ -204,9 +204,9 @@ mod tests {
 
     #[test]
     fn only_a_sandbox_that_did_not_begin_is_not_run() {
-        let refused = || Event::Refused { step: "mount /proc".into(), error: "no".into() };
-        let not_executed = || Event::NotExecuted { why: "\"/app\" is not in the image".into() };
-        let check = |events: &[Event], in_time: bool, expected: &str| {
+        let refused = || SandboxEvent::Refused { step: "mount /proc".into(), error: "no".into() };
+        let not_executed = || SandboxEvent::NotExecuted { why: "\"/app\" is not in the image".into() };
+        let check = |events: &[SandboxEvent], in_time: bool, expected: &str| {
             let found = match judge(events, in_time, 1, "first\nlast".into()) {
                 Smoke::Passed { .. } => "passed".to_string(),
                 Smoke::Failed { why, .. } => format!("failed: {why}"),
@@ -217,15 +217,23 @@ mod tests {
         check(&[], true, "not run: last");
         check(&[refused()], true, "not run: the sandbox cannot mount /proc: no");
         check(
-            &[Event::Began, not_executed(), Event::Ended { status: 0x7f00 }],
+            &[SandboxEvent::Began, not_executed(), SandboxEvent::Ended { status: 0x7f00 }],
             true,
             "failed: \"/app\" is not in the image",
         );
-        check(&[Event::Began, Event::Ended { status: 0 }], true, "passed");
-        check(&[Event::Began, Event::Ended { status: 0x700 }], true, "failed: it ended with exit status: 7");
-        check(&[Event::Began, Event::Ended { status: 9 }], true, "failed: it ended with signal: 9 (SIGKILL)");
-        check(&[Event::Began], true, "failed: its processes were killed");
-        check(&[Event::Began], false, "failed: it took longer than 120 s");
+        check(&[SandboxEvent::Began, SandboxEvent::Ended { status: 0 }], true, "passed");
+        check(
+            &[SandboxEvent::Began, SandboxEvent::Ended { status: 0x700 }],
+            true,
+            "failed: it ended with exit status: 7",
+        );
+        check(
+            &[SandboxEvent::Began, SandboxEvent::Ended { status: 9 }],
+            true,
+            "failed: it ended with signal: 9 (SIGKILL)",
+        );
+        check(&[SandboxEvent::Began], true, "failed: its processes were killed");
+        check(&[SandboxEvent::Began], false, "failed: it took longer than 120 s");
     }
 
     #[test]

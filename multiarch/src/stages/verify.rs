@@ -9,8 +9,8 @@ use crate::work_dir::records::Records;
 use cli::Output;
 use error::Error;
 use error::Exit;
-use image_evidence::verdict::{Kind, Verdict};
-use image_evidence::verify::{Depth, Subject, verify_all};
+use image_evidence::verdict::{Verdict, VerdictKind};
+use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::platform::Platform;
 use image_store::store::oci_layout::OciLayout;
 use image_store::tree::Image;
@@ -30,17 +30,17 @@ pub fn hold(
     let key = |member: &Member| (member.labelled.image.document.digest().clone(), member.platform.clone());
     let known: Vec<Option<EvidenceReport>> =
         members.iter().map(|member| records.get(BUILT, &key(member))).collect();
-    let subjects: Vec<Subject<'_>> = members
+    let subjects: Vec<VerifyTarget<'_>> = members
         .iter()
         .zip(&known)
         .filter(|(_, known)| known.is_none())
-        .map(|(member, _)| Subject {
+        .map(|(member, _)| VerifyTarget {
             source: staging,
             image: &member.labelled.image,
-            wanted: &member.platform,
+            platform: &member.platform,
         })
         .collect();
-    let mut found = verify_all(&subjects, Depth::Full, &|_| {}).into_iter();
+    let mut found = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full)).into_iter();
     let mut evidence = Vec::with_capacity(members.len());
     let mut problems = Vec::new();
     for (member, known) in members.iter().zip(known) {
@@ -61,15 +61,15 @@ pub fn hold(
         let report = EvidenceReport::from(verdict);
         trace.held(&member.platform, &report);
         match verdict.kind {
-            Kind::Mislabelled | Kind::Mixed => {
+            VerdictKind::Mislabeled | VerdictKind::Mixed => {
                 problems.extend(contradictions(&member.platform, &member.labelled.image, verdict));
             }
-            Kind::ForeignPayload | Kind::Undetermined => {
+            VerdictKind::ForeignPayload | VerdictKind::Undetermined => {
                 for reason in &verdict.reasons {
                     output.say(&format!("  note: {reason}"));
                 }
             }
-            Kind::Consistent => records.keep(BUILT, &key(member), &report)?,
+            VerdictKind::Consistent => records.keep(BUILT, &key(member), &report)?,
         }
         evidence.push(report);
     }
@@ -96,11 +96,11 @@ impl From<&Verdict> for EvidenceReport {
 /// What contradicts, and the files and layers that show it.
 pub fn contradictions(platform: &Platform, image: &Image, verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
-    if verdict.shown.is_empty() {
+    if verdict.files.is_empty() {
         let reasons = verdict.reasons.join("; ");
         lines.push(format!("{platform}: {}: {reasons}", verdict.kind.text()));
     }
-    for file in &verdict.shown {
+    for file in &verdict.files {
         let layer = image.manifest.layers.get(file.layer);
         let layer = layer.map_or(String::new(), |layer| format!(", layer {}", layer.digest));
         lines.push(format!("{platform}: {} is for {}{layer}", file.path, file.platform));

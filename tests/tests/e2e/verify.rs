@@ -39,7 +39,7 @@ fn every_platform_of_the_emulators_table_is_told_from_a_wrong_label() {
         let architecture = |platform: &str| platform.split('/').nth(1).unwrap().to_string();
         assert_eq!(
             (verdict.as_str(), architecture(&binaries)),
-            ("mislabelled", architecture(target.label)),
+            ("mislabeled", architecture(target.label)),
             "{}",
             target.label
         );
@@ -63,7 +63,7 @@ fn busybox_of_every_debian_architecture_is_known_and_fix_puts_it_right() {
             image("linux/amd64", &["sh"], layer()).layout(&user, &format!("{}-amd64", foreign.debian));
         let (verdict, binaries, fix) = judged(&user, &wrong);
         let found: Platform = binaries.parse().unwrap();
-        assert_eq!(verdict, "mislabelled");
+        assert_eq!(verdict, "mislabeled");
         assert!(found.fits(&foreign.platform.parse().unwrap()), "{binaries} for {}", foreign.platform);
         // The command that it names does what it says.
         let words: Vec<String> = fix.unwrap().split(' ').map(str::to_string).collect();
@@ -88,11 +88,11 @@ fn armel_and_armhf_are_different_promises() {
     need!(foreign_busybox("armhf"));
     need!(foreign_busybox("armel"));
     check("armhf", "linux/arm/v7", "consistent");
-    check("armhf", "linux/arm/v6", "mislabelled");
-    check("armhf", "linux/arm/v5", "mislabelled");
+    check("armhf", "linux/arm/v6", "mislabeled");
+    check("armhf", "linux/arm/v5", "mislabeled");
     check("armel", "linux/arm/v5", "consistent");
     check("armel", "linux/arm/v7", "consistent");
-    check("armel", "linux/arm64", "mislabelled");
+    check("armel", "linux/arm64", "mislabeled");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn mixtures_are_told_apart() {
     ];
     check("opaque", "linux/arm64", &["/opt/app"], opaque, "consistent");
     let links = Layer::new().file("real", &amd64).hard_link("hard", "real").symlink("soft", "hard");
-    check("links", "linux/arm64", &["/soft"], vec![links], "mislabelled");
+    check("links", "linux/arm64", &["/soft"], vec![links], "mislabeled");
     check(
         "script",
         "linux/arm64",
@@ -152,7 +152,7 @@ fn mixtures_are_told_apart() {
     );
     check("script-only", "linux/arm64", &["/run"], vec![Layer::new().file("run", script)], "undetermined");
     check("empty", "linux/arm64", &["/run"], vec![], "undetermined");
-    check("distroless", "linux/amd64", &["/app"], vec![Layer::new().file("app", &arm64)], "mislabelled");
+    check("distroless", "linux/amd64", &["/app"], vec![Layer::new().file("app", &arm64)], "mislabeled");
     let overlay = Layer::new().file("init", script).file("command/s6-svscan", &amd64);
     check("s6", "linux/arm64", &["/init"], vec![base(), overlay], "mixed");
     let wheel = Layer::new().file("usr/lib/t64.exe", &exe());
@@ -187,7 +187,7 @@ fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
     assert!(lines[0].starts_with("LABEL") && lines[0].contains("INDEX ENTRY"), "{ran}");
     assert!(lines[1].ends_with("consistent"), "{ran}");
     let words: Vec<&str> = lines[2].split_whitespace().collect();
-    assert_eq!(words[..4], ["linux/amd64", "linux/arm64", "linux/arm64", "mislabelled,"], "{ran}");
+    assert_eq!(words[..4], ["linux/amd64", "linux/arm64", "linux/arm64", "mislabeled,"], "{ran}");
     assert!(ran.stdout.contains("/app (command, layer 1) is for linux/arm64"), "{ran}");
     user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(1);
     user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0);

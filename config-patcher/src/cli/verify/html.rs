@@ -11,7 +11,7 @@ use super::row::Row;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use error::text::Escaped;
-use image_evidence::verdict::Kind;
+use image_evidence::verdict::VerdictKind;
 use image_model::digest::Digest;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -28,7 +28,7 @@ struct Mark {
 
 /// In the order of the filters: what must be put right comes first.
 const MARKS: [Mark; 7] = [
-    Mark { key: "mislabelled", sign: "✕", words: "mislabelled" },
+    Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
     Mark { key: "mixed", sign: "⚠", words: "mixed" },
     Mark { key: "index-differs", sign: "≠", words: "label differs from the index" },
     Mark { key: "not-read", sign: "!", words: "not read" },
@@ -132,7 +132,7 @@ fn cell(out: &mut String, number: usize, row: &Row<'_>) {
     let mark = mark(row);
     // What contradicts the column's heading.
     let mut more = String::new();
-    if matches!(mark.key, "mislabelled" | "mixed" | "index-differs") {
+    if matches!(mark.key, "mislabeled" | "mixed" | "index-differs") {
         for (what, said) in [("label", row.label_text()), ("binaries", row.binaries_text())] {
             if said != claimed(row) {
                 let _ = write!(more, "<span class=\"more\">{what} {}</span>", shown(&said));
@@ -162,12 +162,12 @@ fn mark(row: &Row<'_>) -> &'static Mark {
     let key = match &row.finding {
         Err(_) => "not-read",
         Ok(finding) => match finding.verdict.kind {
-            Kind::Mislabelled => "mislabelled",
-            Kind::Mixed => "mixed",
+            VerdictKind::Mislabeled => "mislabeled",
+            VerdictKind::Mixed => "mixed",
             _ if !row.entry_agrees() => "index-differs",
-            Kind::Consistent => "consistent",
-            Kind::ForeignPayload => "foreign-payload",
-            Kind::Undetermined => "undetermined",
+            VerdictKind::Consistent => "consistent",
+            VerdictKind::ForeignPayload => "foreign-payload",
+            VerdictKind::Undetermined => "undetermined",
         },
     };
     MARKS.iter().find(|mark| mark.key == key).unwrap_or(&MARKS[0])

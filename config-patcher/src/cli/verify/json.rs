@@ -27,9 +27,9 @@ fn images(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
             Err(failed) => json!({"error": error(failed)}),
             Ok(finding) => json!({
                 "verdict": finding.verdict.kind, "binaries": finding.verdict.binaries,
-                "reasons": finding.verdict.reasons, "files": finding.verdict.shown, "chain": finding.chain,
+                "reasons": finding.verdict.reasons, "files": finding.verdict.files, "chain": finding.chain,
                 "gaps": finding.gaps, "programs": finding.programs, "layers": finding.layers,
-                "layersRead": finding.layers_read, "layersKept": finding.layers_kept, "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
+                "layersRead": finding.layers_read, "layersKept": finding.layers_cached, "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
                 "skipped": finding.skipped.iter().map(|(layer, why)| json!({"layer": layer, "why": why})).collect::<Vec<_>>(),
             }),
         };

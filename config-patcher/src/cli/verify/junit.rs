@@ -3,7 +3,7 @@
 use super::row::Results;
 use super::row::Row;
 use error::text::Escaped;
-use image_evidence::verdict::Kind;
+use image_evidence::verdict::VerdictKind;
 use std::fmt::Write;
 
 pub fn text(results: &Results<'_>) -> String {
@@ -67,7 +67,7 @@ fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
         );
         return Some(("failure", element));
     }
-    (finding.verdict.kind == Kind::Undetermined)
+    (finding.verdict.kind == VerdictKind::Undetermined)
         .then(|| ("skipped", format!("<skipped message=\"{verdict}\"/>")))
 }
 

@@ -2,8 +2,8 @@
 
 use crate::advice::{Decision, Judged, decide, is_sound_alone, way_out};
 use error::Error;
-use image_evidence::verdict::Kind;
-use image_evidence::verify::{Depth, Finding};
+use image_evidence::verdict::VerdictKind;
+use image_evidence::verify::{Finding, VerifyDepth};
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct Named {
     pub name: String,
     pub source: Arc<dyn ImageSource>,
-    pub depth: Depth,
+    pub depth: VerifyDepth,
     pub node: Result<Node, Error>,
     /// The image as `manifest-push edit` takes it, if it does.
     pub editable: Option<String>,
@@ -66,8 +66,8 @@ impl<'a> Row<'a> {
     pub fn is_wrong(&self, strict: bool) -> bool {
         let Ok(finding) = &self.finding else { return false };
         let kind = finding.verdict.kind;
-        matches!(kind, Kind::Mislabelled | Kind::Mixed)
-            || (strict && matches!(kind, Kind::ForeignPayload | Kind::Undetermined))
+        matches!(kind, VerdictKind::Mislabeled | VerdictKind::Mixed)
+            || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
             || !self.entry_agrees()
     }
 
@@ -82,9 +82,9 @@ impl<'a> Row<'a> {
         let Ok(finding) = &self.finding else { return "-".into() };
         match (&finding.verdict.binaries, finding.verdict.kind) {
             (Some(platform), _) => platform.to_string(),
-            (None, Kind::Mixed) => {
+            (None, VerdictKind::Mixed) => {
                 let names: BTreeSet<String> =
-                    finding.verdict.shown.iter().map(|shown| shown.platform.to_string()).collect();
+                    finding.verdict.files.iter().map(|shown| shown.platform.to_string()).collect();
                 names.into_iter().collect::<Vec<_>>().join(" + ")
             }
             (None, _) => "-".into(),
@@ -144,7 +144,7 @@ pub fn advise(rows: &mut [Row<'_>]) {
     let are_all_clear = judged.iter().zip(&decisions).all(|(image, decision)| {
         let kind = image.verdict.map(|verdict| verdict.kind);
         match decision {
-            Decision::Keep => matches!(kind, Some(Kind::Consistent | Kind::ForeignPayload)),
+            Decision::Keep => matches!(kind, Some(VerdictKind::Consistent | VerdictKind::ForeignPayload)),
             Decision::Relabel(platform) => platform.architecture != "arm" || platform.variant.is_some(),
             Decision::Refuse(_) => false,
         }

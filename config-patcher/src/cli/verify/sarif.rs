@@ -4,12 +4,12 @@ use super::json::in_ascii;
 use super::row::Results;
 use super::row::Row;
 use error::text::Escaped;
-use image_evidence::verdict::{Kind, Shown};
+use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
 /// Each with its meaning, and its level unless `--strict` makes it an error.
 const RULES: [(&str, &str, &str); 6] = [
-    ("mislabelled", "What a container would execute is for another platform than the label says", "error"),
+    ("mislabeled", "What a container would execute is for another platform than the label says", "error"),
     ("mixed", "What a container would execute is for several platforms; no label is right", "error"),
     ("foreign-payload", "A program of another platform lies in the image", "note"),
     ("undetermined", "No program in the image tells its platform", "note"),
@@ -65,11 +65,11 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
     let note = if strict { "error" } else { "note" };
     let mut found = Vec::new();
     let rule = match finding.verdict.kind {
-        Kind::Consistent => None,
-        Kind::Mislabelled => Some(("mislabelled", "error")),
-        Kind::Mixed => Some(("mixed", "error")),
-        Kind::ForeignPayload => Some(("foreign-payload", note)),
-        Kind::Undetermined => Some(("undetermined", note)),
+        VerdictKind::Consistent => None,
+        VerdictKind::Mislabeled => Some(("mislabeled", "error")),
+        VerdictKind::Mixed => Some(("mixed", "error")),
+        VerdictKind::ForeignPayload => Some(("foreign-payload", note)),
+        VerdictKind::Undetermined => Some(("undetermined", note)),
     };
     if let Some((rule, level)) = rule {
         let why = finding.verdict.reasons.join("; ");
@@ -78,7 +78,7 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
             finding.verdict.kind.text(),
             row.binaries_text()
         );
-        found.push(result(rule, level, &text, name, &finding.verdict.shown, digest));
+        found.push(result(rule, level, &text, name, &finding.verdict.files, digest));
     }
     if !row.entry_agrees() {
         let text = format!("{name}: the index says {member}, the label {}{fix}", row.label_text());
@@ -87,7 +87,14 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
     found
 }
 
-fn result(rule: &str, level: &str, text: &str, image: &str, files: &[Shown], digest: Option<&str>) -> Value {
+fn result(
+    rule: &str,
+    level: &str,
+    text: &str,
+    image: &str,
+    files: &[EvidenceFile],
+    digest: Option<&str>,
+) -> Value {
     let logical: Vec<Value> = files
         .iter()
         .map(|file| json!({"name": file.path, "fullyQualifiedName": format!("{image}:layer {}:{}", file.layer, file.path), "kind": "resource"}))

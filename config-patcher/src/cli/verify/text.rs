@@ -4,7 +4,7 @@ use super::row::Row;
 use cli::print_line;
 use cli::table;
 use error::text::{Escaped, bytes};
-use image_evidence::verdict::Shown;
+use image_evidence::verdict::EvidenceFile;
 
 pub fn print(rows: &[Row<'_>], says_image: bool, explain: bool) {
     let mut heading = vec!["LABEL", "INDEX ENTRY", "BINARIES", "VERDICT"];
@@ -43,8 +43,8 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
             lines.push(format!("  {} for {}", programs(group.count), group.platform));
         }
         let read = bytes(finding.bytes_read);
-        let kept = if finding.layers_kept > 0 {
-            format!(", {} known from before", finding.layers_kept)
+        let kept = if finding.layers_cached > 0 {
+            format!(", {} known from before", finding.layers_cached)
         } else {
             String::new()
         };
@@ -58,7 +58,7 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
     lines
 }
 
-fn explained(shown: &Shown) -> String {
+fn explained(shown: &EvidenceFile) -> String {
     let details =
         if shown.details.is_empty() { String::new() } else { format!(" ({})", shown.details.join(", ")) };
     format!("  {:<13} {} in layer {}: {}{details}", shown.role, shown.path, shown.layer, shown.platform)

@@ -17,7 +17,7 @@ fn config(entrypoint: &[&str], cmd: &[&str]) -> Config {
 
 #[track_caller]
 fn check(layer: &LayerFacts, config: &Config, links: &[&str], gap: &str) {
-    let tree = Tree::new(vec![Some(layer)]);
+    let tree = OverlayTree::new(vec![Some(layer)]);
     let chain = follow(&tree, config);
     let shown: Vec<String> =
         chain.links.iter().map(|link| format!("{} {}", link.role.text(), shown(&link.file.path))).collect();
@@ -109,7 +109,7 @@ fn scripts_and_wrappers_lead_to_the_program() {
         "neither a program nor a script",
     );
     check(&layer, &config(&[], &[]), &["shell /bin/busybox"], "neither entrypoint nor command");
-    let tree = Tree::new(vec![Some(&layer)]);
+    let tree = OverlayTree::new(vec![Some(&layer)]);
     assert!(follow(&tree, &config(&["/endless"], &[])).gaps[0].contains("without end"));
     let again = follow(&tree, &config(&["/again.sh"], &["/again.sh", "/again.sh"]));
     assert!(again.links.len() < 2 * COMMANDS_MAX, "{}", again.links.len());
@@ -132,7 +132,9 @@ fn a_path_of_the_image_is_heeded_and_a_file_without_the_right_to_run_is_passed_o
     bytes.extend(Tar::default().file("opt/bin/app", &elf(62)).end());
     let store = image_store::store::memory::MemoryStore::new();
     let blob = store.add_blob(image_model::manifest::media_type::OCI_LAYER, &bytes);
-    let Ok(crate::layer::Layer::Read(layer)) = crate::layer::read(&store, &blob, None) else { panic!() };
+    let Ok(crate::layer::LayerOutcome::Read(layer)) = crate::layer::read(&store, &blob, None) else {
+        panic!()
+    };
     let config = Config { env: vec!["PATH=/bin:/opt/bin".into()], ..config(&["app"], &[]) };
     check(&layer, &config, &["entrypoint /opt/bin/app"], "");
 }

@@ -4,7 +4,7 @@ use crate::shell::{self, Command};
 
 /// What a program starts, as far as its arguments tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wraps {
+pub enum Wrapped {
     /// It is no wrapper, or it has nothing to start.
     Nothing,
     Command(Command),
@@ -18,7 +18,7 @@ pub enum Wraps {
         script: Option<Vec<u8>>,
         handed: Vec<Vec<u8>>,
         /// What is known of the text of `-c`: it starts those words.
-        starts_words: bool,
+        runs_arguments: bool,
     },
     /// It starts something that only a run would tell.
     Unclear(String),
@@ -81,10 +81,10 @@ const STARTERS: [&str; 14] = [
 const MULTI_CALL: [&str; 3] = ["busybox", "toybox", "coreutils"];
 
 /// What a program asked for as `name` starts, which is the file at `path`.
-pub fn starts(name: &[u8], path: &[u8], arguments: &[Vec<u8>]) -> Wraps {
+pub fn starts(name: &[u8], path: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     match wraps(name, arguments) {
         // As in /init -> /sbin/tini.
-        Wraps::Nothing if !MULTI_CALL.contains(&base(path)) => wraps(path, arguments),
+        Wrapped::Nothing if !MULTI_CALL.contains(&base(path)) => wraps(path, arguments),
         found => found,
     }
 }
@@ -94,7 +94,7 @@ fn base(name: &[u8]) -> &str {
 }
 
 /// What `name` with these arguments starts.
-fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
+fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     let base = base(name);
     // tini-static-amd64 and the like are how its releases are called.
     let known = if base.starts_with("tini-") { "tini" } else { base };
@@ -102,7 +102,7 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
         return command(words(arguments, wrapper.valued).get(wrapper.words..).unwrap_or_default());
     }
     if STARTERS.contains(&base) && !arguments.is_empty() {
-        return Wraps::Unclear(format!("what {base} starts is not clear without running it"));
+        return Wrapped::Unclear(format!("what {base} starts is not clear without running it"));
     }
     // A loader that is started by its name, ld.so(8).
     if ["ld-linux", "ld-musl-", "ld.so", "ld64.so"].iter().any(|loader| base.starts_with(loader)) {
@@ -116,7 +116,7 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
     if base == "busybox" {
         return match arguments.split_first() {
             Some((applet, rest)) => wraps(applet, rest),
-            None => Wraps::Nothing,
+            None => Wrapped::Nothing,
         };
     }
     if shell::is_shell(name) {
@@ -126,19 +126,19 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wraps {
         let valued =
             ["-L", "-0", "-cpu", "-E", "-U", "-B", "-R", "-s", "-g", "-r", "-d", "-D", "-p", "-execve"];
         return match command(words(arguments, &valued)) {
-            Wraps::Command(inner) => Wraps::Emulated(inner),
+            Wrapped::Command(inner) => Wrapped::Emulated(inner),
             other => other,
         };
     }
-    Wraps::Nothing
+    Wrapped::Nothing
 }
 
-fn command(words: &[Vec<u8>]) -> Wraps {
-    if words.is_empty() { Wraps::Nothing } else { Wraps::Command(words.to_vec()) }
+fn command(words: &[Vec<u8>]) -> Wrapped {
+    if words.is_empty() { Wrapped::Nothing } else { Wrapped::Command(words.to_vec()) }
 }
 
 /// `sh -c TEXT [NAME ARGUMENT...]`, or `sh FILE ARGUMENT...`, which runs FILE in the shell itself.
-fn shell(arguments: &[Vec<u8>]) -> Wraps {
+fn shell(arguments: &[Vec<u8>]) -> Wrapped {
     let mut at = 0;
     while let Some(word) = arguments.get(at) {
         at += 1;
@@ -149,28 +149,28 @@ fn shell(arguments: &[Vec<u8>]) -> Wraps {
         let is_option = word.starts_with(b"-") && !word.starts_with(b"--") && word.len() > 1;
         // As in -lc or -ec.
         if is_option && word.contains(&b'c') {
-            let Some(text) = arguments.get(at) else { return Wraps::Nothing };
+            let Some(text) = arguments.get(at) else { return Wrapped::Nothing };
             let handed = arguments.get(at + 2..).unwrap_or_default().to_vec();
             let (written, is_clear) = std::str::from_utf8(text).map_or((Vec::new(), false), shell::commands);
             let mut commands: Vec<Command> =
-                written.iter().map(|command| shell::with_words(command, &handed)).collect();
+                written.iter().map(|command| shell::substitute_arguments(command, &handed)).collect();
             commands.retain(|command| !command.is_empty());
             let is_clear = is_clear && commands.len() == written.len();
-            let starts_words = shell::starts_words(text);
-            return Wraps::Shell { commands, is_clear, script: None, handed, starts_words };
+            let runs_arguments = shell::runs_arguments(text);
+            return Wrapped::Shell { commands, is_clear, script: None, handed, runs_arguments };
         }
         if !is_option && !word.starts_with(b"--") && !word.starts_with(b"+") {
             let handed = arguments[at..].to_vec();
-            return Wraps::Shell {
+            return Wrapped::Shell {
                 commands: Vec::new(),
                 is_clear: false,
                 script: Some(word.clone()),
                 handed,
-                starts_words: false,
+                runs_arguments: false,
             };
         }
     }
-    Wraps::Nothing
+    Wrapped::Nothing
 }
 
 /// The words behind the options.
@@ -190,8 +190,8 @@ fn words<'a>(arguments: &'a [Vec<u8>], valued: &[&str]) -> &'a [Vec<u8>] {
 }
 
 /// `env [OPTION] [NAME=VALUE]... COMMAND`; `-S` splits one word, for `#!` lines.
-fn env(arguments: &[Vec<u8>]) -> Wraps {
-    let unclear = || Wraps::Unclear("what env starts is not clear without running it".into());
+fn env(arguments: &[Vec<u8>]) -> Wrapped {
+    let unclear = || Wrapped::Unclear("what env starts is not clear without running it".into());
     let mut arguments = arguments.to_vec();
     if let Some((at, taken, text)) = split_string(&arguments) {
         if text.iter().any(|b| matches!(b, b'"' | b'\'' | b'\\' | b'$')) {
@@ -243,9 +243,9 @@ mod tests {
             let words: Vec<Vec<u8>> =
                 line.split(' ').map(|word| word.replace('~', " ").into_bytes()).collect();
             let shown = match starts(&words[0], b"/bin/x", &words[1..]) {
-                Wraps::Nothing => String::new(),
-                Wraps::Unclear(_) => "?".into(),
-                Wraps::Shell { commands, is_clear, handed, .. } => {
+                Wrapped::Nothing => String::new(),
+                Wrapped::Unclear(_) => "?".into(),
+                Wrapped::Shell { commands, is_clear, handed, .. } => {
                     let line = commands.first().map_or(Vec::new(), |line| line.join(&b' '));
                     let handed = if handed.is_empty() {
                         String::new()
@@ -254,8 +254,8 @@ mod tests {
                     };
                     format!("{}{}{handed}", String::from_utf8(line).unwrap(), if is_clear { "" } else { "?" })
                 }
-                Wraps::Command(inner) => String::from_utf8(inner.join(&b' ')).unwrap(),
-                Wraps::Emulated(inner) => {
+                Wrapped::Command(inner) => String::from_utf8(inner.join(&b' ')).unwrap(),
+                Wrapped::Emulated(inner) => {
                     format!("emulated {}", String::from_utf8(inner.join(&b' ')).unwrap())
                 }
             };
@@ -299,7 +299,7 @@ mod tests {
         check("/app tini x", "");
         check("/app", "");
         let words = [b"--".to_vec(), b"/app".to_vec()];
-        assert_eq!(starts(b"/init", b"/sbin/tini", &words), Wraps::Command(vec![b"/app".to_vec()]));
-        assert_eq!(starts(b"/bin/httpd", b"/bin/busybox", &words), Wraps::Nothing);
+        assert_eq!(starts(b"/init", b"/sbin/tini", &words), Wrapped::Command(vec![b"/app".to_vec()]));
+        assert_eq!(starts(b"/bin/httpd", b"/bin/busybox", &words), Wrapped::Nothing);
     }
 }

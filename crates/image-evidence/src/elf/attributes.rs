@@ -3,12 +3,12 @@
 //! They lie behind the last loaded segment and survive `strip`. They are found by their own form, not through the
 //! section table: that one may be far away, behind megabytes of debug data.
 
-use super::{Level, Numbers};
+use super::{CpuLevel, NumberFormat};
 
 const EM_ARM: u16 = 40;
 const EM_RISCV: u16 = 243;
 
-pub fn read(tail: &[u8], machine: u16, n: Numbers, level: &mut Level, details: &mut Vec<String>) {
+pub fn read(tail: &[u8], machine: u16, n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
     match machine {
         EM_ARM => {
             if let Some(pairs) = find(tail, b"aeabi\0", n) {
@@ -26,7 +26,7 @@ pub fn read(tail: &[u8], machine: u16, n: Numbers, level: &mut Level, details: &
 
 /// The pairs of the part for the whole file. Source: addenda32, "Encoding of build attributes": a format letter,
 /// then a vendor's part with its length and name, in it parts with a tag and a length; lengths count themselves.
-fn find<'a>(tail: &'a [u8], vendor: &[u8], n: Numbers) -> Option<&'a [u8]> {
+fn find<'a>(tail: &'a [u8], vendor: &[u8], n: NumberFormat) -> Option<&'a [u8]> {
     const TAG_FILE: u8 = 1;
     let name_at = tail.windows(vendor.len()).enumerate().position(|(i, window)| {
         // The letter and the length in front tell it from the same word in some text.
@@ -55,7 +55,7 @@ fn is_text(tag: u64) -> bool {
     matches!(tag, 4 | 5 | 67) || (tag > 32 && tag % 2 == 1)
 }
 
-fn arm(mut pairs: &[u8], level: &mut Level, details: &mut Vec<String>) {
+fn arm(mut pairs: &[u8], level: &mut CpuLevel, details: &mut Vec<String>) {
     while let Some(tag) = uleb(&mut pairs) {
         // Tag_compatibility: a number, then a text.
         if tag == 32 {

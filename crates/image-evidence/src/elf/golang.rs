@@ -4,7 +4,7 @@
 //! bit 2 set where version and settings follow at 32, each behind its length. Programs of Go before 1.18 have
 //! pointers there, and are not read.
 
-use super::Level;
+use super::CpuLevel;
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const INLINE: u8 = 2;
@@ -14,13 +14,13 @@ const SETTINGS: [&str; 8] =
 
 /// Looks for the magic in a segment that streams by, and keeps what follows it.
 #[derive(Default)]
-pub struct Hunt {
+pub struct BuildInfoScanner {
     found: Vec<u8>,
     /// The unaligned rest of the last piece.
     carry: Vec<u8>,
 }
 
-impl Hunt {
+impl BuildInfoScanner {
     pub fn restart(&mut self) {
         self.found.clear();
         self.carry.clear();
@@ -56,7 +56,7 @@ impl Hunt {
     }
 }
 
-pub fn read(info: &[u8], architecture: &str, level: &mut Level, details: &mut Vec<String>) {
+pub fn read(info: &[u8], architecture: &str, level: &mut CpuLevel, details: &mut Vec<String>) {
     let Some(settings) = settings(info) else { return };
     for line in settings.split(|b| *b == b'\n') {
         let Some(setting) = line.strip_prefix(b"build\t").and_then(|s| std::str::from_utf8(s).ok()) else {

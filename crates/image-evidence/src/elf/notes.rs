@@ -1,6 +1,6 @@
 //! `.note.gnu.property`: the level of x86-64 that a file asks for, and what arm64 code was hardened with.
 
-use super::{Level, Numbers};
+use super::{CpuLevel, NumberFormat};
 
 const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 // Sources: the x86-64 psABI, "Program Property", and the AArch64 ELF supplement.
@@ -8,7 +8,7 @@ const X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 const AARCH64_FEATURE_1_AND: u32 = 0xc000_0000;
 
 /// Reads a PT_NOTE or PT_GNU_PROPERTY segment.
-pub fn read(mut content: &[u8], n: Numbers, level: &mut Level, details: &mut Vec<String>) {
+pub fn read(mut content: &[u8], n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
     while let Some((name, kind, description, rest)) = next(content, n) {
         if name == b"GNU\0" && kind == NT_GNU_PROPERTY_TYPE_0 {
             properties(description, n, level, details);
@@ -19,7 +19,7 @@ pub fn read(mut content: &[u8], n: Numbers, level: &mut Level, details: &mut Vec
 
 type Note<'a> = (&'a [u8], u32, &'a [u8], &'a [u8]);
 
-fn next(content: &[u8], n: Numbers) -> Option<Note<'_>> {
+fn next(content: &[u8], n: NumberFormat) -> Option<Note<'_>> {
     let name_size = n.u32(content, 0)? as usize;
     let size = n.u32(content, 4)? as usize;
     let kind = n.u32(content, 8)?;
@@ -30,7 +30,7 @@ fn next(content: &[u8], n: Numbers) -> Option<Note<'_>> {
     Some((name, kind, description, content.get(end..).unwrap_or_default()))
 }
 
-fn properties(mut content: &[u8], n: Numbers, level: &mut Level, details: &mut Vec<String>) {
+fn properties(mut content: &[u8], n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
     while let (Some(kind), Some(size)) = (n.u32(content, 0), n.u32(content, 4)) {
         let Some(value) = n.u32(content, 8).filter(|_| size >= 4) else { return };
         match kind {

@@ -1,6 +1,6 @@
 //! What is kept of an ELF file while it streams by: a fixed number of bytes, whatever the file says.
 
-use super::{Header, INTERPRETER_MAX, PT_DYNAMIC, PT_INTERP, PT_LOAD, golang};
+use super::{ElfHeader, INTERPRETER_MAX, PT_DYNAMIC, PT_INTERP, PT_LOAD, golang};
 
 /// The head: header, program headers, interpreter, notes, and of most programs the names of libraries.
 pub const HEAD: usize = 64 << 10;
@@ -20,7 +20,7 @@ pub struct Sampler {
     dynamic: Vec<u8>,
     interpreter: Vec<u8>,
     tail: Vec<u8>,
-    go: golang::Hunt,
+    go: golang::BuildInfoScanner,
 }
 
 /// Where in the file the parts lie.
@@ -102,11 +102,11 @@ impl Sampler {
 
     /// Whether more of the file is wanted: nothing is, behind the head of what is no ELF.
     pub fn wants_more(&self) -> bool {
-        self.head.len() < self.head_max() || Header::parse(&self.head).is_some()
+        self.head.len() < self.head_max() || ElfHeader::parse(&self.head).is_some()
     }
 
     fn head_max(&self) -> usize {
-        let is_wanted = self.head.starts_with(b"#!") || Header::parse(&self.head).is_some();
+        let is_wanted = self.head.starts_with(b"#!") || ElfHeader::parse(&self.head).is_some();
         if is_wanted { HEAD } else { FIRST }
     }
 
@@ -144,7 +144,7 @@ fn part((start, end): (u64, u64), at: u64, chunk: &[u8]) -> (u64, &[u8]) {
 fn plan(head: &[u8]) -> Plan {
     let nothing = (0, 0);
     let mut plan = Plan { dynamic: nothing, interpreter: nothing, tail: nothing, writable: nothing };
-    let Some(header) = Header::parse(head) else { return plan };
+    let Some(header) = ElfHeader::parse(head) else { return plan };
     let mut loaded_end = 0;
     for segment in header.segments(head) {
         let end = segment.offset.saturating_add(segment.size);

@@ -198,7 +198,7 @@ fn go_notes_what_it_was_told() {
     info.push(settings.len() as u8);
     info.extend(settings.as_bytes());
     let read = |info: &[u8], architecture: &str| {
-        let (mut level, mut details) = (Level::default(), Vec::new());
+        let (mut level, mut details) = (CpuLevel::default(), Vec::new());
         golang::read(info, architecture, &mut level, &mut details);
         (level.variant(architecture), details)
     };
@@ -211,7 +211,7 @@ fn go_notes_what_it_was_told() {
         let mut segment = vec![7; at];
         segment.extend(&info);
         for piece in [1, 7, 16, 5000] {
-            let mut hunt = golang::Hunt::default();
+            let mut hunt = golang::BuildInfoScanner::default();
             let mut place = 0x100;
             for chunk in segment.chunks(piece) {
                 hunt.push(place, chunk, 1 << 20);
@@ -288,6 +288,6 @@ fn this_very_program_is_known() {
         "aarch64" => "linux/arm64",
         other => panic!("no row for {other}"),
     };
-    assert_eq!((found.platform.to_string().as_str(), found.kind), (here, Kind::Program));
+    assert_eq!((found.platform.to_string().as_str(), found.kind), (here, ElfKind::Program));
     assert!(found.interpreter.is_some());
 }

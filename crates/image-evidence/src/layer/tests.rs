@@ -54,7 +54,7 @@ impl Tar {
     }
 }
 
-fn read_bytes(stored: &[u8], unpacked: &[u8]) -> Result<Layer, Error> {
+fn read_bytes(stored: &[u8], unpacked: &[u8]) -> Result<LayerOutcome, Error> {
     let store = MemoryStore::new();
     let blob = store.add_blob(OCI_LAYER, stored);
     read(&store, &blob, Some(&Digest::of(unpacked)))
@@ -62,8 +62,8 @@ fn read_bytes(stored: &[u8], unpacked: &[u8]) -> Result<Layer, Error> {
 
 fn facts(bytes: &[u8]) -> Result<LayerFacts, Error> {
     match read_bytes(bytes, bytes)? {
-        Layer::Read(facts) => Ok(*facts),
-        Layer::Skipped(why) => panic!("{why}"),
+        LayerOutcome::Read(facts) => Ok(*facts),
+        LayerOutcome::Skipped(why) => panic!("{why}"),
     }
 }
 
@@ -90,7 +90,7 @@ fn sample() -> Vec<u8> {
         .end()
 }
 
-fn node<'a>(layer: &'a LayerFacts, name: &str) -> Option<Node<'a>> {
+fn node<'a>(layer: &'a LayerFacts, name: &str) -> Option<LayerEntry<'a>> {
     layer.node(name_hash(name.as_bytes()))
 }
 
@@ -99,14 +99,14 @@ fn members_are_found_by_name() {
     let layer = facts(&sample()).unwrap();
     assert!(matches!(
         node(&layer, "bin/app"),
-        Some(Node::File { facts: Some(Facts::Elf(_)), executable: true })
+        Some(LayerEntry::File { facts: Some(FileFacts::Elf(_)), executable: true })
     ));
-    assert_eq!(node(&layer, "bin"), Some(Node::Directory));
-    assert_eq!(node(&layer, "bin/sh"), Some(Node::Symlink(b"app")));
-    assert_eq!(node(&layer, "bin/ash"), Some(Node::HardLink(b"bin/app")));
-    assert_eq!(node(&layer, "etc"), Some(Node::Implied));
-    assert_eq!(node(&layer, "etc/passwd"), Some(Node::File { facts: None, executable: true }));
-    assert_eq!(node(&layer, "dev/null"), Some(Node::Other));
+    assert_eq!(node(&layer, "bin"), Some(LayerEntry::Directory));
+    assert_eq!(node(&layer, "bin/sh"), Some(LayerEntry::Symlink(b"app")));
+    assert_eq!(node(&layer, "bin/ash"), Some(LayerEntry::HardLink(b"bin/app")));
+    assert_eq!(node(&layer, "etc"), Some(LayerEntry::Implied));
+    assert_eq!(node(&layer, "etc/passwd"), Some(LayerEntry::File { facts: None, executable: true }));
+    assert_eq!(node(&layer, "dev/null"), Some(LayerEntry::Other));
     assert_eq!((node(&layer, "usr/gone"), node(&layer, "etc/.wh.gone")), (None, None));
     assert!(layer.is_whiteout(name_hash(b"usr/gone")) && layer.is_opaque(name_hash(b"opt")));
     assert_eq!(layer.programs().map(|(path, _)| path).collect::<Vec<_>>(), [b"bin/app"]);
@@ -123,7 +123,10 @@ fn the_last_of_two_members_counts_and_a_mark_stands_beside_it() {
         .symlink("a", "c")
         .file("a/d", b"")
         .facts();
-    assert_eq!((node(&layer, "x"), node(&layer, "a")), (Some(Node::Directory), Some(Node::Symlink(b"c"))));
+    assert_eq!(
+        (node(&layer, "x"), node(&layer, "a")),
+        (Some(LayerEntry::Directory), Some(LayerEntry::Symlink(b"c")))
+    );
     assert!(layer.is_whiteout(name_hash(b"x")) && layer.is_opaque(name_hash(b"x")));
 }
 
@@ -141,7 +144,7 @@ fn every_packing_gives_the_same() {
         [zstd(first), zstd(second)].concat(),
         skippable,
     ] {
-        let Layer::Read(layer) = read_bytes(&stored, &plain).unwrap() else { panic!() };
+        let LayerOutcome::Read(layer) = read_bytes(&stored, &plain).unwrap() else { panic!() };
         assert!(node(&layer, "bin/app").is_some());
         assert_eq!((layer.stored, layer.unpacked), (stored.len() as u64, plain.len() as u64));
     }
@@ -150,7 +153,7 @@ fn every_packing_gives_the_same() {
 #[test]
 fn what_is_packed_otherwise_is_skipped_with_a_word() {
     for (stored, word) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
-        let Layer::Skipped(why) = read_bytes(stored, b"").unwrap() else { panic!() };
+        let LayerOutcome::Skipped(why) = read_bytes(stored, b"").unwrap() else { panic!() };
         assert!(why.contains(word), "{why}");
     }
 }
@@ -257,19 +260,22 @@ fn sparse_members_are_as_long_as_they_lie_in_the_archive() {
 
 #[test]
 fn more_programs_than_are_kept_are_counted() {
-    let mut builder = Builder::default();
+    let mut builder = LayerBuilder::default();
     let elf = match facts(&sample()).unwrap().programs().next().unwrap().1 {
-        Facts::Elf(elf) => elf.clone(),
+        FileFacts::Elf(elf) => elf.clone(),
         _ => panic!(),
     };
     for i in 0..(FACTS_MAX + 10) {
         let mut elf = elf.clone();
         elf.platform.architecture = format!("elf-machine-{i}");
-        builder.file(format!("bin/{i}").as_bytes(), Some(Facts::Elf(elf)), true).unwrap();
+        builder.file(format!("bin/{i}").as_bytes(), Some(FileFacts::Elf(elf)), true).unwrap();
     }
     let layer = builder.finish();
     assert_eq!((layer.unlisted, layer.facts.len()), (10, FACTS_MAX));
-    assert!(matches!(node(&layer, &format!("bin/{}", FACTS_MAX + 1)), Some(Node::File { facts: None, .. })));
+    assert!(matches!(
+        node(&layer, &format!("bin/{}", FACTS_MAX + 1)),
+        Some(LayerEntry::File { facts: None, .. })
+    ));
 }
 
 proptest::proptest! {

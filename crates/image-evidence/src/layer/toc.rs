@@ -6,17 +6,17 @@
 //!
 //! Sources: stargz-snapshotter, docs/estargz.md; containers/storage, pkg/chunked/internal.
 
-use super::{LayerFacts, Node};
+use super::{LayerEntry, LayerFacts};
 use crate::elf::sampler::Sampler;
 use crate::file;
 use error::Error;
 use image_model::digest::{Digest, Hasher};
 use image_model::manifest::{Descriptor, media_type};
 use image_store::store::ImageSource;
-use parts::Part;
+use parts::BlobPart;
 use std::collections::HashMap;
 use std::ops::Range;
-use table::Stored;
+use table::StoredTable;
 
 mod parts;
 mod table;
@@ -39,23 +39,23 @@ const FOOTER_END: &[u8] = b"STARGZ";
 /// Where the files of a layer lie.
 #[derive(Debug)]
 pub struct Toc {
-    packer: Packer,
+    packer: Compression,
     /// By the hash of the name.
-    files: HashMap<u64, Place>,
+    files: HashMap<u64, FileLocation>,
     /// Of all files, one file's behind the other's.
-    parts: Vec<Part>,
+    parts: Vec<BlobPart>,
     layer: Descriptor,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packer {
+enum Compression {
     Gzip,
     Zstd,
 }
 
 /// One file: parts of the blob in their order, each packed for itself.
 #[derive(Debug)]
-struct Place {
+struct FileLocation {
     parts: Range<u32>,
     size: u64,
     digest: Digest,
@@ -105,8 +105,8 @@ fn target(facts: &LayerFacts, path: &[u8]) -> Option<Vec<u8>> {
     let mut path = path;
     for _ in 0..40 {
         match facts.node(super::name_hash(path))? {
-            Node::HardLink(further) => path = further,
-            Node::File { .. } => return Some(path.to_vec()),
+            LayerEntry::HardLink(further) => path = further,
+            LayerEntry::File { .. } => return Some(path.to_vec()),
             _ => return None,
         }
     }
@@ -114,15 +114,15 @@ fn target(facts: &LayerFacts, path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The table, and how many bytes were read for it.
-type Found = Option<(Stored, u64)>;
+type FoundTable = Option<(StoredTable, u64)>;
 
-fn estargz(source: &dyn ImageSource, layer: &Descriptor, digest: &str) -> Result<Found, Error> {
+fn estargz(source: &dyn ImageSource, layer: &Descriptor, digest: &str) -> Result<FoundTable, Error> {
     let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
     let Some(footer) = part(source, layer, layer.size - FOOTER..layer.size)? else { return Ok(None) };
     let Some(end) = footer_offset(&footer).filter(|at| *at < layer.size - FOOTER) else { return Ok(None) };
     let Some(packed) = part(source, layer, end..layer.size - FOOTER)? else { return Ok(None) };
     let read = packed.len() as u64 + FOOTER;
-    Ok(Some((Stored::Gzip { packed, digest, end }, read)))
+    Ok(Some((StoredTable::Gzip { packed, digest, end }, read)))
 }
 
 fn footer_offset(footer: &[u8]) -> Option<u64> {
@@ -133,7 +133,7 @@ fn footer_offset(footer: &[u8]) -> Option<u64> {
         .then(|| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())?
 }
 
-fn zstd_chunked(source: &dyn ImageSource, layer: &Descriptor) -> Result<Found, Error> {
+fn zstd_chunked(source: &dyn ImageSource, layer: &Descriptor) -> Result<FoundTable, Error> {
     let said =
         |name: &str| ZSTD_CHUNKED.iter().find_map(|prefix| layer.annotations.get(&format!("{prefix}{name}")));
     let (Some(digest), Some(position)) = (said("checksum"), said("position")) else { return Ok(None) };
@@ -146,7 +146,7 @@ fn zstd_chunked(source: &dyn ImageSource, layer: &Descriptor) -> Result<Found, E
     if !digest.matches(&packed) {
         return Ok(None);
     }
-    Ok(Some((Stored::Zstd { packed, unpacked, end }, length)))
+    Ok(Some((StoredTable::Zstd { packed, unpacked, end }, length)))
 }
 
 /// A small part, in memory. `None`: not to be had.
@@ -158,6 +158,6 @@ fn part(source: &dyn ImageSource, layer: &Descriptor, stored: Range<u64>) -> Res
     let Some(mut content) = source.open_part(layer, stored)? else { return Ok(None) };
     let mut bytes = Vec::with_capacity(length as usize);
     let doing = || format!("read the table of contents of layer {}", layer.digest);
-    content.read_to_end(&mut bytes).map_err(|e| super::stream::failed(doing(), e))?;
+    content.read_to_end(&mut bytes).map_err(|e| super::decoder::failed(doing(), e))?;
     Ok((bytes.len() as u64 == length).then_some(bytes))
 }

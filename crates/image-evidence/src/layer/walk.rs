@@ -1,7 +1,7 @@
 //! The members of a layer's tar as they stream by, read as Go reads them: that is what engines unpack with.
 
-use super::stream::{Unpacked, failed};
-use super::{Builder, LayerFacts, TooLarge};
+use super::decoder::{LayerDecoder, failed};
+use super::{LayerBuilder, LayerFacts, TooLarge};
 use crate::elf::sampler::Sampler;
 use crate::file;
 use error::Error;
@@ -43,16 +43,20 @@ impl WalkError {
 }
 
 /// Reads to the end of the stream, padding included.
-pub fn walk(layer: &mut Unpacked<'_>) -> Result<LayerFacts, WalkError> {
-    let mut walk =
-        Walk { layer, builder: Builder::default(), sampler: Sampler::default(), buffer: vec![0; 64 << 10] };
+pub fn walk(layer: &mut LayerDecoder<'_>) -> Result<LayerFacts, WalkError> {
+    let mut walk = Walk {
+        layer,
+        builder: LayerBuilder::default(),
+        sampler: Sampler::default(),
+        buffer: vec![0; 64 << 10],
+    };
     while walk.member()? {}
     Ok(walk.builder.finish())
 }
 
 struct Walk<'a, 'b> {
-    layer: &'a mut Unpacked<'b>,
-    builder: Builder,
+    layer: &'a mut LayerDecoder<'b>,
+    builder: LayerBuilder,
     sampler: Sampler,
     buffer: Vec<u8>,
 }
@@ -286,7 +290,7 @@ fn executable(block: &[u8; 512]) -> bool {
 }
 
 /// `None`: the member is none.
-pub fn whiteout(builder: &mut Builder, name: &[u8]) -> Option<Result<(), TooLarge>> {
+pub fn whiteout(builder: &mut LayerBuilder, name: &[u8]) -> Option<Result<(), TooLarge>> {
     let parent = super::parent(name);
     let base = if parent.is_empty() { name } else { &name[parent.len() + 1..] };
     if base == OPAQUE {

@@ -5,7 +5,7 @@
 //! programs is in it: no addresses, no credentials. Files appear whole or not at all, so that several runs may share
 //! the folder; what is damaged counts as not there. Whatever fails here costs time, never the result.
 
-use crate::layer::kept;
+use crate::layer::encoding;
 use crate::layer::{LayerFacts, NameKey, use_key};
 use image_model::digest::Digest;
 use std::fs::{self, File};
@@ -61,7 +61,7 @@ impl LayerCache {
     /// What a table of contents and some files have shown.
     pub fn read_part(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
         let mut facts = self.read_as(layer, diff_id, IN_PART)?;
-        facts.in_part = true;
+        facts.is_partial = true;
         Some(facts)
     }
 
@@ -70,7 +70,7 @@ impl LayerCache {
         let file = File::open(&path).ok()?;
         let mut bytes = Vec::new();
         Read::take(&file, FILE_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
-        let found = kept::read(&bytes, &name, &self.key);
+        let found = encoding::decode(&bytes, &name, &self.key);
         match &found {
             // The time of the last use decides what goes first.
             Some(_) => drop(file.set_modified(SystemTime::now())),
@@ -81,8 +81,8 @@ impl LayerCache {
 
     /// Keeps what was read, if there is a way to.
     pub fn write(&self, layer: &Digest, diff_id: Option<&Digest>, facts: &LayerFacts) {
-        let (name, path) = self.place(layer, diff_id, if facts.in_part { IN_PART } else { "" });
-        let Some(bytes) = kept::write(facts, &name, &self.key, FILE_MAX) else { return };
+        let (name, path) = self.place(layer, diff_id, if facts.is_partial { IN_PART } else { "" });
+        let Some(bytes) = encoding::encode(facts, &name, &self.key, FILE_MAX) else { return };
         // A full disk, a folder that went away: then it is not kept.
         if keep(&self.dir, &path, &bytes).is_err() {
             return;

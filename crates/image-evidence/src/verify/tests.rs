@@ -35,13 +35,13 @@ fn the_release_is_told_before_it_publishes() {
     let store = MemoryStore::new();
     let app = Tar::default().file("app", &elf(183)).end();
     let image = image(&store, "linux/amd64", "/app", &[base(183), app]);
-    let check = |wanted: &str, kind: Kind| {
+    let check = |wanted: &str, kind: VerdictKind| {
         let finding = verify_image(&store, &image, &wanted.parse().unwrap()).unwrap();
         assert_eq!(finding.verdict.kind, kind, "{wanted}");
         assert_eq!((finding.layers, finding.layers_read), (2, 2));
     };
-    check("linux/arm64", Kind::Consistent);
-    check("linux/amd64", Kind::Mislabelled);
+    check("linux/arm64", VerdictKind::Consistent);
+    check("linux/amd64", VerdictKind::Mislabeled);
 }
 
 #[test]
@@ -52,21 +52,23 @@ fn a_quick_look_reads_from_the_top_and_no_more_than_it_needs() {
     let right = image(&store, "linux/amd64", "/opt/app", &layers);
     let in_base = image(&store, "linux/amd64", "sh", &layers);
     let wrong = image(&store, "linux/arm64", "/opt/app", &layers);
-    let read = |image: &Image, depth: Depth| {
+    let read = |image: &Image, depth: VerifyDepth| {
         let seen = Mutex::new(0);
         let wanted = &image.config.as_ref().unwrap().parsed.platform;
-        let subject = Subject { source: &store, image, wanted };
-        let mut findings = verify_all(&[subject], depth, &|_| *seen.lock().unwrap() += 1);
+        let subject = VerifyTarget { source: &store, image, platform: wanted };
+        let on_layer = |_: &Descriptor| *seen.lock().unwrap() += 1;
+        let options = VerifyOptions { depth, on_layer: &on_layer, cache: None };
+        let mut findings = verify_all(&[subject], &options);
         let finding = findings.pop().unwrap().unwrap();
         let seen = *seen.lock().unwrap();
         assert_eq!(seen, finding.layers_read);
         (seen, finding.verdict.kind)
     };
-    assert_eq!(read(&right, Depth::Quick), (2, Kind::Consistent));
-    assert_eq!(read(&right, Depth::Full), (3, Kind::Consistent));
-    assert_eq!(read(&in_base, Depth::Quick), (3, Kind::Consistent));
+    assert_eq!(read(&right, VerifyDepth::Quick), (2, VerdictKind::Consistent));
+    assert_eq!(read(&right, VerifyDepth::Full), (3, VerdictKind::Consistent));
+    assert_eq!(read(&in_base, VerifyDepth::Quick), (3, VerdictKind::Consistent));
     // Trouble is never told by half.
-    assert_eq!(read(&wrong, Depth::Quick), (3, Kind::Mislabelled));
+    assert_eq!(read(&wrong, VerifyDepth::Quick), (3, VerdictKind::Mislabeled));
 }
 
 #[test]
@@ -79,12 +81,13 @@ fn a_layer_that_images_share_is_read_once() {
         })
         .collect();
     let wanted: Platform = "linux/amd64".parse().unwrap();
-    let subjects: Vec<Subject<'_>> =
-        images.iter().map(|image| Subject { source: &store, image, wanted: &wanted }).collect();
+    let subjects: Vec<VerifyTarget<'_>> =
+        images.iter().map(|image| VerifyTarget { source: &store, image, platform: &wanted }).collect();
     let seen = Mutex::new(Vec::new());
+    let on_layer = |layer: &Descriptor| seen.lock().unwrap().push(layer.digest.clone());
     let findings =
-        verify_all(&subjects, Depth::Full, &|layer| seen.lock().unwrap().push(layer.digest.clone()));
-    assert!(findings.iter().all(|finding| finding.as_ref().unwrap().verdict.kind == Kind::Consistent));
+        verify_all(&subjects, &VerifyOptions { depth: VerifyDepth::Full, on_layer: &on_layer, cache: None });
+    assert!(findings.iter().all(|finding| finding.as_ref().unwrap().verdict.kind == VerdictKind::Consistent));
     assert_eq!(seen.lock().unwrap().len(), 41);
 }
 
@@ -94,8 +97,8 @@ fn one_image_that_cannot_be_read_does_not_stop_the_others() {
     let bad = image(&store, "linux/amd64", "/app", &[b"not a tar, but 512 bytes long or not".to_vec()]);
     let good = image(&store, "linux/amd64", "/bin/sh", &[base(62)]);
     let wanted: Platform = "linux/amd64".parse().unwrap();
-    let subjects = [&bad, &good, &bad].map(|image| Subject { source: &store, image, wanted: &wanted });
-    let findings = verify_all(&subjects, Depth::Full, &|_| {});
+    let subjects = [&bad, &good, &bad].map(|image| VerifyTarget { source: &store, image, platform: &wanted });
+    let findings = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full));
     let kinds: Vec<Option<Exit>> = findings.iter().map(|f| f.as_ref().err().map(|e| e.kind)).collect();
     assert_eq!(kinds, [Some(Exit::BadInput), None, Some(Exit::BadInput)]);
 }
@@ -106,7 +109,7 @@ fn an_emulator_that_lies_there_is_a_note() {
     let emulator = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).end();
     let image = image(&store, "linux/arm", "/bin/sh", &[emulator, base(40)]);
     let finding = verify_image(&store, &image, &"linux/arm/v7".parse().unwrap()).unwrap();
-    assert_eq!(finding.verdict.kind, Kind::ForeignPayload);
+    assert_eq!(finding.verdict.kind, VerdictKind::ForeignPayload);
     assert!(
         finding.verdict.reasons[0].contains("/usr/bin/qemu-arm-static is for linux/amd64"),
         "{:?}",
@@ -120,24 +123,25 @@ fn a_quick_look_finds_the_program_behind_an_entrypoint_script() {
     let store = MemoryStore::new();
     let script = Tar::default().file("entry.sh", b"#!/bin/sh\nexec \"$@\"\n").end();
     let app = |machine: u16| Tar::default().file("opt/app", &elf(machine)).end();
-    let check = |words: &[&str], layers: &[Vec<u8>], kind: Kind| {
+    let check = |words: &[&str], layers: &[Vec<u8>], kind: VerdictKind| {
         let mut image = image(&store, "linux/amd64", "", layers);
         let config = &mut image.config.as_mut().unwrap().parsed;
         config.entrypoint = words.iter().map(|word| (*word).to_string()).collect();
-        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
-        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        let subject =
+            VerifyTarget { source: &store, image: &image, platform: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], &VerifyOptions::new(VerifyDepth::Quick)).pop().unwrap().unwrap();
         assert_eq!(finding.verdict.kind, kind, "{words:?}");
         (finding.layers_read, finding.gaps.len())
     };
     let right = [base(62), app(62), script.clone()];
     let wrong = [app(183), base(62), script];
-    assert_eq!(check(&["/entry.sh", "/opt/app"], &right, Kind::Consistent), (3, 0));
-    check(&["/entry.sh", "/opt/app"], &wrong, Kind::Mixed);
-    check(&["/bin/sh", "/entry.sh", "/opt/app"], &wrong, Kind::Mixed);
-    check(&["/bin/sh", "-c", "/bin/busybox true && exec /opt/app"], &wrong, Kind::Mixed);
-    check(&["/bin/sh", "-c", "exec \"$@\"", "sh", "/opt/app"], &wrong, Kind::Mixed);
+    assert_eq!(check(&["/entry.sh", "/opt/app"], &right, VerdictKind::Consistent), (3, 0));
+    check(&["/entry.sh", "/opt/app"], &wrong, VerdictKind::Mixed);
+    check(&["/bin/sh", "/entry.sh", "/opt/app"], &wrong, VerdictKind::Mixed);
+    check(&["/bin/sh", "-c", "/bin/busybox true && exec /opt/app"], &wrong, VerdictKind::Mixed);
+    check(&["/bin/sh", "-c", "exec \"$@\"", "sh", "/opt/app"], &wrong, VerdictKind::Mixed);
     // What cannot be known is looked for in every layer, and said.
-    assert_eq!(check(&["/entry.sh", "serve"], &wrong, Kind::ForeignPayload), (3, 2));
+    assert_eq!(check(&["/entry.sh", "serve"], &wrong, VerdictKind::ForeignPayload), (3, 2));
 }
 
 /// `FROM` the wrong platform, and the right program copied over it: it does not start where its loader is for another
@@ -150,21 +154,22 @@ fn a_quick_look_reads_the_layer_of_the_loader() {
         |machine: u16| Tar::default().file(&loader[1..], &elf(machine)).file("bin/sh", &elf(machine)).end();
     let other = |name: &str| Tar::default().file(name, b"data").end();
     let app = Tar::default().file("app", &dynamic(62, loader)).end();
-    let check = |layers: &[Vec<u8>], kind: Kind, layers_read: usize| {
+    let check = |layers: &[Vec<u8>], kind: VerdictKind, layers_read: usize| {
         let image = image(&store, "linux/amd64", "/app", layers);
-        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
-        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        let subject =
+            VerifyTarget { source: &store, image: &image, platform: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], &VerifyOptions::new(VerifyDepth::Quick)).pop().unwrap().unwrap();
         assert_eq!((finding.verdict.kind, finding.layers_read), (kind, layers_read), "{:?}", finding.verdict);
         finding.chain.iter().map(|shown| shown.path.clone()).collect::<Vec<_>>()
     };
     let right = [base(62), other("a"), other("b"), app.clone(), other("c")];
-    assert_eq!(check(&right, Kind::Consistent, 3), ["/app", "/bin/sh", loader]);
+    assert_eq!(check(&right, VerdictKind::Consistent, 3), ["/app", "/bin/sh", loader]);
     let wrong = [base(183), other("a"), other("b"), app.clone(), other("c")];
-    assert_eq!(check(&wrong, Kind::Mixed, 5), ["/app", "/bin/sh", loader]);
+    assert_eq!(check(&wrong, VerdictKind::Mixed, 5), ["/app", "/bin/sh", loader]);
     // Not in the lowest: then from there upwards.
     let above = [other("a"), base(62), other("b"), other("c"), app.clone()];
-    assert_eq!(check(&above, Kind::Consistent, 3), ["/app", "/bin/sh", loader]);
-    assert_eq!(check(&[other("a"), other("b"), app], Kind::Consistent, 3), ["/app"]);
+    assert_eq!(check(&above, VerdictKind::Consistent, 3), ["/app", "/bin/sh", loader]);
+    assert_eq!(check(&[other("a"), other("b"), app], VerdictKind::Consistent, 3), ["/app"]);
 }
 
 #[test]
@@ -173,7 +178,7 @@ fn the_last_line_of_a_script_is_followed() {
     let script =
         |text: &str| Tar::default().file("entry.sh", format!("#!/bin/sh\n{text}\n").as_bytes()).end();
     let app = |machine: u16| Tar::default().file("opt/app", &elf(machine)).end();
-    let check = |words: &[&str], text: &str, machine: u16, kind: Kind| {
+    let check = |words: &[&str], text: &str, machine: u16, kind: VerdictKind| {
         let mut image = image(
             &store,
             "linux/amd64",
@@ -182,18 +187,19 @@ fn the_last_line_of_a_script_is_followed() {
         );
         let config = &mut image.config.as_mut().unwrap().parsed;
         config.entrypoint = words.iter().map(|word| (*word).to_string()).collect();
-        let subject = Subject { source: &store, image: &image, wanted: &"linux/amd64".parse().unwrap() };
-        let finding = verify_all(&[subject], Depth::Quick, &|_| {}).pop().unwrap().unwrap();
+        let subject =
+            VerifyTarget { source: &store, image: &image, platform: &"linux/amd64".parse().unwrap() };
+        let finding = verify_all(&[subject], &VerifyOptions::new(VerifyDepth::Quick)).pop().unwrap().unwrap();
         assert_eq!(finding.verdict.kind, kind, "{words:?} {text}");
     };
-    check(&["/entry.sh"], "exec /opt/app --serve", 62, Kind::Consistent);
-    check(&["/entry.sh"], "exec /opt/app --serve", 183, Kind::Mixed);
-    check(&["sh", "/entry.sh"], "exec /opt/app", 183, Kind::Mixed);
-    check(&["/entry.sh", "/opt/app"], "exec nice -n 5 \"$@\"", 183, Kind::Mixed);
+    check(&["/entry.sh"], "exec /opt/app --serve", 62, VerdictKind::Consistent);
+    check(&["/entry.sh"], "exec /opt/app --serve", 183, VerdictKind::Mixed);
+    check(&["sh", "/entry.sh"], "exec /opt/app", 183, VerdictKind::Mixed);
+    check(&["/entry.sh", "/opt/app"], "exec nice -n 5 \"$@\"", 183, VerdictKind::Mixed);
     // What a script is given and only reads is no program.
-    check(&["/entry.sh", "/opt/app"], "cp \"$@\" /srv", 183, Kind::ForeignPayload);
+    check(&["/entry.sh", "/opt/app"], "cp \"$@\" /srv", 183, VerdictKind::ForeignPayload);
     // It may never come to that line, so this is a note.
-    check(&["/entry.sh"], "if test -e /x; then\n/opt/app\nfi", 183, Kind::ForeignPayload);
+    check(&["/entry.sh"], "if test -e /x; then\n/opt/app\nfi", 183, VerdictKind::ForeignPayload);
 }
 
 /// An emulator of the image's own machine runs programs of another; one of the host's machine, as the seed had it, lets
@@ -201,7 +207,7 @@ fn the_last_line_of_a_script_is_followed() {
 #[test]
 fn what_an_emulator_is_given_is_for_the_machine_that_it_emulates() {
     let store = MemoryStore::new();
-    let check = |emulator: u16, app: u16, label: &str, kind: Kind| {
+    let check = |emulator: u16, app: u16, label: &str, kind: VerdictKind| {
         let tar = Tar::default().file("usr/bin/qemu-x-static", &elf(emulator)).file("app", &elf(app)).end();
         let mut image = image(&store, label, "", &[base(if label == "linux/arm64" { 183 } else { 40 }), tar]);
         let config = &mut image.config.as_mut().unwrap().parsed;
@@ -209,9 +215,9 @@ fn what_an_emulator_is_given_is_for_the_machine_that_it_emulates() {
         let finding = verify_image(&store, &image, &label.parse().unwrap()).unwrap();
         assert_eq!(finding.verdict.kind, kind, "{label} {:?}", finding.verdict);
     };
-    check(183, 62, "linux/arm64", Kind::ForeignPayload);
-    check(62, 40, "linux/arm/v7", Kind::ForeignPayload);
-    check(62, 62, "linux/arm64", Kind::Mixed);
+    check(183, 62, "linux/arm64", VerdictKind::ForeignPayload);
+    check(62, 40, "linux/arm/v7", VerdictKind::ForeignPayload);
+    check(62, 62, "linux/arm64", VerdictKind::Mixed);
 }
 
 fn dynamic(machine: u16, interpreter: &'static str) -> Vec<u8> {

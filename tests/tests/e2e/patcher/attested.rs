@@ -1,4 +1,4 @@
-//! An index as BuildKit pushes it, with provenance and an SBOM for each of three platforms, two of them mislabelled.
+//! An index as BuildKit pushes it, with provenance and an SBOM for each of three platforms, two of them mislabeled.
 //!
 //! The bytes are laid out as BuildKit 0.12 and later write them (two spaces, keys in the order of Go's structs), both
 //! with attestation manifests of the old kind and with those that name a subject (`oci-artifact=true`, 0.24).

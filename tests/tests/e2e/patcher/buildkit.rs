@@ -1,4 +1,4 @@
-//! Indexes that BuildKit itself made (fixtures/buildkit), mislabelled as older ones did it, and put right.
+//! Indexes that BuildKit itself made (fixtures/buildkit), mislabeled as older ones did it, and put right.
 
 use crate::tools::User;
 use image_model::digest::Digest;
@@ -32,7 +32,7 @@ fn blobs(layout: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// The layout with the label of all but the amd64 images changed to amd64, and whatever names them by digest or by size
 /// led to what they are now. Entries of indexes go on saying what the images are for.
-fn mislabelled(from: &Path, to: &Path) {
+fn mislabeled(from: &Path, to: &Path) {
     let mut all = blobs(from);
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     let is_config = |bytes: &[u8]| bytes.starts_with(br#"{"architecture":"arm"#);
@@ -88,10 +88,10 @@ fn mislabelled(from: &Path, to: &Path) {
 
 /// Docker and BuildKit would have labelled it so themselves: not an index that is as good, but the very same one.
 #[test]
-fn what_was_mislabelled_becomes_the_index_that_buildkit_made() {
+fn what_was_mislabeled_becomes_the_index_that_buildkit_made() {
     let user = User::new();
     let layout = user.path("images");
-    mislabelled(fixture(), &layout);
+    mislabeled(fixture(), &layout);
     let made = OciLayout::open(fixture()).unwrap();
     let store = OciLayout::open(&layout).unwrap();
     for name in TAGS {
@@ -101,7 +101,7 @@ fn what_was_mislabelled_becomes_the_index_that_buildkit_made() {
         assert!(problems.iter().all(|problem| problem.what.contains("the config says linux/amd64")));
         assert_ne!(store.read_document(&tag(name)).unwrap(), made.read_document(&tag(name)).unwrap());
         let told = user.config_patcher(&["verify", &image]).exits(1);
-        assert_eq!(told.stdout.matches("mislabelled").count(), 4, "{told}");
+        assert_eq!(told.stdout.matches("mislabeled").count(), 4, "{told}");
         let ran = user.config_patcher(&["fix", &image, "--from-index"]).exits(0);
         assert_eq!(ran.stderr.matches(": label linux/amd64 -> ").count(), 2, "{ran}");
         assert_eq!(ran.line(), made.read_document(&tag(name)).unwrap().digest().as_str(), "{ran}");
@@ -115,7 +115,7 @@ fn what_was_mislabelled_becomes_the_index_that_buildkit_made() {
 #[test]
 fn in_a_registry_the_binaries_tell_as_much_as_the_index() {
     let user = User::new();
-    mislabelled(fixture(), &user.path("images"));
+    mislabeled(fixture(), &user.path("images"));
     let registry = FakeRegistry::start_with(Options { referrers: true, ..Options::default() });
     let made = OciLayout::open(fixture()).unwrap();
     for name in TAGS {

@@ -118,7 +118,7 @@ fn binaries_of_another_platform_stop_the_release_and_nothing_is_published() {
     user.write("app/release.yaml", text("linux-amd64"));
     let ran = user.release(&["app/release.yaml"]).exits(1);
     for named in
-        ["linux/arm64: mislabelled", "/app/hello is for linux/amd64, layer sha256:", "nothing was published"]
+        ["linux/arm64: mislabeled", "/app/hello is for linux/amd64, layer sha256:", "nothing was published"]
     {
         assert!(ran.stderr.contains(named), "{named}: {ran}");
     }

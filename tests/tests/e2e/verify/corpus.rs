@@ -98,7 +98,7 @@ fn every_kind_of_program_of_every_architecture_is_known() {
             };
             let name = format!("{debian}-{}", kind.name.replace(' ', "-"));
             let right = look(label, &format!("{name}-right"));
-            let mislabelled = look(wrong, &format!("{name}-wrong"));
+            let mislabeled = look(wrong, &format!("{name}-wrong"));
             let roles: Vec<&str> = right["chain"]
                 .as_array()
                 .unwrap()
@@ -106,12 +106,12 @@ fn every_kind_of_program_of_every_architecture_is_known() {
                 .map(|link| link["role"].as_str().unwrap())
                 .collect();
             let has_roles = kind.roles.iter().all(|role| roles.contains(role));
-            let meant: Platform = serde_json::from_value(mislabelled["binaries"].clone()).unwrap();
+            let meant: Platform = serde_json::from_value(mislabeled["binaries"].clone()).unwrap();
             // What the binaries ask for is the machine of the label, and never more than the label's level.
             let fits = meant.architecture == label.split('/').nth(1).unwrap();
-            let row = format!("{name}: {} {} {meant} {roles:?}", right["verdict"], mislabelled["verdict"]);
-            if (right["verdict"].as_str(), mislabelled["verdict"].as_str(), fits && has_roles)
-                != (Some("consistent"), Some("mislabelled"), true)
+            let row = format!("{name}: {} {} {meant} {roles:?}", right["verdict"], mislabeled["verdict"]);
+            if (right["verdict"].as_str(), mislabeled["verdict"].as_str(), fits && has_roles)
+                != (Some("consistent"), Some("mislabeled"), true)
             {
                 table.push(row);
             }
@@ -127,7 +127,7 @@ fn go_programs_tell_the_version_of_arm_that_their_distribution_does_not_ask_for(
     for (debian, binaries, label, verdict) in [
         ("armhf", "linux/arm/v6", "linux/arm/v7", "consistent"),
         ("armhf", "linux/arm/v6", "linux/arm/v6", "consistent"),
-        ("armhf", "linux/arm/v6", "linux/arm/v5", "mislabelled"),
+        ("armhf", "linux/arm/v6", "linux/arm/v5", "mislabeled"),
         ("armel", "linux/arm/v5", "linux/arm/v5", "consistent"),
         ("armel", "linux/arm/v5", "linux/arm/v7", "consistent"),
     ] {

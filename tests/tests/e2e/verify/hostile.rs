@@ -60,7 +60,9 @@ fn no_program_is_seen_that_gnu_tar_and_python_do_not_see_and_none_is_missed() {
     let tars = tars();
     let mut accepted: Vec<(String, LayerFacts, Vec<u8>)> = Vec::new();
     for (number, bytes) in tars.iter().enumerate() {
-        if let Ok(layer::Layer::Read(facts)) = layer::read_stream(bytes.as_slice(), None, &|| "read".into()) {
+        if let Ok(layer::LayerOutcome::Read(facts)) =
+            layer::read_stream(bytes.as_slice(), None, &|| "read".into())
+        {
             let path = user.write(&format!("{number}.tar"), bytes);
             accepted.push((path.display().to_string(), *facts, bytes.clone()));
         }

@@ -24,7 +24,7 @@ fn the_page_shows_filters_and_explains_without_any_network() {
     // The matrix.
     assert_eq!(
         browser.value(SEEN),
-        "consistent consistent foreign-payload mislabelled mislabelled mixed undetermined"
+        "consistent consistent foreign-payload mislabeled mislabeled mixed undetermined"
     );
     assert_eq!(browser.value("document.querySelectorAll('#matrix > tbody > tr').length"), 7);
     assert_eq!(
@@ -44,16 +44,16 @@ fn the_page_shows_filters_and_explains_without_any_network() {
 
     // A filter, by mouse.
     browser.click("input[value=consistent]");
-    assert_eq!(browser.value(SEEN), "foreign-payload mislabelled mislabelled mixed undetermined");
+    assert_eq!(browser.value(SEEN), "foreign-payload mislabeled mislabeled mixed undetermined");
     assert_eq!(browser.value("document.getElementById('status').textContent"), "5 of 7 images shown");
     browser.click("input[type=search]");
     browser.insert("index");
-    assert_eq!(browser.value(SEEN), "mislabelled");
+    assert_eq!(browser.value(SEEN), "mislabeled");
     // The view is in the address: another window shows the same.
     let view = browser.value("location.href").as_str().unwrap().to_string();
     browser.open("about:blank");
     browser.open(&view);
-    assert_eq!(browser.value(SEEN), "mislabelled");
+    assert_eq!(browser.value(SEEN), "mislabeled");
 
     // Evidence, by keyboard alone.
     let state = "(document.activeElement.getAttribute('aria-expanded') + ' ' + !!document.querySelector('tr.opened'))";
@@ -72,7 +72,7 @@ fn the_page_shows_filters_and_explains_without_any_network() {
     let spoken = browser.spoken();
     let is_told = |role: &str, name: &str| spoken.iter().any(|(r, n)| r == role && n.contains(name));
     assert!(is_told("columnheader", "linux/arm64") && is_told("rowheader", "v1"), "{spoken:?}");
-    assert!(is_told("button", "mislabelled") && is_told("checkbox", "consistent"), "{spoken:?}");
+    assert!(is_told("button", "mislabeled") && is_told("checkbox", "consistent"), "{spoken:?}");
     assert!(is_told("table", "Verdicts by name and platform"), "{spoken:?}");
     browser.key("Escape");
     assert_eq!(browser.value(state), "false false");

@@ -97,8 +97,8 @@ fn sarif_has_a_result_for_each_image_that_is_not_consistent() {
     let wanted = [
         ("foreign-payload", "note"),
         ("index-differs", "error"),
-        ("mislabelled", "error"),
-        ("mislabelled", "error"),
+        ("mislabeled", "error"),
+        ("mislabeled", "error"),
         ("mixed", "error"),
         ("not-read", "error"),
         ("undetermined", "note"),

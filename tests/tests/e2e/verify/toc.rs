@@ -236,7 +236,7 @@ fn a_quick_look_takes_files_out_of_the_middle_of_a_layer() {
         // Trouble is told only when all is read.
         publish(&registry, &make(&members("linux/amd64")), "wrong");
         let (verdict, bytes, whole) = look(&registry, "wrong", &[]);
-        assert_eq!((verdict.as_str(), whole), ("mislabelled", true));
+        assert_eq!((verdict.as_str(), whole), ("mislabeled", true));
         assert!(bytes > 2 << 20, "{bytes} bytes");
         assert_eq!(registry.violations(), [""; 0]);
     }
@@ -345,7 +345,7 @@ fn a_file_that_is_not_what_the_table_says_is_read_with_its_layer() {
         publish_running(&registry, &make(&lie), "lie", &["/usr/bin/busybox", "true"]);
         assert_eq!(
             (look(&registry, "lie", &[]).0.as_str(), look(&registry, "lie", &[]).2),
-            ("mislabelled", true)
+            ("mislabeled", true)
         );
     }
 }

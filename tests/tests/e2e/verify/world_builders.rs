@@ -27,7 +27,7 @@ fn is_told_and_put_right(look: impl Fn(&[&str]) -> Ran, name: &str) {
     let found = wrong.json()["images"][0].clone();
     assert_eq!(
         (&found["verdict"], &found["label"]["architecture"]),
-        (&"mislabelled".into(), &"amd64".into()),
+        (&"mislabeled".into(), &"amd64".into()),
         "{wrong}"
     );
     let fix = found["fix"].as_str().unwrap().to_string();

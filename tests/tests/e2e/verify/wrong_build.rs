@@ -71,7 +71,7 @@ fn follow(user: &User, advice: &str) -> Ran {
 fn advice(user: &User, name: &str) -> (Option<String>, Option<String>) {
     let found = verify(user, &[name, "--format", "json"]).exits(1).json();
     let images = found["images"].as_array().unwrap().clone();
-    let wrong: Vec<_> = images.iter().filter(|one| one["verdict"] == "mislabelled").collect();
+    let wrong: Vec<_> = images.iter().filter(|one| one["verdict"] == "mislabeled").collect();
     assert_eq!(wrong.len(), 1, "{found}");
     let text = |key: &str| wrong[0][key].as_str().map(str::to_string);
     (text("fix"), text("rebuild"))

@@ -4,7 +4,7 @@ use super::{Mark, shown};
 use crate::cli::verify::row::Row;
 use crate::cli::verify::text::programs;
 use error::text::bytes;
-use image_evidence::verdict::Shown;
+use image_evidence::verdict::EvidenceFile;
 use image_evidence::verify::Finding;
 use std::fmt::Write;
 
@@ -51,7 +51,7 @@ fn found(out: &mut String, finding: &Finding) {
         list(out, "reasons", finding.verdict.reasons.iter());
     }
     if !finding.chain.is_empty() {
-        out.push_str("<table><caption>What a container executes and loads</caption><thead><tr><th scope=\"col\">Role</th><th scope=\"col\">File</th><th scope=\"col\">Layer</th><th scope=\"col\">Is for</th><th scope=\"col\">Shown by</th></tr></thead><tbody>\n");
+        out.push_str("<table><caption>What a container executes and loads</caption><thead><tr><th scope=\"col\">Role</th><th scope=\"col\">File</th><th scope=\"col\">Layer</th><th scope=\"col\">Is for</th><th scope=\"col\">EvidenceFile by</th></tr></thead><tbody>\n");
         finding.chain.iter().for_each(|file| line(out, file));
         out.push_str("</tbody></table>\n");
     }
@@ -84,7 +84,7 @@ fn list<'a>(out: &mut String, class: &str, lines: impl Iterator<Item = &'a Strin
     out.push_str("</ul>\n");
 }
 
-fn line(out: &mut String, file: &Shown) {
+fn line(out: &mut String, file: &EvidenceFile) {
     let _ = writeln!(
         out,
         "<tr><td>{}</td><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",

@@ -56,7 +56,10 @@ fn the_longest_path_and_names_that_are_no_text_are_names() {
     assert!(node(&layer, &long).is_some() && layer.programs().next().unwrap().0 == long.as_bytes());
     let raw = b"bin/\xff\xfe\x80";
     let layer = with(raw).unwrap();
-    assert!(matches!(layer.node(name_hash(raw)), Some(Node::File { facts: Some(Facts::Elf(_)), .. })));
+    assert!(matches!(
+        layer.node(name_hash(raw)),
+        Some(LayerEntry::File { facts: Some(FileFacts::Elf(_)), .. })
+    ));
     assert!(with(&[b'n'; 4097]).is_err());
 }
 

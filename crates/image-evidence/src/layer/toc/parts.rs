@@ -1,7 +1,7 @@
 //! A file's content out of the middle of a layer: parts that are packed each for itself.
 
-use super::Packer;
-use crate::layer::stream::zstd_decoder;
+use super::Compression;
+use crate::layer::decoder::zstd_decoder;
 use error::Error;
 use flate2::read::GzDecoder;
 use image_model::manifest::Descriptor;
@@ -10,7 +10,7 @@ use std::io::{self, BufReader, Read};
 use std::ops::Range;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct BlobPart {
     pub stored: Range<u64>,
     /// What stands before the content in what it unpacks to.
     pub before: u64,
@@ -18,7 +18,7 @@ pub struct Part {
 }
 
 /// Parts that lie side by side come with one request.
-pub fn runs(parts: &[Part]) -> impl Iterator<Item = &[Part]> {
+pub fn runs(parts: &[BlobPart]) -> impl Iterator<Item = &[BlobPart]> {
     parts.chunk_by(|one, next| one.stored.end == next.stored.start)
 }
 
@@ -27,8 +27,8 @@ pub fn runs(parts: &[Part]) -> impl Iterator<Item = &[Part]> {
 pub fn read(
     source: &dyn ImageSource,
     layer: &Descriptor,
-    packer: Packer,
-    parts: &[Part],
+    packer: Compression,
+    parts: &[BlobPart],
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<bool, Error> {
     for run in runs(parts) {
@@ -39,8 +39,8 @@ pub fn read(
         for part in run {
             let mut packed = stored.by_ref().take(part.stored.end - part.stored.start);
             let read = match packer {
-                Packer::Gzip => content(GzDecoder::new(&mut packed), part, take),
-                Packer::Zstd => zstd_decoder(BufReader::new(&mut packed))
+                Compression::Gzip => content(GzDecoder::new(&mut packed), part, take),
+                Compression::Zstd => zstd_decoder(BufReader::new(&mut packed))
                     .and_then(|decoder| content(decoder.single_frame(), part, take)),
             };
             // What the packer left of this part stands before the next one.
@@ -52,7 +52,7 @@ pub fn read(
     Ok(true)
 }
 
-fn content(mut unpacked: impl Read, part: &Part, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+fn content(mut unpacked: impl Read, part: &BlobPart, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     io::copy(&mut unpacked.by_ref().take(part.before), &mut io::sink())?;
     let mut content = unpacked.take(part.size);
     let mut buffer = vec![0; 64 << 10];

@@ -1,11 +1,11 @@
 //! The table as it is stored, read entry by entry: the names of a hundred thousand files are never there all at once.
 
-use super::parts::Part;
-use super::{FILE_MAX, Packer, Place, Toc};
-use crate::file::Facts;
-use crate::layer::stream::zstd_decoder;
+use super::parts::BlobPart;
+use super::{Compression, FILE_MAX, FileLocation, Toc};
+use crate::file::FileFacts;
+use crate::layer::decoder::zstd_decoder;
 use crate::layer::walk::{NAME_MAX, plain, whiteout};
-use crate::layer::{Builder, LayerFacts, name_hash};
+use crate::layer::{LayerBuilder, LayerFacts, name_hash};
 use flate2::read::GzDecoder;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::Descriptor;
@@ -20,19 +20,19 @@ use std::io::{BufReader, Read};
 const UNPACKED_MAX: u64 = 32 << 20;
 
 /// A table, and where it begins in the blob: no file lies behind that.
-pub enum Stored {
+pub enum StoredTable {
     /// A tar of one member, whose content has this digest.
     Gzip { packed: Vec<u8>, digest: Digest, end: u64 },
     /// Held against its digest before it was unpacked.
     Zstd { packed: Vec<u8>, unpacked: u64, end: u64 },
 }
 
-impl Stored {
+impl StoredTable {
     /// What the table says. `None`: it is damaged, or says what no layer has.
     pub fn facts(&self, layer: &Descriptor) -> Option<LayerFacts> {
         let (packer, end) = match self {
-            Self::Gzip { end, .. } => (Packer::Gzip, *end),
-            Self::Zstd { end, .. } => (Packer::Zstd, *end),
+            Self::Gzip { end, .. } => (Compression::Gzip, *end),
+            Self::Zstd { end, .. } => (Compression::Zstd, *end),
         };
         let mut begins = vec![end];
         self.each(&mut |entry| {
@@ -46,14 +46,14 @@ impl Stored {
         let mut table = Table { begins, end, ..Table::default() };
         self.each(&mut |entry| table.add(&entry))?;
         let mut facts = table.builder.finish();
-        facts.in_part = true;
+        facts.is_partial = true;
         table.parts.shrink_to_fit();
         let toc = Toc { packer, files: table.files, parts: table.parts, layer: layer.clone() };
         facts.toc = Some(Box::new(toc));
         Some(facts)
     }
 
-    fn each(&self, take: &mut dyn FnMut(Entry) -> Option<()>) -> Option<()> {
+    fn each(&self, take: &mut dyn FnMut(TocEntry) -> Option<()>) -> Option<()> {
         match self {
             Self::Gzip { packed, digest, .. } => {
                 let mut tar = GzDecoder::new(packed.as_slice());
@@ -73,7 +73,7 @@ impl Stored {
 }
 
 /// `None`: it is no table, or `take` refused one of its entries.
-fn parse(json: impl Read, take: &mut dyn FnMut(Entry) -> Option<()>) -> Option<()> {
+fn parse(json: impl Read, take: &mut dyn FnMut(TocEntry) -> Option<()>) -> Option<()> {
     let mut json = serde_json::Deserializer::from_reader(BufReader::new(json));
     let version = json.deserialize_map(Whole(take)).ok()?;
     json.end().ok()?;
@@ -82,9 +82,9 @@ fn parse(json: impl Read, take: &mut dyn FnMut(Entry) -> Option<()>) -> Option<(
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct TocEntry {
     #[serde(rename = "type")]
-    kind: Kind,
+    kind: EntryType,
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -111,7 +111,7 @@ struct Entry {
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+enum EntryType {
     Dir,
     Reg,
     Symlink,
@@ -122,14 +122,14 @@ enum Kind {
     Chunk,
 }
 
-impl Kind {
+impl EntryType {
     fn has_content(self) -> bool {
         matches!(self, Self::Reg | Self::Chunk)
     }
 }
 
 /// The object, whose version comes out.
-struct Whole<'a>(&'a mut dyn FnMut(Entry) -> Option<()>);
+struct Whole<'a>(&'a mut dyn FnMut(TocEntry) -> Option<()>);
 
 impl<'de> Visitor<'de> for Whole<'_> {
     type Value = u64;
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
     }
 }
 
-struct Entries<'a>(&'a mut dyn FnMut(Entry) -> Option<()>);
+struct Entries<'a>(&'a mut dyn FnMut(TocEntry) -> Option<()>);
 
 impl<'de> DeserializeSeed<'de> for Entries<'_> {
     type Value = ();
@@ -182,9 +182,9 @@ impl<'de> Visitor<'de> for Entries<'_> {
 /// Grows entry by entry.
 #[derive(Default)]
 struct Table {
-    builder: Builder,
-    files: HashMap<u64, Place>,
-    parts: Vec<Part>,
+    builder: LayerBuilder,
+    files: HashMap<u64, FileLocation>,
+    parts: Vec<BlobPart>,
     /// Where a part ends is where the next one begins, unless it is said.
     begins: Vec<u64>,
     end: u64,
@@ -201,8 +201,8 @@ struct Last {
 
 impl Table {
     /// `None`: no layer has that.
-    fn add(&mut self, entry: &Entry) -> Option<()> {
-        if entry.kind == Kind::Chunk {
+    fn add(&mut self, entry: &TocEntry) -> Option<()> {
+        if entry.kind == EntryType::Chunk {
             return self.chunk(entry);
         }
         self.last = None;
@@ -215,14 +215,14 @@ impl Table {
         }
         let builder = &mut self.builder;
         match entry.kind {
-            Kind::Dir if name.is_empty() => Ok(()),
+            EntryType::Dir if name.is_empty() => Ok(()),
             _ if name.is_empty() => return None,
-            Kind::Dir => builder.directory(&name),
-            Kind::Symlink => builder.symlink(&name, entry.link_name.as_bytes()),
-            Kind::Hardlink => builder.hard_link(&name, &plain(entry.link_name.as_bytes())),
-            Kind::Char | Kind::Block | Kind::Fifo => builder.other(&name),
-            Kind::Reg | Kind::Chunk => {
-                let facts = if entry.size == 0 { None } else { Some(Facts::Unread) };
+            EntryType::Dir => builder.directory(&name),
+            EntryType::Symlink => builder.symlink(&name, entry.link_name.as_bytes()),
+            EntryType::Hardlink => builder.hard_link(&name, &plain(entry.link_name.as_bytes())),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => builder.other(&name),
+            EntryType::Reg | EntryType::Chunk => {
+                let facts = if entry.size == 0 { None } else { Some(FileFacts::Unread) };
                 let added = builder.file(&name, facts, entry.mode & 0o111 != 0);
                 self.file(name_hash(&name), entry);
                 added
@@ -232,19 +232,19 @@ impl Table {
     }
 
     /// Where a file lies. One that cannot be had so has no place.
-    fn file(&mut self, name: u64, entry: &Entry) {
+    fn file(&mut self, name: u64, entry: &TocEntry) {
         self.files.remove(&name);
         let first = self.parts.len() as u32;
         self.last = Some(Last { name, known: 0, before: 0 });
         if let Some(digest) = entry.digest.parse::<Digest>().ok().filter(|_| entry.size <= FILE_MAX) {
-            self.files.insert(name, Place { parts: first..first, size: entry.size, digest });
+            self.files.insert(name, FileLocation { parts: first..first, size: entry.size, digest });
             let size = if entry.chunk_size > 0 { entry.chunk_size } else { entry.size };
             self.part(entry, size);
         }
     }
 
     /// Behind the file that it is of, in order.
-    fn chunk(&mut self, entry: &Entry) -> Option<()> {
+    fn chunk(&mut self, entry: &TocEntry) -> Option<()> {
         let last = self.last.as_ref()?;
         let Some(place) = self.files.get(&last.name) else { return Some(()) };
         let size = if entry.chunk_size > 0 { entry.chunk_size } else { place.size - last.known };
@@ -257,12 +257,12 @@ impl Table {
     }
 
     /// Another part of the last file, which has no place if this is none.
-    fn part(&mut self, entry: &Entry, size: u64) {
+    fn part(&mut self, entry: &TocEntry, size: u64) {
         let Some(last) = &mut self.last else { return };
         let Some(place) = self.files.get_mut(&last.name) else { return };
         let next = self.begins.get(self.begins.partition_point(|begin| *begin <= entry.offset)).copied();
         let stored_end = if entry.end_offset > 0 { entry.end_offset } else { next.unwrap_or(0) };
-        let part = Part { stored: entry.offset..stored_end, before: entry.inner_offset, size };
+        let part = BlobPart { stored: entry.offset..stored_end, before: entry.inner_offset, size };
         last.before = last.before.saturating_add(part.before);
         let is_sound = part.stored.start < part.stored.end
             && part.stored.end <= self.end
@@ -301,7 +301,7 @@ mod tests {
     /// Is it a table that is used?
     fn reads(json: &str) -> bool {
         let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
-        let stored = Stored::Zstd { packed, unpacked: json.len() as u64, end: 100 };
+        let stored = StoredTable::Zstd { packed, unpacked: json.len() as u64, end: 100 };
         stored.facts(&Descriptor::new("", Digest::of(b""), 200)).is_some()
     }
 
@@ -332,7 +332,7 @@ mod tests {
         let json = r#"{"version":1,"entries":[]}"#;
         let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
         for (unpacked, is_right) in [(26, true), (25, false), (27, false), (UNPACKED_MAX + 1, false)] {
-            let stored = Stored::Zstd { packed: packed.clone(), unpacked, end: 1 };
+            let stored = StoredTable::Zstd { packed: packed.clone(), unpacked, end: 1 };
             assert_eq!(stored.each(&mut |_| Some(())).is_some(), is_right, "{unpacked}");
         }
     }

@@ -101,7 +101,7 @@ fn fix() -> Result<(), Skip> {
         newer.patch(&["fix", &name, "--member", "linux/arm/v7", "--platform", "linux/amd64", "--force"]);
     assert_ne!(wrong, parse(&made)["digest"]);
     let told = run(&mut newer.world.enter(Command::new(&newer.config_patcher).args(["verify", &name])));
-    assert_eq!((told.code, told.stdout.matches(": mislabelled").count()), (Some(1), 1), "{}", told.stdout);
+    assert_eq!((told.code, told.stdout.matches(": mislabeled").count()), (Some(1), 1), "{}", told.stdout);
     assert_eq!(newer.patch(&["fix", &name, "--from-binaries"]), parse(&made)["digest"]);
 
     // As it saves an index of several platforms, and takes it back.

@@ -45,7 +45,7 @@ fn stop() -> Result<(), Skip> {
     let smoke = r#"smoke: [/bin/sh, -c, 'echo on $(uname -m); test $(uname -m) != aarch64']"#;
     stopped(smoke, &["linux/arm64/v8", "on aarch64"], &["linux/amd64", "linux/arm/v7", "linux/arm/v5"])?;
 
-    // Each that Docker mislabelled is told; amd64 is labelled right.
+    // Each that Docker mislabeled is told; amd64 is labelled right.
     let wrong = ["linux/arm/v5", "linux/arm/v7", "linux/arm64/v8"]
         .map(|platform| format!("{platform}: its config says linux/amd64"));
     let wrong = wrong.each_ref().map(String::as_str);

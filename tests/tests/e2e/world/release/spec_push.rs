@@ -4,7 +4,7 @@ use super::*;
 use multiarch_tests::need;
 
 #[test]
-fn the_seeds_manifest_spec_makes_one_image_of_four_and_refuses_one_that_is_mislabelled() {
+fn the_seeds_manifest_spec_makes_one_image_of_four_and_refuses_one_that_is_mislabeled() {
     need!(push());
 }
 

@@ -17,28 +17,28 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 const BUFFER: usize = 64 << 10;
 
 /// Unpacks, counts, and hashes what comes out.
-pub struct Unpacked<'a> {
+pub struct LayerDecoder<'a> {
     inner: Box<dyn Read + 'a>,
     stored: Rc<Cell<u64>>,
     count: u64,
     diff_id: Option<(Digest, Hasher)>,
 }
 
-impl<'a> Unpacked<'a> {
+impl<'a> LayerDecoder<'a> {
     /// Looks at the first bytes, not at the media type: builders say gzip and mean zstd. `Err` names a packer that
     /// is known and not read.
     pub fn new(mut blob: impl Read + 'a, diff_id: Option<&Digest>) -> io::Result<Result<Self, &'static str>> {
         let mut first = Vec::with_capacity(8);
         blob.by_ref().take(8).read_to_end(&mut first)?;
         let stored = Rc::new(Cell::new(0));
-        let kind = Packer::of(&first);
+        let kind = Compression::of(&first);
         let counted = Counted { inner: Cursor::new(first).chain(blob), count: stored.clone() };
         let buffered = BufReader::with_capacity(BUFFER, counted);
         let inner: Box<dyn Read + 'a> = match kind {
-            Packer::None => Box::new(buffered),
-            Packer::Gzip => Box::new(MultiGzDecoder::new(buffered)),
-            Packer::Zstd => Box::new(zstd_decoder(buffered)?),
-            Packer::Unread(name) => return Ok(Err(name)),
+            Compression::None => Box::new(buffered),
+            Compression::Gzip => Box::new(MultiGzDecoder::new(buffered)),
+            Compression::Zstd => Box::new(zstd_decoder(buffered)?),
+            Compression::Unread(name) => return Ok(Err(name)),
         };
         let diff_id = diff_id.map(|id| (id.clone(), Hasher::like(id)));
         Ok(Ok(Self { inner, stored, count: 0, diff_id }))
@@ -67,7 +67,7 @@ pub fn zstd_decoder<R: BufRead>(buffered: R) -> io::Result<zstd::stream::read::D
     Ok(decoder)
 }
 
-impl Read for Unpacked<'_> {
+impl Read for LayerDecoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.count += count as u64;
@@ -103,14 +103,14 @@ impl<R: Read> Read for Counted<R> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packer {
+enum Compression {
     None,
     Gzip,
     Zstd,
     Unread(&'static str),
 }
 
-impl Packer {
+impl Compression {
     fn of(first: &[u8]) -> Self {
         match first {
             [0x1f, 0x8b, ..] => Self::Gzip,

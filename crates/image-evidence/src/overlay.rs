@@ -1,9 +1,9 @@
 //! Layers over each other: what a container finds under a name.
 //!
-//! Layers need not all be there: where one that was not read could decide, the answer is [`Found::Unread`].
+//! Layers need not all be there: where one that was not read could decide, the answer is [`Resolved::Unread`].
 
-use super::file::Facts;
-use super::layer::{LayerFacts, Node, name_hash, parent};
+use super::file::FileFacts;
+use super::layer::{LayerEntry, LayerFacts, name_hash, parent};
 
 /// As many links as Linux follows before it says ELOOP.
 const LINKS_MAX: usize = 40;
@@ -12,14 +12,14 @@ const PATH_MAX: usize = 4096;
 
 /// An image's layers, the lowest first; `None` for one that was not read.
 #[derive(Clone)]
-pub struct Tree<'a> {
+pub struct OverlayTree<'a> {
     layers: Vec<Option<&'a LayerFacts>>,
 }
 
 /// What is there under a path, links followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found<'a> {
-    File(File<'a>),
+pub enum Resolved<'a> {
+    File(ResolvedFile<'a>),
     Directory,
     /// A device or a pipe.
     Other,
@@ -29,33 +29,33 @@ pub enum Found<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File<'a> {
+pub struct ResolvedFile<'a> {
     /// Where it really lies, with a slash in front.
     pub path: Vec<u8>,
     /// The number of its layer, 0 the lowest.
     pub layer: usize,
-    pub facts: Option<&'a Facts>,
+    pub facts: Option<&'a FileFacts>,
     pub executable: bool,
 }
 
 /// What stands under one name in the overlay, links not followed.
-enum Entry<'a> {
-    Node(usize, Node<'a>),
+enum OverlayEntry<'a> {
+    LayerEntry(usize, LayerEntry<'a>),
     Missing,
     Unread(usize),
 }
 
-impl<'a> Tree<'a> {
+impl<'a> OverlayTree<'a> {
     pub fn new(layers: Vec<Option<&'a LayerFacts>>) -> Self {
         Self { layers }
     }
 
     /// What this absolute path leads to. Absolute links stay within the image, `..` does not leave it.
-    pub fn resolve(&self, path: &[u8]) -> Found<'a> {
+    pub fn resolve(&self, path: &[u8]) -> Resolved<'a> {
         self.resolve_from(path, &mut 0)
     }
 
-    fn resolve_from(&self, path: &[u8], links: &mut usize) -> Found<'a> {
+    fn resolve_from(&self, path: &[u8], links: &mut usize) -> Resolved<'a> {
         // What is still to be walked, the next part last.
         let mut rest: Vec<Vec<u8>> = parts(path);
         let mut at: Vec<u8> = Vec::new();
@@ -66,32 +66,37 @@ impl<'a> Tree<'a> {
             }
             let here = join(&at, &part);
             let (layer, node) = match self.entry(&here, self.layers.len()) {
-                Entry::Node(layer, node) => (layer, node),
-                Entry::Missing => return Found::Missing,
-                Entry::Unread(layer) => {
-                    return self.literal(&here, &rest).unwrap_or(Found::Unread(layer));
+                OverlayEntry::LayerEntry(layer, node) => (layer, node),
+                OverlayEntry::Missing => return Resolved::Missing,
+                OverlayEntry::Unread(layer) => {
+                    return self.literal(&here, &rest).unwrap_or(Resolved::Unread(layer));
                 }
             };
             match node {
-                Node::Directory | Node::Implied => at = here,
-                Node::File { .. } | Node::HardLink(_) | Node::Other if !rest.is_empty() => {
-                    return Found::Missing;
+                LayerEntry::Directory | LayerEntry::Implied => at = here,
+                LayerEntry::File { .. } | LayerEntry::HardLink(_) | LayerEntry::Other if !rest.is_empty() => {
+                    return Resolved::Missing;
                 }
-                Node::File { facts, executable } => {
-                    return Found::File(File { path: join(b"/", &here), layer, facts, executable });
+                LayerEntry::File { facts, executable } => {
+                    return Resolved::File(ResolvedFile {
+                        path: join(b"/", &here),
+                        layer,
+                        facts,
+                        executable,
+                    });
                 }
-                Node::Other => return Found::Other,
-                Node::HardLink(target) => {
+                LayerEntry::Other => return Resolved::Other,
+                LayerEntry::HardLink(target) => {
                     *links += 1;
                     if *links > LINKS_MAX {
-                        return Found::Missing;
+                        return Resolved::Missing;
                     }
                     return self.hard_link(target, layer, &here, links);
                 }
-                Node::Symlink(target) => {
+                LayerEntry::Symlink(target) => {
                     *links += 1;
                     if *links > LINKS_MAX {
-                        return Found::Missing;
+                        return Resolved::Missing;
                     }
                     if let Some(found) = self.beside_link(&here, layer, &rest) {
                         return found;
@@ -104,42 +109,49 @@ impl<'a> Tree<'a> {
             }
             // Links may make a path grow; the kernel has a limit, too.
             if at.len() + rest.iter().map(|part| part.len() + 1).sum::<usize>() > PATH_MAX {
-                return Found::Missing;
+                return Resolved::Missing;
             }
         }
-        Found::Directory
+        Resolved::Directory
     }
 
     /// A hard link is the file that its target was when the layer was unpacked: in this layer or below.
-    fn hard_link(&self, target: &[u8], layer: usize, here: &[u8], links: &mut usize) -> Found<'a> {
+    fn hard_link(&self, target: &[u8], layer: usize, here: &[u8], links: &mut usize) -> Resolved<'a> {
         match self.entry(target, layer + 1) {
-            Entry::Node(_, Node::HardLink(further)) if *links < LINKS_MAX && further != target => {
+            OverlayEntry::LayerEntry(_, LayerEntry::HardLink(further))
+                if *links < LINKS_MAX && further != target =>
+            {
                 *links += 1;
                 self.hard_link(further, layer, here, links)
             }
-            Entry::Node(_, Node::File { facts, executable }) => {
-                Found::File(File { path: join(b"/", here), layer, facts, executable })
+            OverlayEntry::LayerEntry(_, LayerEntry::File { facts, executable }) => {
+                Resolved::File(ResolvedFile { path: join(b"/", here), layer, facts, executable })
             }
-            Entry::Node(_, Node::Symlink(_)) => {
+            OverlayEntry::LayerEntry(_, LayerEntry::Symlink(_)) => {
                 let below = Self { layers: self.layers[..=layer].to_vec() };
                 below.resolve_from(target, links)
             }
-            Entry::Node(..) | Entry::Missing => Found::Missing,
-            Entry::Unread(layer) => Found::Unread(layer),
+            OverlayEntry::LayerEntry(..) | OverlayEntry::Missing => Resolved::Missing,
+            OverlayEntry::Unread(layer) => Resolved::Unread(layer),
         }
     }
 
     /// Tools that pack `bin/app` without `bin` mean the directory that `bin` leads to; engines unpack it there. So
     /// where a layer at or above the link only implies the directory, what it has in it comes first.
-    fn beside_link(&self, link: &[u8], link_layer: usize, rest: &[Vec<u8>]) -> Option<Found<'a>> {
+    fn beside_link(&self, link: &[u8], link_layer: usize, rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
         let whole = rest.iter().rev().fold(link.to_vec(), |path, part| join(&path, part));
         if rest.is_empty() || rest.iter().any(|part| part == b"..") {
             return None;
         }
         let name = name_hash(&whole);
         for (layer, facts) in self.layers.iter().enumerate().skip(link_layer).rev() {
-            if let Some(Node::File { facts, executable }) = facts.as_ref()?.node(name) {
-                return Some(Found::File(File { path: join(b"/", &whole), layer, facts, executable }));
+            if let Some(LayerEntry::File { facts, executable }) = facts.as_ref()?.node(name) {
+                return Some(Resolved::File(ResolvedFile {
+                    path: join(b"/", &whole),
+                    layer,
+                    facts,
+                    executable,
+                }));
             }
         }
         None
@@ -147,7 +159,7 @@ impl<'a> Tree<'a> {
 
     /// A file that a layer has under this very name, where only layers below it could tell whether a directory on
     /// the way is a link: whatever it is, the file is in it.
-    fn literal(&self, directory: &[u8], rest: &[Vec<u8>]) -> Option<Found<'a>> {
+    fn literal(&self, directory: &[u8], rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
         if rest.is_empty() || rest.iter().any(|part| part == b"..") {
             return None;
         }
@@ -156,8 +168,8 @@ impl<'a> Tree<'a> {
         for (number, layer) in self.layers.iter().enumerate().rev() {
             let layer = (*layer)?;
             match layer.node(name) {
-                Some(Node::File { facts, executable }) => {
-                    return Some(Found::File(File {
+                Some(LayerEntry::File { facts, executable }) => {
+                    return Some(Resolved::File(ResolvedFile {
                         path: join(b"/", &whole),
                         layer: number,
                         facts,
@@ -178,16 +190,16 @@ impl<'a> Tree<'a> {
     }
 
     /// What a plain name stands for in the layers below `top`.
-    fn entry(&self, name: &[u8], top: usize) -> Entry<'a> {
+    fn entry(&self, name: &[u8], top: usize) -> OverlayEntry<'a> {
         let whole = name_hash(name);
         let ancestors: Vec<u64> = ancestors(name).map(name_hash).collect();
         let root = name_hash(b"");
         let mut implied = None;
         for (number, layer) in self.layers[..top.min(self.layers.len())].iter().enumerate().rev() {
-            let Some(layer) = layer else { return Entry::Unread(number) };
+            let Some(layer) = layer else { return OverlayEntry::Unread(number) };
             match layer.node(whole) {
-                Some(Node::Implied) => implied = implied.or(Some(number)),
-                Some(node) => return Entry::Node(number, node),
+                Some(LayerEntry::Implied) => implied = implied.or(Some(number)),
+                Some(node) => return OverlayEntry::LayerEntry(number, node),
                 None => {}
             }
             let hides_below = layer.is_whiteout(whole)
@@ -198,13 +210,13 @@ impl<'a> Tree<'a> {
             }
         }
         match implied {
-            Some(number) => Entry::Node(number, Node::Implied),
-            None => Entry::Missing,
+            Some(number) => OverlayEntry::LayerEntry(number, LayerEntry::Implied),
+            None => OverlayEntry::Missing,
         }
     }
 
     /// Programs that a container can see, wherever they lie: path, layer, facts. Only those of layers that were read.
-    pub fn programs(&self) -> impl Iterator<Item = (&'a [u8], usize, &'a Facts)> {
+    pub fn programs(&self) -> impl Iterator<Item = (&'a [u8], usize, &'a FileFacts)> {
         self.layers.iter().enumerate().filter_map(|(number, layer)| Some((number, (*layer)?))).flat_map(
             move |(number, layer)| {
                 layer
@@ -219,7 +231,7 @@ impl<'a> Tree<'a> {
     pub fn is_executable(&self, path: &[u8], layer: usize) -> bool {
         let facts = self.layers.get(layer).copied().flatten();
         facts.is_some_and(|facts| {
-            matches!(facts.node(name_hash(path)), Some(Node::File { executable: true, .. }))
+            matches!(facts.node(name_hash(path)), Some(LayerEntry::File { executable: true, .. }))
         })
     }
 
@@ -227,7 +239,7 @@ impl<'a> Tree<'a> {
     fn is_visible(&self, path: &[u8], layer: usize) -> bool {
         let whole = name_hash(path);
         // Two members of one name: the later one counts.
-        if !self.layers[layer].is_some_and(|own| matches!(own.node(whole), Some(Node::File { .. }))) {
+        if !self.layers[layer].is_some_and(|own| matches!(own.node(whole), Some(LayerEntry::File { .. }))) {
             return false;
         }
         let above: Vec<&LayerFacts> = self.layers[layer + 1..].iter().filter_map(|layer| *layer).collect();
@@ -257,7 +269,10 @@ impl<'a> Tree<'a> {
 /// A layer takes away what lies below in the directory of this name.
 fn hides(layer: &LayerFacts, directory: u64) -> bool {
     let in_its_place = layer.node(directory).is_some_and(|node| {
-        matches!(node, Node::File { .. } | Node::HardLink(_) | Node::Other | Node::Symlink(_))
+        matches!(
+            node,
+            LayerEntry::File { .. } | LayerEntry::HardLink(_) | LayerEntry::Other | LayerEntry::Symlink(_)
+        )
     });
     in_its_place || layer.is_whiteout(directory) || layer.is_opaque(directory)
 }
@@ -291,10 +306,10 @@ mod tests {
     }
 
     fn show_of(layers: &[Option<&LayerFacts>], path: &str) -> String {
-        match Tree::new(layers.to_vec()).resolve(path.as_bytes()) {
-            Found::File(file) => {
+        match OverlayTree::new(layers.to_vec()).resolve(path.as_bytes()) {
+            Resolved::File(file) => {
                 let what = match file.facts {
-                    Some(Facts::Elf(elf)) => elf.platform.architecture.as_str(),
+                    Some(FileFacts::Elf(elf)) => elf.platform.architecture.as_str(),
                     Some(_) => "other",
                     None => "data",
                 };
@@ -345,7 +360,7 @@ mod tests {
         let check = |upper: Tar, path: &str, found: &str| {
             let layers = [below(), upper.facts()];
             assert_eq!(show(&layers, path), found, "{path}");
-            let visible = Tree::new(layers.iter().map(Some).collect());
+            let visible = OverlayTree::new(layers.iter().map(Some).collect());
             let is_seen = visible.programs().any(|(name, ..)| [b"/", name].concat() == path.as_bytes());
             assert_eq!(is_seen, found.contains(" in "), "{path} among all programs");
         };

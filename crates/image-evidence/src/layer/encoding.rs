@@ -1,10 +1,10 @@
 //! What is known of a layer as bytes, to be kept between runs.
 //!
-//! Numbers are little-endian. Whatever comes back is held against a checksum that only this key's owner can make, and
+//! NumberFormat are little-endian. Whatever comes back is held against a checksum that only this key's owner can make, and
 //! every index against what it points into: a damaged file is no layer, never a wrong one.
 
 use super::{LayerFacts, NameKey, Program, Record, name_hash};
-use crate::file::Facts;
+use crate::file::FileFacts;
 use image_model::digest::{Digest, Hasher};
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ const PROBE: &[u8] = b"usr/bin/env";
 const SUM: usize = 64;
 
 /// What of a layer is kept, for the layer of this name. `None`: it is too large to be worth it.
-pub fn write(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Option<Vec<u8>> {
+pub fn encode(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Option<Vec<u8>> {
     let facts = serde_json::to_vec(&layer.facts).ok()?;
     let mut out = Vec::with_capacity(layer.records.len() * 12 + layer.text.len() + facts.len() + 1024);
     out.extend_from_slice(VERSION.as_bytes());
@@ -44,8 +44,8 @@ pub fn write(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Opti
     (out.len() <= most).then_some(out)
 }
 
-/// `None`: not what [`write()`] made of this layer under this key.
-pub fn read(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
+/// `None`: not what [`encode()`] made of this layer under this key.
+pub fn decode(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
     let (content, found) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
     if sum(content, key).hex().as_bytes() != found {
         return None;
@@ -54,12 +54,12 @@ pub fn read(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
     if rest.number()? != name_hash(PROBE) || rest.part()? != name.as_bytes() {
         return None;
     }
-    let mut layer = LayerFacts { is_kept: true, ..LayerFacts::default() };
+    let mut layer = LayerFacts { is_cached: true, ..LayerFacts::default() };
     for number in [&mut layer.unlisted, &mut layer.stored, &mut layer.unpacked] {
         *number = rest.number()?;
     }
     layer.text = rest.part()?.to_vec();
-    layer.facts = serde_json::from_slice::<Vec<Facts>>(rest.part()?).ok()?;
+    layer.facts = serde_json::from_slice::<Vec<FileFacts>>(rest.part()?).ok()?;
     let text = layer.text.len();
     let within = |range: &Range<u32>| range.start <= range.end && range.end as usize <= text;
     for _ in 0..rest.count(8)? {
@@ -129,7 +129,7 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::Node;
+    use crate::layer::LayerEntry;
     use crate::layer::tests::{Tar, elf};
 
     fn key(byte: u8) -> NameKey {
@@ -139,31 +139,31 @@ mod tests {
     fn kept() -> Vec<u8> {
         let layer =
             Tar::default().file("bin/app", &elf(183)).symlink("bin/sh", "app").file("opt/.wh.x", b"").facts();
-        write(&layer, "name", &key(7), usize::MAX).unwrap()
+        encode(&layer, "name", &key(7), usize::MAX).unwrap()
     }
 
     #[test]
     fn what_was_kept_is_known_again() {
-        let layer = read(&kept(), "name", &key(7)).unwrap();
+        let layer = decode(&kept(), "name", &key(7)).unwrap();
         assert!(matches!(
             layer.node(name_hash(b"bin/app")),
-            Some(Node::File { facts: Some(Facts::Elf(_)), .. })
+            Some(LayerEntry::File { facts: Some(FileFacts::Elf(_)), .. })
         ));
-        assert_eq!(layer.node(name_hash(b"bin/sh")), Some(Node::Symlink(b"app")));
-        assert!(layer.is_whiteout(name_hash(b"opt/x")) && layer.is_kept);
+        assert_eq!(layer.node(name_hash(b"bin/sh")), Some(LayerEntry::Symlink(b"app")));
+        assert!(layer.is_whiteout(name_hash(b"opt/x")) && layer.is_cached);
         assert_eq!(layer.programs().map(|(path, _)| path).collect::<Vec<_>>(), [b"bin/app"]);
     }
 
     #[test]
     fn what_is_damaged_or_of_another_is_nothing() {
         let bytes = kept();
-        assert!(read(&bytes, "other name", &key(7)).is_none() && read(&bytes, "name", &key(8)).is_none());
+        assert!(decode(&bytes, "other name", &key(7)).is_none() && decode(&bytes, "name", &key(8)).is_none());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(read(&damaged, "name", &key(7)).is_none(), "byte {at}");
-            assert!(read(&bytes[..at], "name", &key(7)).is_none(), "cut at {at}");
+            assert!(decode(&damaged, "name", &key(7)).is_none(), "byte {at}");
+            assert!(decode(&bytes[..at], "name", &key(7)).is_none(), "cut at {at}");
         }
-        assert!(write(&LayerFacts::default(), "name", &key(7), 100).is_none(), "too large");
+        assert!(encode(&LayerFacts::default(), "name", &key(7), 100).is_none(), "too large");
     }
 }
