@@ -1,4 +1,4 @@
-//! The command line: the commands of manifest-tool and of `docker manifest`, and what neither has.
+//! The command line: the commands of manifest-tool and of `docker manifest`, and commands that neither has.
 
 use crate::cli::account::Account;
 use clap::error::ErrorKind;
@@ -28,27 +28,28 @@ pub(crate) const TOOL: &str = "manifest-push";
 
 const CLOSING: Closing = Closing {
     examples: &[
-        ("manifest-push push from-spec app.yaml --dry-run", "show each write"),
-        ("manifest-push create HOST/app:1 HOST/app:1-amd64 HOST/app:1-arm64", "draft a list"),
+        ("manifest-push push from-spec app.yaml --dry-run", "print every write, write nothing"),
+        ("manifest-push create HOST/app:1 HOST/app:1-amd64 HOST/app:1-arm64", "create a draft of an index"),
         ("manifest-push push HOST/app:1", "publish the draft"),
-        ("manifest-push inspect HOST/app:1", "a row for each platform"),
-        ("manifest-push edit HOST/app:1 --remove linux/386", "take one image away"),
-        ("manifest-push copy HOST/app:1 oci:backup:1", "an index with all its images"),
-        ("manifest-push rollback HOST/app:1", "the tag as it was"),
+        ("manifest-push inspect HOST/app:1", "print one row per platform"),
+        ("manifest-push edit HOST/app:1 --remove linux/386", "remove one image from the index"),
+        ("manifest-push copy HOST/app:1 oci:backup:1", "copy an index with all its images"),
+        ("manifest-push rollback HOST/app:1", "restore the tag of the last push"),
     ],
     files: &[
-        ("$XDG_STATE_HOME/multiarch/journal.jsonl", "what each tag named before it moved, for rollback"),
         (
-            "$XDG_STATE_HOME/multiarch/drafts/",
-            "the drafts of create; ~/.local/state where XDG_STATE_HOME is not set",
+            "$XDG_STATE_HOME/multiarch/journal.jsonl",
+            "the journal: the previous digest of every tag that was moved",
         ),
+        ("$XDG_STATE_HOME/multiarch/drafts/", "drafts; ~/.local/state if XDG_STATE_HOME is not set"),
     ],
 };
 
-/// Makes one tag out of images of several platforms
+/// Assemble, publish, edit, copy and restore multi-platform images
 ///
-/// Takes the commands of manifest-tool and of `docker manifest`. Everything is looked at first: what is wrong is told
-/// all at once, and nothing is written. Then blobs that are missing, manifests by digest, the index, and the tag last.
+/// Accepts the commands of manifest-tool and of `docker manifest`. All images are read and checked before anything is
+/// written: if there are problems, all of them are reported and nothing is written. Missing blobs are written first,
+/// then manifests by digest, the index, and the tag last.
 ///
 /// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
 /// docker-daemon:NAME[:TAG].
@@ -69,34 +70,34 @@ struct Cli {
 enum AnyCommand {
     #[command(flatten)]
     Own(Box<Command>),
-    /// Show what a name points to
+    /// Print the platforms, digests and sizes of an image or index
     Inspect(inspect::Inspect),
-    /// Let a tag name again what it named before it was published
+    /// Restore tags to the digests they had before the last push
     ///
-    /// `push`, `edit` and `copy` note each tag that they move, and what it named before, in
-    /// $XDG_STATE_HOME/multiarch/journal.jsonl (~/.local/state without it). A tag that was new has nothing to go back
-    /// to: it is named, and left. A second rollback goes one further.
+    /// `push`, `edit`, `copy` and `multiarch release` record every tag that they move, with its previous digest, in
+    /// $XDG_STATE_HOME/multiarch/journal.jsonl (default: ~/.local/state/multiarch/journal.jsonl). A tag that the push
+    /// created has no previous digest: it is reported and left unchanged. A second rollback undoes the push before.
     Rollback(rollback::Rollback),
     #[command(flatten)]
     Documentation(Documentation),
 }
 
-/// The commands, which `multiarch` has as well. It has commands of its own for `inspect` and `rollback`.
+/// The commands that `multiarch` has as well. Its own `inspect` and `rollback` differ.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Publish an index over images that are there
+    /// Publish an index of existing images
     Push(push::Push),
-    /// Draft a list of images, to be annotated and pushed
+    /// Create a draft of an index, to annotate and push later
     Create(draft::Create),
-    /// Say in a draft what an image is for
+    /// Set the platform of an image in a draft
     Annotate(draft::Annotate),
     /// Remove drafts
     Rm(draft::Remove),
     /// Add, replace or remove members of a published index
     Edit(edit::EditArgs),
-    /// Copy an image, or a whole index, between any two stores
+    /// Copy an image or a whole index between any two stores
     ///
-    /// Bytes and digests stay. `copy HOST/REPO@DIGEST HOST/REPO:TAG` lets a tag name what it named before.
+    /// Bytes and digests do not change. `copy HOST/REPO@DIGEST HOST/REPO:TAG` points a tag at any existing digest.
     Copy(copy::Copy),
 }
 
@@ -115,7 +116,7 @@ pub fn main() -> ExitCode {
     cli.output.finish(TOOL, result)
 }
 
-/// Where clap stumbles over what follows a misspelt `from-spec`, the word itself is what is wrong.
+/// Reports a misspelled `from-spec` itself, where clap would report an argument behind it.
 fn with_what_was_meant(error: clap::Error, words: &[OsString]) -> clap::Error {
     match push::misspelt(words) {
         Some(why) if error.kind() == ErrorKind::UnknownArgument => {

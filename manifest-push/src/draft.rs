@@ -24,7 +24,7 @@ pub struct Locked {
 
 impl Drafts {
     pub fn of_user() -> Result<Self, Error> {
-        Ok(Self { dir: state::folder("keep drafts")?.join("drafts") })
+        Ok(Self { dir: state::folder("find the directory for drafts")?.join("drafts") })
     }
 
     /// Where the draft of this name lies.
@@ -69,9 +69,9 @@ impl Drafts {
     /// The error of a command that needs a draft.
     pub fn missing(&self, verb: &str, list: &RegistryRef) -> Error {
         let list = with_tag(list);
-        let why = format!("there is no draft of it in \"{}\"", self.dir.display());
+        let why = format!("there is no draft of this name in \"{}\"", self.dir.display());
         Error::not_found(format!("{verb} \"{list}\""), why)
-            .hint(format!("make one: manifest-push create {list} IMAGE..."))
+            .hint(format!("create one: manifest-push create {list} IMAGE..."))
     }
 
     fn nothing_to_remove(&self, list: &RegistryRef) -> Error {
@@ -79,7 +79,7 @@ impl Drafts {
         names_below(&self.dir, &mut names);
         names.sort();
         let hint = match names.as_slice() {
-            [] => "there are no drafts; what is published is not removed by this".to_string(),
+            [] => "there are no drafts; rm does not remove published images".to_string(),
             _ => format!("there are drafts of {}", names.join(", ")),
         };
         let error = self.missing("remove the draft of", list);
@@ -105,7 +105,7 @@ impl Drafts {
     pub fn remove(&self, list: &RegistryRef) -> Result<(), Error> {
         if list.digest.is_some() {
             let doing = format!("remove the draft of \"{list}\"");
-            return Err(Error::bad_input(doing, "a draft has no digest").hint("name its tag"));
+            return Err(Error::bad_input(doing, "a draft has no digest").hint("use its tag"));
         }
         let path = self.path(list);
         match fs::remove_file(&path) {
@@ -154,7 +154,7 @@ pub fn in_dockers_order(members: &mut [Member]) {
 fn text(list: &RegistryRef, members: &[Member]) -> String {
     let list = with_tag(list);
     let mut out = format!(
-        "# A draft. Publish it: manifest-push push {list}\nimage: {}\nmanifests:\n",
+        "# A draft. To publish it, run: manifest-push push {list}\nimage: {}\nmanifests:\n",
         quoted(&list.to_string())
     );
     for member in members {
@@ -189,7 +189,7 @@ pub fn sound(asked: Asked) -> Result<Spec, Error> {
         Some(spec) if asked.problems.is_empty() => Ok(spec),
         _ => {
             let lines = asked.problems.iter().map(|one| asked.place.told(one.line, &one.text)).collect();
-            let why = "somebody edited it, and it cannot be read any more";
+            let why = "it is not a valid draft";
             let doing = format!("read draft \"{}\"", asked.place.file.unwrap_or_default());
             Err(Error::bad_input(doing, why).problems(lines))
         }

@@ -59,13 +59,13 @@ fn refuse_what_docker_has_not(
     is: Kind,
 ) -> Result<(), DocumentError> {
     if !changes.annotations.is_empty() {
-        let why = "Docker's manifest list has no annotations; --type oci makes it an OCI index";
+        let why = "a Docker manifest list has no annotations; convert it to an OCI index with --type oci";
         return Err(DocumentError::Shape(why.into()));
     }
     for key in ["annotations", "artifactType", "subject"] {
         // One that calls itself Docker's and has it all the same is left as it is.
         if is == Kind::Oci && object.unique(input, key)?.is_some() {
-            let why = format!("it has {key}, which Docker's manifest list cannot have");
+            let why = format!("it has {key}, which a Docker manifest list cannot have");
             return Err(DocumentError::Shape(why));
         }
     }

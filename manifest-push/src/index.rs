@@ -142,7 +142,7 @@ pub fn build_index(
     annotations: &BTreeMap<String, String>,
 ) -> Result<Document, DocumentError> {
     if kind == Kind::Docker && !annotations.is_empty() {
-        let why = "Docker's manifest list has no annotations; take an OCI index: --type oci";
+        let why = "a Docker manifest list has no annotations; use an OCI index: --type oci";
         return Err(DocumentError::Shape(why.into()));
     }
     let media_type = match kind {

@@ -27,7 +27,7 @@ fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
     let note = match (entry.and_then(|entry| entry.attests()), said, label) {
         (Some(subject), ..) => format!("attests {}", subject.get(7..19).unwrap_or(subject)),
         (None, Some(said), Some(label)) if image.is_runnable() && !label.fits(said) => {
-            format!("labelled {label}: put it right with {remedy}")
+            format!("config declares {label}; fix: {remedy}")
         }
         _ if !image.is_runnable() => "artifact".into(),
         _ => String::new(),
@@ -73,12 +73,12 @@ pub fn json(name: &str, node: &Node) -> Value {
 /// found there.
 pub fn index_over(root: Document, images: Vec<Node>) -> Result<Node, DocumentError> {
     let Content::Index(index) = root.parse()? else {
-        return Err(DocumentError::Shape("it is no index".into()));
+        return Err(DocumentError::Shape("it is not an index".into()));
     };
     let mut members = Vec::new();
     for entry in &index.manifests {
         let found = images.iter().find_map(|node| member(node, &entry.digest));
-        members.push(found.ok_or_else(|| DocumentError::Shape(format!("{} is not there", entry.digest)))?);
+        members.push(found.ok_or_else(|| DocumentError::Shape(format!("{} is missing", entry.digest)))?);
     }
     Ok(Node::Index(IndexNode { document: root, index, members }))
 }

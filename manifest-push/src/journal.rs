@@ -83,7 +83,7 @@ pub struct Journal {
 
 impl Journal {
     pub fn of_user() -> Result<Self, Error> {
-        Ok(Self { path: state::folder("keep the journal")?.join("journal.jsonl") })
+        Ok(Self { path: state::folder("find the journal")?.join("journal.jsonl") })
     }
 
     pub fn path(&self) -> &Path {
@@ -95,8 +95,8 @@ impl Journal {
         let written =
             serde_json::to_string(entry).map_err(std::io::Error::other).and_then(|line| self.write(&line));
         written.map_err(|e| {
-            Error::local(format!("note the publication in \"{}\"", self.path.display()), e.to_string())
-                .hint("no tag was moved; set XDG_STATE_HOME to a folder that can be written")
+            Error::local(format!("record the push in \"{}\"", self.path.display()), e.to_string())
+                .hint("the tag was not moved; set XDG_STATE_HOME to a writable directory")
         })
     }
 

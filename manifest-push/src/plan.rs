@@ -77,7 +77,7 @@ pub fn combine(found: &[Found], request: &Request) -> Result<Combined, Vec<Misfi
         // Told by the spec's reader where the spec says both; here where configs do.
         let twice = parts[..i].iter().any(|(_, other)| are_one_platform(&other.entry, &part.entry));
         if let (true, Some(platform)) = (twice, &part.entry.platform) {
-            misfits.push(Misfit { line: *line, text: format!("platform {platform} stands twice") });
+            misfits.push(Misfit { line: *line, text: format!("duplicate platform {platform}") });
         }
     }
     if !misfits.is_empty() {
@@ -117,7 +117,7 @@ pub fn part<'a>(one: &'a Found, request: &Request) -> Result<Part<'a>, String> {
         Content::Relabelled { manifest, .. } => {
             let name = &one.member.image;
             let was = chosen.image.document.digest();
-            notes.push(format!("{name}: labelled {platform}; {was} is {} now", manifest.digest()));
+            notes.push(format!("{name}: platform set to {platform}; {was} became {}", manifest.digest()));
             (manifest, Some(manifest.digest().to_string()))
         }
     };
@@ -130,7 +130,7 @@ pub fn part<'a>(one: &'a Found, request: &Request) -> Result<Part<'a>, String> {
         let mut descriptor = (*descriptor).clone();
         if let Some(subject) = &subject {
             notes.push(format!(
-                "attestation {} now refers to {subject}; its signed statement still speaks of the old one",
+                "attestation {} now refers to {subject}; its signed statement still refers to the old image",
                 descriptor.digest
             ));
             descriptor.annotations.insert("vnd.docker.reference.digest".into(), subject.clone());
@@ -202,7 +202,7 @@ fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>
                 .map(ToString::to_string)
                 .collect();
             return Err(format!(
-                "\"{}\" is an index of {} platforms ({}); say for which one it is meant, or name it by digest",
+                "\"{}\" is an index of {} platforms ({}); specify one of them, or use the digest of an image",
                 member.image,
                 runnable.len(),
                 said.join(", ")
@@ -231,12 +231,12 @@ fn settle<'a>(
     let mut platform = said_over(&one.member.platform, base);
     if platform.architecture.is_empty() || platform.os.is_empty() {
         return Err(format!(
-            "\"{name}\" says no platform, and none was said for it: \"platform\" in a spec, `annotate` in a draft, PLATFORM=IMAGE with `edit --add`"
+            "\"{name}\" declares no platform; specify one: \"platform\" in a spec, `annotate` for a draft, PLATFORM=IMAGE with `edit --add`"
         ));
     }
     let fits = platform.fits(&label);
     if let (true, Some(config)) = (request.relabel && !label.answers_entry(&platform), config) {
-        let refuse = |e: DocumentError| format!("\"{name}\": its label cannot be put right: {e}");
+        let refuse = |e: DocumentError| format!("\"{name}\": its platform cannot be fixed: {e}");
         if let Patched::Changed(config) =
             patch_config(&config.bytes, &platform, Ask::Entry).map_err(refuse)?
         {
@@ -246,12 +246,12 @@ fn settle<'a>(
     }
     if !fits && !request.force {
         return Err(format!(
-            "\"{name}\" is labelled {label} and shall be published for {platform}; put the label right with --relabel or \
-             `config-patcher fix {name} --platform {platform}`, or publish it as it is with --force"
+            "\"{name}\" declares {label} but would be published as {platform}; fix it with --relabel or \
+             `config-patcher fix {name} --platform {platform}`, or publish it unchanged with --force"
         ));
     }
     let contradiction = (!fits).then(|| {
-        format!("warning: {name} is labelled {label} and published for {platform}, with --force; who pulls it by its label gets the wrong one")
+        format!("warning: {name} declares {label} and is published as {platform} (--force); clients that go by the config get the wrong image")
     });
     // What only the config says is not lost: clients choose Windows images by it.
     if fits {
@@ -285,11 +285,12 @@ fn said_over(said: &Platform, found: Platform) -> Platform {
 
 /// Misfits as one error.
 pub fn refuse(place: &Place, misfits: &[Misfit]) -> Error {
-    let lines = misfits.iter().map(|misfit| place.told(misfit.line, &misfit.text)).collect();
-    let count = misfits.len();
-    let why =
-        if count == 1 { "there is a problem".to_string() } else { format!("there are {count} problems") };
-    Error::bad_input(place.doing.clone(), why).hint("nothing was written").problems(lines)
+    let lines: Vec<String> = misfits.iter().map(|misfit| place.told(misfit.line, &misfit.text)).collect();
+    let error = match lines.as_slice() {
+        [only] => Error::bad_input(place.doing.clone(), only.clone()),
+        several => Error::bad_input(place.doing.clone(), format!("{} errors", several.len())).problems(lines),
+    };
+    error.hint("nothing was written")
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Reader {
         let image = match find(entries, "image") {
             Some(entry) => self.reference(&entry.value, "image"),
             None => {
-                self.say(root.line, "\"image\" is missing: the name under which the list is published");
+                self.say(root.line, "\"image\" is missing: the name of the index");
                 None
             }
         };
@@ -130,13 +130,11 @@ impl Reader {
         let members = match find(entries, "manifests") {
             Some(entry) => self.members(&entry.value),
             None => {
-                self.say(root.line, "\"manifests\" is missing: the images of the list");
+                self.say(root.line, "\"manifests\" is missing: the images for the index");
                 Vec::new()
             }
         };
-        self.refuse_doubles(&members, &|first| {
-            format!("line {} says {} already", first.line, first.platform)
-        });
+        self.refuse_doubles(&members, &|first| format!("line {} already has {}", first.line, first.platform));
         let notes = std::mem::take(&mut self.notes);
         Some(Spec { image: image?, tags, members, annotations, notes })
     }
@@ -200,11 +198,11 @@ impl Reader {
             let Some(tag) = self.text(item, "tags") else { continue };
             if !is_tag(tag) {
                 let text = format!(
-                    "\"{tag}\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'"
+                    "invalid tag \"{tag}\": use at most 128 of letters, digits, '_', '.' and '-', not starting with '.' or '-'"
                 );
                 self.say(item.line, text);
             } else if tags.iter().any(|have| have == tag) {
-                self.say(item.line, format!("tag \"{tag}\" stands twice"));
+                self.say(item.line, format!("duplicate tag \"{tag}\""));
             } else {
                 tags.push(tag.to_string());
             }
@@ -231,7 +229,7 @@ impl Reader {
     fn members(&mut self, node: &Node) -> Vec<Member> {
         let items = self.list(node, "manifests");
         if items.is_empty() {
-            self.say(node.line, "\"manifests\" has no image: a list of nothing is not published");
+            self.say(node.line, "\"manifests\" is empty; an empty index is not published");
         }
         items.iter().filter_map(|item| self.member(item)).collect()
     }
@@ -241,7 +239,7 @@ impl Reader {
         let image = match find(entries, "image") {
             Some(entry) => self.reference(&entry.value, "image"),
             None => {
-                self.say(node.line, "an entry of \"manifests\" has no \"image\"");
+                self.say(node.line, "\"image\" is missing in an entry of \"manifests\"");
                 None
             }
         };
@@ -287,7 +285,7 @@ impl Reader {
                 "features" => {
                     // manifest-tool 2 reads this key into nothing; to write it down would change the digest.
                     self.list(&entry.value, "features");
-                    let text = "\"features\" (CPU features) is not written, nor is it by manifest-tool";
+                    let text = "\"features\" (CPU features) is ignored, as manifest-tool does";
                     self.notes.push(Problem::new(entry.line, text));
                 }
                 _ => {}
@@ -315,7 +313,7 @@ impl Reader {
                     && other.platform.os_features == member.platform.os_features
             };
             if let Some(first) = members[..i].iter().find(same) {
-                let text = format!("platform {} stands twice; {}", member.platform, where_first(first));
+                let text = format!("duplicate platform {}; {}", member.platform, where_first(first));
                 self.say(member.line, text);
             }
         }
@@ -335,7 +333,7 @@ pub fn spelled(platform: Platform) -> Result<Platform, String> {
             platform.check_known(&typed.to_string()).map_err(|e| e.to_string())?;
             Ok(platform)
         }
-        Ok(parsed) => Err(format!("platform \"{typed}\" is spelled \"{parsed}\" in images; write it so")),
+        Ok(parsed) => Err(format!("platform \"{typed}\" is an alias; write \"{parsed}\"")),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -403,20 +401,24 @@ manifests:
             + "  - image: Not/Valid\n    platform: {os: linux, architecture: amd64}\ntags: [-x]\n";
         let found = problems(&text);
         assert_eq!(found.len(), 4, "{found:#?}");
-        assert!(found[0].contains("is spelled \"linux/arm64\""), "{found:#?}");
+        assert!(found[0].contains("is an alias; write \"linux/arm64\""), "{found:#?}");
         assert!(
             found[1].starts_with("11: unknown key \"varient\" in \"platform\"; did you mean \"variant\"?"),
             "{found:#?}"
         );
         assert!(found[2].starts_with("12: ") && found[2].contains("no repository name"), "{found:#?}");
-        assert!(found[3].starts_with("14: \"-x\" is no tag"), "{found:#?}");
+        assert!(found[3].starts_with("14: invalid tag \"-x\""), "{found:#?}");
     }
 
     #[test]
     fn a_platform_twice_is_found_whatever_it_is_called() {
         let text = SEED
             .replace("arm\n      os: linux\n      variant: v7", "amd64\n      os: linux\n      variant: v1");
-        assert!(problems(&text)[0].contains("stands twice; line 3"), "{:?}", problems(&text));
+        assert!(
+            problems(&text)[0].contains("duplicate platform linux/amd64/v1; line 3"),
+            "{:?}",
+            problems(&text)
+        );
     }
 
     #[test]
@@ -429,7 +431,7 @@ manifests:
     fn an_empty_spec_says_what_is_missing() {
         assert!(problems("").iter().any(|p| p.contains("must be a map")));
         assert!(problems("image: a\n").iter().any(|p| p.contains("\"manifests\" is missing")));
-        assert!(problems("image: a\nmanifests: []\n").iter().any(|p| p.contains("has no image")));
+        assert!(problems("image: a\nmanifests: []\n").iter().any(|p| p.contains("\"manifests\" is empty")));
         assert!(
             problems("image: a\nimage: b\nmanifests: [{image: c}]\n")
                 .iter()

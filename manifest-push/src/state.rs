@@ -12,7 +12,7 @@ pub fn folder(doing: &str) -> Result<PathBuf, Error> {
     match state.filter(|state| state.is_absolute()) {
         Some(state) => Ok(state.join("multiarch")),
         None => {
-            let why = "neither XDG_STATE_HOME nor HOME names a folder by its whole path";
+            let why = "neither XDG_STATE_HOME nor HOME is set to an absolute path";
             Err(Error::local(doing, why).hint("set XDG_STATE_HOME"))
         }
     }

@@ -1,4 +1,4 @@
-//! manifest-tool's global options, and Go's way to write options.
+//! Global options of manifest-tool, and flags in Go's syntax (`-raw`, `--raw=true`).
 
 use cli::Output;
 use error::Error;
@@ -13,19 +13,19 @@ use std::sync::{Arc, OnceLock};
 #[derive(clap::Args)]
 #[command(next_help_heading = "Account")]
 pub struct Account {
-    /// The user name at the registry of the image that is written, or else read
+    /// User name for the registry of the image that is written or, if none is, read
     #[arg(long, global = true, value_name = "NAME")]
     username: Option<String>,
     /// Read the password from standard input
     #[arg(long, global = true, conflicts_with = "password")]
     password_stdin: bool,
-    /// The password; everybody on this machine can read it in the list of processes
+    /// Password; visible to all users of this machine in the process list
     #[arg(long, global = true, value_name = "PASSWORD")]
     password: Option<String>,
-    /// Docker's folder with config.json, or a file like it
+    /// Docker's config directory, or a config.json file
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "auth_file")]
     docker_cfg: Option<PathBuf>,
-    /// Say each request
+    /// Print every request
     #[arg(long, global = true)]
     debug: bool,
     #[arg(skip)]
@@ -63,7 +63,7 @@ impl Account {
         let password = match (&self.password, self.password_stdin) {
             (Some(password), _) => {
                 output.say(
-                    "warning: everybody on this machine can read --password in the list of processes; use --password-stdin",
+                    "warning: --password is visible to all users in the process list; use --password-stdin",
                 );
                 Some(password.clone())
             }
@@ -93,7 +93,7 @@ fn from_stdin() -> Result<String, Error> {
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() || text.len() as u64 > PASSWORD_MAX {
-        return Err(Error::bad_input(doing, "it is empty, or too long for a password"));
+        return Err(Error::bad_input(doing, "it is empty or larger than 64 KiB"));
     }
     Ok(password.into())
 }

@@ -15,11 +15,11 @@ use image_store::tree::{Node, read_tree};
 
 #[derive(Args)]
 pub struct Copy {
-    /// The image to read
+    /// Image to copy
     source: Reference,
-    /// Where to write it
+    /// Destination
     destination: Reference,
-    /// Copy the one image for this platform out of an index
+    /// Copy only the image for this platform
     #[arg(long, value_name = "PLATFORM", value_parser = Platform::asked)]
     platform: Option<Platform>,
     #[command(flatten)]
@@ -58,7 +58,7 @@ fn image_for(node: Node, platform: &Platform, source: &Reference) -> Result<Node
             let label =
                 image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();
             if !label.fits(platform) {
-                let why = format!("it is a single image, and labelled {label}; {platform} was asked for");
+                let why = format!("it is a single image that declares {label}, not {platform}");
                 return Err(Error::not_found(doing, why));
             }
             Ok(Node::Image(image))

@@ -16,42 +16,42 @@ use std::collections::BTreeMap;
 
 #[derive(Args)]
 pub struct Create {
-    /// The list that will be published
+    /// Name of the index
     list: RegistryRef,
-    /// The images that it will name
+    /// Images for the index
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<RegistryRef>,
-    /// Add to a draft that is there
+    /// Add the images to an existing draft
     #[arg(long, short)]
     amend: bool,
 }
 
 #[derive(Args)]
 pub struct Annotate {
-    /// The list that was drafted
+    /// Name of the draft
     list: RegistryRef,
-    /// An image of it
+    /// Image in the draft
     image: RegistryRef,
-    /// The architecture
+    /// Architecture
     #[arg(long, value_name = "ARCH")]
     arch: Option<String>,
-    /// The operating system
+    /// Operating system
     #[arg(long, value_name = "OS")]
     os: Option<String>,
-    /// The variant of the architecture
+    /// Variant of the architecture
     #[arg(long)]
     variant: Option<String>,
-    /// The version of the operating system
+    /// Version of the operating system
     #[arg(long, value_name = "VERSION")]
     os_version: Option<String>,
-    /// Features of the operating system, added to those that were said before
+    /// Features of the operating system, added to those already set
     #[arg(long, value_name = "FEATURE,...", value_delimiter = ',')]
     os_features: Vec<String>,
 }
 
 #[derive(Args)]
 pub struct Remove {
-    /// The lists that were drafted
+    /// Names of the drafts
     #[arg(required = true, value_name = "LIST")]
     lists: Vec<RegistryRef>,
 }
@@ -59,13 +59,13 @@ pub struct Remove {
 pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     if args.list.digest.is_some() {
-        let why = "a digest is made from the content; it cannot be chosen";
-        return Err(Error::bad_input(format!("draft \"{}\"", args.list), why).hint("name a tag"));
+        let why = "a digest cannot be chosen; it follows from the content";
+        return Err(Error::bad_input(format!("draft \"{}\"", args.list), why).hint("use a tag"));
     }
     let list = with_tag(&args.list);
     let refuse_another = || {
-        Error::conflict(format!("draft \"{list}\""), "there is a draft of this name")
-            .hint(format!("add to it with --amend, or start anew: manifest-push rm {list}"))
+        Error::conflict(format!("draft \"{list}\""), "a draft of this name already exists")
+            .hint(format!("add to it with --amend, or remove it first: manifest-push rm {list}"))
     };
     if !args.amend && drafts.read(&list)?.is_some() {
         return Err(refuse_another());
@@ -84,7 +84,7 @@ pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     }
     in_dockers_order(&mut members);
     let path = drafts.write(&list, &members)?;
-    output.detail(&format!("the draft is \"{}\"", path.display()));
+    output.detail(&format!("draft: {}", path.display()));
     match output.format {
         Format::Text => print_line(&format!("Created manifest list {list}")),
         Format::Json => {
@@ -139,7 +139,7 @@ pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
     let mut members = sound(draft)?.members;
     let doing = || format!("annotate \"{}\" in \"{}\"", args.image, with_tag(&args.list));
     let Some(member) = members.iter_mut().find(|member| is_called(member, &args.image)) else {
-        return Err(Error::not_found(doing(), "the draft does not name this image"));
+        return Err(Error::not_found(doing(), "the draft does not contain this image"));
     };
     let mut platform = member.platform.clone();
     platform.architecture = args.arch.clone().unwrap_or(platform.architecture);
@@ -153,7 +153,7 @@ pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
     }
     member.platform = spelled(platform).map_err(|why| Error::bad_input(doing(), why))?;
     let path = drafts.write(&args.list, &members)?;
-    output.detail(&format!("the draft is \"{}\"", path.display()));
+    output.detail(&format!("draft: {}", path.display()));
     Ok(Exit::Done)
 }
 
@@ -166,7 +166,7 @@ pub fn remove(args: &Remove) -> Result<Exit, Error> {
         [one] => Err(one.clone()),
         [first, ..] => {
             let lines = failures.iter().map(|failure| format!("cannot {failure}")).collect();
-            let why = format!("{} of {} drafts are not there", failures.len(), args.lists.len());
+            let why = format!("{} of {} drafts could not be removed", failures.len(), args.lists.len());
             Err(Error::new(first.kind, "remove drafts", why).problems(lines))
         }
     }

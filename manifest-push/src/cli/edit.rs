@@ -22,27 +22,27 @@ use std::collections::BTreeMap;
 
 #[derive(Args)]
 pub struct EditArgs {
-    /// The index to change
+    /// Index to edit
     image: Reference,
-    /// Add an image; for a platform that its label does not say, PLATFORM=IMAGE
+    /// Add an image; PLATFORM= sets a platform that the image does not declare
     #[arg(long, value_name = "[PLATFORM=]IMAGE")]
     add: Vec<String>,
-    /// Put another image in the place of the one for this platform
+    /// Replace the image for this platform
     #[arg(long, value_name = "PLATFORM=IMAGE")]
     replace: Vec<String>,
-    /// Take the image for this platform away, with its attestations
+    /// Remove the image for this platform, with its attestations
     #[arg(long, value_name = "PLATFORM")]
     remove: Vec<Platform>,
     /// Set an annotation of the index
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
-    /// Make a Docker list an OCI index, or the other way round; the images stay as they are
+    /// Convert the index between Docker and OCI; its images are unchanged
     #[arg(long, value_enum, value_name = "TYPE")]
     r#type: Option<Kind>,
-    /// Let this tag name the result, instead of the image's own
+    /// Tag for the result, instead of the tag in IMAGE; can be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
-    /// Put a label right that contradicts its platform
+    /// Fix images that declare another platform: they get a new config, layers are unchanged
     #[arg(long)]
     relabel: bool,
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     }
     let node = read_tree(&*opened.store, &opened.pointer)?;
     let Node::Index(index) = &node else {
-        let hint = "make an index of it: manifest-push push from-args, or create";
+        let hint = "to make an index of it, use manifest-push create or push from-args";
         return Err(Error::bad_input(doing, "it is a single image").hint(hint));
     };
     let place = Place::command_line(doing.clone());
@@ -110,8 +110,8 @@ fn place_to_write(args: &EditArgs, doing: &str) -> Result<Reference, Error> {
         && args.tag.is_empty()
         && image.tag.is_none()
     {
-        let why = "a digest names these bytes for ever";
-        return Err(Error::new(Exit::Usage, doing, why).hint("say with --tag what shall name the result"));
+        let why = "the image is given by digest, which cannot be moved";
+        return Err(Error::new(Exit::Usage, doing, why).hint("set a tag for the result with --tag"));
     }
     Ok(place)
 }
@@ -121,7 +121,9 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
     let usage = |why: String| Error::new(Exit::Usage, doing, why);
     let mut incoming = Vec::new();
     for text in &args.replace {
-        let pair = text.split_once('=').ok_or_else(|| usage(format!("\"{text}\" is no PLATFORM=IMAGE")))?;
+        let pair = text
+            .split_once('=')
+            .ok_or_else(|| usage(format!("invalid value \"{text}\": expected PLATFORM=IMAGE")))?;
         let platform: Platform = pair.0.parse().map_err(|e| usage(format!("{e}")))?;
         let member = member(pair.1, platform.clone(), incoming.len() + 1).map_err(usage)?;
         incoming.push(Incoming { instead_of: Some(platform), member });
@@ -137,12 +139,13 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
     let mut annotations = BTreeMap::new();
     for text in &args.annotation {
         let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
-        let (key, value) = pair.ok_or_else(|| usage(format!("\"{text}\" is no KEY=VALUE")))?;
+        let (key, value) =
+            pair.ok_or_else(|| usage(format!("invalid value \"{text}\": expected KEY=VALUE")))?;
         annotations.insert(key.to_string(), value.to_string());
     }
     if incoming.is_empty() && args.remove.is_empty() && annotations.is_empty() && args.r#type.is_none() {
-        return Err(usage("nothing is to be changed".into())
-            .hint("say --add, --replace, --remove, --annotation or --type"));
+        return Err(usage("no change was requested".into())
+            .hint("use --add, --replace, --remove, --annotation or --type"));
     }
     Ok((incoming, annotations))
 }
@@ -229,7 +232,7 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
             .find(|entry| are_one_platform(seat.entry, entry))
             .and_then(|entry| entry.platform.as_ref())
         {
-            return Err(lies_within(doing, seat, &format!("platform {platform} would stand twice: one")));
+            return Err(lies_within(doing, seat, &format!("platform {platform} would be a duplicate: one")));
         }
     }
     let mut images: Vec<&Descriptor> = Vec::new();
@@ -237,13 +240,13 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
         if let (Some(_), Some(platform)) =
             (images.iter().find(|other| are_one_platform(other, entry)), &entry.platform)
         {
-            return Err(Error::bad_input(doing, format!("platform {platform} would stand twice"))
-                .hint(format!("put one in the place of the other: --replace {platform}=IMAGE")));
+            return Err(Error::bad_input(doing, format!("platform {platform} would be a duplicate"))
+                .hint(format!("to replace the existing image, use --replace {platform}=IMAGE")));
         }
         images.push(entry);
     }
     if images.is_empty() {
-        return Err(Error::bad_input(doing, "no image would be left: an index of nothing is not published"));
+        return Err(Error::bad_input(doing, "no image would be left; an empty index is not published"));
     }
     Ok(())
 }
@@ -265,7 +268,7 @@ pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Res
         }
         several => {
             let why = format!("{} images are for {platform}", several.len());
-            Err(Error::bad_input(doing, why).hint("say the os.version too: OS/ARCH:OS.VERSION"))
+            Err(Error::bad_input(doing, why).hint("add the os.version: OS/ARCH:OS.VERSION"))
         }
     }
 }
@@ -282,8 +285,8 @@ fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usiz
 /// An index within another has a digest of its own, by which others may know it: it is not changed from outside.
 fn lies_within(doing: &str, seat: &Seat<'_>, what: &str) -> Error {
     let inner = seat.index.document.digest();
-    Error::bad_input(doing, format!("{what} lies in {inner}, an index within this one"))
-        .hint("edit that one, by its tag, or in a registry by its digest; or make one index of all the images: push from-spec")
+    Error::bad_input(doing, format!("{what} is in {inner}, an index nested in this one"))
+        .hint("edit the nested index, by its tag or (in a registry) by its digest; or create a flat index with push from-spec")
 }
 
 /// The entries that speak of this one.

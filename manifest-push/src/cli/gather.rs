@@ -189,7 +189,7 @@ fn judge(
             Ok(one) => found.push(one),
             Err((member, error)) if asked.ignore_missing && error.kind == Exit::NotFound => {
                 let told = asked.place.told(member.line, &format!("cannot {error}"));
-                output.say(&format!("left out: {told}"));
+                output.say(&format!("skipped: {told}"));
             }
             Err((member, error)) => {
                 only_missing &= error.kind == Exit::NotFound;
@@ -198,7 +198,7 @@ fn judge(
         }
     }
     if found.is_empty() && misfits.is_empty() {
-        misfits.push(Misfit { line: 1, text: "no image is left: a list of nothing is not published".into() });
+        misfits.push(Misfit { line: 1, text: "no image is left; an empty index is not published".into() });
         only_missing = false;
     }
     if misfits.is_empty() {

@@ -17,16 +17,16 @@ use std::str::FromStr;
 
 #[derive(Args)]
 pub struct Inspect {
-    /// The image to look at, or a draft of this name; before it, as docker has it, the draft that names it
+    /// Image or draft to print; for an image in a draft: the draft, then the image
     #[arg(required = true, num_args = 1..=2, value_name = "[LIST] IMAGE")]
     images: Vec<Typed>,
     /// Print JSON as `manifest-tool inspect --raw` does
     #[arg(long)]
     raw: bool,
-    /// With --raw: the config instead of its descriptor
+    /// With --raw: print the config instead of its descriptor
     #[arg(long, requires = "raw")]
     expand_config: bool,
-    /// Print the manifest's bytes as they are stored
+    /// Print the manifest exactly as it is stored
     #[arg(long, conflicts_with = "raw")]
     bytes: bool,
 }
@@ -53,7 +53,7 @@ pub fn inspect(args: &Inspect, tools: &Tools<'_>, output: &Output) -> Result<Exi
             Some(list) if !args.raw && !args.bytes => inspect_draft(named, &list, tools, output),
             _ => inspect_image(named, args, tools, output),
         },
-        _ => Err(Error::new(Exit::Usage, "inspect", "name one image, or a draft and an image of it")),
+        _ => Err(Error::new(Exit::Usage, "inspect", "expected one image, or a draft and an image in it")),
     }
 }
 
@@ -108,7 +108,7 @@ fn inspect_draft(
     let gathered = gather(&asked, &[], &request, tools, output).map_err(annotate)?;
     let combined = combine(&gathered.found, &request);
     let combined = combined.map_err(|misfits| annotate(refuse(&asked.place, &misfits)))?;
-    output.say(&format!("a draft, as it would be published now: {file}"));
+    output.say(&format!("draft, as it would be published now: {file}"));
     let nodes = gathered.found.into_iter().map(|found| found.node).collect();
     let node =
         inspect::index_over(combined.wanted.root, nodes).map_err(|e| e.at(&format!("draft \"{file}\"")))?;
@@ -125,13 +125,13 @@ fn inspect_member(
 ) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let (Reference::Registry(name), Reference::Registry(image)) = (&list.image, &member.image) else {
-        let why = "drafts have the names of registries' images, and name such images";
+        let why = "drafts and their images are names in registries";
         return Err(Error::new(Exit::Usage, format!("inspect \"{}\"", list.text), why));
     };
     let draft = sound(drafts.read(name)?.ok_or_else(|| drafts.missing("inspect", name))?)?;
     if !draft.members.iter().any(|known| is_called(known, image)) {
         let doing = format!("inspect \"{}\" in \"{}\"", member.text, list.text);
-        return Err(Error::not_found(doing, "the draft does not name this image"));
+        return Err(Error::not_found(doing, "the draft does not contain this image"));
     }
     if args.raw || args.bytes || output.verbose || output.format == Format::Json {
         return inspect_image(member, args, tools, output);

@@ -16,14 +16,14 @@ use std::str::FromStr;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Publishing")]
 pub struct Write {
-    /// Show every write with its digest and size, write nothing
+    /// Print every write with its digest and size, write nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
-    /// Publish although a label contradicts the spec, or the tag moved meanwhile, or an image would
-    /// take the place of an index, or the other way round; each is told
+    /// Publish even if an image declares another platform, the tag was moved meanwhile, or an image
+    /// would replace an index or an index an image; each is reported as a warning
     #[arg(long, global = true, conflicts_with = "expect")]
     pub force: bool,
-    /// Publish only if the image's tag names this digest now, or "none" if it must be new
+    /// Publish only if the tag currently refers to this digest, or does not exist ("none")
     #[arg(long, global = true, value_name = "DIGEST")]
     pub expect: Option<Expected>,
 }
@@ -90,7 +90,9 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
             if now != step.was.as_ref() {
                 let (name, now) = (name_of(&plan.place, &step.tag), shown(now));
                 let was = shown(step.was.as_ref());
-                output.say(&format!("warning: {name} named {was} when we looked and names {now} now; it moves all the same, with --force"));
+                output.say(&format!(
+                    "warning: {name} moved from {was} to {now} during this run; overwriting it (--force)"
+                ));
             }
             match &journal {
                 Some(journal) => {
@@ -117,21 +119,21 @@ fn refuse_another_kind(root: &Document, looked: &Looked, force: bool, output: &O
         let is = |kind: fn(&str) -> bool| named.as_ref().is_some_and(|named| kind(&named.media_type));
         let (what, there, hint) = match root.is_index() {
             true if is(media_type::is_manifest) => {
-                ("an index", "a single image", "name another tag, or replace it with --force")
+                ("an index", "a single image", "choose another tag, or replace it with --force")
             }
             false if is(media_type::is_index) => (
                 "one image",
                 "an index of several platforms",
-                "change one member with `manifest-push edit`, name another tag, or replace it with --force",
+                "change one member with `manifest-push edit`, choose another tag, or replace it with --force",
             ),
             _ => continue,
         };
         let name = name_of(&store.place(), tag);
         if !force {
             let doing = format!("publish {what} as \"{name}\"");
-            return Err(Error::bad_input(doing, format!("it names {there} now")).hint(hint));
+            return Err(Error::bad_input(doing, format!("the tag refers to {there}")).hint(hint));
         }
-        output.say(&format!("warning: {name} names {there} now, and {what} takes its place, with --force"));
+        output.say(&format!("warning: {name} refers to {there}; replacing it with {what} (--force)"));
     }
     Ok(())
 }
@@ -148,7 +150,7 @@ fn hold_against_expectation(plan: &Plan, looked: &Looked, expected: Option<&Expe
         return Ok(());
     }
     let doing = format!("move tag \"{tag}\" of \"{}\"", plan.place);
-    let why = format!("it names {}, expected was {}", shown(step.was.as_ref()), shown(wanted));
+    let why = format!("it refers to {}, expected {}", shown(step.was.as_ref()), shown(wanted));
     Err(Error::conflict(doing, why).hint("nothing was written"))
 }
 
@@ -158,9 +160,9 @@ fn shown(digest: Option<&Digest>) -> String {
 
 fn describe(progress: &Progress<'_>) -> String {
     match progress {
-        Progress::Blob(blob) => format!("blob {} is there", blob.digest),
-        Progress::Document(document) => format!("manifest {} is there", document.digest()),
-        Progress::Tag(tag, document) => format!("tag {tag} names {}", document.digest()),
+        Progress::Blob(blob) => format!("blob {} is present", blob.digest),
+        Progress::Document(document) => format!("manifest {} is present", document.digest()),
+        Progress::Tag(tag, document) => format!("tag {tag} refers to {}", document.digest()),
     }
 }
 

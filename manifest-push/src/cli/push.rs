@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 #[command(subcommand_negates_reqs = true)]
 pub struct Push {
-    /// The kind of index; without it Docker's list over Docker's manifests, else OCI's index
+    /// Kind of index [default: docker if all members are Docker manifests, otherwise oci]
     #[arg(long, value_enum, value_name = "TYPE", global = true)]
     r#type: Option<Kind>,
-    /// Push the draft of this name, as `docker manifest push` does
+    /// Name of the draft to push, as in `docker manifest push`
     #[arg(value_name = "LIST", required = true, value_parser = list)]
     list: Option<RegistryRef>,
-    /// Remove the draft when it is published
+    /// Remove the draft after it was published
     #[arg(long, short)]
     purge: bool,
     #[command(flatten)]
@@ -36,10 +36,10 @@ pub struct Push {
 
 #[derive(Args)]
 struct Options {
-    /// Put a label right that contradicts what is asked for: the image gets a new config, its layers stay
+    /// Fix images that declare another platform: they get a new config, layers are unchanged
     #[arg(long, global = true)]
     relabel: bool,
-    /// Publish the same index under this name as well
+    /// Also publish the index under this name; can be repeated
     #[arg(long, value_name = "IMAGE", global = true)]
     also: Vec<Reference>,
     #[command(flatten)]
@@ -48,46 +48,46 @@ struct Options {
 
 #[derive(Subcommand)]
 enum PushHow {
-    /// Read what to publish from a YAML file
+    /// Publish an index described by a YAML file
     ///
     /// image: NAME; tags: [TAG...]; manifests: a list of image: NAME with platform: {os, architecture, variant,
     /// osversion, osfeatures} and annotations: {KEY: VALUE}; annotations: {KEY: VALUE}. Prints "Digest: DIGEST
     /// LENGTH", as manifest-tool does.
     FromSpec(FromSpec),
-    /// Say what to publish in arguments
+    /// Publish an index described by arguments
     ///
-    /// In the template, the first ARCH, OS and VARIANT are replaced by the words of each platform. Prints "Digest:
-    /// DIGEST LENGTH", as manifest-tool does.
+    /// The first ARCH, OS and VARIANT in the template are replaced for each platform. Prints "Digest: DIGEST LENGTH",
+    /// as manifest-tool does.
     FromArgs(FromArgs),
 }
 
 #[derive(Args)]
 struct FromSpec {
-    /// The spec
+    /// YAML file to read
     file: PathBuf,
-    /// Leave out images that do not exist (404 only), and say so
+    /// Skip images that do not exist (404 only), with a warning
     #[arg(long)]
     ignore_missing: bool,
 }
 
 #[derive(Args)]
 struct FromArgs {
-    /// The platforms, OS/ARCH[/VARIANT], with commas between
+    /// Platforms, as OS/ARCH[/VARIANT], separated by commas
     #[arg(long, required = true, value_delimiter = ',', value_name = "PLATFORM,...")]
     platforms: Vec<String>,
-    /// The names of the images, with ARCH, OS and VARIANT in them
+    /// Name of the images, with the placeholders ARCH, OS and VARIANT
     #[arg(long, value_name = "TEMPLATE")]
     template: String,
-    /// The name of the index
+    /// Name of the index
     #[arg(long, value_name = "IMAGE")]
     target: String,
-    /// More tags for the index
+    /// Additional tags for the index
     #[arg(long, value_delimiter = ',', value_name = "TAG,...")]
     tags: Vec<String>,
-    /// Annotations of an OCI index
+    /// Annotations for the index (OCI only)
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE,...")]
     annotations: Vec<String>,
-    /// Leave out images that do not exist (404 only), and say so
+    /// Skip images that do not exist (404 only), with a warning
     #[arg(long)]
     ignore_missing: bool,
 }
@@ -95,7 +95,7 @@ struct FromArgs {
 /// The name of a draft, unless it is one of the ways to push with a letter wrong.
 fn list(text: &str) -> Result<RegistryRef, String> {
     match near(text) {
-        Some(near) => Err(format!("did you mean {near}? If not, say the tag: {text}:latest")),
+        Some(near) => Err(format!("did you mean {near}? Otherwise, add a tag: {text}:latest")),
         None => text.parse().map_err(|e: ReferenceError| e.to_string()),
     }
 }
@@ -108,13 +108,13 @@ fn near(word: &str) -> Option<&'static str> {
 pub fn misspelt(words: &[OsString]) -> Option<String> {
     let behind = words.iter().skip_while(|word| *word != "push").skip(1);
     let word = behind.filter_map(|word| word.to_str()).find(|word| near(word).is_some())?;
-    near(word).map(|near| format!("there is no way to push '{word}'; did you mean {near}?"))
+    near(word).map(|near| format!("unrecognized subcommand '{word}'; did you mean {near}?"))
 }
 
 pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
     match (&args.how, &args.list) {
         (Some(_), list) if args.purge || list.is_some() => {
-            let why = "LIST and --purge are for drafts; a spec or arguments were given";
+            let why = "LIST and --purge cannot be used with from-spec or from-args";
             Err(Error::new(Exit::Usage, "push", why))
         }
         (Some(PushHow::FromSpec(from)), _) => {
@@ -144,7 +144,7 @@ pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, Err
             Ok(done)
         }
         // clap asks for one of the two.
-        (None, None) => Err(Error::new(Exit::Usage, "push", "name a draft, or from-spec, or from-args")),
+        (None, None) => Err(Error::new(Exit::Usage, "push", "no draft, from-spec or from-args was given")),
     }
 }
 

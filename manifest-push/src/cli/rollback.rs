@@ -14,12 +14,12 @@ use image_store::store::Pointer;
 
 #[derive(Args)]
 pub struct Rollback {
-    /// Take back the last publication of this image, or of this tag of it; without it, the last of all
+    /// Undo the last push of this image or tag [default: the last push of all]
     pub image: Option<Reference>,
-    /// Show what each tag will name, change nothing
+    /// Print the digest that each tag would be restored to, change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Take a tag back even if somebody else moved it since
+    /// Restore a tag even if another client moved it since
     #[arg(long)]
     pub force: bool,
 }

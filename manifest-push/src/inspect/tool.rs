@@ -239,9 +239,10 @@ pub fn raw(name: &str, node: &Node, expand_config: bool) -> Result<String, Error
             let mut manifests = Vec::new();
             for member in &index.members {
                 let Node::Image(image) = member else {
-                    let why = format!("its member {} is an index itself", member.digest());
-                    return Err(Error::bad_input(format!("show \"{name}\""), why)
-                        .hint("leave --raw out, or take --bytes"));
+                    let why = format!("its member {} is an index", member.digest());
+                    return Err(
+                        Error::bad_input(format!("show \"{name}\""), why).hint("omit --raw, or use --bytes")
+                    );
                 };
                 manifests.push(manifest(&image.document).map_err(failed)?);
             }

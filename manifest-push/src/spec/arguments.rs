@@ -25,14 +25,14 @@ pub fn from_arguments(arguments: &Arguments<'_>) -> (Option<Spec>, Vec<Problem>)
     for pair in arguments.annotations {
         match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => drop(annotations.insert(key.into(), value.into())),
-            _ => reader.say(1, format!("annotation \"{pair}\" has not the form KEY=VALUE")),
+            _ => reader.say(1, format!("invalid annotation \"{pair}\": expected KEY=VALUE")),
         }
     }
     let mut members = Vec::new();
     for (i, words) in arguments.platforms.iter().enumerate() {
         members.extend(reader.templated(i + 1, words, arguments.template));
     }
-    reader.refuse_doubles(&members, &|first| format!("{} is the same", first.platform));
+    reader.refuse_doubles(&members, &|first| format!("{} is the same platform", first.platform));
     let spec = image.map(|image| Spec { image, tags, members, annotations, notes: Vec::new() });
     (spec, reader.problems)
 }
@@ -44,7 +44,7 @@ impl Reader {
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant] => (*os, *architecture, Some(*variant)),
             _ => {
-                self.say(line, format!("platform \"{words}\" has not the form OS/ARCH[/VARIANT]"));
+                self.say(line, format!("invalid platform \"{words}\": expected OS/ARCH[/VARIANT]"));
                 return None;
             }
         };
@@ -100,15 +100,15 @@ mod tests {
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let told = told.join("\n");
         for part in [
-            "1: annotation \"x\"",
-            "1: platform \"linux\"",
-            "is spelled \"linux/arm64\"",
+            "1: invalid annotation \"x\"",
+            "1: invalid platform \"linux\"",
+            "is an alias; write \"linux/arm64\"",
             "no repository name",
         ] {
             assert!(told.contains(part), "{part} is not in:\n{told}");
         }
         let (spec, problems) = arguments("linux/amd64,linux/amd64/v1", "a/ARCH", "k=v=w");
-        assert!(problems[0].text.contains("stands twice"), "{problems:?}");
+        assert!(problems[0].text.contains("duplicate platform"), "{problems:?}");
         assert_eq!(spec.unwrap().annotations["k"], "v=w");
     }
 }

@@ -198,7 +198,7 @@ fn every_problem_of_a_spec_is_told_at_once_with_its_line_and_nothing_is_written(
     // Without their variants both are linux/arm.
     let problems = [
         format!("spec.yaml:{}: unknown key \"varient\"", rig.line("varient")),
-        format!("spec.yaml:{}: platform linux/arm stands twice", rig.line(":arm32v7")),
+        format!("spec.yaml:{}: duplicate platform linux/arm", rig.line(":arm32v7")),
         format!("spec.yaml:{}: cannot read \"{}\"", rig.line(":missing"), rig.name("missing")),
     ];
     for problem in &problems {
@@ -220,7 +220,7 @@ fn a_missing_image_alone_is_not_found_and_can_be_left_out() {
     let ran = rig.push(&[]).exits(5);
     assert!(ran.stderr.contains(&format!("spec.yaml:{}: ", rig.line(":missing"))), "{ran}");
     rig.nothing_was_written();
-    rig.push(&["--ignore-missing"]).exits(0).says(&format!("left out: spec.yaml:{}: ", rig.line(":missing")));
+    rig.push(&["--ignore-missing"]).exits(0).says(&format!("skipped: spec.yaml:{}: ", rig.line(":missing")));
     let (_, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
     let list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(list["manifests"].as_array().unwrap().len(), 3);
@@ -266,7 +266,7 @@ fn a_label_that_contradicts_the_spec_is_refused_with_the_command_that_puts_it_ri
         .exits(3)
         .says(&command)
         .says(&rig.name("missing"))
-        .says("there are 2 problems");
+        .says("2 errors");
     rig.nothing_was_written();
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     rig.user.config_patcher(&words).exits(0);
@@ -279,9 +279,9 @@ fn the_tag_of_a_single_image_is_not_taken_for_an_index() {
     let rig = Rig::new();
     let image = Image::new("linux/amd64", "somebody's own");
     image.publish(&rig.registry, REPOSITORY, "latest");
-    rig.push(&[]).exits(3).says("it names a single image now").says("--force");
+    rig.push(&[]).exits(3).says("the tag refers to a single image").says("--force");
     assert_eq!(rig.named("latest").as_deref(), Some(image.digest()));
-    rig.push(&["--force"]).exits(0).says("warning:").says("names a single image now");
+    rig.push(&["--force"]).exits(0).says("warning:").says("refers to a single image");
     assert_ne!(rig.named("latest").as_deref(), Some(image.digest()));
     rig.is_sound();
 }

@@ -28,9 +28,10 @@ fn a_draft_records_what_was_asked_and_every_push_looks_again() {
 
     rig.user.manifest_push(&["annotate", &list, &arm, "--variant", "v7"]).exits(0).prints_nothing();
     rig.user.manifest_push(&["annotate", &list, &rig.name("none"), "--arch", "arm"]).exits(5);
-    rig.user.manifest_push(&["annotate", &list, &arm, "--arch", "armhf"]).exits(3).says("is spelled");
+    rig.user.manifest_push(&["annotate", &list, &arm, "--arch", "armhf"]).exits(3).says("is an alias");
     rig.user.manifest_push(&["annotate", &rig.name("none"), &arm, "--arch", "arm"]).exits(5).says("create");
-    let shown = rig.user.manifest_push(&["inspect", &list]).exits(0).says("a draft");
+    let shown =
+        rig.user.manifest_push(&["inspect", &list]).exits(0).says("draft, as it would be published now");
     assert!(shown.stdout.contains(rig.images[2].digest()), "{shown}");
     rig.user.manifest_push(&["inspect", &list, &arm]).exits(0);
     rig.user.manifest_push(&["inspect", &list, &rig.name("arm64v8")]).exits(5);
@@ -60,7 +61,7 @@ fn what_is_missing_is_told_when_the_draft_is_made() {
         .says(&rig.name("two"));
     assert!(!rig.draft().exists());
     let by_digest = format!("{}@{}", rig.name("latest"), rig.images[0].digest());
-    rig.create(&[&by_digest, &amd64]).exits(3).says("name a tag");
+    rig.create(&[&by_digest, &amd64]).exits(3).says("use a tag");
     rig.create(&[&list, &amd64]).exits(0);
     rig.user.manifest_push(&["rm", &list, &rig.name("none")]).exits(5).says("no draft");
     assert!(!rig.draft().exists(), "what can be removed is");
@@ -79,9 +80,9 @@ fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
     let ran = rig.user.manifest_push(&["push", &list]).exits(3);
     ran.says("--relabel").says(&format!("cannot publish the draft of \"{list}\""));
     let shown = rig.user.manifest_push(&["inspect", &list]).exits(0).stdout;
-    assert!(shown.contains("labelled linux/amd64: put it right with push --relabel"), "{shown}");
+    assert!(shown.contains("config declares linux/amd64; fix: push --relabel"), "{shown}");
     rig.nothing_was_written();
-    rig.user.manifest_push(&["push", "--relabel", &list]).exits(0).says("labelled linux/arm/v7");
+    rig.user.manifest_push(&["push", "--relabel", &list]).exits(0).says("platform set to linux/arm/v7");
     rig.is_sound();
     let by_digest = format!("{list}@sha256:{}", "a".repeat(64));
     rig.user.manifest_push(&["rm", &by_digest]).exits(3).says("a draft has no digest");
@@ -113,8 +114,8 @@ fn an_index_of_one_image_and_its_attestation_can_be_drafted() {
     rig.user
         .manifest_push(&["push", "--relabel", &list])
         .exits(0)
-        .says("labelled linux/ppc64le")
-        .says("its signed statement still speaks of the old one");
+        .says("platform set to linux/ppc64le")
+        .says("its signed statement still refers to the old image");
     rig.is_sound();
     rig.user.manifest_push(&["rm", &list]).exits(0);
     let json = rig.user.manifest_push(&["inspect", "--format", "json", &list]).exits(0).json();

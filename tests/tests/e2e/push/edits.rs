@@ -34,7 +34,7 @@ fn one_member_is_added_replaced_and_removed_and_the_others_keep_every_byte() {
     assert!(added.contains(rig.images[3].digest()));
     assert!(added.starts_with(before.trim_end_matches("]}")), "{added}\n{before}");
     rig.is_sound();
-    rig.change(&add).exits(3).says("would stand twice").says("--replace");
+    rig.change(&add).exits(3).says("would be a duplicate").says("--replace");
 
     let new = Image::new("linux/arm64", "built anew");
     new.publish(&rig.registry, "team/other", "1");
@@ -117,18 +117,18 @@ fn images_of_an_index_within_the_index_count_and_are_not_changed_from_outside() 
     let before = rig.published();
     let again = rig.name("arm64v8");
     let replaced = format!("linux/amd64={again}");
-    let twice = "linux/arm64/v8 would stand twice";
+    let twice = "linux/arm64/v8 would be a duplicate";
     let rows = [
         (["--add", &again], twice),
-        (["--add", &rig.name("inner")], "say for which one it is meant"),
-        (["--replace", &replaced], "labelled"),
-        (["--replace", &format!("linux/arm64={again}")], "the image for linux/arm64 lies in"),
-        (["--remove", "linux/arm64"], "the image for linux/arm64 lies in"),
+        (["--add", &rig.name("inner")], "specify one of them"),
+        (["--replace", &replaced], "declares"),
+        (["--replace", &format!("linux/arm64={again}")], "the image for linux/arm64 is in"),
+        (["--remove", "linux/arm64"], "the image for linux/arm64 is in"),
     ];
     for (args, why) in rows {
         let ran = rig.change(&args).exits(3).says(why);
         if why.contains("linux/arm64") {
-            ran.says(inner.digest()).says("in a registry by its digest");
+            ran.says(inner.digest()).says("(in a registry) by its digest");
         }
         assert_eq!(rig.published(), before, "{args:?}");
     }

@@ -23,7 +23,7 @@ impl Rig {
 #[test]
 fn a_tag_moves_only_from_where_it_is_expected() {
     let rig = Rig::new();
-    rig.push(&["--expect", NOBODY]).exits(8).says("it names nothing").says("nothing was written");
+    rig.push(&["--expect", NOBODY]).exits(8).says("it refers to nothing").says("nothing was written");
     rig.nothing_was_written();
     rig.push(&["--expect", "none"]).exits(0);
     let first = rig.named("latest").unwrap();

@@ -151,7 +151,7 @@ fn one_digest_for_two_platforms_and_the_version_of_windows_are_kept() {
         entry("arm32v5", "os: linux, architecture: arm, variant: v6"),
     );
     rig.user.write("spec.yaml", spec);
-    rig.push(&[]).exits(3).says("labelled linux/arm/v5 and shall be published for linux/arm/v6");
+    rig.push(&[]).exits(3).says("declares linux/arm/v5 but would be published as linux/arm/v6");
     rig.push(&["--force"]).exits(0);
     let json = rig.user.manifest_push(&["inspect", "--bytes", &rig.name("latest")]).exits(0);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();

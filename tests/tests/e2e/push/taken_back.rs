@@ -52,10 +52,13 @@ fn neither_an_image_nor_an_index_takes_the_place_of_the_other() {
     let index = Index::of(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])]);
     let image = rig.images[0].digest();
     index.publish(&rig.registry, REPOSITORY, "latest");
-    copy_back(&rig, image).exits(3).says("it names an index of several platforms now").says("--force");
+    copy_back(&rig, image).exits(3).says("the tag refers to an index of several platforms").says("--force");
     assert_eq!(rig.named("latest").as_deref(), Some(index.digest()));
     let one = rig.name("amd64");
-    rig.user.manifest_push(&["copy", &rig.name("latest"), &one]).exits(3).says("it names a single image now");
+    rig.user
+        .manifest_push(&["copy", &rig.name("latest"), &one])
+        .exits(3)
+        .says("the tag refers to a single image");
     assert_eq!(rig.named("amd64").as_deref(), Some(image));
     rig.user.manifest_push(&["copy", "--force", &rig.name("latest"), &one]).exits(0).says("warning:");
     assert_eq!(rig.named("amd64").as_deref(), Some(index.digest()));

@@ -20,25 +20,19 @@ fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
         Row {
             line: "push from-args --platforms linux/arm --template R:OS-ARCH --target R:new",
             exit: 3,
-            says: &[
-                "is labelled linux/amd64 and shall be published for linux/arm",
-                "cannot publish \"R:new\"",
-            ],
+            says: &["declares linux/amd64 but would be published as linux/arm", "cannot publish \"R:new\""],
             never: "spec",
         },
         Row {
             line: "push from-args --platforms linux/amd64,linux/amd64/v1 --template R:ARCH --target R:new",
             exit: 3,
-            says: &["platform linux/amd64/v1 stands twice; linux/amd64 is the same"],
+            says: &["duplicate platform linux/amd64/v1; linux/amd64 is the same platform"],
             never: "line",
         },
         Row {
             line: "edit R:latest --add linux/s390x=R:amd64",
             exit: 3,
-            says: &[
-                "is labelled linux/amd64 and shall be published for linux/s390x",
-                "cannot edit \"R:latest\"",
-            ],
+            says: &["declares linux/amd64 but would be published as linux/s390x", "cannot edit \"R:latest\""],
             never: "spec",
         },
         Row {
@@ -56,7 +50,7 @@ fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
         Row {
             line: "edit R:latest --annotation a=b",
             exit: 3,
-            says: &["cannot edit \"R:latest\"", "--type oci makes it an OCI index"],
+            says: &["cannot edit \"R:latest\"", "convert it to an OCI index with --type oci"],
             never: "read",
         },
         Row { line: "push from-spce", exit: 2, says: &["did you mean from-spec?"], never: "draft" },
@@ -76,7 +70,7 @@ fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
         Row {
             line: "rm R:latest",
             exit: 5,
-            says: &["no draft", "what is published is not removed"],
+            says: &["no draft", "rm does not remove published images"],
             never: "create",
         },
         Row {
@@ -88,7 +82,7 @@ fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
         Row {
             line: "copy --platform linux/arm R:amd64 oci:x",
             exit: 5,
-            says: &["a single image, and labelled"],
+            says: &["a single image that declares linux/amd64"],
             never: "spec",
         },
     ];
@@ -149,7 +143,7 @@ fn a_draft_that_cannot_be_published_yet_is_shown_what_it_lacks() {
     rig.user.manifest_push(&["create", &list, &amd64, &again]).exits(0);
     let ran = rig.user.manifest_push(&["inspect", &list]).exits(3);
     for says in
-        ["stands twice", "cannot inspect the draft of", &format!("manifest-push annotate {list} IMAGE")]
+        ["duplicate platform", "cannot inspect the draft of", &format!("manifest-push annotate {list} IMAGE")]
     {
         assert!(ran.stderr.contains(says), "{says}: {ran}");
     }
@@ -165,8 +159,7 @@ fn what_is_published_in_spite_of_a_contradiction_is_told() {
     let ran = rig.push(&["--force"]).exits(0);
     let told: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
     for (tag, platform) in [("arm32v7", "linux/arm/v7"), ("arm32v5", "linux/arm/v5")] {
-        let one =
-            format!("{} is labelled linux/amd64 and published for {platform}, with --force", rig.name(tag));
+        let one = format!("{} declares linux/amd64 and is published as {platform} (--force)", rig.name(tag));
         assert_eq!(told.iter().filter(|line| line.contains(&one)).count(), 1, "{one}: {ran}");
     }
     assert_eq!(told.len(), 2, "{ran}");
