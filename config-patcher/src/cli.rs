@@ -5,7 +5,7 @@ use cli::{Closing, Display, Documentation, Output};
 use error::{Error, Exit};
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
-use registry_client::{Messages, meter};
+use registry_client::{Reporting, meter};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -81,9 +81,9 @@ pub fn main() -> ExitCode {
 
 impl Command {
     pub fn run(self, registry: &RegistryArgs, output: &Output) -> Result<Exit, Error> {
-        let messages = Messages::new(output.warner(), |line| ::cli::tell(line.to_string()));
-        let meter = Arc::clone(&messages.meter);
-        let stores = Stores::new(registry.options(messages));
+        let reporting = Reporting::new(output.warner(), |line| ::cli::tell(line.to_string()));
+        let meter = Arc::clone(&reporting.meter);
+        let stores = Stores::new(registry.options(reporting));
         let _display = Display::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
         match self {
             Self::Inspect(args) => inspect::run(&args, &stores, output),

@@ -10,7 +10,7 @@ use image_model::digest::Digest;
 use image_model::manifest::Config;
 use image_model::raw_json::{self, Object, Splice};
 use image_store::archive::tar::write::{END, file_headers, padding};
-use registry_client::auth::challenge as challenges;
+use registry_client::parse_challenges;
 use std::io::{Read, Write};
 
 #[path = "properties/archive.rs"]
@@ -151,7 +151,7 @@ pub fn json(bytes: &[u8]) {
 /// Nothing that a challenge says was not in the header.
 pub fn challenge(bytes: &[u8]) {
     let Ok(value) = std::str::from_utf8(bytes) else { return };
-    for found in challenges::parse(value) {
+    for found in parse_challenges(value) {
         assert!(!found.scheme.is_empty() && value.to_ascii_lowercase().contains(&found.scheme));
         for key in ["realm", "service", "scope", "error"] {
             assert!(found.param(key).is_none_or(|param| param.len() <= value.len()));

@@ -9,7 +9,7 @@ use error::Exit;
 use image_model::reference::Reference;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
-use registry_client::{Messages, meter};
+use registry_client::{Reporting, meter};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -145,21 +145,21 @@ pub struct Tools<'a> {
     registry: &'a RegistryArgs,
     account: &'a Account,
     output: &'a Output,
-    messages: Messages,
+    reporting: Reporting,
     _display: Display,
 }
 
 impl<'a> Tools<'a> {
     pub fn new(registry: &'a RegistryArgs, account: &'a Account, output: &'a Output) -> Self {
-        let messages = Messages::new(output.warner(), |line| ::cli::tell(line.to_string()));
-        let meter = Arc::clone(&messages.meter);
+        let reporting = Reporting::new(output.warner(), |line| ::cli::tell(line.to_string()));
+        let meter = Arc::clone(&reporting.meter);
         let display = Display::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
-        Self { registry, account, output, messages, _display: display }
+        Self { registry, account, output, reporting, _display: display }
     }
 
     /// `subject` is the image that the command is about: `--username` is a user of its registry alone.
     pub fn stores(&self, subject: &Reference) -> Result<Stores, Error> {
-        let mut options = self.registry.options(self.messages.clone());
+        let mut options = self.registry.options(self.reporting.clone());
         self.account.add_to(&mut options, subject, self.output)?;
         Ok(Stores::new(options))
     }

@@ -25,7 +25,7 @@ use image_store::open::{Stores, Target};
 use image_store::options::RegistryArgs;
 use image_store::parallel;
 use image_store::store::Pointer;
-use registry_client::{Messages, RegistryOptions, meter};
+use registry_client::{RegistryOptions, Reporting, meter};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,11 +45,11 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
     let begun = Instant::now();
     let request = mean(args, host)?;
     work_dir::check(&request)?;
-    let messages = Messages::new(output.warner(), |line| cli::tell(line.to_string()));
-    let stores = Arc::new(Stores::new(registry.options(messages.clone())));
+    let reporting = Reporting::new(output.warner(), |line| cli::tell(line.to_string()));
+    let stores = Arc::new(Stores::new(registry.options(reporting.clone())));
     let target = open_target(&request.spec, &stores)?;
     let own = Own::new(&request.work_dir, &request.file, &request.spec.image, &target.store.place());
-    let quick = Arc::new(Stores::new(quick_options(registry, &messages)));
+    let quick = Arc::new(Stores::new(quick_options(registry, &reporting)));
     let reporter = Reporter { output, board: Board::default(), trace: Trace::default() };
     let context = ReleaseContext {
         request,
@@ -69,7 +69,7 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
     }
     let done = plan.and_then(|plan| {
         let board = context.reporter.board.clone();
-        let meter = Arc::clone(&messages.meter);
+        let meter = Arc::clone(&reporting.meter);
         let _display = Display::start(output, move |since, bar| match board.line() {
             line if line.is_empty() => meter::line(&meter.counts(), since, bar),
             line => line,
@@ -141,8 +141,8 @@ fn opener(stores: Arc<Stores>) -> OpenImage {
 }
 
 /// For what may be left out: where no network is, that must be found out soon.
-fn quick_options(registry: &RegistryArgs, messages: &Messages) -> RegistryOptions {
-    let mut options = registry.options(messages.clone());
+fn quick_options(registry: &RegistryArgs, reporting: &Reporting) -> RegistryOptions {
+    let mut options = registry.options(reporting.clone());
     options.idle_timeout = options.idle_timeout.min(Duration::from_secs(5));
     options.backoff = options.backoff.min(Duration::from_millis(20));
     options

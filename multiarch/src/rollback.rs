@@ -12,7 +12,7 @@ use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use image_store::plan::{MovedTag, Plan, TagStep, apply};
 use image_store::store::{ImageSource, Pointer};
-use registry_client::Messages;
+use registry_client::Reporting;
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
@@ -33,7 +33,7 @@ pub fn run(args: &Args, registry: &RegistryArgs, output: &Output) -> Result<Exit
         .image
         .parse()
         .map_err(|e: image_model::reference::ReferenceError| Error::bad_input(doing(args), e.to_string()))?;
-    let options = registry.options(Messages::new(output.warner(), |line| cli::tell(line.to_string())));
+    let options = registry.options(Reporting::new(output.warner(), |line| cli::tell(line.to_string())));
     let target = Stores::new(options).target(&reference)?;
     let Decision { plan, new, problems, missing } = decide(&report.tags, &*target.store)?;
     let is_refused = !missing.is_empty() || (!problems.is_empty() && !args.force);

@@ -44,7 +44,7 @@ impl Stores {
 
     /// Counts what the stores transfer.
     pub fn meter(&self) -> Arc<Meter> {
-        Arc::clone(&self.options.messages.meter)
+        Arc::clone(&self.options.reporting.meter)
     }
 
     /// The client is made when the first registry is named: local work needs no certificates.

@@ -1,6 +1,6 @@
 //! The options that every tool has for speaking to registries.
 
-use registry_client::{Messages, PlainHttp, RegistryOptions};
+use registry_client::{PlainHttp, RegistryOptions, Reporting};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct RegistryArgs {
 
 impl RegistryArgs {
     /// What was meant.
-    pub fn options(&self, messages: Messages) -> RegistryOptions {
+    pub fn options(&self, reporting: Reporting) -> RegistryOptions {
         let plain_http = if self.plain_http.iter().any(String::is_empty) {
             PlainHttp::All
         } else if self.plain_http.is_empty() {
@@ -65,7 +65,7 @@ impl RegistryArgs {
             timeout: Duration::from_secs(self.timeout),
             // Nobody waits longer for a word than for the whole.
             idle_timeout: usual.idle_timeout.min(Duration::from_secs(self.timeout.max(1))),
-            messages,
+            reporting,
             ..usual
         }
     }
@@ -87,7 +87,7 @@ mod tests {
     fn plain_http_takes_a_host_or_means_all() {
         let check = |args: &[&str], meant: PlainHttp| {
             let tool = Tool::try_parse_from(std::iter::once(&"tool").chain(args)).unwrap();
-            assert_eq!(tool.registry.options(Messages::default()).plain_http, meant, "{args:?}");
+            assert_eq!(tool.registry.options(Reporting::default()).plain_http, meant, "{args:?}");
             assert_eq!(tool.image.as_deref(), Some("image"));
         };
         check(&["image"], PlainHttp::Loopback);
@@ -104,7 +104,7 @@ mod tests {
     fn every_option_arrives() {
         let args = "tool --ca-file ca.pem --insecure --auth-file auth.json --timeout 5 --max-retry-after 7 --allow-auth-host a.b --parallel 3";
         let args = args.split(' ');
-        let options = Tool::try_parse_from(args).unwrap().registry.options(Messages::default());
+        let options = Tool::try_parse_from(args).unwrap().registry.options(Reporting::default());
         assert_eq!(options.ca_file, Some("ca.pem".into()));
         assert_eq!(options.auth_file, Some("auth.json".into()));
         assert!(options.insecure);

@@ -6,14 +6,14 @@ pub mod token;
 
 use crate::auth::scope::Scopes;
 use crate::auth::token::{TokenRequest, TokenServer};
-use crate::credentials::Sources;
-use crate::credentials::credential::{Credential, Found};
+use crate::credentials::CredentialSources;
+use crate::credentials::credential::{Credential, FoundCredential};
 use crate::credentials::secret::Secret;
-use crate::http::address::Reach;
-use crate::http::transport::{Answer, Transport};
+use crate::http::address::AddressPolicy;
+use crate::http::transport::{HttpResponse, Transport};
 use crate::http::url::Url;
-use crate::options::Messages;
-use crate::retry::Patience;
+use crate::options::Reporting;
+use crate::retry::RetryPolicy;
 use challenge::Challenge;
 use error::Error;
 use error::Exit;
@@ -28,26 +28,26 @@ const TOGETHER: usize = 20;
 
 /// What a request has to be allowed to do.
 #[derive(Clone, Debug)]
-pub struct Need {
+pub struct RequiredScopes {
     pub repository: String,
-    pub own: Scopes,
+    pub scopes: Scopes,
     /// What it would need besides: to read where a blob is mounted from.
-    pub more: Scopes,
+    pub extra: Scopes,
 }
 
-impl Need {
+impl RequiredScopes {
     fn all(&self) -> Scopes {
-        self.own.clone().and(&self.more)
+        self.scopes.clone().and(&self.extra)
     }
 }
 
 /// One registry's side of the matter. The lock is held while a token is fetched, so that many requests that need one
 /// ask for one.
-pub struct Guard {
+pub struct RegistryAuth {
     /// As in an image reference.
     host: String,
     registry: Url,
-    reach: OnceLock<Reach>,
+    address_policy: OnceLock<AddressPolicy>,
     /// Has somebody logged in there?
     foretold: OnceLock<bool>,
     /// Has the registry answered yet?
@@ -57,18 +57,18 @@ pub struct Guard {
 
 #[derive(Default)]
 struct State {
-    way: Option<Way>,
+    way: Option<AuthScheme>,
     tokens: Vec<Token>,
     made: usize,
     /// All that the stores at this registry will need. One token for all saves round trips.
     foreseen: Scopes,
-    credentials: HashMap<String, Found>,
+    credentials: HashMap<String, FoundCredential>,
     warned: bool,
 }
 
 /// How the registry wants to be shown credentials.
 #[derive(Clone, PartialEq, Eq)]
-enum Way {
+enum AuthScheme {
     Basic,
     Bearer(TokenServer),
 }
@@ -84,8 +84,8 @@ struct Token {
 
 /// What one request has tried so far.
 #[derive(Default)]
-pub struct Tries {
-    sent: Option<Sent>,
+pub struct AuthAttempts {
+    sent: Option<SentAuth>,
     refused: Option<usize>,
     /// What challenges asked for beyond what we thought.
     asked: Scopes,
@@ -97,7 +97,7 @@ pub struct Tries {
 const TOKENS_MAX: u32 = 2;
 
 #[derive(Clone, Copy)]
-enum Sent {
+enum SentAuth {
     /// Nothing better can be had.
     Final,
     Token {
@@ -108,22 +108,22 @@ enum Sent {
 }
 
 /// What it takes to get in.
-pub struct Context<'a> {
+pub struct AuthContext<'a> {
     pub doing: &'a str,
     pub transport: &'a Transport,
-    pub sources: &'a Sources,
-    pub messages: &'a Messages,
-    pub patience: Patience,
+    pub sources: &'a CredentialSources,
+    pub reporting: &'a Reporting,
+    pub policy: RetryPolicy,
     /// Token servers in other domains that may have credentials all the same.
     pub auth_hosts: &'a [String],
 }
 
-impl Guard {
+impl RegistryAuth {
     pub fn new(host: &str, registry: Url) -> Arc<Self> {
         Arc::new(Self {
             host: host.into(),
             registry,
-            reach: OnceLock::new(),
+            address_policy: OnceLock::new(),
             foretold: OnceLock::new(),
             answered: Mutex::default(),
             state: Mutex::default(),
@@ -135,8 +135,8 @@ impl Guard {
     }
 
     /// How far it may send us.
-    pub fn reach(&self) -> Reach {
-        *self.reach.get_or_init(|| Reach::of_registry(&self.registry))
+    pub fn address_policy(&self) -> AddressPolicy {
+        *self.address_policy.get_or_init(|| AddressPolicy::of_registry(&self.registry))
     }
 
     pub fn foresee(&self, scopes: &Scopes) {
@@ -145,7 +145,7 @@ impl Guard {
 
     /// The turn to ask first. Everybody else waits for it, so that one request is turned away and not all of a level.
     /// `None` if there was an answer already, or if nobody has logged in there: then most likely nobody needs to.
-    pub fn first(&self, sources: &Sources) -> Option<MutexGuard<'_, bool>> {
+    pub fn first(&self, sources: &CredentialSources) -> Option<MutexGuard<'_, bool>> {
         if !*self.foretold.get_or_init(|| sources.mention(&self.host)) {
             return None;
         }
@@ -161,20 +161,20 @@ impl Guard {
     /// The `Authorization` for a request; `None` as long as the registry has not asked for one.
     pub fn authorization(
         &self,
-        context: &Context<'_>,
-        need: &Need,
-        tries: &mut Tries,
+        context: &AuthContext<'_>,
+        required: &RequiredScopes,
+        tries: &mut AuthAttempts,
     ) -> Result<Option<Secret>, Error> {
         let mut state = self.state();
         let Some(way) = state.way.clone() else { return Ok(None) };
-        let credential = self.credential(&mut state, context, &need.repository)?;
+        let credential = self.credential(&mut state, context, &required.repository)?;
         match (way, &credential) {
             (_, Credential::Registry(token)) => {
-                tries.sent = Some(Sent::Final);
+                tries.sent = Some(SentAuth::Final);
                 Ok(Some(bearer(token)))
             }
-            (Way::Basic, _) => {
-                tries.sent = Some(Sent::Final);
+            (AuthScheme::Basic, _) => {
+                tries.sent = Some(SentAuth::Final);
                 let why =
                     format!("{} wants a user name and a password, and there are none for it", self.host);
                 let hint = format!("log in: docker login {}", self.host);
@@ -183,8 +183,8 @@ impl Guard {
                     .map(Some)
                     .ok_or_else(|| Error::not_permitted(context.doing, why).hint(hint))
             }
-            (Way::Bearer(server), _) => {
-                self.token(&mut state, context, need, tries, &server, &credential).map(Some)
+            (AuthScheme::Bearer(server), _) => {
+                self.token(&mut state, context, required, tries, &server, &credential).map(Some)
             }
         }
     }
@@ -192,13 +192,13 @@ impl Guard {
     fn token(
         &self,
         state: &mut State,
-        context: &Context<'_>,
-        need: &Need,
-        tries: &mut Tries,
+        context: &AuthContext<'_>,
+        required: &RequiredScopes,
+        tries: &mut AuthAttempts,
         server: &TokenServer,
         credential: &Credential,
     ) -> Result<Secret, Error> {
-        let needed = need.all().and(&tries.asked);
+        let needed = required.all().and(&tries.asked);
         let credential = match server.may_have_credentials_of(&self.registry, context.auth_hosts) {
             true => credential.clone(),
             false => self.withheld(state, context, server, credential),
@@ -211,31 +211,32 @@ impl Guard {
                 && tries.refused.is_none_or(|refused| token.number > refused)
         };
         if let Some(token) = state.tokens.iter().find(fits) {
-            tries.sent = Some(Sent::Token { number: token.number, exact: false });
+            tries.sent = Some(SentAuth::Token { number: token.number, exact: false });
             return Ok(bearer(&token.secret));
         }
         let mut scopes = needed.clone();
         if tries.refused.is_none() {
             scopes.add(&self.foreseen_for(state, context, &credential)?);
         }
-        let reach = match server.realm.host() == self.registry.host() {
-            true => Reach::Anywhere,
-            false => self.reach(),
+        let address_policy = match server.realm.host() == self.registry.host() {
+            true => AddressPolicy::Any,
+            false => self.address_policy(),
         };
-        let given = state.credentials.get(&need.repository).filter(|given| given.credential == credential);
-        let refused = given.map(|given| given.when_refused(&self.host));
+        let given =
+            state.credentials.get(&required.repository).filter(|given| given.credential == credential);
+        let refused = given.map(|given| given.auth_hint(&self.host));
         let request = |scopes: &Scopes| {
             let doing = format!("{}: get a token from {}", context.doing, server.realm.host_and_port());
             TokenRequest {
                 doing: &doing,
                 server,
-                reach,
+                address_policy,
                 credential: &credential,
-                when_refused: refused.as_deref(),
+                auth_hint: refused.as_deref(),
                 first: &needed,
                 scopes,
             }
-            .send(context.transport, context.patience)
+            .send(context.transport, context.policy)
         };
         let issued = match request(&scopes) {
             // Some servers say no to all if one of the repositories is not ours.
@@ -247,7 +248,7 @@ impl Guard {
         };
         state.made += 1;
         tries.made += 1;
-        tries.sent = Some(Sent::Token { number: state.made, exact: scopes == needed });
+        tries.sent = Some(SentAuth::Token { number: state.made, exact: scopes == needed });
         let until = Instant::now() + issued.life.saturating_sub(RENEW_BEFORE);
         let authorization = bearer(&issued.token);
         state.tokens.push(Token {
@@ -264,13 +265,13 @@ impl Guard {
     fn withheld(
         &self,
         state: &mut State,
-        context: &Context<'_>,
+        context: &AuthContext<'_>,
         server: &TokenServer,
         own: &Credential,
     ) -> Credential {
         if *own != Credential::Anonymous && !state.warned {
             state.warned = true;
-            (context.messages.warn)(&format!(
+            (context.reporting.warn)(&format!(
                 "{} wants its credentials to go to {}, which is another domain; they stay here, unless with --allow-auth-host={}",
                 self.host,
                 server.realm.host_and_port(),
@@ -284,7 +285,7 @@ impl Guard {
     fn foreseen_for(
         &self,
         state: &mut State,
-        context: &Context<'_>,
+        context: &AuthContext<'_>,
         credential: &Credential,
     ) -> Result<Scopes, Error> {
         let foreseen = state.foreseen.clone();
@@ -306,7 +307,7 @@ impl Guard {
     fn credential(
         &self,
         state: &mut State,
-        context: &Context<'_>,
+        context: &AuthContext<'_>,
         repository: &str,
     ) -> Result<Credential, Error> {
         if let Some(known) = state.credentials.get(repository) {
@@ -319,38 +320,38 @@ impl Guard {
     }
 
     /// What to do about a 401 that is the last word. `None`: it has not asked for credentials in a way known here.
-    pub fn when_refused(&self, need: &Need) -> Option<String> {
+    pub fn auth_hint(&self, required: &RequiredScopes) -> Option<String> {
         let state = self.state();
-        let found = state.credentials.get(&need.repository)?;
-        Some(found.when_refused(&self.host))
+        let found = state.credentials.get(&required.repository)?;
+        Some(found.auth_hint(&self.host))
     }
 
     /// Takes in a 401. `true`: it is worth asking again.
     pub fn challenged(
         &self,
         doing: &str,
-        answer: &Answer,
-        need: &Need,
-        tries: &mut Tries,
+        answer: &HttpResponse,
+        required: &RequiredScopes,
+        tries: &mut AuthAttempts,
     ) -> Result<bool, Error> {
         let values = answer.headers.get_all("www-authenticate").iter();
         let challenges: Vec<Challenge> =
             values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
         let sent = tries.sent.take();
-        if challenges.is_empty() || matches!(sent, Some(Sent::Final)) || tries.made >= TOKENS_MAX {
+        if challenges.is_empty() || matches!(sent, Some(SentAuth::Final)) || tries.made >= TOKENS_MAX {
             return Ok(false);
         }
         let (way, asked) =
             choose(&challenges, &self.registry).map_err(|why| Error::not_permitted(doing, why))?;
-        let known = need.all().and(&tries.asked).covers(&asked);
-        if known && matches!(sent, Some(Sent::Token { exact: true, .. })) {
+        let known = required.all().and(&tries.asked).covers(&asked);
+        if known && matches!(sent, Some(SentAuth::Token { exact: true, .. })) {
             return Ok(false);
         }
         let mut state = self.state();
         state.way = Some(way);
-        if let Some(Sent::Token { number, .. }) = sent {
+        if let Some(SentAuth::Token { number, .. }) = sent {
             // It is not good for this request. What else it claims may still be true.
-            let doubtful = if need.more.is_empty() { &need.own } else { &need.more };
+            let doubtful = if required.extra.is_empty() { &required.scopes } else { &required.extra };
             if let Some(token) = state.tokens.iter_mut().find(|token| token.number == number) {
                 token.scopes.forget(doubtful);
             }
@@ -362,19 +363,19 @@ impl Guard {
 }
 
 /// Bearer before Basic, and what the Bearer challenge asks for.
-fn choose(challenges: &[Challenge], registry: &Url) -> Result<(Way, Scopes), String> {
+fn choose(challenges: &[Challenge], registry: &Url) -> Result<(AuthScheme, Scopes), String> {
     let mut why = None;
     for challenge in challenges.iter().filter(|challenge| challenge.scheme == "bearer") {
         match TokenServer::of(challenge, registry) {
             Ok(server) => {
                 let asked = Scopes::parse(challenge.param("scope").unwrap_or_default());
-                return Ok((Way::Bearer(server), asked));
+                return Ok((AuthScheme::Bearer(server), asked));
             }
             Err(reason) => why = why.or(Some(reason)),
         }
     }
     if challenges.iter().any(|challenge| challenge.scheme == "basic") {
-        return Ok((Way::Basic, Scopes::default()));
+        return Ok((AuthScheme::Basic, Scopes::default()));
     }
     let schemes =
         || challenges.iter().map(|challenge| challenge.scheme.as_str()).collect::<Vec<_>>().join(", ");
@@ -395,8 +396,10 @@ mod tests {
         let check = |header: &str, meant: &str| {
             let registry = Url::parse("https://r.example").unwrap();
             let shown = match choose(&challenge::parse(header), &registry) {
-                Ok((Way::Basic, _)) => "basic".into(),
-                Ok((Way::Bearer(server), asked)) => format!("{} {:?}", server.realm, asked.texts(&asked)),
+                Ok((AuthScheme::Basic, _)) => "basic".into(),
+                Ok((AuthScheme::Bearer(server), asked)) => {
+                    format!("{} {:?}", server.realm, asked.texts(&asked))
+                }
                 Err(why) => why,
             };
             assert!(shown.contains(meant), "{header}: {shown}");

@@ -4,9 +4,9 @@ pub mod credential;
 pub mod helper;
 pub mod secret;
 
-use crate::credentials::credential::{Credential, Found};
+use crate::credentials::credential::{Credential, FoundCredential};
 use crate::credentials::secret::Secret;
-use crate::options::{Login, Messages, RegistryOptions};
+use crate::options::{Login, RegistryOptions, Reporting};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use error::Error;
@@ -25,7 +25,7 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// Where credentials are looked for, in this order.
-pub struct Sources {
+pub struct CredentialSources {
     login: Option<Login>,
     /// The content of DOCKER_AUTH_CONFIG.
     inline: Option<String>,
@@ -33,16 +33,16 @@ pub struct Sources {
     usual: Vec<PathBuf>,
     /// The one file that must be there, and is the only one.
     named: Option<PathBuf>,
-    messages: Messages,
+    reporting: Reporting,
     /// Each file is read once, and each helper asked once.
     read: Mutex<HashMap<PathBuf, Option<Arc<AuthFile>>>>,
-    answers: Answers,
+    answers: HelperCache,
 }
 
 /// What helpers said: by helper and server.
-type Answers = Mutex<HashMap<(String, String), Option<Credential>>>;
+type HelperCache = Mutex<HashMap<(String, String), Option<Credential>>>;
 
-impl Sources {
+impl CredentialSources {
     pub fn new(options: &RegistryOptions, env: impl Fn(&str) -> Option<OsString>) -> Self {
         let var = |name: &str| env(name).filter(|value| !value.is_empty());
         let path = |name: &str| var(name).map(PathBuf::from);
@@ -58,7 +58,7 @@ impl Sources {
             inline: var("DOCKER_AUTH_CONFIG").map(|text| text.to_string_lossy().into_owned()),
             usual,
             named: options.auth_file.clone().or_else(|| path("REGISTRY_AUTH_FILE")),
-            messages: options.messages.clone(),
+            reporting: options.reporting.clone(),
             read: Mutex::default(),
             answers: Mutex::default(),
         }
@@ -73,16 +73,16 @@ impl Sources {
     }
 
     /// What to show `host` (as in an image reference) for this repository.
-    pub fn find(&self, host: &str, repository: &str) -> Result<Found, Error> {
+    pub fn find(&self, host: &str, repository: &str) -> Result<FoundCredential, Error> {
         if let Some(login) = self.login.as_ref().filter(|login| same_host(&login.host, host)) {
             let (user, password) = (login.user.clone(), login.password.clone());
             let from = "the command line".to_string();
-            return Ok(Found { credential: Credential::Password { user, password }, from });
+            return Ok(FoundCredential { credential: Credential::Password { user, password }, from });
         }
         let find = |found: &AuthFile, place: String| found.find(host, repository, &place, &self.answers);
         if let Some(file) = &self.named {
             let found = self.file(file)?.ok_or_else(|| no_such(file))?;
-            return Ok(find(&found, file.display().to_string())?.unwrap_or_else(Found::nothing));
+            return Ok(find(&found, file.display().to_string())?.unwrap_or_else(FoundCredential::nothing));
         }
         if let Some(text) = &self.inline {
             let place = "DOCKER_AUTH_CONFIG";
@@ -96,7 +96,7 @@ impl Sources {
                 return Ok(found);
             }
         }
-        Ok(Found::nothing())
+        Ok(FoundCredential::nothing())
     }
 
     /// Has somebody logged in there, as far as can be told without asking a helper, or anybody? docker leaves an entry
@@ -123,7 +123,7 @@ impl Sources {
         if let Some(known) = read.get(file) {
             return Ok(known.clone());
         }
-        let found = read_file(file, &self.messages)?.map(Arc::new);
+        let found = read_file(file, &self.reporting)?.map(Arc::new);
         read.insert(file.into(), found.clone());
         Ok(found)
     }
@@ -133,7 +133,7 @@ impl Sources {
 #[derive(Default, Deserialize)]
 struct AuthFile {
     #[serde(default)]
-    auths: Option<BTreeMap<String, Entry>>,
+    auths: Option<BTreeMap<String, AuthEntry>>,
     #[serde(default, rename = "credHelpers")]
     helpers: Option<BTreeMap<String, String>>,
     #[serde(default, rename = "credsStore")]
@@ -141,7 +141,7 @@ struct AuthFile {
 }
 
 #[derive(Clone, Default, Deserialize)]
-struct Entry {
+struct AuthEntry {
     #[serde(default)]
     auth: Option<String>,
     #[serde(default)]
@@ -161,15 +161,15 @@ impl AuthFile {
         host: &str,
         repository: &str,
         place: &str,
-        answers: &Answers,
-    ) -> Result<Option<Found>, Error> {
+        answers: &HelperCache,
+    ) -> Result<Option<FoundCredential>, Error> {
         let own =
             self.helpers.iter().flatten().find(|(key, _)| same_host(key, host)).map(|(_, helper)| helper);
         let helper = own.or(self.store.as_ref()).filter(|helper| !helper.is_empty());
         if let Some(helper) = helper {
             let key = if same_host(host, "docker.io") { HUB_KEY } else { host };
             if let Some(credential) = ask_once(helper, key, answers)? {
-                return Ok(Some(Found { credential, from: format!("docker-credential-{helper}") }));
+                return Ok(Some(FoundCredential { credential, from: format!("docker-credential-{helper}") }));
             }
         }
         let Some((key, entry)) = self.entry(host, repository) else { return Ok(None) };
@@ -178,7 +178,7 @@ impl AuthFile {
             Error::not_permitted(doing, why).hint(format!("log in again: docker login {host}"))
         };
         let credential = entry.credential().map_err(wrong)?;
-        Ok(credential.map(|credential| Found { credential, from: place.into() }))
+        Ok(credential.map(|credential| FoundCredential { credential, from: place.into() }))
     }
 
     fn mentions(&self, host: &str) -> bool {
@@ -188,8 +188,8 @@ impl AuthFile {
 
     /// The entry for the longest part of `host/repository` that has one. Entries that say nothing do not count:
     /// docker leaves them behind for hosts whose secrets a helper keeps.
-    fn entry(&self, host: &str, repository: &str) -> Option<(&str, &Entry)> {
-        let mut best: Option<(usize, &str, &Entry)> = None;
+    fn entry(&self, host: &str, repository: &str) -> Option<(&str, &AuthEntry)> {
+        let mut best: Option<(usize, &str, &AuthEntry)> = None;
         for (key, entry) in self.auths.iter().flatten() {
             let (key_host, path) = split_key(key);
             let fits = same_host(key_host, host)
@@ -205,7 +205,7 @@ impl AuthFile {
     }
 }
 
-fn ask_once(helper: &str, server: &str, answers: &Answers) -> Result<Option<Credential>, Error> {
+fn ask_once(helper: &str, server: &str, answers: &HelperCache) -> Result<Option<Credential>, Error> {
     let key = (helper.to_string(), server.to_string());
     let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = answers.get(&key) {
@@ -216,7 +216,7 @@ fn ask_once(helper: &str, server: &str, answers: &Answers) -> Result<Option<Cred
     Ok(answer)
 }
 
-impl Entry {
+impl AuthEntry {
     fn is_empty(&self) -> bool {
         let all = [&self.auth, &self.username, &self.password, &self.identitytoken, &self.registrytoken];
         all.into_iter().all(|field| field.as_deref().unwrap_or_default().is_empty())
@@ -273,7 +273,7 @@ fn no_such(file: &Path) -> Error {
 }
 
 /// `None` if the file is not there.
-fn read_file(file: &Path, messages: &Messages) -> Result<Option<AuthFile>, Error> {
+fn read_file(file: &Path, reporting: &Reporting) -> Result<Option<AuthFile>, Error> {
     let doing = || format!("read credentials from {}", file.display());
     let failed = |e: std::io::Error| Error::not_permitted(doing(), e.to_string());
     let meta = match std::fs::metadata(file) {
@@ -295,7 +295,7 @@ fn read_file(file: &Path, messages: &Messages) -> Result<Option<AuthFile>, Error
     let holds_secrets = found.auths.iter().flatten().any(|(_, entry)| !entry.is_empty());
     if holds_secrets && meta.permissions().mode() & 0o006 != 0 {
         let mode = meta.permissions().mode() & 0o777;
-        (messages.warn)(&format!(
+        (reporting.warn)(&format!(
             "everybody on this machine can get at the credentials in {} (mode {mode:04o}); chmod 600 it",
             file.display()
         ));

@@ -1,11 +1,11 @@
 //! A blob on its way down: a connection that breaks is taken up again where it broke.
 
-use crate::auth::{Guard, Need};
-use crate::client::{Ask, Client};
-use crate::http::transport::{Answer, Upload, failure_of};
+use crate::api_error;
+use crate::auth::{RegistryAuth, RequiredScopes};
+use crate::client::{ApiRequest, Client};
+use crate::http::transport::{HttpResponse, RequestBody, failure_of};
 use crate::http::url::Url;
-use crate::refusal;
-use crate::retry::{ATTEMPTS, Again, jitter};
+use crate::retry::{ATTEMPTS, RetryAfter, jitter};
 use error::Error;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -17,8 +17,8 @@ const FORGIVEN_AFTER: u64 = 1 << 20;
 
 pub struct Download {
     client: Client,
-    guard: Arc<Guard>,
-    need: Need,
+    auth: Arc<RegistryAuth>,
+    required: RequiredScopes,
     doing: String,
     url: Url,
     size: u64,
@@ -36,13 +36,13 @@ pub struct Download {
 impl Download {
     pub fn open(
         client: &Client,
-        guard: &Arc<Guard>,
-        need: &Need,
+        auth: &Arc<RegistryAuth>,
+        required: &RequiredScopes,
         doing: String,
         url: Url,
         size: u64,
     ) -> Result<Self, Error> {
-        let mut download = Self::new(client, guard, need, doing, url, size);
+        let mut download = Self::new(client, auth, required, doing, url, size);
         download.body = download.ask()?.unwrap_or_else(|| Box::new(io::empty()));
         Ok(download)
     }
@@ -62,11 +62,18 @@ impl Download {
     }
 
     /// Nothing is asked yet.
-    pub fn new(client: &Client, guard: &Arc<Guard>, need: &Need, doing: String, url: Url, size: u64) -> Self {
+    pub fn new(
+        client: &Client,
+        auth: &Arc<RegistryAuth>,
+        required: &RequiredScopes,
+        doing: String,
+        url: Url,
+        size: u64,
+    ) -> Self {
         Self {
             client: client.clone(),
-            guard: Arc::clone(guard),
-            need: need.clone(),
+            auth: Arc::clone(auth),
+            required: required.clone(),
             doing,
             url,
             size,
@@ -88,14 +95,14 @@ impl Download {
         } else if self.at > 0 {
             headers.push(("Range", format!("bytes={}-", self.at)));
         }
-        let answer = self.client.send(&Ask {
+        let answer = self.client.send(&ApiRequest {
             doing: &self.doing,
             method: "GET",
             url: self.url.clone(),
             headers,
-            body: Upload::Nothing,
-            need: &self.need,
-            guard: &self.guard,
+            body: RequestBody::Empty,
+            required: &self.required,
+            auth: &self.auth,
         })?;
         let wrong = |why: String| Error::integrity(&*self.doing, why);
         let skip = match answer.status {
@@ -109,7 +116,7 @@ impl Download {
             416 => {
                 return Err(wrong(format!("it ends before byte {}; {} were promised", self.at, self.size)));
             }
-            _ => return Err(refusal::refused(&self.doing, answer)),
+            _ => return Err(api_error::from_response(&self.doing, answer)),
         };
         let promised = self.size - self.at + skip;
         if let Some(length) =
@@ -134,7 +141,7 @@ impl Download {
         self.breaks += 1;
         self.last_break = self.at;
         let far = format!("byte {} of {}", self.at, self.end);
-        let timeout = self.client.patience().timeout;
+        let timeout = self.client.retry_policy().timeout;
         if self.since.elapsed() >= timeout {
             let seconds = timeout.as_secs();
             let why = format!("{} at {far} (given up after {seconds} s, --timeout)", error.why);
@@ -143,7 +150,7 @@ impl Download {
         if self.breaks >= ATTEMPTS {
             return Err(Error { why: format!("{} at {far} ({ATTEMPTS} attempts)", error.why), ..error });
         }
-        std::thread::sleep(jitter(self.client.patience().backoff, self.breaks));
+        std::thread::sleep(jitter(self.client.retry_policy().backoff, self.breaks));
         // The whole in place of a part is no use here: an end that comes too early, and counts like one.
         self.body = self.ask()?.unwrap_or_else(|| Box::new(io::empty()));
         Ok(())
@@ -171,7 +178,7 @@ impl Read for Download {
                 Err(_) if self.at >= self.end => return Ok(0),
                 Err(error) => {
                     let failure = failure_of(&self.doing, &self.url, error.into());
-                    if failure.again == Again::Never {
+                    if failure.retry == RetryAfter::Never {
                         return Err(failure.error.into_io());
                     }
                     failure.error
@@ -183,7 +190,7 @@ impl Read for Download {
 }
 
 /// `Content-Range: bytes 7-9/10` must be the part that was asked for, of a blob of the right size.
-fn check_range(answer: &Answer, part: Range<u64>, size: u64) -> Result<(), String> {
+fn check_range(answer: &HttpResponse, part: Range<u64>, size: u64) -> Result<(), String> {
     let value = answer.header("content-range").unwrap_or_default();
     match parse_range(value) {
         Some((found, total)) if found == part && total.is_none_or(|total| total == size) => Ok(()),

@@ -16,7 +16,7 @@ pub struct Meter {
 
 /// The counts at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TransferCounts {
     pub bytes: u64,
     pub bytes_wanted: u64,
     pub blobs: u64,
@@ -35,8 +35,8 @@ impl Meter {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> TransferCounts {
+        TransferCounts {
             bytes: self.bytes.load(Relaxed),
             bytes_wanted: self.bytes_wanted.load(Relaxed),
             blobs: self.blobs.load(Relaxed),
@@ -47,22 +47,22 @@ impl Meter {
 }
 
 /// One blob of the job. What is read of it counts once, however often it must be read again.
-pub struct Share<'m> {
+pub struct BlobProgress<'m> {
     meter: &'m Meter,
     size: u64,
     counted: AtomicU64,
 }
 
-impl<'m> Share<'m> {
+impl<'m> BlobProgress<'m> {
     pub fn of(meter: &'m Meter, size: u64) -> Self {
         Self { meter, size, counted: AtomicU64::new(0) }
     }
 
     /// The blob's content, counted from its start.
-    pub fn read<'a>(&'a self, content: Box<dyn Read + Send + 'a>) -> Counted<'a> {
+    pub fn read<'a>(&'a self, content: Box<dyn Read + Send + 'a>) -> CountedReader<'a> {
         let before = self.counted.swap(0, Relaxed);
         self.meter.bytes.fetch_sub(before, Relaxed);
-        Counted { share: self, content }
+        CountedReader { progress: self, content }
     }
 
     fn add(&self, bytes: u64) {
@@ -77,21 +77,21 @@ impl<'m> Share<'m> {
     }
 }
 
-pub struct Counted<'a> {
-    share: &'a Share<'a>,
+pub struct CountedReader<'a> {
+    progress: &'a BlobProgress<'a>,
     content: Box<dyn Read + Send + 'a>,
 }
 
-impl Read for Counted<'_> {
+impl Read for CountedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.content.read(buffer)?;
-        self.share.add(count as u64);
+        self.progress.add(count as u64);
         Ok(count)
     }
 }
 
 /// Short enough for a terminal of 80 columns.
-pub fn line(counts: &Counts, since: Duration, with_bar: bool) -> String {
+pub fn line(counts: &TransferCounts, since: Duration, with_bar: bool) -> String {
     const WIDTH: u64 = 20;
     let requests = match counts.requests {
         0 => String::new(),
@@ -124,32 +124,36 @@ mod tests {
     fn what_is_read_twice_counts_once() {
         let meter = Meter::default();
         meter.expect(2, 10);
-        let share = Share::of(&meter, 7);
-        io::copy(&mut share.read(Box::new(&b"abc"[..])), &mut io::sink()).unwrap();
+        let progress = BlobProgress::of(&meter, 7);
+        io::copy(&mut progress.read(Box::new(&b"abc"[..])), &mut io::sink()).unwrap();
         assert_eq!(meter.counts().bytes, 3);
-        io::copy(&mut share.read(Box::new(&b"abcdefg"[..])), &mut io::sink()).unwrap();
+        io::copy(&mut progress.read(Box::new(&b"abcdefg"[..])), &mut io::sink()).unwrap();
         assert_eq!((meter.counts().bytes, meter.counts().blobs), (7, 0));
-        share.done();
+        progress.done();
         // Mounted: nothing was read of it.
-        Share::of(&meter, 3).done();
-        let all = Counts { bytes: 10, bytes_wanted: 10, blobs: 2, blobs_wanted: 2, requests: 0 };
+        BlobProgress::of(&meter, 3).done();
+        let all = TransferCounts { bytes: 10, bytes_wanted: 10, blobs: 2, blobs_wanted: 2, requests: 0 };
         assert_eq!(meter.counts(), all);
     }
 
     #[test]
     fn the_line_says_how_far_the_work_is() {
         let second = Duration::from_secs(1);
-        let counts = Counts { bytes: 3 << 20, bytes_wanted: 4 << 20, blobs: 1, blobs_wanted: 2, requests: 7 };
+        let counts =
+            TransferCounts { bytes: 3 << 20, bytes_wanted: 4 << 20, blobs: 1, blobs_wanted: 2, requests: 7 };
         assert_eq!(
             line(&counts, second, true),
             "[###############     ]  3.0 MiB of 4.0 MiB  3.0 MiB/s  1 of 2 blobs  7 requests"
         );
         assert_eq!(
-            line(&Counts { requests: 1, ..counts }, second, false),
+            line(&TransferCounts { requests: 1, ..counts }, second, false),
             "3.0 MiB of 4.0 MiB  3.0 MiB/s  1 of 2 blobs  1 request"
         );
-        assert_eq!(line(&Counts { requests: 3, ..Counts::default() }, second, true), "3 requests");
-        let nothing = Counts { bytes_wanted: 0, blobs_wanted: 1, ..Counts::default() };
+        assert_eq!(
+            line(&TransferCounts { requests: 3, ..TransferCounts::default() }, second, true),
+            "3 requests"
+        );
+        let nothing = TransferCounts { bytes_wanted: 0, blobs_wanted: 1, ..TransferCounts::default() };
         assert_eq!(line(&nothing, second, true), "[####################]  0 B of 0 B  0 B/s  0 of 1 blobs");
     }
 }

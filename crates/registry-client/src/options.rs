@@ -52,7 +52,7 @@ pub struct RegistryOptions {
     pub retry_after_max: Duration,
     /// How long after its first attempt a request is still tried again.
     pub timeout: Duration,
-    pub messages: Messages,
+    pub reporting: Reporting,
 }
 
 impl Default for RegistryOptions {
@@ -71,7 +71,7 @@ impl Default for RegistryOptions {
             backoff: Duration::from_millis(backoff.unwrap_or(200)),
             retry_after_max: Duration::from_secs(60),
             timeout: Duration::from_secs(600),
-            messages: Messages::default(),
+            reporting: Reporting::default(),
         }
     }
 }
@@ -100,14 +100,14 @@ type Print = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What a client reports while it works. The default reports nothing and counts.
 #[derive(Clone)]
-pub struct Messages {
+pub struct Reporting {
     pub warn: Print,
     /// One line for each request.
     pub trace: Option<Print>,
     pub meter: Arc<Meter>,
 }
 
-impl Messages {
+impl Reporting {
     /// `print` gets a line for each request if `MULTIARCH_TRACE` is 1.
     pub fn new(
         warn: impl Fn(&str) + Send + Sync + 'static,
@@ -119,15 +119,15 @@ impl Messages {
     }
 }
 
-impl Default for Messages {
+impl Default for Reporting {
     fn default() -> Self {
         Self { warn: Arc::new(|_| {}), trace: None, meter: Arc::default() }
     }
 }
 
-impl fmt::Debug for Messages {
+impl fmt::Debug for Reporting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Messages").finish_non_exhaustive()
+        f.debug_struct("Reporting").finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How long to go on.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// The first wait; it doubles each time.
     pub backoff: Duration,
     /// Longest wait that a server may ask for; a job is better told to come back.
@@ -22,64 +22,67 @@ pub struct Patience {
 
 /// A request that did not work out, and whether to try again.
 #[derive(Debug)]
-pub struct Failure {
+pub struct RequestFailure {
     pub error: Error,
-    pub again: Again,
+    pub retry: RetryAfter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum RetryAfter {
     Never,
     /// After a wait of our own choice.
-    Soon,
+    Backoff,
     /// After the wait that the server asked for.
-    After(Duration),
+    Delay(Duration),
 }
 
-impl Failure {
-    pub fn last(error: Error) -> Self {
-        Self { error, again: Again::Never }
+impl RequestFailure {
+    pub fn permanent(error: Error) -> Self {
+        Self { error, retry: RetryAfter::Never }
     }
 
-    pub fn passing(error: Error) -> Self {
-        Self { error, again: Again::Soon }
+    pub fn transient(error: Error) -> Self {
+        Self { error, retry: RetryAfter::Backoff }
     }
 }
 
 /// The statuses that a registry, or a proxy before it, gives while something is wrong that may pass. 499 and 522 are
 /// nginx's and Cloudflare's words for a connection that broke behind them.
-pub fn is_passing(status: u16) -> bool {
+pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
 }
 
-/// Tries until it works, fails for good, or attempts or time are used up.
-pub fn retrying<T>(patience: Patience, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Error> {
+/// AuthAttempts until it works, fails for good, or attempts or time are used up.
+pub fn retry<T>(
+    policy: RetryPolicy,
+    mut attempt: impl FnMut() -> Result<T, RequestFailure>,
+) -> Result<T, Error> {
     let began = Instant::now();
     let mut tried = 0;
     loop {
-        let Failure { mut error, again } = match attempt() {
+        let RequestFailure { mut error, retry: after } = match attempt() {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
         tried += 1;
-        let wait = match again {
-            Again::Never => return Err(error),
-            Again::After(wait) if wait > patience.retry_after_max => {
-                let (asked, most) = (wait.as_secs(), patience.retry_after_max.as_secs());
+        let wait = match after {
+            RetryAfter::Never => return Err(error),
+            RetryAfter::Delay(wait) if wait > policy.retry_after_max => {
+                let (asked, most) = (wait.as_secs(), policy.retry_after_max.as_secs());
                 return Err(error.hint(format!(
                     "it asks to come back in {asked} s, and this waits for {most} s at most; try again then, or \
                      with --max-retry-after {asked}"
                 )));
             }
-            Again::After(wait) => wait,
-            Again::Soon => jitter(patience.backoff, tried),
+            RetryAfter::Delay(wait) => wait,
+            RetryAfter::Backoff => jitter(policy.backoff, tried),
         };
         if tried == ATTEMPTS {
             error.why = format!("{} ({ATTEMPTS} attempts)", error.why);
             return Err(error);
         }
-        if began.elapsed() + wait > patience.timeout {
-            let seconds = patience.timeout.as_secs();
+        if began.elapsed() + wait > policy.timeout {
+            let seconds = policy.timeout.as_secs();
             error.why = format!("{} (given up after {seconds} s, --timeout)", error.why);
             return Err(error);
         }
@@ -159,56 +162,56 @@ mod tests {
         check("", None);
     }
 
-    const PATIENCE: Patience = Patience {
+    const POLICY: RetryPolicy = RetryPolicy {
         backoff: Duration::from_millis(1),
         retry_after_max: Duration::from_secs(60),
         timeout: Duration::from_secs(600),
     };
 
-    fn tried(again: Again, succeed_at: u32) -> (u32, Result<(), Error>) {
-        tried_with(PATIENCE, again, succeed_at)
+    fn tried(again: RetryAfter, succeed_at: u32) -> (u32, Result<(), Error>) {
+        tried_with(POLICY, again, succeed_at)
     }
 
-    fn tried_with(patience: Patience, again: Again, succeed_at: u32) -> (u32, Result<(), Error>) {
+    fn tried_with(policy: RetryPolicy, again: RetryAfter, succeed_at: u32) -> (u32, Result<(), Error>) {
         let mut count = 0;
-        let result = retrying(patience, || {
+        let result = retry(policy, || {
             count += 1;
             if count == succeed_at {
                 return Ok(());
             }
-            Err(Failure { error: Error::network("read x", "503"), again })
+            Err(RequestFailure { error: Error::network("read x", "503"), retry: again })
         });
         (count, result)
     }
 
     #[test]
     fn attempts_are_bounded_and_the_error_says_how_many() {
-        assert_eq!(tried(Again::Soon, 5).0, 5);
-        let (count, result) = tried(Again::Soon, 99);
+        assert_eq!(tried(RetryAfter::Backoff, 5).0, 5);
+        let (count, result) = tried(RetryAfter::Backoff, 99);
         let error = result.unwrap_err();
         assert_eq!((count, error.kind), (5, Exit::Network));
         assert_eq!(error.to_string(), "read x: 503 (5 attempts)");
-        assert_eq!(tried(Again::Never, 99).0, 1);
+        assert_eq!(tried(RetryAfter::Never, 99).0, 1);
     }
 
     #[test]
     fn a_wait_beyond_the_cap_fails_at_once_with_the_figure() {
-        let (count, result) = tried(Again::After(Duration::from_secs(999_999)), 99);
+        let (count, result) = tried(RetryAfter::Delay(Duration::from_secs(999_999)), 99);
         assert_eq!(count, 1);
         assert!(result.unwrap_err().to_string().contains("999999 s"));
-        assert_eq!(tried(Again::After(Duration::from_millis(1)), 3).0, 3);
+        assert_eq!(tried(RetryAfter::Delay(Duration::from_millis(1)), 3).0, 3);
     }
 
     #[test]
     fn a_person_may_have_more_patience_or_less() {
-        let patient = Patience { retry_after_max: Duration::from_secs(1), ..PATIENCE };
-        let after = Again::After(Duration::from_millis(1));
+        let patient = RetryPolicy { retry_after_max: Duration::from_secs(1), ..POLICY };
+        let after = RetryAfter::Delay(Duration::from_millis(1));
         assert_eq!(tried_with(patient, after, 3).0, 3);
-        let (count, result) = tried_with(patient, Again::After(Duration::from_secs(2)), 99);
+        let (count, result) = tried_with(patient, RetryAfter::Delay(Duration::from_secs(2)), 99);
         assert_eq!(count, 1);
         assert!(result.unwrap_err().to_string().contains("--max-retry-after 2"));
-        let hasty = Patience { timeout: Duration::from_millis(50), ..PATIENCE };
-        let (count, result) = tried_with(hasty, Again::After(Duration::from_millis(40)), 99);
+        let hasty = RetryPolicy { timeout: Duration::from_millis(50), ..POLICY };
+        let (count, result) = tried_with(hasty, RetryAfter::Delay(Duration::from_millis(40)), 99);
         assert_eq!(count, 2);
         assert!(result.unwrap_err().to_string().contains("--timeout"));
     }

@@ -46,7 +46,7 @@ impl Account {
             options.auth_file = Some(if path.is_dir() { path.join("config.json") } else { path.clone() });
         }
         if self.debug {
-            options.messages.trace = Some(Arc::new(|line| eprintln!("{line}")));
+            options.reporting.trace = Some(Arc::new(|line| eprintln!("{line}")));
         }
         // Other registries, from which images may be taken, are none of this user's.
         if let (Some((user, password)), Reference::Registry(image)) = (self.login(output)?, subject) {

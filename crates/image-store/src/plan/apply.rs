@@ -6,7 +6,7 @@ use crate::store::{ImageStore, Moved, Pointer};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document};
-use registry_client::meter::{Meter, Share};
+use registry_client::meter::{BlobProgress, Meter};
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
@@ -68,9 +68,9 @@ pub fn apply_content(
 ) -> Result<JustLooked, Error> {
     meter.expect(plan.blobs.len() as u64, plan.blobs.iter().map(|(blob, _)| blob.size).sum());
     parallel::map(&plan.blobs, parallel::REQUESTS, |(blob, content)| {
-        let share = Share::of(meter, blob.size);
-        apply_blob(blob, content, store, &share)?;
-        share.done();
+        let progress = BlobProgress::of(meter, blob.size);
+        apply_blob(blob, content, store, &progress)?;
+        progress.done();
         tell(Progress::Blob(blob));
         Ok::<_, Error>(())
     })?;
@@ -127,11 +127,11 @@ fn apply_blob(
     blob: &Descriptor,
     content: &BlobContent,
     store: &dyn ImageStore,
-    share: &Share<'_>,
+    progress: &BlobProgress<'_>,
 ) -> Result<(), Error> {
     match content {
         BlobContent::Bytes(bytes) => {
-            store.write_blob(blob, &|| Ok(Box::new(share.read(Box::new(Cursor::new(bytes.clone()))))))
+            store.write_blob(blob, &|| Ok(Box::new(progress.read(Box::new(Cursor::new(bytes.clone()))))))
         }
         BlobContent::From(source) => {
             let here = store.mount_origin();
@@ -144,7 +144,7 @@ fn apply_blob(
                     return Ok(());
                 }
             }
-            store.write_blob(blob, &|| Ok(Box::new(share.read(source.open_unchecked(blob)?))))
+            store.write_blob(blob, &|| Ok(Box::new(progress.read(source.open_unchecked(blob)?))))
         }
     }
 }

@@ -10,13 +10,9 @@ use error::text;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, PUSH_MAX, media_type};
 use image_model::reference::{ReferenceError, RegistryRef};
-use registry_client::Client;
-use registry_client::auth::scope::Scopes;
-use registry_client::auth::{Guard, Need};
-use registry_client::client::Ask;
-use registry_client::http::transport::Upload;
-use registry_client::http::url::Url;
-use registry_client::{download, refusal};
+use registry_client::{
+    ApiRequest, Client, Download, RegistryAuth, RequestBody, RequiredScopes, Scopes, Url, api_error,
+};
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::ops::Range;
@@ -29,10 +25,10 @@ mod upload;
 
 pub struct RegistryStore {
     client: Client,
-    guard: Arc<Guard>,
+    auth: Arc<RegistryAuth>,
     host: String,
     repository: String,
-    need: Need,
+    required: RequiredScopes,
     /// Uploads that a mount opened and nobody has used yet.
     sessions: Mutex<HashMap<Digest, Url>>,
     /// An upload that was opened before it was known what will be sent.
@@ -65,8 +61,12 @@ impl RegistryStore {
         let own = Scopes::repository(&repository, actions);
         Ok(Self {
             client: client.clone(),
-            guard: client.guard(&host, &own)?,
-            need: Need { repository: repository.clone(), own, more: Scopes::default() },
+            auth: client.auth(&host, &own)?,
+            required: RequiredScopes {
+                repository: repository.clone(),
+                scopes: own,
+                extra: Scopes::default(),
+            },
             host,
             repository,
             sessions: Mutex::default(),
@@ -79,27 +79,39 @@ impl RegistryStore {
     /// Takes a manifest or index away, and with it every tag that names it. `Ok(false)`: it was not there.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<bool, Error> {
         let doing = format!("delete manifest {digest} of \"{}\"", self.place());
-        let need = Need { more: Scopes::repository(&self.repository, &["delete"]), ..self.need.clone() };
+        let required = RequiredScopes {
+            extra: Scopes::repository(&self.repository, &["delete"]),
+            ..self.required.clone()
+        };
         let url = self.url(&format!("manifests/{digest}"));
-        let answer = self.client.send(&Ask { need: &need, ..self.ask(&doing, "DELETE", url) })?;
+        let answer =
+            self.client.send(&ApiRequest { required: &required, ..self.ask(&doing, "DELETE", url) })?;
         match answer.status {
             200 | 202 | 204 => Ok(true),
             404 => Ok(false),
-            _ => Err(refusal::refused(&doing, answer)),
+            _ => Err(api_error::from_response(&doing, answer)),
         }
     }
 
     /// `path` below this repository.
     fn url(&self, path: &str) -> Url {
-        self.guard.registry().at(&format!("/v2/{}/{path}", self.repository))
+        self.auth.registry().at(&format!("/v2/{}/{path}", self.repository))
     }
 
-    fn ask<'a>(&'a self, doing: &'a str, method: &'static str, url: Url) -> Ask<'a, 'a> {
-        let body = Upload::Nothing;
-        Ask { doing, method, url, headers: Vec::new(), body, need: &self.need, guard: &self.guard }
+    fn ask<'a>(&'a self, doing: &'a str, method: &'static str, url: Url) -> ApiRequest<'a, 'a> {
+        let body = RequestBody::Empty;
+        ApiRequest {
+            doing,
+            method,
+            url,
+            headers: Vec::new(),
+            body,
+            required: &self.required,
+            auth: &self.auth,
+        }
     }
 
-    fn ask_manifest<'a>(&'a self, doing: &'a str, method: &'static str, at: &Pointer) -> Ask<'a, 'a> {
+    fn ask_manifest<'a>(&'a self, doing: &'a str, method: &'static str, at: &Pointer) -> ApiRequest<'a, 'a> {
         let mut ask = self.ask(doing, method, self.url(&format!("manifests/{at}")));
         ask.headers.push(("Accept", media_type::READ.join(", ")));
         ask
@@ -121,10 +133,10 @@ impl RegistryStore {
         }
         let mut ask = self.ask(doing, "PUT", self.url(&format!("manifests/{at}")));
         ask.headers.push(("Content-Type", document.media_type().into()));
-        ask.body = Upload::Bytes(document.bytes());
+        ask.body = RequestBody::Bytes(document.bytes());
         let answer = self.client.send(&ask)?;
         if !(200..300).contains(&answer.status) {
-            return Err(refusal::refused(doing, answer));
+            return Err(api_error::from_response(doing, answer));
         }
         let checked = upload::check_digest(doing, answer.header("docker-content-digest"), document.digest());
         checked.map_err(|failure| failure.error)?;
@@ -163,7 +175,7 @@ impl ImageSource for RegistryStore {
         let doing = self.doing("read", at);
         let (head, bytes) = self.client.fetch(&self.ask_manifest(&doing, "GET", at), DOCUMENT_MAX)?;
         if head.status != 200 {
-            return Err(refusal::refused_with(&doing, &head, &bytes));
+            return Err(api_error::from_head(&doing, &head, &bytes));
         }
         // A digest of an algorithm that is not known here says nothing.
         let said = head.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
@@ -194,7 +206,7 @@ impl ImageSource for RegistryStore {
         match answer.status {
             404 => return Ok(None),
             200 | 405 => {}
-            _ => return Err(refusal::refused(&doing, answer)),
+            _ => return Err(api_error::from_response(&doing, answer)),
         }
         let said = answer.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
         if let (Pointer::Digest(asked), Some(said)) = (at, &said)
@@ -246,7 +258,7 @@ impl ImageSource for RegistryStore {
         match answer.status {
             200 => Ok(answer.content_length().is_none_or(|length| length == blob.size)),
             404 => Ok(false),
-            _ => Err(refusal::refused(&doing, answer)),
+            _ => Err(api_error::from_response(&doing, answer)),
         }
     }
 
@@ -258,7 +270,7 @@ impl ImageSource for RegistryStore {
     fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
         let doing = format!("read blob {} of \"{}\"", blob.digest, self.place());
         let url = self.url(&format!("blobs/{}", blob.digest));
-        let content = download::Download::open(&self.client, &self.guard, &self.need, doing, url, blob.size)?;
+        let content = Download::open(&self.client, &self.auth, &self.required, doing, url, blob.size)?;
         Ok(Box::new(content))
     }
 
@@ -269,7 +281,7 @@ impl ImageSource for RegistryStore {
     ) -> Result<Option<Box<dyn Read + Send + 'a>>, Error> {
         let doing = format!("read a part of blob {} of \"{}\"", blob.digest, self.place());
         let url = self.url(&format!("blobs/{}", blob.digest));
-        let whole = download::Download::new(&self.client, &self.guard, &self.need, doing, url, blob.size);
+        let whole = Download::new(&self.client, &self.auth, &self.required, doing, url, blob.size);
         Ok(whole.part(part)?.map(|part| Box::new(part) as Box<dyn Read + Send>))
     }
 

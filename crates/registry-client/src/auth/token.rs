@@ -1,14 +1,14 @@
 //! Tokens: asked of the server that a Bearer challenge names.
 
+use crate::api_error;
 use crate::auth::challenge::Challenge;
 use crate::auth::scope::Scopes;
 use crate::credentials::credential::Credential;
 use crate::credentials::secret::Secret;
-use crate::http::address::{Reach, shares_domain};
-use crate::http::transport::{Transport, Upload, Wire};
+use crate::http::address::{AddressPolicy, shares_domain};
+use crate::http::transport::{HttpRequest, RequestBody, Transport};
 use crate::http::url::{Url, encode};
-use crate::refusal;
-use crate::retry::{Failure, Patience, retrying};
+use crate::retry::{RequestFailure, RetryPolicy, retry};
 use error::Error;
 use error::Exit;
 use std::time::{Duration, Instant};
@@ -48,26 +48,26 @@ impl TokenServer {
 pub struct TokenRequest<'a> {
     pub doing: &'a str,
     pub server: &'a TokenServer,
-    pub reach: Reach,
+    pub address_policy: AddressPolicy,
     pub credential: &'a Credential,
     /// What to do if the server says no to it.
-    pub when_refused: Option<&'a str>,
+    pub auth_hint: Option<&'a str>,
     /// Those to be named first, and all.
     pub first: &'a Scopes,
     pub scopes: &'a Scopes,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub struct Issued {
+pub struct IssuedToken {
     pub token: Secret,
     pub life: Duration,
 }
 
 impl TokenRequest<'_> {
     /// An identity token is exchanged by POST; servers from before OAuth take it as a password.
-    pub fn send(&self, transport: &Transport, patience: Patience) -> Result<Issued, Error> {
+    pub fn send(&self, transport: &Transport, policy: RetryPolicy) -> Result<IssuedToken, Error> {
         let scopes = self.scopes.texts(self.first);
-        let end = Instant::now() + patience.timeout;
+        let end = Instant::now() + policy.timeout;
         if let Credential::Identity { token, .. } = self.credential {
             let mut form = format!(
                 "grant_type=refresh_token&client_id=multiarch&refresh_token={}",
@@ -78,9 +78,9 @@ impl TokenRequest<'_> {
             }
             form.push_str(&format!("&scope={}", encode(&scopes.join(" "))));
             let headers = [("Content-Type", "application/x-www-form-urlencoded".to_string())];
-            let wire = self.wire("POST", &self.server.realm, &headers, None, Upload::Bytes(form.as_bytes()));
-            if let Some(issued) = retrying(patience, || self.answer(transport, &wire, &[401, 404, 405], end))?
-            {
+            let wire =
+                self.wire("POST", &self.server.realm, &headers, None, RequestBody::Bytes(form.as_bytes()));
+            if let Some(issued) = retry(policy, || self.answer(transport, &wire, &[401, 404, 405], end))? {
                 return Ok(issued);
             }
         }
@@ -92,8 +92,9 @@ impl TokenRequest<'_> {
             url = url.with("scope", scope);
         }
         let authorization = self.credential.basic();
-        let wire = self.wire("GET", &url, &[], authorization.as_ref().map(Secret::reveal), Upload::Nothing);
-        let issued = retrying(patience, || self.answer(transport, &wire, &[], end))?;
+        let wire =
+            self.wire("GET", &url, &[], authorization.as_ref().map(Secret::reveal), RequestBody::Empty);
+        let issued = retry(policy, || self.answer(transport, &wire, &[], end))?;
         issued.ok_or_else(|| Error::not_permitted(self.doing, "the token server gave no token"))
     }
 
@@ -103,38 +104,46 @@ impl TokenRequest<'_> {
         url: &'w Url,
         headers: &'w [(&'static str, String)],
         authorization: Option<&'w str>,
-        body: Upload<'w, 'static>,
-    ) -> Wire<'w, 'static> {
-        Wire { doing: self.doing, method, url, headers, authorization, body, reach: self.reach }
+        body: RequestBody<'w, 'static>,
+    ) -> HttpRequest<'w, 'static> {
+        HttpRequest {
+            doing: self.doing,
+            method,
+            url,
+            headers,
+            authorization,
+            body,
+            address_policy: self.address_policy,
+        }
     }
 
     /// `None`: a status of `declined`. A redirect is no answer: it could lead the credentials anywhere.
     fn answer(
         &self,
         transport: &Transport,
-        wire: &Wire<'_, '_>,
+        wire: &HttpRequest<'_, '_>,
         declined: &[u16],
         end: Instant,
-    ) -> Result<Option<Issued>, Failure> {
-        let answer = refusal::passing(self.doing, transport.send(wire)?)?;
+    ) -> Result<Option<IssuedToken>, RequestFailure> {
+        let answer = api_error::check_transient(self.doing, transport.send(wire)?)?;
         match answer.status {
             status if declined.contains(&status) => Ok(None),
             200 => {
                 let (_, body) = answer.read(self.doing, ANSWER_MAX, end)?;
                 let wrong = |why: &str| {
                     let why = format!("{}: {why}", wire.url.host_and_port());
-                    Failure::last(Error::not_permitted(self.doing, why))
+                    RequestFailure::permanent(Error::not_permitted(self.doing, why))
                 };
                 read(&body).map(Some).map_err(wrong)
             }
             _ => {
                 let mut answer = answer;
-                answer.when_refused = self.when_refused.map(str::to_string);
-                let mut error = refusal::refused(self.doing, answer);
+                answer.auth_hint = self.auth_hint.map(str::to_string);
+                let mut error = api_error::from_response(self.doing, answer);
                 if error.kind == Exit::NotFound || error.kind == Exit::Network {
                     error.kind = Exit::NotPermitted;
                 }
-                Err(Failure::last(error))
+                Err(RequestFailure::permanent(error))
             }
         }
     }
@@ -142,7 +151,7 @@ impl TokenRequest<'_> {
 
 /// `{"token": .., "access_token": .., "expires_in": seconds}`. `issued_at` is by the server's clock, which may be
 /// wrong, as may ours: a life begins when the answer arrives.
-fn read(body: &[u8]) -> Result<Issued, &'static str> {
+fn read(body: &[u8]) -> Result<IssuedToken, &'static str> {
     let value: serde_json::Value =
         serde_json::from_slice(body).map_err(|_| "the token server's answer is no JSON")?;
     let text = |key: &str| value.get(key).and_then(|token| token.as_str()).filter(|token| !token.is_empty());
@@ -154,7 +163,7 @@ fn read(body: &[u8]) -> Result<Issued, &'static str> {
     let life = value.get("expires_in").and_then(|life| life.as_f64()).unwrap_or(0.0);
     // A cast of a float stops at the ends; what is no number is 0.
     let life = (life as u64).clamp(LIFE_MIN, LIFE_MAX);
-    Ok(Issued { token: Secret::new(token), life: Duration::from_secs(life) })
+    Ok(IssuedToken { token: Secret::new(token), life: Duration::from_secs(life) })
 }
 
 #[cfg(test)]

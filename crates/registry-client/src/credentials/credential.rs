@@ -37,18 +37,18 @@ impl Credential {
 
 /// A credential, and whence it came: a file, a helper, the command line.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundCredential {
     pub credential: Credential,
     pub from: String,
 }
 
-impl Found {
+impl FoundCredential {
     pub fn nothing() -> Self {
         Self { credential: Credential::Anonymous, from: String::new() }
     }
 
     /// What to do about a registry at `host` that says no to it. Never a word of the secret.
-    pub fn when_refused(&self, host: &str) -> String {
+    pub fn auth_hint(&self, host: &str) -> String {
         let what = match &self.credential {
             Credential::Anonymous => return format!("if it exists, log in: docker login {host}"),
             Credential::Password { user, .. } => format!("user \"{user}\" and the password"),

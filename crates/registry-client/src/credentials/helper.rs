@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const OUTPUT_MAX: u64 = 1 << 20;
 
 #[derive(Deserialize)]
-struct Printed {
+struct HelperOutput {
     #[serde(rename = "Username", default)]
     user: String,
     #[serde(rename = "Secret", default)]
@@ -49,7 +49,7 @@ fn understand(status: ExitStatus, output: &[u8]) -> Result<Option<Credential>, S
             Err(format!("it failed ({status})"))
         };
     }
-    let printed: Printed = serde_json::from_slice(output).map_err(|_| "it did not answer in JSON")?;
+    let printed: HelperOutput = serde_json::from_slice(output).map_err(|_| "it did not answer in JSON")?;
     if printed.secret.is_empty() {
         return Ok(None);
     }

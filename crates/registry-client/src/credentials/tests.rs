@@ -74,11 +74,14 @@ fn a_spoilt_entry_is_named_without_its_content() {
     }
 }
 
-fn quiet() -> (Messages, Arc<Mutex<Vec<String>>>) {
+fn quiet() -> (Reporting, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let ear = Arc::clone(&heard);
     (
-        Messages { warn: Arc::new(move |text| ear.lock().unwrap().push(text.into())), ..Messages::default() },
+        Reporting {
+            warn: Arc::new(move |text| ear.lock().unwrap().push(text.into())),
+            ..Reporting::default()
+        },
         heard,
     )
 }
@@ -110,7 +113,7 @@ fn places_are_searched_in_order_and_a_named_file_is_the_only_one() {
         };
         let auth_file = auth_file.map(Path::to_path_buf);
         let options = RegistryOptions { login, auth_file, ..RegistryOptions::default() };
-        shown(&Sources::new(&options, env).find(host, "x").unwrap().credential)
+        shown(&CredentialSources::new(&options, env).find(host, "x").unwrap().credential)
     };
     assert_eq!(find(None, None, "a.example", &[]), "docker:p");
     assert_eq!(find(None, None, "b.example", &[]), "podman:p");
@@ -132,7 +135,7 @@ fn a_file_that_cannot_be_used_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let error = |path: &Path| {
         let options = RegistryOptions { auth_file: Some(path.into()), ..RegistryOptions::default() };
-        let sources = Sources::new(&options, |_| None);
+        let sources = CredentialSources::new(&options, |_| None);
         let error = sources.check().unwrap_err();
         assert_eq!(error.kind, error::Exit::NotPermitted);
         assert_eq!(sources.find("h", "x").unwrap_err().to_string(), error.to_string());
@@ -153,8 +156,8 @@ fn a_file_that_everybody_can_read_is_warned_about() {
     std::fs::write(&file, r#"{"auths":{"h":{"auth":"dTpw"}}}"#).unwrap();
     for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o666, 1), (0o604, 1)] {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        let (messages, heard) = quiet();
-        read_file(&file, &messages).unwrap();
+        let (reporting, heard) = quiet();
+        read_file(&file, &reporting).unwrap();
         assert_eq!(heard.lock().unwrap().len(), warnings, "{mode:o}");
     }
 }

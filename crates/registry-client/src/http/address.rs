@@ -26,61 +26,61 @@ pub fn literal(host: &str) -> Option<IpAddr> {
 
 /// How far a registry may send us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reach {
+pub enum AddressPolicy {
     /// A host that a person named: any address.
-    Anywhere,
+    Any,
     /// A host that a registry on a private network named: all but link-local ones, where clouds keep credentials.
-    Inside,
+    Private,
     /// A host that a public registry named: public addresses only.
-    Public,
+    PublicOnly,
 }
 
-impl Reach {
+impl AddressPolicy {
     /// How far the registry at this host may send us: no further in than where it stands itself.
     pub fn of_registry(registry: &Url) -> Self {
         let name = registry.host().trim_matches(['[', ']']);
         let addresses = (name, registry.port()).to_socket_addrs();
-        let inside = addresses.is_ok_and(|mut found| found.any(|a| zone(a.ip()) == Zone::Private));
-        if inside { Self::Inside } else { Self::Public }
+        let inside = addresses.is_ok_and(|mut found| found.any(|a| zone(a.ip()) == AddressClass::Private));
+        if inside { Self::Private } else { Self::PublicOnly }
     }
 
     pub fn allows(self, address: IpAddr) -> bool {
         match (self, zone(address)) {
-            (Self::Anywhere, _) | (_, Zone::Public) => true,
-            (Self::Inside, Zone::Private) => true,
-            (Self::Public, Zone::Private) | (_, Zone::Closed) => false,
+            (Self::Any, _) | (_, AddressClass::Public) => true,
+            (Self::Private, AddressClass::Private) => true,
+            (Self::PublicOnly, AddressClass::Private) | (_, AddressClass::Forbidden) => false,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Zone {
+enum AddressClass {
     Public,
     Private,
     /// Link-local, unspecified, multicast: nothing that serves blobs.
-    Closed,
+    Forbidden,
 }
 
-fn zone(address: IpAddr) -> Zone {
+fn zone(address: IpAddr) -> AddressClass {
     match address {
         IpAddr::V4(v4) => zone_of_v4(v4),
         IpAddr::V6(v6) => zone_of_v6(v6),
     }
 }
 
-fn zone_of_v4(address: Ipv4Addr) -> Zone {
+fn zone_of_v4(address: Ipv4Addr) -> AddressClass {
     let [a, b, ..] = address.octets();
     if address.is_link_local() || a == 0 || address.is_multicast() || address.is_broadcast() {
-        return Zone::Closed;
+        return AddressClass::Forbidden;
     }
     // 100.64.0.0/10 is carrier-grade NAT, RFC 6598; some clouds keep their metadata there.
     if address.is_loopback() || address.is_private() || (a == 100 && (64..128).contains(&b)) {
-        return Zone::Private;
+        return AddressClass::Private;
     }
-    Zone::Public
+    AddressClass::Public
 }
 
-fn zone_of_v6(address: Ipv6Addr) -> Zone {
+fn zone_of_v6(address: Ipv6Addr) -> AddressClass {
     let v4_in = |high: u16, low: u16| {
         let [a, b] = high.to_be_bytes();
         let [c, d] = low.to_be_bytes();
@@ -90,34 +90,34 @@ fn zone_of_v6(address: Ipv6Addr) -> Zone {
     match words {
         // ::ffff:a.b.c.d, and NAT64's 64:ff9b::a.b.c.d (RFC 6052): the IPv4 address counts.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4_in(high, low),
-        [0, 0, 0, 0, 0, 0, 0, 1] => Zone::Private,
+        [0, 0, 0, 0, 0, 0, 0, 1] => AddressClass::Private,
         // AWS keeps instance metadata at fd00:ec2::254.
-        [0xfd00, 0x0ec2, ..] => Zone::Closed,
-        [first, ..] if first & 0xfe00 == 0xfc00 => Zone::Private,
-        [first, ..] if first & 0xffc0 == 0xfe80 || first >> 8 == 0xff => Zone::Closed,
-        [0, 0, 0, 0, 0, 0, ..] => Zone::Closed,
-        _ => Zone::Public,
+        [0xfd00, 0x0ec2, ..] => AddressClass::Forbidden,
+        [first, ..] if first & 0xfe00 == 0xfc00 => AddressClass::Private,
+        [first, ..] if first & 0xffc0 == 0xfe80 || first >> 8 == 0xff => AddressClass::Forbidden,
+        [0, 0, 0, 0, 0, 0, ..] => AddressClass::Forbidden,
+        _ => AddressClass::Public,
     }
 }
 
 /// Looks names up and refuses those that lead out of reach: a filter on names alone would be passed by any name
 /// server.
 #[derive(Debug)]
-pub struct Lookup(pub Reach);
+pub struct FilteringResolver(pub AddressPolicy);
 
-/// The lookup's refusal, as it comes out of the HTTP library.
+/// The lookup's api_error, as it comes out of the HTTP library.
 #[derive(Debug)]
-pub struct OutOfReach(pub IpAddr);
+pub struct ForbiddenAddress(pub IpAddr);
 
-impl fmt::Display for OutOfReach {
+impl fmt::Display for ForbiddenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is an address that a registry may not send us to", self.0)
     }
 }
 
-impl std::error::Error for OutOfReach {}
+impl std::error::Error for ForbiddenAddress {}
 
-impl Resolver for Lookup {
+impl Resolver for FilteringResolver {
     fn resolve(
         &self,
         uri: &Uri,
@@ -126,7 +126,7 @@ impl Resolver for Lookup {
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = DefaultResolver::default().resolve(uri, config, timeout)?;
         match found.iter().find(|address| !self.0.allows(address.ip())) {
-            Some(refused) => Err(ureq::Error::Other(Box::new(OutOfReach(refused.ip())))),
+            Some(refused) => Err(ureq::Error::Other(Box::new(ForbiddenAddress(refused.ip())))),
             None => Ok(found),
         }
     }
@@ -192,8 +192,12 @@ mod tests {
     fn a_registry_sends_nobody_further_in_than_it_stands() {
         let check = |address: &str, inside: bool, public: bool| {
             let ip = address.parse().unwrap();
-            assert_eq!((Reach::Inside.allows(ip), Reach::Public.allows(ip)), (inside, public), "{address}");
-            assert!(Reach::Anywhere.allows(ip));
+            assert_eq!(
+                (AddressPolicy::Private.allows(ip), AddressPolicy::PublicOnly.allows(ip)),
+                (inside, public),
+                "{address}"
+            );
+            assert!(AddressPolicy::Any.allows(ip));
         };
         check("93.184.216.34", true, true);
         check("2606:2800:220:1::1", true, true);
@@ -219,16 +223,18 @@ mod tests {
     #[test]
     fn a_name_is_judged_by_where_it_leads() {
         let uri: Uri = "http://localhost:1/".parse().unwrap();
-        let found = |reach: Reach| Lookup(reach).resolve(&uri, &Config::default(), NextTimeout::default());
-        assert!(found(Reach::Anywhere).is_ok());
-        assert!(found(Reach::Inside).is_ok());
-        assert!(found(Reach::Public).unwrap_err().to_string().contains("may not send us"));
-        let reach = |registry: &str| Reach::of_registry(&Url::parse(registry).unwrap());
-        assert_eq!(reach("http://localhost:5000"), Reach::Inside);
-        assert_eq!(reach("http://[::1]:5000"), Reach::Inside);
-        assert_eq!(reach("http://10.0.0.1"), Reach::Inside);
-        assert_eq!(reach("http://93.184.216.34"), Reach::Public);
-        assert_eq!(reach("http://name.invalid"), Reach::Public);
+        let found = |address_policy: AddressPolicy| {
+            FilteringResolver(address_policy).resolve(&uri, &Config::default(), NextTimeout::default())
+        };
+        assert!(found(AddressPolicy::Any).is_ok());
+        assert!(found(AddressPolicy::Private).is_ok());
+        assert!(found(AddressPolicy::PublicOnly).unwrap_err().to_string().contains("may not send us"));
+        let policy_of = |registry: &str| AddressPolicy::of_registry(&Url::parse(registry).unwrap());
+        assert_eq!(policy_of("http://localhost:5000"), AddressPolicy::Private);
+        assert_eq!(policy_of("http://[::1]:5000"), AddressPolicy::Private);
+        assert_eq!(policy_of("http://10.0.0.1"), AddressPolicy::Private);
+        assert_eq!(policy_of("http://93.184.216.34"), AddressPolicy::PublicOnly);
+        assert_eq!(policy_of("http://name.invalid"), AddressPolicy::PublicOnly);
     }
 
     #[test]

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 /// Feeds a request with exactly `size` bytes, and gives the last of them away only when the source has ended well: a
 /// request with less than its length is never taken for a whole one.
-pub struct Feed<'a> {
+pub struct VerifiedUpload<'a> {
     source: Verified<Box<dyn Read + Send + 'a>>,
     left: u64,
     /// What went wrong at the source.
     pub failed: Option<Error>,
 }
 
-impl<'a> Feed<'a> {
+impl<'a> VerifiedUpload<'a> {
     pub fn new(source: Box<dyn Read + Send + 'a>, digest: &Digest, size: u64) -> Self {
         Self { source: Verified::new(source, digest, size, "blob"), left: size, failed: None }
     }
@@ -40,7 +40,7 @@ impl<'a> Feed<'a> {
     }
 }
 
-impl Read for Feed<'_> {
+impl Read for VerifiedUpload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         if most == 0 {
@@ -57,7 +57,7 @@ impl Read for Feed<'_> {
 }
 
 /// A body that must come at some pace. The idle limit does not see a server that sends one byte a second.
-pub struct Paced<R> {
+pub struct MinRateReader<R> {
     inner: R,
     window: Duration,
     /// Time spent waiting for the server; what the reader does in between is its own affair.
@@ -72,7 +72,7 @@ pub struct Paced<R> {
 pub const WINDOW: Duration = Duration::from_secs(30);
 const PACE: u64 = 64;
 
-impl<R: Read> Paced<R> {
+impl<R: Read> MinRateReader<R> {
     pub fn new(inner: R, window: Duration) -> Self {
         Self { inner, window, waited: Duration::ZERO, bytes: 0, end: None }
     }
@@ -82,7 +82,7 @@ impl<R: Read> Paced<R> {
     }
 }
 
-impl<R: Read> Read for Paced<R> {
+impl<R: Read> Read for MinRateReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let late = |why: String| Err(io::Error::new(io::ErrorKind::TimedOut, why));
         let began = Instant::now();
@@ -114,7 +114,7 @@ mod tests {
     fn the_last_byte_is_given_away_only_if_all_were_right() {
         let digest = Digest::of(b"abc");
         let check = |source: &'static [u8], given: usize, whole: bool| {
-            let mut feed = Feed::new(Box::new(source), &digest, 3);
+            let mut feed = VerifiedUpload::new(Box::new(source), &digest, 3);
             let mut out = Vec::new();
             let mut one = [0];
             while let Ok(1) = feed.read(&mut one) {
@@ -140,13 +140,13 @@ mod tests {
             }
         }
         let window = Duration::from_secs(2);
-        let mut paced = Paced::new(Slow(9), window);
+        let mut paced = MinRateReader::new(Slow(9), window);
         paced.waited = window;
         let error = paced.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let mut paced = Paced::new(Slow(9), window).ends_by(Instant::now());
+        let mut paced = MinRateReader::new(Slow(9), window).ends_by(Instant::now());
         assert_eq!(paced.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
-        let mut paced = Paced::new(Slow(9), window).ends_by(Instant::now() + WINDOW);
+        let mut paced = MinRateReader::new(Slow(9), window).ends_by(Instant::now() + WINDOW);
         (paced.waited, paced.bytes) = (window, 2 * PACE);
         assert_eq!(paced.read_to_end(&mut Vec::new()).unwrap(), 8);
     }

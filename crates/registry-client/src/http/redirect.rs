@@ -3,14 +3,14 @@
 use crate::http::url::Url;
 
 /// Most redirects in a row.
-pub const HOPS: usize = 5;
+pub const REDIRECTS_MAX: usize = 5;
 
 pub fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
 /// Where a redirect of a GET or HEAD leads. What came by TLS goes on by TLS.
-pub fn next(from: &Url, location: Option<&str>) -> Result<Url, String> {
+pub fn redirect_target(from: &Url, location: Option<&str>) -> Result<Url, String> {
     let location = location.ok_or("it redirects and does not say where to")?;
     let to = from.join(location).map_err(|why| format!("it redirects to an address that is none: {why}"))?;
     if from.is_tls() && !to.is_tls() {
@@ -21,16 +21,16 @@ pub fn next(from: &Url, location: Option<&str>) -> Result<Url, String> {
 
 /// Where an upload goes on. The registry's own host is always spoken to as it was chosen to be: a registry behind a
 /// proxy that ends TLS names itself with http. Another host must have TLS.
-pub fn upload(registry: &Url, from: &Url, location: Option<&str>) -> Result<Url, String> {
+pub fn upload_location(registry: &Url, from: &Url, location: Option<&str>) -> Result<Url, String> {
     let location = location.ok_or("it opens an upload and does not say where")?;
     let to =
         from.join(location).map_err(|why| format!("it opens an upload at an address that is none: {why}"))?;
     if to.same_origin(registry) || to.is_tls() {
         return Ok(to);
     }
-    let over_tls = to.clone().over_tls();
-    if over_tls.same_origin(registry) {
-        return Ok(over_tls);
+    let with_tls = to.clone().with_tls();
+    if with_tls.same_origin(registry) {
+        return Ok(with_tls);
     }
     Err(format!("it wants the upload to go to {to}, without TLS"))
 }
@@ -42,8 +42,8 @@ mod tests {
     #[test]
     fn redirects_keep_tls() {
         let check = |from: &str, location: Option<&str>, meant: &str| {
-            let shown = match next(&Url::parse(from).unwrap(), location) {
-                Ok(url) => url.secret_text(),
+            let shown = match redirect_target(&Url::parse(from).unwrap(), location) {
+                Ok(url) => url.unredacted(),
                 Err(why) => why,
             };
             assert!(shown.contains(meant), "{shown}");
@@ -63,8 +63,8 @@ mod tests {
         let check = |registry: &str, location: Option<&str>, meant: &str| {
             let registry = Url::parse(registry).unwrap();
             let from = registry.join("/v2/a/blobs/uploads/").unwrap();
-            let shown = match upload(&registry, &from, location) {
-                Ok(url) => url.secret_text(),
+            let shown = match upload_location(&registry, &from, location) {
+                Ok(url) => url.unredacted(),
                 Err(why) => why,
             };
             assert!(shown.contains(meant), "{shown}");

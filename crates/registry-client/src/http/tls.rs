@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig};
 
 /// Builds the TLS settings of each host. The system's certificates are read when the first host needs them.
-pub struct Tls {
+pub struct TlsSettings {
     provider: Arc<CryptoProvider>,
     insecure: bool,
     extra: Vec<Certificate<'static>>,
@@ -21,7 +21,7 @@ pub struct Tls {
     system: OnceLock<Vec<Certificate<'static>>>,
 }
 
-impl Tls {
+impl TlsSettings {
     pub fn new(options: &RegistryOptions) -> Result<Self, Error> {
         let extra = match &options.ca_file {
             Some(file) => read_certificates(file)?,

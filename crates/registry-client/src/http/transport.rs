@@ -1,12 +1,12 @@
 //! One HTTP exchange: connections, time limits, and what an exchange that failed means.
 
-use crate::http::address::{Lookup, OutOfReach, Reach, literal};
-use crate::http::flow::{Feed, Paced, WINDOW};
+use crate::http::address::{AddressPolicy, FilteringResolver, ForbiddenAddress, literal};
+use crate::http::flow::{MinRateReader, VerifiedUpload, WINDOW};
 use crate::http::proxy;
-use crate::http::tls::{self, Tls};
+use crate::http::tls::{self, TlsSettings};
 use crate::http::url::Url;
-use crate::options::{Messages, RegistryOptions};
-use crate::retry::Failure;
+use crate::options::{RegistryOptions, Reporting};
+use crate::retry::RequestFailure;
 use error::Error;
 use image_model::digest::Digest;
 use std::collections::HashMap;
@@ -29,22 +29,22 @@ const EXPECT_ABOVE: u64 = 1 << 20;
 const SERVER_PACE: u64 = 20 << 20;
 
 /// A request as it goes over the wire.
-pub struct Wire<'a, 'c> {
+pub struct HttpRequest<'a, 'c> {
     /// What a failure was about: `read "127.0.0.1:5000/app:1"`.
     pub doing: &'a str,
     pub method: &'static str,
     pub url: &'a Url,
     pub headers: &'a [(&'static str, String)],
     pub authorization: Option<&'a str>,
-    pub body: Upload<'a, 'c>,
-    pub reach: Reach,
+    pub body: RequestBody<'a, 'c>,
+    pub address_policy: AddressPolicy,
 }
 
 /// What goes up with a request. It can be sent again from its start. The content has a lifetime of its own because
 /// an [`OpenContent`] cannot be shortened to another.
 #[derive(Clone, Copy)]
-pub enum Upload<'a, 'c> {
-    Nothing,
+pub enum RequestBody<'a, 'c> {
+    Empty,
     Bytes(&'a [u8]),
     /// From this byte on.
     Blob {
@@ -56,13 +56,13 @@ pub enum Upload<'a, 'c> {
 }
 
 /// A server's answer, its body not yet read.
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
     pub headers: HeaderMap,
     /// Where it came from, after redirects.
     pub url: Url,
     /// What to do about it if it is a 401 and the last word.
-    pub when_refused: Option<String>,
+    pub auth_hint: Option<String>,
     body: Body,
     /// In each window of this length some of the body must come.
     window: Duration,
@@ -70,30 +70,30 @@ pub struct Answer {
 
 /// The connections of the process: one pool for each host.
 pub struct Transport {
-    tls: Tls,
+    tls: TlsSettings,
     idle: Duration,
     timeout: Duration,
-    agents: Mutex<HashMap<(String, Reach), Agent>>,
-    messages: Messages,
+    agents: Mutex<HashMap<(String, AddressPolicy), Agent>>,
+    reporting: Reporting,
 }
 
 impl Transport {
     pub fn new(options: &RegistryOptions) -> Result<Self, Error> {
         Ok(Self {
-            tls: Tls::new(options)?,
+            tls: TlsSettings::new(options)?,
             idle: options.idle_timeout,
             timeout: options.timeout.max(Duration::from_secs(1)),
             agents: Mutex::default(),
-            messages: options.messages.clone(),
+            reporting: options.reporting.clone(),
         })
     }
 
     /// Sends a request and takes the head of its answer, whatever the status.
-    pub fn send(&self, wire: &Wire<'_, '_>) -> Result<Answer, Failure> {
+    pub fn send(&self, wire: &HttpRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
         let began = Instant::now();
-        self.messages.meter.asked();
+        self.reporting.meter.asked();
         let result = self.exchange(wire);
-        if let Some(trace) = &self.messages.trace {
+        if let Some(trace) = &self.reporting.trace {
             let outcome = match &result {
                 Ok(answer) => answer.status.to_string(),
                 Err(failure) => failure.error.why.clone(),
@@ -103,9 +103,9 @@ impl Transport {
         result
     }
 
-    fn exchange(&self, wire: &Wire<'_, '_>) -> Result<Answer, Failure> {
+    fn exchange(&self, wire: &HttpRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
         let agent = self.agent(wire)?;
-        let mut request = Request::builder().method(wire.method).uri(wire.url.secret_text());
+        let mut request = Request::builder().method(wire.method).uri(wire.url.unredacted());
         for (name, value) in wire.headers {
             request = request.header(*name, value);
         }
@@ -115,37 +115,38 @@ impl Transport {
                     "the credentials for {} have characters that a header cannot carry",
                     wire.url.host()
                 );
-                Failure::last(Error::not_permitted(wire.doing, why))
+                RequestFailure::permanent(Error::not_permitted(wire.doing, why))
             })?;
             value.set_sensitive(true);
             request = request.header("Authorization", value);
         }
-        let malformed = |e: ureq::http::Error| Failure::last(Error::bad_input(wire.doing, e.to_string()));
+        let malformed =
+            |e: ureq::http::Error| RequestFailure::permanent(Error::bad_input(wire.doing, e.to_string()));
         let sent = match wire.body {
-            Upload::Nothing if matches!(wire.method, "POST" | "PUT") => {
+            RequestBody::Empty if matches!(wire.method, "POST" | "PUT") => {
                 agent.run(request.body(&[] as &[u8]).map_err(malformed)?)
             }
-            Upload::Nothing => agent.run(request.body(()).map_err(malformed)?),
-            Upload::Bytes(bytes) => agent.run(request.body(bytes).map_err(malformed)?),
-            Upload::Blob { digest, size, from, open } => {
+            RequestBody::Empty => agent.run(request.body(()).map_err(malformed)?),
+            RequestBody::Bytes(bytes) => agent.run(request.body(bytes).map_err(malformed)?),
+            RequestBody::Blob { digest, size, from, open } => {
                 let left = size - from;
                 if left > EXPECT_ABOVE {
                     request = request.header("Expect", "100-continue");
                 }
-                let mut feed = Feed::new(open().map_err(Failure::last)?, digest, size);
+                let mut feed = VerifiedUpload::new(open().map_err(RequestFailure::permanent)?, digest, size);
                 feed.pass_over(from);
                 if let Some(error) = feed.failed {
-                    return Err(Failure::last(error));
+                    return Err(RequestFailure::permanent(error));
                 }
                 let body = SendBody::from_reader(&mut feed);
                 let request = request.header("Content-Length", left).body(body).map_err(malformed)?;
-                let patience = self.idle + Duration::from_secs(size / SERVER_PACE);
+                let policy = self.idle + Duration::from_secs(size / SERVER_PACE);
                 let patient = agent.configure_request(request);
-                let patient = patient.timeout_per_read(Some(patience)).timeout_recv_response(Some(patience));
+                let patient = patient.timeout_per_read(Some(policy)).timeout_recv_response(Some(policy));
                 let sent = agent.run(patient.build());
                 // What went wrong at the source says more than the broken request that it left behind.
                 if let Some(error) = feed.failed {
-                    return Err(Failure::last(error));
+                    return Err(RequestFailure::permanent(error));
                 }
                 sent
             }
@@ -162,19 +163,19 @@ impl Transport {
             failure
         })?;
         let (head, body) = response.into_parts();
-        Ok(Answer {
+        Ok(HttpResponse {
             status: head.status.as_u16(),
             headers: head.headers,
             url: wire.url.clone(),
-            when_refused: None,
+            auth_hint: None,
             body,
             window: self.timeout.min(WINDOW),
         })
     }
 
-    fn agent(&self, wire: &Wire<'_, '_>) -> Result<Agent, Failure> {
-        let refuse = |error: Error| Failure::last(error);
-        let key = (wire.url.origin(), wire.reach);
+    fn agent(&self, wire: &HttpRequest<'_, '_>) -> Result<Agent, RequestFailure> {
+        let refuse = |error: Error| RequestFailure::permanent(error);
+        let key = (wire.url.origin(), wire.address_policy);
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
@@ -183,11 +184,13 @@ impl Transport {
             .map_err(|why| refuse(Error::network(wire.doing, why)))?;
         // A proxy looks names up itself, and may well stand on a private network; what can be checked here is an
         // address written out.
-        let mut reach = wire.reach;
+        let mut address_policy = wire.address_policy;
         if proxy.is_some() {
-            reach = Reach::Anywhere;
-            if let Some(address) = literal(wire.url.host()).filter(|address| !wire.reach.allows(*address)) {
-                let why = OutOfReach(address).to_string();
+            address_policy = AddressPolicy::Any;
+            if let Some(address) =
+                literal(wire.url.host()).filter(|address| !wire.address_policy.allows(*address))
+            {
+                let why = ForbiddenAddress(address).to_string();
                 return Err(refuse(Error::not_permitted(wire.doing, why)));
             }
         }
@@ -211,13 +214,14 @@ impl Transport {
         if wire.url.is_tls() {
             config = config.tls_config(self.tls.config(&wire.url.host_and_port()).map_err(refuse)?);
         }
-        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Lookup(reach));
+        let agent =
+            Agent::with_parts(config.build(), DefaultConnector::default(), FilteringResolver(address_policy));
         agents.insert(key, agent.clone());
         Ok(agent)
     }
 }
 
-impl Answer {
+impl HttpResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -228,11 +232,11 @@ impl Answer {
 
     /// The body at some pace, however long it is.
     pub fn into_reader(self) -> impl Read + Send + use<> {
-        Paced::new(self.body.into_reader(), self.window)
+        MinRateReader::new(self.body.into_reader(), self.window)
     }
 
     /// The beginning of a body that only says why. What is lost of it is of no matter.
-    pub fn read_words(self) -> (Head, Vec<u8>) {
+    pub fn read_words(self) -> (ResponseHead, Vec<u8>) {
         let (head, reader) = self.apart();
         let mut bytes = Vec::new();
         drop(reader.ends_by(Instant::now() + WORDS_TIME).take(WORDS_MAX).read_to_end(&mut bytes));
@@ -244,16 +248,21 @@ impl Answer {
         self.read_words();
     }
 
-    fn apart(self) -> (Head, Paced<impl Read>) {
-        let Self { status, headers, url, when_refused, body, window } = self;
-        (Head { status, headers, url, when_refused }, Paced::new(body.into_reader(), window))
+    fn apart(self) -> (ResponseHead, MinRateReader<impl Read>) {
+        let Self { status, headers, url, auth_hint, body, window } = self;
+        (ResponseHead { status, headers, url, auth_hint }, MinRateReader::new(body.into_reader(), window))
     }
 
     /// The whole body, by then; one longer than `limit` is refused, not cut.
-    pub fn read(self, doing: &str, limit: u64, end: Instant) -> Result<(Head, Vec<u8>), Failure> {
+    pub fn read(
+        self,
+        doing: &str,
+        limit: u64,
+        end: Instant,
+    ) -> Result<(ResponseHead, Vec<u8>), RequestFailure> {
         let too_long = || {
             let why = format!("the answer is longer than {} bytes", limit);
-            Failure::last(Error::bad_input(doing, why))
+            RequestFailure::permanent(Error::bad_input(doing, why))
         };
         if self.content_length().is_some_and(|length| length > limit) {
             return Err(too_long());
@@ -276,58 +285,60 @@ const WORDS_MAX: u64 = 64 << 10;
 const WORDS_TIME: Duration = Duration::from_secs(10);
 
 /// An answer whose body has been read.
-pub struct Head {
+pub struct ResponseHead {
     pub status: u16,
     pub headers: HeaderMap,
     pub url: Url,
-    pub when_refused: Option<String>,
+    pub auth_hint: Option<String>,
 }
 
-impl Head {
+impl ResponseHead {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 
 /// What a broken exchange means, and whether it may work the next time.
-pub fn failure_of(doing: &str, url: &Url, error: ureq::Error) -> Failure {
+pub fn failure_of(doing: &str, url: &Url, error: ureq::Error) -> RequestFailure {
     let host = url.host_and_port();
     let network = |why: String| Error::network(doing, format!("{host}: {why}"));
     match error {
         ureq::Error::Io(error) => io_failure(doing, url, error),
-        ureq::Error::Rustls(error) => Failure::last(tls::failed(doing, url, &error.to_string())),
-        ureq::Error::Tls(why) => Failure::last(tls::failed(doing, url, why)),
-        ureq::Error::Timeout(what) => Failure::passing(network(format!("no answer in time ({what})"))),
-        ureq::Error::HostNotFound => Failure::last(network("there is no such host".into())),
-        ureq::Error::Other(inner) if inner.is::<OutOfReach>() => {
-            Failure::last(Error::not_permitted(doing, format!("the registry sends us to {host}: {inner}")))
+        ureq::Error::Rustls(error) => RequestFailure::permanent(tls::failed(doing, url, &error.to_string())),
+        ureq::Error::Tls(why) => RequestFailure::permanent(tls::failed(doing, url, why)),
+        ureq::Error::Timeout(what) => {
+            RequestFailure::transient(network(format!("no answer in time ({what})")))
         }
+        ureq::Error::HostNotFound => RequestFailure::permanent(network("there is no such host".into())),
+        ureq::Error::Other(inner) if inner.is::<ForbiddenAddress>() => RequestFailure::permanent(
+            Error::not_permitted(doing, format!("the registry sends us to {host}: {inner}")),
+        ),
         ureq::Error::ConnectProxyFailed(why) if why.contains("407") => {
             let error = Error::not_permitted(doing, format!("the proxy wants credentials ({why})"));
-            Failure::last(error.hint("put user and password into HTTPS_PROXY"))
+            RequestFailure::permanent(error.hint("put user and password into HTTPS_PROXY"))
         }
-        ureq::Error::ConnectProxyFailed(why) => Failure::passing(network(why)),
+        ureq::Error::ConnectProxyFailed(why) => RequestFailure::transient(network(why)),
         ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => {
-            Failure::passing(network("the connection failed".into()))
+            RequestFailure::transient(network("the connection failed".into()))
         }
         // What breaks the protocol breaks it the next time as well.
-        error => Failure::last(network(error.to_string())),
+        error => RequestFailure::permanent(network(error.to_string())),
     }
 }
 
-fn io_failure(doing: &str, url: &Url, error: io::Error) -> Failure {
+fn io_failure(doing: &str, url: &Url, error: io::Error) -> RequestFailure {
     let inner = error.get_ref();
     if inner.is_some_and(|inner| inner.is::<Error>()) {
-        return Failure::last(Error::from_io(doing, error));
+        return RequestFailure::permanent(Error::from_io(doing, error));
     }
     if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-        return Failure::last(tls::failed(doing, url, &error.to_string()));
+        return RequestFailure::permanent(tls::failed(doing, url, &error.to_string()));
     }
     let text = error.to_string();
     let store_error = Error::network(doing, format!("{}: {text}", url.host_and_port()));
     // getaddrinfo(3): EAI_NONAME is an answer, EAI_AGAIN is none.
     if text.contains("Name or service not known") {
-        return Failure::last(store_error.hint("check the name of the registry"));
+        return RequestFailure::permanent(store_error.hint("check the name of the registry"));
     }
-    Failure::passing(store_error)
+    RequestFailure::transient(store_error)
 }

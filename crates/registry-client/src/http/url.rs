@@ -94,7 +94,7 @@ impl Url {
     }
 
     #[must_use]
-    pub fn over_tls(mut self) -> Self {
+    pub fn with_tls(mut self) -> Self {
         if !self.tls && self.port == 80 {
             self.port = 443;
         }
@@ -133,7 +133,7 @@ impl Url {
     }
 
     /// All of it, for the wire and for nothing else.
-    pub fn secret_text(&self) -> String {
+    pub fn unredacted(&self) -> String {
         match &self.query {
             Some(query) => format!("{}{}?{query}", self.origin(), self.path),
             None => format!("{}{}", self.origin(), self.path),
@@ -193,7 +193,7 @@ mod tests {
     fn addresses_are_joined_as_the_standard_has_it() {
         let base = Url::parse("https://r.example:5000/v2/a/b/uploads/1?s=x").unwrap();
         let check = |reference: &str, joined: &str| {
-            assert_eq!(base.join(reference).unwrap().secret_text(), joined, "{reference}");
+            assert_eq!(base.join(reference).unwrap().unredacted(), joined, "{reference}");
         };
         check("/v2/u/2?_state=a%3D", "https://r.example:5000/v2/u/2?_state=a%3D");
         check("https://CDN.example/x#y", "https://cdn.example/x");
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_query_is_kept_and_never_shown() {
         let url = Url::parse("https://h/u?_state=secret").unwrap().with("digest", "sha256:ab");
-        assert_eq!(url.secret_text(), "https://h/u?_state=secret&digest=sha256%3Aab");
+        assert_eq!(url.unredacted(), "https://h/u?_state=secret&digest=sha256%3Aab");
         assert_eq!(
             (url.to_string(), format!("{url:?}")),
             ("https://h/u?...".into(), "https://h/u?...".into())

@@ -8,7 +8,7 @@ use image_store::store::{ImageSource, ImageStore, Pointer};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
 use multiarch_tests::need;
 use multiarch_tests::world::{Registry, Skip};
-use registry_client::{Client, Messages, RegistryOptions};
+use registry_client::{Client, RegistryOptions, Reporting};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,10 +39,10 @@ impl Rig {
         let options_of_client = RegistryOptions {
             auth_file: Some(auth_file),
             backoff: Duration::from_millis(1),
-            messages: Messages {
+            reporting: Reporting {
                 warn: Arc::new(move |text| ear.lock().unwrap().push(text.into())),
                 trace: Some(Arc::new(move |line| eye.lock().unwrap().push(line.into()))),
-                ..Messages::default()
+                ..Reporting::default()
             },
             ..RegistryOptions::default()
         };

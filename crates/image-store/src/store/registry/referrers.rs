@@ -7,7 +7,7 @@ use crate::store::Listed;
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, DOCUMENT_MAX, Document, media_type};
-use registry_client::refusal;
+use registry_client::api_error;
 
 /// An image has a few signatures and SBOMs; what comes page after page for ever is no list of them.
 const PAGES_MAX: usize = 100;
@@ -26,7 +26,7 @@ pub fn list(store: &RegistryStore, subject: &Digest) -> Result<Listed, Error> {
             200 => {}
             // 404 is what the specification has for a registry without the API; the others are what some say.
             400 | 404 | 405 | 501 => return Ok(Listed::ByTag(found)),
-            _ => return Err(refusal::refused_with(&doing, &head, &body)),
+            _ => return Err(api_error::from_head(&doing, &head, &body)),
         }
         let page = Document::new(body, head.header("content-type")).and_then(|page| page.parse());
         match page.map_err(|e| wrong(e.to_string()))? {

@@ -5,9 +5,7 @@ use crate::store::ImageSource;
 use error::Error;
 use error::text::Escaped;
 use image_model::reference::is_tag;
-use registry_client::http::transport::Head;
-use registry_client::http::url::Url;
-use registry_client::refusal;
+use registry_client::{ResponseHead, Url, api_error};
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashSet};
 
@@ -29,7 +27,7 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
     let mut seen = HashSet::new();
     let mut next = Some(first(store));
     while let Some(url) = next {
-        if !seen.insert(url.secret_text()) || seen.len() > PAGES_MAX {
+        if !seen.insert(url.unredacted()) || seen.len() > PAGES_MAX {
             return Err(wrong(format!("the pages of the list never end; {} were read", seen.len())));
         }
         let (page, link) = read(store, &doing, &url)?;
@@ -59,7 +57,7 @@ fn read(store: &RegistryStore, doing: &str, url: &Url) -> Result<(Vec<String>, O
     ask.headers.push(("Accept", "application/json".into()));
     let (head, body) = store.client.fetch(&ask, PAGE_MAX)?;
     if head.status != 200 {
-        return Err(refusal::refused_with(doing, &head, &body));
+        return Err(api_error::from_head(doing, &head, &body));
     }
     let page: Page =
         serde_json::from_slice(&body).map_err(|e| wrong(format!("it is no list of tags: {e}")))?;
@@ -72,7 +70,7 @@ fn read(store: &RegistryStore, doing: &str, url: &Url) -> Result<(Vec<String>, O
 }
 
 /// Where the list goes on, if it does.
-pub fn next_page(store: &RegistryStore, from: &Url, head: &Head) -> Result<Option<Url>, String> {
+pub fn next_page(store: &RegistryStore, from: &Url, head: &ResponseHead) -> Result<Option<Url>, String> {
     let links = head.headers.get_all("link").iter().filter_map(|value| value.to_str().ok());
     links.flat_map(next_of).next().map(|link| follow(from, link, store)).transpose()
 }
@@ -80,8 +78,8 @@ pub fn next_page(store: &RegistryStore, from: &Url, head: &Head) -> Result<Optio
 fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> {
     let to = from.join(link).map_err(|why| format!("its next page has no proper address: {why}"))?;
     // As with uploads: a registry behind a proxy that ends TLS does not know its own scheme.
-    let to = if from.is_tls() { to.over_tls() } else { to };
-    if !to.same_origin(store.guard.registry()) {
+    let to = if from.is_tls() { to.with_tls() } else { to };
+    if !to.same_origin(store.auth.registry()) {
         return Err(format!("its next page is at {}, which is another host", to.host_and_port()));
     }
     Ok(to)

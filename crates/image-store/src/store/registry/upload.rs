@@ -9,14 +9,10 @@ use error::Error;
 use error::Exit;
 use image_model::digest::Digest;
 use image_model::manifest::Descriptor;
-use registry_client::auth::Need;
-use registry_client::auth::scope::Scopes;
-use registry_client::client::Ask;
-use registry_client::http::redirect;
-use registry_client::http::transport::{Answer, Upload};
-use registry_client::http::url::Url;
-use registry_client::refusal;
-use registry_client::retry::{Again, Failure, retrying};
+use registry_client::{
+    ApiRequest, HttpResponse, RequestBody, RequestFailure, RequiredScopes, RetryAfter, Scopes, Url,
+    api_error, retry, upload_location,
+};
 
 /// Below this, a new session costs no more than asking how far the old one came.
 const RESUME_ABOVE: u64 = 1 << 20;
@@ -27,21 +23,21 @@ pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_
     let mut session = store.sessions().remove(&blob.digest).or_else(|| store.expected().take());
     let mut broken = None;
     let mut doubtful = false;
-    let written = retrying(store.client.patience(), || {
+    let written = retry(store.client.retry_policy(), || {
         // An answer that was lost may have been a yes.
-        if doubtful && store.has_blob(blob).map_err(Failure::last)? {
+        if doubtful && store.has_blob(blob).map_err(RequestFailure::permanent)? {
             return Ok(());
         }
         let resumed = broken.take().and_then(|place| resume(store, blob, place));
         let (place, from) = match (resumed, session.take()) {
             (Some(resumed), _) => resumed,
             (None, Some(place)) => (place, 0),
-            (None, None) => (begin(store, &doing).map_err(Failure::last)?, 0),
+            (None, None) => (begin(store, &doing).map_err(RequestFailure::permanent)?, 0),
         };
         doubtful = true;
         put(store, &doing, blob, &place, from, open).inspect_err(|failure| {
             // What was put together from two pieces and is wrong is not put together from three.
-            let may_go_on = from == 0 && blob.size > RESUME_ABOVE && failure.again != Again::Never;
+            let may_go_on = from == 0 && blob.size > RESUME_ABOVE && failure.retry != RetryAfter::Never;
             if may_go_on { broken = Some(place) } else { cancel(store, &place) }
         })
     });
@@ -54,7 +50,8 @@ pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_
 /// Where a session goes on, and from which byte. A session that came nowhere, or that nobody knows any more, is ended.
 fn resume(store: &RegistryStore, blob: &Descriptor, place: Url) -> Option<(Url, u64)> {
     let doing = "ask how far an upload came";
-    let answer = store.client.attempt(&ask(store, doing, "GET", place.clone(), Upload::Nothing, &store.need));
+    let answer =
+        store.client.attempt(&ask(store, doing, "GET", place.clone(), RequestBody::Empty, &store.required));
     let found = answer.ok().and_then(|answer| {
         let has = answer.header("range").and_then(has_bytes).filter(|has| *has < blob.size);
         let next = session_of(store, doing, &answer).unwrap_or_else(|_| place.clone());
@@ -77,10 +74,10 @@ fn has_bytes(range: &str) -> Option<u64> {
 
 fn begin(store: &RegistryStore, doing: &str) -> Result<Url, Error> {
     let url = store.url("blobs/uploads/");
-    let answer = store.client.send(&ask(store, doing, "POST", url, Upload::Nothing, &store.need))?;
+    let answer = store.client.send(&ask(store, doing, "POST", url, RequestBody::Empty, &store.required))?;
     match answer.status {
         202 => session_of(store, doing, &answer),
-        _ => Err(refusal::refused(doing, answer)),
+        _ => Err(api_error::from_response(doing, answer)),
     }
 }
 
@@ -93,8 +90,8 @@ pub fn expect(store: &RegistryStore) {
     }
 }
 
-fn session_of(store: &RegistryStore, doing: &str, answer: &Answer) -> Result<Url, Error> {
-    redirect::upload(store.guard.registry(), &answer.url, answer.header("location"))
+fn session_of(store: &RegistryStore, doing: &str, answer: &HttpResponse) -> Result<Url, Error> {
+    upload_location(store.auth.registry(), &answer.url, answer.header("location"))
         .map_err(|why| Error::not_permitted(doing, format!("{}: {why}", answer.url.host_and_port())))
 }
 
@@ -105,10 +102,10 @@ fn put(
     place: &Url,
     from: u64,
     open: OpenContent<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), RequestFailure> {
     let url = place.clone().with("digest", blob.digest.as_str());
-    let body = Upload::Blob { digest: &blob.digest, size: blob.size, from, open };
-    let mut request = ask(store, doing, "PUT", url, body, &store.need);
+    let body = RequestBody::Blob { digest: &blob.digest, size: blob.size, from, open };
+    let mut request = ask(store, doing, "PUT", url, body, &store.required);
     request.headers.push(("Content-Type", "application/octet-stream".into()));
     if from > 0 {
         request.headers.push(("Content-Range", format!("{from}-{}", blob.size - 1)));
@@ -117,26 +114,26 @@ fn put(
     match answer.status {
         200 | 201 | 204 => check_digest(doing, answer.header("docker-content-digest"), &blob.digest),
         // The session is gone: it timed out, or the registry was started anew. A new one may do.
-        404 | 410 | 416 => Err(Failure::passing(refusal::refused(doing, answer))),
+        404 | 410 | 416 => Err(RequestFailure::transient(api_error::from_response(doing, answer))),
         // It may have kept other bytes of the first piece than it said.
-        400 if from > 0 => Err(Failure::passing(refusal::refused(doing, answer))),
-        _ => Err(Failure::last(refusal::refused(doing, answer))),
+        400 if from > 0 => Err(RequestFailure::transient(api_error::from_response(doing, answer))),
+        _ => Err(RequestFailure::permanent(api_error::from_response(doing, answer))),
     }
 }
 
 /// A registry that says what it stored must have stored what we sent.
-pub fn check_digest(doing: &str, said: Option<&str>, sent: &Digest) -> Result<(), Failure> {
+pub fn check_digest(doing: &str, said: Option<&str>, sent: &Digest) -> Result<(), RequestFailure> {
     let Some(said) = said.and_then(|said| said.parse::<Digest>().ok()) else { return Ok(()) };
     if said.algorithm() != sent.algorithm() || said == *sent {
         return Ok(());
     }
     let why = format!("it says it stored {said}, {sent} was sent");
-    Err(Failure::last(Error::integrity(doing, why)))
+    Err(RequestFailure::permanent(Error::integrity(doing, why)))
 }
 
 /// Lets go of a session. Registries clean up behind us in any case, so a failure is of no matter.
 pub fn cancel(store: &RegistryStore, place: &Url) {
-    let request = ask(store, "end an upload", "DELETE", place.clone(), Upload::Nothing, &store.need);
+    let request = ask(store, "end an upload", "DELETE", place.clone(), RequestBody::Empty, &store.required);
     drop(store.client.attempt(&request));
 }
 
@@ -147,9 +144,9 @@ pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<boo
         return Ok(false);
     }
     let doing = format!("mount blob {} from \"{from}\" in \"{}\"", blob.digest, store.place());
-    let need = Need { more: Scopes::repository(from, &["pull"]), ..store.need.clone() };
+    let required = RequiredScopes { extra: Scopes::repository(from, &["pull"]), ..store.required.clone() };
     let url = store.url("blobs/uploads/").with("mount", blob.digest.as_str()).with("from", from);
-    let answer = match store.client.send(&ask(store, &doing, "POST", url, Upload::Nothing, &need)) {
+    let answer = match store.client.send(&ask(store, &doing, "POST", url, RequestBody::Empty, &required)) {
         Ok(answer) => answer,
         // No token for the other repository; what is allowed in this one, the upload will tell.
         Err(error) if error.kind == Exit::NotPermitted => {
@@ -185,10 +182,10 @@ fn ask<'a, 'c>(
     doing: &'a str,
     method: &'static str,
     url: Url,
-    body: Upload<'a, 'c>,
-    need: &'a Need,
-) -> Ask<'a, 'c> {
-    Ask { doing, method, url, headers: Vec::new(), body, need, guard: &store.guard }
+    body: RequestBody<'a, 'c>,
+    required: &'a RequiredScopes,
+) -> ApiRequest<'a, 'c> {
+    ApiRequest { doing, method, url, headers: Vec::new(), body, required, auth: &store.auth }
 }
 
 #[cfg(test)]

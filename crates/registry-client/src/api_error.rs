@@ -1,8 +1,8 @@
 //! What a registry's refusal means: its status and its error body as one of our errors.
 
-use crate::http::transport::{Answer, Head};
+use crate::http::transport::{HttpResponse, ResponseHead};
 use crate::http::url::Url;
-use crate::retry::{Again, Failure, is_passing, retry_after};
+use crate::retry::{RequestFailure, RetryAfter, is_transient, retry_after};
 use error::Error;
 use error::Exit;
 use error::text::Escaped;
@@ -13,13 +13,13 @@ use ureq::http::StatusCode;
 const SHOWN_MAX: usize = 1024;
 
 /// The answer as an error. Its body is read for the server's own words.
-pub fn refused(doing: &str, answer: Answer) -> Error {
+pub fn from_response(doing: &str, answer: HttpResponse) -> Error {
     let (head, body) = answer.read_words();
-    refused_with(doing, &head, &body)
+    from_head(doing, &head, &body)
 }
 
 /// The same for an answer that has been read.
-pub fn refused_with(doing: &str, head: &Head, body: &[u8]) -> Error {
+pub fn from_head(doing: &str, head: &ResponseHead, body: &[u8]) -> Error {
     let words = words(body);
     let status = StatusCode::from_u16(head.status).ok().and_then(|status| status.canonical_reason());
     let mut why = format!("{} said {}", head.url.host_and_port(), head.status);
@@ -38,13 +38,13 @@ pub fn refused_with(doing: &str, head: &Head, body: &[u8]) -> Error {
 }
 
 /// An answer that may be another one the next time, as a failure; any other is given back.
-pub fn passing(doing: &str, answer: Answer) -> Result<Answer, Failure> {
-    if !is_passing(answer.status) {
+pub fn check_transient(doing: &str, answer: HttpResponse) -> Result<HttpResponse, RequestFailure> {
+    if !is_transient(answer.status) {
         return Ok(answer);
     }
     let asked = answer.header("retry-after").and_then(|value| retry_after(value, SystemTime::now()));
-    let again = asked.map_or(Again::Soon, Again::After);
-    Err(Failure { error: refused(doing, answer), again })
+    let retry = asked.map_or(RetryAfter::Backoff, RetryAfter::Delay);
+    Err(RequestFailure { error: from_response(doing, answer), retry })
 }
 
 fn kind_of(status: u16, words: &str) -> Exit {
@@ -55,12 +55,12 @@ fn kind_of(status: u16, words: &str) -> Exit {
         401 | 403 | 405 | 407 | 451 => Exit::NotPermitted,
         404 | 410 => Exit::NotFound,
         409 | 412 => Exit::Conflict,
-        400..=499 if !is_passing(status) => Exit::BadInput,
+        400..=499 if !is_transient(status) => Exit::BadInput,
         _ => Exit::Network,
     }
 }
 
-fn hint(head: &Head, kind: Exit, words: &str) -> Option<String> {
+fn hint(head: &ResponseHead, kind: Exit, words: &str) -> Option<String> {
     match (head.status, kind) {
         (400, _) if words.contains("HTTPS") => {
             Some("it speaks TLS: name its certificate with --ca-file".to_string())
@@ -71,7 +71,7 @@ fn hint(head: &Head, kind: Exit, words: &str) -> Option<String> {
         }
         (401, _) => {
             let log_in = || format!("if it exists, log in: docker login {}", login_host(&head.url));
-            Some(head.when_refused.clone().unwrap_or_else(log_in))
+            Some(head.auth_hint.clone().unwrap_or_else(log_in))
         }
         (405, _) => Some("the registry may be read-only, or not allow deletion".into()),
         (409 | 412 | 400, Exit::Conflict) => Some("if tags are immutable there, choose another tag".into()),
@@ -125,9 +125,9 @@ mod tests {
 
     fn error(status: u16, body: &str) -> Error {
         let url = Url::parse("https://registry-1.docker.io/v2/a/b").unwrap();
-        refused_with(
+        from_head(
             "read \"a/b\"",
-            &Head { status, headers: HeaderMap::new(), url, when_refused: None },
+            &ResponseHead { status, headers: HeaderMap::new(), url, auth_hint: None },
             body.as_bytes(),
         )
     }
