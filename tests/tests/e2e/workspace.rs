@@ -2,8 +2,14 @@
 
 mod arrows;
 mod ci_examples;
+mod commands;
 mod dist;
 mod documentation;
 mod exits;
 mod fuzz_seeds;
+mod help;
 mod links;
+mod modules;
+mod packages;
+mod sources;
+mod words;
