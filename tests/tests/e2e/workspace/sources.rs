@@ -70,7 +70,8 @@ impl Package {
             let in_tests: usize =
                 tests.iter().map(|range| code[range.clone()].matches('\n').count() + 1).sum();
             for range in tests {
-                blank(&mut code, range);
+                let blanks = blanks(&code[range.clone()]);
+                code.replace_range(range, &blanks);
             }
             let lines = text.lines().count() - in_tests;
             // A package that is library and program: the program's file is the root, too.
@@ -114,29 +115,28 @@ fn module_path(file: &Path) -> ModulePath {
     if names == ["lib"] || names == ["main"] { Vec::new() } else { names }
 }
 
-/// Overwrites what is not a line break, so that every offset and line number stays.
-fn blank(code: &mut String, range: Range<usize>) {
-    let blanks: String = code[range.clone()].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
-    let missing = range.len() - blanks.len();
-    code.replace_range(range, &(blanks + &" ".repeat(missing)));
+/// As many bytes with only the line breaks left, so that every offset and line number stays.
+fn blanks(text: &str) -> String {
+    text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
 }
 
 /// The code with blanks in place of comments and of the content of text and character literals.
 fn without_text(text: &str) -> String {
-    let mut code = text.to_string();
-    let mut at = 0;
-    while let Some(c) = text[at..].chars().next() {
-        let end = at + text_length(&text[at..]);
-        if end > at {
-            blank(&mut code, at..end);
-            at = end;
-        } else if c.is_alphanumeric() || c == '_' {
-            // A whole word, so that the last letter of `for` does not begin a raw string.
-            let rest = &text[at..];
-            at += rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        } else {
-            at += c.len_utf8();
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let length = text_length(rest);
+        if length > 0 {
+            code += &blanks(&rest[..length]);
+            rest = &rest[length..];
+            continue;
         }
+        // A whole word, so that the last letter of `for` does not begin a raw string.
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let length = word.max(c.len_utf8());
+        code += &rest[..length];
+        rest = &rest[length..];
     }
     code
 }
