@@ -52,6 +52,6 @@ fn cargo_bench(package: &str) -> Result<Exit, Error> {
         Command::new(cargo).args(["bench", "--quiet", "--package", package]).stdin(Stdio::null()).status();
     match status.map_err(|e| Error::from_io(doing(), e))? {
         status if status.success() => Ok(Exit::Done),
-        status => Err(Error::new(Exit::Found, doing(), format!("cargo ended with {status}"))),
+        status => Err(Error::new(Exit::CheckFailed, doing(), format!("cargo ended with {status}"))),
     }
 }

@@ -127,7 +127,7 @@ fn run_one(contestant: &Contestant<'_>) -> Result<(Duration, u64), Error> {
     let time = begun.elapsed();
     match status.success() {
         true => Ok((time, peak)),
-        false => Err(Error::new(Exit::Found, doing(), format!("it ended with {status}: {command:?}"))),
+        false => Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {status}: {command:?}"))),
     }
 }
 
@@ -159,7 +159,7 @@ pub fn release_build(package: &str) -> Result<PathBuf, Error> {
     let built = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let built = built.map_err(|e| Error::from_io(doing(), e))?;
     if !built.status.success() {
-        return Err(Error::new(Exit::Found, doing(), format!("cargo ended with {}", built.status)));
+        return Err(Error::new(Exit::CheckFailed, doing(), format!("cargo ended with {}", built.status)));
     }
     // cargo says where it put each thing; the target folder may be anywhere.
     let executable = String::from_utf8_lossy(&built.stdout).lines().find_map(|line| {

@@ -164,7 +164,7 @@ fn succeed(mut command: Command) -> Result<(), Error> {
         status if status.success() => Ok(()),
         status => {
             let why = format!("{command:?} ended with {status}");
-            Err(Error::new(Exit::Found, "prepare a registry to measure with", why))
+            Err(Error::new(Exit::CheckFailed, "prepare a registry to measure with", why))
         }
     }
 }

@@ -6,7 +6,7 @@ mod image;
 use super::measure::{Contestant, folder_near, is_here, print, quiet, race, release_build};
 use super::registry::Registry;
 use error::Error;
-use error::text::bytes;
+use error::text::format_bytes;
 use image_store::parallel;
 use image_store::store::oci_layout::OciLayout;
 use std::io;
@@ -26,7 +26,7 @@ pub fn run() -> Result<(), Error> {
     let layout = OciLayout::open_or_new(&dir.path().join("layout"))?;
     let layers = image::build(&layout, LAYERS, LAYER)?;
     let stored: u64 = layers.iter().map(|layer| layer.size).sum();
-    println!("{LAYERS} layers of {} files, {} stored\n", image::SOURCE, bytes(stored));
+    println!("{LAYERS} layers of {} files, {} stored\n", image::SOURCE, format_bytes(stored));
 
     unpacking(layout.dir())?;
 
@@ -108,11 +108,11 @@ fn against_copying(tool: &Path, registry: &Registry, name: &str, dir: &Path) -> 
     }
     let figures = race(&contestants, ROUNDS)?;
     let against = figures.last().map_or("", |last| last.name.as_str()).to_string();
-    print(&format!("{LAYERS} layers of {} in docker-registry", bytes(LAYER)), &figures, &against);
+    print(&format!("{LAYERS} layers of {} in docker-registry", format_bytes(LAYER)), &figures, &against);
     for arguments in [&[name, "--quick"][..], &[name, "--full"]] {
         registry.forget();
         let ran = verify(tool, arguments).status().map_err(|e| Error::from_io("run config-patcher", e))?;
-        println!("{}: {} from the registry ({ran})", arguments[1], bytes(registry.sent()));
+        println!("{}: {} from the registry ({ran})", arguments[1], format_bytes(registry.sent()));
     }
     println!();
     Ok(())

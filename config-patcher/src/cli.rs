@@ -1,7 +1,7 @@
 //! The command line: read what was typed, decide, show, write. Each command has a file of its own.
 
 use clap::{Parser, Subcommand};
-use cli::{Closing, Display, Documentation, Output};
+use cli::{Closing, Documentation, Output, ProgressDisplay};
 use error::{Error, Exit};
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
@@ -81,10 +81,11 @@ pub fn main() -> ExitCode {
 
 impl Command {
     pub fn run(self, registry: &RegistryArgs, output: &Output) -> Result<Exit, Error> {
-        let reporting = Reporting::new(output.warner(), |line| ::cli::tell(line.to_string()));
+        let reporting = Reporting::new(output.warning_printer(), |line| ::cli::eprint_line(line.to_string()));
         let meter = Arc::clone(&reporting.meter);
         let stores = Stores::new(registry.options(reporting));
-        let _display = Display::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
+        let _display =
+            ProgressDisplay::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
         match self {
             Self::Inspect(args) => inspect::run(&args, &stores, output),
             Self::Verify(args) => verify::run(&args, &stores, output),

@@ -60,7 +60,7 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
             }
             (VerdictKind::Consistent | VerdictKind::ForeignPayload, _) => {}
             (VerdictKind::Mixed | VerdictKind::Mislabeled, _) => {
-                return refuse(Exit::Found, "they are for several platforms; no label is right".into());
+                return refuse(Exit::CheckFailed, "they are for several platforms; no label is right".into());
             }
             (VerdictKind::Undetermined, _) => {
                 return refuse(Exit::BadInput, "they do not tell a platform; name it with --platform".into());
@@ -97,7 +97,7 @@ fn refuse(
         let hint = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
         let doing = format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.place());
         let reasons = judged[at].verdict.map_or(&[][..], |verdict| &verdict.reasons);
-        let error = Error::new(Exit::Found, doing, refusal.to_string()).hint(hint);
+        let error = Error::new(Exit::CheckFailed, doing, refusal.to_string()).hint(hint);
         refused.push(error.problems(reasons.to_vec()));
     }
     if refused.is_empty() {

@@ -24,7 +24,7 @@ fn row(entry: Option<&Descriptor>, image: &Image) -> Vec<String> {
         said,
         label(image).unwrap_or_else(|| "-".into()),
         image.manifest.layers.len().to_string(),
-        text::bytes(size),
+        text::format_bytes(size),
         image.document.digest().short().to_string(),
         image.manifest.config.digest.short().to_string(),
         note(entry, image),

@@ -3,7 +3,7 @@
 use crate::cli::account::Account;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use cli::{Closing, Display, Documentation, Output};
+use cli::{Closing, Documentation, Output, ProgressDisplay};
 use error::Error;
 use error::Exit;
 use image_model::reference::Reference;
@@ -146,14 +146,15 @@ pub struct Tools<'a> {
     account: &'a Account,
     output: &'a Output,
     reporting: Reporting,
-    _display: Display,
+    _display: ProgressDisplay,
 }
 
 impl<'a> Tools<'a> {
     pub fn new(registry: &'a RegistryArgs, account: &'a Account, output: &'a Output) -> Self {
-        let reporting = Reporting::new(output.warner(), |line| ::cli::tell(line.to_string()));
+        let reporting = Reporting::new(output.warning_printer(), |line| ::cli::eprint_line(line.to_string()));
         let meter = Arc::clone(&reporting.meter);
-        let display = Display::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
+        let display =
+            ProgressDisplay::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
         Self { registry, account, output, reporting, _display: display }
     }
 

@@ -36,7 +36,7 @@ fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
     vec![
         said.or(label).map_or("-".into(), ToString::to_string),
         image.document.digest().to_string(),
-        text::bytes(size),
+        text::format_bytes(size),
         image.manifest.layers.len().to_string(),
         note,
     ]

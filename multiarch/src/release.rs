@@ -18,7 +18,7 @@ use crate::summary;
 use crate::work_dir;
 use crate::work_dir::paths::Own;
 use crate::work_dir::records::Records;
-use cli::{Display, Format, Output, print_json, print_line};
+use cli::{Format, Output, ProgressDisplay, print_json, print_line};
 use error::Error;
 use error::Exit;
 use image_store::open::{Stores, Target};
@@ -45,7 +45,7 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
     let begun = Instant::now();
     let request = mean(args, host)?;
     work_dir::check(&request)?;
-    let reporting = Reporting::new(output.warner(), |line| cli::tell(line.to_string()));
+    let reporting = Reporting::new(output.warning_printer(), |line| cli::eprint_line(line.to_string()));
     let stores = Arc::new(Stores::new(registry.options(reporting.clone())));
     let target = open_target(&request.spec, &stores)?;
     let own = Own::new(&request.work_dir, &request.file, &request.spec.image, &target.store.place());
@@ -70,7 +70,7 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
     let done = plan.and_then(|plan| {
         let board = context.reporter.board.clone();
         let meter = Arc::clone(&reporting.meter);
-        let _display = Display::start(output, move |since, bar| match board.line() {
+        let _display = ProgressDisplay::start(output, move |since, bar| match board.line() {
             line if line.is_empty() => meter::line(&meter.counts(), since, bar),
             line => line,
         });
@@ -87,7 +87,7 @@ impl ReleaseContext<'_> {
         let Self { request, target, open, open_base, binfmt, reporter, .. } = self;
         reporter.trace.wanted(plan::tags(&request.spec));
         let plan = decide(request, open, open_base, target, binfmt.as_ref())?;
-        reporter.output.say_lines(&plan.shown(reporter.output.verbose));
+        reporter.output.info_lines(&plan.shown(reporter.output.verbose));
         reporter.trace.tags(&publish::tags_report(&plan, &image_store::plan::Plan::default()));
         reporter.trace.at(Step::Bases);
         verify_bases::refuse_wrong(request, &plan.bases)?;
@@ -99,8 +99,8 @@ impl ReleaseContext<'_> {
         if let Some(summary) = &self.request.summary {
             summary::append(summary, &summary::of_report(report))?;
         }
-        output.say_lines(&report.table());
-        output.say(&format!("report: {}", self.request.report.display()));
+        output.info_lines(&report.table());
+        output.info(&format!("report: {}", self.request.report.display()));
         match output.format {
             Format::Text => {
                 let digest = report.digest.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -126,11 +126,11 @@ impl ReleaseContext<'_> {
         };
         let report = trace.failed(&own.image, &error, earlier, named, begun.elapsed());
         let said = report.write(&request.report).map(|()| format!("report: {}", request.report.display()));
-        output.say(&said.unwrap_or_else(|error| format!("cannot {error}")));
+        output.info(&said.unwrap_or_else(|error| format!("cannot {error}")));
         if let Some(summary) = &request.summary
             && let Err(error) = summary::append(summary, &summary::of_report(&report))
         {
-            output.say(&format!("cannot {error}"));
+            output.info(&format!("cannot {error}"));
         }
         error
     }

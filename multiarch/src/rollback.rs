@@ -33,7 +33,8 @@ pub fn run(args: &Args, registry: &RegistryArgs, output: &Output) -> Result<Exit
         .image
         .parse()
         .map_err(|e: image_model::reference::ReferenceError| Error::bad_input(doing(args), e.to_string()))?;
-    let options = registry.options(Reporting::new(output.warner(), |line| cli::tell(line.to_string())));
+    let options =
+        registry.options(Reporting::new(output.warning_printer(), |line| cli::eprint_line(line.to_string())));
     let target = Stores::new(options).target(&reference)?;
     let Decision { plan, new, problems, missing } = decide(&report.tags, &*target.store)?;
     let is_refused = !missing.is_empty() || (!problems.is_empty() && !args.force);
@@ -44,11 +45,11 @@ pub fn run(args: &Args, registry: &RegistryArgs, output: &Output) -> Result<Exit
             .problems(problems));
     }
     match &report.failed {
-        Some(failed) if plan.is_nothing() => output.say(&nothing_moved(failed)),
-        _ => output.say_lines(&plan.to_string()),
+        Some(failed) if plan.is_nothing() => output.info(&nothing_moved(failed)),
+        _ => output.info_lines(&plan.to_string()),
     }
     for tag in &new {
-        output.say(&format!("tag {tag} was new: it stays, since registries cannot take a tag away alone"));
+        output.info(&format!("tag {tag} was new: it stays, since registries cannot take a tag away alone"));
     }
     if !args.dry_run {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };

@@ -125,7 +125,7 @@ fn take_base(
         said.variant = entry.variant;
     }
     if !said.fits(wanted) {
-        return Err(Error::new(Exit::Found, doing(), format!("its config says it is for {said}"))
+        return Err(Error::new(Exit::CheckFailed, doing(), format!("its config says it is for {said}"))
             .hint(format!("name a base image for {wanted}")));
     }
     if parsed.diff_ids.len() != image.layers.len() {

@@ -95,7 +95,7 @@ fn row(platform: &PlatformReport) -> Vec<String> {
         label,
         platform.evidence.as_ref().map_or("-".into(), EvidenceReport::shown),
         smoke,
-        text::bytes(platform.layer_bytes),
+        text::format_bytes(platform.layer_bytes),
         code(platform.manifest.short()),
         format!("{:.1} s", platform.seconds),
     ]

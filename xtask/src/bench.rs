@@ -18,6 +18,6 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let status = cargo.stdin(Stdio::null()).status().map_err(|e| Error::from_io(doing(), e))?;
     match status.code() {
         Some(0) => Ok(Exit::Done),
-        _ => Err(Error::new(Exit::Found, doing(), format!("it ended with {status}"))),
+        _ => Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {status}"))),
     }
 }

@@ -128,6 +128,6 @@ fn step(name: &str, mut command: Command) -> Result<(), Error> {
     let status = status.map_err(|e| Error::from_io(format!("run {:?}", command.get_program()), e))?;
     match status.success() {
         true => Ok(()),
-        false => Err(Error::new(Exit::Found, doing(), format!("it ended with {status}"))),
+        false => Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {status}"))),
     }
 }

@@ -80,7 +80,7 @@ fn build_binfmt_setup(package: &Path) -> Result<(), Error> {
     let status = build.status().map_err(|e| Error::from_io(doing(), e))?;
     match status.success() {
         true => Ok(()),
-        false => Err(Error::new(Exit::Found, doing(), format!("cargo ended with {status}"))),
+        false => Err(Error::new(Exit::CheckFailed, doing(), format!("cargo ended with {status}"))),
     }
 }
 

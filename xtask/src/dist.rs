@@ -100,16 +100,16 @@ struct Plan {
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Error> {
     if let Some(dir) = &args.verify {
         let count = sums::verify(dir)?;
-        output.say(&format!("{}: {count} files are as they were made", dir.display()));
+        output.info(&format!("{}: {count} files are as they were made", dir.display()));
         return Ok(Exit::Done);
     }
     let plan = decide(args)?;
-    output.say_lines(&plan.to_string());
+    output.info_lines(&plan.to_string());
     if args.dry_run {
         return Ok(Exit::Done);
     }
     let made = make(&plan, output)?;
-    output.say_lines(&made);
+    output.info_lines(&made);
     print_line(&plan.out.display().to_string());
     Ok(Exit::Done)
 }
@@ -150,7 +150,7 @@ fn make(plan: &Plan, output: &Output) -> Result<String, Error> {
     let targets: Vec<&Target> = plan.found.iter().flatten().collect();
     let mut built = Vec::new();
     for target in &targets {
-        output.say(&format!("build {} {}", target.platform, target.triple));
+        output.info(&format!("build {} {}", target.platform, target.triple));
         built.push(build::build(&plan.setting, target, &plan.tools)?);
     }
     let host = targets.iter().position(|target| target.is_host).unwrap_or_default();
@@ -173,12 +173,12 @@ fn make(plan: &Plan, output: &Output) -> Result<String, Error> {
                 tool.name.to_string(),
                 target.platform.to_string(),
                 target.linking.clone(),
-                error::text::bytes(program.len() as u64),
+                error::text::format_bytes(program.len() as u64),
                 name,
             ]);
         }
     }
-    output.say("image, by cargo xtask release");
+    output.info("image, by cargo xtask release");
     image::make(&folder, &targets, &plan.tools, plan.version, plan.setting.epoch)?;
     folder.finish()?;
     Ok(table(&["TOOL", "PLATFORM", "LINKED", "SIZE", "PACKAGE"], &rows))

@@ -75,19 +75,19 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
     let passed = filter(std::fs::File::from(input), out, &mut deciding)?;
     let changed = deciding.changed || passed.copies > 0;
     if passed.copies > 0 && !deciding.changed {
-        output.say("note: only the copy of the label that Docker before 1.10 reads was wrong");
+        output.info("note: only the copy of the label that Docker before 1.10 reads was wrong");
     }
     if passed.lists_moved && is_written {
-        output.say("note: its lists came before other members and stand behind them now");
+        output.info("note: its lists came before other members and stand behind them now");
     }
     let Decided { now, mut json } = deciding.decided.unwrap_or_default();
     if !is_written && output.format == Format::Json {
         json["changed"] = changed.into();
         print_json(&json.to_string());
     } else {
-        output.say(&now);
+        output.info(&now);
     }
-    Ok(if args.check && changed { Exit::Found } else { Exit::Done })
+    Ok(if args.check && changed { Exit::CheckFailed } else { Exit::Done })
 }
 
 struct Deciding<'a> {

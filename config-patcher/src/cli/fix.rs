@@ -117,7 +117,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, Error> 
     let belongings = || belongings(args, &*source, &relabelled, &node);
     if args.check {
         told.checked(&belongings()?);
-        return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::Found });
+        return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::CheckFailed });
     }
     if args.in_place && overwritten(args, archive.as_deref(), &relabelled, &node, output)? {
         told.done(&belongings()?, None, !args.dry_run);
@@ -134,7 +134,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, Error> 
         }
         (None, None) => return Ok(Exit::Done),
     };
-    output.say_lines(&plan.to_string());
+    output.info_lines(&plan.to_string());
     let found = write(args, &plan, &*store, &stores.meter(), &belongings, output)?;
     told.done(&found, Some(&plan), !args.dry_run);
     Ok(Exit::Done)
@@ -164,7 +164,7 @@ pub(super) fn refuse_duplicates(
     let doing = format!("fix {} ({was}) of \"{image}\"", member.digest);
     let why = format!("{}; the other one is {twin}", advice::consequence(was, wanted, true, *is_lost));
     let hint = advice::way_out(node, entry, was, editable);
-    Err(Error::new(Exit::Found, doing, why).hint(format!("{hint}; {way_out}")))
+    Err(Error::new(Exit::CheckFailed, doing, why).hint(format!("{hint}; {way_out}")))
 }
 
 /// Where the image lies. It can be written only where it will be.
@@ -220,7 +220,7 @@ fn write(
 ) -> Result<Found, Error> {
     let write = || {
         let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-        apply(plan, store, moved, meter, &|progress| output.detail(&describe(&progress)))
+        apply(plan, store, moved, meter, &|progress| output.verbose_info(&describe(&progress)))
     };
     // What is only told is asked for while the new image is written: then it costs no time.
     if !args.carry_referrers && !args.dry_run {
@@ -231,7 +231,7 @@ fn write(
         });
     }
     let found = belongings()?;
-    output.say_lines(&Shown(&found.steps, &plan.place).to_string());
+    output.info_lines(&Shown(&found.steps, &plan.place).to_string());
     if !args.dry_run {
         // First: killed behind the tag, a second run would find every label right and carry nothing.
         referrers::apply(&found.steps, store)?;
@@ -304,15 +304,15 @@ fn overwritten(
     let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
     match archive.place_for(node.digest(), &changes.rewrite(node))? {
         Ok(place) => {
-            let (members, size) = (place.members(), text::bytes(place.bytes()));
-            output.say(&format!("  in place  {members} members, {size}, of {}", args.image));
+            let (members, size) = (place.members(), text::format_bytes(place.bytes()));
+            output.info(&format!("  in place  {members} members, {size}, of {}", args.image));
             if !args.dry_run {
                 archive.overwrite(&place)?;
             }
             Ok(true)
         }
         Err(why) => {
-            output.say(&format!("it cannot be done in place: {why}; the archive is written anew"));
+            output.info(&format!("it cannot be done in place: {why}; the archive is written anew"));
             Ok(false)
         }
     }

@@ -12,7 +12,7 @@ use clap::Args;
 use cli::{Format, Output, print_line};
 use error::Error;
 use error::Exit;
-use error::text::bytes;
+use error::text::format_bytes;
 use image_evidence::verify::cache::LayerCache;
 use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::manifest::Descriptor;
@@ -94,7 +94,7 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Erro
         }
     }
     args.reports.write(&named, &rows, args.strict)?;
-    let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::Found } else { Exit::Done };
+    let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::CheckFailed } else { Exit::Done };
     let is_empty = rows.is_empty();
     let mut failed: Vec<Error> = rows.into_iter().filter_map(|row| row.finding.err()).collect();
     failed.extend(named.into_iter().filter_map(|named| named.node.err()));
@@ -151,7 +151,7 @@ fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output)
             }
         }
         let say = |layer: &Descriptor| {
-            output.detail(&format!("reading layer {} ({})", layer.digest, bytes(layer.size)))
+            output.verbose_info(&format!("reading layer {} ({})", layer.digest, format_bytes(layer.size)))
         };
         let findings = verify_all(&subjects, &VerifyOptions { depth, on_layer: &say, cache: kept });
         placed.extend(
@@ -181,7 +181,7 @@ fn outcome(found: Exit, mut failed: Vec<Error>, output: &Output) -> Result<Exit,
     }
     // The object on stdout has them already; a second one would be no JSON.
     for line in others.into_iter().chain([format!("cannot {first}")]) {
-        output.say(&format!("{}: {line}", super::TOOL));
+        output.info(&format!("{}: {line}", super::TOOL));
     }
     Ok(first.kind)
 }

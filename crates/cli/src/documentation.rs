@@ -1,6 +1,6 @@
 //! Completion scripts and the manual page, made from the command line itself.
 
-use crate::output::{LOST, print_text};
+use crate::output::{check_stdout, print_text};
 use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -92,10 +92,7 @@ impl Documentation {
             }
         }
         print_text(&String::from_utf8_lossy(&text));
-        match LOST.get() {
-            Some(lost) => Err(Error::local("print on stdout", lost.to_string())),
-            None => Ok(Exit::Done),
-        }
+        check_stdout().map(|()| Exit::Done)
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the programs share at the terminal: output conventions, progress, tables, man pages, completions.
 
-mod display;
 mod documentation;
 mod output;
+mod progress;
 mod table;
 
-pub use display::Display;
 pub use documentation::{Closing, Documentation};
-pub use output::{Color, Format, Output, print_json, print_line, print_text, tell};
+pub use output::{Color, Format, Output, eprint_line, print_json, print_line, print_text};
+pub use progress::ProgressDisplay;
 pub use table::table;

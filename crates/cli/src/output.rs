@@ -1,4 +1,4 @@
-//! What every tool's command line has in common: how results and errors are shown, and the exit code.
+//! The output options of every command, and printing of results, messages and errors.
 
 use error::Error;
 use error::Exit;
@@ -6,70 +6,77 @@ use error::text::Escaped;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-/// The options of every command, for `#[command(flatten)]`.
+/// The output options of every command, for `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub struct Output {
-    /// How to print the result on stdout
+    /// Format of the result on stdout
     #[arg(long, value_enum, default_value_t = Format::Text, global = true, value_name = "FORMAT")]
     pub format: Format,
-    /// Say nothing on stderr but errors
+    /// Suppress output except errors
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say each write as it is done
+    /// Print every write
     #[arg(long, short, global = true)]
     pub verbose: bool,
-    /// Colour what is for people
+    /// When to color messages
     #[arg(long, value_enum, default_value_t = Color::Auto, global = true, value_name = "WHEN")]
     pub color: Color,
 }
 
+/// Format of the result on stdout.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// For people.
     Text,
+    /// One JSON value.
     Json,
 }
 
+/// When to color messages on stderr.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Color {
+    /// If stderr is a terminal and `NO_COLOR` is not set.
     Auto,
+    /// Even if stderr is not a terminal.
     Always,
+    /// Never.
     Never,
 }
 
 impl Output {
-    /// A line for people, on stderr. Foreign text in it is escaped here.
-    pub fn say(&self, line: &str) {
+    /// Prints a message on stderr, unless `--quiet` is given. Foreign text in it is escaped here.
+    pub fn info(&self, line: &str) {
         if !self.quiet {
-            tell(format!("{}", Escaped(line)));
+            eprint_line(format!("{}", Escaped(line)));
         }
     }
 
-    /// A line for people who asked for more.
-    pub fn detail(&self, line: &str) {
+    /// Prints a message on stderr if `--verbose` is given.
+    pub fn verbose_info(&self, line: &str) {
         if self.verbose {
-            self.say(line);
+            self.info(line);
         }
     }
 
-    /// Several lines for people, each escaped for itself.
-    pub fn say_lines(&self, lines: &str) {
+    /// Prints several lines on stderr, each escaped separately, unless `--quiet` is given.
+    pub fn info_lines(&self, lines: &str) {
         for line in lines.lines() {
-            self.say(line);
+            self.info(line);
         }
     }
 
-    /// For code that has warnings and does not know how they are shown.
-    pub fn warner(&self) -> impl Fn(&str) + Send + Sync + use<> {
+    /// Returns a function that prints warnings on stderr, for packages that know nothing of these options.
+    pub fn warning_printer(&self) -> impl Fn(&str) + Send + Sync + use<> {
         let quiet = self.quiet;
         move |text| {
             if !quiet {
-                tell(format!("warning: {}", Escaped(text)));
+                eprint_line(format!("warning: {}", Escaped(text)));
             }
         }
     }
 
-    fn is_coloured(&self) -> bool {
+    fn is_colored(&self) -> bool {
         match self.color {
             Color::Always => true,
             Color::Never => false,
@@ -79,12 +86,12 @@ impl Output {
         }
     }
 
-    /// Says how it ended, and gives the process its exit status.
+    /// Prints the error, if any, on stderr and with `--format json` on stdout as well, and returns the exit status of
+    /// the process. A result that could not be printed is an error.
     pub fn finish(&self, tool: &str, result: Result<Exit, Error>) -> ExitCode {
-        let error = match (result, LOST.get()) {
-            (Ok(exit), None) => return exit.into(),
-            (Ok(_), Some(lost)) => Error::local("print the result on stdout", lost.to_string()),
-            (Err(error), _) => error,
+        let error = match (result, check_stdout()) {
+            (Ok(exit), Ok(())) => return exit.into(),
+            (Ok(_), Err(error)) | (Err(error), _) => error,
         };
         let line = format!("cannot {error}");
         if self.format == Format::Json {
@@ -93,43 +100,52 @@ impl Output {
             });
             print_json(&text.to_string());
         }
-        let (red, plain) = if self.is_coloured() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        let (red, plain) = if self.is_colored() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         for problem in &error.problems {
-            tell(format!("{red}{tool}:{plain} {}", Escaped(problem)));
+            eprint_line(format!("{red}{tool}:{plain} {}", Escaped(problem)));
         }
-        tell(format!("{red}{tool}:{plain} {}", Escaped(&line)));
+        eprint_line(format!("{red}{tool}:{plain} {}", Escaped(&line)));
         error.kind.into()
     }
 }
 
-/// A line on stderr, in one piece: stderr has no buffer, and every letter would be a write of its own. If nobody
-/// reads it, the work goes on.
-pub fn tell(mut line: String) {
+/// Prints a line on stderr with a single write: stderr has no buffer, so every formatted piece would be a write of
+/// its own. Errors are ignored, because the work goes on if nobody reads the messages.
+pub fn eprint_line(mut line: String) {
     use std::io::Write;
     line.push('\n');
-    crate::display::above(|| {
+    crate::progress::without_progress_line(|| {
         let _ = std::io::stderr().write_all(line.as_bytes());
     });
 }
 
-/// The first failure of stdout. A result that did not arrive must not end with 0; [`Output::finish`] says so.
-pub(crate) static LOST: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
+/// The first error of writing to stdout. A command whose result did not arrive must not exit with 0.
+static STDOUT_ERROR: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
 
-/// A line of the result, on stdout. A reader that went away has seen enough; a full disk is a failure.
+/// Returns an error if anything printed on stdout could not be written.
+pub(crate) fn check_stdout() -> Result<(), Error> {
+    match STDOUT_ERROR.get() {
+        Some(error) => Err(Error::local("print the result on stdout", error::io_reason(error))),
+        None => Ok(()),
+    }
+}
+
+/// Prints a line of the result on stdout. A closed pipe is no error, but a full disk is: see [`Output::finish`].
 pub fn print_line(line: &str) {
     print_text(&format!("{line}\n"));
 }
 
-/// JSON of the result. It may carry text of images, and stdout may be a terminal.
+/// Prints a JSON result on stdout, with control characters escaped: it may contain text of images, and stdout may be a
+/// terminal.
 pub fn print_json(json: &str) {
-    print_line(&error::text::harmless_json(json));
+    print_line(&error::text::escape_json(json));
 }
 
-/// Several lines of the result.
+/// Prints text, which includes its line ends, on stdout.
 pub fn print_text(text: &str) {
     use std::io::Write;
-    match crate::display::above(|| std::io::stdout().write_all(text.as_bytes())) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => drop(LOST.set(error)),
+    match crate::progress::without_progress_line(|| std::io::stdout().write_all(text.as_bytes())) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => drop(STDOUT_ERROR.set(error)),
         _ => {}
     }
 }

@@ -1,44 +1,47 @@
-//! Exit codes, the same in every tool, so that a pipeline can tell what to retry.
+//! Exit codes, the same in every program, so that a pipeline can decide what to retry.
 
-/// What a run ended with. The number is the process's exit status.
+/// How a run ended. The number is the exit status of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done, or nothing to do.
+    /// The command succeeded, or there was nothing to do.
     Done = 0,
-    /// A check found something wrong: label against binaries, members that do not fit, `--check` with work to do.
-    Found = 1,
-    /// The command line is wrong.
+    /// A check failed: mislabeled image, smoke test, platform that would be lost, `--check` with work to do.
+    CheckFailed = 1,
+    /// The command line is invalid.
     Usage = 2,
-    /// Bad or ambiguous input.
+    /// Invalid or ambiguous input.
     BadInput = 3,
-    /// Not permitted: credentials, TLS, rights.
+    /// Not permitted: credentials, TLS, file permissions.
     NotPermitted = 4,
-    /// Something named does not exist.
+    /// An image, file or program does not exist.
     NotFound = 5,
-    /// Network or registry, retries used up.
+    /// The network or the registry failed, and retries are exhausted.
     Network = 6,
-    /// A digest or size differs from what was promised.
+    /// A digest or size differs from the expected one.
     Integrity = 7,
-    /// The tag moved, a lock is held, a name is taken.
+    /// Conflict: a tag moved, a lock is held, a name is taken.
     Conflict = 8,
-    /// Local I/O failed, or the kernel refused.
+    /// Local I/O failed, or the kernel refused an operation.
     Local = 9,
+    /// A command of the user's (build, prepare, SBOM, sign) failed.
+    CommandFailed = 10,
 }
 
 impl Exit {
-    /// All of them, as a person is told.
-    pub const MEANINGS: [(Exit, &'static str); 10] = [
-        (Exit::Done, "done, or nothing to do"),
-        (Exit::Found, "a check found something wrong"),
-        (Exit::Usage, "the command line is wrong"),
-        (Exit::BadInput, "bad or ambiguous input"),
-        (Exit::NotPermitted, "not permitted: credentials, TLS, rights"),
-        (Exit::NotFound, "something named does not exist"),
-        (Exit::Network, "network or registry, retries used up"),
-        (Exit::Integrity, "a digest or size differs"),
-        (Exit::Conflict, "conflict: the tag moved, locked, name taken"),
-        (Exit::Local, "local I/O, or the kernel refused; all is as it was"),
+    /// Every exit code with its meaning, as help texts and manual pages print it.
+    pub const MEANINGS: [(Exit, &'static str); 11] = [
+        (Exit::Done, "success, or nothing to do"),
+        (Exit::CheckFailed, "a check failed"),
+        (Exit::Usage, "invalid command line"),
+        (Exit::BadInput, "invalid or ambiguous input"),
+        (Exit::NotPermitted, "not permitted: credentials, TLS, file permissions"),
+        (Exit::NotFound, "image, file or program not found"),
+        (Exit::Network, "network or registry failed, retries exhausted"),
+        (Exit::Integrity, "digest or size differs from the expected one"),
+        (Exit::Conflict, "conflict: tag moved, lock held, or name taken"),
+        (Exit::Local, "local I/O or the kernel failed; the message says what was changed"),
+        (Exit::CommandFailed, "a command of yours (build, prepare, sbom, sign) failed"),
     ];
 }
 

@@ -1,18 +1,17 @@
-//! Text from images, registries and file names, made safe for a terminal, and numbers made readable.
+//! Escaping of text from images, registries and file names, readable byte counts, and spelling suggestions.
 
 use std::fmt::{self, Write};
 
-/// Longest foreign text shown in one piece, in characters.
-const SHOWN: usize = 2048;
+/// Longest foreign text that is shown in full, in characters.
+const MAX_SHOWN: usize = 2048;
 
-/// Shows foreign text with everything escaped that could steer a terminal or forge a line:
-/// C0, DEL, C1, line and paragraph separators, and the bidirectional controls.
+/// Displays foreign text with all characters escaped that could control a terminal or forge a line: C0, DEL, C1, line and paragraph separators, and the bidirectional controls.
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, c) in self.0.chars().enumerate() {
-            if i == SHOWN {
+            if i == MAX_SHOWN {
                 return f.write_str("[...]");
             }
             match c {
@@ -27,18 +26,18 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Control characters, and the invisible ones that reorder or hide what stands beside them.
+/// Returns whether it is a control character, or an invisible one that reorders or hides the text around it.
 fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{061c}' | '\u{feff}')
 }
 
-/// The same JSON value without a character that could steer a terminal: they stand in strings alone, and as `\uXXXX`
-/// there. All other bytes stay.
-pub fn harmless_json(json: &str) -> String {
+/// Returns the same JSON value with all characters that could control a terminal written as `\uXXXX`. They occur in
+/// strings only. All other bytes are unchanged.
+pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        // White space between values; within strings JSON has no raw control character below U+0020.
+        // These are white space between values: JSON strings have no raw control character below U+0020.
         if is_dangerous(c) && !matches!(c, '\n' | '\r' | '\t') {
             out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
         } else {
@@ -48,8 +47,8 @@ pub fn harmless_json(json: &str) -> String {
     out
 }
 
-/// A count of bytes as a person reads it: `0 B`, `999 B`, `1.5 KiB`, `64.0 MiB`.
-pub fn bytes(count: u64) -> String {
+/// Formats a count of bytes: `0 B`, `999 B`, `1.5 KiB`, `64.0 MiB`.
+pub fn format_bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {
         return format!("{count} B");
@@ -63,7 +62,7 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// The known word that a person most likely meant: at most two letters away.
+/// Returns the known word that was most likely meant: at most two edits away (Levenshtein distance).
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let near = known.iter().map(|k| (strsim::levenshtein(word, k), *k)).min()?;
     (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
@@ -74,9 +73,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_keeps_its_value_and_steers_no_terminal() {
+    fn escaped_json_keeps_its_value() {
         let check = |json: &str, expected: &str| {
-            assert_eq!(harmless_json(json), expected);
+            assert_eq!(escape_json(json), expected);
             let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
             assert_eq!(value(expected), value(json), "{expected}");
         };
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_steer_a_terminal_is_escaped() {
+    fn terminal_control_characters_are_escaped() {
         let check = |text: &str, shown: &str| assert_eq!(Escaped(text).to_string(), shown);
         check("plain é", "plain é");
         check("a\x1b]0;x\x07b", "a\\u{1b}]0;x\\u{7}b");
@@ -95,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut() {
+    fn long_text_is_truncated() {
         assert!(Escaped(&"x".repeat(5000)).to_string().ends_with("x[...]"));
     }
 
     #[test]
-    fn bytes_read_well() {
+    fn byte_counts_are_readable() {
         for (count, shown) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")] {
-            assert_eq!(bytes(count), shown);
+            assert_eq!(format_bytes(count), shown);
         }
     }
 }

@@ -345,16 +345,16 @@ impl fmt::Display for Plan {
                 }
                 BlobContent::From(source) => format!("copy from {}", source.place()),
             };
-            writeln!(f, "  blob      {}  {:>10}  {how}", blob.digest, text::bytes(blob.size))?;
+            writeln!(f, "  blob      {}  {:>10}  {how}", blob.digest, text::format_bytes(blob.size))?;
         }
         for document in self.levels.iter().flatten() {
             let kind = if document.is_index() { "index" } else { "manifest" };
-            let size = text::bytes(document.bytes().len() as u64);
+            let size = text::format_bytes(document.bytes().len() as u64);
             writeln!(f, "  {kind:<8}  {}  {size:>10}  write", document.digest())?;
         }
         for step in &self.tags {
             let was = step.was.as_ref().map_or("new".to_string(), |was| format!("was {was}"));
-            let size = text::bytes(step.document.bytes().len() as u64);
+            let size = text::format_bytes(step.document.bytes().len() as u64);
             writeln!(
                 f,
                 "  tag       {}  {size:>10}  {}  {was}",
@@ -362,7 +362,7 @@ impl fmt::Display for Plan {
                 name_of(&self.place, &step.tag)
             )?;
         }
-        writeln!(f, "  at most {} to {}", text::bytes(self.bytes()), self.place)
+        writeln!(f, "  at most {} to {}", text::format_bytes(self.bytes()), self.place)
     }
 }
 

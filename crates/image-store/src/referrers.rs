@@ -174,7 +174,7 @@ pub struct Shown<'a>(pub &'a [ReferrerStep], pub &'a str);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for ReferrerStep { subject, document, .. } in self.0 {
-            let size = text::bytes(document.bytes().len() as u64);
+            let size = text::format_bytes(document.bytes().len() as u64);
             writeln!(f, "  referrer  {}  {size:>10}  write, of {subject}", document.digest())?;
         }
         let listed: BTreeSet<&Digest> = self.0.iter().filter(|s| s.by_tag).map(|s| &s.subject).collect();

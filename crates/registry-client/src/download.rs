@@ -144,11 +144,14 @@ impl Download {
         let timeout = self.client.retry_policy().timeout;
         if self.since.elapsed() >= timeout {
             let seconds = timeout.as_secs();
-            let why = format!("{} at {far} (given up after {seconds} s, --timeout)", error.why);
-            return Err(Error { why, ..error });
+            let why = format!("{} at {far} (given up after {seconds} s, --timeout)", error.reason);
+            return Err(Error { reason: why, ..error });
         }
         if self.breaks >= ATTEMPTS {
-            return Err(Error { why: format!("{} at {far} ({ATTEMPTS} attempts)", error.why), ..error });
+            return Err(Error {
+                reason: format!("{} at {far} ({ATTEMPTS} attempts)", error.reason),
+                ..error
+            });
         }
         std::thread::sleep(jitter(self.client.retry_policy().backoff, self.breaks));
         // The whole in place of a part is no use here: an end that comes too early, and counts like one.

@@ -107,9 +107,13 @@ pub fn line(counts: &TransferCounts, since: Duration, with_bar: bool) -> String 
         let full = usize::try_from(full.unwrap_or(WIDTH)).unwrap_or(0);
         parts.push(format!("[{:<20}]", "#".repeat(full)));
     }
-    parts.push(format!("{} of {}", text::bytes(counts.bytes), text::bytes(counts.bytes_wanted)));
+    parts.push(format!(
+        "{} of {}",
+        text::format_bytes(counts.bytes),
+        text::format_bytes(counts.bytes_wanted)
+    ));
     let pace = counts.bytes as f64 / since.as_secs_f64().max(0.001);
-    parts.push(format!("{}/s", text::bytes(pace as u64)));
+    parts.push(format!("{}/s", text::format_bytes(pace as u64)));
     parts.push(format!("{} of {} blobs", counts.blobs, counts.blobs_wanted));
     parts.push(requests);
     parts.retain(|part| !part.is_empty());

@@ -78,12 +78,12 @@ pub fn retry<T>(
             RetryAfter::Backoff => jitter(policy.backoff, tried),
         };
         if tried == ATTEMPTS {
-            error.why = format!("{} ({ATTEMPTS} attempts)", error.why);
+            error.reason = format!("{} ({ATTEMPTS} attempts)", error.reason);
             return Err(error);
         }
         if began.elapsed() + wait > policy.timeout {
             let seconds = policy.timeout.as_secs();
-            error.why = format!("{} (given up after {seconds} s, --timeout)", error.why);
+            error.reason = format!("{} (given up after {seconds} s, --timeout)", error.reason);
             return Err(error);
         }
         std::thread::sleep(wait);

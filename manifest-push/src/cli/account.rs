@@ -62,7 +62,7 @@ impl Account {
         }
         let password = match (&self.password, self.password_stdin) {
             (Some(password), _) => {
-                output.say(
+                output.info(
                     "warning: --password is visible to all users in the process list; use --password-stdin",
                 );
                 Some(password.clone())

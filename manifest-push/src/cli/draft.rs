@@ -84,7 +84,7 @@ pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     }
     in_dockers_order(&mut members);
     let path = drafts.write(&list, &members)?;
-    output.detail(&format!("draft: {}", path.display()));
+    output.verbose_info(&format!("draft: {}", path.display()));
     match output.format {
         Format::Text => print_line(&format!("Created manifest list {list}")),
         Format::Json => {
@@ -153,7 +153,7 @@ pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
     }
     member.platform = spelled(platform).map_err(|why| Error::bad_input(doing(), why))?;
     let path = drafts.write(&args.list, &members)?;
-    output.detail(&format!("draft: {}", path.display()));
+    output.verbose_info(&format!("draft: {}", path.display()));
     Ok(Exit::Done)
 }
 

@@ -79,11 +79,11 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     let parts = parts(&found, &request, &place)?;
     let changes = decide(&doing, index, args, &incoming, &parts, annotations)?;
     let root =
-        edit_index(&index.document, &changes).map_err(|e| Error { doing: doing.clone(), ..e.at("") })?;
+        edit_index(&index.document, &changes).map_err(|e| Error { action: doing.clone(), ..e.at("") })?;
     let mut wanted = Wanted::of_root(root.clone());
     for part in &parts {
         part.add_to(&mut wanted);
-        part.notes.iter().for_each(|note| output.say(note));
+        part.notes.iter().for_each(|note| output.info(note));
     }
     let mut looked = Looked::new(&args.image, target);
     looked.know_of(&node, &*opened.store);

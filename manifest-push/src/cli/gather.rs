@@ -67,7 +67,7 @@ pub fn gather(
     });
     let targets = looked.collect();
     for note in &spec.notes {
-        output.say(&asked.place.told(note.line, &note.text));
+        output.info(&asked.place.told(note.line, &note.text));
     }
     Ok(Gathered { spec: spec.clone(), found, targets })
 }
@@ -189,7 +189,7 @@ fn judge(
             Ok(one) => found.push(one),
             Err((member, error)) if asked.ignore_missing && error.kind == Exit::NotFound => {
                 let told = asked.place.told(member.line, &format!("cannot {error}"));
-                output.say(&format!("skipped: {told}"));
+                output.info(&format!("skipped: {told}"));
             }
             Err((member, error)) => {
                 only_missing &= error.kind == Exit::NotFound;

@@ -108,7 +108,7 @@ fn inspect_draft(
     let gathered = gather(&asked, &[], &request, tools, output).map_err(annotate)?;
     let combined = combine(&gathered.found, &request);
     let combined = combined.map_err(|misfits| annotate(refuse(&asked.place, &misfits)))?;
-    output.say(&format!("draft, as it would be published now: {file}"));
+    output.info(&format!("draft, as it would be published now: {file}"));
     let nodes = gathered.found.into_iter().map(|found| found.node).collect();
     let node =
         inspect::index_over(combined.wanted.root, nodes).map_err(|e| e.at(&format!("draft \"{file}\"")))?;

@@ -60,7 +60,7 @@ pub fn publish(wanted: Wanted, targets: Vec<Looked>, write: &Write, output: &Out
         if i == 0 {
             hold_against_expectation(&plan, &looked, write.expect.as_ref())?;
         }
-        output.say_lines(&plan.to_string());
+        output.info_lines(&plan.to_string());
         planned.push((plan, looked));
     }
     if !write.dry_run {
@@ -70,7 +70,7 @@ pub fn publish(wanted: Wanted, targets: Vec<Looked>, write: &Write, output: &Out
 }
 
 fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Result<(), Error> {
-    let tell = |progress: Progress<'_>| output.detail(&describe(&progress));
+    let tell = |progress: Progress<'_>| output.verbose_info(&describe(&progress));
     let mut looks = Vec::new();
     for (plan, looked) in planned {
         looks.push(apply_content(plan, &*looked.target.store, &looked.target.meter, &tell)?);
@@ -90,7 +90,7 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
             if now != step.was.as_ref() {
                 let (name, now) = (name_of(&plan.place, &step.tag), shown(now));
                 let was = shown(step.was.as_ref());
-                output.say(&format!(
+                output.info(&format!(
                     "warning: {name} moved from {was} to {now} during this run; overwriting it (--force)"
                 ));
             }
@@ -133,7 +133,7 @@ fn refuse_another_kind(root: &Document, looked: &Looked, force: bool, output: &O
             let doing = format!("publish {what} as \"{name}\"");
             return Err(Error::bad_input(doing, format!("the tag refers to {there}")).hint(hint));
         }
-        output.say(&format!("warning: {name} refers to {there}; replacing it with {what} (--force)"));
+        output.info(&format!("warning: {name} refers to {there}; replacing it with {what} (--force)"));
     }
     Ok(())
 }

@@ -173,7 +173,7 @@ fn publish(
     let gathered = gather(asked, &options.also, &request, tools, output)?;
     let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.place, &misfits))?;
     for note in &combined.notes {
-        output.say(note);
+        output.info(note);
     }
     let root = combined.wanted.root.clone();
     let done = publish::publish(combined.wanted, gathered.targets, &options.write, output)?;

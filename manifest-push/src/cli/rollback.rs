@@ -42,11 +42,11 @@ pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<E
         return Err(nothing_to_go_back_to(newest, &entries, &wish));
     }
     for entry in &new {
-        output.say(&format!("left: {} was new with this publication", name_of(&entry.image, &entry.tag)));
+        output.info(&format!("left: {} was new with this publication", name_of(&entry.image, &entry.tag)));
     }
     let backs = decide(&moved, tools)?;
     for back in &backs {
-        output.say_lines(&back.plan.to_string());
+        output.info_lines(&back.plan.to_string());
     }
     if !args.dry_run {
         let publish = Publish::undoing(&newest.publish);

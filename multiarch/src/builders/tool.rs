@@ -106,7 +106,7 @@ impl Tool {
             return Ok(());
         }
         let lines = last_lines(&mut file, begin).unwrap_or_default();
-        Err(Error::new(Exit::Found, doing(), format!("it ended with {status}"))
+        Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {status}"))
             .hint(format!("nothing was published; all that it said is in {}", log.display()))
             .problems(lines.iter().map(|line| format!("{}: {line}", self.name)).collect()))
     }

@@ -395,7 +395,7 @@ mod tests {
         check(&[("a", "/x/y"), ("b", "/x")], Exit::BadInput, "something else");
         check(&[("gone", "/")], Exit::BadInput, "mean removal");
         check(&[("socket", "/s")], Exit::BadInput, "socket");
-        check(&[("none", "/n")], Exit::NotFound, "No such file");
+        check(&[("none", "/n")], Exit::NotFound, "no such file");
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn a_base_for_another_platform_is_refused_by_name() {
     let wanted = "use base image \"example.com/base\" for linux/arm64: it has only linux/amd64, linux/s390x";
     assert_eq!(text, wanted);
     let (kind, text) = said("linux/s390x");
-    assert_eq!(kind, Exit::Found);
+    assert_eq!(kind, Exit::CheckFailed);
     assert!(text.contains("for linux/s390x: its config says it is for linux/amd64; name a base"), "{text}");
 }
 

@@ -71,10 +71,8 @@ pub fn run_prepare(command: &[String], dir: &Path) -> Result<(), Error> {
         .map_err(|e| Error::from_io(doing(), e))?;
     match status.success() {
         true => Ok(()),
-        false => {
-            Err(Error::new(Exit::Found, doing(), format!("it ended with {status}"))
-                .hint("nothing was published"))
-        }
+        false => Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {status}"))
+            .hint("nothing was published")),
     }
 }
 
@@ -157,7 +155,7 @@ pub fn refuse_mislabeled(request: &Request, members: &[Member]) -> Result<(), Er
     let why = format!("the label is wrong in {} of {} images", wrong.len(), members.len());
     let hint =
         "nothing was published; correct the builds, or let the release put them right with `labels: fix`";
-    Err(Error::new(Exit::Found, doing, why).hint(hint).problems(wrong))
+    Err(Error::new(Exit::CheckFailed, doing, why).hint(hint).problems(wrong))
 }
 
 /// Runs each image. One that fails stops the release; one that this host cannot run is said plainly.
@@ -180,7 +178,7 @@ pub fn smoke_all(
         let image = &member.labelled.image;
         let key = (image.document.digest(), &member.platform, command);
         if let Some(passed) = records.get::<Smoke>("smoke", &key) {
-            output.detail(&format!("smoke {}: passed, in an earlier run", member.platform));
+            output.verbose_info(&format!("smoke {}: passed, in an earlier run", member.platform));
             trace.smoked(&member.platform, &passed);
             return Ok(passed);
         }
@@ -189,7 +187,7 @@ pub fn smoke_all(
         if let Smoke::Passed { .. } = &result {
             records.keep("smoke", &key, &result)?;
         }
-        output.say(&match &result {
+        output.info(&match &result {
             Smoke::Passed { milliseconds, output } => {
                 let said = output.lines().next().unwrap_or_default();
                 format!("smoke {}: passed in {milliseconds} ms: {said}", member.platform)
@@ -213,7 +211,7 @@ pub fn smoke_all(
     if !failed.is_empty() {
         let doing = format!("release {}", request.spec.image);
         let why = format!("\"{}\" failed in {} of {} images", command.join(" "), failed.len(), members.len());
-        return Err(Error::new(Exit::Found, doing, why).hint("nothing was published").problems(failed));
+        return Err(Error::new(Exit::CheckFailed, doing, why).hint("nothing was published").problems(failed));
     }
     Ok(smoked.into_iter().map(Some).collect())
 }

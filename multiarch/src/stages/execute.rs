@@ -51,7 +51,7 @@ impl ReleaseContext<'_> {
         let Reporter { output, trace, .. } = reporter;
         trace.at(Step::Prepare);
         for command in &plan.prepare {
-            output.say(&format!("prepare: {}", command.join(" ")));
+            output.info(&format!("prepare: {}", command.join(" ")));
             run_prepare(command, &request.spec.dir)?;
         }
         if !plan.prepare.is_empty() {
@@ -61,7 +61,7 @@ impl ReleaseContext<'_> {
         }
         if let Some(binfmt) = binfmt.as_ref().filter(|_| !plan.emulators.missing.is_empty()) {
             trace.at(Step::Emulators);
-            output.say(&format!("emulators: {}", plan.emulators.command.join(" ")));
+            output.info(&format!("emulators: {}", plan.emulators.command.join(" ")));
             binfmt.register(&plan.emulators.missing)?;
         }
         let staging = Arc::new(OciLayout::open_or_new(&request.work_dir.join("staging"))?);
@@ -97,7 +97,7 @@ fn prove(
         let _running = board.begin(&build.spec.platform);
         let member = build_one(request, build, staging)?;
         trace.built(member.report(None, None));
-        output.say(&format!("built {} with {}", build.spec.platform, build.builder.name()));
+        output.info(&format!("built {} with {}", build.spec.platform, build.builder.name()));
         Ok::<_, Error>(member)
     })?;
     prune::use_staged(staging, &members);
@@ -127,7 +127,7 @@ impl ReleaseContext<'_> {
         let root = wanted.root.clone();
         let steps = image_store::plan::plan(wanted, &*target.store, &target.tags)?;
         refuse_moved(&steps, plan, request.moved)?;
-        output.say_lines(&match output.verbose {
+        output.info_lines(&match output.verbose {
             true => steps.to_string(),
             false => brief(&steps, &members),
         });
@@ -141,7 +141,7 @@ impl ReleaseContext<'_> {
         trace.at(Step::Publish);
         apply(&steps, &*target.store, request.moved, &target.meter, &|progress| {
             trace.happened(&progress);
-            output.detail(&describe(&progress));
+            output.verbose_info(&describe(&progress));
         })?;
         trace.at(Step::ReadBack);
         read_back(target)?;

@@ -88,7 +88,7 @@ pub fn brief(steps: &Plan, members: &[Member]) -> String {
         };
         let blobs: Vec<u64> =
             steps.blobs.iter().filter(|(blob, _)| of_it(blob)).map(|(blob, _)| blob.size).collect();
-        let size = text::bytes(blobs.iter().sum());
+        let size = text::format_bytes(blobs.iter().sum());
         lines.push_str(&format!("  write     {}  {} blobs, {size}\n", member.platform, blobs.len()));
     }
     for step in &steps.tags {
@@ -96,7 +96,7 @@ pub fn brief(steps: &Plan, members: &[Member]) -> String {
         let now = step.document.digest();
         lines.push_str(&format!("  tag       {}:{}  {now}  {was}\n", steps.place, step.tag));
     }
-    lines.push_str(&format!("  at most {} to {}\n", text::bytes(steps.bytes()), steps.place));
+    lines.push_str(&format!("  at most {} to {}\n", text::format_bytes(steps.bytes()), steps.place));
     lines
 }
 

@@ -167,7 +167,7 @@ impl PlatformReport {
             label,
             self.evidence.as_ref().map_or("-".to_string(), EvidenceReport::shown),
             smoke,
-            text::bytes(self.layer_bytes),
+            text::format_bytes(self.layer_bytes),
             self.manifest.short().to_string(),
             format!("{:.1} s", self.seconds),
         ]

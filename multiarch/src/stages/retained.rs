@@ -137,7 +137,7 @@ pub fn hold_kept(
             let finding = found.unwrap_or_else(|| Err(Error::local(doing(), "it was not looked at")));
             let verdict = &finding.map_err(|error| error.hint(BUILD_IT))?.verdict;
             let found = EvidenceReport { quick: true, ..EvidenceReport::from(verdict) };
-            output.say(&format!("binaries {wanted}: {}, kept as published", found.shown()));
+            output.info(&format!("binaries {wanted}: {}, kept as published", found.shown()));
             match verdict.kind {
                 VerdictKind::Mislabeled | VerdictKind::Mixed => {
                     problems.extend(contradictions(&wanted, image, verdict))
@@ -153,7 +153,7 @@ pub fn hold_kept(
         return Ok(());
     }
     let why = "what is published is not what it says";
-    Err(Error::new(Exit::Found, doing(), why).hint(BUILD_IT).problems(problems))
+    Err(Error::new(Exit::CheckFailed, doing(), why).hint(BUILD_IT).problems(problems))
 }
 
 impl Kept {

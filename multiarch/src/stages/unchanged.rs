@@ -29,7 +29,7 @@ pub fn keep_published(
     pairs
         .map(|(member, published)| match published {
             Some(image) => {
-                output.say(&format!(
+                output.info(&format!(
                     "unchanged {}: it is published, and differs only by its time",
                     member.platform
                 ));

@@ -45,8 +45,10 @@ pub fn hold(
     let mut problems = Vec::new();
     for (member, known) in members.iter().zip(known) {
         if let Some(known) = known {
-            output
-                .detail(&format!("binaries {}: {}, as an earlier run found", member.platform, known.verdict));
+            output.verbose_info(&format!(
+                "binaries {}: {}, as an earlier run found",
+                member.platform, known.verdict
+            ));
             trace.held(&member.platform, &known);
             evidence.push(known);
             continue;
@@ -57,7 +59,7 @@ pub fn hold(
         })?;
         let verdict = &finding.verdict;
         let shown = verdict.binaries.as_ref().map_or("none".to_string(), ToString::to_string);
-        output.say(&format!("binaries {}: {} ({shown})", member.platform, verdict.kind.text()));
+        output.info(&format!("binaries {}: {} ({shown})", member.platform, verdict.kind.text()));
         let report = EvidenceReport::from(verdict);
         trace.held(&member.platform, &report);
         match verdict.kind {
@@ -66,7 +68,7 @@ pub fn hold(
             }
             VerdictKind::ForeignPayload | VerdictKind::Undetermined => {
                 for reason in &verdict.reasons {
-                    output.say(&format!("  note: {reason}"));
+                    output.info(&format!("  note: {reason}"));
                 }
             }
             VerdictKind::Consistent => records.keep(BUILT, &key(member), &report)?,
@@ -77,7 +79,7 @@ pub fn hold(
         return Ok(evidence);
     }
     let doing = format!("release {}", request.spec.image);
-    Err(Error::new(Exit::Found, doing, "binaries contradict the platform that they are released for")
+    Err(Error::new(Exit::CheckFailed, doing, "binaries contradict the platform that they are released for")
         .hint("nothing was published; correct the build")
         .problems(problems))
 }

@@ -143,7 +143,7 @@ impl Offers {
             names.extend(name.filter(|name| !names.contains(name)));
         }
         let read = |name: &RegistryRef| {
-            let offer = read_offer(name, open).unwrap_or_else(|error| Offer::Unknown(error.why));
+            let offer = read_offer(name, open).unwrap_or_else(|error| Offer::Unknown(error.reason));
             Ok::<_, Error>((name.clone(), offer))
         };
         parallel::map(&names, parallel::REQUESTS, read).map(Self)
@@ -273,7 +273,7 @@ pub fn refuse_wrong(request: &Request, bases: &[Base]) -> Result<(), Error> {
     }
     let doing = format!("release {}", request.spec.image);
     let why = format!("{} of {} base images are of another platform", wrong.len(), bases.len());
-    Err(Error::new(Exit::Found, doing, why).hint("nothing was built").problems(wrong))
+    Err(Error::new(Exit::CheckFailed, doing, why).hint("nothing was built").problems(wrong))
 }
 
 #[cfg(test)]

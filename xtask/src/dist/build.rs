@@ -37,7 +37,7 @@ pub fn build(setting: &Setting, target: &Target, tools: &[Tool]) -> Result<Vec<P
     let status = command(setting, target, tools, &out).status();
     let status = status.map_err(|e| Error::from_io(doing(), e))?;
     if !status.success() {
-        return Err(Error::new(Exit::Found, doing(), format!("cargo ended with {status}")));
+        return Err(Error::new(Exit::CheckFailed, doing(), format!("cargo ended with {status}")));
     }
     let folder = if setting.profile == "dev" { "debug" } else { setting.profile.as_str() };
     let folder = out.join(&target.triple).join(folder);

@@ -16,7 +16,9 @@ pub fn check(program: &Path, target: &Target, here: &[PathBuf]) -> Result<(), Er
     let bytes = fs::read(program).map_err(|e| Error::from_io(doing(), e))?;
     match problems(&bytes, target.platform, here) {
         problems if problems.is_empty() => Ok(()),
-        problems => Err(Error::new(Exit::Found, doing(), "it is not what it should be").problems(problems)),
+        problems => {
+            Err(Error::new(Exit::CheckFailed, doing(), "it is not what it should be").problems(problems))
+        }
     }
 }
 

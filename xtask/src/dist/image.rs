@@ -26,7 +26,7 @@ pub fn make(
     let status = release.status().map_err(|e| Error::from_io(doing(), e))?;
     match status.success() {
         true => Ok(()),
-        false => Err(Error::new(Exit::Found, doing(), format!("its release ended with {status}"))),
+        false => Err(Error::new(Exit::CheckFailed, doing(), format!("its release ended with {status}"))),
     }
 }
 

@@ -41,7 +41,7 @@ fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, Error> {
     let output = output.map_err(|e| Error::from_io(doing(), e))?;
     match output.status.success() && !output.stdout.is_empty() {
         true => Ok(output.stdout),
-        false => Err(Error::new(Exit::Found, doing(), format!("it ended with {}", output.status))),
+        false => Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {}", output.status))),
     }
 }
 

@@ -19,17 +19,17 @@ pub fn describe(progress: &Progress<'_>) -> String {
 /// What changes, as a small before and after for each image.
 pub fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
     let Relabelled::Changed(Changes { images, notes, .. }) = relabelled else {
-        output.say(&format!("every label is right: {} stays", node.digest()));
+        output.info(&format!("every label is right: {} stays", node.digest()));
         return;
     };
     for change in images {
         let name = change.entry.as_ref().map_or("image".to_string(), ToString::to_string);
-        output.say(&format!("{name}: label {} -> {}", change.label, change.wanted));
-        output.say(&format!("  config    {} -> {}", change.config.0, change.config.1));
-        output.say(&format!("  manifest  {} -> {}", change.manifest.0, change.manifest.1));
+        output.info(&format!("{name}: label {} -> {}", change.label, change.wanted));
+        output.info(&format!("  config    {} -> {}", change.config.0, change.config.1));
+        output.info(&format!("  manifest  {} -> {}", change.manifest.0, change.manifest.1));
     }
     for note in notes {
-        output.say(&format!("note: {note}"));
+        output.info(&format!("note: {note}"));
     }
 }
 
@@ -113,7 +113,7 @@ fn writes(plan: &Plan) -> Value {
 fn report_belongings(found: &Found, output: &Output) {
     for referrer in &found.referrers {
         let (digest, kind, subject) = (&referrer.digest, &referrer.kind, &referrer.subject);
-        output.say(&match &referrer.carried {
+        output.info(&match &referrer.carried {
             Some(copy) => {
                 format!("note: referrer {digest} ({kind}) of {subject} is carried as {copy}; what it says still speaks of the old image")
             }
@@ -121,9 +121,9 @@ fn report_belongings(found: &Found, output: &Output) {
         });
     }
     for (subject, tag) in &found.tags {
-        output.say(&format!("note: tag {tag} is about {subject}, not about the new image"));
+        output.info(&format!("note: tag {tag} is about {subject}, not about the new image"));
     }
     for note in &found.notes {
-        output.say(&format!("note: {note}"));
+        output.info(&format!("note: {note}"));
     }
 }

@@ -3,7 +3,7 @@
 use super::row::Row;
 use cli::print_line;
 use cli::table;
-use error::text::{Escaped, bytes};
+use error::text::{Escaped, format_bytes};
 use image_evidence::verdict::EvidenceFile;
 
 pub fn print(rows: &[Row<'_>], says_image: bool, explain: bool) {
@@ -42,7 +42,7 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
         for group in &finding.programs {
             lines.push(format!("  {} for {}", programs(group.count), group.platform));
         }
-        let read = bytes(finding.bytes_read);
+        let read = format_bytes(finding.bytes_read);
         let kept = if finding.layers_cached > 0 {
             format!(", {} known from before", finding.layers_cached)
         } else {

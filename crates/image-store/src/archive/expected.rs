@@ -57,7 +57,7 @@ impl Expected {
 /// The error for a result that a reader refuses. One that could not be read for another reason is that reason.
 pub fn unreadable(place: &str, error: Error) -> Error {
     match error.kind {
-        Exit::BadInput | Exit::Integrity | Exit::NotFound => refused(place, &error.why),
+        Exit::BadInput | Exit::Integrity | Exit::NotFound => refused(place, &error.reason),
         _ => error,
     }
 }

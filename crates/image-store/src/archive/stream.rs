@@ -295,7 +295,7 @@ impl<R: Read, W: Write> Passing<R, W> {
                 .hint("save to a file and name docker-archive:FILE")
         };
         let result = Snapshot::read_known(result, "-", Naming::Docker, &self.result_reckoned)
-            .map_err(|error| refuse(&error.why))?;
+            .map_err(|error| refuse(&error.reason))?;
         expected.check(&result).map_err(|why| refuse(&why))
     }
 }

@@ -4,7 +4,7 @@
 //! refused: two members of one name (`./x` is `x`), names that leave the archive, a file that others lie under,
 //! sizes on which PAX and ustar disagree, bytes behind the end marker, a member that is cut off.
 
-use error::{Error, uninterrupted};
+use error::{Error, retry_interrupted};
 use header::{Header, Kind};
 use overlay::Overlay;
 use std::cmp::Ordering;
@@ -412,7 +412,7 @@ impl Read for Content {
         if wanted == 0 {
             return Ok(0);
         }
-        let count = uninterrupted(|| self.bytes.read_at(&mut buffer[..wanted], self.at))?;
+        let count = retry_interrupted(|| self.bytes.read_at(&mut buffer[..wanted], self.at))?;
         if count == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file was cut while it was read"));
         }

@@ -7,7 +7,7 @@ use super::{ImageSource, ImageStore, Listed, Moved, OpenContent, Pointer, UNNAME
 use crate::attributes;
 use crate::half_done::HalfDone;
 use crate::referrers;
-use error::{Error, uninterrupted};
+use error::{Error, retry_interrupted};
 pub use files::make_folder;
 use files::{open_regular, read_small};
 use image_model::digest::{Digest, Hasher, Verified};
@@ -125,7 +125,7 @@ impl OciLayout {
         let mut buffer = vec![0; 128 << 10];
         loop {
             let count =
-                uninterrupted(|| content.read(&mut buffer)).map_err(|e| Error::from_io(doing(), e))?;
+                retry_interrupted(|| content.read(&mut buffer)).map_err(|e| Error::from_io(doing(), e))?;
             if count == 0 {
                 break;
             }

@@ -128,7 +128,11 @@ impl RegistryStore {
     fn put_document(&self, doing: &str, at: &str, document: &Document) -> Result<Option<Digest>, Error> {
         let size = document.bytes().len() as u64;
         if size > PUSH_MAX {
-            let why = format!("it is {} long; registries take {}", text::bytes(size), text::bytes(PUSH_MAX));
+            let why = format!(
+                "it is {} long; registries take {}",
+                text::format_bytes(size),
+                text::format_bytes(PUSH_MAX)
+            );
             return Err(Error::bad_input(doing, why));
         }
         let mut ask = self.ask(doing, "PUT", self.url(&format!("manifests/{at}")));
@@ -191,7 +195,7 @@ impl ImageSource for RegistryStore {
             }
         }
         let document = Document::new(bytes, head.header("content-type"))
-            .map_err(|e| Error { doing: doing.clone(), ..e.at("") })?;
+            .map_err(|e| Error { action: doing.clone(), ..e.at("") })?;
         match asked.or(said) {
             Some(digest) if digest != *document.digest() => document
                 .with_digest(&digest)

@@ -96,7 +96,7 @@ impl Transport {
         if let Some(trace) = &self.reporting.trace {
             let outcome = match &result {
                 Ok(answer) => answer.status.to_string(),
-                Err(failure) => failure.error.why.clone(),
+                Err(failure) => failure.error.reason.clone(),
             };
             trace(&format!("{} {} {outcome} {} ms", wire.method, wire.url, began.elapsed().as_millis()));
         }
@@ -154,7 +154,7 @@ impl Transport {
         let response = sent.map_err(|error| {
             let mut failure = failure_of(wire.doing, wire.url, error);
             if let Some(proxy) = agent.config().proxy() {
-                failure.error.why.push_str(&format!(
+                failure.error.reason.push_str(&format!(
                     " (through the proxy {}:{})",
                     proxy.host(),
                     proxy.port()

@@ -38,7 +38,7 @@ fn a_step_that_fails_says_its_command_its_status_and_the_end_of_its_log() {
     let error = shell.run(&step, &log).unwrap_err();
     assert!(error.to_string().contains("it ended with exit status: 7"), "{error}");
     assert!(error.to_string().contains("build.log"), "{error}");
-    assert_eq!(error.kind, error::Exit::Found);
+    assert_eq!(error.kind, error::Exit::CheckFailed);
     assert!(error.to_string().contains("nothing was published"), "{error}");
     assert_eq!(error.problems.len(), LINES_SHOWN);
     assert_eq!(error.problems[0], "sh: line 12");

@@ -131,7 +131,7 @@ fn a_disk_that_is_nearly_full_has_the_old_image() {
                 continue;
             }
             refused += 1;
-            is_refused(&ran, "No space left");
+            is_refused(&ran, "no space left");
             assert!(ran.stderr.lines().any(|line| line == "same"), "{pages} pages: {ran}");
             let names: Vec<_> = listing(&left).into_keys().collect();
             assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("tmp")), "{ran}\n{names:?}");

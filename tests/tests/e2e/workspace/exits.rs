@@ -6,7 +6,7 @@ use error::Exit;
 fn every_tool_means_the_same_by_a_number() {
     let rows = [
         (Exit::Done as u8, binfmt_setup::exit::Exit::Done as u8),
-        (Exit::Found as u8, binfmt_setup::exit::Exit::Found as u8),
+        (Exit::CheckFailed as u8, binfmt_setup::exit::Exit::Found as u8),
         (Exit::Usage as u8, binfmt_setup::exit::Exit::Usage as u8),
         (Exit::BadInput as u8, binfmt_setup::exit::Exit::BadInput as u8),
         (Exit::NotPermitted as u8, binfmt_setup::exit::Exit::NotPermitted as u8),

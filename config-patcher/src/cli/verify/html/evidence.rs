@@ -3,7 +3,7 @@
 use super::{Mark, shown};
 use crate::cli::verify::row::Row;
 use crate::cli::verify::text::programs;
-use error::text::bytes;
+use error::text::format_bytes;
 use image_evidence::verdict::EvidenceFile;
 use image_evidence::verify::Finding;
 use std::fmt::Write;
@@ -72,7 +72,7 @@ fn found(out: &mut String, finding: &Finding) {
         shown(&groups),
         finding.layers_read,
         finding.layers,
-        bytes(finding.bytes_read)
+        format_bytes(finding.bytes_read)
     );
 }
 

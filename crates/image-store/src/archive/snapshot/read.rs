@@ -11,7 +11,7 @@ use crate::archive::format::{
 use crate::archive::tar::{At, TarFile};
 use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
-use error::{Error, uninterrupted};
+use error::{Error, retry_interrupted};
 use image_model::digest::{Digest, Hasher};
 use image_model::manifest::{
     CONFIG_MAX, Config, Content, DOCUMENT_MAX, Descriptor, Document, Manifest, media_type,
@@ -54,7 +54,7 @@ pub fn read(
 /// `docker save | gzip` is a common pipe; say so instead of "bad checksum".
 fn refuse_other_formats(file: &File, doing: &str) -> Result<(), Error> {
     let mut head = [0; 6];
-    let count = uninterrupted(|| file.read_at(&mut head, 0)).map_err(|e| Error::from_io(doing, e))?;
+    let count = retry_interrupted(|| file.read_at(&mut head, 0)).map_err(|e| Error::from_io(doing, e))?;
     if count == 0 {
         return Err(Error::bad_input(doing, "the file is empty"));
     }
@@ -426,7 +426,7 @@ fn reckon(mut content: impl Read) -> io::Result<Digest> {
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; 128 << 10];
     loop {
-        let count = uninterrupted(|| content.read(&mut buffer))?;
+        let count = retry_interrupted(|| content.read(&mut buffer))?;
         if count == 0 {
             return Ok(hasher.finish());
         }

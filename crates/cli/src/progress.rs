@@ -1,4 +1,4 @@
-//! The line on a terminal that says how far the work is; elsewhere, a plain line now and then.
+//! The progress line on a terminal; elsewhere, a plain line from time to time.
 
 use crate::output::Output;
 use std::io::{IsTerminal, Write};
@@ -6,22 +6,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Work that is done sooner shows nothing.
-const BEGIN_AFTER: Duration = Duration::from_millis(700);
-const REDRAW_EVERY: Duration = Duration::from_millis(100);
-/// A log is read afterwards: a line of it every so often shows that the work goes on.
-const PLAIN_EVERY: Duration = Duration::from_secs(15);
+/// Shorter work shows no progress.
+const SHOW_AFTER: Duration = Duration::from_millis(700);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
+/// In a log, a line from time to time shows that the work goes on.
+const LOG_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Is there a line on the terminal that must go before anything else is written there?
-static DRAWN: Mutex<bool> = Mutex::new(false);
+/// Whether there is a progress line on the terminal, which must be erased before anything else is written there.
+static IS_DRAWN: Mutex<bool> = Mutex::new(false);
 
-fn drawn() -> MutexGuard<'static, bool> {
-    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
+fn is_drawn() -> MutexGuard<'static, bool> {
+    IS_DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes in the place of the line, if there is one. It comes back with the next tick.
-pub(crate) fn above<T>(write: impl FnOnce() -> T) -> T {
-    let mut drawn = drawn();
+/// Erases the progress line, if there is one, and calls `write`. The line is drawn again at the next interval.
+pub(crate) fn without_progress_line<T>(write: impl FnOnce() -> T) -> T {
+    let mut drawn = is_drawn();
     if std::mem::take(&mut *drawn) {
         let _ = std::io::stderr().write_all(b"\r\x1b[K");
     }
@@ -29,13 +29,14 @@ pub(crate) fn above<T>(write: impl FnOnce() -> T) -> T {
 }
 
 /// Shows the progress of this process until it is dropped.
-pub struct Display {
+pub struct ProgressDisplay {
     stop: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Display {
-    /// `status` returns the line for the time since the start; true: for a terminal of 80 columns. Empty: no line.
+impl ProgressDisplay {
+    /// Starts a thread that shows what `status` returns for the time since the start. The second argument of `status`
+    /// is whether the line is for a terminal of 80 columns; an empty line is not shown. With `--quiet` nothing is shown.
     pub fn start(output: &Output, status: impl Fn(Duration, bool) -> String + Send + 'static) -> Self {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         if output.quiet {
@@ -48,15 +49,15 @@ impl Display {
     }
 }
 
-impl Drop for Display {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It draws and nothing else; what it drew goes.
+            // A panic of the thread concerns the progress line only, so it is ignored.
             drop(thread.join());
         }
-        above(|| ());
+        without_progress_line(|| ());
     }
 }
 
@@ -65,24 +66,24 @@ fn show(
     is_terminal: bool,
     status: &dyn Fn(Duration, bool) -> String,
 ) {
-    let began = Instant::now();
-    let every = if is_terminal { REDRAW_EVERY } else { PLAIN_EVERY };
+    let start = Instant::now();
+    let interval = if is_terminal { REDRAW_INTERVAL } else { LOG_INTERVAL };
     let mut stopped = stop.lock().unwrap_or_else(PoisonError::into_inner);
     while !*stopped {
-        let waited = changed.wait_timeout(stopped, every);
+        let waited = changed.wait_timeout(stopped, interval);
         stopped = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let line = status(began.elapsed(), is_terminal);
-        if *stopped || began.elapsed() < BEGIN_AFTER || line.is_empty() {
+        let line = status(start.elapsed(), is_terminal);
+        if *stopped || start.elapsed() < SHOW_AFTER || line.is_empty() {
             continue;
         }
         if is_terminal {
-            // A line that wraps could not be removed again.
+            // A line that wraps could not be erased.
             let line: String = line.chars().take(79).collect();
-            let mut drawn = drawn();
+            let mut drawn = is_drawn();
             *drawn = true;
             let _ = std::io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
         } else {
-            crate::output::tell(line);
+            crate::output::eprint_line(line);
         }
     }
 }
