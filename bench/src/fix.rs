@@ -48,7 +48,7 @@ impl Bench {
 
     fn fix(&self, image: &str, platform: &str, more: &[&str]) -> Command {
         let mut command = quiet(&self.ground.tool);
-        command.args(["--quiet", "fix", image, "--platform", platform]).args(more);
+        command.args(["--quiet", "fix", image, "--set-platform", platform]).args(more);
         command
     }
 
@@ -107,7 +107,7 @@ impl Bench {
             command
         };
         let pipe = move |middle: &str| shell(&format!("cat '{large}' | {middle} | cat > /dev/null"));
-        let through = format!("'{}' --quiet fix - --platform linux/s390x", self.ground.tool.display());
+        let through = format!("'{}' --quiet fix - --set-platform linux/s390x", self.ground.tool.display());
         let all = [
             contestant("cat | fix - | cat", Box::new(move || pipe(&through))),
             contestant("cat | cat | cat", Box::new(move || pipe("cat"))),

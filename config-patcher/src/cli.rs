@@ -21,8 +21,11 @@ const CLOSING: Closing = Closing {
         ("config-patcher verify HOST/app:1", "labels against binaries, each platform"),
         ("config-patcher verify --all-tags HOST/app --html page.html", "a repository on one page"),
         ("config-patcher fix HOST/app:1 --from-binaries --dry-run", "show each write"),
-        ("config-patcher fix docker-archive:app.tar --platform linux/arm/v7", "an archive of docker save"),
-        ("docker save app | config-patcher fix - --platform linux/arm64 | docker load", "on the way"),
+        (
+            "config-patcher fix docker-archive:app.tar --set-platform linux/arm/v7",
+            "an archive of docker save",
+        ),
+        ("docker save app | config-patcher fix - --set-platform linux/arm64 | docker load", "on the way"),
     ],
     files: &[(
         "$XDG_CACHE_HOME/multiarch/layers/",
@@ -38,7 +41,7 @@ const CLOSING: Closing = Closing {
 ///
 /// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
 /// docker-daemon:NAME[:TAG] or, for fix,
-/// `-`: docker save app | config-patcher fix - --platform linux/arm/v7 | docker load
+/// `-`: docker save app | config-patcher fix - --set-platform linux/arm/v7 | docker load
 #[derive(Parser)]
 #[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
 struct Cli {
@@ -106,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn fix_wants_to_know_where_the_label_comes_from() {
+    fn options_that_exclude_each_other_are_refused() {
         let parse = |args: &[&str]| Cli::try_parse_from([&["config-patcher", "fix", "oci:x"], args].concat());
-        assert!(parse(&[]).is_err());
         assert!(parse(&["--platform", "linux/arm/v7"]).is_ok());
+        assert!(parse(&["--set-platform", "linux/arm/v7"]).is_ok());
         assert!(parse(&["--from-index"]).is_ok());
         assert!(parse(&["--from-index", "--platform", "linux/arm"]).is_err());
         assert!(parse(&["--member", "linux/arm", "--from-index"]).is_err());
         assert!(parse(&["--platform", "arm"]).is_err());
-        assert!(parse(&["--platform", "linux/arm/v7", "--check", "--dry-run"]).is_err());
+        assert!(parse(&["--set-platform", "linux/arm/v7", "--check", "--dry-run"]).is_err());
     }
 }

@@ -49,7 +49,7 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
             (VerdictKind::Mislabeled, Decision::Relabel(platform))
                 if platform.architecture == "arm" && platform.variant.is_none() =>
             {
-                let why = "they are for arm and do not tell its version; name it with --platform";
+                let why = "they are for arm and do not tell its version; use --set-platform";
                 return refuse(Exit::BadInput, why.into());
             }
             (
@@ -63,7 +63,7 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
                 return refuse(Exit::CheckFailed, "they are for several platforms; no label is right".into());
             }
             (VerdictKind::Undetermined, _) => {
-                return refuse(Exit::BadInput, "they do not tell a platform; name it with --platform".into());
+                return refuse(Exit::BadInput, "they do not tell a platform; use --set-platform".into());
             }
         }
     }

@@ -101,7 +101,7 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
             work.image(image, platform, Ask::Explicit, None)?
         }
         (Node::Image(_), Labels::FromIndex | Labels::Member { .. } | Labels::Members(_)) => {
-            return Err(work.refuse("it is one image, not an index", "name its platform with --platform"));
+            return Err(work.refuse("it is one image, not an index", "use --set-platform PLATFORM"));
         }
         (Node::Index(index), labels) => {
             let all = seats(index);
@@ -185,7 +185,7 @@ impl Work<'_> {
                 let images: Vec<&Seat<'_>> = all.iter().filter(|seat| seat.is_image()).collect();
                 let [only] = images.as_slice() else {
                     let why = format!("it is an index of {} platforms", images.len());
-                    return Err(self.refuse(&why, "use --from-index, or name one member with --member"));
+                    return Err(self.refuse(&why, "use --from-index, or select one member with --platform"));
                 };
                 ask(&mut asked, &only.way, platform);
             }
@@ -216,7 +216,7 @@ impl Work<'_> {
             many => {
                 let (why, hint) = match member {
                     Member::Platform(_) => {
-                        ("members are for", "name one of them by its digest: --member sha256:...")
+                        ("members are for", "select one of them by its digest: --platform sha256:...")
                     }
                     Member::Digest(_) => ("entries name", "name one of them by its platform, if they differ"),
                 };
@@ -238,7 +238,7 @@ impl Work<'_> {
                 }
                 _ => {
                     let why = format!("the entry of {} says no platform", entry.digest);
-                    return Err(self.refuse(&why, "name it with --member DIGEST --platform PLATFORM"));
+                    return Err(self.refuse(&why, "use --set-platform PLATFORM --platform DIGEST"));
                 }
             };
             asked.insert(i, wish);

@@ -247,7 +247,7 @@ fn settle<'a>(
     if !fits && !request.force {
         return Err(format!(
             "\"{name}\" declares {label} but would be published as {platform}; fix it with --relabel or \
-             `config-patcher fix {name} --platform {platform}`, or publish it unchanged with --force"
+             `config-patcher fix {name} --set-platform {platform}`, or publish it unchanged with --force"
         ));
     }
     let contradiction = (!fits).then(|| {

@@ -1,6 +1,7 @@
 //! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
 
 use super::fix::report::{Told, report};
+use super::fix::source::PlatformSource;
 use super::fix::{Fix, refuse_duplicates};
 use crate::plan::{Labels, Relabelled, relabel};
 use crate::referrers::Found;
@@ -36,11 +37,8 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
     if args.carry_referrers {
         return refuse("what belongs to an image is not in the stream", "leave --carry-referrers away");
     }
-    let Some(labels) = args.labels_said() else {
-        return refuse(
-            "the layers go by and are not looked into",
-            "say the label with --platform, or save to a file",
-        );
+    let PlatformSource::Requested(labels) = args.platform_source(output)? else {
+        return refuse("its layers are not read", "use --set-platform, or save the image to a file");
     };
     if is_written && output.format == Format::Json {
         return refuse(

@@ -3,14 +3,13 @@
 use super::verify::row::editable;
 use crate::advice;
 use crate::from_binaries::from_binaries;
-use crate::plan::{Duplicate, Labels, Member, Relabelled, relabel};
+use crate::plan::{Duplicate, Labels, Relabelled, relabel};
 use crate::referrers::{Found, carry, find, moved};
 use clap::Args;
 use cli::Output;
 use error::Error;
 use error::Exit;
 use error::text;
-use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, OciArchive};
 use image_store::open::Stores;
@@ -20,27 +19,18 @@ use image_store::store::{ImageSource, ImageStore, Pointer, UNNAMED};
 use image_store::tree::{Node, grow};
 use registry_client::meter::Meter;
 use report::{Told, describe, report};
+use source::{PlatformSource, SourceArgs};
 use std::sync::Arc;
 
 pub(super) mod report;
+pub(super) mod source;
 
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("labels").required(true).multiple(true).args(["platform", "from_index", "from_binaries"]))]
 pub struct Fix {
     /// The image to fix
     pub(super) image: Reference,
-    /// The platform that the image is for: OS/ARCHITECTURE[/VARIANT]
-    #[arg(long, conflicts_with = "from_index", value_name = "PLATFORM", value_parser = Platform::asked)]
-    platform: Option<Platform>,
-    /// The one member of an index that --platform is about: its platform as the index says it, or its digest
-    #[arg(long, requires = "platform", conflicts_with = "from_index", value_name = "PLATFORM|DIGEST", value_parser = parse_member)]
-    member: Option<Member>,
-    /// Let each member of an index say what its index entry says
-    #[arg(long)]
-    from_index: bool,
-    /// Let each label say what the image's binaries show; refuse where they contradict each other
-    #[arg(long, conflicts_with_all = ["platform", "from_index"])]
-    from_binaries: bool,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
     /// Write the result here and leave IMAGE as it is
     #[arg(long, short, value_name = "IMAGE")]
     pub(super) output: Option<Reference>,
@@ -63,16 +53,9 @@ pub struct Fix {
     /// digest. In a registry or an OCI layout.
     #[arg(long, conflicts_with_all = ["output", "in_place"])]
     pub(super) carry_referrers: bool,
-    /// Move a tag even if somebody else moved it meanwhile; with --member, let the index have two images for one platform
+    /// Move a tag even if somebody else moved it meanwhile; with --platform, let the index have two images for one platform
     #[arg(long)]
     pub(super) force: bool,
-}
-
-fn parse_member(text: &str) -> Result<Member, String> {
-    if text.contains(':') && text.starts_with("sha") {
-        return text.parse().map(Member::Digest).map_err(|e: image_model::digest::DigestError| e.to_string());
-    }
-    text.parse().map(Member::Platform).map_err(|e: image_model::platform::PlatformError| e.to_string())
 }
 
 impl Fix {
@@ -81,16 +64,13 @@ impl Fix {
         self.image == Reference::Stdin
     }
 
-    /// Where the labels come from, as it was said; `None`: from the binaries, which must be looked at first.
-    pub(super) fn labels_said(&self) -> Option<Labels> {
-        match (&self.platform, &self.member) {
-            (Some(platform), Some(member)) => {
-                Some(Labels::Member { member: member.clone(), platform: platform.clone() })
-            }
-            (Some(platform), None) => Some(Labels::Platform(platform.clone())),
-            (None, _) if self.from_binaries => None,
-            (None, _) => Some(Labels::FromIndex),
+    /// Where the right platform comes from.
+    pub(super) fn platform_source(&self, output: &Output) -> Result<PlatformSource, Error> {
+        let (source, warning) = self.source.source(&self.image.to_string())?;
+        if let Some(warning) = warning {
+            output.warning_printer()(&warning);
         }
+        Ok(source)
     }
 }
 
@@ -99,9 +79,11 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, Error> 
         args.image.check_tag(tag).map_err(|e| Error::new(Exit::Usage, "move the tag", e.to_string()))?;
     }
     refuse_what_cannot_be_carried(args)?;
+    let platform_source = args.platform_source(output)?;
     let Lying { source, store, archive, pointer } = open(args, stores)?;
-    let node = read(args, &*source, store.as_deref(), &pointer)?;
-    let relabelled = relabel(&node, &labels(args, &*source, &node, &pointer)?, &args.image.to_string())?;
+    let node = read(args, &platform_source, &*source, store.as_deref(), &pointer)?;
+    let relabelled =
+        relabel(&node, &labels(args, platform_source, &*source, &node, &pointer)?, &args.image.to_string())?;
     if !args.force {
         let way_out = "--force relabels it anyway";
         refuse_duplicates(
@@ -243,12 +225,14 @@ fn write(
 /// Reads the image. Where its config will most likely be replaced, the upload of the new one is begun meanwhile.
 fn read(
     args: &Fix,
+    platform_source: &PlatformSource,
     source: &dyn ImageSource,
     store: Option<&dyn ImageStore>,
     pointer: &Pointer,
 ) -> Result<Node, Error> {
     let document = source.read_document(pointer)?;
-    let is_likely = args.platform.is_some() && !document.is_index() && !args.dry_run && args.output.is_none();
+    let is_requested = matches!(platform_source, PlatformSource::Requested(Labels::Platform(_)));
+    let is_likely = is_requested && !document.is_index() && !args.dry_run && args.output.is_none();
     std::thread::scope(|scope| {
         if let (true, Some(store)) = (is_likely, store) {
             scope.spawn(|| store.expect_blob());
@@ -281,10 +265,16 @@ fn belongings(
     }))
 }
 
-fn labels(args: &Fix, source: &dyn ImageSource, node: &Node, pointer: &Pointer) -> Result<Labels, Error> {
-    match args.labels_said() {
-        Some(labels) => Ok(labels),
-        None => from_binaries(source, node, editable(&args.image, pointer).as_deref()),
+fn labels(
+    args: &Fix,
+    platform_source: PlatformSource,
+    source: &dyn ImageSource,
+    node: &Node,
+    pointer: &Pointer,
+) -> Result<Labels, Error> {
+    match platform_source {
+        PlatformSource::Requested(labels) => Ok(labels),
+        PlatformSource::Binaries => from_binaries(source, node, editable(&args.image, pointer).as_deref()),
     }
 }
 

@@ -50,11 +50,11 @@ pub struct Verify {
     /// Read layers though an earlier run has kept what they show; keep nothing
     #[arg(long)]
     no_cache: bool,
-    #[command(flatten)]
-    reports: Reports,
     /// Print the JSON Schema of `--format json` and do nothing else
     #[arg(long, exclusive = true)]
     schema: bool,
+    #[command(flatten)]
+    reports: Reports,
 }
 
 pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Error> {

@@ -167,7 +167,7 @@ impl Decide for Pass {
     }
 }
 
-/// As `config-patcher fix - --platform linux/arm/v7` decides.
+/// As `config-patcher fix - --set-platform linux/arm/v7` decides.
 struct Arm;
 
 impl Decide for Arm {

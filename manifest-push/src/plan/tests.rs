@@ -65,7 +65,7 @@ fn a_label_that_contradicts_the_spec_is_told_with_the_way_out() {
     let wrong = || [found("linux/amd64", "linux/arm/v7")];
     let text = said(&wrong(), &Request::default());
     assert!(
-        text.starts_with("3: ") && text.contains("config-patcher fix q.io/a:1 --platform linux/arm/v7"),
+        text.starts_with("3: ") && text.contains("config-patcher fix q.io/a:1 --set-platform linux/arm/v7"),
         "{text}"
     );
     assert_eq!(said(&wrong(), &Request { force: true, ..Request::default() }), "linux/arm/v7");

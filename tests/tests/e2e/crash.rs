@@ -234,7 +234,7 @@ fn carry() -> Job {
         user: |_| User::new(),
         command: |user, host| {
             let image = format!("{host}/{REPOSITORY}:{TAG}");
-            let args = ["fix", &image, "--platform", "linux/arm/v7", "--carry-referrers"];
+            let args = ["fix", &image, "--set-platform", "linux/arm/v7", "--carry-referrers"];
             user.command("config-patcher", &args)
         },
     }

@@ -39,7 +39,7 @@ fn docker_archive(user: &User) -> String {
     whole(&DockerArchive::open(&user.path("app.tar"), None).unwrap(), "app:1")
 }
 
-const ARM: [&str; 4] = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+const ARM: [&str; 4] = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"];
 
 pub const TAR: Job = Job {
     prepare: |user| drop(user.write("app.tar", wrong().classic_archive("app:1"))),
@@ -48,7 +48,7 @@ pub const TAR: Job = Job {
 };
 
 pub const TAR_IN_PLACE: Job =
-    Job { args: &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"], ..TAR };
+    Job { args: &["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--in-place"], ..TAR };
 
 pub const NEW_FORM_IN_PLACE: Job = Job {
     prepare: |user| index().store(&DockerArchive::open_or_new(&user.path("app.tar")).unwrap(), "app:1"),
@@ -79,7 +79,7 @@ pub const CARRIED: Job = Job {
         let sbom = referrer("application/spdx+json", &wrong().document);
         layout.write_tag("sbom", &sbom).unwrap();
     },
-    args: &["fix", "oci:in:1", "--platform", "linux/arm/v7", "--carry-referrers"],
+    args: &["fix", "oci:in:1", "--set-platform", "linux/arm/v7", "--carry-referrers"],
     named: |user| {
         let layout = OciLayout::open(&user.path("in")).unwrap();
         let named = whole(&layout, "1");

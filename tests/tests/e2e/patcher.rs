@@ -41,8 +41,9 @@ impl Rig {
     }
 
     fn fix(&self, args: &[&str]) -> Ran {
-        self.user
-            .config_patcher(&[&["fix", &self.image("arm32v7"), "--platform", "linux/arm/v7"], args].concat())
+        self.user.config_patcher(
+            &[&["fix", &self.image("arm32v7"), "--set-platform", "linux/arm/v7"], args].concat(),
+        )
     }
 
     fn named(&self, tag: &str) -> Option<String> {

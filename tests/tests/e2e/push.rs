@@ -255,7 +255,7 @@ fn a_label_that_contradicts_the_spec_is_refused_with_the_command_that_puts_it_ri
     wrong.publish(&rig.registry, REPOSITORY, "arm32v7");
     let ran = rig.push(&[]).exits(3);
     let line = rig.line(":arm32v7");
-    let command = format!("config-patcher fix {} --platform linux/arm/v7", rig.name("arm32v7"));
+    let command = format!("config-patcher fix {} --set-platform linux/arm/v7", rig.name("arm32v7"));
     assert!(ran.stderr.contains(&format!("spec.yaml:{line}: ")) && ran.stderr.contains(&command), "{ran}");
     rig.nothing_was_written();
     // With what is missing, in one go: whoever puts the one right learns of the other.

@@ -43,7 +43,7 @@ fn every_platform_of_the_emulators_table_is_told_from_a_wrong_label() {
             "{}",
             target.label
         );
-        assert_eq!(fix.unwrap(), format!("config-patcher fix {wrong} --platform {binaries}"));
+        assert_eq!(fix.unwrap(), format!("config-patcher fix {wrong} --set-platform {binaries}"));
     }
 }
 
@@ -227,7 +227,7 @@ fn fix_by_binaries_refuses_what_no_label_can_say() {
     let mixed = image("linux/amd64", &["/app"], vec![mixed]).layout(&user, "mixed");
     user.config_patcher(&["fix", &mixed, "--from-binaries"]).exits(1).says("no label is right");
     let nothing = image("linux/amd64", &["/app"], vec![]).layout(&user, "nothing");
-    user.config_patcher(&["fix", &nothing, "--from-binaries"]).exits(3).says("name it with --platform");
+    user.config_patcher(&["fix", &nothing, "--from-binaries"]).exits(3).says("use --set-platform");
     let right = Layer::new().file("app", &probe("linux/amd64")).end();
     let right = image("linux/amd64", &["/app"], vec![right]).layout(&user, "right");
     user.config_patcher(&["fix", &right, "--from-binaries"]).exits(0).says("every label is right");

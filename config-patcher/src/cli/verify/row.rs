@@ -164,8 +164,8 @@ pub fn advise(rows: &mut [Row<'_>]) {
                 }
                 Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
                     let digest = row.image.document.digest();
-                    let member = row.entry.map_or(String::new(), |_| format!(" --member {digest}"));
-                    Some(Advice::Fix(format!("config-patcher fix {name}{member} --platform {platform}")))
+                    let member = row.entry.map_or(String::new(), |_| format!(" --platform {digest}"));
+                    Some(Advice::Fix(format!("config-patcher fix {name} --set-platform {platform}{member}")))
                 }
                 // Platforms that were exchanged are corrected together, or not at all.
                 Decision::Relabel(_) if are_all_clear => {

@@ -148,7 +148,7 @@ fn a_fix_in_a_docker_save_archive() {
     sweep(&Job {
         prepare: |user| drop(user.write("app.tar", wrong().classic_archive("app:1"))),
         program: "config-patcher",
-        args: &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"],
+        args: &["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"],
         is_done: |user| {
             let now = fs::read(user.path("app.tar")).unwrap();
             if now == wrong().classic_archive("app:1") {
@@ -156,8 +156,14 @@ fn a_fix_in_a_docker_save_archive() {
             }
             let store = DockerArchive::open(&user.path("app.tar"), None).unwrap();
             named(&store, "app:1").unwrap();
-            user.config_patcher(&["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--check"])
-                .exits(0);
+            user.config_patcher(&[
+                "fix",
+                "docker-archive:app.tar",
+                "--set-platform",
+                "linux/arm/v7",
+                "--check",
+            ])
+            .exits(0);
             true
         },
     });

@@ -170,7 +170,7 @@ fn ten_fixes_of_one_layout_leave_ten_tags() {
     wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
     let tags: Vec<String> = (0..10).map(|i| format!("t{i}")).collect();
     let fix = |tag: &String| {
-        let args = ["fix", "oci:in:1", "--platform", "linux/arm/v7", "--tag", tag];
+        let args = ["fix", "oci:in:1", "--set-platform", "linux/arm/v7", "--tag", tag];
         user.command("config-patcher", &args).spawn().unwrap()
     };
     let children: Vec<_> = tags.iter().map(fix).collect();

@@ -27,7 +27,7 @@ fn fix(user: &User, host: &str, tag: &str, args: &[&str]) -> Ran {
     user.config_patcher(&[&["fix", &format!("{host}/{REPOSITORY}:{tag}")], args].concat())
 }
 
-const ARM: [&str; 2] = ["--platform", "linux/arm/v7"];
+const ARM: [&str; 2] = ["--set-platform", "linux/arm/v7"];
 
 #[test]
 fn round_trips_do_not_grow_with_the_members_nor_with_what_is_looked_for_meanwhile() {
@@ -104,7 +104,7 @@ fn against_docker_registry() -> Result<(), Skip> {
     // Who may only read can look, and is told where it ends.
     let other = User::new();
     other.log_in(registry.host(), "eve", "guess");
-    let back = ["--platform", "linux/arm64"];
+    let back = ["--set-platform", "linux/arm64"];
     fix(&other, registry.host(), "one", &back).exits(4);
     fix(&other, registry.host(), "one", &[&back[..], &["--check"]].concat()).exits(1);
     Ok(())

@@ -35,7 +35,7 @@ fn one_member_is_named_by_platform_or_digest_and_its_entry_follows() {
     let index = Index::of(&[("linux/amd64", &rig.wrong), ("linux/arm64", &Image::new("linux/arm64", "x"))]);
     for (tag, member) in [("a", "linux/amd64"), ("b", rig.wrong.digest())] {
         index.publish(&rig.registry, REPOSITORY, tag);
-        let args = ["fix", &rig.image(tag), "--member", member, "--platform", "linux/arm/v7"];
+        let args = ["fix", &rig.image(tag), "--platform", member, "--set-platform", "linux/arm/v7"];
         rig.user.config_patcher(&args).exits(0);
         let (_, now) = rig.registry.manifest(REPOSITORY, tag).unwrap();
         let now: serde_json::Value = serde_json::from_slice(&now).unwrap();
@@ -45,6 +45,22 @@ fn one_member_is_named_by_platform_or_digest_and_its_entry_follows() {
         assert_eq!(now["manifests"][1]["platform"]["architecture"], "arm64");
     }
     rig.is_sound();
+}
+
+#[test]
+fn the_options_of_0_1_keep_their_meaning_and_print_a_warning() {
+    let rig = Rig::new();
+    let index = Index::of(&[("linux/amd64", &rig.wrong), ("linux/arm64", &Image::new("linux/arm64", "x"))]);
+    index.publish(&rig.registry, REPOSITORY, "a");
+    let fix = |args: &[&str]| rig.user.config_patcher(&[&["fix", &rig.image("a"), "--check"], args].concat());
+    let old = fix(&["--member", "linux/amd64", "--platform", "linux/arm/v7", "--format", "json"]).exits(1);
+    let advice = "write `fix --set-platform linux/arm/v7 --platform linux/amd64`";
+    assert!(old.stderr.contains("warning: ") && old.stderr.contains(advice), "{old}");
+    let new = fix(&["--set-platform", "linux/arm/v7", "--platform", "linux/amd64", "--format", "json"]);
+    assert!(!new.stderr.contains("warning: "), "{new}");
+    assert_eq!(old.json(), new.json());
+    let quiet = fix(&["-q", "--member", "linux/amd64", "--platform", "linux/arm/v7"]).exits(1);
+    assert_eq!(quiet.stderr, "");
 }
 
 #[test]
@@ -62,6 +78,6 @@ fn inspect_shows_label_and_entry_side_by_side_and_escapes_what_is_foreign() {
     let ran = rig.user.config_patcher(&["inspect", &rig.image("evil")]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{ran}");
     let ran =
-        rig.user.config_patcher(&["fix", &rig.image("evil"), "--platform", "linux/arm/v7", "--dry-run"]);
+        rig.user.config_patcher(&["fix", &rig.image("evil"), "--set-platform", "linux/arm/v7", "--dry-run"]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{ran}");
 }

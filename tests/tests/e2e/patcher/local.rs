@@ -29,12 +29,12 @@ fn a_layout_is_fixed_in_place_and_a_dry_run_leaves_it_byte_for_byte() {
     Image::new("linux/amd64", "another").store(&layout, "b");
     let before = listing(&user.work());
     let fix = |args: &[&str]| {
-        user.config_patcher(&[&["fix", "oci:images:a", "--platform", "linux/arm/v7"], args].concat())
+        user.config_patcher(&[&["fix", "oci:images:a", "--set-platform", "linux/arm/v7"], args].concat())
     };
     fix(&["--dry-run"]).exits(0).prints(right.digest());
     fix(&["--check"]).exits(1);
     assert!(listing(&user.work()) == before);
-    user.config_patcher(&["fix", "oci:images", "--platform", "linux/arm/v7"]).exits(3).says("a, b");
+    user.config_patcher(&["fix", "oci:images", "--set-platform", "linux/arm/v7"]).exits(3).says("a, b");
     fix(&[]).exits(0).prints(right.digest());
     assert_eq!(
         (label_of(&layout, "a"), label_of(&layout, "b")),
@@ -55,7 +55,7 @@ fn a_docker_save_archive_is_fixed_in_place() {
     let archive = user.write("app.tar", wrong.classic_archive("team/app:1"));
     let fix = |args: &[&str]| {
         user.config_patcher(
-            &[&["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"], args].concat(),
+            &[&["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"], args].concat(),
         )
     };
     let before = listing(&user.work());
@@ -78,7 +78,7 @@ fn a_docker_save_archive_is_fixed_in_place() {
     assert_eq!(again.line(), done.line());
     fix(&["--check"]).exits(0);
     assert!(listing(&user.work()) == before);
-    let named = ["fix", "docker-archive:app.tar:team/none:1", "--platform", "linux/arm/v7"];
+    let named = ["fix", "docker-archive:app.tar:team/none:1", "--set-platform", "linux/arm/v7"];
     user.config_patcher(&named).exits(5).says("team/app:1");
 }
 
@@ -114,11 +114,11 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
     // A classic archive's image, whose manifest is made by us, into a registry and back.
     rig.user.write("app.tar", rig.wrong.classic_archive("team/app:1"));
     let to = format!("{}/team/saved:1", rig.registry.host());
-    let args = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--output", &to];
+    let args = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--output", &to];
     let ran = rig.user.config_patcher(&args).exits(0);
     assert_eq!(rig.registry.tag("team/saved", "1").as_deref(), Some(ran.line()));
     rig.registry.closure_complete("team/saved", ran.line()).unwrap();
-    let args = ["fix", &source, "--platform", "linux/arm/v7", "--output", &to, "--tag", "x"];
+    let args = ["fix", &source, "--set-platform", "linux/arm/v7", "--output", &to, "--tag", "x"];
     rig.user.config_patcher(&args).exits(2);
     rig.is_sound();
 }
@@ -127,7 +127,7 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
 #[test]
 fn a_right_image_is_copied_as_it_is() {
     let rig = Rig::new();
-    let args = ["fix", &rig.image("arm32v7"), "--platform", "linux/amd64", "--output", "oci:out:1"];
+    let args = ["fix", &rig.image("arm32v7"), "--set-platform", "linux/amd64", "--output", "oci:out:1"];
     rig.user.config_patcher(&args).exits(0).prints(rig.wrong.digest());
     let layout = OciLayout::open(&rig.user.path("out")).unwrap();
     assert_eq!(layout.read_document(&tag("1")).unwrap(), rig.wrong.document);

@@ -60,7 +60,7 @@ fn of_two_fixes_of_one_tag_of_a_layout_none_is_lost_in_silence() {
         index.store(&layout, "1");
         let ran = std::thread::scope(|scope| {
             let fix = |platform| {
-                let args = ["fix", "oci:in:1", "--member", platform, "--platform", platform];
+                let args = ["fix", "oci:in:1", "--platform", platform, "--set-platform", platform];
                 scope.spawn({
                     let user = &user;
                     move || user.config_patcher(&args)

@@ -133,7 +133,7 @@ fn other_tags_can_be_moved_and_the_old_one_left() {
 fn an_image_named_by_digest_is_fixed_without_a_tag() {
     let rig = Rig::new();
     let image = format!("{}/{REPOSITORY}@{}", rig.registry.host(), rig.wrong.digest());
-    let ran = rig.user.config_patcher(&["fix", &image, "--platform", "linux/arm/v7"]).exits(0);
+    let ran = rig.user.config_patcher(&["fix", &image, "--set-platform", "linux/arm/v7"]).exits(0);
     assert_eq!(ran.line(), rig.right.digest());
     assert!(rig.registry.manifest(REPOSITORY, rig.right.digest()).is_some());
     assert_eq!(rig.registry.tags(REPOSITORY), ["arm32v7"]);
@@ -146,21 +146,21 @@ fn what_is_wrong_with_the_question_has_its_own_exit_code() {
     let index = Index::of(&[("linux/amd64", &rig.wrong), ("linux/arm/v7", &rig.right)]);
     index.publish(&rig.registry, REPOSITORY, "latest");
     let fix = |image: &str, args: &[&str]| rig.user.config_patcher(&[&["fix", image], args].concat());
-    let platform = ["--platform", "linux/arm/v7"];
+    let platform = ["--set-platform", "linux/arm/v7"];
     fix(&rig.image("no"), &platform).exits(5);
     fix(&format!("{}/team/none:1", rig.registry.host()), &platform).exits(5);
     fix("Not/Valid", &platform).exits(2);
-    fix(&rig.image("arm32v7"), &["--platform", "arm"]).exits(2);
+    fix(&rig.image("arm32v7"), &["--set-platform", "arm"]).exits(2);
     fix(&rig.image("arm32v7"), &[]).exits(2);
-    fix(&rig.image("arm32v7"), &["--from-index"]).exits(3).says("--platform");
+    fix(&rig.image("arm32v7"), &["--from-index"]).exits(3).says("--set-platform");
     fix(&rig.image("latest"), &platform).exits(3).says("an index of 2 platforms");
-    let member = ["--member", "linux/s390x", "--platform", "linux/arm/v7"];
+    let member = ["--platform", "linux/s390x", "--set-platform", "linux/arm/v7"];
     fix(&rig.image("latest"), &member).exits(5).says("it has linux/amd64, linux/arm/v7");
     fix("oci:none:1", &platform).exits(5);
     fix("docker-archive:none.tar", &platform).exits(5);
     fix("oci-archive:none.tar", &platform).exits(5);
     let mut without_docker =
-        rig.user.command("config-patcher", &["fix", "docker-daemon:none", "--platform", "linux/arm/v7"]);
+        rig.user.command("config-patcher", &["fix", "docker-daemon:none", "--set-platform", "linux/arm/v7"]);
     without_docker.env("MULTIARCH_DOCKER", "/no/such/docker");
     run(without_docker).exits(5).says("is not installed");
     fix("127.0.0.1:1/a/b:1", &platform).exits(6);

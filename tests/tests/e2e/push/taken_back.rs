@@ -25,7 +25,7 @@ fn a_fixed_image_and_a_fixed_index_name_again_what_they_named() {
     for (publish, label) in [
         (
             &(|| wrong.publish(&rig.registry, REPOSITORY, "latest")) as &dyn Fn(),
-            &["--platform", "linux/arm/v7"][..],
+            &["--set-platform", "linux/arm/v7"][..],
         ),
         (&|| index.publish(&rig.registry, REPOSITORY, "latest"), &["--from-index"]),
     ] {

@@ -70,7 +70,7 @@ impl Rig {
 
     fn fix(&self, args: &[&str]) -> Ran {
         let image = format!("{}/{REPOSITORY}:1", self.registry.host());
-        self.user.config_patcher(&[&["fix", &image, "--platform", "linux/arm/v7"], args].concat())
+        self.user.config_patcher(&[&["fix", &image, "--set-platform", "linux/arm/v7"], args].concat())
     }
 
     fn carried(&self) -> [Document; 2] {
@@ -247,7 +247,7 @@ fn a_layout_lists_by_entries_and_by_tags() {
     layout.write_document(&signature).unwrap();
     layout.write_tag(&tag_of(wrong.document.digest()), &list_of(&[&signature])).unwrap();
     let fix = |args: &[&str]| {
-        user.config_patcher(&[&["fix", "oci:images:1", "--platform", "linux/arm/v7"], args].concat())
+        user.config_patcher(&[&["fix", "oci:images:1", "--set-platform", "linux/arm/v7"], args].concat())
     };
     fix(&["--dry-run"]).exits(0).says(sbom.digest().as_str()).says(signature.digest().as_str());
     fix(&["--carry-referrers"]).exits(0);
@@ -257,7 +257,7 @@ fn a_layout_lists_by_entries_and_by_tags() {
     assert_eq!(found, expected.each_ref().map(|document| document.digest().as_str()));
     assert!(layout.resolve(&Pointer::Tag("sbom".into())).unwrap().unwrap().digest == *sbom.digest());
     user.write("app.tar", wrong.classic_archive("app:1"));
-    let args = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--carry-referrers"];
+    let args = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--carry-referrers"];
     user.config_patcher(&args).exits(2).says("OCI layout");
 }
 
@@ -277,7 +277,7 @@ fn without_a_list_of_tags_each_is_looked_up() {
             registry.fault(Fault::when(|request| request.path.contains("/tags/list"), Act::status(403)));
         }
         let image = format!("{}/{REPOSITORY}:1", registry.host());
-        let args = ["fix", &image, "--platform", "linux/arm/v7", "--carry-referrers", "--format", "json"];
+        let args = ["fix", &image, "--set-platform", "linux/arm/v7", "--carry-referrers", "--format", "json"];
         let json = user.config_patcher(&args).exits(0).json();
         assert_eq!(json["signatureTags"][0]["tag"], tag);
         assert_eq!(json["referrers"][0]["was"], sbom.digest().as_str());
@@ -317,7 +317,7 @@ fn a_real_registry_without_the_api_gets_lists_under_tags() {
     }
     target.write_document(&sbom).unwrap();
     target.write_tag(&tag_of(wrong.document.digest()), &list_of(&[&sbom])).unwrap();
-    let args = ["fix", &name, "--platform", "linux/arm/v7", "--carry-referrers"];
+    let args = ["fix", &name, "--set-platform", "linux/arm/v7", "--carry-referrers"];
     user.config_patcher(&args).exits(0).prints(right.digest());
     let raw = |reference: &str| {
         let mut skopeo = std::process::Command::new(world::program("skopeo").unwrap());

@@ -150,7 +150,7 @@ fn what_only_keeps_and_contradicts_itself_stops_the_release() {
         let tag = |tag: &str| format!("{image}:{tag}");
         match what {
             "binaries" => {
-                let fix = ["fix", &tag("amd64"), "--platform", "linux/arm64", "--output", &tag("wrong")];
+                let fix = ["fix", &tag("amd64"), "--set-platform", "linux/arm64", "--output", &tag("wrong")];
                 user.config_patcher(&fix).exits(0);
                 let replace = format!("linux/arm64={}", tag("wrong"));
                 user.manifest_push(&["edit", &tag("latest"), "--replace", &replace]).exits(0);

@@ -282,7 +282,7 @@ fn fixed(shape: &Shape, options: &[&str]) {
     let user = User::new();
     let input = tar(&shape.members);
     let path = user.write("d.tar", &input);
-    let fix = [&["fix", shape.reference, "--platform", "linux/arm/v7"], options].concat();
+    let fix = [&["fix", shape.reference, "--set-platform", "linux/arm/v7"], options].concat();
     let ran = user.config_patcher(&fix);
     let what = format!("{}, {options:?}: {ran}", shape.what);
     if ran.code != Some(0) {
@@ -314,7 +314,7 @@ fn fixed(shape: &Shape, options: &[&str]) {
 fn filtered(shape: &Shape) {
     let user = User::new();
     user.write("d.tar", tar(&shape.members));
-    let mut command = user.command("config-patcher", &["fix", "-", "--platform", "linux/arm/v7"]);
+    let mut command = user.command("config-patcher", &["fix", "-", "--set-platform", "linux/arm/v7"]);
     let out = user.path("out.tar");
     command.stdin(File::open(user.path("d.tar")).unwrap()).stdout(File::create(&out).unwrap());
     let ran = Ran::of(shown(&command), command.output().unwrap());

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-const ARM: [&str; 4] = ["fix", "-", "--platform", "linux/arm/v7"];
+const ARM: [&str; 4] = ["fix", "-", "--set-platform", "linux/arm/v7"];
 
 /// Runs the filter from one file of the user's to another.
 fn filter(user: &User, from: &str, to: &str, args: &[&str]) -> Ran {
@@ -42,7 +42,7 @@ fn the_result_is_the_image_that_a_fix_in_the_file_makes() {
     let user = User::new();
     user.write("app.tar", wrong().classic_archive("app:1"));
     let ran = filter(&user, "app.tar", "out.tar", &ARM).exits(0).says("label linux/amd64 -> linux/arm/v7");
-    user.config_patcher(&["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"]).exits(0);
+    user.config_patcher(&["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"]).exits(0);
     let fixed = names(&user.path("app.tar")).unwrap();
     assert_eq!(names(&user.path("out.tar")).unwrap(), fixed);
     assert!(ran.stderr.lines().any(|line| line == fixed), "{ran}");
@@ -96,7 +96,8 @@ fn check_and_dry_run_write_no_archive() {
     let json: serde_json::Value = serde_json::from_str(&out()).unwrap();
     assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
     // As a fix in the file says it.
-    let args = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--check", "--format", "json"];
+    let args =
+        ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--check", "--format", "json"];
     assert_eq!(json, user.config_patcher(&args).exits(1).json());
 }
 
@@ -109,7 +110,7 @@ fn what_a_stream_cannot_do_is_said() {
     };
     refused(&[&ARM[..], &["--output", "oci:x"]].concat(), "leave --output");
     refused(&[&ARM[..], &["--tag", "x"]].concat(), "leave --output and --tag");
-    refused(&["fix", "-", "--from-binaries"], "--platform");
+    refused(&["fix", "-", "--from-binaries"], "--set-platform");
     user.config_patcher(&["inspect", "-"]).exits(2).says("docker-archive:FILE");
 }
 
@@ -214,7 +215,7 @@ fn docker_saves_into_it_and_loads_from_it() {
         command.args(["-o", "pipefail", "-c"]).envs(engine.env());
         let tool = program("config-patcher");
         let text =
-            format!("docker save app:1 | '{}' fix - --platform {platform} | docker load", tool.display());
+            format!("docker save app:1 | '{}' fix - --set-platform {platform} | docker load", tool.display());
         Ran::of(text.clone(), command.arg(text).output().unwrap())
     };
     pipe("linux/arm/v7").exits(0);

@@ -20,7 +20,7 @@ fn the_same_file_says_another_platform() {
     let user = User::new();
     let path = user.write("app.tar", wrong().classic_archive("app:1"));
     let before = fs::metadata(&path).unwrap();
-    let fix = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"];
+    let fix = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--in-place"];
     let planned =
         user.config_patcher(&[&fix[..], &["--dry-run"]].concat()).exits(0).says("in place  2 members");
     assert_eq!(fs::read(&path).unwrap(), wrong().classic_archive("app:1"));
@@ -66,7 +66,7 @@ fn what_does_not_fit_is_written_anew_and_that_is_said() {
     assert_eq!(full.config.len() % 512, 0);
     let path = user.write("app.tar", full.classic_archive("app:1"));
     let before = fs::metadata(&path).unwrap();
-    user.config_patcher(&["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"])
+    user.config_patcher(&["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--in-place"])
         .exits(0)
         .says("written anew");
     assert_ne!(fs::metadata(&path).unwrap().ino(), before.ino());
@@ -78,7 +78,7 @@ fn what_does_not_fit_is_written_anew_and_that_is_said() {
 fn what_has_no_place_in_a_file_says_so() {
     let user = User::new();
     wrong().store(&image_store::store::oci_layout::OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
-    user.config_patcher(&["fix", "oci:in:1", "--platform", "linux/arm/v7", "--in-place"])
+    user.config_patcher(&["fix", "oci:in:1", "--set-platform", "linux/arm/v7", "--in-place"])
         .exits(2)
         .says("leave --in-place away");
 }
@@ -99,7 +99,7 @@ fn docker_and_skopeo_read_what_was_overwritten() {
     docker(&["load", "-i", &first.display().to_string()]);
     let saved = user.path("saved.tar");
     docker(&["save", "-o", &saved.display().to_string(), "app:1"]);
-    user.config_patcher(&["fix", "docker-archive:saved.tar", "--platform", "linux/arm/v7", "--in-place"])
+    user.config_patcher(&["fix", "docker-archive:saved.tar", "--set-platform", "linux/arm/v7", "--in-place"])
         .exits(0)
         .says("in place  3 members");
     docker(&["rmi", "-f", "app:1"]);

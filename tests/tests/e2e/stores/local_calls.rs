@@ -20,7 +20,7 @@ fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
     let jobs: [Job<'_>; 3] = [
         (&archive, "app.tar", &FIX, "copy_file_range"),
         (&archive, "app.tar", &[&FIX[..], &["--in-place"]].concat(), "fsync"),
-        (&layout, "in/index.json", &["fix", "oci:in:1", "--platform", "linux/arm/v7"], "fsync"),
+        (&layout, "in/index.json", &["fix", "oci:in:1", "--set-platform", "linux/arm/v7"], "fsync"),
     ];
     for (prepare, what, args, call) in jobs {
         for signal in [2, 15, 1] {
@@ -71,8 +71,8 @@ fn interrupted_calls_are_made_again() {
     need!(world::require(&["strace"]));
     let jobs: [&[&str]; 3] = [
         &FIX,
-        &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7", "--in-place"],
-        &["fix", "oci:in:1", "--platform", "linux/arm/v7"],
+        &["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--in-place"],
+        &["fix", "oci:in:1", "--set-platform", "linux/arm/v7"],
     ];
     let mut places = 0;
     for args in jobs {

@@ -21,7 +21,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-pub const FIX: [&str; 4] = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+pub const FIX: [&str; 4] = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"];
 
 pub fn wrong() -> Image {
     Image::new("linux/amd64", "arm's own")
@@ -99,7 +99,7 @@ fn the_index_of_a_layout_keeps_what_it_had_and_new_files_follow_the_umask() {
     let mut command = Command::new("sh");
     let plain = user.command("config-patcher", &[]);
     command.arg("-c").arg(format!(
-        "umask 027 && '{}' fix oci:in:1 --platform linux/arm/v7 && '{0}' fix oci:in:1 --platform linux/arm64 --output docker-archive:new.tar:app:1",
+        "umask 027 && '{}' fix oci:in:1 --set-platform linux/arm/v7 && '{0}' fix oci:in:1 --set-platform linux/arm64 --output docker-archive:new.tar:app:1",
         program("config-patcher").display()
     ));
     command.current_dir(user.work()).envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
@@ -118,7 +118,7 @@ fn a_link_stays_a_link_and_the_other_names_of_a_file_keep_the_old_one() {
     let path = user.write("app.tar", &text);
     fs::hard_link(&path, user.path("other.tar")).unwrap();
     symlink("app.tar", user.path("link.tar")).unwrap();
-    user.config_patcher(&["fix", "docker-archive:link.tar", "--platform", "linux/arm/v7"]).exits(0);
+    user.config_patcher(&["fix", "docker-archive:link.tar", "--set-platform", "linux/arm/v7"]).exits(0);
     assert!(fs::symlink_metadata(user.path("link.tar")).unwrap().is_symlink());
     assert!(fs::read(user.path("other.tar")).unwrap() == text);
     is_whole(&path);
@@ -128,7 +128,7 @@ fn a_link_stays_a_link_and_the_other_names_of_a_file_keep_the_old_one() {
     let args = [
         "fix",
         "docker-archive:app.tar",
-        "--platform",
+        "--set-platform",
         "linux/arm64",
         "--output",
         "docker-archive:twin.tar:app:1",
@@ -153,7 +153,7 @@ fn pipes_folders_and_devices_are_no_images() {
     for scheme in ["docker-archive", "oci-archive", "oci"] {
         for place in ["pipe", "folder", "/dev/null", "/dev/zero"] {
             let image = format!("{scheme}:{place}");
-            user.config_patcher(&["fix", &image, "--platform", "linux/arm/v7"]).exits(3);
+            user.config_patcher(&["fix", &image, "--set-platform", "linux/arm/v7"]).exits(3);
             let to = format!("{scheme}:{place}:app:1");
             user.config_patcher(&[&FIX[..], &["--output", &to]].concat()).exits(3);
         }
@@ -191,7 +191,7 @@ fn readers_are_not_disturbed() {
             for i in 0..20 {
                 let platform = ["linux/arm/v7", "linux/arm64"][i % 2];
                 for image in ["docker-archive:app.tar", "oci:in:1"] {
-                    user.config_patcher(&["fix", image, "--platform", platform]).exits(0);
+                    user.config_patcher(&["fix", image, "--set-platform", platform]).exits(0);
                 }
             }
             is_done.store(true, Ordering::SeqCst);
@@ -230,7 +230,7 @@ fn an_image_of_five_hundred_layers_is_no_burden() {
     ];
     for (image, platform, more) in jobs {
         let command =
-            user.command("config-patcher", &[&["fix", image, "--platform", platform], more].concat());
+            user.command("config-patcher", &[&["fix", image, "--set-platform", platform], more].concat());
         let (done, peak) = world::run_with_rusage(command);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         assert!(peak < 32 << 10, "{peak} KiB");

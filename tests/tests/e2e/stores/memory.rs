@@ -84,7 +84,7 @@ fn a_layout_with_a_layer_of_a_gigabyte_is_fixed_without_reading_it() {
     let user = User::new();
     large_layout(&user.path("in"));
     let begun = Instant::now();
-    frugal(user.command("config-patcher", &["fix", "oci:in:big", "--platform", "linux/arm/v7"]));
+    frugal(user.command("config-patcher", &["fix", "oci:in:big", "--set-platform", "linux/arm/v7"]));
     assert!(begun.elapsed().as_secs() < 5, "a layer that stays is not read: {:?}", begun.elapsed());
 }
 
@@ -92,7 +92,9 @@ fn a_layout_with_a_layer_of_a_gigabyte_is_fixed_without_reading_it() {
 fn an_archive_with_a_layer_of_a_gigabyte_is_fixed_in_64_mib() {
     let user = User::new();
     large_archive(&user.path("app.tar"));
-    frugal(user.command("config-patcher", &["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"]));
+    frugal(
+        user.command("config-patcher", &["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"]),
+    );
     let json =
         user.config_patcher(&["inspect", "docker-archive:app.tar", "--format", "json"]).exits(0).json();
     assert_eq!(json["images"][0]["label"]["variant"], "v7");
@@ -169,7 +171,7 @@ fn crowded_archive(path: &Path, members: usize) {
 fn an_archive_of_as_many_members_as_may_be_is_fixed_in_64_mib_and_one_more_is_refused() {
     let user = User::new();
     crowded_archive(&user.path("app.tar"), 160_000);
-    let fix = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+    let fix = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"];
     frugal(user.command("config-patcher", &fix));
     // The filter adds the new config to what was there: with one more, nobody here would read the result.
     crowded_archive(&user.path("app.tar"), 159_999);
@@ -179,7 +181,7 @@ fn an_archive_of_as_many_members_as_may_be_is_fixed_in_64_mib_and_one_more_is_re
     let tool = program("config-patcher");
     filter
         .arg("-c")
-        .arg(format!("exec '{}' fix - --platform linux/arm64 < app.tar > out.tar", tool.display()));
+        .arg(format!("exec '{}' fix - --set-platform linux/arm64 < app.tar > out.tar", tool.display()));
     let (output, peak) = run_with_rusage(filter);
     eprintln!("filter: peak {:.1} MiB", peak as f64 / 1024.0);
     assert!(output.status.success() && peak <= LIMIT_KIB, "{peak} KiB");

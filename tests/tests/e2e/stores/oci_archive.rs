@@ -30,13 +30,13 @@ fn an_archive_by_skopeo_is_fixed_and_read_by_skopeo() {
     skopeo(&user, &["copy", "-q", "docker-archive:saved.tar", "oci-archive:app.tar:1"]);
     let config = || skopeo(&user, &["inspect", "--config", "--raw", "oci-archive:app.tar:1"]);
     let expected = config().replace(r#""architecture":"amd64""#, r#""architecture":"arm","variant":"v7""#);
-    user.config_patcher(&["fix", "oci-archive:app.tar", "--platform", "linux/arm/v7"]).exits(0);
+    user.config_patcher(&["fix", "oci-archive:app.tar", "--set-platform", "linux/arm/v7"]).exits(0);
     assert_eq!(config(), expected);
     // A copy makes skopeo read every layer.
     skopeo(&user, &["copy", "-q", "--preserve-digests", "oci-archive:app.tar:1", "oci:out:1"]);
     assert_eq!(check(&OciLayout::open(&user.path("out")).unwrap(), &tag("1"), Depth::Layers), []);
     let again = std::fs::read(user.path("app.tar")).unwrap();
-    user.config_patcher(&["fix", "oci-archive:app.tar:1", "--platform", "linux/arm/v7"])
+    user.config_patcher(&["fix", "oci-archive:app.tar:1", "--set-platform", "linux/arm/v7"])
         .exits(0)
         .says("every label is right");
     assert_eq!(std::fs::read(user.path("app.tar")).unwrap(), again);

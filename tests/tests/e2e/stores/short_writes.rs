@@ -78,7 +78,7 @@ fn what_a_filter_could_not_write_whole_is_no_archive() {
         let out = user.path("out.tar");
         let mut command = Command::new(system("prlimit").unwrap());
         command.arg(format!("--fsize={limit}")).arg(program("config-patcher"));
-        command.args(["fix", "-", "--platform", "linux/arm/v7"]).current_dir(user.work());
+        command.args(["fix", "-", "--set-platform", "linux/arm/v7"]).current_dir(user.work());
         command.stdin(File::open(user.path("app.tar")).unwrap()).stdout(File::create(&out).unwrap());
         let ran = Ran::of(shown(&command), command.output().unwrap());
         if ran.code == Some(0) {
@@ -97,7 +97,7 @@ fn what_a_filter_could_not_write_whole_is_no_archive() {
 fn a_disk_that_is_nearly_full_has_the_old_image() {
     let namespace = need!(Namespace::start());
     let large = Image::new("linux/amd64", &"x".repeat(30_000));
-    let fix = ["fix", "docker-archive:app.tar", "--platform", "linux/arm/v7"];
+    let fix = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"];
     for more in
         [&[][..], &["--in-place"], &["--output", "oci:new:1"], &["--output", "docker-archive:new.tar:a:1"]]
     {
@@ -151,7 +151,7 @@ fn a_filter_that_is_stopped_and_continued_passes_every_byte_on() {
     let user = User::new();
     let image = Image::new("linux/amd64", &"x".repeat(6 << 20));
     user.write("app.tar", image.classic_archive("app:1"));
-    let fix = ["fix", "-", "--platform", "linux/arm/v7"];
+    let fix = ["fix", "-", "--set-platform", "linux/arm/v7"];
     let mut undisturbed = user.command("config-patcher", &fix);
     undisturbed.stdin(File::open(user.path("app.tar")).unwrap());
     let expected = undisturbed.output().unwrap().stdout;

@@ -64,9 +64,11 @@ fn the_page_shows_filters_and_explains_without_any_network() {
     browser.key("Enter");
     assert_eq!(browser.value(state), "true true");
     let told = browser.value("document.querySelector('tr.opened').innerText");
-    for words in
-        ["/app (command, layer 1) is for linux/arm64", "config-patcher fix oci:", "--platform linux/arm64"]
-    {
+    for words in [
+        "/app (command, layer 1) is for linux/arm64",
+        "config-patcher fix oci:",
+        "--set-platform linux/arm64",
+    ] {
         assert!(told.as_str().unwrap().contains(words), "{words} is not in {told}");
     }
     let spoken = browser.spoken();

@@ -31,7 +31,7 @@ fn is_told_and_put_right(look: impl Fn(&[&str]) -> Ran, name: &str) {
         "{wrong}"
     );
     let fix = found["fix"].as_str().unwrap().to_string();
-    assert_eq!(fix, format!("config-patcher fix {name} --platform linux/arm/v7"));
+    assert_eq!(fix, format!("config-patcher fix {name} --set-platform linux/arm/v7"));
     let words: Vec<&str> = fix.split(' ').skip(1).collect();
     look(&words).exits(0);
     look(&["verify", name]).exits(0);

@@ -202,7 +202,7 @@ fn a_named_member_gets_the_platform_of_another_one_only_by_force() {
     let user = User::new();
     let name = layout(&user, index(&[AMD64, WRONG]), "named");
     let before = said(&user, &name);
-    let ask = ["fix", &name, "--member", "linux/arm64", "--platform", "linux/amd64"];
+    let ask = ["fix", &name, "--platform", "linux/arm64", "--set-platform", "linux/amd64"];
     let edit = format!("manifest-push edit {name} --remove linux/arm64");
     for mode in [&[][..], &["--dry-run"], &["--check"]] {
         user.config_patcher(&[&ask[..], mode].concat())

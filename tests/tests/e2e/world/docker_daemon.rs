@@ -46,7 +46,7 @@ impl Rig {
     }
 
     fn fix(&self, args: &[&str]) -> Ran {
-        let fix = ["fix", "docker-daemon:app:1", "--platform", "linux/arm/v7"];
+        let fix = ["fix", "docker-daemon:app:1", "--set-platform", "linux/arm/v7"];
         self.tool("config-patcher", &[&fix[..], args].concat())
     }
 

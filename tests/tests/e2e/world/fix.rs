@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-const PLATFORM: [&str; 2] = ["--platform", "linux/arm/v7"];
+const PLATFORM: [&str; 2] = ["--set-platform", "linux/arm/v7"];
 /// No emulator and no base image is needed for it.
 const DOCKERFILE: &str =
     "FROM scratch\nCOPY app /app\nLABEL note=\"<a> & \\u00e9\"\nSTOPSIGNAL 9\nENV A=1.50\nCMD [\"/app\"]\n";

@@ -21,7 +21,8 @@ fn fix() -> Result<(), Skip> {
     let before = members_of(&archive);
     let config_patcher = ours("config-patcher")?;
     let fix = || {
-        let line = format!("{} fix docker-archive:app.tar --platform linux/arm/v7", config_patcher.display());
+        let line =
+            format!("{} fix docker-archive:app.tar --set-platform linux/arm/v7", config_patcher.display());
         run(words(&line).current_dir(workshop.directory.path()))
     };
 

@@ -51,7 +51,7 @@ fn stop() -> Result<(), Skip> {
     stopped("buildah", "", "in the registry")?;
 
     let config_patcher = ours("config-patcher")?;
-    good(&mut words(&format!("{} fix {name} --platform linux/arm/v7", config_patcher.display())));
+    good(&mut words(&format!("{} fix {name} --set-platform linux/arm/v7", config_patcher.display())));
     for (builder, kit) in [("docker", "0"), ("docker", "1"), ("podman", ""), ("buildah", "")] {
         let said = release(builder, kit)?;
         assert_eq!(said.code, Some(0), "{builder}: {}", said.stderr);

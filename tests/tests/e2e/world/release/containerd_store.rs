@@ -97,8 +97,15 @@ fn fix() -> Result<(), Skip> {
     assert_eq!(parse(&made)["images"].as_array().map(Vec::len), Some(6), "{made}");
     newer.patch(&["verify", "--strict", &name]);
     // Its index entry says amd64 as well then: there are two of them, which is refused without --force.
-    let wrong =
-        newer.patch(&["fix", &name, "--member", "linux/arm/v7", "--platform", "linux/amd64", "--force"]);
+    let wrong = newer.patch(&[
+        "fix",
+        &name,
+        "--platform",
+        "linux/arm/v7",
+        "--set-platform",
+        "linux/amd64",
+        "--force",
+    ]);
     assert_ne!(wrong, parse(&made)["digest"]);
     let told = run(&mut newer.world.enter(Command::new(&newer.config_patcher).args(["verify", &name])));
     assert_eq!((told.code, told.stdout.matches(": mislabeled").count()), (Some(1), 1), "{}", told.stdout);
@@ -109,7 +116,7 @@ fn fix() -> Result<(), Skip> {
     newer.docker(&["save", "--output", archive.to_str().unwrap(), &name]);
     let saved = format!("docker-archive:{}", archive.display());
     newer.patch(&["verify", "--strict", &saved]);
-    newer.patch(&["fix", &saved, "--member", "linux/arm/v7", "--platform", "linux/arm/v6"]);
+    newer.patch(&["fix", &saved, "--platform", "linux/arm/v7", "--set-platform", "linux/arm/v6"]);
     newer.docker(&["load", "--input", archive.to_str().unwrap()]);
     assert_eq!(newer.docker(&["run", "--rm", "--platform", "linux/arm/v6", &name]), "armv7l");
 
@@ -118,7 +125,7 @@ fn fix() -> Result<(), Skip> {
     newer.docker(&["build", "-q", "--provenance=false", "--platform", "linux/arm/v7", "-t", one, context]);
     let daemon = format!("docker-daemon:{one}");
     let built = parse(&newer.patch(&["inspect", "--format", "json", &daemon]))["digest"].clone();
-    newer.patch(&["fix", &daemon, "--platform", "linux/arm64"]);
+    newer.patch(&["fix", &daemon, "--set-platform", "linux/arm64"]);
     assert_eq!(newer.label(one), "linux/arm64/");
     assert_eq!(
         newer.patch(&["fix", &daemon, "--from-binaries"]),

@@ -56,7 +56,7 @@ fn push() -> Result<(), Skip> {
     let (files, asked) = (everything_in(registry), registry.requests().len());
     let refused = from_spec();
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(3), ""), "{}", refused.stderr);
-    let way_out = format!("config-patcher fix {tag} --platform linux/arm/v7");
+    let way_out = format!("config-patcher fix {tag} --set-platform linux/arm/v7");
     assert!(refused.stderr.contains(&format!("`{way_out}`")), "{}", refused.stderr);
     assert!(refused.stderr.contains("linux/amd64"), "{}", refused.stderr);
     assert_eq!((writes(registry, asked), everything_in(registry)), (vec![], files));
