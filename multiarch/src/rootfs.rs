@@ -54,7 +54,7 @@ pub fn build_image(job: &RootfsJob<'_>, base: Option<Base<'_>>, out: &OciLayout)
         None => (Inherited::default(), Vec::new()),
     };
     if !layers.is_empty() && !layer.is_empty() {
-        layer.settle(&base_tree::BaseTree::read(out, &layers)?)?;
+        layer.settle(&base_tree::BaseTree::read(out, &layers, &inherited.diff_ids)?)?;
     }
     let mut diff_id = None;
     if !layer.is_empty() {

@@ -5,6 +5,7 @@
 
 use error::Error;
 use image_evidence::layer::decoder::LayerDecoder;
+use image_evidence::layer::{self, Whiteout};
 use image_model::manifest::Descriptor;
 use image_store::store::ImageSource;
 use nix::errno::Errno;
@@ -13,10 +14,11 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use sandbox::SandboxIds;
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use tar::EntryType;
 
@@ -108,40 +110,43 @@ impl Tree {
         for entry in archive.entries()? {
             let mut entry = entry?;
             let path = normalized(&entry.path()?)?;
-            let name = path.file_name().unwrap_or_default();
-            if let Some(hidden) = name.as_encoded_bytes().strip_prefix(b".wh.") {
-                self.hide(&path, hidden, &added)?;
-                continue;
-            }
-            if self.add(&mut entry, &path)? {
-                added.extend(path.ancestors().map(Path::to_path_buf));
+            match Whiteout::parse(path.as_os_str().as_bytes()) {
+                Some(whiteout) => self.remove_lower(&whiteout, &path, &added)?,
+                None if self.add(&mut entry, &path)? => {
+                    added.extend(path.ancestors().map(Path::to_path_buf));
+                }
+                None => {}
             }
         }
         Ok(())
     }
 
-    /// A whiteout: `.wh.NAME` hides NAME, `.wh..wh..opq` all of its directory (OCI image-spec, layer.md).
-    fn hide(&self, path: &Path, hidden: &[u8], added: &HashSet<PathBuf>) -> io::Result<()> {
+    /// Carries out the whiteout at `path`, except for what its own layer added before.
+    fn remove_lower(&self, whiteout: &Whiteout, path: &Path, added: &HashSet<PathBuf>) -> io::Result<()> {
+        // What is removed is below the directory that the whiteout itself is in.
         let parent = path.parent().unwrap_or(Path::new(""));
-        let Ok(dir) = self.open_dir(parent) else { return Ok(()) };
-        if hidden == b".wh..opq" {
-            for entry in fs::read_dir(descriptor_path(&dir))? {
-                let name = entry?.file_name();
-                if !added.contains(&parent.join(&name)) {
-                    remove(dir.as_fd(), &name)?;
+        match whiteout {
+            Whiteout::Ignored => Ok(()),
+            Whiteout::Invalid => Err(invalid(format!("\"{}\" is not a valid whiteout", path.display()))),
+            Whiteout::Empties(_) => {
+                let Ok(dir) = self.open_dir(parent) else { return Ok(()) };
+                for entry in fs::read_dir(descriptor_path(&dir))? {
+                    let name = entry?.file_name();
+                    if !added.contains(&parent.join(&name)) {
+                        remove(dir.as_fd(), &name)?;
+                    }
+                }
+                Ok(())
+            }
+            Whiteout::Removes(removed) => {
+                let removed = Path::new(OsStr::from_bytes(removed));
+                let Ok(dir) = self.open_dir(parent) else { return Ok(()) };
+                match removed.file_name() {
+                    Some(name) if !added.contains(removed) => remove(dir.as_fd(), name),
+                    _ => Ok(()),
                 }
             }
-            return Ok(());
         }
-        if hidden.starts_with(b".wh.") {
-            // Metadata of AUFS.
-            return Ok(());
-        }
-        if matches!(hidden, b"" | b"." | b"..") {
-            return Err(invalid(format!("\"{}\" is not a valid whiteout", path.display())));
-        }
-        let hidden: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(hidden);
-        if added.contains(&parent.join(hidden)) { Ok(()) } else { remove(dir.as_fd(), hidden) }
     }
 
     /// False: entries of this type are left out.
@@ -272,19 +277,12 @@ impl Tree {
     }
 }
 
-/// A path of an entry, from the root of the tree.
+/// The path of an entry, relative to the root of the tree. Here `..` is an error: an image that needs it is not tested.
 fn normalized(path: &Path) -> io::Result<PathBuf> {
-    let mut parts = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(part) => parts.push(part),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-            Component::ParentDir => {
-                return Err(invalid(format!("\"{}\" leads out of the image", path.display())));
-            }
-        }
+    if path.components().any(|component| component == Component::ParentDir) {
+        return Err(invalid(format!("\"{}\" leads out of the image", path.display())));
     }
-    Ok(parts)
+    Ok(PathBuf::from(OsString::from_vec(layer::normalize(path.as_os_str().as_bytes()))))
 }
 
 fn invalid(why: String) -> io::Error {

@@ -18,10 +18,12 @@ use std::ops::Range;
 pub mod decoder;
 pub mod encoding;
 mod names;
+mod paths;
 pub mod toc;
 mod walk;
 
 pub use names::{NameKey, name_hash, use_key};
+pub use paths::{Whiteout, normalize, parent};
 
 /// A layer, or why it was not read.
 #[derive(Debug)]
@@ -157,7 +159,7 @@ pub fn read_stream(
 
 impl LayerFacts {
     /// What the layer has under this name, given its hash.
-    pub fn node(&self, name: u64) -> Option<LayerEntry<'_>> {
+    pub fn entry(&self, name: u64) -> Option<LayerEntry<'_>> {
         self.of(name).iter().find(|record| record.kind() < WHITEOUT).map(|record| self.decode(*record))
     }
 
@@ -270,12 +272,12 @@ impl LayerBuilder {
         self.add(name, HARD_LINK | index << INDEX_AT)
     }
 
-    fn whiteout(&mut self, name: &[u8]) -> Result<(), TooLarge> {
-        self.add(name, WHITEOUT)
-    }
-
-    fn opaque(&mut self, directory: &[u8]) -> Result<(), TooLarge> {
-        self.add(directory, OPAQUE)
+    fn whiteout(&mut self, whiteout: &Whiteout) -> Result<(), TooLarge> {
+        match whiteout {
+            Whiteout::Removes(path) => self.add(path, WHITEOUT),
+            Whiteout::Empties(directory) => self.add(directory, OPAQUE),
+            Whiteout::Ignored | Whiteout::Invalid => Ok(()),
+        }
     }
 
     fn file(&mut self, name: &[u8], facts: Option<FileFacts>, executable: bool) -> Result<(), TooLarge> {
@@ -411,11 +413,6 @@ impl LayerBuilder {
         self.layer.records.shrink_to_fit();
         self.layer
     }
-}
-
-/// The directory that a plain name lies in; the root is empty.
-pub fn parent(name: &[u8]) -> &[u8] {
-    name.iter().rposition(|b| *b == b'/').map_or(&[], |end| &name[..end])
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub struct ResolvedFile<'a> {
 
 /// What stands under one name in the overlay, links not followed.
 enum OverlayEntry<'a> {
-    LayerEntry(usize, LayerEntry<'a>),
+    Present(usize, LayerEntry<'a>),
     Missing,
     Unread(usize),
 }
@@ -55,6 +55,15 @@ impl<'a> OverlayTree<'a> {
         self.resolve_from(path, &mut 0)
     }
 
+    /// The entry with this normalized path; links are not followed. `None`: there is none, or a layer that was not read
+    /// decides.
+    pub fn entry(&self, path: &[u8]) -> Option<LayerEntry<'a>> {
+        match self.lookup(path, self.layers.len()) {
+            OverlayEntry::Present(_, entry) => Some(entry),
+            OverlayEntry::Missing | OverlayEntry::Unread(_) => None,
+        }
+    }
+
     fn resolve_from(&self, path: &[u8], links: &mut usize) -> Resolved<'a> {
         // What is still to be walked, the next part last.
         let mut rest: Vec<Vec<u8>> = parts(path);
@@ -65,8 +74,8 @@ impl<'a> OverlayTree<'a> {
                 continue;
             }
             let here = join(&at, &part);
-            let (layer, node) = match self.entry(&here, self.layers.len()) {
-                OverlayEntry::LayerEntry(layer, node) => (layer, node),
+            let (layer, node) = match self.lookup(&here, self.layers.len()) {
+                OverlayEntry::Present(layer, node) => (layer, node),
                 OverlayEntry::Missing => return Resolved::Missing,
                 OverlayEntry::Unread(layer) => {
                     return self.literal(&here, &rest).unwrap_or(Resolved::Unread(layer));
@@ -117,21 +126,21 @@ impl<'a> OverlayTree<'a> {
 
     /// A hard link is the file that its target was when the layer was unpacked: in this layer or below.
     fn hard_link(&self, target: &[u8], layer: usize, here: &[u8], links: &mut usize) -> Resolved<'a> {
-        match self.entry(target, layer + 1) {
-            OverlayEntry::LayerEntry(_, LayerEntry::HardLink(further))
+        match self.lookup(target, layer + 1) {
+            OverlayEntry::Present(_, LayerEntry::HardLink(further))
                 if *links < LINKS_MAX && further != target =>
             {
                 *links += 1;
                 self.hard_link(further, layer, here, links)
             }
-            OverlayEntry::LayerEntry(_, LayerEntry::File { facts, executable }) => {
+            OverlayEntry::Present(_, LayerEntry::File { facts, executable }) => {
                 Resolved::File(ResolvedFile { path: join(b"/", here), layer, facts, executable })
             }
-            OverlayEntry::LayerEntry(_, LayerEntry::Symlink(_)) => {
+            OverlayEntry::Present(_, LayerEntry::Symlink(_)) => {
                 let below = Self { layers: self.layers[..=layer].to_vec() };
                 below.resolve_from(target, links)
             }
-            OverlayEntry::LayerEntry(..) | OverlayEntry::Missing => Resolved::Missing,
+            OverlayEntry::Present(..) | OverlayEntry::Missing => Resolved::Missing,
             OverlayEntry::Unread(layer) => Resolved::Unread(layer),
         }
     }
@@ -145,7 +154,7 @@ impl<'a> OverlayTree<'a> {
         }
         let name = name_hash(&whole);
         for (layer, facts) in self.layers.iter().enumerate().skip(link_layer).rev() {
-            if let Some(LayerEntry::File { facts, executable }) = facts.as_ref()?.node(name) {
+            if let Some(LayerEntry::File { facts, executable }) = facts.as_ref()?.entry(name) {
                 return Some(Resolved::File(ResolvedFile {
                     path: join(b"/", &whole),
                     layer,
@@ -167,7 +176,7 @@ impl<'a> OverlayTree<'a> {
         let name = name_hash(&whole);
         for (number, layer) in self.layers.iter().enumerate().rev() {
             let layer = (*layer)?;
-            match layer.node(name) {
+            match layer.entry(name) {
                 Some(LayerEntry::File { facts, executable }) => {
                     return Some(Resolved::File(ResolvedFile {
                         path: join(b"/", &whole),
@@ -190,16 +199,16 @@ impl<'a> OverlayTree<'a> {
     }
 
     /// What a plain name stands for in the layers below `top`.
-    fn entry(&self, name: &[u8], top: usize) -> OverlayEntry<'a> {
+    fn lookup(&self, name: &[u8], top: usize) -> OverlayEntry<'a> {
         let whole = name_hash(name);
         let ancestors: Vec<u64> = ancestors(name).map(name_hash).collect();
         let root = name_hash(b"");
         let mut implied = None;
         for (number, layer) in self.layers[..top.min(self.layers.len())].iter().enumerate().rev() {
             let Some(layer) = layer else { return OverlayEntry::Unread(number) };
-            match layer.node(whole) {
+            match layer.entry(whole) {
                 Some(LayerEntry::Implied) => implied = implied.or(Some(number)),
-                Some(node) => return OverlayEntry::LayerEntry(number, node),
+                Some(node) => return OverlayEntry::Present(number, node),
                 None => {}
             }
             let hides_below = layer.is_whiteout(whole)
@@ -210,7 +219,7 @@ impl<'a> OverlayTree<'a> {
             }
         }
         match implied {
-            Some(number) => OverlayEntry::LayerEntry(number, LayerEntry::Implied),
+            Some(number) => OverlayEntry::Present(number, LayerEntry::Implied),
             None => OverlayEntry::Missing,
         }
     }
@@ -231,7 +240,7 @@ impl<'a> OverlayTree<'a> {
     pub fn is_executable(&self, path: &[u8], layer: usize) -> bool {
         let facts = self.layers.get(layer).copied().flatten();
         facts.is_some_and(|facts| {
-            matches!(facts.node(name_hash(path)), Some(LayerEntry::File { executable: true, .. }))
+            matches!(facts.entry(name_hash(path)), Some(LayerEntry::File { executable: true, .. }))
         })
     }
 
@@ -239,7 +248,7 @@ impl<'a> OverlayTree<'a> {
     fn is_visible(&self, path: &[u8], layer: usize) -> bool {
         let whole = name_hash(path);
         // Two members of one name: the later one counts.
-        if !self.layers[layer].is_some_and(|own| matches!(own.node(whole), Some(LayerEntry::File { .. }))) {
+        if !self.layers[layer].is_some_and(|own| matches!(own.entry(whole), Some(LayerEntry::File { .. }))) {
             return false;
         }
         let above: Vec<&LayerFacts> = self.layers[layer + 1..].iter().filter_map(|layer| *layer).collect();
@@ -249,7 +258,7 @@ impl<'a> OverlayTree<'a> {
         let ancestors: Vec<u64> = ancestors(path).map(name_hash).collect();
         let root = name_hash(b"");
         above.iter().all(|upper| {
-            upper.node(whole).is_none()
+            upper.entry(whole).is_none()
                 && !upper.is_whiteout(whole)
                 && !upper.is_opaque(root)
                 && !ancestors.iter().any(|ancestor| hides(upper, *ancestor))
@@ -268,7 +277,7 @@ impl<'a> OverlayTree<'a> {
 
 /// A layer takes away what lies below in the directory of this name.
 fn hides(layer: &LayerFacts, directory: u64) -> bool {
-    let in_its_place = layer.node(directory).is_some_and(|node| {
+    let in_its_place = layer.entry(directory).is_some_and(|node| {
         matches!(
             node,
             LayerEntry::File { .. } | LayerEntry::HardLink(_) | LayerEntry::Other | LayerEntry::Symlink(_)

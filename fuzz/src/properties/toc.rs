@@ -78,7 +78,7 @@ pub fn toc(bytes: &[u8]) {
 fn followed<'a>(facts: &'a LayerFacts, path: &'a [u8]) -> Option<LayerEntry<'a>> {
     let mut path = path;
     for _ in 0..50 {
-        match facts.node(name_hash(path))? {
+        match facts.entry(name_hash(path))? {
             LayerEntry::HardLink(further) => path = further,
             node => return Some(node),
         }

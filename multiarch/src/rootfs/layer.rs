@@ -63,14 +63,14 @@ impl Layer {
         for (path, entry) in std::mem::take(&mut self.entries) {
             let is_folder = entry == Entry::Folder;
             let at = base.resolve(&path, is_folder)?;
-            match base.has_folder(&at) {
+            match base.has_directory(&at) {
                 true if is_folder => {}
                 true => {
                     let doing = format!("copy a file to \"/{}\"", String::from_utf8_lossy(&path));
                     return Err(Error::bad_input(doing, "the base image has a folder there")
                         .hint("end the destination in \"/\" to put it in"));
                 }
-                false => self.place(at, entry, &|parent| base.has_folder(parent))?,
+                false => self.place(at, entry, &|parent| base.has_directory(parent))?,
             }
         }
         Ok(())

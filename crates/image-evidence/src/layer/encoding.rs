@@ -146,10 +146,10 @@ mod tests {
     fn what_was_kept_is_known_again() {
         let layer = decode(&kept(), "name", &key(7)).unwrap();
         assert!(matches!(
-            layer.node(name_hash(b"bin/app")),
+            layer.entry(name_hash(b"bin/app")),
             Some(LayerEntry::File { facts: Some(FileFacts::Elf(_)), .. })
         ));
-        assert_eq!(layer.node(name_hash(b"bin/sh")), Some(LayerEntry::Symlink(b"app")));
+        assert_eq!(layer.entry(name_hash(b"bin/sh")), Some(LayerEntry::Symlink(b"app")));
         assert!(layer.is_whiteout(name_hash(b"opt/x")) && layer.is_cached);
         assert_eq!(layer.programs().map(|(path, _)| path).collect::<Vec<_>>(), [b"bin/app"]);
     }

@@ -91,7 +91,7 @@ fn sample() -> Vec<u8> {
 }
 
 fn node<'a>(layer: &'a LayerFacts, name: &str) -> Option<LayerEntry<'a>> {
-    layer.node(name_hash(name.as_bytes()))
+    layer.entry(name_hash(name.as_bytes()))
 }
 
 #[test]

@@ -104,7 +104,7 @@ pub fn fetch(source: &dyn ImageSource, facts: &mut LayerFacts, path: &[u8]) -> R
 fn target(facts: &LayerFacts, path: &[u8]) -> Option<Vec<u8>> {
     let mut path = path;
     for _ in 0..40 {
-        match facts.node(super::name_hash(path))? {
+        match facts.entry(super::name_hash(path))? {
             LayerEntry::HardLink(further) => path = further,
             LayerEntry::File { .. } => return Some(path.to_vec()),
             _ => return None,

@@ -1,6 +1,7 @@
 //! The members of a layer's tar as they stream by, read as Go reads them: that is what engines unpack with.
 
 use super::decoder::{LayerDecoder, failed};
+use super::paths::{PATH_MAX, Whiteout, normalize};
 use super::{LayerBuilder, LayerFacts, TooLarge};
 use crate::elf::sampler::Sampler;
 use crate::file;
@@ -10,13 +11,6 @@ use image_store::archive::tar::header::Fields;
 use image_store::archive::tar::{BLOCK, padded};
 use std::io::{self, Read};
 
-/// OCI's image-spec, layer.md, "Whiteouts".
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// AUFS' own bookkeeping, which Docker leaves alone as well.
-const AUFS: &[u8] = b".wh..wh.";
-/// Longest name that is kept; Linux has at most 4,096 bytes in a path.
-pub const NAME_MAX: usize = 4096;
 /// Offset of the mode, and its three bits for execution.
 const MODE: std::ops::Range<usize> = 100..108;
 const EXECUTE: u32 = 0o111;
@@ -126,15 +120,15 @@ impl Walk<'_, '_> {
         };
         let raw_name = extensions.name.unwrap_or(fields.name);
         let link = extensions.link.unwrap_or(fields.link);
-        let name = plain(&raw_name);
-        if name.len() > NAME_MAX || link.len() > NAME_MAX {
+        let name = normalize(&raw_name);
+        if name.len() > PATH_MAX || link.len() > PATH_MAX {
             return self.refuse("a name of more than 4096 bytes");
         }
         // Old tars mark a directory by the slash alone.
         let is_directory =
             fields.type_flag == b'5' || (matches!(fields.type_flag, 0 | b'0') && raw_name.ends_with(b"/"));
-        if let Some(result) = whiteout(&mut self.builder, &name) {
-            result?;
+        if let Some(whiteout) = Whiteout::parse(&name) {
+            self.builder.whiteout(&whiteout)?;
             return self.skip(if is_directory { 0 } else { size });
         }
         match fields.type_flag {
@@ -142,7 +136,7 @@ impl Walk<'_, '_> {
             _ if is_directory => self.builder.directory(&name)?,
             _ if name.is_empty() => return self.refuse("a member without a name"),
             // Go takes links and devices for headers alone, whatever size they say.
-            b'1' => self.builder.hard_link(&name, &plain(&link))?,
+            b'1' => self.builder.hard_link(&name, &normalize(&link))?,
             b'2' => self.builder.symlink(&name, &link)?,
             b'3' | b'4' | b'6' => self.builder.other(&name)?,
             b'S' => {
@@ -287,36 +281,6 @@ fn executable(block: &[u8; 512]) -> bool {
     }
     let digits = field.iter().filter(|b| matches!(b, b'0'..=b'7'));
     digits.fold(0_u32, |mode, digit| mode << 3 | u32::from(digit - b'0')) & EXECUTE != 0
-}
-
-/// `None`: the member is none.
-pub fn whiteout(builder: &mut LayerBuilder, name: &[u8]) -> Option<Result<(), TooLarge>> {
-    let parent = super::parent(name);
-    let base = if parent.is_empty() { name } else { &name[parent.len() + 1..] };
-    if base == OPAQUE {
-        return Some(builder.opaque(parent));
-    }
-    if base.starts_with(AUFS) {
-        return Some(Ok(()));
-    }
-    let hidden = base.strip_prefix(WHITEOUT)?;
-    let hidden = if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
-    Some(builder.whiteout(&hidden))
-}
-
-/// A name within the image's root: `..` never leaves it, as engines have it.
-pub fn plain(raw: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in raw.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ fn no_program_is_seen_that_gnu_tar_and_python_do_not_see_and_none_is_missed() {
             let is_mark = name.rsplit(|b| *b == b'/').next().unwrap().starts_with(b".wh.");
             let leaves = name.split(|b| *b == b'/').any(|part| part == b"..");
             assert!(
-                is_mark || leaves || facts.node(name_hash(name)).is_some(),
+                is_mark || leaves || facts.entry(name_hash(name)).is_some(),
                 "only they see {}",
                 show(name)
             );

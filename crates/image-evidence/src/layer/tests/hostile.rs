@@ -57,7 +57,7 @@ fn the_longest_path_and_names_that_are_no_text_are_names() {
     let raw = b"bin/\xff\xfe\x80";
     let layer = with(raw).unwrap();
     assert!(matches!(
-        layer.node(name_hash(raw)),
+        layer.entry(name_hash(raw)),
         Some(LayerEntry::File { facts: Some(FileFacts::Elf(_)), .. })
     ));
     assert!(with(&[b'n'; 4097]).is_err());

@@ -4,7 +4,7 @@ use super::parts::BlobPart;
 use super::{Compression, FILE_MAX, FileLocation, Toc};
 use crate::file::FileFacts;
 use crate::layer::decoder::zstd_decoder;
-use crate::layer::walk::{NAME_MAX, plain, whiteout};
+use crate::layer::paths::{PATH_MAX, Whiteout, normalize};
 use crate::layer::{LayerBuilder, LayerFacts, name_hash};
 use flate2::read::GzDecoder;
 use image_model::digest::{Digest, Verified};
@@ -206,12 +206,12 @@ impl Table {
             return self.chunk(entry);
         }
         self.last = None;
-        if entry.name.len().max(entry.link_name.len()) > NAME_MAX {
+        if entry.name.len().max(entry.link_name.len()) > PATH_MAX {
             return None;
         }
-        let name = plain(entry.name.as_bytes());
-        if let Some(result) = whiteout(&mut self.builder, &name) {
-            return result.ok();
+        let name = normalize(entry.name.as_bytes());
+        if let Some(whiteout) = Whiteout::parse(&name) {
+            return self.builder.whiteout(&whiteout).ok();
         }
         let builder = &mut self.builder;
         match entry.kind {
@@ -219,7 +219,7 @@ impl Table {
             _ if name.is_empty() => return None,
             EntryType::Dir => builder.directory(&name),
             EntryType::Symlink => builder.symlink(&name, entry.link_name.as_bytes()),
-            EntryType::Hardlink => builder.hard_link(&name, &plain(entry.link_name.as_bytes())),
+            EntryType::Hardlink => builder.hard_link(&name, &normalize(entry.link_name.as_bytes())),
             EntryType::Char | EntryType::Block | EntryType::Fifo => builder.other(&name),
             EntryType::Reg | EntryType::Chunk => {
                 let facts = if entry.size == 0 { None } else { Some(FileFacts::Unread) };
