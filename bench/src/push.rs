@@ -56,7 +56,7 @@ impl Bench {
     }
 
     fn seed(&self, host: &str) -> Result<(), Error> {
-        let layout = OciLayout::open_or_new(&self.ground.path("seed"))?;
+        let layout = OciLayout::open_or_create(&self.ground.path("seed"))?;
         for architecture in MEMBERS {
             let layer = put(&layout, media_type::OCI_LAYER, architecture.as_bytes())?;
             let config = serde_json::json!({
@@ -185,7 +185,7 @@ fn manifest(config: &Descriptor, layer: &Descriptor) -> Result<Document, Error> 
 /// A layout with one layer that nothing compresses, in gzip all the same: skopeo compresses what is not.
 fn write_large(dir: &Path) -> io::Result<()> {
     let wrong = |error: Error| error.into_io();
-    let layout = OciLayout::open_or_new(dir).map_err(wrong)?;
+    let layout = OciLayout::open_or_create(dir).map_err(wrong)?;
     let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
     let config = put(&layout, media_type::OCI_CONFIG, config).map_err(wrong)?;
     let partial = dir.join("layer");

@@ -23,7 +23,7 @@ pub fn run() -> Result<(), Error> {
     let tool = release_build("config-patcher")?;
     let pusher = release_build("manifest-push")?;
     let dir = folder_near(&tool)?;
-    let layout = OciLayout::open_or_new(&dir.path().join("layout"))?;
+    let layout = OciLayout::open_or_create(&dir.path().join("layout"))?;
     let layers = image::build(&layout, LAYERS, LAYER)?;
     let stored: u64 = layers.iter().map(|layer| layer.size).sum();
     println!("{LAYERS} layers of {} files, {} stored\n", image::SOURCE, format_bytes(stored));
@@ -40,7 +40,7 @@ pub fn run() -> Result<(), Error> {
     against_copying(&tool, &registry, &format!("{name}:1"), dir.path())?;
 
     let tags = dir.path().join("tags");
-    image::tags(&OciLayout::open_or_new(&tags)?, TAGS)?;
+    image::tags(&OciLayout::open_or_create(&tags)?, TAGS)?;
     let many = format!("{}/bench/many", registry.host());
     push_all(&pusher, &tags, &many)?;
     let contestant = Contestant {

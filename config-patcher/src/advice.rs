@@ -3,7 +3,7 @@
 use image_evidence::verdict::{Verdict, VerdictKind, runs_on};
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
-use image_store::tree::Node;
+use image_store::tree::TreeNode;
 use std::fmt;
 
 /// An image that stands alone, or an image member of an index, with what its binaries show.
@@ -180,7 +180,12 @@ fn canonical(platform: &Platform) -> Platform {
 }
 
 /// The way out for a member that must be built again. `name` is the image as `manifest-push edit` takes it, if it does.
-pub fn way_out(node: &Node, entry: Option<&Descriptor>, platform: &Platform, name: Option<&str>) -> String {
+pub fn way_out(
+    node: &TreeNode,
+    entry: Option<&Descriptor>,
+    platform: &Platform,
+    name: Option<&str>,
+) -> String {
     let rebuild = format!("rebuild {platform}");
     match (name, entry.and_then(|entry| removable(node, entry))) {
         (Some(name), Some(platform)) => {
@@ -191,8 +196,8 @@ pub fn way_out(node: &Node, entry: Option<&Descriptor>, platform: &Platform, nam
 }
 
 /// The platform by which `manifest-push edit --remove` takes this entry away, where it can.
-fn removable<'a>(node: &Node, entry: &'a Descriptor) -> Option<&'a Platform> {
-    let Node::Index(index) = node else { return None };
+fn removable<'a>(node: &TreeNode, entry: &'a Descriptor) -> Option<&'a Platform> {
+    let TreeNode::Index(index) = node else { return None };
     let platform = entry.platform.as_ref()?;
     let entries = &index.index.manifests;
     // What lies in an index within this one is not changed by an edit of this one.

@@ -73,7 +73,7 @@ pub enum Command {
 }
 
 pub fn main() -> ExitCode {
-    image_store::half_done::end_cleanly();
+    image_store::atomic_file::remove_temp_files_on_signal();
     let cli = Cli::parse();
     let result = match cli.command {
         AnyCommand::Own(command) => command.run(&cli.registry, &cli.output),

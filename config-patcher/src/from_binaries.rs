@@ -7,11 +7,15 @@ use image_evidence::verdict::VerdictKind;
 use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::manifest::Descriptor;
 use image_store::store::ImageSource;
-use image_store::tree::Node;
+use image_store::tree::TreeNode;
 
 /// The labels that the binaries ask for. Images that contradict themselves, or say nothing, are refused, and so are
 /// changes that would make an index worse. `editable` is the image's name as `manifest-push edit` takes it, if it does.
-pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&str>) -> Result<Labels, Error> {
+pub fn from_binaries(
+    source: &dyn ImageSource,
+    node: &TreeNode,
+    editable: Option<&str>,
+) -> Result<Labels, Error> {
     let mut subjects = Vec::new();
     let mut entries: Vec<Option<&Descriptor>> = Vec::new();
     for (entry, image) in node.images() {
@@ -42,7 +46,7 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
     for ((subject, verdict), decision) in subjects.iter().zip(&verdicts).zip(decisions) {
         let digest = subject.image.document.digest();
         let refuse = |kind: Exit, why: String| {
-            let doing = format!("fix {digest} of \"{}\" by its binaries", source.place());
+            let doing = format!("fix {digest} of \"{}\" by its binaries", source.display_name());
             Err(Error::new(kind, doing, why).problems(verdict.reasons.clone()))
         };
         match (verdict.kind, decision) {
@@ -68,13 +72,13 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
         }
     }
     Ok(match (node, members.pop()) {
-        (Node::Index(_), last) => {
+        (TreeNode::Index(_), last) => {
             members.extend(last);
             Labels::Members(members)
         }
-        (Node::Image(_), Some((_, platform))) => Labels::Platform(platform),
+        (TreeNode::Image(_), Some((_, platform))) => Labels::Platform(platform),
         // The label is right: asking for it changes nothing.
-        (Node::Image(image), None) => {
+        (TreeNode::Image(image), None) => {
             let label = image.config.as_ref().map(|config| config.parsed.platform.clone());
             Labels::Platform(label.unwrap_or_default())
         }
@@ -84,7 +88,7 @@ pub fn from_binaries(source: &dyn ImageSource, node: &Node, editable: Option<&st
 /// Fails if a member must be built again: the first such member is the error, the others are told with it.
 fn refuse(
     source: &dyn ImageSource,
-    node: &Node,
+    node: &TreeNode,
     subjects: &[VerifyTarget<'_>],
     judged: &[Judged<'_>],
     decisions: &[Decision],
@@ -95,7 +99,8 @@ fn refuse(
         let Decision::Refuse(refusal) = decision else { continue };
         let digest = subjects[at].image.document.digest();
         let hint = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
-        let doing = format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.place());
+        let doing =
+            format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.display_name());
         let reasons = judged[at].verdict.map_or(&[][..], |verdict| &verdict.reasons);
         let error = Error::new(Exit::CheckFailed, doing, refusal.to_string()).hint(hint);
         refused.push(error.problems(reasons.to_vec()));

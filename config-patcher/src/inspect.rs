@@ -2,11 +2,11 @@
 
 use error::text;
 use image_model::manifest::Descriptor;
-use image_store::tree::{Image, Node};
+use image_store::tree::{Image, TreeNode};
 use serde_json::{Value, json};
 
 /// A table: one row an image, the index entry beside the label.
-pub fn text(node: &Node) -> String {
+pub fn text(node: &TreeNode) -> String {
     let root = node.document();
     let mut out = format!("{}  {}\n", root.digest(), root.media_type());
     let rows: Vec<Vec<String>> = node.images().into_iter().map(|(entry, image)| row(entry, image)).collect();
@@ -56,7 +56,7 @@ fn note(entry: Option<&Descriptor>, image: &Image) -> String {
 
 /// The same as an object: `digest`, `mediaType`, and `images`, each with `entry`, `label`, `manifest`, `config`,
 /// `layers` (digest, size, mediaType).
-pub fn json(node: &Node) -> Value {
+pub fn json(node: &TreeNode) -> Value {
     let images: Vec<Value> = node
         .images()
         .into_iter()

@@ -7,10 +7,10 @@ use image_model::patch::{
     Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest, patch_subject,
 };
 use image_model::platform::Platform;
-use image_store::archive::Rewrite;
-use image_store::plan::{BlobContent, Wanted};
+use image_store::archive::Relabel;
+use image_store::plan::{BlobContent, WantedImage};
 use image_store::store::ImageSource;
-use image_store::tree::{Image, IndexNode, Node, Seat};
+use image_store::tree::{Image, IndexNode, NestedMember, TreeNode};
 use members::{Asked, Wish, ask, asked_of, named, runnable_members, seats};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ pub struct Replaced {
 }
 
 /// Decides which labels of `node` change. `place` names the image in errors.
-pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, Error> {
+pub fn relabel(node: &TreeNode, labels: &Labels, place: &str) -> Result<Relabelled, Error> {
     let mut work = Work {
         place,
         changes: Vec::new(),
@@ -97,13 +97,13 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
         duplicates: Vec::new(),
     };
     let root = match (node, labels) {
-        (Node::Image(image), Labels::Platform(platform)) => {
+        (TreeNode::Image(image), Labels::Platform(platform)) => {
             work.image(image, platform, Ask::Explicit, None)?
         }
-        (Node::Image(_), Labels::FromIndex | Labels::Member { .. } | Labels::Members(_)) => {
+        (TreeNode::Image(_), Labels::FromIndex | Labels::Member { .. } | Labels::Members(_)) => {
             return Err(work.refuse("it is one image, not an index", "use --set-platform PLATFORM"));
         }
-        (Node::Index(index), labels) => {
+        (TreeNode::Index(index), labels) => {
             let all = seats(index);
             let asked = work.asked(index, &all, labels)?;
             let root = work.index(index, &asked)?;
@@ -123,10 +123,10 @@ pub fn relabel(node: &Node, labels: &Labels, place: &str) -> Result<Relabelled, 
 }
 
 /// How many levels lie below a node.
-fn height(node: &Node) -> usize {
+fn height(node: &TreeNode) -> usize {
     match node {
-        Node::Image(_) => 0,
-        Node::Index(index) => index.members.iter().map(height).max().map_or(0, |highest| highest + 1),
+        TreeNode::Image(_) => 0,
+        TreeNode::Index(index) => index.members.iter().map(height).max().map_or(0, |highest| highest + 1),
     }
 }
 
@@ -177,24 +177,24 @@ impl Work<'_> {
     }
 
     /// What is asked of which member.
-    fn asked(&self, index: &IndexNode, all: &[Seat<'_>], labels: &Labels) -> Result<Asked, Error> {
+    fn asked(&self, index: &IndexNode, all: &[NestedMember<'_>], labels: &Labels) -> Result<Asked, Error> {
         let mut asked = Asked::new();
         match labels {
             Labels::Platform(platform) => {
                 // An index of one image is what BuildKit makes of one image and its attestations.
-                let images: Vec<&Seat<'_>> = all.iter().filter(|seat| seat.is_image()).collect();
+                let images: Vec<&NestedMember<'_>> = all.iter().filter(|seat| seat.is_image()).collect();
                 let [only] = images.as_slice() else {
                     let why = format!("it is an index of {} platforms", images.len());
                     return Err(self.refuse(&why, "use --from-index, or select one member with --platform"));
                 };
-                ask(&mut asked, &only.way, platform);
+                ask(&mut asked, &only.path, platform);
             }
             Labels::Member { member, platform } => {
-                ask(&mut asked, &self.find(all, member)?.way, platform);
+                ask(&mut asked, &self.find(all, member)?.path, platform);
             }
             Labels::Members(members) => {
                 for (digest, platform) in members {
-                    ask(&mut asked, &self.find(all, &Member::Digest(digest.clone()))?.way, platform);
+                    ask(&mut asked, &self.find(all, &Member::Digest(digest.clone()))?.path, platform);
                 }
             }
             Labels::FromIndex => asked = self.by_entries(index)?,
@@ -203,7 +203,11 @@ impl Work<'_> {
     }
 
     /// The one member that is meant, at whatever depth.
-    fn find<'a, 'p>(&self, all: &'a [Seat<'p>], member: &Member) -> Result<&'a Seat<'p>, Error> {
+    fn find<'a, 'p>(
+        &self,
+        all: &'a [NestedMember<'p>],
+        member: &Member,
+    ) -> Result<&'a NestedMember<'p>, Error> {
         match named(all, member).as_slice() {
             [only] => Ok(only),
             [] => {
@@ -232,7 +236,7 @@ impl Work<'_> {
             let entry = &index.index.manifests[i];
             let wish = match (&index.members[i], &entry.platform) {
                 // A nested index needs no platform of its own; its entries say theirs.
-                (Node::Index(inner), _) => Wish::Within(self.by_entries(inner)?),
+                (TreeNode::Index(inner), _) => Wish::Within(self.by_entries(inner)?),
                 (_, Some(platform)) if !platform.architecture.is_empty() && !platform.os.is_empty() => {
                     Wish::Says(platform.clone(), Ask::Entry)
                 }
@@ -252,16 +256,16 @@ impl Work<'_> {
         for (i, wish) in asked {
             let entry = &node.index.manifests[*i];
             let now = match (&node.members[*i], wish) {
-                (Node::Image(image), Wish::Says(platform, ask)) => {
+                (TreeNode::Image(image), Wish::Says(platform, ask)) => {
                     self.image(image, platform, *ask, entry.platform.as_ref())?
                 }
-                (Node::Index(inner), Wish::Within(asked)) => self.index(inner, asked)?,
-                (Node::Index(_), Wish::Says(..)) => {
+                (TreeNode::Index(inner), Wish::Within(asked)) => self.index(inner, asked)?,
+                (TreeNode::Index(_), Wish::Says(..)) => {
                     let hint = "name one of its images, or use --from-index";
                     return Err(self.refuse("the member is an index itself", hint));
                 }
                 // Nobody looks for members in an image.
-                (Node::Image(_), Wish::Within(_)) => None,
+                (TreeNode::Image(_), Wish::Within(_)) => None,
             };
             if let Some(now) = now {
                 replaced.insert(*i, now);
@@ -303,18 +307,20 @@ impl Work<'_> {
 impl Work<'_> {
     /// Two images for one platform: readers take the first. Whether that is refused is for the caller to say, since
     /// two labels that were exchanged may be put right one after the other.
-    fn note_doubles(&mut self, all: &[Seat<'_>], asked: &Asked) {
+    fn note_doubles(&mut self, all: &[NestedMember<'_>], asked: &Asked) {
         let images = || all.iter().filter(|seat| seat.is_image());
-        let before = |seat: &Seat<'_>| match (&seat.entry.platform, seat.node) {
+        let before = |seat: &NestedMember<'_>| match (&seat.entry.platform, seat.node) {
             (Some(said), _) => Some(said.clone()),
-            (None, Node::Image(image)) => image.config.as_ref().map(|config| config.parsed.platform.clone()),
-            (None, Node::Index(_)) => None,
+            (None, TreeNode::Image(image)) => {
+                image.config.as_ref().map(|config| config.parsed.platform.clone())
+            }
+            (None, TreeNode::Index(_)) => None,
         };
-        let says = |seat: &Seat<'_>| asked_of(asked, &seat.way).cloned().or_else(|| before(seat));
+        let says = |seat: &NestedMember<'_>| asked_of(asked, &seat.path).cloned().or_else(|| before(seat));
         for seat in images() {
-            let Some(platform) = asked_of(asked, &seat.way) else { continue };
-            let is_twin = |other: &&Seat<'_>| {
-                other.way != seat.way && says(other).is_some_and(|said| said.fits(platform))
+            let Some(platform) = asked_of(asked, &seat.path) else { continue };
+            let is_twin = |other: &&NestedMember<'_>| {
+                other.path != seat.path && says(other).is_some_and(|said| said.fits(platform))
             };
             if let Some(twin) = images().find(is_twin) {
                 let digest = &twin.entry.digest;
@@ -342,7 +348,7 @@ impl Work<'_> {
     ) -> Result<BTreeMap<usize, Document>, Error> {
         let mut following = BTreeMap::new();
         for (i, member) in node.members.iter().enumerate().filter(|(i, _)| !replaced.contains_key(i)) {
-            let Node::Image(image) = member else { continue };
+            let TreeNode::Image(image) = member else { continue };
             let Some(subject) = &image.manifest.subject else { continue };
             let now = replaced.iter().find(|(of, _)| node.index.manifests[**of].digest == subject.digest);
             if let Some((_, now)) = now {
@@ -358,16 +364,16 @@ impl Work<'_> {
 
 impl Changes {
     /// What must be written where the old image lies: the new configs and documents alone.
-    pub fn in_place(&self) -> Wanted {
-        let mut wanted = Wanted::of_root(self.root.clone());
+    pub fn in_place(&self) -> WantedImage {
+        let mut wanted = WantedImage::of_root(self.root.clone());
         self.add_new(&mut wanted);
         wanted.levels.retain(|level| !level.is_empty());
         wanted
     }
 
     /// What another store must have: the new parts, and the unchanged rest from `source`.
-    pub fn elsewhere(&self, node: &Node, source: &Arc<dyn ImageSource>) -> Wanted {
-        let mut wanted = Wanted::of_root(self.root.clone());
+    pub fn elsewhere(&self, node: &TreeNode, source: &Arc<dyn ImageSource>) -> WantedImage {
+        let mut wanted = WantedImage::of_root(self.root.clone());
         self.add_new(&mut wanted);
         wanted.add(node, source, true);
         let old_configs: Vec<&Digest> = self.images.iter().map(|change| &change.config.0).collect();
@@ -381,18 +387,18 @@ impl Changes {
     }
 
     /// What an archive must know to let the new image take the place of `node` under all of its names.
-    pub fn rewrite(&self, node: &Node) -> Rewrite {
+    pub fn rewrite(&self, node: &TreeNode) -> Relabel {
         let below =
             self.documents.iter().map(|replaced| (replaced.was.clone(), replaced.document.digest().clone()));
         let root = (node.digest().clone(), self.root.digest().clone());
-        Rewrite {
+        Relabel {
             wanted: self.in_place(),
             configs: self.images.iter().map(|change| change.config.clone()).collect(),
             documents: below.chain([root]).collect(),
         }
     }
 
-    fn add_new(&self, wanted: &mut Wanted) {
+    fn add_new(&self, wanted: &mut WantedImage) {
         for (blob, bytes) in &self.configs {
             wanted.add_blob(blob.clone(), BlobContent::Bytes(bytes.as_slice().into()));
         }

@@ -7,9 +7,10 @@ use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document};
 use image_model::patch::patch_subject;
 use image_store::parallel;
-use image_store::referrers::{Belongings, ReferrerStep, look, subject_of};
+use image_store::referrers::{Attached, ReferrerStep, find_attached};
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::Node;
+use image_store::subject::subject_of;
+use image_store::tree::TreeNode;
 use std::collections::BTreeSet;
 
 /// Signatures of SBOMs of images are three deep; nobody goes on for ever.
@@ -49,7 +50,7 @@ pub struct Found {
 }
 
 /// Every document that changed, the root last.
-pub fn moved(changes: &Changes, root: &Node) -> Vec<Moved> {
+pub fn moved(changes: &Changes, root: &TreeNode) -> Vec<Moved> {
     let below = changes.documents.iter();
     let below = below.map(|replaced| Moved { was: replaced.was.clone(), now: replaced.document.clone() });
     below.chain([Moved { was: root.digest().clone(), now: changes.root.clone() }]).collect()
@@ -59,7 +60,7 @@ pub fn moved(changes: &Changes, root: &Node) -> Vec<Moved> {
 pub fn find(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
     let mut found = Found::default();
     for belongings in look_at(source, moved)? {
-        let Belongings { subject, referrers, tags, .. } = belongings;
+        let Attached { subject, referrers, tags, .. } = belongings;
         for entry in referrers.iter().filter(|entry| !is_one_of(&entry.digest, moved)) {
             found.referrers.push(referrer(&subject, entry, None));
         }
@@ -77,7 +78,7 @@ pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> 
     for _ in 0..DEPTH_MAX {
         let mut next = Vec::new();
         for (Moved { was, now }, belongings) in level.iter().zip(look_at(source, &level)?) {
-            let Belongings { referrers, tags, by_tag, .. } = belongings;
+            let Attached { referrers, tags, by_tag, .. } = belongings;
             found.tags.extend(tags.into_iter().map(|tag| (was.clone(), tag)));
             let new: Vec<Descriptor> =
                 referrers.into_iter().filter(|entry| seen.insert(entry.digest.clone())).collect();
@@ -109,9 +110,9 @@ pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> 
     Err(too_many(source, &format!("they belong to each other more than {DEPTH_MAX} deep")))
 }
 
-fn look_at(source: &dyn ImageSource, moved: &[Moved]) -> Result<Vec<Belongings>, Error> {
+fn look_at(source: &dyn ImageSource, moved: &[Moved]) -> Result<Vec<Attached>, Error> {
     let subjects: Vec<Digest> = moved.iter().map(|moved| moved.was.clone()).collect();
-    look(source, &subjects)
+    find_attached(source, &subjects)
 }
 
 /// An attestation within an index may belong to its image by its subject as well: it is no stranger.
@@ -143,7 +144,7 @@ fn read(
 }
 
 fn too_many(source: &dyn ImageSource, why: &str) -> Error {
-    Error::bad_input(format!("carry the referrers in \"{}\"", source.place()), why)
+    Error::bad_input(format!("carry the referrers in \"{}\"", source.display_name()), why)
         .hint("leave --carry-referrers away")
 }
 

@@ -102,7 +102,7 @@ pub enum Command {
 }
 
 pub fn main() -> ExitCode {
-    image_store::half_done::end_cleanly();
+    image_store::atomic_file::remove_temp_files_on_signal();
     let words = account::as_clap_reads_it(std::env::args_os());
     let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| with_what_was_meant(error, &words).exit());
     let (tools, output) = (Tools::new(&cli.registry, &cli.account, &cli.output), &cli.output);

@@ -3,14 +3,14 @@
 use error::text;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, Descriptor, Document, DocumentError};
-use image_store::tree::{Image, IndexNode, Node};
+use image_store::tree::{Image, IndexNode, TreeNode};
 use serde_json::{Value, json};
 
 pub mod docker;
 pub mod tool;
 
 /// A heading and a table, one row a member. `remedy` puts a label right that contradicts the index.
-pub fn text(name: &str, node: &Node, remedy: &str) -> String {
+pub fn text(name: &str, node: &TreeNode, remedy: &str) -> String {
     let document = node.document();
     let mut out = format!("Name:    {}\n", text::Escaped(name));
     out.push_str(&format!("Digest:  {} {}\n", document.digest(), document.bytes().len()));
@@ -44,7 +44,7 @@ fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
 
 /// `name`, `digest`, `size`, `mediaType`, and `members`, each with `platform` (the index entry's, else the
 /// label), `label`, `digest`, `mediaType`, `layers` and `bytes`.
-pub fn json(name: &str, node: &Node) -> Value {
+pub fn json(name: &str, node: &TreeNode) -> Value {
     let document = node.document();
     let members: Vec<Value> = node
         .images()
@@ -71,7 +71,7 @@ pub fn json(name: &str, node: &Node) -> Value {
 
 /// An index that nobody has stored yet, over images that are there. An image that stands in an index of its own is
 /// found there.
-pub fn index_over(root: Document, images: Vec<Node>) -> Result<Node, DocumentError> {
+pub fn index_over(root: Document, images: Vec<TreeNode>) -> Result<TreeNode, DocumentError> {
     let Content::Index(index) = root.parse()? else {
         return Err(DocumentError::Shape("it is not an index".into()));
     };
@@ -80,13 +80,13 @@ pub fn index_over(root: Document, images: Vec<Node>) -> Result<Node, DocumentErr
         let found = images.iter().find_map(|node| member(node, &entry.digest));
         members.push(found.ok_or_else(|| DocumentError::Shape(format!("{} is missing", entry.digest)))?);
     }
-    Ok(Node::Index(IndexNode { document: root, index, members }))
+    Ok(TreeNode::Index(IndexNode { document: root, index, members }))
 }
 
-fn member(node: &Node, digest: &Digest) -> Option<Node> {
+fn member(node: &TreeNode, digest: &Digest) -> Option<TreeNode> {
     match node {
         node if node.digest() == digest => Some(node.clone()),
-        Node::Index(index) => index.members.iter().find_map(|inner| member(inner, digest)),
-        Node::Image(_) => None,
+        TreeNode::Index(index) => index.members.iter().find_map(|inner| member(inner, digest)),
+        TreeNode::Image(_) => None,
     }
 }

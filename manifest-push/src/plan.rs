@@ -6,9 +6,9 @@ use error::Error;
 use image_model::manifest::{Descriptor, Document, DocumentError};
 use image_model::patch::{Ask, Patched, patch_config, patch_manifest};
 use image_model::platform::Platform;
-use image_store::plan::Wanted;
+use image_store::plan::WantedImage;
 use image_store::store::ImageSource;
-use image_store::tree::{Image, IndexNode, Node, Seat};
+use image_store::tree::{Image, IndexNode, NestedMember, TreeNode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct Found {
     pub member: Member,
     pub source: Arc<dyn ImageSource>,
-    pub node: Node,
+    pub node: TreeNode,
 }
 
 /// What a person asked for beside the spec.
@@ -35,7 +35,7 @@ pub struct Request {
 /// What is to be published, and what a person should know about it.
 #[derive(Clone)]
 pub struct Combined {
-    pub wanted: Wanted,
+    pub wanted: WantedImage,
     pub notes: Vec<String>,
 }
 
@@ -45,13 +45,13 @@ pub struct Part<'a> {
     pub entry: Descriptor,
     pub attestations: Vec<Descriptor>,
     content: Content<'a>,
-    attesting: Vec<&'a Node>,
+    attesting: Vec<&'a TreeNode>,
     source: &'a Arc<dyn ImageSource>,
     pub notes: Vec<String>,
 }
 
 enum Content<'a> {
-    AsItIs(&'a Node),
+    AsItIs(&'a TreeNode),
     Relabelled { image: &'a Image, config: Vec<u8>, manifest: Document },
 }
 
@@ -90,7 +90,7 @@ pub fn combine(found: &[Found], request: &Request) -> Result<Combined, Vec<Misfi
     let kind = request.kind.unwrap_or_else(|| request.style.kind_of(&entries));
     let whole = |e: DocumentError| vec![Misfit { line: 1, text: e.to_string() }];
     let root = build_index(kind, request.style, &entries, &request.annotations).map_err(whole)?;
-    let mut wanted = Wanted::of_root(root);
+    let mut wanted = WantedImage::of_root(root);
     let mut notes = Vec::new();
     for (_, part) in &parts {
         part.add_to(&mut wanted);
@@ -143,7 +143,7 @@ pub fn part<'a>(one: &'a Found, request: &Request) -> Result<Part<'a>, String> {
 
 impl Part<'_> {
     /// All that the entry needs to be there.
-    pub fn add_to(&self, wanted: &mut Wanted) {
+    pub fn add_to(&self, wanted: &mut WantedImage) {
         match &self.content {
             Content::AsItIs(node) => drop(wanted.add(node, self.source, false)),
             Content::Relabelled { image, config, manifest } => {
@@ -157,11 +157,11 @@ impl Part<'_> {
 }
 
 pub struct Chosen<'a> {
-    node: &'a Node,
+    node: &'a TreeNode,
     image: &'a Image,
     /// The entry that named it, where it was found in an index.
     entry: Option<&'a Descriptor>,
-    attestations: Vec<(&'a Descriptor, &'a Node)>,
+    attestations: Vec<(&'a Descriptor, &'a TreeNode)>,
 }
 
 /// The one image that a member means. An index is taken for the image it holds for the platform, with the
@@ -169,31 +169,31 @@ pub struct Chosen<'a> {
 pub fn choose(one: &Found) -> Result<Chosen<'_>, String> {
     let name = &one.member.image;
     match &one.node {
-        Node::Image(image) => match image.is_runnable() {
+        TreeNode::Image(image) => match image.is_runnable() {
             true => Ok(Chosen { node: &one.node, image, entry: None, attestations: Vec::new() }),
             false => Err(format!("\"{name}\" is an artifact or attestation, not an image")),
         },
-        Node::Index(index) => choose_member(index, &one.member),
+        TreeNode::Index(index) => choose_member(index, &one.member),
     }
 }
 
 fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>, String> {
-    let seats = index.seats();
-    let runnable: Vec<(&Seat<'a>, &'a Image)> = seats
+    let seats = index.nested_members();
+    let runnable: Vec<(&NestedMember<'a>, &'a Image)> = seats
         .iter()
         .filter_map(|seat| match seat.node {
-            Node::Image(image) if image.is_runnable() => Some((seat, image)),
+            TreeNode::Image(image) if image.is_runnable() => Some((seat, image)),
             _ => None,
         })
         .collect();
     let asked = &member.platform;
-    let fits = |seat: &Seat<'_>| seat.entry.platform.as_ref().is_some_and(|said| said.fits(asked));
+    let fits = |seat: &NestedMember<'_>| seat.entry.platform.as_ref().is_some_and(|said| said.fits(asked));
     let mut fitting: Vec<_> = runnable.iter().filter(|(seat, _)| fits(seat)).copied().collect();
-    if fitting.iter().any(|(seat, _)| !seat.is_within()) {
+    if fitting.iter().any(|(seat, _)| !seat.is_nested()) {
         // What the index itself names is meant before what lies deeper.
-        fitting.retain(|(seat, _)| !seat.is_within());
+        fitting.retain(|(seat, _)| !seat.is_nested());
     }
-    let (Seat { index, entry, node, .. }, image) = match (runnable.as_slice(), fitting.as_slice()) {
+    let (NestedMember { index, entry, node, .. }, image) = match (runnable.as_slice(), fitting.as_slice()) {
         ([only], _) | (_, [only]) => *only,
         _ => {
             let said: Vec<String> = runnable

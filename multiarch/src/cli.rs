@@ -99,7 +99,7 @@ fn run() -> ExitCode {
     let cli = Cli::parse_from(as_clap_reads_it(std::env::args_os()));
     // The supervisor of a sandbox must have one thread.
     if !matches!(cli.command, Command::SmokeInside) {
-        image_store::half_done::end_cleanly();
+        image_store::atomic_file::remove_temp_files_on_signal();
     }
     let Cli { command, output, registry, account } = cli;
     let result = match command {

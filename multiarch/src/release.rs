@@ -48,7 +48,7 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
     let reporting = Reporting::new(output.warning_printer(), |line| cli::eprint_line(line.to_string()));
     let stores = Arc::new(Stores::new(registry.options(reporting.clone())));
     let target = open_target(&request.spec, &stores)?;
-    let own = Own::new(&request.work_dir, &request.file, &request.spec.image, &target.store.place());
+    let own = Own::new(&request.work_dir, &request.file, &request.spec.image, &target.store.display_name());
     let quick = Arc::new(Stores::new(quick_options(registry, &reporting)));
     let reporter = Reporter { output, board: Board::default(), trace: Trace::default() };
     let context = ReleaseContext {
@@ -104,7 +104,7 @@ impl ReleaseContext<'_> {
         match output.format {
             Format::Text => {
                 let digest = report.digest.as_ref().map(ToString::to_string).unwrap_or_default();
-                print_line(&format!("{}@{digest}", self.target.store.place()));
+                print_line(&format!("{}@{digest}", self.target.store.display_name()));
             }
             Format::Json => {
                 let text = serde_json::to_string(report);
@@ -190,7 +190,7 @@ fn decide(
         false => (Vec::new(), others.unwrap_or_default()),
     };
     Ok(ReleasePlan {
-        place: target.store.place(),
+        place: target.store.display_name(),
         prepare: request.spec.prepare.clone(),
         kept,
         going,

@@ -105,7 +105,7 @@ struct Decision {
 
 /// Each tag back to what it named. A tag that was new has nothing to go back to.
 fn decide(tags: &[TagReport], target: &dyn ImageSource) -> Result<Decision, Error> {
-    let mut plan = Plan { place: target.place(), ..Plan::default() };
+    let mut plan = Plan { place: target.display_name(), ..Plan::default() };
     let (mut new, mut problems, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     // The index first: members are told apart by their own tags last, as they were set first.
     for tag in tags.iter().rev() {

@@ -10,7 +10,7 @@ use error::Exit;
 use image_model::digest::{Digest, Hasher};
 use image_model::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Index, media_type};
 use image_model::platform::Platform;
-use image_store::compress::{Flavour, Gzip, manifest};
+use image_store::compress::{Gzip, ManifestFormat, manifest};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer, read_blob};
 use layer::Layer;
@@ -63,8 +63,8 @@ pub fn build_image(job: &RootfsJob<'_>, base: Option<Base<'_>>, out: &OciLayout)
         diff_id = Some(content);
     }
     let config = config::write(job.platform, &job.recipe.run, inherited, diff_id, &created)?;
-    let config = out.ingest(media_type::OCI_CONFIG, config.as_slice())?;
-    let document = manifest(Flavour::Oci, config, layers)?;
+    let config = out.add_blob(media_type::OCI_CONFIG, config.as_slice())?;
+    let document = manifest(ManifestFormat::Oci, config, layers)?;
     out.write_document(&document)?;
     Ok(document)
 }
@@ -82,7 +82,7 @@ fn compress(layer: &Layer, job: &RootfsJob<'_>, out: &OciLayout) -> Result<(Desc
         return Ok((kept, diff_id));
     }
     let mut content = Gzip::new(layer.tar(job.epoch));
-    let compressed = out.ingest(media_type::OCI_LAYER_GZIP, &mut content)?;
+    let compressed = out.add_blob(media_type::OCI_LAYER_GZIP, &mut content)?;
     // Files that changed between the two readings are what they were in the second.
     let diff_id = content.finish();
     job.records.keep("layer", &diff_id, &compressed)?;

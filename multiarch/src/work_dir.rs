@@ -10,7 +10,7 @@ pub mod unfinished;
 
 use crate::request::Request;
 use error::Error;
-use image_store::store::oci_layout::make_folder;
+use image_store::store::oci_layout::create_dir_durably;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
@@ -49,7 +49,7 @@ pub fn check(request: &Request) -> Result<(), Error> {
 pub fn make(request: &Request) -> Result<(), Error> {
     check(request)?;
     for dir in guarded(request) {
-        let made = make_folder(dir).and_then(|()| {
+        let made = create_dir_durably(dir).and_then(|()| {
             let meta = fs::metadata(dir)?;
             if meta.uid() == geteuid().as_raw() && meta.mode() & OPEN_TO_OTHERS != 0 {
                 fs::set_permissions(dir, fs::Permissions::from_mode(meta.mode() & 0o700))?;

@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The supervisor of a sandbox must have one thread.
     if let Command::Release(_) | Command::Rollback(_) = &cli.command {
-        image_store::half_done::end_cleanly();
+        image_store::atomic_file::remove_temp_files_on_signal();
     }
     let result = match cli.command {
         Command::Release(args) => {

@@ -41,7 +41,7 @@ pub fn build(layout: &OciLayout, layers: usize, size: u64) -> Result<Vec<Descrip
             drop(append(&mut tar, &name, &file));
         }
         let (stored, diff_id) = tar.into_inner().and_then(Packed::finish).map_err(failed)?;
-        made.push((layout.ingest(media_type::OCI_LAYER_GZIP, stored.as_slice())?, diff_id));
+        made.push((layout.add_blob(media_type::OCI_LAYER_GZIP, stored.as_slice())?, diff_id));
     }
     tag(layout, &made, "1", "")?;
     Ok(made.into_iter().map(|(layer, _)| layer).collect())
@@ -62,7 +62,7 @@ pub fn tags(layout: &OciLayout, count: usize) -> Result<(), Error> {
             append(&mut tar, Path::new("app"), &own).map_err(failed)?;
         }
         let (stored, diff_id) = tar.into_inner().and_then(Packed::finish).map_err(failed)?;
-        shared.push((layout.ingest(media_type::OCI_LAYER_GZIP, stored.as_slice())?, diff_id));
+        shared.push((layout.add_blob(media_type::OCI_LAYER_GZIP, stored.as_slice())?, diff_id));
     }
     for number in 0..count {
         tag(layout, &shared, &number.to_string(), &format!("image {number}"))?;
@@ -76,7 +76,7 @@ fn tag(layout: &OciLayout, layers: &[(Descriptor, Digest)], tag: &str, note: &st
         "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"), "os": "linux",
         "author": note, "config": {"Entrypoint": ["/app"]}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
-    let config = layout.ingest(media_type::OCI_CONFIG, config.to_string().as_bytes())?;
+    let config = layout.add_blob(media_type::OCI_CONFIG, config.to_string().as_bytes())?;
     let manifest = serde_json::json!({
         "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": blobs,
     });

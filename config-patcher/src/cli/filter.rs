@@ -11,9 +11,9 @@ use error::Exit;
 use image_model::patch::{Ask, Patched, patch_config};
 use image_model::raw_json::Object;
 use image_model::reference::Reference;
-use image_store::archive::Rewrite;
+use image_store::archive::Relabel;
 use image_store::archive::stream::{Decide, filter, widen_pipe};
-use image_store::tree::Node;
+use image_store::tree::TreeNode;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 
@@ -104,7 +104,7 @@ struct Decided {
 }
 
 impl Decide for Deciding<'_> {
-    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error> {
+    fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         let relabelled = relabel(image, &self.labels, "-")?;
         let way_out = "or save it to a file, where --force relabels it anyway";
         refuse_duplicates(&Reference::Stdin, None, &relabelled, image, way_out)?;

@@ -14,9 +14,9 @@ use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, OciArchive};
 use image_store::open::Stores;
 use image_store::plan::{MovedTag, Plan, apply, plan, plan_new};
-use image_store::referrers::{self, Shown};
+use image_store::referrers;
 use image_store::store::{ImageSource, ImageStore, Pointer, UNNAMED};
-use image_store::tree::{Node, grow};
+use image_store::tree::{TreeNode, read_tree_below};
 use registry_client::meter::Meter;
 use report::{Told, describe, report};
 use source::{PlatformSource, SourceArgs};
@@ -136,7 +136,7 @@ pub(super) fn refuse_duplicates(
     image: &Reference,
     editable: Option<&str>,
     relabelled: &Relabelled,
-    node: &Node,
+    node: &TreeNode,
     way_out: &str,
 ) -> Result<(), Error> {
     let Relabelled::Changed(changes) = relabelled else { return Ok(()) };
@@ -213,7 +213,7 @@ fn write(
         });
     }
     let found = belongings()?;
-    output.info_lines(&Shown(&found.steps, &plan.place).to_string());
+    output.info_lines(&referrers::describe(&found.steps, &plan.place));
     if !args.dry_run {
         // First: killed behind the tag, a second run would find every label right and carry nothing.
         referrers::apply(&found.steps, store)?;
@@ -229,15 +229,15 @@ fn read(
     source: &dyn ImageSource,
     store: Option<&dyn ImageStore>,
     pointer: &Pointer,
-) -> Result<Node, Error> {
+) -> Result<TreeNode, Error> {
     let document = source.read_document(pointer)?;
     let is_requested = matches!(platform_source, PlatformSource::Requested(Labels::Platform(_)));
     let is_likely = is_requested && !document.is_index() && !args.dry_run && args.output.is_none();
     std::thread::scope(|scope| {
         if let (true, Some(store)) = (is_likely, store) {
-            scope.spawn(|| store.expect_blob());
+            scope.spawn(|| store.prepare_blob_write());
         }
-        grow(source, document, 0)
+        read_tree_below(source, document, 0)
     })
 }
 
@@ -246,7 +246,7 @@ fn belongings(
     args: &Fix,
     source: &dyn ImageSource,
     relabelled: &Relabelled,
-    node: &Node,
+    node: &TreeNode,
 ) -> Result<Found, Error> {
     let keeps_any = matches!(
         args.image,
@@ -269,7 +269,7 @@ fn labels(
     args: &Fix,
     platform_source: PlatformSource,
     source: &dyn ImageSource,
-    node: &Node,
+    node: &TreeNode,
     pointer: &Pointer,
 ) -> Result<Labels, Error> {
     match platform_source {
@@ -283,7 +283,7 @@ fn overwritten(
     args: &Fix,
     archive: Option<&DockerArchive>,
     relabelled: &Relabelled,
-    node: &Node,
+    node: &TreeNode,
     output: &Output,
 ) -> Result<bool, Error> {
     let Some(archive) = archive else {
@@ -292,12 +292,12 @@ fn overwritten(
         return Err(Error::new(Exit::Usage, doing, why).hint("leave --in-place away"));
     };
     let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
-    match archive.place_for(node.digest(), &changes.rewrite(node))? {
+    match archive.plan_in_place(node.digest(), &changes.rewrite(node))? {
         Ok(place) => {
             let (members, size) = (place.members(), text::format_bytes(place.bytes()));
             output.info(&format!("  in place  {members} members, {size}, of {}", args.image));
             if !args.dry_run {
-                archive.overwrite(&place)?;
+                archive.apply_in_place(&place)?;
             }
             Ok(true)
         }
@@ -345,13 +345,13 @@ fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Resul
 /// New parts for an image that was just read: the tag that it was read by is known to name it.
 fn plan_in_place(
     relabelled: &Relabelled,
-    node: &Node,
+    node: &TreeNode,
     pointer: &Pointer,
     store: &dyn ImageStore,
     tags: Vec<String>,
 ) -> Result<Plan, Error> {
     let Relabelled::Changed(changes) = relabelled else {
-        return Ok(Plan { place: store.place(), ..Plan::default() });
+        return Ok(Plan { place: store.display_name(), ..Plan::default() });
     };
     let was = |tag: String| match *pointer == Pointer::Tag(tag.clone()) {
         true => Ok((tag, Some(node.digest().clone()))),
@@ -361,18 +361,18 @@ fn plan_in_place(
         }
     };
     let tags = tags.into_iter().map(was).collect::<Result<Vec<_>, Error>>()?;
-    plan_new(changes.in_place(), store.place(), tags)
+    plan_new(changes.in_place(), store.display_name(), tags)
 }
 
 fn plan_copy(
     relabelled: &Relabelled,
-    node: &Node,
+    node: &TreeNode,
     source: &Arc<dyn ImageSource>,
     target: &dyn ImageStore,
     tags: &[String],
 ) -> Result<Plan, Error> {
     let wanted = match relabelled {
-        Relabelled::Unchanged => image_store::plan::Wanted::copy_of(node, source),
+        Relabelled::Unchanged => image_store::plan::WantedImage::copy_of(node, source),
         Relabelled::Changed(changes) => changes.elsewhere(node, source),
     };
     plan(wanted, target, tags)

@@ -73,7 +73,7 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Erro
     for reference in &args.all_tags {
         let store = whole_store(stores, reference)?;
         for tag in store.tags()? {
-            let name = format!("{}:{tag}", store.place());
+            let name = format!("{}:{tag}", store.display_name());
             let pointer = Pointer::Tag(tag);
             let editable = name.parse().ok().and_then(|named| row::editable(&named, &pointer));
             names.push((name, store.clone(), pointer, depth(args, reference), editable));

@@ -3,7 +3,7 @@
 use image_model::digest::Digest;
 use image_model::patch::Ask;
 use image_model::platform::Platform;
-use image_store::tree::{IndexNode, Node, Seat, fitting};
+use image_store::tree::{IndexNode, NestedMember, TreeNode, matching};
 use std::collections::BTreeMap;
 
 /// How a member of an index is named.
@@ -33,26 +33,28 @@ pub enum Wish {
 
 /// The members that can run, and the indexes, of one index.
 pub fn runnable_members(index: &IndexNode) -> Vec<usize> {
-    let is_runnable = |(i, member): (usize, &Node)| match member {
-        Node::Image(image) if image.is_runnable() && index.index.manifests[i].attests().is_none() => Some(i),
-        Node::Image(_) => None,
-        Node::Index(_) => Some(i),
+    let is_runnable = |(i, member): (usize, &TreeNode)| match member {
+        TreeNode::Image(image) if image.is_runnable() && index.index.manifests[i].attests().is_none() => {
+            Some(i)
+        }
+        TreeNode::Image(_) => None,
+        TreeNode::Index(_) => Some(i),
     };
     index.members.iter().enumerate().filter_map(is_runnable).collect()
 }
 
 /// Members at any depth that can run, and indexes.
-pub fn seats(index: &IndexNode) -> Vec<Seat<'_>> {
-    let is_runnable = |seat: &Seat<'_>| match seat.node {
-        Node::Image(image) => image.is_runnable(),
-        Node::Index(_) => true,
+pub fn seats(index: &IndexNode) -> Vec<NestedMember<'_>> {
+    let is_runnable = |seat: &NestedMember<'_>| match seat.node {
+        TreeNode::Image(image) => image.is_runnable(),
+        TreeNode::Index(_) => true,
     };
-    index.seats().into_iter().filter(is_runnable).collect()
+    index.nested_members().into_iter().filter(is_runnable).collect()
 }
 
 /// Those that a person may mean by this name.
-pub fn named<'a, 'p>(all: &'a [Seat<'p>], member: &Member) -> Vec<&'a Seat<'p>> {
-    fitting(all, |entry| match member {
+pub fn named<'a, 'p>(all: &'a [NestedMember<'p>], member: &Member) -> Vec<&'a NestedMember<'p>> {
+    matching(all, |entry| match member {
         Member::Digest(digest) => entry.digest == *digest,
         Member::Platform(platform) => entry.platform.as_ref().is_some_and(|said| said.fits(platform)),
     })

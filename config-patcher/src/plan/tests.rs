@@ -1,7 +1,7 @@
 use super::*;
 use error::Exit;
 use image_model::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::{ImageStore, Pointer};
@@ -27,7 +27,7 @@ fn entry(document: &Document, platform: &str) -> Descriptor {
 }
 
 /// amd64 right, arm/v7 labelled amd64, and an attestation of the latter.
-fn seed_index(store: &MemoryStore) -> Node {
+fn seed_index(store: &MemoryStore) -> TreeNode {
     let right = add_image(store, "linux/amd64");
     let wrong = add_image(store, "linux/amd64/v1");
     let attestation = add_image(store, "unknown/unknown");
@@ -40,7 +40,7 @@ fn seed_index(store: &MemoryStore) -> Node {
     read_tree(store, &Pointer::Tag("v1".into())).unwrap()
 }
 
-fn changes(node: &Node, labels: &Labels) -> Changes {
+fn changes(node: &TreeNode, labels: &Labels) -> Changes {
     match relabel(node, labels, "memory:v1").unwrap() {
         Relabelled::Changed(changes) => changes,
         Relabelled::Unchanged => panic!("something must change"),
@@ -58,9 +58,11 @@ fn only_the_wrong_member_changes_and_its_attestation_follows() {
     let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
     assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 1, 1));
     apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    assert_eq!(check(&store, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
     let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
-    let (Node::Index(now), Node::Index(before)) = (&now, &node) else { panic!("an index stays an index") };
+    let (TreeNode::Index(now), TreeNode::Index(before)) = (&now, &node) else {
+        panic!("an index stays an index")
+    };
     assert_eq!(now.index.manifests[0], before.index.manifests[0]);
     assert_eq!(now.index.manifests[2].attests(), Some(now.index.manifests[1].digest.as_str()));
 }
@@ -84,7 +86,7 @@ fn another_store_gets_the_whole_image_without_the_old_parts() {
     let source: Arc<dyn ImageSource> = Arc::new(store);
     let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
     apply(&written, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    assert_eq!(check(&target, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
     assert!(
         target.read_document(&Pointer::from(&found.images[0].manifest.0)).is_err(),
         "the old one stays away"
@@ -100,31 +102,31 @@ fn a_member_is_named_by_platform_or_digest_and_its_entry_follows() {
     let found = changes(&node, &Labels::Member { member, platform: platform.clone() });
     let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
     apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    let Node::Index(now) = read_tree(&store, &Pointer::Tag("v1".into())).unwrap() else { panic!() };
+    let TreeNode::Index(now) = read_tree(&store, &Pointer::Tag("v1".into())).unwrap() else { panic!() };
     assert_eq!(now.index.manifests[1].platform.as_ref(), Some(&platform));
-    assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Documents), []);
+    assert_eq!(check(&store, &Pointer::Tag("v1".into()), CheckDepth::Documents), []);
 }
 
 #[test]
 fn nested_indexes_are_fixed_up_to_the_root() {
     let store = MemoryStore::new();
-    let Node::Index(inner) = seed_index(&store) else { panic!() };
+    let TreeNode::Index(inner) = seed_index(&store) else { panic!() };
     let outer = serde_json::json!({"schemaVersion":2,"manifests":[inner.document.descriptor()]}).to_string();
     store.write_tag("v1", &Document::new(outer.into_bytes(), None).unwrap()).unwrap();
     let node = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
     let found = changes(&node, &Labels::FromIndex);
     let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
     apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    assert_eq!(check(&store, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
     let target = MemoryStore::new();
     let source: Arc<dyn ImageSource> = Arc::new(store);
     let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
     apply(&written, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    assert_eq!(check(&target, &Pointer::Tag("v1".into()), Depth::Layers), []);
+    assert_eq!(check(&target, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
 }
 
 /// An index of ours beside an image for s390x, whose label is right.
-fn nest(store: &MemoryStore, inner: &Document) -> Node {
+fn nest(store: &MemoryStore, inner: &Document) -> TreeNode {
     let beside = entry(&add_image(store, "linux/s390x"), "linux/s390x");
     let outer = serde_json::json!({"schemaVersion":2,"manifests":[beside, inner.descriptor()]}).to_string();
     let outer = Document::new(outer.into_bytes(), None).unwrap();
@@ -143,8 +145,8 @@ fn members_of_indexes_within_indexes_are_found_by_each_name() {
     ];
     for (row, labels) in by.into_iter().enumerate() {
         let store = MemoryStore::new();
-        let Node::Index(seed) = seed_index(&store) else { panic!() };
-        let Node::Index(once) = nest(&store, &seed.document) else { panic!() };
+        let TreeNode::Index(seed) = seed_index(&store) else { panic!() };
+        let TreeNode::Index(once) = nest(&store, &seed.document) else { panic!() };
         let node = nest(&store, &once.document);
         let wrong = &seed.index.manifests[1].digest;
         let found = changes(&node, &labels(wrong, &arm));
@@ -154,7 +156,7 @@ fn members_of_indexes_within_indexes_are_found_by_each_name() {
         // The image, then each index that it lies in, then the root with its tag.
         assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 3, 1), "row {row}");
         apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-        assert_eq!(check(&store, &Pointer::Tag("v1".into()), Depth::Layers), [], "row {row}");
+        assert_eq!(check(&store, &Pointer::Tag("v1".into()), CheckDepth::Layers), [], "row {row}");
         let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
         let digest = &found.images[0].manifest.1;
         assert!(matches!(relabel(&now, &labels(digest, &arm), "x").unwrap(), Relabelled::Unchanged));
@@ -204,7 +206,7 @@ fn what_is_ambiguous_is_refused_with_a_way_out() {
     let member = Member::Platform("linux/s390x".parse().unwrap());
     refused(Labels::Member { member, platform }, Exit::NotFound, "it has linux/amd64, linux/arm/v7");
     let image = add_image(&store, "linux/amd64");
-    let image = image_store::tree::grow(&store, image, 0).unwrap();
+    let image = image_store::tree::read_tree_below(&store, image, 0).unwrap();
     assert_eq!(relabel(&image, &Labels::FromIndex, "x").unwrap_err().kind, Exit::BadInput);
 }
 

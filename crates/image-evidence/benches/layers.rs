@@ -8,7 +8,7 @@ use image_evidence::layer;
 use image_evidence::verify::verify_image;
 use image_store::store::Pointer;
 use image_store::store::oci_layout::OciLayout;
-use image_store::tree::{Image, Node, read_tree};
+use image_store::tree::{Image, TreeNode, read_tree};
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn main() -> Result<(), Error> {
         return Ok(());
     };
     let layout = OciLayout::open(&dir)?;
-    let Node::Image(image) = read_tree(&layout, &Pointer::Tag("1".into()))? else {
+    let TreeNode::Image(image) = read_tree(&layout, &Pointer::Tag("1".into()))? else {
         return Err(Error::bad_input("measure", "tag 1 is an index"));
     };
     let mut times: [Vec<Duration>; 3] = Default::default();

@@ -120,7 +120,7 @@ pub fn read(
     if layer.media_type.contains("+encrypted") {
         return Ok(LayerOutcome::Skipped("it is encrypted".into()));
     }
-    let doing = || format!("read layer {} of \"{}\"", layer.digest, source.place());
+    let doing = || format!("read layer {} of \"{}\"", layer.digest, source.display_name());
     // What is stored unpacked is held against this very digest already.
     let diff_id = diff_id.filter(|id| **id != layer.digest);
     match read_stream(source.open_blob(layer)?, diff_id, &doing) {

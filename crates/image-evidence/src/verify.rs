@@ -170,7 +170,7 @@ fn verify_some(
 
 fn check_counts(target: &VerifyTarget<'_>) -> Result<(), Error> {
     let image = target.image;
-    let doing = || format!("verify {} of \"{}\"", image.document.digest(), target.source.place());
+    let doing = || format!("verify {} of \"{}\"", image.document.digest(), target.source.display_name());
     let Some(config) = &image.config else {
         return Err(Error::bad_input(doing(), "it has no image config").hint("name an image that runs"));
     };

@@ -18,6 +18,6 @@ mod write;
 
 pub use docker_archive::DockerArchive;
 pub use docker_daemon::DockerDaemon;
-pub use in_place::Place;
+pub use in_place::InPlacePlan;
 pub use oci_archive::OciArchive;
-pub use relabel::Rewrite;
+pub use relabel::Relabel;

@@ -1,62 +1,64 @@
-//! Is it still an image? Walks all that a name reaches and lists what is wrong; empty is good.
+//! Consistency check of an image: the test oracle that every write must satisfy. An empty list means no problem.
 
 use crate::store::{ImageSource, Pointer};
-use crate::tree::{Image, IndexNode, Node, read_tree};
+use crate::tree::{Image, IndexNode, TreeNode, read_tree};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, media_type};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 
-/// Something wrong with an image, not with reading it: which part, and what.
+/// A problem of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ImageProblem {
+    /// The part that has it: the reference, then the platforms of the members on the way to it.
     pub at: String,
+    /// What is wrong.
     pub what: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ImageProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.at, self.what)
     }
 }
 
-/// How far to look.
+/// How much of an image is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// Documents and configs; blobs are asked for by digest and size.
+pub enum CheckDepth {
+    /// Documents and configs. Of blobs, only the presence is checked.
     Documents,
-    /// Every byte of every layer as well.
+    /// Layers as well, to the last byte.
     Layers,
 }
 
-/// All that is wrong with what `at` names.
-pub fn check(source: &dyn ImageSource, at: &Pointer, depth: Depth) -> Vec<Problem> {
+/// Returns the problems of the image or index that `at` refers to.
+pub fn check(source: &dyn ImageSource, at: &Pointer, depth: CheckDepth) -> Vec<ImageProblem> {
     let mut problems = Vec::new();
     match read_tree(source, at) {
         Ok(node) => Walk { source, depth, seen: BTreeSet::new(), problems: &mut problems }
             .node(&node, &at.to_string()),
-        Err(error) => problems.push(Problem { at: at.to_string(), what: error.to_string() }),
+        Err(error) => problems.push(ImageProblem { at: at.to_string(), what: error.to_string() }),
     }
     problems
 }
 
 struct Walk<'a> {
     source: &'a dyn ImageSource,
-    depth: Depth,
+    depth: CheckDepth,
     seen: BTreeSet<Digest>,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<ImageProblem>,
 }
 
 impl Walk<'_> {
-    fn say(&mut self, at: &str, what: String) {
-        self.problems.push(Problem { at: at.into(), what });
+    fn add(&mut self, at: &str, what: String) {
+        self.problems.push(ImageProblem { at: at.into(), what });
     }
 
-    fn node(&mut self, node: &Node, at: &str) {
+    fn node(&mut self, node: &TreeNode, at: &str) {
         match node {
-            Node::Image(image) => self.image(image, at),
-            Node::Index(index) => self.index(index, at),
+            TreeNode::Image(image) => self.image(image, at),
+            TreeNode::Index(index) => self.index(index, at),
         }
     }
 
@@ -64,23 +66,26 @@ impl Walk<'_> {
         for (i, (entry, member)) in node.index.manifests.iter().zip(&node.members).enumerate() {
             let name = entry.platform.as_ref().map_or(format!("member {i}"), ToString::to_string);
             let at = format!("{at} {name}");
-            if let (Some(said), Node::Image(image)) = (&entry.platform, member)
+            if let (Some(declared), TreeNode::Image(image)) = (&entry.platform, member)
                 && let Some(config) = image.config.as_ref().filter(|_| image.is_runnable())
-                && !config.parsed.platform.fits(said)
+                && !config.parsed.platform.fits(declared)
             {
-                self.say(&at, format!("the index says {said}, the config says {}", config.parsed.platform));
+                self.add(
+                    &at,
+                    format!("the index declares {declared}, the config declares {}", config.parsed.platform),
+                );
             }
             let same = |other: &&Descriptor| match (&other.platform, &entry.platform) {
                 (Some(a), Some(b)) => !a.is_unknown() && a.fits(b) && a.os_features == b.os_features,
                 _ => false,
             };
             if node.index.manifests[..i].iter().any(|other| same(&other)) {
-                self.say(&at, "this platform stands twice in the index".into());
+                self.add(&at, "this platform is in the index twice".into());
             }
             if let Some(subject) = entry.attests()
                 && !node.index.manifests.iter().any(|other| other.digest.as_str() == subject)
             {
-                self.say(&at, format!("it attests {subject}, which is not in the index"));
+                self.add(&at, format!("it attests {subject}, which is not in the index"));
             }
             self.node(member, &at);
         }
@@ -90,11 +95,11 @@ impl Walk<'_> {
         if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) {
             let platform = &config.parsed.platform;
             if platform.os.is_empty() || platform.architecture.is_empty() {
-                self.say(at, format!("the config says no whole platform: \"{platform}\""));
+                self.add(at, format!("the config declares an incomplete platform: \"{platform}\""));
             }
             let (layers, diff_ids) = (image.manifest.layers.len(), config.parsed.diff_ids.len());
             if layers != diff_ids {
-                self.say(at, format!("the manifest has {layers} layers, the config {diff_ids} diff_ids"));
+                self.add(at, format!("the manifest has {layers} layers, the config {diff_ids} diff_ids"));
             }
         }
         for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
@@ -109,14 +114,14 @@ impl Walk<'_> {
         match self.source.has_blob(blob) {
             Ok(true) => {}
             Ok(false) => {
-                return self.say(at, format!("blob {} of {} bytes is not there", blob.digest, blob.size));
+                return self.add(at, format!("blob {} of {} bytes is absent", blob.digest, blob.size));
             }
-            Err(error) => return self.say(at, error.to_string()),
+            Err(error) => return self.add(at, error.to_string()),
         }
-        if self.depth == Depth::Layers {
+        if self.depth == CheckDepth::Layers {
             let read = self.source.open_blob(blob).and_then(|mut content| drain(&mut content));
             if let Err(error) = read {
-                self.say(at, error.to_string());
+                self.add(at, error.to_string());
             }
         }
     }

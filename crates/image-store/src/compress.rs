@@ -65,12 +65,12 @@ impl<R: Read> Read for Hashing<R> {
 
 /// Whose media types an image is written with. Labels, layers and digests of layers are the same in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
+pub enum ManifestFormat {
     Docker,
     Oci,
 }
 
-impl Flavour {
+impl ManifestFormat {
     pub fn manifest(self) -> &'static str {
         match self {
             Self::Docker => media_type::DOCKER_MANIFEST,
@@ -99,9 +99,9 @@ pub fn import_compressed(
     source: &dyn ImageSource,
     at: &Pointer,
     out: &OciLayout,
-    flavour: Flavour,
+    format: ManifestFormat,
 ) -> Result<Document, Error> {
-    let doing = || format!("take over \"{at}\" of \"{}\"", source.place());
+    let doing = || format!("take over \"{at}\" of \"{}\"", source.display_name());
     let document = source.read_document(at)?;
     let Content::Manifest(image) = document.parse().map_err(|e| e.at(&format!("manifest \"{at}\"")))? else {
         return Err(Error::bad_input(doing(), "it is an index, not one image"));
@@ -115,17 +115,21 @@ pub fn import_compressed(
     }
     let mut layers = Vec::new();
     for (layer, diff_id) in image.layers.iter().zip(&config.diff_ids) {
-        layers.push(import_layer(source, layer, diff_id, out, flavour)?);
+        layers.push(import_layer(source, layer, diff_id, out, format)?);
     }
-    let described = Descriptor::new(flavour.config(), image.config.digest.clone(), image.config.size);
+    let described = Descriptor::new(format.config(), image.config.digest.clone(), image.config.size);
     out.write_blob(&described, &|| Ok(Box::new(config_bytes.as_slice())))?;
-    let manifest = manifest(flavour, described, layers)?;
+    let manifest = manifest(format, described, layers)?;
     out.write_document(&manifest)?;
     Ok(manifest)
 }
 
 /// The manifest of one image, keys in the order in which Docker writes them.
-pub fn manifest(flavour: Flavour, config: Descriptor, layers: Vec<Descriptor>) -> Result<Document, Error> {
+pub fn manifest(
+    format: ManifestFormat,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+) -> Result<Document, Error> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Written {
@@ -134,7 +138,7 @@ pub fn manifest(flavour: Flavour, config: Descriptor, layers: Vec<Descriptor>) -
         config: Descriptor,
         layers: Vec<Descriptor>,
     }
-    let written = Written { schema_version: 2, media_type: flavour.manifest(), config, layers };
+    let written = Written { schema_version: 2, media_type: format.manifest(), config, layers };
     let doing = "write a manifest";
     let bytes = serde_json::to_vec(&written).map_err(|e| Error::bad_input(doing, e.to_string()))?;
     Document::new(bytes, None).map_err(|e| Error::bad_input(doing, e.to_string()))
@@ -145,22 +149,22 @@ fn import_layer(
     layer: &Descriptor,
     diff_id: &Digest,
     out: &OciLayout,
-    flavour: Flavour,
+    format: ManifestFormat,
 ) -> Result<Descriptor, Error> {
     if media_type::is_foreign_layer(&layer.media_type) {
         return Ok(layer.clone());
     }
-    let doing = || format!("compress layer {} of \"{}\"", layer.digest, source.place());
+    let doing = || format!("compress layer {} of \"{}\"", layer.digest, source.display_name());
     let mut content = source.open_blob(layer)?;
     let mut head = Vec::new();
     content.by_ref().take(4).read_to_end(&mut head).map_err(|e| Error::from_io(doing(), e))?;
-    if let Some(compressed) = compressed_type(&head, flavour) {
+    if let Some(compressed) = compressed_type(&head, format) {
         let found = Descriptor::new(compressed, layer.digest.clone(), layer.size);
         out.write_blob(&found, &|| source.open_blob(layer))?;
         return Ok(found);
     }
     let mut gzip = Gzip::new(head.as_slice().chain(content));
-    let written = out.ingest(flavour.layer_gzip(), &mut gzip)?;
+    let written = out.add_blob(format.layer_gzip(), &mut gzip)?;
     let found = gzip.finish();
     match found == *diff_id {
         true => Ok(written),
@@ -170,9 +174,9 @@ fn import_layer(
 
 /// The media type of a layer that begins with these bytes; `None` for one that is not compressed. Older archives
 /// do not say, and some say it wrongly.
-fn compressed_type(head: &[u8], flavour: Flavour) -> Option<&'static str> {
+fn compressed_type(head: &[u8], format: ManifestFormat) -> Option<&'static str> {
     match head {
-        [0x1f, 0x8b, ..] => Some(flavour.layer_gzip()),
+        [0x1f, 0x8b, ..] => Some(format.layer_gzip()),
         // Docker has no media type of its own for zstd; its engine reads OCI's.
         [0x28, 0xb5, 0x2f, 0xfd] => Some(media_type::OCI_LAYER_ZSTD),
         _ => None,
@@ -241,7 +245,7 @@ mod tests {
         );
         let config = store.add_blob(media_type::DOCKER_CONFIG, config.as_bytes());
         let layers = layers.iter().map(|(kind, bytes)| store.add_blob(kind, bytes)).collect();
-        let document = manifest(Flavour::Docker, config, layers).unwrap();
+        let document = manifest(ManifestFormat::Docker, config, layers).unwrap();
         store.write_document(&document).unwrap();
         (store, Pointer::from(document.digest()))
     }
@@ -254,11 +258,11 @@ mod tests {
             [(media_type::DOCKER_LAYER, plain.as_slice()), (media_type::DOCKER_LAYER, zipped.as_slice())];
         let (store, at) = image(&layers, &[Digest::of(&plain), zipped_id]);
         let dir = tempfile::tempdir().unwrap();
-        let out = OciLayout::open_or_new(dir.path()).unwrap();
-        for flavour in [Flavour::Docker, Flavour::Oci] {
-            let document = import_compressed(&store, &at, &out, flavour).unwrap();
-            assert_eq!(document.media_type(), flavour.manifest());
-            assert_eq!(import_compressed(&store, &at, &out, flavour).unwrap(), document);
+        let out = OciLayout::open_or_create(dir.path()).unwrap();
+        for format in [ManifestFormat::Docker, ManifestFormat::Oci] {
+            let document = import_compressed(&store, &at, &out, format).unwrap();
+            assert_eq!(document.media_type(), format.manifest());
+            assert_eq!(import_compressed(&store, &at, &out, format).unwrap(), document);
             let Content::Manifest(found) = document.parse().unwrap() else { panic!("an index") };
             let Content::Manifest(before) = store.read_document(&at).unwrap().parse().unwrap() else {
                 panic!()
@@ -268,7 +272,7 @@ mod tests {
                 read_blob(&out, &found.config, 1 << 20).unwrap(),
                 read_blob(&store, &before.config, 1 << 20).unwrap()
             );
-            assert!(found.layers.iter().all(|layer| layer.media_type == flavour.layer_gzip()));
+            assert!(found.layers.iter().all(|layer| layer.media_type == format.layer_gzip()));
             assert_eq!(found.layers[0].digest, Digest::of(&gzip(plain.as_slice()).0));
             assert_eq!(found.layers[1].digest, Digest::of(&zipped));
         }
@@ -280,8 +284,8 @@ mod tests {
         let check = |diff_ids: &[Digest]| {
             let (store, at) = image(&layers, diff_ids);
             let dir = tempfile::tempdir().unwrap();
-            let out = OciLayout::open_or_new(dir.path()).unwrap();
-            import_compressed(&store, &at, &out, Flavour::Docker).unwrap_err().kind
+            let out = OciLayout::open_or_create(dir.path()).unwrap();
+            import_compressed(&store, &at, &out, ManifestFormat::Docker).unwrap_err().kind
         };
         assert_eq!(check(&[Digest::of(b"another")]), Exit::Integrity);
         assert_eq!(check(&[]), Exit::Integrity);

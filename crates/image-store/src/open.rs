@@ -120,22 +120,22 @@ impl Stores {
                 Ok(self.writing(Arc::new(store), tag))
             }
             Reference::OciLayout { dir, tag } => {
-                let layout = OciLayout::open_or_new(dir)?;
+                let layout = OciLayout::open_or_create(dir)?;
                 let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(self.writing(Arc::new(layout), tag))
             }
             Reference::OciArchive { file, tag } => {
-                let archive = OciArchive::open_or_new(file)?;
+                let archive = OciArchive::open_or_create(file)?;
                 let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(self.writing(Arc::new(archive), tag))
             }
             Reference::DockerArchive { file, name } => {
-                let archive = DockerArchive::open_or_new(file)?;
+                let archive = DockerArchive::open_or_create(file)?;
                 let tag = name.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(self.writing(Arc::new(archive), tag))
             }
             Reference::DockerDaemon { name } => {
-                let daemon = DockerDaemon::open_or_new(name)?;
+                let daemon = DockerDaemon::open_or_create(name)?;
                 Ok(self.writing(Arc::new(daemon), name.clone()))
             }
             Reference::Stdin => Err(stdin(reference)),

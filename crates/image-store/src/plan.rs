@@ -2,7 +2,7 @@
 
 use crate::parallel;
 use crate::store::{ImageSource, Pointer};
-use crate::tree::{Image, Node};
+use crate::tree::{Image, TreeNode};
 use error::Error;
 use error::text;
 use image_model::digest::Digest;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 mod apply;
 
-pub use apply::{Guard, JustLooked, MovedTag, Progress, apply, apply_content, apply_tags};
+pub use apply::{MovedTag, Progress, ResolvedTags, TagGuard, apply, apply_content, apply_tags};
 
 /// Where the bytes of a blob that must be written come from.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub enum BlobContent {
 
 /// All that a tag must be able to reach: the documents in levels, children first, then the root.
 #[derive(Clone)]
-pub struct Wanted {
+pub struct WantedImage {
     pub blobs: Vec<(Descriptor, BlobContent)>,
     pub levels: Vec<Vec<Document>>,
     pub root: Document,
@@ -32,30 +32,30 @@ pub struct Wanted {
     pub member_tags: Vec<(String, Document)>,
 }
 
-impl Wanted {
+impl WantedImage {
     /// A root of which nothing else is known yet.
     pub fn of_root(root: Document) -> Self {
         Self { blobs: Vec::new(), levels: Vec::new(), root, member_tags: Vec::new() }
     }
 
     /// Everything below `node`, to be copied from `source`.
-    pub fn copy_of(node: &Node, source: &Arc<dyn ImageSource>) -> Self {
+    pub fn copy_of(node: &TreeNode, source: &Arc<dyn ImageSource>) -> Self {
         let mut wanted = Self::of_root(node.document().clone());
         wanted.add(node, source, true);
         wanted
     }
 
     /// Takes `node` and all below it in; returns its height. The root itself is not part of a level.
-    pub fn add(&mut self, node: &Node, source: &Arc<dyn ImageSource>, is_root: bool) -> usize {
+    pub fn add(&mut self, node: &TreeNode, source: &Arc<dyn ImageSource>, is_root: bool) -> usize {
         let height = match node {
-            Node::Image(image) => {
+            TreeNode::Image(image) => {
                 let local = image.manifest.layers.iter().filter(|layer| !lies_elsewhere(layer));
                 for blob in local.chain([&image.manifest.config]) {
                     self.add_blob(blob.clone(), BlobContent::From(source.clone()));
                 }
                 0
             }
-            Node::Index(index) => {
+            TreeNode::Index(index) => {
                 let heights = index.members.iter().map(|member| self.add(member, source, false));
                 heights.max().map_or(0, |highest| highest + 1)
             }
@@ -127,7 +127,7 @@ pub struct Plan {
 
 /// What is known of a target before a plan is made for it: looked up while other things were read.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct TargetInfo {
     /// What tags name.
     pub named: BTreeMap<String, Option<Descriptor>>,
     /// The same, looked at again as the last thing of all.
@@ -136,7 +136,7 @@ pub struct Known {
     pub documents: BTreeMap<Digest, bool>,
 }
 
-impl Known {
+impl TargetInfo {
     /// Looks these tags and documents up, all at once.
     pub fn look(target: &dyn ImageSource, tags: &[String], documents: &[Digest]) -> Result<Self, Error> {
         let tags = tags.iter().map(|tag| Pointer::Tag(tag.clone()));
@@ -164,7 +164,11 @@ impl Known {
 
 /// Everything that is wanted, for a target that is known not to have it: new bytes for an image that was just read
 /// there. `tags` come with what they named then.
-pub fn plan_new(wanted: Wanted, place: String, tags: Vec<(String, Option<Digest>)>) -> Result<Plan, Error> {
+pub fn plan_new(
+    wanted: WantedImage,
+    place: String,
+    tags: Vec<(String, Option<Digest>)>,
+) -> Result<Plan, Error> {
     let root = &wanted.root;
     let mut levels = wanted.levels;
     if tags.is_empty() {
@@ -179,19 +183,19 @@ pub fn plan_new(wanted: Wanted, place: String, tags: Vec<(String, Option<Digest>
 }
 
 /// Compares what is wanted with what the target has. `tags` empty: the root is written under its digest alone.
-pub fn plan(wanted: Wanted, target: &dyn ImageSource, tags: &[String]) -> Result<Plan, Error> {
-    plan_over(wanted, target, tags, &Known::default())
+pub fn plan(wanted: WantedImage, target: &dyn ImageSource, tags: &[String]) -> Result<Plan, Error> {
+    plan_with_info(wanted, target, tags, &TargetInfo::default())
 }
 
 /// The same, where some of the target was looked at just now.
-pub fn plan_over(
-    wanted: Wanted,
+pub fn plan_with_info(
+    wanted: WantedImage,
     target: &dyn ImageSource,
     tags: &[String],
-    known: &Known,
+    known: &TargetInfo,
 ) -> Result<Plan, Error> {
     refuse_index_where_none_is_kept(&wanted.root, target)?;
-    let mut plan = Plan { place: target.place(), mounts: target.mount_origin(), ..Plan::default() };
+    let mut plan = Plan { place: target.display_name(), mounts: target.mount_origin(), ..Plan::default() };
     let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
     let wishes: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
     plan.again = known.again.clone();
@@ -285,7 +289,7 @@ fn refuse_large(document: &Document, place: &str) -> Result<(), Error> {
 
 /// An engine without containerd's store loads one image of an index, and says nothing of the others.
 fn refuse_index_where_none_is_kept(root: &Document, target: &dyn ImageSource) -> Result<(), Error> {
-    if !root.is_index() || target.keeps_indexes()? {
+    if !root.is_index() || target.supports_indexes()? {
         return Ok(());
     }
     let Ok(Content::Index(index)) = root.parse() else { return Ok(()) };
@@ -297,7 +301,7 @@ fn refuse_index_where_none_is_kept(root: &Document, target: &dyn ImageSource) ->
         })
         .collect();
     let why = format!("it keeps single images, and {} is an index: {}", root.digest(), images.join(", "));
-    Err(Error::bad_input(format!("write \"{}\"", target.place()), why)
+    Err(Error::bad_input(format!("write \"{}\"", target.display_name()), why)
         .hint("copy one of its images: manifest-push copy --platform PLATFORM, or SOURCE@DIGEST"))
 }
 
@@ -341,9 +345,9 @@ impl fmt::Display for Plan {
             let how = match content {
                 BlobContent::Bytes(_) => "write".to_string(),
                 BlobContent::From(source) if self.can_mount(content) => {
-                    format!("mount or copy from {}", source.place())
+                    format!("mount or copy from {}", source.display_name())
                 }
-                BlobContent::From(source) => format!("copy from {}", source.place()),
+                BlobContent::From(source) => format!("copy from {}", source.display_name()),
             };
             writeln!(f, "  blob      {}  {:>10}  {how}", blob.digest, text::format_bytes(blob.size))?;
         }

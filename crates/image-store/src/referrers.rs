@@ -1,57 +1,59 @@
-//! What belongs to an image without being named by it: manifests whose `subject` it is (OCI 1.1), cosign's tags.
+//! Manifests and tags attached to an image: referrers (distribution-spec 1.1) and the tags that cosign derives from a
+//! digest.
 
 use crate::parallel;
-use crate::store::{ImageSource, ImageStore, Listed, Pointer};
+use crate::store::{ImageSource, ImageStore, Pointer, ReferrerList};
+use crate::subject::referrer_entry;
 use error::Error;
 use error::Exit;
 use error::text;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, Descriptor, Document, DocumentError, media_type};
 use image_model::raw_json::{self, JsonError, Object, Splice};
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-/// What cosign hangs on an image by a tag that is made of its digest: signature, attestations, SBOM.
+/// Suffixes of the tags under which cosign stores signature, attestations and SBOM: `sha256-HEX.sig`.
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
-/// Requests at once: they go along with those that write the new image.
-const LOOKS: usize = 4;
-/// How often a list is written again that others write at the same time.
-const TRIES: usize = 5;
+/// Requests at once. They are sent together with those that write the new image.
+const REQUESTS: usize = 4;
+/// Attempts to update a list that others update at the same time.
+const ATTEMPTS: usize = 5;
 
-/// What belongs to one document.
+/// Manifests and tags that are attached to one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Belongings {
+pub struct Attached {
+    /// The document.
     pub subject: Digest,
+    /// Manifests whose subject it is.
     pub referrers: Vec<Descriptor>,
-    /// Whoever writes a referrer must list it under the tag as well.
+    /// The store keeps no list of referrers: whoever writes one must add it to the list under [`tag_of`].
     pub by_tag: bool,
-    /// cosign's: `sha256-HEX.sig`.
+    /// cosign's tags: `sha256-HEX.sig`.
     pub tags: Vec<String>,
 }
 
-/// The tag of the index that lists what belongs to `subject`.
+/// Returns the tag of the index that lists the referrers of `subject` (distribution-spec 1.1, "Referrers Tag Schema").
 pub fn tag_of(subject: &Digest) -> String {
     let hex = subject.hex();
-    // A sha512 is cut: the specification wants it to be a tag.
+    // A sha512 is truncated, since the result must be a valid tag.
     format!("{}-{}", subject.algorithm(), hex.get(..64).unwrap_or(hex))
 }
 
-/// Finds what belongs to each of these documents: two round trips at most where the store has a list of its own and
-/// few tags.
-pub fn look(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Belongings>, Error> {
+/// Returns what is attached to each of these documents. It takes at most two round trips if the store lists referrers
+/// and has few tags.
+pub fn find_attached(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Attached>, Error> {
     let (tags, listed) = std::thread::scope(|scope| {
-        let tags = scope.spawn(|| source.tags_at_once());
+        let tags = scope.spawn(|| source.tags_in_one_request());
         let listed = referrers_of_all(source, subjects);
         (tags.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), listed)
     });
-    // Who may not list tags may still look for one.
+    // A user who may not list tags may still be allowed to read one.
     let tags: Option<BTreeSet<String>> = tags.unwrap_or(None).map(|tags| tags.into_iter().collect());
-    let unknown: Vec<(&Digest, Listed)> = subjects.iter().zip(listed?).collect();
-    parallel::map(&unknown, LOOKS, |(subject, listed)| {
+    let unknown: Vec<(&Digest, ReferrerList)> = subjects.iter().zip(listed?).collect();
+    parallel::map(&unknown, REQUESTS, |(subject, listed)| {
         let (mut referrers, by_tag) = match listed {
-            Listed::ByStore(entries) => (entries.clone(), false),
-            Listed::ByTag(entries) => (entries.clone(), true),
+            ReferrerList::Complete(entries) => (entries.clone(), false),
+            ReferrerList::TagSchema(entries) => (entries.clone(), true),
         };
         let may_be_there = |tag: &str| tags.as_ref().is_none_or(|tags| tags.contains(tag));
         if by_tag && may_be_there(&tag_of(subject)) {
@@ -61,7 +63,7 @@ pub fn look(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Belongi
                 }
             }
         }
-        Ok(Belongings {
+        Ok(Attached {
             subject: (*subject).clone(),
             referrers,
             by_tag,
@@ -70,11 +72,11 @@ pub fn look(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Belongi
     })
 }
 
-/// One first: a registry that has no such list is not asked for each.
-fn referrers_of_all(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Listed>, Error> {
+/// Asks for one list first: a registry without the referrers API is not asked for each.
+fn referrers_of_all(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<ReferrerList>, Error> {
     let Some((first, rest)) = subjects.split_first() else { return Ok(Vec::new()) };
     let mut listed = vec![source.referrers(first)?];
-    listed.extend(parallel::map(rest, LOOKS, |subject| source.referrers(subject))?);
+    listed.extend(parallel::map(rest, REQUESTS, |subject| source.referrers(subject))?);
     Ok(listed)
 }
 
@@ -103,95 +105,49 @@ fn listed_under_tag(source: &dyn ImageSource, subject: &Digest) -> Result<Vec<De
         Err(error) if error.kind == Exit::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let what = format!("the list of referrers of {subject} in \"{}\"", source.place());
+    let what = format!("the referrers list of {subject} in \"{}\"", source.display_name());
     match list.parse().map_err(|e| e.at(&what))? {
         Content::Index(index) => Ok(index.manifests),
-        // A tag that only looks like one.
+        // A tag that happens to have this form.
         Content::Manifest(_) => Ok(Vec::new()),
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Belonging {
-    #[serde(default)]
-    subject: Option<Descriptor>,
-    #[serde(default)]
-    artifact_type: Option<String>,
-    #[serde(default)]
-    config: Option<Descriptor>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-impl Belonging {
-    fn read(document: &Document) -> Result<Self, DocumentError> {
-        serde_json::from_slice(document.bytes()).map_err(|e| DocumentError::Shape(e.to_string()))
-    }
-}
-
-/// The document that this one belongs to.
-pub fn subject_of(document: &Document) -> Result<Option<Descriptor>, DocumentError> {
-    Ok(Belonging::read(document)?.subject)
-}
-
-/// Those of these entries that belong to `subject`. An entry that cannot be read is none.
-pub fn among(
-    entries: Vec<Descriptor>,
-    subject: &Digest,
-    read: impl Fn(&Descriptor) -> Option<Document>,
-) -> Vec<Descriptor> {
-    let belongs = |entry: &Descriptor| {
-        let document = read(entry)?;
-        let named = subject_of(&document).ok()??;
-        (named.digest == *subject).then(|| entry_of(&document).ok())?
-    };
-    entries.iter().filter_map(belongs).collect()
-}
-
-/// As a list of referrers describes this one: with its artifact type and annotations.
-pub fn entry_of(document: &Document) -> Result<Descriptor, DocumentError> {
-    let read = Belonging::read(document)?;
-    let mut entry = document.descriptor();
-    entry.artifact_type =
-        read.artifact_type.filter(|kind| !kind.is_empty()).or(read.config.map(|config| config.media_type));
-    entry.annotations = read.annotations.unwrap_or_default();
-    Ok(entry)
-}
-
-/// A manifest that will be written for its subject.
+/// A referrer that will be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferrerStep {
+    /// Its subject.
     pub subject: Digest,
+    /// The manifest.
     pub document: Document,
-    /// The store keeps no list: the subject's tag must name one.
+    /// The store keeps no list of referrers: the list under the subject's tag must be updated.
     pub by_tag: bool,
 }
 
-/// One line for each write that may be made.
-pub struct Shown<'a>(pub &'a [ReferrerStep], pub &'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ReferrerStep { subject, document, .. } in self.0 {
-            let size = text::format_bytes(document.bytes().len() as u64);
-            writeln!(f, "  referrer  {}  {size:>10}  write, of {subject}", document.digest())?;
-        }
-        let listed: BTreeSet<&Digest> = self.0.iter().filter(|s| s.by_tag).map(|s| &s.subject).collect();
-        for subject in listed {
-            writeln!(f, "  list      {}:{}  of referrers, made or added to", self.1, tag_of(subject))?;
-        }
-        Ok(())
+/// Returns one line for each write that [`apply`] may make. `store` is the store's display name.
+pub fn describe(steps: &[ReferrerStep], store: &str) -> String {
+    let mut lines = String::new();
+    for ReferrerStep { subject, document, .. } in steps {
+        let size = text::format_bytes(document.bytes().len() as u64);
+        lines += &format!("  referrer  {}  {size:>10}  write, of {subject}\n", document.digest());
     }
+    let listed: BTreeSet<&Digest> = steps.iter().filter(|s| s.by_tag).map(|s| &s.subject).collect();
+    for subject in listed {
+        lines += &format!("  list      {store}:{}  of referrers, create or update\n", tag_of(subject));
+    }
+    lines
 }
 
-/// Writes them in their order, then the lists that the store does not keep itself. They may come before their
-/// subject: then it is there with all that belongs to it from its first moment.
+/// Writes the referrers in their order, then the lists that the store does not keep itself. Referrers may be written
+/// before their subject, so that it is never visible without them.
+///
+/// # Errors
+/// `Conflict` if others keep changing the same list.
 pub fn apply(steps: &[ReferrerStep], store: &dyn ImageStore) -> Result<(), Error> {
     let mut lists: BTreeMap<&Digest, Vec<Descriptor>> = BTreeMap::new();
     for step in steps {
         if !store.write_referrer(&step.document)? {
-            let entry = entry_of(&step.document).map_err(|e| e.at(step.document.digest().as_str()))?;
+            let entry = referrer_entry(&step.document).map_err(|e| e.at(step.document.digest().as_str()))?;
             lists.entry(&step.subject).or_default().push(entry);
         }
     }
@@ -201,33 +157,35 @@ pub fn apply(steps: &[ReferrerStep], store: &dyn ImageStore) -> Result<(), Error
     Ok(())
 }
 
-/// Adds to the index under the subject's tag. Others may do the same at the same time, and a registry's tag cannot be
-/// locked: it is read again before each write and behind it.
+/// Adds entries to the index under the subject's tag. Others may do the same at the same time, and a registry's tag
+/// cannot be locked: it is read again before and after each write.
 fn list_under_tag(store: &dyn ImageStore, subject: &Digest, entries: &[Descriptor]) -> Result<(), Error> {
     let tag = tag_of(subject);
-    let doing = || format!("list the referrers of {subject} under \"{}:{tag}\"", store.place());
-    for _ in 0..TRIES {
+    let doing = || format!("update the referrers list of {subject}, \"{}:{tag}\"", store.display_name());
+    for _ in 0..ATTEMPTS {
         let now = match store.read_document(&Pointer::Tag(tag.clone())) {
             Ok(list) => Some(list),
             Err(error) if error.kind == Exit::NotFound => None,
             Err(error) => return Err(error),
         };
         match list_with(now.as_ref(), entries).map_err(|e| e.at(&doing()))? {
-            // Moved or not, the next look shows whether the entries are in it.
+            // Whether or not the tag moved: the next read shows whether the entries are in the list.
             Some(list) => drop(store.move_tag(&tag, now.as_ref().map(Document::digest), &list)?),
             None => return Ok(()),
         }
     }
-    Err(Error::conflict(doing(), "others write the same list again and again").hint("run again"))
+    Err(Error::conflict(doing(), "other processes keep changing the same list").hint("run again"))
 }
 
-/// The list with these entries in it; `None`: they are in it already.
+/// Returns the list with these entries, or `None` if it has them already.
 fn list_with(list: Option<&Document>, entries: &[Descriptor]) -> Result<Option<Document>, DocumentError> {
     let shape = |e: serde_json::Error| DocumentError::Shape(e.to_string());
     let known = match list.map(Document::parse).transpose()? {
         Some(Content::Index(index)) => index.manifests,
         Some(Content::Manifest(_)) => {
-            return Err(DocumentError::Shape("an image has the tag of the list".into()));
+            return Err(DocumentError::Shape(
+                "the tag refers to an image, not to a list of referrers".into(),
+            ));
         }
         None => Vec::new(),
     };
@@ -261,6 +219,7 @@ fn list_with(list: Option<&Document>, entries: &[Descriptor]) -> Result<Option<D
 mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
+    use crate::subject::referrer_entry;
     use image_model::manifest::media_type::OCI_CONFIG;
 
     fn signature(store: &MemoryStore, subject: &Document, note: &str) -> Document {
@@ -276,12 +235,12 @@ mod tests {
         ReferrerStep { subject: subject.digest().clone(), document: document.clone(), by_tag: true }
     }
 
-    fn found(store: &MemoryStore, subject: &Document) -> Belongings {
-        look(store, std::slice::from_ref(subject.digest())).unwrap().remove(0)
+    fn found(store: &MemoryStore, subject: &Document) -> Attached {
+        find_attached(store, std::slice::from_ref(subject.digest())).unwrap().remove(0)
     }
 
     #[test]
-    fn what_is_written_is_found_again_and_once() {
+    fn written_referrers_are_listed_once() {
         let store = MemoryStore::new();
         let image =
             signature(&store, &Document::new(br#"{"manifests":[]}"#.to_vec(), None).unwrap(), "image");
@@ -292,34 +251,34 @@ mod tests {
             apply(&steps, &store).unwrap();
         }
         let there = found(&store, &image);
-        assert_eq!(there.referrers, [entry_of(&one).unwrap(), entry_of(&two).unwrap()]);
+        assert_eq!(there.referrers, [referrer_entry(&one).unwrap(), referrer_entry(&two).unwrap()]);
         assert_eq!(there.referrers[0].artifact_type.as_deref(), Some("application/x.signature"));
         assert_eq!(there.referrers[1].annotations["note"], "2");
         assert!(there.by_tag);
-        assert_eq!(subject_of(&one).unwrap().unwrap().digest, *image.digest());
+        assert_eq!(crate::subject::subject_of(&one).unwrap().unwrap().digest, *image.digest());
     }
 
     #[test]
-    fn a_list_keeps_every_byte_that_it_had() {
+    fn unchanged_bytes_of_a_list_are_preserved() {
         let store = MemoryStore::new();
         let one = signature(&store, &Document::new(br#"{"manifests":[]}"#.to_vec(), None).unwrap(), "1");
-        let entry = serde_json::to_string(&entry_of(&one).unwrap()).unwrap();
+        let entry = serde_json::to_string(&referrer_entry(&one).unwrap()).unwrap();
         let check = |list: &str, expected: &str| {
             let list = Document::new(list.into(), None).unwrap();
-            let now = list_with(Some(&list), &[entry_of(&one).unwrap()]).unwrap().unwrap();
+            let now = list_with(Some(&list), &[referrer_entry(&one).unwrap()]).unwrap().unwrap();
             assert_eq!(String::from_utf8_lossy(now.bytes()), expected.replace("ENTRY", &entry));
-            assert_eq!(list_with(Some(&now), &[entry_of(&one).unwrap()]).unwrap(), None);
+            assert_eq!(list_with(Some(&now), &[referrer_entry(&one).unwrap()]).unwrap(), None);
         };
         check(r#"{ "manifests" : [ ] , "x":1.50}"#, r#"{ "manifests" : [ENTRY ] , "x":1.50}"#);
         check(r#"{"manifests":null}"#, r#"{"manifests":[ENTRY]}"#);
         let other = r#"{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size": 2}"#;
         check(&format!("{{\"manifests\":[ {other}\n]}}"), &format!("{{\"manifests\":[ {other},ENTRY\n]}}"));
         let image = Document::new(one.bytes().to_vec(), None).unwrap();
-        assert!(list_with(Some(&image), &[entry_of(&one).unwrap()]).is_err());
+        assert!(list_with(Some(&image), &[referrer_entry(&one).unwrap()]).is_err());
     }
 
     #[test]
-    fn cosign_hangs_its_things_on_a_tag() {
+    fn tags_of_cosign_are_found() {
         let store = MemoryStore::new();
         let image =
             signature(&store, &Document::new(br#"{"manifests":[]}"#.to_vec(), None).unwrap(), "image");
@@ -331,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_makes_a_tag() {
+    fn the_list_tag_is_derived_from_the_digest() {
         assert_eq!(
             tag_of(&format!("sha256:{}", "a".repeat(64)).parse().unwrap()),
             format!("sha256-{}", "a".repeat(64))

@@ -1,4 +1,4 @@
-//! What every store can do. Reading and writing are two traits: who holds an [`ImageSource`] cannot write.
+//! Traits of image stores. Reading and writing are two traits: code that holds an [`ImageSource`] cannot write.
 
 use error::Error;
 use image_model::digest::{Digest, Verified};
@@ -11,10 +11,12 @@ pub mod memory;
 pub mod oci_layout;
 pub mod registry;
 
-/// What names a document in a store.
+/// A tag or digest that refers to a document of a store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pointer {
+    /// A tag. In archives and in the Docker Engine it is a whole image name, `app:1`.
     Tag(String),
+    /// The digest of a manifest or index.
     Digest(Digest),
 }
 
@@ -33,65 +35,72 @@ impl From<&Digest> for Pointer {
     }
 }
 
-/// The tag of the one image of a local store that has no name: `skopeo copy ... oci:DIR` writes such an entry,
-/// `docker save IMAGE-ID` too. Registries have no such thing.
+/// The tag of the image of a local store that has no name: `skopeo copy ... oci:DIR` and `docker save IMAGE-ID` write
+/// such images. A registry has none.
 pub const UNNAMED: &str = "";
 
-/// What a store says about the manifests that name a subject.
+/// Manifests whose subject is a given document, as a store lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listed {
-    /// All of them: the store lists a manifest under its subject as it is written.
-    ByStore(Vec<Descriptor>),
-    /// Those that it has seen. A tag made of the subject's digest may name an index of more
+pub enum ReferrerList {
+    /// All of them: the store lists a manifest under its subject when it is written.
+    Complete(Vec<Descriptor>),
+    /// Those that the store has seen. The tag that is made of the subject's digest may refer to an index of more
     /// (distribution-spec 1.1, "Referrers Tag Schema").
-    ByTag(Vec<Descriptor>),
+    TagSchema(Vec<Descriptor>),
 }
 
-/// Reads a store. Everything that comes out has been held against its digest and size.
+/// Reads a store. Everything that it returns was verified against its digest and size.
 pub trait ImageSource: Send + Sync {
-    /// Names the store in messages, as a person would write it: `127.0.0.1:5000/app`, `oci:dist/out`.
-    fn place(&self) -> String;
+    /// The store as messages refer to it: `127.0.0.1:5000/app`, `oci:dist/out`.
+    fn display_name(&self) -> String;
 
-    /// The manifest or index that `at` names. A missing one is an error of kind `NotFound`.
+    /// Returns the manifest or index that `at` refers to.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `Integrity` if its content has another digest or size.
     fn read_document(&self, at: &Pointer) -> Result<Document, Error>;
 
-    /// What `at` names now, without fetching it; `None` if there is no such thing. A registry's answer about a
-    /// tag is a hint, not a proof.
+    /// Returns the descriptor of what `at` refers to, without fetching it; `None` if there is no such document. What
+    /// a registry answers about a tag was not verified.
     fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error>;
 
-    /// The tags that the store has, sorted.
+    /// Returns all tags of the store, sorted.
     fn tags(&self) -> Result<Vec<String>, Error>;
 
-    /// The same, if they can be had in one round trip.
-    fn tags_at_once(&self) -> Result<Option<Vec<String>>, Error> {
+    /// Returns all tags, or `None` if that takes more than one request.
+    fn tags_in_one_request(&self) -> Result<Option<Vec<String>>, Error> {
         self.tags().map(Some)
     }
 
-    /// Other tags that stand for the same entry of the store's index as this one: only an archive has such tags.
+    /// Returns the other tags that belong to the same entry of the store's index as this one. Only archives have such
+    /// tags.
     fn tags_of_same_entry(&self, _tag: &str) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
-    /// The manifests that name `subject` as theirs, as far as the store itself knows.
-    fn referrers(&self, _subject: &Digest) -> Result<Listed, Error> {
-        Ok(Listed::ByTag(Vec::new()))
+    /// Returns the manifests whose subject is `subject`, as far as the store lists them.
+    fn referrers(&self, _subject: &Digest) -> Result<ReferrerList, Error> {
+        Ok(ReferrerList::TagSchema(Vec::new()))
     }
 
-    /// `Ok(true)` means a blob of this digest and size can be read here.
+    /// Returns whether a blob of this digest and size can be read here.
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error>;
 
-    /// A blob's bytes. The reader fails at the end if they are not the promised ones.
+    /// Returns a reader of a blob. It fails at the end if the content has another digest or size.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such blob.
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error>;
 
-    /// The same for [`ImageStore::write_blob`], which holds what it is given against digest and size itself: to hash
-    /// a layer twice takes longer than to send it.
-    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+    /// Returns a reader of a blob that need not verify it. It is for [`ImageStore::write_blob`], which verifies what it
+    /// reads: to hash a layer twice takes longer than to send it.
+    fn open_unverified(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
         self.open_blob(blob)
     }
 
-    /// Some bytes of a blob, which has more than one part. Nothing here can tell whether they are the right ones:
-    /// the caller must hold them against a digest of their own. `None`: only whole blobs are to be had.
-    fn open_part<'a>(
+    /// Returns a reader of these bytes of a blob, or `None` if the store gives out whole blobs only. The bytes are not
+    /// verified: the caller must compare them with a digest of their own.
+    fn open_blob_range<'a>(
         &'a self,
         _blob: &Descriptor,
         _part: Range<u64>,
@@ -99,12 +108,12 @@ pub trait ImageSource: Send + Sync {
         Ok(None)
     }
 
-    /// Can it keep an index, with all its images? `Ok(false)`: one image under a name.
-    fn keeps_indexes(&self) -> Result<bool, Error> {
+    /// Returns whether the store can hold an index with all its images, not only single images.
+    fn supports_indexes(&self) -> Result<bool, Error> {
         Ok(true)
     }
 
-    /// The repository from which another repository of the same registry may mount blobs: `(host, repository)`.
+    /// Returns the host and repository from which another repository of the same registry may mount blobs.
     fn mount_origin(&self) -> Option<(String, String)> {
         None
     }
@@ -114,57 +123,67 @@ pub use registry_client::OpenContent;
 
 /// Writes a store.
 pub trait ImageStore: ImageSource {
-    /// `Ok` means the store has the blob, not that this call put it there. What `open` gives is held against digest
-    /// and size here.
+    /// Writes a blob. `Ok` means that the store has the blob, not that this call wrote it.
+    ///
+    /// # Errors
+    /// `Integrity` if the content that `open` returns has another digest or size.
     fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error>;
 
-    /// Takes a blob over from another repository of the same registry. `Ok(false)`: not possible, write it.
+    /// Mounts a blob from another repository of the same registry. `Ok(false)` means that it must be written instead.
     fn mount_blob(&self, _blob: &Descriptor, _host: &str, _repository: &str) -> Result<bool, Error> {
         Ok(false)
     }
 
-    /// Stores a manifest or index under its digest alone. Everything it names must be there already.
+    /// Writes a manifest or index under its digest, without a tag. Everything it references must be there already.
+    ///
+    /// # Errors
+    /// `BadInput` if something that it references is absent.
     fn write_document(&self, document: &Document) -> Result<(), Error>;
 
-    /// The same for a manifest that names a subject, which need not be there. `Ok(true)`: the store itself lists it
-    /// under its subject from now on.
+    /// Writes a manifest that has a subject, which need not be there. `Ok(true)` means that the store lists it under
+    /// its subject from now on.
     fn write_referrer(&self, document: &Document) -> Result<bool, Error> {
         self.write_document(document).map(|()| false)
     }
 
-    /// Says that a blob will probably be written soon, for a store where that begins with a round trip.
-    fn expect_blob(&self) {}
+    /// Prepares to write a blob soon: for stores where that begins with a round trip.
+    fn prepare_blob_write(&self) {}
 
-    /// Makes `tag` name this document, which becomes visible as a whole or not at all. `Ok` means that a reader
-    /// finds the document under the tag.
+    /// Writes a document and makes `tag` refer to it. A reader sees the old document or the new one. `Ok` means that
+    /// it is found under the tag.
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error>;
 
-    /// The same, if `tag` names `was` still (`None`: nothing), or this document already. A store that has a lock looks
-    /// while it holds it. The others are written whatever the tag names now: a registry can only be asked before.
-    fn move_tag(&self, tag: &str, _was: Option<&Digest>, document: &Document) -> Result<Moved, Error> {
-        self.write_tag(tag, document).map(|()| Moved::Yes)
+    /// Does what [`Self::write_tag`] does if `tag` still refers to `was` (`None`: to nothing), or to this document
+    /// already. Stores with a lock compare while they hold it. The others write whatever the tag refers to: a registry
+    /// can only be asked before.
+    fn move_tag(&self, tag: &str, _was: Option<&Digest>, document: &Document) -> Result<TagMove, Error> {
+        self.write_tag(tag, document).map(|()| TagMove::Done)
     }
 }
 
-/// Did a tag move?
+/// Result of [`ImageStore::move_tag`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Moved {
-    Yes,
-    /// It names this by now, and was left alone.
-    Elsewhere(Option<Digest>),
+pub enum TagMove {
+    /// The tag refers to the document.
+    Done,
+    /// The tag refers to this digest now, and was left alone.
+    Conflict(Option<Digest>),
 }
 
-/// A whole blob that is small by nature: a config, an attestation.
+/// Reads a whole blob of at most `limit` bytes, such as a config.
+///
+/// # Errors
+/// `BadInput` if it is larger, `Integrity` if its content has another digest or size.
 pub fn read_blob(source: &dyn ImageSource, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
-    let doing = || format!("read blob {} of \"{}\"", blob.digest, source.place());
+    let doing = || format!("read blob {} of \"{}\"", blob.digest, source.display_name());
     if blob.size > limit {
-        let why = format!("it says it is {} bytes long; at most {limit} are read here", blob.size);
+        let why = format!("it has {} bytes; the limit is {limit}", blob.size);
         return Err(Error::bad_input(doing(), why));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
     let reader = source.open_blob(blob)?;
-    // One byte more than promised: a blob that is too long must fail, not be cut.
+    // One byte more than the descriptor says: a blob that is too long must fail, not be cut.
     let mut reader = Verified::new(reader, &blob.digest, blob.size, "blob").take(blob.size + 1);
     reader.read_to_end(&mut bytes).map_err(|e| Error::from_io(doing(), e))?;
     Ok(bytes)

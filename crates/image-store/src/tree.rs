@@ -1,4 +1,4 @@
-//! An image, or an index with all that it names, read whole: documents and configs, never layers.
+//! Images and indexes with everything below them: documents and configs, without layers.
 
 use crate::parallel;
 use crate::store::{ImageSource, Pointer, read_blob};
@@ -7,44 +7,55 @@ use image_model::digest::Digest;
 use image_model::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Index, Manifest, media_type};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Indexes within indexes deeper than this are refused; nobody builds them.
+/// Depth of indexes within indexes above which a tree is refused. Real ones have one level.
 pub const DEPTH_MAX: usize = 8;
-/// More members than this are refused, in one index and in all indexes of a tree together: a few small ones that name the
-/// same child many times would otherwise stand for millions.
+/// Largest number of members of one index, and of all indexes of a tree together: a few small indexes that list the same
+/// child many times would otherwise make a tree of millions of images.
 pub const MEMBERS_MAX: usize = 10_000;
 
-/// What a name points to.
+/// An image or index with everything below it.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "trees are small and short-lived")]
-pub enum Node {
+pub enum TreeNode {
+    /// A single image or an artifact.
     Image(Image),
+    /// An index.
     Index(IndexNode),
 }
 
 /// One manifest with its config.
 #[derive(Clone, Debug)]
 pub struct Image {
+    /// The manifest's bytes and digest.
     pub document: Document,
+    /// The parsed manifest.
     pub manifest: Manifest,
-    /// `None` for an artifact: its config is no image config.
+    /// `None` for an artifact, whose config is no image config.
     pub config: Option<ImageConfig>,
 }
 
+/// The config of an image.
 #[derive(Clone, Debug)]
 pub struct ImageConfig {
+    /// As stored.
     pub bytes: Vec<u8>,
+    /// The fields that these tools read.
     pub parsed: Config,
 }
 
-/// An index and, in its order, its members.
+/// An index and its members, in the order of its entries.
 #[derive(Clone, Debug)]
 pub struct IndexNode {
+    /// The index's bytes and digest.
     pub document: Document,
+    /// The parsed index.
     pub index: Index,
-    pub members: Vec<Node>,
+    /// One node for each entry of `index.manifests`.
+    pub members: Vec<TreeNode>,
 }
 
-impl Node {
+impl TreeNode {
+    /// The manifest or index itself.
     pub fn document(&self) -> &Document {
         match self {
             Self::Image(image) => &image.document,
@@ -52,11 +63,12 @@ impl Node {
         }
     }
 
+    /// The digest of [`Self::document`].
     pub fn digest(&self) -> &Digest {
         self.document().digest()
     }
 
-    /// Every image of the tree with the entry that names it (`None` for the root), depth first.
+    /// Returns every image of the tree with its index entry (`None` for the root), depth first.
     pub fn images(&self) -> Vec<(Option<&Descriptor>, &Image)> {
         let mut out = Vec::new();
         self.collect(None, &mut out);
@@ -81,85 +93,99 @@ impl Node {
 
 /// A member of an index, or of an index within it.
 #[derive(Clone, Debug)]
-pub struct Seat<'a> {
-    /// Its place in the root, then in the index that stands there, and so on.
-    pub way: Vec<usize>,
-    /// The index that names it.
+pub struct NestedMember<'a> {
+    /// Position in the root index, then in the index at that position, and so on.
+    pub path: Vec<usize>,
+    /// The index that lists it.
     pub index: &'a IndexNode,
+    /// Its entry in `index`.
     pub entry: &'a Descriptor,
-    pub node: &'a Node,
+    /// The member itself.
+    pub node: &'a TreeNode,
 }
 
-impl Seat<'_> {
+impl NestedMember<'_> {
+    /// Returns whether the member is an image or artifact, not an index.
     pub fn is_image(&self) -> bool {
-        matches!(self.node, Node::Image(_))
+        matches!(self.node, TreeNode::Image(_))
     }
 
-    /// Does it stand in an index within the root?
-    pub fn is_within(&self) -> bool {
-        self.way.len() > 1
+    /// Returns whether the member is listed in an index below the root.
+    pub fn is_nested(&self) -> bool {
+        self.path.len() > 1
     }
 }
 
 impl IndexNode {
-    /// Every member at any depth but attestations, depth first.
-    pub fn seats(&self) -> Vec<Seat<'_>> {
+    /// Returns all members at any depth except attestations, depth first.
+    pub fn nested_members(&self) -> Vec<NestedMember<'_>> {
         let mut out = Vec::new();
-        self.add_seats(&[], &mut out);
+        self.add_nested(&[], &mut out);
         out
     }
 
-    fn add_seats<'a>(&'a self, above: &[usize], out: &mut Vec<Seat<'a>>) {
+    fn add_nested<'a>(&'a self, above: &[usize], out: &mut Vec<NestedMember<'a>>) {
         for (i, (entry, node)) in self.index.manifests.iter().zip(&self.members).enumerate() {
             if entry.attests().is_some() {
                 continue;
             }
-            let way = [above, &[i]].concat();
-            out.push(Seat { way: way.clone(), index: self, entry, node });
-            if let Node::Index(inner) = node {
-                inner.add_seats(&way, out);
+            let path = [above, &[i]].concat();
+            out.push(NestedMember { path: path.clone(), index: self, entry, node });
+            if let TreeNode::Index(inner) = node {
+                inner.add_nested(&path, out);
             }
         }
     }
 }
 
-/// Those that fit; indexes only where no image does.
-pub fn fitting<'a, 'p>(all: &'a [Seat<'p>], fits: impl Fn(&Descriptor) -> bool) -> Vec<&'a Seat<'p>> {
-    let found = all.iter().filter(|seat| fits(seat.entry));
-    let (images, indexes): (Vec<_>, Vec<_>) = found.partition(|seat| seat.is_image());
+/// Returns the members whose entry `fits`: images if there are any, otherwise indexes.
+pub fn matching<'a, 'p>(
+    all: &'a [NestedMember<'p>],
+    fits: impl Fn(&Descriptor) -> bool,
+) -> Vec<&'a NestedMember<'p>> {
+    let found = all.iter().filter(|member| fits(member.entry));
+    let (images, indexes): (Vec<_>, Vec<_>) = found.partition(|member| member.is_image());
     if images.is_empty() { indexes } else { images }
 }
 
 impl Image {
-    /// An image that a container can be made of: not an attestation, not an artifact.
+    /// Returns whether a container can be made of it: it is neither an attestation nor an artifact.
     pub fn is_runnable(&self) -> bool {
         self.manifest.artifact_type.is_none()
             && self.config.as_ref().is_some_and(|c| !c.parsed.platform.is_unknown())
     }
 }
 
-/// Reads what `at` names, and all below it, from `source`.
-pub fn read_tree(source: &dyn ImageSource, at: &Pointer) -> Result<Node, Error> {
-    grow(source, source.read_document(at)?, 0)
+/// Reads the image or index that `at` refers to, with everything below it.
+///
+/// # Errors
+/// `NotFound` if something is absent, `Integrity` if a member has another size or media type than its entry,
+/// `BadInput` if indexes are nested too deeply or have too many members.
+pub fn read_tree(source: &dyn ImageSource, at: &Pointer) -> Result<TreeNode, Error> {
+    read_tree_below(source, source.read_document(at)?, 0)
 }
 
-/// The tree below a document that has been read already, which lies at this depth.
-pub fn grow(source: &dyn ImageSource, document: Document, depth: usize) -> Result<Node, Error> {
-    grow_within(source, document, depth, &AtomicUsize::new(MEMBERS_MAX))
+/// Returns the tree of a document that has been read already. `depth` is the number of indexes above it.
+pub fn read_tree_below(
+    source: &dyn ImageSource,
+    document: Document,
+    depth: usize,
+) -> Result<TreeNode, Error> {
+    read_within(source, document, depth, &AtomicUsize::new(MEMBERS_MAX))
 }
 
-/// `left` is how many members the whole tree may still have.
-fn grow_within(
+/// `left` is the number of members that the whole tree may still have.
+fn read_within(
     source: &dyn ImageSource,
     document: Document,
     depth: usize,
     left: &AtomicUsize,
-) -> Result<Node, Error> {
-    let what = format!("{} of \"{}\"", document.digest(), source.place());
+) -> Result<TreeNode, Error> {
+    let what = format!("{} of \"{}\"", document.digest(), source.display_name());
     match document.parse().map_err(|e| e.at(&what))? {
         Content::Manifest(manifest) => {
             let config = read_config(source, &manifest.config, &what)?;
-            Ok(Node::Image(Image { document, manifest, config }))
+            Ok(TreeNode::Image(Image { document, manifest, config }))
         }
         Content::Index(index) => {
             let doing = || format!("read index {what}");
@@ -167,35 +193,36 @@ fn grow_within(
                 return Err(Error::bad_input(doing(), format!("indexes are nested deeper than {DEPTH_MAX}")));
             }
             if index.manifests.len() > MEMBERS_MAX {
-                let why = format!("it has {} members; at most {MEMBERS_MAX} are read", index.manifests.len());
+                let why = format!("it has {} members; the limit is {MEMBERS_MAX}", index.manifests.len());
                 return Err(Error::bad_input(doing(), why));
             }
             let members = index.manifests.len();
             if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(members)).is_err() {
-                let why = format!("with it, the indexes of one image have more than {MEMBERS_MAX} members");
+                let why = format!("the indexes of this image have more than {MEMBERS_MAX} members in total");
                 return Err(Error::bad_input(doing(), why));
             }
-            // Only the first level fans out: what is nested would multiply the connections.
+            // Only the first level is read in parallel: nested indexes would multiply the connections.
             let at_once = if depth == 0 { parallel::REQUESTS } else { 1 };
             let members = parallel::map(&index.manifests, at_once, |entry| {
-                grow_within(source, read_member(source, entry)?, depth + 1, left)
+                read_within(source, read_member(source, entry)?, depth + 1, left)
             })?;
-            Ok(Node::Index(IndexNode { document, index, members }))
+            Ok(TreeNode::Index(IndexNode { document, index, members }))
         }
     }
 }
 
-/// The document that an index entry names, held against the entry's size and media type.
+/// Reads the document of an index entry and compares it with the entry's size and media type.
 fn read_member(source: &dyn ImageSource, entry: &Descriptor) -> Result<Document, Error> {
     let document = source.read_document(&Pointer::from(&entry.digest))?;
-    let doing = || format!("read member {} of \"{}\"", entry.digest, source.place());
+    let doing = || format!("read member {} of \"{}\"", entry.digest, source.display_name());
     let size = document.bytes().len() as u64;
     if size != entry.size {
-        let why = format!("the index says {} bytes, it has {size}", entry.size);
+        let why = format!("it has {size} bytes; its index entry declares {}", entry.size);
         return Err(Error::integrity(doing(), why));
     }
     if !entry.media_type.is_empty() && entry.media_type != document.media_type() {
-        let why = format!("the index says \"{}\", it is \"{}\"", entry.media_type, document.media_type());
+        let why =
+            format!("it is \"{}\"; its index entry declares \"{}\"", document.media_type(), entry.media_type);
         return Err(Error::integrity(doing(), why));
     }
     Ok(document)
@@ -235,26 +262,33 @@ mod tests {
         let image = serde_json::json!({"schemaVersion": 2, "config": config, "layers": []}).to_string();
         let image = Document::new(image.into_bytes(), None).unwrap();
         store.write_document(&image).unwrap();
-        let said = |document: &Document, platform: &str| {
+        let with_platform = |document: &Document, platform: &str| {
             let mut entry = document.descriptor();
             entry.platform = Some(platform.parse().unwrap());
             entry
         };
-        let mut attests = said(&image, "unknown/unknown");
+        let mut attests = with_platform(&image, "unknown/unknown");
         attests.annotations.insert("vnd.docker.reference.digest".into(), image.digest().to_string());
         attests.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
-        let inner = index_over(&store, &[said(&image, "linux/arm64"), attests]);
-        let unsaid = index_over(&store, &[image.descriptor()]);
-        let outer = [said(&image, "linux/amd64"), said(&inner, "linux/arm64"), said(&unsaid, "linux/s390x")];
+        let inner = index_over(&store, &[with_platform(&image, "linux/arm64"), attests]);
+        let without_platform = index_over(&store, &[image.descriptor()]);
+        let outer = [
+            with_platform(&image, "linux/amd64"),
+            with_platform(&inner, "linux/arm64"),
+            with_platform(&without_platform, "linux/s390x"),
+        ];
         let outer = index_over(&store, &outer);
-        let Node::Index(node) = read_tree(&store, &Pointer::from(outer.digest())).unwrap() else { panic!() };
-        let all = node.seats();
-        let ways: Vec<&[usize]> = all.iter().map(|seat| seat.way.as_slice()).collect();
-        assert_eq!(ways, [&[0][..], &[1], &[1, 0], &[2], &[2, 0]]);
+        let TreeNode::Index(node) = read_tree(&store, &Pointer::from(outer.digest())).unwrap() else {
+            panic!()
+        };
+        let all = node.nested_members();
+        let paths: Vec<&[usize]> = all.iter().map(|member| member.path.as_slice()).collect();
+        assert_eq!(paths, [&[0][..], &[1], &[1, 0], &[2], &[2, 0]]);
         let found = |platform: &str| -> Vec<(Vec<usize>, Digest)> {
             let platform = platform.parse().unwrap();
-            let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(&platform));
-            fitting(&all, fits).iter().map(|s| (s.way.clone(), s.index.document.digest().clone())).collect()
+            let fits =
+                |entry: &Descriptor| entry.platform.as_ref().is_some_and(|declared| declared.fits(&platform));
+            matching(&all, fits).iter().map(|s| (s.path.clone(), s.index.document.digest().clone())).collect()
         };
         assert_eq!(found("linux/amd64"), [(vec![0], outer.digest().clone())]);
         assert_eq!(found("linux/arm64"), [(vec![1, 0], inner.digest().clone())]);
@@ -263,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_small_indexes_do_not_stand_for_millions_of_images() {
+    fn a_few_small_indexes_cannot_expand_to_millions_of_images() {
         let store = MemoryStore::new();
         let config = store.add_blob(media_type::OCI_CONFIG, br#"{"os":"linux","architecture":"arm64"}"#);
         let image = serde_json::json!({"schemaVersion": 2, "config": config, "layers": []}).to_string();

@@ -9,11 +9,11 @@ use image_model::digest::Digest;
 use image_store::archive::OciArchive;
 use image_store::archive::stream::{Decide, filter};
 use image_store::archive::tar::write::{END, file_headers, padding};
-use image_store::archive::{DockerArchive, Rewrite};
-use image_store::check::{Depth, check};
+use image_store::archive::{DockerArchive, Relabel};
+use image_store::check::{CheckDepth, check};
 use image_store::plan::{MovedTag, apply, plan_new};
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::{Node, read_tree};
+use image_store::tree::{TreeNode, read_tree};
 use registry_client::meter::Meter;
 use std::fs;
 use std::path::Path;
@@ -48,10 +48,13 @@ pub fn archive(bytes: &[u8]) {
     let before = problems(&store, &pointer);
 
     // In place first: it is planned over what was read.
-    let place = store.place_for(node.digest(), &changes.rewrite(&node)).ok().and_then(Result::ok);
+    let place = store.plan_in_place(node.digest(), &changes.rewrite(&node)).ok().and_then(Result::ok);
     if let Some(place) = place {
         fs::copy(path("in.tar"), path("place.tar")).expect("TMPDIR has room");
-        open(&path("place.tar")).expect("it was opened before").overwrite(&place).expect("it was planned");
+        open(&path("place.tar"))
+            .expect("it was opened before")
+            .apply_in_place(&place)
+            .expect("it was planned");
         assert_eq!(fs::metadata(path("place.tar")).expect("there").len(), tar.len() as u64);
         follows(&path("place.tar"), changes.root.digest(), before);
     }
@@ -62,7 +65,7 @@ pub fn archive(bytes: &[u8]) {
     if tags.is_empty() {
         return;
     }
-    let plan = plan_new(changes.in_place(), store.place(), tags).expect("a plan needs nothing");
+    let plan = plan_new(changes.in_place(), store.display_name(), tags).expect("a plan needs nothing");
     match apply(&plan, &store, MovedTag::Refuse, &Meter::default(), &|_| ()) {
         Ok(()) => follows(&path("in.tar"), changes.root.digest(), before),
         // The old file stays.
@@ -123,7 +126,7 @@ fn arm() -> Labels {
     Labels::Platform("linux/arm/v7".parse().expect("a platform"))
 }
 
-fn image(store: &DockerArchive) -> Option<(Pointer, Node)> {
+fn image(store: &DockerArchive) -> Option<(Pointer, TreeNode)> {
     let pointer = store.only_image().ok()?;
     let node = read_tree(store, &pointer).ok()?;
     Some((pointer, node))
@@ -141,7 +144,7 @@ fn names_of(store: &DockerArchive, digest: &Digest) -> Vec<(String, Option<Diges
 }
 
 fn problems(store: &DockerArchive, at: &Pointer) -> usize {
-    check(store, at, Depth::Layers).len()
+    check(store, at, CheckDepth::Layers).len()
 }
 
 /// The archive holds the new image, in no worse state than the old one was in, and there is nothing left to do.
@@ -158,7 +161,7 @@ fn follows(path: &Path, root: &Digest, before: usize) {
 struct Pass;
 
 impl Decide for Pass {
-    fn decide(&mut self, _: &Node) -> Result<Option<Rewrite>, Error> {
+    fn decide(&mut self, _: &TreeNode) -> Result<Option<Relabel>, Error> {
         Ok(None)
     }
 
@@ -171,7 +174,7 @@ impl Decide for Pass {
 struct Arm;
 
 impl Decide for Arm {
-    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error> {
+    fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         Ok(match relabel(image, &arm(), "-")? {
             Relabelled::Unchanged => None,
             Relabelled::Changed(changes) => Some(changes.rewrite(image)),

@@ -146,7 +146,7 @@ impl Blob {
 }
 
 impl ImageSource for Blob {
-    fn place(&self) -> String {
+    fn display_name(&self) -> String {
         "fuzz".into()
     }
 
@@ -170,7 +170,7 @@ impl ImageSource for Blob {
         panic!("a table and single files are all that is asked for")
     }
 
-    fn open_part<'a>(
+    fn open_blob_range<'a>(
         &'a self,
         _: &Descriptor,
         part: Range<u64>,

@@ -10,8 +10,8 @@ use error::Error;
 use error::Exit;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
-use image_store::plan::{Known, Wanted};
-use image_store::tree::{Node, read_tree};
+use image_store::plan::{TargetInfo, WantedImage};
+use image_store::tree::{TreeNode, read_tree};
 
 #[derive(Args)]
 pub struct Copy {
@@ -39,9 +39,9 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Err
     if let Some(platform) = &args.platform {
         node = image_for(node, platform, &args.source)?;
     }
-    let known = Known::look(&*target.store, &target.tags, &[])?;
+    let known = TargetInfo::look(&*target.store, &target.tags, &[])?;
     let target = Looked { reference: args.destination.clone(), target, known };
-    let done = publish(Wanted::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
+    let done = publish(WantedImage::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
     match output.format {
         Format::Text => print_line(node.digest().as_str()),
         Format::Json => print_json(&done.json(node.digest())),
@@ -50,18 +50,18 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Err
 }
 
 /// Out of an index, the one image for a platform; a single image must be for it.
-fn image_for(node: Node, platform: &Platform, source: &Reference) -> Result<Node, Error> {
+fn image_for(node: TreeNode, platform: &Platform, source: &Reference) -> Result<TreeNode, Error> {
     let doing = format!("copy \"{source}\"");
     match node {
-        Node::Index(index) => Ok(one_of(&doing, &index, platform)?.node.clone()),
-        Node::Image(image) => {
+        TreeNode::Index(index) => Ok(one_of(&doing, &index, platform)?.node.clone()),
+        TreeNode::Image(image) => {
             let label =
                 image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();
             if !label.fits(platform) {
                 let why = format!("it is a single image that declares {label}, not {platform}");
                 return Err(Error::not_found(doing, why));
             }
-            Ok(Node::Image(image))
+            Ok(TreeNode::Image(image))
         }
     }
 }

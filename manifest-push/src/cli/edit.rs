@@ -15,9 +15,9 @@ use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::open::Stores;
-use image_store::plan::Wanted;
+use image_store::plan::WantedImage;
 use image_store::store::Pointer;
-use image_store::tree::{IndexNode, Node, Seat, fitting, read_tree};
+use image_store::tree::{IndexNode, NestedMember, TreeNode, matching, read_tree};
 use std::collections::BTreeMap;
 
 #[derive(Args)]
@@ -69,7 +69,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
         target.tags = args.tag.clone();
     }
     let node = read_tree(&*opened.store, &opened.pointer)?;
-    let Node::Index(index) = &node else {
+    let TreeNode::Index(index) = &node else {
         let hint = "to make an index of it, use manifest-push create or push from-args";
         return Err(Error::bad_input(doing, "it is a single image").hint(hint));
     };
@@ -80,7 +80,7 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     let changes = decide(&doing, index, args, &incoming, &parts, annotations)?;
     let root =
         edit_index(&index.document, &changes).map_err(|e| Error { action: doing.clone(), ..e.at("") })?;
-    let mut wanted = Wanted::of_root(root.clone());
+    let mut wanted = WantedImage::of_root(root.clone());
     for part in &parts {
         part.add_to(&mut wanted);
         part.notes.iter().for_each(|note| output.info(note));
@@ -227,7 +227,9 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
     let incoming =
         || changes.replaced.values().chain(&changes.added).filter(|entry| entry.attests().is_none());
     // An index within this one stands for its images: clients go through both.
-    for seat in index.seats().iter().filter(|seat| seat.is_within() && seat.way.first().is_some_and(stays)) {
+    for seat in
+        index.nested_members().iter().filter(|seat| seat.is_nested() && seat.path.first().is_some_and(stays))
+    {
         if let Some(platform) = incoming()
             .find(|entry| are_one_platform(seat.entry, entry))
             .and_then(|entry| entry.platform.as_ref())
@@ -252,12 +254,13 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
 }
 
 /// The one image for a platform, in the index or in one within it.
-pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Result<Seat<'a>, Error> {
-    let all = index.seats();
+pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Result<NestedMember<'a>, Error> {
+    let all = index.nested_members();
     let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(platform));
     // What the index itself names is meant before what lies deeper.
-    let own: Vec<&Seat<'_>> = all.iter().filter(|seat| !seat.is_within() && fits(seat.entry)).collect();
-    let found = if own.is_empty() { fitting(&all, fits) } else { own };
+    let own: Vec<&NestedMember<'_>> =
+        all.iter().filter(|seat| !seat.is_nested() && fits(seat.entry)).collect();
+    let found = if own.is_empty() { matching(&all, fits) } else { own };
     match found.as_slice() {
         [one] => Ok((*one).clone()),
         [] => {
@@ -276,14 +279,14 @@ pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Res
 /// Which entry of the index is for a platform.
 fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usize, Error> {
     let seat = one_of(doing, index, platform)?;
-    match seat.way.as_slice() {
+    match seat.path.as_slice() {
         [at] => Ok(*at),
         _ => Err(lies_within(doing, &seat, &format!("the image for {platform}"))),
     }
 }
 
 /// An index within another has a digest of its own, by which others may know it: it is not changed from outside.
-fn lies_within(doing: &str, seat: &Seat<'_>, what: &str) -> Error {
+fn lies_within(doing: &str, seat: &NestedMember<'_>, what: &str) -> Error {
     let inner = seat.index.document.digest();
     Error::bad_input(doing, format!("{what} is in {inner}, an index nested in this one"))
         .hint("edit the nested index, by its tag or (in a registry) by its digest; or create a flat index with push from-spec")

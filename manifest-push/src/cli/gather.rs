@@ -10,9 +10,9 @@ use image_model::digest::Digest;
 use image_model::reference::Reference;
 use image_store::open::{Opened, Stores, Target};
 use image_store::parallel;
-use image_store::plan::Known;
+use image_store::plan::TargetInfo;
 use image_store::store::ImageSource;
-use image_store::tree::{Node, grow};
+use image_store::tree::{TreeNode, read_tree_below};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use strict_yaml::Problem;
 
@@ -27,7 +27,7 @@ pub struct Looked {
     /// Its name, without a tag.
     pub reference: Reference,
     pub target: Target,
-    pub known: Known,
+    pub known: TargetInfo,
 }
 
 /// A member's place, opened before the first request: one token is then asked for all of them.
@@ -82,12 +82,12 @@ pub fn gather_members(asked: &Asked, stores: &Stores, output: &Output) -> Result
 impl Looked {
     /// A place of which nothing is known yet.
     pub fn new(reference: &Reference, target: Target) -> Self {
-        Self { reference: reference.clone(), target, known: Known::default() }
+        Self { reference: reference.clone(), target, known: TargetInfo::default() }
     }
 
     /// What was read there is there.
-    pub fn know_of(&mut self, node: &Node, source: &dyn ImageSource) {
-        if source.place() == self.target.store.place() {
+    pub fn know_of(&mut self, node: &TreeNode, source: &dyn ImageSource) {
+        if source.display_name() == self.target.store.display_name() {
             add_all(node, &mut self.known);
         }
     }
@@ -104,9 +104,9 @@ fn open_target(reference: &Reference, spec: &Spec, stores: &Stores) -> Result<Ta
     Ok(target)
 }
 
-fn add_all(node: &Node, known: &mut Known) {
+fn add_all(node: &TreeNode, known: &mut TargetInfo) {
     known.documents.insert(node.digest().clone(), true);
-    if let Node::Index(index) = node {
+    if let TreeNode::Index(index) = node {
         index.members.iter().for_each(|member| add_all(member, known));
     }
 }
@@ -121,7 +121,7 @@ fn read_and_look(
     targets: &[(&Reference, Target)],
     stores: &Stores,
     spec_is_sound: bool,
-) -> Result<(Vec<Read>, Result<Vec<Known>, Error>), Error> {
+) -> Result<(Vec<Read>, Result<Vec<TargetInfo>, Error>), Error> {
     let open = |member| Place { member, opened: stores.source(&member.image) };
     let places: Vec<Place<'_>> = members.iter().map(open).collect();
     let arrivals = Arrivals::new(places.len());
@@ -151,21 +151,21 @@ fn read_one(place: &Place<'_>, arrivals: &Arrivals) -> Result<Found, Error> {
         document.map(|document| (opened, document))
     });
     let arrived = document.as_ref().ok();
-    arrivals.add(arrived.map(|(opened, document)| (opened.store.place(), document.digest().clone())));
+    arrivals.add(arrived.map(|(opened, document)| (opened.store.display_name(), document.digest().clone())));
     let (opened, document) = document?;
-    let node = grow(&*opened.store, document, 0)?;
+    let node = read_tree_below(&*opened.store, document, 0)?;
     Ok(Found { member: place.member.clone(), source: opened.store.clone(), node })
 }
 
 /// The tags at once; and again, with those manifests that come from elsewhere, when all manifests have come in.
-fn look_twice(targets: &[(&Reference, Target)], arrivals: &Arrivals) -> Result<Vec<Known>, Error> {
+fn look_twice(targets: &[(&Reference, Target)], arrivals: &Arrivals) -> Result<Vec<TargetInfo>, Error> {
     let mut looks = Vec::new();
     for (_, target) in targets {
-        looks.push(Known::look(&*target.store, &target.tags, &[])?);
+        looks.push(TargetInfo::look(&*target.store, &target.tags, &[])?);
     }
     let arrived = arrivals.wait();
     for ((_, target), known) in targets.iter().zip(&mut looks) {
-        let here = target.store.place();
+        let here = target.store.display_name();
         let foreign = arrived.iter().filter(|(place, _)| *place != here).map(|(_, digest)| digest.clone());
         known.look_again(&*target.store, &foreign.collect::<Vec<_>>())?;
     }

@@ -11,7 +11,7 @@ use cli::{Format, Output, print_json, print_line};
 use error::Error;
 use error::Exit;
 use image_model::reference::{Reference, ReferenceError, RegistryRef};
-use image_store::tree::{Node, read_tree};
+use image_store::tree::{TreeNode, read_tree};
 use std::io::Write;
 use std::str::FromStr;
 
@@ -79,7 +79,7 @@ fn inspect_image(named: &Typed, args: &Inspect, tools: &Tools<'_>, output: &Outp
     show(named, &node, "config-patcher fix --from-index", output)
 }
 
-fn show(named: &Typed, node: &Node, remedy: &str, output: &Output) -> Result<Exit, Error> {
+fn show(named: &Typed, node: &TreeNode, remedy: &str, output: &Output) -> Result<Exit, Error> {
     let name = named.image.to_string();
     match (output.format, output.verbose) {
         (Format::Json, _) => print_json(&inspect::json(&name, node).to_string()),

@@ -8,7 +8,8 @@ use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Document, media_type};
 use image_store::plan::{
-    Guard, MovedTag, Plan, Progress, TagStep, Wanted, apply_content, apply_tags, name_of, plan_over,
+    MovedTag, Plan, Progress, TagGuard, TagStep, WantedImage, apply_content, apply_tags, name_of,
+    plan_with_info,
 };
 use image_store::store::Pointer;
 use std::str::FromStr;
@@ -50,13 +51,18 @@ pub struct Done {
 }
 
 /// Publishes in every place, under every tag.
-pub fn publish(wanted: Wanted, targets: Vec<Looked>, write: &Write, output: &Output) -> Result<Done, Error> {
+pub fn publish(
+    wanted: WantedImage,
+    targets: Vec<Looked>,
+    write: &Write,
+    output: &Output,
+) -> Result<Done, Error> {
     for looked in &targets {
         refuse_another_kind(&wanted.root, looked, write.force, output)?;
     }
     let mut planned = Vec::new();
     for (i, looked) in targets.into_iter().enumerate() {
-        let plan = plan_over(wanted.clone(), &*looked.target.store, &looked.target.tags, &looked.known)?;
+        let plan = plan_with_info(wanted.clone(), &*looked.target.store, &looked.target.tags, &looked.known)?;
         if i == 0 {
             hold_against_expectation(&plan, &looked, write.expect.as_ref())?;
         }
@@ -102,7 +108,7 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
             }
         };
         let just_looked = looks.next().unwrap_or_default();
-        apply_tags(plan, &*looked.target.store, Guard { moved, before: &before }, just_looked, &tell)?;
+        apply_tags(plan, &*looked.target.store, TagGuard { moved, before: &before }, just_looked, &tell)?;
     }
     Ok(())
 }
@@ -128,7 +134,7 @@ fn refuse_another_kind(root: &Document, looked: &Looked, force: bool, output: &O
             ),
             _ => continue,
         };
-        let name = name_of(&store.place(), tag);
+        let name = name_of(&store.display_name(), tag);
         if !force {
             let doing = format!("publish {what} as \"{name}\"");
             return Err(Error::bad_input(doing, format!("the tag refers to {there}")).hint(hint));

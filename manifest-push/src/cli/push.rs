@@ -197,7 +197,7 @@ fn publish(
 /// docker's lines for the images that it brings over from other repositories.
 fn pushed_refs<'a>(
     target: &Reference,
-    found: impl Iterator<Item = (&'a Member, &'a image_store::tree::Node)>,
+    found: impl Iterator<Item = (&'a Member, &'a image_store::tree::TreeNode)>,
 ) -> Vec<String> {
     let Reference::Registry(target) = target else { return Vec::new() };
     let name = target.name();

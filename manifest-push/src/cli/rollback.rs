@@ -9,7 +9,7 @@ use error::Exit;
 use image_model::digest::Digest;
 use image_model::reference::{Reference, ReferenceError, RegistryRef};
 use image_store::open::Target;
-use image_store::plan::{Guard, JustLooked, MovedTag, Plan, TagStep, apply_tags, name_of};
+use image_store::plan::{MovedTag, Plan, ResolvedTags, TagGuard, TagStep, apply_tags, name_of};
 use image_store::store::Pointer;
 
 #[derive(Args)]
@@ -157,7 +157,7 @@ fn decide(steps: &[&Entry], tools: &Tools<'_>) -> Result<Vec<Back>, Error> {
         let at = match backs.iter().position(|back| back.reference == reference) {
             Some(at) => at,
             None => {
-                let plan = Plan { place: target.store.place(), ..Plan::default() };
+                let plan = Plan { place: target.store.display_name(), ..Plan::default() };
                 backs.push(Back { target, reference, plan });
                 backs.len() - 1
             }
@@ -182,8 +182,8 @@ fn carry_out(back: &Back, publish: &Publish, journal: &Journal, force: bool) -> 
     apply_tags(
         &back.plan,
         &*back.target.store,
-        Guard { moved, before: &before },
-        JustLooked::default(),
+        TagGuard { moved, before: &before },
+        ResolvedTags::default(),
         &|_| {},
     )
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use error::Error;
 use image_model::manifest::{Descriptor, media_type};
 use image_model::platform::Platform;
-use image_store::tree::{Image, Node};
+use image_store::tree::{Image, TreeNode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -33,7 +33,7 @@ struct ShownDescriptor<'a> {
 }
 
 /// `inspect -v`: each image with its platform and its manifest; a list of them for an index.
-pub fn verbose(name: &str, node: &Node) -> Result<String, Error> {
+pub fn verbose(name: &str, node: &TreeNode) -> Result<String, Error> {
     let doing = || format!("show \"{name}\"");
     let images = node.images().into_iter().map(|(entry, image)| {
         let text = shown(name, entry, image).and_then(|one| serde_json::to_vec(&one));
@@ -41,7 +41,7 @@ pub fn verbose(name: &str, node: &Node) -> Result<String, Error> {
     });
     let images = images.collect::<Result<Vec<_>, _>>()?;
     match (node, images.as_slice()) {
-        (Node::Image(_), [only]) => indented(only),
+        (TreeNode::Image(_), [only]) => indented(only),
         _ => indented(&[b"[", images.join(&b","[..]).as_slice(), b"]"].concat()),
     }
 }

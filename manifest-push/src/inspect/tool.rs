@@ -6,7 +6,7 @@
 use crate::index::escape;
 use error::Error;
 use image_model::manifest::{Descriptor, Document};
-use image_store::tree::{Image, Node};
+use image_store::tree::{Image, TreeNode};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::PrettyFormatter;
 use std::collections::BTreeMap;
@@ -228,17 +228,17 @@ fn is_false(value: &Option<bool>) -> bool {
 }
 
 /// What is printed for an image or index. `name` as it was typed.
-pub fn raw(name: &str, node: &Node, expand_config: bool) -> Result<String, Error> {
+pub fn raw(name: &str, node: &TreeNode, expand_config: bool) -> Result<String, Error> {
     let failed = |e: serde_json::Error| Error::bad_input(format!("show \"{name}\""), e.to_string());
     match node {
-        Node::Image(image) => match expand_config {
+        TreeNode::Image(image) => match expand_config {
             false => shown_image(name, image).and_then(|shown| marshal(&shown)).map_err(failed),
             true => expanded_image(name, image).and_then(|shown| marshal(&shown)).map_err(failed),
         },
-        Node::Index(index) => {
+        TreeNode::Index(index) => {
             let mut manifests = Vec::new();
             for member in &index.members {
-                let Node::Image(image) = member else {
+                let TreeNode::Image(image) = member else {
                     let why = format!("its member {} is an index", member.digest());
                     return Err(
                         Error::bad_input(format!("show \"{name}\""), why).hint("omit --raw, or use --bytes")

@@ -3,11 +3,11 @@
 use super::*;
 use image_model::manifest;
 use image_model::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::{ImageStore, Pointer};
-use image_store::tree::grow;
+use image_store::tree::read_tree_below;
 use registry_client::meter::Meter;
 
 fn add_image(store: &MemoryStore, label: &str) -> Document {
@@ -24,7 +24,7 @@ fn add_image(store: &MemoryStore, label: &str) -> Document {
 fn found(label: &str, said: &str) -> Found {
     let store = MemoryStore::new();
     let document = add_image(&store, label);
-    let node = grow(&store, document, 0).unwrap();
+    let node = read_tree_below(&store, document, 0).unwrap();
     let platform = if said.is_empty() { Platform::default() } else { said.parse().unwrap() };
     let member =
         Member { image: "q.io/a:1".parse().unwrap(), platform, annotations: BTreeMap::new(), line: 3 };
@@ -49,7 +49,7 @@ fn members_from_several_stores_become_one_whole_image() {
     let target = MemoryStore::new();
     let steps = plan(wanted, &target, &["latest".into()]).unwrap();
     apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    assert_eq!(check(&target, &Pointer::Tag("latest".into()), Depth::Layers), []);
+    assert_eq!(check(&target, &Pointer::Tag("latest".into()), CheckDepth::Layers), []);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_wrong_label_is_put_right_and_the_image_is_whole() {
     let target = MemoryStore::new();
     let steps = plan(combined.wanted, &target, &["x".into()]).unwrap();
     apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
+    assert_eq!(check(&target, &Pointer::Tag("x".into()), CheckDepth::Layers), []);
     let again = combine(&found, &request).unwrap();
     assert!(plan(again.wanted, &target, &["x".into()]).unwrap().is_nothing());
 }
@@ -128,7 +128,7 @@ fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
     attests.platform = Some("unknown/unknown".parse().unwrap());
     attests.annotations.insert("vnd.docker.reference.digest".into(), image.digest().to_string());
     let text = serde_json::json!({"schemaVersion":2,"manifests":[entry, attests]}).to_string();
-    let node = grow(&store, Document::new(text.into_bytes(), None).unwrap(), 0).unwrap();
+    let node = read_tree_below(&store, Document::new(text.into_bytes(), None).unwrap(), 0).unwrap();
     let member = Member {
         image: "q.io/a:1".parse().unwrap(),
         platform: Platform::default(),
@@ -142,5 +142,5 @@ fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
     let wanted = combine(&both, &Request::default()).unwrap().wanted;
     let steps = plan(wanted, &target, &["x".into()]).unwrap();
     apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-    assert_eq!(check(&target, &Pointer::Tag("x".into()), Depth::Layers), []);
+    assert_eq!(check(&target, &Pointer::Tag("x".into()), CheckDepth::Layers), []);
 }

@@ -94,8 +94,9 @@ pub fn needs_emulator(job: &BuildJob) -> bool {
 /// Where the image of a platform lies in what a builder gave: it, or a member of an index that attests it as well.
 pub fn find_image(given: &dyn ImageSource, at: Pointer, platform: &Platform) -> Result<Pointer, Error> {
     let document = given.read_document(&at)?;
-    let content =
-        document.parse().map_err(|e| e.at(&format!("what the builder wrote to \"{}\"", given.place())))?;
+    let content = document
+        .parse()
+        .map_err(|e| e.at(&format!("what the builder wrote to \"{}\"", given.display_name())))?;
     let Content::Index(index) = content else { return Ok(at) };
     let images: Vec<&Descriptor> =
         index.manifests.iter().filter(|member| member.attests().is_none()).collect();
@@ -104,7 +105,7 @@ pub fn find_image(given: &dyn ImageSource, at: Pointer, platform: &Platform) -> 
     match images.iter().find(fits).or(only) {
         Some(member) => Ok(Pointer::from(&member.digest)),
         None => {
-            let doing = format!("take the image for {platform} from \"{}\"", given.place());
+            let doing = format!("take the image for {platform} from \"{}\"", given.display_name());
             Err(Error::not_found(doing, "the builder wrote an index without it"))
         }
     }
@@ -113,9 +114,10 @@ pub fn find_image(given: &dyn ImageSource, at: Pointer, platform: &Platform) -> 
 /// One image as it is, byte for byte.
 pub fn copy_image(source: &dyn ImageSource, at: &Pointer, out: &OciLayout) -> Result<Document, Error> {
     let document = source.read_document(at)?;
-    let content = document.parse().map_err(|e| e.at(&format!("what lies in \"{}\"", source.place())))?;
+    let content =
+        document.parse().map_err(|e| e.at(&format!("what lies in \"{}\"", source.display_name())))?;
     let Content::Manifest(image) = content else {
-        let doing = format!("take the image from \"{}\"", source.place());
+        let doing = format!("take the image from \"{}\"", source.display_name());
         return Err(Error::bad_input(doing, "it is an index, not one image"));
     };
     for blob in std::iter::once(&image.config).chain(&image.layers) {

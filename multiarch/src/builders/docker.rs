@@ -14,7 +14,7 @@ use image_model::manifest::Document;
 use image_model::platform::Platform;
 use image_model::reference::RegistryRef;
 use image_store::archive::DockerArchive;
-use image_store::compress::{Flavour, import_compressed};
+use image_store::compress::{ManifestFormat, import_compressed};
 use image_store::store::oci_layout::OciLayout;
 use std::fs;
 use std::path::Path;
@@ -184,5 +184,5 @@ fn is_about_platform(line: &str) -> bool {
 pub(super) fn take(archive: &Path, platform: &Platform, staging: &OciLayout) -> Result<Document, Error> {
     let saved = DockerArchive::open(archive, None)?;
     let at = find_image(&saved, saved.only_image()?, platform)?;
-    import_compressed(&saved, &at, staging, Flavour::Docker)
+    import_compressed(&saved, &at, staging, ManifestFormat::Docker)
 }

@@ -75,7 +75,7 @@ fn asked(dir: &Path) -> String {
 }
 
 fn staging(dir: &Path) -> OciLayout {
-    OciLayout::open_or_new(&dir.join("staging")).unwrap()
+    OciLayout::open_or_create(&dir.join("staging")).unwrap()
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn a_build_that_fails_says_so_without_the_values_of_arguments() {
 fn podman_pushes_into_a_layout_that_is_taken_over_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     // What the engine "pushes": an image with annotations of its own.
-    let engine = OciLayout::open_or_new(&dir.path().join("engine-image")).unwrap();
-    let config = engine.ingest(image_model::manifest::media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
+    let engine = OciLayout::open_or_create(&dir.path().join("engine-image")).unwrap();
+    let config = engine.add_blob(image_model::manifest::media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
     let config = serde_json::to_string(&config).unwrap();
     let manifest =
         format!(r#"{{ "schemaVersion":2,"config":{config},"layers":[],"annotations":{{"b":"1","a":"2"}} }}"#);
@@ -213,8 +213,8 @@ esac"#,
 
 /// A buildx whose builder has this driver; it writes the archive that `--output` asks for.
 fn buildx(dir: &Path, driver: &str) -> Buildx {
-    let engine = OciLayout::open_or_new(&dir.join("engine-image")).unwrap();
-    let config = engine.ingest(image_model::manifest::media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
+    let engine = OciLayout::open_or_create(&dir.join("engine-image")).unwrap();
+    let config = engine.add_blob(image_model::manifest::media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
     let config = serde_json::to_string(&config).unwrap();
     let manifest = format!(r#"{{ "schemaVersion":2,"config":{config},"layers":[] }}"#);
     let made = Document::new(manifest.into_bytes(), None).unwrap();
@@ -355,7 +355,7 @@ fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
         records: Records::new(&dir.path().join("records")),
     };
     let log = dir.path().join("log");
-    let base = OciLayout::open_or_new(&dir.path().join("base")).unwrap();
+    let base = OciLayout::open_or_create(&dir.path().join("base")).unwrap();
     let (builder, why) = choose(&BuilderChoice::Auto, &job(None).recipe, &open).unwrap();
     assert_eq!((builder.name().as_str(), why.as_str()), ("rootfs", "it has files and no Dockerfile"));
     let made = builder.build(&job(None), &base, &log).unwrap();

@@ -52,7 +52,7 @@ fn build(
 }
 
 fn layout(dir: &Path) -> OciLayout {
-    OciLayout::open_or_new(&dir.join("out")).unwrap()
+    OciLayout::open_or_create(&dir.join("out")).unwrap()
 }
 
 fn config(out: &OciLayout, document: &Document) -> String {
@@ -120,7 +120,7 @@ fn platforms_with_the_same_files_share_a_layer() {
 
 /// A base image for each platform in one index: a folder `lib` that is a link, and a config with things of its own.
 fn base_index(dir: &Path, platforms: &[(&str, &str)]) -> (OciLayout, Document) {
-    let store = OciLayout::open_or_new(&dir.join("base")).unwrap();
+    let store = OciLayout::open_or_create(&dir.join("base")).unwrap();
     let root = dir.join("base-root");
     fs::create_dir_all(root.join("usr/lib")).unwrap();
     let _ = std::os::unix::fs::symlink("usr/lib", root.join("lib"));
@@ -239,9 +239,9 @@ fn python_and_gnu_tar_read_the_layer_as_it_is_meant() {
     }
 }
 
-fn check_tagged(out: &OciLayout, document: &Document) -> Vec<check::Problem> {
+fn check_tagged(out: &OciLayout, document: &Document) -> Vec<check::ImageProblem> {
     out.write_tag("t", document).unwrap();
-    check::check(out, &Pointer::Tag("t".into()), check::Depth::Layers)
+    check::check(out, &Pointer::Tag("t".into()), check::CheckDepth::Layers)
 }
 
 #[test]
@@ -257,15 +257,15 @@ fn what_was_compressed_is_compressed_again_only_where_it_changed_or_is_gone() {
         };
         image.layers[0].digest.clone()
     };
-    let out = OciLayout::open_or_new(&dir.path().join("out")).unwrap();
+    let out = OciLayout::open_or_create(&dir.path().join("out")).unwrap();
     let first = layer(&out);
     // A mark that only the record can bring back.
-    let marked = out.ingest(media_type::OCI_LAYER_GZIP, &b"as the record says"[..]).unwrap();
+    let marked = out.add_blob(media_type::OCI_LAYER_GZIP, &b"as the record says"[..]).unwrap();
     for file in fs::read_dir(dir.path().join("work/records")).unwrap() {
         fs::write(file.unwrap().path(), serde_json::to_vec(&marked).unwrap()).unwrap();
     }
     assert_eq!(layer(&out), marked.digest);
-    let elsewhere = OciLayout::open_or_new(&dir.path().join("elsewhere")).unwrap();
+    let elsewhere = OciLayout::open_or_create(&dir.path().join("elsewhere")).unwrap();
     assert_eq!(layer(&elsewhere), first, "another layout does not have it");
     fs::write(dir.path().join("root/bin/app"), "changed").unwrap();
     assert!(![first, marked.digest].contains(&layer(&out)));

@@ -19,7 +19,7 @@ use crate::work_dir;
 use crate::work_dir::prune;
 use crate::work_dir::unfinished::Unfinished;
 use error::Error;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::open::Target;
 use image_store::parallel;
 use image_store::plan::{Progress, apply};
@@ -64,7 +64,7 @@ impl ReleaseContext<'_> {
             output.info(&format!("emulators: {}", plan.emulators.command.join(" ")));
             binfmt.register(&plan.emulators.missing)?;
         }
-        let staging = Arc::new(OciLayout::open_or_new(&request.work_dir.join("staging"))?);
+        let staging = Arc::new(OciLayout::open_or_create(&request.work_dir.join("staging"))?);
         let proven = prove(request, plan, binfmt.as_ref(), &staging, reporter)?;
         let mut report = self.publish_all(plan, proven, staging)?;
         report.seconds = begun.elapsed().as_secs_f64();
@@ -166,9 +166,10 @@ impl ReleaseContext<'_> {
 
 fn read_back(target: &Target) -> Result<(), Error> {
     for tag in &target.tags {
-        let problems = check(&*target.store, &Pointer::Tag(tag.clone()), Depth::Documents);
+        let problems = check(&*target.store, &Pointer::Tag(tag.clone()), CheckDepth::Documents);
         if !problems.is_empty() {
-            let doing = format!("find \"{}:{tag}\" whole after it was published", target.store.place());
+            let doing =
+                format!("find \"{}:{tag}\" whole after it was published", target.store.display_name());
             let lines = problems.iter().map(ToString::to_string).collect();
             return Err(Error::integrity(doing, "it is not").problems(lines));
         }

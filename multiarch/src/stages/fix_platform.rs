@@ -7,7 +7,7 @@ use image_model::manifest::Document;
 use image_model::platform::Platform;
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::store::oci_layout::OciLayout;
-use image_store::tree::{Image, Node, grow};
+use image_store::tree::{Image, TreeNode, read_tree_below};
 use registry_client::meter::Meter;
 
 /// An image whose label was looked at, and what the label said before.
@@ -26,7 +26,7 @@ pub fn settle(
     policy: LabelPolicy,
     staging: &OciLayout,
 ) -> Result<Labelled, Error> {
-    let node = grow(staging, built, 0)?;
+    let node = read_tree_below(staging, built, 0)?;
     let before = label_of(&node);
     if policy == LabelPolicy::Check {
         // To be told wrong it must mean another machine: BuildKit writes arm64 where the spec says arm64/v8.
@@ -42,19 +42,19 @@ pub fn settle(
         };
     let steps = plan(changes.in_place(), staging, &[])?;
     apply(&steps, staging, MovedTag::Refuse, &Meter::default(), &|_| {})?;
-    let image = single(grow(staging, changes.root, 0)?, platform)?;
+    let image = single(read_tree_below(staging, changes.root, 0)?, platform)?;
     Ok(Labelled { image, built: before, is_wrong: false })
 }
 
-fn label_of(node: &Node) -> Platform {
+fn label_of(node: &TreeNode) -> Platform {
     let image = node.images().into_iter().find_map(|(_, image)| image.config.as_ref());
     image.map(|config| config.parsed.platform.clone()).unwrap_or_default()
 }
 
-fn single(node: Node, platform: &Platform) -> Result<Image, Error> {
+fn single(node: TreeNode, platform: &Platform) -> Result<Image, Error> {
     match node {
-        Node::Image(image) => Ok(image),
-        Node::Index(_) => {
+        TreeNode::Image(image) => Ok(image),
+        TreeNode::Index(_) => {
             let doing = format!("release the image for {platform}");
             Err(Error::bad_input(doing, "its builder made an index, not one image"))
         }

@@ -10,9 +10,9 @@ use error::text;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, DocumentError};
 use image_store::open::Target;
-use image_store::plan::{MovedTag, Plan, Wanted};
+use image_store::plan::{MovedTag, Plan, WantedImage};
 use image_store::store::ImageSource;
-use image_store::tree::Node;
+use image_store::tree::TreeNode;
 use manifest_push::index::{Kind, Style, build_index};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub fn combine(
     published: &Published,
     staging: &Arc<dyn ImageSource>,
     target: &Target,
-) -> Result<Wanted, Error> {
+) -> Result<WantedImage, Error> {
     let mut entries: Vec<Descriptor> = members
         .iter()
         .map(|member| {
@@ -42,11 +42,11 @@ pub fn combine(
         Error::bad_input(format!("make the index of {}", request.spec.image), e.to_string())
     };
     let mut wanted =
-        Wanted::of_root(build_index(kind, Style::ManifestTool, &entries, annotations).map_err(failed)?);
+        WantedImage::of_root(build_index(kind, Style::ManifestTool, &entries, annotations).map_err(failed)?);
     let target_source: Arc<dyn ImageSource> = target.store.clone();
     for member in members {
         let source = if member.is_published { &target_source } else { staging };
-        wanted.add(&Node::Image(member.labelled.image.clone()), source, false);
+        wanted.add(&TreeNode::Image(member.labelled.image.clone()), source, false);
         if let Some(tag) = &member.tag {
             wanted.member_tags.push((tag.clone(), member.labelled.image.document.clone()));
         }

@@ -17,7 +17,7 @@ use image_model::manifest::{Descriptor, Index};
 use image_model::platform::Platform;
 use image_store::open::Target;
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::{IndexNode, Node, read_tree};
+use image_store::tree::{IndexNode, TreeNode, read_tree};
 use std::sync::Arc;
 
 /// Records of images that were kept: a quick look, where an image that was built is read to its end.
@@ -33,7 +33,7 @@ pub struct Published {
 
 pub struct Kept {
     pub entry: Descriptor,
-    pub node: Node,
+    pub node: TreeNode,
     /// What its binaries say, once they were held against its label.
     evidence: Option<EvidenceReport>,
     smoke: Option<Smoke>,
@@ -46,7 +46,7 @@ impl Published {
             return nothing();
         }
         let tag = target.tags.first().cloned().unwrap_or_default();
-        let doing = format!("keep the other platforms of \"{}:{tag}\"", target.store.place());
+        let doing = format!("keep the other platforms of \"{}:{tag}\"", target.store.display_name());
         let source: Arc<dyn ImageSource> = target.store.clone();
         let node = match source.resolve(&Pointer::Tag(tag.clone()))? {
             Some(_) => read_tree(&*source, &Pointer::Tag(tag))?,
@@ -58,7 +58,7 @@ impl Published {
                 );
             }
         };
-        let Node::Index(IndexNode { index, members, .. }) = node else {
+        let TreeNode::Index(IndexNode { index, members, .. }) = node else {
             return Err(Error::bad_input(doing, "it is one image, not an index").hint("run without --only"));
         };
         let stays = not_built(&index, &request.spec);

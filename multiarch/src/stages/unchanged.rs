@@ -11,7 +11,7 @@ use image_model::manifest::{Content, Index};
 use image_store::open::Target;
 use image_store::parallel;
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::{Image, Node, read_tree};
+use image_store::tree::{Image, TreeNode, read_tree};
 use serde_json::Value;
 
 /// Puts the published image in the place of each member that is the same but for its time. What cannot be read of the
@@ -56,8 +56,8 @@ fn find_same(member: &Member, index: &Index, target: &dyn ImageSource) -> Option
         return None;
     }
     match read_tree(target, &Pointer::from(&entry.digest)).ok()? {
-        Node::Image(published) => is_same_but_for_time(built, &published).then_some(published),
-        Node::Index(_) => None,
+        TreeNode::Image(published) => is_same_but_for_time(built, &published).then_some(published),
+        TreeNode::Index(_) => None,
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use image_model::manifest::{Document, media_type};
     use image_store::store::memory::MemoryStore;
-    use image_store::tree::grow;
+    use image_store::tree::read_tree_below;
 
     fn image(config: &str, layer: &str) -> Image {
         let store = MemoryStore::new();
@@ -129,9 +129,9 @@ mod tests {
         let layer = store.add_blob(media_type::OCI_LAYER_GZIP, layer.as_bytes());
         let text = serde_json::json!({"schemaVersion":2,"mediaType":media_type::OCI_MANIFEST,"config":config,"layers":[layer]});
         let document = Document::new(text.to_string().into_bytes(), None).unwrap();
-        match grow(&store, document, 0).unwrap() {
-            Node::Image(image) => image,
-            Node::Index(_) => unreachable!("it is an image"),
+        match read_tree_below(&store, document, 0).unwrap() {
+            TreeNode::Image(image) => image,
+            TreeNode::Index(_) => unreachable!("it is an image"),
         }
     }
 

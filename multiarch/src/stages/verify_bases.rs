@@ -157,7 +157,7 @@ impl Offers {
 fn read_offer(name: &RegistryRef, open: &OpenImage) -> Result<Offer, Error> {
     let (source, at) = open(&Reference::Registry(name.clone()))?;
     let document = source.read_document(&at)?;
-    let content = document.parse().map_err(|e| e.at(&format!("base image \"{}\"", source.place())))?;
+    let content = document.parse().map_err(|e| e.at(&format!("base image \"{}\"", source.display_name())))?;
     let image = match content {
         Content::Index(index) => {
             let platforms = index.manifests.into_iter().filter_map(|member| member.platform);
@@ -167,7 +167,7 @@ fn read_offer(name: &RegistryRef, open: &OpenImage) -> Result<Offer, Error> {
     };
     let bytes = read_blob(&*source, &image.config, CONFIG_MAX)?;
     let config = Config::parse(&bytes)
-        .map_err(|e| e.at(&format!("the config of base image \"{}\"", source.place())))?;
+        .map_err(|e| e.at(&format!("the config of base image \"{}\"", source.display_name())))?;
     Ok(Offer::Image(config.platform))
 }
 

@@ -5,7 +5,7 @@
 
 use error::Error;
 use image_model::digest::Digest;
-use image_store::store::oci_layout::make_folder;
+use image_store::store::oci_layout::create_dir_durably;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
@@ -72,7 +72,7 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
 /// rollback needs it, and a tag that moves afterwards may be on a disk of its own.
 pub fn write_durably(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    make_folder(dir)?;
+    create_dir_durably(dir)?;
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(text)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;

@@ -4,8 +4,8 @@ use crate::registry::referrers::referrer;
 use crate::samples::{Image, Index};
 use crate::tools::User;
 use image_store::archive::{DockerArchive, OciArchive};
-use image_store::check::{Depth, check};
-use image_store::referrers::look;
+use image_store::check::{CheckDepth, check};
+use image_store::referrers::find_attached;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 
@@ -26,7 +26,7 @@ fn index() -> Index {
 
 pub fn whole(store: &dyn ImageSource, tag: &str) -> String {
     let tag = Pointer::Tag(tag.into());
-    let problems: Vec<_> = check(store, &tag, Depth::Layers)
+    let problems: Vec<_> = check(store, &tag, CheckDepth::Layers)
         .into_iter()
         // The very thing that the fix is for.
         .filter(|problem| !problem.what.contains("the config says linux/amd64"))
@@ -51,19 +51,19 @@ pub const TAR_IN_PLACE: Job =
     Job { args: &["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--in-place"], ..TAR };
 
 pub const NEW_FORM_IN_PLACE: Job = Job {
-    prepare: |user| index().store(&DockerArchive::open_or_new(&user.path("app.tar")).unwrap(), "app:1"),
+    prepare: |user| index().store(&DockerArchive::open_or_create(&user.path("app.tar")).unwrap(), "app:1"),
     args: &["fix", "docker-archive:app.tar", "--from-index", "--in-place"],
     named: docker_archive,
 };
 
 pub const OCI_ARCHIVE: Job = Job {
-    prepare: |user| index().store(&OciArchive::open_or_new(&user.path("app.tar")).unwrap(), "1"),
+    prepare: |user| index().store(&OciArchive::open_or_create(&user.path("app.tar")).unwrap(), "1"),
     args: &["fix", "oci-archive:app.tar:1", "--from-index"],
     named: |user| whole(&OciArchive::open(&user.path("app.tar"), None).unwrap(), "1"),
 };
 
 pub const LAYOUT: Job = Job {
-    prepare: |user| index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1"),
+    prepare: |user| index().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1"),
     args: &["fix", "oci:in:1", "--from-index"],
     named: |user| whole(&OciLayout::open(&user.path("in")).unwrap(), "1"),
 };
@@ -71,10 +71,10 @@ pub const LAYOUT: Job = Job {
 /// With an SBOM, which the new image must have as soon as the tag names it.
 pub const CARRIED: Job = Job {
     prepare: |user| {
-        let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
+        let layout = OciLayout::open_or_create(&user.path("in")).unwrap();
         wrong().store(&layout, "1");
         for blob in [&b"{}"[..], b"about the image"] {
-            layout.ingest("", blob).unwrap();
+            layout.add_blob("", blob).unwrap();
         }
         let sbom = referrer("application/spdx+json", &wrong().document);
         layout.write_tag("sbom", &sbom).unwrap();
@@ -83,7 +83,7 @@ pub const CARRIED: Job = Job {
     named: |user| {
         let layout = OciLayout::open(&user.path("in")).unwrap();
         let named = whole(&layout, "1");
-        let belongings = look(&layout, &[named.parse().unwrap()]).unwrap().remove(0);
+        let belongings = find_attached(&layout, &[named.parse().unwrap()]).unwrap().remove(0);
         let entries: Vec<String> =
             belongings.referrers.iter().map(|entry| entry.digest.to_string()).collect();
         let [sbom] = &entries[..] else { panic!("{named} has {entries:?}") };
@@ -96,7 +96,7 @@ pub const CARRIED: Job = Job {
 pub const NOTHING: &str = "nothing";
 
 pub const NEW_LAYOUT: Job = Job {
-    prepare: |user| index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1"),
+    prepare: |user| index().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1"),
     args: &["fix", "oci:in:1", "--from-index", "--output", "oci:new/out:1"],
     named: |user| match user.path("new/out/oci-layout").exists() {
         true => whole_or_nothing(&OciLayout::open(&user.path("new/out")).unwrap(), "1"),

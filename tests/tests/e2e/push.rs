@@ -5,7 +5,7 @@ use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, listing, run};
 use image_model::digest::Digest;
 use image_store::archive::DockerArchive;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::fake_registry::{Auth, Bearer, FakeRegistry, Options, When};

@@ -1,7 +1,7 @@
 //! `cargo xtask release` as a person runs it: from a clean folder to a published index, and again, and elsewhere.
 
 use crate::tools::{Ran, User, listing, program, run};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::Pointer;
 use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::fake_registry::FakeRegistry;
@@ -127,7 +127,7 @@ fn the_example_goes_from_nothing_to_a_checked_layout_and_a_second_run_has_nothin
         assert!(platforms.iter().any(|found| found == platform), "{platform} is not in {platforms:?}");
     }
     let store = OciLayout::open(&layout).unwrap();
-    assert_eq!(check(&store, &Pointer::Tag("latest".into()), Depth::Layers), []);
+    assert_eq!(check(&store, &Pointer::Tag("latest".into()), CheckDepth::Layers), []);
     let report = fs::read_to_string(user.path("report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!((&report["report"], &report["digest"]), (&1.into(), &EXAMPLE_DIGEST.into()));

@@ -2,7 +2,7 @@
 
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
-use image_store::plan::{MovedTag, Wanted, apply, plan};
+use image_store::plan::{MovedTag, WantedImage, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::read_tree;
@@ -225,6 +225,6 @@ impl Image {
 fn put(source: MemoryStore, target: &dyn ImageStore, tag: &str) {
     let node = read_tree(&source, &Pointer::Tag("x".into())).unwrap();
     let source: Arc<dyn ImageSource> = Arc::new(source);
-    let steps = plan(Wanted::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
+    let steps = plan(WantedImage::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
     apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }

@@ -15,7 +15,7 @@ use binfmt_setup::emulators::Target;
 use image_model::manifest::Document;
 use image_model::platform::Platform;
 use image_store::archive::{DockerArchive, OciArchive};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
@@ -180,7 +180,7 @@ fn strict_fails_where_a_note_would_do() {
 fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
     let user = User::new();
     let dir = user.path("index");
-    put(index(), &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    put(index(), &OciLayout::open_or_create(&dir).unwrap(), "v1");
     let name = format!("oci:{}:v1", dir.display());
     let ran = verify(&user, &[&name]).exits(1);
     let lines: Vec<&str> = ran.stdout.lines().collect();
@@ -206,7 +206,7 @@ fn an_index_within_an_index_is_fixed_by_its_binaries_and_as_verify_says() {
     let outer = serde_json::json!({"schemaVersion": 2, "manifests": [right, inner.descriptor()]});
     store.write_tag("x", &Document::new(outer.to_string().into_bytes(), None).unwrap()).unwrap();
     let dir = user.path("nested");
-    put(store, &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    put(store, &OciLayout::open_or_create(&dir).unwrap(), "v1");
     let name = format!("oci:{}:v1", dir.display());
     let said = verify(&user, &[&name]).exits(1).stdout;
     let (_, advice) = said.split_once("config-patcher fix ").unwrap();
@@ -217,7 +217,7 @@ fn an_index_within_an_index_is_fixed_by_its_binaries_and_as_verify_says() {
     verify(&user, &[&name]).exits(0);
     user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(0);
     let tag = Pointer::Tag("v1".into());
-    assert_eq!(check(&OciLayout::open(&dir).unwrap(), &tag, Depth::Layers), []);
+    assert_eq!(check(&OciLayout::open(&dir).unwrap(), &tag, CheckDepth::Layers), []);
 }
 
 #[test]
@@ -244,13 +244,13 @@ fn archives_and_registries_are_looked_into_alike() {
     };
     let archive = user.path("image.tar");
     let wrong = || image("linux/amd64", &["/app"], layers());
-    wrong().store(&DockerArchive::open_or_new(&archive).unwrap(), "app:1");
+    wrong().store(&DockerArchive::open_or_create(&archive).unwrap(), "app:1");
     let name = format!("docker-archive:{}", archive.display());
     // The probes use no instruction that tells a version, and have no attributes.
     assert_eq!(judged(&user, &name).1, "linux/arm");
 
     let archive = user.path("oci.tar");
-    wrong().store(&OciArchive::open_or_new(&archive).unwrap(), "1");
+    wrong().store(&OciArchive::open_or_create(&archive).unwrap(), "1");
     let name = format!("oci-archive:{}", archive.display());
     assert_eq!(judged(&user, &name).1, "linux/arm");
     assert!(verify(&user, &["--all-tags", &name]).exits(1).stdout.contains(&format!("{name}:1")));
@@ -337,7 +337,7 @@ fn hundreds_of_layers_and_a_thousand_tags_are_no_trouble() {
     let dir = user.path("tags");
     let document = image("linux/s390x", &["/app"], vec![base]).add_to(&store);
     store.write_tag("x", &document).unwrap();
-    put(store, &OciLayout::open_or_new(&dir).unwrap(), "0");
+    put(store, &OciLayout::open_or_create(&dir).unwrap(), "0");
     // A thousand names for it, written at once.
     let path = dir.join("index.json");
     let mut index: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

@@ -5,7 +5,7 @@ use crate::referrers::{Found, Referrer};
 use cli::{Format, Output, print_json, print_line};
 use image_model::digest::Digest;
 use image_store::plan::{Plan, Progress, TagStep};
-use image_store::tree::Node;
+use image_store::tree::TreeNode;
 use serde_json::{Value, json};
 
 pub fn describe(progress: &Progress<'_>) -> String {
@@ -17,7 +17,7 @@ pub fn describe(progress: &Progress<'_>) -> String {
 }
 
 /// What changes, as a small before and after for each image.
-pub fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
+pub fn report(relabelled: &Relabelled, node: &TreeNode, output: &Output) {
     let Relabelled::Changed(Changes { images, notes, .. }) = relabelled else {
         output.info(&format!("every label is right: {} stays", node.digest()));
         return;
@@ -36,7 +36,7 @@ pub fn report(relabelled: &Relabelled, node: &Node, output: &Output) {
 /// A fix that was decided, for its last words.
 pub struct Told<'a> {
     pub relabelled: &'a Relabelled,
-    pub node: &'a Node,
+    pub node: &'a TreeNode,
     pub output: &'a Output,
 }
 

@@ -8,7 +8,7 @@ use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::{Image, Node};
+use image_store::tree::{Image, TreeNode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct Named {
     pub name: String,
     pub source: Arc<dyn ImageSource>,
     pub depth: VerifyDepth,
-    pub node: Result<Node, Error>,
+    pub node: Result<TreeNode, Error>,
     /// The image as `manifest-push edit` takes it, if it does.
     pub editable: Option<String>,
 }

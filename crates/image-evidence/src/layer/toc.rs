@@ -155,7 +155,7 @@ fn part(source: &dyn ImageSource, layer: &Descriptor, stored: Range<u64>) -> Res
     if length == 0 || length > STORED_MAX {
         return Ok(None);
     }
-    let Some(mut content) = source.open_part(layer, stored)? else { return Ok(None) };
+    let Some(mut content) = source.open_blob_range(layer, stored)? else { return Ok(None) };
     let mut bytes = Vec::with_capacity(length as usize);
     let doing = || format!("read the table of contents of layer {}", layer.digest);
     content.read_to_end(&mut bytes).map_err(|e| super::decoder::failed(doing(), e))?;

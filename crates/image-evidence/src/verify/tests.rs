@@ -7,7 +7,7 @@ use image_model::manifest::Document;
 use image_model::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
 use image_store::store::memory::MemoryStore;
 use image_store::store::{ImageStore, Pointer};
-use image_store::tree::{Node, read_tree};
+use image_store::tree::{TreeNode, read_tree};
 use std::sync::Mutex;
 
 fn image(store: &MemoryStore, label: &str, entrypoint: &str, layers: &[Vec<u8>]) -> Image {
@@ -21,8 +21,8 @@ fn image(store: &MemoryStore, label: &str, entrypoint: &str, layers: &[Vec<u8>])
     let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
     store.write_document(&document).unwrap();
     match read_tree(store, &Pointer::from(document.digest())).unwrap() {
-        Node::Image(image) => image,
-        Node::Index(_) => panic!(),
+        TreeNode::Image(image) => image,
+        TreeNode::Index(_) => panic!(),
     }
 }
 

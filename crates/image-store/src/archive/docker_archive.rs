@@ -10,13 +10,13 @@ use super::edit::plan_tag;
 use super::expected::{self, Expected};
 use super::format::MANIFEST_JSON;
 use super::format::names::Naming;
-use super::in_place::{self, Place, journal};
+use super::in_place::{self, InPlacePlan, journal};
 use super::pending::{self, Pending};
-use super::relabel::Rewrite;
+use super::relabel::Relabel;
 use super::snapshot::{Snapshot, Stamp};
 use super::{beside, write};
-use crate::referrers;
-use crate::store::{ImageSource, ImageStore, Listed, OpenContent, Pointer, UNNAMED};
+use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, UNNAMED};
+use crate::subject::referrers_among;
 use error::Error;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{Content, Descriptor, Document};
@@ -53,8 +53,8 @@ impl DockerArchive {
     }
 
     /// An archive that is there, or will be with the first tag.
-    pub fn open_or_new(path: &Path) -> Result<Self, Error> {
-        Self::open_or_new_as(path, Naming::Docker)
+    pub fn open_or_create(path: &Path) -> Result<Self, Error> {
+        Self::open_or_create_as(path, Naming::Docker)
     }
 
     pub(super) fn open_as(path: &Path, name: Option<&str>, naming: Naming) -> Result<Self, Error> {
@@ -75,7 +75,7 @@ impl DockerArchive {
         Ok(archive)
     }
 
-    pub(super) fn open_or_new_as(path: &Path, naming: Naming) -> Result<Self, Error> {
+    pub(super) fn open_or_create_as(path: &Path, naming: Naming) -> Result<Self, Error> {
         let doing = || format!("make \"{}\"", place_of(path, naming));
         let stamp = match fs::metadata(path) {
             Ok(meta) if meta.is_file() && meta.len() == 0 => Some(Stamp::of(&meta)),
@@ -110,7 +110,7 @@ impl DockerArchive {
             return Ok(self.by_digest(only).map_or_else(|| Pointer::Tag(only.clone()), Pointer::Digest));
         }
         let archive = self.archive();
-        let doing = || format!("choose an image of \"{}\"", self.place());
+        let doing = || format!("choose an image of \"{}\"", self.display_name());
         let mut images: Vec<&Digest> =
             archive.names.values().chain(&archive.unnamed).map(|named| &named.document).collect();
         images.sort();
@@ -126,14 +126,18 @@ impl DockerArchive {
 
     /// How the members that change could be overwritten where they stand, so that the size of the archive does not
     /// matter; or why they cannot.
-    pub fn place_for(&self, was: &Digest, rewrite: &Rewrite) -> Result<Result<Place, String>, Error> {
+    pub fn plan_in_place(
+        &self,
+        was: &Digest,
+        rewrite: &Relabel,
+    ) -> Result<Result<InPlacePlan, String>, Error> {
         in_place::plan(&self.archive(), self.only.as_deref(), was, rewrite)
     }
 
     /// Overwrites them. Killed at any point, the next to open the archive here finds the old or the new image.
-    pub fn overwrite(&self, place: &Place) -> Result<(), Error> {
+    pub fn apply_in_place(&self, place: &InPlacePlan) -> Result<(), Error> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = self.place();
+        let name = self.display_name();
         let archive = self.archive();
         let (expected, reckoned) = (Expected::after_overwrite(&archive, &place.root), archive.reckoned());
         drop(archive);
@@ -167,7 +171,7 @@ impl DockerArchive {
         let archive = &state.archive;
         let digest = match at {
             Pointer::Tag(tag) => {
-                let doing = || format!("find \"{at}\" in \"{}\"", self.place());
+                let doing = || format!("find \"{at}\" in \"{}\"", self.display_name());
                 let named = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;
                 match (named, tag.parse::<Digest>()) {
                     (Some(named), _) => named.document.clone(),
@@ -233,13 +237,13 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 impl ImageSource for DockerArchive {
-    fn place(&self) -> String {
+    fn display_name(&self) -> String {
         place_of(&self.named, self.naming)
     }
 
     fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
         let absent = || {
-            let doing = format!("read \"{at}\" of \"{}\"", self.place());
+            let doing = format!("read \"{at}\" of \"{}\"", self.display_name());
             Error::not_found(doing, "there is no such image in the archive")
         };
         self.find(at)?.ok_or_else(absent)
@@ -260,10 +264,10 @@ impl ImageSource for DockerArchive {
         Ok(archive.names_of_same_entry(tag).into_iter().map(|named| named.shown.clone()).collect())
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList, Error> {
         let archive = self.archive();
         let entries = archive.index.as_ref().map(|index| index.entries.clone()).unwrap_or_default();
-        Ok(Listed::ByTag(referrers::among(entries, subject, |entry| {
+        Ok(ReferrerList::TagSchema(referrers_among(entries, subject, |entry| {
             archive.document(&entry.digest).cloned()
         })))
     }
@@ -276,7 +280,7 @@ impl ImageSource for DockerArchive {
     }
 
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        let what = format!("blob of \"{}\"", self.place());
+        let what = format!("blob of \"{}\"", self.display_name());
         let state = self.state();
         let content: Box<dyn Read + Send> =
             match (state.archive.blob(&blob.digest), state.pending.blobs.get(&blob.digest)) {
@@ -307,7 +311,7 @@ impl ImageStore for DockerArchive {
 
     /// Keeps the document until a tag needs it. An archive shows only what a tag reaches.
     fn write_document(&self, document: &Document) -> Result<(), Error> {
-        let doing = || format!("write manifest {} to \"{}\"", document.digest(), self.place());
+        let doing = || format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
         let absent = |digest: &Digest| {
             Error::bad_input(doing(), format!("it names {digest}, which is not there"))
                 .hint("write that first")
@@ -345,7 +349,7 @@ impl ImageStore for DockerArchive {
             let state = self.state();
             (state.archive.clone(), state.pending.clone())
         };
-        let place = self.place();
+        let place = self.display_name();
         let doing = || format!("tag \"{tag}\" in \"{place}\"");
         let named = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;
         if named.is_some_and(|named| named.document == *document.digest()) {

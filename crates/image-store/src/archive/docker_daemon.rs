@@ -59,10 +59,10 @@ impl DockerDaemon {
     }
 
     /// A name that an image will get; it may have one now.
-    pub fn open_or_new(name: &str) -> Result<Self, Error> {
+    pub fn open_or_create(name: &str) -> Result<Self, Error> {
         let doing = format!("write \"{}\"", place_of(name));
         let dir = folder(&doing)?;
-        let archive = DockerArchive::open_or_new(&dir.path().join(SAVED))?;
+        let archive = DockerArchive::open_or_create(&dir.path().join(SAVED))?;
         Ok(Self { name: name.into(), archive, saved: Mutex::new(None), dir })
     }
 }
@@ -120,7 +120,7 @@ fn id_of(name: &str, doing: &str) -> Result<Option<Digest>, Error> {
 }
 
 impl ImageSource for DockerDaemon {
-    fn place(&self) -> String {
+    fn display_name(&self) -> String {
         place_of(&self.name)
     }
 
@@ -152,7 +152,7 @@ impl ImageSource for DockerDaemon {
     }
 
     /// Where containerd keeps its images, its driver says so; so does the documentation of that store have people look.
-    fn keeps_indexes(&self) -> Result<bool, Error> {
+    fn supports_indexes(&self) -> Result<bool, Error> {
         let doing = format!("look for \"{}\"", place_of(&self.name));
         let driver = run(&mut docker(&["info", "--format", "{{.DriverStatus}}"]), &doing)?;
         Ok(driver.contains("io.containerd.snapshotter"))

@@ -8,7 +8,7 @@
 use super::edit::repository_id;
 use super::format::names::Naming;
 use super::format::{INDEX_JSON, MANIFEST_JSON, legacy};
-use super::relabel::{Changed, Rewrite};
+use super::relabel::{Changed, Relabel};
 use super::snapshot::Snapshot;
 use super::tar::{At, BLOCK, MemberKind, padded, write};
 use crate::plan::BlobContent;
@@ -21,13 +21,13 @@ pub mod journal;
 
 /// Bytes to be written over others, in whole members.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct InPlacePlan {
     pub(super) writes: Vec<At>,
     /// The image that all names will stand for.
     pub(super) root: Digest,
 }
 
-impl Place {
+impl InPlacePlan {
     pub fn members(&self) -> usize {
         self.writes.len()
     }
@@ -42,8 +42,8 @@ pub fn plan(
     archive: &Snapshot,
     only: Option<&str>,
     was: &Digest,
-    rewrite: &Rewrite,
-) -> Result<Result<Place, String>, Error> {
+    rewrite: &Relabel,
+) -> Result<Result<InPlacePlan, String>, Error> {
     if let Err(why) = is_alone(archive, only, was) {
         return Ok(Err(why));
     }
@@ -81,7 +81,7 @@ pub fn plan(
             return Ok(Err(why));
         }
     }
-    Ok(Ok(Place { writes: slots.writes, root: rewrite.wanted.root.digest().clone() }))
+    Ok(Ok(InPlacePlan { writes: slots.writes, root: rewrite.wanted.root.digest().clone() }))
 }
 
 /// The image is the only one, and all its names follow.
@@ -102,7 +102,7 @@ fn is_alone(archive: &Snapshot, only: Option<&str>, was: &Digest) -> Result<(), 
 }
 
 /// An old part that the new image goes on naming: of two members of an index that share a config, one changes.
-fn still_needed(archive: &Snapshot, rewrite: &Rewrite) -> Result<Option<Digest>, Error> {
+fn still_needed(archive: &Snapshot, rewrite: &Relabel) -> Result<Option<Digest>, Error> {
     let new: BTreeMap<&Digest, &Document> = rewrite
         .wanted
         .levels
@@ -132,7 +132,7 @@ fn still_needed(archive: &Snapshot, rewrite: &Rewrite) -> Result<Option<Digest>,
 }
 
 /// The topmost layer's `json`, which Docker before 1.10 reads, has a copy of the label.
-fn label_copies(archive: &Snapshot, rewrite: &Rewrite) -> Result<Vec<(String, Vec<u8>)>, Error> {
+fn label_copies(archive: &Snapshot, rewrite: &Relabel) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let mut copies = Vec::new();
     let (None, Some(list)) = (&archive.index, &archive.list) else { return Ok(copies) };
     for item in &list.items {

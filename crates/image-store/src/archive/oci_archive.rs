@@ -7,7 +7,7 @@
 
 use super::docker_archive::DockerArchive;
 use super::format::names::Naming;
-use crate::store::{ImageSource, ImageStore, Listed, OpenContent, Pointer};
+use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document};
@@ -23,8 +23,8 @@ impl OciArchive {
     }
 
     /// An archive that is there, or will be with the first tag.
-    pub fn open_or_new(path: &Path) -> Result<Self, Error> {
-        DockerArchive::open_or_new_as(path, Naming::Layout).map(Self)
+    pub fn open_or_create(path: &Path) -> Result<Self, Error> {
+        DockerArchive::open_or_create_as(path, Naming::Layout).map(Self)
     }
 
     /// The tar itself, with the names of an OCI layout.
@@ -39,8 +39,8 @@ impl OciArchive {
 }
 
 impl ImageSource for OciArchive {
-    fn place(&self) -> String {
-        self.0.place()
+    fn display_name(&self) -> String {
+        self.0.display_name()
     }
 
     fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
@@ -59,7 +59,7 @@ impl ImageSource for OciArchive {
         self.0.tags_of_same_entry(tag)
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList, Error> {
         self.0.referrers(subject)
     }
 
@@ -71,8 +71,8 @@ impl ImageSource for OciArchive {
         self.0.open_blob(blob)
     }
 
-    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        self.0.open_unchecked(blob)
+    fn open_unverified(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        self.0.open_unverified(blob)
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     fn a_tag_is_what_it_is_and_not_a_docker_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.tar");
-        let store = OciArchive::open_or_new(&path).unwrap();
+        let store = OciArchive::open_or_create(&path).unwrap();
         let (one, two) = (image(&store, &note(1)), image(&store, &note(2)));
         store.write_tag("v1", &one).unwrap();
         store.write_tag("v1:latest", &two).unwrap();
@@ -143,7 +143,7 @@ mod tests {
     fn a_docker_save_archive_is_read_and_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.tar");
-        let store = DockerArchive::open_or_new(&path).unwrap();
+        let store = DockerArchive::open_or_create(&path).unwrap();
         let config = note(1);
         let blob = Descriptor::of(media_type::OCI_CONFIG, config.as_bytes());
         store.write_blob(&blob, &|| Ok(Box::new(config.as_bytes()))).unwrap();

@@ -4,16 +4,16 @@ use super::format::index_json::IndexJson;
 use super::format::manifest_json::ManifestJson;
 use super::format::{INDEX_JSON, MANIFEST_JSON, blob_path, digest_in_name};
 use super::snapshot::Snapshot;
-use crate::plan::{BlobContent, Wanted};
+use crate::plan::{BlobContent, WantedImage};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Config, Content, Document};
 use image_model::platform::Platform;
 
 /// What becomes of an image that has a wrong label.
-pub struct Rewrite {
+pub struct Relabel {
     /// New configs, manifests, and the root.
-    pub wanted: Wanted,
+    pub wanted: WantedImage,
     /// The configs' digests as they were and as they are.
     pub configs: Vec<(Digest, Digest)>,
     /// The same of manifests and indexes, the root among them.
@@ -32,7 +32,7 @@ pub struct Changed {
 }
 
 impl Changed {
-    pub fn new(archive: &Snapshot, was: &Digest, rewrite: &Rewrite) -> Result<Self, Error> {
+    pub fn new(archive: &Snapshot, was: &Digest, rewrite: &Relabel) -> Result<Self, Error> {
         let mut added = Vec::new();
         let mut label = None;
         let documents = rewrite.wanted.levels.iter().flatten().chain([&rewrite.wanted.root]);
@@ -89,7 +89,7 @@ fn point_all(
 }
 
 /// The path of the new config `now`: named as the old one is, if that one's name says its digest.
-fn classic_path(archive: &Snapshot, rewrite: &Rewrite, now: &Digest) -> String {
+fn classic_path(archive: &Snapshot, rewrite: &Relabel, now: &Digest) -> String {
     let items = archive.list.iter().flat_map(|list| &list.items);
     let was = rewrite.configs.iter().find(|(_, new)| new == now).map(|(was, _)| was);
     let old = items.map(|item| &item.config).find(|path| digest_in_name(path).as_ref() == was);
@@ -99,7 +99,7 @@ fn classic_path(archive: &Snapshot, rewrite: &Rewrite, now: &Digest) -> String {
     }
 }
 
-fn reconfigure(archive: &Snapshot, list: &ManifestJson, rewrite: &Rewrite) -> Result<Vec<u8>, Error> {
+fn reconfigure(archive: &Snapshot, list: &ManifestJson, rewrite: &Relabel) -> Result<Vec<u8>, Error> {
     let mut items = Vec::new();
     for (i, config) in archive.item_configs.iter().enumerate() {
         // Two items may have the same config in two members.

@@ -16,11 +16,11 @@ use super::DockerArchive;
 use super::expected::Expected;
 use super::format::names::Naming;
 use super::format::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, layer_media_type};
-use super::relabel::{Changed, Rewrite};
+use super::relabel::{Changed, Relabel};
 use super::snapshot::{Reckoned, Snapshot};
 use super::tar::stream::{Coming, Next, TarStream};
 use super::tar::{MemberKind, TarError, write};
-use crate::tree::{Node, read_tree};
+use crate::tree::{TreeNode, read_tree};
 use error::Error;
 use error::Exit;
 use image_model::digest::Hasher;
@@ -43,7 +43,7 @@ const LAG: usize = 256;
 /// What the stream's image becomes, and how its label is said a second time.
 pub trait Decide {
     /// `None`: nothing changes.
-    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error>;
+    fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error>;
 
     /// The `ID/json` that Docker before 1.10 reads has a copy of the label. It comes before anything else is known
     /// of the image. `None`: it is right.

@@ -4,12 +4,12 @@ use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
 use super::edit::{Edit, Piece};
 use super::expected::{self, Expected};
 use super::format::names::Naming;
-use super::in_place::{Place, journal};
+use super::in_place::{InPlacePlan, journal};
 use super::pending::Bytes;
 use super::snapshot::{Reckoned, Snapshot, Stamp};
 use super::tar::write;
+use crate::atomic_file::AtomicFile;
 use crate::attributes;
-use crate::half_done::HalfDone;
 use error::Error;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::{self, File, Permissions};
@@ -23,7 +23,7 @@ const PIECE: u64 = 32 << 20;
 
 /// A new archive that lies beside the old one, whole and on disk. It is removed unless it replaces the old one.
 pub struct Written {
-    file: HalfDone,
+    file: AtomicFile,
     /// Of the old archive.
     stamp: Option<Stamp>,
     /// What is known of layers that are in both: their digests, by their place in the new archive.
@@ -87,7 +87,7 @@ fn moved(pieces: &[Piece], known: Reckoned) -> Reckoned {
 pub fn overwrite(
     path: &Path,
     snapshot: &Snapshot,
-    new: &Place,
+    new: &InPlacePlan,
     place: &str,
     check: impl FnOnce() -> Result<Snapshot, Error>,
 ) -> Result<Snapshot, Error> {
@@ -115,11 +115,11 @@ fn refuse_changed(path: &Path, stamp: Option<Stamp>, place: &str) -> Result<(), 
         .hint("run again to see what it holds now"))
 }
 
-fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) -> io::Result<HalfDone> {
+fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) -> io::Result<AtomicFile> {
     // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
     // one's mode at the end, and until then nobody else may read it.
     let mode = if snapshot.stamp.is_some() { 0o600 } else { 0o666 };
-    let mut file = HalfDone::create(|| {
+    let mut file = AtomicFile::create(|| {
         let mode = Permissions::from_mode(mode);
         tempfile::Builder::new().prefix(&prefix(path)).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
     })?;

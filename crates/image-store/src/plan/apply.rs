@@ -2,7 +2,7 @@
 
 use super::{BlobContent, Plan, TagStep};
 use crate::parallel;
-use crate::store::{ImageStore, Moved, Pointer};
+use crate::store::{ImageStore, Pointer, TagMove};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document};
@@ -31,7 +31,7 @@ pub type BeforeTag<'a> = &'a dyn Fn(&TagStep, Option<&Digest>) -> Result<(), Err
 
 /// What stands between a plan and a tag.
 #[derive(Clone, Copy)]
-pub struct Guard<'a> {
+pub struct TagGuard<'a> {
     pub moved: MovedTag,
     pub before: BeforeTag<'a>,
 }
@@ -46,12 +46,12 @@ pub fn apply(
     tell: &(dyn Fn(Progress<'_>) + Sync),
 ) -> Result<(), Error> {
     let looked = apply_content(plan, store, meter, tell)?;
-    apply_tags(plan, store, Guard { moved, before: &|_, _| Ok(()) }, looked, tell)
+    apply_tags(plan, store, TagGuard { moved, before: &|_, _| Ok(()) }, looked, tell)
 }
 
 /// What tags named a round trip ago. Those that are not in it are looked at.
 #[derive(Clone, Debug, Default)]
-pub struct JustLooked(BTreeMap<String, Option<Digest>>);
+pub struct ResolvedTags(BTreeMap<String, Option<Digest>>);
 
 /// A write of the last level, or a look that travels with it.
 enum Last<'a> {
@@ -65,7 +65,7 @@ pub fn apply_content(
     store: &dyn ImageStore,
     meter: &Meter,
     tell: &(dyn Fn(Progress<'_>) + Sync),
-) -> Result<JustLooked, Error> {
+) -> Result<ResolvedTags, Error> {
     meter.expect(plan.blobs.len() as u64, plan.blobs.iter().map(|(blob, _)| blob.size).sum());
     parallel::map(&plan.blobs, parallel::REQUESTS, |(blob, content)| {
         let progress = BlobProgress::of(meter, blob.size);
@@ -82,7 +82,7 @@ pub fn apply_content(
     let Some((last, before)) = plan.levels.split_last() else {
         // Where nothing is written, the plan's last look is as good as another one.
         let looked = if plan.blobs.is_empty() { plan.again.clone() } else { BTreeMap::new() };
-        return Ok(JustLooked(looked));
+        return Ok(ResolvedTags(looked));
     };
     for level in before {
         parallel::map(level, parallel::REQUESTS, write)?;
@@ -98,18 +98,18 @@ pub fn apply_content(
             Ok(Some(((*tag).to_string(), now)))
         }
     })?;
-    Ok(JustLooked(looked.into_iter().flatten().collect()))
+    Ok(ResolvedTags(looked.into_iter().flatten().collect()))
 }
 
 /// The tags, in their order. The content must be there.
 pub fn apply_tags(
     plan: &Plan,
     store: &dyn ImageStore,
-    guard: Guard<'_>,
-    looked: JustLooked,
+    guard: TagGuard<'_>,
+    looked: ResolvedTags,
     tell: &(dyn Fn(Progress<'_>) + Sync),
 ) -> Result<(), Error> {
-    let JustLooked(mut looked) = looked;
+    let ResolvedTags(mut looked) = looked;
     for step in &plan.tags {
         let now = match looked.remove(&step.tag) {
             Some(now) => now,
@@ -144,7 +144,7 @@ fn apply_blob(
                     return Ok(());
                 }
             }
-            store.write_blob(blob, &|| Ok(Box::new(progress.read(source.open_unchecked(blob)?))))
+            store.write_blob(blob, &|| Ok(Box::new(progress.read(source.open_unverified(blob)?))))
         }
     }
 }
@@ -153,9 +153,9 @@ fn apply_tag(
     step: &TagStep,
     now: Option<Digest>,
     store: &dyn ImageStore,
-    guard: Guard<'_>,
+    guard: TagGuard<'_>,
 ) -> Result<(), Error> {
-    let doing = || format!("move tag \"{}\" of \"{}\"", step.tag, store.place());
+    let doing = || format!("move tag \"{}\" of \"{}\"", step.tag, store.display_name());
     let wanted = step.document.digest();
     if now.as_ref() == Some(wanted) {
         return Ok(());
@@ -173,8 +173,8 @@ fn apply_tag(
         MovedTag::Overwrite => store.write_tag(&step.tag, &step.document)?,
         // Between the look above and this write is time for another process.
         MovedTag::Refuse => match store.move_tag(&step.tag, step.was.as_ref(), &step.document)? {
-            Moved::Yes => {}
-            Moved::Elsewhere(now) => return Err(moved_meanwhile(&now)),
+            TagMove::Done => {}
+            TagMove::Conflict(now) => return Err(moved_meanwhile(&now)),
         },
     }
     // Some servers answer 201 to everything: only reading the tag back shows that it is there.

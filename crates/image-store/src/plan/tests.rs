@@ -10,7 +10,7 @@ use image_model::manifest::media_type::{OCI_CONFIG, OCI_LAYER};
 use registry_client::meter::Meter;
 
 /// An index over two images that share a layer, in a store of its own.
-fn source() -> (Arc<dyn ImageSource>, Node) {
+fn source() -> (Arc<dyn ImageSource>, TreeNode) {
     let store = MemoryStore::new();
     let layer = store.add_blob(OCI_LAYER, b"layer");
     let mut entries = Vec::new();
@@ -36,11 +36,11 @@ fn tags() -> Vec<String> {
 fn a_copy_is_whole_and_a_second_run_has_nothing_to_do() {
     let (source, node) = source();
     let target = MemoryStore::new();
-    let first = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
+    let first = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
     assert_eq!((first.blobs.len(), first.levels.len(), first.tags.len()), (3, 1, 1));
     apply(&first, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(read_tree(&target, &Pointer::Tag("v1".into())).unwrap().digest(), node.digest());
-    let second = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
+    let second = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
     assert!(second.is_nothing());
 }
 
@@ -48,10 +48,10 @@ fn a_copy_is_whole_and_a_second_run_has_nothing_to_do() {
 fn what_a_present_document_names_is_not_asked_for_again() {
     let (source, node) = source();
     let target = MemoryStore::new();
-    let by_digest = plan(Wanted::copy_of(&node, &source), &target, &[]).unwrap();
+    let by_digest = plan(WantedImage::copy_of(&node, &source), &target, &[]).unwrap();
     apply(&by_digest, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert!(target.tags().unwrap().is_empty());
-    let then = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
+    let then = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
     assert_eq!((then.blobs.len(), then.levels.len(), then.tags.len()), (0, 0, 1));
 }
 
@@ -59,7 +59,7 @@ fn what_a_present_document_names_is_not_asked_for_again() {
 fn a_tag_that_moved_meanwhile_is_left_alone() {
     let (source, node) = source();
     let target = MemoryStore::new();
-    let first = plan(Wanted::copy_of(&node, &source), &target, &tags()).unwrap();
+    let first = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
     let config = target.add_blob(OCI_CONFIG, b"{}");
     let other = serde_json::json!({"schemaVersion":2,"config":config,"layers":[]}).to_string();
     let other = Document::new(other.into_bytes(), None).unwrap();
@@ -76,22 +76,22 @@ fn a_tag_that_moves_between_the_last_look_and_the_write_is_left_alone() {
     let (source, node) = source();
     let folder = tempfile::tempdir().unwrap();
     let stores: [Box<dyn ImageStore>; 2] =
-        [Box::new(MemoryStore::new()), Box::new(OciLayout::open_or_new(folder.path()).unwrap())];
+        [Box::new(MemoryStore::new()), Box::new(OciLayout::open_or_create(folder.path()).unwrap())];
     for target in &stores {
         let target = &**target;
         let other =
             serde_json::json!({"schemaVersion":2,"manifests":[],"annotations":{"by":"somebody else"}});
         let other = Document::new(other.to_string().into_bytes(), None).unwrap();
-        let first = plan(Wanted::copy_of(&node, &source), target, &tags()).unwrap();
+        let first = plan(WantedImage::copy_of(&node, &source), target, &tags()).unwrap();
         apply_content(&first, target, &Meter::default(), &|_| {}).unwrap();
         // The hook runs behind the look at the tag: what it does, another process may do there.
         let before = |_: &TagStep, now: Option<&Digest>| {
             assert_eq!(now, None);
             target.write_tag("v1", &other)
         };
-        let guard = Guard { moved: MovedTag::Refuse, before: &before };
-        let error = apply_tags(&first, target, guard, JustLooked::default(), &|_| {}).unwrap_err();
-        assert_eq!(error.kind, Exit::Conflict, "{}", target.place());
+        let guard = TagGuard { moved: MovedTag::Refuse, before: &before };
+        let error = apply_tags(&first, target, guard, ResolvedTags::default(), &|_| {}).unwrap_err();
+        assert_eq!(error.kind, Exit::Conflict, "{}", target.display_name());
         assert!(error.to_string().contains(&format!("names {} now", other.digest())), "{error}");
         assert_eq!(target.read_document(&Pointer::Tag("v1".into())).unwrap(), other);
     }
@@ -100,7 +100,7 @@ fn a_tag_that_moves_between_the_last_look_and_the_write_is_left_alone() {
 #[test]
 fn the_plan_shows_every_write_with_old_and_new_digest() {
     let (source, node) = source();
-    let shown = plan(Wanted::copy_of(&node, &source), &MemoryStore::new(), &tags()).unwrap().to_string();
+    let shown = plan(WantedImage::copy_of(&node, &source), &MemoryStore::new(), &tags()).unwrap().to_string();
     assert_eq!(shown.matches("  blob ").count(), 3);
     assert_eq!(shown.matches("  manifest ").count(), 2);
     assert!(shown.contains(&format!("  tag       {}", node.digest())), "{shown}");

@@ -1,6 +1,6 @@
 //! A store in memory: what a plan is tried on, and the simplest thing that keeps every promise of a store.
 
-use super::{ImageSource, ImageStore, Moved, OpenContent, Pointer};
+use super::{ImageSource, ImageStore, OpenContent, Pointer, TagMove};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, Descriptor, Document};
@@ -39,7 +39,7 @@ impl MemoryStore {
 }
 
 impl ImageSource for MemoryStore {
-    fn place(&self) -> String {
+    fn display_name(&self) -> String {
         "memory".into()
     }
 
@@ -124,14 +124,14 @@ impl ImageStore for MemoryStore {
         Ok(())
     }
 
-    fn move_tag(&self, tag: &str, was: Option<&Digest>, document: &Document) -> Result<Moved, Error> {
+    fn move_tag(&self, tag: &str, was: Option<&Digest>, document: &Document) -> Result<TagMove, Error> {
         self.write_document(document)?;
         let mut state = self.state();
         let now = state.tags.get(tag);
         if now != was && now != Some(document.digest()) {
-            return Ok(Moved::Elsewhere(now.cloned()));
+            return Ok(TagMove::Conflict(now.cloned()));
         }
         state.tags.insert(tag.to_string(), document.digest().clone());
-        Ok(Moved::Yes)
+        Ok(TagMove::Done)
     }
 }

@@ -3,12 +3,12 @@
 //! Writers take a lock beside `index.json` and rename a whole new file over it; readers need no lock and never
 //! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
 
-use super::{ImageSource, ImageStore, Listed, Moved, OpenContent, Pointer, UNNAMED};
+use super::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, TagMove, UNNAMED};
+use crate::atomic_file::AtomicFile;
 use crate::attributes;
-use crate::half_done::HalfDone;
-use crate::referrers;
+use crate::subject::referrers_among;
 use error::{Error, retry_interrupted};
-pub use files::make_folder;
+pub use files::create_dir_durably;
 use files::{open_regular, read_small};
 use image_model::digest::{Digest, Hasher, Verified};
 use image_model::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
@@ -48,7 +48,7 @@ impl OciLayout {
     /// A layout that is there. A folder that is none is refused.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let layout = Self { dir: dir.to_path_buf(), swept: Once::new(), last: Mutex::default() };
-        let doing = || format!("open \"{}\"", layout.place());
+        let doing = || format!("open \"{}\"", layout.display_name());
         let marker = layout.dir.join("oci-layout");
         let text = read_small(&marker, 4096).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound if dir.is_dir() => {
@@ -68,7 +68,7 @@ impl OciLayout {
     }
 
     /// A layout that is there, or will be with the first write. A folder that holds other things is refused.
-    pub fn open_or_new(dir: &Path) -> Result<Self, Error> {
+    pub fn open_or_create(dir: &Path) -> Result<Self, Error> {
         let layout = Self { dir: dir.to_path_buf(), swept: Once::new(), last: Mutex::default() };
         if dir.join("oci-layout").exists() {
             return Self::open(dir);
@@ -103,7 +103,7 @@ impl OciLayout {
     /// The image that is meant when no tag is named: the only entry of `index.json`.
     pub fn only_image(&self) -> Result<Pointer, Error> {
         let (_, index) = self.read_index()?;
-        let doing = || format!("choose an image of \"{}\"", self.place());
+        let doing = || format!("choose an image of \"{}\"", self.display_name());
         match index.manifests.as_slice() {
             [only] => Ok(Pointer::Tag(name_of(only).to_string())),
             [] => Err(Error::not_found(doing(), "the layout is empty")),
@@ -117,8 +117,8 @@ impl OciLayout {
 
     /// Stores what the reader gives under its own digest and says which that is. For content made on the way,
     /// whose digest nobody knows beforehand.
-    pub fn ingest(&self, media_type: &str, mut content: impl Read) -> Result<Descriptor, Error> {
-        let doing = || format!("write a blob to \"{}\"", self.place());
+    pub fn add_blob(&self, media_type: &str, mut content: impl Read) -> Result<Descriptor, Error> {
+        let doing = || format!("write a blob to \"{}\"", self.display_name());
         let mut file = self.temporary().map_err(|e| Error::from_io(doing(), e))?;
         let mut hasher = Hasher::sha256();
         let mut size = 0;
@@ -143,9 +143,9 @@ impl OciLayout {
     }
 
     /// A file beside the blobs that no reader looks at, gone if it is not kept.
-    fn temporary(&self) -> io::Result<HalfDone> {
+    fn temporary(&self) -> io::Result<AtomicFile> {
         let dir = self.dir.join("blobs").join("sha256");
-        make_folder(&dir)?;
+        create_dir_durably(&dir)?;
         self.sweep();
         unfinished::create(&dir)
     }
@@ -158,10 +158,10 @@ impl OciLayout {
     }
 
     /// Makes a temporary file the blob of this digest: whole and on disk before it has its name.
-    fn keep(&self, file: HalfDone, digest: &Digest) -> io::Result<()> {
+    fn keep(&self, file: AtomicFile, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
         let folder = path.parent().unwrap_or(&self.dir).to_path_buf();
-        make_folder(&folder)?;
+        create_dir_durably(&folder)?;
         file.as_file().sync_all()?;
         // Opened before the rename: what fails behind it fails with the new file in place.
         let folder = File::open(folder)?;
@@ -201,7 +201,7 @@ impl OciLayout {
         let mut named = entries.iter().filter(|entry| name_of(entry) == tag);
         let found = named.next().cloned();
         if named.next().is_some() {
-            let doing = format!("find tag \"{tag}\" in \"{}\"", self.place());
+            let doing = format!("find tag \"{tag}\" in \"{}\"", self.display_name());
             return Err(Error::bad_input(doing, "two entries of index.json have this name"));
         }
         Ok(found)
@@ -215,8 +215,8 @@ impl OciLayout {
 
     /// Holds the layout's lock until the file is dropped.
     fn lock(&self) -> Result<File, Error> {
-        let doing = || format!("lock \"{}\"", self.place());
-        make_folder(&self.dir).map_err(|e| Error::from_io(doing(), e))?;
+        let doing = || format!("lock \"{}\"", self.display_name());
+        create_dir_durably(&self.dir).map_err(|e| Error::from_io(doing(), e))?;
         let path = self.dir.join(".lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(|e| Error::from_io(doing(), e))?;
@@ -255,12 +255,12 @@ impl OciLayout {
 }
 
 impl ImageSource for OciLayout {
-    fn place(&self) -> String {
+    fn display_name(&self) -> String {
         Reference::OciLayout { dir: self.dir.clone(), tag: None }.to_string()
     }
 
     fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
-        let what = format!("\"{at}\" of \"{}\"", self.place());
+        let what = format!("\"{at}\" of \"{}\"", self.display_name());
         let absent = || Error::not_found(format!("read {what}"), "there is no such image in the layout");
         let entry = self.find(at)?.ok_or_else(absent)?;
         let bytes = read_small(&self.blob_path(&entry.digest), DOCUMENT_MAX);
@@ -293,9 +293,9 @@ impl ImageSource for OciLayout {
         Ok(tags)
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList, Error> {
         let entries = if self.exists() { self.read_index()?.1.manifests.clone() } else { Vec::new() };
-        Ok(Listed::ByTag(referrers::among(entries, subject, |entry| {
+        Ok(ReferrerList::TagSchema(referrers_among(entries, subject, |entry| {
             self.read_document(&Pointer::from(&entry.digest)).ok()
         })))
     }
@@ -305,22 +305,22 @@ impl ImageSource for OciLayout {
     }
 
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        let what = format!("blob of \"{}\"", self.place());
-        Ok(Box::new(Verified::new(self.open_unchecked(blob)?, &blob.digest, blob.size, what)))
+        let what = format!("blob of \"{}\"", self.display_name());
+        Ok(Box::new(Verified::new(self.open_unverified(blob)?, &blob.digest, blob.size, what)))
     }
 
-    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        let doing = || format!("read blob of \"{}\" {}", self.place(), blob.digest);
+    fn open_unverified(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let doing = || format!("read blob of \"{}\" {}", self.display_name(), blob.digest);
         let file = open_regular(&self.blob_path(&blob.digest)).map_err(|e| Error::from_io(doing(), e))?;
         Ok(Box::new(io::BufReader::with_capacity(128 << 10, file)))
     }
 
-    fn open_part<'a>(
+    fn open_blob_range<'a>(
         &'a self,
         blob: &Descriptor,
         part: Range<u64>,
     ) -> Result<Option<Box<dyn Read + Send + 'a>>, Error> {
-        let doing = || format!("read a part of blob {} of \"{}\"", blob.digest, self.place());
+        let doing = || format!("read a part of blob {} of \"{}\"", blob.digest, self.display_name());
         let failed = |e| Error::from_io(doing(), e);
         let mut file = open_regular(&self.blob_path(&blob.digest)).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.size();
@@ -335,7 +335,7 @@ impl ImageSource for OciLayout {
 
 impl ImageStore for OciLayout {
     fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
-        let doing = || format!("write blob {} to \"{}\"", blob.digest, self.place());
+        let doing = || format!("write blob {} to \"{}\"", blob.digest, self.display_name());
         if self.has_blob(blob)? {
             return Ok(());
         }
@@ -347,7 +347,7 @@ impl ImageStore for OciLayout {
 
     fn write_document(&self, document: &Document) -> Result<(), Error> {
         let blob = document.descriptor();
-        let doing = || format!("write manifest {} to \"{}\"", blob.digest, self.place());
+        let doing = || format!("write manifest {} to \"{}\"", blob.digest, self.display_name());
         let absent = |digest: &Digest| {
             Error::bad_input(doing(), format!("it names {digest}, which is not there"))
                 .hint("write that first")
@@ -372,21 +372,21 @@ impl ImageStore for OciLayout {
         self.retag_locked(tag, document, &self.lock()?)
     }
 
-    fn move_tag(&self, tag: &str, was: Option<&Digest>, document: &Document) -> Result<Moved, Error> {
+    fn move_tag(&self, tag: &str, was: Option<&Digest>, document: &Document) -> Result<TagMove, Error> {
         self.write_document(document)?;
         let lock = self.lock()?;
         let now = self.resolve(&Pointer::Tag(tag.into()))?.map(|named| named.digest);
         if now.as_ref() != was && now.as_ref() != Some(document.digest()) {
-            return Ok(Moved::Elsewhere(now));
+            return Ok(TagMove::Conflict(now));
         }
-        self.retag_locked(tag, document, &lock).map(|()| Moved::Yes)
+        self.retag_locked(tag, document, &lock).map(|()| TagMove::Done)
     }
 }
 
 impl OciLayout {
     /// `_lock` is held by the caller from its look at the tag on.
     fn retag_locked(&self, tag: &str, document: &Document, _lock: &File) -> Result<(), Error> {
-        let doing = || format!("tag \"{tag}\" in \"{}\"", self.place());
+        let doing = || format!("tag \"{tag}\" in \"{}\"", self.display_name());
         if !self.exists() {
             self.replace_file("index.json", EMPTY_INDEX.as_bytes())
                 .map_err(|e| Error::from_io(doing(), e))?;

@@ -4,7 +4,7 @@
 //! `credentials` for who we are, `redirect` and `address` for where we let ourselves be sent, `retry` for when to try
 //! again), `transport` is a single exchange, `upload`, `download` and `tags` are the jobs of several requests.
 
-use super::{ImageSource, ImageStore, Listed, OpenContent, Pointer};
+use super::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList};
 use error::Error;
 use error::text;
 use image_model::digest::{Digest, Verified};
@@ -78,7 +78,7 @@ impl RegistryStore {
 
     /// Takes a manifest or index away, and with it every tag that names it. `Ok(false)`: it was not there.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<bool, Error> {
-        let doing = format!("delete manifest {digest} of \"{}\"", self.place());
+        let doing = format!("delete manifest {digest} of \"{}\"", self.display_name());
         let required = RequiredScopes {
             extra: Scopes::repository(&self.repository, &["delete"]),
             ..self.required.clone()
@@ -119,8 +119,8 @@ impl RegistryStore {
 
     fn doing(&self, verb: &str, at: &Pointer) -> String {
         match at {
-            Pointer::Tag(tag) => format!("{verb} \"{}:{tag}\"", self.place()),
-            Pointer::Digest(digest) => format!("{verb} \"{}@{digest}\"", self.place()),
+            Pointer::Tag(tag) => format!("{verb} \"{}:{tag}\"", self.display_name()),
+            Pointer::Digest(digest) => format!("{verb} \"{}@{digest}\"", self.display_name()),
         }
     }
 
@@ -171,7 +171,7 @@ impl Drop for RegistryStore {
 }
 
 impl ImageSource for RegistryStore {
-    fn place(&self) -> String {
+    fn display_name(&self) -> String {
         format!("{}/{}", self.host, self.repository)
     }
 
@@ -242,21 +242,21 @@ impl ImageSource for RegistryStore {
         tags::list(self)
     }
 
-    fn tags_at_once(&self) -> Result<Option<Vec<String>>, Error> {
+    fn tags_in_one_request(&self) -> Result<Option<Vec<String>>, Error> {
         tags::first_page(self)
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Listed, Error> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList, Error> {
         if self.lists_nothing.load(Ordering::Relaxed) {
-            return Ok(Listed::ByTag(Vec::new()));
+            return Ok(ReferrerList::TagSchema(Vec::new()));
         }
         let listed = referrers::list(self, subject)?;
-        self.lists_nothing.fetch_or(matches!(listed, Listed::ByTag(_)), Ordering::Relaxed);
+        self.lists_nothing.fetch_or(matches!(listed, ReferrerList::TagSchema(_)), Ordering::Relaxed);
         Ok(listed)
     }
 
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
-        let doing = format!("look up blob {} of \"{}\"", blob.digest, self.place());
+        let doing = format!("look up blob {} of \"{}\"", blob.digest, self.display_name());
         let answer =
             self.client.send(&self.ask(&doing, "HEAD", self.url(&format!("blobs/{}", blob.digest))))?;
         match answer.status {
@@ -267,23 +267,23 @@ impl ImageSource for RegistryStore {
     }
 
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        let what = format!("blob of \"{}\"", self.place());
-        Ok(Box::new(Verified::new(self.open_unchecked(blob)?, &blob.digest, blob.size, what)))
+        let what = format!("blob of \"{}\"", self.display_name());
+        Ok(Box::new(Verified::new(self.open_unverified(blob)?, &blob.digest, blob.size, what)))
     }
 
-    fn open_unchecked(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        let doing = format!("read blob {} of \"{}\"", blob.digest, self.place());
+    fn open_unverified(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let doing = format!("read blob {} of \"{}\"", blob.digest, self.display_name());
         let url = self.url(&format!("blobs/{}", blob.digest));
         let content = Download::open(&self.client, &self.auth, &self.required, doing, url, blob.size)?;
         Ok(Box::new(content))
     }
 
-    fn open_part<'a>(
+    fn open_blob_range<'a>(
         &'a self,
         blob: &Descriptor,
         part: Range<u64>,
     ) -> Result<Option<Box<dyn Read + Send + 'a>>, Error> {
-        let doing = format!("read a part of blob {} of \"{}\"", blob.digest, self.place());
+        let doing = format!("read a part of blob {} of \"{}\"", blob.digest, self.display_name());
         let url = self.url(&format!("blobs/{}", blob.digest));
         let whole = Download::new(&self.client, &self.auth, &self.required, doing, url, blob.size);
         Ok(whole.part(part)?.map(|part| Box::new(part) as Box<dyn Read + Send>))
@@ -307,22 +307,22 @@ impl ImageStore for RegistryStore {
     }
 
     fn write_document(&self, document: &Document) -> Result<(), Error> {
-        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.place());
+        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
         self.put_document(&doing, document.digest().as_str(), document).map(drop)
     }
 
     fn write_referrer(&self, document: &Document) -> Result<bool, Error> {
-        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.place());
+        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
         let listed = self.put_document(&doing, document.digest().as_str(), document)?;
         Ok(listed.is_some())
     }
 
-    fn expect_blob(&self) {
+    fn prepare_blob_write(&self) {
         upload::expect(self);
     }
 
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
-        let doing = format!("write \"{}:{tag}\"", self.place());
+        let doing = format!("write \"{}:{tag}\"", self.display_name());
         self.put_document(&doing, tag, document).map(drop)
     }
 }

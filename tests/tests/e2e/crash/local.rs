@@ -4,7 +4,7 @@
 use crate::samples::{Image, Index};
 use crate::tools::{User, listing, program, run};
 use image_store::archive::DockerArchive;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::{need, world};
@@ -92,14 +92,14 @@ fn index() -> Index {
 }
 
 fn index_in_a_layout(user: &User) {
-    index().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    index().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
 }
 
 /// What this tag names, once it is known to be whole.
 fn named(store: &dyn ImageSource, tag: &str) -> Option<String> {
     let tag = Pointer::Tag(tag.into());
     let found = store.resolve(&tag).unwrap()?;
-    let problems: Vec<_> = check(store, &tag, Depth::Layers)
+    let problems: Vec<_> = check(store, &tag, CheckDepth::Layers)
         .into_iter()
         // The very thing that the fix is for.
         .filter(|problem| !problem.what.contains("the config says linux/amd64"))

@@ -143,14 +143,16 @@ impl Stage<'_> {
     /// Everything that a tag names is there, asked of the registry itself.
     fn is_whole(&self, tag: &str) {
         use image_model::reference::Reference;
-        use image_store::check::{Depth, check};
+        use image_store::check::{CheckDepth, check};
         use image_store::open::Stores;
         use registry_client::RegistryOptions;
         let name = format!("{}/{}:{tag}", self.registry.host(), self.repository);
         let opened =
             Stores::new(RegistryOptions::default()).source(&name.parse::<Reference>().unwrap()).unwrap();
-        let problems: Vec<String> =
-            check(&*opened.store, &opened.pointer, Depth::Layers).iter().map(ToString::to_string).collect();
+        let problems: Vec<String> = check(&*opened.store, &opened.pointer, CheckDepth::Layers)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(problems, [""; 0], "{name}");
     }
 }

@@ -146,7 +146,7 @@ fn a_layout() {
 #[test]
 fn ten_writers_leave_ten_tags() {
     let user = User::new();
-    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let children: Vec<_> = (0..10)
         .map(|i| {
             let to = format!("oci:out:t{i}");
@@ -167,7 +167,7 @@ fn ten_writers_leave_ten_tags() {
 #[test]
 fn ten_fixes_of_one_layout_leave_ten_tags() {
     let user = User::new();
-    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let tags: Vec<String> = (0..10).map(|i| format!("t{i}")).collect();
     let fix = |tag: &String| {
         let args = ["fix", "oci:in:1", "--set-platform", "linux/arm/v7", "--tag", tag];

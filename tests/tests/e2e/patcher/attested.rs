@@ -7,7 +7,7 @@ use crate::tools::User;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, Descriptor, Document, media_type};
 use image_store::archive::DockerArchive;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
@@ -202,7 +202,7 @@ fn is_put_right(before: &Pushed, store: &dyn ImageSource, tag: &str, as_artifact
         let subject_at = was.find("\"subject\"").unwrap_or(was.len());
         assert!(attestation.bytes()[..subject_at] == was.as_bytes()[..subject_at]);
     }
-    let problems = check(store, &Pointer::Tag(tag.into()), Depth::Layers);
+    let problems = check(store, &Pointer::Tag(tag.into()), CheckDepth::Layers);
     assert_eq!(problems, []);
 }
 
@@ -211,9 +211,9 @@ fn two_of_three_are_put_right_and_every_attestation_finds_its_image() {
     for as_artifacts in [false, true] {
         let pushed = Pushed::new(as_artifacts);
         let user = User::new();
-        let layout = OciLayout::open_or_new(&user.path("images")).unwrap();
+        let layout = OciLayout::open_or_create(&user.path("images")).unwrap();
         pushed.store(&layout, "1");
-        pushed.store(&DockerArchive::open_or_new(&user.path("app.tar")).unwrap(), "app:1");
+        pushed.store(&DockerArchive::open_or_create(&user.path("app.tar")).unwrap(), "app:1");
         let registry = FakeRegistry::start_with(Options { referrers: true, ..Options::default() });
         pushed.publish(&registry, "team/app", "1");
         let remote = format!("{}/team/app:1", registry.host());
@@ -251,7 +251,7 @@ fn skopeo_reads_each_platform_of_a_fixed_index() {
     need!(world::require(&["skopeo"]));
     let pushed = Pushed::new(false);
     let user = User::new();
-    let layout = OciLayout::open_or_new(&user.path("images")).unwrap();
+    let layout = OciLayout::open_or_create(&user.path("images")).unwrap();
     pushed.store(&layout, "1");
     user.config_patcher(&["fix", "oci:images:1", "--from-index"]).exits(0);
     for (architecture, variant) in PLATFORMS {

@@ -2,7 +2,7 @@
 
 use crate::tools::User;
 use image_model::digest::Digest;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::fake_registry::{FakeRegistry, Options};
@@ -96,7 +96,7 @@ fn what_was_mislabeled_becomes_the_index_that_buildkit_made() {
     let store = OciLayout::open(&layout).unwrap();
     for name in TAGS {
         let image = format!("oci:images:{name}");
-        let problems = check(&store, &tag(name), Depth::Layers);
+        let problems = check(&store, &tag(name), CheckDepth::Layers);
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems.iter().all(|problem| problem.what.contains("the config says linux/amd64")));
         assert_ne!(store.read_document(&tag(name)).unwrap(), made.read_document(&tag(name)).unwrap());
@@ -106,7 +106,7 @@ fn what_was_mislabeled_becomes_the_index_that_buildkit_made() {
         assert_eq!(ran.stderr.matches(": label linux/amd64 -> ").count(), 2, "{ran}");
         assert_eq!(ran.line(), made.read_document(&tag(name)).unwrap().digest().as_str(), "{ran}");
         user.config_patcher(&["verify", &image, "--strict"]).exits(0);
-        assert_eq!(check(&store, &tag(name), Depth::Layers), []);
+        assert_eq!(check(&store, &tag(name), CheckDepth::Layers), []);
     }
     let now = blobs(&layout);
     assert!(blobs(fixture()).iter().all(|(hex, bytes)| now.get(hex) == Some(bytes)));

@@ -63,7 +63,7 @@ fn docker_registry_is_asked_no_more_than_the_budget() {
 fn against_docker_registry() -> Result<(), Skip> {
     require(&["skopeo"])?;
     let user = User::new();
-    let layout = OciLayout::open_or_new(&user.path("seed")).unwrap();
+    let layout = OciLayout::open_or_create(&user.path("seed")).unwrap();
     wrong().store(&layout, "one");
     eight().store(&layout, "eight");
     let seed = |host: &str| {

@@ -4,7 +4,7 @@ use super::Rig;
 use crate::samples::Image;
 use crate::tools::{User, listing};
 use image_store::archive::DockerArchive;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::read_tree;
@@ -24,7 +24,7 @@ fn a_layout_is_fixed_in_place_and_a_dry_run_leaves_it_byte_for_byte() {
     let user = User::new();
     let wrong = Image::new("linux/amd64", "arm's own");
     let right = wrong.relabelled("arm", "v7");
-    let layout = OciLayout::open_or_new(&user.path("images")).unwrap();
+    let layout = OciLayout::open_or_create(&user.path("images")).unwrap();
     wrong.store(&layout, "a");
     Image::new("linux/amd64", "another").store(&layout, "b");
     let before = listing(&user.work());
@@ -41,7 +41,7 @@ fn a_layout_is_fixed_in_place_and_a_dry_run_leaves_it_byte_for_byte() {
         ("linux/arm/v7".into(), "linux/amd64".into())
     );
     for name in ["a", "b"] {
-        assert_eq!(check(&layout, &tag(name), Depth::Layers), []);
+        assert_eq!(check(&layout, &tag(name), CheckDepth::Layers), []);
     }
     let before = listing(&user.work());
     fix(&[]).exits(0).prints(right.digest()).says("every label is right");
@@ -66,7 +66,7 @@ fn a_docker_save_archive_is_fixed_in_place() {
     assert_eq!(done.line(), promised.line());
     let store = DockerArchive::open(&archive, Some("team/app:1")).unwrap();
     assert_eq!(label_of(&store, "team/app:1"), "linux/arm/v7");
-    assert_eq!(check(&store, &tag("team/app:1"), Depth::Layers), []);
+    assert_eq!(check(&store, &tag("team/app:1"), CheckDepth::Layers), []);
     let text = fs::read(&archive).unwrap();
     let config = wrong.relabelled("arm", "v7").config;
     assert!(
@@ -99,7 +99,7 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
         assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
     }
     let layout = OciLayout::open(&rig.user.path("out")).unwrap();
-    assert_eq!(check(&layout, &tag("1"), Depth::Layers), []);
+    assert_eq!(check(&layout, &tag("1"), CheckDepth::Layers), []);
     rig.registry.closure_complete("team/fixed", rig.right.digest()).unwrap();
     assert!(
         !rig.registry.has_blob("team/fixed", &rig.wrong.config_digest()),

@@ -3,7 +3,7 @@
 use super::{REPOSITORY, Rig};
 use crate::samples::{Image, Index};
 use crate::tools::User;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::fake_registry::When;
@@ -56,7 +56,7 @@ fn of_two_fixes_of_one_tag_of_a_layout_none_is_lost_in_silence() {
     let index = Index::of(&members.each_ref().map(|(platform, image)| (*platform, image)));
     for round in 0..8 {
         let user = User::new();
-        let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
+        let layout = OciLayout::open_or_create(&user.path("in")).unwrap();
         index.store(&layout, "1");
         let ran = std::thread::scope(|scope| {
             let fix = |platform| {
@@ -71,7 +71,7 @@ fn of_two_fixes_of_one_tag_of_a_layout_none_is_lost_in_silence() {
         let tag = Pointer::Tag("1".into());
         assert_eq!(layout.tags().unwrap(), ["1"]);
         let left: String =
-            check(&layout, &tag, Depth::Layers).into_iter().map(|problem| problem.what + "\n").collect();
+            check(&layout, &tag, CheckDepth::Layers).into_iter().map(|problem| problem.what + "\n").collect();
         assert!(ran.iter().any(|ran| ran.code == Some(0)), "round {round}: {} {}", ran[0], ran[1]);
         for (platform, ran) in platforms.iter().zip(&ran) {
             let is_lost = left.contains(&format!("{platform}, the config says linux/amd64"));

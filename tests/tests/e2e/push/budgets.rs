@@ -133,7 +133,7 @@ fn against_docker_registry() -> Result<(), Skip> {
 
 fn seed(registry: &Registry, user: &User) {
     for (tag, platform) in MEMBERS {
-        Image::new(platform, tag).store(&OciLayout::open_or_new(&user.path("seed")).unwrap(), tag);
+        Image::new(platform, tag).store(&OciLayout::open_or_create(&user.path("seed")).unwrap(), tag);
         for name in [format!("team/app:{tag}"), format!("team/{tag}:1")] {
             let to = format!("{}/{name}", registry.host());
             user.manifest_push(&["copy", &format!("oci:seed:{tag}"), &to]).exits(0);

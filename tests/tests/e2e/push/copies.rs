@@ -29,8 +29,8 @@ fn an_image_goes_from_every_store_to_every_store_with_its_digest() {
     let places = Places::new();
     let image = Image::new("linux/arm/v7", "an image");
     image.publish(&places.near, "team/app", "1");
-    image.store(&OciLayout::open_or_new(&places.user.path("in")).unwrap(), "1");
-    image.store(&DockerArchive::open_or_new(&places.user.path("in.tar")).unwrap(), "app:1");
+    image.store(&OciLayout::open_or_create(&places.user.path("in")).unwrap(), "1");
+    image.store(&DockerArchive::open_or_create(&places.user.path("in.tar")).unwrap(), "app:1");
     let sources = [
         format!("{}/team/app:1", places.near.host()),
         format!("{}/team/app@{}", places.near.host(), image.digest()),
@@ -53,7 +53,7 @@ fn an_image_goes_from_every_store_to_every_store_with_its_digest() {
             places.copy(from, to).exits(0).prints(image.digest()).says("nothing to do in");
         }
         let archive = DockerArchive::open(&places.user.path(&format!("out{i}.tar")), None).unwrap();
-        assert_eq!(check(&archive, &Pointer::Tag("team/app:1".into()), Depth::Layers), []);
+        assert_eq!(check(&archive, &Pointer::Tag("team/app:1".into()), CheckDepth::Layers), []);
         assert_eq!(archive.tags().unwrap(), ["team/app:1"]);
     }
     for registry in [&places.near, &places.far] {
@@ -67,7 +67,7 @@ fn an_index_goes_whole_to_every_store_that_holds_one() {
     let (one, two) = (Image::new("linux/amd64", "one"), Image::new("linux/arm/v7", "two"));
     let index = Index::attested(&[("linux/amd64", &one), ("linux/arm/v7", &two)], Some(1));
     index.publish(&places.near, "team/app", "1");
-    index.store(&OciLayout::open_or_new(&places.user.path("in")).unwrap(), "1");
+    index.store(&OciLayout::open_or_create(&places.user.path("in")).unwrap(), "1");
     for (i, from) in [format!("{}/team/app:1", places.near.host()), "oci:in:1".into()].iter().enumerate() {
         let targets = [
             format!("{}/to/{i}:1", places.near.host()),
@@ -82,7 +82,7 @@ fn an_index_goes_whole_to_every_store_that_holds_one() {
         }
         places.far.closure_complete(&format!("to/{i}"), index.digest()).unwrap();
         let layout = OciLayout::open(&places.user.path(&format!("out{i}"))).unwrap();
-        assert_eq!(check(&layout, &Pointer::Tag("1".into()), Depth::Layers), []);
+        assert_eq!(check(&layout, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
     }
     for registry in [&places.near, &places.far] {
         assert_eq!((registry.violations(), registry.open_uploads()), (vec![], 0));
@@ -164,7 +164,7 @@ fn one_image_does_not_take_the_name_of_an_index_unasked() {
     image.publish(&places.near, "team/app", "arm");
     let index = Index::of(&[("linux/arm/v7", &image)]);
     index.publish(&places.near, "team/app", "latest");
-    index.store(&OciLayout::open_or_new(&places.user.path("out")).unwrap(), "latest");
+    index.store(&OciLayout::open_or_create(&places.user.path("out")).unwrap(), "latest");
     let from = format!("{}/team/app:arm", places.near.host());
     for to in [format!("{}/team/app:latest", places.near.host()), "oci:out:latest".into()] {
         places.copy(&from, &to).exits(3).says("manifest-push edit");

@@ -93,7 +93,7 @@ fn a_layout_can_be_edited_and_taken_back() {
     let ran = rig.user.manifest_push(&["edit", layout, "--add", &rig.name("arm64v8")]).exits(0);
     let open = || OciLayout::open(&rig.user.path("dir")).unwrap();
     let named = || open().read_document(&Pointer::Tag("1".into())).unwrap().digest().to_string();
-    assert_eq!(check(&open(), &Pointer::Tag("1".into()), Depth::Layers), []);
+    assert_eq!(check(&open(), &Pointer::Tag("1".into()), CheckDepth::Layers), []);
     assert_eq!(named(), ran.line());
     rig.user.manifest_push(&["rollback", layout]).exits(0);
     assert_eq!(named(), index.digest());

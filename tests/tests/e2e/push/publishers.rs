@@ -48,7 +48,7 @@ fn shared_layers_go_up_once_over_few_connections() {
     const LAYERS: usize = 20;
     const SHARED: usize = 16;
     let (registry, user) = (FakeRegistry::start(), User::new());
-    let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
+    let layout = OciLayout::open_or_create(&user.path("in")).unwrap();
     use image_model::manifest::{Descriptor, Document, media_type};
     use image_store::store::ImageStore;
     let put = |media_type: &str, bytes: &[u8]| {
@@ -108,7 +108,7 @@ fn who_answers_200_to_everything_is_not_believed() {
         }
     });
     let user = User::new();
-    Image::new("linux/amd64", "x").store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    Image::new("linux/amd64", "x").store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let to = format!("{host}/team/app:1");
     let ran = user.manifest_push(&["copy", "oci:in:1", &to]);
     assert!(matches!(ran.code, Some(3 | 7)) && ran.stdout.is_empty(), "{ran}");

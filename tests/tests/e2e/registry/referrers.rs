@@ -5,9 +5,10 @@ use crate::tools::{Ran, User};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
 use image_store::open::Stores;
-use image_store::referrers::{entry_of, look, tag_of};
+use image_store::referrers::{find_attached, tag_of};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
+use image_store::subject::referrer_entry;
 use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault, Options, When};
 use multiarch_tests::{need, world};
 use registry_client::RegistryOptions;
@@ -96,7 +97,8 @@ fn put_list(registry: &FakeRegistry, subject: &Digest, referrers: &[&Document]) 
 }
 
 fn list_of(referrers: &[&Document]) -> Document {
-    let entries: Vec<Descriptor> = referrers.iter().map(|referrer| entry_of(referrer).unwrap()).collect();
+    let entries: Vec<Descriptor> =
+        referrers.iter().map(|referrer| referrer_entry(referrer).unwrap()).collect();
     let list =
         serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
     Document::new(list.to_string().into_bytes(), None).unwrap()
@@ -234,12 +236,12 @@ fn what_belongs_to_a_member_and_to_its_index_is_carried_and_the_right_member_kee
 #[test]
 fn a_layout_lists_by_entries_and_by_tags() {
     let user = User::new();
-    let layout = OciLayout::open_or_new(&user.path("images")).unwrap();
+    let layout = OciLayout::open_or_create(&user.path("images")).unwrap();
     let wrong = Image::new("linux/amd64", "arm's own");
     let right = wrong.relabelled("arm", "v7");
     wrong.store(&layout, "1");
     for bytes in [&b"{}"[..], b"about the image"] {
-        layout.ingest("", bytes).unwrap();
+        layout.add_blob("", bytes).unwrap();
     }
     // oras gives it an entry of its own in index.json, regctl lists it under a tag.
     let (sbom, signature) = (referrer(SBOM, &wrong.document), referrer(SIGNATURE, &wrong.document));
@@ -251,7 +253,7 @@ fn a_layout_lists_by_entries_and_by_tags() {
     };
     fix(&["--dry-run"]).exits(0).says(sbom.digest().as_str()).says(signature.digest().as_str());
     fix(&["--carry-referrers"]).exits(0);
-    let found = look(&layout, &[right.document.digest().clone()]).unwrap().remove(0).referrers;
+    let found = find_attached(&layout, &[right.document.digest().clone()]).unwrap().remove(0).referrers;
     let found: Vec<&str> = found.iter().map(|entry| entry.digest.as_str()).collect();
     let expected = [&sbom, &signature].map(|document| about(document, &wrong.document, &right.document));
     assert_eq!(found, expected.each_ref().map(|document| document.digest().as_str()));
@@ -330,7 +332,7 @@ fn a_real_registry_without_the_api_gets_lists_under_tags() {
     assert_eq!(raw(&format!("@{}", carried.digest())), carried.bytes());
     let list: serde_json::Value =
         serde_json::from_slice(&raw(&format!(":{}", tag_of(right.document.digest())))).unwrap();
-    let entry = serde_json::to_value(entry_of(&carried).unwrap()).unwrap();
+    let entry = serde_json::to_value(referrer_entry(&carried).unwrap()).unwrap();
     assert_eq!(list["manifests"], serde_json::json!([entry]));
     assert_eq!(entry["artifactType"], SBOM);
 }

@@ -5,7 +5,7 @@ use crate::samples::Image;
 use crate::tools::{Ran, User, shown};
 use image_model::digest::Digest;
 use image_store::archive::{DockerArchive, OciArchive};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::world;
 use serde_json::{Value, json};
@@ -267,7 +267,7 @@ fn only_image(path: &Path, reference: &str) -> String {
     let only = archive.only_image().unwrap();
     let tags = archive.tags().unwrap().into_iter().map(Pointer::Tag);
     for tag in tags.chain([only.clone()]) {
-        assert_eq!(check(&archive, &tag, Depth::Layers), [], "{tag}");
+        assert_eq!(check(&archive, &tag, CheckDepth::Layers), [], "{tag}");
     }
     let document = archive.read_document(&only).unwrap();
     String::from_utf8(document.bytes().to_vec()).unwrap()

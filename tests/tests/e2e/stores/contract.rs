@@ -4,8 +4,8 @@ use error::Exit;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
 use image_store::archive::{DockerArchive, OciArchive};
-use image_store::check::{Depth, check};
-use image_store::plan::{MovedTag, Wanted, apply, plan};
+use image_store::check::{CheckDepth, check};
+use image_store::plan::{MovedTag, WantedImage, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::registry::RegistryStore;
@@ -43,7 +43,7 @@ fn memory() -> Tried {
 fn layout() -> Tried {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_path_buf();
-    let again = move || Arc::new(OciLayout::open_or_new(&path).unwrap()) as Arc<dyn ImageStore>;
+    let again = move || Arc::new(OciLayout::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
     Tried {
         store: again(),
         again: Box::new(again),
@@ -56,7 +56,7 @@ fn layout() -> Tried {
 fn archive() -> Tried {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("images.tar");
-    let again = move || Arc::new(DockerArchive::open_or_new(&path).unwrap()) as Arc<dyn ImageStore>;
+    let again = move || Arc::new(DockerArchive::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
     let tags = ["app:a", "app:b"];
     Tried { store: again(), again: Box::new(again), tags, keeps_documents: false, _alive: Box::new(dir) }
 }
@@ -64,7 +64,7 @@ fn archive() -> Tried {
 fn oci_archive() -> Tried {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("images.tar");
-    let again = move || Arc::new(OciArchive::open_or_new(&path).unwrap()) as Arc<dyn ImageStore>;
+    let again = move || Arc::new(OciArchive::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
     let tags = ["a", "b"];
     Tried { store: again(), again: Box::new(again), tags, keeps_documents: true, _alive: Box::new(dir) }
 }
@@ -166,7 +166,7 @@ fn what_was_written_is_read_back_whole() {
             let mut layer = Vec::new();
             store.open_blob(&sample.layer).unwrap().read_to_end(&mut layer).unwrap();
             assert_eq!(layer, layer_tar("one"));
-            assert_eq!(check(&*store, &tag(tried.tags[0]), Depth::Layers), []);
+            assert_eq!(check(&*store, &tag(tried.tags[0]), CheckDepth::Layers), []);
         }
     });
 }
@@ -179,7 +179,7 @@ fn a_part_of_a_blob_is_that_part_or_not_to_be_had() {
         let whole = layer_tar("one");
         let part = |start: u64, end: u64| {
             let mut bytes = Vec::new();
-            let opened = tried.store.open_part(&sample.layer, start..end)?;
+            let opened = tried.store.open_blob_range(&sample.layer, start..end)?;
             Ok::<_, error::Error>(opened.map(|mut content| {
                 content.read_to_end(&mut bytes).unwrap();
                 bytes
@@ -265,7 +265,7 @@ fn writing_again_what_is_there_is_no_error() {
         put(&*tried.store, &sample, tried.tags[0]);
         put(&*tried.store, &sample, tried.tags[0]);
         put(&*(tried.again)(), &sample, tried.tags[0]);
-        assert_eq!(check(&*(tried.again)(), &tag(tried.tags[0]), Depth::Layers), []);
+        assert_eq!(check(&*(tried.again)(), &tag(tried.tags[0]), CheckDepth::Layers), []);
     });
 }
 
@@ -274,7 +274,7 @@ fn a_plan_is_carried_out_and_a_second_one_is_empty() {
     each(|tried| {
         let sample = sample("one");
         let node = read_tree(&*sample.source, &tag("x")).unwrap();
-        let wanted = || Wanted::copy_of(&node, &sample.source);
+        let wanted = || WantedImage::copy_of(&node, &sample.source);
         let tags = [tried.tags[0].to_string()];
         let first = plan(wanted(), &*tried.store, &tags).unwrap();
         assert!(!first.is_nothing());
@@ -308,7 +308,7 @@ fn an_index_is_kept_with_its_members() {
             tried.store.write_tag(tried.tags[0], &index).unwrap();
             let again = (tried.again)();
             assert_eq!(again.read_document(&tag(tried.tags[0])).unwrap(), index);
-            assert_eq!(check(&*again, &tag(tried.tags[0]), Depth::Layers), []);
+            assert_eq!(check(&*again, &tag(tried.tags[0]), CheckDepth::Layers), []);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use image_model::manifest::{Content, Descriptor, Document, media_type};
 use image_store::archive::DockerArchive;
-use image_store::check::{Depth, check};
-use image_store::plan::{MovedTag, Wanted, apply, plan};
+use image_store::check::{CheckDepth, check};
+use image_store::plan::{MovedTag, WantedImage, apply, plan};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer, read_blob};
 use image_store::tree::read_tree;
@@ -30,7 +30,7 @@ fn layer(name: &str) -> Vec<u8> {
 
 /// A layout with one image that says it is for amd64: two layers, of which the first comes twice.
 fn layout(dir: &Path) -> OciLayout {
-    let store = OciLayout::open_or_new(dir).unwrap();
+    let store = OciLayout::open_or_create(dir).unwrap();
     let layers = [layer("a"), layer("a"), layer("b")];
     let put = |media_type: &str, bytes: &[u8]| {
         let blob = Descriptor::of(media_type, bytes);
@@ -73,11 +73,11 @@ fn relabel(store: &DockerArchive, name: &str) -> Document {
 /// Reads, relabels and reads again; then there is nothing left to do.
 fn relabel_and_check(path: &Path, name: &str) {
     let store = DockerArchive::open(path, Some(name)).unwrap();
-    assert_eq!(check(&store, &tag(name), Depth::Layers), []);
+    assert_eq!(check(&store, &tag(name), CheckDepth::Layers), []);
     let changed = relabel(&store, name);
     let store = DockerArchive::open(path, None).unwrap();
     assert_eq!(store.read_document(&tag(name)).unwrap(), changed);
-    assert_eq!(check(&store, &tag(name), Depth::Layers), []);
+    assert_eq!(check(&store, &tag(name), CheckDepth::Layers), []);
     let written = std::fs::read(path).unwrap();
     store.write_tag(name, &changed).unwrap();
     assert_eq!(std::fs::read(path).unwrap(), written);
@@ -87,8 +87,8 @@ fn relabel_and_check(path: &Path, name: &str) {
 fn copy_to_archive(dir: &Path, path: &Path, name: &str) {
     let source: Arc<dyn ImageSource> = Arc::new(layout(dir));
     let node = read_tree(&*source, &tag("v1")).unwrap();
-    let store = DockerArchive::open_or_new(path).unwrap();
-    let wanted = || Wanted::copy_of(&node, &source);
+    let store = DockerArchive::open_or_create(path).unwrap();
+    let wanted = || WantedImage::copy_of(&node, &source);
     let tags = [name.to_string()];
     let first = plan(wanted(), &store, &tags).unwrap();
     apply(&first, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
@@ -132,7 +132,7 @@ fn an_archive_by_skopeo_is_read_relabelled_and_read_by_skopeo() {
     let to = dir.path().join("copied");
     let from = format!("docker-archive:{}:app:1", path.display());
     skopeo(&["copy", "-q", &from, &format!("oci:{}:v1", to.display())]);
-    assert_eq!(check(&OciLayout::open(&to).unwrap(), &tag("v1"), Depth::Layers), []);
+    assert_eq!(check(&OciLayout::open(&to).unwrap(), &tag("v1"), CheckDepth::Layers), []);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_new_archive_is_read_by_skopeo() {
     let to = dir.path().join("copied");
     let from = format!("docker-archive:{}", path.display());
     skopeo(&["copy", "-q", &from, &format!("oci:{}:v1", to.display())]);
-    assert_eq!(check(&OciLayout::open(&to).unwrap(), &tag("v1"), Depth::Layers), []);
+    assert_eq!(check(&OciLayout::open(&to).unwrap(), &tag("v1"), CheckDepth::Layers), []);
 }
 
 /// Both forms, relabelled: what `podman save` wrote, and what was written here.

@@ -3,7 +3,7 @@
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, program, shown};
 use image_store::archive::{DockerArchive, OciArchive};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::need;
 use multiarch_tests::world::{self, Engine, run_with_rusage};
@@ -28,7 +28,7 @@ fn wrong() -> Image {
 fn names(path: &Path) -> Option<String> {
     let store = DockerArchive::open(path, None).ok()?;
     let tag = Pointer::Tag("app:1".into());
-    assert_eq!(check(&store, &tag, Depth::Layers), []);
+    assert_eq!(check(&store, &tag, CheckDepth::Layers), []);
     Some(store.resolve(&tag).unwrap().unwrap().digest.to_string())
 }
 
@@ -53,7 +53,7 @@ fn a_right_label_passes_byte_for_byte_whatever_the_form() {
     let user = User::new();
     let right = wrong().relabelled("arm", "v7");
     user.write("classic.tar", right.classic_archive("app:1"));
-    right.store(&DockerArchive::open_or_new(&user.path("new.tar")).unwrap(), "app:1");
+    right.store(&DockerArchive::open_or_create(&user.path("new.tar")).unwrap(), "app:1");
     for name in ["classic.tar", "new.tar"] {
         filter(&user, name, "out.tar", &ARM).exits(0).says("every label is right");
         assert!(fs::read(user.path(name)).unwrap() == fs::read(user.path("out.tar")).unwrap(), "{name}");
@@ -67,8 +67,8 @@ fn a_whole_index_is_fixed_by_its_entries_and_a_layout_without_docker_s_list_too(
         &[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong())],
         Some(1),
     );
-    index.store(&DockerArchive::open_or_new(&user.path("docker.tar")).unwrap(), "app:1");
-    index.store(&OciArchive::open_or_new(&user.path("oci.tar")).unwrap(), "1");
+    index.store(&DockerArchive::open_or_create(&user.path("docker.tar")).unwrap(), "app:1");
+    index.store(&OciArchive::open_or_create(&user.path("oci.tar")).unwrap(), "1");
     for name in ["docker.tar", "oci.tar"] {
         filter(&user, name, "out.tar", &["fix", "-", "--from-index"]).exits(0).says("attestation");
         let scheme = name.trim_end_matches(".tar");

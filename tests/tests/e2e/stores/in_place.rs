@@ -3,7 +3,7 @@
 use crate::samples::{Image, Index};
 use crate::tools::{User, listing};
 use image_store::archive::{DockerArchive, OciArchive};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::Pointer;
 use multiarch_tests::need;
 use multiarch_tests::world::{self, Engine};
@@ -29,7 +29,7 @@ fn the_same_file_says_another_platform() {
     let after = fs::metadata(&path).unwrap();
     assert_eq!((before.ino(), before.len(), before.mtime()), (after.ino(), after.len(), after.mtime()));
     let store = DockerArchive::open(&path, None).unwrap();
-    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), Depth::Layers), []);
+    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), CheckDepth::Layers), []);
     user.config_patcher(&fix).exits(0).says("every label is right");
     assert_eq!(listing(&user.work()).len(), 1);
 }
@@ -42,8 +42,8 @@ fn a_whole_index_in_an_oci_archive_is_overwritten_too() {
     for (archive, tag) in [("oci-archive:oci.tar", "1"), ("docker-archive:docker.tar", "app:1")] {
         let path = user.path(archive.split_once(':').unwrap().1);
         match tag {
-            "1" => index.store(&OciArchive::open_or_new(&path).unwrap(), tag),
-            _ => index.store(&DockerArchive::open_or_new(&path).unwrap(), tag),
+            "1" => index.store(&OciArchive::open_or_create(&path).unwrap(), tag),
+            _ => index.store(&DockerArchive::open_or_create(&path).unwrap(), tag),
         }
         let before = fs::metadata(&path).unwrap();
         let fixed = user.config_patcher(&["fix", archive, "--from-index", "--in-place"]).exits(0);
@@ -53,7 +53,7 @@ fn a_whole_index_in_an_oci_archive_is_overwritten_too() {
         user.config_patcher(&["fix", archive, "--from-index", "--check"]).exits(0);
     }
     let store = OciArchive::open(&user.path("oci.tar"), None).unwrap();
-    assert_eq!(check(&store, &Pointer::Tag("1".into()), Depth::Layers), []);
+    assert_eq!(check(&store, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
 }
 
 #[test]
@@ -71,13 +71,13 @@ fn what_does_not_fit_is_written_anew_and_that_is_said() {
         .says("written anew");
     assert_ne!(fs::metadata(&path).unwrap().ino(), before.ino());
     let store = DockerArchive::open(&path, None).unwrap();
-    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), Depth::Layers), []);
+    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), CheckDepth::Layers), []);
 }
 
 #[test]
 fn what_has_no_place_in_a_file_says_so() {
     let user = User::new();
-    wrong().store(&image_store::store::oci_layout::OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    wrong().store(&image_store::store::oci_layout::OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     user.config_patcher(&["fix", "oci:in:1", "--set-platform", "linux/arm/v7", "--in-place"])
         .exits(2)
         .says("leave --in-place away");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 #[test]
 fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
     need!(world::require(&["strace"]));
-    let layout = |user: &User| wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    let layout = |user: &User| wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let archive = |user: &User| drop(user.write("app.tar", wrong().classic_archive("app:1")));
     type Job<'a> = (&'a dyn Fn(&User), &'a str, &'a [&'a str], &'a str);
     let jobs: [Job<'_>; 3] = [
@@ -80,7 +80,7 @@ fn interrupted_calls_are_made_again() {
             for nth in (1..).step_by(3) {
                 let user = User::new();
                 user.write("app.tar", wrong().classic_archive("app:1"));
-                wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+                wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
                 let trace = user.path("../trace");
                 let mut command = Command::new(world::program("strace").unwrap());
                 // Not the reads of the loader, which nobody interrupts and which cannot bear it.

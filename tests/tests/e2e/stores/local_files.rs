@@ -5,7 +5,7 @@ use crate::tools::{Ran, User, listing, program};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
 use image_store::archive::DockerArchive;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::read_tree;
@@ -29,7 +29,7 @@ pub fn wrong() -> Image {
 
 fn is_whole(path: &Path) {
     let store = DockerArchive::open(path, None).unwrap();
-    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), Depth::Layers), []);
+    assert_eq!(check(&store, &Pointer::Tag("app:1".into()), CheckDepth::Layers), []);
 }
 
 fn xattr(path: &Path, name: &str) -> Vec<u8> {
@@ -93,7 +93,7 @@ fn a_replaced_file_keeps_owner_mode_times_attributes_and_acl() {
 #[test]
 fn the_index_of_a_layout_keeps_what_it_had_and_new_files_follow_the_umask() {
     let user = User::new();
-    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     need!(dress(&user.path("in/index.json")));
     let before = worn(&user.path("in/index.json"));
     let mut command = Command::new("sh");
@@ -178,11 +178,11 @@ fn a_result_that_nobody_reads_ends_nothing_early() {
 fn readers_are_not_disturbed() {
     let user = User::new();
     let path = user.write("app.tar", wrong().classic_archive("app:1"));
-    wrong().store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let is_done = AtomicBool::new(false);
     let label = |source: &dyn ImageSource, tag: &str| {
         let tag = Pointer::Tag(tag.into());
-        assert_eq!(check(source, &tag, Depth::Layers), []);
+        assert_eq!(check(source, &tag, CheckDepth::Layers), []);
         read_tree(source, &tag).unwrap().images()[0].1.config.as_ref().unwrap().parsed.platform.to_string()
     };
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -209,15 +209,15 @@ fn readers_are_not_disturbed() {
 #[test]
 fn an_image_of_five_hundred_layers_is_no_burden() {
     let user = User::new();
-    let layout = OciLayout::open_or_new(&user.path("in")).unwrap();
+    let layout = OciLayout::open_or_create(&user.path("in")).unwrap();
     let layers: Vec<Descriptor> = (0..500)
         .map(|i| {
-            layout.ingest(media_type::DOCKER_LAYER, &*crate::samples::layer(&format!("layer {i}"))).unwrap()
+            layout.add_blob(media_type::DOCKER_LAYER, &*crate::samples::layer(&format!("layer {i}"))).unwrap()
         })
         .collect();
     let ids: Vec<&Digest> = layers.iter().map(|layer| &layer.digest).collect();
     let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}});
-    let config = layout.ingest(media_type::DOCKER_CONFIG, config.to_string().as_bytes()).unwrap();
+    let config = layout.add_blob(media_type::DOCKER_CONFIG, config.to_string().as_bytes()).unwrap();
     let manifest = serde_json::json!({
         "schemaVersion": 2, "mediaType": media_type::DOCKER_MANIFEST, "config": config, "layers": layers,
     });
@@ -236,5 +236,5 @@ fn an_image_of_five_hundred_layers_is_no_burden() {
         assert!(peak < 32 << 10, "{peak} KiB");
     }
     is_whole(&user.path("app.tar"));
-    assert_eq!(check(&layout, &Pointer::Tag("1".into()), Depth::Layers), []);
+    assert_eq!(check(&layout, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
 }

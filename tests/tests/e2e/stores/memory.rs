@@ -44,7 +44,7 @@ fn frugal(command: Command) -> Ran {
 
 /// An image of one large layer in a layout, as `big`. The layer is a file of nothing but a hole.
 fn large_layout(dir: &Path) -> Digest {
-    let layout = OciLayout::open_or_new(dir).unwrap();
+    let layout = OciLayout::open_or_create(dir).unwrap();
     let mut hasher = Hasher::sha256();
     let zeros = vec![0; 1 << 20];
     for _ in 0..layer_size() >> 20 {

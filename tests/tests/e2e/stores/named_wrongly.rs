@@ -7,7 +7,7 @@ use image_store::store::oci_layout::OciLayout;
 #[test]
 fn what_cannot_be_meant_is_refused_with_what_was_meant() {
     let user = User::new();
-    Image::new("linux/arm/v7", "one").store(&OciLayout::open_or_new(&user.path("lay")).unwrap(), "1");
+    Image::new("linux/arm/v7", "one").store(&OciLayout::open_or_create(&user.path("lay")).unwrap(), "1");
     user.write("app.tar", "login\nsystem\n".repeat(100));
     user.write("busybox", "a file that has the name of an image");
     let check = |line: &str, exit: u8, says: &str| {
@@ -27,7 +27,7 @@ fn what_cannot_be_meant_is_refused_with_what_was_meant() {
 #[test]
 fn one_image_of_all_tags_is_shown_with_its_name() {
     let user = User::new();
-    Image::new("linux/arm/v7", "one").store(&OciLayout::open_or_new(&user.path("lay")).unwrap(), "1");
+    Image::new("linux/arm/v7", "one").store(&OciLayout::open_or_create(&user.path("lay")).unwrap(), "1");
     let ran = user.run("config-patcher", &["verify", "--all-tags", "oci:lay"]);
     assert!(ran.stdout.starts_with("IMAGE") && ran.stdout.contains("oci:lay:1"), "{ran}");
 }

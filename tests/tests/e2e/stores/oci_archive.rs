@@ -3,7 +3,7 @@
 use crate::samples::{Image, Index};
 use crate::tools::{User, run};
 use image_store::archive::OciArchive;
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::{need, world};
@@ -34,7 +34,7 @@ fn an_archive_by_skopeo_is_fixed_and_read_by_skopeo() {
     assert_eq!(config(), expected);
     // A copy makes skopeo read every layer.
     skopeo(&user, &["copy", "-q", "--preserve-digests", "oci-archive:app.tar:1", "oci:out:1"]);
-    assert_eq!(check(&OciLayout::open(&user.path("out")).unwrap(), &tag("1"), Depth::Layers), []);
+    assert_eq!(check(&OciLayout::open(&user.path("out")).unwrap(), &tag("1"), CheckDepth::Layers), []);
     let again = std::fs::read(user.path("app.tar")).unwrap();
     user.config_patcher(&["fix", "oci-archive:app.tar:1", "--set-platform", "linux/arm/v7"])
         .exits(0)
@@ -48,7 +48,7 @@ fn a_whole_index_goes_in_and_out_and_is_fixed_by_its_entries() {
     let wrong = Image::new("linux/amd64", "arm's own");
     let index =
         Index::of(&[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong)]);
-    index.store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    index.store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     user.manifest_push(&["copy", "oci:in:1", "oci-archive:app.tar:1"]).exits(0);
     let named = |path: &str| {
         let store = OciArchive::open(&user.path(path), Some("1")).unwrap();
@@ -57,8 +57,8 @@ fn a_whole_index_goes_in_and_out_and_is_fixed_by_its_entries() {
     assert_eq!(named("app.tar"), index.digest());
     user.config_patcher(&["fix", "oci-archive:app.tar:1", "--from-index"]).exits(0);
     let store = OciArchive::open(&user.path("app.tar"), None).unwrap();
-    assert_eq!(check(&store, &tag("1"), Depth::Layers), []);
+    assert_eq!(check(&store, &tag("1"), CheckDepth::Layers), []);
     user.config_patcher(&["fix", "oci-archive:app.tar:1", "--from-index", "--check"]).exits(0);
     user.manifest_push(&["copy", "oci-archive:app.tar:1", "oci:out:1"]).exits(0);
-    assert_eq!(check(&OciLayout::open(&user.path("out")).unwrap(), &tag("1"), Depth::Layers), []);
+    assert_eq!(check(&OciLayout::open(&user.path("out")).unwrap(), &tag("1"), CheckDepth::Layers), []);
 }

@@ -129,7 +129,7 @@ fn attestations_and_artifacts_are_no_images_and_one_that_is_listed_twice_is_judg
     let index = index_of(&store, &[app.clone(), attestation, artifact, app]);
     store.write_tag("x", &index).unwrap();
     let dir = user.path("index");
-    put(store, &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    put(store, &OciLayout::open_or_create(&dir).unwrap(), "v1");
     let name = format!("oci:{}:v1", dir.display());
     let ran = verify(&user, &[&name, "--format", "json"]).exits(0);
     let images = ran.json()["images"].as_array().unwrap().clone();
@@ -145,7 +145,7 @@ fn indexes_within_indexes_end_somewhere() {
     let app = || image("linux/arm64", &["/app"], vec![Layer::new().file("app", &probe("linux/arm64")).end()]);
     let nested = |depth: usize| {
         let dir = user.path(&format!("nested-{depth}"));
-        let layout = OciLayout::open_or_new(&dir).unwrap();
+        let layout = OciLayout::open_or_create(&dir).unwrap();
         let store = MemoryStore::new();
         let document = app().add_to(&store);
         store.write_tag("x", &document).unwrap();
@@ -173,7 +173,7 @@ fn an_index_of_more_members_than_anyone_has_is_refused_at_once() {
     let app = image("linux/arm64", &["/app"], vec![Layer::new().file("app", &probe("linux/arm64")).end()])
         .add_to(&store);
     store.write_tag("x", &app).unwrap();
-    put(store, &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    put(store, &OciLayout::open_or_create(&dir).unwrap(), "v1");
     let layout = OciLayout::open(&dir).unwrap();
     let entries: Vec<_> = std::iter::repeat_n(app.descriptor(), 15_000).collect();
     let text = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});

@@ -5,7 +5,7 @@ use binfmt_setup::emulators::Target;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
 use image_model::platform::Platform;
-use image_store::plan::{MovedTag, Wanted, apply, plan};
+use image_store::plan::{MovedTag, WantedImage, apply, plan};
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
@@ -112,7 +112,7 @@ impl Made<'_> {
 
     pub fn layout(&self, user: &User, name: &str) -> String {
         let dir = user.path(name);
-        self.store(&OciLayout::open_or_new(&dir).unwrap(), "v1");
+        self.store(&OciLayout::open_or_create(&dir).unwrap(), "v1");
         format!("oci:{}:v1", dir.display())
     }
 }
@@ -120,7 +120,7 @@ impl Made<'_> {
 pub fn put(store: MemoryStore, target: &dyn ImageStore, tag: &str) {
     let node = read_tree(&store, &Pointer::Tag("x".into())).unwrap();
     let source: Arc<dyn ImageSource> = Arc::new(store);
-    let steps = plan(Wanted::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
+    let steps = plan(WantedImage::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
     apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }
 
@@ -174,7 +174,8 @@ pub fn index() -> MemoryStore {
 pub fn publish(registry: &FakeRegistry, made: &Made<'_>, tag: &str) {
     let store = MemoryStore::new();
     let document = made.add_to(&store);
-    let image_store::tree::Node::Image(image) = image_store::tree::grow(&store, document.clone(), 0).unwrap()
+    let image_store::tree::TreeNode::Image(image) =
+        image_store::tree::read_tree_below(&store, document.clone(), 0).unwrap()
     else {
         panic!()
     };

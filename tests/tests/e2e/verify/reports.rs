@@ -15,7 +15,7 @@ pub fn images(user: &User) -> Vec<String> {
     };
     let app = |program: &[u8]| Layer::new().file("app", program);
     let dir = user.path("index");
-    put(index(), &OciLayout::open_or_new(&dir).unwrap(), "v1");
+    put(index(), &OciLayout::open_or_create(&dir).unwrap(), "v1");
     vec![
         one("right", vec![app(&arm64)]),
         one("wrong", vec![app(&amd64)]),

@@ -9,7 +9,7 @@ use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::registry::RegistryStore;
 use image_store::store::{ImageStore, Pointer};
-use image_store::tree::{Node, read_tree};
+use image_store::tree::{TreeNode, read_tree};
 use multiarch_tests::fake_registry::FakeRegistry;
 use registry_client::{Client, RegistryOptions};
 
@@ -41,7 +41,7 @@ fn add_index(store: &MemoryStore, entries: &[Descriptor]) -> Document {
 }
 
 fn layout(user: &User, store: MemoryStore, name: &str) -> String {
-    put(store, &OciLayout::open_or_new(&user.path(name)).unwrap(), "v1");
+    put(store, &OciLayout::open_or_create(&user.path(name)).unwrap(), "v1");
     format!("oci:{}:v1", user.path(name).display())
 }
 
@@ -88,9 +88,9 @@ fn an_image_that_was_built_for_another_member_s_platform_is_built_again_in_every
     let remote = RegistryStore::writing(&client, &registry.host(), "app").unwrap();
     put(index(&[AMD64, WRONG]), &remote, "v1");
     let path = |name: &str| user.path(name);
-    put(index(&[AMD64, WRONG]), &OciLayout::open_or_new(&path("layout")).unwrap(), "v1");
-    put(index(&[AMD64, WRONG]), &OciArchive::open_or_new(&path("oci.tar")).unwrap(), "v1");
-    put(index(&[AMD64, WRONG]), &DockerArchive::open_or_new(&path("docker.tar")).unwrap(), "app:v1");
+    put(index(&[AMD64, WRONG]), &OciLayout::open_or_create(&path("layout")).unwrap(), "v1");
+    put(index(&[AMD64, WRONG]), &OciArchive::open_or_create(&path("oci.tar")).unwrap(), "v1");
+    put(index(&[AMD64, WRONG]), &DockerArchive::open_or_create(&path("docker.tar")).unwrap(), "app:v1");
     for name in [
         format!("{}/app:v1", registry.host()),
         // Without the tag, too: the advice names it.
@@ -167,7 +167,7 @@ fn a_relabel_that_leaves_a_sound_index_is_advised_and_written() {
 fn an_index_within_an_index_counts_and_is_not_edited_from_outside() {
     let user = User::new();
     let store = index(&[WRONG, "linux/s390x linux/s390x linux/s390x"]);
-    let Node::Index(inner) = read_tree(&store, &Pointer::Tag("x".into())).unwrap() else { panic!() };
+    let TreeNode::Index(inner) = read_tree(&store, &Pointer::Tag("x".into())).unwrap() else { panic!() };
     let layer = Layer::new().file("app", &probe("linux/amd64")).end();
     let mut right = image("linux/amd64", &["/app"], vec![layer]).add_to(&store).descriptor();
     right.platform = Some("linux/amd64".parse().unwrap());

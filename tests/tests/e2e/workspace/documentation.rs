@@ -131,7 +131,7 @@ fn bash_completes_inside_of_a_command() {
 fn slow_copy(on_terminal: bool, more: &str) -> String {
     let registry = FakeRegistry::start();
     let user = User::new();
-    Image::new("linux/arm/v7", "slow").store(&OciLayout::open_or_new(&user.path("in")).unwrap(), "1");
+    Image::new("linux/arm/v7", "slow").store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let slow = Fault::when(|r| r.method == "PUT" && r.is_upload(), Act::Delay(Duration::from_millis(1500)));
     registry.fault(slow.times(2));
     let to = format!("{}/team/app:1", registry.host());

@@ -2,7 +2,7 @@
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, run};
-use image_store::check::{Depth, check};
+use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use multiarch_tests::need;
@@ -90,12 +90,12 @@ fn an_image_goes_from_an_engine_and_into_it() {
     rig.fix(&["--output", "oci:out:1"]).exits(0);
     assert_eq!((rig.loads(), rig.label("app:1").as_str()), (0, "linux/amd64/"));
     let out = OciLayout::open(&rig.user.path("out")).unwrap();
-    assert_eq!(check(&out, &Pointer::Tag("1".into()), Depth::Layers), []);
+    assert_eq!(check(&out, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
     rig.tool("manifest-push", &["copy", "oci:out:1", "docker-daemon:new:1"]).exits(0);
     assert_eq!(rig.label("new:1"), "linux/arm/v7");
     rig.tool("manifest-push", &["copy", "docker-daemon:new:1", "oci:back:1"]).exits(0);
     let back = OciLayout::open(&rig.user.path("back")).unwrap();
-    assert_eq!(check(&back, &Pointer::Tag("1".into()), Depth::Layers), []);
+    assert_eq!(check(&back, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
     assert!(back.resolve(&Pointer::Tag("1".into())).unwrap().is_some());
 }
 
@@ -107,7 +107,7 @@ fn an_index_is_refused_before_anything_moves_and_one_of_its_images_goes_in() {
     let plain = |image: Image| image.with_config(image.config.replace("1.50", "15"));
     let (amd64, arm) = (plain(amd64), plain(arm));
     let index = Index::of(&[("linux/amd64", &amd64), ("linux/arm/v7", &arm)]);
-    index.store(&OciLayout::open_or_new(&rig.user.path("in")).unwrap(), "1");
+    index.store(&OciLayout::open_or_create(&rig.user.path("in")).unwrap(), "1");
     let copy = |args: &[&str]| rig.tool("manifest-push", &[&["copy"], args].concat());
     for more in [&[][..], &["--dry-run"]] {
         let ran = copy(&[&["oci:in:1", "docker-daemon:app:2"], more].concat()).exits(3);

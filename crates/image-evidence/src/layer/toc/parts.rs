@@ -33,7 +33,7 @@ pub fn read(
 ) -> Result<bool, Error> {
     for run in runs(parts) {
         let ([first, ..], [.., last]) = (run, run) else { continue };
-        let Some(mut stored) = source.open_part(layer, first.stored.start..last.stored.end)? else {
+        let Some(mut stored) = source.open_blob_range(layer, first.stored.start..last.stored.end)? else {
             return Ok(false);
         };
         for part in run {

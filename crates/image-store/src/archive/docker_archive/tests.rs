@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::tar::sample::{archive, file, folder, hard_link, pax, symlink};
-use crate::check::{Depth, check};
+use crate::check::{CheckDepth, check};
 use crate::store::read_blob;
 use error::Exit;
 use image_model::manifest::{Config, media_type};
@@ -182,7 +182,7 @@ fn label(store: &DockerArchive, at: &Pointer) -> String {
 }
 
 fn whole(store: &DockerArchive, at: &str) {
-    assert_eq!(check(store, &tag(at), Depth::Layers), []);
+    assert_eq!(check(store, &tag(at), CheckDepth::Layers), []);
 }
 
 /// Where two files differ: bytes before, and bytes behind, that are the same.

@@ -7,7 +7,7 @@
 
 use crate::archive::beside;
 use crate::archive::tar::At;
-use crate::half_done::HalfDone;
+use crate::atomic_file::AtomicFile;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use error::Error;
@@ -170,7 +170,7 @@ pub fn begin(
     let writes = old.iter().zip(writes).map(overwrite).collect();
     let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
     let body = serde_json::to_string(&journal)?;
-    let mut beside = HalfDone::create(|| {
+    let mut beside = AtomicFile::create(|| {
         let prefix = beside::prefix(archive);
         tempfile::Builder::new().prefix(&prefix).suffix(beside::SUFFIX).tempfile_in(beside::folder(archive))
     })?;

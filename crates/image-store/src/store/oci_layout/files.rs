@@ -8,10 +8,10 @@ use std::path::Path;
 
 /// Makes a folder, and what it lies in, if it is not there. After a power cut it still is: what is synced in a folder
 /// is lost with it.
-pub fn make_folder(dir: &Path) -> io::Result<()> {
+pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
     let above = dir.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
     let made = fs::create_dir(dir).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => make_folder(above).and_then(|()| fs::create_dir(dir)),
+        io::ErrorKind::NotFound => create_dir_durably(above).and_then(|()| fs::create_dir(dir)),
         _ => Err(error),
     });
     match made {

@@ -3,7 +3,7 @@ use error::Exit;
 use image_model::manifest::media_type;
 
 fn image(layout: &OciLayout, note: &str) -> Document {
-    let config = layout.ingest(media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
+    let config = layout.add_blob(media_type::OCI_CONFIG, &b"{}"[..]).unwrap();
     let config = serde_json::to_string(&config).unwrap();
     let text = format!(
         "{{\"schemaVersion\":2,\"config\":{config},\"layers\":[],\"annotations\":{{\"n\":\"{note}\"}}}}"
@@ -14,7 +14,7 @@ fn image(layout: &OciLayout, note: &str) -> Document {
 #[test]
 fn retagging_keeps_every_other_entry_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let (one, two) = (image(&layout, "1"), image(&layout, "2"));
     layout.write_tag("a", &one).unwrap();
     let path = dir.path().join("index.json");
@@ -32,7 +32,7 @@ fn retagging_keeps_every_other_entry_byte_for_byte() {
 #[test]
 fn what_is_no_regular_file_is_refused_and_does_not_hang() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let layout = OciLayout::open_or_create(dir.path()).unwrap();
     layout.write_tag("a", &image(&layout, "1")).unwrap();
     let blob = Descriptor::of("x", b"content");
     let path = layout.blob_path(&blob.digest);
@@ -51,7 +51,7 @@ fn what_is_no_regular_file_is_refused_and_does_not_hang() {
 #[test]
 fn an_image_without_a_name_is_found_and_replaced_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let (one, two) = (image(&layout, "1"), image(&layout, "2"));
     layout.write_tag(UNNAMED, &one).unwrap();
     assert_eq!(layout.read_document(&layout.only_image().unwrap()).unwrap(), one);
@@ -66,7 +66,7 @@ fn an_image_without_a_name_is_found_and_replaced_in_its_place() {
 #[test]
 fn a_document_is_read_by_its_digest_before_there_is_any_tag() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let one = image(&layout, "1");
     layout.write_document(&one).unwrap();
     assert_eq!(layout.read_document(&Pointer::from(one.digest())).unwrap(), one);
@@ -77,7 +77,7 @@ fn a_document_is_read_by_its_digest_before_there_is_any_tag() {
 fn a_folder_with_other_things_is_not_taken_for_a_layout() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.txt"), "mine").unwrap();
-    assert_eq!(OciLayout::open_or_new(dir.path()).err().map(|e| e.kind), Some(Exit::BadInput));
+    assert_eq!(OciLayout::open_or_create(dir.path()).err().map(|e| e.kind), Some(Exit::BadInput));
     assert_eq!(OciLayout::open(dir.path()).err().map(|e| e.kind), Some(Exit::BadInput));
     let missing = OciLayout::open(&dir.path().join("nowhere")).err().map(|e| e.kind);
     assert_eq!(missing, Some(Exit::NotFound));
@@ -86,7 +86,7 @@ fn a_folder_with_other_things_is_not_taken_for_a_layout() {
 #[test]
 fn ten_writers_leave_ten_tags() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let documents: Vec<Document> = (0..10).map(|i| image(&layout, &i.to_string())).collect();
     std::thread::scope(|scope| {
         for (i, document) in documents.iter().enumerate() {
@@ -102,7 +102,7 @@ fn ten_writers_leave_ten_tags() {
 #[test]
 fn a_tag_that_moved_behind_the_look_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let [seen, mine, other] = ["seen", "mine", "other"].map(|note| image(&layout, note));
     let named = || layout.read_document(&Pointer::Tag("a".into())).unwrap();
     let rows = [
@@ -119,9 +119,9 @@ fn a_tag_that_moved_behind_the_look_is_left_alone() {
         now.iter().for_each(|now| layout.write_tag("a", now).unwrap());
         let outcome = layout.move_tag("a", was.map(Document::digest), &mine).unwrap();
         if moves {
-            assert_eq!((outcome, named()), (Moved::Yes, mine.clone()), "{what}");
+            assert_eq!((outcome, named()), (TagMove::Done, mine.clone()), "{what}");
         } else {
-            assert_eq!(outcome, Moved::Elsewhere(now.map(|now| now.digest().clone())), "{what}");
+            assert_eq!(outcome, TagMove::Conflict(now.map(|now| now.digest().clone())), "{what}");
             let left = layout.resolve(&Pointer::Tag("a".into())).unwrap().map(|left| left.digest);
             assert_eq!(left.as_ref(), now.map(Document::digest), "{what}");
         }
@@ -131,7 +131,7 @@ fn a_tag_that_moved_behind_the_look_is_left_alone() {
 #[test]
 fn an_index_that_would_be_refused_does_not_replace_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = OciLayout::open_or_new(dir.path()).unwrap();
+    let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let (one, two) = (image(&layout, "1"), image(&layout, "2"));
     layout.write_tag("a", &one).unwrap();
     let path = dir.path().join("index.json");

@@ -2,7 +2,7 @@
 //! nobody holding it, and removed.
 
 use super::open_regular;
-use crate::half_done::HalfDone;
+use crate::atomic_file::AtomicFile;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions, TryLockError};
 use std::io;
@@ -13,11 +13,11 @@ const PREFIX: &str = ".write-";
 const SUFFIX: &str = ".tmp";
 
 /// A new file in `dir` that no reader looks at, gone if it is not kept.
-pub fn create(dir: &Path) -> io::Result<HalfDone> {
+pub fn create(dir: &Path) -> io::Result<AtomicFile> {
     loop {
         // Like any new file, it gets what the umask leaves.
         let mode = Permissions::from_mode(0o666);
-        let file = HalfDone::create(|| {
+        let file = AtomicFile::create(|| {
             tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
         })?;
         match file.as_file().try_lock() {

@@ -3,7 +3,7 @@
 use super::RegistryStore;
 use super::tags::next_page;
 use crate::store::ImageSource;
-use crate::store::Listed;
+use crate::store::ReferrerList;
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Content, DOCUMENT_MAX, Document, media_type};
@@ -12,20 +12,20 @@ use registry_client::api_error;
 /// An image has a few signatures and SBOMs; what comes page after page for ever is no list of them.
 const PAGES_MAX: usize = 100;
 
-pub fn list(store: &RegistryStore, subject: &Digest) -> Result<Listed, Error> {
-    let doing = format!("list the referrers of \"{}@{subject}\"", store.place());
+pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Error> {
+    let doing = format!("list the referrers of \"{}@{subject}\"", store.display_name());
     let wrong = |why: String| Error::bad_input(&*doing, why);
     let mut found = Vec::new();
     let mut next = Some(store.url(&format!("referrers/{subject}")));
     for _ in 0..PAGES_MAX {
-        let Some(url) = next else { return Ok(Listed::ByStore(found)) };
+        let Some(url) = next else { return Ok(ReferrerList::Complete(found)) };
         let mut ask = store.ask(&doing, "GET", url.clone());
         ask.headers.push(("Accept", media_type::OCI_INDEX.into()));
         let (head, body) = store.client.fetch(&ask, DOCUMENT_MAX)?;
         match head.status {
             200 => {}
             // 404 is what the specification has for a registry without the API; the others are what some say.
-            400 | 404 | 405 | 501 => return Ok(Listed::ByTag(found)),
+            400 | 404 | 405 | 501 => return Ok(ReferrerList::TagSchema(found)),
             _ => return Err(api_error::from_head(&doing, &head, &body)),
         }
         let page = Document::new(body, head.header("content-type")).and_then(|page| page.parse());

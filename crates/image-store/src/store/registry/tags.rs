@@ -21,7 +21,7 @@ struct Page {
 }
 
 pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
-    let doing = format!("list the tags of \"{}\"", store.place());
+    let doing = format!("list the tags of \"{}\"", store.display_name());
     let wrong = |why: String| Error::bad_input(&*doing, why);
     let mut tags = BTreeSet::new();
     let mut seen = HashSet::new();
@@ -42,7 +42,7 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
 
 /// All tags, if they are on one page.
 pub fn first_page(store: &RegistryStore) -> Result<Option<Vec<String>>, Error> {
-    let doing = format!("list the tags of \"{}\"", store.place());
+    let doing = format!("list the tags of \"{}\"", store.display_name());
     let (tags, next) = read(store, &doing, &first(store))?;
     Ok(next.is_none().then_some(tags))
 }

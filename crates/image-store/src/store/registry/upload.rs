@@ -19,7 +19,7 @@ const RESUME_ABOVE: u64 = 1 << 20;
 
 /// Brings a blob up. A session that a failed mount left open, or that was begun in advance, is used first.
 pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
-    let doing = format!("write blob {} to \"{}\"", blob.digest, store.place());
+    let doing = format!("write blob {} to \"{}\"", blob.digest, store.display_name());
     let mut session = store.sessions().remove(&blob.digest).or_else(|| store.expected().take());
     let mut broken = None;
     let mut doubtful = false;
@@ -143,7 +143,7 @@ pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<boo
     if store.refused_mounts().contains(from) {
         return Ok(false);
     }
-    let doing = format!("mount blob {} from \"{from}\" in \"{}\"", blob.digest, store.place());
+    let doing = format!("mount blob {} from \"{from}\" in \"{}\"", blob.digest, store.display_name());
     let required = RequiredScopes { extra: Scopes::repository(from, &["pull"]), ..store.required.clone() };
     let url = store.url("blobs/uploads/").with("mount", blob.digest.as_str()).with("from", from);
     let answer = match store.client.send(&ask(store, &doing, "POST", url, RequestBody::Empty, &required)) {

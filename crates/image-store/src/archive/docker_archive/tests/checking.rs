@@ -6,7 +6,7 @@ use crate::archive::pending::Bytes;
 
 /// Carries out an edit that no plan makes, as `write_tag` would.
 fn edited(store: &DockerArchive, edit: &Edit, expected: &Expected) -> Result<(), Error> {
-    let place = store.place();
+    let place = store.display_name();
     let written = write::write(&store.path, &store.archive(), edit, &place)?;
     store.exchange(&place, |_| written.replace(&store.path, &place, store.naming, expected))
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::archive::stream::{Decide, Passed, filter};
 use crate::archive::tar::TarFile;
-use crate::plan::{BlobContent, Wanted};
-use crate::tree::Node;
+use crate::plan::{BlobContent, WantedImage};
+use crate::tree::TreeNode;
 
 /// Says arm/v7 in the place of amd64, in configs and in copies.
 pub(super) struct Arm;
@@ -16,8 +16,8 @@ fn relabelled(json: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Decide for Arm {
-    fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error> {
-        let Node::Image(image) = image else { panic!("an index") };
+    fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
+        let TreeNode::Image(image) = image else { panic!("an index") };
         let old = image.manifest.config.clone();
         let Some(config) = relabelled(&image.config.as_ref().unwrap().bytes) else { return Ok(None) };
         let new = Descriptor::of(&old.media_type, &config);
@@ -25,10 +25,10 @@ impl Decide for Arm {
         let text = text
             .replace(old.digest.as_str(), new.digest.as_str())
             .replace(&format!("\"size\":{}", old.size), &format!("\"size\":{}", new.size));
-        let mut wanted = Wanted::of_root(Document::new(text.into_bytes(), None).unwrap());
+        let mut wanted = WantedImage::of_root(Document::new(text.into_bytes(), None).unwrap());
         wanted.add_blob(new.clone(), BlobContent::Bytes(config.into()));
         let documents = vec![(image.document.digest().clone(), wanted.root.digest().clone())];
-        Ok(Some(Rewrite { wanted, configs: vec![(old.digest, new.digest)], documents }))
+        Ok(Some(Relabel { wanted, configs: vec![(old.digest, new.digest)], documents }))
     }
 
     fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
@@ -194,8 +194,8 @@ fn a_layer_that_is_compressed_has_its_digest_reckoned_as_it_goes_by() {
     ];
     struct Look(Option<Digest>);
     impl Decide for Look {
-        fn decide(&mut self, image: &Node) -> Result<Option<Rewrite>, Error> {
-            let Node::Image(image) = image else { panic!("an index") };
+        fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
+            let TreeNode::Image(image) = image else { panic!("an index") };
             self.0 = Some(image.manifest.layers[0].digest.clone());
             Ok(None)
         }
@@ -232,6 +232,6 @@ fn a_result_that_a_reader_would_refuse_has_no_end() {
     let disk = on_disk(&input);
     let store = disk.open();
     let place = overwriting::plan(&store).unwrap();
-    assert!(store.overwrite(&place).unwrap_err().to_string().contains("failed its check"));
+    assert!(store.apply_in_place(&place).unwrap_err().to_string().contains("failed its check"));
     assert_eq!(disk.bytes(), input);
 }

@@ -142,6 +142,6 @@ fn two_members_with_one_config_follow_when_they_are_overwritten() {
         file("manifest.json", (list.to_string() + &" ".repeat(100)).as_bytes()),
     ]));
     let store = disk.open();
-    store.overwrite(&overwriting::plan(&store).unwrap()).unwrap();
+    store.apply_in_place(&overwriting::plan(&store).unwrap()).unwrap();
     assert_eq!(labels(&disk), ["a:1 linux/arm/v7", "b:1 linux/arm/v7"]);
 }

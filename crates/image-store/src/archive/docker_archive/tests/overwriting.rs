@@ -6,10 +6,10 @@ use crate::archive::stream::Decide;
 use crate::tree::read_tree;
 use std::time::{Duration, SystemTime};
 
-pub(super) fn plan(store: &DockerArchive) -> Result<Place, String> {
+pub(super) fn plan(store: &DockerArchive) -> Result<InPlacePlan, String> {
     let image = read_tree(store, &store.only_image().unwrap()).unwrap();
     let rewrite = Arm.decide(&image).unwrap().unwrap();
-    store.place_for(image.digest(), &rewrite).unwrap()
+    store.plan_in_place(image.digest(), &rewrite).unwrap()
 }
 
 /// The same archive with configs that have this many bytes to spare in their last block.
@@ -28,7 +28,7 @@ fn only_what_changes_is_written_and_all_names_follow() {
         let store = disk.open();
         let place = plan(&store).unwrap();
         assert_eq!(place.members(), members);
-        store.overwrite(&place).unwrap();
+        store.apply_in_place(&place).unwrap();
         for store in [store, disk.open()] {
             for name in store.tags().unwrap() {
                 whole(&store, &name);
@@ -43,7 +43,7 @@ fn only_what_changes_is_written_and_all_names_follow() {
     }
     let disk = on_disk(&forms()[0].0);
     let store = disk.open();
-    store.overwrite(&plan(&store).unwrap()).unwrap();
+    store.apply_in_place(&plan(&store).unwrap()).unwrap();
     assert!(disk.member("30a8/json").contains(r#""arm","variant":"v7""#));
 }
 
@@ -53,7 +53,7 @@ fn the_image_has_the_digest_that_it_has_in_a_rewritten_archive() {
     for (input, _) in forms() {
         let (one, two) = (on_disk(&input), on_disk(&input));
         let store = one.open();
-        store.overwrite(&plan(&store).unwrap()).unwrap();
+        store.apply_in_place(&plan(&store).unwrap()).unwrap();
         let other = two.open();
         let document = relabelled(&other, &tag("app:1"), "arm");
         other.write_tag("app:1", &document).unwrap();
@@ -157,7 +157,7 @@ fn an_archive_that_changed_meanwhile_is_not_overwritten() {
     bytes[600] ^= 1;
     fs::write(&disk.path, &bytes).unwrap();
     File::options().write(true).open(&disk.path).unwrap().set_modified(modified).unwrap();
-    assert_eq!(store.overwrite(&place).unwrap_err().kind, Exit::Conflict);
+    assert_eq!(store.apply_in_place(&place).unwrap_err().kind, Exit::Conflict);
     assert_eq!(disk.bytes(), bytes);
 }
 
@@ -169,8 +169,8 @@ fn nothing_is_overwritten_if_the_result_would_be_wrong() {
         let store = disk.open();
         let document = store.read_document(&tag("app:1")).unwrap();
         let right = plan(&store).unwrap();
-        let check = |place: &Place, why: &str| {
-            let error = store.overwrite(place).unwrap_err();
+        let check = |place: &InPlacePlan, why: &str| {
+            let error = store.apply_in_place(place).unwrap_err();
             let said = error.to_string();
             assert!(error.kind == Exit::BadInput && said.contains(why), "{said}");
             assert!(said.contains("the file was not changed"), "{said}");
@@ -179,13 +179,13 @@ fn nothing_is_overwritten_if_the_result_would_be_wrong() {
             assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
         };
         // Less is written than must be, the wrong image is expected, a header is broken.
-        let less = Place { writes: right.writes[..1].to_vec(), root: right.root.clone() };
+        let less = InPlacePlan { writes: right.writes[..1].to_vec(), root: right.root.clone() };
         check(&less, "");
-        check(&Place { writes: Vec::new(), root: right.root.clone() }, "would be sha256:");
-        let mut broken = Place { writes: right.writes.clone(), root: right.root.clone() };
+        check(&InPlacePlan { writes: Vec::new(), root: right.root.clone() }, "would be sha256:");
+        let mut broken = InPlacePlan { writes: right.writes.clone(), root: right.root.clone() };
         broken.writes[0].1[124] = b'x';
         check(&broken, "at byte");
-        store.overwrite(&right).unwrap();
+        store.apply_in_place(&right).unwrap();
         assert_eq!(label(&store, &tag("app:1")), "linux/arm/v7");
         // What was written is what the store reads, and it can go on writing.
         store.write_tag("app:1", &document).unwrap_err();

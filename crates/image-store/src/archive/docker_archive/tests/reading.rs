@@ -23,7 +23,7 @@ fn an_archive_of_the_old_form_is_read_without_extracting() {
     assert_eq!(store.only_image().unwrap(), tag("app:1"));
     assert_eq!(store.resolve(&tag("other:1")).unwrap(), None);
     assert_eq!(store.read_document(&tag("other:1")).unwrap_err().kind, Exit::NotFound);
-    assert_eq!(store.place(), format!("docker-archive:{}", disk.path.display()));
+    assert_eq!(store.display_name(), format!("docker-archive:{}", disk.path.display()));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_layer_is_held_against_its_digest_while_it_is_read() {
     let mut members = Classic::new(r#"["app:1"]"#).members;
     members[9] = file(&format!("{TOP}/layer.tar"), b"TWO");
     let disk = on_disk(&archive(&members));
-    let problems = check(&disk.open(), &tag("app:1"), Depth::Layers);
+    let problems = check(&disk.open(), &tag("app:1"), CheckDepth::Layers);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].to_string().contains("content has digest"), "{problems:?}");
 }

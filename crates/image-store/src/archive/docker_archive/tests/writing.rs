@@ -41,7 +41,7 @@ fn mode_stays_links_are_written_through_and_leftovers_go() {
 fn a_new_archive_is_a_layout_that_old_readers_read_too() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("new.tar");
-    let store = DockerArchive::open_or_new(&path).unwrap();
+    let store = DockerArchive::open_or_create(&path).unwrap();
     assert_eq!((store.tags().unwrap().len(), store.only_image().unwrap_err().kind), (0, Exit::NotFound));
     let first = add_image(&store, "app:1", &[b"one", b"two"]);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o600, 0o600);
@@ -61,7 +61,7 @@ fn a_new_archive_is_a_layout_that_old_readers_read_too() {
     assert_eq!(list[1]["RepoTags"], json!(["app:2"]));
     // The same content makes the same archive.
     let again = on_disk(b"");
-    let store = DockerArchive::open_or_new(&again.path).unwrap();
+    let store = DockerArchive::open_or_create(&again.path).unwrap();
     add_image(&store, "app:1", &[b"one", b"two"]);
     add_image(&store, "app:2", &[b"one", &[7; 300 << 10]]);
     assert_eq!(again.bytes(), disk.bytes());
@@ -126,7 +126,7 @@ fn the_old_form_refuses_what_it_cannot_keep() {
 fn an_index_keeps_all_its_members_and_shows_one_of_them_to_old_readers() {
     let dir = TempDir::new().unwrap();
     let disk = OnDisk { path: dir.path().join("new.tar"), dir };
-    let store = DockerArchive::open_or_new(&disk.path).unwrap();
+    let store = DockerArchive::open_or_create(&disk.path).unwrap();
     let children = [add_image(&store, "-", &[b"one"]), add_image(&store, "-", &[b"two"])];
     let entries: Vec<Descriptor> = children.iter().map(Document::descriptor).collect();
     let index = json!({"schemaVersion":2,"mediaType":media_type::OCI_INDEX,"manifests":entries}).to_string();
@@ -192,7 +192,7 @@ fn platforms_that_docker_did_not_save_may_go_on_missing() {
 fn attestations_are_carried_and_not_shown_to_old_readers() {
     let dir = TempDir::new().unwrap();
     let disk = OnDisk { path: dir.path().join("new.tar"), dir };
-    let store = DockerArchive::open_or_new(&disk.path).unwrap();
+    let store = DockerArchive::open_or_create(&disk.path).unwrap();
     let image = add_image(&store, "-", &[b"one"]);
     let statement = Descriptor::of("application/vnd.in-toto+json", b"{}");
     let config = Descriptor::of(media_type::OCI_CONFIG, b"{\"architecture\":\"unknown\"}");
@@ -239,7 +239,7 @@ fn ten_writers_lose_nothing() {
     let write = |i: usize| {
         let name = format!("app:{i}");
         loop {
-            let store = DockerArchive::open_or_new(&disk.path).unwrap();
+            let store = DockerArchive::open_or_create(&disk.path).unwrap();
             let document = add_image(&store, "-", &[b"one", name.as_bytes()]);
             match store.write_tag(&name, &document) {
                 Ok(()) => return,

@@ -1,6 +1,6 @@
 //! Files that are being written: gone if they are not kept, and gone when the program is told to end.
 //!
-//! A program that dies of SIGINT, SIGTERM or SIGHUP runs no destructors. [`end_cleanly`] waits for these signals on a
+//! A program that dies of SIGINT, SIGTERM or SIGHUP runs no destructors. [`remove_temp_files_on_signal`] waits for these signals on a
 //! thread of its own, takes away what is half done, and then dies of the signal, as whoever sent it expects.
 
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -20,7 +20,7 @@ fn half_done() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 
 /// A new file under a name that no reader looks at.
 #[derive(Debug)]
-pub struct HalfDone {
+pub struct AtomicFile {
     // Dropped in this order: a file that is not listed must not be there.
     file: NamedTempFile,
     listed: Listed,
@@ -29,7 +29,7 @@ pub struct HalfDone {
 #[derive(Debug)]
 struct Listed(PathBuf);
 
-impl HalfDone {
+impl AtomicFile {
     pub fn create(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<Self> {
         // Whoever ends the program holds this: there is no file that is not listed yet.
         let mut half_done = half_done();
@@ -67,7 +67,7 @@ impl Drop for Listed {
 
 /// From here on, a signal to end takes half-written files away first. To be called before there are threads: they
 /// inherit that these signals are not for them. (Child processes do not: std gives them an empty mask.)
-pub fn end_cleanly() {
+pub fn remove_temp_files_on_signal() {
     let mut watched = SigSet::empty();
     let ignored = ignored();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_file_is_half_done_until_it_is_kept_or_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let new = || HalfDone::create(|| tempfile::Builder::new().tempfile_in(dir.path())).unwrap();
+        let new = || AtomicFile::create(|| tempfile::Builder::new().tempfile_in(dir.path())).unwrap();
         let ours = || half_done().iter().filter(|path| path.starts_with(dir.path())).count();
         let (kept, dropped) = (new(), new());
         assert_eq!(ours(), 2);
