@@ -1,50 +1,51 @@
-//! The options that every tool has for speaking to registries.
+//! The command-line options for access to registries, shared by all programs.
 
 use registry_client::{PlainHttp, RegistryOptions, Reporting};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// For `#[command(flatten)]`.
+/// Registry options, to be included with `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Registries")]
 pub struct RegistryArgs {
-    /// Speak plain HTTP to this registry, or to all without a value
+    /// Use plain HTTP for HOST (for all registries if no HOST is given)
     ///
-    /// Registries on this machine (localhost, 127.0.0.0/8, ::1) are spoken to so anyway, unless they are at port
-    /// 443, have a folder in /etc/docker/certs.d, or --ca-file is given. Credentials go over plain HTTP too.
+    /// Registries on this machine (localhost, 127.0.0.0/8, ::1) use plain HTTP by default, unless their port is 443,
+    /// they have a directory in /etc/docker/certs.d, or --ca-file is given. Credentials are sent over plain HTTP too.
     #[arg(long, global = true, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub plain_http: Vec<String>,
-    /// Trust the certificates in this PEM file as well
+    /// Trust the CA certificates in this PEM file, in addition to the system's
     #[arg(long, global = true, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Believe any certificate
+    /// Skip TLS certificate verification (insecure)
     #[arg(long, global = true)]
     pub insecure: bool,
-    /// Take credentials from this file alone
+    /// Read credentials from this file only
     ///
-    /// Without it: DOCKER_AUTH_CONFIG, docker's config.json, podman's auth.json, each with its credential helpers.
-    /// REGISTRY_AUTH_FILE is the same as this option.
+    /// By default, credentials are read from DOCKER_AUTH_CONFIG, Docker's config.json and Podman's auth.json, in this
+    /// order, and from the credential helpers that they name. REGISTRY_AUTH_FILE has the same effect as this option.
     #[arg(long, global = true, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// Give credentials to this token server too, although it is in another domain than the registry
+    /// Send credentials to this token server even if it is in another domain than the registry
     #[arg(long, global = true, value_name = "HOST")]
     pub allow_auth_host: Vec<String>,
-    /// Ask for so many things at once at most; without it 8, and 24 where they are small
+    /// Maximum concurrent requests [default: 8; 24 for small objects]
     #[arg(long, global = true, value_name = "N")]
     pub parallel: Option<NonZeroUsize>,
-    /// Longest wait that a registry may ask for with Retry-After, in seconds
+    /// Maximum Retry-After delay to accept from a registry, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     pub max_retry_after: u64,
-    /// Give a request up that has not got through after so many seconds
+    /// Request timeout in seconds
     ///
-    /// A manifest or a token must be here by then. A layer may take longer, as long as it keeps coming.
+    /// Limits each request for a manifest or token, retries included. A layer transfer may take longer as long as data
+    /// keeps arriving.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 600)]
     pub timeout: u64,
 }
 
 impl RegistryArgs {
-    /// What was meant.
+    /// The client options that these arguments select; what has no argument gets its default.
     pub fn options(&self, reporting: Reporting) -> RegistryOptions {
         let plain_http = if self.plain_http.iter().any(String::is_empty) {
             PlainHttp::All
@@ -53,7 +54,7 @@ impl RegistryArgs {
         } else {
             PlainHttp::Hosts(self.plain_http.clone())
         };
-        let usual = RegistryOptions::default();
+        let defaults = RegistryOptions::default();
         RegistryOptions {
             plain_http,
             ca_file: self.ca_file.clone(),
@@ -63,10 +64,10 @@ impl RegistryArgs {
             auth_hosts: self.allow_auth_host.clone(),
             retry_after_max: Duration::from_secs(self.max_retry_after),
             timeout: Duration::from_secs(self.timeout),
-            // Nobody waits longer for a word than for the whole.
-            idle_timeout: usual.idle_timeout.min(Duration::from_secs(self.timeout.max(1))),
+            // The time limit of one read must not exceed that of the whole request.
+            idle_timeout: defaults.idle_timeout.min(Duration::from_secs(self.timeout.max(1))),
             reporting,
-            ..usual
+            ..defaults
         }
     }
 }

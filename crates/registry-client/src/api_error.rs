@@ -22,7 +22,7 @@ pub fn from_response(doing: &str, answer: HttpResponse) -> Error {
 pub fn from_head(doing: &str, head: &ResponseHead, body: &[u8]) -> Error {
     let words = words(body);
     let status = StatusCode::from_u16(head.status).ok().and_then(|status| status.canonical_reason());
-    let mut why = format!("{} said {}", head.url.host_and_port(), head.status);
+    let mut why = format!("{} returned {}", head.url.host_and_port(), head.status);
     if let Some(reason) = status {
         why = format!("{why} {reason}");
     }
@@ -63,17 +63,17 @@ fn kind_of(status: u16, words: &str) -> Exit {
 fn hint(head: &ResponseHead, kind: Exit, words: &str) -> Option<String> {
     match (head.status, kind) {
         (400, _) if words.contains("HTTPS") => {
-            Some("it speaks TLS: name its certificate with --ca-file".to_string())
+            Some("the registry uses TLS: pass its CA certificate with --ca-file".to_string())
         }
         // The same from a request that is answered without a body.
         (400, _) if words.is_empty() && !head.url.is_tls() => {
-            Some("if it speaks TLS, name its certificate with --ca-file".to_string())
+            Some("if the registry uses TLS, pass its CA certificate with --ca-file".to_string())
         }
         (401, _) => {
-            let log_in = || format!("if it exists, log in: docker login {}", login_host(&head.url));
+            let log_in = || format!("if the repository exists, run: docker login {}", login_host(&head.url));
             Some(head.auth_hint.clone().unwrap_or_else(log_in))
         }
-        (405, _) => Some("the registry may be read-only, or not allow deletion".into()),
+        (405, _) => Some("the registry may be read-only or not allow deletion".into()),
         (409 | 412 | 400, Exit::Conflict) => Some("if tags are immutable there, choose another tag".into()),
         _ => None,
     }
@@ -157,11 +157,11 @@ mod tests {
         let shown = |status: u16, body: &str| error(status, body).to_string();
         assert_eq!(
             shown(403, r#"{"errors":[{"code":"DENIED","message":"quota \u001b[31m"},{"code":"X"}]}"#),
-            "read \"a/b\": registry-1.docker.io said 403 Forbidden: DENIED: quota \\u{1b}[31m; X"
+            "read \"a/b\": registry-1.docker.io returned 403 Forbidden: DENIED: quota \\u{1b}[31m; X"
         );
         assert_eq!(
             shown(401, ""),
-            "read \"a/b\": registry-1.docker.io said 401 Unauthorized; if it exists, log in: docker login docker.io"
+            "read \"a/b\": registry-1.docker.io returned 401 Unauthorized; if the repository exists, run: docker login docker.io"
         );
         assert!(shown(400, "\nClient sent an HTTP request to an HTTPS server.").contains("--ca-file"));
         assert!(!shown(502, "<html><body>bad gateway").contains('<'));

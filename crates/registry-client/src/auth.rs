@@ -175,9 +175,8 @@ impl RegistryAuth {
             }
             (AuthScheme::Basic, _) => {
                 tries.sent = Some(SentAuth::Final);
-                let why =
-                    format!("{} wants a user name and a password, and there are none for it", self.host);
-                let hint = format!("log in: docker login {}", self.host);
+                let why = format!("{} requires a user name and password, and none are configured", self.host);
+                let hint = format!("run: docker login {}", self.host);
                 credential
                     .basic()
                     .map(Some)
@@ -272,7 +271,8 @@ impl RegistryAuth {
         if *own != Credential::Anonymous && !state.warned {
             state.warned = true;
             (context.reporting.warn)(&format!(
-                "{} wants its credentials to go to {}, which is another domain; they stay here, unless with --allow-auth-host={}",
+                "credentials for {} were not sent to its token server {}, which is in another domain; if you trust it, use \
+                 --allow-auth-host={}",
                 self.host,
                 server.realm.host_and_port(),
                 server.realm.host()
@@ -379,8 +379,7 @@ fn choose(challenges: &[Challenge], registry: &Url) -> Result<(AuthScheme, Scope
     }
     let schemes =
         || challenges.iter().map(|challenge| challenge.scheme.as_str()).collect::<Vec<_>>().join(", ");
-    Err(why
-        .unwrap_or_else(|| format!("it wants credentials by way of {}, which is not known here", schemes())))
+    Err(why.unwrap_or_else(|| format!("it requires authentication by {}, which is not supported", schemes())))
 }
 
 fn bearer(token: &Secret) -> Secret {

@@ -55,7 +55,7 @@ impl Client {
             // Docker Hub's name in references is not the host that serves its API.
             let served_by = if host == "docker.io" { "registry-1.docker.io" } else { host };
             let registry = Url::parse(&format!("{scheme}://{served_by}"))
-                .map_err(|why| Error::bad_input(format!("speak to registry \"{host}\""), why))?;
+                .map_err(|why| Error::bad_input(format!("connect to registry \"{host}\""), why))?;
             auths.insert(host.into(), RegistryAuth::new(host, registry));
         }
         let auth = Arc::clone(&auths[host]);

@@ -175,7 +175,7 @@ impl AuthFile {
         let Some((key, entry)) = self.entry(host, repository) else { return Ok(None) };
         let wrong = |why: &str| {
             let doing = format!("read the credentials for \"{key}\" in {place}");
-            Error::not_permitted(doing, why).hint(format!("log in again: docker login {host}"))
+            Error::not_permitted(doing, why).hint(format!("run: docker login {host}"))
         };
         let credential = entry.credential().map_err(wrong)?;
         Ok(credential.map(|credential| FoundCredential { credential, from: place.into() }))
@@ -244,9 +244,11 @@ impl AuthEntry {
 /// `base64(user:password)`. Docker trims NULs that old versions left behind.
 fn decode(auth: &str) -> Result<(String, String), &'static str> {
     let auth = auth.trim();
-    let bytes =
-        STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| "it is no base64")?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is no UTF-8")?;
+    let bytes = STANDARD
+        .decode(auth)
+        .or_else(|_| STANDARD_NO_PAD.decode(auth))
+        .map_err(|_| "it is not valid base64")?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is not valid UTF-8")?;
     let (user, password) = text.split_once(':').ok_or("it has no ':' between user and password")?;
     Ok((user.to_string(), password.trim_end_matches('\0').to_string()))
 }
@@ -269,7 +271,7 @@ fn same_host(key: &str, host: &str) -> bool {
 }
 
 fn no_such(file: &Path) -> Error {
-    Error::not_permitted(format!("read credentials from {}", file.display()), "there is no such file")
+    Error::not_permitted(format!("read credentials from {}", file.display()), "no such file")
 }
 
 /// `None` if the file is not there.
@@ -285,10 +287,10 @@ fn read_file(file: &Path, reporting: &Reporting) -> Result<Option<AuthFile>, Err
         Err(e) => return Err(failed(e)),
     };
     if !meta.is_file() {
-        return Err(Error::not_permitted(doing(), "it is not a file"));
+        return Err(Error::not_permitted(doing(), "it is not a regular file"));
     }
     if meta.len() > FILE_MAX {
-        return Err(Error::not_permitted(doing(), format!("it is longer than {FILE_MAX} bytes")));
+        return Err(Error::not_permitted(doing(), format!("it is larger than {FILE_MAX} bytes")));
     }
     let bytes = std::fs::read(file).map_err(failed)?;
     let found = parse(&bytes, &file.display().to_string())?;
@@ -296,8 +298,8 @@ fn read_file(file: &Path, reporting: &Reporting) -> Result<Option<AuthFile>, Err
     if holds_secrets && meta.permissions().mode() & 0o006 != 0 {
         let mode = meta.permissions().mode() & 0o777;
         (reporting.warn)(&format!(
-            "everybody on this machine can get at the credentials in {} (mode {mode:04o}); chmod 600 it",
-            file.display()
+            "all users of this machine can access the credentials in {file} (mode {mode:04o}); run: chmod 600 {file}",
+            file = file.display()
         ));
     }
     Ok(Some(found))
@@ -309,8 +311,7 @@ fn parse(bytes: &[u8], place: &str) -> Result<AuthFile, Error> {
         return Ok(AuthFile::default());
     }
     serde_json::from_slice(bytes).map_err(|e| {
-        let why =
-            format!("line {}, column {}: it is not the JSON that docker login writes", e.line(), e.column());
+        let why = format!("line {}, column {}: invalid JSON", e.line(), e.column());
         Error::not_permitted(format!("read credentials from {place}"), why)
     })
 }

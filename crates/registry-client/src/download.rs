@@ -50,8 +50,10 @@ impl Download {
     /// A part of the blob. `None`: the server knows no ranges, and sent the whole.
     pub fn part(mut self, part: Range<u64>) -> Result<Option<Self>, Error> {
         if part.start >= part.end || part.end > self.size {
-            let why =
-                format!("it has no bytes {} to {}: it is {} bytes long", part.start, part.end, self.size);
+            let why = format!(
+                "bytes {} to {} are out of range: the blob has {} bytes",
+                part.start, part.end, self.size
+            );
             return Err(Error::bad_input(self.doing, why));
         }
         (self.at, self.end, self.is_part) = (part.start, part.end, true);
@@ -114,7 +116,7 @@ impl Download {
                 0
             }
             416 => {
-                return Err(wrong(format!("it ends before byte {}; {} were promised", self.at, self.size)));
+                return Err(wrong(format!("the blob ends before byte {} of {}", self.at, self.size)));
             }
             _ => return Err(api_error::from_response(&self.doing, answer)),
         };
@@ -122,7 +124,7 @@ impl Download {
         if let Some(length) =
             answer.content_length().filter(|length| answer.status == 200 && *length != promised)
         {
-            return Err(wrong(format!("it is {length} bytes long there; {promised} were promised")));
+            return Err(wrong(format!("the registry has {length} bytes of it, expected {promised}")));
         }
         let mut body = answer.into_reader();
         let skipped = io::copy(&mut (&mut body).take(skip), &mut io::sink());
@@ -144,7 +146,7 @@ impl Download {
         let timeout = self.client.retry_policy().timeout;
         if self.since.elapsed() >= timeout {
             let seconds = timeout.as_secs();
-            let why = format!("{} at {far} (given up after {seconds} s, --timeout)", error.reason);
+            let why = format!("{} at {far} (gave up after {seconds} s, --timeout)", error.reason);
             return Err(Error { reason: why, ..error });
         }
         if self.breaks >= ATTEMPTS {
@@ -171,7 +173,7 @@ impl Read for Download {
         loop {
             let broken = match self.body.read(&mut buffer[..most]) {
                 Ok(0) if self.at >= self.end => return Ok(0),
-                Ok(0) => Error::network(&*self.doing, "the blob broke off"),
+                Ok(0) => Error::network(&*self.doing, "the connection closed before the end of the blob"),
                 Ok(count) => {
                     self.at += count as u64;
                     return Ok(count);
@@ -197,7 +199,10 @@ fn check_range(answer: &HttpResponse, part: Range<u64>, size: u64) -> Result<(),
     let value = answer.header("content-range").unwrap_or_default();
     match parse_range(value) {
         Some((found, total)) if found == part && total.is_none_or(|total| total == size) => Ok(()),
-        _ => Err(format!("asked for bytes {} to {} of {size}, it sent \"{value}\"", part.start, part.end)),
+        _ => Err(format!(
+            "requested bytes {} to {} of {size}, the response has \"{value}\"",
+            part.start, part.end
+        )),
     }
 }
 

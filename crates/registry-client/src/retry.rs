@@ -70,8 +70,8 @@ pub fn retry<T>(
             RetryAfter::Delay(wait) if wait > policy.retry_after_max => {
                 let (asked, most) = (wait.as_secs(), policy.retry_after_max.as_secs());
                 return Err(error.hint(format!(
-                    "it asks to come back in {asked} s, and this waits for {most} s at most; try again then, or \
-                     with --max-retry-after {asked}"
+                    "the server asked for a delay of {asked} s, and the limit is {most} s; retry later, or use \
+                     --max-retry-after {asked}"
                 )));
             }
             RetryAfter::Delay(wait) => wait,
@@ -83,7 +83,7 @@ pub fn retry<T>(
         }
         if began.elapsed() + wait > policy.timeout {
             let seconds = policy.timeout.as_secs();
-            error.reason = format!("{} (given up after {seconds} s, --timeout)", error.reason);
+            error.reason = format!("{} (gave up after {seconds} s, --timeout)", error.reason);
             return Err(error);
         }
         std::thread::sleep(wait);

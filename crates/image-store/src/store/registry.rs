@@ -129,7 +129,7 @@ impl RegistryStore {
         let size = document.bytes().len() as u64;
         if size > PUSH_MAX {
             let why = format!(
-                "it is {} long; registries take {}",
+                "it has {}; registries accept at most {}",
                 text::format_bytes(size),
                 text::format_bytes(PUSH_MAX)
             );
@@ -190,7 +190,7 @@ impl ImageSource for RegistryStore {
         // Before a look inside: wrong bytes must not be told as a wrong image.
         for promised in asked.iter().chain(&said) {
             if !promised.matches(&bytes) {
-                let why = format!("it was announced as {promised} and is {}", Digest::of(&bytes));
+                let why = format!("expected digest {promised}, received {}", Digest::of(&bytes));
                 return Err(Error::integrity(doing, why));
             }
         }
@@ -199,7 +199,7 @@ impl ImageSource for RegistryStore {
         match asked.or(said) {
             Some(digest) if digest != *document.digest() => document
                 .with_digest(&digest)
-                .ok_or_else(|| Error::integrity(doing, format!("it does not have digest {digest}"))),
+                .ok_or_else(|| Error::integrity(doing, format!("its digest is not {digest}"))),
             _ => Ok(document),
         }
     }
@@ -217,7 +217,7 @@ impl ImageSource for RegistryStore {
             && asked.algorithm() == said.algorithm()
             && asked != said
         {
-            let why = format!("asked for {asked}, it answers with {said}");
+            let why = format!("requested digest {asked}, received {said}");
             return Err(Error::integrity(doing, why));
         }
         let digest = match at {

@@ -28,11 +28,11 @@ pub struct TokenServer {
 impl TokenServer {
     /// Takes the realm of a challenge if it may be asked at all.
     pub fn of(challenge: &Challenge, registry: &Url) -> Result<Self, String> {
-        let realm = challenge.param("realm").ok_or("its challenge names no realm")?;
-        let realm =
-            Url::parse(realm).map_err(|why| format!("the realm of its challenge cannot be used: {why}"))?;
+        let realm = challenge.param("realm").ok_or("its WWW-Authenticate header has no realm")?;
+        let realm = Url::parse(realm)
+            .map_err(|why| format!("the realm in its WWW-Authenticate header is invalid: {why}"))?;
         if registry.is_tls() && !realm.is_tls() {
-            return Err(format!("it wants credentials to go to {realm}, without TLS"));
+            return Err(format!("its token server {realm} would receive credentials without TLS"));
         }
         Ok(Self { realm, service: challenge.param("service").map(str::to_string) })
     }
@@ -95,7 +95,7 @@ impl TokenRequest<'_> {
         let wire =
             self.wire("GET", &url, &[], authorization.as_ref().map(Secret::reveal), RequestBody::Empty);
         let issued = retry(policy, || self.answer(transport, &wire, &[], end))?;
-        issued.ok_or_else(|| Error::not_permitted(self.doing, "the token server gave no token"))
+        issued.ok_or_else(|| Error::not_permitted(self.doing, "the token server issued no token"))
     }
 
     fn wire<'w>(
@@ -153,12 +153,13 @@ impl TokenRequest<'_> {
 /// wrong, as may ours: a life begins when the answer arrives.
 fn read(body: &[u8]) -> Result<IssuedToken, &'static str> {
     let value: serde_json::Value =
-        serde_json::from_slice(body).map_err(|_| "the token server's answer is no JSON")?;
+        serde_json::from_slice(body).map_err(|_| "the response of the token server is not valid JSON")?;
     let text = |key: &str| value.get(key).and_then(|token| token.as_str()).filter(|token| !token.is_empty());
-    let token =
-        text("token").or_else(|| text("access_token")).ok_or("the token server's answer has no token")?;
+    let token = text("token")
+        .or_else(|| text("access_token"))
+        .ok_or("the response of the token server has no token")?;
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("the token has characters that a header cannot carry");
+        return Err("the token contains characters that are not allowed in a header");
     }
     let life = value.get("expires_in").and_then(|life| life.as_f64()).unwrap_or(0.0);
     // A cast of a float stops at the ends; what is no number is 0.
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         for (body, why) in [
-            ("<html>", "no JSON"),
+            ("<html>", "not valid JSON"),
             ("{}", "no token"),
             (r#"{"token":7}"#, "no token"),
             (r#"{"token":"a\r\nX: y"}"#, "characters"),
@@ -223,9 +224,9 @@ mod tests {
         check("https://r.example", r#"realm="http://r.example/token""#, "without TLS");
         check("http://127.0.0.1:5000", r#"realm="http://127.0.0.1:5001/t""#, "true");
         check("http://127.0.0.1:5000", r#"realm="http://127.0.0.2:5001/t""#, "false");
-        check("https://r.example", r#"realm="file:///etc/passwd""#, "no http");
+        check("https://r.example", r#"realm="file:///etc/passwd""#, "not an http");
         check("https://r.example", r#"realm="https://u:p@r.example/""#, "user name");
         check("https://r.example", r#"realm="https://r.example/#x""#, "fragment");
-        check("https://r.example", r#"service="x""#, "names no realm");
+        check("https://r.example", r#"service="x""#, "has no realm");
     }
 }

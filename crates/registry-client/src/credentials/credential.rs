@@ -50,11 +50,11 @@ impl FoundCredential {
     /// What to do about a registry at `host` that says no to it. Never a word of the secret.
     pub fn auth_hint(&self, host: &str) -> String {
         let what = match &self.credential {
-            Credential::Anonymous => return format!("if it exists, log in: docker login {host}"),
-            Credential::Password { user, .. } => format!("user \"{user}\" and the password"),
-            Credential::Identity { .. } => "the identity token".into(),
-            Credential::Registry(_) => "the registry token".into(),
+            Credential::Anonymous => return format!("if the repository exists, run: docker login {host}"),
+            Credential::Password { user, .. } => format!("for user \"{user}\""),
+            Credential::Identity { .. } => "with the identity token".into(),
+            Credential::Registry(_) => "with the registry token".into(),
         };
-        format!("it refused {what} from {}; put that right, or log in anew: docker login {host}", self.from)
+        format!("authentication failed {what} (credentials from {}); run: docker login {host}", self.from)
     }
 }

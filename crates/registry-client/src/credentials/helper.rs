@@ -27,14 +27,14 @@ struct HelperOutput {
 pub fn ask(name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, Error> {
     let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty() || !name.bytes().all(is_name) {
-        let why = format!("\"{name}\" is no name of one");
+        let why = format!("the name \"{name}\" is invalid");
         return Err(Error::not_permitted("find a credential helper", why));
     }
     let program = format!("docker-credential-{name}");
     let answer = run(&program, server, limit).and_then(|(status, output)| understand(status, &output));
     answer.map_err(|why| {
         let error = Error::not_permitted(format!("get credentials for {server} from {program}"), why);
-        error.hint("check credHelpers and credsStore in the file of credentials")
+        error.hint("check credHelpers and credsStore in the credentials file")
     })
 }
 
@@ -49,7 +49,7 @@ fn understand(status: ExitStatus, output: &[u8]) -> Result<Option<Credential>, S
             Err(format!("it failed ({status})"))
         };
     }
-    let printed: HelperOutput = serde_json::from_slice(output).map_err(|_| "it did not answer in JSON")?;
+    let printed: HelperOutput = serde_json::from_slice(output).map_err(|_| "its output is not valid JSON")?;
     if printed.secret.is_empty() {
         return Ok(None);
     }
@@ -75,7 +75,8 @@ fn run(program: &str, server: &str, limit: Duration) -> Result<(ExitStatus, Vec<
     if outcome.is_err() {
         end(&mut child);
     }
-    outcome.map_err(|why| why.unwrap_or_else(|| format!("it did not answer in {} s", limit.as_secs_f32())))
+    outcome
+        .map_err(|why| why.unwrap_or_else(|| format!("it did not finish within {} s", limit.as_secs_f32())))
 }
 
 /// `Err(None)`: out of time.
@@ -84,7 +85,7 @@ fn talk(child: &mut Child, server: &str, deadline: Instant) -> Result<(ExitStatu
         // A helper that does not read has an answer all the same; a host name fits any pipe.
         drop(stdin.write_all(server.as_bytes()));
     }
-    let Some(stdout) = child.stdout.take() else { return Err(Some("it has no output".into())) };
+    let Some(stdout) = child.stdout.take() else { return Err(Some("its output cannot be read".into())) };
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         let mut output = Vec::new();
@@ -93,8 +94,10 @@ fn talk(child: &mut Child, server: &str, deadline: Instant) -> Result<(ExitStatu
         drop(send.send(read));
     });
     let left = deadline.saturating_duration_since(Instant::now());
-    let output =
-        receive.recv_timeout(left).map_err(|_| None)?.map_err(|e| Some(format!("its output: {e}")))?;
+    let output = receive
+        .recv_timeout(left)
+        .map_err(|_| None)?
+        .map_err(|e| Some(format!("its output cannot be read: {e}")))?;
     if output.len() as u64 > OUTPUT_MAX {
         return Err(Some(format!("it printed more than {OUTPUT_MAX} bytes")));
     }
@@ -161,7 +164,7 @@ mod tests {
         check(r#"echo '{"Username":"u","Secret":""}'"#, "Ok(None)");
         check("echo credentials not found in native keychain; exit 1", "Ok(None)");
         check("echo s3cret; exit 1", "it failed (exit status: 1)");
-        check("echo s3cret", "did not answer in JSON");
+        check("echo s3cret", "not valid JSON");
         check("kill -9 $$", "it failed (signal: 9");
     }
 
@@ -169,7 +172,7 @@ mod tests {
     fn a_helper_that_hangs_is_ended_with_its_children() {
         let began = Instant::now();
         let why = answer("sleep 60; echo", Duration::from_millis(300)).unwrap_err();
-        assert!(why.contains("did not answer in 0.3 s"), "{why}");
+        assert!(why.contains("did not finish within 0.3 s"), "{why}");
         // Without an end to its children the pipe would stay open for a minute; so would a helper that only ran on.
         assert!(answer("exec >&-; sleep 60", Duration::from_millis(300)).is_err());
         assert!(began.elapsed() < Duration::from_secs(10));
@@ -187,7 +190,7 @@ mod tests {
         assert!(error.contains("docker-credential-multiarch-absent: it is not installed"), "{error}");
         for name in ["../../tmp/x", "a b", ""] {
             assert!(
-                ask(name, "h", Duration::from_secs(1)).unwrap_err().to_string().contains("no name"),
+                ask(name, "h", Duration::from_secs(1)).unwrap_err().to_string().contains("is invalid"),
                 "{name}"
             );
         }

@@ -141,7 +141,7 @@ fn a_file_that_cannot_be_used_is_named() {
         assert_eq!(sources.find("h", "x").unwrap_err().to_string(), error.to_string());
         error.to_string()
     };
-    assert!(error(dir.path()).contains("not a file"));
+    assert!(error(dir.path()).contains("not a regular file"));
     assert!(error(&dir.path().join("absent")).contains("no such file"));
     let spoilt = dir.path().join("config.json");
     std::fs::write(&spoilt, "{\"auths\": {\"h\": s3cret}}").unwrap();

@@ -111,7 +111,7 @@ pub struct ForbiddenAddress(pub IpAddr);
 
 impl fmt::Display for ForbiddenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is an address that a registry may not send us to", self.0)
+        write!(f, "a registry may not redirect to the address {}", self.0)
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
         };
         assert!(found(AddressPolicy::Any).is_ok());
         assert!(found(AddressPolicy::Private).is_ok());
-        assert!(found(AddressPolicy::PublicOnly).unwrap_err().to_string().contains("may not send us"));
+        assert!(found(AddressPolicy::PublicOnly).unwrap_err().to_string().contains("may not redirect to"));
         let policy_of = |registry: &str| AddressPolicy::of_registry(&Url::parse(registry).unwrap());
         assert_eq!(policy_of("http://localhost:5000"), AddressPolicy::Private);
         assert_eq!(policy_of("http://[::1]:5000"), AddressPolicy::Private);

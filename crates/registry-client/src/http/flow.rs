@@ -32,7 +32,7 @@ impl<'a> VerifiedUpload<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.failed = Some(Error::from_io("read a blob to upload it", error));
-                    return Err(io::Error::other("the blob's source failed"));
+                    return Err(io::Error::other("cannot read the blob to upload"));
                 }
                 read => return read,
             }
@@ -94,11 +94,11 @@ impl<R: Read> Read for MinRateReader<R> {
             return Ok(0);
         }
         if self.end.is_some_and(|end| Instant::now() >= end) {
-            return late("the answer took too long".into());
+            return late("the response took too long".into());
         }
         if self.waited >= self.window {
             if self.bytes < PACE * self.window.as_secs() {
-                return late(format!("{} bytes came in {} s", self.bytes, self.waited.as_secs()));
+                return late(format!("only {} bytes arrived in {} s", self.bytes, self.waited.as_secs()));
             }
             (self.waited, self.bytes) = (Duration::ZERO, 0);
         }

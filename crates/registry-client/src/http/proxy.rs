@@ -24,7 +24,7 @@ pub fn for_url(url: &Url, env: impl Fn(&str) -> Option<String>) -> Result<Option
     }
     match Proxy::new(text.trim()) {
         Ok(proxy) => Ok(Some(proxy)),
-        Err(_) => Err(format!("{name} is no address of an http or https proxy")),
+        Err(_) => Err(format!("{name} is not the URL of an http or https proxy")),
     }
 }
 

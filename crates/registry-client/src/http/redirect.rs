@@ -11,8 +11,9 @@ pub fn is_redirect(status: u16) -> bool {
 
 /// Where a redirect of a GET or HEAD leads. What came by TLS goes on by TLS.
 pub fn redirect_target(from: &Url, location: Option<&str>) -> Result<Url, String> {
-    let location = location.ok_or("it redirects and does not say where to")?;
-    let to = from.join(location).map_err(|why| format!("it redirects to an address that is none: {why}"))?;
+    let location = location.ok_or("its redirect has no Location header")?;
+    let to =
+        from.join(location).map_err(|why| format!("its redirect has an invalid Location header: {why}"))?;
     if from.is_tls() && !to.is_tls() {
         return Err(format!("it redirects from https to {to}"));
     }
@@ -22,9 +23,10 @@ pub fn redirect_target(from: &Url, location: Option<&str>) -> Result<Url, String
 /// Where an upload goes on. The registry's own host is always spoken to as it was chosen to be: a registry behind a
 /// proxy that ends TLS names itself with http. Another host must have TLS.
 pub fn upload_location(registry: &Url, from: &Url, location: Option<&str>) -> Result<Url, String> {
-    let location = location.ok_or("it opens an upload and does not say where")?;
-    let to =
-        from.join(location).map_err(|why| format!("it opens an upload at an address that is none: {why}"))?;
+    let location = location.ok_or("its response to the upload request has no Location header")?;
+    let to = from
+        .join(location)
+        .map_err(|why| format!("its response to the upload request has an invalid Location header: {why}"))?;
     if to.same_origin(registry) || to.is_tls() {
         return Ok(to);
     }
@@ -32,7 +34,7 @@ pub fn upload_location(registry: &Url, from: &Url, location: Option<&str>) -> Re
     if with_tls.same_origin(registry) {
         return Ok(with_tls);
     }
-    Err(format!("it wants the upload to go to {to}, without TLS"))
+    Err(format!("it redirects the upload to {to}, without TLS"))
 }
 
 #[cfg(test)]
@@ -53,9 +55,9 @@ mod tests {
         check("http://r/v2/x", Some("https://cdn/y"), "https://cdn/y");
         check("http://r/v2/x", Some("http://cdn/y"), "http://cdn/y");
         check("https://r/v2/x", Some("http://cdn/y?sig=s3cret"), "from https to http://cdn/y?...");
-        check("https://r/v2/x", None, "does not say where");
+        check("https://r/v2/x", None, "no Location header");
         check("https://r/v2/x", Some("https://u:p@cdn/"), "user name");
-        check("https://r/v2/x", Some("ftp://cdn/"), "no http");
+        check("https://r/v2/x", Some("ftp://cdn/"), "not an http");
     }
 
     #[test]
@@ -76,6 +78,6 @@ mod tests {
         check("https://r", Some("https://store.example/u"), "https://store.example/u");
         check("https://r", Some("http://store.example/u"), "without TLS");
         check("http://r", Some("http://r:81/u"), "without TLS");
-        check("https://r", None, "does not say where");
+        check("https://r", None, "no Location header");
     }
 }

@@ -65,7 +65,7 @@ impl TlsSettings {
         let wrong = |why: String| Error::not_permitted(doing(), why);
         let pem = read(&key_file)?;
         let key = ureq::tls::PrivateKey::from_pem(&pem)
-            .map_err(|_| wrong(format!("{} has no private key in PEM form", key_file.display())))?;
+            .map_err(|_| wrong(format!("{} contains no PEM private key", key_file.display())))?;
         let chain = read_certificates(file)?;
         // The HTTP library panics on a key that does not fit, so it is tried here first.
         let der: Vec<CertificateDer<'static>> =
@@ -92,7 +92,7 @@ fn read_certificates(file: &Path) -> Result<Vec<Certificate<'static>>, Error> {
     }
     if found.is_empty() {
         let doing = format!("read certificates from {}", file.display());
-        return Err(Error::not_permitted(doing, "it has no certificate in PEM form"));
+        return Err(Error::not_permitted(doing, "it contains no PEM certificate"));
     }
     Ok(found)
 }
@@ -118,11 +118,14 @@ pub fn failed(doing: &str, url: &Url, why: &str) -> Error {
     let host = url.host_and_port();
     let error = Error::not_permitted(doing, format!("TLS with {host} failed: {}", Escaped(why)));
     if why.contains("UnknownIssuer") {
-        return error
-            .hint(format!("name its authority with --ca-file, or put it into /etc/docker/certs.d/{host}"));
+        return error.hint(format!(
+            "pass its CA certificate with --ca-file, or copy it to /etc/docker/certs.d/{host}/ca.crt"
+        ));
     }
     if why.contains("InvalidMessage") || why.contains("corrupt message") {
-        return error.hint(format!("if it does not speak TLS and the network is safe: --plain-http={host}"));
+        return error.hint(format!(
+            "if the registry uses plain HTTP and the network is trusted, use --plain-http={host}"
+        ));
     }
     error
 }

@@ -112,7 +112,7 @@ impl Transport {
         if let Some(authorization) = wire.authorization {
             let mut value = HeaderValue::from_str(authorization).map_err(|_| {
                 let why = format!(
-                    "the credentials for {} have characters that a header cannot carry",
+                    "the credentials for {} contain characters that are not allowed in a header",
                     wire.url.host()
                 );
                 RequestFailure::permanent(Error::not_permitted(wire.doing, why))
@@ -154,11 +154,7 @@ impl Transport {
         let response = sent.map_err(|error| {
             let mut failure = failure_of(wire.doing, wire.url, error);
             if let Some(proxy) = agent.config().proxy() {
-                failure.error.reason.push_str(&format!(
-                    " (through the proxy {}:{})",
-                    proxy.host(),
-                    proxy.port()
-                ));
+                failure.error.reason.push_str(&format!(" (through proxy {}:{})", proxy.host(), proxy.port()));
             }
             failure
         })?;
@@ -261,7 +257,7 @@ impl HttpResponse {
         end: Instant,
     ) -> Result<(ResponseHead, Vec<u8>), RequestFailure> {
         let too_long = || {
-            let why = format!("the answer is longer than {} bytes", limit);
+            let why = format!("the response is longer than {} bytes", limit);
             RequestFailure::permanent(Error::bad_input(doing, why))
         };
         if self.content_length().is_some_and(|length| length > limit) {
@@ -306,16 +302,14 @@ pub fn failure_of(doing: &str, url: &Url, error: ureq::Error) -> RequestFailure 
         ureq::Error::Io(error) => io_failure(doing, url, error),
         ureq::Error::Rustls(error) => RequestFailure::permanent(tls::failed(doing, url, &error.to_string())),
         ureq::Error::Tls(why) => RequestFailure::permanent(tls::failed(doing, url, why)),
-        ureq::Error::Timeout(what) => {
-            RequestFailure::transient(network(format!("no answer in time ({what})")))
-        }
-        ureq::Error::HostNotFound => RequestFailure::permanent(network("there is no such host".into())),
+        ureq::Error::Timeout(what) => RequestFailure::transient(network(format!("timed out ({what})"))),
+        ureq::Error::HostNotFound => RequestFailure::permanent(network("unknown host".into())),
         ureq::Error::Other(inner) if inner.is::<ForbiddenAddress>() => RequestFailure::permanent(
-            Error::not_permitted(doing, format!("the registry sends us to {host}: {inner}")),
+            Error::not_permitted(doing, format!("the registry redirects to {host}: {inner}")),
         ),
         ureq::Error::ConnectProxyFailed(why) if why.contains("407") => {
-            let error = Error::not_permitted(doing, format!("the proxy wants credentials ({why})"));
-            RequestFailure::permanent(error.hint("put user and password into HTTPS_PROXY"))
+            let error = Error::not_permitted(doing, format!("the proxy requires authentication ({why})"));
+            RequestFailure::permanent(error.hint("set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT"))
         }
         ureq::Error::ConnectProxyFailed(why) => RequestFailure::transient(network(why)),
         ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => {
@@ -338,7 +332,7 @@ fn io_failure(doing: &str, url: &Url, error: io::Error) -> RequestFailure {
     let store_error = Error::network(doing, format!("{}: {text}", url.host_and_port()));
     // getaddrinfo(3): EAI_NONAME is an answer, EAI_AGAIN is none.
     if text.contains("Name or service not known") {
-        return RequestFailure::permanent(store_error.hint("check the name of the registry"));
+        return RequestFailure::permanent(store_error.hint("check the host name of the registry"));
     }
     RequestFailure::transient(store_error)
 }

@@ -17,14 +17,14 @@ pub struct Url {
 impl Url {
     /// What is wrong is said without showing the text: it may hold secrets.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let (scheme, rest) = text.split_once("://").ok_or("it is no http or https address")?;
+        let (scheme, rest) = text.split_once("://").ok_or("it is not an http or https URL")?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
-            _ => return Err("it is no http or https address"),
+            _ => return Err("it is not an http or https URL"),
         };
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err("it has characters that an address cannot have");
+            return Err("it contains characters that are not allowed in a URL");
         }
         if rest.contains('#') {
             return Err("it has a fragment");
@@ -32,16 +32,16 @@ impl Url {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
         if authority.contains('@') {
-            return Err("it has a user name in it");
+            return Err("it contains a user name");
         }
         let (host, port) = split_port(authority);
         let port = match port {
-            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("its port is no port")?,
+            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("its port is invalid")?,
             None if tls => 443,
             None => 80,
         };
         if !is_host(host) {
-            return Err("it has no proper host");
+            return Err("its host is invalid");
         }
         let (path, query) = match rest.split_once('?') {
             Some((path, query)) => (path, Some(query.to_string())),
@@ -212,9 +212,9 @@ mod tests {
         };
         check("https://user:secret@host/", "user name");
         check("https://host/#x", "fragment");
-        check("ftp://host/", "no http");
-        check("file:///etc/passwd", "no http");
-        check("host/path", "no http");
+        check("ftp://host/", "not an http");
+        check("file:///etc/passwd", "not an http");
+        check("host/path", "not an http");
         check("https:///path", "host");
         check("https://ho st/", "characters");
         check("https://host:0/", "port");

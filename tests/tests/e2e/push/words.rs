@@ -113,14 +113,15 @@ fn credentials_that_are_refused_are_named_and_never_shown() {
         let refused = |options: &[&str], from: &str| {
             let ran = rig.user.manifest_push(&[options, &["inspect", &latest]].concat()).exits(4);
             let says = format!(
-                "it refused user \"ann\" and the password from {from}; put that right, or log in anew: docker login {host}"
+                "authentication failed for user \"ann\" (credentials from {from}); run: docker login {host}"
             );
             assert!(ran.stderr.contains(&says), "{says}: {ran}");
             assert!(!ran.stderr.replace(&format!("--password {WRONG}"), "").contains(WRONG), "{ran}");
         };
         let ran = rig.user.manifest_push(&["inspect", &latest]).exits(4);
         assert!(
-            ran.stderr.contains(&format!("log in: docker login {host}")) && !ran.stderr.contains("refused"),
+            ran.stderr.contains(&format!("run: docker login {host}"))
+                && !ran.stderr.contains("authentication failed"),
             "{ran}"
         );
         refused(&["--username", "ann", "--password", WRONG], "the command line");

@@ -31,9 +31,11 @@ pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Err
         let page = Document::new(body, head.header("content-type")).and_then(|page| page.parse());
         match page.map_err(|e| wrong(e.to_string()))? {
             Content::Index(index) => found.extend(index.manifests),
-            Content::Manifest(_) => return Err(wrong("it is an image, not a list".into())),
+            Content::Manifest(_) => {
+                return Err(wrong("the response is an image manifest, not an index".into()));
+            }
         }
         next = next_page(store, &url, &head).map_err(wrong)?;
     }
-    Err(wrong(format!("its pages never end; {PAGES_MAX} were read")))
+    Err(wrong(format!("the list did not end after {PAGES_MAX} pages")))
 }

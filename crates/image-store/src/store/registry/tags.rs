@@ -28,12 +28,12 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
     let mut next = Some(first(store));
     while let Some(url) = next {
         if !seen.insert(url.unredacted()) || seen.len() > PAGES_MAX {
-            return Err(wrong(format!("the pages of the list never end; {} were read", seen.len())));
+            return Err(wrong(format!("the list did not end after {} pages", seen.len())));
         }
         let (page, link) = read(store, &doing, &url)?;
         tags.extend(page);
         if tags.len() > TAGS_MAX {
-            return Err(wrong(format!("there are more than {TAGS_MAX}")));
+            return Err(wrong(format!("there are more than {TAGS_MAX} tags")));
         }
         next = link;
     }
@@ -59,12 +59,12 @@ fn read(store: &RegistryStore, doing: &str, url: &Url) -> Result<(Vec<String>, O
     if head.status != 200 {
         return Err(api_error::from_head(doing, &head, &body));
     }
-    let page: Page =
-        serde_json::from_slice(&body).map_err(|e| wrong(format!("it is no list of tags: {e}")))?;
+    let page: Page = serde_json::from_slice(&body)
+        .map_err(|e| wrong(format!("the response is not a list of tags: {e}")))?;
     let tags = page.tags.unwrap_or_default();
     // A tag becomes a part of addresses and of commands.
     if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
-        return Err(wrong(format!("it has \"{}\", which is no tag", Escaped(tag))));
+        return Err(wrong(format!("the list contains an invalid tag, \"{}\"", Escaped(tag))));
     }
     Ok((tags, next_page(store, url, &head).map_err(wrong)?))
 }
@@ -76,11 +76,11 @@ pub fn next_page(store: &RegistryStore, from: &Url, head: &ResponseHead) -> Resu
 }
 
 fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> {
-    let to = from.join(link).map_err(|why| format!("its next page has no proper address: {why}"))?;
+    let to = from.join(link).map_err(|why| format!("the URL of the next page is invalid: {why}"))?;
     // As with uploads: a registry behind a proxy that ends TLS does not know its own scheme.
     let to = if from.is_tls() { to.with_tls() } else { to };
     if !to.same_origin(store.auth.registry()) {
-        return Err(format!("its next page is at {}, which is another host", to.host_and_port()));
+        return Err(format!("the next page is on another host, {}", to.host_and_port()));
     }
     Ok(to)
 }

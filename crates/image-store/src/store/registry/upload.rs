@@ -49,7 +49,7 @@ pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_
 
 /// Where a session goes on, and from which byte. A session that came nowhere, or that nobody knows any more, is ended.
 fn resume(store: &RegistryStore, blob: &Descriptor, place: Url) -> Option<(Url, u64)> {
-    let doing = "ask how far an upload came";
+    let doing = "resume an upload";
     let answer =
         store.client.attempt(&ask(store, doing, "GET", place.clone(), RequestBody::Empty, &store.required));
     let found = answer.ok().and_then(|answer| {
@@ -83,7 +83,7 @@ fn begin(store: &RegistryStore, doing: &str) -> Result<Url, Error> {
 
 /// Opens a session for a blob that is not known yet. Whether one may be opened at all, the upload will tell.
 pub fn expect(store: &RegistryStore) {
-    if let Ok(place) = begin(store, "begin an upload")
+    if let Ok(place) = begin(store, "start an upload")
         && let Some(unused) = store.expected().replace(place)
     {
         cancel(store, &unused);
@@ -127,13 +127,14 @@ pub fn check_digest(doing: &str, said: Option<&str>, sent: &Digest) -> Result<()
     if said.algorithm() != sent.algorithm() || said == *sent {
         return Ok(());
     }
-    let why = format!("it says it stored {said}, {sent} was sent");
+    let why = format!("the registry stored {said}, {sent} was sent");
     Err(RequestFailure::permanent(Error::integrity(doing, why)))
 }
 
 /// Lets go of a session. Registries clean up behind us in any case, so a failure is of no matter.
 pub fn cancel(store: &RegistryStore, place: &Url) {
-    let request = ask(store, "end an upload", "DELETE", place.clone(), RequestBody::Empty, &store.required);
+    let request =
+        ask(store, "cancel an upload", "DELETE", place.clone(), RequestBody::Empty, &store.required);
     drop(store.client.attempt(&request));
 }
 

@@ -266,13 +266,13 @@ fn redirects_are_followed_so_far_and_only_where_they_may_lead() {
     refused("{path}", "more than 5 redirects");
     assert_eq!(rig.asked().len(), 6, "a chain without end is not tried again");
     refused("http://169.254.169.254/x", "169.254.169.254");
-    refused("http://[::ffff:169.254.169.254]/x?sig=s3cret", "may not send us");
+    refused("http://[::ffff:169.254.169.254]/x?sig=s3cret", "may not redirect to");
     refused("http://0.0.0.0/x", "0.0.0.0");
-    refused("ftp://x/", "no http");
+    refused("ftp://x/", "not an http");
     refused(&format!("http://ann:pw@{host}/"), "user name");
     rig.registry.clear_faults();
     rig.registry.fault(Fault::at(1, Act::Answer { status: 302, headers: Vec::new(), body: Vec::new() }));
-    assert!(read(&rig.source(), &layer()).unwrap_err().to_string().contains("does not say where"));
+    assert!(read(&rig.source(), &layer()).unwrap_err().to_string().contains("no Location header"));
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn an_upload_goes_to_no_other_host_without_tls() {
     assert_eq!(error.kind, Exit::NotPermitted);
     assert!(error.to_string().contains("without TLS"), "{error}");
     rig.registry.fault(Fault::when(|r| r.method == "POST", Act::DropHeader("Location".into())));
-    assert!(write(&rig.store(), &config(), CONFIG).unwrap_err().to_string().contains("does not say where"));
+    assert!(write(&rig.store(), &config(), CONFIG).unwrap_err().to_string().contains("no Location header"));
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn tags_are_listed_over_all_pages_of_the_same_host() {
     };
     let elsewhere = format!("<http://{}/v2/team/app/tags/list>; rel=\"next\"", rig.registry.blobs_host());
     assert!(with_link(&elsewhere).to_string().contains("another host"));
-    assert!(with_link("</v2/team/app/tags/list?n=1>; rel=\"next\"").to_string().contains("never end"));
+    assert!(with_link("</v2/team/app/tags/list?n=1>; rel=\"next\"").to_string().contains("did not end"));
     let with_body = |body: &str| {
         rig.registry.clear_faults();
         rig.registry.fault(Fault::at(1, Act::SetBody(body.into())));
@@ -322,6 +322,6 @@ fn tags_are_listed_over_all_pages_of_the_same_host() {
         rig.source().tags().map_err(|error| error.to_string())
     };
     assert_eq!(with_body(r#"{"name":"x","tags":null}"#), Ok(Vec::new()));
-    assert!(with_body(r#"{"tags":["../../x"]}"#).unwrap_err().contains("no tag"));
-    assert!(with_body("<html>").unwrap_err().contains("no list of tags"));
+    assert!(with_body(r#"{"tags":["../../x"]}"#).unwrap_err().contains("invalid tag"));
+    assert!(with_body("<html>").unwrap_err().contains("not a list of tags"));
 }

@@ -102,7 +102,7 @@ fn a_registry_is_believed_that_a_named_authority_vouches_for() {
     assert!(trusting(RegistryOptions { insecure: true, ..with_dir }).unwrap().is_some());
 
     let error = trusting(rig.options.clone()).unwrap_err();
-    assert!(error.to_string().contains("it speaks TLS, name its certificate"), "{error}");
+    assert!(error.to_string().contains("the registry uses TLS, pass its CA certificate"), "{error}");
 }
 
 #[test]
