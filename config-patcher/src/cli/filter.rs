@@ -12,7 +12,7 @@ use image_model::patch::{Ask, Patched, patch_config};
 use image_model::raw_json::Object;
 use image_model::reference::Reference;
 use image_store::archive::Relabel;
-use image_store::archive::stream::{Decide, filter, widen_pipe};
+use image_store::archive::stream::{StreamRelabeler, filter, widen_pipe};
 use image_store::tree::TreeNode;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -103,7 +103,7 @@ struct Decided {
     json: serde_json::Value,
 }
 
-impl Decide for Deciding<'_> {
+impl StreamRelabeler for Deciding<'_> {
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         let relabelled = relabel(image, &self.labels, "-")?;
         let way_out = "or save it to a file, where --force relabels it anyway";

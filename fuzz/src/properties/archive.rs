@@ -7,7 +7,7 @@ use error::Error;
 use error::Exit;
 use image_model::digest::Digest;
 use image_store::archive::OciArchive;
-use image_store::archive::stream::{Decide, filter};
+use image_store::archive::stream::{StreamRelabeler, filter};
 use image_store::archive::tar::write::{END, file_headers, padding};
 use image_store::archive::{DockerArchive, Relabel};
 use image_store::check::{CheckDepth, check};
@@ -160,7 +160,7 @@ fn follows(path: &Path, root: &Digest, before: usize) {
 /// Nothing changes.
 struct Pass;
 
-impl Decide for Pass {
+impl StreamRelabeler for Pass {
     fn decide(&mut self, _: &TreeNode) -> Result<Option<Relabel>, Error> {
         Ok(None)
     }
@@ -173,7 +173,7 @@ impl Decide for Pass {
 /// As `config-patcher fix - --set-platform linux/arm/v7` decides.
 struct Arm;
 
-impl Decide for Arm {
+impl StreamRelabeler for Arm {
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         Ok(match relabel(image, &arm(), "-")? {
             Relabelled::Unchanged => None,

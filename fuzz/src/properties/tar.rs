@@ -1,7 +1,7 @@
 //! Archives of images, read strictly: the table of a file and the stream through a pipe say the same.
 
 use super::Trickle;
-use image_store::archive::tar::stream::{Next, TarStream};
+use image_store::archive::tar::stream::{StreamItem, TarStream};
 use image_store::archive::tar::{MemberKind, TarError, TarFile};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -58,8 +58,8 @@ fn members_of_stream(input: impl Read) -> Result<Vec<Seen>, TarError> {
     let mut seen = Vec::new();
     loop {
         match stream.next_member()? {
-            Next::End(_) => return Ok(seen),
-            Next::Member(member) => {
+            StreamItem::End(_) => return Ok(seen),
+            StreamItem::Member(member) => {
                 let mut left = member.padded();
                 let mut buffer = [0; 4096];
                 while left > 0 {

@@ -7,7 +7,7 @@ use crate::elf::sampler::Sampler;
 use crate::file;
 use error::Error;
 use image_store::archive::tar::extension::{self, EXTENSION_MAX, Extensions};
-use image_store::archive::tar::header::Fields;
+use image_store::archive::tar::header::HeaderFields;
 use image_store::archive::tar::{BLOCK, padded};
 use std::io::{self, Read};
 
@@ -79,7 +79,7 @@ impl Walk<'_, '_> {
                 self.trailer()?;
                 return Ok(false);
             }
-            let fields = match Fields::parse(&block) {
+            let fields = match HeaderFields::parse(&block) {
                 Ok(fields) => fields,
                 Err(why) => return self.refuse(why),
             };
@@ -87,10 +87,10 @@ impl Walk<'_, '_> {
                 return self.refuse("a mode, owner or time that is no number");
             }
             let kind = match fields.type_flag {
-                b'x' => extension::Kind::Pax,
-                b'g' => extension::Kind::Global,
-                b'L' => extension::Kind::LongName,
-                b'K' => extension::Kind::LongLink,
+                b'x' => extension::ExtensionKind::Pax,
+                b'g' => extension::ExtensionKind::Global,
+                b'L' => extension::ExtensionKind::LongName,
+                b'K' => extension::ExtensionKind::LongLink,
                 _ => {
                     self.named(&block, fields, extensions)?;
                     return Ok(true);
@@ -101,7 +101,7 @@ impl Walk<'_, '_> {
             }
             let content = self.small(fields.size)?;
             let added = match kind {
-                extension::Kind::Global => extension::check_global(&content),
+                extension::ExtensionKind::Global => extension::check_global(&content),
                 kind => {
                     is_extended = true;
                     extensions.add(kind, &content)
@@ -113,7 +113,12 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn named(&mut self, block: &[u8; 512], fields: Fields, extensions: Extensions) -> Result<(), WalkError> {
+    fn named(
+        &mut self,
+        block: &[u8; 512],
+        fields: HeaderFields,
+        extensions: Extensions,
+    ) -> Result<(), WalkError> {
         let size = match extensions.size(fields.size) {
             Ok(size) => size,
             Err(why) => return self.refuse(why),

@@ -7,13 +7,13 @@
 //! archive once, and no reader ever sees half of it.
 
 use super::edit::plan_tag;
-use super::expected::{self, Expected};
+use super::expected::{self, ExpectedNames};
 use super::format::MANIFEST_JSON;
 use super::format::names::Naming;
 use super::in_place::{self, InPlacePlan, journal};
 use super::pending::{self, Pending};
 use super::relabel::Relabel;
-use super::snapshot::{Snapshot, Stamp};
+use super::snapshot::{FileIdentity, Snapshot};
 use super::{beside, write};
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, UNNAMED};
 use crate::subject::referrers_among;
@@ -36,7 +36,7 @@ pub struct DockerArchive {
     /// The image that was asked for by name.
     only: Option<String>,
     state: Mutex<State>,
-    /// Held by the one who rewrites the archive.
+    /// Locked while the archive is rewritten.
     writing: Mutex<()>,
 }
 
@@ -77,8 +77,8 @@ impl DockerArchive {
 
     pub(super) fn open_or_create_as(path: &Path, naming: Naming) -> Result<Self, Error> {
         let doing = || format!("make \"{}\"", place_of(path, naming));
-        let stamp = match fs::metadata(path) {
-            Ok(meta) if meta.is_file() && meta.len() == 0 => Some(Stamp::of(&meta)),
+        let identity = match fs::metadata(path) {
+            Ok(meta) if meta.is_file() && meta.len() == 0 => Some(FileIdentity::of(&meta)),
             Ok(_) => return Self::open_as(path, None, naming),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::from_io(doing(), error)),
@@ -88,7 +88,7 @@ impl DockerArchive {
             .or_else(|_| fs::read_link(path).map(|link| beside::folder(path).join(link)))
             .unwrap_or_else(|_| path.to_path_buf());
         let file = tempfile::tempfile_in(beside::folder(&target)).map_err(|e| Error::from_io(doing(), e))?;
-        Ok(Self::new(path, target, Snapshot::empty(file, stamp, naming)?, None))
+        Ok(Self::new(path, target, Snapshot::empty(file, identity, naming)?, None))
     }
 
     pub(super) fn new(named: &Path, path: PathBuf, archive: Snapshot, only: Option<&str>) -> Self {
@@ -139,11 +139,12 @@ impl DockerArchive {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.display_name();
         let archive = self.archive();
-        let (expected, reckoned) = (Expected::after_overwrite(&archive, &place.root), archive.reckoned());
+        let (expected, layer_digests) =
+            (ExpectedNames::after_relabel(&archive, &place.root), archive.layer_digests());
         drop(archive);
         self.exchange(&name, |old| {
             write::overwrite(&self.path, old, place, &name, || {
-                let result = old.read_over(&place.writes, &name, &reckoned);
+                let result = old.read_over(&place.writes, &name, &layer_digests);
                 let result = result.map_err(|error| expected::unreadable(&name, error))?;
                 expected.check(&result).map_err(|why| expected::refused(&name, &why))?;
                 Ok(result)
@@ -192,7 +193,7 @@ impl DockerArchive {
         place: &str,
         exchange: impl FnOnce(&Snapshot) -> Result<Snapshot, Error>,
     ) -> Result<(), Error> {
-        // Held meanwhile: nobody finds an archive without members.
+        // Locked meanwhile, so that no reader finds an archive without members.
         let mut state = self.state();
         let emptied = Arc::new(state.archive.emptied());
         state.archive = emptied.clone();
@@ -275,7 +276,7 @@ impl ImageSource for DockerArchive {
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
         let state = self.state();
         let stored = state.archive.blob(&blob.digest).map(|i| state.archive.tar.members()[i].size);
-        let pending = state.pending.blobs.get(&blob.digest).map(pending::Bytes::size);
+        let pending = state.pending.blobs.get(&blob.digest).map(pending::NewContent::size);
         Ok(stored.or(pending) == Some(blob.size))
     }
 
@@ -364,7 +365,7 @@ impl ImageStore for DockerArchive {
         if edit.is_nothing() {
             return Ok(());
         }
-        let expected = Expected::after_tag(&archive, tag, document.digest());
+        let expected = ExpectedNames::after_tag(&archive, tag, document.digest());
         let written = write::write(&self.path, &archive, &edit, &place)?;
         drop(archive);
         self.exchange(&place, |_| written.replace(&self.path, &place, self.naming, &expected))

@@ -1,6 +1,6 @@
 //! What becomes of an archive's members: which go, which get new bytes in their place, which are added.
 
-use super::pending::{Bytes, Pending};
+use super::pending::{NewContent, Pending};
 use super::snapshot::Snapshot;
 use super::tar::write;
 use error::Error;
@@ -19,7 +19,7 @@ pub fn plan_tag(
     pending: &Pending,
     tag: &str,
     document: &Document,
-) -> Result<Edit, Error> {
+) -> Result<TarEdit, Error> {
     match archive.index {
         Some(_) => layout::plan_tag(archive, pending, tag, document),
         None => classic::plan_tag(archive, pending, tag, document),
@@ -27,17 +27,17 @@ pub fn plan_tag(
 }
 
 #[derive(Clone)]
-pub enum Change {
+pub enum MemberChange {
     Drop,
-    Replace { name: String, bytes: Bytes },
+    Replace { name: String, bytes: NewContent },
 }
 
 /// Members are named by their place in the table.
 #[derive(Clone, Default)]
-pub struct Edit {
-    pub changes: BTreeMap<usize, Change>,
+pub struct TarEdit {
+    pub changes: BTreeMap<usize, MemberChange>,
     /// New members, which stand before the member `before`, or behind all others.
-    pub added: Vec<(String, Bytes)>,
+    pub added: Vec<(String, NewContent)>,
     pub before: Option<usize>,
 }
 
@@ -48,7 +48,7 @@ pub enum Piece {
     /// Headers, then content and padding.
     New {
         headers: Vec<u8>,
-        bytes: Bytes,
+        bytes: NewContent,
     },
     End,
 }
@@ -66,7 +66,7 @@ impl Piece {
     }
 }
 
-impl Edit {
+impl TarEdit {
     pub fn is_nothing(&self) -> bool {
         self.changes.is_empty() && self.added.is_empty()
     }
@@ -75,10 +75,10 @@ impl Edit {
     pub fn set(&mut self, snapshot: &Snapshot, name: &str, bytes: &[u8]) {
         match snapshot.tar.find(name.as_bytes()) {
             Some(member) => {
-                let change = Change::Replace { name: name.into(), bytes: Bytes::from(bytes) };
+                let change = MemberChange::Replace { name: name.into(), bytes: NewContent::from(bytes) };
                 self.changes.insert(member, change);
             }
-            None => self.added.push((name.into(), Bytes::from(bytes))),
+            None => self.added.push((name.into(), NewContent::from(bytes))),
         }
     }
 
@@ -98,7 +98,7 @@ impl Edit {
                 continue;
             };
             flush(&mut pieces, &mut kept, member.end);
-            if let Change::Replace { name, bytes } = change {
+            if let MemberChange::Replace { name, bytes } = change {
                 // A member with extension headers gets a plain header instead of all of them.
                 let like = tar.header_for(member, name, bytes.size()).ok().flatten();
                 let headers = like.unwrap_or_else(|| write::file_headers(name, bytes.size()));
@@ -131,6 +131,6 @@ fn flush(pieces: &mut Vec<Piece>, kept: &mut Range<u64>, next: u64) {
     *kept = next..next;
 }
 
-fn new_member(name: &str, bytes: &Bytes) -> Piece {
+fn new_member(name: &str, bytes: &NewContent) -> Piece {
     Piece::New { headers: write::file_headers(name, bytes.size()), bytes: bytes.clone() }
 }

@@ -7,14 +7,14 @@ use error::Exit;
 use image_model::digest::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub struct Expected {
+pub struct ExpectedNames {
     /// By the names' keys; the empty name is that of the image without any.
     names: BTreeMap<String, Digest>,
     /// Images without a name. They may get one.
     unnamed: BTreeSet<Digest>,
 }
 
-impl Expected {
+impl ExpectedNames {
     /// `tag` names `document`, and all other names are what they were.
     pub fn after_tag(archive: &Snapshot, tag: &str, document: &Digest) -> Self {
         let names = archive.names.iter().map(|(key, named)| (key.clone(), named.document.clone()));
@@ -31,7 +31,7 @@ impl Expected {
     }
 
     /// Every name names this image.
-    pub fn after_overwrite(archive: &Snapshot, document: &Digest) -> Self {
+    pub fn after_relabel(archive: &Snapshot, document: &Digest) -> Self {
         let unnamed = archive.unnamed.iter().map(|_| UNNAMED.to_string());
         let names = archive.names.keys().cloned().chain(unnamed);
         Self { names: names.map(|name| (name, document.clone())).collect(), unnamed: BTreeSet::new() }

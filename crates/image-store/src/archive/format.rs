@@ -48,7 +48,7 @@ pub fn check_layers(layers: &[Descriptor], diff_ids: &[Digest]) -> Result<(), St
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Synthesized<'a> {
+struct MadeManifest<'a> {
     schema_version: u8,
     media_type: &'static str,
     config: &'a Descriptor,
@@ -56,9 +56,10 @@ struct Synthesized<'a> {
 }
 
 /// The manifest of an image that comes without: always the same bytes for the same config and layers.
-pub fn synthesize(config: &Descriptor, layers: &[Descriptor]) -> Result<Document, Error> {
+pub fn make_manifest(config: &Descriptor, layers: &[Descriptor]) -> Result<Document, Error> {
     let doing = || format!("describe the image {}", config.digest);
-    let manifest = Synthesized { schema_version: 2, media_type: media_type::DOCKER_MANIFEST, config, layers };
+    let manifest =
+        MadeManifest { schema_version: 2, media_type: media_type::DOCKER_MANIFEST, config, layers };
     let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::bad_input(doing(), e.to_string()))?;
     Document::new(bytes, None).map_err(|e| e.at(&doing()))
 }

@@ -8,9 +8,9 @@
 use super::edit::repository_id;
 use super::format::names::Naming;
 use super::format::{INDEX_JSON, MANIFEST_JSON, legacy};
-use super::relabel::{Changed, Relabel};
+use super::relabel::{Relabel, RelabeledFiles};
 use super::snapshot::Snapshot;
-use super::tar::{At, BLOCK, MemberKind, padded, write};
+use super::tar::{BLOCK, ByteWrite, MemberKind, padded, write};
 use crate::plan::BlobContent;
 use error::Error;
 use image_model::digest::Digest;
@@ -19,10 +19,11 @@ use std::collections::BTreeMap;
 
 pub mod journal;
 
-/// Bytes to be written over others, in whole members.
+/// Plan of [`DockerArchive::apply_in_place`](super::DockerArchive::apply_in_place): bytes that replace others at the same
+/// offset, in whole members.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InPlacePlan {
-    pub(super) writes: Vec<At>,
+    pub(super) writes: Vec<ByteWrite>,
     /// The image that all names will stand for.
     pub(super) root: Digest,
 }
@@ -47,7 +48,7 @@ pub fn plan(
     if let Err(why) = is_alone(archive, only, was) {
         return Ok(Err(why));
     }
-    let changed = Changed::new(archive, was, rewrite)?;
+    let changed = RelabeledFiles::new(archive, was, rewrite)?;
     if let Some(still) = still_needed(archive, rewrite)? {
         return Ok(Err(format!("another image in it needs {still}")));
     }
@@ -149,7 +150,9 @@ fn label_copies(archive: &Snapshot, rewrite: &Relabel) -> Result<Vec<(String, Ve
         let json = read(member)?;
         for (was, now) in &rewrite.configs {
             let new = rewrite.wanted.blobs.iter().find(|(blob, _)| blob.digest == *now);
-            let (Some(old), Some((_, BlobContent::Bytes(new)))) = (archive.blob(was), new) else { continue };
+            let (Some(old), Some((_, BlobContent::Bytes(new)))) = (archive.blob(was), new) else {
+                continue;
+            };
             let old = Config::parse(&read(old)?).map_err(|e| e.at(&format!("config {was}")))?;
             let new = Config::parse(new).map_err(|e| e.at(&format!("config {now}")))?;
             let changed = legacy::relabel(&json, &old, &new).map_err(|e| e.at(&path))?;
@@ -171,14 +174,14 @@ enum Fill {
 
 struct Slots<'a> {
     archive: &'a Snapshot,
-    writes: Vec<At>,
+    writes: Vec<ByteWrite>,
 }
 
 impl Slots<'_> {
     /// Gives a member's place to this content, under this name.
     fn put(&mut self, member: usize, name: &str, content: &[u8], fill: Fill) -> Result<(), String> {
         let tar = &self.archive.tar;
-        let is_layer = self.archive.layers.values().any(|layer| layer.way.contains(&member));
+        let is_layer = self.archive.layers.values().any(|layer| layer.members.contains(&member));
         let member = &tar.members()[member];
         let was = super::tar::show(tar.name(member));
         if is_layer {

@@ -1,6 +1,6 @@
 //! What was written but is in no archive yet: small blobs in memory, large ones in files without a name.
 
-use super::tar::Content;
+use super::tar::FileSlice;
 use error::Error;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{Descriptor, Document};
@@ -17,12 +17,12 @@ const MEMORY_MAX: u64 = 16 << 20;
 
 /// The bytes of something new.
 #[derive(Clone)]
-pub enum Bytes {
+pub enum NewContent {
     Memory(Arc<[u8]>),
     Spooled { file: Arc<File>, size: u64 },
 }
 
-impl Bytes {
+impl NewContent {
     pub fn size(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
@@ -33,12 +33,12 @@ impl Bytes {
     pub fn reader(&self) -> Box<dyn Read + Send> {
         match self {
             Self::Memory(bytes) => Box::new(Cursor::new(bytes.clone())),
-            Self::Spooled { file, size } => Box::new(Content::new(file.clone(), 0..*size)),
+            Self::Spooled { file, size } => Box::new(FileSlice::new(file.clone(), 0..*size)),
         }
     }
 }
 
-impl From<&[u8]> for Bytes {
+impl From<&[u8]> for NewContent {
     fn from(bytes: &[u8]) -> Self {
         Self::Memory(bytes.into())
     }
@@ -46,32 +46,32 @@ impl From<&[u8]> for Bytes {
 
 #[derive(Clone, Default)]
 pub struct Pending {
-    pub blobs: BTreeMap<Digest, Bytes>,
+    pub blobs: BTreeMap<Digest, NewContent>,
     pub documents: BTreeMap<Digest, Document>,
 }
 
 impl Pending {
-    /// Bytes that small blobs take in memory.
+    /// Returns the bytes that small blobs take in memory.
     pub fn memory(&self) -> u64 {
-        let in_memory = |bytes: &Bytes| match bytes {
-            Bytes::Memory(bytes) => bytes.len() as u64,
-            Bytes::Spooled { .. } => 0,
+        let in_memory = |bytes: &NewContent| match bytes {
+            NewContent::Memory(bytes) => bytes.len() as u64,
+            NewContent::Spooled { .. } => 0,
         };
         self.blobs.values().map(in_memory).sum()
     }
 }
 
 /// Reads a blob to its end, held against its digest, into memory or into a file without a name in `dir`.
-pub fn take(blob: &Descriptor, content: impl Read, in_memory: u64, dir: &Path) -> Result<Bytes, Error> {
+pub fn take(blob: &Descriptor, content: impl Read, in_memory: u64, dir: &Path) -> Result<NewContent, Error> {
     let doing = || format!("keep blob {}", blob.digest);
     let mut content = Verified::new(content, &blob.digest, blob.size, "blob");
     if blob.size <= SMALL && in_memory + blob.size <= MEMORY_MAX {
         let mut bytes = Vec::with_capacity(blob.size as usize);
         content.read_to_end(&mut bytes).map_err(|e| Error::from_io(doing(), e))?;
-        return Ok(Bytes::from(bytes.as_slice()));
+        return Ok(NewContent::from(bytes.as_slice()));
     }
     // Beside the archive: there is room for the archive, and the kernel can copy within one file system.
     let mut file = tempfile::tempfile_in(dir).map_err(|e| Error::from_io(doing(), e))?;
     io::copy(&mut content, &mut file).map_err(|e| Error::from_io(doing(), e))?;
-    Ok(Bytes::Spooled { file: Arc::new(file), size: blob.size })
+    Ok(NewContent::Spooled { file: Arc::new(file), size: blob.size })
 }

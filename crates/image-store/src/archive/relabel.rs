@@ -24,14 +24,14 @@ const DOING: &str = "put the label right";
 
 /// What goes out otherwise than it came, and what is new.
 #[derive(Default)]
-pub struct Changed {
+pub struct RelabeledFiles {
     /// New members, by path.
     pub added: Vec<(String, Vec<u8>)>,
     pub index: Option<Vec<u8>>,
     pub list: Option<Vec<u8>>,
 }
 
-impl Changed {
+impl RelabeledFiles {
     pub fn new(archive: &Snapshot, was: &Digest, rewrite: &Relabel) -> Result<Self, Error> {
         let mut added = Vec::new();
         let mut label = None;

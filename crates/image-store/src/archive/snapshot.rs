@@ -6,7 +6,7 @@ use super::format::blob_path;
 use super::format::index_json::IndexJson;
 use super::format::manifest_json::ManifestJson;
 use super::format::names::Naming;
-use super::tar::{At, TarFile};
+use super::tar::{ByteWrite, TarFile};
 use crate::store::UNNAMED;
 use error::Error;
 use image_model::digest::Digest;
@@ -20,14 +20,14 @@ mod read;
 
 /// Tells whether a file is still the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileIdentity {
     pub fn of(meta: &std::fs::Metadata) -> Self {
         // Not the time of the content: that is kept when an archive is rewritten.
         let changed = (meta.ctime(), meta.ctime_nsec());
@@ -37,7 +37,7 @@ impl Stamp {
 
 /// An image by one of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct NamedImage {
     /// As the archive spells it.
     pub shown: String,
     pub document: Digest,
@@ -46,28 +46,28 @@ pub struct Named {
 }
 
 /// Digests of layers by the place of their content.
-pub type Reckoned = BTreeMap<u64, Digest>;
+pub type LayerDigests = BTreeMap<u64, Digest>;
 
 /// A layer as a path of `manifest.json` leads to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
+pub struct ArchiveLayer {
     pub blob: Descriptor,
     /// The links on the way and, last, the file: places in the table of members.
-    pub way: Vec<usize>,
+    pub members: Vec<usize>,
 }
 
 pub struct Snapshot {
     pub naming: Naming,
     pub tar: TarFile,
     /// `None`: there is no file yet.
-    pub stamp: Option<Stamp>,
+    pub identity: Option<FileIdentity>,
     /// The list that `docker load` reads. A layout may do without.
     pub list: Option<ManifestJson>,
     /// `None`: an archive of the old form, which keeps no manifests.
     pub index: Option<IndexJson>,
     /// By the names' keys.
-    pub names: BTreeMap<String, Named>,
-    pub unnamed: Vec<Named>,
+    pub names: BTreeMap<String, NamedImage>,
+    pub unnamed: Vec<NamedImage>,
     pub documents: BTreeMap<Digest, Document>,
     /// Images by the digest of their config.
     ids: BTreeMap<Digest, Digest>,
@@ -76,17 +76,17 @@ pub struct Snapshot {
     /// The image of each item of `list`, and its config.
     pub item_documents: Vec<Digest>,
     pub item_configs: Vec<Digest>,
-    pub layers: BTreeMap<String, Layer>,
+    pub layers: BTreeMap<String, ArchiveLayer>,
     /// Configs and layers of an archive of the old form; in a layout a blob's name says its digest.
     blobs: BTreeMap<Digest, usize>,
 }
 
 impl Snapshot {
     /// An archive that will be there with the first write. `file` is empty and has no name.
-    pub fn empty(file: File, stamp: Option<Stamp>, naming: Naming) -> Result<Self, Error> {
+    pub fn empty(file: File, identity: Option<FileIdentity>, naming: Naming) -> Result<Self, Error> {
         let doing = "make a new archive";
         let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing))?;
-        let mut snapshot = Self::bare(tar, stamp, naming);
+        let mut snapshot = Self::bare(tar, identity, naming);
         snapshot.list = (naming == Naming::Docker).then(ManifestJson::empty);
         snapshot.index = Some(IndexJson::empty().map_err(|e| e.at(doing))?);
         Ok(snapshot)
@@ -94,24 +94,34 @@ impl Snapshot {
 
     /// Reads what the file holds. `place` names it in messages.
     pub fn read(file: File, place: &str, naming: Naming) -> Result<Self, Error> {
-        read::read(file, place, naming, &Reckoned::new(), &[])
+        read::read(file, place, naming, &LayerDigests::new(), &[])
     }
 
     /// The same of a file whose layers need not be read, or that has holes in their place: digests that must be
-    /// reckoned are taken from `reckoned`.
-    pub fn read_known(file: File, place: &str, naming: Naming, reckoned: &Reckoned) -> Result<Self, Error> {
-        read::read(file, place, naming, reckoned, &[])
+    /// known are taken from `layer_digests`.
+    pub fn read_known(
+        file: File,
+        place: &str,
+        naming: Naming,
+        layer_digests: &LayerDigests,
+    ) -> Result<Self, Error> {
+        read::read(file, place, naming, layer_digests, &[])
     }
 
     /// Reads what the file of this snapshot will be once these bytes are written over it.
-    pub fn read_over(&self, writes: &[At], place: &str, reckoned: &Reckoned) -> Result<Self, Error> {
-        read::read(self.clone_file(place)?, place, self.naming, reckoned, writes)
+    pub fn read_over(
+        &self,
+        writes: &[ByteWrite],
+        place: &str,
+        layer_digests: &LayerDigests,
+    ) -> Result<Self, Error> {
+        read::read(self.clone_file(place)?, place, self.naming, layer_digests, writes)
     }
 
     /// Those bytes are written.
     pub fn set_written(&mut self) -> std::io::Result<()> {
         self.tar.set_written();
-        self.stamp = Some(Stamp::of(&self.tar.file().metadata()?));
+        self.identity = Some(FileIdentity::of(&self.tar.file().metadata()?));
         Ok(())
     }
 
@@ -124,18 +134,18 @@ impl Snapshot {
     pub fn read_again(&self, place: &str) -> Result<Self, Error> {
         let file = self.clone_file(place)?;
         let mut again = match self.tar.length() {
-            0 => Self::empty(file, self.stamp, self.naming)?,
+            0 => Self::empty(file, self.identity, self.naming)?,
             _ => Self::read(file, place, self.naming)?,
         };
         // What was done to the file since then counts as a change.
-        again.stamp = self.stamp;
+        again.identity = self.identity;
         Ok(again)
     }
 
     /// Digests of layers whose names do not say them, by the place of their content.
-    pub fn reckoned(&self) -> Reckoned {
-        let place = |layer: &Layer| {
-            let member = &self.tar.members()[*layer.way.last()?];
+    pub fn layer_digests(&self) -> LayerDigests {
+        let place = |layer: &ArchiveLayer| {
+            let member = &self.tar.members()[*layer.members.last()?];
             Some((member.data_at, layer.blob.digest.clone()))
         };
         self.layers.values().filter_map(place).collect()
@@ -143,14 +153,14 @@ impl Snapshot {
 
     /// The same file, and nothing is known of it.
     pub fn emptied(&self) -> Self {
-        Self::bare(self.tar.emptied(), self.stamp, self.naming)
+        Self::bare(self.tar.emptied(), self.identity, self.naming)
     }
 
-    fn bare(tar: TarFile, stamp: Option<Stamp>, naming: Naming) -> Self {
+    fn bare(tar: TarFile, identity: Option<FileIdentity>, naming: Naming) -> Self {
         Self {
             naming,
             tar,
-            stamp,
+            identity,
             list: None,
             index: None,
             names: BTreeMap::new(),
@@ -166,7 +176,7 @@ impl Snapshot {
     }
 
     /// The image of this name. The empty name is that of the one image without any.
-    pub fn named(&self, tag: &str) -> Result<Option<&Named>, String> {
+    pub fn named(&self, tag: &str) -> Result<Option<&NamedImage>, String> {
         match (tag, self.unnamed.as_slice()) {
             (UNNAMED, []) => Ok(None),
             // Several entries of one image are one image.
@@ -185,7 +195,7 @@ impl Snapshot {
     }
 
     /// Other names that stand for the entry of `index.json` that this name stands for.
-    pub fn names_of_same_entry(&self, tag: &str) -> Vec<&Named> {
+    pub fn names_of_same_entry(&self, tag: &str) -> Vec<&NamedImage> {
         let key = self.naming.key(tag);
         let Some(entry) = self.names.get(&key).and_then(|named| named.entry) else { return Vec::new() };
         let others = self.names.iter().filter(|(other, named)| **other != key && named.entry == Some(entry));
@@ -203,7 +213,7 @@ impl Snapshot {
             return Some(*member);
         }
         self.index.as_ref()?;
-        let way = self.tar.resolve(blob_path(digest).as_bytes()).ok()?;
-        way.last().copied()
+        let members = self.tar.resolve(blob_path(digest).as_bytes()).ok()?;
+        members.last().copied()
     }
 }

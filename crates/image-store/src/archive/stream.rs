@@ -13,12 +13,12 @@
 //! no reader takes it for a whole archive.
 
 use super::DockerArchive;
-use super::expected::Expected;
+use super::expected::ExpectedNames;
 use super::format::names::Naming;
 use super::format::{INDEX_JSON, LIST_MAX, MANIFEST_JSON, layer_media_type};
-use super::relabel::{Changed, Relabel};
-use super::snapshot::{Reckoned, Snapshot};
-use super::tar::stream::{Coming, Next, TarStream};
+use super::relabel::{Relabel, RelabeledFiles};
+use super::snapshot::{LayerDigests, Snapshot};
+use super::tar::stream::{StreamItem, StreamMember, TarStream};
 use super::tar::{MemberKind, TarError, write};
 use crate::tree::{TreeNode, read_tree};
 use error::Error;
@@ -41,7 +41,7 @@ const CHUNK: usize = 256 << 10;
 const LAG: usize = 256;
 
 /// What the stream's image becomes, and how its label is said a second time.
-pub trait Decide {
+pub trait StreamRelabeler {
     /// `None`: nothing changes.
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error>;
 
@@ -52,7 +52,7 @@ pub trait Decide {
 
 /// What a person should know of the way it went.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct FilterSummary {
     /// `ID/json` members that have a new label.
     pub copies: usize,
     /// The lists came before something large and now stand behind it.
@@ -68,57 +68,61 @@ pub fn widen_pipe(end: impl AsFd) {
 const DOING: &str = "filter the stream";
 
 /// Takes the stream from `input` to `output`. On an error the output is cut off where no archive can end.
-pub fn filter(input: impl Read, output: impl Write, decide: &mut dyn Decide) -> Result<Passed, Error> {
+pub fn filter(
+    input: impl Read,
+    output: impl Write,
+    decide: &mut dyn StreamRelabeler,
+) -> Result<FilterSummary, Error> {
     let outline = || {
         tempfile::tempfile()
             .map_err(|e| Error::from_io("make a file for the small parts of the stream", e))
             .map_err(|e| e.hint("TMPDIR names a folder that can be written"))
     };
-    let mut passing = Passing {
+    let mut passing = StreamFilter {
         input: TarStream::new(input),
-        output: Lagging::new(output),
+        output: DelayedOutput::new(output),
         outline: outline()?,
-        reckoned: Reckoned::new(),
+        layer_digests: LayerDigests::new(),
         result: outline()?,
-        result_reckoned: Reckoned::new(),
+        result_layer_digests: LayerDigests::new(),
         passes_at: None,
         held: Vec::new(),
         held_bytes: 0,
-        passed: Passed::default(),
+        passed: FilterSummary::default(),
     };
     let trailer = loop {
         let next = passing.input.next_member();
         match next.map_err(|e| compressed(passing.input.first_block()).unwrap_or_else(|| e.at(DOING)))? {
-            Next::Member(member) => passing.member(member, decide)?,
-            Next::End(length) => break length,
+            StreamItem::Member(member) => passing.member(member, decide)?,
+            StreamItem::End(length) => break length,
         }
     };
     passing.finish(trailer, decide)
 }
 
 /// A member that waits for the end of the stream.
-struct Held {
-    coming: Coming,
+struct HeldMember {
+    coming: StreamMember,
     content: Vec<u8>,
 }
 
-struct Passing<R, W> {
+struct StreamFilter<R, W> {
     input: TarStream<R>,
-    output: Lagging<W>,
+    output: DelayedOutput<W>,
     outline: File,
-    reckoned: Reckoned,
+    layer_digests: LayerDigests,
     /// The outline of what goes out.
     result: File,
-    result_reckoned: Reckoned,
+    result_layer_digests: LayerDigests,
     /// Where the member that passes began, and where it begins in the output.
     passes_at: Option<(u64, u64)>,
-    held: Vec<Held>,
+    held: Vec<HeldMember>,
     held_bytes: usize,
-    passed: Passed,
+    passed: FilterSummary,
 }
 
-impl<R: Read, W: Write> Passing<R, W> {
-    fn member(&mut self, coming: Coming, decide: &mut dyn Decide) -> Result<(), Error> {
+impl<R: Read, W: Write> StreamFilter<R, W> {
+    fn member(&mut self, coming: StreamMember, decide: &mut dyn StreamRelabeler) -> Result<(), Error> {
         self.passes_at = None;
         let is_held = self.is_held(&coming);
         if !is_held && !is_label_copy(&coming) {
@@ -142,7 +146,7 @@ impl<R: Read, W: Write> Passing<R, W> {
         self.content(&coming)
     }
 
-    fn is_held(&self, coming: &Coming) -> bool {
+    fn is_held(&self, coming: &StreamMember) -> bool {
         let is_list = coming.kind == MemberKind::File
             && [INDEX_JSON, MANIFEST_JSON].iter().any(|list| coming.name == list.as_bytes());
         let limit = match (is_list, self.held.is_empty()) {
@@ -153,15 +157,15 @@ impl<R: Read, W: Write> Passing<R, W> {
         coming.size <= limit && self.held_bytes + coming.headers.len() + coming.padded() as usize <= HELD_MAX
     }
 
-    fn hold(&mut self, coming: Coming) -> Result<(), Error> {
+    fn hold(&mut self, coming: StreamMember) -> Result<(), Error> {
         let content = self.whole(&coming)?;
         self.held_bytes += coming.headers.len() + content.len();
-        self.held.push(Held { coming, content });
+        self.held.push(HeldMember { coming, content });
         Ok(())
     }
 
     /// All content of a small member with its padding; the outline gets it too.
-    fn whole(&mut self, coming: &Coming) -> Result<Vec<u8>, Error> {
+    fn whole(&mut self, coming: &StreamMember) -> Result<Vec<u8>, Error> {
         let mut content = vec![0; coming.padded() as usize];
         self.input.read_exact(&mut content).map_err(|e| e.at(DOING))?;
         self.keep(&content, coming.data_at)?;
@@ -169,7 +173,7 @@ impl<R: Read, W: Write> Passing<R, W> {
     }
 
     /// Lets content pass. Documents and configs are kept in the outline, of all else only how it begins.
-    fn content(&mut self, coming: &Coming) -> Result<(), Error> {
+    fn content(&mut self, coming: &StreamMember) -> Result<(), Error> {
         let mut left = coming.padded();
         let mut keeps = false;
         let mut hasher = None;
@@ -202,9 +206,9 @@ impl<R: Read, W: Write> Passing<R, W> {
         if let Some(hasher) = hasher {
             let digest = hasher.finish();
             if let Some((from, to)) = self.passes_at {
-                self.result_reckoned.insert(coming.data_at - from + to, digest.clone());
+                self.result_layer_digests.insert(coming.data_at - from + to, digest.clone());
             }
-            self.reckoned.insert(coming.data_at, digest);
+            self.layer_digests.insert(coming.data_at, digest);
         }
         Ok(())
     }
@@ -225,7 +229,7 @@ impl<R: Read, W: Write> Passing<R, W> {
     }
 
     /// A member with other content than it came with.
-    fn emit_member(&mut self, coming: &Coming, content: &[u8]) -> Result<(), Error> {
+    fn emit_member(&mut self, coming: &StreamMember, content: &[u8]) -> Result<(), Error> {
         let size = content.len() as u64;
         let name = String::from_utf8_lossy(&coming.name);
         let plain: Option<&[u8; 512]> = coming.headers.as_slice().try_into().ok();
@@ -235,11 +239,11 @@ impl<R: Read, W: Write> Passing<R, W> {
         self.emit(write::padding(size))
     }
 
-    fn finish(mut self, trailer: u64, decide: &mut dyn Decide) -> Result<Passed, Error> {
+    fn finish(mut self, trailer: u64, decide: &mut dyn StreamRelabeler) -> Result<FilterSummary, Error> {
         let outline_doing = "read what was kept of the stream";
         self.outline.set_len(self.input.position()).map_err(|e| Error::from_io(outline_doing, e))?;
         let outline = self.outline.try_clone().map_err(|e| Error::from_io(outline_doing, e))?;
-        let snapshot = Snapshot::read_known(outline, "-", Naming::Docker, &self.reckoned)?;
+        let snapshot = Snapshot::read_known(outline, "-", Naming::Docker, &self.layer_digests)?;
         let archive = DockerArchive::new(Path::new("-"), "-".into(), snapshot, None);
         let only = archive.only_image().map_err(|error| match error.kind {
             // There is no place for a name in `-`.
@@ -254,11 +258,11 @@ impl<R: Read, W: Write> Passing<R, W> {
         let changed = match decide.decide(&image)? {
             Some(rewrite) => {
                 root = rewrite.wanted.root.digest().clone();
-                Changed::new(&archive.archive(), image.digest(), &rewrite)?
+                RelabeledFiles::new(&archive.archive(), image.digest(), &rewrite)?
             }
-            None => Changed::default(),
+            None => RelabeledFiles::default(),
         };
-        let expected = Expected::after_overwrite(&archive.archive(), &root);
+        let expected = ExpectedNames::after_relabel(&archive.archive(), &root);
         // Two tables of an archive of many members take too much memory.
         drop((archive, image));
         for (name, content) in &changed.added {
@@ -266,7 +270,7 @@ impl<R: Read, W: Write> Passing<R, W> {
             self.emit(content)?;
             self.emit(write::padding(content.len() as u64))?;
         }
-        for Held { coming, content } in std::mem::take(&mut self.held) {
+        for HeldMember { coming, content } in std::mem::take(&mut self.held) {
             let list = match coming.name.as_slice() {
                 name if name == INDEX_JSON.as_bytes() => &changed.index,
                 name if name == MANIFEST_JSON.as_bytes() => &changed.list,
@@ -286,7 +290,7 @@ impl<R: Read, W: Write> Passing<R, W> {
     }
 
     /// Reads the outline of what goes out as the next reader will. Its end is not out yet.
-    fn check(&self, trailer: u64, expected: &Expected) -> Result<(), Error> {
+    fn check(&self, trailer: u64, expected: &ExpectedNames) -> Result<(), Error> {
         let failed = |e| Error::from_io("read what was kept of the stream", e);
         self.result.set_len(self.output.position() + trailer).map_err(failed)?;
         let result = self.result.try_clone().map_err(failed)?;
@@ -294,7 +298,7 @@ impl<R: Read, W: Write> Passing<R, W> {
             Error::bad_input(DOING, format!("the result failed its check: {why}"))
                 .hint("save to a file and name docker-archive:FILE")
         };
-        let result = Snapshot::read_known(result, "-", Naming::Docker, &self.result_reckoned)
+        let result = Snapshot::read_known(result, "-", Naming::Docker, &self.result_layer_digests)
             .map_err(|error| refuse(&error.reason))?;
         expected.check(&result).map_err(|why| refuse(&why))
     }
@@ -317,7 +321,7 @@ fn failed(error: std::io::Error) -> Error {
 }
 
 /// `ID/json`: the file that Docker before 1.10 reads.
-fn is_label_copy(coming: &Coming) -> bool {
+fn is_label_copy(coming: &StreamMember) -> bool {
     let folder = coming.name.strip_suffix(b"/json");
     coming.kind == MemberKind::File
         && coming.size <= CONFIG_MAX
@@ -332,14 +336,14 @@ fn is_blob(name: &[u8]) -> bool {
 ///
 /// Each write ends in the middle of a block. A write to a pipe that is killed halfway has written whole pages from
 /// where it began, so it ends in the middle of a block, too.
-struct Lagging<W> {
+struct DelayedOutput<W> {
     out: W,
     buffer: Vec<u8>,
     filled: usize,
     written: u64,
 }
 
-impl<W: Write> Lagging<W> {
+impl<W: Write> DelayedOutput<W> {
     fn new(out: W) -> Self {
         Self { out, buffer: vec![0; LAG + 2 * CHUNK], filled: 0, written: 0 }
     }

@@ -5,8 +5,8 @@
 //! sizes on which PAX and ustar disagree, bytes behind the end marker, a member that is cut off.
 
 use error::{Error, retry_interrupted};
-use header::{Header, Kind};
-use overlay::Overlay;
+use header::{EntryKind, TarHeader};
+use patched_file::PatchedFile;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub mod extension;
 pub mod header;
-mod overlay;
+mod patched_file;
 pub mod stream;
 pub mod write;
 
@@ -33,8 +33,8 @@ const TRAILER_MAX: u64 = 16 << 20;
 /// As many links as Linux follows before it says ELOOP.
 const LINKS_MAX: usize = 40;
 
-/// Bytes and where they stand.
-pub type At = (u64, Vec<u8>);
+/// Bytes and the offset in a file at which they are written.
+pub type ByteWrite = (u64, Vec<u8>);
 
 /// What stops the reading of a tar.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ impl TarError {
 
 /// One member. Its bytes in the file are `start..end`: extension headers, header, content and padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct TarMember {
     pub kind: MemberKind,
     pub start: u64,
     pub header_at: u64,
@@ -82,8 +82,8 @@ pub enum MemberKind {
 
 /// A tar file and where everything in it stands.
 pub struct TarFile {
-    bytes: Overlay,
-    members: Vec<Member>,
+    bytes: PatchedFile,
+    members: Vec<TarMember>,
     /// All names and link targets, one behind the other.
     text: Vec<u8>,
     /// Named members, sorted so that what lies under a name follows it.
@@ -101,9 +101,9 @@ impl TarFile {
     }
 
     /// The same of what the file will be once these bytes are written over it, none of them behind its end.
-    pub fn read_over(file: Arc<File>, writes: &[At]) -> Result<Self, TarError> {
+    pub fn read_over(file: Arc<File>, writes: &[ByteWrite]) -> Result<Self, TarError> {
         let length = file.metadata()?.len();
-        let mut tar = Self::bare(Overlay::new(file, writes), length);
+        let mut tar = Self::bare(PatchedFile::new(file, writes), length);
         // All at once: a table that grows is copied, and takes the memory of two. What is not used is not touched.
         let most = |bytes: u64, limit: usize| usize::try_from(bytes).map_or(limit, |bytes| bytes.min(limit));
         tar.members.reserve_exact(most(length / BLOCK, MEMBERS_MAX));
@@ -122,7 +122,7 @@ impl TarFile {
         Ok(tar)
     }
 
-    fn bare(bytes: Overlay, length: u64) -> Self {
+    fn bare(bytes: PatchedFile, length: u64) -> Self {
         Self { bytes, members: Vec::new(), text: Vec::new(), order: Vec::new(), members_end: 0, length }
     }
 
@@ -133,14 +133,14 @@ impl TarFile {
 
     /// From here on the file itself has what was to be written over it.
     pub fn set_written(&mut self) {
-        self.bytes = Overlay::new(self.file().clone(), &[]);
+        self.bytes = PatchedFile::new(self.file().clone(), &[]);
     }
 
     pub fn file(&self) -> &Arc<File> {
         self.bytes.file()
     }
 
-    pub fn members(&self) -> &[Member] {
+    pub fn members(&self) -> &[TarMember] {
         &self.members
     }
 
@@ -153,12 +153,12 @@ impl TarFile {
     }
 
     /// A member's name without `./` in front and `/` at the end.
-    pub fn name(&self, member: &Member) -> &[u8] {
+    pub fn name(&self, member: &TarMember) -> &[u8] {
         &self.text[member.name.start as usize..member.name.end as usize]
     }
 
     /// Where a link points, as it is written.
-    pub fn link(&self, member: &Member) -> &[u8] {
+    pub fn link(&self, member: &TarMember) -> &[u8] {
         &self.text[member.link.start as usize..member.link.end as usize]
     }
 
@@ -174,7 +174,7 @@ impl TarFile {
 
     /// The header of this member for content of `size` bytes under `name`. A name that differs only in its spelling
     /// is left as the archive spells it. `None` if the member is a link, or has or needs more than one header.
-    pub fn header_for(&self, member: &Member, name: &str, size: u64) -> Result<Option<Vec<u8>>, TarError> {
+    pub fn header_for(&self, member: &TarMember, name: &str, size: u64) -> Result<Option<Vec<u8>>, TarError> {
         if member.start != member.header_at || member.kind != MemberKind::File {
             return Ok(None);
         }
@@ -187,19 +187,19 @@ impl TarFile {
     /// the file, those before it are the links on the way.
     pub fn resolve(&self, name: &[u8]) -> Result<Vec<usize>, TarError> {
         let refuse = |why: &str| Err(TarError::Link(format!("\"{}\" {why}", show(name))));
-        let mut way = Vec::new();
+        let mut members = Vec::new();
         let plain = plain_name(name).map_err(TarError::Link)?;
         let Some(mut index) = self.find_plain(&plain) else { return refuse("is not in the archive") };
         loop {
-            way.push(index);
+            members.push(index);
             let member = &self.members[index];
             let target = match member.kind {
-                MemberKind::File => return Ok(way),
+                MemberKind::File => return Ok(members),
                 MemberKind::Directory | MemberKind::Global => return refuse("is a folder, not a file"),
                 MemberKind::HardLink => plain_name(self.link(member)),
                 MemberKind::Symlink => link_target(self.name(member), self.link(member)),
             };
-            if way.len() > LINKS_MAX {
+            if members.len() > LINKS_MAX {
                 return refuse("is a link that leads in a circle");
             }
             let Ok(target) = target else { return refuse("is a link that leaves the archive") };
@@ -211,12 +211,12 @@ impl TarFile {
     }
 
     /// A file's content. `at` positions are read: many readers at once do not disturb each other.
-    pub fn content(&self, member: &Member) -> Content {
-        Content { bytes: self.bytes.clone(), at: member.data_at, end: member.data_at + member.size }
+    pub fn content(&self, member: &TarMember) -> FileSlice {
+        FileSlice { bytes: self.bytes.clone(), at: member.data_at, end: member.data_at + member.size }
     }
 
     /// The bytes of a file that is small by nature.
-    pub fn read_small(&self, member: &Member, limit: u64) -> Result<Vec<u8>, TarError> {
+    pub fn read_small(&self, member: &TarMember, limit: u64) -> Result<Vec<u8>, TarError> {
         if member.size > limit {
             let name = show(self.name(member));
             let why = format!("\"{name}\" has {} bytes; at most {limit} are read here", member.size);
@@ -252,9 +252,9 @@ impl TarFile {
                 return Err(refused(at, "the archive ends behind an extension header"));
             }
             let header =
-                Header::parse(&block).map_err(|why| refused(at, header::or_no_tar(at, &block, why)))?;
+                TarHeader::parse(&block).map_err(|why| refused(at, header::or_no_tar(at, &block, why)))?;
             let data_at = at + BLOCK;
-            let Kind::Extension(kind) = header.kind else {
+            let EntryKind::Extension(kind) = header.kind else {
                 return self.add_named(start, at, header, extensions);
             };
             if header.size > extension::EXTENSION_MAX {
@@ -263,12 +263,12 @@ impl TarFile {
             let end = self.padded_end(at, header.size)?;
             let mut content = vec![0; header.size as usize];
             self.bytes.read_exact_at(&mut content, data_at)?;
-            if kind == extension::Kind::Global {
+            if kind == extension::ExtensionKind::Global {
                 extension::check_global(&content).map_err(|why| refused(at, why))?;
                 if at != start {
                     return Err(refused(at, "a global header stands between a member and its own headers"));
                 }
-                self.members.push(Member {
+                self.members.push(TarMember {
                     kind: MemberKind::Global,
                     start,
                     header_at: at,
@@ -289,7 +289,7 @@ impl TarFile {
         &mut self,
         start: u64,
         at: u64,
-        header: Header,
+        header: TarHeader,
         extensions: extension::Extensions,
     ) -> Result<u64, TarError> {
         let size = extensions.size(header.size).map_err(|why| refused(at, why))?;
@@ -298,11 +298,11 @@ impl TarFile {
         let name = plain_name(&raw_name).map_err(|why| refused(at, why))?;
         let ends_as_folder = raw_name.ends_with(b"/") || raw_name.ends_with(b"/.");
         let kind = match header.kind {
-            Kind::File => MemberKind::File,
-            Kind::HardLink => MemberKind::HardLink,
-            Kind::Symlink => MemberKind::Symlink,
-            Kind::Directory => MemberKind::Directory,
-            Kind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
+            EntryKind::File => MemberKind::File,
+            EntryKind::HardLink => MemberKind::HardLink,
+            EntryKind::Symlink => MemberKind::Symlink,
+            EntryKind::Directory => MemberKind::Directory,
+            EntryKind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
         };
         // Old tars mark a folder by the slash alone; readers do not agree on when that counts.
         if kind != MemberKind::Directory && (ends_as_folder || name.is_empty()) {
@@ -318,7 +318,16 @@ impl TarFile {
         }
         let name = self.keep_text(&name);
         let link = self.keep_text(&link);
-        self.members.push(Member { kind, start, header_at: at, data_at: at + BLOCK, size, end, name, link });
+        self.members.push(TarMember {
+            kind,
+            start,
+            header_at: at,
+            data_at: at + BLOCK,
+            size,
+            end,
+            name,
+            link,
+        });
         Ok(end)
     }
 
@@ -351,7 +360,7 @@ impl TarFile {
         if !(self.length - at).is_multiple_of(BLOCK) {
             return Err(refused(at, "the archive is cut off within its end marker"));
         }
-        let mut rest = Content { bytes: self.bytes.clone(), at, end: self.length };
+        let mut rest = FileSlice { bytes: self.bytes.clone(), at, end: self.length };
         let mut buffer = vec![0; 64 << 10];
         let mut seen = at;
         loop {
@@ -393,19 +402,19 @@ impl TarFile {
 
 /// Part of a file, read by position.
 #[derive(Clone)]
-pub struct Content {
-    bytes: Overlay,
+pub struct FileSlice {
+    bytes: PatchedFile,
     at: u64,
     end: u64,
 }
 
-impl Content {
+impl FileSlice {
     pub fn new(file: Arc<File>, range: Range<u64>) -> Self {
-        Self { bytes: Overlay::new(file, &[]), at: range.start, end: range.end }
+        Self { bytes: PatchedFile::new(file, &[]), at: range.start, end: range.end }
     }
 }
 
-impl Read for Content {
+impl Read for FileSlice {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);

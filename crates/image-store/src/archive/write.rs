@@ -1,12 +1,12 @@
 //! Puts an edited archive in the old one's place: written whole beside it, on disk before it is renamed.
 
 use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
-use super::edit::{Edit, Piece};
-use super::expected::{self, Expected};
+use super::edit::{Piece, TarEdit};
+use super::expected::{self, ExpectedNames};
 use super::format::names::Naming;
 use super::in_place::{InPlacePlan, journal};
-use super::pending::Bytes;
-use super::snapshot::{Reckoned, Snapshot, Stamp};
+use super::pending::NewContent;
+use super::snapshot::{FileIdentity, LayerDigests, Snapshot};
 use super::tar::write;
 use crate::atomic_file::AtomicFile;
 use crate::attributes;
@@ -22,55 +22,60 @@ use std::path::Path;
 const PIECE: u64 = 32 << 20;
 
 /// A new archive that lies beside the old one, whole and on disk. It is removed unless it replaces the old one.
-pub struct Written {
+pub struct NewArchive {
     file: AtomicFile,
     /// Of the old archive.
-    stamp: Option<Stamp>,
+    identity: Option<FileIdentity>,
     /// What is known of layers that are in both: their digests, by their place in the new archive.
-    reckoned: Reckoned,
+    layer_digests: LayerDigests,
     locked: File,
 }
 
 /// Carries the edit out beside the archive. `Conflict` if that is no longer the one that was read.
-pub fn write(path: &Path, snapshot: &Snapshot, edit: &Edit, place: &str) -> Result<Written, Error> {
+pub fn write(path: &Path, snapshot: &Snapshot, edit: &TarEdit, place: &str) -> Result<NewArchive, Error> {
     let doing = || format!("write \"{place}\"");
     let dir = folder(path);
     let locked = lock(dir, place)?;
-    refuse_changed(path, snapshot.stamp, place)?;
+    refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
     let pieces = edit.pieces(snapshot);
     let file = write_beside(dir, path, snapshot, &pieces).map_err(|e| Error::from_io(doing(), e))?;
-    Ok(Written { file, stamp: snapshot.stamp, reckoned: moved(&pieces, snapshot.reckoned()), locked })
+    Ok(NewArchive {
+        file,
+        identity: snapshot.identity,
+        layer_digests: moved(&pieces, snapshot.layer_digests()),
+        locked,
+    })
 }
 
-impl Written {
+impl NewArchive {
     /// Reads the new archive as the next to open it will, and gives it the old one's name if it is what is expected.
     pub fn replace(
         self,
         path: &Path,
         place: &str,
         naming: Naming,
-        expected: &Expected,
+        expected: &ExpectedNames,
     ) -> Result<Snapshot, Error> {
         let failed = |e| Error::from_io(format!("write \"{place}\""), e);
         let file = self.file.as_file().try_clone().map_err(failed)?;
-        let mut result = Snapshot::read_known(file, place, naming, &self.reckoned)
+        let mut result = Snapshot::read_known(file, place, naming, &self.layer_digests)
             .map_err(|error| expected::unreadable(place, error))?;
         expected.check(&result).map_err(|why| expected::refused(place, &why))?;
         // Somebody who holds no lock may have changed the old one meanwhile.
-        refuse_changed(path, self.stamp, place)?;
+        refuse_changed(path, self.identity, place)?;
         let file = self.file.persist(path).map_err(failed)?;
         // Nothing is opened from here on: what fails now would fail with the new archive in place.
         self.locked.sync_all().map_err(failed)?;
         // The new name has changed the time of the inode.
-        result.stamp = Some(Stamp::of(&file.metadata().map_err(failed)?));
+        result.identity = Some(FileIdentity::of(&file.metadata().map_err(failed)?));
         Ok(result)
     }
 }
 
 /// Digests of layers by the place that their content has in the new archive.
-fn moved(pieces: &[Piece], known: Reckoned) -> Reckoned {
-    let mut moved = Reckoned::new();
+fn moved(pieces: &[Piece], known: LayerDigests) -> LayerDigests {
+    let mut moved = LayerDigests::new();
     let mut at = 0;
     for piece in pieces {
         if let Piece::Kept(range) = piece {
@@ -93,7 +98,7 @@ pub fn overwrite(
 ) -> Result<Snapshot, Error> {
     let dir = folder(path);
     let locked = lock(dir, place)?;
-    refuse_changed(path, snapshot.stamp, place)?;
+    refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
     let mut result = check()?;
     journal::write(path, &locked, &new.writes, place)?;
@@ -101,14 +106,14 @@ pub fn overwrite(
     Ok(result)
 }
 
-fn refuse_changed(path: &Path, stamp: Option<Stamp>, place: &str) -> Result<(), Error> {
+fn refuse_changed(path: &Path, identity: Option<FileIdentity>, place: &str) -> Result<(), Error> {
     let doing = || format!("write \"{place}\"");
     let now = match fs::symlink_metadata(path) {
-        Ok(meta) => Some(Stamp::of(&meta)),
+        Ok(meta) => Some(FileIdentity::of(&meta)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::from_io(doing(), error)),
     };
-    if now == stamp {
+    if now == identity {
         return Ok(());
     }
     Err(Error::conflict(doing(), "another process has changed the file since it was read")
@@ -118,13 +123,13 @@ fn refuse_changed(path: &Path, stamp: Option<Stamp>, place: &str) -> Result<(), 
 fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) -> io::Result<AtomicFile> {
     // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
     // one's mode at the end, and until then nobody else may read it.
-    let mode = if snapshot.stamp.is_some() { 0o600 } else { 0o666 };
+    let mode = if snapshot.identity.is_some() { 0o600 } else { 0o666 };
     let mut file = AtomicFile::create(|| {
         let mode = Permissions::from_mode(mode);
         tempfile::Builder::new().prefix(&prefix(path)).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
     })?;
     write_pieces(pieces, snapshot.tar.file(), file.as_file_mut())?;
-    if snapshot.stamp.is_some() {
+    if snapshot.identity.is_some() {
         attributes::keep(snapshot.tar.file(), file.as_file())?;
         attributes::keep_times(snapshot.tar.file(), file.as_file())?;
     }
@@ -151,8 +156,8 @@ fn write_pieces(pieces: &[Piece], old: &File, out: &mut File) -> io::Result<()> 
                 out.seek(SeekFrom::Start(at))?;
                 out.write_all(headers)?;
                 match bytes {
-                    Bytes::Memory(bytes) => out.write_all(bytes)?,
-                    Bytes::Spooled { file, size } => copy(file, 0..*size, out)?,
+                    NewContent::Memory(bytes) => out.write_all(bytes)?,
+                    NewContent::Spooled { file, size } => copy(file, 0..*size, out)?,
                 }
                 out.write_all(write::padding(bytes.size()))?;
             }
@@ -228,7 +233,8 @@ mod tests {
 
     #[test]
     fn what_stands_where_it_stood_is_copied_in_one_piece() {
-        let new = |size: usize| Piece::New { headers: vec![1; 512], bytes: Bytes::from(&vec![2; size][..]) };
+        let new =
+            |size: usize| Piece::New { headers: vec![1; 512], bytes: NewContent::from(&vec![2; size][..]) };
         let check = |pieces: &[Piece], expected: u64| {
             assert_eq!(unmoved(pieces), expected);
             let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use crate::layer::{LayerBuilder, LayerFacts, name_hash};
 use flate2::read::GzDecoder;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::Descriptor;
-use image_store::archive::tar::header::Fields;
+use image_store::archive::tar::header::HeaderFields;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::collections::HashMap;
@@ -59,7 +59,7 @@ impl StoredTable {
                 let mut tar = GzDecoder::new(packed.as_slice());
                 let mut header = [0; 512];
                 tar.read_exact(&mut header).ok()?;
-                let size = Fields::parse(&header).ok()?.size;
+                let size = HeaderFields::parse(&header).ok()?.size;
                 let json = tar.take(size);
                 (size <= UNPACKED_MAX).then(|| parse(Verified::new(json, digest, size, "table"), take))?
             }

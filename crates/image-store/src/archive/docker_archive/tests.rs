@@ -205,7 +205,7 @@ fn add_image(store: &DockerArchive, tag: &str, layers: &[&[u8]]) -> Document {
         .collect();
     let blob = Descriptor::of(media_type::DOCKER_CONFIG, config.as_bytes());
     store.write_blob(&blob, &|| Ok(Box::new(config.as_bytes()))).unwrap();
-    let document = crate::archive::format::synthesize(&blob, &layers).unwrap();
+    let document = crate::archive::format::make_manifest(&blob, &layers).unwrap();
     store.write_document(&document).unwrap();
     if tag != "-" {
         store.write_tag(tag, &document).unwrap();

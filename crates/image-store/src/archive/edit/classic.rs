@@ -1,12 +1,12 @@
 //! Decides what a new tag changes in an archive of the old form: paths to configs and layers, no manifests.
 
-use super::{Change, Edit};
-use crate::archive::format::manifest_json::{Item, ManifestJson};
+use super::{MemberChange, TarEdit};
+use crate::archive::format::manifest_json::{ManifestItem, ManifestJson};
 use crate::archive::format::{
-    LIST_MAX, MANIFEST_JSON, REPOSITORIES, check_layers, digest_in_name, layer_media_type, legacy, names,
-    synthesize,
+    LIST_MAX, MANIFEST_JSON, REPOSITORIES, check_layers, digest_in_name, layer_media_type, legacy,
+    make_manifest, names,
 };
-use crate::archive::pending::{Bytes, Pending};
+use crate::archive::pending::{NewContent, Pending};
 use crate::archive::snapshot::Snapshot;
 use crate::archive::tar::{MemberKind, plain_name};
 use error::Error;
@@ -21,7 +21,7 @@ pub fn plan_tag(
     pending: &Pending,
     tag: &str,
     document: &Document,
-) -> Result<Edit, Error> {
+) -> Result<TarEdit, Error> {
     let doing = || format!("tag \"{tag}\"");
     let Content::Manifest(manifest) =
         document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))?
@@ -33,7 +33,7 @@ pub fn plan_tag(
         .hint("use oci:DIR, or a new docker-archive: file"));
     };
     let list = archive.list.as_ref().ok_or_else(|| Error::bad_input(doing(), "no manifest.json"))?;
-    let wanted = Wanted::new(archive, pending, &manifest, document)?;
+    let wanted = ClassicImage::new(archive, pending, &manifest, document)?;
     let old = list.named(tag).map(|i| &list.items[i]);
     let same = (0..list.items.len()).find(|i| archive.item_documents.get(*i) == Some(document.digest()));
     let (config_path, layer_paths) = match same {
@@ -44,9 +44,9 @@ pub fn plan_tag(
         .retag(tag, &config_path, &layer_paths)
         .map_err(|e| e.at(&format!("the edited {MANIFEST_JSON}")))?;
 
-    let mut edit = Edit { before: archive.tar.find(MANIFEST_JSON.as_bytes()), ..Edit::default() };
+    let mut edit = TarEdit { before: archive.tar.find(MANIFEST_JSON.as_bytes()), ..TarEdit::default() };
     let dropped = dropped_members(archive, list, &changed)?;
-    edit.changes.extend(dropped.iter().map(|member| (*member, Change::Drop)));
+    edit.changes.extend(dropped.iter().map(|member| (*member, MemberChange::Drop)));
     add_config(&mut edit, archive, &wanted, old, &config_path, &dropped)?;
     for ((path, layer), bytes) in layer_paths.iter().zip(&manifest.layers).zip(&wanted.layers) {
         let is_there = archive.layers.contains_key(path) || edit.added.iter().any(|(added, _)| added == path);
@@ -66,22 +66,22 @@ pub fn plan_tag(
     if layers_stay {
         follow_label(&mut edit, archive, list, old, tag, &wanted)?;
     } else {
-        point_repository(&mut edit, archive, tag, layer_paths.last())?;
+        update_repositories(&mut edit, archive, tag, layer_paths.last())?;
     }
     Ok(edit)
 }
 
 /// The image that was asked for, as this archive can keep it.
-struct Wanted {
+struct ClassicImage {
     config_digest: Digest,
     config_bytes: Vec<u8>,
     config: Config,
     layer_digests: Vec<Digest>,
     /// `None` for a layer that the archive has.
-    layers: Vec<Option<Bytes>>,
+    layers: Vec<Option<NewContent>>,
 }
 
-impl Wanted {
+impl ClassicImage {
     fn new(
         archive: &Snapshot,
         pending: &Pending,
@@ -115,7 +115,7 @@ impl Wanted {
             layers.push(Some(bytes.clone()));
         }
         check_layers(&described, &config.diff_ids).map_err(|why| Error::bad_input(doing(), why))?;
-        let kept = synthesize(
+        let kept = make_manifest(
             &Descriptor::new(
                 media_type::DOCKER_CONFIG,
                 manifest.config.digest.clone(),
@@ -141,7 +141,7 @@ impl Wanted {
     fn paths(
         &self,
         archive: &Snapshot,
-        old: Option<&Item>,
+        old: Option<&ManifestItem>,
         tag: &str,
     ) -> Result<(String, Vec<String>), Error> {
         let mut layers = Vec::new();
@@ -203,10 +203,10 @@ fn read_whole(archive: &Snapshot, pending: &Pending, blob: &Descriptor) -> Resul
 
 /// Puts the new config in the place of the one that goes, or adds it.
 fn add_config(
-    edit: &mut Edit,
+    edit: &mut TarEdit,
     archive: &Snapshot,
-    wanted: &Wanted,
-    old: Option<&Item>,
+    wanted: &ClassicImage,
+    old: Option<&ManifestItem>,
     path: &str,
     dropped: &BTreeSet<usize>,
 ) -> Result<(), Error> {
@@ -223,10 +223,10 @@ fn add_config(
             return Ok(());
         }
     }
-    let bytes = Bytes::from(wanted.config_bytes.as_slice());
+    let bytes = NewContent::from(wanted.config_bytes.as_slice());
     match replaced.filter(|member| dropped.contains(member) || is_there == Some(*member)) {
         Some(member) => {
-            edit.changes.insert(member, Change::Replace { name: path.into(), bytes });
+            edit.changes.insert(member, MemberChange::Replace { name: path.into(), bytes });
         }
         None => edit.added.push((path.into(), bytes)),
     }
@@ -270,8 +270,8 @@ fn dropped_members(
         if !matches!(member.kind, MemberKind::Symlink | MemberKind::HardLink) || used_after.contains(&i) {
             continue;
         }
-        let way = tar.resolve(tar.name(member)).unwrap_or_default();
-        if way.last().is_some_and(|file| dropped.contains(file)) {
+        let members = tar.resolve(tar.name(member)).unwrap_or_default();
+        if members.last().is_some_and(|file| dropped.contains(file)) {
             dropped.insert(i);
         }
     }
@@ -288,18 +288,18 @@ fn dropped_members(
 
 /// The topmost layer's `json` holds a copy of the label. It follows, unless it stands for another image too.
 fn follow_label(
-    edit: &mut Edit,
+    edit: &mut TarEdit,
     archive: &Snapshot,
     list: &ManifestJson,
-    old: Option<&Item>,
+    old: Option<&ManifestItem>,
     tag: &str,
-    wanted: &Wanted,
+    wanted: &ClassicImage,
 ) -> Result<(), Error> {
     let Some(old) = old else { return Ok(()) };
     let keeps_a_name = old.tags.iter().any(|other| !names::same(other, tag));
     let Some(top) = old.layers.last().filter(|_| !keeps_a_name) else { return Ok(()) };
     let file = archive.file(top);
-    let is_top = |item: &&Item| item.layers.last().is_some_and(|layer| archive.file(layer) == file);
+    let is_top = |item: &&ManifestItem| item.layers.last().is_some_and(|layer| archive.file(layer) == file);
     let is_shared = list.items.iter().filter(is_top).count() > 1;
     let folder = match top.strip_suffix("/layer.tar") {
         Some(folder) if !is_shared => Some(folder.to_string()),
@@ -334,7 +334,7 @@ fn repositories(archive: &Snapshot) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// The folder of the topmost layer as `repositories` tells it, for archives whose layers lie elsewhere.
-pub fn repository_id(archive: &Snapshot, item: &Item) -> Result<Option<String>, Error> {
+pub fn repository_id(archive: &Snapshot, item: &ManifestItem) -> Result<Option<String>, Error> {
     let Some(bytes) = repositories(archive)? else { return Ok(None) };
     let ids = item.tags.iter().filter_map(|tag| {
         let (repository, short) = tag.rsplit_once(':')?;
@@ -345,8 +345,8 @@ pub fn repository_id(archive: &Snapshot, item: &Item) -> Result<Option<String>, 
 
 /// `repositories` is what Docker before 1.10 reads. It names the layer's folder if that has the files which such a
 /// Docker needs, and must not go on naming layers of another image.
-pub fn point_repository(
-    edit: &mut Edit,
+pub fn update_repositories(
+    edit: &mut TarEdit,
     archive: &Snapshot,
     tag: &str,
     top: Option<&String>,

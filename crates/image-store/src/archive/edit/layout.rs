@@ -1,14 +1,14 @@
 //! Decides what a new tag changes in an archive that is an OCI layout as well.
 
-use super::classic::point_repository;
-use super::{Change, Edit};
+use super::classic::update_repositories;
+use super::{MemberChange, TarEdit};
 use crate::archive::format::index_json::{self, IndexJson};
 use crate::archive::format::manifest_json::ManifestJson;
 use crate::archive::format::names::Naming;
 use crate::archive::format::{
     INDEX_JSON, MANIFEST_JSON, OCI_LAYOUT, blob_path, check_layers, digest_of_path,
 };
-use crate::archive::pending::{Bytes, Pending};
+use crate::archive::pending::{NewContent, Pending};
 use crate::archive::snapshot::Snapshot;
 use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
@@ -26,14 +26,14 @@ pub fn plan_tag(
     pending: &Pending,
     tag: &str,
     document: &Document,
-) -> Result<Edit, Error> {
-    let both = Both { archive, pending };
+) -> Result<TarEdit, Error> {
+    let contents = Contents { archive, pending };
     let doing = || format!("tag \"{tag}\"");
     let index = archive.index.as_ref().ok_or_else(|| Error::bad_input(doing(), "no index.json"))?;
-    let reach = both.reach(document)?;
-    let images = both.images(document)?;
+    let reach = contents.reach(document)?;
+    let images = contents.images(document)?;
 
-    let label = both.label(document)?;
+    let label = contents.label(document)?;
     let changed_index = retag_index(archive, index, tag, document, label.as_ref())
         .map_err(|e| e.at(&format!("the edited {INDEX_JSON}")))?;
     let old = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;
@@ -41,15 +41,15 @@ pub fn plan_tag(
         Some(list) => {
             let old = old.map(|old| &old.document);
             let followers = followers(archive, list, old, &changed_index);
-            Some(both.retag_list(list, tag, old, &images, &followers)?)
+            Some(contents.retag_list(list, tag, old, &images, &followers)?)
         }
         None => None,
     };
 
-    let mut edit = Edit { before: archive.tar.find(INDEX_JSON.as_bytes()), ..Edit::default() };
-    for digest in dropped(&both, index, &changed_index, changed_list.as_ref(), document)? {
+    let mut edit = TarEdit { before: archive.tar.find(INDEX_JSON.as_bytes()), ..TarEdit::default() };
+    for digest in dropped(&contents, index, &changed_index, changed_list.as_ref(), document)? {
         if let Some(member) = archive.tar.find(blob_path(&digest).as_bytes()) {
-            edit.changes.insert(member, Change::Drop);
+            edit.changes.insert(member, MemberChange::Drop);
         }
     }
     for digest in &reach {
@@ -57,12 +57,12 @@ pub fn plan_tag(
         if archive.tar.find(path.as_bytes()).is_some() {
             continue;
         }
-        if let Some(bytes) = both.new_bytes(digest, document) {
+        if let Some(bytes) = contents.new_bytes(digest, document) {
             edit.added.push((path, bytes));
         }
     }
     if archive.tar.find(OCI_LAYOUT.as_bytes()).is_none() {
-        edit.added.insert(0, (OCI_LAYOUT.into(), Bytes::from(LAYOUT)));
+        edit.added.insert(0, (OCI_LAYOUT.into(), NewContent::from(LAYOUT)));
     }
     let is_new = archive.tar.find(INDEX_JSON.as_bytes()).is_none();
     if is_new || changed_index.bytes() != index.bytes() {
@@ -75,7 +75,7 @@ pub fn plan_tag(
             edit.set(archive, MANIFEST_JSON, changed.bytes());
         }
         if let Some(item) = item.filter(|item| had_layers != Some(&item.layers)) {
-            point_repository(&mut edit, archive, tag, item.layers.last())?;
+            update_repositories(&mut edit, archive, tag, item.layers.last())?;
         }
     }
     Ok(edit)
@@ -145,29 +145,29 @@ fn followers(
     (0..list.items.len()).filter(is_of_old).collect()
 }
 
-/// The archive and what was written to it since: both are there for a new image.
-struct Both<'a> {
+/// The archive and what was written to it since: contents are there for a new image.
+struct Contents<'a> {
     archive: &'a Snapshot,
     pending: &'a Pending,
 }
 
-impl Both<'_> {
+impl Contents<'_> {
     fn document(&self, digest: &Digest) -> Option<&Document> {
         self.archive.documents.get(digest).or_else(|| self.pending.documents.get(digest))
     }
 
     fn has_blob(&self, blob: &Descriptor) -> bool {
         let stored = self.archive.blob(&blob.digest).map(|member| self.archive.tar.members()[member].size);
-        let pending = self.pending.blobs.get(&blob.digest).map(Bytes::size);
+        let pending = self.pending.blobs.get(&blob.digest).map(NewContent::size);
         stored.or(pending) == Some(blob.size)
     }
 
     /// The bytes of something that is not in the archive yet.
-    fn new_bytes(&self, digest: &Digest, root: &Document) -> Option<Bytes> {
+    fn new_bytes(&self, digest: &Digest, root: &Document) -> Option<NewContent> {
         if root.digest() == digest {
-            return Some(Bytes::from(root.bytes()));
+            return Some(NewContent::from(root.bytes()));
         }
-        let document = self.pending.documents.get(digest).map(|document| Bytes::from(document.bytes()));
+        let document = self.pending.documents.get(digest).map(|document| NewContent::from(document.bytes()));
         document.or_else(|| self.pending.blobs.get(digest).cloned())
     }
 
@@ -334,7 +334,7 @@ fn is_image(manifest: &Manifest) -> bool {
 
 /// What the index reached and does not reach any more. What it never reached is not ours to judge.
 fn dropped(
-    both: &Both<'_>,
+    contents: &Contents<'_>,
     before: &IndexJson,
     after: &IndexJson,
     list: Option<&ManifestJson>,
@@ -343,10 +343,10 @@ fn dropped(
     let reach = |index: &IndexJson| -> Result<BTreeSet<Digest>, Error> {
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         for entry in &index.entries {
-            let known = both.document(&entry.digest);
+            let known = contents.document(&entry.digest);
             let root = known.or_else(|| (entry.digest == *document.digest()).then_some(document));
             if let Some(root) = root {
-                both.walk(root, 0, false, &mut seen, &mut found)?;
+                contents.walk(root, 0, false, &mut seen, &mut found)?;
             }
         }
         Ok(found.into_iter().collect())

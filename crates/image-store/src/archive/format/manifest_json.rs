@@ -11,12 +11,12 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestJson {
     bytes: Vec<u8>,
-    pub items: Vec<Item>,
+    pub items: Vec<ManifestItem>,
 }
 
 /// One image: paths within the archive, and the names it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct ManifestItem {
     at: Range<usize>,
     pub config: String,
     pub tags: Vec<String>,
@@ -52,7 +52,7 @@ impl ManifestJson {
             let raw: RawItem = serde_json::from_slice(&bytes[at.clone()])
                 .map_err(|e| DocumentError::Shape(format!("an image of the list: {e}")))?;
             let (tags, layers) = (raw.repo_tags.unwrap_or_default(), raw.layers.unwrap_or_default());
-            items.push(Item { at, config: raw.config, tags, layers });
+            items.push(ManifestItem { at, config: raw.config, tags, layers });
         }
         Ok(Self { bytes, items })
     }
@@ -141,7 +141,8 @@ impl ManifestJson {
     fn without_repeats(&self, tag: &str) -> Result<Self, DocumentError> {
         let mut list = self.clone();
         loop {
-            let is_named = |item: &&Item| if tag == UNNAMED { item.tags.is_empty() } else { item.has(tag) };
+            let is_named =
+                |item: &&ManifestItem| if tag == UNNAMED { item.tags.is_empty() } else { item.has(tag) };
             let Some(repeat) = list.items.iter().rposition(|item| is_named(&item)) else { return Ok(list) };
             if list.named(tag) == Some(repeat) {
                 return Ok(list);
@@ -250,7 +251,7 @@ impl ManifestJson {
     }
 }
 
-impl Item {
+impl ManifestItem {
     pub fn has(&self, tag: &str) -> bool {
         self.tags.iter().any(|known| names::same(known, tag))
     }

@@ -6,7 +6,7 @@
 //! until then.
 
 use crate::archive::beside;
-use crate::archive::tar::At;
+use crate::archive::tar::ByteWrite;
 use crate::atomic_file::AtomicFile;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -112,7 +112,7 @@ fn open_to_write(archive: &Path) -> io::Result<File> {
 }
 
 /// Overwrites these places of the archive. On an error it is as it was, or the next to open it finishes.
-pub fn write(archive: &Path, folder: &File, writes: &[At], place: &str) -> Result<(), Error> {
+pub fn write(archive: &Path, folder: &File, writes: &[ByteWrite], place: &str) -> Result<(), Error> {
     let doing = || format!("overwrite parts of \"{place}\"");
     let failed = |e| Error::from_io(doing(), e);
     let file = open_to_write(archive).map_err(failed)?;
@@ -143,7 +143,7 @@ pub fn write(archive: &Path, folder: &File, writes: &[At], place: &str) -> Resul
 }
 
 /// What the file has in these places.
-pub fn there(file: &File, writes: &[At]) -> io::Result<Vec<At>> {
+pub fn there(file: &File, writes: &[ByteWrite]) -> io::Result<Vec<ByteWrite>> {
     let mut old = Vec::new();
     for (at, bytes) in writes {
         let mut there = vec![0; bytes.len()];
@@ -158,11 +158,11 @@ pub fn begin(
     path: &Path,
     folder: &File,
     file: &File,
-    old: &[At],
-    writes: &[At],
+    old: &[ByteWrite],
+    writes: &[ByteWrite],
 ) -> io::Result<()> {
     let meta = file.metadata()?;
-    let overwrite = |(old, new): (&At, &At)| Overwrite {
+    let overwrite = |(old, new): (&ByteWrite, &ByteWrite)| Overwrite {
         at: new.0,
         was: STANDARD.encode(&old.1),
         now: STANDARD.encode(&new.1),
@@ -180,7 +180,7 @@ pub fn begin(
     folder.sync_all()
 }
 
-fn carry_out(file: &File, writes: &[At]) -> io::Result<()> {
+fn carry_out(file: &File, writes: &[ByteWrite]) -> io::Result<()> {
     let modified = file.metadata()?.modified()?;
     for (at, bytes) in writes {
         file.write_all_at(bytes, *at)?;

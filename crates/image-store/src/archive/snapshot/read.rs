@@ -1,14 +1,14 @@
 //! Reads an archive into a snapshot, and refuses what two readers of the same archive would take differently.
 
-use super::{Layer, Named, Reckoned, Snapshot, Stamp};
+use super::{ArchiveLayer, FileIdentity, LayerDigests, NamedImage, Snapshot};
 use crate::archive::format::index_json::{self, IndexJson};
-use crate::archive::format::manifest_json::{Item, ManifestJson};
+use crate::archive::format::manifest_json::{ManifestItem, ManifestJson};
 use crate::archive::format::names::{self, Naming};
 use crate::archive::format::{
     INDEX_JSON, LIST_MAX, MANIFEST_JSON, OCI_LAYOUT, blob_path, check_layers, digest_in_name, digest_of_path,
-    layer_media_type, synthesize,
+    layer_media_type, make_manifest,
 };
-use crate::archive::tar::{At, TarFile};
+use crate::archive::tar::{ByteWrite, TarFile};
 use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
 use error::{Error, retry_interrupted};
@@ -33,15 +33,15 @@ pub fn read(
     file: File,
     place: &str,
     naming: Naming,
-    reckoned: &Reckoned,
-    writes: &[At],
+    layer_digests: &LayerDigests,
+    writes: &[ByteWrite],
 ) -> Result<Snapshot, Error> {
     let doing = || format!("read \"{place}\"");
-    let stamp = Stamp::of(&file.metadata().map_err(|e| Error::from_io(doing(), e))?);
+    let identity = FileIdentity::of(&file.metadata().map_err(|e| Error::from_io(doing(), e))?);
     refuse_other_formats(&file, &doing())?;
     let tar = TarFile::read_over(Arc::new(file), writes).map_err(|e| e.at(doing()))?;
-    let snapshot = Snapshot::bare(tar, Some(stamp), naming);
-    let mut reader = Reader { snapshot, place, reckoned, document_bytes: 0, looked_at: 0 };
+    let snapshot = Snapshot::bare(tar, Some(identity), naming);
+    let mut reader = Reader { snapshot, place, layer_digests, document_bytes: 0, looked_at: 0 };
     reader.read_lists()?;
     if reader.snapshot.index.is_some() {
         reader.read_layout()?;
@@ -72,7 +72,7 @@ fn refuse_other_formats(file: &File, doing: &str) -> Result<(), Error> {
 struct Reader<'a> {
     snapshot: Snapshot,
     place: &'a str,
-    reckoned: &'a Reckoned,
+    layer_digests: &'a LayerDigests,
     document_bytes: usize,
     looked_at: usize,
 }
@@ -98,12 +98,12 @@ impl Reader<'_> {
     fn file(&self, path: &str, limit: u64) -> Result<(Vec<usize>, Vec<u8>), Error> {
         let doing = || format!("read \"{path}\" of \"{}\"", self.place);
         let tar = &self.snapshot.tar;
-        let way = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
-        let Some(member) = way.last().map(|i| &tar.members()[*i]) else {
+        let members = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
+        let Some(member) = members.last().map(|i| &tar.members()[*i]) else {
             return Err(self.refuse(format!("\"{path}\" is not in the archive")));
         };
         let bytes = tar.read_small(member, limit).map_err(|e| e.at(doing()))?;
-        Ok((way, bytes))
+        Ok((members, bytes))
     }
 
     fn read_lists(&mut self) -> Result<(), Error> {
@@ -139,7 +139,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn items(&self) -> Vec<Item> {
+    fn items(&self) -> Vec<ManifestItem> {
         self.snapshot.list.as_ref().map(|list| list.items.clone()).unwrap_or_default()
     }
 
@@ -151,7 +151,7 @@ impl Reader<'_> {
             for (path, diff_id) in item.layers.iter().zip(&diff_ids) {
                 layers.push(self.read_layer(path, diff_id)?.blob);
             }
-            let document = synthesize(&config, &layers)?;
+            let document = make_manifest(&config, &layers)?;
             let digest = document.digest().clone();
             self.snapshot.ids.entry(config.digest.clone()).or_insert_with(|| digest.clone());
             self.keep(document)?;
@@ -163,8 +163,8 @@ impl Reader<'_> {
     }
 
     /// Reads an item's config and holds it against its name and the number of layers.
-    fn read_config(&mut self, item: &Item) -> Result<(Descriptor, Vec<Digest>), Error> {
-        let (way, bytes) = self.file(&item.config, CONFIG_MAX)?;
+    fn read_config(&mut self, item: &ManifestItem) -> Result<(Descriptor, Vec<Digest>), Error> {
+        let (members, bytes) = self.file(&item.config, CONFIG_MAX)?;
         let what = format!("\"{}\" of \"{}\"", item.config, self.place);
         let config = Config::parse(&bytes).map_err(|e| e.at(&what))?;
         let blob = Descriptor::of(media_type::DOCKER_CONFIG, &bytes);
@@ -185,49 +185,49 @@ impl Reader<'_> {
         if layers > LAYERS_MAX {
             return Err(self.refuse(format!("an image of {layers} layers")));
         }
-        if let Some(member) = way.last() {
+        if let Some(member) = members.last() {
             self.snapshot.blobs.insert(blob.digest.clone(), *member);
         }
         Ok((blob, config.diff_ids))
     }
 
     /// Finds a layer's file and digest. What is not compressed has the digest that the config says, which is
-    /// proved when the layer is read; of what is compressed the digest must be reckoned.
-    fn read_layer(&mut self, path: &str, diff_id: &Digest) -> Result<Layer, Error> {
+    /// proved when the layer is read; of what is compressed the digest must be computed.
+    fn read_layer(&mut self, path: &str, diff_id: &Digest) -> Result<ArchiveLayer, Error> {
         if let Some(known) = self.snapshot.layers.get(path) {
             self.refuse_two_digests(path, known, diff_id)?;
             return Ok(known.clone());
         }
         let doing = || format!("read \"{path}\" of \"{}\"", self.place);
         let tar = &self.snapshot.tar;
-        let way = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
-        let file = *way.last().ok_or_else(|| self.refuse(format!("\"{path}\" is not in the archive")))?;
+        let members = tar.resolve(path.as_bytes()).map_err(|e| e.at(doing()))?;
+        let file = *members.last().ok_or_else(|| self.refuse(format!("\"{path}\" is not in the archive")))?;
         let member = &tar.members()[file];
         let mut head = Vec::new();
         let mut content = tar.content(member);
         content.by_ref().take(6).read_to_end(&mut head).map_err(|e| Error::from_io(doing(), e))?;
         let media_type = layer_media_type(&head)
             .map_err(|how| self.refuse(format!("layer \"{path}\" is compressed with {how}")))?;
-        let known = self.snapshot.layers.values().find(|known| known.way.last() == Some(&file));
+        let known = self.snapshot.layers.values().find(|known| known.members.last() == Some(&file));
         if let Some(known) = known {
             self.refuse_two_digests(path, known, diff_id)?;
         }
         let digest = match known {
             _ if media_type == media_type::DOCKER_LAYER => diff_id.clone(),
             Some(known) => known.blob.digest.clone(),
-            None => match digest_of_path(path).or_else(|| self.reckoned.get(&member.data_at).cloned()) {
+            None => match digest_of_path(path).or_else(|| self.layer_digests.get(&member.data_at).cloned()) {
                 Some(digest) => digest,
-                None => reckon(tar.content(member)).map_err(|e| Error::from_io(doing(), e))?,
+                None => hash_layer(tar.content(member)).map_err(|e| Error::from_io(doing(), e))?,
             },
         };
-        let layer = Layer { blob: Descriptor::new(media_type, digest, member.size), way };
+        let layer = ArchiveLayer { blob: Descriptor::new(media_type, digest, member.size), members };
         self.snapshot.blobs.insert(layer.blob.digest.clone(), file);
         self.snapshot.layers.insert(path.into(), layer.clone());
         Ok(layer)
     }
 
     /// What is not compressed has one digest, whatever path leads to it.
-    fn refuse_two_digests(&self, path: &str, known: &Layer, diff_id: &Digest) -> Result<(), Error> {
+    fn refuse_two_digests(&self, path: &str, known: &ArchiveLayer, diff_id: &Digest) -> Result<(), Error> {
         let plain = known.blob.media_type == media_type::DOCKER_LAYER;
         match plain && known.blob.digest != *diff_id {
             true => Err(self.integrity(format!(
@@ -247,9 +247,18 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn name_item(&mut self, item: &Item, document: &Digest, entry: Option<usize>) -> Result<(), Error> {
+    fn name_item(
+        &mut self,
+        item: &ManifestItem,
+        document: &Digest,
+        entry: Option<usize>,
+    ) -> Result<(), Error> {
         if item.tags.is_empty() && entry.is_none() {
-            self.snapshot.unnamed.push(Named { shown: UNNAMED.into(), document: document.clone(), entry });
+            self.snapshot.unnamed.push(NamedImage {
+                shown: UNNAMED.into(),
+                document: document.clone(),
+                entry,
+            });
         }
         for tag in &item.tags {
             self.name(tag, document, entry)?;
@@ -258,7 +267,7 @@ impl Reader<'_> {
     }
 
     fn name(&mut self, shown: &str, document: &Digest, entry: Option<usize>) -> Result<(), Error> {
-        let named = Named { shown: shown.into(), document: document.clone(), entry };
+        let named = NamedImage { shown: shown.into(), document: document.clone(), entry };
         let key = self.snapshot.naming.key(shown);
         match self.snapshot.names.get(&key) {
             Some(other) if other.document != *document => Err(self
@@ -326,7 +335,7 @@ impl Reader<'_> {
                 (None, _) if has_name => {}
                 (None, _) => {
                     let named =
-                        Named { shown: UNNAMED.into(), document: entry.digest.clone(), entry: Some(i) };
+                        NamedImage { shown: UNNAMED.into(), document: entry.digest.clone(), entry: Some(i) };
                     self.snapshot.unnamed.push(named);
                 }
             }
@@ -386,21 +395,21 @@ impl Reader<'_> {
     /// `docker load` takes an item's layers, containerd those of the manifest: they must be the same.
     fn check_item(
         &mut self,
-        item: &Item,
+        item: &ManifestItem,
         config: &Digest,
         diff_ids: &[Digest],
         images: &[(Digest, Manifest)],
     ) -> Result<(), Error> {
         for path in &item.layers {
             let doing = format!("read \"{path}\" of \"{}\"", self.place);
-            let way = self.snapshot.tar.resolve(path.as_bytes()).map_err(|e| e.at(doing))?;
+            let members = self.snapshot.tar.resolve(path.as_bytes()).map_err(|e| e.at(doing))?;
             let digest = digest_of_path(path);
             let descriptor = images
                 .iter()
                 .flat_map(|(_, manifest)| &manifest.layers)
                 .find(|layer| Some(&layer.digest) == digest.as_ref());
             if let Some(blob) = descriptor.cloned() {
-                self.snapshot.layers.insert(path.clone(), Layer { blob, way });
+                self.snapshot.layers.insert(path.clone(), ArchiveLayer { blob, members });
             }
         }
         let same = |manifest: &Manifest| {
@@ -422,7 +431,7 @@ impl Reader<'_> {
     }
 }
 
-fn reckon(mut content: impl Read) -> io::Result<Digest> {
+fn hash_layer(mut content: impl Read) -> io::Result<Digest> {
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; 128 << 10];
     loop {

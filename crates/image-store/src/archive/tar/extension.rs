@@ -10,7 +10,7 @@ const NAME_MAX: usize = 64 << 10;
 const OCTAL_MAX: u64 = (1 << 33) - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ExtensionKind {
     Pax,
     Global,
     LongName,
@@ -27,13 +27,13 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    pub fn add(&mut self, kind: Kind, content: &[u8]) -> Result<(), String> {
+    pub fn add(&mut self, kind: ExtensionKind, content: &[u8]) -> Result<(), String> {
         match kind {
-            Kind::LongName => set(&mut self.name, gnu_text(content)?, "name"),
-            Kind::LongLink => set(&mut self.link, gnu_text(content)?, "link target"),
-            Kind::Global => Err("a global header in front of a member".into()),
-            Kind::Pax if self.has_pax => Err("two PAX headers in front of one member".into()),
-            Kind::Pax => {
+            ExtensionKind::LongName => set(&mut self.name, gnu_text(content)?, "name"),
+            ExtensionKind::LongLink => set(&mut self.link, gnu_text(content)?, "link target"),
+            ExtensionKind::Global => Err("a global header in front of a member".into()),
+            ExtensionKind::Pax if self.has_pax => Err("two PAX headers in front of one member".into()),
+            ExtensionKind::Pax => {
                 self.has_pax = true;
                 self.add_records(content)
             }

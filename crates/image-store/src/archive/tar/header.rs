@@ -4,20 +4,20 @@ use super::extension::{self, until_nul};
 
 /// The parts of a header that say what and where; owner, times and mode are none of our business.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    pub kind: Kind,
+pub struct TarHeader {
+    pub kind: EntryKind,
     pub name: Vec<u8>,
     pub link: Vec<u8>,
     pub size: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     File,
     HardLink,
     Symlink,
     Directory,
-    Extension(extension::Kind),
+    Extension(extension::ExtensionKind),
 }
 
 // Offsets and lengths: pax(1), "ustar Interchange Format"; tar.h of GNU tar for its own.
@@ -33,19 +33,19 @@ const GNU_TIMES: std::ops::Range<usize> = 345..369;
 /// star, which has a shorter prefix, says so in the last four bytes.
 const STAR_TRAILER: std::ops::Range<usize> = 508..512;
 
-impl Header {
+impl TarHeader {
     /// A member that an image archive may have.
     pub fn parse(block: &[u8; 512]) -> Result<Self, String> {
-        let Fields { type_flag, name, link, size } = Fields::parse(block)?;
+        let HeaderFields { type_flag, name, link, size } = HeaderFields::parse(block)?;
         let kind = match type_flag {
-            b'0' | b'7' | 0 => Kind::File,
-            b'1' => Kind::HardLink,
-            b'2' => Kind::Symlink,
-            b'5' => Kind::Directory,
-            b'x' => Kind::Extension(extension::Kind::Pax),
-            b'g' => Kind::Extension(extension::Kind::Global),
-            b'L' => Kind::Extension(extension::Kind::LongName),
-            b'K' => Kind::Extension(extension::Kind::LongLink),
+            b'0' | b'7' | 0 => EntryKind::File,
+            b'1' => EntryKind::HardLink,
+            b'2' => EntryKind::Symlink,
+            b'5' => EntryKind::Directory,
+            b'x' => EntryKind::Extension(extension::ExtensionKind::Pax),
+            b'g' => EntryKind::Extension(extension::ExtensionKind::Global),
+            b'L' => EntryKind::Extension(extension::ExtensionKind::LongName),
+            b'K' => EntryKind::Extension(extension::ExtensionKind::LongLink),
             b'S' => return Err("a sparse member; its holes are read differently by different tools".into()),
             b'3' | b'4' | b'6' => return Err("a device or pipe".into()),
             other => return Err(format!("a member of the unknown type 0x{other:02x}")),
@@ -56,14 +56,14 @@ impl Header {
 
 /// A header of any kind of member: layers have devices, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields {
+pub struct HeaderFields {
     pub type_flag: u8,
     pub name: Vec<u8>,
     pub link: Vec<u8>,
     pub size: u64,
 }
 
-impl Fields {
+impl HeaderFields {
     pub fn parse(block: &[u8; 512]) -> Result<Self, String> {
         check_sum(block)?;
         let mut name = until_nul(&block[NAME]).to_vec();

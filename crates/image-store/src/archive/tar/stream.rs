@@ -4,14 +4,14 @@
 //! the same to every reader is asked of [`super::TarFile`], once all headers are known.
 
 use super::extension::{self, Extensions};
-use super::header::{self, Header, Kind};
+use super::header::{self, EntryKind, TarHeader};
 use super::{
     BLOCK, MEMBERS_MAX, MemberKind, NAMES_MAX, TOO_MANY, TRAILER_MAX, TarError, padded, plain_name, refused,
 };
 use std::io::{self, Read};
 
 /// A member whose content comes next: `size` bytes, then padding.
-pub struct Coming {
+pub struct StreamMember {
     pub kind: MemberKind,
     /// Without `./` in front and `/` at the end; empty for a global header.
     pub name: Vec<u8>,
@@ -23,16 +23,16 @@ pub struct Coming {
     pub headers: Vec<u8>,
 }
 
-impl Coming {
-    /// Bytes of content with their padding.
+impl StreamMember {
+    /// Bytes of content and padding.
     pub fn padded(&self) -> u64 {
-        // Held against the largest size when the header was read.
+        // Compared with the largest size when the header was read.
         padded(self.size).unwrap_or(self.size)
     }
 }
 
-pub enum Next {
-    Member(Coming),
+pub enum StreamItem {
+    Member(StreamMember),
     /// The end marker with all zeros behind it: so many bytes.
     End(u64),
 }
@@ -61,7 +61,7 @@ impl<R: Read> TarStream<R> {
     }
 
     /// The next member. All of the previous one's content and padding must have been read.
-    pub fn next_member(&mut self) -> Result<Next, TarError> {
+    pub fn next_member(&mut self) -> Result<StreamItem, TarError> {
         let start = self.at;
         let mut headers = Vec::new();
         let mut extensions = Extensions::default();
@@ -70,26 +70,33 @@ impl<R: Read> TarStream<R> {
             let block = self.block(at)?;
             if block == [0; 512] {
                 return match headers.is_empty() {
-                    true => self.end().map(Next::End),
+                    true => self.end().map(StreamItem::End),
                     false => Err(refused(at, "the archive ends behind an extension header")),
                 };
             }
             headers.extend_from_slice(&block);
             let header =
-                Header::parse(&block).map_err(|why| refused(at, header::or_no_tar(at, &block, why)))?;
-            let Kind::Extension(kind) = header.kind else {
-                return self.member(start, at, headers, &header, extensions).map(Next::Member);
+                TarHeader::parse(&block).map_err(|why| refused(at, header::or_no_tar(at, &block, why)))?;
+            let EntryKind::Extension(kind) = header.kind else {
+                return self.member(start, at, headers, &header, extensions).map(StreamItem::Member);
             };
             if header.size > extension::EXTENSION_MAX {
                 return Err(refused(at, format!("an extension header of {} bytes", header.size)));
             }
-            if kind == extension::Kind::Global {
+            if kind == extension::ExtensionKind::Global {
                 if at != start {
                     return Err(refused(at, "a global header stands between a member and its own headers"));
                 }
                 let (kind, name) = (MemberKind::Global, Vec::new());
                 return self.count(start, 0).map(|()| {
-                    Next::Member(Coming { kind, name, size: header.size, start, data_at: self.at, headers })
+                    StreamItem::Member(StreamMember {
+                        kind,
+                        name,
+                        size: header.size,
+                        start,
+                        data_at: self.at,
+                        headers,
+                    })
                 });
             }
             let whole = padded(header.size).unwrap_or(header.size) as usize;
@@ -107,18 +114,18 @@ impl<R: Read> TarStream<R> {
         start: u64,
         at: u64,
         headers: Vec<u8>,
-        header: &Header,
+        header: &TarHeader,
         extensions: Extensions,
-    ) -> Result<Coming, TarError> {
+    ) -> Result<StreamMember, TarError> {
         let size = extensions.size(header.size).map_err(|why| refused(at, why))?;
         let name = extensions.name.unwrap_or_else(|| header.name.clone());
         let name = plain_name(&name).map_err(|why| refused(at, why))?;
         let kind = match header.kind {
-            Kind::File => MemberKind::File,
-            Kind::HardLink => MemberKind::HardLink,
-            Kind::Symlink => MemberKind::Symlink,
-            Kind::Directory => MemberKind::Directory,
-            Kind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
+            EntryKind::File => MemberKind::File,
+            EntryKind::HardLink => MemberKind::HardLink,
+            EntryKind::Symlink => MemberKind::Symlink,
+            EntryKind::Directory => MemberKind::Directory,
+            EntryKind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
         };
         // Without content in the eyes of some readers, with content in those of others.
         if kind != MemberKind::File && size != 0 {
@@ -129,7 +136,7 @@ impl<R: Read> TarStream<R> {
             return Err(refused(at, format!("a member of {size} bytes")));
         }
         self.count(start, name.len())?;
-        Ok(Coming { kind, name, size, start, data_at: self.at, headers })
+        Ok(StreamMember { kind, name, size, start, data_at: self.at, headers })
     }
 
     fn count(&mut self, at: u64, name: usize) -> Result<(), TarError> {

@@ -243,7 +243,7 @@ fn new_members_are_read_back_and_are_always_the_same() {
     assert_eq!(seen(&bytes), [("short".to_string(), b"abc".to_vec()), (long, b"abc".to_vec())]);
     let huge = file_headers("huge", 10 << 30);
     let block: [u8; 512] = huge.try_into().unwrap();
-    assert_eq!(header::Header::parse(&block).unwrap().size, 10 << 30);
+    assert_eq!(header::TarHeader::parse(&block).unwrap().size, 10 << 30);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_header_in_anothers_place_keeps_owner_and_time() {
     let old = header("a-much-longer-name.json", b'0', 7, "");
     let new = header_like(&old, "b.json", 9).unwrap();
     let block: [u8; 512] = new.clone().try_into().unwrap();
-    let parsed = header::Header::parse(&block).unwrap();
+    let parsed = header::TarHeader::parse(&block).unwrap();
     assert_eq!((parsed.name.as_slice(), parsed.size), (b"b.json".as_slice(), 9));
     assert_eq!(new[100..124], old[100..124]);
     assert_eq!(new[136..148], old[136..148]);
@@ -265,7 +265,7 @@ fn a_header_of_a_member_keeps_the_spelling_of_its_name() {
     let name = |found: &str, name: &str| {
         let member = &tar.members()[tar.find(found.as_bytes()).unwrap()];
         let block: [u8; 512] = tar.header_for(member, name, 9).unwrap()?.try_into().unwrap();
-        let parsed = header::Header::parse(&block).unwrap();
+        let parsed = header::TarHeader::parse(&block).unwrap();
         assert_eq!(parsed.size, 9);
         Some(String::from_utf8(parsed.name).unwrap())
     };

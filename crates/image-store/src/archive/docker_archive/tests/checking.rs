@@ -1,11 +1,11 @@
 //! A change whose result a reader would refuse: the archive stays as it is.
 
 use super::*;
-use crate::archive::edit::Edit;
-use crate::archive::pending::Bytes;
+use crate::archive::edit::TarEdit;
+use crate::archive::pending::NewContent;
 
 /// Carries out an edit that no plan makes, as `write_tag` would.
-fn edited(store: &DockerArchive, edit: &Edit, expected: &Expected) -> Result<(), Error> {
+fn edited(store: &DockerArchive, edit: &TarEdit, expected: &ExpectedNames) -> Result<(), Error> {
     let place = store.display_name();
     let written = write::write(&store.path, &store.archive(), edit, &place)?;
     store.exchange(&place, |_| written.replace(&store.path, &place, store.naming, expected))
@@ -17,14 +17,16 @@ fn a_result_that_cannot_be_read_does_not_replace_the_archive() {
         let disk = on_disk(&input);
         let store = disk.open();
         let document = store.read_document(&tag("app:1")).unwrap();
-        let right = Expected::after_tag(&store.archive(), "app:1", document.digest());
-        let twice =
-            Edit { added: vec![("./manifest.json".into(), Bytes::from(&b"[]"[..]))], ..Edit::default() };
+        let right = ExpectedNames::after_tag(&store.archive(), "app:1", document.digest());
+        let twice = TarEdit {
+            added: vec![("./manifest.json".into(), NewContent::from(&b"[]"[..]))],
+            ..TarEdit::default()
+        };
         let error = edited(&store, &twice, &right).unwrap_err();
         assert_eq!(error.kind, Exit::BadInput);
         let said = error.to_string();
         assert!(said.contains("is there twice") && said.contains("the file was not changed"), "{said}");
-        let mut empty = Edit::default();
+        let mut empty = TarEdit::default();
         empty.set(&store.archive(), "manifest.json", b"[]");
         empty.set(
             &store.archive(),
@@ -46,9 +48,10 @@ fn a_result_in_which_a_name_means_something_else_does_not_replace_the_archive() 
     let input = archive(&Classic::new(r#"["app:1","app:2"]"#).members);
     let disk = on_disk(&input);
     let store = disk.open();
-    let harmless = Edit { added: vec![("note".into(), Bytes::from(&b"x"[..]))], ..Edit::default() };
+    let harmless =
+        TarEdit { added: vec![("note".into(), NewContent::from(&b"x"[..]))], ..TarEdit::default() };
     let refused = |tag: &str, why: &str| {
-        let expected = Expected::after_tag(&store.archive(), tag, &Digest::of(b"another"));
+        let expected = ExpectedNames::after_tag(&store.archive(), tag, &Digest::of(b"another"));
         let said = edited(&store, &harmless, &expected).unwrap_err().to_string();
         assert!(said.contains(why), "{said}");
         assert_eq!(disk.bytes(), input);
@@ -57,7 +60,7 @@ fn a_result_in_which_a_name_means_something_else_does_not_replace_the_archive() 
     refused("app:3", "app:3 would not be found");
     refused(UNNAMED, "the image without a name would not be found");
     let document = store.read_document(&tag("app:1")).unwrap();
-    let right = Expected::after_tag(&store.archive(), "app:2", document.digest());
+    let right = ExpectedNames::after_tag(&store.archive(), "app:2", document.digest());
     edited(&store, &harmless, &right).unwrap();
     assert!(disk.names().contains(&"note".to_string()));
 }

@@ -1,7 +1,7 @@
 //! Streams made by hand. What becomes of real ones is tested with the programs that write them.
 
 use super::*;
-use crate::archive::stream::{Decide, Passed, filter};
+use crate::archive::stream::{FilterSummary, StreamRelabeler, filter};
 use crate::archive::tar::TarFile;
 use crate::plan::{BlobContent, WantedImage};
 use crate::tree::TreeNode;
@@ -15,7 +15,7 @@ fn relabelled(json: &[u8]) -> Option<Vec<u8>> {
     (new != text).then(|| new.into_bytes())
 }
 
-impl Decide for Arm {
+impl StreamRelabeler for Arm {
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         let TreeNode::Image(image) = image else { panic!("an index") };
         let old = image.manifest.config.clone();
@@ -36,7 +36,7 @@ impl Decide for Arm {
     }
 }
 
-fn filtered(input: &[u8]) -> (Vec<u8>, Result<Passed, Error>) {
+fn filtered(input: &[u8]) -> (Vec<u8>, Result<FilterSummary, Error>) {
     let mut out = Vec::new();
     let result = filter(input, &mut out, &mut Arm);
     (out, result)
@@ -193,7 +193,7 @@ fn a_layer_that_is_compressed_has_its_digest_reckoned_as_it_goes_by() {
         file("manifest.json", list.as_bytes()),
     ];
     struct Look(Option<Digest>);
-    impl Decide for Look {
+    impl StreamRelabeler for Look {
         fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
             let TreeNode::Image(image) = image else { panic!("an index") };
             self.0 = Some(image.manifest.layers[0].digest.clone());

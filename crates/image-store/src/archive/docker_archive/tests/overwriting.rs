@@ -2,7 +2,7 @@
 
 use super::filtering::Arm;
 use super::*;
-use crate::archive::stream::Decide;
+use crate::archive::stream::StreamRelabeler;
 use crate::tree::read_tree;
 use std::time::{Duration, SystemTime};
 

@@ -1,20 +1,20 @@
 //! The bytes of a file, as they are or as they will be once some of them are overwritten.
 
-use super::At;
+use super::ByteWrite;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 #[derive(Clone)]
-pub struct Overlay {
+pub struct PatchedFile {
     file: Arc<File>,
-    /// Bytes and where they will be. They lie within the file.
-    writes: Arc<[At]>,
+    /// All within the file.
+    writes: Arc<[ByteWrite]>,
 }
 
-impl Overlay {
-    pub fn new(file: Arc<File>, writes: &[At]) -> Self {
+impl PatchedFile {
+    pub fn new(file: Arc<File>, writes: &[ByteWrite]) -> Self {
         Self { file, writes: writes.into() }
     }
 
@@ -60,13 +60,13 @@ mod tests {
         for (at, bytes) in &writes {
             new[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
         }
-        let overlay = Overlay::new(Arc::new(file), &writes);
+        let patched_file = PatchedFile::new(Arc::new(file), &writes);
         for start in 0..20 {
             for end in start..=20 {
                 let mut buffer = vec![0; end - start];
-                overlay.read_exact_at(&mut buffer, start as u64).unwrap();
+                patched_file.read_exact_at(&mut buffer, start as u64).unwrap();
                 assert_eq!(buffer, new[start..end]);
-                assert_eq!(overlay.read_at(&mut buffer, start as u64).unwrap(), end - start);
+                assert_eq!(patched_file.read_at(&mut buffer, start as u64).unwrap(), end - start);
                 assert_eq!(buffer, new[start..end]);
             }
         }
