@@ -12,4 +12,5 @@ mod links;
 mod modules;
 mod packages;
 mod sources;
+mod tables;
 mod words;

@@ -143,6 +143,9 @@ fn without_text(text: &str) -> String {
 
 /// Length of the comment or literal that `text` begins with; 0 if it begins with something else.
 fn text_length(text: &str) -> usize {
+    if !text.starts_with(['/', '"', '\'', 'b', 'c', 'r']) {
+        return 0;
+    }
     let until =
         |start: usize, end: &str| text[start..].find(end).map_or(text.len(), |at| start + at + end.len());
     if text.starts_with("//") {
