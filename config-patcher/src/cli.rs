@@ -1,4 +1,4 @@
-//! The command line: read what was typed, decide, show, write. Each command has a file of its own.
+//! The command line, with one module per command.
 
 use clap::{Parser, Subcommand};
 use cli::{Closing, Documentation, Output, ProgressDisplay};
@@ -18,30 +18,40 @@ const TOOL: &str = "config-patcher";
 
 const CLOSING: Closing = Closing {
     examples: &[
-        ("config-patcher verify HOST/app:1", "labels against binaries, each platform"),
-        ("config-patcher verify --all-tags HOST/app --html page.html", "a repository on one page"),
-        ("config-patcher fix HOST/app:1 --from-binaries --dry-run", "show each write"),
+        ("config-patcher inspect HOST/app:1", "print the declared and the index platform of every member"),
+        ("config-patcher verify HOST/app:1", "verify every member of an index"),
+        ("config-patcher verify --all-tags HOST/app --html page.html", "verify a repository, report as HTML"),
+        ("config-patcher verify docker-archive:app.tar --explain", "print the executed chain"),
+        ("config-patcher fix HOST/app:1 --from-binaries --dry-run", "print every write, write nothing"),
+        ("config-patcher fix HOST/app:1 --from-index", "trust the index"),
+        (
+            "config-patcher fix HOST/app:1 --set-platform linux/arm/v7 --platform linux/arm64",
+            "fix one member of an index",
+        ),
         (
             "config-patcher fix docker-archive:app.tar --set-platform linux/arm/v7",
-            "an archive of docker save",
+            "fix an archive of docker save",
         ),
-        ("docker save app | config-patcher fix - --set-platform linux/arm64 | docker load", "on the way"),
+        (
+            "docker save app | config-patcher fix - --set-platform linux/arm64 | docker load",
+            "fix an image of the Docker Engine without a file",
+        ),
     ],
     files: &[(
         "$XDG_CACHE_HOME/multiarch/layers/",
-        "what layers showed, for verify; ~/.cache where XDG_CACHE_HOME is not set",
+        "what verify found in layers; ~/.cache if XDG_CACHE_HOME is not set",
     )],
 };
 
-/// Says the right platform in image configs, and keeps every other byte
+/// Verify and fix the platform metadata of container images
 ///
-/// Images that are built for one machine on another are often labelled with the wrong one: the config says amd64,
-/// the binaries are arm's. This tool writes the right label into the config and lets the manifests and indexes
-/// above it follow. Layers do not move, an image whose label is right keeps its digest.
+/// The platform that an image declares may differ from the platform that its binaries were built for, for example
+/// because an old builder wrote amd64 into the config of an arm image. `verify` finds such images. `fix` writes the
+/// right platform into the config and updates the manifests and indexes above it: no layer is transferred, all
+/// other bytes are preserved, and a correct image keeps its digest.
 ///
-/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
-/// docker-daemon:NAME[:TAG] or, for fix,
-/// `-`: docker save app | config-patcher fix - --set-platform linux/arm/v7 | docker load
+/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
+/// docker-daemon:NAME[:TAG]. `fix -` reads a `docker save` stream from stdin and writes the fixed one to stdout.
 #[derive(Parser)]
 #[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
 struct Cli {
@@ -61,14 +71,19 @@ enum AnyCommand {
     Documentation(Documentation),
 }
 
-/// The commands, which `multiarch` has as well.
+/// The commands, which `multiarch` offers as well.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show what an image and its index say: labels, layers, digests
+    /// Print the platforms, layers and digests of an image or index
     Inspect(inspect::Inspect),
-    /// Hold labels against what the binaries show; exit 1 where they differ
+    /// Verify platform metadata against the binaries
+    ///
+    /// Reads the layers and finds the files that a container start would execute, but extracts and runs nothing.
+    /// Exits with 1 if an image is mislabeled or mixed, or if its index platform differs.
     Verify(verify::Verify),
-    /// Put the label right, where the image lies or in a copy
+    /// Declare the right platform, in place or in a copy
+    ///
+    /// Prints the digest of the fixed image or index. If the platform metadata is correct already, nothing is written.
     Fix(Box<fix::Fix>),
 }
 

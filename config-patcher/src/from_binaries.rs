@@ -53,7 +53,7 @@ pub fn from_binaries(
             (VerdictKind::Mislabeled, Decision::Relabel(platform))
                 if platform.architecture == "arm" && platform.variant.is_none() =>
             {
-                let why = "they are for arm and do not tell its version; use --set-platform";
+                let why = "they are for arm of an unknown version; use --set-platform";
                 return refuse(Exit::BadInput, why.into());
             }
             (
@@ -64,10 +64,13 @@ pub fn from_binaries(
             }
             (VerdictKind::Consistent | VerdictKind::ForeignPayload, _) => {}
             (VerdictKind::Mixed | VerdictKind::Mislabeled, _) => {
-                return refuse(Exit::CheckFailed, "they are for several platforms; no label is right".into());
+                return refuse(
+                    Exit::CheckFailed,
+                    "they were built for several platforms; rebuild the image".into(),
+                );
             }
             (VerdictKind::Undetermined, _) => {
-                return refuse(Exit::BadInput, "they do not tell a platform; use --set-platform".into());
+                return refuse(Exit::BadInput, "they show no platform; use --set-platform".into());
             }
         }
     }

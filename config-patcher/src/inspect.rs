@@ -1,28 +1,26 @@
-//! What an image and its index say, for people and for programs.
+//! The output of `inspect`, as text and as JSON.
 
 use error::text;
 use image_model::manifest::Descriptor;
 use image_store::tree::{Image, TreeNode};
 use serde_json::{Value, json};
 
-/// A table: one row an image, the index entry beside the label.
+/// A table with one row per image.
 pub fn text(node: &TreeNode) -> String {
     let root = node.document();
     let mut out = format!("{}  {}\n", root.digest(), root.media_type());
     let rows: Vec<Vec<String>> = node.images().into_iter().map(|(entry, image)| row(entry, image)).collect();
-    out.push_str(&cli::table(
-        &["INDEX ENTRY", "LABEL", "LAYERS", "SIZE", "MANIFEST", "CONFIG", "NOTE"],
-        &rows,
-    ));
+    out.push_str(&cli::table(&["INDEX", "DECLARED", "LAYERS", "SIZE", "MANIFEST", "CONFIG", "NOTE"], &rows));
     out
 }
 
 fn row(entry: Option<&Descriptor>, image: &Image) -> Vec<String> {
-    let said = entry.and_then(|entry| entry.platform.as_ref()).map_or("-".into(), ToString::to_string);
+    let index_platform =
+        entry.and_then(|entry| entry.platform.as_ref()).map_or("-".into(), ToString::to_string);
     let size: u64 = image.manifest.layers.iter().map(|layer| layer.size).sum();
     vec![
-        said,
-        label(image).unwrap_or_else(|| "-".into()),
+        index_platform,
+        declared(image).unwrap_or_else(|| "-".into()),
         image.manifest.layers.len().to_string(),
         text::format_bytes(size),
         image.document.digest().short().to_string(),
@@ -31,13 +29,13 @@ fn row(entry: Option<&Descriptor>, image: &Image) -> Vec<String> {
     ]
 }
 
-fn label(image: &Image) -> Option<String> {
+fn declared(image: &Image) -> Option<String> {
     let config = image.config.as_ref()?;
     let platform = &config.parsed.platform;
     Some(if platform.architecture.is_empty() { "(none)".into() } else { platform.to_string() })
 }
 
-/// What a person should see about this image.
+/// A remark about this image; empty if there is none.
 fn note(entry: Option<&Descriptor>, image: &Image) -> String {
     if let Some(subject) = entry.and_then(|entry| entry.attests()) {
         return format!("attests {}", subject.get(7..19).unwrap_or(subject));
@@ -45,17 +43,17 @@ fn note(entry: Option<&Descriptor>, image: &Image) -> String {
     if !image.is_runnable() {
         return "artifact".into();
     }
-    let said = entry.and_then(|entry| entry.platform.as_ref());
-    match (said, &image.config) {
-        (Some(said), Some(config)) if !config.parsed.platform.answers_entry(said) => {
-            "the label differs from the index".into()
+    let index_platform = entry.and_then(|entry| entry.platform.as_ref());
+    match (index_platform, &image.config) {
+        (Some(index), Some(config)) if !config.parsed.platform.answers_entry(index) => {
+            "declared platform differs from the index".into()
         }
         _ => String::new(),
     }
 }
 
-/// The same as an object: `digest`, `mediaType`, and `images`, each with `entry`, `label`, `manifest`, `config`,
-/// `layers` (digest, size, mediaType).
+/// The JSON form: `schemaVersion`, `digest`, `mediaType`, and `images`, each with `indexPlatform`, `declaredPlatform`,
+/// `attests`, `runnable`, `manifest`, `mediaType`, `config`, `layers` (digest, size, mediaType).
 pub fn json(node: &TreeNode) -> Value {
     let images: Vec<Value> = node
         .images()
@@ -68,8 +66,8 @@ pub fn json(node: &TreeNode) -> Value {
                 .map(|layer| json!({"digest": layer.digest, "size": layer.size, "mediaType": layer.media_type}))
                 .collect();
             json!({
-                "entry": entry.and_then(|entry| entry.platform.as_ref()),
-                "label": image.config.as_ref().map(|config| &config.parsed.platform),
+                "indexPlatform": entry.and_then(|entry| entry.platform.as_ref()),
+                "declaredPlatform": image.config.as_ref().map(|config| &config.parsed.platform),
                 "attests": entry.and_then(|entry| entry.attests()),
                 "runnable": image.is_runnable(),
                 "manifest": image.document.digest(),
@@ -79,5 +77,5 @@ pub fn json(node: &TreeNode) -> Value {
             })
         })
         .collect();
-    json!({"digest": node.digest(), "mediaType": node.document().media_type(), "images": images})
+    json!({"schemaVersion": 2, "digest": node.digest(), "mediaType": node.document().media_type(), "images": images})
 }

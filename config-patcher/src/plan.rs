@@ -101,7 +101,7 @@ pub fn relabel(node: &TreeNode, labels: &Labels, place: &str) -> Result<Relabell
             work.image(image, platform, Ask::Explicit, None)?
         }
         (TreeNode::Image(_), Labels::FromIndex | Labels::Member { .. } | Labels::Members(_)) => {
-            return Err(work.refuse("it is one image, not an index", "use --set-platform PLATFORM"));
+            return Err(work.refuse("it is a single image, not an index", "use --set-platform PLATFORM"));
         }
         (TreeNode::Index(index), labels) => {
             let all = seats(index);
@@ -141,7 +141,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn refuse(&self, why: &str, hint: &str) -> Error {
-        Error::bad_input(format!("fix the label of \"{}\"", self.place), why).hint(hint)
+        Error::bad_input(format!("fix \"{}\"", self.place), why).hint(hint)
     }
 
     /// The image with the right label, or `None` if it has that already.
@@ -154,9 +154,7 @@ impl Work<'_> {
     ) -> Result<Option<Document>, Error> {
         let name = entry.map_or(image.document.digest().to_string(), ToString::to_string);
         let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else {
-            return Err(
-                self.refuse(&format!("{name} is an artifact, not an image"), "name an image that runs")
-            );
+            return Err(self.refuse(&format!("{name} is an artifact, not an image"), "specify an image"));
         };
         let failed = |e: image_model::manifest::DocumentError| e.at(&format!("{name} of \"{}\"", self.place));
         let bytes = match patch_config(&config.bytes, wanted, ask).map_err(failed)? {
@@ -220,9 +218,11 @@ impl Work<'_> {
             many => {
                 let (why, hint) = match member {
                     Member::Platform(_) => {
-                        ("members are for", "select one of them by its digest: --platform sha256:...")
+                        ("members are for", "select one by its digest: --platform sha256:...")
                     }
-                    Member::Digest(_) => ("entries name", "name one of them by its platform, if they differ"),
+                    Member::Digest(_) => {
+                        ("entries have digest", "select one by its platform, if they differ")
+                    }
                 };
                 Err(self.refuse(&format!("{} {why} {member}", many.len()), hint))
             }
@@ -241,7 +241,7 @@ impl Work<'_> {
                     Wish::Says(platform.clone(), Ask::Entry)
                 }
                 _ => {
-                    let why = format!("the entry of {} says no platform", entry.digest);
+                    let why = format!("the index entry of {} has no platform", entry.digest);
                     return Err(self.refuse(&why, "use --set-platform PLATFORM --platform DIGEST"));
                 }
             };
@@ -261,7 +261,7 @@ impl Work<'_> {
                 }
                 (TreeNode::Index(inner), Wish::Within(asked)) => self.index(inner, asked)?,
                 (TreeNode::Index(_), Wish::Says(..)) => {
-                    let hint = "name one of its images, or use --from-index";
+                    let hint = "select one of its images, or use --from-index";
                     return Err(self.refuse("the member is an index itself", hint));
                 }
                 // Nobody looks for members in an image.
@@ -283,7 +283,7 @@ impl Work<'_> {
             let document = replaced.get(&i);
             if let (Some(old), Some(new)) = (entry.attests(), attests) {
                 self.notes.push(format!(
-                    "attestation {} now refers to {new}; its signed statement still speaks of {old}",
+                    "attestation {} now refers to {new}; its signed statement still names {old}",
                     entry.digest
                 ));
             }
@@ -325,7 +325,7 @@ impl Work<'_> {
             if let Some(twin) = images().find(is_twin) {
                 let digest = &twin.entry.digest;
                 self.notes.push(format!(
-                    "the index has another image for {platform}, {digest}: readers take one of them"
+                    "the index has another image for {platform}, {digest}: engines choose either of them"
                 ));
                 let Some(was) = before(seat).filter(|was| !was.fits(platform)) else { continue };
                 let is_lost = !images().any(|other| says(other).is_some_and(|said| said.fits(&was)));

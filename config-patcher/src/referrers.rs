@@ -70,7 +70,7 @@ pub fn find(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
 }
 
 /// The same, with a copy of each referrer for the new image, and of what belongs to these referrers in turn. Only
-/// the subjects change: what is signed or stated in them still speaks of the old image.
+/// the subjects change: what is signed or stated in them still names the old image.
 pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut seen: BTreeSet<Digest> = moved.iter().map(|moved| moved.was.clone()).collect();
@@ -87,7 +87,7 @@ pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> 
                 let document = match document {
                     Ok(document) => document,
                     Err(why) => {
-                        found.notes.push(format!("{} is not carried: {why}", entry.digest));
+                        found.notes.push(format!("{} was not copied: {why}", entry.digest));
                         continue;
                     }
                 };
@@ -144,8 +144,8 @@ fn read(
 }
 
 fn too_many(source: &dyn ImageSource, why: &str) -> Error {
-    Error::bad_input(format!("carry the referrers in \"{}\"", source.display_name()), why)
-        .hint("leave --carry-referrers away")
+    Error::bad_input(format!("copy the referrers in \"{}\"", source.display_name()), why)
+        .hint("omit --carry-referrers")
 }
 
 #[cfg(test)]

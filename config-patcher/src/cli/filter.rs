@@ -1,4 +1,4 @@
-//! `config-patcher fix -`: a `docker save` stream from stdin, put right on its way to stdout.
+//! `config-patcher fix -`: fixes a `docker save` stream between stdin and stdout.
 
 use super::fix::report::{Told, report};
 use super::fix::source::PlatformSource;
@@ -23,37 +23,31 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
         Err(Error::new(Exit::Usage, "fix the stream on standard input", why).hint(hint))
     };
     if args.output.is_some() || !args.tag.is_empty() {
-        return refuse(
-            "its result goes to stdout, under the names that it has",
-            "leave --output and --tag away",
-        );
+        return refuse("the result goes to stdout, and names are preserved", "omit --output and --tag");
     }
     if args.in_place || args.force {
         return refuse(
-            "it has no place, and nobody else can move its names",
-            "leave --in-place and --force away",
+            "a stream is not edited in place and has no tags to move",
+            "omit --in-place and --force",
         );
     }
     if args.carry_referrers {
-        return refuse("what belongs to an image is not in the stream", "leave --carry-referrers away");
+        return refuse("the stream contains no referrers", "omit --carry-referrers");
     }
     let PlatformSource::Requested(labels) = args.platform_source(output)? else {
         return refuse("its layers are not read", "use --set-platform, or save the image to a file");
     };
     if is_written && output.format == Format::Json {
-        return refuse(
-            "stdout is for the archive, there is no room for JSON",
-            "use --check or --dry-run with it",
-        );
+        return refuse("stdout is for the archive", "use JSON with --check or --dry-run");
     }
     if std::io::stdin().is_terminal() {
         return refuse(
             "standard input is a terminal",
-            "pipe it in: docker save NAME | config-patcher fix - ...",
+            "use a pipe: docker save NAME | config-patcher fix - ...",
         );
     }
     if is_written && std::io::stdout().is_terminal() {
-        return refuse("standard output is a terminal", "pipe it on: ... | docker load");
+        return refuse("standard output is a terminal", "use a pipe: ... | docker load");
     }
     let mut deciding = Deciding { labels, output, decided: None, changed: false };
     let input = std::io::stdin();
@@ -73,10 +67,10 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
     let passed = filter(std::fs::File::from(input), out, &mut deciding)?;
     let changed = deciding.changed || passed.copies > 0;
     if passed.copies > 0 && !deciding.changed {
-        output.info("note: only the copy of the label that Docker before 1.10 reads was wrong");
+        output.info("note: only the copy of the platform for Docker before 1.10 was wrong");
     }
     if passed.lists_moved && is_written {
-        output.info("note: its lists came before other members and stand behind them now");
+        output.info("note: manifest.json and index.json were moved to the end of the archive");
     }
     let Decided { now, mut json } = deciding.decided.unwrap_or_default();
     if !is_written && output.format == Format::Json {
@@ -106,7 +100,7 @@ struct Decided {
 impl StreamRelabeler for Deciding<'_> {
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         let relabelled = relabel(image, &self.labels, "-")?;
-        let way_out = "or save it to a file, where --force relabels it anyway";
+        let way_out = "or save it to a file, where --force does it anyway";
         refuse_duplicates(&Reference::Stdin, None, &relabelled, image, way_out)?;
         report(&relabelled, image, self.output);
         let json = Told { relabelled: &relabelled, node: image, output: self.output }.json(

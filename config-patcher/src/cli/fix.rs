@@ -1,4 +1,4 @@
-//! `config-patcher fix`: the label put right, where the image lies or in a copy.
+//! `config-patcher fix`: declares the right platform, in place or in a copy.
 
 use super::verify::row::editable;
 use crate::advice;
@@ -27,33 +27,35 @@ pub(super) mod source;
 
 #[derive(Args)]
 pub struct Fix {
-    /// The image to fix
+    /// The image or index; `-` for a `docker save` stream on stdin
     pub(super) image: Reference,
     #[command(flatten)]
     pub(super) source: SourceArgs,
-    /// Write the result here and leave IMAGE as it is
+    /// Write the result to this image; IMAGE is not changed
     #[arg(long, short, value_name = "IMAGE")]
     pub(super) output: Option<Reference>,
-    /// Move this tag instead of the one that was read (repeat for several)
+    /// Move this tag instead of the tag of IMAGE (repeatable)
     #[arg(long, value_name = "TAG", conflicts_with = "output")]
     pub(super) tag: Vec<String>,
-    /// Only tell: exit 1 if a label is wrong, write nothing
+    /// Write nothing; exit with 1 if there is something to fix
     #[arg(long)]
     pub(super) check: bool,
-    /// Show every write with its digest and size, write nothing
+    /// Print every write with its digest and size; write nothing
     #[arg(long, conflicts_with = "check")]
     pub(super) dry_run: bool,
-    /// Overwrite the parts of an archive that change where they stand, if they fit there: as fast for ten gigabytes as
-    /// for ten megabytes. Where they do not, the archive is written anew, as without this option
+    /// Overwrite the changed parts of an archive within the file
+    ///
+    /// The time does not depend on the size of the archive. If the changed parts do not fit, a new archive is written
+    /// and replaces the old one, as without this option.
     #[arg(long, conflicts_with_all = ["output", "tag", "check"])]
     pub(super) in_place: bool,
-    /// Copy what belongs to the old image (OCI referrers: signatures, SBOMs) to the new one
+    /// Copy the referrers of the old image (signatures, SBOMs) to the new one
     ///
-    /// Each copy names the new image as its subject; what it signs or states stays as it is and speaks of the old
-    /// digest. In a registry or an OCI layout.
+    /// The subject of each copy is the new image. What a referrer signs or states is not changed and still names the
+    /// old digest. For registries and OCI layouts.
     #[arg(long, conflicts_with_all = ["output", "in_place"])]
     pub(super) carry_referrers: bool,
-    /// Move a tag even if somebody else moved it meanwhile; with --platform, let the index have two images for one platform
+    /// Move a tag that another client has moved meanwhile; accept two images for one platform in an index
     #[arg(long)]
     pub(super) force: bool,
 }
@@ -85,7 +87,7 @@ pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, Error> 
     let relabelled =
         relabel(&node, &labels(args, platform_source, &*source, &node, &pointer)?, &args.image.to_string())?;
     if !args.force {
-        let way_out = "--force relabels it anyway";
+        let way_out = "--force does it anyway";
         refuse_duplicates(
             &args.image,
             editable(&args.image, &pointer).as_deref(),
@@ -126,9 +128,9 @@ fn refuse_what_cannot_be_carried(args: &Fix) -> Result<(), Error> {
     if !args.carry_referrers || matches!(args.image, Reference::Registry(_) | Reference::OciLayout { .. }) {
         return Ok(());
     }
-    let why = "only a registry or an OCI layout keeps what belongs to an image";
-    let doing = format!("carry the referrers of \"{}\"", args.image);
-    Err(Error::new(Exit::Usage, doing, why).hint("leave --carry-referrers away"))
+    let why = "only registries and OCI layouts store referrers";
+    let doing = format!("copy the referrers of \"{}\"", args.image);
+    Err(Error::new(Exit::Usage, doing, why).hint("omit --carry-referrers"))
 }
 
 /// A relabel that gives an index two images for one platform makes one of the two unreachable.
@@ -260,7 +262,7 @@ fn belongings(
         return Ok(Found::default());
     }
     Ok(find(source, &moved(changes, node)).unwrap_or_else(|error| {
-        let note = format!("what belongs to the old image is not known: cannot {error}");
+        let note = format!("referrers of the old image are unknown: cannot {error}");
         Found { notes: vec![note], ..Found::default() }
     }))
 }
@@ -287,9 +289,9 @@ fn overwritten(
     output: &Output,
 ) -> Result<bool, Error> {
     let Some(archive) = archive else {
-        let why = "only docker-archive: and oci-archive: are overwritten where they stand";
+        let why = "only docker-archive: and oci-archive: can be edited in place";
         let doing = format!("fix \"{}\" in place", args.image);
-        return Err(Error::new(Exit::Usage, doing, why).hint("leave --in-place away"));
+        return Err(Error::new(Exit::Usage, doing, why).hint("omit --in-place"));
     };
     let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
     match archive.plan_in_place(node.digest(), &changes.rewrite(node))? {
@@ -302,7 +304,7 @@ fn overwritten(
             Ok(true)
         }
         Err(why) => {
-            output.info(&format!("it cannot be done in place: {why}; the archive is written anew"));
+            output.info(&format!("not possible in place: {why}; a new archive is written"));
             Ok(false)
         }
     }

@@ -1,4 +1,4 @@
-//! `config-patcher inspect`: what an image and its index say.
+//! `config-patcher inspect`: the platforms, layers and digests of an image or index.
 
 use crate::inspect;
 use clap::Args;
@@ -11,7 +11,7 @@ use image_store::tree::read_tree;
 
 #[derive(Args)]
 pub struct Inspect {
-    /// The image to look at
+    /// The image or index
     image: Reference,
 }
 

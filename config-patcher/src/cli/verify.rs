@@ -1,4 +1,4 @@
-//! `config-patcher verify`: label and index entry against what the binaries show.
+//! `config-patcher verify`: platform metadata verified against the binaries.
 
 mod html;
 mod json;
@@ -29,28 +29,28 @@ use std::sync::Arc;
 
 #[derive(Args)]
 pub struct Verify {
-    /// The images to look into
+    /// The images or indexes
     #[arg(required_unless_present_any = ["all_tags", "schema"])]
     image: Vec<Reference>,
-    /// All tags of this repository, layout or archive (repeat for several)
+    /// Verify all tags of this repository, layout or archive (repeatable)
     #[arg(long, value_name = "REPO")]
     all_tags: Vec<Reference>,
-    /// Fail on foreign payload and on what cannot be told, too
+    /// Exit with 1 for "foreign payload" and "undetermined" as well
     #[arg(long)]
     strict: bool,
-    /// Show each file that a container would execute, and what it is for
+    /// Print the executed chain: every file that a container start would execute or load
     #[arg(long)]
     explain: bool,
-    /// Read until the image's own program and its loader are found and fit the label; the default for registries
+    /// Stop reading once the program and its loader are found and match [default for registries]
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Read every layer to its last byte, unless an earlier run has; the default for what lies here
+    /// Read every layer completely, unless an earlier run did [default for local images]
     #[arg(long)]
     full: bool,
-    /// Read layers though an earlier run has kept what they show; keep nothing
+    /// Do not use or update the cache of what earlier runs found in layers
     #[arg(long)]
     no_cache: bool,
-    /// Print the JSON Schema of `--format json` and do nothing else
+    /// Print the JSON Schema of `--format json` and exit
     #[arg(long, exclusive = true)]
     schema: bool,
     #[command(flatten)]
@@ -89,8 +89,8 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Erro
     match output.format {
         Format::Json => print_line(&json::text(&named, &rows)),
         Format::Text => {
-            let says_image = named.len() > 1 || !args.all_tags.is_empty();
-            text::print(&rows, says_image, args.explain);
+            let shows_image = named.len() > 1 || !args.all_tags.is_empty();
+            text::print(&rows, shows_image, args.explain);
         }
     }
     args.reports.write(&named, &rows, args.strict)?;
@@ -100,7 +100,7 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Erro
     failed.extend(named.into_iter().filter_map(|named| named.node.err()));
     if failed.is_empty() && is_empty {
         return Err(
-            Error::bad_input("verify", "there is no image to look into").hint("name an image that runs")
+            Error::bad_input("verify", "it contains no image").hint("specify an image, not an artifact")
         );
     }
     outcome(found, failed, output)
@@ -116,8 +116,8 @@ fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSo
     };
     if names_one {
         let doing = format!("verify all tags of \"{reference}\"");
-        let error = Error::new(Exit::Usage, doing, "it names one image");
-        return Err(error.hint("leave the tag away, or --all-tags"));
+        let error = Error::new(Exit::Usage, doing, "it has a tag or digest");
+        return Err(error.hint("omit the tag, or --all-tags"));
     }
     // A layout or archive of several images has none that it would open by itself.
     Ok(match reference {

@@ -184,7 +184,7 @@ fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
     let name = format!("oci:{}:v1", dir.display());
     let ran = verify(&user, &[&name]).exits(1);
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert!(lines[0].starts_with("LABEL") && lines[0].contains("INDEX ENTRY"), "{ran}");
+    assert!(lines[0].starts_with("DECLARED") && lines[0].contains("INDEX"), "{ran}");
     assert!(lines[1].ends_with("consistent"), "{ran}");
     let words: Vec<&str> = lines[2].split_whitespace().collect();
     assert_eq!(words[..4], ["linux/amd64", "linux/arm64", "linux/arm64", "mislabeled,"], "{ran}");
@@ -225,12 +225,12 @@ fn fix_by_binaries_refuses_what_no_label_can_say() {
     let user = User::new();
     let mixed = Layer::new().file("app", &probe("linux/amd64")).file("bin/sh", &probe("linux/arm64")).end();
     let mixed = image("linux/amd64", &["/app"], vec![mixed]).layout(&user, "mixed");
-    user.config_patcher(&["fix", &mixed, "--from-binaries"]).exits(1).says("no label is right");
+    user.config_patcher(&["fix", &mixed, "--from-binaries"]).exits(1).says("for several platforms");
     let nothing = image("linux/amd64", &["/app"], vec![]).layout(&user, "nothing");
     user.config_patcher(&["fix", &nothing, "--from-binaries"]).exits(3).says("use --set-platform");
     let right = Layer::new().file("app", &probe("linux/amd64")).end();
     let right = image("linux/amd64", &["/app"], vec![right]).layout(&user, "right");
-    user.config_patcher(&["fix", &right, "--from-binaries"]).exits(0).says("every label is right");
+    user.config_patcher(&["fix", &right, "--from-binaries"]).exits(0).says("all platforms are correct");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What `fix` tells: before and after for people, the result for programs.
+//! The output of `fix`: changes and notes for people, the result as text or JSON.
 
 use crate::plan::{Change, Changes, Relabelled};
 use crate::referrers::{Found, Referrer};
@@ -12,19 +12,19 @@ pub fn describe(progress: &Progress<'_>) -> String {
     match progress {
         Progress::Blob(blob) => format!("wrote blob {}", blob.digest),
         Progress::Document(document) => format!("wrote manifest {}", document.digest()),
-        Progress::Tag(tag, document) => format!("tag {tag} names {}", document.digest()),
+        Progress::Tag(tag, document) => format!("moved tag {tag} to {}", document.digest()),
     }
 }
 
-/// What changes, as a small before and after for each image.
+/// Prints what changes in each image.
 pub fn report(relabelled: &Relabelled, node: &TreeNode, output: &Output) {
     let Relabelled::Changed(Changes { images, notes, .. }) = relabelled else {
-        output.info(&format!("every label is right: {} stays", node.digest()));
+        output.info(&format!("all platforms are correct: {} is unchanged", node.digest()));
         return;
     };
     for change in images {
         let name = change.entry.as_ref().map_or("image".to_string(), ToString::to_string);
-        output.info(&format!("{name}: label {} -> {}", change.label, change.wanted));
+        output.info(&format!("{name}: declared platform {} -> {}", change.label, change.wanted));
         output.info(&format!("  config    {} -> {}", change.config.0, change.config.1));
         output.info(&format!("  manifest  {} -> {}", change.manifest.0, change.manifest.1));
     }
@@ -69,13 +69,14 @@ impl Told<'_> {
         self.changes().map_or(self.node.digest(), |changes| changes.root.digest())
     }
 
-    /// `changed`, `written`, `was`, `now`; `images`, each with `entry`, `label`, `wanted`, `config`, `manifest`; what
-    /// belongs to the old image; and the writes, where they were planned one by one.
+    /// The JSON form: `schemaVersion`, `changed`, `written`, `was`, `now`; `images`, each with `indexPlatform`,
+    /// `declaredPlatform`, `newPlatform`, `config`, `manifest`; `referrers`, `signatureTags`, `notes`; and `writes`,
+    /// unless the archive is edited in place.
     pub fn json(&self, found: &Found, plan: Option<&Plan>, is_written: bool) -> Value {
         let images = self.changes().map(|changes| changes.images.as_slice()).unwrap_or_default();
         let image = |change: &Change| {
             json!({
-                "entry": change.entry, "label": change.label, "wanted": change.wanted,
+                "indexPlatform": change.entry, "declaredPlatform": change.label, "newPlatform": change.wanted,
                 "config": {"was": change.config.0, "now": change.config.1},
                 "manifest": {"was": change.manifest.0, "now": change.manifest.1},
             })
@@ -84,7 +85,7 @@ impl Told<'_> {
         let tag = |(subject, tag): &(Digest, String)| json!({"subject": subject, "tag": tag});
         let notes = self.changes().into_iter().flat_map(|changes| &changes.notes).chain(&found.notes);
         let mut text = json!({
-            "changed": self.changes().is_some(), "written": self.changes().is_some() && is_written,
+            "schemaVersion": 2, "changed": self.changes().is_some(), "written": self.changes().is_some() && is_written,
             "was": self.node.digest(), "now": self.now(),
             "images": images.iter().map(image).collect::<Vec<_>>(),
             "referrers": found.referrers.iter().map(referrer).collect::<Vec<_>>(),
@@ -98,7 +99,7 @@ impl Told<'_> {
     }
 }
 
-/// What a plan writes, in its order; `bytes` at most.
+/// The writes of a plan, in their order; `bytes` is an upper limit.
 fn writes(plan: &Plan) -> Value {
     let tag = |step: &TagStep| json!({"image": plan.place, "tag": step.tag, "was": step.was, "now": step.document.digest()});
     json!({
@@ -109,19 +110,19 @@ fn writes(plan: &Plan) -> Value {
     })
 }
 
-/// What belongs to the old image and not, or not by itself, to the new one.
+/// Prints referrers and signature tags of the old image.
 fn report_belongings(found: &Found, output: &Output) {
     for referrer in &found.referrers {
         let (digest, kind, subject) = (&referrer.digest, &referrer.kind, &referrer.subject);
         output.info(&match &referrer.carried {
             Some(copy) => {
-                format!("note: referrer {digest} ({kind}) of {subject} is carried as {copy}; what it says still speaks of the old image")
+                format!("note: referrer {digest} ({kind}) of {subject} was copied as {copy}; what it states still names the old image")
             }
-            None => format!("note: referrer {digest} ({kind}) of {subject} does not belong to the new image; --carry-referrers copies it"),
+            None => format!("note: referrer {digest} ({kind}) of {subject} refers to the old image; copy it with --carry-referrers"),
         });
     }
     for (subject, tag) in &found.tags {
-        output.info(&format!("note: tag {tag} is about {subject}, not about the new image"));
+        output.info(&format!("note: tag {tag} belongs to {subject}, not to the new image"));
     }
     for note in &found.notes {
         output.info(&format!("note: {note}"));

@@ -1,8 +1,8 @@
-//! One page with everything in it: the matrix of names and platforms, and the evidence behind each verdict.
+//! The HTML report: a table of images and platforms, and the evidence for each verdict.
 //!
-//! The page is whole without its script, which only folds the evidence into the matrix and filters. Foreign text is
-//! escaped here; the script never makes markup of text. The policy in the head lets nothing be loaded, and nothing
-//! run but this very script.
+//! The page is complete without its script, which only collapses the evidence and filters the table. Foreign text is
+//! escaped here; the script never turns text into markup. The Content-Security-Policy allows no loading, and no script
+//! but this one.
 
 mod evidence;
 
@@ -19,18 +19,18 @@ use std::fmt::Write;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// How a verdict is named in the page: its key, its sign, its words.
+/// How the page shows a verdict: its key, its symbol, its text.
 struct Mark {
     key: &'static str,
     sign: &'static str,
     words: &'static str,
 }
 
-/// In the order of the filters: what must be put right comes first.
+/// In the order of the filters: what must be fixed comes first.
 const MARKS: [Mark; 7] = [
     Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
     Mark { key: "mixed", sign: "⚠", words: "mixed" },
-    Mark { key: "index-differs", sign: "≠", words: "label differs from the index" },
+    Mark { key: "index-differs", sign: "≠", words: "index platform differs" },
     Mark { key: "not-read", sign: "!", words: "not read" },
     Mark { key: "foreign-payload", sign: "◆", words: "foreign payload" },
     Mark { key: "undetermined", sign: "?", words: "undetermined" },
@@ -51,7 +51,7 @@ pub fn page(results: &Results<'_>) -> String {
          <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{} of {} images need a look · verify</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
+         <title>{} of {} images need attention · config-patcher verify</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
         results.rows.iter().filter(|row| row.is_wrong(results.strict) || row.finding.is_err()).count(),
         results.rows.len()
     );
@@ -66,8 +66,8 @@ pub fn page(results: &Results<'_>) -> String {
 }
 
 fn head(out: &mut String, results: &Results<'_>, columns: &[String]) {
-    out.push_str("<header>\n<h1>What the binaries say</h1>\n<p class=\"lead\">Each image's label and index entry, held against the programs that a container would execute.</p>\n");
-    out.push_str("<form id=\"filters\" role=\"search\" aria-label=\"Filter the matrix\">\n<fieldset class=\"tiles\"><legend>Verdicts</legend>\n");
+    out.push_str("<header>\n<h1>Platform verification</h1>\n<p class=\"lead\">The declared platform and the index platform of every image, compared with the binaries that a container would execute.</p>\n");
+    out.push_str("<form id=\"filters\" role=\"search\" aria-label=\"Filter the table\">\n<fieldset class=\"tiles\"><legend>Verdicts</legend>\n");
     for mark in &MARKS {
         let count = results.rows.iter().filter(|row| self::mark(row).key == mark.key).count();
         if count > 0 {
@@ -86,7 +86,7 @@ fn head(out: &mut String, results: &Results<'_>, columns: &[String]) {
 }
 
 fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
-    out.push_str("<div class=\"scroll\" role=\"region\" aria-label=\"Matrix\" tabindex=\"0\">\n<table id=\"matrix\">\n<caption>Verdicts by name and platform. A platform is what the index says, or the label where there is no index.</caption>\n<thead><tr><th scope=\"col\">Name</th>");
+    out.push_str("<div class=\"scroll\" role=\"region\" aria-label=\"Verdicts\" tabindex=\"0\">\n<table id=\"matrix\">\n<caption>Verdicts by name and platform. Columns are index platforms, or declared platforms of images outside an index.</caption>\n<thead><tr><th scope=\"col\">Name</th>");
     for column in columns {
         let _ = write!(out, "<th scope=\"col\" data-platform=\"{0}\">{0}</th>", shown(column));
     }
@@ -117,7 +117,7 @@ fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
             let own = by_name.get(&std::ptr::from_ref(named)).map_or(&[][..], Vec::as_slice);
             for column in columns {
                 let _ = write!(out, "<td data-platform=\"{}\">", shown(column));
-                for (number, row) in own.iter().filter(|(_, row)| claimed(row) == *column) {
+                for (number, row) in own.iter().filter(|(_, row)| column_of(row) == *column) {
                     cell(out, *number, row);
                 }
                 out.push_str("</td>");
@@ -125,16 +125,18 @@ fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
         }
         out.push_str("</tr>\n");
     }
-    out.push_str("</tbody>\n</table>\n</div>\n<p id=\"nothing\" hidden>No image passes these filters.</p>\n");
+    out.push_str(
+        "</tbody>\n</table>\n</div>\n<p id=\"nothing\" hidden>No image matches these filters.</p>\n",
+    );
 }
 
 fn cell(out: &mut String, number: usize, row: &Row<'_>) {
     let mark = mark(row);
-    // What contradicts the column's heading.
+    // Platforms that differ from the column heading.
     let mut more = String::new();
     if matches!(mark.key, "mislabeled" | "mixed" | "index-differs") {
-        for (what, said) in [("label", row.label_text()), ("binaries", row.binaries_text())] {
-            if said != claimed(row) {
+        for (what, said) in [("declared", row.declared_text()), ("binaries", row.binaries_text())] {
+            if said != column_of(row) {
                 let _ = write!(more, "<span class=\"more\">{what} {}</span>", shown(&said));
             }
         }
@@ -146,13 +148,13 @@ fn cell(out: &mut String, number: usize, row: &Row<'_>) {
     );
 }
 
-/// What an image claims to be for: that is its column.
-fn claimed(row: &Row<'_>) -> String {
-    row.said().map_or_else(|| row.label_text(), ToString::to_string)
+/// The column of an image: its index platform, or its declared platform outside an index.
+fn column_of(row: &Row<'_>) -> String {
+    row.index_platform().map_or_else(|| row.declared_text(), ToString::to_string)
 }
 
 fn columns(rows: &[Row<'_>]) -> Vec<String> {
-    let mut columns: Vec<String> = rows.iter().map(claimed).collect();
+    let mut columns: Vec<String> = rows.iter().map(column_of).collect();
     columns.sort();
     columns.dedup();
     columns
@@ -164,7 +166,7 @@ fn mark(row: &Row<'_>) -> &'static Mark {
         Ok(finding) => match finding.verdict.kind {
             VerdictKind::Mislabeled => "mislabeled",
             VerdictKind::Mixed => "mixed",
-            _ if !row.entry_agrees() => "index-differs",
+            _ if !row.index_agrees() => "index-differs",
             VerdictKind::Consistent => "consistent",
             VerdictKind::ForeignPayload => "foreign-payload",
             VerdictKind::Undetermined => "undetermined",
@@ -181,12 +183,12 @@ fn hash(text: &str) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Foreign text for a page: controls as for a terminal, then HTML's own signs.
+/// Foreign text for the page, with control characters and HTML markup escaped.
 fn shown(text: &str) -> String {
     escaped(&Escaped(text).to_string())
 }
 
-/// The five signs that are markup in HTML and XML.
+/// Escapes the five characters that are markup in HTML and XML.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! The result as JSON, in the form that `verify.schema.json` describes.
+//! The result as JSON, as specified by `verify.schema.json`.
 
 use super::row::{Named, Row};
 use error::Error;
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 /// What `--schema` prints.
 pub const SCHEMA: &str = include_str!("verify.schema.json");
 
-/// The whole result on one line.
+/// The result, on one line.
 pub fn text(named: &[Named], rows: &[Row<'_>]) -> String {
-    in_ascii(&json!({"images": images(named, rows)}).to_string())
+    in_ascii(&json!({"schemaVersion": 2, "images": images(named, rows)}).to_string())
 }
 
 fn images(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
@@ -20,16 +20,16 @@ fn images(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
     });
     let rows = rows.iter().map(|row| {
         let common = json!({
-            "image": row.named.name, "manifest": row.image.document.digest(), "entry": row.said(),
-            "label": row.label(), "entryAgrees": row.entry_agrees(),
+            "image": row.named.name, "manifest": row.image.document.digest(), "indexPlatform": row.index_platform(),
+            "declaredPlatform": row.declared(), "indexAgrees": row.index_agrees(),
         });
         let more = match &row.finding {
             Err(failed) => json!({"error": error(failed)}),
             Ok(finding) => json!({
-                "verdict": finding.verdict.kind, "binaries": finding.verdict.binaries,
-                "reasons": finding.verdict.reasons, "files": finding.verdict.files, "chain": finding.chain,
+                "verdict": finding.verdict.kind, "binaryPlatform": finding.verdict.binaries,
+                "reasons": finding.verdict.reasons, "evidence": finding.verdict.files, "executedChain": finding.chain,
                 "gaps": finding.gaps, "programs": finding.programs, "layers": finding.layers,
-                "layersRead": finding.layers_read, "layersKept": finding.layers_cached, "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
+                "layersRead": finding.layers_read, "layersCached": finding.layers_cached, "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
                 "skipped": finding.skipped.iter().map(|(layer, why)| json!({"layer": layer, "why": why})).collect::<Vec<_>>(),
             }),
         };
@@ -38,7 +38,8 @@ fn images(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
     unread.chain(rows).collect()
 }
 
-/// JSON without a character that could steer a terminal: all beyond ASCII stand in strings, and as `\uXXXX` there.
+/// Escapes everything but printable ASCII as `\uXXXX`, so that foreign text cannot control a terminal. Such characters
+/// occur in JSON strings only.
 pub fn in_ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

@@ -1,4 +1,4 @@
-//! JUnit's XML: each name a suite, each image of it a case.
+//! The JUnit report: one suite per requested image or index, one test case per image.
 
 use super::row::Results;
 use super::row::Row;
@@ -24,7 +24,7 @@ pub fn text(results: &Results<'_>) -> String {
             );
         }
         for row in &rows {
-            let case = row.said().map_or_else(|| row.label_text(), ToString::to_string);
+            let case = row.index_platform().map_or_else(|| row.declared_text(), ToString::to_string);
             let _ = write!(cases, "    <testcase classname=\"{name}\" name=\"{}\"", xml(&case));
             let inside = inside(row, results.strict);
             match &inside {
@@ -48,7 +48,7 @@ pub fn text(results: &Results<'_>) -> String {
     out
 }
 
-/// What stands in a case that did not pass.
+/// The element inside a test case that did not pass.
 fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
     let finding = match &row.finding {
         Err(error) => {
@@ -61,7 +61,7 @@ fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
         let lines = finding.verdict.reasons.iter().cloned().chain(row.advice_text());
         let lines: Vec<String> = lines.map(|line| xml(&line)).collect();
         let element = format!(
-            "<failure type=\"{verdict}\" message=\"{verdict}: binaries are for {}\">{}</failure>",
+            "<failure type=\"{verdict}\" message=\"{verdict}: the binaries are for {}\">{}</failure>",
             xml(&row.binaries_text()),
             lines.join("\n")
         );
@@ -71,7 +71,7 @@ fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
         .then(|| ("skipped", format!("<skipped message=\"{verdict}\"/>")))
 }
 
-/// Text for XML: controls, which it cannot hold, are escaped as for a terminal.
+/// Text for XML. Control characters, which XML cannot contain, are escaped as for a terminal.
 fn xml(text: &str) -> String {
     super::html::escaped(&Escaped(text).to_string()).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }

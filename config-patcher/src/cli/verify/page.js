@@ -1,6 +1,6 @@
 
 "use strict";
-// Folds the evidence into the matrix, and filters. The state is in the address, so that a view can be sent.
+// Collapses the evidence into the table, and filters. The state is in the URL, so that a view can be shared.
 const filters = document.getElementById("filters");
 const rows = [...document.querySelectorAll("#matrix > tbody > tr")];
 const boxes = [...filters.querySelectorAll("input[name=verdict]")];

@@ -1,4 +1,4 @@
-//! Results as files: a page for people, and two forms for CI.
+//! Report files: HTML for people, SARIF and JUnit for CI.
 
 use super::row::{Named, Results, Row};
 use super::{html, junit, sarif};
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 #[command(next_help_heading = "Reports")]
 pub struct Reports {
-    /// Write a page with the matrix of tags and platforms; it needs no network
+    /// Write an HTML page with a table of tags and platforms; it loads nothing from the network
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write SARIF 2.1.0, for code scanning
+    /// Write SARIF 2.1.0 for code scanning
     #[arg(long, value_name = "FILE")]
     sarif: Option<PathBuf>,
-    /// Write JUnit's XML, for test reports of CI
+    /// Write JUnit XML for test reports
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
@@ -26,13 +26,16 @@ impl Reports {
         [&self.html, &self.sarif, &self.junit].into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// Can the files be written where they shall lie?
+    /// Checks that the files can be written.
+    ///
+    /// # Errors
+    /// Bad input, if one is a directory; not found or not permitted, if its directory cannot be written in.
     pub fn check(&self) -> Result<(), Error> {
         for file in self.files() {
             if file.is_dir() {
-                return Err(Error::bad_input(doing(file), "it is a folder").hint("name a file"));
+                return Err(Error::bad_input(doing(file), "it is a directory").hint("specify a file"));
             }
-            tempfile::NamedTempFile::new_in(folder(file)).map_err(|e| failed(file, &e))?;
+            tempfile::NamedTempFile::new_in(directory(file)).map_err(|e| failed(file, &e))?;
         }
         Ok(())
     }
@@ -46,14 +49,14 @@ impl Reports {
         ];
         for (file, text) in made {
             if let Some(file) = file {
-                keep(file, &text(&results)).map_err(|e| failed(file, &e))?;
+                replace_file(file, &text(&results)).map_err(|e| failed(file, &e))?;
             }
         }
         Ok(())
     }
 }
 
-/// Without the name of the temporary file, which nobody asked for.
+/// The error without the name of the temporary file, which the user does not know.
 fn failed(file: &Path, error: &std::io::Error) -> Error {
     let text = error.to_string();
     let why = text.split(" at path ").next().unwrap_or_default().to_string();
@@ -64,16 +67,16 @@ fn doing(file: &Path) -> String {
     format!("write \"{}\"", file.display())
 }
 
-fn folder(file: &Path) -> &Path {
+fn directory(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A reader sees the old report or the new one, never half of one.
-fn keep(file: &Path, text: &str) -> std::io::Result<()> {
+/// Replaces the file atomically.
+fn replace_file(file: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let mut new = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder(file))?;
+        .tempfile_in(directory(file))?;
     new.write_all(text.as_bytes())?;
     new.persist(file).map(drop).map_err(|error| error.error)
 }

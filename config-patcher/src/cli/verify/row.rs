@@ -1,4 +1,4 @@
-//! One image of those that were asked for, with what came of it.
+//! The rows of the result: one per image, with its verdict and advice.
 
 use crate::advice::{Decision, Judged, decide, is_sound_alone, way_out};
 use error::Error;
@@ -12,17 +12,17 @@ use image_store::tree::{Image, TreeNode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// One name that was asked for, and what it names.
+/// A requested image or index, as it was read.
 pub struct Named {
     pub name: String,
     pub source: Arc<dyn ImageSource>,
     pub depth: VerifyDepth,
     pub node: Result<TreeNode, Error>,
-    /// The image as `manifest-push edit` takes it, if it does.
+    /// The reference for `manifest-push edit`, if that can change the image.
     pub editable: Option<String>,
 }
 
-/// One image of those, with its verdict.
+/// One image, with its verdict.
 pub struct Row<'a> {
     pub named: &'a Named,
     pub entry: Option<&'a Descriptor>,
@@ -32,11 +32,11 @@ pub struct Row<'a> {
     advice: Option<Advice>,
 }
 
-/// What a person can do about a wrong image.
+/// What the user can do about a wrong image.
 enum Advice {
-    /// This command corrects it.
+    /// This command fixes it.
     Fix(String),
-    /// No command corrects it: why, and the way out.
+    /// No command fixes it: the reason and what to do instead.
     Rebuild(String),
 }
 
@@ -50,17 +50,17 @@ impl<'a> Row<'a> {
         Self { named, entry, image, finding, advice: None }
     }
 
-    pub fn label(&self) -> Platform {
+    pub fn declared(&self) -> Platform {
         self.image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default()
     }
 
-    pub fn said(&self) -> Option<&Platform> {
+    pub fn index_platform(&self) -> Option<&Platform> {
         self.entry.and_then(|entry| entry.platform.as_ref())
     }
 
-    /// The index entry and the label say the same, or there is no entry.
-    pub fn entry_agrees(&self) -> bool {
-        self.said().is_none_or(|said| self.label().answers_entry(said))
+    /// True if the index platform and the declared platform match, or there is no index platform.
+    pub fn index_agrees(&self) -> bool {
+        self.index_platform().is_none_or(|index| self.declared().answers_entry(index))
     }
 
     pub fn is_wrong(&self, strict: bool) -> bool {
@@ -68,16 +68,16 @@ impl<'a> Row<'a> {
         let kind = finding.verdict.kind;
         matches!(kind, VerdictKind::Mislabeled | VerdictKind::Mixed)
             || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
-            || !self.entry_agrees()
+            || !self.index_agrees()
     }
 
-    /// The label for people.
-    pub fn label_text(&self) -> String {
-        let label = self.label();
-        if label.architecture.is_empty() { "(none)".into() } else { label.to_string() }
+    /// The declared platform, for people.
+    pub fn declared_text(&self) -> String {
+        let declared = self.declared();
+        if declared.architecture.is_empty() { "(none)".into() } else { declared.to_string() }
     }
 
-    /// What the binaries are for, for people: several platforms where they contradict each other.
+    /// The binary platform, for people: several platforms if the binaries disagree.
     pub fn binaries_text(&self) -> String {
         let Ok(finding) = &self.finding else { return "-".into() };
         match (&finding.verdict.binaries, finding.verdict.kind) {
@@ -91,14 +91,14 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The verdict in words, and whether the index agrees.
+    /// The verdict, and whether the index platform differs.
     pub fn verdict_text(&self) -> String {
         let verdict = self.finding.as_ref().map_or("not read", |finding| finding.verdict.kind.text());
-        let differs = if self.entry_agrees() || self.finding.is_err() { "" } else { DIFFERS };
+        let differs = if self.index_agrees() || self.finding.is_err() { "" } else { DIFFERS };
         format!("{verdict}{differs}")
     }
 
-    /// The command that puts the label right, where there is one.
+    /// The command that fixes the image, if there is one.
     pub fn fix(&self) -> Option<&str> {
         match &self.advice {
             Some(Advice::Fix(command)) => Some(command),
@@ -106,7 +106,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What to do where no command puts the label right.
+    /// What to do if no command fixes the image.
     pub fn rebuild(&self) -> Option<&str> {
         match &self.advice {
             Some(Advice::Rebuild(text)) => Some(text),
@@ -114,25 +114,24 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// One of the two, in words.
+    /// Either of the two, as a sentence.
     pub fn advice_text(&self) -> Option<String> {
         match &self.advice {
-            Some(Advice::Fix(command)) => Some(format!("to put it right: {command}")),
+            Some(Advice::Fix(command)) => Some(format!("to fix it, run: {command}")),
             Some(Advice::Rebuild(text)) => Some(text.clone()),
             None => None,
         }
     }
 }
 
-/// Decides about the advice for all images of one name. What is advised leaves an index without a duplicate or lost
-/// platform.
+/// Sets the advice of all rows of one image or index. Advice never leads to an index with a duplicate or a lost platform.
 pub fn advise(rows: &mut [Row<'_>]) {
     let is_member = |row: &Row<'_>| row.entry.is_none_or(|entry| entry.attests().is_none());
     let places: Vec<usize> = (0..rows.len()).filter(|at| is_member(&rows[*at])).collect();
-    let labels: Vec<Platform> = places.iter().map(|at| rows[*at].label()).collect();
+    let declared_platforms: Vec<Platform> = places.iter().map(|at| rows[*at].declared()).collect();
     let judged: Vec<Judged<'_>> = places
         .iter()
-        .zip(&labels)
+        .zip(&declared_platforms)
         .map(|(at, declared)| Judged {
             entry: rows[*at].entry,
             declared,
@@ -140,7 +139,7 @@ pub fn advise(rows: &mut [Row<'_>]) {
         })
         .collect();
     let decisions = decide(&judged);
-    // Whether `fix --from-binaries` corrects all at once: it refuses an image that no label is right for.
+    // Whether `fix --from-binaries` fixes all at once: it refuses an index with an image that cannot be fixed.
     let are_all_clear = judged.iter().zip(&decisions).all(|(image, decision)| {
         let kind = image.verdict.map(|verdict| verdict.kind);
         match decision {
@@ -167,12 +166,12 @@ pub fn advise(rows: &mut [Row<'_>]) {
                     let member = row.entry.map_or(String::new(), |_| format!(" --platform {digest}"));
                     Some(Advice::Fix(format!("config-patcher fix {name} --set-platform {platform}{member}")))
                 }
-                // Platforms that were exchanged are corrected together, or not at all.
+                // Exchanged platforms are fixed together or not at all.
                 Decision::Relabel(_) if are_all_clear => {
                     Some(Advice::Fix(format!("config-patcher fix {name} --from-binaries")))
                 }
                 Decision::Relabel(_) => {
-                    let platform = row.said().cloned().unwrap_or_else(|| row.label());
+                    let platform = row.index_platform().cloned().unwrap_or_else(|| row.declared());
                     Some(Advice::Rebuild(format!("rebuild {platform}")))
                 }
             }
@@ -183,8 +182,8 @@ pub fn advise(rows: &mut [Row<'_>]) {
     }
 }
 
-/// The image as `manifest-push edit` takes it to change it where it is, in a shell's words. Nothing for an image
-/// without a tag, which an edit would leave as it is.
+/// The reference for `manifest-push edit`, quoted for a shell. `None` for an image without a tag: an edit would not
+/// change what users of the image get.
 pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
     let mut reference = reference.clone();
     match (&mut reference, pointer) {
@@ -197,15 +196,15 @@ pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
     Some(quoted(&reference.to_string()))
 }
 
-const DIFFERS: &str = ", label differs from the index";
+const DIFFERS: &str = ", index platform differs";
 
-/// A reference as a shell takes it for one word.
+/// A reference, quoted for a shell if necessary.
 fn quoted(name: &str) -> String {
     let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@=+,%".contains(&b));
     if is_plain && !name.is_empty() { name.into() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
-/// What a report is made of.
+/// The input of the reports.
 pub struct Results<'a> {
     pub named: &'a [Named],
     pub rows: &'a [Row<'a>],

@@ -1,4 +1,4 @@
-//! SARIF 2.1.0: a result for each image that is not consistent.
+//! The SARIF 2.1.0 report: one result per image that is not consistent.
 
 use super::json::in_ascii;
 use super::row::Results;
@@ -7,13 +7,21 @@ use error::text::Escaped;
 use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
-/// Each with its meaning, and its level unless `--strict` makes it an error.
+/// Rules with their descriptions and levels; `--strict` turns notes into errors.
 const RULES: [(&str, &str, &str); 6] = [
-    ("mislabeled", "What a container would execute is for another platform than the label says", "error"),
-    ("mixed", "What a container would execute is for several platforms; no label is right", "error"),
-    ("foreign-payload", "A program of another platform lies in the image", "note"),
-    ("undetermined", "No program in the image tells its platform", "note"),
-    ("index-differs", "The index entry and the label say different platforms", "error"),
+    (
+        "mislabeled",
+        "The binaries that a container would execute were built for another platform than the declared one",
+        "error",
+    ),
+    ("mixed", "The binaries that a container would execute were built for several platforms", "error"),
+    (
+        "foreign-payload",
+        "The image contains a program for another platform, outside the executed chain",
+        "note",
+    ),
+    ("undetermined", "The image contains no binary that shows its platform", "note"),
+    ("index-differs", "The index platform and the declared platform differ", "error"),
     ("not-read", "The image could not be read", "error"),
 ];
 
@@ -42,7 +50,7 @@ pub fn text(results: &Results<'_>) -> String {
 
 fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
     let name = &row.named.name;
-    let member = row.said().map_or_else(|| row.label_text(), ToString::to_string);
+    let member = row.index_platform().map_or_else(|| row.declared_text(), ToString::to_string);
     let digest = Some(row.image.document.digest().as_str());
     let finding = match &row.finding {
         Err(error) => {
@@ -58,7 +66,7 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
         Ok(finding) => finding,
     };
     let fix = match (row.fix(), row.rebuild()) {
-        (Some(fix), _) => format!(". To put it right: {fix}"),
+        (Some(fix), _) => format!(". To fix it, run: {fix}"),
         (None, Some(text)) => format!(". {text}"),
         (None, None) => String::new(),
     };
@@ -74,14 +82,17 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
     if let Some((rule, level)) = rule {
         let why = finding.verdict.reasons.join("; ");
         let text = format!(
-            "{name} {member}: {}, binaries are for {}: {why}{fix}",
+            "{name} {member}: {}, the binaries are for {}: {why}{fix}",
             finding.verdict.kind.text(),
             row.binaries_text()
         );
         found.push(result(rule, level, &text, name, &finding.verdict.files, digest));
     }
-    if !row.entry_agrees() {
-        let text = format!("{name}: the index says {member}, the label {}{fix}", row.label_text());
+    if !row.index_agrees() {
+        let text = format!(
+            "{name}: the index platform is {member}, the declared platform is {}{fix}",
+            row.declared_text()
+        );
         found.push(result("index-differs", "error", &text, name, &[], digest));
     }
     found
@@ -114,7 +125,7 @@ fn result(
     result
 }
 
-/// An image's name as a relative reference of RFC 3986: a colon in its first part would be a scheme.
+/// An image reference as a relative reference of RFC 3986: a colon in the first segment would end a scheme.
 fn uri(name: &str) -> String {
     name.bytes()
         .map(|byte| match byte {

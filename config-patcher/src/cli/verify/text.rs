@@ -1,4 +1,4 @@
-//! The table that a person reads at a glance, and what stands below it.
+//! The result as text: a table, and below it the details of every image that is not consistent.
 
 use super::row::Row;
 use cli::print_line;
@@ -6,12 +6,12 @@ use cli::table;
 use error::text::{Escaped, format_bytes};
 use image_evidence::verdict::EvidenceFile;
 
-pub fn print(rows: &[Row<'_>], says_image: bool, explain: bool) {
-    let mut heading = vec!["LABEL", "INDEX ENTRY", "BINARIES", "VERDICT"];
-    if says_image {
+pub fn print(rows: &[Row<'_>], shows_image: bool, explain: bool) {
+    let mut heading = vec!["DECLARED", "INDEX", "BINARIES", "VERDICT"];
+    if shows_image {
         heading.insert(0, "IMAGE");
     }
-    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, says_image)).collect();
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, shows_image)).collect();
     if !rows.is_empty() {
         print_line(table(&heading, &cells).trim_end());
     }
@@ -22,16 +22,16 @@ pub fn print(rows: &[Row<'_>], says_image: bool, explain: bool) {
     }
 }
 
-fn cells(row: &Row<'_>, says_image: bool) -> Vec<String> {
-    let said = row.said().map_or("-".into(), ToString::to_string);
-    let mut cells = vec![row.label_text(), said, row.binaries_text(), row.verdict_text()];
-    if says_image {
+fn cells(row: &Row<'_>, shows_image: bool) -> Vec<String> {
+    let said = row.index_platform().map_or("-".into(), ToString::to_string);
+    let mut cells = vec![row.declared_text(), said, row.binaries_text(), row.verdict_text()];
+    if shows_image {
         cells.insert(0, row.named.name.clone());
     }
     cells
 }
 
-/// What stands below the table about one image; nothing where all is well.
+/// The lines below the table about one image; none if it is consistent.
 fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
     let Ok(finding) = &row.finding else { return Vec::new() };
     let mut lines: Vec<String> = finding.verdict.reasons.iter().map(|reason| format!("  {reason}")).collect();
@@ -44,7 +44,7 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
         }
         let read = format_bytes(finding.bytes_read);
         let kept = if finding.layers_cached > 0 {
-            format!(", {} known from before", finding.layers_cached)
+            format!(", {} from the cache", finding.layers_cached)
         } else {
             String::new()
         };
@@ -52,7 +52,7 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
     }
     lines.extend(row.advice_text().map(|advice| format!("  {advice}")));
     if !lines.is_empty() {
-        let member = row.said().map_or(String::new(), |said| format!(" {said}"));
+        let member = row.index_platform().map_or(String::new(), |platform| format!(" {platform}"));
         lines.insert(0, format!("{}{member}: {}", row.named.name, finding.verdict.kind.text()));
     }
     lines

@@ -103,7 +103,7 @@ fn what_was_mislabeled_becomes_the_index_that_buildkit_made() {
         let told = user.config_patcher(&["verify", &image]).exits(1);
         assert_eq!(told.stdout.matches("mislabeled").count(), 4, "{told}");
         let ran = user.config_patcher(&["fix", &image, "--from-index"]).exits(0);
-        assert_eq!(ran.stderr.matches(": label linux/amd64 -> ").count(), 2, "{ran}");
+        assert_eq!(ran.stderr.matches(": declared platform linux/amd64 -> ").count(), 2, "{ran}");
         assert_eq!(ran.line(), made.read_document(&tag(name)).unwrap().digest().as_str(), "{ran}");
         user.config_patcher(&["verify", &image, "--strict"]).exits(0);
         assert_eq!(check(&store, &tag(name), CheckDepth::Layers), []);

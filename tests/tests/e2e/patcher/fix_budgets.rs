@@ -40,7 +40,7 @@ fn round_trips_do_not_grow_with_the_members_nor_with_what_is_looked_for_meanwhil
         fix(&user, &registry.host(), "one", &ARM).exits(0);
         // The manifest; the config, and an upload begun; the upload; the tag looked at; moved; read back.
         assert_eq!((rounds.taken(), registry.take_log().len()), (6, 9));
-        fix(&user, &registry.host(), "one", &ARM).exits(0).says("every label is right");
+        fix(&user, &registry.host(), "one", &ARM).exits(0).says("all platforms are correct");
         // The manifest; the config; the upload that was begun is let go.
         assert_eq!((rounds.taken(), registry.take_log().len()), (3, 4));
         fix(&user, &registry.host(), "eight", &["--from-index"]).exits(0);
@@ -48,7 +48,7 @@ fn round_trips_do_not_grow_with_the_members_nor_with_what_is_looked_for_meanwhil
         // Where the registry has no referrers API, that is asked once and not for each member.
         let looks = if referrers { 1 + 9 } else { 1 + 1 };
         assert_eq!((rounds.taken(), registry.take_log().len()), (8, 1 + 8 * 5 + 3 + looks));
-        fix(&user, &registry.host(), "eight", &["--from-index"]).exits(0).says("every label is right");
+        fix(&user, &registry.host(), "eight", &["--from-index"]).exits(0).says("all platforms are correct");
         assert_eq!((rounds.taken(), registry.take_log().len()), (3, 1 + 8 * 2));
         assert_eq!(registry.violations(), [""; 0]);
     }
@@ -83,7 +83,7 @@ fn against_docker_registry() -> Result<(), Skip> {
     let eight = "8 GET blob, 10 GET manifest, 1 GET referrers, 1 GET tags, 1 HEAD manifest, 8 POST blob, 8 PUT blob, 9 PUT manifest";
     assert_eq!(seen.asked(), eight);
     fix(&user, registry.host(), "one", &[&ARM[..], &["--check"]].concat()).exits(0);
-    fix(&user, registry.host(), "eight", &["--from-index"]).exits(0).says("every label is right");
+    fix(&user, registry.host(), "eight", &["--from-index"]).exits(0).says("all platforms are correct");
     assert_eq!(seen.asked(), "9 GET blob, 10 GET manifest");
 
     is_copied_by_skopeo(&user, registry.host());

@@ -25,7 +25,7 @@ fn every_member_of_an_index_follows_its_entry_and_attestations_follow_their_imag
     assert_eq!(rig.registry.count("PUT", |path| path.contains("/manifests/")), 2);
     rig.is_sound();
     let again =
-        rig.user.config_patcher(&["fix", &image, "--from-index"]).exits(0).says("every label is right");
+        rig.user.config_patcher(&["fix", &image, "--from-index"]).exits(0).says("all platforms are correct");
     assert_eq!(again.line(), ran.line());
 }
 
@@ -70,7 +70,7 @@ fn inspect_shows_label_and_entry_side_by_side_and_escapes_what_is_foreign() {
     index.publish(&rig.registry, REPOSITORY, "latest");
     let ran = rig.user.config_patcher(&["inspect", &rig.image("latest")]).exits(0);
     assert!(
-        ran.stdout.contains("the label differs from the index") && ran.stdout.contains("attests"),
+        ran.stdout.contains("declared platform differs from the index") && ran.stdout.contains("attests"),
         "{ran}"
     );
     let evil = rig.wrong.with_config(rig.wrong.config.replace("\"os\":\"linux\"", r#""os":"\u001b[31mred""#));

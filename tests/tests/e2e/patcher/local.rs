@@ -44,7 +44,7 @@ fn a_layout_is_fixed_in_place_and_a_dry_run_leaves_it_byte_for_byte() {
         assert_eq!(check(&layout, &tag(name), CheckDepth::Layers), []);
     }
     let before = listing(&user.work());
-    fix(&[]).exits(0).prints(right.digest()).says("every label is right");
+    fix(&[]).exits(0).prints(right.digest()).says("all platforms are correct");
     assert!(listing(&user.work()) == before, "a second run touches nothing");
 }
 
@@ -74,7 +74,7 @@ fn a_docker_save_archive_is_fixed_in_place() {
         "the config, byte for byte"
     );
     let before = listing(&user.work());
-    let again = fix(&[]).exits(0).says("every label is right");
+    let again = fix(&[]).exits(0).says("all platforms are correct");
     assert_eq!(again.line(), done.line());
     fix(&["--check"]).exits(0);
     assert!(listing(&user.work()) == before);
@@ -89,11 +89,11 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
     // Its manifest goes along as it is, so the digest is the same wherever a store keeps manifests.
     for to in ["oci:out:1", "docker-archive:out.tar:team/fixed:1", &target] {
         let ran = rig.fix(&["--output", to]).exits(0).prints(rig.right.digest());
-        assert!(ran.stderr.contains("label linux/amd64 -> linux/arm/v7"), "{ran}");
+        assert!(ran.stderr.contains("declared platform linux/amd64 -> linux/arm/v7"), "{ran}");
         rig.fix(&["--output", to]).exits(0).prints(rig.right.digest()).says("nothing to do in");
         let json = rig.user.config_patcher(&["inspect", to, "--format", "json"]).exits(0).json();
         assert_eq!(
-            (&json["digest"], &json["images"][0]["label"]["variant"]),
+            (&json["digest"], &json["images"][0]["declaredPlatform"]["variant"]),
             (&rig.right.digest().into(), &"v7".into())
         );
         assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));

@@ -7,7 +7,7 @@ use crate::tools::run;
 #[test]
 fn a_label_in_a_registry_is_put_right_and_every_other_byte_stays() {
     let rig = Rig::new();
-    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("label linux/amd64 -> linux/arm/v7");
+    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("declared platform linux/amd64 -> linux/arm/v7");
     assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.right.digest()));
     let config = rig.registry.blob(REPOSITORY, &rig.right.config_digest()).unwrap();
     assert_eq!(String::from_utf8(config).unwrap(), rig.right.config);
@@ -43,7 +43,7 @@ fn a_second_fix_has_nothing_to_do_and_lets_go_of_its_upload() {
     let rig = Rig::new();
     rig.fix(&[]).exits(0);
     rig.registry.take_log();
-    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("every label is right");
+    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("all platforms are correct");
     let mut methods: Vec<String> = rig.registry.log().into_iter().map(|l| l.method).collect();
     methods.sort();
     assert_eq!(methods, ["DELETE", "GET", "GET", "POST"]);
@@ -62,7 +62,7 @@ fn check_tells_by_its_exit_code_and_writes_nothing() {
     assert_eq!(ran.stdout, "");
     let json = rig.fix(&["--check", "--format", "json"]).exits(1).json();
     assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
-    assert_eq!(json["images"][0]["wanted"]["variant"], "v7");
+    assert_eq!(json["images"][0]["newPlatform"]["variant"], "v7");
     rig.nothing_was_written();
     rig.fix(&[]).exits(0);
     rig.registry.take_log();
@@ -87,11 +87,11 @@ fn json_tells_what_was_and_what_is() {
     let rig = Rig::new();
     let json = rig.fix(&["--format", "json"]).exits(0).json();
     let expected = serde_json::json!({
-        "changed": true, "written": true, "was": rig.wrong.digest(), "now": rig.right.digest(),
+        "schemaVersion": 2, "changed": true, "written": true, "was": rig.wrong.digest(), "now": rig.right.digest(),
         "images": [{
-            "entry": null,
-            "label": {"architecture": "amd64", "os": "linux"},
-            "wanted": {"architecture": "arm", "os": "linux", "variant": "v7"},
+            "indexPlatform": null,
+            "declaredPlatform": {"architecture": "amd64", "os": "linux"},
+            "newPlatform": {"architecture": "arm", "os": "linux", "variant": "v7"},
             "config": {"was": rig.wrong.config_digest(), "now": rig.right.config_digest()},
             "manifest": {"was": rig.wrong.digest(), "now": rig.right.digest()},
         }],
@@ -112,7 +112,7 @@ fn json_tells_what_was_and_what_is() {
     assert_eq!((&again["was"], &again["now"]), (&rig.right.digest().into(), &rig.right.digest().into()));
     let json =
         rig.user.config_patcher(&["inspect", &rig.image("arm32v7"), "--format", "json"]).exits(0).json();
-    assert_eq!(json["images"][0]["label"]["architecture"], "arm");
+    assert_eq!(json["images"][0]["declaredPlatform"]["architecture"], "arm");
     assert_eq!(json["images"][0]["layers"][0]["digest"], rig.wrong.layer_digest());
     let json = rig.user.config_patcher(&["inspect", &rig.image("no"), "--format", "json"]).exits(5).json();
     assert_eq!(json["error"]["exit"], 5);

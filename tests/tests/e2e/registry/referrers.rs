@@ -139,7 +139,7 @@ fn what_belongs_to_the_old_image_is_named_and_left() {
             let tags: Vec<_> = json["signatureTags"].as_array().unwrap().iter().map(|t| &t["tag"]).collect();
             assert_eq!(tags, [&format!("{old}.sig"), &format!("{old}.att"), &format!("{old}.sbom")]);
         }
-        assert!(done.stderr.contains(&format!("tag {old}.sig is about {}", rig.wrong.digest())), "{done}");
+        assert!(done.stderr.contains(&format!("tag {old}.sig belongs to {}", rig.wrong.digest())), "{done}");
         assert_eq!(listed(&rig.registry, &rig.right.document), [""; 0]);
         assert_eq!(rig.registry.violations(), [""; 0]);
     }
@@ -161,7 +161,7 @@ fn referrers_and_their_referrers_are_carried_with_two_values_changed() {
         rig.registry.take_log();
 
         let ran = rig.fix(&["--carry-referrers"]).exits(0).prints(rig.right.digest());
-        assert!(ran.stderr.contains("still speaks of the old image"), "{ran}");
+        assert!(ran.stderr.contains("still names the old image"), "{ran}");
         for document in [&sbom, &signature] {
             let (_, bytes) = rig.registry.manifest(REPOSITORY, document.digest().as_str()).unwrap();
             assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(document.bytes()));
@@ -180,7 +180,7 @@ fn referrers_and_their_referrers_are_carried_with_two_values_changed() {
             rig.registry.log().iter().filter(|l| l.method == "PUT").map(|l| l.path.clone()).collect();
         assert!(puts.last().unwrap().ends_with("/manifests/1"), "{puts:?}");
         assert_eq!(rig.registry.violations(), [""; 0]);
-        rig.fix(&["--carry-referrers"]).exits(0).says("every label is right");
+        rig.fix(&["--carry-referrers"]).exits(0).says("all platforms are correct");
     }
 }
 
@@ -295,7 +295,7 @@ fn who_may_not_list_is_told_and_the_fix_is_made() {
     let refused = || Fault::when(|request| request.path.contains("/referrers/"), Act::status(403));
     rig.registry.fault(refused());
     let ran = rig.fix(&[]).exits(0).prints(rig.right.digest());
-    assert!(ran.stderr.contains("what belongs to the old image is not known"), "{ran}");
+    assert!(ran.stderr.contains("referrers of the old image are unknown"), "{ran}");
     let rig = Rig::new(true);
     rig.registry.fault(refused());
     rig.fix(&["--carry-referrers"]).exits(4);

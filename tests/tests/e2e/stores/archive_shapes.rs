@@ -295,7 +295,7 @@ fn fixed(shape: &Shape, options: &[&str]) {
     let kind = shape.reference.split(':').next().unwrap();
     user.config_patcher(&["verify", &format!("{kind}:d.tar")]).exits(0);
     let written = fs::read(&path).unwrap();
-    user.config_patcher(&fix).exits(0).says("every label is right");
+    user.config_patcher(&fix).exits(0).says("all platforms are correct");
     assert!(fs::read(&path).unwrap() == written, "the second fix wrote: {what}");
     if let (Some(skopeo), "docker-archive") = (world::program("skopeo"), kind) {
         let done = Command::new(skopeo)

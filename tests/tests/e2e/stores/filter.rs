@@ -41,7 +41,9 @@ fn is_whole(path: &Path) -> bool {
 fn the_result_is_the_image_that_a_fix_in_the_file_makes() {
     let user = User::new();
     user.write("app.tar", wrong().classic_archive("app:1"));
-    let ran = filter(&user, "app.tar", "out.tar", &ARM).exits(0).says("label linux/amd64 -> linux/arm/v7");
+    let ran = filter(&user, "app.tar", "out.tar", &ARM)
+        .exits(0)
+        .says("declared platform linux/amd64 -> linux/arm/v7");
     user.config_patcher(&["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"]).exits(0);
     let fixed = names(&user.path("app.tar")).unwrap();
     assert_eq!(names(&user.path("out.tar")).unwrap(), fixed);
@@ -55,7 +57,7 @@ fn a_right_label_passes_byte_for_byte_whatever_the_form() {
     user.write("classic.tar", right.classic_archive("app:1"));
     right.store(&DockerArchive::open_or_create(&user.path("new.tar")).unwrap(), "app:1");
     for name in ["classic.tar", "new.tar"] {
-        filter(&user, name, "out.tar", &ARM).exits(0).says("every label is right");
+        filter(&user, name, "out.tar", &ARM).exits(0).says("all platforms are correct");
         assert!(fs::read(user.path(name)).unwrap() == fs::read(user.path("out.tar")).unwrap(), "{name}");
     }
 }
@@ -108,8 +110,8 @@ fn what_a_stream_cannot_do_is_said() {
     let refused = |args: &[&str], why: &str| {
         filter(&user, "app.tar", "out", args).exits(2).says(why);
     };
-    refused(&[&ARM[..], &["--output", "oci:x"]].concat(), "leave --output");
-    refused(&[&ARM[..], &["--tag", "x"]].concat(), "leave --output and --tag");
+    refused(&[&ARM[..], &["--output", "oci:x"]].concat(), "omit --output");
+    refused(&[&ARM[..], &["--tag", "x"]].concat(), "omit --output and --tag");
     refused(&["fix", "-", "--from-binaries"], "--set-platform");
     user.config_patcher(&["inspect", "-"]).exits(2).says("docker-archive:FILE");
 }

@@ -30,7 +30,7 @@ fn the_same_file_says_another_platform() {
     assert_eq!((before.ino(), before.len(), before.mtime()), (after.ino(), after.len(), after.mtime()));
     let store = DockerArchive::open(&path, None).unwrap();
     assert_eq!(check(&store, &Pointer::Tag("app:1".into()), CheckDepth::Layers), []);
-    user.config_patcher(&fix).exits(0).says("every label is right");
+    user.config_patcher(&fix).exits(0).says("all platforms are correct");
     assert_eq!(listing(&user.work()).len(), 1);
 }
 
@@ -68,7 +68,7 @@ fn what_does_not_fit_is_written_anew_and_that_is_said() {
     let before = fs::metadata(&path).unwrap();
     user.config_patcher(&["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--in-place"])
         .exits(0)
-        .says("written anew");
+        .says("a new archive is written");
     assert_ne!(fs::metadata(&path).unwrap().ino(), before.ino());
     let store = DockerArchive::open(&path, None).unwrap();
     assert_eq!(check(&store, &Pointer::Tag("app:1".into()), CheckDepth::Layers), []);
@@ -80,7 +80,7 @@ fn what_has_no_place_in_a_file_says_so() {
     wrong().store(&image_store::store::oci_layout::OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     user.config_patcher(&["fix", "oci:in:1", "--set-platform", "linux/arm/v7", "--in-place"])
         .exits(2)
-        .says("leave --in-place away");
+        .says("omit --in-place");
 }
 
 #[test]

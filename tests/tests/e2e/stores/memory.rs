@@ -97,7 +97,7 @@ fn an_archive_with_a_layer_of_a_gigabyte_is_fixed_in_64_mib() {
     );
     let json =
         user.config_patcher(&["inspect", "docker-archive:app.tar", "--format", "json"]).exits(0).json();
-    assert_eq!(json["images"][0]["label"]["variant"], "v7");
+    assert_eq!(json["images"][0]["declaredPlatform"]["variant"], "v7");
 }
 
 /// What `docker save` writes, with a layer that is one large file.

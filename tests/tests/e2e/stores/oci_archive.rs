@@ -38,7 +38,7 @@ fn an_archive_by_skopeo_is_fixed_and_read_by_skopeo() {
     let again = std::fs::read(user.path("app.tar")).unwrap();
     user.config_patcher(&["fix", "oci-archive:app.tar:1", "--set-platform", "linux/arm/v7"])
         .exits(0)
-        .says("every label is right");
+        .says("all platforms are correct");
     assert_eq!(std::fs::read(user.path("app.tar")).unwrap(), again);
 }
 

@@ -34,7 +34,7 @@ fn a_second_look_asks_for_no_layer_and_says_the_same() {
     let look = |arguments: &[&str]| {
         let ran = verify(&user, &[&[name.as_str(), "--format", "json"], arguments].concat()).exits(1);
         let mut found = ran.json()["images"][0].clone();
-        let kept = found["layersKept"].take();
+        let kept = found["layersCached"].take();
         let bytes = found["bytesRead"].take();
         (found, kept.as_u64().unwrap(), bytes.as_u64().unwrap() > 0, layers_asked(&registry))
     };

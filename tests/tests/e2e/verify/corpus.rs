@@ -99,14 +99,14 @@ fn every_kind_of_program_of_every_architecture_is_known() {
             let name = format!("{debian}-{}", kind.name.replace(' ', "-"));
             let right = look(label, &format!("{name}-right"));
             let mislabeled = look(wrong, &format!("{name}-wrong"));
-            let roles: Vec<&str> = right["chain"]
+            let roles: Vec<&str> = right["executedChain"]
                 .as_array()
                 .unwrap()
                 .iter()
                 .map(|link| link["role"].as_str().unwrap())
                 .collect();
             let has_roles = kind.roles.iter().all(|role| roles.contains(role));
-            let meant: Platform = serde_json::from_value(mislabeled["binaries"].clone()).unwrap();
+            let meant: Platform = serde_json::from_value(mislabeled["binaryPlatform"].clone()).unwrap();
             // What the binaries ask for is the machine of the label, and never more than the label's level.
             let fits = meant.architecture == label.split('/').nth(1).unwrap();
             let row = format!("{name}: {} {} {meant} {roles:?}", right["verdict"], mislabeled["verdict"]);
@@ -135,13 +135,13 @@ fn go_programs_tell_the_version_of_arm_that_their_distribution_does_not_ask_for(
         let made = image(label, &["/usr/sbin/gosu"], vec![layer(&root, &["gosu"])]);
         let name = format!("{debian}-{}", label.replace('/', "-"));
         let found = found(&verify(&user, &[&made.layout(&user, &name), "--format", "json"]));
-        let meant: Platform = serde_json::from_value(found["binaries"].clone()).unwrap();
+        let meant: Platform = serde_json::from_value(found["binaryPlatform"].clone()).unwrap();
         assert_eq!(
             (found["verdict"].as_str(), meant.to_string().as_str()),
             (Some(verdict), binaries),
             "{debian} {label}"
         );
-        assert!(found["chain"][0]["details"].to_string().contains("GOARM="), "{found}");
+        assert!(found["executedChain"][0]["details"].to_string().contains("GOARM="), "{found}");
     }
 }
 
@@ -157,9 +157,9 @@ fn one_foreign_library_in_a_right_image_is_found() {
     let found = found(&verify(&user, &[&made.layout(&user, "stray"), "--format", "json"]).exits(1));
     assert_eq!(found["verdict"], "mixed");
     assert_eq!(
-        (&found["files"][0]["role"], &found["files"][0]["layer"]),
+        (&found["evidence"][0]["role"], &found["evidence"][0]["layer"]),
         (&"library".into(), &1.into()),
         "{found}"
     );
-    assert_eq!(found["files"][0]["path"], format!("/{path}"));
+    assert_eq!(found["evidence"][0]["path"], format!("/{path}"));
 }

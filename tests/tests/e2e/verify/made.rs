@@ -141,7 +141,7 @@ pub fn judged(user: &User, image: &str) -> (String, String, Option<String>) {
     let verdict = word(&found["verdict"]).unwrap_or_else(|| panic!("no verdict\n{ran}"));
     let fails = matches!(verdict.as_str(), "mislabeled" | "mixed");
     assert_eq!(ran.code, Some(i32::from(fails)), "{ran}");
-    let platform = serde_json::from_value::<Option<Platform>>(found["binaries"].clone()).unwrap();
+    let platform = serde_json::from_value::<Option<Platform>>(found["binaryPlatform"].clone()).unwrap();
     (verdict, platform.map_or(String::new(), |platform| platform.to_string()), word(&found["fix"]))
 }
 

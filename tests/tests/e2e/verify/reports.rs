@@ -37,7 +37,11 @@ fn the_json_is_as_its_schema_says() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let ran = verify(&user, &[&names[..], &["--format", "json"]].concat()).exits(5);
     user.write("result.json", &ran.stdout);
-    is_valid(&user, "result.json", "del result['images'][1]['verdict'], result['images'][1]['label']");
+    is_valid(
+        &user,
+        "result.json",
+        "del result['images'][1]['verdict'], result['images'][1]['declaredPlatform']",
+    );
 }
 
 /// By `schema.json`, and no more once it is damaged so.
@@ -133,7 +137,7 @@ fn junit_has_a_case_for_each_image() {
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[..2], ["8 3 1 1", "8 3 1 1"], "{}", String::from_utf8_lossy(&done.stderr));
     assert!(said.contains("/app (command, layer 0) is for linux/amd64"), "{said}");
-    assert!(said.contains("to put it right: config-patcher fix"), "{said}");
+    assert!(said.contains("to fix it, run: config-patcher fix"), "{said}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn is_told_and_put_right(look: impl Fn(&[&str]) -> Ran, name: &str) {
     let wrong = look(&["verify", name, "--format", "json"]).exits(1);
     let found = wrong.json()["images"][0].clone();
     assert_eq!(
-        (&found["verdict"], &found["label"]["architecture"]),
+        (&found["verdict"], &found["declaredPlatform"]["architecture"]),
         (&"mislabeled".into(), &"amd64".into()),
         "{wrong}"
     );

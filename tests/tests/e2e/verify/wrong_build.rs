@@ -54,7 +54,11 @@ fn said(user: &User, name: &str) -> Vec<(String, String, String)> {
     let images = found["images"].as_array().unwrap().iter();
     images
         .map(|one| {
-            (one["manifest"].as_str().unwrap().into(), platform(&one["entry"]), platform(&one["label"]))
+            (
+                one["manifest"].as_str().unwrap().into(),
+                platform(&one["indexPlatform"]),
+                platform(&one["declaredPlatform"]),
+            )
         })
         .collect()
 }

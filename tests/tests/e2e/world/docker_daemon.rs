@@ -74,10 +74,10 @@ fn a_label_in_an_engine_is_put_right_once_and_then_nothing_is_loaded() {
     assert_eq!((rig.loads(), rig.label("app:1").as_str()), (0, "linux/amd64/"));
     let inspected =
         rig.tool("config-patcher", &["inspect", "docker-daemon:app:1", "--format", "json"]).exits(0);
-    assert_eq!(inspected.json()["images"][0]["label"]["architecture"], "amd64");
+    assert_eq!(inspected.json()["images"][0]["declaredPlatform"]["architecture"], "amd64");
     rig.fix(&[]).exits(0);
     assert_eq!((rig.loads(), rig.label("app:1").as_str()), (1, "linux/arm/v7"));
-    rig.fix(&[]).exits(0).says("every label is right");
+    rig.fix(&[]).exits(0).says("all platforms are correct");
     assert_eq!(rig.loads(), 1);
     // The engine's own words for the image: nothing but the label has changed.
     let id = rig.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);

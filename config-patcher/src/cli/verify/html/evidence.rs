@@ -1,4 +1,4 @@
-//! The evidence behind one verdict: what was said, what was found, and the way from one to the other.
+//! The section of the HTML report for one image: platforms, verdict, reasons and evidence.
 
 use super::{Mark, shown};
 use crate::cli::verify::row::Row;
@@ -9,20 +9,20 @@ use image_evidence::verify::Finding;
 use std::fmt::Write;
 
 pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
-    let claimed = super::claimed(row);
+    let column = super::column_of(row);
     let _ = writeln!(
         out,
         "<section class=\"evidence {0}\" id=\"e{number}\" aria-labelledby=\"t{number}\">\n<h3 id=\"t{number}\"><span class=\"sign\" aria-hidden=\"true\">{1}</span> {2} <span class=\"platform\">{3}</span></h3>",
         mark.key,
         mark.sign,
         shown(&row.named.name),
-        shown(&claimed)
+        shown(&column)
     );
-    let said = row.said().map_or("no index".into(), ToString::to_string);
+    let said = row.index_platform().map_or("no index".into(), ToString::to_string);
     let _ = writeln!(
         out,
-        "<dl class=\"three\"><div><dt>Label</dt><dd>{}</dd></div><div><dt>Index entry</dt><dd>{}</dd></div><div><dt>Binaries</dt><dd>{}</dd></div><div><dt>Verdict</dt><dd class=\"verdict\">{}</dd></div></dl>",
-        shown(&row.label_text()),
+        "<dl class=\"three\"><div><dt>Declared platform</dt><dd>{}</dd></div><div><dt>Index platform</dt><dd>{}</dd></div><div><dt>Binary platform</dt><dd>{}</dd></div><div><dt>Verdict</dt><dd class=\"verdict\">{}</dd></div></dl>",
+        shown(&row.declared_text()),
         shown(&said),
         shown(&row.binaries_text()),
         shown(&row.verdict_text())
@@ -34,7 +34,7 @@ pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
         Ok(finding) => found(out, finding),
     }
     if let Some(fix) = row.fix() {
-        let _ = writeln!(out, "<p class=\"fix\">To put it right: <code>{}</code></p>", shown(fix));
+        let _ = writeln!(out, "<p class=\"fix\">To fix it, run: <code>{}</code></p>", shown(fix));
     }
     if let Some(text) = row.rebuild() {
         let _ = writeln!(out, "<p class=\"fix\">{}</p>", shown(text));
@@ -51,7 +51,7 @@ fn found(out: &mut String, finding: &Finding) {
         list(out, "reasons", finding.verdict.reasons.iter());
     }
     if !finding.chain.is_empty() {
-        out.push_str("<table><caption>What a container executes and loads</caption><thead><tr><th scope=\"col\">Role</th><th scope=\"col\">File</th><th scope=\"col\">Layer</th><th scope=\"col\">Is for</th><th scope=\"col\">EvidenceFile by</th></tr></thead><tbody>\n");
+        out.push_str("<table><caption>Executed chain: files that a container start executes or loads</caption><thead><tr><th scope=\"col\">Role</th><th scope=\"col\">File</th><th scope=\"col\">Layer</th><th scope=\"col\">Platform</th><th scope=\"col\">EvidenceFile by</th></tr></thead><tbody>\n");
         finding.chain.iter().for_each(|file| line(out, file));
         out.push_str("</tbody></table>\n");
     }
@@ -68,7 +68,7 @@ fn found(out: &mut String, finding: &Finding) {
     let groups = if groups.is_empty() { "no programs".to_string() } else { groups.join(", ") };
     let _ = writeln!(
         out,
-        "<p class=\"read\">{} · {} of {} layers looked into, {}</p>",
+        "<p class=\"read\">{} · {} of {} layers read, {}</p>",
         shown(&groups),
         finding.layers_read,
         finding.layers,
