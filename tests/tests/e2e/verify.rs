@@ -3,7 +3,7 @@
 mod cache;
 mod corpus;
 mod hostile;
-mod made;
+pub mod made;
 mod page;
 mod reports;
 mod toc;

@@ -3,8 +3,10 @@
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, run};
+use crate::verify::made::{Layer, Made, image, judged, probe, publish, zstd};
 use multiarch_tests::fake_registry::FakeRegistry;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// A docker that has two images for amd64, `base:kept` and one of the platforms of `base:pulled`, and no other.
 const DOCKER: &str = r#"echo "$@" >> asked
@@ -106,4 +108,24 @@ fn a_base_that_fits_or_cannot_be_looked_at_stops_nobody() {
         "base:one\" says that it is for linux/amd64",
     );
     goes_on("FROM HOST/base:one AS unused\nFROM scratch\nCOPY Dockerfile /\n", "plan for");
+}
+
+#[test]
+fn the_embedded_builder_takes_a_base_with_zstd_layers() {
+    let registry = FakeRegistry::start();
+    let layer = Layer::new().file("usr/lib/data", b"data").symlink("lib", "usr/lib").end();
+    publish(&registry, &Made { packed: zstd, ..image("linux/amd64", &["/app"], vec![layer]) }, "base");
+    let user = User::new();
+    user.write("app", probe("linux/amd64"));
+    fs::set_permissions(user.path("app"), fs::Permissions::from_mode(0o755)).unwrap();
+    let host = registry.host();
+    let recipe =
+        format!("builder: rootfs, from: {host}/app:base, copy: {{ app: /lib/app }}, cmd: [/lib/app]");
+    user.write(
+        "release.yaml",
+        format!("image: {host}/team/app\nplatforms:\n  linux/amd64: {{ {recipe} }}\n"),
+    );
+    run(user.command("xtask", &["release", "release.yaml"])).exits(0);
+    let (verdict, binaries, _) = judged(&user, &format!("{host}/team/app:latest"));
+    assert_eq!((verdict.as_str(), binaries.as_str()), ("consistent", "linux/amd64"));
 }
