@@ -141,7 +141,7 @@ fn roll_back(
 /// Becomes binfmt-setup. Returns only if that failed.
 fn run_binfmt_setup(arguments: &[OsString]) -> Error {
     let doing = "run binfmt-setup";
-    match crate::emulation::BinfmtSetup::find(None) {
+    match crate::binfmt_setup::BinfmtSetup::find(None) {
         Some(binfmt) => {
             Error::from_io(doing, std::process::Command::new(binfmt.program()).args(arguments).exec())
         }

@@ -1,29 +1,55 @@
 //! What all stages of a release share: the request, the target, and how progress is reported.
 
+use crate::binfmt_setup::BinfmtSetup;
 use crate::builders::OpenImage;
-use crate::emulation::BinfmtSetup;
 use crate::progress::Board;
+use crate::report::Step;
 use crate::request::Request;
-use crate::run_state::Trace;
-use crate::work_dir::paths::Own;
+use crate::run_state::RunState;
+use crate::work_dir::paths::ReleasePaths;
 use cli::Output;
-use image_store::open::Target;
+use error::Error;
+use image_store::open::{Stores, Target};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What all stages of a release share.
 pub struct ReleaseContext<'a> {
     pub request: Request,
     pub target: Target,
-    pub own: Own,
+    pub paths: ReleasePaths,
+    /// Opens the base images of builds.
     pub open: OpenImage,
+    /// Opens base images that are only inspected; gives up soon where there is no network.
     pub open_base: OpenImage,
+    /// The stores behind `open_base`.
+    pub quick_stores: Arc<Stores>,
     /// `None`: it is not installed.
     pub binfmt: Option<BinfmtSetup>,
     pub reporter: Reporter<'a>,
+    pub started: Instant,
 }
 
-/// Reports the work while it is done.
+/// Reports the progress of a release to the terminal and to [`RunState`].
 pub struct Reporter<'a> {
     pub output: &'a Output,
     pub board: Board,
-    pub trace: Trace,
+    pub state: RunState,
+}
+
+impl ReleaseContext<'_> {
+    /// Records that a step begins: a failure is reported with the step in which it occurred.
+    pub fn begin(&self, step: Step) {
+        self.reporter.state.begin(step);
+    }
+}
+
+/// The target of a request, with the tags of its spec.
+///
+/// # Errors
+/// As [`Stores::target`].
+pub fn open_target(request: &Request, stores: &Stores) -> Result<Target, Error> {
+    let mut target = stores.target(&request.spec.image)?;
+    target.tags.clone_from(&request.spec.tags);
+    Ok(target)
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 const SPEC: &str = include_str!("../../examples/multi-arch-example/release.yaml");
-/// The layout that it writes, in the current directory.
+/// The OCI layout that the example writes in the current directory.
 const LAYOUT: &str = "multi-arch-example";
 
 /// The files of the example, in a temporary directory.
@@ -28,14 +28,15 @@ impl Example {
         create().map_err(|error| Error::from_io("write the example", error))
     }
 
-    /// Stands for the spec wherever its file does: the temporary directory has another name each time.
+    /// The name of the example in work directories and messages: its temporary directory has another name each time.
     pub fn name(&self) -> PathBuf {
         LAYOUT.into()
     }
 
+    /// The spec, with its target in the current directory.
     pub fn load(&self) -> Result<Spec, Error> {
         let mut spec = Spec::load(&self.dir.path().join("release.yaml"))?;
-        // Its programs are there.
+        // The programs are written already.
         spec.prepare.clear();
         spec.image = Reference::OciLayout { dir: LAYOUT.into(), tag: None };
         Ok(spec)

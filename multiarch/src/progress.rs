@@ -1,10 +1,10 @@
-//! How far each platform is, for the line on a terminal; in a log, for a line now and then.
+//! The progress of each platform, shown as one line of a terminal or as occasional lines of a log.
 
 use image_model::platform::Platform;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is being done, and what it is done to.
+/// The current stage, and the platforms that it works on.
 #[derive(Clone, Default)]
 pub struct Board(Arc<Mutex<State>>);
 
@@ -16,7 +16,7 @@ struct State {
     running: Vec<(Platform, Instant)>,
 }
 
-/// One platform's work, until it is dropped.
+/// Work on one platform. It ends when this is dropped.
 pub struct Running {
     board: Board,
     platform: Platform,
@@ -27,7 +27,7 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next thing that is done to all platforms. An empty word: nothing that is shown here.
+    /// Begins a stage over `of` platforms. With an empty `doing` nothing is shown.
     pub fn next(&self, doing: &'static str, of: usize) {
         *self.state() = State { doing, of, ..State::default() };
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_names_what_runs_and_for_how_long() {
+    fn the_line_lists_running_platforms_with_their_time() {
         let board = Board::default();
         assert_eq!(board.line(), "");
         board.next("build", 3);

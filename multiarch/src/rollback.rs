@@ -3,7 +3,7 @@
 //! Read, decide, show, write: a tag goes back only if it still names what the release made it name. What it named is
 //! still in the registry, since nothing is ever deleted here.
 
-use crate::stages::report::{Failure, Report, TagReport};
+use crate::report::{Failure, Report, TagReport};
 use cli::{Format, Output, print_json, print_line};
 use error::Error;
 use error::Exit;
@@ -63,7 +63,7 @@ fn nothing_moved(failed: &Failure) -> String {
     let earlier = failed.earlier.as_ref().map_or(String::new(), |earlier| {
         format!("; to take back the one before it, name \"{}\"", earlier.display())
     });
-    let step = failed.step.text();
+    let step = failed.step.display_name();
     format!("nothing to take back: the release failed at the {step}, and no tag names what it made{earlier}")
 }
 

@@ -1,7 +1,9 @@
-//! How far a release has come: the step it is at, its images, its tags. One that fails reports that.
+//! The state of a running release: its step, images and tags. A release that fails reports it.
 
-use crate::stages::report::{EvidenceReport, Failure, PlatformReport, Report, Step, TagReport};
-use crate::stages::smoke::Smoke;
+use crate::report::{
+    DeclaredPlatform, EvidenceReport, Failure, PlatformReport, Report, SCHEMA_VERSION, SmokeResult, Step,
+    TagReport,
+};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::platform::Platform;
@@ -10,14 +12,15 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// The state of a running release. Stages update it from several threads.
 #[derive(Default)]
-pub struct Trace(Mutex<State>);
+pub struct RunState(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     step: Step,
     platforms: Vec<PlatformReport>,
-    /// Every tag that the spec names.
+    /// Every tag of the spec.
     wanted: Vec<String>,
     tags: Vec<TagReport>,
     moved: Vec<String>,
@@ -25,24 +28,39 @@ struct State {
     manifests: usize,
 }
 
-impl Trace {
+impl RunState {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn at(&self, step: Step) {
+    pub fn begin(&self, step: Step) {
         self.state().step = step;
     }
 
-    pub fn built(&self, image: PlatformReport) {
+    pub fn add_image(&self, image: PlatformReport) {
         self.state().platforms.push(image);
     }
 
-    pub fn held(&self, platform: &Platform, evidence: &EvidenceReport) {
+    /// Replaces the row of an image whose platform was fixed.
+    pub fn set_fixed(
+        &self,
+        platform: &Platform,
+        manifest: &Digest,
+        config: &Digest,
+        declared: DeclaredPlatform,
+    ) {
+        self.amend(platform, |row| {
+            row.manifest = manifest.clone();
+            row.config = config.clone();
+            row.declared = declared;
+        });
+    }
+
+    pub fn set_evidence(&self, platform: &Platform, evidence: &EvidenceReport) {
         self.amend(platform, |row| row.evidence = Some(evidence.clone()));
     }
 
-    pub fn smoked(&self, platform: &Platform, smoke: &Smoke) {
+    pub fn set_smoke(&self, platform: &Platform, smoke: &SmokeResult) {
         self.amend(platform, |row| row.smoke = Some(smoke.clone()));
     }
 
@@ -52,16 +70,16 @@ impl Trace {
         }
     }
 
-    pub fn wanted(&self, tags: Vec<String>) {
+    pub fn set_wanted_tags(&self, tags: Vec<String>) {
         self.state().wanted = tags;
     }
 
-    /// What is about to be done to the tags; before it is known, what they name.
-    pub fn tags(&self, tags: &[TagReport]) {
+    /// The tags with their planned digests; before those are known, with the digests that they have.
+    pub fn set_tags(&self, tags: &[TagReport]) {
         self.state().tags = tags.to_vec();
     }
 
-    pub fn happened(&self, progress: &Progress<'_>) {
+    pub fn record_progress(&self, progress: &Progress<'_>) {
         let mut state = self.state();
         match progress {
             Progress::Blob(_) => state.blobs += 1,
@@ -70,14 +88,15 @@ impl Trace {
         }
     }
 
-    /// The report of a release that this error ended. `named` says what a tag names now; it is asked for tags alone
-    /// that may or may not have moved: the answer to a write can be lost.
-    pub fn failed(
+    /// The report of a release that failed with this error. `resolve` returns the digest that a tag has now, or `None`
+    /// if the target does not answer. It is called only for tags that may have moved: the response to a write can be
+    /// lost.
+    pub fn failure_report(
         &self,
         image: &str,
         error: &Error,
         earlier: Option<PathBuf>,
-        named: impl Fn(&str) -> Option<Option<Digest>>,
+        resolve: impl Fn(&str) -> Option<Option<Digest>>,
         took: Duration,
     ) -> Report {
         let state = self.state();
@@ -101,8 +120,8 @@ impl Trace {
             } else if !may_have_moved || was.as_ref() == Some(now) {
                 failure.not_moved.push(tag.clone());
             } else {
-                // Where one question has no answer, the next one has none either, and waiting takes time.
-                let found = if can_ask { named(tag) } else { None };
+                // If the target does not answer once, it will not answer the next time either, and waiting takes time.
+                let found = if can_ask { resolve(tag) } else { None };
                 can_ask = found.is_some();
                 match found {
                     Some(found) if found.as_ref() == Some(now) => failure.moved.push(tag.clone()),
@@ -111,15 +130,15 @@ impl Trace {
                 }
             }
         }
-        let is_told = |tag: &String| {
+        let is_listed = |tag: &String| {
             [&failure.moved, &failure.not_moved, &failure.unknown].iter().any(|list| list.contains(tag))
         };
-        let rest: Vec<String> = state.wanted.iter().filter(|tag| !is_told(tag)).cloned().collect();
+        let rest: Vec<String> = state.wanted.iter().filter(|tag| !is_listed(tag)).cloned().collect();
         failure.not_moved.extend(rest);
         let mut platforms = state.platforms.clone();
         platforms.sort_by_key(|row| row.platform.to_string());
         Report {
-            report: 1,
+            schema_version: SCHEMA_VERSION,
             image: image.to_string(),
             digest: None,
             media_type: None,
@@ -136,25 +155,25 @@ impl Trace {
 mod tests {
     use super::*;
 
-    /// Of three tags one moved for sure, one by a write whose answer was lost, and of one nobody knows.
+    /// Of three tags one moved, one may have moved in a write whose response was lost, and one is unknown.
     #[test]
-    fn what_moved_is_told_apart_from_what_did_not_and_from_what_nobody_knows() {
+    fn a_failure_lists_tags_that_moved_did_not_move_and_may_have_moved() {
         let digest = |text: &str| Digest::of(text.as_bytes());
         let row = |tag: &str| TagReport { tag: tag.into(), was: Some(digest("old")), now: digest("new") };
         let error = Error::network("publish", "the line is dead");
         let check = |step: Step, answers: &[(&str, &str)], lists: [&[&str]; 3]| {
-            let trace = Trace::default();
-            trace.at(step);
-            trace.tags(&["a", "b", "c"].map(row));
-            trace.wanted(["a", "b", "c"].map(String::from).to_vec());
+            let state = RunState::default();
+            state.begin(step);
+            state.set_tags(&["a", "b", "c"].map(row));
+            state.set_wanted_tags(["a", "b", "c"].map(String::from).to_vec());
             if step == Step::Publish {
-                trace.state().moved.push("a".into());
+                state.state().moved.push("a".into());
             }
-            let named = |tag: &str| {
-                assert_ne!(tag, "a", "what is known is not asked");
+            let resolve = |tag: &str| {
+                assert_ne!(tag, "a", "a tag that is known to have moved is not resolved");
                 answers.iter().find(|(of, _)| *of == tag).map(|(_, names)| Some(digest(names)))
             };
-            let report = trace.failed("x", &error, None, named, Duration::ZERO);
+            let report = state.failure_report("x", &error, None, resolve, Duration::ZERO);
             let failed = report.failed.unwrap();
             assert_eq!([failed.moved, failed.not_moved, failed.unknown], lists.map(|list| list.to_vec()));
             assert_eq!((failed.exit, failed.error.as_str()), (6, "cannot publish: the line is dead"));

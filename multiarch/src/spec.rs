@@ -14,6 +14,7 @@ use strict_yaml::Problem;
 mod dockerfile;
 mod platform;
 mod read;
+mod reader;
 
 /// The largest spec that is read. A real one has some kilobytes.
 const SPEC_MAX: u64 = 1 << 20;
@@ -26,7 +27,7 @@ pub struct Spec {
     pub image: Reference,
     /// At least one.
     pub tags: Vec<String>,
-    pub labels: LabelPolicy,
+    pub on_mismatch: OnMismatch,
     /// What is run in each image before anything is published; empty for nothing.
     pub smoke: Vec<String>,
     /// Annotations of the index.
@@ -74,11 +75,11 @@ pub struct DockerfileRecipe {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
     pub id: String,
-    pub place: SecretPlace,
+    pub source: SecretSource,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretPlace {
+pub enum SecretSource {
     File(PathBuf),
     Variable(String),
 }
@@ -203,13 +204,23 @@ impl fmt::Display for BuilderChoice {
     }
 }
 
-/// What to do with an image whose label differs from its binaries.
+/// What to do with a config that declares another platform than its key in the spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LabelPolicy {
-    /// Put the right label in.
+pub enum OnMismatch {
+    /// Write the platform of the key.
     Fix,
-    /// Stop.
-    Check,
+    /// Stop the release.
+    Fail,
+}
+
+impl OnMismatch {
+    /// The word in a spec.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fix => "fix",
+            Self::Fail => "fail",
+        }
+    }
 }
 
 impl Spec {

@@ -1,13 +1,13 @@
-//! The steps of a release, in the order of the pipeline.
+//! The stages of a release, in the order of the pipeline.
 
 pub mod build;
-mod execute;
 pub mod fix_platform;
+pub mod load;
 pub mod plan;
+pub mod prepare;
 pub mod publish;
+pub mod register_emulators;
 pub mod report;
-pub mod retained;
 pub mod smoke;
-pub mod unchanged;
 pub mod verify;
 pub mod verify_bases;

@@ -3,6 +3,7 @@
 //! Records in it say what was verified and tested, and reports say what a rollback restores. So nobody else may write
 //! in it: not in the directory itself, and not in `multiarch` of the cache, where default work directories are.
 
+pub mod lock;
 pub mod paths;
 pub mod prune;
 pub mod records;
@@ -11,12 +12,10 @@ pub mod unfinished;
 use crate::request::Request;
 use error::Error;
 use image_store::store::oci_layout::create_dir_durably;
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -60,28 +59,6 @@ pub fn make(request: &Request) -> Result<(), Error> {
     }
     // Another process may have created it first.
     check(request)
-}
-
-/// Opens the lock file, creating it if it does not exist. A link is not followed, and nothing is truncated.
-pub fn open_lock(work_dir: &Path) -> Result<File, Error> {
-    let path = work_dir.join("lock");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
-    let opened = options.open(&path).and_then(|file| file.metadata().map(|meta| (file, meta)));
-    let refused = |why: &str| Error::not_permitted(doing(&path), why).hint(OTHER);
-    match opened {
-        Ok((file, meta)) if meta.is_file() => Ok(file),
-        Ok(_) => Err(refused("it is not a regular file")),
-        Err(error)
-            if [Errno::ELOOP, Errno::ENXIO]
-                .iter()
-                .any(|errno| error.raw_os_error() == Some(*errno as i32)) =>
-        {
-            Err(refused("it is a link or a FIFO"))
-        }
-        Err(error) => Err(Error::from_io(doing(&path), error)),
-    }
 }
 
 fn guarded(request: &Request) -> impl Iterator<Item = &Path> {

@@ -4,7 +4,7 @@ use super::buildx::Buildx;
 use super::docker::Docker;
 use super::podman::Podman;
 use super::*;
-use crate::spec::{BuildArgs, DockerfileRecipe, FilesRecipe, Secret, SecretPlace};
+use crate::spec::{BuildArgs, DockerfileRecipe, FilesRecipe, Secret, SecretSource};
 use image_model::manifest::{CONFIG_MAX, Content};
 use image_store::store::read_blob;
 use std::fs;
@@ -319,7 +319,7 @@ fn the_first_engine_that_works_is_chosen_and_it_is_said_why() {
         .map(|(builder, why)| format!("{}: {why}", builder.name()))
     };
     let choose = |engines| choose_for(Vec::new(), engines);
-    let secret = Secret { id: "a".into(), place: SecretPlace::Variable("A".into()) };
+    let secret = Secret { id: "a".into(), source: SecretSource::Variable("A".into()) };
     let said = choose_for(vec![secret], vec![Engine("docker", Ok(())), Engine("podman", Ok(()))]).unwrap();
     assert_eq!(said, "podman: docker: no secrets");
     let said = choose(vec![Engine("docker", Ok(())), Engine("podman", Ok(()))]).unwrap();

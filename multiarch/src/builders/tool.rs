@@ -1,7 +1,7 @@
 //! An engine's command line: found, asked whether it works, and run with its output in a log.
 
 use super::BuildJob;
-use crate::spec::{BuildArgs, DockerfileRecipe, Secret, SecretPlace};
+use crate::spec::{BuildArgs, DockerfileRecipe, Secret, SecretSource};
 use error::Error;
 use error::Exit;
 use std::ffi::{OsStr, OsString};
@@ -229,17 +229,17 @@ impl Step {
 
     /// The place of a secret is an argument, its value never is.
     fn secret(mut self, secret: &Secret) -> Self {
-        let (place, value) = match &secret.place {
-            SecretPlace::File(file) => {
+        let (source, value) = match &secret.source {
+            SecretSource::File(file) => {
                 (format!("src={}", file.display()), std::fs::read_to_string(file).ok())
             }
-            SecretPlace::Variable(name) => (format!("env={name}"), std::env::var(name).ok()),
+            SecretSource::Variable(name) => (format!("env={name}"), std::env::var(name).ok()),
         };
         // Of a file each line may be said by itself.
         let value = value.unwrap_or_default();
         let lines = value.lines().map(|line| line.trim().to_string());
         lines.for_each(|line| self.hide(line, "[secret]"));
-        self.arg("--secret").arg(format!("id={},{place}", secret.id))
+        self.arg("--secret").arg(format!("id={},{source}", secret.id))
     }
 
     /// Names alone: arguments can be read by everyone on the host, the environment cannot. Without a value the

@@ -1,7 +1,7 @@
 //! What a spec says of an image with a Dockerfile.
 
-use super::read::{Reader, find};
-use super::{BuildArgs, BuilderChoice, DockerfileRecipe, Secret, SecretPlace};
+use super::reader::{Reader, find};
+use super::{BuildArgs, BuilderChoice, DockerfileRecipe, Secret, SecretSource};
 use std::collections::BTreeMap;
 use std::path::Path;
 use strict_yaml::{Entry, Value};
@@ -92,39 +92,39 @@ fn read_secrets(reader: &mut Reader<'_>, entry: &Entry) -> Vec<Secret> {
             reader.problem(id.line, text);
             continue;
         }
-        let place = match &id.value.value {
-            Value::Map(place) if place.len() == 1 => &place[0],
+        let source = match &id.value.value {
+            Value::Map(source) if source.len() == 1 => &source[0],
             _ => {
                 reader.problem(id.line, format!("the spec says where a secret is, not what it is; {WRITE}"));
                 continue;
             }
         };
-        let Some(text) = reader.text(place) else { continue };
-        let place = match place.key.as_str() {
+        let Some(text) = reader.text(source) else { continue };
+        let source = match source.key.as_str() {
             "file" => {
                 let file = reader.path(&text);
                 if file.to_string_lossy().contains([',', '"']) {
-                    reader.problem(place.line, format!("engines take no ',' and '\"' in \"{text}\""));
+                    reader.problem(source.line, format!("engines take no ',' and '\"' in \"{text}\""));
                 }
                 if !reader.prepares && !file.is_file() {
                     reader.problem(
-                        place.line,
+                        source.line,
                         format!("there is no file \"{}\" with the secret", file.display()),
                     );
                 }
-                SecretPlace::File(file)
+                SecretSource::File(file)
             }
-            "env" if is_variable(&text) => SecretPlace::Variable(text),
+            "env" if is_variable(&text) => SecretSource::Variable(text),
             "env" => {
-                reader.problem(place.line, "the name of a variable has letters, digits and '_'");
+                reader.problem(source.line, "the name of a variable has letters, digits and '_'");
                 continue;
             }
             other => {
-                reader.problem(place.line, format!("a secret has no \"{other}\"; {WRITE}"));
+                reader.problem(source.line, format!("a secret has no \"{other}\"; {WRITE}"));
                 continue;
             }
         };
-        secrets.push(Secret { id: id.key.clone(), place });
+        secrets.push(Secret { id: id.key.clone(), source });
     }
     secrets
 }

@@ -1,7 +1,7 @@
 //! One platform of a spec: who builds it, and from what.
 
 use super::dockerfile::{DOCKERFILE_KEYS, read_dockerfile};
-use super::read::{Reader, find};
+use super::reader::{Reader, find};
 use super::{BuilderChoice, FilesRecipe, PlatformSpec, Port, Recipe, RunConfig};
 use image_model::platform::Platform;
 use image_model::reference::Reference;

@@ -42,7 +42,7 @@ platforms:
   linux/arm64/v8: { dockerfile: Dockerfile, builder: podman }
   linux/riscv64:  { builder: rootfs, from: docker.io/library/alpine:3, copy: { app: /app }, cmd: [/app], env: { A: b },
                     entrypoint: [], user: 1000, workdir: /, labels: { a.b: "" }, expose: [8080, 53/udp] }
-labels: check
+on-mismatch: fail
 smoke: [python, -c, import flask]
 annotations: { org.opencontainers.image.source: https://example.com/ }
 prepare: [[make, app], [true]]
@@ -54,7 +54,7 @@ fn a_whole_spec_is_read_into_values() {
     let spec = parse(FULL).unwrap();
     assert_eq!(spec.image.to_string(), "docker.io/ckulka/multi-arch-example");
     assert_eq!(spec.tags, ["latest", "1.0", "1.10"]);
-    assert_eq!((spec.labels, spec.smoke.len()), (LabelPolicy::Check, 3));
+    assert_eq!((spec.on_mismatch, spec.smoke.len()), (OnMismatch::Fail, 3));
     assert_eq!(spec.prepare, [vec!["make", "app"], vec!["true"]]);
     assert_eq!(spec.annotations["org.opencontainers.image.source"], "https://example.com/");
     let shown: Vec<String> = spec
@@ -97,7 +97,7 @@ fn a_whole_spec_is_read_into_values() {
 #[test]
 fn what_is_not_said_has_a_default() {
     let spec = parse("image: oci:dist/out\nplatforms: { linux/amd64: { dockerfile: Dockerfile } }").unwrap();
-    assert_eq!((spec.tags.as_slice(), spec.labels), (&["latest".to_string()][..], LabelPolicy::Fix));
+    assert_eq!((spec.tags.as_slice(), spec.on_mismatch), (&["latest".to_string()][..], OnMismatch::Fix));
     assert_eq!(spec.image, Reference::OciLayout { dir: spec.dir.join("dist/out"), tag: None });
     assert!(spec.smoke.is_empty() && spec.prepare.is_empty() && spec.annotations.is_empty());
     let Recipe::Dockerfile(recipe) = &spec.platforms[0].recipe else { panic!("{spec:?}") };
@@ -123,14 +123,14 @@ platforms:
   linux/arm64: { dockerfile: Dockerfile }
   linux: {}
   linux/386: { copy: { nope: app } }
-labels: repair
+on-mismatch: repair
 ";
     assert_eq!(
         problems(text),
         [
             "1: release.yaml has no key \"imag\"; did you mean \"image\"?",
-            "1: there is no \"image\"; write image: HOST/REPOSITORY, or image: oci:FOLDER",
-            "2: tag \"latest\" stands twice; remove one of them",
+            "1: there is no \"image\"; write image: HOST/REPOSITORY, or image: oci:DIR",
+            "2: tag \"latest\" is listed twice; remove one of them",
             "2: \"-x\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'",
             "3: there is no builder \"kaniko\"; write auto, docker, buildx, podman, buildah, rootfs, docker:CONTEXT or buildx:BUILDER",
             "5: \"cmd\" goes with builder rootfs, but this platform has a Dockerfile; write CMD in that",
@@ -140,7 +140,7 @@ labels: repair
             "9: platform \"linux\" has no architecture: write OS/ARCHITECTURE[/VARIANT], for example linux/arm/v7",
             "10: destination \"app\" is no absolute path in the image; write /PATH, without \"..\"",
             "10: there is no \"DIR/nope\" to copy",
-            "11: labels: \"repair\" is not known; write fix (put them right) or check (stop)",
+            "11: on-mismatch: unknown value \"repair\"; write fix or fail",
         ]
     );
 }
@@ -170,7 +170,7 @@ fn each_fault_says_what_to_write_instead() {
     top("annotations: { a: }", "\"a\" has no value; write a: VALUE, or a: \"\"");
     top(
         "push: true",
-        "release.yaml has no key \"push\"; it has image, tags, builder, platforms, labels, smoke, annotations, prepare",
+        "release.yaml has no key \"push\"; it has image, tags, builder, platforms, on-mismatch, smoke, annotations, prepare",
     );
 
     let image = |image: &str, wanted: &str| {
@@ -184,7 +184,7 @@ fn each_fault_says_what_to_write_instead() {
     image("oci:out:1", "names a tag; write it under \"tags:\"");
     image(&format!("a/b@sha256:{}", "0".repeat(64)), "names a digest");
     image("Upper/Case", "is no repository name");
-    image("docker-archive:x.tar", "is no place for several platforms");
+    image("docker-archive:x.tar", "cannot hold several platforms");
     image("[a, b]", "\"image\" is one value, not a list");
 
     let platform = |row: &str, wanted: &str| {
@@ -344,12 +344,12 @@ fn what_a_build_gets_besides_its_arguments_is_read() {
     .unwrap();
     let Recipe::Dockerfile(recipe) = &spec.platforms[0].recipe else { panic!("{spec:?}") };
     assert_eq!(spec.platforms[0].builder, BuilderChoice::Docker(Some("far".into())));
-    let secret = |id: &str, place| Secret { id: id.into(), place };
+    let secret = |id: &str, source| Secret { id: id.into(), source };
     assert_eq!(
         recipe.secrets,
         [
-            secret("npm", SecretPlace::File(spec.dir.join("app"))),
-            secret("token", SecretPlace::Variable("TOKEN".into()))
+            secret("npm", SecretSource::File(spec.dir.join("app"))),
+            secret("token", SecretSource::Variable("TOKEN".into()))
         ]
     );
     assert_eq!(recipe.build_contexts["lib"], spec.dir.join("sub").display().to_string());

@@ -1,62 +1,73 @@
-//! Every image says its platform before it leaves.
+//! Makes the config of each image declare the platform of its key in the spec.
 
-use crate::spec::LabelPolicy;
+use crate::context::ReleaseContext;
+use crate::report::Step;
+use crate::request::Request;
+use crate::spec::OnMismatch;
+use crate::stages::build::Member;
 use config_patcher::plan::{Labels, Relabelled, relabel};
-use error::Error;
-use image_model::manifest::Document;
-use image_model::platform::Platform;
+use error::{Error, Exit};
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::store::oci_layout::OciLayout;
-use image_store::tree::{Image, TreeNode, read_tree_below};
+use image_store::tree::{TreeNode, read_tree_below};
 use registry_client::meter::Meter;
 
-/// An image whose label was looked at, and what the label said before.
-#[derive(Clone, Debug)]
-pub struct Labelled {
-    pub image: Image,
-    pub built: Platform,
-    /// The label is wrong, and `labels: check` leaves it as it is.
-    pub is_wrong: bool,
-}
-
-/// Holds the built image's label against the spec's platform; puts it right where the spec wants that.
-pub fn settle(
-    built: Document,
-    platform: &Platform,
-    policy: LabelPolicy,
+/// With `on-mismatch: fix`, rewrites configs that declare another platform than the spec.
+///
+/// # Errors
+/// `CheckFailed` with `on-mismatch: fail` if a config declares another platform; all such images are listed.
+pub fn fix_platform(
+    context: &ReleaseContext<'_>,
+    members: Vec<Member>,
     staging: &OciLayout,
-) -> Result<Labelled, Error> {
-    let node = read_tree_below(staging, built, 0)?;
-    let before = label_of(&node);
-    if policy == LabelPolicy::Check {
-        // To be told wrong it must mean another machine: BuildKit writes arm64 where the spec says arm64/v8.
-        let is_wrong = !before.answers_entry(platform);
-        return Ok(Labelled { image: single(node, platform)?, built: before, is_wrong });
+) -> Result<Vec<Member>, Error> {
+    context.begin(Step::FixPlatform);
+    match context.request.spec.on_mismatch {
+        OnMismatch::Fix => members
+            .into_iter()
+            .map(|member| {
+                let member = ensure_platform(member, staging)?;
+                let (manifest, config) =
+                    (member.image.document.digest(), &member.image.manifest.config.digest);
+                context.reporter.state.set_fixed(&member.platform, manifest, config, member.declared());
+                Ok(member)
+            })
+            .collect(),
+        OnMismatch::Fail => refuse_mislabeled(&context.request, &members).map(|()| members),
     }
-    let changes =
-        match relabel(&node, &Labels::Platform(platform.clone()), &format!("the image for {platform}"))? {
-            Relabelled::Unchanged => {
-                return Ok(Labelled { image: single(node, platform)?, built: before, is_wrong: false });
-            }
-            Relabelled::Changed(changes) => changes,
-        };
-    let steps = plan(changes.in_place(), staging, &[])?;
-    apply(&steps, staging, MovedTag::Refuse, &Meter::default(), &|_| {})?;
-    let image = single(read_tree_below(staging, changes.root, 0)?, platform)?;
-    Ok(Labelled { image, built: before, is_wrong: false })
 }
 
-fn label_of(node: &TreeNode) -> Platform {
-    let image = node.images().into_iter().find_map(|(_, image)| image.config.as_ref());
-    image.map(|config| config.parsed.platform.clone()).unwrap_or_default()
-}
-
-fn single(node: TreeNode, platform: &Platform) -> Result<Image, Error> {
-    match node {
-        TreeNode::Image(image) => Ok(image),
+/// The member with a config that declares its platform. Unchanged bytes are preserved.
+fn ensure_platform(member: Member, staging: &OciLayout) -> Result<Member, Error> {
+    let subject = format!("the image for {}", member.platform);
+    let node = TreeNode::Image(member.image.clone());
+    let Relabelled::Changed(changes) = relabel(&node, &Labels::Platform(member.platform.clone()), &subject)?
+    else {
+        return Ok(member);
+    };
+    let root = changes.root.clone();
+    let writes = plan(changes.in_place(), staging, &[])?;
+    apply(&writes, staging, MovedTag::Refuse, &Meter::default(), &|_| {})?;
+    match read_tree_below(staging, root, 0)? {
+        TreeNode::Image(image) => Ok(Member { image, ..member }),
         TreeNode::Index(_) => {
-            let doing = format!("release the image for {platform}");
-            Err(Error::bad_input(doing, "its builder made an index, not one image"))
+            Err(Error::bad_input(format!("fix {subject}"), "it is an index, not one image"))
         }
     }
+}
+
+fn refuse_mislabeled(request: &Request, members: &[Member]) -> Result<(), Error> {
+    let wrong: Vec<String> = members
+        .iter()
+        // Variants that mean the same are no mismatch: BuildKit writes arm64 where the spec has arm64/v8.
+        .filter(|member| !member.built_as.answers_entry(&member.platform))
+        .map(|member| format!("{}: its config declares {}", member.platform, member.built_as))
+        .collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let doing = format!("release {}", request.spec.image);
+    let why = format!("the declared platform is wrong in {} of {} images", wrong.len(), members.len());
+    let hint = "nothing was published; correct the builds, or write \"on-mismatch: fix\" in the spec";
+    Err(Error::new(Exit::CheckFailed, doing, why).hint(hint).problems(wrong))
 }

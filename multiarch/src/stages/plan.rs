@@ -1,88 +1,148 @@
-//! What a release will do, decided before anything is done. `--dry-run` prints it.
+//! The plan of a release, made before anything is changed. `--dry-run` prints it.
 
-use crate::emulation::{BinfmtSetup, Probed};
-use crate::spec::Spec;
-use crate::stages::build::Build;
-use crate::stages::retained::is_proven;
-use crate::stages::verify_bases::Base;
+use crate::builders;
+use crate::context::ReleaseContext;
+use crate::report::TagReport;
+use crate::spec::{OnMismatch, Spec};
+use crate::stages::build::{Build, job, refuse_missing_secrets};
+use crate::stages::register_emulators::{Emulators, plan_emulators};
+use crate::stages::verify::retained::{is_verified, other_images};
+use crate::stages::verify_bases::{Base, inspect_bases};
 use crate::work_dir::records::Records;
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Descriptor, Index};
+use image_model::manifest::{Content, Descriptor, Index};
 use image_model::platform::Platform;
+use image_store::open::Target;
 use image_store::parallel;
 use image_store::store::{ImageSource, Pointer};
 
-mod shown;
+mod text;
 
 pub struct ReleasePlan {
     /// `docker.io/ckulka/multi-arch-example`, `oci:dist/out`.
     pub place: String,
     pub prepare: Vec<Vec<String>>,
     pub builds: Vec<Build>,
-    /// The base images of the Dockerfiles that are there.
+    /// The base images of the Dockerfiles that exist already.
     pub bases: Vec<Base>,
-    /// Members of the published index that stay as they are.
-    pub kept: Vec<Other>,
-    /// Members of the published index that are not in the spec any more.
-    pub going: Vec<Other>,
+    /// Images of the published index that `--only` retains.
+    pub retained: Vec<OtherImage>,
+    /// Images of the published index that are no longer in the spec.
+    pub removed: Vec<OtherImage>,
     pub emulators: Emulators,
-    pub labels_are_fixed: bool,
+    pub on_mismatch: OnMismatch,
     pub smoke: Vec<String>,
-    /// Every tag that will be set, member tags first, with what it names now.
+    /// Every tag that will be set, member tags first, with the digest that it has now.
     pub tags: Vec<(String, Option<Digest>)>,
-    /// What the first tag of the index names now.
+    /// The index that the first tag refers to now.
     pub published: Option<Index>,
 }
 
-/// A member of the published index that is not built this time.
-pub struct Other {
+/// An image of the published index that is not built this time.
+pub struct OtherImage {
     pub platform: Platform,
-    /// `None`: what is published could not be read.
+    /// `None`: the published index could not be read.
     pub digest: Option<Digest>,
-    /// An earlier run held it against its binaries.
-    pub is_proven: bool,
+    /// An earlier run verified it against its binaries.
+    pub is_verified: bool,
 }
 
-impl Other {
-    pub fn of(entry: &Descriptor, records: &Records) -> Self {
+impl OtherImage {
+    fn from_entry(entry: &Descriptor, records: &Records) -> Self {
         let platform = entry.platform.clone().unwrap_or_default();
-        let is_proven = is_proven(records, &entry.digest, &platform);
-        Self { platform, digest: Some(entry.digest.clone()), is_proven }
+        let is_verified = is_verified(records, &entry.digest, &platform);
+        Self { platform, digest: Some(entry.digest.clone()), is_verified }
     }
 
-    pub fn unknown(platform: Platform) -> Self {
-        Self { platform, digest: None, is_proven: false }
+    fn unread(platform: Platform) -> Self {
+        Self { platform, digest: None, is_verified: false }
     }
 
     fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({"platform": self.platform, "published": self.digest, "proven": self.is_proven})
+        serde_json::json!({"platform": self.platform, "published": self.digest, "verified": self.is_verified})
     }
 }
 
+/// Reads the state of the engines, the emulators, the base images and the target, and decides. Nothing is written.
+///
+/// # Errors
+/// `NotFound` for an engine, a secret or an emulator that is missing; otherwise as reads of the target.
+pub fn plan(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
+    let ReleaseContext { request, target, open, open_base, binfmt, reporter, .. } = context;
+    reporter.state.set_wanted_tags(tag_names(&request.spec));
+    // Engines answer slowly, and several questions go to each.
+    let builds = parallel::map(&request.spec.platforms, parallel::REQUESTS, |one| {
+        refuse_missing_secrets(one)?;
+        let (builder, why) = builders::choose(&one.builder, &one.recipe, open)?;
+        let job = job(request, one);
+        Ok::<_, Error>(Build {
+            commands: builder.describe(&job),
+            needs_emulator: builder.needs_emulator(&job),
+            spec: one.clone(),
+            builder,
+            why,
+        })
+    })?;
+    let tags = current_tags(&request.spec, &*target.store)?;
+    let first = tags.iter().find(|(tag, _)| target.tags.first() == Some(tag));
+    let published = published_index(first.and_then(|(_, digest)| digest.as_ref()), target);
+    let records = Records::new(&request.work_dir);
+    let others = published.as_ref().map(|index| {
+        let others = other_images(index, &request.spec);
+        others.into_iter().map(|entry| OtherImage::from_entry(entry, &records)).collect::<Vec<_>>()
+    });
+    let (retained, removed) = if request.retains_others {
+        let unread = || request.retained.iter().cloned().map(OtherImage::unread).collect();
+        (others.unwrap_or_else(unread), Vec::new())
+    } else {
+        (Vec::new(), others.unwrap_or_default())
+    };
+    let plan = ReleasePlan {
+        place: target.store.display_name(),
+        prepare: request.spec.prepare.clone(),
+        retained,
+        removed,
+        emulators: plan_emulators(&builds, binfmt.as_ref())?,
+        on_mismatch: request.spec.on_mismatch,
+        smoke: request.spec.smoke.clone(),
+        bases: inspect_bases(request, &builds, open_base)?,
+        published,
+        tags,
+        builds,
+    };
+    reporter.state.set_tags(&plan.tag_changes(&image_store::plan::Plan::default()));
+    Ok(plan)
+}
+
+/// Prints the plan; with `-v` every command and digest.
+pub fn show(context: &ReleaseContext<'_>, plan: &ReleasePlan) {
+    let output = context.reporter.output;
+    output.info_lines(&plan.to_text(output.verbose));
+}
+
 impl ReleasePlan {
-    /// The same for programs.
+    /// The JSON document of `--dry-run --format json`.
     pub fn to_json(&self) -> serde_json::Value {
         let platforms: Vec<serde_json::Value> =
-            self.builds.iter().map(|build| self.build_json(build)).collect();
+            self.builds.iter().map(|build| self.build_to_json(build)).collect();
         let tags: Vec<serde_json::Value> =
             self.tags.iter().map(|(tag, was)| serde_json::json!({"tag": tag, "was": was})).collect();
         serde_json::json!({
-            "plan": 1,
+            "schemaVersion": 2,
             "image": self.place,
             "prepare": self.prepare,
             "emulators": {"missing": self.emulators.missing, "command": self.emulators.command},
             "platforms": platforms,
-            "kept": platforms_of(&self.kept),
-            "kept_images": self.kept.iter().map(Other::to_json).collect::<Vec<_>>(),
-            "going": platforms_of(&self.going),
-            "labels": if self.labels_are_fixed { "fix" } else { "check" },
+            "retained": self.retained.iter().map(OtherImage::to_json).collect::<Vec<_>>(),
+            "removed": self.removed.iter().map(OtherImage::to_json).collect::<Vec<_>>(),
+            "onMismatch": self.on_mismatch.name(),
             "smoke": self.smoke,
             "tags": tags,
         })
     }
 
-    fn build_json(&self, build: &Build) -> serde_json::Value {
+    fn build_to_json(&self, build: &Build) -> serde_json::Value {
         let platform = &build.spec.platform;
         let bases = self.bases.iter().filter(|base| base.platform == *platform);
         serde_json::json!({
@@ -90,13 +150,24 @@ impl ReleasePlan {
             "builder": build.builder.name(),
             "why": build.why,
             "commands": build.commands,
-            "needs_emulator": build.needs_emulator,
-            "bases": bases.map(Base::shown).collect::<Vec<_>>(),
+            "needsEmulator": build.needs_emulator,
+            "bases": bases.map(Base::to_string).collect::<Vec<_>>(),
             "published": self.published(platform),
         })
     }
 
-    /// What is published for a platform now.
+    /// What these writes do to the tags of the plan. A tag that they do not move keeps its digest.
+    pub fn tag_changes(&self, writes: &image_store::plan::Plan) -> Vec<TagReport> {
+        let moved: Vec<TagReport> = writes.tags.iter().map(TagReport::from).collect();
+        let unmoved = self.tags.iter().filter(|(tag, _)| !moved.iter().any(|step| step.tag == *tag));
+        let unmoved = unmoved.filter_map(|(tag, was)| {
+            let was = was.clone()?;
+            Some(TagReport { tag: tag.clone(), was: Some(was.clone()), now: was })
+        });
+        moved.iter().cloned().chain(unmoved).collect()
+    }
+
+    /// The digest that is published for a platform now.
     fn published(&self, platform: &Platform) -> Option<&Digest> {
         let fits = |said: &Platform| said.fits(platform);
         let entries = self.published.iter().flat_map(|index| &index.manifests);
@@ -104,48 +175,23 @@ impl ReleasePlan {
     }
 }
 
-fn platforms_of(others: &[Other]) -> Vec<&Platform> {
-    others.iter().map(|other| &other.platform).collect()
-}
-
-/// Which emulators the builds need, and how they come to be there.
-#[derive(Clone, Debug, Default)]
-pub struct Emulators {
-    pub missing: Vec<Platform>,
-    pub command: Vec<String>,
-}
-
-/// Which emulators are missing for these builds. Asks only if a build needs one.
-pub fn plan_emulators(builds: &[Build], binfmt: Option<&BinfmtSetup>) -> Result<Emulators, Error> {
-    let needed: Vec<Platform> =
-        builds.iter().filter(|build| build.needs_emulator).map(|build| build.spec.platform.clone()).collect();
-    if needed.is_empty() {
-        return Ok(Emulators::default());
-    }
-    let Some(binfmt) = binfmt else {
-        let names: Vec<String> = needed.iter().map(ToString::to_string).collect();
-        let why = "binfmt-setup is neither beside this program nor in PATH";
-        return Err(Error::not_found(format!("find out whether this host builds {}", names.join(", ")), why)
-            .hint("install it: cargo install --path binfmt-setup"));
-    };
-    let probed: Vec<Probed> = binfmt.probe(&needed)?;
-    let runs = |platform: &&Platform| {
-        probed.iter().any(|p| p.runs && p.platform.parse::<Platform>().is_ok_and(|said| said.fits(platform)))
-    };
-    let missing: Vec<Platform> = needed.iter().filter(|platform| !runs(platform)).cloned().collect();
-    let command = if missing.is_empty() { Vec::new() } else { binfmt.register_command(&missing) };
-    Ok(Emulators { missing, command })
-}
-
 /// The tags of the spec, member tags first.
-pub fn tags(spec: &Spec) -> Vec<String> {
+fn tag_names(spec: &Spec) -> Vec<String> {
     let members = spec.platforms.iter().filter_map(|one| one.tag.clone());
     members.chain(spec.tags.iter().cloned()).collect()
 }
 
-/// The same, with what they name now.
-pub fn plan_tags(spec: &Spec, target: &dyn ImageSource) -> Result<Vec<(String, Option<Digest>)>, Error> {
-    let tags = tags(spec);
-    let named = parallel::map(&tags, parallel::REQUESTS, |tag| target.resolve(&Pointer::Tag(tag.clone())))?;
-    Ok(tags.into_iter().zip(named.into_iter().map(|named| named.map(|named| named.digest))).collect())
+/// The tags of the spec, member tags first, with the digests that they have now.
+fn current_tags(spec: &Spec, target: &dyn ImageSource) -> Result<Vec<(String, Option<Digest>)>, Error> {
+    let tags = tag_names(spec);
+    let found = parallel::map(&tags, parallel::REQUESTS, |tag| target.resolve(&Pointer::Tag(tag.clone())))?;
+    Ok(tags.into_iter().zip(found.into_iter().map(|found| found.map(|found| found.digest))).collect())
+}
+
+/// The index with this digest, if it is one and can be read.
+fn published_index(digest: Option<&Digest>, target: &Target) -> Option<Index> {
+    match target.store.read_document(&Pointer::from(digest?)).ok()?.parse().ok()? {
+        Content::Index(index) => Some(index),
+        Content::Manifest(_) => None,
+    }
 }

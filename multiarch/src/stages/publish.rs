@@ -1,42 +1,131 @@
-//! The index over all members, and the tags that will name it.
+//! Publishes the index over all members, and moves its tags.
 
+use crate::context::{ReleaseContext, Reporter};
+use crate::report::{PlatformReport, Report, SCHEMA_VERSION, Step, TagReport};
 use crate::request::Request;
 use crate::stages::build::Member;
 use crate::stages::plan::ReleasePlan;
-use crate::stages::report::TagReport;
-use crate::stages::retained::Published;
-use error::Error;
-use error::text;
+use crate::stages::verify::VerifiedMembers;
+use crate::stages::verify::retained::{RetainedMember, RetainedMembers, verify_retained};
+use crate::work_dir::paths::ReleasePaths;
+use crate::work_dir::unfinished::Unfinished;
+use error::{Error, text};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, DocumentError};
+use image_store::check::{CheckDepth, check};
 use image_store::open::Target;
-use image_store::plan::{MovedTag, Plan, WantedImage};
-use image_store::store::ImageSource;
+use image_store::plan::{MovedTag, Plan, Progress, WantedImage, apply};
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::{ImageSource, Pointer};
 use image_store::tree::TreeNode;
 use manifest_push::index::{Kind, Style, build_index};
+use reuse::reuse_published;
+use std::path::Path;
 use std::sync::Arc;
 
-/// The index over all members, in the order of their platforms, with everything it needs.
-pub fn combine(
+mod reuse;
+
+/// Writes blobs, manifests by digest, the index, member tags and tags, in this order, and verifies the result.
+///
+/// # Errors
+/// `Conflict` if a tag moved since the plan was made; `Integrity` if the result is incomplete.
+pub fn publish(
+    context: &ReleaseContext<'_>,
+    plan: &ReleasePlan,
+    VerifiedMembers { members, evidence, smoke }: VerifiedMembers,
+    staging: Arc<OciLayout>,
+) -> Result<Report, Error> {
+    let ReleaseContext { request, target, paths, reporter: Reporter { output, state, .. }, .. } = context;
+    context.begin(Step::VerifyRetained);
+    let members = reuse_published(members, plan.published.as_ref(), target, output);
+    let mut retained = RetainedMembers::read(request, target)?;
+    verify_retained(context, &mut retained)?;
+    let source: Arc<dyn ImageSource> = staging;
+    let wanted = assemble(request, &members, &retained, &source, target)?;
+    let root = wanted.root.clone();
+    let writes = image_store::plan::plan(wanted, &*target.store, &target.tags)?;
+    refuse_moved(&writes, plan, request.moved)?;
+    output.info_lines(&if output.verbose { writes.to_string() } else { brief(&writes, &members) });
+    let tags = note_tags(context, plan, &writes)?;
+    context.begin(Step::Publish);
+    apply(&writes, &*target.store, request.moved, &target.meter, &|progress| {
+        state.record_progress(&progress);
+        output.verbose_info(&describe(&progress));
+    })?;
+    context.begin(Step::ReadBack);
+    read_back(target)?;
+    let rows = members.iter().zip(evidence).zip(smoke);
+    let mut platforms: Vec<PlatformReport> =
+        rows.map(|((member, evidence), smoke)| member.report(Some(evidence), smoke)).collect();
+    let has_smoke = !request.spec.smoke.is_empty();
+    platforms.extend(retained.images().map(|member: &RetainedMember| member.report(has_smoke)));
+    Ok(Report {
+        schema_version: SCHEMA_VERSION,
+        image: paths.image.clone(),
+        digest: Some(root.digest().clone()),
+        media_type: Some(root.media_type().to_string()),
+        changed: !writes.is_nothing(),
+        platforms,
+        tags,
+        seconds: context.started.elapsed().as_secs_f64(),
+        failed: None,
+    })
+}
+
+/// Writes the digests that the tags have before they move to disk: a rollback needs them, even if this run is killed.
+fn note_tags(
+    context: &ReleaseContext<'_>,
+    plan: &ReleasePlan,
+    writes: &Plan,
+) -> Result<Vec<TagReport>, Error> {
+    let ReleaseContext { request, paths, reporter, .. } = context;
+    let mut tags = Unfinished::read(paths).amend(plan.tag_changes(writes));
+    if writes.tags.is_empty() {
+        tags = earlier_tags(paths, &request.report, tags);
+    }
+    Unfinished::new(paths, &tags).keep(paths)?;
+    reporter.state.set_tags(&tags);
+    Ok(tags)
+}
+
+/// The tags as the last report has them. If no tag moves in this run, that report has the digests that a rollback
+/// restores. `report` is read if the work directory was removed.
+fn earlier_tags(paths: &ReleasePaths, report: &Path, tags: Vec<TagReport>) -> Vec<TagReport> {
+    let found = [paths.released().as_path(), report]
+        .into_iter()
+        .find_map(|path| crate::report::read(path, &paths.image));
+    let earlier = found.map_or_else(Vec::new, |found| found.tags);
+    let before = |tag: TagReport| {
+        let same = |left: &&TagReport| left.tag == tag.tag && left.now == tag.now;
+        match earlier.iter().find(same) {
+            Some(left) if tag.was.as_ref() == Some(&tag.now) => left.clone(),
+            _ => tag,
+        }
+    };
+    tags.into_iter().map(before).collect()
+}
+
+/// The new index, with everything that it references.
+fn assemble(
     request: &Request,
     members: &[Member],
-    published: &Published,
+    retained: &RetainedMembers,
     staging: &Arc<dyn ImageSource>,
     target: &Target,
 ) -> Result<WantedImage, Error> {
     let mut entries: Vec<Descriptor> = members
         .iter()
         .map(|member| {
-            let mut entry = member.labelled.image.document.descriptor();
+            let mut entry = member.image.document.descriptor();
             entry.platform = Some(member.platform.clone());
             entry
         })
         .collect();
-    entries.extend(published.kept.iter().map(|kept| kept.entry.clone()));
-    // The same order whatever was built this time: the digest must not depend on it.
+    entries.extend(retained.members.iter().map(|member| member.entry.clone()));
+    // Sorted, since the digest must not depend on which platforms were built this time.
     entries.sort_by_key(|entry| entry.platform.as_ref().map(ToString::to_string));
     let annotations = &request.spec.annotations;
-    // Docker's list has no annotations; an OCI index holds Docker's manifests just as well.
+    // Docker's manifest list has no annotations; an OCI index may list Docker manifests.
     let kind = if annotations.is_empty() { Kind::of(&entries) } else { Kind::Oci };
     let failed = |e: DocumentError| {
         Error::bad_input(format!("make the index of {}", request.spec.image), e.to_string())
@@ -46,66 +135,75 @@ pub fn combine(
     let target_source: Arc<dyn ImageSource> = target.store.clone();
     for member in members {
         let source = if member.is_published { &target_source } else { staging };
-        wanted.add(&TreeNode::Image(member.labelled.image.clone()), source, false);
+        wanted.add(&TreeNode::Image(member.image.clone()), source, false);
         if let Some(tag) = &member.tag {
-            wanted.member_tags.push((tag.clone(), member.labelled.image.document.clone()));
+            wanted.member_tags.push((tag.clone(), member.image.document.clone()));
         }
     }
-    for kept in &published.kept {
-        wanted.add(&kept.node, published.source.as_ref().unwrap_or(&target_source), false);
+    for member in &retained.members {
+        wanted.add(&member.node, retained.source.as_ref().unwrap_or(&target_source), false);
     }
     Ok(wanted)
 }
 
-/// The tags were looked at when the plan was made. Builds take long; somebody may have released meanwhile.
-pub fn refuse_moved(steps: &Plan, plan: &ReleasePlan, moved: MovedTag) -> Result<(), Error> {
-    let shown = |digest: &Option<Digest>| digest.as_ref().map_or("nothing".into(), Digest::to_string);
-    for step in &steps.tags {
+/// Fails if a tag moved since the plan was made: builds take long, and another release may have finished meanwhile.
+fn refuse_moved(writes: &Plan, plan: &ReleasePlan, moved: MovedTag) -> Result<(), Error> {
+    let shown = |digest: &Option<Digest>| digest.as_ref().map_or("not there".into(), Digest::to_string);
+    for step in &writes.tags {
         let planned = plan.tags.iter().find(|(tag, _)| *tag == step.tag).and_then(|(_, was)| was.clone());
         if planned != step.was && moved == MovedTag::Refuse {
-            let doing = format!("move tag \"{}\" of \"{}\"", step.tag, steps.place);
-            let why = format!(
-                "it named {} when the release began and names {} now",
-                shown(&planned),
-                shown(&step.was)
-            );
+            let doing = format!("move tag \"{}\" of \"{}\"", step.tag, writes.place);
+            let why =
+                format!("it was {} when the release began and is {} now", shown(&planned), shown(&step.was));
             return Err(Error::conflict(doing, why).hint("run again, or use --force"));
         }
     }
     Ok(())
 }
 
-/// What will be written, a line for each image. Every blob and manifest is for who asks.
-pub fn brief(steps: &Plan, members: &[Member]) -> String {
-    if steps.is_nothing() {
-        return steps.to_string();
+/// The writes, one line for each image. `-v` prints every blob and manifest instead.
+fn brief(writes: &Plan, members: &[Member]) -> String {
+    if writes.is_nothing() {
+        return writes.to_string();
     }
     let mut lines = String::new();
     for member in members {
-        let manifest = &member.labelled.image.manifest;
-        let of_it = |blob: &Descriptor| {
-            manifest.layers.iter().chain([&manifest.config]).any(|own| own.digest == blob.digest)
+        let manifest = &member.image.manifest;
+        let is_of_member = |blob: &Descriptor| {
+            manifest.layers.iter().chain([&manifest.config]).any(|one| one.digest == blob.digest)
         };
         let blobs: Vec<u64> =
-            steps.blobs.iter().filter(|(blob, _)| of_it(blob)).map(|(blob, _)| blob.size).collect();
+            writes.blobs.iter().filter(|(blob, _)| is_of_member(blob)).map(|(blob, _)| blob.size).collect();
         let size = text::format_bytes(blobs.iter().sum());
         lines.push_str(&format!("  write     {}  {} blobs, {size}\n", member.platform, blobs.len()));
     }
-    for step in &steps.tags {
+    for step in &writes.tags {
         let was = step.was.as_ref().map_or("new".to_string(), |was| format!("was {}", was.short()));
         let now = step.document.digest();
-        lines.push_str(&format!("  tag       {}:{}  {now}  {was}\n", steps.place, step.tag));
+        lines.push_str(&format!("  tag       {}:{}  {now}  {was}\n", writes.place, step.tag));
     }
-    lines.push_str(&format!("  at most {} to {}\n", text::format_bytes(steps.bytes()), steps.place));
+    lines.push_str(&format!("  at most {} to {}\n", text::format_bytes(writes.bytes()), writes.place));
     lines
 }
 
-pub fn tags_report(plan: &ReleasePlan, steps: &Plan) -> Vec<TagReport> {
-    let moved: Vec<TagReport> = steps.tags.iter().map(TagReport::from).collect();
-    let stayed = plan.tags.iter().filter(|(tag, _)| !moved.iter().any(|step| step.tag == *tag));
-    let stayed = stayed.filter_map(|(tag, was)| {
-        let was = was.clone()?;
-        Some(TagReport { tag: tag.clone(), was: Some(was.clone()), now: was })
-    });
-    moved.iter().cloned().chain(stayed).collect()
+/// Verifies that each tag refers to a complete image.
+fn read_back(target: &Target) -> Result<(), Error> {
+    for tag in &target.tags {
+        let problems = check(&*target.store, &Pointer::Tag(tag.clone()), CheckDepth::Documents);
+        if !problems.is_empty() {
+            let doing = format!("verify \"{}:{tag}\" after it was published", target.store.display_name());
+            let lines = problems.iter().map(ToString::to_string).collect();
+            return Err(Error::integrity(doing, "it is incomplete").problems(lines));
+        }
+    }
+    Ok(())
+}
+
+/// The line for `-v`.
+fn describe(progress: &Progress<'_>) -> String {
+    match progress {
+        Progress::Blob(blob) => format!("wrote blob {}", blob.digest),
+        Progress::Document(document) => format!("wrote manifest {}", document.digest()),
+        Progress::Tag(tag, document) => format!("moved tag {tag} to {}", document.digest()),
+    }
 }

@@ -1,214 +1,67 @@
-//! What a release did, for people and for programs.
+//! Writes and prints the report of a release.
 
-use crate::stages::smoke::Smoke;
-use crate::work_dir::paths::Own;
-use crate::work_dir::records;
-use error::Error;
-use error::text;
-use image_model::digest::Digest;
-use image_model::platform::Platform;
-use image_store::plan::TagStep;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use crate::context::{ReleaseContext, Reporter, open_target};
+use crate::report::{self, Report, summary};
+use crate::work_dir::unfinished::Unfinished;
+use cli::{Format, print_json, print_line};
+use error::{Error, Exit};
+use image_store::store::Pointer;
 
-/// The report file. Its fields stay; new ones may come.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Report {
-    /// The version of this form.
-    pub report: u8,
-    /// Where it was published; a layout's folder from the root, so that it is found from anywhere.
-    pub image: String,
-    /// The index; `null` where the release did not come to its end.
-    pub digest: Option<Digest>,
-    pub media_type: Option<String>,
-    /// Did the release write anything?
-    pub changed: bool,
-    pub platforms: Vec<PlatformReport>,
-    /// Every tag that the release is about, with what it named before.
-    pub tags: Vec<TagReport>,
-    pub seconds: f64,
-    /// `null` where it came to its end.
-    #[serde(default)]
-    pub failed: Option<Failure>,
+/// Writes the report of a release that succeeded.
+///
+/// # Errors
+/// `Local` if a file cannot be written; the image is published.
+pub fn save_report(context: &ReleaseContext<'_>, published: &Report) -> Result<(), Error> {
+    // The copy that a rollback needs is written first.
+    published.write(&context.paths.released())?;
+    published.write(&context.request.report)?;
+    Unfinished::forget(&context.paths)
 }
 
-/// What stopped a release, and what had been published by then.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Failure {
-    pub step: Step,
-    pub error: String,
-    /// The exit code.
-    pub exit: u8,
-    pub problems: Vec<String>,
-    /// Sent to the target, or found there; without a tag nobody sees them.
-    pub blobs: usize,
-    pub manifests: usize,
-    /// Tags that name the new images already.
-    pub moved: Vec<String>,
-    pub not_moved: Vec<String>,
-    /// Tags that may have moved: the answer was lost, and asking again had none.
-    pub unknown: Vec<String>,
-    /// The report of the last release of the same spec and image that came to its end.
-    pub earlier: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PlatformReport {
-    pub platform: Platform,
-    /// Empty for a member that was published before and is kept.
-    pub builder: String,
-    pub manifest: Digest,
-    pub config: Digest,
-    /// Bytes of its layers, as they are stored.
-    pub layer_bytes: u64,
-    pub label: LabelReport,
-    /// What the binaries say.
-    pub evidence: Option<EvidenceReport>,
-    /// `null`: the spec has no smoke command, or `--no-smoke`.
-    pub smoke: Option<Smoke>,
-    /// How long the build took.
-    pub seconds: f64,
-}
-
-/// What the config said after the build, and what it says now.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LabelReport {
-    pub built: Platform,
-    pub published: Platform,
-}
-
-/// What a container would execute, held against the label.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EvidenceReport {
-    /// `consistent`, `foreign payload`, `undetermined`; with anything else nothing is published.
-    pub verdict: String,
-    pub binaries: Option<Platform>,
-    pub reasons: Vec<String>,
-    /// Read until the image's own program was known; without it, to the last byte of the last layer.
-    #[serde(default)]
-    pub quick: bool,
-}
-
-impl EvidenceReport {
-    pub fn shown(&self) -> String {
-        format!("{}{}", self.verdict, if self.quick { ", quick look" } else { "" })
+/// Prints the table to stderr and the image, or its JSON report, to stdout. Appends the summary, if one is wanted.
+///
+/// # Errors
+/// `Local` if the summary cannot be written; the image is published.
+pub fn report(context: &ReleaseContext<'_>, published: &Report) -> Result<Exit, Error> {
+    let output = context.reporter.output;
+    if let Some(file) = &context.request.summary {
+        summary::append(file, &summary::of_report(published))?;
     }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TagReport {
-    pub tag: String,
-    pub was: Option<Digest>,
-    pub now: Digest,
-}
-
-impl From<&TagStep> for TagReport {
-    fn from(step: &TagStep) -> Self {
-        Self { tag: step.tag.clone(), was: step.was.clone(), now: step.document.digest().clone() }
-    }
-}
-
-/// Where no tag moved, the report that is there already has what the tags named before: it must not be lost. `report`
-/// counts where the work folder was taken away.
-pub fn as_before(own: &Own, report: &Path, tags: Vec<TagReport>) -> Vec<TagReport> {
-    let found = [own.released().as_path(), report].into_iter().find_map(|path| read(path, &own.image));
-    let earlier = found.map_or_else(Vec::new, |found| found.tags);
-    let before = |tag: TagReport| {
-        let same = |left: &&TagReport| left.tag == tag.tag && left.now == tag.now;
-        match earlier.iter().find(same) {
-            Some(left) if tag.was.as_ref() == Some(&tag.now) => left.clone(),
-            _ => tag,
+    output.info_lines(&published.table());
+    output.info(&format!("report: {}", context.request.report.display()));
+    match output.format {
+        Format::Text => {
+            let digest = published.digest.as_ref().map(ToString::to_string).unwrap_or_default();
+            print_line(&format!("{}@{digest}", context.target.store.display_name()));
         }
+        Format::Json => {
+            let text = serde_json::to_string(published);
+            print_json(&text.map_err(|e| Error::local("print the report", e.to_string()))?);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes the report and the summary of a release that failed, and returns its error. An error that occurs here is only
+/// printed: the first one is the result.
+pub fn report_failure(context: &ReleaseContext<'_>, error: Error) -> Error {
+    let ReleaseContext { request, paths, reporter: Reporter { output, state, .. }, .. } = context;
+    let released = paths.released();
+    let earlier = report::read(&released, &paths.image).map(|_| released);
+    let resolve = |tag: &str| {
+        let target = open_target(request, &context.quick_stores).ok()?;
+        let found = target.store.resolve(&Pointer::Tag(tag.into())).ok()?;
+        Some(found.map(|found| found.digest))
     };
-    tags.into_iter().map(before).collect()
-}
-
-/// The report that is there, if it is about this image.
-pub fn read(path: &Path, image: &str) -> Option<Report> {
-    let found: Report = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    (found.image == image).then_some(found)
-}
-
-impl Report {
-    /// One row a platform.
-    pub fn table(&self) -> String {
-        let rows: Vec<Vec<String>> = self.platforms.iter().map(PlatformReport::row).collect();
-        cli::table(
-            &["PLATFORM", "BUILDER", "LABEL", "BINARIES", "SMOKE", "LAYERS", "MANIFEST", "TIME"],
-            &rows,
-        )
+    let failed = state.failure_report(&paths.image, &error, earlier, resolve, context.started.elapsed());
+    match failed.write(&request.report) {
+        Ok(()) => output.info(&format!("report: {}", request.report.display())),
+        Err(error) => output.info(&format!("cannot {error}")),
     }
-
-    /// Writes the report as a whole and durably: a reader never sees half of it, and a rollback needs it.
-    pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let doing = || format!("write the report \"{}\"", path.display());
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::local(doing(), e.to_string()))?;
-        let write = || records::write_durably(path, format!("{text}\n").as_bytes(), 0o644);
-        write().map_err(|e| Error::from_io(doing(), e))
+    if let Some(file) = &request.summary
+        && let Err(error) = summary::append(file, &summary::of_report(&failed))
+    {
+        output.info(&format!("cannot {error}"));
     }
-}
-
-impl PlatformReport {
-    fn row(&self) -> Vec<String> {
-        let label = match self.label.built == self.label.published {
-            true => "right".to_string(),
-            false => format!("{} put right", self.label.built),
-        };
-        let smoke = match &self.smoke {
-            Some(Smoke::Passed { milliseconds, .. }) => format!("passed, {milliseconds} ms"),
-            Some(Smoke::Failed { .. }) => "FAILED".to_string(),
-            Some(Smoke::NotRun { .. }) => "not run".to_string(),
-            None => "-".to_string(),
-        };
-        let builder = if self.builder.is_empty() { "(published before)" } else { &self.builder };
-        vec![
-            self.platform.to_string(),
-            builder.to_string(),
-            label,
-            self.evidence.as_ref().map_or("-".to_string(), EvidenceReport::shown),
-            smoke,
-            text::format_bytes(self.layer_bytes),
-            self.manifest.short().to_string(),
-            format!("{:.1} s", self.seconds),
-        ]
-    }
-}
-
-/// The steps of a release, in their order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    #[default]
-    Plan,
-    Bases,
-    Prepare,
-    Emulators,
-    Build,
-    Label,
-    Binaries,
-    Smoke,
-    /// Looking at what `--only` keeps.
-    Kept,
-    Publish,
-    /// Everything is published; it is read once more.
-    ReadBack,
-}
-
-impl Step {
-    /// "it failed at the X"
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Plan => "plan",
-            Self::Bases => "look at base images",
-            Self::Prepare => "prepare commands",
-            Self::Emulators => "registration of emulators",
-            Self::Build => "build",
-            Self::Label => "check of labels",
-            Self::Binaries => "check of binaries",
-            Self::Smoke => "smoke test",
-            Self::Kept => "look at what is kept",
-            Self::Publish => "publication",
-            Self::ReadBack => "reading back",
-        }
-    }
+    error
 }

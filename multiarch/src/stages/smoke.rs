@@ -1,22 +1,27 @@
-//! The smoke test: an image's own program, run under its emulator before anything is published.
+//! Smoke tests: a command of each image, run under its emulator before anything is published.
 //!
-//! No engine takes part. The verified layers are unpacked into a temporary directory; `binfmt-setup run` creates a
+//! No engine is needed. The verified layers are unpacked into a temporary directory; `binfmt-setup run` creates a
 //! private namespace with the emulator in it, without root; in it, this program runs the command in a [sandbox].
 //!
-//! What the host lacks is [`Smoke::NotRun`]. Whatever the image causes is [`Smoke::Failed`]: an image must not be able
-//! to switch its own test off.
+//! What the host lacks is [`SmokeResult::NotRun`]. Whatever the image causes is [`SmokeResult::Failed`]: an image must not
+//! be able to disable its own test.
 //!
 //! [sandbox]: sandbox
 
+use crate::binfmt_setup::BinfmtSetup;
 use crate::builders::runs_natively;
-use crate::emulation::BinfmtSetup;
+use crate::context::{ReleaseContext, Reporter};
+use crate::report::{SmokeResult, Step};
+use crate::stages::build::{Member, file_name};
 use crate::unpack::{UnpackError, unpack};
-use error::Error;
+use crate::work_dir::records::Records;
+use error::{Error, Exit};
 use image_model::platform::Platform;
+use image_store::parallel;
 use image_store::store::ImageSource;
+use image_store::store::oci_layout::OciLayout;
 use image_store::tree::Image;
 use sandbox::{Sandbox, SandboxEvent, SandboxIds};
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -32,36 +37,80 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 const OUTPUT_MAX: usize = 4096;
 const EVENTS_MAX: u64 = 64 << 10;
 
-/// Result of a smoke test.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum Smoke {
-    Passed {
-        milliseconds: u64,
-        output: String,
-    },
-    Failed {
-        why: String,
-        output: String,
-    },
-    /// This host cannot run it: no emulator, no user namespaces.
-    NotRun {
-        why: String,
-    },
+/// Runs the smoke command of the spec in each image that has not passed it in an earlier run. `None`: the spec has none.
+///
+/// # Errors
+/// `CheckFailed` if the command fails in an image, with all images in which it does. An image that this host cannot run is
+/// reported and does not stop the release.
+pub fn smoke(
+    ReleaseContext { request, binfmt, reporter, .. }: &ReleaseContext<'_>,
+    members: &[Member],
+    staging: &OciLayout,
+) -> Result<Vec<Option<SmokeResult>>, Error> {
+    let Reporter { output, board, state } = reporter;
+    state.begin(Step::Smoke);
+    let command = &request.spec.smoke;
+    if command.is_empty() {
+        return Ok(members.iter().map(|_| None).collect());
+    }
+    let records = Records::new(&request.work_dir);
+    board.next("smoke", members.len());
+    let results = parallel::map(members, request.jobs, |member| {
+        let platform = &member.platform;
+        let _running = board.begin(platform);
+        let dir = request.work_dir.join("smoke").join(file_name(platform));
+        let key = (member.image.document.digest(), platform, command);
+        if let Some(passed) = records.get::<SmokeResult>("smoke", &key) {
+            output.verbose_info(&format!("smoke {platform}: passed in an earlier run"));
+            state.set_smoke(platform, &passed);
+            return Ok(passed);
+        }
+        let result = run_command(staging, &member.image, platform, command, binfmt.as_ref(), &dir)?;
+        state.set_smoke(platform, &result);
+        if let SmokeResult::Passed { .. } = &result {
+            records.keep("smoke", &key, &result)?;
+        }
+        output.info(&match &result {
+            SmokeResult::Passed { milliseconds, output } => {
+                let first_line = output.lines().next().unwrap_or_default();
+                format!("smoke {platform}: passed in {milliseconds} ms: {first_line}")
+            }
+            SmokeResult::Failed { why, .. } => format!("smoke {platform}: FAILED: {why}"),
+            SmokeResult::NotRun { why } => format!("smoke {platform}: not run on this host: {why}"),
+        });
+        Ok::<_, Error>(result)
+    })?;
+    let failed: Vec<String> = members
+        .iter()
+        .zip(&results)
+        .filter_map(|(member, result)| match result {
+            SmokeResult::Failed { why, output } => {
+                let output = if output.is_empty() { String::new() } else { format!(": {output}") };
+                Some(format!("{}: {why}{output}", member.platform))
+            }
+            SmokeResult::Passed { .. } | SmokeResult::NotRun { .. } => None,
+        })
+        .collect();
+    if !failed.is_empty() {
+        let doing = format!("release {}", request.spec.image);
+        let why = format!("\"{}\" failed in {} of {} images", command.join(" "), failed.len(), members.len());
+        return Err(Error::new(Exit::CheckFailed, doing, why).hint("nothing was published").problems(failed));
+    }
+    Ok(results.into_iter().map(Some).collect())
 }
 
 /// Runs `command` in the image. `dir` is removed before and afterwards.
-pub fn smoke(
+fn run_command(
     source: &dyn ImageSource,
     image: &Image,
     platform: &Platform,
     command: &[String],
     binfmt: Option<&BinfmtSetup>,
     dir: &Path,
-) -> Result<Smoke, Error> {
+) -> Result<SmokeResult, Error> {
     let local = |e: io::Error| Error::from_io(format!("run the smoke test of {platform}"), e);
     if binfmt.is_none() && !runs_natively(platform) {
-        return Ok(Smoke::NotRun { why: "binfmt-setup is not installed".into() });
+        return Ok(SmokeResult::NotRun { why: "binfmt-setup is not installed".into() });
     }
     remove_tree(dir).map_err(local)?;
     let root = dir.join("root");
@@ -78,7 +127,7 @@ pub fn smoke(
     };
     let result = match unpack(source, &image.manifest.layers, &sandbox.root, &sandbox.working_dir, ids) {
         Ok(()) => run(&sandbox, platform, binfmt, dir).map_err(local),
-        Err(UnpackError::Image(why)) => Ok(Smoke::Failed { why, output: String::new() }),
+        Err(UnpackError::Image(why)) => Ok(SmokeResult::Failed { why, output: String::new() }),
         Err(UnpackError::Host(error)) => Err(error),
     };
     let removed = remove_tree(dir).map_err(local);
@@ -98,7 +147,7 @@ fn run(
     platform: &Platform,
     binfmt: Option<&BinfmtSetup>,
     dir: &Path,
-) -> io::Result<Smoke> {
+) -> io::Result<SmokeResult> {
     let mut description = tempfile::tempfile_in(dir)?;
     serde_json::to_writer(&description, sandbox)?;
     description.rewind()?;
@@ -117,7 +166,7 @@ fn run(
     outer.stdin(description).stdout(events_end).stderr(output_end);
     let begun = Instant::now();
     let mut child = outer.spawn()?;
-    // Its ends of the pipes, which would keep them open.
+    // Closes its ends of the pipes, which would keep them open.
     drop(outer);
     let (ended, wait) = mpsc::channel();
     let events = thread::spawn(move || {
@@ -143,7 +192,7 @@ fn run(
     Ok(judge(&events, in_time, milliseconds, output))
 }
 
-/// The whole is read, so that the program never waits; the first bytes are kept.
+/// Returns the first bytes of the output. All of it is read, so that the program never blocks.
 fn first_bytes(mut pipe: impl Read) -> io::Result<String> {
     let mut kept = Vec::new();
     pipe.by_ref().take(OUTPUT_MAX as u64).read_to_end(&mut kept)?;
@@ -151,44 +200,44 @@ fn first_bytes(mut pipe: impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&kept).trim().to_string())
 }
 
-fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: String) -> Smoke {
+fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: String) -> SmokeResult {
     for event in events {
         match event {
             SandboxEvent::Began => {}
             SandboxEvent::Refused { step, error } => {
-                return Smoke::NotRun { why: format!("the sandbox cannot {step}: {error}") };
+                return SmokeResult::NotRun { why: format!("the sandbox cannot {step}: {error}") };
             }
             SandboxEvent::NotExecuted { why } => {
-                return Smoke::Failed { why: why.clone(), output: String::new() };
+                return SmokeResult::Failed { why: why.clone(), output: String::new() };
             }
             SandboxEvent::Ended { status } if in_time => {
                 let status = ExitStatus::from_raw(*status);
                 return match status.success() {
-                    true => Smoke::Passed { milliseconds, output },
-                    false => Smoke::Failed { why: format!("it ended with {status}"), output },
+                    true => SmokeResult::Passed { milliseconds, output },
+                    false => SmokeResult::Failed { why: format!("it ended with {status}"), output },
                 };
             }
             SandboxEvent::Ended { .. } => {}
         }
     }
     if !events.contains(&SandboxEvent::Began) {
-        // Nothing of the image has run: binfmt-setup could not make a namespace, or the platform has no emulator.
-        return Smoke::NotRun { why: last_line(&output) };
+        // Nothing of the image has run: binfmt-setup could not create a namespace, or the platform has no emulator.
+        return SmokeResult::NotRun { why: last_line(&output) };
     }
     let why = match in_time {
         true => "its processes were killed".to_string(),
         false => format!("it took longer than {} s", TIME_LIMIT.as_secs()),
     };
-    Smoke::Failed { why, output }
+    SmokeResult::Failed { why, output }
 }
 
-/// The file of this program. `prepare` may have rebuilt it: what runs is then no file any more, but can be read.
+/// The file of this program. If `prepare` has rebuilt it, the running program is a deleted file, which is copied.
 fn own_program(dir: &Path) -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     if program.exists() {
         return Ok(program);
     }
-    let copy = dir.join("xtask");
+    let copy = dir.join("multiarch");
     fs::copy("/proc/self/exe", &copy)?;
     fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     Ok(copy)
@@ -208,9 +257,9 @@ mod tests {
         let not_executed = || SandboxEvent::NotExecuted { why: "\"/app\" is not in the image".into() };
         let check = |events: &[SandboxEvent], in_time: bool, expected: &str| {
             let found = match judge(events, in_time, 1, "first\nlast".into()) {
-                Smoke::Passed { .. } => "passed".to_string(),
-                Smoke::Failed { why, .. } => format!("failed: {why}"),
-                Smoke::NotRun { why } => format!("not run: {why}"),
+                SmokeResult::Passed { .. } => "passed".to_string(),
+                SmokeResult::Failed { why, .. } => format!("failed: {why}"),
+                SmokeResult::NotRun { why } => format!("not run: {why}"),
             };
             assert_eq!(found, expected, "{events:?}");
         };

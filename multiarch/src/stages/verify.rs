@@ -1,101 +1,151 @@
-//! Nothing leaves whose binaries contradict its label: each image's layers are read, and what a container would
-//! execute is held against the platform that the image will say.
+//! Verifies each image against its binaries: what a container would execute must be for the platform of the image.
 
-use crate::request::Request;
-use crate::run_state::Trace;
+use crate::context::{ReleaseContext, Reporter};
+use crate::report::{EvidenceReport, SmokeResult, Step};
 use crate::stages::build::Member;
-use crate::stages::report::EvidenceReport;
 use crate::work_dir::records::Records;
-use cli::Output;
-use error::Error;
-use error::Exit;
+use error::{Error, Exit};
 use image_evidence::verdict::{Verdict, VerdictKind};
 use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
+use image_model::digest::Digest;
 use image_model::platform::Platform;
 use image_store::store::oci_layout::OciLayout;
 use image_store::tree::Image;
 
-/// Records of images that were built.
-pub const BUILT: &str = "binaries";
+pub mod retained;
 
-/// Reads what the members would execute. A contradiction stops the release, with the files that show it.
-pub fn hold(
-    request: &Request,
+/// Images that may be published, with the results of their verification and smoke tests in the same order.
+pub struct VerifiedMembers {
+    pub members: Vec<Member>,
+    pub evidence: Vec<EvidenceReport>,
+    pub smoke: Vec<Option<SmokeResult>>,
+}
+
+/// Reads the layers of all members that no earlier run verified.
+///
+/// # Errors
+/// `CheckFailed` if binaries are for another platform, with the files that show it.
+pub fn verify(
+    context: &ReleaseContext<'_>,
     members: &[Member],
     staging: &OciLayout,
-    output: &Output,
-    trace: &Trace,
 ) -> Result<Vec<EvidenceReport>, Error> {
+    context.begin(Step::Verify);
+    verify_members(context, members, staging)
+}
+
+fn verify_members(
+    ReleaseContext { request, reporter, .. }: &ReleaseContext<'_>,
+    members: &[Member],
+    staging: &OciLayout,
+) -> Result<Vec<EvidenceReport>, Error> {
+    let Reporter { output, state, .. } = reporter;
     let records = Records::new(&request.work_dir);
-    let key = |member: &Member| (member.labelled.image.document.digest().clone(), member.platform.clone());
-    let known: Vec<Option<EvidenceReport>> =
-        members.iter().map(|member| records.get(BUILT, &key(member))).collect();
+    let known: Vec<Option<EvidenceReport>> = members
+        .iter()
+        .map(|member| VerdictDepth::Full.recorded(&records, member.image.document.digest(), &member.platform))
+        .collect();
     let subjects: Vec<VerifyTarget<'_>> = members
         .iter()
         .zip(&known)
         .filter(|(_, known)| known.is_none())
-        .map(|(member, _)| VerifyTarget {
-            source: staging,
-            image: &member.labelled.image,
-            platform: &member.platform,
-        })
+        .map(|(member, _)| VerifyTarget { source: staging, image: &member.image, platform: &member.platform })
         .collect();
     let mut found = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full)).into_iter();
     let mut evidence = Vec::with_capacity(members.len());
     let mut problems = Vec::new();
     for (member, known) in members.iter().zip(known) {
-        if let Some(known) = known {
-            output.verbose_info(&format!(
-                "binaries {}: {}, as an earlier run found",
-                member.platform, known.verdict
-            ));
-            trace.held(&member.platform, &known);
-            evidence.push(known);
-            continue;
-        }
-        let finding = found.next().unwrap_or_else(|| {
-            let doing = format!("hold {} against its binaries", member.platform);
-            Err(Error::local(doing, "it was not looked at"))
-        })?;
-        let verdict = &finding.verdict;
-        let shown = verdict.binaries.as_ref().map_or("none".to_string(), ToString::to_string);
-        output.info(&format!("binaries {}: {} ({shown})", member.platform, verdict.kind.text()));
-        let report = EvidenceReport::from(verdict);
-        trace.held(&member.platform, &report);
-        match verdict.kind {
-            VerdictKind::Mislabeled | VerdictKind::Mixed => {
-                problems.extend(contradictions(&member.platform, &member.labelled.image, verdict));
+        let platform = &member.platform;
+        let report = if let Some(known) = known {
+            let line = format!("verify {platform}: {}, from an earlier run", known.to_text());
+            if known.reasons.is_empty() {
+                output.verbose_info(&line)
+            } else {
+                output.info(&line)
             }
-            VerdictKind::ForeignPayload | VerdictKind::Undetermined => {
-                for reason in &verdict.reasons {
-                    output.info(&format!("  note: {reason}"));
-                }
+            known
+        } else {
+            let finding = found.next().unwrap_or_else(|| {
+                Err(Error::local(format!("verify {platform} against its binaries"), "it was not read"))
+            })?;
+            let verdict = &finding.verdict;
+            let binaries = verdict.binaries.as_ref().map_or("none".to_string(), ToString::to_string);
+            output.info(&format!("verify {platform}: {} (binaries: {binaries})", verdict.kind.text()));
+            let report = EvidenceReport::from(verdict);
+            if stops_release(verdict.kind) {
+                problems.extend(contradictions(platform, &member.image, verdict));
+                state.set_evidence(platform, &report);
+                evidence.push(report);
+                continue;
             }
-            VerdictKind::Consistent => records.keep(BUILT, &key(member), &report)?,
-        }
+            VerdictDepth::Full.record(&records, member.image.document.digest(), platform, &report)?;
+            report
+        };
+        report.reasons.iter().for_each(|reason| output.info(&format!("  note: {reason}")));
+        state.set_evidence(platform, &report);
         evidence.push(report);
     }
     if problems.is_empty() {
         return Ok(evidence);
     }
     let doing = format!("release {}", request.spec.image);
-    Err(Error::new(Exit::CheckFailed, doing, "binaries contradict the platform that they are released for")
-        .hint("nothing was published; correct the build")
-        .problems(problems))
+    Err(Error::new(
+        Exit::CheckFailed,
+        doing,
+        "binaries are for another platform than the images that contain them",
+    )
+    .hint("nothing was published; correct the build")
+    .problems(problems))
 }
 
-impl From<&Verdict> for EvidenceReport {
-    fn from(verdict: &Verdict) -> Self {
-        Self {
-            verdict: verdict.kind.text().to_string(),
-            binaries: verdict.binaries.clone(),
-            reasons: verdict.reasons.clone(),
-            quick: false,
-        }
+/// Whether images with this verdict must not be published.
+fn stops_release(kind: VerdictKind) -> bool {
+    match kind {
+        VerdictKind::Mislabeled | VerdictKind::Mixed => true,
+        VerdictKind::Consistent | VerdictKind::ForeignPayload | VerdictKind::Undetermined => false,
     }
 }
 
-/// What contradicts, and the files and layers that show it.
+/// How much of an image was read for a recorded verdict. Every verdict that does not stop a release is recorded, with its
+/// reasons: the same image gives the same verdict, so a later run needs to print it only. A verdict that stops the release
+/// is not recorded: the user corrects the build, and the image with that digest is not wanted again.
+#[derive(Clone, Copy)]
+enum VerdictDepth {
+    /// To the end of the last layer, as images are read that were built.
+    Full,
+    /// Until the binary platform is known, as images are read that `--only` retains.
+    Quick,
+}
+
+impl VerdictDepth {
+    /// The kind of record.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Full => "verdict",
+            Self::Quick => "quick verdict",
+        }
+    }
+
+    fn recorded(self, records: &Records, image: &Digest, platform: &Platform) -> Option<EvidenceReport> {
+        records.get(self.name(), &(image, platform))
+    }
+
+    fn is_recorded(self, records: &Records, image: &Digest, platform: &Platform) -> bool {
+        records.has(self.name(), &(image, platform))
+    }
+
+    fn record(
+        self,
+        records: &Records,
+        image: &Digest,
+        platform: &Platform,
+        report: &EvidenceReport,
+    ) -> Result<(), Error> {
+        records.keep(self.name(), &(image, platform), report)
+    }
+}
+
+/// The files, with their layers, that contradict the platform of an image.
 pub fn contradictions(platform: &Platform, image: &Image, verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
     if verdict.files.is_empty() {

@@ -1,58 +1,72 @@
-//! Base images of Dockerfiles, looked at before anything is built: one of another platform gives an image that says one
-//! thing and is another (moby#36552, buildx#844).
+//! Verifies the base images of Dockerfiles before anything is built: a base image for another platform makes a
+//! mislabeled image (moby#36552, buildx#844).
 //!
-//! Only what is known for sure stops a release: the label of an image that the engine has, or what the registry
-//! offers. What cannot be looked at, for want of a network or of credentials, is said and left to the engine.
+//! Only facts stop a release: the platform of an image that the engine has, or the platforms that the registry has. A
+//! base image that cannot be read, without a network or credentials, is reported and left to the engine.
 
 use crate::builders::common::read_dockerfile;
 use crate::builders::dockerfile::{Asked, Stage};
 use crate::builders::{BuildJob, Local, OpenImage};
+use crate::context::ReleaseContext;
+use crate::report::Step;
 use crate::request::Request;
 use crate::spec::Recipe;
 use crate::stages::build::{Build, job};
-use error::Error;
-use error::Exit;
+use error::{Error, Exit};
 use image_model::manifest::{CONFIG_MAX, Config, Content};
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
 use image_store::parallel;
 use image_store::store::read_blob;
+use std::fmt;
 use std::path::PathBuf;
 
-/// The FROM of a stage that a build needs, and what was found.
+/// The FROM of a stage that a build needs, and the result of its check.
 #[derive(Clone, Debug)]
 pub struct Base {
-    /// What is built.
+    /// The platform that is built.
     pub platform: Platform,
     dockerfile: PathBuf,
     line: usize,
     name: String,
-    pub found: Found,
-    /// What to do where it is wrong.
+    pub check: BaseCheck,
+    /// What to do if it is wrong.
     way_out: String,
 }
 
+/// Result of the check of one base image, with the rest of a sentence about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// What it is, and where.
+pub enum BaseCheck {
     Right(String),
     Wrong(String),
     Unchecked(String),
 }
 
-impl Base {
-    /// `Dockerfile:3: debian:12 is for linux/arm64, in the registry`.
-    pub fn shown(&self) -> String {
-        let what = match &self.found {
-            Found::Right(what) | Found::Wrong(what) => what.clone(),
-            Found::Unchecked(why) => format!("could not be checked: {why}"),
-        };
-        format!("{}:{}: \"{}\" {what}", self.dockerfile.display(), self.line, self.name)
+/// `Dockerfile:3: "debian:12" is for linux/arm64, in the registry`.
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: \"{}\" ", self.dockerfile.display(), self.line, self.name)?;
+        match &self.check {
+            BaseCheck::Right(what) | BaseCheck::Wrong(what) => f.write_str(what),
+            BaseCheck::Unchecked(why) => write!(f, "could not be checked: {why}"),
+        }
     }
 }
 
-/// Looks at the base images of all builds. A Dockerfile that a command makes first is not there yet and is passed over.
-pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec<Base>, Error> {
+/// Checks the base images again if `prepare` commands ran, since they may have written the Dockerfiles.
+///
+/// # Errors
+/// `CheckFailed` if a base image is for another platform.
+pub fn verify_bases(context: &ReleaseContext<'_>, builds: &[Build]) -> Result<(), Error> {
+    if context.request.spec.prepare.is_empty() {
+        return Ok(());
+    }
+    context.begin(Step::VerifyBases);
+    refuse_wrong_bases(context, &inspect_bases(&context.request, builds, &context.open_base)?)
+}
+
+/// Checks the base images of all builds. A Dockerfile that does not exist yet, since a command writes it, is skipped.
+pub fn inspect_bases(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec<Base>, Error> {
     let mut wanted = Vec::new();
     for build in builds {
         let Recipe::Dockerfile(recipe) = &build.spec.recipe else { continue };
@@ -60,7 +74,7 @@ pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec
         let Ok(dockerfile) = read_dockerfile(&job, recipe) else { continue };
         let target = recipe.target.as_deref();
         let root = dockerfile.root(target).map(|stage| stage.line);
-        // A build context of this name is taken in the place of an image.
+        // A build context of this name replaces the image.
         let is_image = |stage: &&Stage| !recipe.build_contexts.contains_key(&stage.base);
         for stage in dockerfile.needed_bases(target).into_iter().filter(is_image) {
             let base = Base {
@@ -68,12 +82,12 @@ pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec
                 dockerfile: recipe.dockerfile.clone(),
                 line: stage.line,
                 name: stage.base.clone(),
-                found: Found::Unchecked(String::new()),
+                check: BaseCheck::Unchecked(String::new()),
                 way_out: String::new(),
             };
-            match asked_of(stage, &job, root == Some(stage.line)) {
+            match required_platform(stage, &job, root == Some(stage.line)) {
                 Some(Ok(platform)) => wanted.push((base, Some((build, platform)))),
-                Some(Err(found)) => wanted.push((Base { found, ..base }, None)),
+                Some(Err(check)) => wanted.push((Base { check, ..base }, None)),
                 None => {}
             }
         }
@@ -89,43 +103,43 @@ pub fn look(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec
             let builder = &*build.builder;
             let name = builder.registry_name(&base.name);
             let offer = offers.of(name.as_ref());
-            let found = judge(&builder.name(), local.as_ref(), offer, &platform);
+            let check = judge(&builder.name(), local.as_ref(), offer, &platform);
             let way_out = way_out(&builder.name(), local.as_ref(), offer, &base, &platform);
-            Base { found, way_out, ..base }
+            Base { check, way_out, ..base }
         }
         None => base,
     });
     Ok(judged.collect())
 }
 
-/// The platform that a base must have; nothing where that is for the engine to say.
-fn asked_of(stage: &Stage, job: &BuildJob, is_root: bool) -> Option<Result<Platform, Found>> {
+/// The platform that a base image must have. `None` if only the engine knows.
+fn required_platform(stage: &Stage, job: &BuildJob, is_root: bool) -> Option<Result<Platform, BaseCheck>> {
     match &stage.asked {
         Asked::Target if stage.is_the_builders_secret() => None,
         Asked::Target => Some(Ok(job.platform.clone())),
         Asked::Builder => None,
         Asked::Named(said) => Some(match said.parse() {
-            Err(_) => Err(Found::Unchecked(format!("\"{said}\" is no platform"))),
+            Err(_) => Err(BaseCheck::Unchecked(format!("unknown platform \"{said}\""))),
             Ok(_) if is_root => {
-                Err(Found::Wrong(format!("is asked for with --platform={said}, whatever is built")))
+                Err(BaseCheck::Wrong(format!("is pulled with --platform={said}, whatever platform is built")))
             }
             Ok(platform) => Ok(platform),
         }),
     }
 }
 
-/// What a registry has under a name.
+/// The platforms that a registry has under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Offer {
     /// An index with images for these platforms.
     Index(Vec<Platform>),
-    /// One image, whose label says this.
+    /// One image, which declares this platform.
     Image(Platform),
-    /// It could not be read, and why.
+    /// It could not be read, for this reason.
     Unknown(String),
 }
 
-/// Each name is read once, however many platforms start from it: registries count.
+/// Offers by name. Each name is read once for all platforms that start from it: registries limit the rate of reads.
 struct Offers(Vec<(RegistryRef, Offer)>);
 
 impl Offers {
@@ -137,7 +151,7 @@ impl Offers {
         let mut names: Vec<RegistryRef> = Vec::new();
         for ((base, look), local) in wanted.iter().zip(locals) {
             let Some((build, platform)) = look else { continue };
-            // Where the engine takes a wrong one, what the registry has decides about the way out.
+            // If the engine would use a wrong image, the advice depends on what the registry has.
             let is_settled = local.as_ref().is_some_and(|local| may_be_base(&local.platform, platform));
             let name = build.builder.registry_name(&base.name).filter(|_| !is_settled);
             names.extend(name.filter(|name| !names.contains(name)));
@@ -172,42 +186,40 @@ fn read_offer(name: &RegistryRef, open: &OpenImage) -> Result<Offer, Error> {
 }
 
 impl Local {
-    /// The engine takes it, right or wrong, and asks no registry.
-    fn settles(&self, wanted: &Platform) -> bool {
+    /// Whether the engine uses it, right or wrong, without reading the registry.
+    fn is_used(&self, wanted: &Platform) -> bool {
         self.is_taken_blindly || may_be_base(&self.platform, wanted)
     }
 }
 
-/// What the engine will start from. `offer` is nothing where only the engine knows what the name means.
-fn judge(builder: &str, local: Option<&Local>, offer: Option<&Offer>, wanted: &Platform) -> Found {
+/// Checks the image that the engine will start from. `offer` is `None` if only the engine knows what the name means.
+fn judge(builder: &str, local: Option<&Local>, offer: Option<&Offer>, wanted: &Platform) -> BaseCheck {
     let verdict = |said: &Platform, text: String| match may_be_base(said, wanted) {
-        true => Found::Right(text),
-        false => Found::Wrong(text),
+        true => BaseCheck::Right(text),
+        false => BaseCheck::Wrong(text),
     };
     let kept = |local: &Local| {
         verdict(&local.platform, format!("is for {}, in the storage of {builder}", local.platform))
     };
     match (local, offer) {
-        (Some(local), _) if local.settles(wanted) => kept(local),
-        (_, Some(Offer::Image(said))) => {
-            verdict(said, format!("says that it is for {said}, in the registry"))
-        }
+        (Some(local), _) if local.is_used(wanted) => kept(local),
+        (_, Some(Offer::Image(said))) => verdict(said, format!("is for {said}, in the registry")),
         (_, Some(Offer::Index(all))) => match all.iter().find(|said| may_be_base(said, wanted)) {
-            Some(said) => Found::Right(format!("has {said}, in the registry")),
+            Some(said) => BaseCheck::Right(format!("has {said}, in the registry")),
             None => {
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-                Found::Wrong(format!("has only {}, in the registry", all.join(", ")))
+                BaseCheck::Wrong(format!("has only {}, in the registry", all.join(", ")))
             }
         },
-        // The engine cannot pull another one either.
+        // The engine cannot pull another one without the registry either.
         (Some(local), Some(Offer::Unknown(_))) if !local.may_have_others => kept(local),
-        (_, Some(Offer::Unknown(why))) => Found::Unchecked(why.clone()),
-        (_, None) => Found::Unchecked(format!("{builder} alone knows what that name means")),
+        (_, Some(Offer::Unknown(why))) => BaseCheck::Unchecked(why.clone()),
+        (_, None) => BaseCheck::Unchecked(format!("{builder} alone knows what that name means")),
     }
 }
 
-/// What to do about a base that is wrong. That an engine holds another platform of a base says nothing against the base:
-/// its platform metadata is never to be changed for that.
+/// What to do about a wrong base image. An engine that has another platform of it in its storage is no reason to change
+/// its platform metadata.
 fn way_out(
     builder: &str,
     local: Option<&Local>,
@@ -221,14 +233,14 @@ fn way_out(
         Some(Offer::Image(said)) => may_be_base(said, wanted),
         Some(Offer::Unknown(_)) | None => false,
     };
-    // Only the classic builder of docker takes what it has.
+    // Only the classic builder of docker uses what it has without a check.
     if is_offered && local.is_some_and(|local| local.is_taken_blindly) {
         let docker = match builder.split_once(':') {
             Some((docker, context)) => format!("{docker} --context {context}"),
             None => builder.to_string(),
         };
         return format!(
-            "the registry has it for {wanted}, but the classic builder takes the one that it holds: set \
+            "the registry has it for {wanted}, but the classic builder uses the one in its storage: set \
              DOCKER_BUILDKIT=1; or run `{docker} pull --platform {wanted} {name}` and release one platform at a \
              time, with --only {built}"
         );
@@ -243,8 +255,8 @@ fn way_out(
     }
 }
 
-/// Whether an image that says `said` may be below one for `wanted`: the same machine, of no higher level. An arm image
-/// without a variant says nothing of its level.
+/// Whether an image for `wanted` may be based on one that declares `said`: the same architecture, of no higher level. An
+/// arm image without a variant may have any level.
 fn may_be_base(said: &Platform, wanted: &Platform) -> bool {
     let (a, b) = (said.normalized(), wanted.normalized());
     let level = |platform: &Platform| {
@@ -258,21 +270,25 @@ fn may_be_base(said: &Platform, wanted: &Platform) -> bool {
     a.os == b.os && a.architecture == b.architecture && (said.variant.is_none() || fits_level)
 }
 
-/// A base of another platform stops the release before anything is built. All of them are told at once.
-pub fn refuse_wrong(request: &Request, bases: &[Base]) -> Result<(), Error> {
+/// Stops the release before anything is built.
+///
+/// # Errors
+/// `CheckFailed` if base images are for another platform; all of them are listed.
+pub fn refuse_wrong_bases(context: &ReleaseContext<'_>, bases: &[Base]) -> Result<(), Error> {
+    context.begin(Step::VerifyBases);
     let wrong: Vec<String> = bases
         .iter()
-        .filter(|base| matches!(base.found, Found::Wrong(_)))
+        .filter(|base| matches!(base.check, BaseCheck::Wrong(_)))
         .map(|base| {
             let out = if base.way_out.is_empty() { String::new() } else { format!("; {}", base.way_out) };
-            format!("{}, but the image is for {}{out}", base.shown(), base.platform)
+            format!("{base}, but the image is for {}{out}", base.platform)
         })
         .collect();
     if wrong.is_empty() {
         return Ok(());
     }
-    let doing = format!("release {}", request.spec.image);
-    let why = format!("{} of {} base images are of another platform", wrong.len(), bases.len());
+    let doing = format!("release {}", context.request.spec.image);
+    let why = format!("{} of {} base images are for another platform", wrong.len(), bases.len());
     Err(Error::new(Exit::CheckFailed, doing, why).hint("nothing was built").problems(wrong))
 }
 
@@ -298,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_would_take_is_what_counts() {
+    fn the_image_that_the_engine_would_use_is_checked() {
         let platform = |text: &str| text.parse::<Platform>().unwrap();
         let check = |local: Option<(&str, bool)>, offer: Option<Offer>, said: &str| {
             let local = local.map(|(said, is_taken_blindly)| Local {
@@ -306,8 +322,8 @@ mod tests {
                 is_taken_blindly,
                 may_have_others: false,
             });
-            let found = judge("docker", local.as_ref(), offer.as_ref(), &platform("linux/arm64"));
-            assert_eq!(format!("{found:?}"), said, "{local:?} {offer:?}");
+            let check = judge("docker", local.as_ref(), offer.as_ref(), &platform("linux/arm64"));
+            assert_eq!(format!("{check:?}"), said, "{local:?} {offer:?}");
         };
         let index = |all: &[&str]| Some(Offer::Index(all.iter().map(|text| platform(text)).collect()));
         let image = |said: &str| Some(Offer::Image(platform(said)));
@@ -327,17 +343,13 @@ mod tests {
             index(&["linux/amd64", "linux/s390x"]),
             r#"Wrong("has only linux/amd64, linux/s390x, in the registry")"#,
         );
-        check(None, image("linux/amd64"), r#"Wrong("says that it is for linux/amd64, in the registry")"#);
-        check(
-            None,
-            image("linux/arm64/v8"),
-            r#"Right("says that it is for linux/arm64/v8, in the registry")"#,
-        );
+        check(None, image("linux/amd64"), r#"Wrong("is for linux/amd64, in the registry")"#);
+        check(None, image("linux/arm64/v8"), r#"Right("is for linux/arm64/v8, in the registry")"#);
         check(None, unknown(), r#"Unchecked("no route")"#);
         let shared =
             Local { platform: platform("linux/amd64"), is_taken_blindly: false, may_have_others: true };
         let found = judge("docker", Some(&shared), unknown().as_ref(), &platform("linux/arm64"));
-        assert_eq!(found, Found::Unchecked("no route".into()));
+        assert_eq!(found, BaseCheck::Unchecked("no route".into()));
         check(None, None, r#"Unchecked("docker alone knows what that name means")"#);
     }
 
@@ -350,7 +362,7 @@ mod tests {
             dockerfile: PathBuf::from("Dockerfile"),
             line: 1,
             name: "debian:12".into(),
-            found: Found::Unchecked(String::new()),
+            check: BaseCheck::Unchecked(String::new()),
             way_out: String::new(),
         };
         let check = |builder: &str, local: Option<bool>, offer: Option<Offer>, said: &[&str]| {

@@ -1,5 +1,5 @@
-//! What a work folder keeps for one spec and one image: other specs may be released in the same folder, and a spec may
-//! change its image; none of them may take along what takes another one's release back.
+//! Files of a work directory that belong to one spec and one image. Several specs may use the same work directory, and a
+//! spec may change its image; none of them may overwrite what a rollback of another one needs.
 
 use image_model::digest::Digest;
 use image_model::reference::Reference;
@@ -7,40 +7,41 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// As much of an image's name as a file's name shows.
+/// Characters of the image's name in a file name.
 const NAME_MAX: usize = 80;
 
+/// The files of one spec and one image.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub struct ReleasePaths {
     work_dir: PathBuf,
     name: String,
-    /// A registry's name, or a layout's with its folder from the root.
+    /// The repository, or the OCI layout with its absolute path.
     pub image: String,
 }
 
-impl Own {
+impl ReleasePaths {
     pub fn new(work_dir: &Path, spec: &Path, image: &Reference, place: &str) -> Self {
         let image = match image {
             Reference::OciLayout { dir, .. } => {
-                Reference::OciLayout { dir: from_root(dir), tag: None }.to_string()
+                Reference::OciLayout { dir: absolute(dir), tag: None }.to_string()
             }
             _ => place.to_string(),
         };
-        let key = [from_root(spec).as_os_str().as_bytes(), b"\0", image.as_bytes()].concat();
+        let key = [absolute(spec).as_os_str().as_bytes(), b"\0", image.as_bytes()].concat();
         let shown: Vec<char> =
             image.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-        // The end of a long name tells more than its beginning.
+        // The end of a long name distinguishes it better than its beginning.
         let shown: String = shown[shown.len().saturating_sub(NAME_MAX)..].iter().collect();
         let name = format!("{}-{}.json", shown.trim_start_matches(['.', '-']), Digest::of(&key).short());
         Self { work_dir: work_dir.to_path_buf(), name, image }
     }
 
-    /// The report of the last release that came to its end: what a rollback needs.
+    /// The report of the last successful release, which a rollback needs.
     pub fn released(&self) -> PathBuf {
         self.work_dir.join("released").join(&self.name)
     }
 
-    /// What a release was about to do to its tags, until it has come to its end.
+    /// The tags that a running release moves. The file is removed when it has succeeded.
     pub fn unfinished(&self) -> PathBuf {
         unfinished_dir(&self.work_dir).join(&self.name)
     }
@@ -50,14 +51,14 @@ pub fn unfinished_dir(work_dir: &Path) -> PathBuf {
     work_dir.join("unfinished")
 }
 
-/// The same name wherever it is said from, and before the folder is made as well as after.
-fn from_root(path: &Path) -> PathBuf {
+/// The absolute path without links, whether the file exists or not.
+fn absolute(path: &Path) -> PathBuf {
     if let Ok(real) = fs::canonicalize(path) {
         return real;
     }
     match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => from_root(Path::new(".")).join(name),
-        (Some(parent), Some(name)) => from_root(parent).join(name),
+        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => absolute(Path::new(".")).join(name),
+        (Some(parent), Some(name)) => absolute(parent).join(name),
         _ => path.to_path_buf(),
     }
 }
@@ -67,17 +68,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_spec_and_each_image_has_a_file_of_its_own_and_keeps_it() {
+    fn each_spec_and_image_has_a_stable_file_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let name = |spec: &str, image: &str| {
             let image: Reference = image.parse().unwrap();
-            Own::new(Path::new("w"), &dir.path().join(spec), &image, &image.to_string()).released()
+            ReleasePaths::new(Path::new("w"), &dir.path().join(spec), &image, &image.to_string()).released()
         };
         let one = name("a.yaml", "127.0.0.1:5000/team/app");
         assert!(one.to_str().unwrap().starts_with("w/released/127.0.0.1-5000-team-app-"), "{one:?}");
         assert_ne!(one, name("b.yaml", "127.0.0.1:5000/team/app"));
         assert_ne!(one, name("a.yaml", "127.0.0.1:5000/team/app2"));
-        // Through a link, and before and after it is made.
+        // Through a link, and before and after the layout is created.
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         let layout = format!("oci:{}/link/out", dir.path().display());
         let before = name("link/a.yaml", &layout);

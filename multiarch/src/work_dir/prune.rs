@@ -4,9 +4,10 @@
 //! Never taken: what this run has used, what an unfinished release needs, a folder that another release is using.
 //! Reports stay as long as their folder. Whatever fails here is passed over.
 
-use crate::stages::build::Member;
 use crate::work_dir::paths::unfinished_dir;
+use image_model::digest::Digest;
 use image_store::store::oci_layout::OciLayout;
+use image_store::tree::Image;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,21 +29,20 @@ const BETWEEN: Duration = DAY;
 /// What a release can make again.
 const MADE_AGAIN: [&str; 5] = ["staging", "records", "build", "smoke", "logs"];
 
-/// These images are used by this run.
-pub fn use_staged(staging: &OciLayout, members: &[Member]) {
-    let used = |digest: &image_model::digest::Digest| {
+/// Marks staged images as used now.
+pub fn mark_used<'a>(staging: &OciLayout, images: impl Iterator<Item = &'a Image>) {
+    let mark = |digest: &Digest| {
         let path = staging.dir().join("blobs").join(digest.algorithm()).join(digest.hex());
         drop(File::open(path).and_then(|file| file.set_modified(SystemTime::now())));
     };
-    for member in members {
-        let image = &member.labelled.image;
-        used(image.document.digest());
-        image.manifest.layers.iter().chain([&image.manifest.config]).for_each(|blob| used(&blob.digest));
+    for image in images {
+        mark(image.document.digest());
+        image.manifest.layers.iter().chain([&image.manifest.config]).for_each(|blob| mark(&blob.digest));
     }
 }
 
 /// Makes room in a work folder whose lock the caller has. `began`: what was used since then stays.
-pub fn in_folder(work_dir: &Path, began: SystemTime) {
+pub fn prune(work_dir: &Path, began: SystemTime) {
     if is_unfinished(work_dir) {
         return;
     }
@@ -54,7 +54,7 @@ pub fn in_folder(work_dir: &Path, began: SystemTime) {
 }
 
 /// Makes room among the work folders beside this one, once a day.
-pub fn among_folders(own: &Path) {
+pub fn prune_siblings(own: &Path) {
     let Some(home) = own.parent() else { return };
     let mark = home.join(".swept");
     let looked = fs::metadata(&mark).and_then(|meta| meta.modified());
@@ -196,18 +196,18 @@ mod tests {
         file(&work.join("records/young"), 1, 1);
         file(&work.join("released/old.json"), 1, 300);
         file(&work.join("unfinished/x.json"), 1, 0);
-        in_folder(work, began);
+        prune(work, began);
         assert_eq!(left(&blobs).len(), 5, "an unfinished release needs it all");
         // Nobody comes back after a year.
         file(&work.join("unfinished/x.json"), 1, 366);
-        in_folder(work, began);
+        prune(work, began);
         assert_eq!(left(&blobs), [".writing", "used", "younger"]);
         assert_eq!(left(&work.join("records")), ["young"]);
         assert_eq!(left(&work.join("released")), ["old.json"]);
     }
 
     #[test]
-    fn among_folders_the_unused_lose_what_can_be_made_again_and_the_forgotten_go() {
+    fn prune_siblings_the_unused_lose_what_can_be_made_again_and_the_forgotten_go() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path();
         let key = |name: &str| format!("{name}-{}", image_model::digest::Digest::of(name.as_bytes()).short());
@@ -228,7 +228,7 @@ mod tests {
         let busy = File::options().write(true).open(place("busy").join("lock")).unwrap();
         busy.lock().unwrap();
         let staged = |name: &&str| place(name).join("staging").exists();
-        among_folders(&place("own"));
+        prune_siblings(&place("own"));
         let stay = ["own", "young", "busy", "killed", "other"];
         assert!(stay.iter().all(staged), "{:?}", stay.map(|name| staged(&name)));
         assert!(!staged(&"too-much") && !staged(&"unused"));
@@ -236,7 +236,7 @@ mod tests {
         assert!(!place("forgotten").exists() && left(home).len() == 8, "{:?}", left(home));
         // Once a day is enough.
         folder("unused", 31, 1);
-        among_folders(&place("own"));
+        prune_siblings(&place("own"));
         assert!(staged(&"unused"));
     }
 }

@@ -1,8 +1,8 @@
 //! What a release was about to do to its tags, kept until its report is written: a run that is killed between the two
 //! must not take along what the tags named before. The next run's report has it.
 
-use crate::stages::report::TagReport;
-use crate::work_dir::paths::Own;
+use crate::report::TagReport;
+use crate::work_dir::paths::ReleasePaths;
 use crate::work_dir::records;
 use error::Error;
 use serde::{Deserialize, Serialize};
@@ -16,23 +16,23 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    pub fn new(own: &Own, tags: &[TagReport]) -> Self {
+    pub fn new(own: &ReleasePaths, tags: &[TagReport]) -> Self {
         Self { image: own.image.clone(), tags: tags.to_vec() }
     }
 
     /// What a run left that was killed. One that cannot be read is none.
-    pub fn read(own: &Own) -> Self {
+    pub fn read(own: &ReleasePaths) -> Self {
         let found: Option<Self> =
             fs::read(own.unfinished()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         found.filter(|found| found.image == own.image).unwrap_or_default()
     }
 
-    pub fn keep(&self, own: &Own) -> Result<(), Error> {
+    pub fn keep(&self, own: &ReleasePaths) -> Result<(), Error> {
         let keep = || records::write_durably(&own.unfinished(), &serde_json::to_vec(self)?, 0o600);
         keep().map_err(|e| Error::from_io("note what the tags name now", e))
     }
 
-    pub fn forget(own: &Own) -> Result<(), Error> {
+    pub fn forget(own: &ReleasePaths) -> Result<(), Error> {
         match fs::remove_file(own.unfinished()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::from_io("forget what the tags named", error))
@@ -72,7 +72,7 @@ mod tests {
         let left = [row("1.0", None, "new"), row("latest", Some("old"), "new")];
         let own = |image: &str| {
             let image = format!("127.0.0.1:5000/{image}");
-            Own::new(dir.path(), &dir.path().join("a.yaml"), &image.parse().unwrap(), &image)
+            ReleasePaths::new(dir.path(), &dir.path().join("a.yaml"), &image.parse().unwrap(), &image)
         };
         Unfinished::new(&own("a/b"), &left).keep(&own("a/b")).unwrap();
         Unfinished::new(&own("a/d"), &[]).keep(&own("a/d")).unwrap();

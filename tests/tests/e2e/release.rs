@@ -130,7 +130,7 @@ fn the_example_goes_from_nothing_to_a_checked_layout_and_a_second_run_has_nothin
     assert_eq!(check(&store, &Pointer::Tag("latest".into()), CheckDepth::Layers), []);
     let report = fs::read_to_string(user.path("report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!((&report["report"], &report["digest"]), (&1.into(), &EXAMPLE_DIGEST.into()));
+    assert_eq!((&report["schemaVersion"], &report["digest"]), (&2.into(), &EXAMPLE_DIGEST.into()));
     assert_eq!(report["changed"], true);
     assert_eq!(report["platforms"].as_array().unwrap().len(), platforms.len());
 

@@ -65,11 +65,11 @@ fn every_key_of_a_recipe_is_an_argument_and_a_secret_is_one_by_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("npmrc");
     std::fs::write(&file, "registry=x\n_authToken=hunter2hunter2\n").unwrap();
-    let secret = |id: &str, place| Secret { id: id.into(), place };
+    let secret = |id: &str, source| Secret { id: id.into(), source };
     let recipe = DockerfileRecipe {
         secrets: vec![
-            secret("npm", SecretPlace::File(file.clone())),
-            secret("path", SecretPlace::Variable("PATH".into())),
+            secret("npm", SecretSource::File(file.clone())),
+            secret("path", SecretSource::Variable("PATH".into())),
         ],
         build_contexts: [("lib".to_string(), "../lib".to_string())].into(),
         cache_from: vec!["type=registry,ref=a/b".into()],

@@ -64,7 +64,7 @@ fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from()
             assert_eq!(ran.stdout, "");
         }
     };
-    let one = "\"HOST/base:one\" says that it is for linux/amd64, in the registry, but the image is for linux/arm64";
+    let one = "\"HOST/base:one\" is for linux/amd64, in the registry, but the image is for linux/arm64";
     stops("# base\nFROM HOST/base:one\n", &[], &format!("Dockerfile:2: {one}"));
     stops(
         "ARG B=one\nFROM scratch AS x\n\nFROM HOST/base:$B\nCOPY --from=x / /\n",
@@ -74,7 +74,7 @@ fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from()
     stops(
         "FROM --platform=linux/amd64 HOST/base:many\n",
         &[],
-        "Dockerfile:1: \"HOST/base:many\" is asked for with --platform=linux/amd64, whatever is built, but the image is for linux/arm64",
+        "Dockerfile:1: \"HOST/base:many\" is pulled with --platform=linux/amd64, whatever platform is built, but the image is for linux/arm64",
     );
     // The classic builder takes the image that it has, whatever it is; BuildKit would pull another, but there is none.
     let kept = "Dockerfile:1: \"HOST/base:kept\" is for linux/amd64, in the storage of docker, but the image is for linux/arm64; name a base image for linux/arm64";
@@ -105,7 +105,7 @@ fn a_base_that_fits_or_cannot_be_looked_at_stops_nobody() {
     goes_on("FROM 127.0.0.1:9/base:x\n", "base:x\" could not be checked: ");
     goes_on(
         "FROM --platform=linux/amd64 HOST/base:one AS tool\nFROM scratch\nCOPY --from=tool / /\n",
-        "base:one\" says that it is for linux/amd64",
+        "base:one\" is for linux/amd64",
     );
     goes_on("FROM HOST/base:one AS unused\nFROM scratch\nCOPY Dockerfile /\n", "plan for");
 }

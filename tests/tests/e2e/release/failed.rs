@@ -82,7 +82,7 @@ fn a_release_that_fails_reports_the_step_and_a_rollback_of_it_has_nothing_to_tak
         assert!(failed["error"].as_str().unwrap().starts_with("cannot "), "{report}");
         assert_eq!((&report["digest"], &report["changed"]), (&Value::Null, &false.into()), "{report}");
         assert_eq!(failed["moved"].as_array().unwrap().len(), 0, "{report}");
-        assert_eq!(failed["not_moved"], serde_json::json!(TAGS), "{report}");
+        assert_eq!(failed["notMoved"], serde_json::json!(TAGS), "{report}");
         let page = fs::read_to_string(stage.user.path("summary.md")).unwrap();
         let page = page.rsplit("### ").next().unwrap();
         assert!(page.contains(" failed\n") && page.contains("; no tag moved.\n"), "{page}");
@@ -113,7 +113,7 @@ fn what_a_release_that_broke_off_had_moved_is_in_its_report_and_goes_back() {
     let failed = &broken["failed"];
     assert_eq!(failed["step"], "publish", "{broken}");
     assert_eq!(failed["moved"], serde_json::json!(["arm32v7", "latest"]), "{broken}");
-    assert_eq!(failed["not_moved"], serde_json::json!(["1.0"]), "{broken}");
+    assert_eq!(failed["notMoved"], serde_json::json!(["1.0"]), "{broken}");
     assert!(failed["blobs"].as_u64() > Some(0) && failed["manifests"].as_u64() > Some(0), "{broken}");
     let half = stage.tags();
     assert_eq!(TAGS.map(|tag| tag == "1.0"), [0, 1, 2].map(|at| half[at] == first[at]));
@@ -146,7 +146,7 @@ fn a_tag_whose_answer_was_lost_is_reported_as_what_it_is() {
     stage.registry.fault(Fault::when(lost, Act::LostAnswer).forever());
     let failed = stage.release(6)["failed"].take();
     assert_eq!(failed["moved"], serde_json::json!(["arm32v7", "latest"]), "{failed}");
-    assert_eq!(failed["not_moved"], serde_json::json!(["1.0"]), "{failed}");
+    assert_eq!(failed["notMoved"], serde_json::json!(["1.0"]), "{failed}");
     assert_eq!(stage.tags().map(|tag| tag.is_some()), [true, true, false]);
 }
 

@@ -29,7 +29,7 @@ fn only_one_platform_is_built_anew_and_the_others_stay() {
     user.write("app/arm64", "a new program for arm64");
     let ran = user.release(&["app/release.yaml", "--only", "linux/arm64/v8"]).exits(0);
     assert!(
-        ran.stderr.contains("keep      linux/amd64") && !ran.stderr.contains("built linux/amd64"),
+        ran.stderr.contains("retain    linux/amd64") && !ran.stderr.contains("built linux/amd64"),
         "{ran}"
     );
     let (before, after) = (members(digest_of(&first)), members(digest_of(&ran)));
@@ -67,15 +67,15 @@ fn only_keeps_what_the_spec_does_not_name_and_a_whole_release_says_that_it_goes(
     user.write("app/release.yaml", shorter.join("\n"));
     user.write("app/amd64", "a new program for amd64");
     let only = ["app/release.yaml", "--only", "linux/amd64"];
-    user.release(&only).exits(0).says("keep      linux/arm64").says("keep      linux/arm/v7");
+    user.release(&only).exits(0).says("retain    linux/arm64").says("retain    linux/arm/v7");
     assert_eq!(architectures(), ["amd64", "arm", "arm64"]);
     // Also where all that the spec has is built.
     let both = [&only[..], &["--only", "linux/arm/v7"]].concat();
     user.release(&both).exits(0).says("nothing to do");
-    let goes = "linux/arm64 is published and not in the spec: it goes away";
+    let goes = "remove    linux/arm64: it is published, but it is not in the spec";
     let dry = user.release(&["app/release.yaml", "--dry-run", "--format", "json"]).exits(0).says(goes);
     let plan = dry.json();
-    assert_eq!(plan["going"][0]["architecture"], "arm64", "{plan}");
+    assert_eq!(plan["removed"][0]["platform"]["architecture"], "arm64", "{plan}");
     assert_eq!(plan["platforms"][1]["builder"], "rootfs", "{plan}");
     assert_eq!(plan["tags"][1]["tag"], "latest", "{plan}");
     assert_eq!(plan["tags"][1]["was"].as_str(), registry.tag("team/app", "latest").as_deref());
@@ -119,7 +119,7 @@ fn what_only_keeps_was_proven_or_is_looked_into() {
     let layer = layer_of(&registry, "amd64");
     let only = ["app/release.yaml", "--only", "linux/arm64", "--format", "json", "--work-dir"];
     let release = |work_dir: &str, planned: &str, quick: bool, is_read: bool| {
-        let planned = format!("keep      linux/amd64, as it is published; its binaries {planned}");
+        let planned = format!("retain    linux/amd64 as published; its binaries {planned}");
         registry.take_log();
         let report = user.release(&[&only[..], &[work_dir]].concat()).exits(0).says(&planned).json();
         let log = registry.take_log();
@@ -132,9 +132,9 @@ fn what_only_keeps_was_proven_or_is_looked_into() {
             (&"consistent".into(), &quick.into())
         );
     };
-    release("first", "were looked at before", false, false);
-    release("new", "are looked at first", true, true);
-    release("new", "were looked at before", true, false);
+    release("first", "were verified before", false, false);
+    release("new", "are verified first", true, true);
+    release("new", "were verified before", true, false);
 }
 
 /// However it came to be published: a program for amd64 labelled arm64, an entry that says something else than its
@@ -143,7 +143,7 @@ fn what_only_keeps_was_proven_or_is_looked_into() {
 fn what_only_keeps_and_contradicts_itself_stops_the_release() {
     for (what, code, named) in [
         ("binaries", 1, "linux/arm64: /hello is for linux/amd64, layer sha256:"),
-        ("label", 1, "linux/s390x: its config says linux/arm64"),
+        ("label", 1, "linux/s390x: its config declares linux/arm64"),
         ("layer", 5, "sha256:"),
     ] {
         let (registry, user, image) = published();
@@ -173,10 +173,10 @@ fn what_only_keeps_and_contradicts_itself_stops_the_release() {
         user.write("app/release.yaml", rows.join("\n").replace("cmd: [/hello]", "cmd: [/hello, again]"));
         let ran =
             user.release(&["app/release.yaml", "--only", "linux/amd64", "--work-dir", what]).exits(code);
-        let ran = ran.says("nothing was published; build it, too").says(named);
+        let ran = ran.says("nothing was published; build it too").says(named);
         assert_eq!(registry.tag("team/app", "latest"), was, "{ran}");
         let report = fs::read(user.path(&format!("{what}/report.json"))).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
-        assert_eq!(report["failed"]["step"], "kept", "{report}");
+        assert_eq!(report["failed"]["step"], "verify-retained", "{report}");
     }
 }

@@ -95,8 +95,8 @@ fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
     user.release(&["app/release.yaml"]).exits(0).says("smoke linux/amd64: passed");
     // What was run is not run again; another command is.
     let again = user.release(&["app/release.yaml", "--verbose"]).exits(0);
-    assert!(again.stderr.contains("smoke linux/amd64: passed, in an earlier run"), "{again}");
-    assert!(again.stderr.contains("binaries linux/amd64: consistent, as an earlier run found"), "{again}");
+    assert!(again.stderr.contains("smoke linux/amd64: passed in an earlier run"), "{again}");
+    assert!(again.stderr.contains("verify linux/amd64: consistent, from an earlier run"), "{again}");
     user.write("app/release.yaml", text("/hello, again"));
     user.release(&["app/release.yaml"]).exits(0).says("smoke linux/amd64: passed in");
     assert!(registry.tag("team/app", "latest").is_some());

@@ -25,7 +25,7 @@ fn stop() -> Result<(), Skip> {
     fs::write(&dockerfile, format!("# An application.\nFROM {name}\nENV MADE_FOR=linux/arm/v7\n{CMD}\n"))
         .unwrap();
     let release = |builder: &'static str, kit: &str| -> Result<Said, Skip> {
-        workshop.write_spec(&format!("image: {}\nlabels: check", world.image()), |_| builder);
+        workshop.write_spec(&format!("image: {}\non-mismatch: fail", world.image()), |_| builder);
         Ok(run(world.enter(&mut workshop.release(&["--verbose"])?).env("DOCKER_BUILDKIT", kit)))
     };
     let stopped = |builder: &'static str, kit: &str, place: &str| -> Result<(), Skip> {

@@ -101,7 +101,7 @@ fn release(world: &World, workshop: &Workshop, road: &Road) -> Result<String, Sk
 }
 
 fn is_what_was_built_with_its_label_right(world: &World, image: &Made, row: &Value, built: &[u8]) {
-    let reported = ["built", "published"].map(|when| label(&row["label"][when]));
+    let reported = ["built", "published"].map(|when| label(&row["declared"][when]));
     assert_eq!(reported, [label_of(built), image.platform.to_owned()]);
     assert_eq!((&row["smoke"]["result"], &row["smoke"]["output"]), (&"passed".into(), &image.machine.into()));
     let digest = row["config"].as_str().unwrap();

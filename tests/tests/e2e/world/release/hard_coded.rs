@@ -26,7 +26,7 @@ fn stop() -> Result<(), Skip> {
             let mut lines = said.stderr.lines().filter(|line| line.starts_with("cargo xtask: "));
             assert!(lines.any(|line| line.contains(text)), "{builder}: {text}: {}", said.stderr);
         };
-        assert!(said.stderr.contains("\nbinaries linux/arm64/v8: mislabeled"), "{builder}: {}", said.stderr);
+        assert!(said.stderr.contains("\nverify linux/arm64/v8: mislabeled"), "{builder}: {}", said.stderr);
         told("linux/arm64/v8: /bin/busybox is for linux/amd64, layer sha256:");
         told("nothing was published");
         assert!(!said.stderr.contains("cargo xtask: linux/amd64:"), "{}", said.stderr);

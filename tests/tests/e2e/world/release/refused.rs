@@ -49,7 +49,7 @@ fn stop() -> Result<(), Skip> {
     let wrong = ["linux/arm/v5", "linux/arm/v7", "linux/arm64/v8"]
         .map(|platform| format!("{platform}: its config says linux/amd64"));
     let wrong = wrong.each_ref().map(String::as_str);
-    stopped("labels: check", &wrong, &["linux/amd64: "])?;
+    stopped("on-mismatch: fail", &wrong, &["linux/amd64: "])?;
 
     // The same with something published: the tags stay where they are.
     workshop.write_spec(&image, |_| "docker");
@@ -62,5 +62,5 @@ fn stop() -> Result<(), Skip> {
     }
     build_as_the_seed();
     stopped(smoke, &["linux/arm64/v8", "on aarch64"], &[])?;
-    stopped("labels: check", &wrong, &["linux/amd64: "])
+    stopped("on-mismatch: fail", &wrong, &["linux/amd64: "])
 }

@@ -1,51 +1,51 @@
-//! A plan as people read it: at a glance, a line for each image; every command and digest for who asks.
+//! The plan as text: one line for each image, or with `-v` every command and digest.
 
-use super::{Build, Other, ReleasePlan};
-use crate::spec::Recipe;
-use crate::stages::verify_bases::Found;
+use super::{Build, OtherImage, ReleasePlan};
+use crate::spec::{OnMismatch, Recipe};
+use crate::stages::verify_bases::BaseCheck;
 use image_model::digest::Digest;
 
 impl ReleasePlan {
-    pub fn shown(&self, is_verbose: bool) -> String {
+    pub fn to_text(&self, is_verbose: bool) -> String {
         let mut lines = vec![format!("plan for {}", self.place)];
-        let mut say = |what: &str, text: String| lines.push(format!("  {what:<9} {text}"));
+        let mut add = |what: &str, text: String| lines.push(format!("  {what:<9} {text}"));
         for command in &self.prepare {
-            say("prepare", command.join(" "));
+            add("prepare", command.join(" "));
         }
         if !self.emulators.missing.is_empty() {
-            say("emulators", self.emulators.command.join(" "));
+            add("emulators", self.emulators.command.join(" "));
         }
         for group in self.groups() {
             let images =
                 if group.len() == 1 { "1 image".to_string() } else { format!("{} images", group.len()) };
             let why = if group[0].why.is_empty() { String::new() } else { format!(" ({})", group[0].why) };
-            say("build", format!("{images} with {}{why}", group[0].builder.name()));
-            self.images(&group, is_verbose).into_iter().for_each(|line| say("", line));
+            add("build", format!("{images} with {}{why}", group[0].builder.name()));
+            self.images(&group, is_verbose).into_iter().for_each(|line| add("", line));
         }
-        for Other { platform, is_proven, .. } in &self.kept {
-            let binaries = if *is_proven { "were looked at before" } else { "are looked at first" };
-            say("keep", format!("{platform}, as it is published; its binaries {binaries}"));
+        for OtherImage { platform, is_verified, .. } in &self.retained {
+            let binaries = if *is_verified { "were verified before" } else { "are verified first" };
+            add("retain", format!("{platform} as published; its binaries {binaries}"));
         }
-        for Other { platform, .. } in &self.going {
-            say("remove", format!("{platform} is published and not in the spec: it goes away"));
+        for OtherImage { platform, .. } in &self.removed {
+            add("remove", format!("{platform}: it is published, but it is not in the spec"));
         }
-        let wrong = if self.labels_are_fixed { "is put right" } else { "stops the release" };
-        say("label", format!("each image says its platform; a wrong label {wrong}"));
-        say(
-            "binaries",
-            "what each image would execute is for its platform; else nothing is published".into(),
-        );
+        let mismatch = match self.on_mismatch {
+            OnMismatch::Fix => "is fixed",
+            OnMismatch::Fail => "stops the release",
+        };
+        add("platform", format!("a config that declares another platform than its key {mismatch}"));
+        add("verify", "binaries for another platform stop the release".into());
         if !self.smoke.is_empty() {
             let command = self.smoke.join(" ");
-            say("smoke", format!("{command}  in each image, under its emulator, without network"));
+            add("smoke", format!("{command}  in each image, under its emulator, without network"));
         }
         for (tag, was) in &self.tags {
-            say("tag", format!("{}:{tag}  {}", self.place, named(was.as_ref(), is_verbose)));
+            add("tag", format!("{}:{tag}  {}", self.place, current(was.as_ref(), is_verbose)));
         }
         lines.join("\n") + "\n"
     }
 
-    /// Images that are made alike stand together, in the order of the spec.
+    /// Builds with the same builder for the same reason, in the order of the spec.
     fn groups(&self) -> Vec<Vec<&Build>> {
         let mut groups: Vec<Vec<&Build>> = Vec::new();
         for build in &self.builds {
@@ -78,9 +78,9 @@ impl ReleasePlan {
                 lines.extend(build.commands.iter().map(|command| format!("  {command}")));
             }
             let bases = self.bases.iter().filter(|base| base.platform == build.spec.platform);
-            // What is as it should be needs no line.
-            let bases = bases.filter(|base| is_verbose || !matches!(base.found, Found::Right(_)));
-            lines.extend(bases.map(|base| format!("  base {}", base.shown())));
+            // A base image of the right platform needs no line.
+            let bases = bases.filter(|base| is_verbose || !matches!(base.check, BaseCheck::Right(_)));
+            lines.extend(bases.map(|base| format!("  base {base}")));
         }
         lines
     }
@@ -105,7 +105,7 @@ fn source(recipe: &Recipe) -> String {
     }
 }
 
-fn named(digest: Option<&Digest>, is_verbose: bool) -> String {
+fn current(digest: Option<&Digest>, is_verbose: bool) -> String {
     digest.map_or("new".to_string(), |digest| format!("is {} now", shown(digest, is_verbose)))
 }
 

@@ -1,20 +1,18 @@
-//! The page of a CI job: what a release did, in Markdown.
+//! The report as a Markdown summary, for the page of a CI job.
 
-use crate::stages::report::{EvidenceReport, Failure, PlatformReport, Report};
-use crate::stages::smoke::Smoke;
+use super::{EvidenceReport, Failure, PlatformReport, Report, SmokeResult};
 use error::Error;
 use error::text;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-/// Adds to the file: the page of a GitHub job is one file for all its steps.
+/// Appends to the file: GitHub's job summary is one file for all steps of the job.
 pub fn append(path: &Path, text: &str) -> Result<(), Error> {
     let doing = || format!("write the summary \"{}\"", path.display());
     let append = || {
-        if let Some(folder) = path.parent() {
-            // As the report's is.
-            fs::create_dir_all(folder)?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
         }
         OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
     };
@@ -25,14 +23,14 @@ pub fn of_report(report: &Report) -> String {
     let mut page = match &report.failed {
         Some(failure) => of_failure(report, failure),
         None => {
-            let what = if report.changed { "published" } else { "nothing to do: it was published already" };
+            let what = if report.changed { "published" } else { "already published, nothing to do" };
             let digest = report.digest.as_ref().map(ToString::to_string).unwrap_or_default();
             let image = code(&report.image);
             format!("### Release of {image}\n\n{} {what}, {:.1} s\n\n", code(&digest), report.seconds)
         }
     };
     if !report.platforms.is_empty() {
-        page.push_str("| platform | builder | label | binaries | smoke | layers | manifest | time |\n");
+        page.push_str("| platform | builder | declared | binaries | smoke | layers | manifest | time |\n");
         page.push_str("|---|---|---|---|---|---|---|---|\n");
     }
     for platform in &report.platforms {
@@ -42,7 +40,8 @@ pub fn of_report(report: &Report) -> String {
     if report.failed.is_none() {
         page.push_str("\n| tag | before | now |\n|---|---|---|\n");
         for tag in &report.tags {
-            // The page tells of this run; the report keeps what a rollback needs, from whichever run moved the tag.
+            // The summary describes this run. The report keeps the digest that a rollback restores, whichever run moved
+            // the tag.
             let was = if report.changed { tag.was.as_ref() } else { Some(&tag.now) };
             let before = was.map_or("new".to_string(), |was| code(&was.to_string()));
             page.push_str(&format!("| {} | {before} | {} |\n", code(&tag.tag), code(&tag.now.to_string())));
@@ -60,7 +59,7 @@ fn of_failure(report: &Report, failure: &Failure) -> String {
     if !failure.problems.is_empty() {
         page.push('\n');
     }
-    let mut told: Vec<String> = Vec::new();
+    let mut states: Vec<String> = Vec::new();
     if !failure.moved.is_empty() || !failure.unknown.is_empty() {
         let lists = [
             ("moved", &failure.moved),
@@ -69,31 +68,33 @@ fn of_failure(report: &Report, failure: &Failure) -> String {
         ];
         for (what, tags) in lists.into_iter().filter(|(_, tags)| !tags.is_empty()) {
             let tags: Vec<String> = tags.iter().map(|tag| code(tag)).collect();
-            told.push(format!("{what}: {}", tags.join(", ")));
+            states.push(format!("{what}: {}", tags.join(", ")));
         }
     }
-    let tags = if told.is_empty() { "no tag moved".to_string() } else { format!("tags {}", told.join("; ")) };
-    page.push_str(&format!("It failed at the {}; {tags}.\n\n", failure.step.text()));
+    let tags =
+        if states.is_empty() { "no tag moved".to_string() } else { format!("tags {}", states.join("; ")) };
+    page.push_str(&format!("It failed in the {}; {tags}.\n\n", failure.step.display_name()));
     page
 }
 
 fn row(platform: &PlatformReport) -> Vec<String> {
-    let label = match platform.label.built == platform.label.published {
-        true => "right".to_string(),
-        false => format!("{} put right", code(&platform.label.built.to_string())),
+    let declared = if platform.declared.is_fixed() {
+        format!("fixed, was {}", code(&platform.declared.built.to_string()))
+    } else {
+        "ok".to_string()
     };
     let smoke = match &platform.smoke {
-        Some(Smoke::Passed { milliseconds, .. }) => format!("passed, {milliseconds} ms"),
-        Some(Smoke::Failed { why, .. }) => format!("failed: {}", code(why)),
-        Some(Smoke::NotRun { why }) => format!("not run: {}", code(why)),
+        Some(SmokeResult::Passed { milliseconds, .. }) => format!("passed, {milliseconds} ms"),
+        Some(SmokeResult::Failed { why, .. }) => format!("failed: {}", code(why)),
+        Some(SmokeResult::NotRun { why }) => format!("not run: {}", code(why)),
         None => "-".to_string(),
     };
     let builder = if platform.builder.is_empty() { "published before" } else { &platform.builder };
     vec![
         code(&platform.platform.to_string()),
         builder.to_string(),
-        label,
-        platform.evidence.as_ref().map_or("-".into(), EvidenceReport::shown),
+        declared,
+        platform.evidence.as_ref().map_or("-".into(), EvidenceReport::to_text),
         smoke,
         text::format_bytes(platform.layer_bytes),
         code(platform.manifest.short()),
@@ -101,7 +102,7 @@ fn row(platform: &PlatformReport) -> Vec<String> {
     ]
 }
 
-/// Foreign text as it is: no markup, no links, no line ends.
+/// Foreign text as a code span: without markup, links and line breaks.
 fn code(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_control() || c == '`' { ' ' } else { c }).collect();
     format!("`{plain}`")
@@ -110,16 +111,16 @@ fn code(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_state::Trace;
+    use crate::run_state::RunState;
     use std::time::Duration;
 
     #[test]
-    fn foreign_text_is_text_on_the_page() {
+    fn foreign_text_is_a_code_span() {
         assert_eq!(code("a`<img src=x>\n# b"), "`a <img src=x> # b`");
         let error = Error::bad_input("release x", "why").problems(vec!["one|`two".into()]);
-        let report = Trace::default().failed("x", &error, None, |_| None, Duration::ZERO);
+        let report = RunState::default().failure_report("x", &error, None, |_| None, Duration::ZERO);
         let page = of_report(&report);
-        let told = "- `one| two`\n\nIt failed at the plan; no tag moved.\n\n\n";
-        assert_eq!(page, format!("### Release of `x` failed\n\n`cannot release x: why`\n\n{told}"));
+        let expected = "- `one| two`\n\nIt failed in the plan; no tag moved.\n\n\n";
+        assert_eq!(page, format!("### Release of `x` failed\n\n`cannot release x: why`\n\n{expected}"));
     }
 }

@@ -1,67 +1,58 @@
-//! An image that differs from the published one only by when it was made is not published anew.
+//! Published images that differ from the built ones only in their timestamps.
 //!
-//! Engines write the time of the build into a config, and their caches forget: on another machine, or after a prune, the
-//! same inputs give the same layers under another digest. Whoever has pulled the image would pull it again for nothing.
+//! Engines write the time of the build into the config, and their caches are pruned: on another machine, the same inputs
+//! give the same layers but another digest. Publishing that digest would make every client pull the image again.
 
 use crate::stages::build::Member;
 use cli::Output;
 use error::Error;
-use image_model::digest::Digest;
-use image_model::manifest::{Content, Index};
+use image_model::manifest::Index;
 use image_store::open::Target;
 use image_store::parallel;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::{Image, TreeNode, read_tree};
 use serde_json::Value;
 
-/// Puts the published image in the place of each member that is the same but for its time. What cannot be read of the
-/// target is taken for another image: to publish again is never wrong.
-pub fn keep_published(
+/// Replaces each member by the published image that is the same but for its timestamps. A published image that cannot be
+/// read counts as different: publishing again is always correct.
+pub fn reuse_published(
     members: Vec<Member>,
     index: Option<&Index>,
     target: &Target,
     output: &Output,
 ) -> Vec<Member> {
     let Some(index) = index else { return members };
-    let keep = |member: &Member| Ok::<_, Error>(find_same(member, index, &*target.store));
-    let found = parallel::map(&members, parallel::REQUESTS, keep).unwrap_or_default();
+    let find = |member: &Member| Ok::<_, Error>(find_same(member, index, &*target.store));
+    let found = parallel::map(&members, parallel::REQUESTS, find).unwrap_or_default();
     let pairs = members.into_iter().zip(found.into_iter().chain(std::iter::repeat_with(|| None)));
     pairs
         .map(|(member, published)| match published {
             Some(image) => {
                 output.info(&format!(
-                    "unchanged {}: it is published, and differs only by its time",
+                    "unchanged {}: the published image differs only in its timestamps",
                     member.platform
                 ));
-                member.published_as(image)
+                Member { image, is_published: true, ..member }
             }
             None => member,
         })
         .collect()
 }
 
-/// The index that a tag names, if it is one and can be read.
-pub fn published_index(named: Option<&Digest>, target: &Target) -> Option<Index> {
-    match target.store.read_document(&Pointer::from(named?)).ok()?.parse().ok()? {
-        Content::Index(index) => Some(index),
-        Content::Manifest(_) => None,
-    }
-}
-
 fn find_same(member: &Member, index: &Index, target: &dyn ImageSource) -> Option<Image> {
-    let built = &member.labelled.image;
+    let built = &member.image;
     let fits = |said: &image_model::platform::Platform| said.fits(&member.platform);
     let entry = index.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(fits))?;
     if entry.digest == *built.document.digest() {
         return None;
     }
     match read_tree(target, &Pointer::from(&entry.digest)).ok()? {
-        TreeNode::Image(published) => is_same_but_for_time(built, &published).then_some(published),
+        TreeNode::Image(published) => differs_only_in_time(built, &published).then_some(published),
         TreeNode::Index(_) => None,
     }
 }
 
-fn is_same_but_for_time(a: &Image, b: &Image) -> bool {
+fn differs_only_in_time(a: &Image, b: &Image) -> bool {
     let config = |image: &Image| {
         let config = image.config.as_ref()?;
         serde_json::from_slice(&config.bytes).ok().map(timeless_config)
@@ -71,8 +62,8 @@ fn is_same_but_for_time(a: &Image, b: &Image) -> bool {
     same(config(a), config(b)) && same(manifest(a), manifest(b))
 }
 
-/// A config without its times, and without the names of containers and images of one engine in which the classic
-/// builder made it. The contents are in it: `rootfs.diff_ids`.
+/// A config without its timestamps, and without the names of the containers and images in which the classic builder
+/// made it. `rootfs.diff_ids` stands for the contents.
 fn timeless_config(mut config: Value) -> Value {
     remove(&mut config, &["created", "container", "container_config"]);
     if let Some(run) = config.get_mut("config") {
@@ -80,15 +71,16 @@ fn timeless_config(mut config: Value) -> Value {
     }
     for step in config.get_mut("history").and_then(Value::as_array_mut).into_iter().flatten() {
         remove(step, &["created"]);
-        // buildah: "FROM 4508b97acaff", the image of the step before, which has its own time.
-        if step.get("comment").and_then(Value::as_str).is_some_and(names_a_step) {
+        // buildah: "FROM 4508b97acaff", the image of the previous step, whose ID depends on its timestamp.
+        if step.get("comment").and_then(Value::as_str).is_some_and(is_previous_step) {
             remove(step, &["comment"]);
         }
     }
     config
 }
 
-/// A manifest without what follows from the time: the config's digest, and those of layers that another gzip made.
+/// A manifest without what follows from the timestamps: the digest of the config, and the digests of layers, which depend
+/// on the gzip implementation.
 fn timeless_manifest(mut manifest: Value) -> Value {
     let layers = manifest.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten();
     layers.for_each(|layer| remove(layer, &["digest", "size"]));
@@ -97,7 +89,7 @@ fn timeless_manifest(mut manifest: Value) -> Value {
     }
     if let Some(annotations) = manifest.get_mut("annotations") {
         remove(annotations, &["org.opencontainers.image.created"]);
-        // A base without a name is an image of buildah's own.
+        // A base without a name is an intermediate image of buildah.
         if annotations.get("org.opencontainers.image.base.name").is_some_and(|name| name == "") {
             remove(annotations, &["org.opencontainers.image.base.digest"]);
         }
@@ -105,7 +97,7 @@ fn timeless_manifest(mut manifest: Value) -> Value {
     manifest
 }
 
-fn names_a_step(comment: &str) -> bool {
+fn is_previous_step(comment: &str) -> bool {
     let id = comment.strip_prefix("FROM ").unwrap_or_default();
     id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -136,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_the_engines_own_names_are_no_difference_and_all_else_is() {
+    fn only_timestamps_and_names_of_the_engine_are_no_difference() {
         let config = |created: &str, more: &str| {
             format!(
                 r#"{{"created":"{created}","os":"linux","architecture":"arm",{more}"history":[{{"created":"{created}","created_by":"x"}}],"rootfs":{{"type":"layers","diff_ids":["sha256:{0}"]}}}}"#,
@@ -145,7 +137,7 @@ mod tests {
         };
         let was = image(&config("2026-01-01T00:00:00Z", ""), "layer");
         let check = |config: String, layer: &str, same: bool| {
-            assert_eq!(is_same_but_for_time(&image(&config, layer), &was), same, "{config}");
+            assert_eq!(differs_only_in_time(&image(&config, layer), &was), same, "{config}");
         };
         let later = "2026-02-02T00:00:00Z";
         check(config(later, ""), "layer", true);

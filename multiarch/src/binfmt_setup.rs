@@ -1,8 +1,7 @@
-//! Which platforms run on this host, and what makes the others run: `binfmt-setup`, run as a program, since it is
-//! the one thing that may need root.
+//! Runs the program `binfmt-setup`, which probes and registers emulators. It is a program of its own since it may need
+//! root.
 
-use error::Error;
-use error::Exit;
+use error::{Error, Exit};
 use image_model::platform::Platform;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,21 +12,21 @@ pub struct BinfmtSetup {
     program: PathBuf,
 }
 
-/// Whether programs of one platform run here now.
+/// Whether this host runs programs of one platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probed {
     pub platform: String,
     pub runs: bool,
-    /// `native`, `emulated`, or why not.
+    /// `native`, `emulated`, or the reason why not.
     pub how: String,
 }
 
 impl BinfmtSetup {
-    /// `named`, the one that MULTIARCH_BINFMT_SETUP names, the one beside this program, or the first in PATH.
-    pub fn find(named: Option<&Path>) -> Option<Self> {
-        let named = named.map(Path::to_path_buf);
+    /// `path`, $MULTIARCH_BINFMT_SETUP, binfmt-setup in the directory of this program, or the first in PATH.
+    pub fn find(path: Option<&Path>) -> Option<Self> {
+        let given = path.map(Path::to_path_buf);
         let variable = std::env::var_os("MULTIARCH_BINFMT_SETUP").filter(|program| !program.is_empty());
-        if let Some(program) = named.or(variable.map(PathBuf::from)) {
+        if let Some(program) = given.or(variable.map(PathBuf::from)) {
             return Some(Self { program });
         }
         let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("binfmt-setup")));
@@ -41,9 +40,9 @@ impl BinfmtSetup {
         &self.program
     }
 
-    /// Tries each platform with a tiny program of it.
+    /// Runs a tiny program of each platform.
     pub fn probe(&self, platforms: &[Platform]) -> Result<Vec<Probed>, Error> {
-        let doing = || "find out which platforms run on this host".to_string();
+        let doing = || "probe which platforms run on this host".to_string();
         let names = platforms.iter().map(ToString::to_string);
         let output = Command::new(&self.program)
             .args(["probe", "--quiet", "--format", "json"])
@@ -57,7 +56,7 @@ impl BinfmtSetup {
         })
     }
 
-    /// The command that registers emulators for these platforms: as root as it is, else through sudo.
+    /// The command that registers emulators for these platforms, with sudo unless this user is root.
     pub fn register_command(&self, platforms: &[Platform]) -> Vec<String> {
         let mut command = Vec::new();
         if !nix::unistd::geteuid().is_root() {
@@ -68,12 +67,14 @@ impl BinfmtSetup {
         command
     }
 
-    /// Registers emulators. Where sudo would have to ask for a password and nobody can answer, the error has the
-    /// command to run.
+    /// Registers emulators. Without a terminal sudo does not prompt for a password.
+    ///
+    /// # Errors
+    /// `NotPermitted` with the command to run.
     pub fn register(&self, platforms: &[Platform]) -> Result<(), Error> {
         let command = self.register_command(platforms);
         let doing = || "register emulators for foreign programs".to_string();
-        let hint = format!("run it once yourself: {}", command.join(" "));
+        let hint = format!("run: {}", command.join(" "));
         let mut run = Command::new(&command[0]);
         if command[0] == "sudo" && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
             run.arg("--non-interactive");
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_of_probe_is_read() {
+    fn the_output_of_probe_is_parsed() {
         let text = br#"{"platforms":[{"platform":"linux/amd64","runs":true,"how":"native","ms":1},{"platform":"linux/arm64","runs":false,"how":null,"reason":"no entry"}]}"#;
         let found = parse_probe(text).unwrap();
         assert_eq!((found[0].runs, found[0].how.as_str()), (true, "native"));
