@@ -82,7 +82,9 @@ pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> 
             found.tags.extend(tags.into_iter().map(|tag| (was.clone(), tag)));
             let new: Vec<Descriptor> =
                 referrers.into_iter().filter(|entry| seen.insert(entry.digest.clone())).collect();
-            let read = parallel::map(&new, parallel::REQUESTS, |entry| read(source, entry, was))?;
+            let read = parallel::map(&new, source.concurrency(parallel::REQUESTS), |entry| {
+                read(source, entry, was)
+            })?;
             for (entry, document) in new.iter().zip(read) {
                 let document = match document {
                     Ok(document) => document,

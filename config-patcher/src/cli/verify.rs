@@ -79,7 +79,8 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Erro
             names.push((name, store.clone(), pointer, depth(args, reference), editable));
         }
     }
-    let named = parallel::map(&names, parallel::REQUESTS, |(name, source, pointer, depth, editable)| {
+    let at_once = stores.concurrency(parallel::REQUESTS);
+    let named = parallel::map(&names, at_once, |(name, source, pointer, depth, editable)| {
         let node = read_tree(&**source, pointer);
         let (name, source, editable) = (name.clone(), source.clone(), editable.clone());
         Ok::<_, Error>(Named { name, source, depth: *depth, node, editable })

@@ -1,7 +1,6 @@
 //! From a reference to the store it means, and to the image in it.
 
 use crate::archive::{DockerArchive, DockerDaemon, OciArchive};
-use crate::parallel;
 use crate::store::oci_layout::OciLayout;
 use crate::store::registry::RegistryStore;
 use crate::store::{ImageSource, ImageStore, Pointer, UNNAMED};
@@ -36,15 +35,17 @@ pub struct Target {
 
 impl Stores {
     pub fn new(options: RegistryOptions) -> Self {
-        if let Some(limit) = options.parallel {
-            parallel::at_most(limit);
-        }
         Self { options, client: Mutex::new(None) }
     }
 
     /// Counts what the stores transfer.
     pub fn meter(&self) -> Arc<Meter> {
         Arc::clone(&self.options.reporting.meter)
+    }
+
+    /// Returns how many requests may run at once over all stores: `wanted`, or fewer if the user set a lower limit.
+    pub fn concurrency(&self, wanted: usize) -> usize {
+        self.options.concurrency(wanted)
     }
 
     /// The client is made when the first registry is named: local work needs no certificates.

@@ -1,36 +1,25 @@
-//! Bounded work on several things at once, results in the order of the things.
+//! Parallel map with a limit, on scoped threads.
 
-use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Requests of one level that run at once. Registries answer in round trips; more hardly helps and annoys them.
+/// Default number of concurrent requests. More hardly shortens a job, and registries limit the rate of a client.
 pub const REQUESTS: usize = 8;
-/// Small reads that run at once: manifests, configs, looks at tags. An index of two dozen members is read in as many
+/// Default number of concurrent small reads: manifests, configs, tag lookups. An index of 24 members is read in as many
 /// round trips as one of two.
 pub const LOOKUPS: usize = 24;
 
-/// What a person allows at most; 0 for nothing said. It is of the process: its registries do not ask which of its jobs
-/// annoys them.
-static AT_MOST: AtomicUsize = AtomicUsize::new(0);
-
-/// From now on no more than this at once.
-pub fn at_most(limit: NonZeroUsize) {
-    AT_MOST.store(limit.get(), Ordering::Relaxed);
-}
-
-/// `work` on every item, at most `limit` at once. The first error stops what has not begun, and is returned.
+/// Calls `work` on each item, at most `limit` at once, and returns the results in the order of the items.
+///
+/// # Errors
+/// The error of the first item in this order that failed. Items that have not started by then are skipped.
 pub fn map<T, R, E>(items: &[T], limit: usize, work: impl Fn(&T) -> Result<R, E> + Sync) -> Result<Vec<R>, E>
 where
     T: Sync,
     R: Send,
     E: Send,
 {
-    let limit = match AT_MOST.load(Ordering::Relaxed) {
-        0 => limit,
-        most => limit.min(most),
-    };
     if items.len() < 2 || limit < 2 {
         return items.iter().map(work).collect();
     }

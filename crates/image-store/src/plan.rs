@@ -141,7 +141,7 @@ impl TargetInfo {
     pub fn look(target: &dyn ImageSource, tags: &[String], documents: &[Digest]) -> Result<Self, Error> {
         let tags = tags.iter().map(|tag| Pointer::Tag(tag.clone()));
         let asked: Vec<Pointer> = tags.chain(documents.iter().map(Pointer::from)).collect();
-        let found = parallel::map(&asked, parallel::LOOKUPS, |at| target.resolve(at))?;
+        let found = parallel::map(&asked, target.concurrency(parallel::LOOKUPS), |at| target.resolve(at))?;
         let mut known = Self::default();
         for (at, found) in asked.into_iter().zip(found) {
             match at {
@@ -199,7 +199,8 @@ pub fn plan_with_info(
     let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
     let wishes: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
     plan.again = known.again.clone();
-    let named = parallel::map(&wishes, parallel::REQUESTS, |(tag, _)| match known.named.get(tag) {
+    let at_once = target.concurrency(parallel::REQUESTS);
+    let named = parallel::map(&wishes, at_once, |(tag, _)| match known.named.get(tag) {
         Some(named) => Ok(named.clone()),
         None => target.resolve(&Pointer::Tag(tag.clone())),
     })?;
@@ -229,12 +230,11 @@ pub fn plan_with_info(
     let mut covered = BTreeSet::new();
     for level in levels.iter().rev() {
         let unknown: Vec<&Document> = level.iter().filter(|d| !covered.contains(d.digest())).collect();
-        let present = parallel::map(&unknown, parallel::REQUESTS, |document| {
-            match known.documents.get(document.digest()) {
+        let present =
+            parallel::map(&unknown, at_once, |document| match known.documents.get(document.digest()) {
                 Some(present) => Ok::<_, Error>(*present),
                 None => Ok(target.resolve(&Pointer::from(document.digest()))?.is_some()),
-            }
-        })?;
+            })?;
         for (document, present) in unknown.into_iter().zip(present) {
             if present {
                 cover(document, &levels, &mut covered);
@@ -250,7 +250,7 @@ pub fn plan_with_info(
     let unknown: Vec<(Descriptor, BlobContent)> =
         wanted.blobs.into_iter().filter(|(blob, _)| !covered.contains(&blob.digest)).collect();
     // To mount a blob is one request, and no other if it is there already.
-    let present = parallel::map(&unknown, parallel::REQUESTS, |(blob, content)| {
+    let present = parallel::map(&unknown, at_once, |(blob, content)| {
         if plan.can_mount(content) { Ok(false) } else { target.has_blob(blob) }
     })?;
     plan.blobs =

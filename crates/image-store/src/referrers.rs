@@ -50,7 +50,7 @@ pub fn find_attached(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Ve
     // A user who may not list tags may still be allowed to read one.
     let tags: Option<BTreeSet<String>> = tags.unwrap_or(None).map(|tags| tags.into_iter().collect());
     let unknown: Vec<(&Digest, ReferrerList)> = subjects.iter().zip(listed?).collect();
-    parallel::map(&unknown, REQUESTS, |(subject, listed)| {
+    parallel::map(&unknown, source.concurrency(REQUESTS), |(subject, listed)| {
         let (mut referrers, by_tag) = match listed {
             ReferrerList::Complete(entries) => (entries.clone(), false),
             ReferrerList::TagSchema(entries) => (entries.clone(), true),
@@ -76,7 +76,7 @@ pub fn find_attached(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Ve
 fn referrers_of_all(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<ReferrerList>, Error> {
     let Some((first, rest)) = subjects.split_first() else { return Ok(Vec::new()) };
     let mut listed = vec![source.referrers(first)?];
-    listed.extend(parallel::map(rest, REQUESTS, |subject| source.referrers(subject))?);
+    listed.extend(parallel::map(rest, source.concurrency(REQUESTS), |subject| source.referrers(subject))?);
     Ok(listed)
 }
 

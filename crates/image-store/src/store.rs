@@ -113,6 +113,11 @@ pub trait ImageSource: Send + Sync {
         Ok(true)
     }
 
+    /// Returns how many requests to the store may run at once: `wanted`, or fewer if the user set a lower limit.
+    fn concurrency(&self, wanted: usize) -> usize {
+        wanted
+    }
+
     /// Returns the host and repository from which another repository of the same registry may mount blobs.
     fn mount_origin(&self) -> Option<(String, String)> {
         None

@@ -202,7 +202,7 @@ fn read_within(
                 return Err(Error::bad_input(doing(), why));
             }
             // Only the first level is read in parallel: nested indexes would multiply the connections.
-            let at_once = if depth == 0 { parallel::REQUESTS } else { 1 };
+            let at_once = if depth == 0 { source.concurrency(parallel::REQUESTS) } else { 1 };
             let members = parallel::map(&index.manifests, at_once, |entry| {
                 read_within(source, read_member(source, entry)?, depth + 1, left)
             })?;

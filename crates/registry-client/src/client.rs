@@ -68,6 +68,11 @@ impl Client {
         RetryPolicy { backoff, retry_after_max, timeout }
     }
 
+    /// Returns how many requests may run at once: `wanted`, or fewer if the user set a lower limit.
+    pub fn concurrency(&self, wanted: usize) -> usize {
+        self.0.options.concurrency(wanted)
+    }
+
     /// Asks until there is an answer that will not change by itself, whatever its status.
     pub fn send(&self, ask: &ApiRequest<'_, '_>) -> Result<HttpResponse, Error> {
         retry(self.retry_policy(), || self.attempt(ask))

@@ -77,6 +77,11 @@ impl Default for RegistryOptions {
 }
 
 impl RegistryOptions {
+    /// Returns how many requests may run at once: `wanted`, or fewer if the user set a lower limit.
+    pub fn concurrency(&self, wanted: usize) -> usize {
+        self.parallel.map_or(wanted, |limit| wanted.min(limit.get()))
+    }
+
     /// Is this host spoken to with TLS? Decided before the first byte and never taken back: falling back to plain
     /// HTTP would hand everything to whoever can break a connection.
     pub fn uses_tls(&self, host: &str) -> bool {

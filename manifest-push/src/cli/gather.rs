@@ -129,7 +129,7 @@ fn read_and_look(
         let looks = scope.spawn(|| look_twice(targets, &arrivals));
         // However reading ends, nobody waits for more.
         let _end = End(&arrivals);
-        let read = parallel::map(&places, parallel::LOOKUPS, |place| {
+        let read = parallel::map(&places, stores.concurrency(parallel::LOOKUPS), |place| {
             match read_one(place, &arrivals) {
                 Ok(found) => Ok(Ok(found)),
                 // What is missing is the spec's fault and told with its line; what cannot be asked stops us.

@@ -184,7 +184,8 @@ fn tag_names(spec: &Spec) -> Vec<String> {
 /// The tags of the spec, member tags first, with the digests that they have now.
 fn current_tags(spec: &Spec, target: &dyn ImageSource) -> Result<Vec<(String, Option<Digest>)>, Error> {
     let tags = tag_names(spec);
-    let found = parallel::map(&tags, parallel::REQUESTS, |tag| target.resolve(&Pointer::Tag(tag.clone())))?;
+    let at_once = target.concurrency(parallel::REQUESTS);
+    let found = parallel::map(&tags, at_once, |tag| target.resolve(&Pointer::Tag(tag.clone())))?;
     Ok(tags.into_iter().zip(found.into_iter().map(|found| found.map(|found| found.digest))).collect())
 }
 

@@ -160,7 +160,10 @@ impl Offers {
             let offer = read_offer(name, open).unwrap_or_else(|error| Offer::Unknown(error.reason));
             Ok::<_, Error>((name.clone(), offer))
         };
-        parallel::map(&names, parallel::REQUESTS, read).map(Self)
+        // All registries share one limit; opening a store sends no request.
+        let store = names.first().and_then(|name| open(&Reference::Registry(name.clone())).ok());
+        let at_once = store.map_or(1, |(store, _)| store.concurrency(parallel::REQUESTS));
+        parallel::map(&names, at_once, read).map(Self)
     }
 
     fn of(&self, name: Option<&RegistryRef>) -> Option<&Offer> {

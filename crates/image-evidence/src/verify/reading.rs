@@ -71,6 +71,7 @@ pub fn read(
         })
         .collect();
     let at_once = std::thread::available_parallelism().map_or(2, usize::from).min(parallel::REQUESTS);
+    let at_once = targets.iter().map(|target| target.source.concurrency(at_once)).min().unwrap_or(at_once);
     let read = parallel::map(&wanted, at_once, |(key, wanted, before)| {
         let source = targets[wanted.target].source;
         let before = before.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

@@ -67,7 +67,8 @@ pub fn apply_content(
     tell: &(dyn Fn(Progress<'_>) + Sync),
 ) -> Result<ResolvedTags, Error> {
     meter.expect(plan.blobs.len() as u64, plan.blobs.iter().map(|(blob, _)| blob.size).sum());
-    parallel::map(&plan.blobs, parallel::REQUESTS, |(blob, content)| {
+    let at_once = store.concurrency(parallel::REQUESTS);
+    parallel::map(&plan.blobs, at_once, |(blob, content)| {
         let progress = BlobProgress::of(meter, blob.size);
         apply_blob(blob, content, store, &progress)?;
         progress.done();
@@ -85,13 +86,13 @@ pub fn apply_content(
         return Ok(ResolvedTags(looked));
     };
     for level in before {
-        parallel::map(level, parallel::REQUESTS, write)?;
+        parallel::map(level, at_once, write)?;
     }
     // One tag alone is moved in the very next round trip; of several, the others would be looked at too early.
     let looks = plan.tags.iter().take(1).map(|step| Last::Look(&step.tag));
     let last: Vec<Last<'_>> = last.iter().map(Last::Write).chain(looks).collect();
     // The look is one more than these: eight members and their tag are one round trip, too.
-    let looked = parallel::map(&last, parallel::REQUESTS + 1, |one| match one {
+    let looked = parallel::map(&last, store.concurrency(parallel::REQUESTS + 1), |one| match one {
         Last::Write(document) => write(document).map(|()| None),
         Last::Look(tag) => {
             let now = store.resolve(&Pointer::Tag((*tag).into()))?.map(|named| named.digest);

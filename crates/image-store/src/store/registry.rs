@@ -289,6 +289,10 @@ impl ImageSource for RegistryStore {
         Ok(whole.part(part)?.map(|part| Box::new(part) as Box<dyn Read + Send>))
     }
 
+    fn concurrency(&self, wanted: usize) -> usize {
+        self.client.concurrency(wanted)
+    }
+
     fn mount_origin(&self) -> Option<(String, String)> {
         Some((self.host.clone(), self.repository.clone()))
     }

@@ -23,7 +23,8 @@ pub fn reuse_published(
 ) -> Vec<Member> {
     let Some(index) = index else { return members };
     let find = |member: &Member| Ok::<_, Error>(find_same(member, index, &*target.store));
-    let found = parallel::map(&members, parallel::REQUESTS, find).unwrap_or_default();
+    let at_once = target.store.concurrency(parallel::REQUESTS);
+    let found = parallel::map(&members, at_once, find).unwrap_or_default();
     let pairs = members.into_iter().zip(found.into_iter().chain(std::iter::repeat_with(|| None)));
     pairs
         .map(|(member, published)| match published {
