@@ -24,7 +24,7 @@ pub struct Locked {
 
 impl Drafts {
     pub fn of_user() -> Result<Self, Error> {
-        Ok(Self { dir: state::folder("find the directory for drafts")?.join("drafts") })
+        Ok(Self { dir: state::directory("find the directory for drafts")?.join("drafts") })
     }
 
     /// Where the draft of this name lies.

@@ -7,5 +7,6 @@ pub mod index;
 pub mod inspect;
 pub mod journal;
 pub mod plan;
+pub mod rollback;
 pub mod spec;
 pub mod state;

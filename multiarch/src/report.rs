@@ -5,7 +5,9 @@ use error::{Error, text};
 use image_evidence::verdict::Verdict;
 use image_model::digest::Digest;
 use image_model::platform::Platform;
+use image_model::reference::Reference;
 use image_store::plan::TagStep;
+use manifest_push::journal::{History, JournalEntry, JournalRun, store_name};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -144,18 +146,66 @@ pub enum SmokeResult {
     },
 }
 
-/// One tag, with its digest before and after the release.
+/// One tag, with its digest before and after the release, and the journal's record of its move.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TagReport {
     pub tag: String,
+    /// `None`: the tag did not exist.
     pub was: Option<Digest>,
     pub now: Digest,
+    /// The run in the journal that moved the tag; `None` if the tag did not move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<String>,
 }
 
 impl From<&TagStep> for TagReport {
     fn from(step: &TagStep) -> Self {
-        Self { tag: step.tag.clone(), was: step.was.clone(), now: step.document.digest().clone() }
+        let (tag, was, now) = (step.tag.clone(), step.was.clone(), step.document.digest().clone());
+        Self { tag, was, now, publish: None }
     }
+}
+
+impl TagReport {
+    /// The move as the journal has it. Reports of 0.1.0 do not have its run.
+    pub fn entry(&self, image: &str) -> JournalEntry {
+        JournalEntry {
+            time: 0,
+            publish: self.publish.clone().unwrap_or_default(),
+            image: image.into(),
+            tag: self.tag.clone(),
+            old: self.was.clone(),
+            new: self.now.clone(),
+            undoes: None,
+            release: None,
+        }
+    }
+}
+
+/// The tags with the digests that they had before this release, and before the interrupted run that it continues.
+///
+/// Tags that this run does not move were moved by an earlier one: a rerun must not lose what a rollback needs. If the
+/// journal does not have that run (it was made on another machine), the existing report has it.
+pub fn with_previous_digests(
+    tags: Vec<TagReport>,
+    image: &Reference,
+    run: &JournalRun,
+    history: &History,
+    earlier: Option<Report>,
+) -> Vec<TagReport> {
+    let store = store_name(image);
+    let earlier = earlier.map_or_else(Vec::new, |report| report.tags);
+    let before = |tag: TagReport| {
+        let is_moved = tag.was.as_ref() != Some(&tag.now);
+        let publish = is_moved.then(|| run.publish.clone());
+        let known = tag.was.as_ref().and_then(|was| history.last_move(&store, &tag.tag, was));
+        let same = |left: &&TagReport| left.tag == tag.tag && left.now == tag.now;
+        match known.filter(|known| !is_moved || known.publish == run.publish) {
+            Some(known) => TagReport { was: known.old, publish: Some(known.publish), ..tag },
+            None if is_moved => TagReport { publish, ..tag },
+            None => earlier.iter().find(same).cloned().unwrap_or(tag),
+        }
+    };
+    tags.into_iter().map(before).collect()
 }
 
 /// The report in this file, if there is one and it is about this image.
@@ -165,6 +215,11 @@ pub fn read(path: &Path, image: &str) -> Option<Report> {
 }
 
 impl Report {
+    /// The moves of its tags, the last first: tags of members were set before those of the index.
+    pub fn moves(&self) -> Vec<JournalEntry> {
+        self.tags.iter().rev().map(|tag| tag.entry(&self.image)).collect()
+    }
+
     /// The table for the terminal: one row for each platform.
     pub fn table(&self) -> String {
         let rows: Vec<Vec<String>> = self.platforms.iter().map(PlatformReport::row).collect();

@@ -114,7 +114,7 @@ impl RunState {
         };
         let may_have_moved = matches!(state.step, Step::Publish | Step::ReadBack);
         let mut can_ask = may_have_moved;
-        for TagReport { tag, was, now } in &state.tags {
+        for TagReport { tag, was, now, .. } in &state.tags {
             if state.moved.contains(tag) {
                 failure.moved.push(tag.clone());
             } else if !may_have_moved || was.as_ref() == Some(now) {
@@ -159,7 +159,12 @@ mod tests {
     #[test]
     fn a_failure_lists_tags_that_moved_did_not_move_and_may_have_moved() {
         let digest = |text: &str| Digest::of(text.as_bytes());
-        let row = |tag: &str| TagReport { tag: tag.into(), was: Some(digest("old")), now: digest("new") };
+        let row = |tag: &str| TagReport {
+            tag: tag.into(),
+            was: Some(digest("old")),
+            now: digest("new"),
+            publish: None,
+        };
         let error = Error::network("publish", "the line is dead");
         let check = |step: Step, answers: &[(&str, &str)], lists: [&[&str]; 3]| {
             let state = RunState::default();

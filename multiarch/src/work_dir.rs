@@ -7,7 +7,6 @@ pub mod lock;
 pub mod paths;
 pub mod prune;
 pub mod records;
-pub mod unfinished;
 
 use crate::request::Request;
 use error::Error;
@@ -21,7 +20,7 @@ use std::path::Path;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const OPEN_TO_OTHERS: u32 = 0o077;
 /// What a work directory contains.
-const PARTS: [&str; 7] = ["build", "logs", "records", "released", "smoke", "staging", "unfinished"];
+const PARTS: [&str; 6] = ["build", "logs", "records", "released", "smoke", "staging"];
 
 /// Fails with `NotPermitted` if another user can write in the work directory. One that does not exist is fine.
 pub fn check(request: &Request) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 //! in the journal before it moves.
 
 use super::gather::Looked;
-use crate::journal::{Journal, Publish};
+use crate::journal::{Journal, JournalRun};
 use cli::Output;
 use error::Error;
 use image_model::digest::Digest;
@@ -90,7 +90,7 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
     // Opened only where a tag moves: who has nothing to do needs no place to write.
     let moves = planned.iter().any(|(plan, _)| !plan.tags.is_empty());
     let journal = if moves { Some(Journal::of_user()?) } else { None };
-    let publish = Publish::new();
+    let run = JournalRun::new();
     for (plan, looked) in planned {
         let before = |step: &TagStep, now: Option<&Digest>| {
             if now != step.was.as_ref() {
@@ -102,7 +102,7 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
             }
             match &journal {
                 Some(journal) => {
-                    journal.append(&publish.moving(&looked.reference, &step.tag, now, step.document.digest()))
+                    journal.append(&run.entry(&looked.reference, &step.tag, now, step.document.digest()))
                 }
                 None => Ok(()),
             }

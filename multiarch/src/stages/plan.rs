@@ -162,7 +162,7 @@ impl ReleasePlan {
         let unmoved = self.tags.iter().filter(|(tag, _)| !moved.iter().any(|step| step.tag == *tag));
         let unmoved = unmoved.filter_map(|(tag, was)| {
             let was = was.clone()?;
-            Some(TagReport { tag: tag.clone(), was: Some(was.clone()), now: was })
+            Some(TagReport { tag: tag.clone(), was: Some(was.clone()), now: was, publish: None })
         });
         moved.iter().cloned().chain(unmoved).collect()
     }

@@ -1,26 +1,26 @@
 //! Publishes the index over all members, and moves its tags.
 
 use crate::context::{ReleaseContext, Reporter};
-use crate::report::{PlatformReport, Report, SCHEMA_VERSION, Step, TagReport};
+use crate::report::{self, PlatformReport, Report, SCHEMA_VERSION, Step};
 use crate::request::Request;
 use crate::stages::build::Member;
 use crate::stages::plan::ReleasePlan;
 use crate::stages::verify::VerifiedMembers;
 use crate::stages::verify::retained::{RetainedMember, RetainedMembers, verify_retained};
-use crate::work_dir::paths::ReleasePaths;
-use crate::work_dir::unfinished::Unfinished;
 use error::{Error, text};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, DocumentError};
 use image_store::check::{CheckDepth, check};
 use image_store::open::Target;
-use image_store::plan::{MovedTag, Plan, Progress, WantedImage, apply};
+use image_store::plan::{
+    MovedTag, Plan, Progress, TagGuard, TagStep, WantedImage, apply_content, apply_tags,
+};
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::TreeNode;
 use manifest_push::index::{Kind, Style, build_index};
+use manifest_push::journal::{Journal, JournalRun};
 use reuse::reuse_published;
-use std::path::Path;
 use std::sync::Arc;
 
 mod reuse;
@@ -46,12 +46,16 @@ pub fn publish(
     let writes = image_store::plan::plan(wanted, &*target.store, &target.tags)?;
     refuse_moved(&writes, plan, request.moved)?;
     output.info_lines(&if output.verbose { writes.to_string() } else { brief(&writes, &members) });
-    let tags = note_tags(context, plan, &writes)?;
+    let journal = Journal::of_user()?;
+    let history = journal.read()?;
+    let run = JournalRun::of_release(paths.id(), &history);
+    let earlier = [paths.released(), request.report.clone()];
+    let earlier = earlier.iter().find_map(|path| report::read(path, &paths.image));
+    let tags = plan.tag_changes(&writes);
+    let tags = report::with_previous_digests(tags, &paths.reference, &run, &history, earlier);
+    state.set_tags(&tags);
     context.begin(Step::Publish);
-    apply(&writes, &*target.store, request.moved, &target.meter, &|progress| {
-        state.record_progress(&progress);
-        output.verbose_info(&describe(&progress));
-    })?;
+    write(context, &writes, &journal, &run)?;
     context.begin(Step::ReadBack);
     read_back(target)?;
     let rows = members.iter().zip(evidence).zip(smoke);
@@ -72,37 +76,25 @@ pub fn publish(
     })
 }
 
-/// Writes the digests that the tags have before they move to disk: a rollback needs them, even if this run is killed.
-fn note_tags(
+/// Applies the plan. Every move of a tag is in the journal, durably, before it is made: a rollback needs it, even if this
+/// run is killed.
+fn write(
     context: &ReleaseContext<'_>,
-    plan: &ReleasePlan,
     writes: &Plan,
-) -> Result<Vec<TagReport>, Error> {
-    let ReleaseContext { request, paths, reporter, .. } = context;
-    let mut tags = Unfinished::read(paths).amend(plan.tag_changes(writes));
-    if writes.tags.is_empty() {
-        tags = earlier_tags(paths, &request.report, tags);
-    }
-    Unfinished::new(paths, &tags).keep(paths)?;
-    reporter.state.set_tags(&tags);
-    Ok(tags)
-}
-
-/// The tags as the last report has them. If no tag moves in this run, that report has the digests that a rollback
-/// restores. `report` is read if the work directory was removed.
-fn earlier_tags(paths: &ReleasePaths, report: &Path, tags: Vec<TagReport>) -> Vec<TagReport> {
-    let found = [paths.released().as_path(), report]
-        .into_iter()
-        .find_map(|path| crate::report::read(path, &paths.image));
-    let earlier = found.map_or_else(Vec::new, |found| found.tags);
-    let before = |tag: TagReport| {
-        let same = |left: &&TagReport| left.tag == tag.tag && left.now == tag.now;
-        match earlier.iter().find(same) {
-            Some(left) if tag.was.as_ref() == Some(&tag.now) => left.clone(),
-            _ => tag,
-        }
+    journal: &Journal,
+    run: &JournalRun,
+) -> Result<(), Error> {
+    let ReleaseContext { request, target, paths, reporter: Reporter { output, state, .. }, .. } = context;
+    let on_progress = |progress: Progress<'_>| {
+        state.record_progress(&progress);
+        output.verbose_info(&describe(&progress));
     };
-    tags.into_iter().map(before).collect()
+    let resolved = apply_content(writes, &*target.store, &target.meter, &on_progress)?;
+    let before = |step: &TagStep, now: Option<&Digest>| {
+        journal.append(&run.entry(&paths.reference, &step.tag, now, step.document.digest()))
+    };
+    let guard = TagGuard { moved: request.moved, before: &before };
+    apply_tags(writes, &*target.store, guard, resolved, &on_progress)
 }
 
 /// The new index, with everything that it references.

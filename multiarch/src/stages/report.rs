@@ -2,10 +2,10 @@
 
 use crate::context::{ReleaseContext, Reporter, open_target};
 use crate::report::{self, Report, summary};
-use crate::work_dir::unfinished::Unfinished;
 use cli::{Format, print_json, print_line};
 use error::{Error, Exit};
 use image_store::store::Pointer;
+use manifest_push::journal::Journal;
 
 /// Writes the report of a release that succeeded.
 ///
@@ -15,7 +15,7 @@ pub fn save_report(context: &ReleaseContext<'_>, published: &Report) -> Result<(
     // The copy that a rollback needs is written first.
     published.write(&context.paths.released())?;
     published.write(&context.request.report)?;
-    Unfinished::forget(&context.paths)
+    Journal::of_user()?.finish(context.paths.id())
 }
 
 /// Prints the table to stderr and the image, or its JSON report, to stdout. Appends the summary, if one is wanted.

@@ -17,14 +17,18 @@ pub struct ReleasePaths {
     name: String,
     /// The repository, or the OCI layout with its absolute path.
     pub image: String,
+    /// The same as a reference, without a tag.
+    pub reference: Reference,
 }
 
 impl ReleasePaths {
     pub fn new(work_dir: &Path, spec: &Path, image: &Reference, place: &str) -> Self {
-        let image = match image {
-            Reference::OciLayout { dir, .. } => {
-                Reference::OciLayout { dir: absolute(dir), tag: None }.to_string()
-            }
+        let reference = match image {
+            Reference::OciLayout { dir, .. } => Reference::OciLayout { dir: absolute(dir), tag: None },
+            _ => image.clone(),
+        };
+        let image = match &reference {
+            Reference::OciLayout { .. } => reference.to_string(),
             _ => place.to_string(),
         };
         let key = [absolute(spec).as_os_str().as_bytes(), b"\0", image.as_bytes()].concat();
@@ -33,7 +37,7 @@ impl ReleasePaths {
         // The end of a long name distinguishes it better than its beginning.
         let shown: String = shown[shown.len().saturating_sub(NAME_MAX)..].iter().collect();
         let name = format!("{}-{}.json", shown.trim_start_matches(['.', '-']), Digest::of(&key).short());
-        Self { work_dir: work_dir.to_path_buf(), name, image }
+        Self { work_dir: work_dir.to_path_buf(), name, image, reference }
     }
 
     /// The report of the last successful release, which a rollback needs.
@@ -41,14 +45,10 @@ impl ReleasePaths {
         self.work_dir.join("released").join(&self.name)
     }
 
-    /// The tags that a running release moves. The file is removed when it has succeeded.
-    pub fn unfinished(&self) -> PathBuf {
-        unfinished_dir(&self.work_dir).join(&self.name)
+    /// Identifies the release in the journal of tag moves.
+    pub fn id(&self) -> &str {
+        self.name.trim_end_matches(".json")
     }
-}
-
-pub fn unfinished_dir(work_dir: &Path) -> PathBuf {
-    work_dir.join("unfinished")
 }
 
 /// The absolute path without links, whether the file exists or not.

@@ -1,10 +1,9 @@
 //! What work folders hold is bounded, by age and by size. What goes costs time, never a result: images are built anew,
 //! proven anew, run anew.
 //!
-//! Never taken: what this run has used, what an unfinished release needs, a folder that another release is using.
+//! Never taken: what this run has used, a folder that another release is using.
 //! Reports stay as long as their folder. Whatever fails here is passed over.
 
-use crate::work_dir::paths::unfinished_dir;
 use image_model::digest::Digest;
 use image_store::store::oci_layout::OciLayout;
 use image_store::tree::Image;
@@ -43,9 +42,6 @@ pub fn mark_used<'a>(staging: &OciLayout, images: impl Iterator<Item = &'a Image
 
 /// Makes room in a work folder whose lock the caller has. `began`: what was used since then stays.
 pub fn prune(work_dir: &Path, began: SystemTime) {
-    if is_unfinished(work_dir) {
-        return;
-    }
     let blobs = work_dir.join("staging").join("blobs");
     let blobs: Vec<Item> =
         ["sha256", "sha512"].iter().flat_map(|algorithm| files(&blobs.join(algorithm))).collect();
@@ -94,7 +90,7 @@ fn is_named_after_a_spec(name: &str) -> bool {
 /// Takes what can be made again out of a folder, or the whole folder. False: it is in use.
 fn empty(folder: &Path, age: Duration) -> bool {
     let Ok(lock) = File::options().write(true).open(folder.join("lock")) else { return false };
-    if lock.try_lock().is_err() || is_unfinished(folder) {
+    if lock.try_lock().is_err() {
         return false;
     }
     if age > FORGOTTEN {
@@ -106,12 +102,6 @@ fn empty(folder: &Path, age: Duration) -> bool {
         drop(fs::remove_dir_all(folder.join(name)));
     }
     true
-}
-
-/// A run that was killed has left what the next one needs. For one that nobody has run again in a year there is none.
-fn is_unfinished(work_dir: &Path) -> bool {
-    let is_young = |item: &Item| item.used.elapsed().unwrap_or_default() < FORGOTTEN;
-    files(&unfinished_dir(work_dir)).iter().any(is_young)
 }
 
 struct Item {
@@ -195,11 +185,6 @@ mod tests {
         file(&work.join("records/old"), 1, 31);
         file(&work.join("records/young"), 1, 1);
         file(&work.join("released/old.json"), 1, 300);
-        file(&work.join("unfinished/x.json"), 1, 0);
-        prune(work, began);
-        assert_eq!(left(&blobs).len(), 5, "an unfinished release needs it all");
-        // Nobody comes back after a year.
-        file(&work.join("unfinished/x.json"), 1, 366);
         prune(work, began);
         assert_eq!(left(&blobs), [".writing", "used", "younger"]);
         assert_eq!(left(&work.join("records")), ["young"]);
@@ -220,20 +205,19 @@ mod tests {
         folder("own", 0, FOLDERS_MAX / 2);
         folder("young", 1, FOLDERS_MAX / 4);
         folder("too-much", 2, FOLDERS_MAX / 2);
-        for name in ["unused", "busy", "killed", "other"] {
+        for name in ["unused", "busy", "other"] {
             folder(name, 31, 1);
         }
-        file(&place("killed").join("unfinished/x.json"), 1, 31);
         folder("forgotten", 366, 1);
         let busy = File::options().write(true).open(place("busy").join("lock")).unwrap();
         busy.lock().unwrap();
         let staged = |name: &&str| place(name).join("staging").exists();
         prune_siblings(&place("own"));
-        let stay = ["own", "young", "busy", "killed", "other"];
+        let stay = ["own", "young", "busy", "other"];
         assert!(stay.iter().all(staged), "{:?}", stay.map(|name| staged(&name)));
         assert!(!staged(&"too-much") && !staged(&"unused"));
         assert!(place("unused").join("report.json").exists(), "what a rollback needs stays");
-        assert!(!place("forgotten").exists() && left(home).len() == 8, "{:?}", left(home));
+        assert!(!place("forgotten").exists() && left(home).len() == 7, "{:?}", left(home));
         // Once a day is enough.
         folder("unused", 31, 1);
         prune_siblings(&place("own"));

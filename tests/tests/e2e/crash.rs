@@ -335,7 +335,7 @@ fn a_rollback_killed_at_any_request_is_finished_by_the_next() {
             if named == new {
                 again.exits(0)
             } else {
-                again.exits(5).says("no publication")
+                again.exits(5).says("has no push to roll back")
             };
             assert_eq!(
                 registry.tag(REPOSITORY, TAG).as_deref(),

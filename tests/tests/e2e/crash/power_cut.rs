@@ -20,6 +20,8 @@ mod disk;
 mod release;
 mod trace;
 
+/// Where the journal of tag moves is kept, so that it is on the recorded disk.
+const STATE: &str = "state";
 /// As many states are also given to the program itself.
 const RUN_AGAIN: usize = 12;
 
@@ -78,7 +80,8 @@ fn recorded(user: &User, name: &str, args: &[&str]) -> Vec<Call> {
         .args(["-e", &format!("trace={}", trace::CALLS)])
         .arg(program(name))
         .args(args)
-        .current_dir(user.work());
+        .current_dir(user.work())
+        .env("XDG_STATE_HOME", user.path(STATE));
     Ran::of(shown(&command), command.output().unwrap()).exits(0);
     let work = user.work().canonicalize().unwrap();
     let mut calls = trace::calls(&fs::read_to_string(trace).unwrap(), &work);
@@ -92,6 +95,7 @@ fn touches(call: &Call, work: &Path) -> bool {
         Call::Copy { to: (path, _), .. }
         | Call::Create(path)
         | Call::Write { path, .. }
+        | Call::Append { path, .. }
         | Call::Rename(path, _)
         | Call::Unlink(path)
         | Call::Mkdir(path)

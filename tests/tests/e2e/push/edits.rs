@@ -97,7 +97,7 @@ fn a_layout_can_be_edited_and_taken_back() {
     assert_eq!(named(), ran.line());
     rig.user.manifest_push(&["rollback", layout]).exits(0);
     assert_eq!(named(), index.digest());
-    rig.user.manifest_push(&["rollback", layout]).exits(3).says("the tag was new");
+    rig.user.manifest_push(&["rollback", layout]).exits(3).says("the push created the tag");
 }
 
 /// amd64 beside an index of arm/v7 and arm64, the latter with an attestation.

@@ -64,10 +64,14 @@ fn every_publication_is_noted_and_can_be_taken_back() {
     // What was taken back is passed over: the next one goes further.
     rollback(&[]).exits(0).prints(&place(first));
     assert_eq!(rig.named("latest").as_deref(), Some(first));
-    rollback(&[]).exits(3).says("the tag was new");
+    rollback(&[]).exits(3).says("the push created the tag");
     let none = rig.name("none");
     let copy = format!("manifest-push copy {}@sha256:OLD {none}", none.trim_end_matches(":none"));
-    rollback(&[&none]).exits(5).says("journal.jsonl").says("push, edit and copy note there").says(&copy);
+    rollback(&[&none])
+        .exits(5)
+        .says("journal.jsonl")
+        .says("push, edit, copy and release record there")
+        .says(&copy);
     rig.is_sound();
 }
 
@@ -127,7 +131,7 @@ fn a_new_tag_does_not_keep_the_others_from_coming_back() {
     // Another image with a new tag alone: passed over it is not, but the way past it is named.
     rig.user.manifest_push(&["copy", &rig.name("1.0"), &rig.name("other")]).exits(0);
     let way = format!("manifest-push rollback {}", rig.name("latest"));
-    rollback(&rig, &[]).exits(3).says(&format!("take \"{}\" back", rig.name("other"))).says(&way);
+    rollback(&rig, &[]).exits(3).says(&format!("roll back \"{}\"", rig.name("other"))).says(&way);
     assert_eq!(rig.named("latest").as_ref(), Some(&third));
     let words: Vec<&str> = way.split(' ').skip(1).collect();
     rig.user.manifest_push(&words).exits(0);
@@ -140,7 +144,7 @@ fn a_new_tag_does_not_keep_the_others_from_coming_back() {
     rig.build_anew("fourth");
     rig.edit("\"1.0\"", "\"1.1\"");
     rig.push(&[]).exits(0);
-    let left = format!("left: {} was new", rig.name("1.1"));
+    let left = format!("unchanged: {} was created by this push", rig.name("1.1"));
     rollback(&rig, &[]).exits(0).says(&left);
     assert_eq!(rig.named("latest").as_ref(), Some(&first));
     assert!(rig.named("1.1").is_some());

@@ -88,7 +88,7 @@ fn a_release_that_fails_reports_the_step_and_a_rollback_of_it_has_nothing_to_tak
         assert!(page.contains(" failed\n") && page.contains("; no tag moved.\n"), "{page}");
         assert_eq!(stage.tags(), second, "{step}");
         let ran = stage.user.run("xtask", &["rollback", "w/report.json"]).exits(0).prints_nothing();
-        let ran = ran.says("nothing to take back: the release failed at the ").says("w/released/");
+        let ran = ran.says("nothing to roll back: the release failed at the ").says("w/released/");
         assert_eq!(stage.tags(), second, "{ran}");
     }
     // The release before the failed ones can be taken back.
@@ -185,6 +185,8 @@ fn quiet_is_quiet_in_a_rollback_and_while_base_images_are_looked_at() {
     let auth = Auth::Basic { user: "ann".into(), password: "s3cret".into() };
     let stage = Stage::at(FakeRegistry::start_with(Options { auth, ..Options::default() }));
     stage.user.log_in(&stage.registry.host(), "ann", "s3cret");
+    stage.release(0);
+    stage.user.write("app/armv7", "the second program for armv7");
     stage.release(0);
     let logins = stage.user.work().with_file_name("home/.docker/config.json");
     fs::set_permissions(&logins, fs::Permissions::from_mode(0o644)).unwrap();

@@ -55,9 +55,9 @@ fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
     }
     let was = tags();
     for args in [&[][..], &["--dry-run"]] {
-        let ran = rollback(args).exits(8).says("nothing was moved");
+        let ran = rollback(args).exits(8).says("no tag was moved");
         for tag in ["arm32v7", "1.0"] {
-            let told = format!("tag {tag} names {}; the release left it at sha256:", other.digest());
+            let told = format!(":{tag}\" refers to {}, not to sha256:", other.digest());
             assert!(ran.stderr.contains(&told), "{ran}");
         }
         assert_eq!(tags(), was);
@@ -66,6 +66,46 @@ fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
     assert_eq!(forced["tags"].as_array().unwrap().len(), 3, "{forced}");
     assert!(first != second && tags() == first, "byte for byte");
     rollback(&[]).exits(0).prints_nothing();
+}
+
+/// By the journal, by the report on another machine, and of a first release: one rollback.
+#[test]
+fn a_release_is_rolled_back_by_image_and_by_report() {
+    let registry = FakeRegistry::start();
+    let image = format!("{}/team/app", registry.host());
+    let user = user_with_spec(&spec(&image));
+    let tags = || ["latest", "1.0", "arm32v7"].map(|tag| registry.tag("team/app", tag).unwrap());
+    let release = || user.release(&["app/release.yaml", "--work-dir", "w"]).exits(0);
+    release();
+    let first = tags();
+    for name in ["xtask", "multiarch"] {
+        let ran = user.run(name, &["rollback", "w/report.json"]).exits(3);
+        ran.says("the push created the tag").says("the tag remains");
+    }
+    user.run("multiarch", &["rollback", &image]).exits(3).says("the push created the tag");
+    user.write("app/armv7", "a new program for armv7");
+    release();
+    let second = tags();
+    assert_ne!(first, second);
+
+    let dry = user.run("multiarch", &["rollback", &image, "--dry-run", "--format", "json"]).exits(0).json();
+    assert_eq!((&dry["schemaVersion"], &dry["written"]), (&2.into(), &false.into()), "{dry}");
+    assert_eq!((dry["tags"].as_array().unwrap().len(), tags()), (3, second.clone()));
+    user.run("multiarch", &["rollback", &image]).exits(0);
+    assert_eq!(tags(), first);
+    // Rolled back by the journal, nothing is left for the report; and the other way round.
+    user.run("xtask", &["rollback", "w/report.json"]).exits(0).prints_nothing();
+    release();
+    let other = user_with_spec("");
+    let report = fs::read_to_string(user.path("w/report.json")).unwrap();
+    other.write("report.json", &report);
+    other.run("multiarch", &["rollback", "report.json"]).exits(0);
+    assert_eq!(tags(), first);
+    release();
+    user.run("xtask", &["rollback", "w/report.json"]).exits(0);
+    assert_eq!(tags(), first);
+    user.run("multiarch", &["rollback", &image]).exits(3).says("the push created the tag");
+    assert_eq!(tags(), first);
 }
 
 #[test]

@@ -86,6 +86,11 @@ impl Disk {
                 let file = self.file(path);
                 self.files[file].writes.push((*at, bytes.clone()));
             }
+            Call::Append { path, bytes } => {
+                let file = self.file(path);
+                let at = self.files[file].content(Written::All).len() as u64;
+                self.files[file].writes.push((at, bytes.clone()));
+            }
             Call::Copy { from, to, length } => {
                 let content = self.files[self.file(&from.0)].content(Written::All);
                 let bytes = content[from.1 as usize..(from.1 + length) as usize].to_vec();

@@ -1,6 +1,6 @@
 //! What a program did to files, as strace tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,11 @@ pub enum Call {
         at: u64,
         bytes: Vec<u8>,
     },
+    /// A write at the end, by `O_APPEND`.
+    Append {
+        path: PathBuf,
+        bytes: Vec<u8>,
+    },
     /// The kernel copied between files.
     Copy {
         from: (PathBuf, u64),
@@ -34,7 +39,7 @@ pub enum Call {
 
 /// Reads what `strace -f -qq -y -xx` wrote of a program that ran in `work`.
 pub fn calls(trace: &str, work: &Path) -> Vec<Call> {
-    let mut reader = Reader { work, at: BTreeMap::new(), calls: Vec::new() };
+    let mut reader = Reader { work, at: BTreeMap::new(), appending: BTreeSet::new(), calls: Vec::new() };
     let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
     for line in trace.lines() {
         let (id, line) = line.split_once(' ').unwrap();
@@ -57,6 +62,8 @@ struct Reader<'a> {
     work: &'a Path,
     /// Where in its file each descriptor stands.
     at: BTreeMap<u32, u64>,
+    /// Descriptors that were opened with `O_APPEND`.
+    appending: BTreeSet<u32>,
     calls: Vec<Call>,
 }
 
@@ -83,11 +90,11 @@ impl Reader<'_> {
                 let mut bytes = text(arguments[1]);
                 bytes.truncate(number() as usize);
                 assert_eq!(bytes.len() as u64, number(), "strace keeps all: {name}");
-                let at = match name {
-                    "write" => self.advance(fd, number()),
-                    _ => arguments[3].parse().unwrap(),
-                };
-                Call::Write { path, at, bytes }
+                match name {
+                    "write" if self.appending.contains(&fd) => Call::Append { path, bytes },
+                    "write" => Call::Write { path, at: self.advance(fd, number()), bytes },
+                    _ => Call::Write { path, at: arguments[3].parse().unwrap(), bytes },
+                }
             }
             "copy_file_range" => {
                 assert_eq!((arguments[1], arguments[3]), ("NULL", "NULL"), "{line}");
@@ -110,8 +117,11 @@ impl Reader<'_> {
     fn open(&mut self, flags: &str, result: &str) {
         let (fd, path) = self.fd(result);
         self.at.insert(fd, 0);
-        let is_unknown = flags.contains("O_TRUNC") || flags.contains("O_APPEND");
-        assert!(!is_unknown || is_log(&path), "{flags} of {path:?}");
+        assert!(!flags.contains("O_TRUNC") || is_log(&path), "{flags} of {path:?}");
+        match flags.contains("O_APPEND") {
+            true => self.appending.insert(fd),
+            false => self.appending.remove(&fd),
+        };
         if flags.split('|').any(|flag| flag == "O_CREAT") {
             self.calls.push(Call::Create(path));
         }
