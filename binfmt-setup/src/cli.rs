@@ -301,7 +301,8 @@ fn manual() -> Result<String, Error> {
             )?;
         }
         closing_sections(page)?;
-        tool.render_version_section(page)
+        tool.render_version_section(page)?;
+        writeln!(page, ".SH \"SEE ALSO\"\n\\fBupdate\\-binfmts\\fR(8)")
     };
     render(&mut page).map_err(Error::Stdout)?;
     Ok(String::from_utf8_lossy(&page).into_owned())

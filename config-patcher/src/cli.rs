@@ -1,8 +1,9 @@
 //! The command line, with one module per command.
 
 use clap::{Parser, Subcommand};
-use cli::{Closing, Documentation, Output, ProgressDisplay};
+use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay};
 use error::{Error, Exit};
+use image_model::platform::COMMON_PLATFORMS;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use registry_client::{Reporting, meter};
@@ -16,7 +17,9 @@ mod verify;
 
 const TOOL: &str = "config-patcher";
 
-const CLOSING: Closing = Closing {
+/// Examples and files for help texts and the manual page.
+pub const DOCS: ProgramDocs = ProgramDocs {
+    name: TOOL,
     examples: &[
         ("config-patcher inspect HOST/app:1", "print the declared and the index platform of every member"),
         ("config-patcher verify HOST/app:1", "verify every member of an index"),
@@ -41,6 +44,10 @@ const CLOSING: Closing = Closing {
         "$XDG_CACHE_HOME/multiarch/layers/",
         "what verify found in layers; ~/.cache if XDG_CACHE_HOME is not set",
     )],
+    uses_registries: true,
+    see_also: &["manifest-push(1)", "binfmt-setup(8)"],
+    platforms: &COMMON_PLATFORMS,
+    ..ProgramDocs::DEFAULT
 };
 
 /// Verify and fix the platform metadata of container images
@@ -53,7 +60,7 @@ const CLOSING: Closing = Closing {
 /// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
 /// docker-daemon:NAME[:TAG]. `fix -` reads a `docker save` stream from stdin and writes the fixed one to stdout.
 #[derive(Parser)]
-#[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
+#[command(name = TOOL, version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: AnyCommand,
@@ -68,7 +75,7 @@ enum AnyCommand {
     #[command(flatten)]
     Own(Command),
     #[command(flatten)]
-    Documentation(Documentation),
+    Documentation(DocumentationCommand),
 }
 
 /// The commands, which `multiarch` offers as well.
@@ -89,10 +96,10 @@ pub enum Command {
 
 pub fn main() -> ExitCode {
     image_store::atomic_file::remove_temp_files_on_signal();
-    let cli = Cli::parse();
+    let cli: Cli = DOCS.parse();
     let result = match cli.command {
         AnyCommand::Own(command) => command.run(&cli.registry, &cli.output),
-        AnyCommand::Documentation(what) => what.print(<Cli as clap::CommandFactory>::command(), &CLOSING),
+        AnyCommand::Documentation(what) => what.print::<Cli>(&DOCS),
     };
     cli.output.finish(TOOL, result)
 }

@@ -3,9 +3,10 @@
 use crate::cli::account::Account;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use cli::{Closing, Documentation, Output, ProgressDisplay};
+use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay};
 use error::Error;
 use error::Exit;
+use image_model::platform::COMMON_PLATFORMS;
 use image_model::reference::Reference;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
@@ -26,7 +27,9 @@ pub mod rollback;
 
 pub(crate) const TOOL: &str = "manifest-push";
 
-const CLOSING: Closing = Closing {
+/// Examples and files for help texts and the manual page.
+pub const DOCS: ProgramDocs = ProgramDocs {
+    name: TOOL,
     examples: &[
         ("manifest-push push from-spec app.yaml --dry-run", "print every write, write nothing"),
         ("manifest-push create HOST/app:1 HOST/app:1-amd64 HOST/app:1-arm64", "create a draft of an index"),
@@ -36,6 +39,22 @@ const CLOSING: Closing = Closing {
         ("manifest-push copy HOST/app:1 oci:backup:1", "copy an index with all its images"),
         ("manifest-push rollback HOST/app:1", "restore the tag of the last push"),
     ],
+    more_examples: &[
+        (
+            "manifest-push push from-args --platforms linux/amd64,linux/arm64 --template HOST/app:ARCH --target HOST/app:1",
+            "publish an index of images whose names follow a template",
+        ),
+        (
+            "manifest-push annotate HOST/app:1 HOST/app:1-arm64 --os linux --arch arm64",
+            "set the platform of an image in a draft",
+        ),
+        ("manifest-push rm HOST/app:1", "remove a draft"),
+        (
+            "manifest-push edit HOST/app:1 --replace linux/arm64=HOST/app:1-arm64",
+            "replace the image for a platform",
+        ),
+        ("manifest-push rollback HOST/app:1 --dry-run", "print the previous digests, change nothing"),
+    ],
     files: &[
         (
             "$XDG_STATE_HOME/multiarch/journal.jsonl",
@@ -43,6 +62,10 @@ const CLOSING: Closing = Closing {
         ),
         ("$XDG_STATE_HOME/multiarch/drafts/", "drafts; ~/.local/state if XDG_STATE_HOME is not set"),
     ],
+    uses_registries: true,
+    see_also: &["config-patcher(1)", "docker-manifest(1)", "skopeo(1)"],
+    platforms: &COMMON_PLATFORMS,
+    ..ProgramDocs::DEFAULT
 };
 
 /// Assemble, publish, edit, copy and restore multi-platform images
@@ -54,7 +77,7 @@ const CLOSING: Closing = Closing {
 /// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
 /// docker-daemon:NAME[:TAG].
 #[derive(Parser)]
-#[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
+#[command(name = TOOL, version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: AnyCommand,
@@ -79,7 +102,7 @@ enum AnyCommand {
     /// created has no previous digest: it is reported and left unchanged. A second rollback undoes the push before.
     Rollback(rollback::Rollback),
     #[command(flatten)]
-    Documentation(Documentation),
+    Documentation(DocumentationCommand),
 }
 
 /// The commands that `multiarch` has as well. Its own `inspect` and `rollback` differ.
@@ -104,13 +127,15 @@ pub enum Command {
 pub fn main() -> ExitCode {
     image_store::atomic_file::remove_temp_files_on_signal();
     let words = account::as_clap_reads_it(std::env::args_os());
-    let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| with_what_was_meant(error, &words).exit());
+    let cli = DOCS
+        .try_parse_from::<Cli>(words.clone())
+        .unwrap_or_else(|error| with_what_was_meant(error, &words).exit());
     let (tools, output) = (Tools::new(&cli.registry, &cli.account, &cli.output), &cli.output);
     let result = match &cli.command {
         AnyCommand::Own(command) => command.run(&tools, output),
         AnyCommand::Inspect(args) => inspect::inspect(args, &tools, output),
         AnyCommand::Rollback(args) => rollback::rollback(args, &tools, output),
-        AnyCommand::Documentation(what) => what.print(Cli::command(), &CLOSING),
+        AnyCommand::Documentation(what) => what.print::<Cli>(&DOCS),
     };
     drop(tools);
     cli.output.finish(TOOL, result)

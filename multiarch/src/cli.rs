@@ -2,9 +2,10 @@
 
 use crate::release::{self, Host};
 use crate::rollback;
-use clap::{CommandFactory, Parser, Subcommand};
-use cli::{Closing, Documentation, Output};
+use clap::{Parser, Subcommand};
+use cli::{DocumentationCommand, Output, ProgramDocs};
 use error::{Error, Exit};
+use image_model::platform::COMMON_PLATFORMS;
 use image_model::reference::Reference;
 use image_store::options::RegistryArgs;
 use manifest_push::cli::Tools;
@@ -16,7 +17,8 @@ use std::process::ExitCode;
 
 const TOOL: &str = "multiarch";
 
-const CLOSING: Closing = Closing {
+const DOCS: ProgramDocs = ProgramDocs {
+    name: TOOL,
     examples: &[
         ("multiarch release --example", "twelve platforms from nothing, into oci:multi-arch-example"),
         ("multiarch release --dry-run", "print the plan of ./release.yaml"),
@@ -25,10 +27,20 @@ const CLOSING: Closing = Closing {
         ("multiarch copy HOST/app:1 oci:backup:1", "an index with all its images"),
         ("multiarch rollback HOST/app:1", "restore the tag of the last push"),
     ],
+    more_examples: &[
+        ("multiarch release app.yaml", "build, verify and publish what app.yaml describes"),
+        ("multiarch rollback report.json", "restore the tags of a release, on any machine"),
+        ("multiarch binfmt status", "print the registered emulators"),
+    ],
+    included: &[&config_patcher::cli::DOCS, &manifest_push::cli::DOCS],
     files: &[
         ("$XDG_CACHE_HOME/multiarch/", "work directories, and what layers showed; ~/.cache by default"),
         ("$XDG_STATE_HOME/multiarch/", "the journal for rollback, and drafts; ~/.local/state by default"),
     ],
+    uses_registries: true,
+    see_also: &["config-patcher(1)", "manifest-push(1)", "binfmt-setup(8)"],
+    platforms: &COMMON_PLATFORMS,
+    ..ProgramDocs::DEFAULT
 };
 
 /// Build, verify, repair and publish multi-platform images
@@ -36,7 +48,7 @@ const CLOSING: Closing = Closing {
 /// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
 /// docker-daemon:NAME[:TAG].
 #[derive(Parser)]
-#[command(name = TOOL, version, max_term_width = 110, after_help = CLOSING.help(TOOL))]
+#[command(name = TOOL, version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -68,7 +80,7 @@ enum Command {
     #[command(hide = true)]
     SmokeInside,
     #[command(flatten)]
-    Documentation(Documentation),
+    Documentation(DocumentationCommand),
 }
 
 #[derive(clap::Args)]
@@ -96,7 +108,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    let cli = Cli::parse_from(as_clap_reads_it(std::env::args_os()));
+    let cli = DOCS
+        .try_parse_from::<Cli>(as_clap_reads_it(std::env::args_os()))
+        .unwrap_or_else(|error| error.exit());
     // The supervisor of a sandbox must have one thread.
     if !matches!(cli.command, Command::SmokeInside) {
         image_store::atomic_file::remove_temp_files_on_signal();
@@ -111,7 +125,7 @@ fn run() -> ExitCode {
         Command::SmokeInside => sandbox::supervise()
             .map(|()| Exit::Done)
             .map_err(|e| Error::from_io("read the description of a sandbox", e)),
-        Command::Documentation(what) => what.print(Cli::command(), &CLOSING),
+        Command::Documentation(what) => what.print::<Cli>(&DOCS),
     };
     output.finish(TOOL, result)
 }
@@ -153,6 +167,7 @@ fn run_binfmt_setup(arguments: &[OsString]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

@@ -1,5 +1,6 @@
-//! The output options of every command, and printing of results, messages and errors.
+//! The output options of every command, and printing of messages and errors.
 
+use crate::streams::{check_stdout, eprint_line, print_json};
 use error::Error;
 use error::Exit;
 use error::text::Escaped;
@@ -106,46 +107,5 @@ impl Output {
         }
         eprint_line(format!("{red}{tool}:{plain} {}", Escaped(&line)));
         error.kind.into()
-    }
-}
-
-/// Prints a line on stderr with a single write: stderr has no buffer, so every formatted piece would be a write of
-/// its own. Errors are ignored, because the work goes on if nobody reads the messages.
-pub fn eprint_line(mut line: String) {
-    use std::io::Write;
-    line.push('\n');
-    crate::progress::without_progress_line(|| {
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    });
-}
-
-/// The first error of writing to stdout. A command whose result did not arrive must not exit with 0.
-static STDOUT_ERROR: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
-
-/// Returns an error if anything printed on stdout could not be written.
-pub(crate) fn check_stdout() -> Result<(), Error> {
-    match STDOUT_ERROR.get() {
-        Some(error) => Err(Error::local("print the result on stdout", error::io_reason(error))),
-        None => Ok(()),
-    }
-}
-
-/// Prints a line of the result on stdout. A closed pipe is no error, but a full disk is: see [`Output::finish`].
-pub fn print_line(line: &str) {
-    print_text(&format!("{line}\n"));
-}
-
-/// Prints a JSON result on stdout, with control characters escaped: it may contain text of images, and stdout may be a
-/// terminal.
-pub fn print_json(json: &str) {
-    print_line(&error::text::escape_json(json));
-}
-
-/// Prints text, which includes its line ends, on stdout.
-pub fn print_text(text: &str) {
-    use std::io::Write;
-    match crate::progress::without_progress_line(|| std::io::stdout().write_all(text.as_bytes())) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => drop(STDOUT_ERROR.set(error)),
-        _ => {}
     }
 }

@@ -1,8 +1,9 @@
 //! The progress line on a terminal; elsewhere, a plain line from time to time.
 
 use crate::output::Output;
+use crate::streams::{eprint_line, is_drawn, without_progress_line};
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,22 +12,6 @@ const SHOW_AFTER: Duration = Duration::from_millis(700);
 const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 /// In a log, a line from time to time shows that the work goes on.
 const LOG_INTERVAL: Duration = Duration::from_secs(15);
-
-/// Whether there is a progress line on the terminal, which must be erased before anything else is written there.
-static IS_DRAWN: Mutex<bool> = Mutex::new(false);
-
-fn is_drawn() -> MutexGuard<'static, bool> {
-    IS_DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Erases the progress line, if there is one, and calls `write`. The line is drawn again at the next interval.
-pub(crate) fn without_progress_line<T>(write: impl FnOnce() -> T) -> T {
-    let mut drawn = is_drawn();
-    if std::mem::take(&mut *drawn) {
-        let _ = std::io::stderr().write_all(b"\r\x1b[K");
-    }
-    write()
-}
 
 /// Shows the progress of this process until it is dropped.
 pub struct ProgressDisplay {
@@ -83,7 +68,7 @@ fn show(
             *drawn = true;
             let _ = std::io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
         } else {
-            crate::output::eprint_line(line);
+            eprint_line(line);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Tables in text.
+//! Text tables.
 
 use error::text::Escaped;
 use std::fmt::Write;
 
-/// Rows under a heading, columns aligned, two spaces between. Cells are escaped here.
+/// Formats a heading and rows as aligned columns, two spaces apart. Foreign text in the cells of rows is escaped here.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| Escaped(cell).to_string()).collect()).collect();

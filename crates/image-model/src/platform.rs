@@ -6,6 +6,26 @@ use std::str::FromStr;
 
 mod known;
 
+/// Platforms for which images are commonly published: those of Docker's official images, and two others.
+/// Completions offer them.
+pub const COMMON_PLATFORMS: [&str; 15] = [
+    "linux/386",
+    "linux/amd64",
+    "linux/amd64/v2",
+    "linux/amd64/v3",
+    "linux/arm/v5",
+    "linux/arm/v6",
+    "linux/arm/v7",
+    "linux/arm64",
+    "linux/loong64",
+    "linux/mips64le",
+    "linux/ppc64le",
+    "linux/riscv64",
+    "linux/s390x",
+    "wasip1/wasm",
+    "windows/amd64",
+];
+
 /// What an image is made for. Fields are written in the order of the image-spec's `platform` object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {

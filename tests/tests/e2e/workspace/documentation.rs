@@ -1,5 +1,6 @@
 //! The manual pages and completion scripts of the tools, and the line that shows how far they are.
 
+use super::help::{Help, all_helps};
 use crate::samples::Image;
 use crate::tools::{User, program, run};
 use image_store::store::oci_layout::OciLayout;
@@ -30,6 +31,9 @@ fn every_tool_has_a_manual_page_with_all_its_commands() {
     }
 }
 
+/// The programs that use `cli::ProgramDocs`.
+const DOCUMENTED: [&str; 3] = ["config-patcher", "manifest-push", "multiarch"];
+
 const ALL: [&str; 3] = ["binfmt-setup", "config-patcher", "manifest-push"];
 
 /// What man(7) has readers expect, and what a formatter makes of it.
@@ -45,7 +49,7 @@ fn pages_are_whole() -> Result<(), Skip> {
         let page = user.run(tool, &["man"]).exits(0).stdout;
         let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
         assert!(
-            headings.ends_with(&["\"EXIT STATUS\"", "FILES", "EXAMPLES", "VERSION"]),
+            headings.ends_with(&["\"EXIT STATUS\"", "FILES", "EXAMPLES", "VERSION", "\"SEE ALSO\""]),
             "{tool}: {headings:?}"
         );
         assert!(!headings.contains(&"EXTRA"), "{tool}: {headings:?}");
@@ -81,6 +85,22 @@ fn help_has_examples_exit_codes_and_the_way_to_the_manual() {
     let help = user.run("manifest-push", &["--help"]).exits(0).stdout;
     for form in ["oci:DIR", "oci-archive:FILE", "docker-archive:FILE", "docker-daemon:NAME"] {
         assert!(help.contains(form), "{form} is not in:\n{help}");
+    }
+}
+
+#[test]
+fn the_help_of_every_command_ends_with_examples_and_exit_codes() {
+    for help in all_helps(&User::new()) {
+        let Help { program, path, text, .. } = &help;
+        if !DOCUMENTED.contains(program) || path.iter().any(|word| word == "binfmt") {
+            continue;
+        }
+        let (_, examples) =
+            text.split_once("\nExamples:\n").unwrap_or_else(|| panic!("{program} {path:?}: {text}"));
+        let (examples, codes) = examples.split_once("\nExit status:\n").unwrap_or_else(|| panic!("{text}"));
+        let line = format!("{program} {}", path.join(" "));
+        assert!(examples.contains(line.trim()), "{line}: {text}");
+        assert!(codes.contains("\n  9   local I/O"), "{line}: {text}");
     }
 }
 
@@ -123,6 +143,9 @@ fn bash_completes_inside_of_a_command() {
     check("config-patcher ver", "verify");
     check("manifest-push push from-args --pl", "--platforms --plain-http");
     check("manifest-push edit --rep", "--replace");
+    check("manifest-push push from", "from-spec from-args");
+    check("manifest-push edit --remove linux/arm64", "linux/arm64");
+    check("multiarch release --only linux/ppc", "linux/ppc64le");
     check("binfmt-setup register --dr", "--dry-run");
     check("binfmt-setup unregister --pers", "--persist");
 }
