@@ -8,8 +8,8 @@ use crate::state;
 use error::Error;
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
+use image_store::atomic_file;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A user's drafts: `HOST/REPOSITORY:TAG.yaml` in a folder.
@@ -90,15 +90,7 @@ impl Drafts {
         let path = self.path(list);
         let doing = || format!("write draft \"{}\"", path.display());
         let failed = |e| Error::from_io(doing(), e);
-        let dir = path.parent().unwrap_or(&self.dir);
-        fs::create_dir_all(dir).map_err(failed)?;
-        // First written whole, then named: a reader never sees half a draft.
-        let new = dir.join(format!(".new-{}", std::process::id()));
-        let written = write_whole(&new, &text(list, members)).and_then(|()| fs::rename(&new, &path));
-        if written.is_err() {
-            drop(fs::remove_file(&new));
-        }
-        written.map_err(failed)?;
+        atomic_file::write_durably(&path, text(list, members).as_bytes(), 0o666).map_err(failed)?;
         Ok(path)
     }
 
@@ -127,12 +119,6 @@ fn names_below(dir: &Path, names: &mut Vec<String>) {
             names.extend(spec.map(|spec| spec.image.to_string()));
         }
     }
-}
-
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// An image as docker names it in a list: with a tag, if there is no digest.

@@ -6,7 +6,7 @@ use crate::state;
 use error::Error;
 use image_model::digest::Digest;
 use image_model::reference::Reference;
-use image_store::store::oci_layout::create_dir_durably;
+use image_store::atomic_file::create_dir_durably;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};

@@ -6,8 +6,9 @@
 //! an instruction that older machines do not have, and say so in `.ARM.attributes`, as a linker would.
 
 use image_model::platform::Platform;
+use image_store::atomic_file::{AtomicFile, parent_dir};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -36,12 +37,12 @@ pub fn write_all(dir: &Path) -> io::Result<()> {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
             continue;
         }
-        fs::create_dir_all(path.parent().unwrap_or(dir))?;
-        // Written beside it and renamed: whoever runs the old program meanwhile keeps it whole.
-        let beside = path.with_extension("tmp");
-        fs::write(&beside, bytes)?;
-        fs::set_permissions(&beside, fs::Permissions::from_mode(0o755))?;
-        fs::rename(&beside, &path)?;
+        fs::create_dir_all(parent_dir(&path))?;
+        let mut file = AtomicFile::create_in(parent_dir(&path), 0o755)?;
+        file.as_file_mut().write_all(&bytes)?;
+        // Whatever the umask is: the mode becomes that of the file in the image.
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
+        file.persist(&path)?;
     }
     Ok(())
 }

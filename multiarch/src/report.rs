@@ -1,11 +1,11 @@
 //! The report of a release: a JSON document, and a table for the terminal.
 
-use crate::work_dir::records;
 use error::{Error, text};
 use image_evidence::verdict::Verdict;
 use image_model::digest::Digest;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
+use image_store::atomic_file;
 use image_store::plan::TagStep;
 use manifest_push::journal::{History, JournalEntry, JournalRun, store_name};
 use serde::{Deserialize, Serialize};
@@ -233,7 +233,7 @@ impl Report {
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let doing = || format!("write the report \"{}\"", path.display());
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::local(doing(), e.to_string()))?;
-        let write = || records::write_durably(path, format!("{text}\n").as_bytes(), 0o644);
+        let write = || atomic_file::write_durably(path, format!("{text}\n").as_bytes(), 0o644);
         write().map_err(|e| Error::from_io(doing(), e))
     }
 }

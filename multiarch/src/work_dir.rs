@@ -10,7 +10,7 @@ pub mod records;
 
 use crate::request::Request;
 use error::Error;
-use image_store::store::oci_layout::create_dir_durably;
+use image_store::atomic_file::create_dir_durably;
 use nix::unistd::geteuid;
 use std::fs::{self, Metadata};
 use std::io;

@@ -1,105 +1,175 @@
-//! Files that are being written: gone if they are not kept, and gone when the program is told to end.
+//! Files that readers see whole or not at all: written under a temporary name, then renamed.
 //!
-//! A program that dies of SIGINT, SIGTERM or SIGHUP runs no destructors. [`remove_temp_files_on_signal`] waits for these signals on a
-//! thread of its own, takes away what is half done, and then dies of the signal, as whoever sent it expects.
+//! A program that dies of SIGINT, SIGTERM or SIGHUP runs no destructors. [`remove_temp_files_on_signal`] waits for these
+//! signals on a thread of its own, removes the temporary files, and then lets the signal end the process, as its sender
+//! expects.
 
 use nix::sys::signal::{SigSet, Signal, raise};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
-static HALF_DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// The temporary files of this process. A signal ends the whole process, so this list belongs to the process.
+static TEMP_FILES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-fn half_done() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+fn temp_files() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     // A panic elsewhere leaves a whole set: every change is one insertion or removal.
-    HALF_DONE.lock().unwrap_or_else(PoisonError::into_inner)
+    TEMP_FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A new file under a name that no reader looks at.
+/// A new file under a temporary name. It is removed when it is dropped, or when a signal ends the process, unless it got
+/// its final name before.
 #[derive(Debug)]
 pub struct AtomicFile {
-    // Dropped in this order: a file that is not listed must not be there.
+    // Dropped in this order: a file that is not listed must not exist.
     file: NamedTempFile,
-    listed: Listed,
+    listed: ListedPath,
 }
 
 #[derive(Debug)]
-struct Listed(PathBuf);
+struct ListedPath(PathBuf);
 
 impl AtomicFile {
-    pub fn create(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<Self> {
-        // Whoever ends the program holds this: there is no file that is not listed yet.
-        let mut half_done = half_done();
-        let file = make()?;
-        let path = file.path().to_path_buf();
-        half_done.insert(path.clone());
-        Ok(Self { file, listed: Listed(path) })
+    /// Creates a file in `dir`, readable and writable as `mode` less the umask permits.
+    pub fn create_in(dir: &Path, mode: u32) -> io::Result<Self> {
+        Self::create(|| tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(dir))
     }
 
+    /// Creates a file by `make`, for names that other code recognizes.
+    pub fn create(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<Self> {
+        // The thread that ends the program takes the same lock: no file exists that is not listed yet.
+        let mut temp_files = temp_files();
+        let file = make().map_err(without_path)?;
+        let path = file.path().to_path_buf();
+        temp_files.insert(path.clone());
+        Ok(Self { file, listed: ListedPath(path) })
+    }
+
+    /// The open file.
     pub fn as_file(&self) -> &File {
         self.file.as_file()
     }
 
+    /// The open file, to write to.
     pub fn as_file_mut(&mut self) -> &mut File {
         self.file.as_file_mut()
     }
 
-    /// Gives the file its name, over whatever has it.
+    /// Renames the file to `path`, which may exist. After a power cut the old file or an empty one may be there.
     pub fn persist(self, path: &Path) -> io::Result<File> {
         let Self { file, listed } = self;
-        // And nothing gets a name any more.
-        let ending = half_done();
-        let kept = file.persist(path).map_err(|error| error.error);
-        drop(ending);
+        // Held so that the program does not end between the rename and the return.
+        let temp_files = temp_files();
+        let renamed = file.persist(path).map_err(|error| error.error);
+        drop(temp_files);
         drop(listed);
-        kept
+        renamed
+    }
+
+    /// Renames the file to `path`, which may exist. `Ok` means that content and name outlast a power cut, if the
+    /// directory does (see [`create_dir_durably`]).
+    pub fn persist_durably(self, path: &Path) -> io::Result<File> {
+        self.as_file().sync_all()?;
+        // Opened before the rename: an error after it would be reported with the new file in place.
+        let dir = File::open(parent_dir(path))?;
+        let file = self.persist(path)?;
+        dir.sync_all()?;
+        Ok(file)
     }
 }
 
-impl Drop for Listed {
+impl Drop for ListedPath {
     fn drop(&mut self) {
-        half_done().remove(&self.0);
+        temp_files().remove(&self.0);
     }
 }
 
-/// From here on, a signal to end takes half-written files away first. To be called before there are threads: they
-/// inherit that these signals are not for them. (Child processes do not: std gives them an empty mask.)
+/// Returns the system's error. tempfile wraps it and adds the temporary name, which means nothing to the user.
+fn without_path(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let Some((reason, _)) = text.split_once(" at path ") else { return error };
+    let code = reason.rsplit_once("(os error ").and_then(|(_, code)| code.strip_suffix(')')?.parse().ok());
+    code.map_or_else(|| io::Error::new(error.kind(), reason.to_string()), io::Error::from_raw_os_error)
+}
+
+/// Writes a whole file over `path`, creating its directory. A new file gets `mode` less the umask. After a power cut the
+/// old file or an empty one may be there.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let dir = parent_dir(path);
+    fs::create_dir_all(dir)?;
+    let mut file = AtomicFile::create_in(dir, mode)?;
+    file.as_file_mut().write_all(content)?;
+    file.persist(path).map(drop)
+}
+
+/// Does what [`write()`] does. `Ok` means that the file, its name and the directories above it outlast a power cut.
+pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let dir = parent_dir(path);
+    create_dir_durably(dir)?;
+    let mut file = AtomicFile::create_in(dir, mode)?;
+    file.as_file_mut().write_all(content)?;
+    file.persist_durably(path).map(drop)
+}
+
+/// The directory of a file; `.` for a bare file name.
+pub fn parent_dir(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Creates a directory and those above it, if they do not exist. `Ok` means that they outlast a power cut: a file that
+/// was synced is lost with a directory that was not.
+pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    let above = parent_dir(dir);
+    let created = fs::create_dir(dir).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => create_dir_durably(above).and_then(|()| fs::create_dir(dir)),
+        _ => Err(error),
+    });
+    match created {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => File::open(above)?.sync_all(),
+    }
+}
+
+/// Makes SIGINT, SIGTERM and SIGHUP remove temporary files before they end the process. Call it before the first thread
+/// starts: threads inherit that these signals are blocked. (Child processes do not: std gives them an empty mask.)
 pub fn remove_temp_files_on_signal() {
     let mut watched = SigSet::empty();
     let ignored = ignored();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // Under nohup a hangup stays ignored.
+        // Under nohup, SIGHUP stays ignored.
         if ignored >> (signal as u32 - 1) & 1 == 0 {
             watched.add(signal);
         }
     }
-    // A file that would be longer than setrlimit(2) allows is an error to tell, and nothing to die of.
-    let mut held = watched;
-    held.add(Signal::SIGXFSZ);
-    if held.thread_block().is_err() {
+    // A file that grows beyond setrlimit(2) must be an error with a message, not the end of the process.
+    let mut blocked = watched;
+    blocked.add(Signal::SIGXFSZ);
+    if blocked.thread_block().is_err() {
         return;
     }
-    if std::thread::Builder::new().spawn(move || end(&watched)).is_err() {
+    if std::thread::Builder::new().spawn(move || end_on_signal(&watched)).is_err() {
         let _ = watched.thread_unblock();
     }
 }
 
-fn end(watched: &SigSet) {
+fn end_on_signal(watched: &SigSet) {
     let Ok(signal) = watched.wait() else { return };
-    let half_done = half_done();
-    for path in half_done.iter() {
+    let temp_files = temp_files();
+    for path in temp_files.iter() {
         let _ = fs::remove_file(path);
     }
     let _ = watched.thread_unblock();
     let _ = raise(signal);
-    // Not reached: the signal is not ignored, and nobody handles it.
+    // Not reached: the signal is neither ignored nor handled.
     std::process::exit(128 + signal as i32);
 }
 
-/// `SigIgn` of proc_pid_status(5): a bit for each signal that whoever started us told us to ignore.
+/// Returns `SigIgn` of /proc/PID/status (proc_pid_status(5)): one bit for each signal that was ignored at the start.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -111,15 +181,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_half_done_until_it_is_kept_or_dropped() {
+    fn a_file_is_temporary_until_it_is_persisted_or_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let new = || AtomicFile::create(|| tempfile::Builder::new().tempfile_in(dir.path())).unwrap();
-        let ours = || half_done().iter().filter(|path| path.starts_with(dir.path())).count();
+        let new = || AtomicFile::create_in(dir.path(), 0o600).unwrap();
+        let ours = || temp_files().iter().filter(|path| path.starts_with(dir.path())).count();
         let (kept, dropped) = (new(), new());
         assert_eq!(ours(), 2);
         kept.persist(&dir.path().join("kept")).unwrap();
         assert_eq!(ours(), 1);
         drop(dropped);
         assert_eq!((ours(), fs::read_dir(dir.path()).unwrap().count()), (0, 1));
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_in_directories_that_are_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/file");
+        write(&path, b"old", 0o600).unwrap();
+        write_durably(&path, b"new", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = AtomicFile::create_in(&path, 0o600).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ENOTDIR as i32));
     }
 }

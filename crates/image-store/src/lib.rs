@@ -11,6 +11,7 @@ pub mod options;
 pub mod parallel;
 pub mod plan;
 pub mod referrers;
+mod regular_file;
 pub mod store;
 pub mod subject;
 pub mod tree;

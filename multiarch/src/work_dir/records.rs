@@ -5,12 +5,12 @@
 
 use error::Error;
 use image_model::digest::Digest;
-use image_store::store::oci_layout::create_dir_durably;
+use image_store::atomic_file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -49,7 +49,8 @@ impl Records {
 
     pub fn keep(&self, kind: &str, inputs: &impl Serialize, found: &impl Serialize) -> Result<(), Error> {
         let doing = || format!("keep what was found of an image in \"{}\"", self.dir.display());
-        let kept = || write(&self.path(kind, inputs)?, &serde_json::to_vec(found)?);
+        // A power cut may take it away: a record can be made again.
+        let kept = || atomic_file::write(&self.path(kind, inputs)?, &serde_json::to_vec(found)?, 0o600);
         kept().map_err(|e| Error::from_io(doing(), e))
     }
 
@@ -57,28 +58,6 @@ impl Records {
         let key = serde_json::to_vec(&(&self.program, kind, inputs))?;
         Ok(self.dir.join(format!("{}-{}.json", kind.replace(' ', "-"), Digest::of(&key).hex())))
     }
-}
-
-/// Writes a file whole or not at all. A power cut may take it away: a record can be made again.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text)?;
-    file.persist(path).map(drop).map_err(|e| e.error)
-}
-
-/// Writes a file whole or not at all. `Ok` means that it is on disk, with its name and the directories above it: a
-/// rollback needs it, and a tag that moves afterwards may be on a disk of its own.
-pub fn write_durably(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_dir_durably(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(text)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

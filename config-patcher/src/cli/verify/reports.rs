@@ -4,7 +4,7 @@ use super::row::{Named, Results, Row};
 use super::{html, junit, sarif};
 use clap::Args;
 use error::Error;
-use std::io::Write;
+use image_store::atomic_file::{self, AtomicFile, parent_dir};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -35,7 +35,7 @@ impl Reports {
             if file.is_dir() {
                 return Err(Error::bad_input(doing(file), "it is a directory").hint("specify a file"));
             }
-            tempfile::NamedTempFile::new_in(directory(file)).map_err(|e| failed(file, &e))?;
+            AtomicFile::create_in(parent_dir(file), 0o600).map_err(|e| failed(file, e))?;
         }
         Ok(())
     }
@@ -49,34 +49,17 @@ impl Reports {
         ];
         for (file, text) in made {
             if let Some(file) = file {
-                replace_file(file, &text(&results)).map_err(|e| failed(file, &e))?;
+                atomic_file::write(file, text(&results).as_bytes(), 0o666).map_err(|e| failed(file, e))?;
             }
         }
         Ok(())
     }
 }
 
-/// The error without the name of the temporary file, which the user does not know.
-fn failed(file: &Path, error: &std::io::Error) -> Error {
-    let text = error.to_string();
-    let why = text.split(" at path ").next().unwrap_or_default().to_string();
-    Error::from_io(doing(file), std::io::Error::new(error.kind(), why))
+fn failed(file: &Path, error: std::io::Error) -> Error {
+    Error::from_io(doing(file), error)
 }
 
 fn doing(file: &Path) -> String {
     format!("write \"{}\"", file.display())
-}
-
-fn directory(file: &Path) -> &Path {
-    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Replaces the file atomically.
-fn replace_file(file: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut new = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(directory(file))?;
-    new.write_all(text.as_bytes())?;
-    new.persist(file).map(drop).map_err(|error| error.error)
 }

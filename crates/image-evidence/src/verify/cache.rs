@@ -8,6 +8,7 @@
 use crate::layer::encoding;
 use crate::layer::{LayerFacts, NameKey, use_key};
 use image_model::digest::Digest;
+use image_store::atomic_file::AtomicFile;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -155,9 +156,9 @@ fn unfinished(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
 }
 
 fn keep(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = unfinished(dir)?;
-    file.write_all(bytes)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+    let mut file = AtomicFile::create(|| unfinished(dir))?;
+    file.as_file_mut().write_all(bytes)?;
+    file.persist(path).map(drop)
 }
 
 #[cfg(test)]

@@ -15,15 +15,15 @@ use super::pending::{self, Pending};
 use super::relabel::Relabel;
 use super::snapshot::{FileIdentity, Snapshot};
 use super::{beside, write};
+use crate::regular_file::open_regular;
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, UNNAMED};
 use crate::subject::referrers_among;
 use error::Error;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{Content, Descriptor, Document};
 use image_model::reference::Reference;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -221,19 +221,6 @@ fn place_of(path: &Path, naming: Naming) -> String {
     match naming {
         Naming::Docker => Reference::DockerArchive { file, name: None }.to_string(),
         Naming::Layout => Reference::OciArchive { file, tag: None }.to_string(),
-    }
-}
-
-/// Opens a file to read. A pipe does not block, and whatever is no file is refused.
-fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => {
-            let doing = format!("read \"{}\"", path.display());
-            Err(Error::bad_input(doing, "it is a folder, pipe or device, not a regular file").into_io())
-        }
     }
 }
 

@@ -4,12 +4,11 @@
 //! see half a file. A blob is a regular file: links, pipes and devices are refused without being followed.
 
 use super::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, TagMove, UNNAMED};
-use crate::atomic_file::AtomicFile;
+use crate::atomic_file::{AtomicFile, create_dir_durably, parent_dir};
 use crate::attributes;
+use crate::regular_file::{open_regular, read_small};
 use crate::subject::referrers_among;
 use error::{Error, retry_interrupted};
-pub use files::create_dir_durably;
-use files::{open_regular, read_small};
 use image_model::digest::{Digest, Hasher, Verified};
 use image_model::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
 use image_model::raw_json::Object;
@@ -24,7 +23,6 @@ use std::time::{Duration, Instant};
 use tags::{name_of, retag};
 use unfinished::is_unfinished;
 
-mod files;
 mod tags;
 mod unfinished;
 
@@ -160,13 +158,8 @@ impl OciLayout {
     /// Makes a temporary file the blob of this digest: whole and on disk before it has its name.
     fn keep(&self, file: AtomicFile, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
-        let folder = path.parent().unwrap_or(&self.dir).to_path_buf();
-        create_dir_durably(&folder)?;
-        file.as_file().sync_all()?;
-        // Opened before the rename: what fails behind it fails with the new file in place.
-        let folder = File::open(folder)?;
-        file.persist(&path)?;
-        folder.sync_all()
+        create_dir_durably(parent_dir(&path))?;
+        file.persist_durably(&path).map(drop)
     }
 
     /// `index.json` as it stands, with the bytes it was read from.
@@ -247,10 +240,7 @@ impl OciLayout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        file.as_file().sync_all()?;
-        let folder = File::open(&self.dir)?;
-        file.persist(&path)?;
-        folder.sync_all()
+        file.persist_durably(&path).map(drop)
     }
 }
 

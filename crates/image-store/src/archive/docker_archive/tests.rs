@@ -7,6 +7,7 @@ use crate::store::read_blob;
 use error::Exit;
 use image_model::manifest::{Config, media_type};
 use serde_json::json;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::TempDir;

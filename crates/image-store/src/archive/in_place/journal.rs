@@ -118,7 +118,7 @@ pub fn write(archive: &Path, folder: &File, writes: &[ByteWrite], place: &str) -
     let file = open_to_write(archive).map_err(failed)?;
     let old = there(&file, writes).map_err(failed)?;
     let path = journal_of(archive);
-    begin(archive, &path, folder, &file, &old, writes).map_err(|error| {
+    begin(archive, &path, &file, &old, writes).map_err(|error| {
         let _ = remove(&path, folder);
         failed(error)
     })?;
@@ -156,7 +156,6 @@ pub fn there(file: &File, writes: &[ByteWrite]) -> io::Result<Vec<ByteWrite>> {
 pub fn begin(
     archive: &Path,
     path: &Path,
-    folder: &File,
     file: &File,
     old: &[ByteWrite],
     writes: &[ByteWrite],
@@ -175,9 +174,7 @@ pub fn begin(
         tempfile::Builder::new().prefix(&prefix).suffix(beside::SUFFIX).tempfile_in(beside::folder(archive))
     })?;
     beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
-    beside.as_file().sync_all()?;
-    beside.persist(path)?;
-    folder.sync_all()
+    beside.persist_durably(path).map(drop)
 }
 
 fn carry_out(file: &File, writes: &[ByteWrite]) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! Files that are not whole yet. Each is locked by its writer, so that one that a killed writer left is known by
 //! nobody holding it, and removed.
 
-use super::open_regular;
 use crate::atomic_file::AtomicFile;
+use crate::regular_file::open_regular;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions, TryLockError};
 use std::io;

@@ -100,11 +100,10 @@ fn who_opens_an_archive_finishes_what_was_begun() {
             let disk = on_disk(&input);
             let store = disk.open();
             let place = plan(&store).unwrap();
-            let folder = File::open(disk.dir.path()).unwrap();
             let file = File::options().write(true).read(true).open(&disk.path).unwrap();
             let path = journal::journal_of(&disk.path);
             let old = journal::there(&file, &place.writes).unwrap();
-            journal::begin(&disk.path, &path, &folder, &file, &old, &place.writes).unwrap();
+            journal::begin(&disk.path, &path, &file, &old, &place.writes).unwrap();
             for (at, bytes) in &place.writes[..done] {
                 std::os::unix::fs::FileExt::write_all_at(&file, bytes, *at).unwrap();
             }
@@ -122,11 +121,10 @@ fn a_journal_of_another_file_is_not_carried_out_and_a_damaged_one_is_refused() {
     let (input, _) = forms()[0].clone();
     let disk = on_disk(&input);
     let place = plan(&disk.open()).unwrap();
-    let folder = File::open(disk.dir.path()).unwrap();
     let file = File::options().write(true).read(true).open(&disk.path).unwrap();
     let path = journal::journal_of(&disk.path);
     let old = journal::there(&file, &place.writes).unwrap();
-    journal::begin(&disk.path, &path, &folder, &file, &old, &place.writes).unwrap();
+    journal::begin(&disk.path, &path, &file, &old, &place.writes).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"at\":", "\"at\": ")).unwrap();
     let error = DockerArchive::open(&disk.path, None).err().unwrap();

@@ -1,25 +1,10 @@
-//! Folders that outlast a power cut, and files that are files.
+//! Opens and reads regular files only: not links, pipes or devices.
 
 use error::Error;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-/// Makes a folder, and what it lies in, if it is not there. After a power cut it still is: what is synced in a folder
-/// is lost with it.
-pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
-    let above = dir.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
-    let made = fs::create_dir(dir).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => create_dir_durably(above).and_then(|()| fs::create_dir(dir)),
-        _ => Err(error),
-    });
-    match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => File::open(above)?.sync_all(),
-    }
-}
 
 /// Reads a regular file of at most `limit` bytes. Links are not followed and a pipe does not block.
 pub fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -35,12 +20,16 @@ pub fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Opens a regular file to read. Links are not followed and a pipe does not block.
+///
+/// # Errors
+/// `BadInput` (as an I/O error that [`Error::from_io`] unwraps) if it is something else.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let refuse = |why: &str| {
         Error::bad_input(format!("read \"{}\"", path.display()), format!("it is {why}, not a regular file"))
             .into_io()
     };
-    // A blob that is a link would let a layout name any file of this host; opening a pipe would wait for ever.
+    // A blob that is a link would let a layout refer to any file of this host; opening a pipe would wait forever.
     let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| {
         match error.raw_os_error() {
@@ -51,6 +40,6 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     })?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(refuse("a folder, pipe or device")),
+        false => Err(refuse("a directory, pipe or device")),
     }
 }
