@@ -1,4 +1,4 @@
-//! What a registry's refusal means: its status and its error body as one of our errors.
+//! Error responses of registries: status and body as an [`Error`] with exit code and hint.
 
 use crate::http::transport::{HttpResponse, ResponseHead};
 use crate::http::url::Url;
@@ -9,46 +9,46 @@ use error::text::Escaped;
 use std::time::SystemTime;
 use ureq::http::StatusCode;
 
-/// Most of an error body that is shown.
+/// Maximum length of the server's message in an error, in characters.
 const SHOWN_MAX: usize = 1024;
 
-/// The answer as an error. Its body is read for the server's own words.
-pub fn from_response(doing: &str, answer: HttpResponse) -> Error {
-    let (head, body) = answer.read_words();
-    from_head(doing, &head, &body)
+/// Converts a response to an error, with the message in its body.
+pub fn from_response(action: &str, response: HttpResponse) -> Error {
+    let (head, body) = response.read_error_body();
+    from_head(action, &head, &body)
 }
 
-/// The same for an answer that has been read.
-pub fn from_head(doing: &str, head: &ResponseHead, body: &[u8]) -> Error {
-    let words = words(body);
+/// The same for a response whose body was read already.
+pub fn from_head(action: &str, head: &ResponseHead, body: &[u8]) -> Error {
+    let message = message_in(body);
     let status = StatusCode::from_u16(head.status).ok().and_then(|status| status.canonical_reason());
-    let mut why = format!("{} returned {}", head.url.host_and_port(), head.status);
-    if let Some(reason) = status {
-        why = format!("{why} {reason}");
+    let mut reason = format!("{} returned {}", head.url.host_and_port(), head.status);
+    if let Some(phrase) = status {
+        reason = format!("{reason} {phrase}");
     }
-    if !words.is_empty() {
-        why = format!("{why}: {words}");
+    if !message.is_empty() {
+        reason = format!("{reason}: {message}");
     }
-    let kind = kind_of(head.status, &words);
-    let error = Error::new(kind, doing, why);
-    match hint(head, kind, &words) {
+    let kind = kind_of(head.status, &message);
+    let error = Error::new(kind, action, reason);
+    match hint(head, kind, &message) {
         Some(hint) => error.hint(hint),
         None => error,
     }
 }
 
-/// An answer that may be another one the next time, as a failure; any other is given back.
-pub fn check_transient(doing: &str, answer: HttpResponse) -> Result<HttpResponse, RequestFailure> {
-    if !is_transient(answer.status) {
-        return Ok(answer);
+/// Returns the response, or a failure to retry if its status is transient.
+pub fn check_transient(action: &str, response: HttpResponse) -> Result<HttpResponse, RequestFailure> {
+    if !is_transient(response.status) {
+        return Ok(response);
     }
-    let asked = answer.header("retry-after").and_then(|value| retry_after(value, SystemTime::now()));
+    let asked = response.header("retry-after").and_then(|value| retry_after(value, SystemTime::now()));
     let retry = asked.map_or(RetryAfter::Backoff, RetryAfter::Delay);
-    Err(RequestFailure { error: from_response(doing, answer), retry })
+    Err(RequestFailure { error: from_response(action, response), retry })
 }
 
-fn kind_of(status: u16, words: &str) -> Exit {
-    let says = |word: &str| words.to_ascii_lowercase().contains(word);
+fn kind_of(status: u16, message: &str) -> Exit {
+    let says = |word: &str| message.to_ascii_lowercase().contains(word);
     match status {
         400 if says("digest_invalid") || says("size_invalid") => Exit::Integrity,
         400 if says("immutable") || says("cannot be overwritten") => Exit::Conflict,
@@ -60,13 +60,13 @@ fn kind_of(status: u16, words: &str) -> Exit {
     }
 }
 
-fn hint(head: &ResponseHead, kind: Exit, words: &str) -> Option<String> {
+fn hint(head: &ResponseHead, kind: Exit, message: &str) -> Option<String> {
     match (head.status, kind) {
-        (400, _) if words.contains("HTTPS") => {
+        (400, _) if message.contains("HTTPS") => {
             Some("the registry uses TLS: pass its CA certificate with --ca-file".to_string())
         }
-        // The same from a request that is answered without a body.
-        (400, _) if words.is_empty() && !head.url.is_tls() => {
+        // The same status without a body, after a HEAD request.
+        (400, _) if message.is_empty() && !head.url.is_tls() => {
             Some("if the registry uses TLS, pass its CA certificate with --ca-file".to_string())
         }
         (401, _) => {
@@ -86,8 +86,9 @@ fn login_host(url: &Url) -> String {
     }
 }
 
-/// The codes and messages of an error body in the spec's form, or the first line of any other text.
-fn words(body: &[u8]) -> String {
+/// Extracts codes and messages from an error body in the form of the distribution-spec, or the first line of any other
+/// text.
+fn message_in(body: &[u8]) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(body) {
         Ok(value) => {
             let one = |error: &serde_json::Value| {
@@ -110,7 +111,7 @@ fn words(body: &[u8]) -> String {
         Err(_) => {
             let text = String::from_utf8_lossy(body);
             let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-            // A page for browsers says nothing in its first line.
+            // The first line of an HTML page has no message.
             if line.starts_with('<') { String::new() } else { line.to_string() }
         }
     };
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_the_exit_code_that_a_pipeline_needs() {
+    fn statuses_map_to_exit_codes() {
         let check =
             |status: u16, body: &str, kind: Exit| assert_eq!(error(status, body).kind, kind, "{status}");
         check(400, "", Exit::BadInput);
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_words_are_shown_short_and_escaped() {
+    fn the_servers_message_is_cut_and_escaped() {
         let shown = |status: u16, body: &str| error(status, body).to_string();
         assert_eq!(
             shown(403, r#"{"errors":[{"code":"DENIED","message":"quota \u001b[31m"},{"code":"X"}]}"#),

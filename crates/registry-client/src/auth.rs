@@ -1,4 +1,4 @@
-//! What to send along so that a registry lets us in: learnt from its challenges, kept for as long as it lasts.
+//! Authentication at registries: challenges, the `Authorization` header, and a token cache per registry.
 
 pub mod challenge;
 pub mod scope;
@@ -21,36 +21,38 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A token is renewed so long before its end that no request arrives after it.
+/// A token is renewed this long before it expires, so that no request arrives with an expired one.
 const RENEW_BEFORE: Duration = Duration::from_secs(5);
-/// Most repositories that one token is asked for; the query has to fit into a header line.
+/// The most repositories that one token is requested for: the query must fit in a request line.
 const TOGETHER: usize = 20;
 
-/// What a request has to be allowed to do.
+/// The scopes that a request needs.
 #[derive(Clone, Debug)]
 pub struct RequiredScopes {
+    /// The repository whose credentials are used.
     pub repository: String,
+    /// Access to this repository.
     pub scopes: Scopes,
-    /// What it would need besides: to read where a blob is mounted from.
+    /// Further access: to the repository that a blob is mounted from, or to delete.
     pub extra: Scopes,
 }
 
 impl RequiredScopes {
     fn all(&self) -> Scopes {
-        self.scopes.clone().and(&self.extra)
+        self.scopes.clone().union(&self.extra)
     }
 }
 
-/// One registry's side of the matter. The lock is held while a token is fetched, so that many requests that need one
-/// ask for one.
+/// The authentication state of one registry. The lock is held while a token is requested, so that concurrent requests
+/// that need the same token request it once.
 pub struct RegistryAuth {
     /// As in an image reference.
     host: String,
     registry: Url,
     address_policy: OnceLock<AddressPolicy>,
-    /// Has somebody logged in there?
-    foretold: OnceLock<bool>,
-    /// Has the registry answered yet?
+    /// Whether credentials are configured for the registry.
+    has_credentials: OnceLock<bool>,
+    /// Whether the registry has responded to a request.
     answered: Mutex<bool>,
     state: Mutex<State>,
 }
@@ -60,13 +62,13 @@ struct State {
     way: Option<AuthScheme>,
     tokens: Vec<Token>,
     made: usize,
-    /// All that the stores at this registry will need. One token for all saves round trips.
+    /// The scopes of all stores at this registry. One token for all of them saves round trips.
     foreseen: Scopes,
     credentials: HashMap<String, FoundCredential>,
     warned: bool,
 }
 
-/// How the registry wants to be shown credentials.
+/// The authentication scheme that the registry asked for.
 #[derive(Clone, PartialEq, Eq)]
 enum AuthScheme {
     Basic,
@@ -82,39 +84,39 @@ struct Token {
     until: Instant,
 }
 
-/// What one request has tried so far.
+/// The authentication attempts of one request.
 #[derive(Default)]
 pub struct AuthAttempts {
     sent: Option<SentAuth>,
     refused: Option<usize>,
-    /// What challenges asked for beyond what we thought.
+    /// Scopes that challenges asked for.
     asked: Scopes,
-    /// Tokens that were made for this request.
+    /// Number of tokens that were requested for this request.
     made: u32,
 }
 
-/// One token for all that is foreseen, and one for this request alone.
+/// One token for the scopes of all stores, and one for this request alone.
 const TOKENS_MAX: u32 = 2;
 
 #[derive(Clone, Copy)]
 enum SentAuth {
-    /// Nothing better can be had.
+    /// There is nothing else to try.
     Final,
     Token {
         number: usize,
-        /// Made for this request, for its needs alone.
+        /// Whether the token was requested for this request, with its scopes only.
         exact: bool,
     },
 }
 
-/// What it takes to get in.
+/// Inputs for authorization.
 pub struct AuthContext<'a> {
-    pub doing: &'a str,
+    pub action: &'a str,
     pub transport: &'a Transport,
     pub sources: &'a CredentialSources,
     pub reporting: &'a Reporting,
     pub policy: RetryPolicy,
-    /// Token servers in other domains that may have credentials all the same.
+    /// Hosts of token servers that receive credentials although they are in another domain.
     pub auth_hosts: &'a [String],
 }
 
@@ -124,29 +126,31 @@ impl RegistryAuth {
             host: host.into(),
             registry,
             address_policy: OnceLock::new(),
-            foretold: OnceLock::new(),
+            has_credentials: OnceLock::new(),
             answered: Mutex::default(),
             state: Mutex::default(),
         })
     }
 
+    /// The URL of the registry's API.
     pub fn registry(&self) -> &Url {
         &self.registry
     }
 
-    /// How far it may send us.
+    /// The addresses that the registry may redirect to.
     pub fn address_policy(&self) -> AddressPolicy {
-        *self.address_policy.get_or_init(|| AddressPolicy::of_registry(&self.registry))
+        *self.address_policy.get_or_init(|| AddressPolicy::for_registry(&self.registry))
     }
 
-    pub fn foresee(&self, scopes: &Scopes) {
+    pub fn expect_scopes(&self, scopes: &Scopes) {
         self.state().foreseen.add(scopes);
     }
 
-    /// The turn to ask first. Everybody else waits for it, so that one request is turned away and not all of a level.
-    /// `None` if there was an answer already, or if nobody has logged in there: then most likely nobody needs to.
-    pub fn first(&self, sources: &CredentialSources) -> Option<MutexGuard<'_, bool>> {
-        if !*self.foretold.get_or_init(|| sources.mention(&self.host)) {
+    /// Locks the first request to a registry with configured credentials. Other requests wait for its response, so that
+    /// only one request is answered with 401. `None` if there was a response already, or if there are no credentials:
+    /// then most likely none are needed.
+    pub fn lock_first_request(&self, sources: &CredentialSources) -> Option<MutexGuard<'_, bool>> {
+        if !*self.has_credentials.get_or_init(|| sources.has_entry(&self.host)) {
             return None;
         }
         let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,36 +158,37 @@ impl RegistryAuth {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is whole: a panic elsewhere leaves nothing half done.
+        // A panic of another thread cannot leave the state inconsistent: each change is a single step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The `Authorization` for a request; `None` as long as the registry has not asked for one.
+    /// Returns the `Authorization` header of a request; `None` if the registry has not asked for one so far.
     pub fn authorization(
         &self,
         context: &AuthContext<'_>,
         required: &RequiredScopes,
-        tries: &mut AuthAttempts,
+        attempts: &mut AuthAttempts,
     ) -> Result<Option<Secret>, Error> {
         let mut state = self.state();
         let Some(way) = state.way.clone() else { return Ok(None) };
         let credential = self.credential(&mut state, context, &required.repository)?;
         match (way, &credential) {
             (_, Credential::Registry(token)) => {
-                tries.sent = Some(SentAuth::Final);
+                attempts.sent = Some(SentAuth::Final);
                 Ok(Some(bearer(token)))
             }
             (AuthScheme::Basic, _) => {
-                tries.sent = Some(SentAuth::Final);
-                let why = format!("{} requires a user name and password, and none are configured", self.host);
+                attempts.sent = Some(SentAuth::Final);
+                let reason =
+                    format!("{} requires a user name and password, and none are configured", self.host);
                 let hint = format!("run: docker login {}", self.host);
                 credential
                     .basic()
                     .map(Some)
-                    .ok_or_else(|| Error::not_permitted(context.doing, why).hint(hint))
+                    .ok_or_else(|| Error::not_permitted(context.action, reason).hint(hint))
             }
             (AuthScheme::Bearer(server), _) => {
-                self.token(&mut state, context, required, tries, &server, &credential).map(Some)
+                self.token(&mut state, context, required, attempts, &server, &credential).map(Some)
             }
         }
     }
@@ -193,28 +198,28 @@ impl RegistryAuth {
         state: &mut State,
         context: &AuthContext<'_>,
         required: &RequiredScopes,
-        tries: &mut AuthAttempts,
+        attempts: &mut AuthAttempts,
         server: &TokenServer,
         credential: &Credential,
     ) -> Result<Secret, Error> {
-        let needed = required.all().and(&tries.asked);
-        let credential = match server.may_have_credentials_of(&self.registry, context.auth_hosts) {
+        let needed = required.all().union(&attempts.asked);
+        let credential = match server.accepts_credentials_of(&self.registry, context.auth_hosts) {
             true => credential.clone(),
-            false => self.withheld(state, context, server, credential),
+            false => self.withhold(state, context, server, credential),
         };
         let now = Instant::now();
         state.tokens.retain(|token| token.until > now);
         let fits = |token: &&Token| {
             token.server == *server && token.credential == credential && token.scopes.covers(&needed)
-                // One that was refused, and those from before it, are not tried again.
-                && tries.refused.is_none_or(|refused| token.number > refused)
+                // A token that was refused, and older ones, are not used again.
+                && attempts.refused.is_none_or(|refused| token.number > refused)
         };
         if let Some(token) = state.tokens.iter().find(fits) {
-            tries.sent = Some(SentAuth::Token { number: token.number, exact: false });
+            attempts.sent = Some(SentAuth::Token { number: token.number, exact: false });
             return Ok(bearer(&token.secret));
         }
         let mut scopes = needed.clone();
-        if tries.refused.is_none() {
+        if attempts.refused.is_none() {
             scopes.add(&self.foreseen_for(state, context, &credential)?);
         }
         let address_policy = match server.realm.host() == self.registry.host() {
@@ -225,9 +230,9 @@ impl RegistryAuth {
             state.credentials.get(&required.repository).filter(|given| given.credential == credential);
         let refused = given.map(|given| given.auth_hint(&self.host));
         let request = |scopes: &Scopes| {
-            let doing = format!("{}: get a token from {}", context.doing, server.realm.host_and_port());
+            let action = format!("{}: get a token from {}", context.action, server.realm.host_and_port());
             TokenRequest {
-                doing: &doing,
+                action: &action,
                 server,
                 address_policy,
                 credential: &credential,
@@ -238,7 +243,7 @@ impl RegistryAuth {
             .send(context.transport, context.policy)
         };
         let issued = match request(&scopes) {
-            // Some servers say no to all if one of the repositories is not ours.
+            // Some servers refuse the whole request if one of the repositories is not accessible.
             Err(error) if scopes != needed && matches!(error.kind, Exit::NotPermitted | Exit::BadInput) => {
                 scopes = needed.clone();
                 request(&scopes)?
@@ -246,9 +251,9 @@ impl RegistryAuth {
             issued => issued?,
         };
         state.made += 1;
-        tries.made += 1;
-        tries.sent = Some(SentAuth::Token { number: state.made, exact: scopes == needed });
-        let until = Instant::now() + issued.life.saturating_sub(RENEW_BEFORE);
+        attempts.made += 1;
+        attempts.sent = Some(SentAuth::Token { number: state.made, exact: scopes == needed });
+        let until = Instant::now() + issued.lifetime.saturating_sub(RENEW_BEFORE);
         let authorization = bearer(&issued.token);
         state.tokens.push(Token {
             number: state.made,
@@ -261,7 +266,8 @@ impl RegistryAuth {
         Ok(authorization)
     }
 
-    fn withheld(
+    /// Warns once that credentials are not sent to a token server, and returns what is sent instead.
+    fn withhold(
         &self,
         state: &mut State,
         context: &AuthContext<'_>,
@@ -281,7 +287,7 @@ impl RegistryAuth {
         Credential::Anonymous
     }
 
-    /// What is foreseen for repositories with the same credential.
+    /// Returns the foreseen scopes of the repositories that have the same credential.
     fn foreseen_for(
         &self,
         state: &mut State,
@@ -299,7 +305,7 @@ impl RegistryAuth {
         }
         let mut scopes = foreseen.clone();
         for repository in &others {
-            scopes.forget(&Scopes::repository(repository, &[]));
+            scopes.remove(&Scopes::repository(repository, &[]));
         }
         if scopes.repositories().count() > TOGETHER { Ok(Scopes::default()) } else { Ok(scopes) }
     }
@@ -319,59 +325,59 @@ impl RegistryAuth {
         Ok(credential)
     }
 
-    /// What to do about a 401 that is the last word. `None`: it has not asked for credentials in a way known here.
+    /// Returns the hint for a final 401; `None` if no credentials were looked up.
     pub fn auth_hint(&self, required: &RequiredScopes) -> Option<String> {
         let state = self.state();
         let found = state.credentials.get(&required.repository)?;
         Some(found.auth_hint(&self.host))
     }
 
-    /// Takes in a 401. `true`: it is worth asking again.
-    pub fn challenged(
+    /// Handles a 401. Returns whether to send the request again.
+    pub fn handle_challenge(
         &self,
-        doing: &str,
-        answer: &HttpResponse,
+        action: &str,
+        response: &HttpResponse,
         required: &RequiredScopes,
-        tries: &mut AuthAttempts,
+        attempts: &mut AuthAttempts,
     ) -> Result<bool, Error> {
-        let values = answer.headers.get_all("www-authenticate").iter();
+        let values = response.headers.get_all("www-authenticate").iter();
         let challenges: Vec<Challenge> =
             values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
-        let sent = tries.sent.take();
-        if challenges.is_empty() || matches!(sent, Some(SentAuth::Final)) || tries.made >= TOKENS_MAX {
+        let sent = attempts.sent.take();
+        if challenges.is_empty() || matches!(sent, Some(SentAuth::Final)) || attempts.made >= TOKENS_MAX {
             return Ok(false);
         }
         let (way, asked) =
-            choose(&challenges, &self.registry).map_err(|why| Error::not_permitted(doing, why))?;
-        let known = required.all().and(&tries.asked).covers(&asked);
+            choose(&challenges, &self.registry).map_err(|reason| Error::not_permitted(action, reason))?;
+        let known = required.all().union(&attempts.asked).covers(&asked);
         if known && matches!(sent, Some(SentAuth::Token { exact: true, .. })) {
             return Ok(false);
         }
         let mut state = self.state();
         state.way = Some(way);
         if let Some(SentAuth::Token { number, .. }) = sent {
-            // It is not good for this request. What else it claims may still be true.
-            let doubtful = if required.extra.is_empty() { &required.scopes } else { &required.extra };
+            // The token does not allow this request. Its other scopes may still be good.
+            let refused = if required.extra.is_empty() { &required.scopes } else { &required.extra };
             if let Some(token) = state.tokens.iter_mut().find(|token| token.number == number) {
-                token.scopes.forget(doubtful);
+                token.scopes.remove(refused);
             }
-            tries.refused = Some(number);
+            attempts.refused = Some(number);
         }
-        tries.asked.add(&asked);
+        attempts.asked.add(&asked);
         Ok(true)
     }
 }
 
-/// Bearer before Basic, and what the Bearer challenge asks for.
+/// Chooses Bearer before Basic, and returns the scopes of the Bearer challenge.
 fn choose(challenges: &[Challenge], registry: &Url) -> Result<(AuthScheme, Scopes), String> {
-    let mut why = None;
+    let mut invalid = None;
     for challenge in challenges.iter().filter(|challenge| challenge.scheme == "bearer") {
         match TokenServer::of(challenge, registry) {
             Ok(server) => {
                 let asked = Scopes::parse(challenge.param("scope").unwrap_or_default());
                 return Ok((AuthScheme::Bearer(server), asked));
             }
-            Err(reason) => why = why.or(Some(reason)),
+            Err(reason) => invalid = invalid.or(Some(reason)),
         }
     }
     if challenges.iter().any(|challenge| challenge.scheme == "basic") {
@@ -379,7 +385,8 @@ fn choose(challenges: &[Challenge], registry: &Url) -> Result<(AuthScheme, Scope
     }
     let schemes =
         || challenges.iter().map(|challenge| challenge.scheme.as_str()).collect::<Vec<_>>().join(", ");
-    Err(why.unwrap_or_else(|| format!("it requires authentication by {}, which is not supported", schemes())))
+    Err(invalid
+        .unwrap_or_else(|| format!("it requires authentication by {}, which is not supported", schemes())))
 }
 
 fn bearer(token: &Secret) -> Secret {
@@ -391,15 +398,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_that_can_be_met_is_chosen() {
+    fn a_supported_challenge_is_chosen() {
         let check = |header: &str, meant: &str| {
             let registry = Url::parse("https://r.example").unwrap();
             let shown = match choose(&challenge::parse(header), &registry) {
                 Ok((AuthScheme::Basic, _)) => "basic".into(),
                 Ok((AuthScheme::Bearer(server), asked)) => {
-                    format!("{} {:?}", server.realm, asked.texts(&asked))
+                    format!("{} {:?}", server.realm, asked.to_strings(&asked))
                 }
-                Err(why) => why,
+                Err(reason) => reason,
             };
             assert!(shown.contains(meant), "{header}: {shown}");
         };

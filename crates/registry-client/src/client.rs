@@ -1,4 +1,4 @@
-//! Requests to registries, from the first try to the answer that counts: credentials, redirects, repetitions.
+//! The registry client: requests with authentication, redirects and retries.
 
 use crate::api_error;
 use crate::auth::scope::Scopes;
@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Speaks to registries: one pool of connections, one keeper of tokens. A clone is the same client.
+/// A client of registries, with one connection pool and one token cache. Clones share them.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -27,19 +27,29 @@ struct Inner {
     auths: Mutex<HashMap<String, Arc<RegistryAuth>>>,
 }
 
-/// One request of a store.
+/// One request to a registry's API.
 pub struct ApiRequest<'a, 'c> {
-    /// What a failure was about: `read "127.0.0.1:5000/app:1"`.
-    pub doing: &'a str,
+    /// The action of error messages: `read "127.0.0.1:5000/app:1"`.
+    pub action: &'a str,
+    /// The HTTP method.
     pub method: &'static str,
+    /// The URL; it may be on another host than the registry.
     pub url: Url,
+    /// Headers, without `Authorization` and `Content-Length`.
     pub headers: Vec<(&'static str, String)>,
+    /// The body.
     pub body: RequestBody<'a, 'c>,
+    /// What the token of the request must allow.
     pub required: &'a RequiredScopes,
+    /// The registry that the request belongs to.
     pub auth: &'a RegistryAuth,
 }
 
 impl Client {
+    /// Creates a client. It opens no connection yet.
+    ///
+    /// # Errors
+    /// `NotPermitted` if the CA file or the credentials file of the options cannot be read.
     pub fn new(options: RegistryOptions) -> Result<Self, Error> {
         let transport = Transport::new(&options)?;
         let sources = CredentialSources::new(&options, |name| std::env::var_os(name));
@@ -47,22 +57,27 @@ impl Client {
         Ok(Self(Arc::new(Inner { options, transport, sources, auths: Mutex::default() })))
     }
 
-    /// What is known of the registry at `host`, as an image reference names it.
+    /// Returns the authentication state of a registry, and adds `foreseen` to the scopes that tokens are requested for.
+    /// `host` is as in an image reference: `docker.io`, `127.0.0.1:5000`.
+    ///
+    /// # Errors
+    /// `BadInput` if `host` is not a host.
     pub fn auth(&self, host: &str, foreseen: &Scopes) -> Result<Arc<RegistryAuth>, Error> {
         let mut auths = self.0.auths.lock().unwrap_or_else(PoisonError::into_inner);
         if !auths.contains_key(host) {
             let scheme = if self.0.options.uses_tls(host) { "https" } else { "http" };
-            // Docker Hub's name in references is not the host that serves its API.
+            // The API of docker.io is served by another host.
             let served_by = if host == "docker.io" { "registry-1.docker.io" } else { host };
             let registry = Url::parse(&format!("{scheme}://{served_by}"))
-                .map_err(|why| Error::bad_input(format!("connect to registry \"{host}\""), why))?;
+                .map_err(|reason| Error::bad_input(format!("connect to registry \"{host}\""), reason))?;
             auths.insert(host.into(), RegistryAuth::new(host, registry));
         }
         let auth = Arc::clone(&auths[host]);
-        auth.foresee(foreseen);
+        auth.expect_scopes(foreseen);
         Ok(auth)
     }
 
+    /// The retry limits of the options.
     pub fn retry_policy(&self) -> RetryPolicy {
         let RegistryOptions { backoff, retry_after_max, timeout, .. } = self.0.options;
         RetryPolicy { backoff, retry_after_max, timeout }
@@ -73,99 +88,115 @@ impl Client {
         self.0.options.concurrency(wanted)
     }
 
-    /// Asks until there is an answer that will not change by itself, whatever its status.
-    pub fn send(&self, ask: &ApiRequest<'_, '_>) -> Result<HttpResponse, Error> {
-        retry(self.retry_policy(), || self.attempt(ask))
+    /// Sends a request, with retries, and returns the response whatever its status; transient statuses are errors.
+    ///
+    /// # Errors
+    /// `Network` if the retries are exhausted, `NotPermitted` for TLS and credentials.
+    pub fn send(&self, request: &ApiRequest<'_, '_>) -> Result<HttpResponse, Error> {
+        retry(self.retry_policy(), || self.attempt(request))
     }
 
-    /// The same with the whole body, which may break off and be asked for again too.
-    pub fn fetch(&self, ask: &ApiRequest<'_, '_>, limit: u64) -> Result<(ResponseHead, Vec<u8>), Error> {
+    /// Like [`Client::send`], and reads the body too, which is retried as well. `limit` is in bytes. Unless the status is
+    /// 200, the body is cut to the first 64 KiB.
+    ///
+    /// # Errors
+    /// Also `BadInput` if the body is longer than `limit`.
+    pub fn fetch(&self, request: &ApiRequest<'_, '_>, limit: u64) -> Result<(ResponseHead, Vec<u8>), Error> {
         let end = Instant::now() + self.retry_policy().timeout;
         retry(self.retry_policy(), || {
-            let answer = self.attempt(ask)?;
-            if answer.status == 200 { answer.read(ask.doing, limit, end) } else { Ok(answer.read_words()) }
+            let response = self.attempt(request)?;
+            if response.status == 200 {
+                response.read(request.action, limit, end)
+            } else {
+                Ok(response.read_error_body())
+            }
         })
     }
 
-    /// Asks once, and again only where credentials were missing.
-    pub fn attempt(&self, ask: &ApiRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
+    /// Sends a request without retries, except to answer authentication challenges.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; a transient status is a failure too.
+    pub fn attempt(&self, request: &ApiRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
         let context = AuthContext {
-            doing: ask.doing,
+            action: request.action,
             transport: &self.0.transport,
             sources: &self.0.sources,
             reporting: &self.0.options.reporting,
             policy: self.retry_policy(),
             auth_hosts: &self.0.options.auth_hosts,
         };
-        let at_home = ask.url.same_origin(ask.auth.registry());
-        let mut tries = AuthAttempts::default();
-        // Held until the first answer: who has credentials to show learns from it how, before all others ask.
-        let mut first = if at_home { ask.auth.first(&self.0.sources) } else { None };
+        let is_registry = request.url.same_origin(request.auth.registry());
+        let mut attempts = AuthAttempts::default();
+        // Held until the first response: it tells which authentication the registry wants, and the other requests wait
+        // for it so that they are not all answered with 401.
+        let mut first = if is_registry { request.auth.lock_first_request(&self.0.sources) } else { None };
         loop {
-            let authorization = match at_home {
-                true => ask
+            let authorization = match is_registry {
+                true => request
                     .auth
-                    .authorization(&context, ask.required, &mut tries)
+                    .authorization(&context, request.required, &mut attempts)
                     .map_err(RequestFailure::permanent)?,
                 false => None,
             };
-            let mut answer = self.follow(ask, authorization.as_ref())?;
-            let asked_by_registry = answer.status == 401 && answer.url.same_origin(ask.auth.registry());
+            let mut response = self.follow(request, authorization.as_ref())?;
+            let asked_by_registry =
+                response.status == 401 && response.url.same_origin(request.auth.registry());
             let again = asked_by_registry
-                && ask
+                && request
                     .auth
-                    .challenged(ask.doing, &answer, ask.required, &mut tries)
+                    .handle_challenge(request.action, &response, request.required, &mut attempts)
                     .map_err(RequestFailure::permanent)?;
             if let Some(mut answered) = first.take() {
                 *answered = true;
             }
             if !again {
                 if asked_by_registry {
-                    answer.auth_hint = ask.auth.auth_hint(ask.required);
+                    response.auth_hint = request.auth.auth_hint(request.required);
                 }
-                return api_error::check_transient(ask.doing, answer);
+                return api_error::check_transient(request.action, response);
             }
-            answer.finish();
+            response.discard();
         }
     }
 
-    /// Sends a request, and follows redirects where that can do no harm: GET and HEAD. Credentials do not leave the
-    /// origin that they were meant for, and do not come back once they were dropped.
+    /// Sends a request and follows redirects of GET and HEAD. Credentials are not sent to another origin, and not added
+    /// again if a later redirect leads back.
     fn follow(
         &self,
-        ask: &ApiRequest<'_, '_>,
+        request: &ApiRequest<'_, '_>,
         authorization: Option<&Secret>,
     ) -> Result<HttpResponse, RequestFailure> {
-        let registry = ask.auth.registry();
+        let registry = request.auth.registry();
         let mut authorization = authorization.map(Secret::reveal);
-        let mut url = ask.url.clone();
+        let mut url = request.url.clone();
         for _ in 0..=redirect::REDIRECTS_MAX {
             let address_policy =
-                if url.same_origin(registry) { AddressPolicy::Any } else { ask.auth.address_policy() };
-            let wire = HttpRequest {
-                doing: ask.doing,
-                method: ask.method,
+                if url.same_origin(registry) { AddressPolicy::Any } else { request.auth.address_policy() };
+            let http_request = HttpRequest {
+                action: request.action,
+                method: request.method,
                 url: &url,
-                headers: &ask.headers,
+                headers: &request.headers,
                 authorization,
-                body: ask.body,
+                body: request.body,
                 address_policy,
             };
-            let answer = self.0.transport.send(&wire)?;
-            if !redirect::is_redirect(answer.status) || !matches!(ask.method, "GET" | "HEAD") {
-                return Ok(answer);
+            let response = self.0.transport.send(&http_request)?;
+            if !redirect::is_redirect(response.status) || !matches!(request.method, "GET" | "HEAD") {
+                return Ok(response);
             }
-            let next = redirect::redirect_target(&url, answer.header("location")).map_err(|why| {
-                let why = format!("{}: {why}", url.host_and_port());
-                RequestFailure::permanent(Error::not_permitted(ask.doing, why))
+            let next = redirect::redirect_target(&url, response.header("location")).map_err(|reason| {
+                let reason = format!("{}: {reason}", url.host_and_port());
+                RequestFailure::permanent(Error::not_permitted(request.action, reason))
             })?;
             if !next.same_origin(&url) {
                 authorization = None;
             }
-            answer.finish();
+            response.discard();
             url = next;
         }
-        let why = format!("more than {} redirects, the last to {url}", redirect::REDIRECTS_MAX);
-        Err(RequestFailure::permanent(Error::network(ask.doing, why)))
+        let reason = format!("more than {} redirects, the last to {url}", redirect::REDIRECTS_MAX);
+        Err(RequestFailure::permanent(Error::network(request.action, reason)))
     }
 }

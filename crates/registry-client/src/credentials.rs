@@ -1,4 +1,4 @@
-//! Whose name we give at which registry: the files of docker and podman, read as those two read them.
+//! Credentials from Docker's config.json and Podman's auth.json.
 
 pub mod credential;
 pub mod helper;
@@ -18,61 +18,64 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Largest file of credentials that is read.
+/// Maximum size of a credentials file, in bytes.
 const FILE_MAX: u64 = 4 << 20;
 const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The key under which docker keeps Docker Hub's credentials.
+/// Docker's key for the credentials of Docker Hub.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// Where credentials are looked for, in this order.
+/// The places where credentials are looked up, in this order.
 pub struct CredentialSources {
     login: Option<Login>,
     /// The content of DOCKER_AUTH_CONFIG.
     inline: Option<String>,
-    /// The files that may be absent.
-    usual: Vec<PathBuf>,
-    /// The one file that must be there, and is the only one.
-    named: Option<PathBuf>,
+    /// The default files, which need not exist.
+    default_files: Vec<PathBuf>,
+    /// The file of the options, which must exist and is the only one.
+    only_file: Option<PathBuf>,
     reporting: Reporting,
-    /// Each file is read once, and each helper asked once.
+    /// Each file is read once, and each helper runs once per server.
     read: Mutex<HashMap<PathBuf, Option<Arc<AuthFile>>>>,
     answers: HelperCache,
 }
 
-/// What helpers said: by helper and server.
+/// The results of helpers, by helper and server.
 type HelperCache = Mutex<HashMap<(String, String), Option<Credential>>>;
 
 impl CredentialSources {
     pub fn new(options: &RegistryOptions, env: impl Fn(&str) -> Option<OsString>) -> Self {
         let var = |name: &str| env(name).filter(|value| !value.is_empty());
         let path = |name: &str| var(name).map(PathBuf::from);
-        let mut usual = Vec::new();
+        let mut default_files = Vec::new();
         let docker = path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker")));
-        usual.extend(docker.map(|dir| dir.join("config.json")));
-        usual.extend(path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
-        usual.push(format!("/run/containers/{}/auth.json", nix::unistd::getuid()).into());
+        default_files.extend(docker.map(|dir| dir.join("config.json")));
+        default_files.extend(path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
+        default_files.push(format!("/run/containers/{}/auth.json", nix::unistd::getuid()).into());
         let config = path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|home| home.join(".config")));
-        usual.extend(config.map(|dir| dir.join("containers/auth.json")));
+        default_files.extend(config.map(|dir| dir.join("containers/auth.json")));
         Self {
             login: options.login.clone(),
             inline: var("DOCKER_AUTH_CONFIG").map(|text| text.to_string_lossy().into_owned()),
-            usual,
-            named: options.auth_file.clone().or_else(|| path("REGISTRY_AUTH_FILE")),
+            default_files,
+            only_file: options.auth_file.clone().or_else(|| path("REGISTRY_AUTH_FILE")),
             reporting: options.reporting.clone(),
             read: Mutex::default(),
             answers: Mutex::default(),
         }
     }
 
-    /// A file that somebody named must be readable even where it turns out that no credentials are needed.
+    /// Fails if the file of the options cannot be read, even if no credentials turn out to be needed.
     pub fn check(&self) -> Result<(), Error> {
-        match &self.named {
+        match &self.only_file {
             Some(file) => self.file(file)?.map(drop).ok_or_else(|| no_such(file)),
             None => Ok(()),
         }
     }
 
-    /// What to show `host` (as in an image reference) for this repository.
+    /// Returns the credentials for a repository of `host`, which is as in an image reference.
+    ///
+    /// # Errors
+    /// `NotPermitted` if a file is invalid or a helper fails.
     pub fn find(&self, host: &str, repository: &str) -> Result<FoundCredential, Error> {
         if let Some(login) = self.login.as_ref().filter(|login| same_host(&login.host, host)) {
             let (user, password) = (login.user.clone(), login.password.clone());
@@ -80,9 +83,9 @@ impl CredentialSources {
             return Ok(FoundCredential { credential: Credential::Password { user, password }, from });
         }
         let find = |found: &AuthFile, place: String| found.find(host, repository, &place, &self.answers);
-        if let Some(file) = &self.named {
+        if let Some(file) = &self.only_file {
             let found = self.file(file)?.ok_or_else(|| no_such(file))?;
-            return Ok(find(&found, file.display().to_string())?.unwrap_or_else(FoundCredential::nothing));
+            return Ok(find(&found, file.display().to_string())?.unwrap_or_else(FoundCredential::none));
         }
         if let Some(text) = &self.inline {
             let place = "DOCKER_AUTH_CONFIG";
@@ -90,34 +93,34 @@ impl CredentialSources {
                 return Ok(found);
             }
         }
-        for file in &self.usual {
+        for file in &self.default_files {
             let Some(found) = self.file(file)? else { continue };
             if let Some(found) = find(&found, file.display().to_string())? {
                 return Ok(found);
             }
         }
-        Ok(FoundCredential::nothing())
+        Ok(FoundCredential::none())
     }
 
-    /// Has somebody logged in there, as far as can be told without asking a helper, or anybody? docker leaves an entry
-    /// for each host whose secret a helper keeps.
-    pub fn mention(&self, host: &str) -> bool {
+    /// Returns whether credentials for `host` seem to be configured, without running a helper: Docker leaves an empty
+    /// entry for each host whose secret is in a helper.
+    pub fn has_entry(&self, host: &str) -> bool {
         if self.login.as_ref().is_some_and(|login| same_host(&login.host, host)) {
             return true;
         }
         let read = |file: &PathBuf| std::fs::read(file).ok().filter(|text| text.len() as u64 <= FILE_MAX);
-        let texts: Vec<Vec<u8>> = match &self.named {
+        let texts: Vec<Vec<u8>> = match &self.only_file {
             Some(file) => read(file).into_iter().collect(),
             None => {
                 let inline = self.inline.iter().map(|text| text.clone().into_bytes());
-                inline.chain(self.usual.iter().filter_map(read)).collect()
+                inline.chain(self.default_files.iter().filter_map(read)).collect()
             }
         };
-        // What is wrong with a file is told when credentials are needed.
+        // An invalid file is reported when credentials are needed.
         texts.iter().any(|text| parse(text, "").is_ok_and(|found| found.mentions(host)))
     }
 
-    /// `None` if the file is not there.
+    /// Returns a parsed file, or `None` if it does not exist.
     fn file(&self, file: &Path) -> Result<Option<Arc<AuthFile>>, Error> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = read.get(file) {
@@ -129,7 +132,7 @@ impl CredentialSources {
     }
 }
 
-/// Docker's config.json and podman's auth.json, as far as they tell credentials.
+/// The credentials in Docker's config.json or Podman's auth.json.
 #[derive(Default, Deserialize)]
 struct AuthFile {
     #[serde(default)]
@@ -155,7 +158,7 @@ struct AuthEntry {
 }
 
 impl AuthFile {
-    /// Docker's order: the host's helper, the store for all, then what stands in the file itself.
+    /// Looks up in Docker's order: the helper of the host, the helper for all hosts, the file itself.
     fn find(
         &self,
         host: &str,
@@ -173,9 +176,9 @@ impl AuthFile {
             }
         }
         let Some((key, entry)) = self.entry(host, repository) else { return Ok(None) };
-        let wrong = |why: &str| {
-            let doing = format!("read the credentials for \"{key}\" in {place}");
-            Error::not_permitted(doing, why).hint(format!("run: docker login {host}"))
+        let wrong = |reason: &str| {
+            let action = format!("read the credentials for \"{key}\" in {place}");
+            Error::not_permitted(action, reason).hint(format!("run: docker login {host}"))
         };
         let credential = entry.credential().map_err(wrong)?;
         Ok(credential.map(|credential| FoundCredential { credential, from: place.into() }))
@@ -186,8 +189,8 @@ impl AuthFile {
         logged_in || self.helpers.iter().flatten().any(|(key, _)| same_host(key, host))
     }
 
-    /// The entry for the longest part of `host/repository` that has one. Entries that say nothing do not count:
-    /// docker leaves them behind for hosts whose secrets a helper keeps.
+    /// Returns the entry with the longest key that is a prefix of `host/repository`. Empty entries are skipped: Docker
+    /// leaves them for hosts whose secrets are in a helper.
     fn entry(&self, host: &str, repository: &str) -> Option<(&str, &AuthEntry)> {
         let mut best: Option<(usize, &str, &AuthEntry)> = None;
         for (key, entry) in self.auths.iter().flatten() {
@@ -211,9 +214,9 @@ fn ask_once(helper: &str, server: &str, answers: &HelperCache) -> Result<Option<
     if let Some(known) = answers.get(&key) {
         return Ok(known.clone());
     }
-    let answer = helper::ask(helper, server, HELPER_TIMEOUT)?;
-    answers.insert(key, answer.clone());
-    Ok(answer)
+    let response = helper::get(helper, server, HELPER_TIMEOUT)?;
+    answers.insert(key, response.clone());
+    Ok(response)
 }
 
 impl AuthEntry {
@@ -241,7 +244,7 @@ impl AuthEntry {
     }
 }
 
-/// `base64(user:password)`. Docker trims NULs that old versions left behind.
+/// Decodes `base64(user:password)`. Like Docker, it trims NULs at the end, which old versions wrote.
 fn decode(auth: &str) -> Result<(String, String), &'static str> {
     let auth = auth.trim();
     let bytes = STANDARD
@@ -253,12 +256,12 @@ fn decode(auth: &str) -> Result<(String, String), &'static str> {
     Ok((user.to_string(), password.trim_end_matches('\0').to_string()))
 }
 
-/// Host and namespace of a key: `quay.io/ns`, `https://index.docker.io/v1/`, `https://host:5000`.
+/// Splits a key into host and namespace: `quay.io/ns`, `https://index.docker.io/v1/`, `https://host:5000`.
 fn split_key(key: &str) -> (&str, &str) {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let (host, path) = bare.unwrap_or(key).split_once('/').unwrap_or((bare.unwrap_or(key), ""));
     let path = path.trim_end_matches('/');
-    // The API's version, which old docker wrote behind the host, is no namespace.
+    // The API version that old versions of Docker appended to the host is not a namespace.
     (host, if matches!(path, "v1" | "v2") { "" } else { path })
 }
 
@@ -274,23 +277,23 @@ fn no_such(file: &Path) -> Error {
     Error::not_permitted(format!("read credentials from {}", file.display()), "no such file")
 }
 
-/// `None` if the file is not there.
+/// Returns `None` if the file does not exist.
 fn read_file(file: &Path, reporting: &Reporting) -> Result<Option<AuthFile>, Error> {
-    let doing = || format!("read credentials from {}", file.display());
-    let failed = |e: std::io::Error| Error::not_permitted(doing(), e.to_string());
+    let action = || format!("read credentials from {}", file.display());
+    let failed = |e: std::io::Error| Error::not_permitted(action(), e.to_string());
     let meta = match std::fs::metadata(file) {
         Ok(meta) => meta,
-        // ENOTDIR: a part of the way is a file, so there is nothing at its end.
+        // ENOTDIR: a parent is a file, so the file cannot exist.
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         Err(e) => return Err(failed(e)),
     };
     if !meta.is_file() {
-        return Err(Error::not_permitted(doing(), "it is not a regular file"));
+        return Err(Error::not_permitted(action(), "it is not a regular file"));
     }
     if meta.len() > FILE_MAX {
-        return Err(Error::not_permitted(doing(), format!("it is larger than {FILE_MAX} bytes")));
+        return Err(Error::not_permitted(action(), format!("it is larger than {FILE_MAX} bytes")));
     }
     let bytes = std::fs::read(file).map_err(failed)?;
     let found = parse(&bytes, &file.display().to_string())?;
@@ -305,14 +308,14 @@ fn read_file(file: &Path, reporting: &Reporting) -> Result<Option<AuthFile>, Err
     Ok(Some(found))
 }
 
-/// Errors of the JSON parser quote what they stumbled over, so only their place is told.
+/// The error has the position only: messages of the JSON parser quote the text, which may be a secret.
 fn parse(bytes: &[u8], place: &str) -> Result<AuthFile, Error> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(AuthFile::default());
     }
     serde_json::from_slice(bytes).map_err(|e| {
-        let why = format!("line {}, column {}: invalid JSON", e.line(), e.column());
-        Error::not_permitted(format!("read credentials from {place}"), why)
+        let reason = format!("line {}, column {}: invalid JSON", e.line(), e.column());
+        Error::not_permitted(format!("read credentials from {place}"), reason)
     })
 }
 

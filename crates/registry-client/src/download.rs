@@ -1,4 +1,4 @@
-//! A blob on its way down: a connection that breaks is taken up again where it broke.
+//! Blob download that resumes with a range request when the connection breaks.
 
 use crate::api_error;
 use crate::auth::{RegistryAuth, RequiredScopes};
@@ -12,63 +12,71 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Who brought so much since the last break has all attempts anew: long downloads break more often.
+/// The attempts are counted anew when this many bytes arrived since the last break: long downloads break more often.
 const FORGIVEN_AFTER: u64 = 1 << 20;
 
+/// A reader of a blob. It resumes broken connections, and does not verify the digest.
 pub struct Download {
     client: Client,
     auth: Arc<RegistryAuth>,
     required: RequiredScopes,
-    doing: String,
+    action: String,
     url: Url,
     size: u64,
-    /// What is given away next, and where that ends.
+    /// Offset of the next byte, and of the end.
     at: u64,
     end: u64,
     is_part: bool,
     body: Box<dyn Read + Send>,
     breaks: u32,
     last_break: u64,
-    /// Since when nothing worth the name has come.
+    /// Start of the time limit for retries.
     since: Instant,
 }
 
 impl Download {
+    /// Requests a blob of `size` bytes. The content must have exactly this size.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such blob, `Integrity` if its size differs.
     pub fn open(
         client: &Client,
         auth: &Arc<RegistryAuth>,
         required: &RequiredScopes,
-        doing: String,
+        action: String,
         url: Url,
         size: u64,
     ) -> Result<Self, Error> {
-        let mut download = Self::new(client, auth, required, doing, url, size);
-        download.body = download.ask()?.unwrap_or_else(|| Box::new(io::empty()));
+        let mut download = Self::new(client, auth, required, action, url, size);
+        download.body = download.request()?.unwrap_or_else(|| Box::new(io::empty()));
         Ok(download)
     }
 
-    /// A part of the blob. `None`: the server knows no ranges, and sent the whole.
+    /// Requests these bytes of the blob. `None` if the server does not support ranges and sent the whole blob.
+    ///
+    /// # Errors
+    /// `BadInput` if the range is empty or exceeds the blob; else as [`Download::open`].
     pub fn part(mut self, part: Range<u64>) -> Result<Option<Self>, Error> {
         if part.start >= part.end || part.end > self.size {
-            let why = format!(
+            let reason = format!(
                 "bytes {} to {} are out of range: the blob has {} bytes",
                 part.start, part.end, self.size
             );
-            return Err(Error::bad_input(self.doing, why));
+            return Err(Error::bad_input(self.action, reason));
         }
         (self.at, self.end, self.is_part) = (part.start, part.end, true);
         self.last_break = self.at;
-        let Some(body) = self.ask()? else { return Ok(None) };
+        let Some(body) = self.request()? else { return Ok(None) };
         self.body = body;
         Ok(Some(self))
     }
 
-    /// Nothing is asked yet.
+    /// Prepares a download without a request.
     pub fn new(
         client: &Client,
         auth: &Arc<RegistryAuth>,
         required: &RequiredScopes,
-        doing: String,
+        action: String,
         url: Url,
         size: u64,
     ) -> Self {
@@ -76,7 +84,7 @@ impl Download {
             client: client.clone(),
             auth: Arc::clone(auth),
             required: required.clone(),
-            doing,
+            action,
             url,
             size,
             at: 0,
@@ -89,16 +97,16 @@ impl Download {
         }
     }
 
-    /// The rest from `at` on. `None`: a part was asked for and the whole came.
-    fn ask(&self) -> Result<Option<Box<dyn Read + Send>>, Error> {
+    /// Requests the rest, from `at` on. `None` if a range was requested and the whole blob was sent.
+    fn request(&self) -> Result<Option<Box<dyn Read + Send>>, Error> {
         let mut headers = vec![("Accept", "*/*".to_string())];
         if self.is_part {
             headers.push(("Range", format!("bytes={}-{}", self.at, self.end - 1)));
         } else if self.at > 0 {
             headers.push(("Range", format!("bytes={}-", self.at)));
         }
-        let answer = self.client.send(&ApiRequest {
-            doing: &self.doing,
+        let response = self.client.send(&ApiRequest {
+            action: &self.action,
             method: "GET",
             url: self.url.clone(),
             headers,
@@ -106,36 +114,36 @@ impl Download {
             required: &self.required,
             auth: &self.auth,
         })?;
-        let wrong = |why: String| Error::integrity(&*self.doing, why);
-        let skip = match answer.status {
+        let wrong = |reason: String| Error::integrity(&*self.action, reason);
+        let skip = match response.status {
             200 if self.is_part => return Ok(None),
-            // A server that does not know ranges begins again.
+            // A server without ranges starts again at byte 0.
             200 => self.at,
             206 if self.at > 0 || self.is_part => {
-                check_range(&answer, self.at..self.end, self.size).map_err(wrong)?;
+                check_range(&response, self.at..self.end, self.size).map_err(wrong)?;
                 0
             }
             416 => {
                 return Err(wrong(format!("the blob ends before byte {} of {}", self.at, self.size)));
             }
-            _ => return Err(api_error::from_response(&self.doing, answer)),
+            _ => return Err(api_error::from_response(&self.action, response)),
         };
         let promised = self.size - self.at + skip;
         if let Some(length) =
-            answer.content_length().filter(|length| answer.status == 200 && *length != promised)
+            response.content_length().filter(|length| response.status == 200 && *length != promised)
         {
             return Err(wrong(format!("the registry has {length} bytes of it, expected {promised}")));
         }
-        let mut body = answer.into_reader();
+        let mut body = response.into_reader();
         let skipped = io::copy(&mut (&mut body).take(skip), &mut io::sink());
         if skipped.map_or(true, |skipped| skipped < skip) {
-            // It broke again on the way to where it broke; that counts like any other break.
+            // The connection broke again before it reached the offset; that counts like any other break.
             return Ok(Some(Box::new(io::empty())));
         }
         Ok(Some(Box::new(body)))
     }
 
-    fn take_up_again(&mut self, error: Error) -> Result<(), Error> {
+    fn resume(&mut self, error: Error) -> Result<(), Error> {
         if self.at - self.last_break >= FORGIVEN_AFTER {
             self.breaks = 0;
             self.since = Instant::now();
@@ -146,8 +154,8 @@ impl Download {
         let timeout = self.client.retry_policy().timeout;
         if self.since.elapsed() >= timeout {
             let seconds = timeout.as_secs();
-            let why = format!("{} at {far} (gave up after {seconds} s, --timeout)", error.reason);
-            return Err(Error { reason: why, ..error });
+            let reason = format!("{} at {far} (gave up after {seconds} s, --timeout)", error.reason);
+            return Err(Error { reason, ..error });
         }
         if self.breaks >= ATTEMPTS {
             return Err(Error {
@@ -156,8 +164,8 @@ impl Download {
             });
         }
         std::thread::sleep(jitter(self.client.retry_policy().backoff, self.breaks));
-        // The whole in place of a part is no use here: an end that comes too early, and counts like one.
-        self.body = self.ask()?.unwrap_or_else(|| Box::new(io::empty()));
+        // The whole blob in place of a range is of no use here; it counts like another break.
+        self.body = self.request()?.unwrap_or_else(|| Box::new(io::empty()));
         Ok(())
     }
 }
@@ -167,36 +175,36 @@ impl Read for Download {
         if buffer.is_empty() {
             return Ok(0);
         }
-        // Of a whole blob a byte more than promised is asked for: too long must fail, not be cut.
+        // Of a whole blob, more than the expected size may be read: a longer blob must fail, not be cut.
         let most = if self.is_part { self.end - self.at } else { u64::MAX };
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
         loop {
             let broken = match self.body.read(&mut buffer[..most]) {
                 Ok(0) if self.at >= self.end => return Ok(0),
-                Ok(0) => Error::network(&*self.doing, "the connection closed before the end of the blob"),
+                Ok(0) => Error::network(&*self.action, "the connection closed before the end of the blob"),
                 Ok(count) => {
                     self.at += count as u64;
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // All of it is here; how the connection ended is of no matter.
+                // All bytes arrived; how the connection ended does not matter.
                 Err(_) if self.at >= self.end => return Ok(0),
                 Err(error) => {
-                    let failure = failure_of(&self.doing, &self.url, error.into());
+                    let failure = failure_of(&self.action, &self.url, error.into());
                     if failure.retry == RetryAfter::Never {
                         return Err(failure.error.into_io());
                     }
                     failure.error
                 }
             };
-            self.take_up_again(broken).map_err(Error::into_io)?;
+            self.resume(broken).map_err(Error::into_io)?;
         }
     }
 }
 
-/// `Content-Range: bytes 7-9/10` must be the part that was asked for, of a blob of the right size.
-fn check_range(answer: &HttpResponse, part: Range<u64>, size: u64) -> Result<(), String> {
-    let value = answer.header("content-range").unwrap_or_default();
+/// Checks that `Content-Range: bytes 7-9/10` is the requested range, of a blob of the expected size.
+fn check_range(response: &HttpResponse, part: Range<u64>, size: u64) -> Result<(), String> {
+    let value = response.header("content-range").unwrap_or_default();
     match parse_range(value) {
         Some((found, total)) if found == part && total.is_none_or(|total| total == size) => Ok(()),
         _ => Err(format!(
@@ -206,7 +214,7 @@ fn check_range(answer: &HttpResponse, part: Range<u64>, size: u64) -> Result<(),
     }
 }
 
-/// The part and, if known, the total.
+/// Parses a `Content-Range` into the range and, if known, the total size.
 fn parse_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (start, last) = range.split_once('-')?;
@@ -220,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_says_where_it_begins_and_ends() {
+    fn content_ranges_are_parsed() {
         let check = |value: &str, meant: Option<(Range<u64>, Option<u64>)>| {
             assert_eq!(parse_range(value), meant, "{value}")
         };

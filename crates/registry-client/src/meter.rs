@@ -1,10 +1,11 @@
-//! How far a job is: bytes, things and requests, counted where they happen and shown by `cli`.
+//! Transfer counts for progress displays: bytes, blobs, requests.
 
 use error::text;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+/// Counts what is transferred. Threads share it.
 #[derive(Default)]
 pub struct Meter {
     bytes: AtomicU64,
@@ -14,27 +15,34 @@ pub struct Meter {
     requests: AtomicU64,
 }
 
-/// The counts at one moment.
+/// The counts of a [`Meter`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransferCounts {
+    /// Bytes transferred.
     pub bytes: u64,
+    /// Bytes to transfer.
     pub bytes_wanted: u64,
+    /// Blobs transferred.
     pub blobs: u64,
+    /// Blobs to transfer.
     pub blobs_wanted: u64,
+    /// HTTP requests sent.
     pub requests: u64,
 }
 
 impl Meter {
-    /// So much more is to be done.
+    /// Adds blobs and bytes that will be transferred.
     pub fn expect(&self, blobs: u64, bytes: u64) {
         self.blobs_wanted.fetch_add(blobs, Relaxed);
         self.bytes_wanted.fetch_add(bytes, Relaxed);
     }
 
-    pub fn asked(&self) {
+    /// Counts one HTTP request.
+    pub fn count_request(&self) {
         self.requests.fetch_add(1, Relaxed);
     }
 
+    /// Returns the current counts.
     pub fn counts(&self) -> TransferCounts {
         TransferCounts {
             bytes: self.bytes.load(Relaxed),
@@ -46,7 +54,7 @@ impl Meter {
     }
 }
 
-/// One blob of the job. What is read of it counts once, however often it must be read again.
+/// The progress of one blob. Its bytes count once, even if it is read again after a failure.
 pub struct BlobProgress<'m> {
     meter: &'m Meter,
     size: u64,
@@ -54,11 +62,12 @@ pub struct BlobProgress<'m> {
 }
 
 impl<'m> BlobProgress<'m> {
+    /// Starts the progress of a blob of `size` bytes.
     pub fn of(meter: &'m Meter, size: u64) -> Self {
         Self { meter, size, counted: AtomicU64::new(0) }
     }
 
-    /// The blob's content, counted from its start.
+    /// Wraps a reader of the blob's content. Bytes that were counted before are subtracted.
     pub fn read<'a>(&'a self, content: Box<dyn Read + Send + 'a>) -> CountedReader<'a> {
         let before = self.counted.swap(0, Relaxed);
         self.meter.bytes.fetch_sub(before, Relaxed);
@@ -70,13 +79,14 @@ impl<'m> BlobProgress<'m> {
         self.meter.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// It is there, by whatever way.
+    /// Counts the blob as transferred, with all its bytes, even if it was mounted or skipped.
     pub fn done(&self) {
         self.add(self.size.saturating_sub(self.counted.load(Relaxed)));
         self.meter.blobs.fetch_add(1, Relaxed);
     }
 }
 
+/// A reader that counts its bytes in a [`BlobProgress`].
 pub struct CountedReader<'a> {
     progress: &'a BlobProgress<'a>,
     content: Box<dyn Read + Send + 'a>,
@@ -90,7 +100,7 @@ impl Read for CountedReader<'_> {
     }
 }
 
-/// Short enough for a terminal of 80 columns.
+/// Formats the counts in one line of at most 80 columns. `since` is the time since the start.
 pub fn line(counts: &TransferCounts, since: Duration, with_bar: bool) -> String {
     const WIDTH: u64 = 20;
     let requests = match counts.requests {
@@ -125,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_twice_counts_once() {
+    fn repeated_reads_count_once() {
         let meter = Meter::default();
         meter.expect(2, 10);
         let progress = BlobProgress::of(&meter, 7);
@@ -141,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_says_how_far_the_work_is() {
+    fn the_line_has_bytes_rate_blobs_and_requests() {
         let second = Duration::from_secs(1);
         let counts =
             TransferCounts { bytes: 3 << 20, bytes_wanted: 4 << 20, blobs: 1, blobs_wanted: 2, requests: 7 };

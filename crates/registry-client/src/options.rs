@@ -1,4 +1,4 @@
-//! How registries are spoken to. A person's choices; the defaults are those of the environment.
+//! Options of the client: TLS, credentials, limits, reporting.
 
 use crate::credentials::secret::Secret;
 use crate::http::address::is_loopback;
@@ -9,49 +9,57 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Which hosts besides this machine are spoken to without TLS.
+/// Hosts that are accessed by plain HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PlainHttp {
+    /// This machine only.
     #[default]
     Loopback,
+    /// This machine and these hosts, `HOST[:PORT]`.
     Hosts(Vec<String>),
+    /// All hosts.
     All,
 }
 
-/// A user name and password that a person gave for one registry.
+/// A user name and password for one registry, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     /// As in an image reference: `docker.io`, `127.0.0.1:5000`.
     pub host: String,
+    /// The user name.
     pub user: String,
+    /// The password or access token.
     pub password: Secret,
 }
 
+/// Options of a [`Client`](crate::Client).
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
+    /// Hosts that are accessed by plain HTTP.
     pub plain_http: PlainHttp,
-    /// Certificates in PEM form that are trusted besides the system's.
+    /// PEM file of CA certificates that are trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// Believe any certificate.
+    /// Whether to skip TLS certificate verification.
     pub insecure: bool,
-    /// The one file with credentials; without it the usual places are searched.
+    /// The only file to read credentials from; by default, Docker's and Podman's files are searched.
     pub auth_file: Option<PathBuf>,
-    /// Token servers that may have a registry's credentials although they are in another domain.
+    /// Token servers that receive a registry's credentials although they are in another domain.
     pub auth_hosts: Vec<String>,
-    /// Comes before anything a file says.
+    /// Credentials that take precedence over all files.
     pub login: Option<Login>,
-    /// Folders with one folder per registry, `HOST[:PORT]/{*.crt,*.cert,*.key}`.
+    /// Directories with one directory per registry, `HOST[:PORT]/{*.crt,*.cert,*.key}`.
     pub certs_dirs: Vec<PathBuf>,
-    /// How long a connection may be silent.
+    /// Time limit of a single read or write.
     pub idle_timeout: Duration,
-    /// Most requests at once, where a person said so.
+    /// The user's limit of concurrent requests.
     pub parallel: Option<NonZeroUsize>,
-    /// The first wait before a repetition.
+    /// Upper limit of the delay before the first retry.
     pub backoff: Duration,
-    /// Longest wait that a server may ask for.
+    /// Maximum `Retry-After` delay.
     pub retry_after_max: Duration,
-    /// How long after its first attempt a request is still tried again.
+    /// Time limit of a request with its retries.
     pub timeout: Duration,
+    /// Receives warnings, a trace of requests and transfer counts.
     pub reporting: Reporting,
 }
 
@@ -82,8 +90,8 @@ impl RegistryOptions {
         self.parallel.map_or(wanted, |limit| wanted.min(limit.get()))
     }
 
-    /// Is this host spoken to with TLS? Decided before the first byte and never taken back: falling back to plain
-    /// HTTP would hand everything to whoever can break a connection.
+    /// Returns whether requests to `host` use TLS. There is no fallback to plain HTTP: it would give credentials to anyone
+    /// who can break a connection.
     pub fn uses_tls(&self, host: &str) -> bool {
         match &self.plain_http {
             PlainHttp::All => return false,
@@ -95,7 +103,7 @@ impl RegistryOptions {
         if !is_loopback(host) {
             return true;
         }
-        // On this machine plain HTTP is the rule. Who brings certificates for it means TLS.
+        // Plain HTTP is the default on this machine, unless there are certificates for the registry.
         let has_certs = self.certs_dirs.iter().any(|dir| dir.join(host).is_dir());
         host.ends_with(":443") || self.ca_file.is_some() || has_certs
     }
@@ -103,17 +111,19 @@ impl RegistryOptions {
 
 type Print = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// What a client reports while it works. The default reports nothing and counts.
+/// Where a client reports warnings, requests and transfer counts. By default, it only counts.
 #[derive(Clone)]
 pub struct Reporting {
+    /// Receives warnings.
     pub warn: Print,
-    /// One line for each request.
+    /// Receives one line per request.
     pub trace: Option<Print>,
+    /// Transfer counts.
     pub meter: Arc<Meter>,
 }
 
 impl Reporting {
-    /// `print` gets a line for each request if `MULTIARCH_TRACE` is 1.
+    /// Reports warnings to `warn`, and requests to `print` if the environment variable `MULTIARCH_TRACE` is 1.
     pub fn new(
         warn: impl Fn(&str) + Send + Sync + 'static,
         print: impl Fn(&str) + Send + Sync + 'static,
@@ -141,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_http_is_for_this_machine_and_for_whom_a_person_names() {
+    fn plain_http_is_for_this_machine_and_the_given_hosts() {
         let check = |plain_http: PlainHttp, host: &str, tls: bool| {
             let options =
                 RegistryOptions { plain_http, certs_dirs: Vec::new(), ..RegistryOptions::default() };
@@ -161,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_for_this_machine_mean_tls() {
+    fn certificates_for_a_local_registry_select_tls() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("localhost:5000")).unwrap();
         let certs_dirs = vec![dir.path().to_path_buf()];

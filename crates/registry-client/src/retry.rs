@@ -1,58 +1,68 @@
-//! When a request is worth repeating, and how long to wait before.
+//! The retry policy: which failures are transient, and the delay before the next attempt.
 
 use error::Error;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-/// Most attempts for one request.
+/// Maximum number of attempts for one request.
 pub const ATTEMPTS: u32 = 5;
+/// Upper limit of the delay between two attempts, unless the server asks for more.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long to go on.
+/// Limits of the retries of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// The first wait; it doubles each time.
+    /// Upper limit of the first delay; it doubles with each attempt.
     pub backoff: Duration,
-    /// Longest wait that a server may ask for; a job is better told to come back.
+    /// The longest `Retry-After` delay that is waited for; a longer one fails the request.
     pub retry_after_max: Duration,
-    /// No new attempt begins so long after the first one.
+    /// No attempt starts later than this after the first one.
     pub timeout: Duration,
 }
 
-/// A request that did not work out, and whether to try again.
+/// A failed attempt, and whether to retry it.
 #[derive(Debug)]
 pub struct RequestFailure {
+    /// The error to return if there is no further attempt.
     pub error: Error,
+    /// Whether to retry, and when.
     pub retry: RetryAfter,
 }
 
+/// When to retry a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAfter {
+    /// The failure is permanent.
     Never,
-    /// After a wait of our own choice.
+    /// After an exponential backoff with jitter.
     Backoff,
-    /// After the wait that the server asked for.
+    /// After the delay that the server asked for.
     Delay(Duration),
 }
 
 impl RequestFailure {
+    /// A failure that another attempt would not change.
     pub fn permanent(error: Error) -> Self {
         Self { error, retry: RetryAfter::Never }
     }
 
+    /// A failure that is retried with backoff.
     pub fn transient(error: Error) -> Self {
         Self { error, retry: RetryAfter::Backoff }
     }
 }
 
-/// The statuses that a registry, or a proxy before it, gives while something is wrong that may pass. 499 and 522 are
-/// nginx's and Cloudflare's words for a connection that broke behind them.
+/// Returns whether a status is worth a retry. 499 (nginx) and 522 (Cloudflare) are not in RFC 9110: the proxy lost its
+/// connection to the registry.
 pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
 }
 
-/// AuthAttempts until it works, fails for good, or attempts or time are used up.
+/// Calls `attempt` until it succeeds, fails permanently, or the attempts or the time are used up.
+///
+/// # Errors
+/// The error of the last attempt; its reason tells how many attempts there were.
 pub fn retry<T>(
     policy: RetryPolicy,
     mut attempt: impl FnMut() -> Result<T, RequestFailure>,
@@ -90,58 +100,35 @@ pub fn retry<T>(
     }
 }
 
-/// Somewhere between nothing and `base` doubled for each failure: clients that failed together must not come back
-/// together.
+/// Returns a random delay of at most `base` doubled for each failure ("full jitter"), so that clients that failed at the
+/// same time do not retry at the same time.
 pub fn jitter(base: Duration, failures: u32) -> Duration {
     let most = base.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(WAIT_MAX);
     let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
-    // The standard library seeds its hash maps with randomness; that is random enough here.
+    // The standard library seeds its hash maps randomly, which is random enough here.
     let random = RandomState::new().build_hasher().finish();
     Duration::from_millis(random % (millis + 1))
 }
 
-/// What a `Retry-After` header asks for: seconds, or a date. Nonsense, and a time that is over, ask for nothing.
+/// Returns the delay of a `Retry-After` header, which is a number of seconds or a date (RFC 9110, 10.2.3). `None` if the
+/// value is invalid or the time is over.
 pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     let wait = match value.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => http_date(value)?.duration_since(now).ok()?,
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok()?,
     };
     (wait > Duration::ZERO).then_some(wait)
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that servers may send (RFC 9110, 5.6.7).
-fn http_date(text: &str) -> Option<SystemTime> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_, rest) = text.split_once(", ")?;
-    let mut words = rest.split(' ');
-    let day: u64 = words.next()?.parse().ok()?;
-    let name = words.next()?;
-    let month = MONTHS.iter().position(|month| *month == name)? as u64 + 1;
-    let year: u64 = words.next()?.parse().ok()?;
-    let mut clock = words.next()?.splitn(3, ':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    let sane =
-        (1970..10_000).contains(&year) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
-    if words.next() != Some("GMT") || words.next().is_some() || !sane {
-        return None;
-    }
-    // Days since 1970 of a civil date: Howard Hinnant, "chrono-compatible low-level date algorithms".
-    let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
-    let days = shifted_year * 365 + shifted_year / 4 - shifted_year / 100 + shifted_year / 400 + day_of_year;
-    let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3600 + minute * 60 + second;
-    Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use error::Exit;
+    use std::time::UNIX_EPOCH;
 
     #[test]
-    fn a_server_may_ask_for_a_wait_in_seconds_or_until_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         // date -u -d '1994-11-06 08:49:37' +%s
         let now = UNIX_EPOCH + Duration::from_secs(784_111_777);
         let check = |value: &str, seconds: Option<u64>| {
@@ -150,6 +137,8 @@ mod tests {
         check("1", Some(1));
         check(" 999999 ", Some(999_999));
         check("Sun, 06 Nov 1994 08:49:40 GMT", Some(3));
+        check("Sunday, 06-Nov-94 08:49:40 GMT", Some(3));
+        check("Sun Nov  6 08:49:40 1994", Some(3));
         check("Tue, 01 Mar 2016 00:00:00 GMT", Some(1_456_790_400 - 784_111_777));
         check("Sun, 06 Nov 1994 08:49:37 GMT", None);
         check("Sat, 05 Nov 1994 08:49:37 GMT", None);
@@ -185,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_bounded_and_the_error_says_how_many() {
+    fn attempts_are_limited_and_the_error_has_their_number() {
         assert_eq!(tried(RetryAfter::Backoff, 5).0, 5);
         let (count, result) = tried(RetryAfter::Backoff, 99);
         let error = result.unwrap_err();
@@ -195,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_beyond_the_cap_fails_at_once_with_the_figure() {
+    fn a_delay_above_the_limit_fails_at_once() {
         let (count, result) = tried(RetryAfter::Delay(Duration::from_secs(999_999)), 99);
         assert_eq!(count, 1);
         assert!(result.unwrap_err().to_string().contains("999999 s"));
@@ -203,11 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn a_person_may_have_more_patience_or_less() {
-        let patient = RetryPolicy { retry_after_max: Duration::from_secs(1), ..POLICY };
+    fn the_limits_can_be_changed() {
+        let short = RetryPolicy { retry_after_max: Duration::from_secs(1), ..POLICY };
         let after = RetryAfter::Delay(Duration::from_millis(1));
-        assert_eq!(tried_with(patient, after, 3).0, 3);
-        let (count, result) = tried_with(patient, RetryAfter::Delay(Duration::from_secs(2)), 99);
+        assert_eq!(tried_with(short, after, 3).0, 3);
+        let (count, result) = tried_with(short, RetryAfter::Delay(Duration::from_secs(2)), 99);
         assert_eq!(count, 1);
         assert!(result.unwrap_err().to_string().contains("--max-retry-after 2"));
         let hasty = RetryPolicy { timeout: Duration::from_millis(50), ..POLICY };
@@ -217,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_and_stay_bounded() {
+    fn delays_grow_up_to_the_limit() {
         for failures in [1, 2, 5, 40] {
             let most = Duration::from_millis(200).saturating_mul(1 << (failures - 1).min(16)).min(WAIT_MAX);
             for _ in 0..50 {

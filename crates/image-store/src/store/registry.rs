@@ -78,30 +78,30 @@ impl RegistryStore {
 
     /// Takes a manifest or index away, and with it every tag that names it. `Ok(false)`: it was not there.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<bool, Error> {
-        let doing = format!("delete manifest {digest} of \"{}\"", self.display_name());
+        let action = format!("delete manifest {digest} of \"{}\"", self.display_name());
         let required = RequiredScopes {
             extra: Scopes::repository(&self.repository, &["delete"]),
             ..self.required.clone()
         };
         let url = self.url(&format!("manifests/{digest}"));
-        let answer =
-            self.client.send(&ApiRequest { required: &required, ..self.ask(&doing, "DELETE", url) })?;
-        match answer.status {
+        let response =
+            self.client.send(&ApiRequest { required: &required, ..self.request(&action, "DELETE", url) })?;
+        match response.status {
             200 | 202 | 204 => Ok(true),
             404 => Ok(false),
-            _ => Err(api_error::from_response(&doing, answer)),
+            _ => Err(api_error::from_response(&action, response)),
         }
     }
 
     /// `path` below this repository.
     fn url(&self, path: &str) -> Url {
-        self.auth.registry().at(&format!("/v2/{}/{path}", self.repository))
+        self.auth.registry().with_path(&format!("/v2/{}/{path}", self.repository))
     }
 
-    fn ask<'a>(&'a self, doing: &'a str, method: &'static str, url: Url) -> ApiRequest<'a, 'a> {
+    fn request<'a>(&'a self, action: &'a str, method: &'static str, url: Url) -> ApiRequest<'a, 'a> {
         let body = RequestBody::Empty;
         ApiRequest {
-            doing,
+            action,
             method,
             url,
             headers: Vec::new(),
@@ -111,13 +111,18 @@ impl RegistryStore {
         }
     }
 
-    fn ask_manifest<'a>(&'a self, doing: &'a str, method: &'static str, at: &Pointer) -> ApiRequest<'a, 'a> {
-        let mut ask = self.ask(doing, method, self.url(&format!("manifests/{at}")));
-        ask.headers.push(("Accept", media_type::READ.join(", ")));
-        ask
+    fn manifest_request<'a>(
+        &'a self,
+        action: &'a str,
+        method: &'static str,
+        at: &Pointer,
+    ) -> ApiRequest<'a, 'a> {
+        let mut request = self.request(action, method, self.url(&format!("manifests/{at}")));
+        request.headers.push(("Accept", media_type::READ.join(", ")));
+        request
     }
 
-    fn doing(&self, verb: &str, at: &Pointer) -> String {
+    fn action(&self, verb: &str, at: &Pointer) -> String {
         match at {
             Pointer::Tag(tag) => format!("{verb} \"{}:{tag}\"", self.display_name()),
             Pointer::Digest(digest) => format!("{verb} \"{}@{digest}\"", self.display_name()),
@@ -125,26 +130,27 @@ impl RegistryStore {
     }
 
     /// The document's subject, if the registry says that it lists it there.
-    fn put_document(&self, doing: &str, at: &str, document: &Document) -> Result<Option<Digest>, Error> {
+    fn put_document(&self, action: &str, at: &str, document: &Document) -> Result<Option<Digest>, Error> {
         let size = document.bytes().len() as u64;
         if size > PUSH_MAX {
-            let why = format!(
+            let reason = format!(
                 "it has {}; registries accept at most {}",
                 text::format_bytes(size),
                 text::format_bytes(PUSH_MAX)
             );
-            return Err(Error::bad_input(doing, why));
+            return Err(Error::bad_input(action, reason));
         }
-        let mut ask = self.ask(doing, "PUT", self.url(&format!("manifests/{at}")));
-        ask.headers.push(("Content-Type", document.media_type().into()));
-        ask.body = RequestBody::Bytes(document.bytes());
-        let answer = self.client.send(&ask)?;
-        if !(200..300).contains(&answer.status) {
-            return Err(api_error::from_response(doing, answer));
+        let mut request = self.request(action, "PUT", self.url(&format!("manifests/{at}")));
+        request.headers.push(("Content-Type", document.media_type().into()));
+        request.body = RequestBody::Bytes(document.bytes());
+        let response = self.client.send(&request)?;
+        if !(200..300).contains(&response.status) {
+            return Err(api_error::from_response(action, response));
         }
-        let checked = upload::check_digest(doing, answer.header("docker-content-digest"), document.digest());
+        let checked =
+            upload::check_digest(action, response.header("docker-content-digest"), document.digest());
         checked.map_err(|failure| failure.error)?;
-        Ok(answer.header("oci-subject").and_then(|subject| subject.parse().ok()))
+        Ok(response.header("oci-subject").and_then(|subject| subject.parse().ok()))
     }
 
     fn expected(&self) -> MutexGuard<'_, Option<Url>> {
@@ -176,10 +182,10 @@ impl ImageSource for RegistryStore {
     }
 
     fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
-        let doing = self.doing("read", at);
-        let (head, bytes) = self.client.fetch(&self.ask_manifest(&doing, "GET", at), DOCUMENT_MAX)?;
+        let action = self.action("read", at);
+        let (head, bytes) = self.client.fetch(&self.manifest_request(&action, "GET", at), DOCUMENT_MAX)?;
         if head.status != 200 {
-            return Err(api_error::from_head(&doing, &head, &bytes));
+            return Err(api_error::from_head(&action, &head, &bytes));
         }
         // A digest of an algorithm that is not known here says nothing.
         let said = head.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
@@ -190,42 +196,42 @@ impl ImageSource for RegistryStore {
         // Before a look inside: wrong bytes must not be told as a wrong image.
         for promised in asked.iter().chain(&said) {
             if !promised.matches(&bytes) {
-                let why = format!("expected digest {promised}, received {}", Digest::of(&bytes));
-                return Err(Error::integrity(doing, why));
+                let reason = format!("expected digest {promised}, received {}", Digest::of(&bytes));
+                return Err(Error::integrity(action, reason));
             }
         }
         let document = Document::new(bytes, head.header("content-type"))
-            .map_err(|e| Error { action: doing.clone(), ..e.at("") })?;
+            .map_err(|e| Error { action: action.clone(), ..e.at("") })?;
         match asked.or(said) {
             Some(digest) if digest != *document.digest() => document
                 .with_digest(&digest)
-                .ok_or_else(|| Error::integrity(doing, format!("its digest is not {digest}"))),
+                .ok_or_else(|| Error::integrity(action, format!("its digest is not {digest}"))),
             _ => Ok(document),
         }
     }
 
     fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
-        let doing = self.doing("look up", at);
-        let answer = self.client.send(&self.ask_manifest(&doing, "HEAD", at))?;
-        match answer.status {
+        let action = self.action("look up", at);
+        let response = self.client.send(&self.manifest_request(&action, "HEAD", at))?;
+        match response.status {
             404 => return Ok(None),
             200 | 405 => {}
-            _ => return Err(api_error::from_response(&doing, answer)),
+            _ => return Err(api_error::from_response(&action, response)),
         }
-        let said = answer.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
+        let said = response.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
         if let (Pointer::Digest(asked), Some(said)) = (at, &said)
             && asked.algorithm() == said.algorithm()
             && asked != said
         {
-            let why = format!("requested digest {asked}, received {said}");
-            return Err(Error::integrity(doing, why));
+            let reason = format!("requested digest {asked}, received {said}");
+            return Err(Error::integrity(action, reason));
         }
         let digest = match at {
             Pointer::Digest(asked) => Some(asked.clone()),
             Pointer::Tag(_) => said,
         };
-        let media_type = answer.header("content-type").and_then(|value| value.split(';').next());
-        match (answer.status, digest, answer.content_length(), media_type) {
+        let media_type = response.header("content-type").and_then(|value| value.split(';').next());
+        match (response.status, digest, response.content_length(), media_type) {
             (200, Some(digest), Some(size), Some(media_type)) => {
                 Ok(Some(Descriptor::new(media_type.trim(), digest, size)))
             }
@@ -256,13 +262,13 @@ impl ImageSource for RegistryStore {
     }
 
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
-        let doing = format!("look up blob {} of \"{}\"", blob.digest, self.display_name());
-        let answer =
-            self.client.send(&self.ask(&doing, "HEAD", self.url(&format!("blobs/{}", blob.digest))))?;
-        match answer.status {
-            200 => Ok(answer.content_length().is_none_or(|length| length == blob.size)),
+        let action = format!("look up blob {} of \"{}\"", blob.digest, self.display_name());
+        let response =
+            self.client.send(&self.request(&action, "HEAD", self.url(&format!("blobs/{}", blob.digest))))?;
+        match response.status {
+            200 => Ok(response.content_length().is_none_or(|length| length == blob.size)),
             404 => Ok(false),
-            _ => Err(api_error::from_response(&doing, answer)),
+            _ => Err(api_error::from_response(&action, response)),
         }
     }
 
@@ -272,9 +278,9 @@ impl ImageSource for RegistryStore {
     }
 
     fn open_unverified(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        let doing = format!("read blob {} of \"{}\"", blob.digest, self.display_name());
+        let action = format!("read blob {} of \"{}\"", blob.digest, self.display_name());
         let url = self.url(&format!("blobs/{}", blob.digest));
-        let content = Download::open(&self.client, &self.auth, &self.required, doing, url, blob.size)?;
+        let content = Download::open(&self.client, &self.auth, &self.required, action, url, blob.size)?;
         Ok(Box::new(content))
     }
 
@@ -283,9 +289,9 @@ impl ImageSource for RegistryStore {
         blob: &Descriptor,
         part: Range<u64>,
     ) -> Result<Option<Box<dyn Read + Send + 'a>>, Error> {
-        let doing = format!("read a part of blob {} of \"{}\"", blob.digest, self.display_name());
+        let action = format!("read a part of blob {} of \"{}\"", blob.digest, self.display_name());
         let url = self.url(&format!("blobs/{}", blob.digest));
-        let whole = Download::new(&self.client, &self.auth, &self.required, doing, url, blob.size);
+        let whole = Download::new(&self.client, &self.auth, &self.required, action, url, blob.size);
         Ok(whole.part(part)?.map(|part| Box::new(part) as Box<dyn Read + Send>))
     }
 
@@ -311,13 +317,13 @@ impl ImageStore for RegistryStore {
     }
 
     fn write_document(&self, document: &Document) -> Result<(), Error> {
-        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
-        self.put_document(&doing, document.digest().as_str(), document).map(drop)
+        let action = format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
+        self.put_document(&action, document.digest().as_str(), document).map(drop)
     }
 
     fn write_referrer(&self, document: &Document) -> Result<bool, Error> {
-        let doing = format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
-        let listed = self.put_document(&doing, document.digest().as_str(), document)?;
+        let action = format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
+        let listed = self.put_document(&action, document.digest().as_str(), document)?;
         Ok(listed.is_some())
     }
 
@@ -326,7 +332,7 @@ impl ImageStore for RegistryStore {
     }
 
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
-        let doing = format!("write \"{}:{tag}\"", self.display_name());
-        self.put_document(&doing, tag, document).map(drop)
+        let action = format!("write \"{}:{tag}\"", self.display_name());
+        self.put_document(&action, tag, document).map(drop)
     }
 }

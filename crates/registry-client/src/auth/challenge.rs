@@ -1,29 +1,30 @@
-//! What a registry's 401 asks for: the `WWW-Authenticate` header, read as RFC 9110 has it and as servers write it.
+//! Parser of the `WWW-Authenticate` header (RFC 9110, 11.6.1), tolerant of what servers get wrong.
 
 /// One challenge of a header: `Bearer realm="...",service="..."`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
-    /// In small letters.
+    /// In lowercase.
     pub scheme: String,
-    /// Keys in small letters.
+    /// Keys in lowercase.
     params: Vec<(String, String)>,
 }
 
 impl Challenge {
+    /// Returns the value of a parameter; `key` is in lowercase.
     pub fn param(&self, key: &str) -> Option<&str> {
         self.params.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 }
 
-/// All challenges of one header value. A malformed end loses the challenge that it is part of and no other: half a
-/// realm would be a wrong address.
+/// Parses all challenges of one header value. If the end is malformed, the challenge that it belongs to is dropped, and
+/// no other: half a realm would be a wrong URL.
 pub fn parse(value: &str) -> Vec<Challenge> {
     let mut found: Vec<Challenge> = Vec::new();
     let mut rest = value;
     loop {
         rest = rest.trim_start_matches([' ', '\t', ',']);
         let Some((word, after)) = token(rest) else {
-            // Neither a word nor the end: the last challenge goes on in a way that has no meaning.
+            // Neither a token nor the end: the last challenge is malformed.
             if !rest.is_empty() {
                 found.pop();
             }
@@ -39,7 +40,7 @@ pub fn parse(value: &str) -> Vec<Challenge> {
             found.pop();
             return found;
         };
-        // A parameter before any scheme belongs to nobody.
+        // A parameter before the first scheme is ignored.
         if let Some(challenge) = found.last_mut() {
             challenge.params.push((word.to_ascii_lowercase(), text));
         }
@@ -47,7 +48,7 @@ pub fn parse(value: &str) -> Vec<Challenge> {
     }
 }
 
-/// `Negotiate oRQwEqADCgEBoQsGCS==`: one word of base64 in place of parameters.
+/// Skips the token68 of `Negotiate oRQwEqADCgEBoQsGCS==`, which takes the place of parameters.
 fn skip_token68(after_scheme: &str) -> &str {
     let start = after_scheme.trim_start_matches([' ', '\t']);
     let is_68 = |c: char| c.is_ascii_alphanumeric() || "-._~+/".contains(c);
@@ -55,7 +56,7 @@ fn skip_token68(after_scheme: &str) -> &str {
     let after = start[end..].trim_start_matches('=');
     let ends_here = after.is_empty() || after.trim_start_matches([' ', '\t']).starts_with(',');
     let padded = after.len() < start.len() - end;
-    // A word before a comma could also be the next scheme's name; only padding or base64's own signs tell.
+    // A token before a comma could also be the next scheme; only padding, '/' or '+' show that it is base64.
     if end > 0 && ends_here && (padded || start[..end].contains(['/', '+'])) { after } else { after_scheme }
 }
 
@@ -65,8 +66,8 @@ fn token(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// A value, quoted or bare, and what follows it: a comma, white space, or the end. Some servers put no quotes around
-/// an address.
+/// Returns a value, quoted or not, and the rest, which starts with a comma, white space or is empty. Some servers do not
+/// quote the realm.
 fn param_value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t', '"']).unwrap_or(text.len());
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_challenge_is_no_challenge() {
+    fn malformed_challenges_are_dropped() {
         let check = |value: &str, meant: &str| assert_eq!(shown(value), meant, "{value}");
         check(r#"Bearer realm="https://a"#, "");
         check(r#"Bearer realm="https://a"x"#, "");

@@ -1,4 +1,4 @@
-//! Tokens: asked of the server that a Bearer challenge names.
+//! Requests for tokens to the server of a Bearer challenge (distribution's token specification, OAuth 2).
 
 use crate::api_error;
 use crate::auth::challenge::Challenge;
@@ -13,10 +13,11 @@ use error::Error;
 use error::Exit;
 use std::time::{Duration, Instant};
 
+/// Maximum size of a token response, in bytes.
 const ANSWER_MAX: u64 = 1 << 20;
-/// A token without a life lives this long, and none lives shorter: distribution's token specification.
-const LIFE_MIN: u64 = 60;
-const LIFE_MAX: u64 = 24 * 60 * 60;
+/// Lifetime of a token without `expires_in`, and the minimum, in seconds: distribution's token specification.
+const LIFETIME_MIN: u64 = 60;
+const LIFETIME_MAX: u64 = 24 * 60 * 60;
 
 /// A token server, as a challenge names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,19 +27,20 @@ pub struct TokenServer {
 }
 
 impl TokenServer {
-    /// Takes the realm of a challenge if it may be asked at all.
+    /// Reads realm and service of a challenge. The error is a reason for [`Error`].
     pub fn of(challenge: &Challenge, registry: &Url) -> Result<Self, String> {
         let realm = challenge.param("realm").ok_or("its WWW-Authenticate header has no realm")?;
         let realm = Url::parse(realm)
-            .map_err(|why| format!("the realm in its WWW-Authenticate header is invalid: {why}"))?;
+            .map_err(|reason| format!("the realm in its WWW-Authenticate header is invalid: {reason}"))?;
         if registry.is_tls() && !realm.is_tls() {
             return Err(format!("its token server {realm} would receive credentials without TLS"));
         }
         Ok(Self { realm, service: challenge.param("service").map(str::to_string) })
     }
 
-    /// Credentials are for the registry. Another party's token server does not get them, unless a person named it.
-    pub fn may_have_credentials_of(&self, registry: &Url, trusted: &[String]) -> bool {
+    /// Returns whether the server receives the credentials of `registry`: it is in the same domain, or one of the hosts
+    /// that the user trusts.
+    pub fn accepts_credentials_of(&self, registry: &Url, trusted: &[String]) -> bool {
         let realm = self.realm.host();
         shares_domain(registry.host(), realm) || trusted.iter().any(|host| host.eq_ignore_ascii_case(realm))
     }
@@ -46,27 +48,32 @@ impl TokenServer {
 
 /// A request for a token.
 pub struct TokenRequest<'a> {
-    pub doing: &'a str,
+    pub action: &'a str,
     pub server: &'a TokenServer,
     pub address_policy: AddressPolicy,
     pub credential: &'a Credential,
-    /// What to do if the server says no to it.
+    /// The hint of the error if the server refuses the credential.
     pub auth_hint: Option<&'a str>,
-    /// Those to be named first, and all.
+    /// The scopes to send first.
     pub first: &'a Scopes,
+    /// All scopes.
     pub scopes: &'a Scopes,
 }
 
+/// A token with its remaining lifetime.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IssuedToken {
     pub token: Secret,
-    pub life: Duration,
+    pub lifetime: Duration,
 }
 
 impl TokenRequest<'_> {
-    /// An identity token is exchanged by POST; servers from before OAuth take it as a password.
+    /// Requests a token. An identity token is exchanged with POST (OAuth 2); servers without it get it as a password.
+    ///
+    /// # Errors
+    /// `NotPermitted` if the server refuses, `Network` if it cannot be reached.
     pub fn send(&self, transport: &Transport, policy: RetryPolicy) -> Result<IssuedToken, Error> {
-        let scopes = self.scopes.texts(self.first);
+        let scopes = self.scopes.to_strings(self.first);
         let end = Instant::now() + policy.timeout;
         if let Credential::Identity { token, .. } = self.credential {
             let mut form = format!(
@@ -78,27 +85,28 @@ impl TokenRequest<'_> {
             }
             form.push_str(&format!("&scope={}", encode(&scopes.join(" "))));
             let headers = [("Content-Type", "application/x-www-form-urlencoded".to_string())];
-            let wire =
-                self.wire("POST", &self.server.realm, &headers, None, RequestBody::Bytes(form.as_bytes()));
-            if let Some(issued) = retry(policy, || self.answer(transport, &wire, &[401, 404, 405], end))? {
+            let request =
+                self.request("POST", &self.server.realm, &headers, None, RequestBody::Bytes(form.as_bytes()));
+            if let Some(issued) = retry(policy, || self.response(transport, &request, &[401, 404, 405], end))?
+            {
                 return Ok(issued);
             }
         }
         let mut url = self.server.realm.clone();
         if let Some(service) = &self.server.service {
-            url = url.with("service", service);
+            url = url.with_query("service", service);
         }
         for scope in &scopes {
-            url = url.with("scope", scope);
+            url = url.with_query("scope", scope);
         }
         let authorization = self.credential.basic();
-        let wire =
-            self.wire("GET", &url, &[], authorization.as_ref().map(Secret::reveal), RequestBody::Empty);
-        let issued = retry(policy, || self.answer(transport, &wire, &[], end))?;
-        issued.ok_or_else(|| Error::not_permitted(self.doing, "the token server issued no token"))
+        let request =
+            self.request("GET", &url, &[], authorization.as_ref().map(Secret::reveal), RequestBody::Empty);
+        let issued = retry(policy, || self.response(transport, &request, &[], end))?;
+        issued.ok_or_else(|| Error::not_permitted(self.action, "the token server issued no token"))
     }
 
-    fn wire<'w>(
+    fn request<'w>(
         &'w self,
         method: &'static str,
         url: &'w Url,
@@ -107,7 +115,7 @@ impl TokenRequest<'_> {
         body: RequestBody<'w, 'static>,
     ) -> HttpRequest<'w, 'static> {
         HttpRequest {
-            doing: self.doing,
+            action: self.action,
             method,
             url,
             headers,
@@ -117,29 +125,30 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// `None`: a status of `declined`. A redirect is no answer: it could lead the credentials anywhere.
-    fn answer(
+    /// Sends the request; `None` if the status is in `declined`. Redirects are not followed: they could lead the
+    /// credentials to any host.
+    fn response(
         &self,
         transport: &Transport,
-        wire: &HttpRequest<'_, '_>,
+        request: &HttpRequest<'_, '_>,
         declined: &[u16],
         end: Instant,
     ) -> Result<Option<IssuedToken>, RequestFailure> {
-        let answer = api_error::check_transient(self.doing, transport.send(wire)?)?;
-        match answer.status {
+        let response = api_error::check_transient(self.action, transport.send(request)?)?;
+        match response.status {
             status if declined.contains(&status) => Ok(None),
             200 => {
-                let (_, body) = answer.read(self.doing, ANSWER_MAX, end)?;
-                let wrong = |why: &str| {
-                    let why = format!("{}: {why}", wire.url.host_and_port());
-                    RequestFailure::permanent(Error::not_permitted(self.doing, why))
+                let (_, body) = response.read(self.action, ANSWER_MAX, end)?;
+                let wrong = |reason: &str| {
+                    let reason = format!("{}: {reason}", request.url.host_and_port());
+                    RequestFailure::permanent(Error::not_permitted(self.action, reason))
                 };
                 read(&body).map(Some).map_err(wrong)
             }
             _ => {
-                let mut answer = answer;
-                answer.auth_hint = self.auth_hint.map(str::to_string);
-                let mut error = api_error::from_response(self.doing, answer);
+                let mut response = response;
+                response.auth_hint = self.auth_hint.map(str::to_string);
+                let mut error = api_error::from_response(self.action, response);
                 if error.kind == Exit::NotFound || error.kind == Exit::Network {
                     error.kind = Exit::NotPermitted;
                 }
@@ -149,8 +158,8 @@ impl TokenRequest<'_> {
     }
 }
 
-/// `{"token": .., "access_token": .., "expires_in": seconds}`. `issued_at` is by the server's clock, which may be
-/// wrong, as may ours: a life begins when the answer arrives.
+/// Parses `{"token": .., "access_token": .., "expires_in": seconds}`. `issued_at` is ignored because clocks may be wrong:
+/// the lifetime starts when the response arrives.
 fn read(body: &[u8]) -> Result<IssuedToken, &'static str> {
     let value: serde_json::Value =
         serde_json::from_slice(body).map_err(|_| "the response of the token server is not valid JSON")?;
@@ -161,10 +170,10 @@ fn read(body: &[u8]) -> Result<IssuedToken, &'static str> {
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("the token contains characters that are not allowed in a header");
     }
-    let life = value.get("expires_in").and_then(|life| life.as_f64()).unwrap_or(0.0);
-    // A cast of a float stops at the ends; what is no number is 0.
-    let life = (life as u64).clamp(LIFE_MIN, LIFE_MAX);
-    Ok(IssuedToken { token: Secret::new(token), life: Duration::from_secs(life) })
+    let seconds = value.get("expires_in").and_then(|seconds| seconds.as_f64()).unwrap_or(0.0);
+    // A cast from a float saturates; NaN becomes 0.
+    let seconds = (seconds as u64).clamp(LIFETIME_MIN, LIFETIME_MAX);
+    Ok(IssuedToken { token: Secret::new(token), lifetime: Duration::from_secs(seconds) })
 }
 
 #[cfg(test)]
@@ -172,34 +181,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_lives_as_long_as_it_says_within_reason() {
+    fn the_lifetime_of_a_token_is_limited() {
         let check = |body: &str, token: &str, life: u64| {
             let issued = read(body.as_bytes()).unwrap();
-            assert_eq!((issued.token.reveal(), issued.life.as_secs()), (token, life), "{body}");
+            assert_eq!((issued.token.reveal(), issued.lifetime.as_secs()), (token, life), "{body}");
         };
         check(r#"{"token":"t","expires_in":300,"issued_at":"2001-01-01T00:00:00Z"}"#, "t", 300);
         check(r#"{"access_token":"a"}"#, "a", 60);
         check(r#"{"token":"","access_token":"a","expires_in":0}"#, "a", 60);
         check(r#"{"token":"t","access_token":"a","expires_in":-5}"#, "t", 60);
-        check(r#"{"token":"t","expires_in":1e18}"#, "t", LIFE_MAX);
+        check(r#"{"token":"t","expires_in":1e18}"#, "t", LIFETIME_MAX);
         check(r#"{"token":"t","expires_in":"soon"}"#, "t", 60);
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
-        for (body, why) in [
+    fn invalid_token_responses_are_refused() {
+        for (body, reason) in [
             ("<html>", "not valid JSON"),
             ("{}", "no token"),
             (r#"{"token":7}"#, "no token"),
             (r#"{"token":"a\r\nX: y"}"#, "characters"),
             ("[]", "no token"),
         ] {
-            assert!(read(body.as_bytes()).unwrap_err().contains(why), "{body}");
+            assert!(read(body.as_bytes()).unwrap_err().contains(reason), "{body}");
         }
     }
 
     #[test]
-    fn a_realm_must_be_fit_for_credentials() {
+    fn a_realm_must_be_safe_for_credentials() {
         let check = |registry: &str, realm: &str, meant: &str| {
             let challenge = &crate::auth::challenge::parse(&format!("Bearer {realm}"))[0];
             let registry = Url::parse(registry).unwrap();
@@ -207,9 +216,9 @@ mod tests {
                 Ok(server) => format!(
                     "{} {}",
                     server.realm,
-                    server.may_have_credentials_of(&registry, &["named.test".into()])
+                    server.accepts_credentials_of(&registry, &["named.test".into()])
                 ),
-                Err(why) => why,
+                Err(reason) => reason,
             };
             assert!(shown.contains(meant), "{realm}: {shown}");
         };

@@ -1,32 +1,28 @@
-//! What is shown to a registry or its token server.
+//! One credential, and where it was found.
 
 use crate::credentials::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// What we show a registry or its token server.
+/// A credential for a registry or its token server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
+    /// None.
     Anonymous,
-    Password {
-        user: String,
-        password: Secret,
-    },
-    /// A refresh token, to be exchanged at the token server.
-    Identity {
-        user: String,
-        token: Secret,
-    },
-    /// A token that the registry takes as it is.
+    /// User name and password.
+    Password { user: String, password: Secret },
+    /// A refresh token, which the token server exchanges.
+    Identity { user: String, token: Secret },
+    /// A token that is sent to the registry unchanged.
     Registry(Secret),
 }
 
 impl Credential {
-    /// The `Authorization` of the Basic scheme, if there is anything to show.
+    /// Returns the `Authorization` header of the Basic scheme, if the credential has one.
     pub fn basic(&self) -> Option<Secret> {
         let (user, password) = match self {
             Self::Password { user, password } => (user.as_str(), password),
-            // Docker's name for the user of an identity token.
+            // Docker's user name for an identity token.
             Self::Identity { user, token } => (if user.is_empty() { "<token>" } else { user }, token),
             Self::Anonymous | Self::Registry(_) => return None,
         };
@@ -35,7 +31,7 @@ impl Credential {
     }
 }
 
-/// A credential, and whence it came: a file, a helper, the command line.
+/// A credential and its source: a file, a helper, the command line.
 #[derive(Clone, Debug)]
 pub struct FoundCredential {
     pub credential: Credential,
@@ -43,11 +39,12 @@ pub struct FoundCredential {
 }
 
 impl FoundCredential {
-    pub fn nothing() -> Self {
+    /// No credential was found.
+    pub fn none() -> Self {
         Self { credential: Credential::Anonymous, from: String::new() }
     }
 
-    /// What to do about a registry at `host` that says no to it. Never a word of the secret.
+    /// Returns the hint for a registry at `host` that refused the credential, without any secret.
     pub fn auth_hint(&self, host: &str) -> String {
         let what = match &self.credential {
             Credential::Anonymous => return format!("if the repository exists, run: docker login {host}"),

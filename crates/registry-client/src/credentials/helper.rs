@@ -1,4 +1,4 @@
-//! Credential helpers: programs that keep secrets, docker-credential-NAME.
+//! Credential helpers: the programs docker-credential-NAME.
 
 use crate::credentials::credential::Credential;
 use crate::credentials::secret::Secret;
@@ -12,9 +12,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// Most that a helper may print.
+/// Maximum output of a helper, in bytes.
 const OUTPUT_MAX: u64 = 1 << 20;
 
+/// What `docker-credential-NAME get` prints.
 #[derive(Deserialize)]
 struct HelperOutput {
     #[serde(rename = "Username", default)]
@@ -23,25 +24,28 @@ struct HelperOutput {
     secret: String,
 }
 
-/// Asks docker-credential-`name` for `server`; `None` if it has nothing.
-pub fn ask(name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, Error> {
+/// Gets the credentials for `server` from docker-credential-`name`; `None` if it has none.
+///
+/// # Errors
+/// `NotPermitted` if the helper is not installed, fails, or takes longer than `limit`.
+pub fn get(name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, Error> {
     let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty() || !name.bytes().all(is_name) {
-        let why = format!("the name \"{name}\" is invalid");
-        return Err(Error::not_permitted("find a credential helper", why));
+        let reason = format!("the name \"{name}\" is invalid");
+        return Err(Error::not_permitted("find a credential helper", reason));
     }
     let program = format!("docker-credential-{name}");
-    let answer = run(&program, server, limit).and_then(|(status, output)| understand(status, &output));
-    answer.map_err(|why| {
-        let error = Error::not_permitted(format!("get credentials for {server} from {program}"), why);
+    let answer = run(&program, server, limit).and_then(|(status, output)| parse_output(status, &output));
+    answer.map_err(|reason| {
+        let error = Error::not_permitted(format!("get credentials for {server} from {program}"), reason);
         error.hint("check credHelpers and credsStore in the credentials file")
     })
 }
 
-/// Whatever is wrong is told without a word of what the helper printed: it may be the secret.
-fn understand(status: ExitStatus, output: &[u8]) -> Result<Option<Credential>, String> {
+/// Parses the output. Errors do not quote it: it may be the secret.
+fn parse_output(status: ExitStatus, output: &[u8]) -> Result<Option<Credential>, String> {
     if !status.success() {
-        // The one failure that is an answer; the text is the same in every helper made with docker's library.
+        // The only failure that is a result. All helpers that use docker-credential-helpers print this text.
         let text = String::from_utf8_lossy(output);
         return if text.contains("credentials not found") {
             Ok(None)
@@ -54,7 +58,7 @@ fn understand(status: ExitStatus, output: &[u8]) -> Result<Option<Credential>, S
         return Ok(None);
     }
     let secret = Secret::new(printed.secret);
-    // "<token>" in place of a name marks an identity token, docker/cli's types.AuthConfig.
+    // The user name "<token>" marks an identity token: docker/cli, types.AuthConfig.
     Ok(Some(match printed.user.as_str() {
         "<token>" => Credential::Identity { user: String::new(), token: secret },
         _ => Credential::Password { user: printed.user, password: secret },
@@ -65,24 +69,29 @@ fn run(program: &str, server: &str, limit: Duration) -> Result<(ExitStatus, Vec<
     let deadline = Instant::now() + limit;
     let mut command = Command::new(program);
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    // A group of its own, so that whatever it starts ends with it.
+    // Its own process group, so that its children can be killed too.
     command.process_group(0);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => "it is not installed".to_string(),
         _ => format!("it cannot be started: {e}"),
     })?;
-    let outcome = talk(&mut child, server, deadline);
+    let outcome = exchange(&mut child, server, deadline);
     if outcome.is_err() {
-        end(&mut child);
+        kill_group(&mut child);
     }
-    outcome
-        .map_err(|why| why.unwrap_or_else(|| format!("it did not finish within {} s", limit.as_secs_f32())))
+    outcome.map_err(|reason| {
+        reason.unwrap_or_else(|| format!("it did not finish within {} s", limit.as_secs_f32()))
+    })
 }
 
-/// `Err(None)`: out of time.
-fn talk(child: &mut Child, server: &str, deadline: Instant) -> Result<(ExitStatus, Vec<u8>), Option<String>> {
+/// Exchanges input and output with the helper. `Err(None)` is a timeout.
+fn exchange(
+    child: &mut Child,
+    server: &str,
+    deadline: Instant,
+) -> Result<(ExitStatus, Vec<u8>), Option<String>> {
     if let Some(mut stdin) = child.stdin.take() {
-        // A helper that does not read has an answer all the same; a host name fits any pipe.
+        // A helper that does not read its input may still print a result; a host name fits in any pipe.
         drop(stdin.write_all(server.as_bytes()));
     }
     let Some(stdout) = child.stdout.take() else { return Err(Some("its output cannot be read".into())) };
@@ -90,7 +99,7 @@ fn talk(child: &mut Child, server: &str, deadline: Instant) -> Result<(ExitStatu
     std::thread::spawn(move || {
         let mut output = Vec::new();
         let read = stdout.take(OUTPUT_MAX + 1).read_to_end(&mut output).map(|_| output);
-        // Nobody waits any more when time has run out.
+        // After a timeout, the receiver is gone.
         drop(send.send(read));
     });
     let left = deadline.saturating_duration_since(Instant::now());
@@ -111,10 +120,10 @@ fn talk(child: &mut Child, server: &str, deadline: Instant) -> Result<(ExitStatu
     }
 }
 
-fn end(child: &mut Child) {
-    // The group is the child's own as long as the child has not been waited for.
+fn kill_group(child: &mut Child) {
+    // The process group still belongs to the child as long as the child has not been waited for.
     if let Ok(pid) = i32::try_from(child.id()) {
-        // A group that is gone already has ended as it should.
+        // The group may have ended by itself.
         let _gone = killpg(Pid::from_raw(pid), Signal::SIGKILL);
     }
     drop(child.wait());
@@ -134,14 +143,14 @@ mod tests {
         loop {
             let outcome = run(file.to_str().unwrap(), "h.example", limit);
             // Another test's fork may still hold the script open for writing (ETXTBSY).
-            if !outcome.as_ref().is_err_and(|why| why.contains("Text file busy")) {
+            if !outcome.as_ref().is_err_and(|reason| reason.contains("Text file busy")) {
                 return outcome;
             }
         }
     }
 
     #[test]
-    fn a_helper_is_asked_on_stdin_and_answers_on_stdout() {
+    fn a_helper_reads_stdin_and_prints_to_stdout() {
         let (status, output) =
             answer("printf '%s' \"$1 $(cat)\"; echo noise >&2", Duration::from_secs(10)).unwrap();
         assert!(status.success());
@@ -149,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_understood_and_never_repeated() {
+    fn output_is_parsed_and_never_quoted() {
         let check = |script: &str, meant: &str| {
             let (status, output) = answer(script, Duration::from_secs(10)).unwrap();
-            let shown = match understand(status, &output) {
+            let shown = match parse_output(status, &output) {
                 Ok(Some(Credential::Password { user, password })) => format!("{user}:{}", password.reveal()),
                 Ok(Some(Credential::Identity { token, .. })) => format!("identity {}", token.reveal()),
                 other => format!("{other:?}"),
@@ -169,10 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_that_hangs_is_ended_with_its_children() {
+    fn a_hanging_helper_is_killed_with_its_children() {
         let began = Instant::now();
-        let why = answer("sleep 60; echo", Duration::from_millis(300)).unwrap_err();
-        assert!(why.contains("did not finish within 0.3 s"), "{why}");
+        let reason = answer("sleep 60; echo", Duration::from_millis(300)).unwrap_err();
+        assert!(reason.contains("did not finish within 0.3 s"), "{reason}");
         // Without an end to its children the pipe would stay open for a minute; so would a helper that only ran on.
         assert!(answer("exec >&-; sleep 60", Duration::from_millis(300)).is_err());
         assert!(began.elapsed() < Duration::from_secs(10));
@@ -180,17 +189,17 @@ mod tests {
 
     #[test]
     fn too_much_output_is_refused() {
-        let why = answer("head -c 3000000 /dev/zero", Duration::from_secs(10)).unwrap_err();
-        assert!(why.contains("more than"), "{why}");
+        let reason = answer("head -c 3000000 /dev/zero", Duration::from_secs(10)).unwrap_err();
+        assert!(reason.contains("more than"), "{reason}");
     }
 
     #[test]
-    fn an_absent_or_forged_helper_is_named() {
-        let error = ask("multiarch-absent", "h", Duration::from_secs(1)).unwrap_err().to_string();
+    fn an_absent_or_invalid_helper_is_reported() {
+        let error = get("multiarch-absent", "h", Duration::from_secs(1)).unwrap_err().to_string();
         assert!(error.contains("docker-credential-multiarch-absent: it is not installed"), "{error}");
         for name in ["../../tmp/x", "a b", ""] {
             assert!(
-                ask(name, "h", Duration::from_secs(1)).unwrap_err().to_string().contains("is invalid"),
+                get(name, "h", Duration::from_secs(1)).unwrap_err().to_string().contains("is invalid"),
                 "{name}"
             );
         }

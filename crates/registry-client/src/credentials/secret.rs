@@ -1,16 +1,18 @@
-//! Text that must not be shown: passwords and tokens.
+//! A string that is never displayed: a password or token.
 
 use std::fmt;
 
-/// A secret. It has no `Display`, and its `Debug` says nothing; whoever wants it must say so with `reveal`.
+/// A password or token. It has no `Display`, its `Debug` prints `***`, and [`Secret::reveal`] returns the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
+    /// Returns the text, to be sent and never to be displayed.
     pub fn reveal(&self) -> &str {
         &self.0
     }

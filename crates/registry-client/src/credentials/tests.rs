@@ -1,4 +1,4 @@
-//! Whose name is given where, as docker and podman have it.
+//! Tests of the lookup of credentials.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn found(file: &str, host: &str, repository: &str) -> String {
 }
 
 #[test]
-fn a_login_is_known_without_asking_a_helper() {
+fn a_login_is_found_without_running_a_helper() {
     let mentions = |file: &str, host: &str| parse(file.as_bytes(), "x").unwrap().mentions(host);
     let by_helper = r#"{"auths":{"https://index.docker.io/v1/":{},"q.io/ns":{}},"credsStore":"desktop"}"#;
     assert!(mentions(by_helper, "docker.io") && mentions(by_helper, "q.io"));
@@ -31,7 +31,7 @@ fn a_login_is_known_without_asking_a_helper() {
 }
 
 #[test]
-fn entries_are_found_as_docker_and_podman_find_them() {
+fn entries_are_found_like_docker_and_podman_do() {
     // dTpw is u:p, YTpiOmM= is a:b:c, dTpwAAA= is u:p with two NULs.
     let file = r#"{"auths":{
             "https://index.docker.io/v1/": {"auth":"dTpw"},
@@ -67,27 +67,27 @@ fn entries_are_found_as_docker_and_podman_find_them() {
 }
 
 #[test]
-fn a_spoilt_entry_is_named_without_its_content() {
-    for (auth, why) in [("s3cret!", "base64"), ("czNjcmV0", "no ':'"), ("/////w==", "UTF-8")] {
+fn an_invalid_entry_is_reported_without_its_content() {
+    for (auth, reason) in [("s3cret!", "base64"), ("czNjcmV0", "no ':'"), ("/////w==", "UTF-8")] {
         let said = found(&format!(r#"{{"auths":{{"h.example":{{"auth":"{auth}"}}}}}}"#), "h.example", "x");
-        assert!(said.contains(why) && said.contains("x.json") && !said.contains("s3cret"), "{said}");
+        assert!(said.contains(reason) && said.contains("x.json") && !said.contains("s3cret"), "{said}");
     }
 }
 
-fn quiet() -> (Reporting, Arc<Mutex<Vec<String>>>) {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let ear = Arc::clone(&heard);
+fn recording() -> (Reporting, Arc<Mutex<Vec<String>>>) {
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let recorded = Arc::clone(&warnings);
     (
         Reporting {
-            warn: Arc::new(move |text| ear.lock().unwrap().push(text.into())),
+            warn: Arc::new(move |text| recorded.lock().unwrap().push(text.into())),
             ..Reporting::default()
         },
-        heard,
+        warnings,
     )
 }
 
 #[test]
-fn places_are_searched_in_order_and_a_named_file_is_the_only_one() {
+fn places_are_searched_in_order_and_a_given_file_is_the_only_one() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path();
     let write = |path: &str, user: &str, host: &str| {
@@ -131,7 +131,7 @@ fn places_are_searched_in_order_and_a_named_file_is_the_only_one() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named() {
+fn a_file_that_cannot_be_read_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let error = |path: &Path| {
         let options = RegistryOptions { auth_file: Some(path.into()), ..RegistryOptions::default() };
@@ -150,13 +150,13 @@ fn a_file_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_file_that_everybody_can_read_is_warned_about() {
+fn a_file_that_others_can_read_causes_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.json");
     std::fs::write(&file, r#"{"auths":{"h":{"auth":"dTpw"}}}"#).unwrap();
     for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o666, 1), (0o604, 1)] {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        let (reporting, heard) = quiet();
+        let (reporting, heard) = recording();
         read_file(&file, &reporting).unwrap();
         assert_eq!(heard.lock().unwrap().len(), warnings, "{mode:o}");
     }

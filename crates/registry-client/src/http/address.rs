@@ -1,4 +1,4 @@
-//! Which hosts are this machine, which addresses a registry may send us on to, and who shares a domain with whom.
+//! Rules for addresses: loopback hosts, the addresses that a registry may redirect to, hosts of the same domain.
 
 use crate::http::url::{Url, split_port};
 use std::fmt;
@@ -8,8 +8,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// `localhost`, names under it, 127.0.0.0/8 and `[::1]`, with or without a port. `.local` is the local network, not
-/// this machine, and `127.0.0.1.example.com` is anybody.
+/// Returns whether a host, with or without a port, is this machine: `localhost`, names under it, 127.0.0.0/8 and `[::1]`.
+/// `.local` is the local network, and `127.0.0.1.example.com` can be any machine.
 pub fn is_loopback(host: &str) -> bool {
     let name = split_port(host).0.to_ascii_lowercase();
     if name == "localhost" || name.ends_with(".localhost") {
@@ -18,34 +18,36 @@ pub fn is_loopback(host: &str) -> bool {
     literal(&name).is_some_and(|address| address.is_loopback())
 }
 
-/// The address that a host is written as, if it is one.
+/// Parses a host that is an IP address, with or without brackets.
 pub fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     bare.parse().ok()
 }
 
-/// How far a registry may send us.
+/// Which addresses a request may connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressPolicy {
-    /// A host that a person named: any address.
+    /// Any address: the user named the host.
     Any,
-    /// A host that a registry on a private network named: all but link-local ones, where clouds keep credentials.
+    /// All but link-local ones, where clouds serve credentials: a registry on a private network named the host.
     Private,
-    /// A host that a public registry named: public addresses only.
+    /// Public addresses only: a public registry named the host.
     PublicOnly,
 }
 
 impl AddressPolicy {
-    /// How far the registry at this host may send us: no further in than where it stands itself.
-    pub fn of_registry(registry: &Url) -> Self {
+    /// Returns the policy for hosts that this registry names: private addresses only if its own address is private.
+    pub fn for_registry(registry: &Url) -> Self {
         let name = registry.host().trim_matches(['[', ']']);
         let addresses = (name, registry.port()).to_socket_addrs();
-        let inside = addresses.is_ok_and(|mut found| found.any(|a| zone(a.ip()) == AddressClass::Private));
+        let inside =
+            addresses.is_ok_and(|mut found| found.any(|a| class_of(a.ip()) == AddressClass::Private));
         if inside { Self::Private } else { Self::PublicOnly }
     }
 
+    /// Returns whether a request may connect to this address.
     pub fn allows(self, address: IpAddr) -> bool {
-        match (self, zone(address)) {
+        match (self, class_of(address)) {
             (Self::Any, _) | (_, AddressClass::Public) => true,
             (Self::Private, AddressClass::Private) => true,
             (Self::PublicOnly, AddressClass::Private) | (_, AddressClass::Forbidden) => false,
@@ -53,45 +55,47 @@ impl AddressPolicy {
     }
 }
 
+/// The class of an address, as far as policies distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AddressClass {
     Public,
+    /// Loopback and private networks.
     Private,
-    /// Link-local, unspecified, multicast: nothing that serves blobs.
+    /// Link-local, unspecified, multicast: no registry has such an address.
     Forbidden,
 }
 
-fn zone(address: IpAddr) -> AddressClass {
+fn class_of(address: IpAddr) -> AddressClass {
     match address {
-        IpAddr::V4(v4) => zone_of_v4(v4),
-        IpAddr::V6(v6) => zone_of_v6(v6),
+        IpAddr::V4(v4) => class_of_v4(v4),
+        IpAddr::V6(v6) => class_of_v6(v6),
     }
 }
 
-fn zone_of_v4(address: Ipv4Addr) -> AddressClass {
+fn class_of_v4(address: Ipv4Addr) -> AddressClass {
     let [a, b, ..] = address.octets();
     if address.is_link_local() || a == 0 || address.is_multicast() || address.is_broadcast() {
         return AddressClass::Forbidden;
     }
-    // 100.64.0.0/10 is carrier-grade NAT, RFC 6598; some clouds keep their metadata there.
+    // 100.64.0.0/10 is carrier-grade NAT, RFC 6598; some clouds serve their metadata there.
     if address.is_loopback() || address.is_private() || (a == 100 && (64..128).contains(&b)) {
         return AddressClass::Private;
     }
     AddressClass::Public
 }
 
-fn zone_of_v6(address: Ipv6Addr) -> AddressClass {
+fn class_of_v6(address: Ipv6Addr) -> AddressClass {
     let v4_in = |high: u16, low: u16| {
         let [a, b] = high.to_be_bytes();
         let [c, d] = low.to_be_bytes();
-        zone_of_v4(Ipv4Addr::new(a, b, c, d))
+        class_of_v4(Ipv4Addr::new(a, b, c, d))
     };
     let words = address.segments();
     match words {
         // ::ffff:a.b.c.d, and NAT64's 64:ff9b::a.b.c.d (RFC 6052): the IPv4 address counts.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4_in(high, low),
         [0, 0, 0, 0, 0, 0, 0, 1] => AddressClass::Private,
-        // AWS keeps instance metadata at fd00:ec2::254.
+        // AWS serves instance metadata at fd00:ec2::254.
         [0xfd00, 0x0ec2, ..] => AddressClass::Forbidden,
         [first, ..] if first & 0xfe00 == 0xfc00 => AddressClass::Private,
         [first, ..] if first & 0xffc0 == 0xfe80 || first >> 8 == 0xff => AddressClass::Forbidden,
@@ -100,12 +104,12 @@ fn zone_of_v6(address: Ipv6Addr) -> AddressClass {
     }
 }
 
-/// Looks names up and refuses those that lead out of reach: a filter on names alone would be passed by any name
-/// server.
+/// Resolves names and refuses those with an address that the policy does not allow. A filter on names would not be
+/// enough: anyone can let a name resolve to any address.
 #[derive(Debug)]
 pub struct FilteringResolver(pub AddressPolicy);
 
-/// The lookup's api_error, as it comes out of the HTTP library.
+/// The error of [`FilteringResolver`], as the HTTP library returns it.
 #[derive(Debug)]
 pub struct ForbiddenAddress(pub IpAddr);
 
@@ -132,8 +136,8 @@ impl Resolver for FilteringResolver {
     }
 }
 
-/// May credentials of `registry` go to `host`? The same host, or one under the same registrable domain. There is no
-/// list of public suffixes here: two labels make a domain, three under suffixes like `co.uk`.
+/// Returns whether two hosts have the same registrable domain, so that one may receive the credentials of the other.
+/// There is no list of public suffixes: a domain has two components, or three under suffixes like `co.uk`.
 pub fn shares_domain(registry: &str, host: &str) -> bool {
     if registry == host {
         return true;
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_sends_nobody_further_in_than_it_stands() {
+    fn policies_allow_public_and_private_addresses() {
         let check = |address: &str, inside: bool, public: bool| {
             let ip = address.parse().unwrap();
             assert_eq!(
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_judged_by_where_it_leads() {
+    fn names_are_filtered_by_their_addresses() {
         let uri: Uri = "http://localhost:1/".parse().unwrap();
         let found = |address_policy: AddressPolicy| {
             FilteringResolver(address_policy).resolve(&uri, &Config::default(), NextTimeout::default())
@@ -229,7 +233,7 @@ mod tests {
         assert!(found(AddressPolicy::Any).is_ok());
         assert!(found(AddressPolicy::Private).is_ok());
         assert!(found(AddressPolicy::PublicOnly).unwrap_err().to_string().contains("may not redirect to"));
-        let policy_of = |registry: &str| AddressPolicy::of_registry(&Url::parse(registry).unwrap());
+        let policy_of = |registry: &str| AddressPolicy::for_registry(&Url::parse(registry).unwrap());
         assert_eq!(policy_of("http://localhost:5000"), AddressPolicy::Private);
         assert_eq!(policy_of("http://[::1]:5000"), AddressPolicy::Private);
         assert_eq!(policy_of("http://10.0.0.1"), AddressPolicy::Private);

@@ -1,16 +1,16 @@
-//! Bytes on their way: up, all of them and the right ones; down, at some pace.
+//! Upload reader that verifies length and digest; download reader with a minimum rate.
 
 use error::Error;
 use image_model::digest::{Digest, Verified};
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// Feeds a request with exactly `size` bytes, and gives the last of them away only when the source has ended well: a
-/// request with less than its length is never taken for a whole one.
+/// Reads exactly `size` bytes of a blob, and returns the last byte only after the digest was verified: a server never
+/// accepts a request that is shorter than its Content-Length.
 pub struct VerifiedUpload<'a> {
     source: Verified<Box<dyn Read + Send + 'a>>,
     left: u64,
-    /// What went wrong at the source.
+    /// The error of the source, if it failed.
     pub failed: Option<Error>,
 }
 
@@ -19,11 +19,11 @@ impl<'a> VerifiedUpload<'a> {
         Self { source: Verified::new(source, digest, size, "blob"), left: size, failed: None }
     }
 
-    /// Reads over what the other side has already. It is hashed all the same: what follows is for the whole.
-    pub fn pass_over(&mut self, bytes: u64) {
-        let passed = io::copy(&mut (&mut *self).take(bytes), &mut io::sink());
-        // The failure is kept, and ends the request that follows.
-        drop(passed);
+    /// Skips bytes that the registry has already. They are hashed, because the digest is of the whole blob.
+    pub fn skip(&mut self, bytes: u64) {
+        let skipped = io::copy(&mut (&mut *self).take(bytes), &mut io::sink());
+        // An error is kept in `failed`, where the caller finds it.
+        drop(skipped);
     }
 
     fn read_source(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -49,47 +49,48 @@ impl Read for VerifiedUpload<'_> {
         let count = self.read_source(&mut buffer[..most])?;
         self.left -= count as u64;
         if self.left == 0 {
-            // The end of the source is where its reader says that the bytes were wrong.
+            // The source reports a wrong digest when its end is read.
             self.read_source(&mut [0])?;
         }
         Ok(count)
     }
 }
 
-/// A body that must come at some pace. The idle limit does not see a server that sends one byte a second.
+/// A reader that fails when data arrives too slowly. A time limit per read does not notice a server that sends one byte
+/// per second.
 pub struct MinRateReader<R> {
     inner: R,
     window: Duration,
-    /// Time spent waiting for the server; what the reader does in between is its own affair.
+    /// Time spent waiting for the server; the time between reads does not count.
     waited: Duration,
     bytes: u64,
-    /// A small document must be here by then, at whatever pace.
+    /// The time by which a small document must be complete.
     end: Option<Instant>,
 }
 
-/// In each window so many bytes must come for each second of it. curl's --speed-time has the same length where only
-/// --speed-limit is said.
+/// The length of the window in which the rate is measured: curl's default of --speed-time.
 pub const WINDOW: Duration = Duration::from_secs(30);
-const PACE: u64 = 64;
+/// Minimum rate in bytes per second.
+const RATE_MIN: u64 = 64;
 
 impl<R: Read> MinRateReader<R> {
     pub fn new(inner: R, window: Duration) -> Self {
         Self { inner, window, waited: Duration::ZERO, bytes: 0, end: None }
     }
 
-    pub fn ends_by(self, end: Instant) -> Self {
+    pub fn with_deadline(self, end: Instant) -> Self {
         Self { end: Some(end), ..self }
     }
 }
 
 impl<R: Read> Read for MinRateReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let late = |why: String| Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        let late = |reason: String| Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         let began = Instant::now();
         let count = self.inner.read(buffer)?;
         self.bytes += count as u64;
         self.waited += began.elapsed();
-        // What has come to its end is never late.
+        // The end of the body is never late.
         if count == 0 {
             return Ok(0);
         }
@@ -97,7 +98,7 @@ impl<R: Read> Read for MinRateReader<R> {
             return late("the response took too long".into());
         }
         if self.waited >= self.window {
-            if self.bytes < PACE * self.window.as_secs() {
+            if self.bytes < RATE_MIN * self.window.as_secs() {
                 return late(format!("only {} bytes arrived in {} s", self.bytes, self.waited.as_secs()));
             }
             (self.waited, self.bytes) = (Duration::ZERO, 0);
@@ -111,16 +112,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_byte_is_given_away_only_if_all_were_right() {
+    fn the_last_byte_is_returned_only_if_the_digest_matches() {
         let digest = Digest::of(b"abc");
         let check = |source: &'static [u8], given: usize, whole: bool| {
-            let mut feed = VerifiedUpload::new(Box::new(source), &digest, 3);
+            let mut upload = VerifiedUpload::new(Box::new(source), &digest, 3);
             let mut out = Vec::new();
             let mut one = [0];
-            while let Ok(1) = feed.read(&mut one) {
+            while let Ok(1) = upload.read(&mut one) {
                 out.push(one[0]);
             }
-            assert_eq!((out.len(), feed.failed.is_none()), (given, whole), "{source:?}");
+            assert_eq!((out.len(), upload.failed.is_none()), (given, whole), "{source:?}");
         };
         check(b"abc", 3, true);
         check(b"abd", 2, false);
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_hurry_its_server_is_given_all() {
+    fn a_slow_consumer_does_not_count_as_a_slow_server() {
         struct Slow(u32);
         impl Read for Slow {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -140,14 +141,14 @@ mod tests {
             }
         }
         let window = Duration::from_secs(2);
-        let mut paced = MinRateReader::new(Slow(9), window);
-        paced.waited = window;
-        let error = paced.read(&mut [0]).unwrap_err();
+        let mut reader = MinRateReader::new(Slow(9), window);
+        reader.waited = window;
+        let error = reader.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let mut paced = MinRateReader::new(Slow(9), window).ends_by(Instant::now());
-        assert_eq!(paced.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
-        let mut paced = MinRateReader::new(Slow(9), window).ends_by(Instant::now() + WINDOW);
-        (paced.waited, paced.bytes) = (window, 2 * PACE);
-        assert_eq!(paced.read_to_end(&mut Vec::new()).unwrap(), 8);
+        let mut reader = MinRateReader::new(Slow(9), window).with_deadline(Instant::now());
+        assert_eq!(reader.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let mut reader = MinRateReader::new(Slow(9), window).with_deadline(Instant::now() + WINDOW);
+        (reader.waited, reader.bytes) = (window, 2 * RATE_MIN);
+        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 8);
     }
 }

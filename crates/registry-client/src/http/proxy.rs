@@ -1,11 +1,13 @@
-//! Which proxy stands between us and a host: chosen by the scheme, never for this machine.
+//! Proxies from the environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
 
 use crate::http::address::{is_loopback, literal};
 use crate::http::url::{Url, split_port};
 use ureq::Proxy;
 
-/// The proxy that the environment names for this address. `Err` tells what is wrong with the setting, not its text:
-/// it may hold a password.
+/// Returns the proxy for a URL; none for this machine and for hosts in NO_PROXY.
+///
+/// # Errors
+/// The reason, without the value of the variable: it may contain a password.
 pub fn for_url(url: &Url, env: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, String> {
     let first = |names: &[&'static str]| {
         names
@@ -14,7 +16,7 @@ pub fn for_url(url: &Url, env: impl Fn(&str) -> Option<String>) -> Result<Option
     };
     let names: [&str; 4] = match url.is_tls() {
         true => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
-        // A CGI server passes a request's Proxy header on as HTTP_PROXY; the small letters come first for that.
+        // A CGI server passes the Proxy header of a request as HTTP_PROXY, so the lowercase name comes first.
         false => ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"],
     };
     let Some((name, text)) = first(&names) else { return Ok(None) };
@@ -28,8 +30,8 @@ pub fn for_url(url: &Url, env: impl Fn(&str) -> Option<String>) -> Result<Option
     }
 }
 
-/// `NO_PROXY` as curl and Go have it: `*`, or a list of hosts (which mean the names under them too), `.suffix`,
-/// `host:port`, addresses and networks in CIDR form.
+/// Matches NO_PROXY like curl and Go: `*`, or a list of hosts (including their subdomains), `.suffix`, `host:port`,
+/// addresses and networks in CIDR notation.
 fn is_exempt(url: &Url, list: &str) -> bool {
     let host = url.host();
     list.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
@@ -78,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_chosen_by_scheme_and_never_for_this_machine() {
+    fn the_proxy_depends_on_the_scheme_and_excludes_this_machine() {
         let both = [
             ("HTTPS_PROXY", "http://s:1"),
             ("http_proxy", "p:2"),
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_setting_is_named_without_its_password() {
+    fn an_invalid_setting_is_reported_without_its_password() {
         let error = proxy_of("https://h/", &[("HTTPS_PROXY", "gopher://u:secret@h")]).unwrap_err();
         assert!(error.contains("HTTPS_PROXY") && !error.contains("secret"), "{error}");
     }

@@ -1,32 +1,37 @@
-//! Where a registry may send us: the `Location` of a redirect and of an upload.
+//! The `Location` header of redirects and uploads.
 
 use crate::http::url::Url;
 
-/// Most redirects in a row.
+/// Maximum number of redirects of one request.
 pub const REDIRECTS_MAX: usize = 5;
 
+/// Returns whether a status is a redirect.
 pub fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
-/// Where a redirect of a GET or HEAD leads. What came by TLS goes on by TLS.
+/// Returns the target of a redirect of GET or HEAD. A redirect from https to http is refused.
 pub fn redirect_target(from: &Url, location: Option<&str>) -> Result<Url, String> {
     let location = location.ok_or("its redirect has no Location header")?;
-    let to =
-        from.join(location).map_err(|why| format!("its redirect has an invalid Location header: {why}"))?;
+    let to = from
+        .join(location)
+        .map_err(|reason| format!("its redirect has an invalid Location header: {reason}"))?;
     if from.is_tls() && !to.is_tls() {
         return Err(format!("it redirects from https to {to}"));
     }
     Ok(to)
 }
 
-/// Where an upload goes on. The registry's own host is always spoken to as it was chosen to be: a registry behind a
-/// proxy that ends TLS names itself with http. Another host must have TLS.
+/// Returns the URL at which an upload continues. If it is on the registry's own host, the scheme stays as it was chosen: a
+/// registry behind a proxy that terminates TLS names itself with http. Another host must use TLS.
+///
+/// # Errors
+/// The reason, if there is no valid Location or it has no TLS.
 pub fn upload_location(registry: &Url, from: &Url, location: Option<&str>) -> Result<Url, String> {
     let location = location.ok_or("its response to the upload request has no Location header")?;
-    let to = from
-        .join(location)
-        .map_err(|why| format!("its response to the upload request has an invalid Location header: {why}"))?;
+    let to = from.join(location).map_err(|reason| {
+        format!("its response to the upload request has an invalid Location header: {reason}")
+    })?;
     if to.same_origin(registry) || to.is_tls() {
         return Ok(to);
     }
@@ -46,7 +51,7 @@ mod tests {
         let check = |from: &str, location: Option<&str>, meant: &str| {
             let shown = match redirect_target(&Url::parse(from).unwrap(), location) {
                 Ok(url) => url.unredacted(),
-                Err(why) => why,
+                Err(reason) => reason,
             };
             assert!(shown.contains(meant), "{shown}");
         };
@@ -61,13 +66,13 @@ mod tests {
     }
 
     #[test]
-    fn uploads_stay_at_home_or_go_by_tls() {
+    fn uploads_continue_at_the_registry_or_with_tls() {
         let check = |registry: &str, location: Option<&str>, meant: &str| {
             let registry = Url::parse(registry).unwrap();
             let from = registry.join("/v2/a/blobs/uploads/").unwrap();
             let shown = match upload_location(&registry, &from, location) {
                 Ok(url) => url.unredacted(),
-                Err(why) => why,
+                Err(reason) => reason,
             };
             assert!(shown.contains(meant), "{shown}");
         };

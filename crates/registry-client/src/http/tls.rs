@@ -1,4 +1,4 @@
-//! Whom we trust when a registry shows its certificate, and what we show it ourselves.
+//! TLS settings per host: trusted CA certificates and client certificates.
 
 use crate::http::url::Url;
 use crate::options::RegistryOptions;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig};
 
-/// Builds the TLS settings of each host. The system's certificates are read when the first host needs them.
+/// Builds the TLS settings of each host. The system's certificates are read at the first use.
 pub struct TlsSettings {
     provider: Arc<CryptoProvider>,
     insecure: bool,
@@ -36,7 +36,7 @@ impl TlsSettings {
         })
     }
 
-    /// `host` with its port if it has one, as the folders are named.
+    /// Returns the settings for `host`, with its port if it has one, like the directories in `certs.d`.
     pub fn config(&self, host: &str) -> Result<TlsConfig, Error> {
         let mut roots = self.system.get_or_init(system_certificates).clone();
         roots.extend(self.extra.iter().cloned());
@@ -58,16 +58,16 @@ impl TlsSettings {
             .build())
     }
 
-    /// `NAME.cert` with the key in `NAME.key` beside it.
+    /// Reads `NAME.cert` and its key, `NAME.key` in the same directory.
     fn read_client_certificate(&self, file: &Path) -> Result<ClientCert, Error> {
         let key_file = file.with_extension("key");
-        let doing = || format!("use the client certificate {}", file.display());
-        let wrong = |why: String| Error::not_permitted(doing(), why);
+        let action = || format!("use the client certificate {}", file.display());
+        let wrong = |reason: String| Error::not_permitted(action(), reason);
         let pem = read(&key_file)?;
         let key = ureq::tls::PrivateKey::from_pem(&pem)
             .map_err(|_| wrong(format!("{} contains no PEM private key", key_file.display())))?;
         let chain = read_certificates(file)?;
-        // The HTTP library panics on a key that does not fit, so it is tried here first.
+        // The HTTP library panics if the key does not match, so that is checked here.
         let der: Vec<CertificateDer<'static>> =
             chain.iter().map(|cert| CertificateDer::from(cert.der().to_vec())).collect();
         let trial = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| wrong(e.to_string()))?;
@@ -76,8 +76,8 @@ impl TlsSettings {
     }
 }
 
-/// The system's, or those that SSL_CERT_FILE and SSL_CERT_DIR name. A certificate that cannot be read is as good as
-/// absent: the connection that needed it says so.
+/// Reads the system's certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR. Certificates that cannot be read are
+/// skipped: the connection that needs one fails.
 fn system_certificates() -> Vec<Certificate<'static>> {
     let found = rustls_native_certs::load_native_certs();
     found.certs.iter().map(|cert| Certificate::from_der(cert).to_owned()).collect()
@@ -91,18 +91,18 @@ fn read_certificates(file: &Path) -> Result<Vec<Certificate<'static>>, Error> {
         }
     }
     if found.is_empty() {
-        let doing = format!("read certificates from {}", file.display());
-        return Err(Error::not_permitted(doing, "it contains no PEM certificate"));
+        let action = format!("read certificates from {}", file.display());
+        return Err(Error::not_permitted(action, "it contains no PEM certificate"));
     }
     Ok(found)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Error> {
-    let doing = || format!("read certificates from {}", file.display());
-    std::fs::read(file).map_err(|e| Error::not_permitted(doing(), e.to_string()))
+    let action = || format!("read certificates from {}", file.display());
+    std::fs::read(file).map_err(|e| Error::not_permitted(action(), e.to_string()))
 }
 
-/// Sorted; none if the folder is not there.
+/// Returns the files with this extension, sorted; none if the directory does not exist.
 fn files_with_extension(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries
@@ -113,16 +113,16 @@ fn files_with_extension(dir: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// A certificate or handshake that did not hold.
-pub fn failed(doing: &str, url: &Url, why: &str) -> Error {
+/// The error of a failed TLS handshake, with a hint for the common causes.
+pub fn failed(action: &str, url: &Url, reason: &str) -> Error {
     let host = url.host_and_port();
-    let error = Error::not_permitted(doing, format!("TLS with {host} failed: {}", Escaped(why)));
-    if why.contains("UnknownIssuer") {
+    let error = Error::not_permitted(action, format!("TLS with {host} failed: {}", Escaped(reason)));
+    if reason.contains("UnknownIssuer") {
         return error.hint(format!(
             "pass its CA certificate with --ca-file, or copy it to /etc/docker/certs.d/{host}/ca.crt"
         ));
     }
-    if why.contains("InvalidMessage") || why.contains("corrupt message") {
+    if reason.contains("InvalidMessage") || reason.contains("corrupt message") {
         return error.hint(format!(
             "if the registry uses plain HTTP and the network is trusted, use --plain-http={host}"
         ));

@@ -1,4 +1,4 @@
-//! One HTTP exchange: connections, time limits, and what an exchange that failed means.
+//! A single HTTP exchange: connections, time limits, and the errors of a failed exchange.
 
 use crate::http::address::{AddressPolicy, FilteringResolver, ForbiddenAddress, literal};
 use crate::http::flow::{MinRateReader, VerifiedUpload, WINDOW};
@@ -17,21 +17,21 @@ use ureq::http::{HeaderMap, HeaderValue, Request};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, SendBody};
 
-/// Where a blob's bytes come from. They can be read again from the start when a request must be repeated.
+/// Opens a reader of a blob's content. It is called again when the upload is retried.
 pub type OpenContent<'a> = &'a (dyn Fn() -> Result<Box<dyn Read + Send + 'a>, Error> + Sync);
 
 const USER_AGENT: &str = concat!("multiarch/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A body longer than this is announced first, so that a server can refuse it before it travels; curl has the same
-/// limit.
+/// A body longer than this many bytes is announced with `Expect: 100-continue`, so that a server can refuse it before it is
+/// sent; curl has the same limit.
 const EXPECT_ABOVE: u64 = 1 << 20;
-/// A registry may hash and move what it got before it answers a PUT; this many bytes in a second at least.
-const SERVER_PACE: u64 = 20 << 20;
+/// A registry may hash and copy a blob before it responds to the PUT: at least this many bytes per second.
+const SERVER_RATE: u64 = 20 << 20;
 
-/// A request as it goes over the wire.
+/// A single HTTP request, redirects not followed.
 pub struct HttpRequest<'a, 'c> {
-    /// What a failure was about: `read "127.0.0.1:5000/app:1"`.
-    pub doing: &'a str,
+    /// The action of error messages: `read "127.0.0.1:5000/app:1"`.
+    pub action: &'a str,
     pub method: &'static str,
     pub url: &'a Url,
     pub headers: &'a [(&'static str, String)],
@@ -40,35 +40,43 @@ pub struct HttpRequest<'a, 'c> {
     pub address_policy: AddressPolicy,
 }
 
-/// What goes up with a request. It can be sent again from its start. The content has a lifetime of its own because
-/// an [`OpenContent`] cannot be shortened to another.
+/// The body of a request. It can be sent again from the start. The content has its own lifetime because the lifetime
+/// of an [`OpenContent`] is invariant.
 #[derive(Clone, Copy)]
 pub enum RequestBody<'a, 'c> {
+    /// No body.
     Empty,
+    /// A document.
     Bytes(&'a [u8]),
-    /// From this byte on.
+    /// A blob, which is verified while it is sent.
     Blob {
+        /// The digest of the whole blob.
         digest: &'a Digest,
+        /// The size of the whole blob, in bytes.
         size: u64,
+        /// Offset of the first byte to send.
         from: u64,
+        /// Opens the content, from byte 0.
         open: OpenContent<'c>,
     },
 }
 
-/// A server's answer, its body not yet read.
+/// A response whose body was not read so far.
 pub struct HttpResponse {
+    /// The status code.
     pub status: u16,
+    /// The headers.
     pub headers: HeaderMap,
-    /// Where it came from, after redirects.
+    /// The URL that it came from, after redirects.
     pub url: Url,
-    /// What to do about it if it is a 401 and the last word.
+    /// The hint of the error if the status is a final 401.
     pub auth_hint: Option<String>,
     body: Body,
-    /// In each window of this length some of the body must come.
+    /// The window of the minimum rate of the body.
     window: Duration,
 }
 
-/// The connections of the process: one pool for each host.
+/// The connections of a client: one pool per origin and address policy.
 pub struct Transport {
     tls: TlsSettings,
     idle: Duration,
@@ -88,71 +96,69 @@ impl Transport {
         })
     }
 
-    /// Sends a request and takes the head of its answer, whatever the status.
-    pub fn send(&self, wire: &HttpRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
+    /// Sends a request and reads the head of its response, whatever the status.
+    pub fn send(&self, request: &HttpRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
         let began = Instant::now();
-        self.reporting.meter.asked();
-        let result = self.exchange(wire);
+        self.reporting.meter.count_request();
+        let result = self.exchange(request);
         if let Some(trace) = &self.reporting.trace {
             let outcome = match &result {
-                Ok(answer) => answer.status.to_string(),
+                Ok(response) => response.status.to_string(),
                 Err(failure) => failure.error.reason.clone(),
             };
-            trace(&format!("{} {} {outcome} {} ms", wire.method, wire.url, began.elapsed().as_millis()));
+            trace(&format!(
+                "{} {} {outcome} {} ms",
+                request.method,
+                request.url,
+                began.elapsed().as_millis()
+            ));
         }
         result
     }
 
-    fn exchange(&self, wire: &HttpRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
-        let agent = self.agent(wire)?;
-        let mut request = Request::builder().method(wire.method).uri(wire.url.unredacted());
-        for (name, value) in wire.headers {
-            request = request.header(*name, value);
+    fn exchange(&self, request: &HttpRequest<'_, '_>) -> Result<HttpResponse, RequestFailure> {
+        let agent = self.agent(request)?;
+        let mut builder = Request::builder().method(request.method).uri(request.url.unredacted());
+        for (name, value) in request.headers {
+            builder = builder.header(*name, value);
         }
-        if let Some(authorization) = wire.authorization {
-            let mut value = HeaderValue::from_str(authorization).map_err(|_| {
-                let why = format!(
-                    "the credentials for {} contain characters that are not allowed in a header",
-                    wire.url.host()
-                );
-                RequestFailure::permanent(Error::not_permitted(wire.doing, why))
-            })?;
-            value.set_sensitive(true);
-            request = request.header("Authorization", value);
+        if let Some(authorization) = request.authorization {
+            builder = builder.header("Authorization", sensitive(request, authorization)?);
         }
         let malformed =
-            |e: ureq::http::Error| RequestFailure::permanent(Error::bad_input(wire.doing, e.to_string()));
-        let sent = match wire.body {
-            RequestBody::Empty if matches!(wire.method, "POST" | "PUT") => {
-                agent.run(request.body(&[] as &[u8]).map_err(malformed)?)
+            |e: ureq::http::Error| RequestFailure::permanent(Error::bad_input(request.action, e.to_string()));
+        let sent = match request.body {
+            RequestBody::Empty if matches!(request.method, "POST" | "PUT") => {
+                agent.run(builder.body(&[] as &[u8]).map_err(malformed)?)
             }
-            RequestBody::Empty => agent.run(request.body(()).map_err(malformed)?),
-            RequestBody::Bytes(bytes) => agent.run(request.body(bytes).map_err(malformed)?),
+            RequestBody::Empty => agent.run(builder.body(()).map_err(malformed)?),
+            RequestBody::Bytes(bytes) => agent.run(builder.body(bytes).map_err(malformed)?),
             RequestBody::Blob { digest, size, from, open } => {
                 let left = size - from;
                 if left > EXPECT_ABOVE {
-                    request = request.header("Expect", "100-continue");
+                    builder = builder.header("Expect", "100-continue");
                 }
-                let mut feed = VerifiedUpload::new(open().map_err(RequestFailure::permanent)?, digest, size);
-                feed.pass_over(from);
-                if let Some(error) = feed.failed {
+                let content = open().map_err(RequestFailure::permanent)?;
+                let mut upload = VerifiedUpload::new(content, digest, size);
+                upload.skip(from);
+                if let Some(error) = upload.failed {
                     return Err(RequestFailure::permanent(error));
                 }
-                let body = SendBody::from_reader(&mut feed);
-                let request = request.header("Content-Length", left).body(body).map_err(malformed)?;
-                let policy = self.idle + Duration::from_secs(size / SERVER_PACE);
-                let patient = agent.configure_request(request);
-                let patient = patient.timeout_per_read(Some(policy)).timeout_recv_response(Some(policy));
-                let sent = agent.run(patient.build());
-                // What went wrong at the source says more than the broken request that it left behind.
-                if let Some(error) = feed.failed {
+                let body = SendBody::from_reader(&mut upload);
+                let http_request = builder.header("Content-Length", left).body(body).map_err(malformed)?;
+                let limit = Some(self.idle + Duration::from_secs(size / SERVER_RATE));
+                let configured = agent.configure_request(http_request);
+                let configured = configured.timeout_per_read(limit).timeout_recv_response(limit);
+                let sent = agent.run(configured.build());
+                // An error of the content is the cause of the broken request, and says more.
+                if let Some(error) = upload.failed {
                     return Err(RequestFailure::permanent(error));
                 }
                 sent
             }
         };
         let response = sent.map_err(|error| {
-            let mut failure = failure_of(wire.doing, wire.url, error);
+            let mut failure = failure_of(request.action, request.url, error);
             if let Some(proxy) = agent.config().proxy() {
                 failure.error.reason.push_str(&format!(" (through proxy {}:{})", proxy.host(), proxy.port()));
             }
@@ -162,53 +168,52 @@ impl Transport {
         Ok(HttpResponse {
             status: head.status.as_u16(),
             headers: head.headers,
-            url: wire.url.clone(),
+            url: request.url.clone(),
             auth_hint: None,
             body,
             window: self.timeout.min(WINDOW),
         })
     }
 
-    fn agent(&self, wire: &HttpRequest<'_, '_>) -> Result<Agent, RequestFailure> {
+    fn agent(&self, request: &HttpRequest<'_, '_>) -> Result<Agent, RequestFailure> {
         let refuse = |error: Error| RequestFailure::permanent(error);
-        let key = (wire.url.origin(), wire.address_policy);
+        let key = (request.url.origin(), request.address_policy);
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
-        let proxy = proxy::for_url(wire.url, |name| std::env::var(name).ok())
-            .map_err(|why| refuse(Error::network(wire.doing, why)))?;
-        // A proxy looks names up itself, and may well stand on a private network; what can be checked here is an
-        // address written out.
-        let mut address_policy = wire.address_policy;
+        let proxy = proxy::for_url(request.url, |name| std::env::var(name).ok())
+            .map_err(|reason| refuse(Error::network(request.action, reason)))?;
+        // A proxy resolves names itself, and may be on a private network; only a literal address can be checked here.
+        let mut address_policy = request.address_policy;
         if proxy.is_some() {
             address_policy = AddressPolicy::Any;
             if let Some(address) =
-                literal(wire.url.host()).filter(|address| !wire.address_policy.allows(*address))
+                literal(request.url.host()).filter(|address| !request.address_policy.allows(*address))
             {
-                let why = ForbiddenAddress(address).to_string();
-                return Err(refuse(Error::not_permitted(wire.doing, why)));
+                let reason = ForbiddenAddress(address).to_string();
+                return Err(refuse(Error::not_permitted(request.action, reason)));
             }
         }
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
-            // Redirects are followed by our own rules.
+            // The client follows redirects, because credentials must not follow to another origin.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(USER_AGENT)
-            // Bytes are hashed as they are stored.
+            // Digests are of the stored bytes, so that no encoding may be added.
             .accept_encoding("identity")
             .proxy(proxy)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_per_read(Some(self.idle))
             .timeout_per_write(Some(self.idle))
-            // A head that comes in drops never trips the limit of one read.
+            // A head that arrives byte by byte never reaches the limit of a single read.
             .timeout_recv_response(Some((self.idle * 2).min(self.timeout)))
             .max_idle_connections(32)
             .max_idle_connections_per_host(32);
-        if wire.url.is_tls() {
-            config = config.tls_config(self.tls.config(&wire.url.host_and_port()).map_err(refuse)?);
+        if request.url.is_tls() {
+            config = config.tls_config(self.tls.config(&request.url.host_and_port()).map_err(refuse)?);
         }
         let agent =
             Agent::with_parts(config.build(), DefaultConnector::default(), FilteringResolver(address_policy));
@@ -218,55 +223,65 @@ impl Transport {
 }
 
 impl HttpResponse {
+    /// Returns a header if it is there and ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Returns the Content-Length, in bytes.
     pub fn content_length(&self) -> Option<u64> {
         self.header("content-length").and_then(|value| value.parse().ok())
     }
 
-    /// The body at some pace, however long it is.
+    /// Returns a reader of the body that fails below a minimum rate.
     pub fn into_reader(self) -> impl Read + Send + use<> {
         MinRateReader::new(self.body.into_reader(), self.window)
     }
 
-    /// The beginning of a body that only says why. What is lost of it is of no matter.
-    pub fn read_words(self) -> (ResponseHead, Vec<u8>) {
-        let (head, reader) = self.apart();
+    /// Reads the start of a body that has an error message. Read errors are ignored.
+    pub fn read_error_body(self) -> (ResponseHead, Vec<u8>) {
+        let (head, reader) = self.split();
         let mut bytes = Vec::new();
-        drop(reader.ends_by(Instant::now() + WORDS_TIME).take(WORDS_MAX).read_to_end(&mut bytes));
+        drop(
+            reader
+                .with_deadline(Instant::now() + ERROR_BODY_TIME)
+                .take(ERROR_BODY_MAX)
+                .read_to_end(&mut bytes),
+        );
         (head, bytes)
     }
 
-    /// Reads a body that nobody wants: a connection with an unread body cannot be used again.
-    pub fn finish(self) {
-        self.read_words();
+    /// Reads and drops the body: a connection with an unread body cannot be reused.
+    pub fn discard(self) {
+        self.read_error_body();
     }
 
-    fn apart(self) -> (ResponseHead, MinRateReader<impl Read>) {
+    fn split(self) -> (ResponseHead, MinRateReader<impl Read>) {
         let Self { status, headers, url, auth_hint, body, window } = self;
         (ResponseHead { status, headers, url, auth_hint }, MinRateReader::new(body.into_reader(), window))
     }
 
-    /// The whole body, by then; one longer than `limit` is refused, not cut.
+    /// Reads the whole body, of at most `limit` bytes, until `end`.
+    ///
+    /// # Errors
+    /// `BadInput` if the body is longer than `limit`; `Network` if it breaks off or is late.
     pub fn read(
         self,
-        doing: &str,
+        action: &str,
         limit: u64,
         end: Instant,
     ) -> Result<(ResponseHead, Vec<u8>), RequestFailure> {
         let too_long = || {
-            let why = format!("the response is longer than {} bytes", limit);
-            RequestFailure::permanent(Error::bad_input(doing, why))
+            let reason = format!("the response is longer than {} bytes", limit);
+            RequestFailure::permanent(Error::bad_input(action, reason))
         };
         if self.content_length().is_some_and(|length| length > limit) {
             return Err(too_long());
         }
-        let (head, reader) = self.apart();
+        let (head, reader) = self.split();
         let mut bytes = Vec::new();
-        let mut reader = reader.ends_by(end).take(limit + 1);
-        reader.read_to_end(&mut bytes).map_err(|error| failure_of(doing, &head.url, error.into()))?;
+        let mut reader = reader.with_deadline(end).take(limit + 1);
+        reader.read_to_end(&mut bytes).map_err(|error| failure_of(action, &head.url, error.into()))?;
         if bytes.len() as u64 > limit {
             return Err(too_long());
         }
@@ -274,65 +289,81 @@ impl HttpResponse {
     }
 }
 
-/// Most of a body that is read for the sake of its words, or of its connection.
-const WORDS_MAX: u64 = 64 << 10;
+/// Maximum number of bytes that are read of an error body.
+const ERROR_BODY_MAX: u64 = 64 << 10;
 
-/// Nor is longer waited for it.
-const WORDS_TIME: Duration = Duration::from_secs(10);
+/// Time limit for reading an error body.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(10);
 
-/// An answer whose body has been read.
+/// The head of a response whose body was read.
 pub struct ResponseHead {
+    /// The status code.
     pub status: u16,
+    /// The headers.
     pub headers: HeaderMap,
+    /// The URL that it came from, after redirects.
     pub url: Url,
+    /// The hint of the error if the status is a final 401.
     pub auth_hint: Option<String>,
 }
 
 impl ResponseHead {
+    /// Returns a header if it is there and ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 
-/// What a broken exchange means, and whether it may work the next time.
-pub fn failure_of(doing: &str, url: &Url, error: ureq::Error) -> RequestFailure {
+fn sensitive(request: &HttpRequest<'_, '_>, authorization: &str) -> Result<HeaderValue, RequestFailure> {
+    let mut value = HeaderValue::from_str(authorization).map_err(|_| {
+        let host = request.url.host();
+        let reason =
+            format!("the credentials for {host} contain characters that are not allowed in a header");
+        RequestFailure::permanent(Error::not_permitted(request.action, reason))
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Converts an error of the HTTP library, and decides whether to retry.
+pub fn failure_of(action: &str, url: &Url, error: ureq::Error) -> RequestFailure {
     let host = url.host_and_port();
-    let network = |why: String| Error::network(doing, format!("{host}: {why}"));
+    let network = |reason: String| Error::network(action, format!("{host}: {reason}"));
     match error {
-        ureq::Error::Io(error) => io_failure(doing, url, error),
-        ureq::Error::Rustls(error) => RequestFailure::permanent(tls::failed(doing, url, &error.to_string())),
-        ureq::Error::Tls(why) => RequestFailure::permanent(tls::failed(doing, url, why)),
+        ureq::Error::Io(error) => io_failure(action, url, error),
+        ureq::Error::Rustls(error) => RequestFailure::permanent(tls::failed(action, url, &error.to_string())),
+        ureq::Error::Tls(reason) => RequestFailure::permanent(tls::failed(action, url, reason)),
         ureq::Error::Timeout(what) => RequestFailure::transient(network(format!("timed out ({what})"))),
         ureq::Error::HostNotFound => RequestFailure::permanent(network("unknown host".into())),
         ureq::Error::Other(inner) if inner.is::<ForbiddenAddress>() => RequestFailure::permanent(
-            Error::not_permitted(doing, format!("the registry redirects to {host}: {inner}")),
+            Error::not_permitted(action, format!("the registry redirects to {host}: {inner}")),
         ),
-        ureq::Error::ConnectProxyFailed(why) if why.contains("407") => {
-            let error = Error::not_permitted(doing, format!("the proxy requires authentication ({why})"));
+        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
+            let error = Error::not_permitted(action, format!("the proxy requires authentication ({reason})"));
             RequestFailure::permanent(error.hint("set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT"))
         }
-        ureq::Error::ConnectProxyFailed(why) => RequestFailure::transient(network(why)),
+        ureq::Error::ConnectProxyFailed(reason) => RequestFailure::transient(network(reason)),
         ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => {
             RequestFailure::transient(network("the connection failed".into()))
         }
-        // What breaks the protocol breaks it the next time as well.
+        // A violation of the protocol would be repeated.
         error => RequestFailure::permanent(network(error.to_string())),
     }
 }
 
-fn io_failure(doing: &str, url: &Url, error: io::Error) -> RequestFailure {
+fn io_failure(action: &str, url: &Url, error: io::Error) -> RequestFailure {
     let inner = error.get_ref();
     if inner.is_some_and(|inner| inner.is::<Error>()) {
-        return RequestFailure::permanent(Error::from_io(doing, error));
+        return RequestFailure::permanent(Error::from_io(action, error));
     }
     if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-        return RequestFailure::permanent(tls::failed(doing, url, &error.to_string()));
+        return RequestFailure::permanent(tls::failed(action, url, &error.to_string()));
     }
     let text = error.to_string();
-    let store_error = Error::network(doing, format!("{}: {text}", url.host_and_port()));
-    // getaddrinfo(3): EAI_NONAME is an answer, EAI_AGAIN is none.
+    let failed = Error::network(action, format!("{}: {text}", url.host_and_port()));
+    // getaddrinfo(3): EAI_NONAME is permanent, EAI_AGAIN is not.
     if text.contains("Name or service not known") {
-        return RequestFailure::permanent(store_error.hint("check the host name of the registry"));
+        return RequestFailure::permanent(failed.hint("check the host name of the registry"));
     }
-    RequestFailure::transient(store_error)
+    RequestFailure::transient(failed)
 }

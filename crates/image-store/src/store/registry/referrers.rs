@@ -13,20 +13,20 @@ use registry_client::api_error;
 const PAGES_MAX: usize = 100;
 
 pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Error> {
-    let doing = format!("list the referrers of \"{}@{subject}\"", store.display_name());
-    let wrong = |why: String| Error::bad_input(&*doing, why);
+    let action = format!("list the referrers of \"{}@{subject}\"", store.display_name());
+    let wrong = |reason: String| Error::bad_input(&*action, reason);
     let mut found = Vec::new();
     let mut next = Some(store.url(&format!("referrers/{subject}")));
     for _ in 0..PAGES_MAX {
         let Some(url) = next else { return Ok(ReferrerList::Complete(found)) };
-        let mut ask = store.ask(&doing, "GET", url.clone());
-        ask.headers.push(("Accept", media_type::OCI_INDEX.into()));
-        let (head, body) = store.client.fetch(&ask, DOCUMENT_MAX)?;
+        let mut request = store.request(&action, "GET", url.clone());
+        request.headers.push(("Accept", media_type::OCI_INDEX.into()));
+        let (head, body) = store.client.fetch(&request, DOCUMENT_MAX)?;
         match head.status {
             200 => {}
             // 404 is what the specification has for a registry without the API; the others are what some say.
             400 | 404 | 405 | 501 => return Ok(ReferrerList::TagSchema(found)),
-            _ => return Err(api_error::from_head(&doing, &head, &body)),
+            _ => return Err(api_error::from_head(&action, &head, &body)),
         }
         let page = Document::new(body, head.header("content-type")).and_then(|page| page.parse());
         match page.map_err(|e| wrong(e.to_string()))? {

@@ -21,8 +21,8 @@ struct Page {
 }
 
 pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
-    let doing = format!("list the tags of \"{}\"", store.display_name());
-    let wrong = |why: String| Error::bad_input(&*doing, why);
+    let action = format!("list the tags of \"{}\"", store.display_name());
+    let wrong = |reason: String| Error::bad_input(&*action, reason);
     let mut tags = BTreeSet::new();
     let mut seen = HashSet::new();
     let mut next = Some(first(store));
@@ -30,7 +30,7 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
         if !seen.insert(url.unredacted()) || seen.len() > PAGES_MAX {
             return Err(wrong(format!("the list did not end after {} pages", seen.len())));
         }
-        let (page, link) = read(store, &doing, &url)?;
+        let (page, link) = read(store, &action, &url)?;
         tags.extend(page);
         if tags.len() > TAGS_MAX {
             return Err(wrong(format!("there are more than {TAGS_MAX} tags")));
@@ -42,22 +42,22 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
 
 /// All tags, if they are on one page.
 pub fn first_page(store: &RegistryStore) -> Result<Option<Vec<String>>, Error> {
-    let doing = format!("list the tags of \"{}\"", store.display_name());
-    let (tags, next) = read(store, &doing, &first(store))?;
+    let action = format!("list the tags of \"{}\"", store.display_name());
+    let (tags, next) = read(store, &action, &first(store))?;
     Ok(next.is_none().then_some(tags))
 }
 
 fn first(store: &RegistryStore) -> Url {
-    store.url("tags/list").with("n", "1000")
+    store.url("tags/list").with_query("n", "1000")
 }
 
-fn read(store: &RegistryStore, doing: &str, url: &Url) -> Result<(Vec<String>, Option<Url>), Error> {
-    let wrong = |why: String| Error::bad_input(doing, why);
-    let mut ask = store.ask(doing, "GET", url.clone());
-    ask.headers.push(("Accept", "application/json".into()));
-    let (head, body) = store.client.fetch(&ask, PAGE_MAX)?;
+fn read(store: &RegistryStore, action: &str, url: &Url) -> Result<(Vec<String>, Option<Url>), Error> {
+    let wrong = |reason: String| Error::bad_input(action, reason);
+    let mut request = store.request(action, "GET", url.clone());
+    request.headers.push(("Accept", "application/json".into()));
+    let (head, body) = store.client.fetch(&request, PAGE_MAX)?;
     if head.status != 200 {
-        return Err(api_error::from_head(doing, &head, &body));
+        return Err(api_error::from_head(action, &head, &body));
     }
     let page: Page = serde_json::from_slice(&body)
         .map_err(|e| wrong(format!("the response is not a list of tags: {e}")))?;
@@ -76,7 +76,7 @@ pub fn next_page(store: &RegistryStore, from: &Url, head: &ResponseHead) -> Resu
 }
 
 fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> {
-    let to = from.join(link).map_err(|why| format!("the URL of the next page is invalid: {why}"))?;
+    let to = from.join(link).map_err(|reason| format!("the URL of the next page is invalid: {reason}"))?;
     // As with uploads: a registry behind a proxy that ends TLS does not know its own scheme.
     let to = if from.is_tls() { to.with_tls() } else { to };
     if !to.same_origin(store.auth.registry()) {

@@ -19,7 +19,7 @@ const RESUME_ABOVE: u64 = 1 << 20;
 
 /// Brings a blob up. A session that a failed mount left open, or that was begun in advance, is used first.
 pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
-    let doing = format!("write blob {} to \"{}\"", blob.digest, store.display_name());
+    let action = format!("write blob {} to \"{}\"", blob.digest, store.display_name());
     let mut session = store.sessions().remove(&blob.digest).or_else(|| store.expected().take());
     let mut broken = None;
     let mut doubtful = false;
@@ -32,10 +32,10 @@ pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_
         let (place, from) = match (resumed, session.take()) {
             (Some(resumed), _) => resumed,
             (None, Some(place)) => (place, 0),
-            (None, None) => (begin(store, &doing).map_err(RequestFailure::permanent)?, 0),
+            (None, None) => (begin(store, &action).map_err(RequestFailure::permanent)?, 0),
         };
         doubtful = true;
-        put(store, &doing, blob, &place, from, open).inspect_err(|failure| {
+        put(store, &action, blob, &place, from, open).inspect_err(|failure| {
             // What was put together from two pieces and is wrong is not put together from three.
             let may_go_on = from == 0 && blob.size > RESUME_ABOVE && failure.retry != RetryAfter::Never;
             if may_go_on { broken = Some(place) } else { cancel(store, &place) }
@@ -49,14 +49,20 @@ pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_
 
 /// Where a session goes on, and from which byte. A session that came nowhere, or that nobody knows any more, is ended.
 fn resume(store: &RegistryStore, blob: &Descriptor, place: Url) -> Option<(Url, u64)> {
-    let doing = "resume an upload";
-    let answer =
-        store.client.attempt(&ask(store, doing, "GET", place.clone(), RequestBody::Empty, &store.required));
-    let found = answer.ok().and_then(|answer| {
-        let has = answer.header("range").and_then(has_bytes).filter(|has| *has < blob.size);
-        let next = session_of(store, doing, &answer).unwrap_or_else(|_| place.clone());
-        let is_open = matches!(answer.status, 200 | 202 | 204);
-        answer.finish();
+    let action = "resume an upload";
+    let response = store.client.attempt(&request(
+        store,
+        action,
+        "GET",
+        place.clone(),
+        RequestBody::Empty,
+        &store.required,
+    ));
+    let found = response.ok().and_then(|response| {
+        let has = response.header("range").and_then(has_bytes).filter(|has| *has < blob.size);
+        let next = session_of(store, action, &response).unwrap_or_else(|_| place.clone());
+        let is_open = matches!(response.status, 200 | 202 | 204);
+        response.discard();
         has.filter(|_| is_open).map(|has| (next, has))
     });
     if found.is_none() {
@@ -72,12 +78,13 @@ fn has_bytes(range: &str) -> Option<u64> {
     last.checked_add(1).filter(|bytes| *bytes > 1)
 }
 
-fn begin(store: &RegistryStore, doing: &str) -> Result<Url, Error> {
+fn begin(store: &RegistryStore, action: &str) -> Result<Url, Error> {
     let url = store.url("blobs/uploads/");
-    let answer = store.client.send(&ask(store, doing, "POST", url, RequestBody::Empty, &store.required))?;
-    match answer.status {
-        202 => session_of(store, doing, &answer),
-        _ => Err(api_error::from_response(doing, answer)),
+    let response =
+        store.client.send(&request(store, action, "POST", url, RequestBody::Empty, &store.required))?;
+    match response.status {
+        202 => session_of(store, action, &response),
+        _ => Err(api_error::from_response(action, response)),
     }
 }
 
@@ -90,51 +97,51 @@ pub fn expect(store: &RegistryStore) {
     }
 }
 
-fn session_of(store: &RegistryStore, doing: &str, answer: &HttpResponse) -> Result<Url, Error> {
-    upload_location(store.auth.registry(), &answer.url, answer.header("location"))
-        .map_err(|why| Error::not_permitted(doing, format!("{}: {why}", answer.url.host_and_port())))
+fn session_of(store: &RegistryStore, action: &str, response: &HttpResponse) -> Result<Url, Error> {
+    upload_location(store.auth.registry(), &response.url, response.header("location"))
+        .map_err(|reason| Error::not_permitted(action, format!("{}: {reason}", response.url.host_and_port())))
 }
 
 fn put(
     store: &RegistryStore,
-    doing: &str,
+    action: &str,
     blob: &Descriptor,
     place: &Url,
     from: u64,
     open: OpenContent<'_>,
 ) -> Result<(), RequestFailure> {
-    let url = place.clone().with("digest", blob.digest.as_str());
+    let url = place.clone().with_query("digest", blob.digest.as_str());
     let body = RequestBody::Blob { digest: &blob.digest, size: blob.size, from, open };
-    let mut request = ask(store, doing, "PUT", url, body, &store.required);
+    let mut request = request(store, action, "PUT", url, body, &store.required);
     request.headers.push(("Content-Type", "application/octet-stream".into()));
     if from > 0 {
         request.headers.push(("Content-Range", format!("{from}-{}", blob.size - 1)));
     }
-    let answer = store.client.attempt(&request)?;
-    match answer.status {
-        200 | 201 | 204 => check_digest(doing, answer.header("docker-content-digest"), &blob.digest),
+    let response = store.client.attempt(&request)?;
+    match response.status {
+        200 | 201 | 204 => check_digest(action, response.header("docker-content-digest"), &blob.digest),
         // The session is gone: it timed out, or the registry was started anew. A new one may do.
-        404 | 410 | 416 => Err(RequestFailure::transient(api_error::from_response(doing, answer))),
+        404 | 410 | 416 => Err(RequestFailure::transient(api_error::from_response(action, response))),
         // It may have kept other bytes of the first piece than it said.
-        400 if from > 0 => Err(RequestFailure::transient(api_error::from_response(doing, answer))),
-        _ => Err(RequestFailure::permanent(api_error::from_response(doing, answer))),
+        400 if from > 0 => Err(RequestFailure::transient(api_error::from_response(action, response))),
+        _ => Err(RequestFailure::permanent(api_error::from_response(action, response))),
     }
 }
 
 /// A registry that says what it stored must have stored what we sent.
-pub fn check_digest(doing: &str, said: Option<&str>, sent: &Digest) -> Result<(), RequestFailure> {
+pub fn check_digest(action: &str, said: Option<&str>, sent: &Digest) -> Result<(), RequestFailure> {
     let Some(said) = said.and_then(|said| said.parse::<Digest>().ok()) else { return Ok(()) };
     if said.algorithm() != sent.algorithm() || said == *sent {
         return Ok(());
     }
-    let why = format!("the registry stored {said}, {sent} was sent");
-    Err(RequestFailure::permanent(Error::integrity(doing, why)))
+    let reason = format!("the registry stored {said}, {sent} was sent");
+    Err(RequestFailure::permanent(Error::integrity(action, reason)))
 }
 
 /// Lets go of a session. Registries clean up behind us in any case, so a failure is of no matter.
 pub fn cancel(store: &RegistryStore, place: &Url) {
     let request =
-        ask(store, "cancel an upload", "DELETE", place.clone(), RequestBody::Empty, &store.required);
+        request(store, "cancel an upload", "DELETE", place.clone(), RequestBody::Empty, &store.required);
     drop(store.client.attempt(&request));
 }
 
@@ -144,26 +151,27 @@ pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<boo
     if store.refused_mounts().contains(from) {
         return Ok(false);
     }
-    let doing = format!("mount blob {} from \"{from}\" in \"{}\"", blob.digest, store.display_name());
+    let action = format!("mount blob {} from \"{from}\" in \"{}\"", blob.digest, store.display_name());
     let required = RequiredScopes { extra: Scopes::repository(from, &["pull"]), ..store.required.clone() };
-    let url = store.url("blobs/uploads/").with("mount", blob.digest.as_str()).with("from", from);
-    let answer = match store.client.send(&ask(store, &doing, "POST", url, RequestBody::Empty, &required)) {
-        Ok(answer) => answer,
-        // No token for the other repository; what is allowed in this one, the upload will tell.
-        Err(error) if error.kind == Exit::NotPermitted => {
-            store.refused_mounts().insert(from.into());
-            return Ok(false);
-        }
-        Err(error) => return Err(error),
-    };
-    match answer.status {
+    let url = store.url("blobs/uploads/").with_query("mount", blob.digest.as_str()).with_query("from", from);
+    let response =
+        match store.client.send(&request(store, &action, "POST", url, RequestBody::Empty, &required)) {
+            Ok(response) => response,
+            // No token for the other repository; what is allowed in this one, the upload will tell.
+            Err(error) if error.kind == Exit::NotPermitted => {
+                store.refused_mounts().insert(from.into());
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+    match response.status {
         201 => {
-            let checked = check_digest(&doing, answer.header("docker-content-digest"), &blob.digest);
+            let checked = check_digest(&action, response.header("docker-content-digest"), &blob.digest);
             checked.map(|()| true).map_err(|failure| failure.error)
         }
         202 => {
             // An upload elsewhere than is allowed is told by the upload itself.
-            if let Ok(place) = session_of(store, &doing, &answer) {
+            if let Ok(place) = session_of(store, &action, &response) {
                 store.sessions().insert(blob.digest.clone(), place);
             }
             Ok(false)
@@ -172,21 +180,21 @@ pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<boo
             if matches!(status, 401 | 403) {
                 store.refused_mounts().insert(from.into());
             }
-            answer.finish();
+            response.discard();
             Ok(false)
         }
     }
 }
 
-fn ask<'a, 'c>(
+fn request<'a, 'c>(
     store: &'a RegistryStore,
-    doing: &'a str,
+    action: &'a str,
     method: &'static str,
     url: Url,
     body: RequestBody<'a, 'c>,
     required: &'a RequiredScopes,
 ) -> ApiRequest<'a, 'c> {
-    ApiRequest { doing, method, url, headers: Vec::new(), body, required, auth: &store.auth }
+    ApiRequest { action, method, url, headers: Vec::new(), body, required, auth: &store.auth }
 }
 
 #[cfg(test)]
