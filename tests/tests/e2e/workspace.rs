@@ -11,6 +11,7 @@ mod help;
 mod links;
 mod modules;
 mod packages;
+mod quick_start;
 mod sources;
 mod tables;
 mod words;
