@@ -21,7 +21,7 @@ const FOREIGN: [&str; 9] = [
 ];
 
 /// What the words in capitals stand for.
-const PLACEHOLDERS: [(&str, &str); 9] = [
+const PLACEHOLDERS: [(&str, &str); 8] = [
     ("HOST/REPO", "registry.example.org/app"),
     ("HOST/", "registry.example.org/"),
     ("LIST", "registry.example.org/app:1"),
@@ -29,7 +29,6 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
     ("IMAGE", "registry.example.org/app:1"),
     ("REPO", "registry.example.org/app"),
     ("DIGEST", "sha256:6bdc79894c2ba158a5d5516d1b250a56b6fdf6136d71a544cf67efe2f01d3559"),
-    ("sha256:...", "sha256:6bdc79894c2ba158a5d5516d1b250a56b6fdf6136d71a544cf67efe2f01d3559"),
     ("ARCH", "amd64"),
 ];
 
@@ -94,6 +93,16 @@ fn mentions(place: &str, line: &str) -> Vec<Mention> {
     parts.into_iter().filter_map(|part| mention(place, part)).collect()
 }
 
+/// Placeholders are replaced, and digests that a page shortens.
+fn word_of_a_shell(word: &str) -> String {
+    let word = word.trim_matches(['"', '\'', '`', ',', ';']);
+    let word = match word.split_once("sha256:") {
+        Some((before, digest)) if digest.ends_with("...") => format!("{before}DIGEST"),
+        _ => word.strip_suffix('.').filter(|_| !word.ends_with("..")).unwrap_or(word).to_string(),
+    };
+    PLACEHOLDERS.iter().fold(word, |word, (from, to)| word.replace(from, to))
+}
+
 fn mention(place: &str, part: &str) -> Option<Mention> {
     let all: Vec<&str> = part.split(' ').collect();
     let start = all.iter().position(|word| PROGRAMS.contains(word))?;
@@ -110,23 +119,12 @@ fn mention(place: &str, part: &str) -> Option<Mention> {
     let start = start + usize::from(all[start] == "xtask" && all.get(start + 1) == Some(&"bench"));
     let program = PROGRAMS.into_iter().find(|program| *program == all[start])?;
     let rest = all[start + 1..].join(" ");
-    let command = rest.split("  ").next().unwrap().split(" #").next().unwrap();
-    let command = command
-        .split(" -- ")
-        .next()
-        .unwrap()
-        .split(" > ")
-        .next()
-        .unwrap()
-        .trim_end_matches(['`', ',', ';', '.']);
-    let is_synopsis =
-        command.contains(['[', '(', '|', '<']) || command.contains("...") && !command.contains("sha256:...");
-    let words = command.split_whitespace().map(|word| {
-        let word = word.trim_matches(['"', '\'']);
-        PLACEHOLDERS.iter().fold(word.to_string(), |word, (from, to)| word.replace(from, to))
-    });
+    let ends = ["  ", " #", " -- ", " > "];
+    let command = ends.iter().fold(rest.as_str(), |command, end| command.split(end).next().unwrap());
+    let words: Vec<String> = command.split_whitespace().map(word_of_a_shell).collect();
+    let is_synopsis = words.iter().any(|word| word.contains(['[', '(', '|', '<']) || word.contains("..."));
     let flags = words_that_are_flags(rest.split(" -- ").next().unwrap());
-    Some(Mention { place: place.to_string(), program, words: words.collect(), flags, is_synopsis })
+    Some(Mention { place: place.to_string(), program, words, flags, is_synopsis })
 }
 
 /// The words without what is in brackets: `push [--type T] from-spec FILE` is `push from-spec FILE`.
