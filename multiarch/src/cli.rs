@@ -20,12 +20,12 @@ const TOOL: &str = "multiarch";
 const DOCS: ProgramDocs = ProgramDocs {
     name: TOOL,
     examples: &[
-        ("multiarch release --example", "twelve platforms from nothing, into oci:multi-arch-example"),
-        ("multiarch release --dry-run", "print the plan of ./release.yaml"),
-        ("multiarch verify HOST/app:1", "platform metadata against binaries"),
-        ("multiarch fix HOST/app:1 --from-binaries", "write the right platform metadata"),
-        ("multiarch copy HOST/app:1 oci:backup:1", "an index with all its images"),
-        ("multiarch rollback HOST/app:1", "restore the tag of the last push"),
+        ("multiarch release --example", "build an example for twelve platforms in oci:multi-arch-example"),
+        ("multiarch release --dry-run", "print the plan of ./release.yaml, change nothing"),
+        ("multiarch verify HOST/app:1", "verify platform metadata against the binaries"),
+        ("multiarch fix HOST/app:1 --from-binaries", "write the platform of the binaries"),
+        ("multiarch copy HOST/app:1 oci:backup:1", "copy an index with all its images"),
+        ("multiarch rollback HOST/app:1", "restore the tags of the last push"),
     ],
     more_examples: &[
         ("multiarch release app.yaml", "build, verify and publish what app.yaml describes"),
@@ -34,8 +34,14 @@ const DOCS: ProgramDocs = ProgramDocs {
     ],
     included: &[&config_patcher::cli::DOCS, &manifest_push::cli::DOCS],
     files: &[
-        ("$XDG_CACHE_HOME/multiarch/", "work directories, and what layers showed; ~/.cache by default"),
-        ("$XDG_STATE_HOME/multiarch/", "the journal for rollback, and drafts; ~/.local/state by default"),
+        (
+            "$XDG_CACHE_HOME/multiarch/",
+            "work directories, and evidence from layers; ~/.cache if XDG_CACHE_HOME is not set",
+        ),
+        (
+            "$XDG_STATE_HOME/multiarch/",
+            "the journal for rollback, and drafts; ~/.local/state if XDG_STATE_HOME is not set",
+        ),
     ],
     uses_registries: true,
     see_also: &["config-patcher(1)", "manifest-push(1)", "binfmt-setup(8)"],
@@ -62,7 +68,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build every platform of a release.yaml, verify and test each image, publish one tag for all
+    /// Build, verify, test and publish the images of a release.yaml under one tag
     Release(Box<release::Args>),
     /// Restore tags to the digests they had before the last push or release
     Rollback(Rollback),
@@ -85,18 +91,18 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Rollback {
-    /// The image whose last push is undone, or the report of a release; without it, the last push of all
+    /// The image whose last push is rolled back, or the report of a release [default: the image of the last push]
     #[arg(value_name = "IMAGE|REPORT")]
     subject: Option<String>,
-    /// Print what each tag will refer to, change nothing
+    /// Print the digest that each tag will have, change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Restore a tag even if another client moved it since
+    /// Restore a tag even if another client has moved it since
     #[arg(long)]
     force: bool,
 }
 
-/// The program that `argv[0]` names: a link to this file is that program.
+/// Runs the program that `argv[0]` names: a link to this file with the name of another program is that program.
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(PathBuf::from);
     let name = called.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
@@ -130,7 +136,7 @@ fn run() -> ExitCode {
     output.finish(TOOL, result)
 }
 
-/// A report is a file; anything else is an image.
+/// Rolls back a release if the argument is a file, its report; otherwise a push to an image.
 fn roll_back(
     args: Rollback,
     registry: &RegistryArgs,
@@ -152,7 +158,7 @@ fn roll_back(
     manifest_push::cli::rollback::rollback(&args, &Tools::new(registry, account, output), output)
 }
 
-/// Becomes binfmt-setup. Returns only if that failed.
+/// Replaces this process by binfmt-setup. Returns only if that failed.
 fn run_binfmt_setup(arguments: &[OsString]) -> Error {
     let doing = "run binfmt-setup";
     match crate::binfmt_setup::BinfmtSetup::find(None) {

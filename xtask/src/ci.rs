@@ -1,13 +1,12 @@
-//! `cargo xtask ci`: what must be green before a change lands. The tests come last: their summary is the result.
+//! `cargo xtask ci`: all checks of a change. The tests run last, so that their summary ends the output.
 
 mod fuzz;
 
-use error::Error;
-use error::Exit;
+use error::{Error, Exit};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What the tests use of Debian: engines, a registry, emulators, and a second opinion.
+/// Debian packages that the tests use: engines, a registry, emulators, and other readers of the same formats.
 const PACKAGES: [&str; 19] = [
     "binutils",
     "buildah",
@@ -35,10 +34,10 @@ const SEED: &str = "PROPTEST_RNG_SEED";
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Do not install Debian packages; what then cannot run says so and is skipped
+    /// Do not install Debian packages; tests that need a missing one are skipped
     #[arg(long)]
     no_install: bool,
-    /// Run each fuzz target for a minute instead; needs the nightly toolchain
+    /// Run each fuzz target for one minute instead (needs the nightly toolchain)
     #[arg(long)]
     fuzz: bool,
 }
@@ -52,11 +51,9 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     if install {
         install_packages()?;
     } else {
-        eprintln!(
-            "ci: not root on Debian, or --no-install: tests whose parts are missing say so and are skipped"
-        );
+        eprintln!("ci: not root on Debian, or --no-install: tests that need a missing program are skipped");
     }
-    // Where the parts were installed, a test that skips is a test that failed.
+    // If all packages are installed, a skipped test counts as failed.
     let world: &[(&str, &str)] = if install { &[("MULTIARCH_REQUIRE_WORLD", "1")] } else { &[] };
     step("format", cargo(&["fmt", "--all", "--check"]))?;
     step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
@@ -65,12 +62,12 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     step("documentation", docs)?;
     if has("cargo-deny") {
         step(
-            "licences, bans, sources",
+            "licenses, bans, sources",
             cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]),
         )?;
     } else {
         eprintln!(
-            "ci: cargo-deny is not installed: licences, bans and sources are checked by the hosted workflow"
+            "ci: cargo-deny is not installed: licenses, bans and sources are checked by the hosted workflow"
         );
     }
     // The end-to-end tests run the tools as programs; no test harness builds the binaries of other packages.
@@ -80,8 +77,8 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         false => cargo(&["test", "--workspace", "--no-fail-fast"]),
     };
     tests.envs(world.iter().copied());
-    // A red run must be red again on the next machine: generated cases are the same ones here. `cargo test` by hand
-    // draws new ones each time, and `--fuzz` goes further.
+    // A failure must be reproducible on another machine, so generated cases are the same in each run. `cargo test` without
+    // the variable generates new ones.
     if std::env::var_os(SEED).is_none() {
         tests.env(SEED, "36552");
     }
@@ -120,7 +117,7 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Runs one step with its output where ours goes. A failure ends the run.
+/// Runs one step. A failure ends the run.
 fn step(name: &str, mut command: Command) -> Result<(), Error> {
     eprintln!("ci: {name}");
     let doing = || format!("pass the step \"{name}\"");

@@ -1,10 +1,9 @@
-//! `cargo xtask COMMAND`: one verb, one file.
+//! The command line of `cargo xtask`, with one module per command.
 
 use crate::{bench, ci, dist};
 use clap::{Parser, Subcommand};
 use cli::Output;
-use error::Error;
-use error::Exit;
+use error::{Error, Exit};
 use image_store::options::RegistryArgs;
 use multiarch::release::{self, Host};
 use multiarch::{example_binaries, rollback};
@@ -15,7 +14,7 @@ const TOOL: &str = "cargo xtask";
 /// From the root of the workspace.
 const EXAMPLE: &str = "examples/multi-arch-example/release.yaml";
 
-/// Runs it all: from Dockerfiles to one published image of many platforms
+/// Automation of this repository: releases from a clone, checks, measurements and distributions
 #[derive(Parser)]
 #[command(name = "xtask", bin_name = TOOL, version, max_term_width = 110)]
 struct Cli {
@@ -27,19 +26,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build every platform of a release.yaml, put the labels right, run each image, publish
+    /// Build, verify, test and publish the images of a release.yaml under one tag
     Release(Box<WithRegistry<release::Args>>),
-    /// Let the tags of a release name again what they named before it
+    /// Restore tags to the digests they had before a release
     Rollback(WithRegistry<rollback::Args>),
-    /// Format, lints and every test, as the hosted checks run them
+    /// Check format and lints, and run all tests
     Ci(ci::Args),
-    /// Measure against named peers, in one run
+    /// Measure the programs and their peers
     Bench(bench::Args),
-    /// The tools as programs, Debian packages and an image, with manual pages, completions and sums
+    /// Build static programs, Debian packages, man pages, completions and an image
     Dist(dist::Args),
-    /// Write the example's programs: one tiny static ELF file for each platform
-    ExamplePrograms {
-        /// The folder to write to: DIR/linux-arm-v7/hello and so on
+    /// Write the binaries of the example: one tiny static ELF file for each platform
+    #[command(visible_alias = "example-programs")]
+    ExampleBinaries {
+        /// The directory to write to: DIR/linux-arm-v7/hello and so on
         dir: PathBuf,
     },
     /// Run the command of a smoke test isolated from the host (called by `release`)
@@ -47,7 +47,7 @@ enum Command {
     SmokeInside,
 }
 
-/// A command that speaks to registries.
+/// A command with the options for registries.
 #[derive(clap::Args)]
 struct WithRegistry<T: clap::Args> {
     #[command(flatten)]
@@ -56,10 +56,10 @@ struct WithRegistry<T: clap::Args> {
     registry: RegistryArgs,
 }
 
-/// The example of this workspace, and binfmt-setup, built first so that it is never older than its source.
+/// The example of this workspace as the default spec. Builds binfmt-setup, so that it is never older than its source.
 fn host() -> Result<Host, Error> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // `cargo run` tells its program so; a test harness names another directory.
+    // `cargo run` sets the variable to this package; a test harness sets it to another one.
     let is_run_by_cargo =
         std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|dir| dir == *package.as_os_str());
     if is_run_by_cargo && std::env::var_os("MULTIARCH_BINFMT_SETUP").is_none() {
@@ -98,8 +98,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args, &cli.output),
-        Command::ExamplePrograms { dir } => {
-            let doing = format!("write the example's programs to \"{}\"", dir.display());
+        Command::ExampleBinaries { dir } => {
+            let doing = format!("write the example's binaries to \"{}\"", dir.display());
             example_binaries::write_all(&dir).map(|()| Exit::Done).map_err(|e| Error::from_io(doing, e))
         }
         Command::SmokeInside => sandbox::supervise()

@@ -1,14 +1,13 @@
-//! `cargo xtask dist`: the tools as other people get them: programs, packages, manual pages, completions, an image, and the
-//! sums of it all. The same bytes wherever and whenever they are made.
+//! `cargo xtask dist`: static programs, Debian packages, man pages, completions, an image, and their SHA-256 sums.
 //!
-//! Everything is made in a folder beside the one that was asked for, which takes its place in one step.
+//! The same commit gives the same bytes on every machine. The directory is written beside its destination, which it
+//! replaces in one step.
 
 use build::Setting;
 use cli::table;
 use cli::{Output, print_line};
-use error::Error;
-use error::Exit;
-use folder::Folder;
+use directory::OutDirectory;
+use error::{Error, Exit};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use targets::{Found, Target};
@@ -16,7 +15,7 @@ use targets::{Found, Target};
 mod build;
 mod check;
 mod deb;
-mod folder;
+mod directory;
 mod image;
 mod parts;
 mod source;
@@ -25,70 +24,78 @@ mod targets;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Where it goes; without it target/dist
+    /// Directory to write [default: target/dist]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Make this tool alone (repeat for several)
+    /// Build only this program (repeat for several)
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(TOOLS.map(|tool| tool.name)))]
     tool: Vec<String>,
-    /// Cargo's profile
+    /// Cargo profile
     #[arg(long, value_name = "NAME", default_value = "release")]
     profile: String,
-    /// The branch that the commit must be in; without it origin's default branch, else main or master
+    /// Require that this branch contains the commit [default: origin's default branch, else main or master]
     #[arg(long, value_name = "NAME", conflicts_with = "allow_dirty")]
     branch: Option<String>,
-    /// Take the working tree as it is: with changes, of any branch, under a version that another commit has
+    /// Build the working tree as it is: uncommitted changes, any branch, a version that another commit has
     #[arg(long)]
     allow_dirty: bool,
-    /// Show what would be made, and make nothing
+    /// Print the plan, change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Hold a folder that was made against its SHA256SUMS; exit 7 if anything differs
+    /// Verify a directory against its SHA256SUMS; exit 7 if anything differs
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "tool", "profile", "branch", "allow_dirty", "dry_run"])]
     verify: Option<PathBuf>,
 }
 
-/// One of the tools, and what its package says.
+/// One of the programs, and the metadata of its Debian package.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
     pub name: &'static str,
-    /// Of its manual page.
+    /// Section of its man page.
     section: u8,
-    /// Where Debian puts it.
+    /// Directory of the program in the Debian package.
     bin: &'static str,
     recommends: Option<&'static str>,
     summary: &'static str,
     description: &'static str,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 4] = [
     Tool {
         name: "binfmt-setup",
         section: 8,
         bin: "usr/sbin",
         recommends: Some("qemu-user-static"),
-        summary: "make programs of other CPUs run on this machine",
-        description: "Tells the kernel (binfmt_misc) which QEMU emulator runs programs of which\nmachine, and proves it by running one. Private emulators for one command need\nno root.",
+        summary: "run programs of other CPUs on this machine",
+        description: "Registers QEMU emulators in the kernel's binfmt_misc, and probes them by running\na program of each platform. Private emulators for one command need no root.",
     },
     Tool {
         name: "config-patcher",
         section: 1,
         bin: "usr/bin",
         recommends: None,
-        summary: "put the platform label of container images right",
-        description: "Puts the label right in registries, OCI layouts and docker save archives,\nwithout touching another byte and without moving a layer, and holds labels\nagainst what the binaries are for.",
+        summary: "verify and fix the platform metadata of container images",
+        description: "Verifies the platform metadata of images in registries, OCI layouts and docker\nsave archives against their binaries, and fixes it without transferring a layer.",
     },
     Tool {
         name: "manifest-push",
         section: 1,
         bin: "usr/bin",
         recommends: None,
-        summary: "make one tag out of container images of several platforms",
-        description: "Takes the specs and options of manifest-tool and docker manifest, and tells\nwhat is wrong with them before anything is written.",
+        summary: "assemble and publish multi-platform container images",
+        description: "Takes the specs and options of manifest-tool and docker manifest, and reports\nall problems before anything is written.",
+    },
+    Tool {
+        name: "multiarch",
+        section: 1,
+        bin: "usr/bin",
+        recommends: Some("binfmt-setup"),
+        summary: "build, verify and publish multi-platform container images",
+        description: "Builds the images of a release.yaml with Docker, Podman, Buildah or an embedded\nbuilder, verifies them against their binaries, tests them, and publishes them\nunder one tag. Contains the commands of config-patcher and manifest-push.",
     },
 ];
 
-/// What will be made.
+/// What will be written.
 struct Plan {
     version: &'static str,
     out: PathBuf,
@@ -100,7 +107,7 @@ struct Plan {
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Error> {
     if let Some(dir) = &args.verify {
         let count = sums::verify(dir)?;
-        output.info(&format!("{}: {count} files are as they were made", dir.display()));
+        output.info(&format!("{}: {count} files match their sums", dir.display()));
         return Ok(Exit::Done);
     }
     let plan = decide(args)?;
@@ -125,9 +132,9 @@ fn decide(args: &Args) -> Result<Plan, Error> {
     let is_asked = |tool: &Tool| args.tool.is_empty() || args.tool.iter().any(|name| name == tool.name);
     let found = targets::installed()?;
     if !found.iter().flatten().any(|target| target.is_host) {
-        let why = "the toolchain has no target for this machine, whose programs write the manual pages";
+        let why = "the toolchain has no target for this machine, whose programs print the man pages";
         let reasons = found.into_iter().filter_map(Result::err).collect();
-        return Err(Error::not_found("make a distribution", why).problems(reasons));
+        return Err(Error::not_found("build a distribution", why).problems(reasons));
     }
     Ok(Plan {
         version,
@@ -138,15 +145,15 @@ fn decide(args: &Args) -> Result<Plan, Error> {
     })
 }
 
-/// The workspace that cargo runs this program for; without cargo, the one that it was built in.
+/// The workspace in which cargo runs this program; without cargo, the one in which it was built.
 fn workspace() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&package).parent().unwrap_or(Path::new(".")).to_path_buf()
 }
 
-/// Makes it all; gives a table of it.
+/// Writes the distribution. Returns a table of the packages.
 fn make(plan: &Plan, output: &Output) -> Result<String, Error> {
-    let folder = Folder::begin(&plan.out)?;
+    let out = OutDirectory::begin(&plan.out)?;
     let targets: Vec<&Target> = plan.found.iter().flatten().collect();
     let mut built = Vec::new();
     for target in &targets {
@@ -158,17 +165,17 @@ fn make(plan: &Plan, output: &Output) -> Result<String, Error> {
     for (at, tool) in plan.tools.iter().enumerate() {
         let documents = parts::documents(tool, &built[host][at], &plan.setting.root)?;
         for document in &documents {
-            folder.add(&parts::place(document), 0o644, &document.content)?;
+            out.add(&parts::document_path(document), 0o644, &document.content)?;
         }
         for (target, programs) in targets.iter().zip(&built) {
             let program = std::fs::read(&programs[at])
                 .map_err(|e| Error::from_io(format!("read \"{}\"", programs[at].display()), e))?;
-            folder.add(&parts::program_place(target, tool), 0o755, &program)?;
+            out.add(&parts::program_path(target, tool), 0o755, &program)?;
             let package =
                 parts::package(tool, target, plan.version, &program, &documents, plan.setting.epoch);
             let package = package.map_err(|e| Error::from_io("write a Debian package", e))?;
             let name = format!("{}_{}_{}.deb", tool.name, plan.version, target.debian);
-            folder.add(&name, 0o644, &package)?;
+            out.add(&name, 0o644, &package)?;
             rows.push(vec![
                 tool.name.to_string(),
                 target.platform.to_string(),
@@ -178,9 +185,9 @@ fn make(plan: &Plan, output: &Output) -> Result<String, Error> {
             ]);
         }
     }
-    output.info("image, by cargo xtask release");
-    image::make(&folder, &targets, &plan.tools, plan.version, plan.setting.epoch)?;
-    folder.finish()?;
+    output.info("image, with cargo xtask release");
+    image::make(&out, &targets, &plan.tools, plan.version, plan.setting.epoch)?;
+    out.finish()?;
     Ok(table(&["TOOL", "PLATFORM", "LINKED", "SIZE", "PACKAGE"], &rows))
 }
 
@@ -194,12 +201,15 @@ impl fmt::Display for Plan {
                 Ok(target) => {
                     writeln!(f, "  build     {}  {} ({})", target.platform, target.triple, target.linking)?
                 }
-                Err(why) => writeln!(f, "  not made  {why}")?,
+                Err(why) => writeln!(f, "  skip      {why}")?,
             }
         }
-        writeln!(f, "  check     each program is static, for its machine, and names no folder of this one")?;
-        writeln!(f, "  write     programs, .deb packages, manual pages, completions")?;
-        writeln!(f, "  image     of all platforms, an OCI layout, by cargo xtask release")?;
+        writeln!(
+            f,
+            "  check     each program is static, for its target, and contains no path of this machine"
+        )?;
+        writeln!(f, "  write     programs, .deb packages, man pages, completions")?;
+        writeln!(f, "  image     for all platforms, an OCI layout, with cargo xtask release")?;
         writeln!(f, "  sums      {}", sums::NAME)
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 mod bases;
 mod failed;
+mod installed;
 mod only;
 mod refused;
 mod sandbox;
@@ -212,7 +213,7 @@ fn a_dry_run_shows_the_plan_and_changes_nothing_anywhere() {
     let ran = user.release(&["example/release.yaml", "--dry-run"]).exits(0);
     assert_eq!(ran.stdout, "", "a dry run has no result");
     for line in [
-        "prepare   cargo xtask example-programs",
+        "prepare   cargo xtask example-binaries",
         "build     12 images with rootfs",
         "linux/arm/v5    1 file to /hello  new",
         "smoke     /hello",

@@ -1,7 +1,6 @@
-//! `cargo xtask ci --fuzz`: each target of fuzz/ runs for a minute, from the seeds that are committed.
+//! `cargo xtask ci --fuzz`: runs each target of fuzz/ for one minute, starting from the committed seeds.
 //!
-//! cargo-fuzz is not needed: these are the compiler flags that it gives, and the programs that it runs. Both see the
-//! same targets, corpus and artifacts.
+//! cargo-fuzz is not needed: the compiler flags, programs, corpus and artifacts are the same.
 
 use error::Error;
 use std::fs;
@@ -12,17 +11,17 @@ use std::process::Command;
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code -Zsanitizer=address -Ccodegen-units=1 --cfg fuzzing";
-/// Sanitizers want it named: then build scripts are built without them.
+/// Sanitizers need an explicit target: then build scripts are built without them.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Archives are written and synced for each input: in memory that is four times as fast.
 const MEMORY: &str = "/dev/shm";
 
-/// What `--fuzz` gives each target.
+/// Time for each target.
 const SECONDS: u32 = 60;
 
 pub fn run() -> Result<(), Error> {
-    // A toolchain named in the environment, as cargo does it for what it runs, would win over ours.
+    // Cargo sets its own toolchain in the environment, which would override `rustup run nightly`.
     let mut build = Command::new("rustup");
     build.args(["run", "nightly", "cargo", "build", "--release", "--quiet", "--target", TRIPLE]);
     build.args(["--manifest-path", "fuzz/Cargo.toml"]).env("RUSTFLAGS", FLAGS);
@@ -39,7 +38,7 @@ pub fn run() -> Result<(), Error> {
     Ok(())
 }
 
-/// Every folder of seeds belongs to a target.
+/// The names of the targets: each has a directory of seeds.
 fn targets() -> Result<Vec<String>, Error> {
     let failed = |error| Error::from_io("list the targets in \"fuzz/seeds\"", error);
     let mut names = Vec::new();
@@ -53,18 +52,18 @@ fn targets() -> Result<Vec<String>, Error> {
 fn fuzz(target: &str) -> Result<Command, Error> {
     let [corpus, artifacts] = ["corpus", "artifacts"].map(|kind| format!("fuzz/{kind}/{target}/"));
     for dir in [&corpus, &artifacts] {
-        fs::create_dir_all(dir).map_err(|e| Error::from_io(format!("make \"{dir}\""), e))?;
+        fs::create_dir_all(dir).map_err(|e| Error::from_io(format!("create \"{dir}\""), e))?;
     }
     let program = Path::new("fuzz/target").join(TRIPLE).join("release").join(target);
     let mut command = Command::new(program);
-    // The first folder takes what is found; the committed ones are only read.
+    // libFuzzer writes to the first directory only.
     command.arg(corpus).arg(format!("fuzz/seeds/{target}"));
     command.arg(format!("-artifact_prefix={artifacts}")).arg(format!("-max_total_time={SECONDS}"));
     command.args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]);
     if Path::new(MEMORY).is_dir() {
         command.env("TMPDIR", MEMORY);
     }
-    // libFuzzer says thousands of lines; the finding, if there is one, is among the last.
+    // libFuzzer prints thousands of lines. A crash is reported in the last ones.
     let log = format!("{artifacts}log");
     command.stderr(fs::File::create(&log).map_err(|e| Error::from_io(format!("write \"{log}\""), e))?);
     Ok(command)

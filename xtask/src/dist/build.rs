@@ -1,47 +1,46 @@
-//! The tools as programs that are the same wherever and whenever they are built.
+//! Reproducible builds of the programs.
 
 use super::targets::Target;
 use super::{Tool, check};
-use error::Error;
-use error::Exit;
+use error::{Error, Exit};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How the programs are built.
+/// Settings of a build.
 #[derive(Debug)]
 pub struct Setting {
-    /// The workspace.
+    /// Root of the workspace.
     pub root: PathBuf,
     pub profile: String,
     pub epoch: u64,
 }
 
-/// Folders of this machine, and what stands for them in the programs.
+/// Paths of this machine, and their replacements in the programs.
 fn renamed(setting: &Setting) -> Vec<(PathBuf, &'static str)> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo = cargo.or_else(|| Some(home?.join(".cargo")));
-    // The longer first: one may lie in the other, and rustc takes the last that fits, C compilers too.
+    // Sorted by length, since one may contain the other: rustc and C compilers use the last match.
     let mut renamed = vec![(setting.root.clone(), "/multiarch")];
     renamed.extend(cargo.map(|dir| (dir, "/cargo")));
     renamed.sort_by_key(|(dir, _)| dir.as_os_str().len());
     renamed
 }
 
-/// Builds and checks the tools for one target; gives their files, in the order of `tools`.
+/// Builds and checks the programs for one target. Returns their files, in the order of `tools`.
 pub fn build(setting: &Setting, target: &Target, tools: &[Tool]) -> Result<Vec<PathBuf>, Error> {
     let doing = || format!("build the tools for {}", target.triple);
-    // A folder of its own: other flags would make the usual builds start anew each time.
+    // A target directory of its own: other flags would invalidate the usual builds.
     let out = setting.root.join("target/dist-build");
     let status = command(setting, target, tools, &out).status();
     let status = status.map_err(|e| Error::from_io(doing(), e))?;
     if !status.success() {
         return Err(Error::new(Exit::CheckFailed, doing(), format!("cargo ended with {status}")));
     }
-    let folder = if setting.profile == "dev" { "debug" } else { setting.profile.as_str() };
-    let folder = out.join(&target.triple).join(folder);
-    let programs: Vec<PathBuf> = tools.iter().map(|tool| folder.join(tool.name)).collect();
+    let dir = if setting.profile == "dev" { "debug" } else { setting.profile.as_str() };
+    let dir = out.join(&target.triple).join(dir);
+    let programs: Vec<PathBuf> = tools.iter().map(|tool| dir.join(tool.name)).collect();
     let here: Vec<PathBuf> = renamed(setting).into_iter().map(|(dir, _)| dir).collect();
     for program in &programs {
         check::check(program, target, &here)?;
@@ -68,7 +67,7 @@ fn command(setting: &Setting, target: &Target, tools: &[Tool], out: &Path) -> Co
         command.args(["--package", tool.name]);
     }
     command.current_dir(&setting.root).stdin(Stdio::null()).stdout(std::io::stderr());
-    // Cargo's own way to pass flags that may have spaces: a byte 0x1f between them.
+    // In this variable flags are separated by 0x1f, so that they may contain spaces.
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f")));
     command.env("CARGO_TARGET_DIR", out).env("CARGO_INCREMENTAL", "0").env_remove("RUSTFLAGS");
     let triple = target.triple.replace('-', "_");

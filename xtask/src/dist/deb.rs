@@ -1,4 +1,4 @@
-//! A Debian package, written byte for byte: deb(5), an ar(5) of a version and two tars.
+//! Writes a Debian package: deb(5), an ar(5) archive of a version and two tars.
 
 use image_store::compress::Gzip;
 use std::collections::BTreeSet;
@@ -8,13 +8,13 @@ use std::path::Path;
 /// A file of a package.
 #[derive(Debug)]
 pub struct Packed {
-    /// From the root, without the first slash: `usr/bin/config-patcher`.
+    /// Relative to the root: `usr/bin/config-patcher`.
     pub path: String,
     pub mode: u32,
     pub content: Vec<u8>,
 }
 
-/// What the package says of itself.
+/// Fields of the control file.
 #[derive(Debug)]
 pub struct Control<'a> {
     pub package: &'a str,
@@ -23,11 +23,11 @@ pub struct Control<'a> {
     pub recommends: Option<&'a str>,
     /// One line.
     pub summary: &'a str,
-    /// More lines, without the space in front.
+    /// Further lines, without the leading space.
     pub description: &'a str,
 }
 
-/// The package. `epoch` is the time of all that is in it.
+/// The bytes of the package. `epoch` is the modification time of all files.
 pub fn package(control: &Control<'_>, files: &[Packed], epoch: u64) -> io::Result<Vec<u8>> {
     let installed: usize = files.iter().map(|file| file.content.len().div_ceil(1024)).sum();
     let text = control_file(control, installed);
@@ -55,7 +55,7 @@ fn control_file(control: &Control<'_>, installed_kib: usize) -> String {
     text
 }
 
-/// Header of 60 bytes, content, and a byte that makes it even. ar(5)
+/// Appends a header of 60 bytes, the content, and a byte to make the length even. ar(5)
 fn member(out: &mut Vec<u8>, name: &str, epoch: u64, content: &[u8]) -> io::Result<()> {
     writeln!(out, "{name:<16}{epoch:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, "100644", content.len())?;
     out.extend_from_slice(content);
@@ -65,16 +65,16 @@ fn member(out: &mut Vec<u8>, name: &str, epoch: u64, content: &[u8]) -> io::Resu
     Ok(())
 }
 
-/// Folders first, names in order, owner root: the same bytes for the same files.
+/// Directories first, sorted names, owner root: the same files give the same bytes.
 pub fn tar_gz(files: &[Packed], epoch: u64) -> io::Result<Vec<u8>> {
-    let mut folders = BTreeSet::new();
+    let mut dirs = BTreeSet::new();
     for file in files {
-        folders.extend(Path::new(&file.path).ancestors().skip(1).map(Path::to_path_buf));
+        dirs.extend(Path::new(&file.path).ancestors().skip(1).map(Path::to_path_buf));
     }
     let mut tar = tar::Builder::new(Vec::new());
-    for folder in folders {
-        let slash = if folder.as_os_str().is_empty() { "" } else { "/" };
-        let name = format!("./{}{slash}", folder.display());
+    for dir in dirs {
+        let slash = if dir.as_os_str().is_empty() { "" } else { "/" };
+        let name = format!("./{}{slash}", dir.display());
         tar.append(&header(&name, tar::EntryType::Directory, 0o755, 0, epoch)?, io::empty())?;
     }
     let mut sorted: Vec<&Packed> = files.iter().collect();
@@ -89,7 +89,7 @@ pub fn tar_gz(files: &[Packed], epoch: u64) -> io::Result<Vec<u8>> {
 
 fn header(name: &str, kind: tar::EntryType, mode: u32, size: usize, epoch: u64) -> io::Result<tar::Header> {
     let mut header = tar::Header::new_gnu();
-    // dpkg's own names begin with "./", which the crate would take away.
+    // Names in a Debian package begin with "./", which the crate would remove.
     let field = &mut header.as_old_mut().name;
     let room = field.get_mut(..name.len()).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("\"{name}\" is too long for a package"))
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_is_the_same_for_the_same_files_whatever_their_order() {
+    fn the_order_of_files_does_not_change_a_package() {
         let file = |path: &str, mode| Packed { path: path.into(), mode, content: path.as_bytes().to_vec() };
         let control = Control {
             package: "a",

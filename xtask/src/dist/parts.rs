@@ -1,16 +1,15 @@
-//! The parts of a distribution and where they lie: for people who copy, and in a Debian package.
+//! The files of a distribution: their paths in the directory and in a Debian package.
 
 use super::Tool;
 use super::deb::{self, Control, Packed};
 use super::targets::Target;
-use error::Error;
-use error::Exit;
+use error::{Error, Exit};
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Manual page, completions, changelog and licence of a tool, where Debian has them. `program` runs on this host and
-/// writes the first two.
+/// Man page, completions, changelog and license of a program, with their paths in Debian. `program` runs on this host
+/// and prints the first two.
 pub fn documents(tool: &Tool, program: &Path, root: &Path) -> Result<Vec<Packed>, Error> {
     let Tool { name, section, .. } = tool;
     let packed = |path: String, content: Vec<u8>| Packed { path, mode: 0o644, content };
@@ -19,23 +18,23 @@ pub fn documents(tool: &Tool, program: &Path, root: &Path) -> Result<Vec<Packed>
         let path = root.join(file);
         std::fs::read(&path).map_err(|e| Error::from_io(format!("read \"{}\"", path.display()), e))
     };
-    let man = gzipped(&ask(program, &["man"])?)?;
+    let man = gzipped(&stdout_of(program, &["man"])?)?;
     let mut found = vec![packed(format!("usr/share/man/man{section}/{name}.{section}.gz"), man)];
     for (shell, path) in [
         ("bash", format!("usr/share/bash-completion/completions/{name}")),
         ("zsh", format!("usr/share/zsh/vendor-completions/_{name}")),
         ("fish", format!("usr/share/fish/vendor_completions.d/{name}.fish")),
     ] {
-        found.push(packed(path, ask(program, &["completions", shell])?));
+        found.push(packed(path, stdout_of(program, &["completions", shell])?));
     }
     found.push(packed(format!("usr/share/doc/{name}/changelog.gz"), gzipped(&read("CHANGELOG.md")?)?));
-    let licence = [b"MIT OR Apache-2.0, as you like.\n\n".to_vec(), read("LICENSE-MIT")?].concat();
-    let licence = [licence, b"\n".to_vec(), read("LICENSE-APACHE")?].concat();
-    found.push(packed(format!("usr/share/doc/{name}/copyright"), licence));
+    let license = [b"MIT OR Apache-2.0, as you like.\n\n".to_vec(), read("LICENSE-MIT")?].concat();
+    let license = [license, b"\n".to_vec(), read("LICENSE-APACHE")?].concat();
+    found.push(packed(format!("usr/share/doc/{name}/copyright"), license));
     Ok(found)
 }
 
-fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, Error> {
+fn stdout_of(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, Error> {
     let doing = || format!("run \"{} {}\"", program.display(), arguments.join(" "));
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|e| Error::from_io(doing(), e))?;
@@ -45,8 +44,8 @@ fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// `man/config-patcher.1.gz`, `completions/bash/config-patcher`; the rest under `doc`.
-pub fn place(document: &Packed) -> String {
+/// The path in the directory: `man/config-patcher.1.gz`, `completions/bash/config-patcher`; other files under `doc`.
+pub fn document_path(document: &Packed) -> String {
     let name = document.path.rsplit('/').next().unwrap_or_default();
     let tool = document.path.rsplit('/').nth(1).unwrap_or_default();
     let of = |part: &str| document.path.starts_with(part);
@@ -59,8 +58,8 @@ pub fn place(document: &Packed) -> String {
     }
 }
 
-/// `bin/linux-amd64/config-patcher`.
-pub fn program_place(target: &Target, tool: &Tool) -> String {
+/// The path in the directory: `bin/linux-amd64/config-patcher`.
+pub fn program_path(target: &Target, tool: &Tool) -> String {
     format!("bin/{}/{}", target.platform.replace('/', "-"), tool.name)
 }
 
@@ -95,9 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_lie_where_people_look() {
-        let check = |path: &str, place: &str| {
-            assert_eq!(super::place(&Packed { path: path.into(), mode: 0, content: Vec::new() }), place);
+    fn each_document_has_its_path() {
+        let check = |path: &str, expected: &str| {
+            assert_eq!(
+                super::document_path(&Packed { path: path.into(), mode: 0, content: Vec::new() }),
+                expected
+            );
         };
         check("usr/share/man/man1/a.1.gz", "man/a.1.gz");
         check("usr/share/bash-completion/completions/a", "completions/bash/a");

@@ -1,22 +1,23 @@
-//! The sources of a distribution: which commit they are, and how old.
+//! The sources of a distribution: their commit, branch, version and time.
 
 use error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Where releases are made from, if nobody says otherwise and the repository does not, either.
+/// Branches of releases, if neither `--branch` nor origin/HEAD is there.
 const BRANCHES: [&str; 2] = ["main", "master"];
 
-/// Others shall be able to make the same: from a commit that is in the branch of releases, and under a version that no
-/// other commit has. Without `branch` it is the one that origin/HEAD names, main or master.
+/// Fails unless others can build the same: a commit that is in the branch of releases, with a version that no other
+/// commit has. The default of `branch` is origin/HEAD, main or master.
 pub fn refuse_unclean(root: &Path, version: &str, branch: Option<&str>) -> Result<(), Error> {
-    let doing = || format!("make a distribution of \"{}\"", root.display());
+    let doing = || format!("build a distribution of \"{}\"", root.display());
     let hint = "or give --allow-dirty";
-    let changed = git(root, &["status", "--porcelain"])
-        .map_err(|why| Error::bad_input(doing(), format!("git knows no commit of it: {why}")).hint(hint))?;
+    let changed = git(root, &["status", "--porcelain"]).map_err(|why| {
+        Error::bad_input(doing(), format!("it is not in a git repository with a commit: {why}")).hint(hint)
+    })?;
     if !changed.is_empty() {
         let lines = changed.lines().map(str::to_string).collect();
-        return Err(Error::bad_input(doing(), "it has changes that are not committed")
+        return Err(Error::bad_input(doing(), "it has uncommitted changes")
             .hint(format!("commit them, {hint}"))
             .problems(lines));
     }
@@ -25,15 +26,15 @@ pub fn refuse_unclean(root: &Path, version: &str, branch: Option<&str>) -> Resul
     let is_here =
         git(root, &["tag", "--points-at", "HEAD"]).unwrap_or_default().lines().any(|line| line == tag);
     if is_tagged && !is_here {
-        let why = format!("tag {tag} names another commit");
+        let why = format!("tag {tag} is another commit");
         return Err(Error::bad_input(doing(), why).hint(format!("raise the version in Cargo.toml, {hint}")));
     }
     refuse_other_branch(root, branch)
 }
 
-/// A commit that is in no branch of releases may be gone tomorrow.
+/// Fails if no branch of releases contains the commit: it might be lost.
 fn refuse_other_branch(root: &Path, branch: Option<&str>) -> Result<(), Error> {
-    let doing = || format!("make a distribution of \"{}\"", root.display());
+    let doing = || format!("build a distribution of \"{}\"", root.display());
     let of_origin = git(root, &["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"]).ok();
     let of_origin = of_origin.as_deref().and_then(|name| name.strip_prefix("origin/"));
     let names: Vec<&str> = match branch.or(of_origin) {
@@ -58,10 +59,10 @@ fn refuse_other_branch(root: &Path, branch: Option<&str>) -> Result<(), Error> {
     Err(Error::bad_input(doing(), why).hint(format!("merge it; or {hint}")))
 }
 
-/// Packages, programs and the image say one version: all crates of the workspace must have it.
+/// Fails unless all crates of the workspace have this version, which programs, packages and the image show.
 pub fn refuse_other_versions(root: &Path, version: &str) -> Result<(), Error> {
-    let doing = || format!("make a distribution of \"{}\"", root.display());
-    let failed = |why: String| Error::bad_input(doing(), format!("cargo does not say its versions: {why}"));
+    let doing = || format!("build a distribution of \"{}\"", root.display());
+    let failed = |why: String| Error::bad_input(doing(), format!("cargo cannot list its versions: {why}"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root).stdin(Stdio::null());
@@ -121,21 +122,21 @@ mod tests {
             eprintln!("skipped: no git");
             return;
         }
-        refused("git knows no commit of it");
+        refused("it is not in a git repository with a commit");
         let commit = |message: &str| {
             let name = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", message];
             git(root, &["add", "--all"]).and_then(|_| git(root, &name)).unwrap();
         };
         git(root, &["init", "--quiet", "--initial-branch=main"]).unwrap();
         std::fs::write(root.join("a"), "1").unwrap();
-        refused("it has changes that are not committed");
+        refused("it has uncommitted changes");
         commit("one");
         refuse_unclean(root, "1.0", None).unwrap();
         git(root, &["tag", "v1.0"]).unwrap();
         refuse_unclean(root, "1.0", None).unwrap();
         std::fs::write(root.join("a"), "2").unwrap();
         commit("two");
-        refused("tag v1.0 names another commit");
+        refused("tag v1.0 is another commit");
         refuse_unclean(root, "1.1", None).unwrap();
 
         // A commit of another branch, seen from there and with nothing checked out.

@@ -1,4 +1,4 @@
-//! SHA256SUMS, as `sha256sum` writes and checks it, over every file of a folder.
+//! The file SHA256SUMS over every file of a directory, in the format of sha256sum(1).
 
 use error::Error;
 use image_model::digest::Digest;
@@ -9,15 +9,15 @@ use std::path::Path;
 
 pub const NAME: &str = "SHA256SUMS";
 
-/// Name, and digest in hex, of every file below `dir` but the sums themselves.
+/// Names and digests in hex of all files below `dir` except the sums.
 fn read_all(dir: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut sums = BTreeMap::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(next)? {
             let path = entry?.path();
             if path.is_dir() {
-                folders.push(path);
+                dirs.push(path);
                 continue;
             }
             let name = path.strip_prefix(dir).unwrap_or(&path).display().to_string();
@@ -34,7 +34,10 @@ pub fn write(dir: &Path) -> io::Result<()> {
     fs::write(dir.join(NAME), text)
 }
 
-/// Holds a folder against its sums: every file is there, as it was, and no other. `Ok` has how many there are.
+/// Verifies that the directory has exactly the files of its sums. Returns their number.
+///
+/// # Errors
+/// `Integrity` with all differences.
 pub fn verify(dir: &Path) -> Result<usize, Error> {
     let doing = || format!("verify \"{}\"", dir.display());
     let text = fs::read_to_string(dir.join(NAME)).map_err(|e| Error::from_io(doing(), e))?;
@@ -43,22 +46,22 @@ pub fn verify(dir: &Path) -> Result<usize, Error> {
     let mut count = 0;
     for line in text.lines() {
         let Some((hex, name)) = line.split_once("  ") else {
-            problems.push(format!("\"{line}\" is no line of {NAME}"));
+            problems.push(format!("\"{line}\" is not a line of {NAME}"));
             continue;
         };
         match found.remove(name) {
             Some(is) if is == hex => count += 1,
             Some(is) => problems.push(format!("{name}: {is}, not {hex}")),
-            None => problems.push(format!("{name} is not there")),
+            None => problems.push(format!("{name} is missing")),
         }
     }
     problems.extend(found.into_keys().map(|name| format!("{name} is not in {NAME}")));
     if count == 0 {
-        problems.push(format!("{NAME} names no file"));
+        problems.push(format!("{NAME} lists no file"));
     }
     match problems.is_empty() {
         true => Ok(count),
-        false => Err(Error::integrity(doing(), "it is not what was made").problems(problems)),
+        false => Err(Error::integrity(doing(), "it differs from its sums").problems(problems)),
     }
 }
 
@@ -68,7 +71,7 @@ mod tests {
     use error::Exit;
 
     #[test]
-    fn a_byte_a_file_more_and_a_file_less_are_found() {
+    fn a_changed_an_added_and_a_missing_file_are_found() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("man")).unwrap();
         let files = [("a", "1"), ("man/b", "2")];
@@ -88,9 +91,9 @@ mod tests {
             assert!(error.problems.iter().any(|line| line.contains(said)), "{said}: {:?}", error.problems);
         };
         check(&|| fs::write(dir.path().join("man/b"), "3").unwrap(), "man/b: ");
-        check(&|| fs::remove_file(dir.path().join("a")).unwrap(), "a is not there");
+        check(&|| fs::remove_file(dir.path().join("a")).unwrap(), "a is missing");
         check(&|| fs::write(dir.path().join("more"), "").unwrap(), "more is not in SHA256SUMS");
         fs::remove_file(dir.path().join("more")).unwrap();
-        check(&|| fs::write(dir.path().join(NAME), "").unwrap(), "names no file");
+        check(&|| fs::write(dir.path().join(NAME), "").unwrap(), "lists no file");
     }
 }

@@ -1,18 +1,18 @@
-//! For which machines the installed toolchain can make programs, and how they are linked.
+//! Rust targets that the installed toolchain can build, and how their programs are linked.
 
 use error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A machine that there are Rust targets, an OCI platform and a Debian architecture for.
+/// An architecture with its Rust targets, OCI platform and Debian architecture.
 #[derive(Debug)]
 struct Machine {
-    /// Rust's name of it, and what stands behind `musl` and `gnu` in its targets.
+    /// Rust's name of the architecture, and the suffix after `musl` and `gnu` in its targets.
     rust: &'static str,
     abi: &'static str,
     platform: &'static str,
     debian: &'static str,
-    /// Debian's cross compiler is this with `-gcc`.
+    /// Debian's cross compiler without its `-gcc`.
     gnu: &'static str,
 }
 
@@ -43,18 +43,18 @@ pub struct Target {
     pub triple: String,
     pub platform: &'static str,
     pub debian: &'static str,
-    /// What links and compiles C for it.
+    /// C compiler and linker.
     pub compiler: String,
-    /// How its programs are linked, for a person.
+    /// How its programs are linked, for the table.
     pub linking: String,
-    /// This host runs its programs.
+    /// This host can run its programs.
     pub is_host: bool,
 }
 
-/// What was found for a machine of which a target is installed.
+/// A target, or the reason why an installed one cannot be built.
 pub type Found = Result<Target, String>;
 
-/// The targets of the toolchain, one a machine: musl before glibc. `Err` says why an installed one is of no use.
+/// The targets of the toolchain, one for each architecture: musl rather than glibc.
 pub fn installed() -> Result<Vec<Found>, Error> {
     let sysroot = ask_rustc(&["--print", "sysroot"])?;
     let host = ask_rustc(&["-vV"])?;
@@ -101,7 +101,7 @@ fn choose(host: &str, is_installed: impl Fn(&str) -> bool, has: impl Fn(&str) ->
 }
 
 fn ask_rustc(arguments: &[&str]) -> Result<String, Error> {
-    let doing = || "ask rustc for its targets".to_string();
+    let doing = || "list the targets of rustc".to_string();
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|e| Error::from_io(doing(), e))?;
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_machine_has_its_best_target_or_a_reason() {
+    fn each_architecture_has_its_best_target_or_a_reason() {
         let check = |installed: &[&str], compilers: &[&str], said: &[&str]| {
             let found = choose(
                 "x86_64-unknown-linux-gnu",
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn platforms_of_the_table_are_platforms() {
+    fn platforms_of_the_table_are_valid() {
         for machine in &MACHINES {
             assert!(machine.platform.parse::<image_model::platform::Platform>().is_ok(), "{machine:?}");
         }

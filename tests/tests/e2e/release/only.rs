@@ -97,7 +97,7 @@ fn published() -> (FakeRegistry, User, String) {
     let registry = FakeRegistry::start();
     let image = format!("{}/team/app", registry.host());
     let user = User::new();
-    user.run("xtask", &["example-programs", "app/programs"]).exits(0);
+    user.run("xtask", &["example-binaries", "app/programs"]).exits(0);
     let rows = ["amd64", "arm64"].map(|machine| {
         format!("  linux/{machine}: {{ copy: {{ programs/linux-{machine}/hello: /hello }}, cmd: [/hello], tag: {machine} }}\n")
     });

@@ -167,7 +167,7 @@ fn what_an_image_brings_is_a_failure_and_nothing_is_published() {
     let registry = FakeRegistry::start();
     let image = format!("{}/team/app", registry.host());
     let user = User::new();
-    user.run("xtask", &["example-programs", "programs"]).exits(0);
+    user.run("xtask", &["example-binaries", "programs"]).exits(0);
     let release = |more: &str, smoke: &str| {
         user.write(
             "release.yaml",

@@ -1,5 +1,5 @@
-//! The folder of a distribution: made beside its place, and put there as a whole. Whoever looks sees the old one or the
-//! new one, and a run that was killed leaves the old one.
+//! The directory of a distribution. It is written beside its destination and replaces it in one step, so that a run that is
+//! killed leaves the old one.
 
 use super::sums;
 use error::Error;
@@ -10,47 +10,47 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
-pub struct Folder {
+pub struct OutDirectory {
     place: PathBuf,
-    /// Where it is made: `.NAME.new`, of one run at a time.
+    /// The directory that is written: `.NAME.new`.
     new: PathBuf,
     _lock: File,
 }
 
-impl Folder {
+impl OutDirectory {
     pub fn begin(place: &Path) -> Result<Self, Error> {
-        let doing = || format!("make a distribution in \"{}\"", place.display());
+        let doing = || format!("write a distribution to \"{}\"", place.display());
         let Some(name) = place.file_name().map(|name| name.to_string_lossy().into_owned()) else {
-            return Err(Error::bad_input(doing(), "it has no name").hint("name a folder"));
+            return Err(Error::bad_input(doing(), "it has no name").hint("name a directory"));
         };
         let parent = place.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if is_somebody_elses(place) {
-            let why = format!("there is something that has no {}", sums::NAME);
-            return Err(Error::conflict(doing(), why).hint("name another folder, or move it away"));
+        if is_foreign(place) {
+            let why = format!("it exists and has no {}", sums::NAME);
+            return Err(Error::conflict(doing(), why).hint("name another directory, or move it away"));
         }
         let begin = || {
             fs::create_dir_all(parent)?;
             let lock = File::create(parent.join(format!(".{name}.lock")))?;
             match lock.try_lock() {
                 Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => return Ok(Err("another run is making it")),
+                Err(fs::TryLockError::WouldBlock) => return Ok(Err("another run is writing it")),
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
             let new = parent.join(format!(".{name}.new"));
-            // What a run left that was killed: half of the new one, or all of the old.
+            // Left by a run that was killed: a part of the new one, or the old one.
             remove(&new)?;
             fs::create_dir(&new)?;
             fs::set_permissions(&new, Permissions::from_mode(0o755))?;
             Ok(Ok(Self { place: place.to_path_buf(), new, _lock: lock }))
         };
         match begin() {
-            Ok(Ok(folder)) => Ok(folder),
+            Ok(Ok(out)) => Ok(out),
             Ok(Err(why)) => Err(Error::conflict(doing(), why).hint("wait for it")),
             Err(error) => Err(Error::from_io(doing(), error)),
         }
     }
 
-    /// Where it is made.
+    /// The directory that is written.
     pub fn path(&self) -> &Path {
         &self.new
     }
@@ -60,20 +60,20 @@ impl Folder {
         let add = || {
             fs::create_dir_all(path.parent().unwrap_or(&self.new))?;
             fs::write(&path, content)?;
-            // Whatever the umask says.
+            // Independent of the umask.
             fs::set_permissions(&path, Permissions::from_mode(mode))
         };
         add().map_err(|e| Error::from_io(format!("write \"{}\"", path.display()), e))
     }
 
-    /// Sums it up and puts it in its place.
+    /// Writes the sums and replaces the destination.
     pub fn finish(self) -> Result<(), Error> {
-        let doing = || format!("put \"{}\" in its place", self.place.display());
+        let doing = || format!("replace \"{}\"", self.place.display());
         let finish = || {
             sums::write(&self.new)?;
             set_modes(&self.new)?;
             if self.place.exists() {
-                // In one step: at no instant is none there.
+                // In one step, so that the destination always exists.
                 renameat2(AT_FDCWD, &self.new, AT_FDCWD, &self.place, RenameFlags::RENAME_EXCHANGE)?;
                 return remove(&self.new);
             }
@@ -83,14 +83,14 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for OutDirectory {
     fn drop(&mut self) {
-        // After a failure; after a success nothing is there.
+        // After a failure. After a success it does not exist.
         let _ = remove(&self.new);
     }
 }
 
-/// Folders are open to everybody and files to read, whatever the umask says.
+/// Makes all files readable by everybody, independent of the umask.
 fn set_modes(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -105,7 +105,7 @@ fn set_modes(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn is_somebody_elses(place: &Path) -> bool {
+fn is_foreign(place: &Path) -> bool {
     let is_empty = fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
     place.exists() && !is_empty && !place.join(sums::NAME).is_file()
 }
@@ -132,40 +132,40 @@ mod tests {
     }
 
     #[test]
-    fn the_old_one_stays_until_the_new_one_is_whole() {
+    fn the_old_one_stays_until_the_new_one_is_complete() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("dist");
-        let folder = Folder::begin(&place).unwrap();
-        folder.add("bin/a", 0o755, b"1").unwrap();
+        let out = OutDirectory::begin(&place).unwrap();
+        out.add("bin/a", 0o755, b"1").unwrap();
         assert!(!place.exists());
-        let second = Folder::begin(&place).unwrap_err();
+        let second = OutDirectory::begin(&place).unwrap_err();
         assert_eq!(second.kind, Exit::Conflict);
-        folder.finish().unwrap();
+        out.finish().unwrap();
         assert_eq!(fs::metadata(place.join("bin/a")).unwrap().permissions().mode() & 0o777, 0o755);
 
-        // One that fails, and one that was killed.
-        let folder = Folder::begin(&place).unwrap();
-        folder.add("bin/b", 0o755, b"2").unwrap();
-        drop(folder);
+        // A run that fails, and a run that was killed.
+        let out = OutDirectory::begin(&place).unwrap();
+        out.add("bin/b", 0o755, b"2").unwrap();
+        drop(out);
         fs::create_dir_all(dir.path().join(".dist.new/half")).unwrap();
         sums::verify(&place).unwrap();
         assert_eq!(names(&place), ["SHA256SUMS", "bin"]);
 
-        let folder = Folder::begin(&place).unwrap();
-        folder.add("c", 0o644, b"3").unwrap();
-        folder.finish().unwrap();
+        let out = OutDirectory::begin(&place).unwrap();
+        out.add("c", 0o644, b"3").unwrap();
+        out.finish().unwrap();
         assert_eq!(names(&place), ["SHA256SUMS", "c"]);
         assert_eq!(names(dir.path()), [".dist.lock", "dist"]);
     }
 
     #[test]
-    fn what_is_no_distribution_is_left_alone() {
+    fn a_directory_that_is_not_a_distribution_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("precious"), "mine").unwrap();
-        assert_eq!(Folder::begin(dir.path()).unwrap_err().kind, Exit::Conflict);
+        assert_eq!(OutDirectory::begin(dir.path()).unwrap_err().kind, Exit::Conflict);
         fs::remove_file(dir.path().join("precious")).unwrap();
-        let folder = Folder::begin(dir.path()).unwrap();
-        drop(folder);
+        let out = OutDirectory::begin(dir.path()).unwrap();
+        drop(out);
         assert!(dir.path().exists());
     }
 }
