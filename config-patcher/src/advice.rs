@@ -1,4 +1,4 @@
-//! Which members of an index may be relabeled by their binaries, and what to do with those that may not.
+//! The decision which images get the platform of their binaries, and the advice for those that must be rebuilt.
 
 use image_evidence::verdict::{Verdict, VerdictKind, runs_on};
 use image_model::manifest::Descriptor;
@@ -6,9 +6,9 @@ use image_model::platform::Platform;
 use image_store::tree::TreeNode;
 use std::fmt;
 
-/// An image that stands alone, or an image member of an index, with what its binaries show.
+/// A single image or a member of an index, with the verdict about its binaries.
 #[derive(Clone, Copy)]
-pub struct Judged<'a> {
+pub struct JudgedImage<'a> {
     pub entry: Option<&'a Descriptor>,
     /// What the config declares.
     pub declared: &'a Platform,
@@ -16,24 +16,28 @@ pub struct Judged<'a> {
     pub verdict: Option<&'a Verdict>,
 }
 
+/// What to do with an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The platform metadata agrees with the binaries, or the binaries do not decide.
+    /// Keep it: the platform metadata matches the binaries, or the binaries show nothing.
     Keep,
+    /// Declare this platform.
     Relabel(Platform),
+    /// Rebuild it.
     Refuse(Box<Refusal>),
 }
 
-/// A member that no relabel corrects: it must be built again.
+/// Why no other platform metadata fixes an image: it must be rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What the index entry says, or the config where there is no entry.
+    /// The index platform, or the declared platform outside an index.
     pub platform: Platform,
-    /// What the binaries are for.
+    /// The platform of the binaries.
     pub binaries: Platform,
     pub reason: Reason,
 }
 
+/// The reason of a [`Refusal`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The binaries are for another operating system.
@@ -62,7 +66,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What an index would have after a relabel from `platform` to `would_be`.
+/// A sentence: what the index would contain after a relabel from `platform` to `would_be`.
 pub fn consequence(platform: &Platform, would_be: &Platform, is_duplicate: bool, is_lost: bool) -> String {
     let duplicate = format!("two images for {would_be}");
     let lost = if is_duplicate { format!("none for {platform}") } else { format!("no image for {platform}") };
@@ -73,10 +77,10 @@ pub fn consequence(platform: &Platform, would_be: &Platform, is_duplicate: bool,
     format!("a relabel would leave {}", parts.join(" and "))
 }
 
-/// Decides about all images of one tree together: labels that were exchanged are sound only if both change.
-pub fn decide(images: &[Judged<'_>]) -> Vec<Decision> {
+/// Decides about all images of one tree together: exchanged platforms are sound only if both change.
+pub fn decide(images: &[JudgedImage<'_>]) -> Vec<Decision> {
     let mut decisions: Vec<Decision> = images.iter().map(|image| image.by_itself()).collect();
-    // A member that stays as it is may make the relabel of another one unsound.
+    // A member that keeps its platform can make the relabel of another one unsound.
     loop {
         let refused: Vec<(usize, Refusal)> =
             (0..images.len()).filter_map(|at| Some((at, refusal(images, &decisions, at)?))).collect();
@@ -89,14 +93,14 @@ pub fn decide(images: &[Judged<'_>]) -> Vec<Decision> {
     }
 }
 
-/// Is this relabel sound if no other member changes?
-pub fn is_sound_alone(images: &[Judged<'_>], decisions: &[Decision], at: usize) -> bool {
+/// Returns whether this relabel is sound if no other member changes.
+pub fn is_sound_alone(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> bool {
     let mut alone = vec![Decision::Keep; decisions.len()];
     alone[at] = decisions[at].clone();
     refusal(images, &alone, at).is_none()
 }
 
-fn refusal(images: &[Judged<'_>], decisions: &[Decision], at: usize) -> Option<Refusal> {
+fn refusal(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> Option<Refusal> {
     let Decision::Relabel(wanted) = &decisions[at] else { return None };
     let image = &images[at];
     let now = image.platform();
@@ -117,14 +121,14 @@ fn refusal(images: &[Judged<'_>], decisions: &[Decision], at: usize) -> Option<R
     })
 }
 
-/// Levels and variants do not count.
+/// Returns whether both are for one OS and architecture; variants do not count.
 fn is_one_architecture(a: &Platform, b: &Platform) -> bool {
     let (a, b) = (a.normalized(), b.normalized());
     a.os == b.os && a.architecture == b.architecture
 }
 
-impl Judged<'_> {
-    /// What readers of the index take the image for.
+impl JudgedImage<'_> {
+    /// The platform of the image for users of the index.
     fn platform(&self) -> &Platform {
         self.index().unwrap_or(self.declared)
     }
@@ -133,7 +137,7 @@ impl Judged<'_> {
         self.entry.and_then(|entry| entry.platform.as_ref())
     }
 
-    /// Config and index entry differ, and the binaries agree with one of them: the other one is wrong.
+    /// Returns whether declared and index platform differ, and the binaries match one of them: the other one is wrong.
     fn contradicts_its_entry(&self) -> bool {
         let binaries = self.verdict.and_then(|verdict| verdict.binaries.as_ref());
         let (Some(index), Some(binaries)) = (self.index(), binaries) else { return false };
@@ -154,7 +158,7 @@ impl Judged<'_> {
                         reason: Reason::OtherSystem,
                     }));
                 }
-                // The entry may say a version that the binaries do not tell.
+                // The index platform may have a variant or version that the binaries do not show.
                 let entry = self.index().filter(|index| runs_on(index, binaries));
                 Decision::Relabel(entry.map_or_else(|| binaries.clone(), canonical))
             }
@@ -170,7 +174,7 @@ impl Judged<'_> {
     }
 }
 
-/// The names that engines look for, in place of aliases.
+/// The platform with the canonical names, which engines look for, in place of aliases.
 fn canonical(platform: &Platform) -> Platform {
     let parsed = platform.to_string().parse::<Platform>();
     parsed.map_or_else(
@@ -179,7 +183,8 @@ fn canonical(platform: &Platform) -> Platform {
     )
 }
 
-/// The way out for a member that must be built again. `name` is the image as `manifest-push edit` takes it, if it does.
+/// What to do about a member that must be rebuilt. `name` is the reference for `manifest-push edit`, if that can change
+/// the image.
 pub fn way_out(
     node: &TreeNode,
     entry: Option<&Descriptor>,
@@ -195,12 +200,12 @@ pub fn way_out(
     }
 }
 
-/// The platform by which `manifest-push edit --remove` takes this entry away, where it can.
+/// The platform by which `manifest-push edit --remove` can remove this entry.
 fn removable<'a>(node: &TreeNode, entry: &'a Descriptor) -> Option<&'a Platform> {
     let TreeNode::Index(index) = node else { return None };
     let platform = entry.platform.as_ref()?;
     let entries = &index.index.manifests;
-    // What lies in an index within this one is not changed by an edit of this one.
+    // An edit does not change members of a nested index.
     let own = entries.iter().any(|own| std::ptr::eq(own, entry));
     let rest: Vec<&Descriptor> =
         entries.iter().filter(|other| other.attests().is_none() && !std::ptr::eq(*other, entry)).collect();
@@ -208,7 +213,7 @@ fn removable<'a>(node: &TreeNode, entry: &'a Descriptor) -> Option<&'a Platform>
         other.platform.as_ref().is_some_and(|said| said.fits(platform))
     };
     let is_only = !rest.iter().any(|other| is_for(other, platform));
-    // An edit refuses to write an index that has one platform twice.
+    // An edit refuses to write an index with two members for one platform.
     let has_duplicates = rest.iter().enumerate().any(|(at, one)| {
         one.platform.as_ref().is_some_and(|said| rest[at + 1..].iter().any(|other| is_for(other, said)))
     });

@@ -82,16 +82,16 @@ enum AnyCommand {
 #[derive(Subcommand)]
 pub enum Command {
     /// Print the platforms, layers and digests of an image or index
-    Inspect(inspect::Inspect),
+    Inspect(inspect::InspectArgs),
     /// Verify platform metadata against the binaries
     ///
     /// Reads the layers and finds the files that a container start would execute, but extracts and runs nothing.
     /// Exits with 1 if an image is mislabeled or mixed, or if its index platform differs.
-    Verify(verify::Verify),
+    Verify(verify::VerifyArgs),
     /// Declare the right platform, in place or in a copy
     ///
     /// Prints the digest of the fixed image or index. If the platform metadata is correct already, nothing is written.
-    Fix(Box<fix::Fix>),
+    Fix(Box<fix::FixArgs>),
 }
 
 pub fn main() -> ExitCode {

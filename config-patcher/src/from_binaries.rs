@@ -1,7 +1,7 @@
-//! The platforms that the binaries of an image, or of an index, ask for.
+//! The platforms to declare according to the binaries of an image or index.
 
-use crate::advice::{self, Decision, Judged, decide};
-use crate::plan::Labels;
+use crate::advice::{self, Decision, JudgedImage, decide};
+use crate::plan::RequestedPlatforms;
 use error::{Error, Exit};
 use image_evidence::verdict::VerdictKind;
 use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
@@ -9,13 +9,17 @@ use image_model::manifest::Descriptor;
 use image_store::store::ImageSource;
 use image_store::tree::TreeNode;
 
-/// The labels that the binaries ask for. Images that contradict themselves, or say nothing, are refused, and so are
-/// changes that would make an index worse. `editable` is the image's name as `manifest-push edit` takes it, if it does.
+/// The platforms that the binaries were built for. `editable` is the reference for `manifest-push edit`, if that can
+/// change the image.
+///
+/// # Errors
+/// Check failed, if binaries of one image were built for several platforms, or if the index would have a duplicate or
+/// lost platform; bad input, if binaries show no platform.
 pub fn from_binaries(
     source: &dyn ImageSource,
     node: &TreeNode,
     editable: Option<&str>,
-) -> Result<Labels, Error> {
+) -> Result<RequestedPlatforms, Error> {
     let mut subjects = Vec::new();
     let mut entries: Vec<Option<&Descriptor>> = Vec::new();
     for (entry, image) in node.images() {
@@ -30,11 +34,11 @@ pub fn from_binaries(
         .into_iter()
         .map(|finding| finding.map(|finding| finding.verdict))
         .collect::<Result<Vec<_>, Error>>()?;
-    let judged: Vec<Judged<'_>> = subjects
+    let judged: Vec<JudgedImage<'_>> = subjects
         .iter()
         .zip(&entries)
         .zip(&verdicts)
-        .map(|((subject, entry), verdict)| Judged {
+        .map(|((subject, entry), verdict)| JudgedImage {
             entry: *entry,
             declared: subject.platform,
             verdict: Some(verdict),
@@ -77,23 +81,23 @@ pub fn from_binaries(
     Ok(match (node, members.pop()) {
         (TreeNode::Index(_), last) => {
             members.extend(last);
-            Labels::Members(members)
+            RequestedPlatforms::Members(members)
         }
-        (TreeNode::Image(_), Some((_, platform))) => Labels::Platform(platform),
-        // The label is right: asking for it changes nothing.
+        (TreeNode::Image(_), Some((_, platform))) => RequestedPlatforms::Image(platform),
+        // The declared platform is correct: to request it changes nothing.
         (TreeNode::Image(image), None) => {
-            let label = image.config.as_ref().map(|config| config.parsed.platform.clone());
-            Labels::Platform(label.unwrap_or_default())
+            let declared = image.config.as_ref().map(|config| config.parsed.platform.clone());
+            RequestedPlatforms::Image(declared.unwrap_or_default())
         }
     })
 }
 
-/// Fails if a member must be built again: the first such member is the error, the others are told with it.
+/// Fails if a member must be rebuilt: the first such member is the error, the others are its problems.
 fn refuse(
     source: &dyn ImageSource,
     node: &TreeNode,
     subjects: &[VerifyTarget<'_>],
-    judged: &[Judged<'_>],
+    judged: &[JudgedImage<'_>],
     decisions: &[Decision],
     editable: Option<&str>,
 ) -> Result<(), Error> {

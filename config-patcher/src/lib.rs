@@ -1,4 +1,7 @@
-//! Says the right platform in image configs, and keeps every other byte.
+//! Verifies and fixes the platform metadata of container images: the library behind `config-patcher`.
+//!
+//! Start with [`cli`] for the commands, with [`plan::relabel`] for what a fix changes, and with [`advice::decide`] for
+//! which images can be fixed at all.
 
 pub mod advice;
 pub mod cli;

@@ -1,5 +1,6 @@
-//! Which labels are wrong, and what changes with them up to the root: a pure decision over what was read.
+//! The new configs, manifests and indexes of an image that gets another platform. Nothing is read or written here.
 
+use crate::referrers::ReplacedSubject;
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document};
@@ -11,118 +12,136 @@ use image_store::archive::Relabel;
 use image_store::plan::{BlobContent, WantedImage};
 use image_store::store::ImageSource;
 use image_store::tree::{Image, IndexNode, NestedMember, TreeNode};
-use members::{Asked, Wish, ask, asked_of, named, runnable_members, seats};
+use members::{
+    MemberRequests, PlatformRequest, matching_members, request, requested_platform, runnable_members,
+    runnable_nested_members,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod members;
 
-pub use members::Member;
+pub use members::MemberSelector;
 
-/// Where the right label comes from.
+/// The platforms to declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Labels {
-    /// The image is for this platform.
-    Platform(Platform),
-    /// One member of an index is for this platform; the others are left alone.
-    Member { member: Member, platform: Platform },
-    /// These members of an index are for these platforms; the others are left alone.
+pub enum RequestedPlatforms {
+    /// This platform, for a single image or the only image of an index.
+    Image(Platform),
+    /// This platform for one member of an index; the others are not changed.
+    Member { member: MemberSelector, platform: Platform },
+    /// These platforms for these members of an index; the others are not changed.
     Members(Vec<(Digest, Platform)>),
-    /// Each member's index entry is right, its config may be wrong.
+    /// For each member of an index, its index platform.
     FromIndex,
 }
 
-/// One image whose label changes.
+/// An image whose declared platform changes. Pairs are (old, new) digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// What the index entry said; `None` for an image that stands alone.
-    pub entry: Option<Platform>,
-    pub label: Platform,
-    pub wanted: Platform,
+pub struct ImageChange {
+    /// The old index platform; `None` outside an index.
+    pub index_platform: Option<Platform>,
+    pub declared: Platform,
+    pub new: Platform,
     pub config: (Digest, Digest),
     pub manifest: (Digest, Digest),
 }
 
-/// What came of it.
+/// Result of [`relabel`].
 #[derive(Clone, Debug)]
-pub enum Relabelled {
-    /// Every label is right.
+pub enum Relabeled {
+    /// All platforms are correct.
     Unchanged,
     Changed(Changes),
 }
 
-/// New bytes for what changes, from the configs up to the root.
+impl Relabeled {
+    pub fn is_unchanged(&self) -> bool {
+        matches!(self, Self::Unchanged)
+    }
+}
+
+/// New bytes of everything that changes, from the configs up to the root.
 #[derive(Clone, Debug)]
 pub struct Changes {
-    pub images: Vec<Change>,
+    pub images: Vec<ImageChange>,
     pub root: Document,
     pub configs: Vec<(Descriptor, Vec<u8>)>,
     /// New manifests and indexes below the root.
-    pub documents: Vec<Replaced>,
-    /// Things that a person should know: attestations that were re-pointed.
+    pub documents: Vec<ReplacedDocument>,
+    /// Messages for people, for example about attestations whose subject changes.
     pub notes: Vec<String>,
-    /// Members that were given the platform of another image of the index.
-    pub duplicates: Vec<Duplicate>,
+    /// Members that get the platform of another image of the index.
+    pub duplicates: Vec<DuplicatePlatform>,
 }
 
-/// A relabel after which an index has two images for one platform.
+/// A change after which an index has two images for one platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Duplicate {
+pub struct DuplicatePlatform {
     pub member: Descriptor,
-    /// What readers of the index took it for.
-    pub was: Platform,
-    pub wanted: Platform,
+    /// The platform of the member for users of the index, before and after.
+    pub old: Platform,
+    pub new: Platform,
     /// The other image for that platform.
     pub twin: Digest,
-    /// No image for `was` is left.
+    /// No image for `old` is left.
     pub is_lost: bool,
 }
 
-/// A document that takes the place of another. Lower ones are written first.
+/// A manifest or index that replaces another.
 #[derive(Clone, Debug)]
-pub struct Replaced {
+pub struct ReplacedDocument {
+    /// The number of levels below it; lower documents are written first.
     pub height: usize,
-    pub was: Digest,
-    pub document: Document,
+    pub old: Digest,
+    pub new: Document,
 }
 
-/// Decides which labels of `node` change. `place` names the image in errors.
-pub fn relabel(node: &TreeNode, labels: &Labels, place: &str) -> Result<Relabelled, Error> {
-    let mut work = Work {
-        place,
+/// Computes the new bytes of `node` with the requested platforms. `name` is the name of the image for errors.
+///
+/// # Errors
+/// Bad input, if the request is ambiguous or the image is an artifact; not found, if a member does not exist.
+pub fn relabel(node: &TreeNode, requested: &RequestedPlatforms, name: &str) -> Result<Relabeled, Error> {
+    let mut work = Relabeling {
+        name,
         changes: Vec::new(),
         configs: Vec::new(),
         documents: Vec::new(),
         notes: Vec::new(),
         duplicates: Vec::new(),
     };
-    let root = match (node, labels) {
-        (TreeNode::Image(image), Labels::Platform(platform)) => {
+    let root = match (node, requested) {
+        (TreeNode::Image(image), RequestedPlatforms::Image(platform)) => {
             work.image(image, platform, Ask::Explicit, None)?
         }
-        (TreeNode::Image(_), Labels::FromIndex | Labels::Member { .. } | Labels::Members(_)) => {
+        (
+            TreeNode::Image(_),
+            RequestedPlatforms::FromIndex
+            | RequestedPlatforms::Member { .. }
+            | RequestedPlatforms::Members(_),
+        ) => {
             return Err(work.refuse("it is a single image, not an index", "use --set-platform PLATFORM"));
         }
-        (TreeNode::Index(index), labels) => {
-            let all = seats(index);
-            let asked = work.asked(index, &all, labels)?;
-            let root = work.index(index, &asked)?;
+        (TreeNode::Index(index), requested) => {
+            let all = runnable_nested_members(index);
+            let requests = work.requests(index, &all, requested)?;
+            let root = work.index(index, &requests)?;
             if root.is_some() {
-                work.note_doubles(&all, &asked);
+                work.note_duplicates(&all, &requests);
             }
             root
         }
     };
     Ok(match root {
         Some(root) => {
-            let Work { changes, configs, documents, notes, duplicates, .. } = work;
-            Relabelled::Changed(Changes { images: changes, root, configs, documents, notes, duplicates })
+            let Relabeling { changes, configs, documents, notes, duplicates, .. } = work;
+            Relabeled::Changed(Changes { images: changes, root, configs, documents, notes, duplicates })
         }
-        None => Relabelled::Unchanged,
+        None => Relabeled::Unchanged,
     })
 }
 
-/// How many levels lie below a node.
+/// The number of levels below a node.
 fn height(node: &TreeNode) -> usize {
     match node {
         TreeNode::Image(_) => 0,
@@ -130,25 +149,26 @@ fn height(node: &TreeNode) -> usize {
     }
 }
 
-struct Work<'a> {
-    place: &'a str,
-    changes: Vec<Change>,
+/// The state of [`relabel`]: what has changed so far.
+struct Relabeling<'a> {
+    name: &'a str,
+    changes: Vec<ImageChange>,
     configs: Vec<(Descriptor, Vec<u8>)>,
-    documents: Vec<Replaced>,
+    documents: Vec<ReplacedDocument>,
     notes: Vec<String>,
-    duplicates: Vec<Duplicate>,
+    duplicates: Vec<DuplicatePlatform>,
 }
 
-impl Work<'_> {
+impl Relabeling<'_> {
     fn refuse(&self, why: &str, hint: &str) -> Error {
-        Error::bad_input(format!("fix \"{}\"", self.place), why).hint(hint)
+        Error::bad_input(format!("fix \"{}\"", self.name), why).hint(hint)
     }
 
-    /// The image with the right label, or `None` if it has that already.
+    /// The new manifest of an image, or `None` if its declared platform is correct.
     fn image(
         &mut self,
         image: &Image,
-        wanted: &Platform,
+        platform: &Platform,
         ask: Ask,
         entry: Option<&Platform>,
     ) -> Result<Option<Document>, Error> {
@@ -156,17 +176,17 @@ impl Work<'_> {
         let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else {
             return Err(self.refuse(&format!("{name} is an artifact, not an image"), "specify an image"));
         };
-        let failed = |e: image_model::manifest::DocumentError| e.at(&format!("{name} of \"{}\"", self.place));
-        let bytes = match patch_config(&config.bytes, wanted, ask).map_err(failed)? {
+        let failed = |e: image_model::manifest::DocumentError| e.at(&format!("{name} of \"{}\"", self.name));
+        let bytes = match patch_config(&config.bytes, platform, ask).map_err(failed)? {
             Patched::Unchanged => return Ok(None),
             Patched::Changed(bytes) => bytes,
         };
         let manifest = patch_manifest(&image.document, &bytes).map_err(failed)?;
         let blob = Descriptor::of(&image.manifest.config.media_type, &bytes);
-        self.changes.push(Change {
-            entry: entry.cloned(),
-            label: config.parsed.platform.clone(),
-            wanted: wanted.clone(),
+        self.changes.push(ImageChange {
+            index_platform: entry.cloned(),
+            declared: config.parsed.platform.clone(),
+            new: platform.clone(),
             config: (image.manifest.config.digest.clone(), blob.digest.clone()),
             manifest: (image.document.digest().clone(), manifest.digest().clone()),
         });
@@ -174,53 +194,62 @@ impl Work<'_> {
         Ok(Some(manifest))
     }
 
-    /// What is asked of which member.
-    fn asked(&self, index: &IndexNode, all: &[NestedMember<'_>], labels: &Labels) -> Result<Asked, Error> {
-        let mut asked = Asked::new();
-        match labels {
-            Labels::Platform(platform) => {
+    /// The platform that is requested for each member.
+    fn requests(
+        &self,
+        index: &IndexNode,
+        all: &[NestedMember<'_>],
+        requested: &RequestedPlatforms,
+    ) -> Result<MemberRequests, Error> {
+        let mut requests = MemberRequests::new();
+        match requested {
+            RequestedPlatforms::Image(platform) => {
                 // An index of one image is what BuildKit makes of one image and its attestations.
-                let images: Vec<&NestedMember<'_>> = all.iter().filter(|seat| seat.is_image()).collect();
+                let images: Vec<&NestedMember<'_>> = all.iter().filter(|member| member.is_image()).collect();
                 let [only] = images.as_slice() else {
                     let why = format!("it is an index of {} platforms", images.len());
                     return Err(self.refuse(&why, "use --from-index, or select one member with --platform"));
                 };
-                ask(&mut asked, &only.path, platform);
+                request(&mut requests, &only.path, platform);
             }
-            Labels::Member { member, platform } => {
-                ask(&mut asked, &self.find(all, member)?.path, platform);
+            RequestedPlatforms::Member { member, platform } => {
+                request(&mut requests, &self.find(all, member)?.path, platform);
             }
-            Labels::Members(members) => {
+            RequestedPlatforms::Members(members) => {
                 for (digest, platform) in members {
-                    ask(&mut asked, &self.find(all, &Member::Digest(digest.clone()))?.path, platform);
+                    request(
+                        &mut requests,
+                        &self.find(all, &MemberSelector::Digest(digest.clone()))?.path,
+                        platform,
+                    );
                 }
             }
-            Labels::FromIndex => asked = self.by_entries(index)?,
+            RequestedPlatforms::FromIndex => requests = self.by_entries(index)?,
         }
-        Ok(asked)
+        Ok(requests)
     }
 
-    /// The one member that is meant, at whatever depth.
+    /// The selected member, at any depth.
     fn find<'a, 'p>(
         &self,
         all: &'a [NestedMember<'p>],
-        member: &Member,
+        member: &MemberSelector,
     ) -> Result<&'a NestedMember<'p>, Error> {
-        match named(all, member).as_slice() {
+        match matching_members(all, member).as_slice() {
             [only] => Ok(only),
             [] => {
-                let said = all.iter().filter_map(|seat| seat.entry.platform.as_ref());
+                let said = all.iter().filter_map(|member| member.entry.platform.as_ref());
                 let names: Vec<String> = said.filter(|p| !p.is_unknown()).map(ToString::to_string).collect();
-                let doing = format!("fix member {member} of \"{}\"", self.place);
+                let doing = format!("fix member {member} of \"{}\"", self.name);
                 Err(Error::not_found(doing, "the index has no such member")
                     .hint(format!("it has {}", names.join(", "))))
             }
             many => {
                 let (why, hint) = match member {
-                    Member::Platform(_) => {
+                    MemberSelector::Platform(_) => {
                         ("members are for", "select one by its digest: --platform sha256:...")
                     }
-                    Member::Digest(_) => {
+                    MemberSelector::Digest(_) => {
                         ("entries have digest", "select one by its platform, if they differ")
                     }
                 };
@@ -229,54 +258,54 @@ impl Work<'_> {
         }
     }
 
-    /// Every member's config says what its entry says.
-    fn by_entries(&self, index: &IndexNode) -> Result<Asked, Error> {
-        let mut asked = Asked::new();
+    /// The request that every member declares its index platform.
+    fn by_entries(&self, index: &IndexNode) -> Result<MemberRequests, Error> {
+        let mut requests = MemberRequests::new();
         for i in runnable_members(index) {
             let entry = &index.index.manifests[i];
-            let wish = match (&index.members[i], &entry.platform) {
-                // A nested index needs no platform of its own; its entries say theirs.
-                (TreeNode::Index(inner), _) => Wish::Within(self.by_entries(inner)?),
+            let request = match (&index.members[i], &entry.platform) {
+                // A nested index needs no platform; its entries have one.
+                (TreeNode::Index(inner), _) => PlatformRequest::Within(self.by_entries(inner)?),
                 (_, Some(platform)) if !platform.architecture.is_empty() && !platform.os.is_empty() => {
-                    Wish::Says(platform.clone(), Ask::Entry)
+                    PlatformRequest::Declare(platform.clone(), Ask::Entry)
                 }
                 _ => {
                     let why = format!("the index entry of {} has no platform", entry.digest);
                     return Err(self.refuse(&why, "use --set-platform PLATFORM --platform DIGEST"));
                 }
             };
-            asked.insert(i, wish);
+            requests.insert(i, request);
         }
-        Ok(asked)
+        Ok(requests)
     }
 
-    /// The index with these members saying what is asked, attestations re-pointed.
-    fn index(&mut self, node: &IndexNode, asked: &Asked) -> Result<Option<Document>, Error> {
+    /// The new index, in which attestations refer to the new members; `None` if nothing changes.
+    fn index(&mut self, node: &IndexNode, requests: &MemberRequests) -> Result<Option<Document>, Error> {
         let mut replaced: BTreeMap<usize, Document> = BTreeMap::new();
-        for (i, wish) in asked {
+        for (i, request) in requests {
             let entry = &node.index.manifests[*i];
-            let now = match (&node.members[*i], wish) {
-                (TreeNode::Image(image), Wish::Says(platform, ask)) => {
+            let now = match (&node.members[*i], request) {
+                (TreeNode::Image(image), PlatformRequest::Declare(platform, ask)) => {
                     self.image(image, platform, *ask, entry.platform.as_ref())?
                 }
-                (TreeNode::Index(inner), Wish::Within(asked)) => self.index(inner, asked)?,
-                (TreeNode::Index(_), Wish::Says(..)) => {
+                (TreeNode::Index(inner), PlatformRequest::Within(requests)) => self.index(inner, requests)?,
+                (TreeNode::Index(_), PlatformRequest::Declare(..)) => {
                     let hint = "select one of its images, or use --from-index";
                     return Err(self.refuse("the member is an index itself", hint));
                 }
-                // Nobody looks for members in an image.
-                (TreeNode::Image(_), Wish::Within(_)) => None,
+                // An image has no members.
+                (TreeNode::Image(_), PlatformRequest::Within(_)) => None,
             };
             if let Some(now) = now {
                 replaced.insert(*i, now);
             }
         }
-        replaced.extend(self.belonging(node, &replaced)?);
+        replaced.extend(self.attestations(node, &replaced)?);
         let moved: BTreeMap<&str, &Document> =
             replaced.iter().map(|(i, now)| (node.index.manifests[*i].digest.as_str(), now)).collect();
         let mut changes = Vec::new();
         for (i, entry) in node.index.manifests.iter().enumerate() {
-            let platform = asked_of(asked, &[i])
+            let platform = requested_platform(requests, &[i])
                 .filter(|p| !entry.platform.as_ref().is_some_and(|said| said.answers(p)));
             let attests =
                 entry.attests().and_then(|subject| moved.get(subject)).map(|now| now.digest().as_str());
@@ -294,45 +323,49 @@ impl Work<'_> {
         if changes.is_empty() {
             return Ok(None);
         }
-        let failed = |e: image_model::manifest::DocumentError| e.at(&format!("index of \"{}\"", self.place));
+        let failed = |e: image_model::manifest::DocumentError| e.at(&format!("index of \"{}\"", self.name));
         let patched = patch_index(&node.document, &changes).map_err(failed)?;
         for (i, document) in replaced {
-            let was = node.index.manifests[i].digest.clone();
-            self.documents.push(Replaced { height: height(&node.members[i]), was, document });
+            let old = node.index.manifests[i].digest.clone();
+            self.documents.push(ReplacedDocument { height: height(&node.members[i]), old, new: document });
         }
         Ok(Some(patched))
     }
 }
 
-impl Work<'_> {
-    /// Two images for one platform: readers take the first. Whether that is refused is for the caller to say, since
-    /// two labels that were exchanged may be put right one after the other.
-    fn note_doubles(&mut self, all: &[NestedMember<'_>], asked: &Asked) {
-        let images = || all.iter().filter(|seat| seat.is_image());
-        let before = |seat: &NestedMember<'_>| match (&seat.entry.platform, seat.node) {
+impl Relabeling<'_> {
+    /// Notes members that get the platform of another member. The caller decides whether to refuse that: with --force,
+    /// two exchanged platforms can be fixed one after the other.
+    fn note_duplicates(&mut self, all: &[NestedMember<'_>], requests: &MemberRequests) {
+        let images = || all.iter().filter(|member| member.is_image());
+        let before = |member: &NestedMember<'_>| match (&member.entry.platform, member.node) {
             (Some(said), _) => Some(said.clone()),
             (None, TreeNode::Image(image)) => {
                 image.config.as_ref().map(|config| config.parsed.platform.clone())
             }
             (None, TreeNode::Index(_)) => None,
         };
-        let says = |seat: &NestedMember<'_>| asked_of(asked, &seat.path).cloned().or_else(|| before(seat));
-        for seat in images() {
-            let Some(platform) = asked_of(asked, &seat.path) else { continue };
+        let after = |member: &NestedMember<'_>| {
+            requested_platform(requests, &member.path).cloned().or_else(|| before(member))
+        };
+        for member in images() {
+            let Some(platform) = requested_platform(requests, &member.path) else { continue };
             let is_twin = |other: &&NestedMember<'_>| {
-                other.path != seat.path && says(other).is_some_and(|said| said.fits(platform))
+                other.path != member.path
+                    && after(other).is_some_and(|platform_after| platform_after.fits(platform))
             };
             if let Some(twin) = images().find(is_twin) {
                 let digest = &twin.entry.digest;
                 self.notes.push(format!(
                     "the index has another image for {platform}, {digest}: engines choose either of them"
                 ));
-                let Some(was) = before(seat).filter(|was| !was.fits(platform)) else { continue };
-                let is_lost = !images().any(|other| says(other).is_some_and(|said| said.fits(&was)));
-                self.duplicates.push(Duplicate {
-                    member: seat.entry.clone(),
-                    was,
-                    wanted: platform.clone(),
+                let Some(old) = before(member).filter(|old| !old.fits(platform)) else { continue };
+                let is_lost = !images()
+                    .any(|other| after(other).is_some_and(|platform_after| platform_after.fits(&old)));
+                self.duplicates.push(DuplicatePlatform {
+                    member: member.entry.clone(),
+                    old,
+                    new: platform.clone(),
                     twin: digest.clone(),
                     is_lost,
                 });
@@ -340,8 +373,8 @@ impl Work<'_> {
         }
     }
 
-    /// Attestations that say in their manifest, too, to which member they belong (BuildKit's `oci-artifact=true`).
-    fn belonging(
+    /// New manifests of attestations that have a subject (BuildKit's `oci-artifact=true`).
+    fn attestations(
         &self,
         node: &IndexNode,
         replaced: &BTreeMap<usize, Document>,
@@ -353,7 +386,7 @@ impl Work<'_> {
             let now = replaced.iter().find(|(of, _)| node.index.manifests[**of].digest == subject.digest);
             if let Some((_, now)) = now {
                 let failed = |e: image_model::manifest::DocumentError| {
-                    e.at(&format!("{} of \"{}\"", image.document.digest(), self.place))
+                    e.at(&format!("{} of \"{}\"", image.document.digest(), self.name))
                 };
                 following.insert(i, patch_subject(&image.document, now).map_err(failed)?);
             }
@@ -363,21 +396,21 @@ impl Work<'_> {
 }
 
 impl Changes {
-    /// What must be written where the old image lies: the new configs and documents alone.
-    pub fn in_place(&self) -> WantedImage {
+    /// The new configs and documents alone, for the store that has the old image.
+    pub fn new_parts(&self) -> WantedImage {
         let mut wanted = WantedImage::of_root(self.root.clone());
         self.add_new(&mut wanted);
         wanted.levels.retain(|level| !level.is_empty());
         wanted
     }
 
-    /// What another store must have: the new parts, and the unchanged rest from `source`.
-    pub fn elsewhere(&self, node: &TreeNode, source: &Arc<dyn ImageSource>) -> WantedImage {
+    /// The complete image for another store: the new parts, and unchanged ones from `source`.
+    pub fn complete(&self, node: &TreeNode, source: &Arc<dyn ImageSource>) -> WantedImage {
         let mut wanted = WantedImage::of_root(self.root.clone());
         self.add_new(&mut wanted);
         wanted.add(node, source, true);
         let old_configs: Vec<&Digest> = self.images.iter().map(|change| &change.config.0).collect();
-        let old: Vec<&Digest> = self.documents.iter().map(|replaced| &replaced.was).collect();
+        let old: Vec<&Digest> = self.documents.iter().map(|replaced| &replaced.old).collect();
         wanted.blobs.retain(|(blob, _)| !old_configs.contains(&&blob.digest));
         for level in &mut wanted.levels {
             level.retain(|document| !old.contains(&document.digest()));
@@ -386,16 +419,24 @@ impl Changes {
         wanted
     }
 
-    /// What an archive must know to let the new image take the place of `node` under all of its names.
-    pub fn rewrite(&self, node: &TreeNode) -> Relabel {
+    /// The changes for an archive in which the new image replaces `node` under all of its names.
+    pub fn for_archive(&self, node: &TreeNode) -> Relabel {
         let below =
-            self.documents.iter().map(|replaced| (replaced.was.clone(), replaced.document.digest().clone()));
+            self.documents.iter().map(|replaced| (replaced.old.clone(), replaced.new.digest().clone()));
         let root = (node.digest().clone(), self.root.digest().clone());
         Relabel {
-            wanted: self.in_place(),
+            wanted: self.new_parts(),
             configs: self.images.iter().map(|change| change.config.clone()).collect(),
             documents: below.chain([root]).collect(),
         }
+    }
+
+    /// Every document that changes, the root last.
+    pub fn replaced(&self, root: &TreeNode) -> Vec<ReplacedSubject> {
+        let below = self.documents.iter();
+        let below =
+            below.map(|replaced| ReplacedSubject { old: replaced.old.clone(), new: replaced.new.clone() });
+        below.chain([ReplacedSubject { old: root.digest().clone(), new: self.root.clone() }]).collect()
     }
 
     fn add_new(&self, wanted: &mut WantedImage) {
@@ -403,7 +444,7 @@ impl Changes {
             wanted.add_blob(blob.clone(), BlobContent::Bytes(bytes.as_slice().into()));
         }
         for replaced in &self.documents {
-            wanted.add_document(replaced.height, replaced.document.clone());
+            wanted.add_document(replaced.height, replaced.new.clone());
         }
     }
 }

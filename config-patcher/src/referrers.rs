@@ -1,6 +1,5 @@
-//! What belongs to an image that changes: found and told, and carried over to the new one where that was asked.
+//! Referrers and signature tags of an image that changes, and copies of the referrers for the new image.
 
-use crate::plan::Changes;
 use error::Error;
 use error::Exit;
 use image_model::digest::Digest;
@@ -10,58 +9,53 @@ use image_store::parallel;
 use image_store::referrers::{Attached, ReferrerStep, find_attached};
 use image_store::store::{ImageSource, Pointer};
 use image_store::subject::subject_of;
-use image_store::tree::TreeNode;
 use std::collections::BTreeSet;
 
-/// Signatures of SBOMs of images are three deep; nobody goes on for ever.
+/// A signature of an SBOM of an image is two levels deep.
 const DEPTH_MAX: usize = 8;
-/// More than this is not carried.
-const CARRIED_MAX: usize = 1_000;
+/// The largest number of referrers that are copied.
+const COPIES_MAX: usize = 1_000;
 
-/// A document that took another's place.
+/// A subject of referrers, and the document that replaces it.
 #[derive(Clone, Debug)]
-pub struct Moved {
-    pub was: Digest,
-    pub now: Document,
+pub struct ReplacedSubject {
+    pub old: Digest,
+    pub new: Document,
 }
 
-/// A manifest whose subject changes.
+/// A manifest whose subject is replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Referrer {
-    /// As it was.
+    /// The old subject.
     pub subject: Digest,
     pub digest: Digest,
-    /// What it is: `application/vnd.dev.sigstore.bundle.v0.3+json`.
-    pub kind: String,
-    /// The copy that belongs to the new image.
-    pub carried: Option<Digest>,
+    /// Its artifact type or media type: `application/vnd.dev.sigstore.bundle.v0.3+json`.
+    pub artifact_type: String,
+    /// The copy for the new image.
+    pub copy: Option<Digest>,
 }
 
-/// What belongs to the old image.
+/// What is attached to the old image.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct AttachedArtifacts {
     pub referrers: Vec<Referrer>,
-    /// cosign's tags, each with the digest that it is made of.
+    /// Tags of cosign, each with the digest from which it is derived.
     pub tags: Vec<(Digest, String)>,
-    /// The writes that carry the referrers over, in their order.
+    /// The writes that copy the referrers, in their order.
     pub steps: Vec<ReferrerStep>,
-    /// What was listed and could not be carried.
+    /// Referrers that could not be copied, and why.
     pub notes: Vec<String>,
 }
 
-/// Every document that changed, the root last.
-pub fn moved(changes: &Changes, root: &TreeNode) -> Vec<Moved> {
-    let below = changes.documents.iter();
-    let below = below.map(|replaced| Moved { was: replaced.was.clone(), now: replaced.document.clone() });
-    below.chain([Moved { was: root.digest().clone(), now: changes.root.clone() }]).collect()
-}
-
-/// Lists what belongs to the old documents.
-pub fn find(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
-    let mut found = Found::default();
-    for belongings in look_at(source, moved)? {
-        let Attached { subject, referrers, tags, .. } = belongings;
-        for entry in referrers.iter().filter(|entry| !is_one_of(&entry.digest, moved)) {
+/// Returns what is attached to the old documents.
+pub fn find_referrers(
+    source: &dyn ImageSource,
+    replaced: &[ReplacedSubject],
+) -> Result<AttachedArtifacts, Error> {
+    let mut found = AttachedArtifacts::default();
+    for attached in find_all(source, replaced)? {
+        let Attached { subject, referrers, tags, .. } = attached;
+        for entry in referrers.iter().filter(|entry| !is_replaced(&entry.digest, replaced)) {
             found.referrers.push(referrer(&subject, entry, None));
         }
         found.tags.extend(tags.into_iter().map(|tag| (subject.clone(), tag)));
@@ -69,23 +63,29 @@ pub fn find(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
     Ok(found)
 }
 
-/// The same, with a copy of each referrer for the new image, and of what belongs to these referrers in turn. Only
-/// the subjects change: what is signed or stated in them still names the old image.
-pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> {
-    let mut found = Found::default();
-    let mut seen: BTreeSet<Digest> = moved.iter().map(|moved| moved.was.clone()).collect();
-    let mut level = moved.to_vec();
+/// The same, with a copy of each referrer, and of its referrers, for the new image. Only the subjects change: what is
+/// signed or stated in a referrer still names the old image.
+///
+/// # Errors
+/// Bad input, if there are too many.
+pub fn copy_referrers(
+    source: &dyn ImageSource,
+    replaced: &[ReplacedSubject],
+) -> Result<AttachedArtifacts, Error> {
+    let mut found = AttachedArtifacts::default();
+    let mut seen: BTreeSet<Digest> = replaced.iter().map(|replaced| replaced.old.clone()).collect();
+    let mut level = replaced.to_vec();
     for _ in 0..DEPTH_MAX {
         let mut next = Vec::new();
-        for (Moved { was, now }, belongings) in level.iter().zip(look_at(source, &level)?) {
-            let Attached { referrers, tags, by_tag, .. } = belongings;
-            found.tags.extend(tags.into_iter().map(|tag| (was.clone(), tag)));
-            let new: Vec<Descriptor> =
+        for (ReplacedSubject { old, new }, attached) in level.iter().zip(find_all(source, &level)?) {
+            let Attached { referrers, tags, by_tag, .. } = attached;
+            found.tags.extend(tags.into_iter().map(|tag| (old.clone(), tag)));
+            let unseen: Vec<Descriptor> =
                 referrers.into_iter().filter(|entry| seen.insert(entry.digest.clone())).collect();
-            let read = parallel::map(&new, source.concurrency(parallel::REQUESTS), |entry| {
-                read(source, entry, was)
+            let read = parallel::map(&unseen, source.concurrency(parallel::REQUESTS), |entry| {
+                read(source, entry, old)
             })?;
-            for (entry, document) in new.iter().zip(read) {
+            for (entry, document) in unseen.iter().zip(read) {
                 let document = match document {
                     Ok(document) => document,
                     Err(why) => {
@@ -94,40 +94,40 @@ pub fn carry(source: &dyn ImageSource, moved: &[Moved]) -> Result<Found, Error> 
                     }
                 };
                 let failed = |e: image_model::manifest::DocumentError| e.at(entry.digest.as_str());
-                let document = patch_subject(&document, now).map_err(failed)?;
-                found.referrers.push(referrer(was, entry, Some(document.digest().clone())));
-                let subject = now.digest().clone();
+                let document = patch_subject(&document, new).map_err(failed)?;
+                found.referrers.push(referrer(old, entry, Some(document.digest().clone())));
+                let subject = new.digest().clone();
                 found.steps.push(ReferrerStep { subject, document: document.clone(), by_tag });
-                next.push(Moved { was: entry.digest.clone(), now: document });
+                next.push(ReplacedSubject { old: entry.digest.clone(), new: document });
             }
         }
-        if found.steps.len() > CARRIED_MAX {
-            return Err(too_many(source, &format!("there are more than {CARRIED_MAX}")));
+        if found.steps.len() > COPIES_MAX {
+            return Err(too_many(source, &format!("there are more than {COPIES_MAX}")));
         }
         if next.is_empty() {
             return Ok(found);
         }
         level = next;
     }
-    Err(too_many(source, &format!("they belong to each other more than {DEPTH_MAX} deep")))
+    Err(too_many(source, &format!("they refer to each other more than {DEPTH_MAX} levels deep")))
 }
 
-fn look_at(source: &dyn ImageSource, moved: &[Moved]) -> Result<Vec<Attached>, Error> {
-    let subjects: Vec<Digest> = moved.iter().map(|moved| moved.was.clone()).collect();
+fn find_all(source: &dyn ImageSource, replaced: &[ReplacedSubject]) -> Result<Vec<Attached>, Error> {
+    let subjects: Vec<Digest> = replaced.iter().map(|replaced| replaced.old.clone()).collect();
     find_attached(source, &subjects)
 }
 
-/// An attestation within an index may belong to its image by its subject as well: it is no stranger.
-fn is_one_of(digest: &Digest, moved: &[Moved]) -> bool {
-    moved.iter().any(|moved| moved.was == *digest)
+/// An attestation in an index may be a referrer of its image as well; it is replaced already.
+fn is_replaced(digest: &Digest, replaced: &[ReplacedSubject]) -> bool {
+    replaced.iter().any(|replaced| replaced.old == *digest)
 }
 
-fn referrer(subject: &Digest, entry: &Descriptor, carried: Option<Digest>) -> Referrer {
-    let kind = entry.artifact_type.clone().unwrap_or_else(|| entry.media_type.clone());
-    Referrer { subject: subject.clone(), digest: entry.digest.clone(), kind, carried }
+fn referrer(subject: &Digest, entry: &Descriptor, copy: Option<Digest>) -> Referrer {
+    let artifact_type = entry.artifact_type.clone().unwrap_or_else(|| entry.media_type.clone());
+    Referrer { subject: subject.clone(), digest: entry.digest.clone(), artifact_type, copy }
 }
 
-/// The referrer, or why a list names what is none: lists under tags are kept by hand, and outlive what they name.
+/// The referrer, or why it is none: clients maintain the lists under tags, which may be out of date.
 fn read(
     source: &dyn ImageSource,
     entry: &Descriptor,
@@ -135,13 +135,13 @@ fn read(
 ) -> Result<Result<Document, String>, Error> {
     let document = match source.read_document(&Pointer::from(&entry.digest)) {
         Ok(document) => document,
-        Err(error) if error.kind == Exit::NotFound => return Ok(Err("it is gone".into())),
+        Err(error) if error.kind == Exit::NotFound => return Ok(Err("it does not exist".into())),
         Err(error) => return Err(error),
     };
     let named = subject_of(&document).map_err(|e| e.at(entry.digest.as_str()))?;
     Ok(match named {
         Some(named) if named.digest == *subject => Ok(document),
-        _ => Err(format!("it does not belong to {subject}, under which it is listed")),
+        _ => Err(format!("its subject is not {subject}, although it is listed there")),
     })
 }
 
@@ -181,37 +181,34 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_and_what_is_signed_of_it_are_carried_and_a_second_time_the_same() {
+    fn copies_of_signatures_of_referrers_are_the_same_every_time() {
         let store = MemoryStore::new();
         let (old, new) = (manifest(&store, "old", None), manifest(&store, "newer", None));
         let sbom = manifest(&store, "sbom", Some(&old));
         let signature = manifest(&store, "signature", Some(&sbom));
         listed(&store, &old, &[&sbom]);
         listed(&store, &sbom, &[&signature]);
-        let moved = [Moved { was: old.digest().clone(), now: new.clone() }];
-        let listed: Vec<_> = find(&store, &moved).unwrap().referrers;
-        assert_eq!(
-            listed.iter().map(|r| (&r.digest, &r.carried)).collect::<Vec<_>>(),
-            [(sbom.digest(), &None)]
-        );
-        let carried = carry(&store, &moved).unwrap();
+        let replaced = [ReplacedSubject { old: old.digest().clone(), new: new.clone() }];
+        let listed: Vec<_> = find_referrers(&store, &replaced).unwrap().referrers;
+        assert_eq!(listed.iter().map(|r| (&r.digest, &r.copy)).collect::<Vec<_>>(), [(sbom.digest(), &None)]);
+        let carried = copy_referrers(&store, &replaced).unwrap();
         assert_eq!(carried.steps.len(), 2);
         apply(&carried.steps, &store).unwrap();
-        let back = Moved { was: new.digest().clone(), now: old.clone() };
-        let back = carry(&store, &[back]).unwrap();
+        let back = ReplacedSubject { old: new.digest().clone(), new: old.clone() };
+        let back = copy_referrers(&store, &[back]).unwrap();
         let returned: Vec<_> = back.steps.iter().map(|step| step.document.digest()).collect();
-        assert_eq!(returned, [sbom.digest(), signature.digest()], "there and back again, byte for byte");
-        assert_eq!(carry(&store, &moved).unwrap().steps, carried.steps);
+        assert_eq!(returned, [sbom.digest(), signature.digest()], "copied back byte for byte");
+        assert_eq!(copy_referrers(&store, &replaced).unwrap().steps, carried.steps);
     }
 
     #[test]
-    fn what_a_list_names_wrongly_is_said_and_left() {
+    fn a_listed_manifest_that_is_no_referrer_is_reported_and_not_copied() {
         let store = MemoryStore::new();
         let (old, new) = (manifest(&store, "old", None), manifest(&store, "new", None));
         let other = manifest(&store, "of another", Some(&new));
         listed(&store, &old, &[&other]);
-        let found = carry(&store, &[Moved { was: old.digest().clone(), now: new }]).unwrap();
-        assert!(found.steps.is_empty() && found.notes[0].contains("does not belong"), "{found:?}");
+        let found = copy_referrers(&store, &[ReplacedSubject { old: old.digest().clone(), new }]).unwrap();
+        assert!(found.steps.is_empty() && found.notes[0].contains("its subject is not"), "{found:?}");
     }
 
     #[test]
@@ -224,7 +221,8 @@ mod tests {
             listed(&store, &last, &[&next]);
             last = next;
         }
-        let error = carry(&store, &[Moved { was: old.digest().clone(), now: new }]).unwrap_err();
-        assert!(error.to_string().contains("8 deep"), "{error}");
+        let error =
+            copy_referrers(&store, &[ReplacedSubject { old: old.digest().clone(), new }]).unwrap_err();
+        assert!(error.to_string().contains("8 levels deep"), "{error}");
     }
 }

@@ -33,8 +33,12 @@ fn check(rows: &[(&str, &str)]) {
             Descriptor { platform: said, ..Descriptor::new(media_type::OCI_MANIFEST, digest, 1) }
         })
         .collect();
-    let images: Vec<Judged<'_>> = (0..rows.len())
-        .map(|at| Judged { entry: Some(&entries[at]), declared: &declared[at], verdict: Some(&verdicts[at]) })
+    let images: Vec<JudgedImage<'_>> = (0..rows.len())
+        .map(|at| JudgedImage {
+            entry: Some(&entries[at]),
+            declared: &declared[at],
+            verdict: Some(&verdicts[at]),
+        })
         .collect();
     let shown = |decision: &Decision| match decision {
         Decision::Keep => "keep".to_string(),

@@ -1,10 +1,10 @@
 //! `config-patcher fix -`: fixes a `docker save` stream between stdin and stdout.
 
-use super::fix::report::{Told, report};
+use super::fix::report::{FixReport, print_changes};
 use super::fix::source::PlatformSource;
-use super::fix::{Fix, refuse_duplicates};
-use crate::plan::{Labels, Relabelled, relabel};
-use crate::referrers::Found;
+use super::fix::{FixArgs, refuse_duplicates};
+use crate::plan::{Relabeled, RequestedPlatforms, relabel};
+use crate::referrers::AttachedArtifacts;
 use cli::{Format, Output, print_json};
 use error::Error;
 use error::Exit;
@@ -17,7 +17,7 @@ use image_store::tree::TreeNode;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 
-pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
+pub fn run(args: &FixArgs, output: &Output) -> Result<Exit, Error> {
     let is_written = !args.check && !args.dry_run;
     let refuse = |why: &str, hint: &str| {
         Err(Error::new(Exit::Usage, "fix the stream on standard input", why).hint(hint))
@@ -34,7 +34,7 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
     if args.carry_referrers {
         return refuse("the stream contains no referrers", "omit --carry-referrers");
     }
-    let PlatformSource::Requested(labels) = args.platform_source(output)? else {
+    let PlatformSource::Requested(requested) = args.platform_source(output)? else {
         return refuse("its layers are not read", "use --set-platform, or save the image to a file");
     };
     if is_written && output.format == Format::Json {
@@ -49,10 +49,10 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
     if is_written && std::io::stdout().is_terminal() {
         return refuse("standard output is a terminal", "use a pipe: ... | docker load");
     }
-    let mut deciding = Deciding { labels, output, decided: None, changed: false };
+    let mut fixer = StreamFixer { requested, output, result: None, changed: false };
     let input = std::io::stdin();
     let out: Box<dyn Write> = match is_written {
-        // Not locked for lines: a tar has none.
+        // Standard output of std is line-buffered, which a tar does not need.
         true => Box::new(std::fs::File::from(
             std::io::stdout()
                 .as_fd()
@@ -64,65 +64,66 @@ pub fn run(args: &Fix, output: &Output) -> Result<Exit, Error> {
     widen_pipe(&input);
     widen_pipe(std::io::stdout());
     let input = input.as_fd().try_clone_to_owned().map_err(|e| Error::from_io("open standard input", e))?;
-    let passed = filter(std::fs::File::from(input), out, &mut deciding)?;
-    let changed = deciding.changed || passed.copies > 0;
-    if passed.copies > 0 && !deciding.changed {
+    let passed = filter(std::fs::File::from(input), out, &mut fixer)?;
+    let changed = fixer.changed || passed.copies > 0;
+    if passed.copies > 0 && !fixer.changed {
         output.info("note: only the copy of the platform for Docker before 1.10 was wrong");
     }
     if passed.lists_moved && is_written {
         output.info("note: manifest.json and index.json were moved to the end of the archive");
     }
-    let Decided { now, mut json } = deciding.decided.unwrap_or_default();
+    let StreamResult { digest, mut json } = fixer.result.unwrap_or_default();
     if !is_written && output.format == Format::Json {
         json["changed"] = changed.into();
         print_json(&json.to_string());
     } else {
-        output.info(&now);
+        output.info(&digest);
     }
     Ok(if args.check && changed { Exit::CheckFailed } else { Exit::Done })
 }
 
-struct Deciding<'a> {
-    labels: Labels,
+/// Fixes the image of a stream when the filter has read its config and manifest.
+struct StreamFixer<'a> {
+    requested: RequestedPlatforms,
     output: &'a Output,
-    decided: Option<Decided>,
+    result: Option<StreamResult>,
     changed: bool,
 }
 
 #[derive(Default)]
-struct Decided {
-    /// The root's digest as it is now.
-    now: String,
-    /// What `fix` says of an image elsewhere.
+struct StreamResult {
+    /// The digest of the fixed image or index.
+    digest: String,
+    /// The JSON form of `fix`.
     json: serde_json::Value,
 }
 
-impl StreamRelabeler for Deciding<'_> {
+impl StreamRelabeler for StreamFixer<'_> {
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
-        let relabelled = relabel(image, &self.labels, "-")?;
+        let relabeled = relabel(image, &self.requested, "-")?;
         let way_out = "or save it to a file, where --force does it anyway";
-        refuse_duplicates(&Reference::Stdin, None, &relabelled, image, way_out)?;
-        report(&relabelled, image, self.output);
-        let json = Told { relabelled: &relabelled, node: image, output: self.output }.json(
-            &Found::default(),
+        refuse_duplicates(&Reference::Stdin, None, &relabeled, image, way_out)?;
+        print_changes(&relabeled, image, self.output);
+        let json = FixReport { relabeled: &relabeled, node: image, output: self.output }.json(
+            &AttachedArtifacts::default(),
             None,
             false,
         );
-        let Relabelled::Changed(changes) = relabelled else {
-            self.decided = Some(Decided { now: image.digest().to_string(), json });
+        let Relabeled::Changed(changes) = relabeled else {
+            self.result = Some(StreamResult { digest: image.digest().to_string(), json });
             return Ok(None);
         };
-        self.decided = Some(Decided { now: changes.root.digest().to_string(), json });
+        self.result = Some(StreamResult { digest: changes.root.digest().to_string(), json });
         self.changed = true;
-        Ok(Some(changes.rewrite(image)))
+        Ok(Some(changes.for_archive(image)))
     }
 
     fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let Labels::Platform(platform) = &self.labels else { return Ok(None) };
+        let RequestedPlatforms::Image(platform) = &self.requested else { return Ok(None) };
         let what = "\"json\" of a layer in the stream";
         let object =
             Object::parse(json).map_err(|e| image_model::manifest::DocumentError::from(e).at(what))?;
-        // Lower layers have no label, only the topmost one has.
+        // Only the file of the topmost layer has a platform.
         if !object.members.iter().any(|member| member.key == "architecture") {
             return Ok(None);
         }

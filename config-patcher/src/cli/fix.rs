@@ -3,22 +3,20 @@
 use super::verify::row::editable;
 use crate::advice;
 use crate::from_binaries::from_binaries;
-use crate::plan::{Duplicate, Labels, Relabelled, relabel};
-use crate::referrers::{Found, carry, find, moved};
+use crate::plan::{DuplicatePlatform, Relabeled, RequestedPlatforms, relabel};
+use crate::referrers::{AttachedArtifacts, copy_referrers, find_referrers};
 use clap::Args;
 use cli::Output;
-use error::Error;
-use error::Exit;
-use error::text;
+use error::{Error, Exit, text};
 use image_model::reference::Reference;
-use image_store::archive::{DockerArchive, OciArchive};
+use image_store::archive::{DockerArchive, InPlacePlan, OciArchive};
 use image_store::open::Stores;
-use image_store::plan::{MovedTag, Plan, apply, plan, plan_new};
+use image_store::plan::{MovedTag, Plan, WantedImage, apply, plan, plan_new};
 use image_store::referrers;
 use image_store::store::{ImageSource, ImageStore, Pointer, UNNAMED};
 use image_store::tree::{TreeNode, read_tree_below};
 use registry_client::meter::Meter;
-use report::{Told, describe, report};
+use report::{FixReport, describe, print_changes};
 use source::{PlatformSource, SourceArgs};
 use std::sync::Arc;
 
@@ -26,7 +24,7 @@ pub(super) mod report;
 pub(super) mod source;
 
 #[derive(Args)]
-pub struct Fix {
+pub struct FixArgs {
     /// The image or index; `-` for a `docker save` stream on stdin
     pub(super) image: Reference,
     #[command(flatten)]
@@ -60,13 +58,13 @@ pub struct Fix {
     pub(super) force: bool,
 }
 
-impl Fix {
-    /// What comes on standard input goes by: it lies nowhere.
+impl FixArgs {
+    /// Returns whether the image is a stream on stdin, which goes to stdout.
     pub fn is_filter(&self) -> bool {
         self.image == Reference::Stdin
     }
 
-    /// Where the right platform comes from.
+    /// Where the right platform comes from. Prints a warning if the options are deprecated.
     pub(super) fn platform_source(&self, output: &Output) -> Result<PlatformSource, Error> {
         let (source, warning) = self.source.source(&self.image.to_string())?;
         if let Some(warning) = warning {
@@ -74,102 +72,73 @@ impl Fix {
         }
         Ok(source)
     }
+
+    /// # Errors
+    /// Usage, if options do not go together with this kind of image.
+    fn check(&self) -> Result<(), Error> {
+        for tag in &self.tag {
+            self.image.check_tag(tag).map_err(|e| Error::new(Exit::Usage, "move the tag", e.to_string()))?;
+        }
+        let stores_referrers = matches!(self.image, Reference::Registry(_) | Reference::OciLayout { .. });
+        if self.carry_referrers && !stores_referrers {
+            let doing = format!("copy the referrers of \"{}\"", self.image);
+            let why = "only registries and OCI layouts store referrers";
+            return Err(Error::new(Exit::Usage, doing, why).hint("omit --carry-referrers"));
+        }
+        let is_archive = matches!(self.image, Reference::DockerArchive { .. } | Reference::OciArchive { .. });
+        if self.in_place && !is_archive {
+            let doing = format!("fix \"{}\" in place", self.image);
+            let why = "only docker-archive: and oci-archive: can be edited in place";
+            return Err(Error::new(Exit::Usage, doing, why).hint("omit --in-place"));
+        }
+        Ok(())
+    }
 }
 
-pub fn run(args: &Fix, stores: &Stores, output: &Output) -> Result<Exit, Error> {
-    for tag in &args.tag {
-        args.image.check_tag(tag).map_err(|e| Error::new(Exit::Usage, "move the tag", e.to_string()))?;
-    }
-    refuse_what_cannot_be_carried(args)?;
-    let platform_source = args.platform_source(output)?;
-    let Lying { source, store, archive, pointer } = open(args, stores)?;
-    let node = read(args, &platform_source, &*source, store.as_deref(), &pointer)?;
-    let relabelled =
-        relabel(&node, &labels(args, platform_source, &*source, &node, &pointer)?, &args.image.to_string())?;
-    if !args.force {
-        let way_out = "--force does it anyway";
-        refuse_duplicates(
-            &args.image,
-            editable(&args.image, &pointer).as_deref(),
-            &relabelled,
-            &node,
-            way_out,
-        )?;
-    }
-    report(&relabelled, &node, output);
-    let told = Told { relabelled: &relabelled, node: &node, output };
-    let belongings = || belongings(args, &*source, &relabelled, &node);
-    if args.check {
-        told.checked(&belongings()?);
-        return Ok(if matches!(relabelled, Relabelled::Unchanged) { Exit::Done } else { Exit::CheckFailed });
-    }
-    if args.in_place && overwritten(args, archive.as_deref(), &relabelled, &node, output)? {
-        told.done(&belongings()?, None, !args.dry_run);
-        return Ok(Exit::Done);
-    }
-    let (plan, store) = match (&args.output, store) {
-        (Some(to), _) => {
-            let target = stores.target(to)?;
-            (plan_copy(&relabelled, &node, &source, &*target.store, &target.tags)?, target.store)
+/// Fixes one image or index: reads it, decides what to write, shows that, and writes it.
+pub fn run(args: &FixArgs, stores: &Stores, output: &Output) -> Result<Exit, Error> {
+    args.check()?;
+    let source = args.platform_source(output)?;
+    let opened = open(args, stores)?;
+    let node = read(args, &source, &opened)?;
+    let fix = decide(args, source, stores, &opened, &node)?;
+    show(&fix, &node, output);
+    let attached = match &fix.plan {
+        FixPlan::None => find_attached(args, &opened, &fix, &node)?,
+        FixPlan::InPlace { .. } | FixPlan::Store { .. } if args.dry_run => {
+            find_attached(args, &opened, &fix, &node)?
         }
-        (None, Some(store)) => {
-            let tags = tags_in_place(args, &*store, &pointer)?;
-            (plan_in_place(&relabelled, &node, &pointer, &*store, tags)?, store)
-        }
-        (None, None) => return Ok(Exit::Done),
+        plan => write(args, plan, &stores.meter(), output, &|| find_attached(args, &opened, &fix, &node))?,
     };
-    output.info_lines(&plan.to_string());
-    let found = write(args, &plan, &*store, &stores.meter(), &belongings, output)?;
-    told.done(&found, Some(&plan), !args.dry_run);
+    let report = FixReport { relabeled: &fix.relabeled, node: &node, output };
+    if args.check {
+        report.print_check(&attached);
+        return Ok(if fix.relabeled.is_unchanged() { Exit::Done } else { Exit::CheckFailed });
+    }
+    report.print(&attached, fix.plan.store_plan(), !args.dry_run);
     Ok(Exit::Done)
 }
 
-fn refuse_what_cannot_be_carried(args: &Fix) -> Result<(), Error> {
-    if !args.carry_referrers || matches!(args.image, Reference::Registry(_) | Reference::OciLayout { .. }) {
-        return Ok(());
-    }
-    let why = "only registries and OCI layouts store referrers";
-    let doing = format!("copy the referrers of \"{}\"", args.image);
-    Err(Error::new(Exit::Usage, doing, why).hint("omit --carry-referrers"))
-}
-
-/// A relabel that gives an index two images for one platform makes one of the two unreachable.
-pub(super) fn refuse_duplicates(
-    image: &Reference,
-    editable: Option<&str>,
-    relabelled: &Relabelled,
-    node: &TreeNode,
-    way_out: &str,
-) -> Result<(), Error> {
-    let Relabelled::Changed(changes) = relabelled else { return Ok(()) };
-    let Some(duplicate) = changes.duplicates.first() else { return Ok(()) };
-    let Duplicate { member, was, wanted, twin, is_lost } = duplicate;
-    let entry = node.images().into_iter().find_map(|(entry, _)| entry.filter(|entry| *entry == member));
-    let doing = format!("fix {} ({was}) of \"{image}\"", member.digest);
-    let why = format!("{}; the other one is {twin}", advice::consequence(was, wanted, true, *is_lost));
-    let hint = advice::way_out(node, entry, was, editable);
-    Err(Error::new(Exit::CheckFailed, doing, why).hint(format!("{hint}; {way_out}")))
-}
-
-/// Where the image lies. It can be written only where it will be.
-struct Lying {
+/// The image or index of the command line, in its store.
+struct OpenedImage {
     source: Arc<dyn ImageSource>,
+    /// The store again, if the result is written to it.
     store: Option<Arc<dyn ImageStore>>,
-    /// The same, if it is an archive that is to be overwritten.
+    /// The store again, if it is an archive that is edited in place.
     archive: Option<Arc<DockerArchive>>,
     pointer: Pointer,
 }
 
-fn open(args: &Fix, stores: &Stores) -> Result<Lying, Error> {
-    // With --output the source is only read: it may be one that nobody here may write.
+/// Opens the store of the image: for writing only if the result goes there.
+fn open(args: &FixArgs, stores: &Stores) -> Result<OpenedImage, Error> {
     if args.output.is_some() || args.check {
         let opened = stores.source(&args.image)?;
-        return Ok(Lying { source: opened.store, store: None, archive: None, pointer: opened.pointer });
+        return Ok(OpenedImage { source: opened.store, store: None, archive: None, pointer: opened.pointer });
     }
-    if let Some(archive) = to_overwrite(args)? {
+    if let Some(archive) = open_for_edit(args)? {
         let pointer = archive.only_image()?;
         let archive = Arc::new(archive);
-        return Ok(Lying {
+        return Ok(OpenedImage {
             source: archive.clone(),
             store: Some(archive.clone()),
             archive: Some(archive),
@@ -178,10 +147,10 @@ fn open(args: &Fix, stores: &Stores) -> Result<Lying, Error> {
     }
     let opened = stores.image(&args.image)?;
     let (store, pointer) = (opened.store, opened.pointer);
-    Ok(Lying { source: store.clone(), store: Some(store), archive: None, pointer })
+    Ok(OpenedImage { source: store.clone(), store: Some(store), archive: None, pointer })
 }
 
-fn to_overwrite(args: &Fix) -> Result<Option<DockerArchive>, Error> {
+fn open_for_edit(args: &FixArgs) -> Result<Option<DockerArchive>, Error> {
     Ok(match &args.image {
         Reference::DockerArchive { file, name } if args.in_place => {
             Some(DockerArchive::open(file, name.as_deref())?)
@@ -193,125 +162,229 @@ fn to_overwrite(args: &Fix) -> Result<Option<DockerArchive>, Error> {
     })
 }
 
-/// Carries the plan out, unless it was only to be shown, and says what belongs to the old image.
-fn write(
-    args: &Fix,
-    plan: &Plan,
-    store: &dyn ImageStore,
-    meter: &Meter,
-    belongings: &(dyn Fn() -> Result<Found, Error> + Sync),
-    output: &Output,
-) -> Result<Found, Error> {
-    let write = || {
-        let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-        apply(plan, store, moved, meter, &|progress| output.verbose_info(&describe(&progress)))
-    };
-    // What is only told is asked for while the new image is written: then it costs no time.
-    if !args.carry_referrers && !args.dry_run {
-        return std::thread::scope(|scope| {
-            let asked = scope.spawn(belongings);
-            write()?;
-            asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-    }
-    let found = belongings()?;
-    output.info_lines(&referrers::describe(&found.steps, &plan.place));
-    if !args.dry_run {
-        // First: killed behind the tag, a second run would find every label right and carry nothing.
-        referrers::apply(&found.steps, store)?;
-        write()?;
-    }
-    Ok(found)
-}
-
-/// Reads the image. Where its config will most likely be replaced, the upload of the new one is begun meanwhile.
-fn read(
-    args: &Fix,
-    platform_source: &PlatformSource,
-    source: &dyn ImageSource,
-    store: Option<&dyn ImageStore>,
-    pointer: &Pointer,
-) -> Result<TreeNode, Error> {
-    let document = source.read_document(pointer)?;
-    let is_requested = matches!(platform_source, PlatformSource::Requested(Labels::Platform(_)));
-    let is_likely = is_requested && !document.is_index() && !args.dry_run && args.output.is_none();
+/// Reads the image or index. If its config will most likely be replaced, the upload of the new one is begun meanwhile.
+fn read(args: &FixArgs, source: &PlatformSource, opened: &OpenedImage) -> Result<TreeNode, Error> {
+    let document = opened.source.read_document(&opened.pointer)?;
+    let is_requested = matches!(source, PlatformSource::Requested(RequestedPlatforms::Image(_)));
+    let is_likely = is_requested && !document.is_index() && !args.dry_run;
     std::thread::scope(|scope| {
-        if let (true, Some(store)) = (is_likely, store) {
+        if let (true, Some(store)) = (is_likely, &opened.store) {
             scope.spawn(|| store.prepare_blob_write());
         }
-        read_tree_below(source, document, 0)
+        read_tree_below(&*opened.source, document, 0)
     })
 }
 
-/// What belongs to the old image. A fix does not depend on it unless it is to be carried.
-fn belongings(
-    args: &Fix,
-    source: &dyn ImageSource,
-    relabelled: &Relabelled,
-    node: &TreeNode,
-) -> Result<Found, Error> {
-    let keeps_any = matches!(
-        args.image,
-        Reference::Registry(_) | Reference::OciLayout { .. } | Reference::OciArchive { .. }
-    );
-    let Relabelled::Changed(changes) = relabelled else { return Ok(Found::default()) };
-    if args.carry_referrers {
-        return carry(source, &moved(changes, node));
-    }
-    if !keeps_any {
-        return Ok(Found::default());
-    }
-    Ok(find(source, &moved(changes, node)).unwrap_or_else(|error| {
-        let note = format!("referrers of the old image are unknown: cannot {error}");
-        Found { notes: vec![note], ..Found::default() }
-    }))
+/// What a fix changes, and what it writes.
+struct FixDecision {
+    relabeled: Relabeled,
+    plan: FixPlan,
 }
 
-fn labels(
-    args: &Fix,
+/// The writes of a fix: [`show`] prints them, [`write`] makes them.
+enum FixPlan {
+    /// `--check`: no writes.
+    None,
+    /// The changed parts of an archive are overwritten.
+    InPlace { edit: InPlacePlan, archive: Arc<DockerArchive>, image: String },
+    /// Blobs, manifests and tags are written to a store; before them, copies of the referrers.
+    Store {
+        plan: Plan,
+        /// Set with `--carry-referrers`.
+        attached: Option<AttachedArtifacts>,
+        store: Arc<dyn ImageStore>,
+        /// Why the archive is not edited in place, although that was requested.
+        not_in_place: Option<String>,
+    },
+}
+
+impl FixPlan {
+    fn store_plan(&self) -> Option<&Plan> {
+        match self {
+            Self::Store { plan, .. } => Some(plan),
+            Self::None | Self::InPlace { .. } => None,
+        }
+    }
+}
+
+/// Decides what changes, and plans the writes. Nothing is written here.
+///
+/// # Errors
+/// Check failed, if an index would have two images for one platform.
+fn decide(
+    args: &FixArgs,
+    source: PlatformSource,
+    stores: &Stores,
+    opened: &OpenedImage,
+    node: &TreeNode,
+) -> Result<FixDecision, Error> {
+    let editable = editable(&args.image, &opened.pointer);
+    let requested = requested_platforms(source, &*opened.source, node, editable.as_deref())?;
+    let relabeled = relabel(node, &requested, &args.image.to_string())?;
+    if !args.force {
+        let way_out = "--force does it anyway";
+        refuse_duplicates(&args.image, editable.as_deref(), &relabeled, node, way_out)?;
+    }
+    let plan = plan_writes(args, stores, opened, node, &relabeled)?;
+    Ok(FixDecision { relabeled, plan })
+}
+
+fn requested_platforms(
     platform_source: PlatformSource,
     source: &dyn ImageSource,
     node: &TreeNode,
-    pointer: &Pointer,
-) -> Result<Labels, Error> {
+    editable: Option<&str>,
+) -> Result<RequestedPlatforms, Error> {
     match platform_source {
-        PlatformSource::Requested(labels) => Ok(labels),
-        PlatformSource::Binaries => from_binaries(source, node, editable(&args.image, pointer).as_deref()),
+        PlatformSource::Requested(requested) => Ok(requested),
+        PlatformSource::Binaries => from_binaries(source, node, editable),
     }
 }
 
-/// Overwrites what changes, if it fits where it stands. False: the archive must be written anew.
-fn overwritten(
-    args: &Fix,
-    archive: Option<&DockerArchive>,
-    relabelled: &Relabelled,
+/// Two images for one platform make one of the two unreachable.
+pub(super) fn refuse_duplicates(
+    image: &Reference,
+    editable: Option<&str>,
+    relabeled: &Relabeled,
     node: &TreeNode,
-    output: &Output,
-) -> Result<bool, Error> {
-    let Some(archive) = archive else {
-        let why = "only docker-archive: and oci-archive: can be edited in place";
-        let doing = format!("fix \"{}\" in place", args.image);
-        return Err(Error::new(Exit::Usage, doing, why).hint("omit --in-place"));
-    };
-    let Relabelled::Changed(changes) = relabelled else { return Ok(false) };
-    match archive.plan_in_place(node.digest(), &changes.rewrite(node))? {
-        Ok(place) => {
-            let (members, size) = (place.members(), text::format_bytes(place.bytes()));
-            output.info(&format!("  in place  {members} members, {size}, of {}", args.image));
-            if !args.dry_run {
-                archive.apply_in_place(&place)?;
+    way_out: &str,
+) -> Result<(), Error> {
+    let Relabeled::Changed(changes) = relabeled else { return Ok(()) };
+    let Some(duplicate) = changes.duplicates.first() else { return Ok(()) };
+    let DuplicatePlatform { member, old, new, twin, is_lost } = duplicate;
+    let entry = node.images().into_iter().find_map(|(entry, _)| entry.filter(|entry| *entry == member));
+    let doing = format!("fix {} ({old}) of \"{image}\"", member.digest);
+    let why = format!("{}; the other one is {twin}", advice::consequence(old, new, true, *is_lost));
+    let hint = advice::way_out(node, entry, old, editable);
+    Err(Error::new(Exit::CheckFailed, doing, why).hint(format!("{hint}; {way_out}")))
+}
+
+fn plan_writes(
+    args: &FixArgs,
+    stores: &Stores,
+    opened: &OpenedImage,
+    node: &TreeNode,
+    relabeled: &Relabeled,
+) -> Result<FixPlan, Error> {
+    if args.check {
+        return Ok(FixPlan::None);
+    }
+    let mut not_in_place = None;
+    if let (Some(archive), Relabeled::Changed(changes)) = (&opened.archive, relabeled) {
+        match archive.plan_in_place(node.digest(), &changes.for_archive(node))? {
+            Ok(edit) => {
+                let image = args.image.to_string();
+                return Ok(FixPlan::InPlace { edit, archive: archive.clone(), image });
             }
-            Ok(true)
+            Err(why) => not_in_place = Some(why),
         }
-        Err(why) => {
-            output.info(&format!("not possible in place: {why}; a new archive is written"));
-            Ok(false)
+    }
+    let (plan, store) = match (&args.output, &opened.store) {
+        (Some(to), _) => {
+            let target = stores.target(to)?;
+            (plan_copy(relabeled, node, &opened.source, &*target.store, &target.tags)?, target.store)
+        }
+        (None, Some(store)) => {
+            let tags = tags_to_move(args, &**store, &opened.pointer)?;
+            (plan_update(relabeled, node, &opened.pointer, &**store, tags)?, store.clone())
+        }
+        (None, None) => return Ok(FixPlan::None),
+    };
+    let attached = match relabeled {
+        Relabeled::Changed(changes) if args.carry_referrers => {
+            Some(copy_referrers(&*opened.source, &changes.replaced(node))?)
+        }
+        Relabeled::Unchanged if args.carry_referrers => Some(AttachedArtifacts::default()),
+        _ => None,
+    };
+    Ok(FixPlan::Store { plan, attached, store, not_in_place })
+}
+
+/// Prints the changes and the writes.
+fn show(fix: &FixDecision, node: &TreeNode, output: &Output) {
+    print_changes(&fix.relabeled, node, output);
+    match &fix.plan {
+        FixPlan::None => {}
+        FixPlan::InPlace { edit, image, .. } => {
+            let (members, size) = (edit.members(), text::format_bytes(edit.bytes()));
+            output.info(&format!("  in place  {members} members, {size}, of {image}"));
+        }
+        FixPlan::Store { plan, attached, not_in_place, .. } => {
+            if let Some(why) = not_in_place {
+                output.info(&format!("not possible in place: {why}; a new archive is written"));
+            }
+            output.info_lines(&plan.to_string());
+            if let Some(attached) = attached {
+                output.info_lines(&referrers::describe(&attached.steps, &plan.place));
+            }
         }
     }
 }
 
-/// The tags that follow: those named, else the one that was read. An archive's image keeps all its names.
-fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Result<Vec<String>, Error> {
+/// Makes the writes of the plan. Returns what is attached to the old image: `find` reads it.
+fn write(
+    args: &FixArgs,
+    plan: &FixPlan,
+    meter: &Meter,
+    output: &Output,
+    find: &(dyn Fn() -> Result<AttachedArtifacts, Error> + Sync),
+) -> Result<AttachedArtifacts, Error> {
+    match plan {
+        FixPlan::None => find(),
+        FixPlan::InPlace { edit, archive, .. } => {
+            archive.apply_in_place(edit)?;
+            find()
+        }
+        FixPlan::Store { plan, attached, store, .. } => {
+            let write = || {
+                let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
+                apply(plan, &**store, moved, meter, &|progress| output.verbose_info(&describe(&progress)))
+            };
+            if let Some(attached) = attached {
+                // Before the tag moves: a second run finds all platforms correct and would copy nothing.
+                referrers::apply(&attached.steps, &**store)?;
+                write()?;
+                return Ok(attached.clone());
+            }
+            // Reading and writing at the same time takes no longer than writing alone.
+            std::thread::scope(|scope| {
+                let found = scope.spawn(find);
+                write()?;
+                found.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        }
+    }
+}
+
+/// Finds what is attached to the old image, unless it is known. A fix does not depend on it: a failure is a note.
+fn find_attached(
+    args: &FixArgs,
+    opened: &OpenedImage,
+    fix: &FixDecision,
+    node: &TreeNode,
+) -> Result<AttachedArtifacts, Error> {
+    if let FixPlan::Store { attached: Some(attached), .. } = &fix.plan {
+        return Ok(attached.clone());
+    }
+    let Relabeled::Changed(changes) = &fix.relabeled else { return Ok(AttachedArtifacts::default()) };
+    if args.carry_referrers {
+        return copy_referrers(&*opened.source, &changes.replaced(node));
+    }
+    let may_have_any = matches!(
+        args.image,
+        Reference::Registry(_) | Reference::OciLayout { .. } | Reference::OciArchive { .. }
+    );
+    if !may_have_any {
+        return Ok(AttachedArtifacts::default());
+    }
+    Ok(find_referrers(&*opened.source, &changes.replaced(node)).unwrap_or_else(|error| {
+        let note = format!("referrers of the old image are unknown: cannot {error}");
+        AttachedArtifacts { notes: vec![note], ..AttachedArtifacts::default() }
+    }))
+}
+
+/// The tags to move: those of `--tag`, otherwise the tag of IMAGE. All names of an archive's only image move.
+fn tags_to_move(args: &FixArgs, store: &dyn ImageStore, pointer: &Pointer) -> Result<Vec<String>, Error> {
     if !args.tag.is_empty() {
         return Ok(args.tag.clone());
     }
@@ -321,11 +394,11 @@ fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Resul
             (tag, _) => vec![tag.clone().unwrap_or_else(|| "latest".into())],
         }),
         (Reference::DockerArchive { name: None, .. } | Reference::OciArchive { tag: None, .. }, pointer) => {
-            let found = store.resolve(pointer)?.map(|found| found.digest);
+            let digest = store.resolve(pointer)?.map(|found| found.digest);
             let mut tags = Vec::new();
-            // The image may stand there once more without a name.
+            // The archive may list the image once more without a name.
             for tag in store.tags()?.into_iter().chain([UNNAMED.to_string()]) {
-                if store.resolve(&Pointer::Tag(tag.clone()))?.map(|named| named.digest) == found {
+                if store.resolve(&Pointer::Tag(tag.clone()))?.map(|found| found.digest) == digest {
                     tags.push(tag);
                 }
             }
@@ -334,7 +407,7 @@ fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Resul
             }
             Ok(tags)
         }
-        // The tag that was asked for is the last to move: until then a second run finds work to do.
+        // The requested tag moves last: until then, a second run finds something to fix.
         (_, Pointer::Tag(tag)) => {
             let mut tags = store.tags_of_same_entry(tag)?;
             tags.push(tag.clone());
@@ -344,38 +417,39 @@ fn tags_in_place(args: &Fix, store: &dyn ImageStore, pointer: &Pointer) -> Resul
     }
 }
 
-/// New parts for an image that was just read: the tag that it was read by is known to name it.
-fn plan_in_place(
-    relabelled: &Relabelled,
+/// Plans the new parts of an image in its own store. The digest of the tag by which it was read is known.
+fn plan_update(
+    relabeled: &Relabeled,
     node: &TreeNode,
     pointer: &Pointer,
     store: &dyn ImageStore,
     tags: Vec<String>,
 ) -> Result<Plan, Error> {
-    let Relabelled::Changed(changes) = relabelled else {
+    let Relabeled::Changed(changes) = relabeled else {
         return Ok(Plan { place: store.display_name(), ..Plan::default() });
     };
-    let was = |tag: String| match *pointer == Pointer::Tag(tag.clone()) {
-        true => Ok((tag, Some(node.digest().clone()))),
-        false => {
-            let named = store.resolve(&Pointer::Tag(tag.clone()))?;
-            Ok((tag, named.map(|named| named.digest)))
+    let with_old_digest = |tag: String| {
+        if *pointer == Pointer::Tag(tag.clone()) {
+            return Ok((tag, Some(node.digest().clone())));
         }
+        let found = store.resolve(&Pointer::Tag(tag.clone()))?;
+        Ok((tag, found.map(|found| found.digest)))
     };
-    let tags = tags.into_iter().map(was).collect::<Result<Vec<_>, Error>>()?;
-    plan_new(changes.in_place(), store.display_name(), tags)
+    let tags = tags.into_iter().map(with_old_digest).collect::<Result<Vec<_>, Error>>()?;
+    plan_new(changes.new_parts(), store.display_name(), tags)
 }
 
+/// Plans a copy of the image, with its changes, in another store.
 fn plan_copy(
-    relabelled: &Relabelled,
+    relabeled: &Relabeled,
     node: &TreeNode,
     source: &Arc<dyn ImageSource>,
     target: &dyn ImageStore,
     tags: &[String],
 ) -> Result<Plan, Error> {
-    let wanted = match relabelled {
-        Relabelled::Unchanged => image_store::plan::WantedImage::copy_of(node, source),
-        Relabelled::Changed(changes) => changes.elsewhere(node, source),
+    let wanted = match relabeled {
+        Relabeled::Unchanged => WantedImage::copy_of(node, source),
+        Relabeled::Changed(changes) => changes.complete(node, source),
     };
     plan(wanted, target, tags)
 }

@@ -10,12 +10,12 @@ use image_store::open::Stores;
 use image_store::tree::read_tree;
 
 #[derive(Args)]
-pub struct Inspect {
+pub struct InspectArgs {
     /// The image or index
     image: Reference,
 }
 
-pub fn run(args: &Inspect, stores: &Stores, output: &Output) -> Result<Exit, Error> {
+pub fn run(args: &InspectArgs, stores: &Stores, output: &Output) -> Result<Exit, Error> {
     let opened = stores.source(&args.image)?;
     let node = read_tree(&*opened.store, &opened.pointer)?;
     match output.format {

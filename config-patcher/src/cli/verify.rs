@@ -24,11 +24,11 @@ use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::read_tree;
 use reports::Reports;
-use row::{Named, Row};
+use row::{RequestedImage, Row};
 use std::sync::Arc;
 
 #[derive(Args)]
-pub struct Verify {
+pub struct VerifyArgs {
     /// The images or indexes
     #[arg(required_unless_present_any = ["all_tags", "schema"])]
     image: Vec<Reference>,
@@ -57,7 +57,7 @@ pub struct Verify {
     reports: Reports,
 }
 
-pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Error> {
+pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, Error> {
     if args.schema {
         print_line(json::SCHEMA.trim_end());
         return Ok(Exit::Done);
@@ -75,30 +75,30 @@ pub fn run(args: &Verify, stores: &Stores, output: &Output) -> Result<Exit, Erro
         for tag in store.tags()? {
             let name = format!("{}:{tag}", store.display_name());
             let pointer = Pointer::Tag(tag);
-            let editable = name.parse().ok().and_then(|named| row::editable(&named, &pointer));
+            let editable = name.parse().ok().and_then(|requested| row::editable(&requested, &pointer));
             names.push((name, store.clone(), pointer, depth(args, reference), editable));
         }
     }
     let at_once = stores.concurrency(parallel::REQUESTS);
-    let named = parallel::map(&names, at_once, |(name, source, pointer, depth, editable)| {
+    let requested = parallel::map(&names, at_once, |(name, source, pointer, depth, editable)| {
         let node = read_tree(&**source, pointer);
         let (name, source, editable) = (name.clone(), source.clone(), editable.clone());
-        Ok::<_, Error>(Named { name, source, depth: *depth, node, editable })
+        Ok::<_, Error>(RequestedImage { name, source, depth: *depth, node, editable })
     })?;
     let kept = if args.no_cache { None } else { LayerCache::of_user() };
-    let rows = judge_all(&named, kept.as_ref(), output);
+    let rows = judge_all(&requested, kept.as_ref(), output);
     match output.format {
-        Format::Json => print_line(&json::text(&named, &rows)),
+        Format::Json => print_line(&json::text(&requested, &rows)),
         Format::Text => {
-            let shows_image = named.len() > 1 || !args.all_tags.is_empty();
+            let shows_image = requested.len() > 1 || !args.all_tags.is_empty();
             text::print(&rows, shows_image, args.explain);
         }
     }
-    args.reports.write(&named, &rows, args.strict)?;
+    args.reports.write(&requested, &rows, args.strict)?;
     let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::CheckFailed } else { Exit::Done };
     let is_empty = rows.is_empty();
     let mut failed: Vec<Error> = rows.into_iter().filter_map(|row| row.finding.err()).collect();
-    failed.extend(named.into_iter().filter_map(|named| named.node.err()));
+    failed.extend(requested.into_iter().filter_map(|requested| requested.node.err()));
     if failed.is_empty() && is_empty {
         return Err(
             Error::bad_input("verify", "it contains no image").hint("specify an image, not an artifact")
@@ -129,23 +129,29 @@ fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSo
     })
 }
 
-fn depth(args: &Verify, reference: &Reference) -> VerifyDepth {
+fn depth(args: &VerifyArgs, reference: &Reference) -> VerifyDepth {
     let is_remote = matches!(reference, Reference::Registry(_));
     if args.quick || (is_remote && !args.full) { VerifyDepth::Quick } else { VerifyDepth::Full }
 }
 
-fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output) -> Vec<Row<'a>> {
+fn judge_all<'a>(
+    requested: &'a [RequestedImage],
+    kept: Option<&LayerCache>,
+    output: &Output,
+) -> Vec<Row<'a>> {
     let mut placed = Vec::new();
     for depth in [VerifyDepth::Quick, VerifyDepth::Full] {
         let mut wanted = Vec::new();
         let mut subjects = Vec::new();
-        for (place, named) in named.iter().enumerate().filter(|(_, named)| named.depth == depth) {
-            let Ok(node) = &named.node else { continue };
+        for (place, requested) in
+            requested.iter().enumerate().filter(|(_, requested)| requested.depth == depth)
+        {
+            let Ok(node) = &requested.node else { continue };
             for (entry, image) in node.images() {
                 let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else { continue };
-                wanted.push((place, named, entry, image));
+                wanted.push((place, requested, entry, image));
                 subjects.push(VerifyTarget {
-                    source: &*named.source,
+                    source: &*requested.source,
                     image,
                     platform: &config.parsed.platform,
                 });
@@ -155,16 +161,14 @@ fn judge_all<'a>(named: &'a [Named], kept: Option<&LayerCache>, output: &Output)
             output.verbose_info(&format!("reading layer {} ({})", layer.digest, format_bytes(layer.size)))
         };
         let findings = verify_all(&subjects, &VerifyOptions { depth, on_layer: &say, cache: kept });
-        placed.extend(
-            wanted.into_iter().zip(findings).map(|((place, named, entry, image), finding)| {
-                (place, Row::new(named, entry, image, finding))
-            }),
-        );
+        placed.extend(wanted.into_iter().zip(findings).map(|((place, requested, entry, image), finding)| {
+            (place, Row::new(requested, entry, image, finding))
+        }));
     }
-    // As they were named; the members of one index stay in its order.
+    // As they were requested; the members of one index stay in its order.
     placed.sort_by_key(|(place, _)| *place);
     let mut rows: Vec<Row<'_>> = placed.into_iter().map(|(_, row)| row).collect();
-    for rows in rows.chunk_by_mut(|a, b| std::ptr::eq(a.named, b.named)) {
+    for rows in rows.chunk_by_mut(|a, b| std::ptr::eq(a.requested, b.requested)) {
         row::advise(rows);
     }
     rows

@@ -1,4 +1,4 @@
-//! The members of an index and of the indexes within it: where they stand, and what each is to say.
+//! Members of an index and of nested indexes: how they are selected, and the platform requested for each.
 
 use image_model::digest::Digest;
 use image_model::patch::Ask;
@@ -6,14 +6,14 @@ use image_model::platform::Platform;
 use image_store::tree::{IndexNode, NestedMember, TreeNode, matching};
 use std::collections::BTreeMap;
 
-/// How a member of an index is named.
+/// Selects a member of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Member {
+pub enum MemberSelector {
     Digest(Digest),
     Platform(Platform),
 }
 
-impl std::fmt::Display for Member {
+impl std::fmt::Display for MemberSelector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Digest(digest) => digest.fmt(f),
@@ -22,16 +22,18 @@ impl std::fmt::Display for Member {
     }
 }
 
-/// What the members of one index must say. Those that are not in it are left alone.
-pub type Asked = BTreeMap<usize, Wish>;
+/// Requests for the members of one index, by position. Other members are not changed.
+pub type MemberRequests = BTreeMap<usize, PlatformRequest>;
 
-pub enum Wish {
-    Says(Platform, Ask),
-    /// The member is an index; its members must say this.
-    Within(Asked),
+/// What is requested for one member.
+pub enum PlatformRequest {
+    /// The member is an image; it declares this platform.
+    Declare(Platform, Ask),
+    /// The member is an index; these are the requests for its members.
+    Within(MemberRequests),
 }
 
-/// The members that can run, and the indexes, of one index.
+/// Positions of the runnable images, and of the indexes, in one index.
 pub fn runnable_members(index: &IndexNode) -> Vec<usize> {
     let is_runnable = |(i, member): (usize, &TreeNode)| match member {
         TreeNode::Image(image) if image.is_runnable() && index.index.manifests[i].attests().is_none() => {
@@ -43,42 +45,49 @@ pub fn runnable_members(index: &IndexNode) -> Vec<usize> {
     index.members.iter().enumerate().filter_map(is_runnable).collect()
 }
 
-/// Members at any depth that can run, and indexes.
-pub fn seats(index: &IndexNode) -> Vec<NestedMember<'_>> {
-    let is_runnable = |seat: &NestedMember<'_>| match seat.node {
+/// Runnable images, and indexes, at any depth.
+pub fn runnable_nested_members(index: &IndexNode) -> Vec<NestedMember<'_>> {
+    let is_runnable = |member_of_index: &NestedMember<'_>| match member_of_index.node {
         TreeNode::Image(image) => image.is_runnable(),
         TreeNode::Index(_) => true,
     };
     index.nested_members().into_iter().filter(is_runnable).collect()
 }
 
-/// Those that a person may mean by this name.
-pub fn named<'a, 'p>(all: &'a [NestedMember<'p>], member: &Member) -> Vec<&'a NestedMember<'p>> {
+/// The members that the selector matches.
+pub fn matching_members<'a, 'p>(
+    all: &'a [NestedMember<'p>],
+    member: &MemberSelector,
+) -> Vec<&'a NestedMember<'p>> {
     matching(all, |entry| match member {
-        Member::Digest(digest) => entry.digest == *digest,
-        Member::Platform(platform) => entry.platform.as_ref().is_some_and(|said| said.fits(platform)),
+        MemberSelector::Digest(digest) => entry.digest == *digest,
+        MemberSelector::Platform(platform) => {
+            entry.platform.as_ref().is_some_and(|index_platform| index_platform.fits(platform))
+        }
     })
 }
 
-/// The member at the end of this way must say the platform.
-pub fn ask(asked: &mut Asked, way: &[usize], platform: &Platform) {
-    match way {
+/// Requests the platform for the member at this path.
+pub fn request(requests: &mut MemberRequests, path: &[usize], platform: &Platform) {
+    match path {
         [] => {}
-        [at] => drop(asked.insert(*at, Wish::Says(platform.clone(), Ask::Explicit))),
+        [at] => drop(requests.insert(*at, PlatformRequest::Declare(platform.clone(), Ask::Explicit))),
         [at, below @ ..] => {
-            if let Wish::Within(inner) = asked.entry(*at).or_insert_with(|| Wish::Within(Asked::new())) {
-                ask(inner, below, platform);
+            if let PlatformRequest::Within(inner) =
+                requests.entry(*at).or_insert_with(|| PlatformRequest::Within(MemberRequests::new()))
+            {
+                request(inner, below, platform);
             }
         }
     }
 }
 
-/// What somebody asked the member at the end of this way to say.
-pub fn asked_of<'a>(asked: &'a Asked, way: &[usize]) -> Option<&'a Platform> {
-    let (at, below) = way.split_first()?;
-    match asked.get(at)? {
-        Wish::Says(platform, Ask::Explicit) if below.is_empty() => Some(platform),
-        Wish::Says(..) => None,
-        Wish::Within(inner) => asked_of(inner, below),
+/// The platform that was explicitly requested for the member at this path.
+pub fn requested_platform<'a>(requests: &'a MemberRequests, path: &[usize]) -> Option<&'a Platform> {
+    let (at, below) = path.split_first()?;
+    match requests.get(at)? {
+        PlatformRequest::Declare(platform, Ask::Explicit) if below.is_empty() => Some(platform),
+        PlatformRequest::Declare(..) => None,
+        PlatformRequest::Within(inner) => requested_platform(inner, below),
     }
 }

@@ -26,7 +26,7 @@ fn entry(document: &Document, platform: &str) -> Descriptor {
     entry
 }
 
-/// amd64 right, arm/v7 labelled amd64, and an attestation of the latter.
+/// An amd64 image, an arm/v7 image that declares amd64, and an attestation of the latter.
 fn seed_index(store: &MemoryStore) -> TreeNode {
     let right = add_image(store, "linux/amd64");
     let wrong = add_image(store, "linux/amd64/v1");
@@ -40,10 +40,10 @@ fn seed_index(store: &MemoryStore) -> TreeNode {
     read_tree(store, &Pointer::Tag("v1".into())).unwrap()
 }
 
-fn changes(node: &TreeNode, labels: &Labels) -> Changes {
-    match relabel(node, labels, "memory:v1").unwrap() {
-        Relabelled::Changed(changes) => changes,
-        Relabelled::Unchanged => panic!("something must change"),
+fn changes(node: &TreeNode, requested: &RequestedPlatforms) -> Changes {
+    match relabel(node, requested, "memory:v1").unwrap() {
+        Relabeled::Changed(changes) => changes,
+        Relabeled::Unchanged => panic!("something must change"),
     }
 }
 
@@ -51,11 +51,11 @@ fn changes(node: &TreeNode, labels: &Labels) -> Changes {
 fn only_the_wrong_member_changes_and_its_attestation_follows() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
-    let found = changes(&node, &Labels::FromIndex);
+    let found = changes(&node, &RequestedPlatforms::FromIndex);
     assert_eq!(found.images.len(), 1);
-    assert_eq!(found.images[0].wanted.to_string(), "linux/arm/v7");
+    assert_eq!(found.images[0].new.to_string(), "linux/arm/v7");
     assert_eq!(found.notes.len(), 1);
-    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    let written = plan(found.new_parts(), &store, &["v1".into()]).unwrap();
     assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 1, 1));
     apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&store, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
@@ -71,20 +71,20 @@ fn only_the_wrong_member_changes_and_its_attestation_follows() {
 fn a_second_run_has_nothing_to_do() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
-    let found = changes(&node, &Labels::FromIndex);
-    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    let found = changes(&node, &RequestedPlatforms::FromIndex);
+    let written = plan(found.new_parts(), &store, &["v1".into()]).unwrap();
     apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
-    assert!(matches!(relabel(&now, &Labels::FromIndex, "x").unwrap(), Relabelled::Unchanged));
+    assert!(matches!(relabel(&now, &RequestedPlatforms::FromIndex, "x").unwrap(), Relabeled::Unchanged));
 }
 
 #[test]
 fn another_store_gets_the_whole_image_without_the_old_parts() {
     let (store, target) = (MemoryStore::new(), MemoryStore::new());
     let node = seed_index(&store);
-    let found = changes(&node, &Labels::FromIndex);
+    let found = changes(&node, &RequestedPlatforms::FromIndex);
     let source: Arc<dyn ImageSource> = Arc::new(store);
-    let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
+    let written = plan(found.complete(&node, &source), &target, &["v1".into()]).unwrap();
     apply(&written, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
     assert!(
@@ -98,9 +98,9 @@ fn a_member_is_named_by_platform_or_digest_and_its_entry_follows() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
     let platform: Platform = "linux/arm/v6".parse().unwrap();
-    let member = Member::Platform("linux/arm/v7".parse().unwrap());
-    let found = changes(&node, &Labels::Member { member, platform: platform.clone() });
-    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    let member = MemberSelector::Platform("linux/arm/v7".parse().unwrap());
+    let found = changes(&node, &RequestedPlatforms::Member { member, platform: platform.clone() });
+    let written = plan(found.new_parts(), &store, &["v1".into()]).unwrap();
     apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     let TreeNode::Index(now) = read_tree(&store, &Pointer::Tag("v1".into())).unwrap() else { panic!() };
     assert_eq!(now.index.manifests[1].platform.as_ref(), Some(&platform));
@@ -114,18 +114,18 @@ fn nested_indexes_are_fixed_up_to_the_root() {
     let outer = serde_json::json!({"schemaVersion":2,"manifests":[inner.document.descriptor()]}).to_string();
     store.write_tag("v1", &Document::new(outer.into_bytes(), None).unwrap()).unwrap();
     let node = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
-    let found = changes(&node, &Labels::FromIndex);
-    let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
+    let found = changes(&node, &RequestedPlatforms::FromIndex);
+    let written = plan(found.new_parts(), &store, &["v1".into()]).unwrap();
     apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&store, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
     let target = MemoryStore::new();
     let source: Arc<dyn ImageSource> = Arc::new(store);
-    let written = plan(found.elsewhere(&node, &source), &target, &["v1".into()]).unwrap();
+    let written = plan(found.complete(&node, &source), &target, &["v1".into()]).unwrap();
     apply(&written, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("v1".into()), CheckDepth::Layers), []);
 }
 
-/// An index of ours beside an image for s390x, whose label is right.
+/// An index that contains this index and a correct image for s390x.
 fn nest(store: &MemoryStore, inner: &Document) -> TreeNode {
     let beside = entry(&add_image(store, "linux/s390x"), "linux/s390x");
     let outer = serde_json::json!({"schemaVersion":2,"manifests":[beside, inner.descriptor()]}).to_string();
@@ -138,10 +138,16 @@ fn nest(store: &MemoryStore, inner: &Document) -> TreeNode {
 #[test]
 fn members_of_indexes_within_indexes_are_found_by_each_name() {
     let arm: Platform = "linux/arm/v7".parse().unwrap();
-    let by: [fn(&Digest, &Platform) -> Labels; 3] = [
-        |_, arm| Labels::Member { member: Member::Platform(arm.clone()), platform: arm.clone() },
-        |digest, arm| Labels::Member { member: Member::Digest(digest.clone()), platform: arm.clone() },
-        |digest, arm| Labels::Members(vec![(digest.clone(), arm.clone())]),
+    let by: [fn(&Digest, &Platform) -> RequestedPlatforms; 3] = [
+        |_, arm| RequestedPlatforms::Member {
+            member: MemberSelector::Platform(arm.clone()),
+            platform: arm.clone(),
+        },
+        |digest, arm| RequestedPlatforms::Member {
+            member: MemberSelector::Digest(digest.clone()),
+            platform: arm.clone(),
+        },
+        |digest, arm| RequestedPlatforms::Members(vec![(digest.clone(), arm.clone())]),
     ];
     for (row, labels) in by.into_iter().enumerate() {
         let store = MemoryStore::new();
@@ -150,41 +156,42 @@ fn members_of_indexes_within_indexes_are_found_by_each_name() {
         let node = nest(&store, &once.document);
         let wrong = &seed.index.manifests[1].digest;
         let found = changes(&node, &labels(wrong, &arm));
-        assert_eq!(found.root, changes(&node, &Labels::FromIndex).root, "row {row}");
+        assert_eq!(found.root, changes(&node, &RequestedPlatforms::FromIndex).root, "row {row}");
         assert_eq!((found.images.len(), found.notes.len()), (1, 1), "row {row}: {:?}", found.notes);
-        let written = plan(found.in_place(), &store, &["v1".into()]).unwrap();
-        // The image, then each index that it lies in, then the root with its tag.
+        let written = plan(found.new_parts(), &store, &["v1".into()]).unwrap();
+        // The image, then the indexes above it, then the root with its tag.
         assert_eq!((written.blobs.len(), written.levels.len(), written.tags.len()), (1, 3, 1), "row {row}");
         apply(&written, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
         assert_eq!(check(&store, &Pointer::Tag("v1".into()), CheckDepth::Layers), [], "row {row}");
         let now = read_tree(&store, &Pointer::Tag("v1".into())).unwrap();
         let digest = &found.images[0].manifest.1;
-        assert!(matches!(relabel(&now, &labels(digest, &arm), "x").unwrap(), Relabelled::Unchanged));
+        assert!(matches!(relabel(&now, &labels(digest, &arm), "x").unwrap(), Relabeled::Unchanged));
     }
 }
 
 #[test]
-fn an_index_within_an_index_is_no_image_and_its_doubles_are_told() {
+fn a_nested_index_is_not_an_image_and_its_duplicates_are_noted() {
     let store = MemoryStore::new();
     let inner = seed_index(&store);
     let node = nest(&store, inner.document());
-    let refused = |member: Member, kind: Exit, why: &str| {
+    let refused = |member: MemberSelector, kind: Exit, why: &str| {
         let platform = "linux/arm/v7".parse().unwrap();
-        let error = relabel(&node, &Labels::Member { member, platform }, "x").unwrap_err();
+        let error = relabel(&node, &RequestedPlatforms::Member { member, platform }, "x").unwrap_err();
         assert_eq!(error.kind, kind);
         assert!(error.to_string().contains(why), "{error}");
     };
     refused(
-        Member::Digest(inner.digest().clone()),
+        MemberSelector::Digest(inner.digest().clone()),
         Exit::BadInput,
-        "an index itself; name one of its images",
+        "an index itself; select one of its images",
     );
-    let riscv = Member::Platform("linux/riscv64".parse().unwrap());
+    let riscv = MemberSelector::Platform("linux/riscv64".parse().unwrap());
     refused(riscv, Exit::NotFound, "it has linux/s390x, linux/amd64, linux/arm/v7");
-    let three = relabel(&node, &Labels::Platform(Platform::default()), "x").unwrap_err();
+    let three = relabel(&node, &RequestedPlatforms::Image(Platform::default()), "x").unwrap_err();
     assert!(three.to_string().contains("an index of 3 platforms"), "{three}");
-    let member = Member::Platform("linux/s390x".parse().unwrap());
-    let found = changes(&node, &Labels::Member { member, platform: "linux/amd64".parse().unwrap() });
+    let member = MemberSelector::Platform("linux/s390x".parse().unwrap());
+    let found =
+        changes(&node, &RequestedPlatforms::Member { member, platform: "linux/amd64".parse().unwrap() });
     assert!(
         found.notes.iter().any(|note| note.contains("another image for linux/amd64")),
         "{:?}",
@@ -193,34 +200,43 @@ fn an_index_within_an_index_is_no_image_and_its_doubles_are_told() {
 }
 
 #[test]
-fn what_is_ambiguous_is_refused_with_a_way_out() {
+fn an_ambiguous_request_is_refused_with_a_way_out() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
-    let refused = |labels: Labels, kind: Exit, hint: &str| {
+    let refused = |labels: RequestedPlatforms, kind: Exit, hint: &str| {
         let error = relabel(&node, &labels, "x").unwrap_err();
         assert_eq!(error.kind, kind);
         assert!(error.to_string().contains(hint), "{error}");
     };
     let platform: Platform = "linux/arm64".parse().unwrap();
-    refused(Labels::Platform(platform.clone()), Exit::BadInput, "an index of 2 platforms; use --from-index");
-    let member = Member::Platform("linux/s390x".parse().unwrap());
-    refused(Labels::Member { member, platform }, Exit::NotFound, "it has linux/amd64, linux/arm/v7");
+    refused(
+        RequestedPlatforms::Image(platform.clone()),
+        Exit::BadInput,
+        "an index of 2 platforms; use --from-index",
+    );
+    let member = MemberSelector::Platform("linux/s390x".parse().unwrap());
+    refused(
+        RequestedPlatforms::Member { member, platform },
+        Exit::NotFound,
+        "it has linux/amd64, linux/arm/v7",
+    );
     let image = add_image(&store, "linux/amd64");
     let image = image_store::tree::read_tree_below(&store, image, 0).unwrap();
-    assert_eq!(relabel(&image, &Labels::FromIndex, "x").unwrap_err().kind, Exit::BadInput);
+    assert_eq!(relabel(&image, &RequestedPlatforms::FromIndex, "x").unwrap_err().kind, Exit::BadInput);
 }
 
 #[test]
-fn two_images_for_one_platform_are_told() {
+fn two_images_for_one_platform_are_noted() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
     let check = |platform: &str, told: bool| {
-        let member = Member::Platform("linux/arm/v7".parse().unwrap());
-        let found = changes(&node, &Labels::Member { member, platform: platform.parse().unwrap() });
+        let member = MemberSelector::Platform("linux/arm/v7".parse().unwrap());
+        let found =
+            changes(&node, &RequestedPlatforms::Member { member, platform: platform.parse().unwrap() });
         let notes = found.notes.iter().filter(|note| note.contains("another image"));
         assert_eq!(notes.count(), usize::from(told), "{platform}: {:?}", found.notes);
         let lost: Vec<(String, bool)> =
-            found.duplicates.iter().map(|one| (one.was.to_string(), one.is_lost)).collect();
+            found.duplicates.iter().map(|one| (one.old.to_string(), one.is_lost)).collect();
         let wanted = if told { vec![("linux/arm/v7".to_string(), true)] } else { Vec::new() };
         assert_eq!(lost, wanted, "{platform}");
     };

@@ -2,7 +2,7 @@
 //! image that comes of it is the same, and as whole as it was.
 
 use super::{change, filled};
-use config_patcher::plan::{Labels, Relabelled, relabel};
+use config_patcher::plan::{Relabeled, RequestedPlatforms, relabel};
 use error::Error;
 use error::Exit;
 use image_model::digest::Digest;
@@ -44,11 +44,11 @@ pub fn archive(bytes: &[u8]) {
         assert!(passed_as.lists_moved || passed == tar, "nothing changes, and yet other bytes");
     }
     let Some((pointer, node)) = image(&store) else { return };
-    let Ok(Relabelled::Changed(changes)) = relabel(&node, &arm(), "in.tar") else { return };
+    let Ok(Relabeled::Changed(changes)) = relabel(&node, &arm(), "in.tar") else { return };
     let before = problems(&store, &pointer);
 
     // In place first: it is planned over what was read.
-    let place = store.plan_in_place(node.digest(), &changes.rewrite(&node)).ok().and_then(Result::ok);
+    let place = store.plan_in_place(node.digest(), &changes.for_archive(&node)).ok().and_then(Result::ok);
     if let Some(place) = place {
         fs::copy(path("in.tar"), path("place.tar")).expect("TMPDIR has room");
         open(&path("place.tar"))
@@ -65,7 +65,7 @@ pub fn archive(bytes: &[u8]) {
     if tags.is_empty() {
         return;
     }
-    let plan = plan_new(changes.in_place(), store.display_name(), tags).expect("a plan needs nothing");
+    let plan = plan_new(changes.new_parts(), store.display_name(), tags).expect("a plan needs nothing");
     match apply(&plan, &store, MovedTag::Refuse, &Meter::default(), &|_| ()) {
         Ok(()) => follows(&path("in.tar"), changes.root.digest(), before),
         // The old file stays.
@@ -122,8 +122,8 @@ fn holds(store: &DockerArchive) {
     }
 }
 
-fn arm() -> Labels {
-    Labels::Platform("linux/arm/v7".parse().expect("a platform"))
+fn arm() -> RequestedPlatforms {
+    RequestedPlatforms::Image("linux/arm/v7".parse().expect("a platform"))
 }
 
 fn image(store: &DockerArchive) -> Option<(Pointer, TreeNode)> {
@@ -154,7 +154,7 @@ fn follows(path: &Path, root: &Digest, before: usize) {
     let (pointer, node) = image(&store).expect("one image became one image");
     assert_eq!(node.digest(), root);
     assert!(problems(&store, &pointer) <= before);
-    assert!(matches!(relabel(&node, &arm(), "out.tar"), Ok(Relabelled::Unchanged)), "a second run has work");
+    assert!(matches!(relabel(&node, &arm(), "out.tar"), Ok(Relabeled::Unchanged)), "a second run has work");
 }
 
 /// Nothing changes.
@@ -176,8 +176,8 @@ struct Arm;
 impl StreamRelabeler for Arm {
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         Ok(match relabel(image, &arm(), "-")? {
-            Relabelled::Unchanged => None,
-            Relabelled::Changed(changes) => Some(changes.rewrite(image)),
+            Relabeled::Unchanged => None,
+            Relabeled::Changed(changes) => Some(changes.for_archive(image)),
         })
     }
 

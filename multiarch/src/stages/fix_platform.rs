@@ -5,7 +5,7 @@ use crate::report::Step;
 use crate::request::Request;
 use crate::spec::OnMismatch;
 use crate::stages::build::Member;
-use config_patcher::plan::{Labels, Relabelled, relabel};
+use config_patcher::plan::{Relabeled, RequestedPlatforms, relabel};
 use error::{Error, Exit};
 use image_store::plan::{MovedTag, apply, plan};
 use image_store::store::oci_layout::OciLayout;
@@ -41,12 +41,13 @@ pub fn fix_platform(
 fn ensure_platform(member: Member, staging: &OciLayout) -> Result<Member, Error> {
     let subject = format!("the image for {}", member.platform);
     let node = TreeNode::Image(member.image.clone());
-    let Relabelled::Changed(changes) = relabel(&node, &Labels::Platform(member.platform.clone()), &subject)?
+    let Relabeled::Changed(changes) =
+        relabel(&node, &RequestedPlatforms::Image(member.platform.clone()), &subject)?
     else {
         return Ok(member);
     };
     let root = changes.root.clone();
-    let writes = plan(changes.in_place(), staging, &[])?;
+    let writes = plan(changes.new_parts(), staging, &[])?;
     apply(&writes, staging, MovedTag::Refuse, &Meter::default(), &|_| {})?;
     match read_tree_below(staging, root, 0)? {
         TreeNode::Image(image) => Ok(Member { image, ..member }),

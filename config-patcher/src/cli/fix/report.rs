@@ -1,13 +1,14 @@
 //! The output of `fix`: changes and notes for people, the result as text or JSON.
 
-use crate::plan::{Change, Changes, Relabelled};
-use crate::referrers::{Found, Referrer};
+use crate::plan::{Changes, ImageChange, Relabeled};
+use crate::referrers::{AttachedArtifacts, Referrer};
 use cli::{Format, Output, print_json, print_line};
 use image_model::digest::Digest;
 use image_store::plan::{Plan, Progress, TagStep};
 use image_store::tree::TreeNode;
 use serde_json::{Value, json};
 
+/// A completed write, for `--verbose`.
 pub fn describe(progress: &Progress<'_>) -> String {
     match progress {
         Progress::Blob(blob) => format!("wrote blob {}", blob.digest),
@@ -17,14 +18,14 @@ pub fn describe(progress: &Progress<'_>) -> String {
 }
 
 /// Prints what changes in each image.
-pub fn report(relabelled: &Relabelled, node: &TreeNode, output: &Output) {
-    let Relabelled::Changed(Changes { images, notes, .. }) = relabelled else {
+pub fn print_changes(relabeled: &Relabeled, node: &TreeNode, output: &Output) {
+    let Relabeled::Changed(Changes { images, notes, .. }) = relabeled else {
         output.info(&format!("all platforms are correct: {} is unchanged", node.digest()));
         return;
     };
     for change in images {
-        let name = change.entry.as_ref().map_or("image".to_string(), ToString::to_string);
-        output.info(&format!("{name}: declared platform {} -> {}", change.label, change.wanted));
+        let name = change.index_platform.as_ref().map_or("image".to_string(), ToString::to_string);
+        output.info(&format!("{name}: declared platform {} -> {}", change.declared, change.new));
         output.info(&format!("  config    {} -> {}", change.config.0, change.config.1));
         output.info(&format!("  manifest  {} -> {}", change.manifest.0, change.manifest.1));
     }
@@ -33,63 +34,63 @@ pub fn report(relabelled: &Relabelled, node: &TreeNode, output: &Output) {
     }
 }
 
-/// A fix that was decided, for its last words.
-pub struct Told<'a> {
-    pub relabelled: &'a Relabelled,
+/// Prints the result of a fix.
+pub struct FixReport<'a> {
+    pub relabeled: &'a Relabeled,
     pub node: &'a TreeNode,
     pub output: &'a Output,
 }
 
-impl Told<'_> {
-    /// `--check` tells by its exit code. Only JSON has more to say.
-    pub fn checked(&self, found: &Found) {
-        report_belongings(found, self.output);
+impl FixReport<'_> {
+    /// The result of `--check`: the exit code, and JSON if requested.
+    pub fn print_check(&self, attached: &AttachedArtifacts) {
+        print_attached(attached, self.output);
         if self.output.format == Format::Json {
-            print_json(&self.json(found, None, false).to_string());
+            print_json(&self.json(attached, None, false).to_string());
         }
     }
 
-    /// stdout: the digest, or all of it.
-    pub fn done(&self, found: &Found, plan: Option<&Plan>, is_written: bool) {
-        report_belongings(found, self.output);
+    /// The digest of the fixed image or index, or JSON. `plan` has the writes, unless an archive was edited in place.
+    pub fn print(&self, attached: &AttachedArtifacts, plan: Option<&Plan>, is_written: bool) {
+        print_attached(attached, self.output);
         match self.output.format {
-            Format::Text => print_line(self.now().as_str()),
-            Format::Json => print_json(&self.json(found, plan, is_written).to_string()),
+            Format::Text => print_line(self.new_digest().as_str()),
+            Format::Json => print_json(&self.json(attached, plan, is_written).to_string()),
         }
     }
 
     fn changes(&self) -> Option<&Changes> {
-        match self.relabelled {
-            Relabelled::Unchanged => None,
-            Relabelled::Changed(changes) => Some(changes),
+        match self.relabeled {
+            Relabeled::Unchanged => None,
+            Relabeled::Changed(changes) => Some(changes),
         }
     }
 
-    fn now(&self) -> &Digest {
+    fn new_digest(&self) -> &Digest {
         self.changes().map_or(self.node.digest(), |changes| changes.root.digest())
     }
 
     /// The JSON form: `schemaVersion`, `changed`, `written`, `was`, `now`; `images`, each with `indexPlatform`,
     /// `declaredPlatform`, `newPlatform`, `config`, `manifest`; `referrers`, `signatureTags`, `notes`; and `writes`,
     /// unless the archive is edited in place.
-    pub fn json(&self, found: &Found, plan: Option<&Plan>, is_written: bool) -> Value {
+    pub fn json(&self, attached: &AttachedArtifacts, plan: Option<&Plan>, is_written: bool) -> Value {
         let images = self.changes().map(|changes| changes.images.as_slice()).unwrap_or_default();
-        let image = |change: &Change| {
+        let image = |change: &ImageChange| {
             json!({
-                "indexPlatform": change.entry, "declaredPlatform": change.label, "newPlatform": change.wanted,
+                "indexPlatform": change.index_platform, "declaredPlatform": change.declared, "newPlatform": change.new,
                 "config": {"was": change.config.0, "now": change.config.1},
                 "manifest": {"was": change.manifest.0, "now": change.manifest.1},
             })
         };
-        let referrer = |r: &Referrer| json!({"subject": r.subject, "was": r.digest, "now": r.carried, "artifactType": r.kind});
+        let referrer = |r: &Referrer| json!({"subject": r.subject, "was": r.digest, "now": r.copy, "artifactType": r.artifact_type});
         let tag = |(subject, tag): &(Digest, String)| json!({"subject": subject, "tag": tag});
-        let notes = self.changes().into_iter().flat_map(|changes| &changes.notes).chain(&found.notes);
+        let notes = self.changes().into_iter().flat_map(|changes| &changes.notes).chain(&attached.notes);
         let mut text = json!({
             "schemaVersion": 2, "changed": self.changes().is_some(), "written": self.changes().is_some() && is_written,
-            "was": self.node.digest(), "now": self.now(),
+            "was": self.node.digest(), "now": self.new_digest(),
             "images": images.iter().map(image).collect::<Vec<_>>(),
-            "referrers": found.referrers.iter().map(referrer).collect::<Vec<_>>(),
-            "signatureTags": found.tags.iter().map(tag).collect::<Vec<_>>(),
+            "referrers": attached.referrers.iter().map(referrer).collect::<Vec<_>>(),
+            "signatureTags": attached.tags.iter().map(tag).collect::<Vec<_>>(),
             "notes": notes.collect::<Vec<_>>(),
         });
         if let Some(plan) = plan {
@@ -111,20 +112,20 @@ fn writes(plan: &Plan) -> Value {
 }
 
 /// Prints referrers and signature tags of the old image.
-fn report_belongings(found: &Found, output: &Output) {
-    for referrer in &found.referrers {
-        let (digest, kind, subject) = (&referrer.digest, &referrer.kind, &referrer.subject);
-        output.info(&match &referrer.carried {
+fn print_attached(attached: &AttachedArtifacts, output: &Output) {
+    for referrer in &attached.referrers {
+        let (digest, kind, subject) = (&referrer.digest, &referrer.artifact_type, &referrer.subject);
+        output.info(&match &referrer.copy {
             Some(copy) => {
                 format!("note: referrer {digest} ({kind}) of {subject} was copied as {copy}; what it states still names the old image")
             }
             None => format!("note: referrer {digest} ({kind}) of {subject} refers to the old image; copy it with --carry-referrers"),
         });
     }
-    for (subject, tag) in &found.tags {
+    for (subject, tag) in &attached.tags {
         output.info(&format!("note: tag {tag} belongs to {subject}, not to the new image"));
     }
-    for note in &found.notes {
+    for note in &attached.notes {
         output.info(&format!("note: {note}"));
     }
 }

@@ -1,8 +1,8 @@
-//! The options of `fix` that tell where the right platform comes from.
+//! The options of `fix` that specify where the right platform comes from.
 //!
 //! Until 1.0, `--platform` without `--set-platform` declares a platform, as it did in 0.1; with it, it selects a member.
 
-use crate::plan::{Labels, Member};
+use crate::plan::{MemberSelector, RequestedPlatforms};
 use clap::Args;
 use error::{Error, Exit};
 use image_model::digest::DigestError;
@@ -18,10 +18,10 @@ pub struct SourceArgs {
     set_platform: Option<Platform>,
     /// With --set-platform: select one member of an index, by its index platform or its digest
     #[arg(long, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index"])]
-    platform: Option<Member>,
+    platform: Option<MemberSelector>,
     /// The name of --platform in 0.1
     #[arg(long, hide = true, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index"])]
-    member: Option<Member>,
+    member: Option<MemberSelector>,
     /// Declare the platform that the binaries were built for; refuse images whose binaries disagree
     #[arg(long, help_heading = SOURCE, conflicts_with = "from_index")]
     from_binaries: bool,
@@ -33,7 +33,7 @@ pub struct SourceArgs {
 /// Where the right platform comes from.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PlatformSource {
-    Requested(Labels),
+    Requested(RequestedPlatforms),
     /// The binaries, which must be read first.
     Binaries,
 }
@@ -48,21 +48,21 @@ impl SourceArgs {
             |why: &str, hint: &str| Error::new(Exit::Usage, format!("fix \"{image}\""), why).hint(hint);
         match (&self.set_platform, &self.platform, &self.member) {
             _ if self.from_binaries => Ok((PlatformSource::Binaries, None)),
-            _ if self.from_index => Ok((PlatformSource::Requested(Labels::FromIndex), None)),
+            _ if self.from_index => Ok((PlatformSource::Requested(RequestedPlatforms::FromIndex), None)),
             (Some(_), Some(_), Some(_)) => {
                 Err(usage("--member is the former name of --platform", "omit one of the two"))
             }
             (Some(wanted), platform, member) => {
                 Ok((declare(wanted, platform.as_ref().or(member.as_ref())), None))
             }
-            (None, Some(Member::Platform(platform)), member) => {
+            (None, Some(MemberSelector::Platform(platform)), member) => {
                 let wanted = Platform::asked(&platform.to_string()).map_err(|error| {
                     usage(&error.to_string(), "--platform without --set-platform declares a platform")
                 })?;
                 let source = declare(&wanted, member.as_ref());
                 Ok((source, Some(deprecated(&wanted, member.as_ref()))))
             }
-            (None, Some(Member::Digest(_)), _) | (None, None, Some(_)) => {
+            (None, Some(MemberSelector::Digest(_)), _) | (None, None, Some(_)) => {
                 Err(usage("no platform to declare is given", "add --set-platform PLATFORM"))
             }
             (None, None, None) => Err(usage(
@@ -73,15 +73,15 @@ impl SourceArgs {
     }
 }
 
-fn declare(platform: &Platform, member: Option<&Member>) -> PlatformSource {
+fn declare(platform: &Platform, member: Option<&MemberSelector>) -> PlatformSource {
     let platform = platform.clone();
     PlatformSource::Requested(match member {
-        Some(member) => Labels::Member { member: member.clone(), platform },
-        None => Labels::Platform(platform),
+        Some(member) => RequestedPlatforms::Member { member: member.clone(), platform },
+        None => RequestedPlatforms::Image(platform),
     })
 }
 
-fn deprecated(platform: &Platform, member: Option<&Member>) -> String {
+fn deprecated(platform: &Platform, member: Option<&MemberSelector>) -> String {
     let (old, new) = match member {
         Some(member) => (
             format!("--member {member} --platform {platform}"),
@@ -92,11 +92,11 @@ fn deprecated(platform: &Platform, member: Option<&Member>) -> String {
     format!("`fix {old}` is deprecated and changes its meaning in 1.0; write `fix {new}`")
 }
 
-fn parse_member(text: &str) -> Result<Member, String> {
+fn parse_member(text: &str) -> Result<MemberSelector, String> {
     if text.contains(':') && text.starts_with("sha") {
-        return text.parse().map(Member::Digest).map_err(|error: DigestError| error.to_string());
+        return text.parse().map(MemberSelector::Digest).map_err(|error: DigestError| error.to_string());
     }
-    text.parse().map(Member::Platform).map_err(|error: PlatformError| error.to_string())
+    text.parse().map(MemberSelector::Platform).map_err(|error: PlatformError| error.to_string())
 }
 
 #[cfg(test)]
@@ -123,12 +123,12 @@ mod tests {
         };
         let text = match source {
             PlatformSource::Binaries => "binaries".to_string(),
-            PlatformSource::Requested(Labels::FromIndex) => "index".into(),
-            PlatformSource::Requested(Labels::Platform(platform)) => platform.to_string(),
-            PlatformSource::Requested(Labels::Member { member, platform }) => {
+            PlatformSource::Requested(RequestedPlatforms::FromIndex) => "index".into(),
+            PlatformSource::Requested(RequestedPlatforms::Image(platform)) => platform.to_string(),
+            PlatformSource::Requested(RequestedPlatforms::Member { member, platform }) => {
                 format!("{platform} of {member}")
             }
-            PlatformSource::Requested(Labels::Members(_)) => unreachable!(),
+            PlatformSource::Requested(RequestedPlatforms::Members(_)) => unreachable!(),
         };
         match warning {
             None => text,

@@ -91,22 +91,22 @@ fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
         let _ = write!(out, "<th scope=\"col\" data-platform=\"{0}\">{0}</th>", shown(column));
     }
     out.push_str("</tr></thead>\n<tbody>\n");
-    let mut by_name: BTreeMap<*const super::row::Named, Vec<(usize, &Row<'_>)>> = BTreeMap::new();
+    let mut by_name: BTreeMap<*const super::row::RequestedImage, Vec<(usize, &Row<'_>)>> = BTreeMap::new();
     for (number, row) in results.rows.iter().enumerate() {
-        by_name.entry(row.named).or_default().push((number, row));
+        by_name.entry(row.requested).or_default().push((number, row));
     }
-    for named in results.named {
-        let cut = named.name.rfind('/').map_or(0, |at| at + 1);
-        let cut = named.name[cut..].find(':').map_or(cut, |at| cut + at + 1);
-        let (place, tag) = named.name.split_at(cut);
+    for requested in results.requested {
+        let cut = requested.name.rfind('/').map_or(0, |at| at + 1);
+        let cut = requested.name[cut..].find(':').map_or(cut, |at| cut + at + 1);
+        let (place, tag) = requested.name.split_at(cut);
         let _ = write!(
             out,
             "<tr data-name=\"{}\"><th scope=\"row\"><span class=\"place\">{}</span>{}</th>",
-            shown(&named.name),
+            shown(&requested.name),
             shown(place),
             shown(tag)
         );
-        if let Err(error) = &named.node {
+        if let Err(error) = &requested.node {
             let _ = write!(
                 out,
                 "<td class=\"unread\" colspan=\"{}\">cannot {}</td>",
@@ -114,7 +114,7 @@ fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
                 shown(&error.to_string())
             );
         } else {
-            let own = by_name.get(&std::ptr::from_ref(named)).map_or(&[][..], Vec::as_slice);
+            let own = by_name.get(&std::ptr::from_ref(requested)).map_or(&[][..], Vec::as_slice);
             for column in columns {
                 let _ = write!(out, "<td data-platform=\"{}\">", shown(column));
                 for (number, row) in own.iter().filter(|(_, row)| column_of(row) == *column) {

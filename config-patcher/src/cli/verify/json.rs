@@ -1,6 +1,6 @@
 //! The result as JSON, as specified by `verify.schema.json`.
 
-use super::row::{Named, Row};
+use super::row::{RequestedImage, Row};
 use error::Error;
 use serde_json::{Value, json};
 
@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 pub const SCHEMA: &str = include_str!("verify.schema.json");
 
 /// The result, on one line.
-pub fn text(named: &[Named], rows: &[Row<'_>]) -> String {
-    in_ascii(&json!({"schemaVersion": 2, "images": images(named, rows)}).to_string())
+pub fn text(requested: &[RequestedImage], rows: &[Row<'_>]) -> String {
+    in_ascii(&json!({"schemaVersion": 2, "images": images(requested, rows)}).to_string())
 }
 
-fn images(named: &[Named], rows: &[Row<'_>]) -> Vec<Value> {
+fn images(requested: &[RequestedImage], rows: &[Row<'_>]) -> Vec<Value> {
     let error = |error: &Error| json!({"exit": error.kind as u8, "message": format!("cannot {error}")});
-    let unread = named.iter().filter_map(|named| {
-        let failed = named.node.as_ref().err()?;
-        Some(json!({"image": named.name, "error": error(failed)}))
+    let unread = requested.iter().filter_map(|requested| {
+        let failed = requested.node.as_ref().err()?;
+        Some(json!({"image": requested.name, "error": error(failed)}))
     });
     let rows = rows.iter().map(|row| {
         let common = json!({
-            "image": row.named.name, "manifest": row.image.document.digest(), "indexPlatform": row.index_platform(),
+            "image": row.requested.name, "manifest": row.image.document.digest(), "indexPlatform": row.index_platform(),
             "declaredPlatform": row.declared(), "indexAgrees": row.index_agrees(),
         });
         let more = match &row.finding {

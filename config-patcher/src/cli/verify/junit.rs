@@ -10,12 +10,13 @@ pub fn text(results: &Results<'_>) -> String {
     let mut out = String::from(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"config-patcher verify\">\n",
     );
-    for named in results.named {
-        let rows: Vec<&Row<'_>> = results.rows.iter().filter(|row| std::ptr::eq(row.named, named)).collect();
+    for requested in results.requested {
+        let rows: Vec<&Row<'_>> =
+            results.rows.iter().filter(|row| std::ptr::eq(row.requested, requested)).collect();
         let mut cases = String::new();
         let (mut failures, mut errors, mut skipped) = (0, 0, 0);
-        let name = xml(&named.name);
-        if let Err(error) = &named.node {
+        let name = xml(&requested.name);
+        if let Err(error) = &requested.node {
             errors += 1;
             let _ = writeln!(
                 cases,
@@ -38,7 +39,7 @@ pub fn text(results: &Results<'_>) -> String {
                 None => writeln!(cases, "/>"),
             };
         }
-        let tests = rows.len() + usize::from(named.node.is_err());
+        let tests = rows.len() + usize::from(requested.node.is_err());
         let _ = writeln!(
             out,
             "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\">\n{cases}  </testsuite>"

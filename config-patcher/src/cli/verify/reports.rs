@@ -1,6 +1,6 @@
 //! Report files: HTML for people, SARIF and JUnit for CI.
 
-use super::row::{Named, Results, Row};
+use super::row::{RequestedImage, Results, Row};
 use super::{html, junit, sarif};
 use clap::Args;
 use error::Error;
@@ -40,8 +40,8 @@ impl Reports {
         Ok(())
     }
 
-    pub fn write(&self, named: &[Named], rows: &[Row<'_>], strict: bool) -> Result<(), Error> {
-        let results = Results { named, rows, strict };
+    pub fn write(&self, requested: &[RequestedImage], rows: &[Row<'_>], strict: bool) -> Result<(), Error> {
+        let results = Results { requested, rows, strict };
         let made = [
             (&self.html, html::page as fn(&Results<'_>) -> String),
             (&self.sarif, sarif::text),

@@ -1,6 +1,6 @@
 //! The rows of the result: one per image, with its verdict and advice.
 
-use crate::advice::{Decision, Judged, decide, is_sound_alone, way_out};
+use crate::advice::{Decision, JudgedImage, decide, is_sound_alone, way_out};
 use error::Error;
 use image_evidence::verdict::VerdictKind;
 use image_evidence::verify::{Finding, VerifyDepth};
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A requested image or index, as it was read.
-pub struct Named {
+pub struct RequestedImage {
     pub name: String,
     pub source: Arc<dyn ImageSource>,
     pub depth: VerifyDepth,
@@ -24,7 +24,7 @@ pub struct Named {
 
 /// One image, with its verdict.
 pub struct Row<'a> {
-    pub named: &'a Named,
+    pub requested: &'a RequestedImage,
     pub entry: Option<&'a Descriptor>,
     pub image: &'a Image,
     pub finding: Result<Finding, Error>,
@@ -42,12 +42,12 @@ enum Advice {
 
 impl<'a> Row<'a> {
     pub fn new(
-        named: &'a Named,
+        requested: &'a RequestedImage,
         entry: Option<&'a Descriptor>,
         image: &'a Image,
         finding: Result<Finding, Error>,
     ) -> Self {
-        Self { named, entry, image, finding, advice: None }
+        Self { requested, entry, image, finding, advice: None }
     }
 
     pub fn declared(&self) -> Platform {
@@ -129,10 +129,10 @@ pub fn advise(rows: &mut [Row<'_>]) {
     let is_member = |row: &Row<'_>| row.entry.is_none_or(|entry| entry.attests().is_none());
     let places: Vec<usize> = (0..rows.len()).filter(|at| is_member(&rows[*at])).collect();
     let declared_platforms: Vec<Platform> = places.iter().map(|at| rows[*at].declared()).collect();
-    let judged: Vec<Judged<'_>> = places
+    let judged: Vec<JudgedImage<'_>> = places
         .iter()
         .zip(&declared_platforms)
-        .map(|(at, declared)| Judged {
+        .map(|(at, declared)| JudgedImage {
             entry: rows[*at].entry,
             declared,
             verdict: rows[*at].finding.as_ref().ok().map(|finding| &finding.verdict),
@@ -153,12 +153,12 @@ pub fn advise(rows: &mut [Row<'_>]) {
         .enumerate()
         .map(|(number, decision)| {
             let row = &rows[places[number]];
-            let name = quoted(&row.named.name);
+            let name = quoted(&row.requested.name);
             match decision {
                 Decision::Keep => None,
                 Decision::Refuse(refusal) => {
-                    let node = row.named.node.as_ref().ok()?;
-                    let out = way_out(node, row.entry, &refusal.platform, row.named.editable.as_deref());
+                    let node = row.requested.node.as_ref().ok()?;
+                    let out = way_out(node, row.entry, &refusal.platform, row.requested.editable.as_deref());
                     Some(Advice::Rebuild(format!("{refusal}; {out}")))
                 }
                 Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
@@ -189,8 +189,10 @@ pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
     match (&mut reference, pointer) {
         (Reference::Registry(image), _) if image.digest.is_some() && image.tag.is_none() => return None,
         (Reference::Registry(_), _) => {}
-        (Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. }, Pointer::Tag(named))
-        | (Reference::DockerArchive { name: tag, .. }, Pointer::Tag(named)) => *tag = Some(named.clone()),
+        (Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. }, Pointer::Tag(requested))
+        | (Reference::DockerArchive { name: tag, .. }, Pointer::Tag(requested)) => {
+            *tag = Some(requested.clone())
+        }
         (_, _) => return None,
     }
     Some(quoted(&reference.to_string()))
@@ -206,7 +208,7 @@ fn quoted(name: &str) -> String {
 
 /// The input of the reports.
 pub struct Results<'a> {
-    pub named: &'a [Named],
+    pub requested: &'a [RequestedImage],
     pub rows: &'a [Row<'a>],
     pub strict: bool,
 }

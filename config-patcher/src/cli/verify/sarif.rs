@@ -26,9 +26,16 @@ const RULES: [(&str, &str, &str); 6] = [
 ];
 
 pub fn text(results: &Results<'_>) -> String {
-    let unread = results.named.iter().filter_map(|named| {
-        let error = named.node.as_ref().err()?;
-        Some(result("not-read", "error", &format!("{}: cannot {error}", named.name), &named.name, &[], None))
+    let unread = results.requested.iter().filter_map(|requested| {
+        let error = requested.node.as_ref().err()?;
+        Some(result(
+            "not-read",
+            "error",
+            &format!("{}: cannot {error}", requested.name),
+            &requested.name,
+            &[],
+            None,
+        ))
     });
     let found: Vec<Value> =
         unread.chain(results.rows.iter().flat_map(|row| of(row, results.strict))).collect();
@@ -49,7 +56,7 @@ pub fn text(results: &Results<'_>) -> String {
 }
 
 fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
-    let name = &row.named.name;
+    let name = &row.requested.name;
     let member = row.index_platform().map_or_else(|| row.declared_text(), ToString::to_string);
     let digest = Some(row.image.document.digest().as_str());
     let finding = match &row.finding {

@@ -26,7 +26,7 @@ fn cells(row: &Row<'_>, shows_image: bool) -> Vec<String> {
     let said = row.index_platform().map_or("-".into(), ToString::to_string);
     let mut cells = vec![row.declared_text(), said, row.binaries_text(), row.verdict_text()];
     if shows_image {
-        cells.insert(0, row.named.name.clone());
+        cells.insert(0, row.requested.name.clone());
     }
     cells
 }
@@ -53,7 +53,7 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
     lines.extend(row.advice_text().map(|advice| format!("  {advice}")));
     if !lines.is_empty() {
         let member = row.index_platform().map_or(String::new(), |platform| format!(" {platform}"));
-        lines.insert(0, format!("{}{member}: {}", row.named.name, finding.verdict.kind.text()));
+        lines.insert(0, format!("{}{member}: {}", row.requested.name, finding.verdict.kind.text()));
     }
     lines
 }

@@ -43,7 +43,7 @@ fn a_second_look_asks_for_no_layer_and_says_the_same() {
     let second = look(&[]);
     assert_eq!((second.1, second.2, second.3), (2, false, 0));
     assert_eq!(second.0, first.0, "the same is said");
-    assert!(verify(&user, &[&name, "--explain"]).exits(1).stdout.contains("2 known from before"));
+    assert!(verify(&user, &[&name, "--explain"]).exits(1).stdout.contains("2 from the cache"));
     registry.take_log();
     assert_eq!(look(&["--no-cache"]).3, 2);
 

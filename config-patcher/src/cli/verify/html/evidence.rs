@@ -15,7 +15,7 @@ pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
         "<section class=\"evidence {0}\" id=\"e{number}\" aria-labelledby=\"t{number}\">\n<h3 id=\"t{number}\"><span class=\"sign\" aria-hidden=\"true\">{1}</span> {2} <span class=\"platform\">{3}</span></h3>",
         mark.key,
         mark.sign,
-        shown(&row.named.name),
+        shown(&row.requested.name),
         shown(&column)
     );
     let said = row.index_platform().map_or("no index".into(), ToString::to_string);
