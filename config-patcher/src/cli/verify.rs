@@ -85,7 +85,7 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         let (name, source, editable) = (name.clone(), source.clone(), editable.clone());
         Ok::<_, Error>(RequestedImage { name, source, depth: *depth, node, editable })
     })?;
-    let kept = if args.no_cache { None } else { LayerCache::of_user() };
+    let kept = if args.no_cache { None } else { LayerCache::for_user() };
     let rows = judge_all(&requested, kept.as_ref(), output);
     match output.format {
         Format::Json => print_line(&json::text(&requested, &rows)),

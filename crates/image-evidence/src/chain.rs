@@ -1,8 +1,8 @@
-//! What a container of an image would execute: from entrypoint and command, through scripts and wrappers, to
-//! programs, their loaders and their libraries; and the shell.
+//! The executed chain: the files that a container start executes, from entrypoint and command through scripts and wrappers
+//! to programs, their loaders and their libraries, and the shell.
 //!
-//! These files are strong evidence: an image whose own program is for another machine does not run. Whatever else
-//! lies in the tree may be there to be carried around.
+//! These files decide the verdict, because an image does not run if its program was built for another platform. Any other
+//! file may be there only as data.
 
 use super::elf::Elf;
 use super::file::FileFacts;
@@ -14,50 +14,58 @@ mod wrappers;
 
 use wrappers::{Wrapped, starts};
 
-/// Scripts and wrappers in a row. The kernel follows five interpreters; people stack two or three wrappers.
+/// The number of scripts and wrappers that start each other. The kernel follows five interpreters; images have two or three
+/// wrappers.
 const STEPS_MAX: usize = 12;
-/// Commands of one image, all shells and scripts together: each script may name two.
+/// The number of commands of one image, in all shells and scripts together. Each script may have two.
 const COMMANDS_MAX: usize = 500;
-/// What Docker and containerd set where an image has no PATH.
+/// The PATH that Docker and containerd set if the image has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// One file that would be executed, or loaded by one that is.
+/// One file that is executed, or loaded by one that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainLink<'a> {
+    /// Why it is in the chain.
     pub role: ChainRole,
-    /// The name under which it was asked for: `/bin/sh`, `libc.so.6`.
-    pub asked: Vec<u8>,
+    /// The name by which it was found, such as `/bin/sh` or `libc.so.6`.
+    pub name: Vec<u8>,
+    /// The file.
     pub file: ResolvedFile<'a>,
-    /// An emulator translates it: it need not be for the image's machine.
+    /// Whether an emulator runs it, so that it may be for another platform than the image.
     pub emulated: bool,
 }
 
+/// Why a file is in the executed chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainRole {
     /// The first word of the entrypoint.
     Entrypoint,
-    /// The first word of the command, where there is no entrypoint.
+    /// The first word of the command, if there is no entrypoint.
     Command,
     /// Named by a `#!` line.
     Interpreter,
     /// Started by a wrapper such as tini, env or `sh -c`.
     Started,
-    /// It translates programs of another machine; its own machine says nothing about the image.
+    /// An emulator for another architecture. Its own platform says nothing about the image.
     Emulator,
-    /// s6-overlay's supervisor, which `/init` starts.
+    /// The supervisor of s6-overlay, which `/init` starts.
     Supervisor,
+    /// The dynamic loader of a program.
     Loader,
+    /// A library of a program.
     Library,
+    /// `/bin/sh`.
     Shell,
 }
 
 impl ChainRole {
+    /// The role in words.
     pub fn text(self) -> &'static str {
         match self {
             Self::Entrypoint => "entrypoint",
             Self::Command => "command",
             Self::Interpreter => "interpreter",
-            Self::Started => "started by it",
+            Self::Started => "started program",
             Self::Emulator => "emulator",
             Self::Supervisor => "supervisor",
             Self::Loader => "loader",
@@ -67,29 +75,30 @@ impl ChainRole {
     }
 }
 
-/// How far it could be followed.
+/// The executed chain of an image, as far as it could be followed.
 #[derive(Clone, Debug, Default)]
 pub struct ExecutedChain<'a> {
+    /// The files in the order in which they were found.
     pub links: Vec<ChainLink<'a>>,
-    /// Where it ended before a program was found, and what a program misses.
+    /// Where it could not be followed further, and what a program lacks.
     pub gaps: Vec<String>,
-    /// This layer must be read to know the program.
+    /// The index of a layer that must be read to find the program.
     pub unread: Option<usize>,
-    /// These files must be read to know more: their layers, and where they lie.
+    /// Files that must be read to continue, as layer index and path.
     pub unread_files: Vec<(usize, Vec<u8>)>,
-    /// The program itself was found: the last word of all wrappers is an ELF file, and none of them starts something
-    /// that is not clear.
+    /// Whether the program itself was found: all wrappers lead to ELF files, and none of them starts something that is known
+    /// only at run time.
     pub is_reached: bool,
-    /// A program needs a loader that is in no layer that was read.
+    /// Whether a program needs a loader that is not in the layers that were read.
     pub lacks_loader: bool,
 }
 
-/// Follows an image's own program first, then what belongs to it.
+/// Follows the executed chain: first the program of the image, then the loaders and libraries.
 pub fn follow<'a>(tree: &OverlayTree<'a>, config: &Config) -> ExecutedChain<'a> {
     let mut walk = Walk { tree, config, chain: ExecutedChain::default(), commands: 0, emulated: false };
     walk.programs();
     if walk.chain.unread.is_none() && walk.chain.unread_files.is_empty() {
-        walk.belongings();
+        walk.loaders_and_libraries();
     }
     walk.chain
 }
@@ -99,15 +108,15 @@ struct Walk<'t, 'a> {
     config: &'t Config,
     chain: ExecutedChain<'a>,
     commands: usize,
-    /// What is followed now, an emulator translates.
+    /// Whether an emulator runs what is followed now.
     emulated: bool,
 }
 
-/// A script that a shell carries out, and what is known of what it starts.
-struct Carried {
+/// A script that a shell executes, and what is known about what it starts.
+struct ShellScript {
     path: Vec<u8>,
     words: Vec<Vec<u8>>,
-    last_command: Option<shell::Command>,
+    last_command: Option<shell::ShellCommand>,
     runs_arguments: bool,
 }
 
@@ -123,7 +132,8 @@ impl<'a> Walk<'_, 'a> {
         self.chain.is_reached = self.program(argv, first, STEPS_MAX);
     }
 
-    /// Follows one command to its program, and says whether all of it is known. `steps` bounds scripts and wrappers.
+    /// Follows one command to its program. Returns whether everything that it starts is known. `steps` limits the number of
+    /// scripts and wrappers.
     fn program(&mut self, argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
         let before = self.emulated;
         let is_known = self.steps(argv, first, steps);
@@ -133,7 +143,7 @@ impl<'a> Walk<'_, 'a> {
 
     fn steps(&mut self, mut argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
         let mut role = first;
-        let mut carried: Option<Carried> = None;
+        let mut script_run: Option<ShellScript> = None;
         self.commands += 1;
         if self.commands > COMMANDS_MAX {
             if self.commands == COMMANDS_MAX + 1 {
@@ -142,34 +152,34 @@ impl<'a> Walk<'_, 'a> {
             return false;
         }
         for left in (0..steps).rev() {
-            let Some(asked) = argv.first().cloned() else { return false };
-            if asked.contains(&b'$') {
-                self.gap(format!("what {} stands for is not clear without running it", shown(&asked)));
+            let Some(name) = argv.first().cloned() else { return false };
+            if name.contains(&b'$') {
+                self.gap(format!("what {} stands for is known only at run time", display_path(&name)));
                 return false;
             }
-            let Some(file) = self.command(&asked) else { return false };
+            let Some(file) = self.command(&name) else { return false };
             if self.must_be_read(&file) {
                 return false;
             }
             let facts = file.facts;
             let path = file.path.clone();
-            let known = starts(&asked, &path, &argv[1..]);
+            let known = starts(&name, &path, &argv[1..]);
             let is_emulator = matches!(known, Wrapped::Emulated(_));
             let role_here = if is_emulator { ChainRole::Emulator } else { role };
-            self.chain.links.push(ChainLink { role: role_here, asked, file, emulated: self.emulated });
+            self.chain.links.push(ChainLink { role: role_here, name, file, emulated: self.emulated });
             self.emulated |= is_emulator;
             if path == b"/init" && matches!(facts, Some(FileFacts::Script(_) | FileFacts::Elf(_))) {
                 self.supervisor();
             }
             match facts {
                 Some(FileFacts::Script(script)) => {
-                    carried.get_or_insert_with(|| Carried {
+                    script_run.get_or_insert_with(|| ShellScript {
                         path: path.clone(),
                         words: argv[1..].to_vec(),
                         last_command: script.last_command.clone(),
                         runs_arguments: script.runs_arguments,
                     });
-                    // As the kernel starts it: the interpreter, its one argument, the script, its arguments.
+                    // As the kernel does: the interpreter, its one argument, the script, the arguments of the script.
                     let mut line = vec![script.interpreter.clone()];
                     line.extend(script.argument.clone());
                     line.push(path);
@@ -183,45 +193,46 @@ impl<'a> Walk<'_, 'a> {
                         role = ChainRole::Started;
                     }
                     Wrapped::Nothing => {
-                        // An interpreter that is no shell is the program, whatever its script does.
-                        if let Some(script) = carried {
-                            self.handed(script.words, left);
+                        // An interpreter other than a shell is the program, whatever its script does.
+                        if let Some(script) = script_run {
+                            self.arguments(script.words, left);
                         }
                         return self.chain.unread.is_none();
                     }
-                    Wrapped::Shell { commands, is_clear, script, handed, runs_arguments } => {
+                    Wrapped::Shell { commands, is_complete, script, arguments, runs_arguments } => {
                         let mut is_known = true;
                         for command in commands {
                             is_known &= self.program(command, ChainRole::Started, left);
                         }
-                        if is_clear {
+                        if is_complete {
                             return is_known;
                         }
-                        let of_text = Carried { path, words: handed, last_command: None, runs_arguments };
-                        let script = carried.unwrap_or_else(|| self.script(script, of_text));
-                        return self.carried(script, left) && is_known;
+                        let of_text =
+                            ShellScript { path, words: arguments, last_command: None, runs_arguments };
+                        let script = script_run.unwrap_or_else(|| self.script(script, of_text));
+                        return self.shell_script(script, left) && is_known;
                     }
-                    Wrapped::Unclear(why) => {
+                    Wrapped::Unknown(why) => {
                         self.gap(why);
                         return false;
                     }
                 },
                 Some(FileFacts::Foreign(_) | FileFacts::Unread) => return false,
                 None => {
-                    self.gap(format!("{} is neither a program nor a script", shown(&path)));
+                    self.gap(format!("{} is neither a program nor a script", display_path(&path)));
                     return false;
                 }
             }
         }
-        self.gap("scripts and wrappers go on without end".into());
+        self.gap("too many scripts and wrappers start each other".into());
         false
     }
 
-    /// The script that a shell is given by name, or else its text.
-    fn script(&mut self, name: Option<Vec<u8>>, text: Carried) -> Carried {
+    /// The script whose name is an argument of the shell, or else the text of `-c`.
+    fn script(&mut self, name: Option<Vec<u8>>, text: ShellScript) -> ShellScript {
         let Some(name) = name else { return text };
         let path = self.in_working_dir(&name);
-        let mut script = Carried { path, last_command: None, runs_arguments: false, ..text };
+        let mut script = ShellScript { path, last_command: None, runs_arguments: false, ..text };
         match self.tree.resolve(&script.path) {
             Resolved::File(file) if !self.must_be_read(&file) => {
                 if let Some(FileFacts::Script(read)) = file.facts {
@@ -235,8 +246,8 @@ impl<'a> Walk<'_, 'a> {
         script
     }
 
-    /// What a script starts: by its last line, or what it is given.
-    fn carried(&mut self, script: Carried, steps: usize) -> bool {
+    /// Follows what a script starts: its last line, or its arguments. Returns whether that is known.
+    fn shell_script(&mut self, script: ShellScript, steps: usize) -> bool {
         let last = script.last_command.map(|last| shell::substitute_arguments(&last, &script.words));
         if last.is_some_and(|last| !last.is_empty() && self.program(last, ChainRole::Started, steps)) {
             return true;
@@ -244,15 +255,16 @@ impl<'a> Walk<'_, 'a> {
         if self.chain.unread.is_some() || !self.chain.unread_files.is_empty() {
             return false;
         }
-        let is_known = script.runs_arguments && self.handed(script.words, steps);
+        let is_known = script.runs_arguments && self.arguments(script.words, steps);
         if !is_known {
-            self.gap(format!("what {} starts is not clear without running it", shown(&script.path)));
+            self.gap(format!("what {} starts is known only at run time", display_path(&script.path)));
         }
         is_known
     }
 
-    /// The words behind a script, if the first of them is a program of the image: then that is what it is there for.
-    fn handed(&mut self, words: Vec<Vec<u8>>, steps: usize) -> bool {
+    /// Follows the arguments of a script if the first of them is a program of the image, which the script is then assumed to
+    /// start.
+    fn arguments(&mut self, words: Vec<Vec<u8>>, steps: usize) -> bool {
         let Some(name) = words.first().filter(|word| !word.starts_with(b"-")) else { return false };
         match self.look(name) {
             Resolved::File(file) if file.executable => {
@@ -267,16 +279,16 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// Finds a command as execvp does, or says that it is not there.
+    /// Finds a command as execvp(3) does, or adds a gap.
     fn command(&mut self, name: &[u8]) -> Option<ResolvedFile<'a>> {
         match self.look(name) {
             Resolved::File(file) => return Some(file),
             Resolved::Unread(layer) => self.chain.unread = Some(layer),
             _ if name.contains(&b'/') => {
                 let path = self.in_working_dir(name);
-                self.gap(format!("{} is not in the image", shown(&path)));
+                self.gap(format!("{} is not in the image", display_path(&path)));
             }
-            _ => self.gap(format!("\"{}\" is not in PATH", shown(name))),
+            _ => self.gap(format!("\"{}\" is not in PATH", display_path(name))),
         }
         None
     }
@@ -306,7 +318,7 @@ impl<'a> Walk<'_, 'a> {
         Resolved::Missing
     }
 
-    /// Only the place of the file is known: then it is one of those that must be read.
+    /// Whether only the location of the file is known. Then it is added to the files that must be read.
     fn must_be_read(&mut self, file: &ResolvedFile<'a>) -> bool {
         let is_unread = file.facts == Some(&FileFacts::Unread);
         if is_unread {
@@ -319,7 +331,7 @@ impl<'a> Walk<'_, 'a> {
         self.chain.gaps.push(why);
     }
 
-    /// s6-overlay puts its own programs beside the image's: in version 2 into /bin or /usr/bin, in 3 into /command.
+    /// Adds the programs of s6-overlay: version 2 has them in /bin or /usr/bin, version 3 in /command.
     fn supervisor(&mut self) {
         for path in [
             "/command/s6-svscan",
@@ -334,20 +346,20 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// Loaders and libraries of all programs so far, and the shell with its own.
-    fn belongings(&mut self) {
+    /// Adds the shell, and the loaders and libraries of all programs.
+    fn loaders_and_libraries(&mut self) {
         let mut done = 0;
         if let Resolved::File(shell) = self.tree.resolve(b"/bin/sh") {
             self.add(ChainRole::Shell, b"/bin/sh", shell);
         }
         while let Some(link) = self.chain.links.get(done) {
             done += 1;
-            // An emulator brings its own; libraries of libraries are found by the same paths as these.
+            // An emulator is usually static; libraries of libraries are in the same directories as these.
             let Some(FileFacts::Elf(elf)) = link.file.facts else { continue };
             if matches!(link.role, ChainRole::Emulator | ChainRole::Loader | ChainRole::Library) {
                 continue;
             }
-            let program = shown(&link.file.path);
+            let program = display_path(&link.file.path);
             self.emulated = link.emulated;
             self.loader(elf, &program);
             for name in &elf.needed {
@@ -363,12 +375,15 @@ impl<'a> Walk<'_, 'a> {
             Resolved::Unread(_) => self.chain.lacks_loader = true,
             _ => {
                 self.chain.lacks_loader = true;
-                self.gap(format!("{program} needs the loader {}, which is not in the image", shown(path)));
+                self.gap(format!(
+                    "{program} needs the loader {}, which is not in the image",
+                    display_path(path)
+                ));
             }
         }
     }
 
-    /// The loader takes the first library that is for its machine, so one that fits anywhere is the one that counts.
+    /// Adds a library. The loader skips libraries for other architectures, so a matching one in any directory counts.
     fn library(&mut self, elf: &Elf, name: &[u8]) {
         let mut other = None;
         for directory in library_directories(&elf.platform.architecture) {
@@ -390,15 +405,15 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    fn add(&mut self, role: ChainRole, asked: &[u8], file: ResolvedFile<'a>) {
+    fn add(&mut self, role: ChainRole, name: &[u8], file: ResolvedFile<'a>) {
         let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
         if !is_known && !self.must_be_read(&file) {
-            self.chain.links.push(ChainLink { role, asked: asked.to_vec(), file, emulated: self.emulated });
+            self.chain.links.push(ChainLink { role, name: name.to_vec(), file, emulated: self.emulated });
         }
     }
 }
 
-/// Where the loaders of glibc and musl look by default. Triplets: Debian's multiarch.
+/// The default directories of the loaders of glibc and musl. Triplets: Debian's multiarch.
 fn library_directories(architecture: &str) -> Vec<String> {
     let triplets: &[&str] = match architecture {
         "amd64" => &["x86_64-linux-gnu", "x86_64-linux-musl"],
@@ -421,8 +436,8 @@ fn library_directories(architecture: &str) -> Vec<String> {
     directories
 }
 
-/// A path for a message; it is escaped where it is shown.
-pub fn shown(path: &[u8]) -> String {
+/// A path as text, for messages. It is not escaped.
+pub fn display_path(path: &[u8]) -> String {
     String::from_utf8_lossy(&path[..path.len().min(512)]).into_owned()
 }
 

@@ -1,8 +1,11 @@
-//! One ELF file: the machine it is for, the least level of it, and what it needs to start.
+//! Facts from one ELF file: its platform, the lowest CPU level that it needs, its loader and its libraries.
 //!
-//! Only samples of the file are read, so that it can stream by: its head, the dynamic section, what lies behind the
-//! last loaded segment, and Go's build settings. No section table is trusted, nothing is allocated by a number that
-//! the file says, and what is not where it should be is simply not known.
+//! Only samples of the file are read, so that it can be streamed: its head, the dynamic section, what follows the last
+//! loaded segment, and Go's build settings. The section table is not trusted, no number from the file decides how much is
+//! allocated, and a part that is not at its usual place is unknown.
+//!
+//! The `object` crate is not used: it wants the whole file in memory or a seekable one, and has neither build
+//! attributes nor Go's settings, which are most of this module.
 
 use image_model::platform::Platform;
 use serde::{Deserialize, Serialize};
@@ -14,39 +17,46 @@ pub mod sampler;
 
 use sampler::Sample;
 
-/// What an ELF file tells.
+/// Facts from an ELF file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Elf {
-    /// In OCI's words; the variant is the lowest that the file is known to need, none where nothing tells.
+    /// Its platform, in the names of the OCI image-spec. The variant is the lowest that the file is known to need; `None`
+    /// where that is unknown.
     pub platform: Platform,
+    /// Whether it can be executed.
     pub kind: ElfKind,
     /// The dynamic loader, an absolute path.
     pub interpreter: Option<Vec<u8>>,
-    /// Libraries that the loader must find, as far as they stand in the head of the file.
+    /// The libraries that the loader must find (DT_NEEDED), at most 64, as far as their names are in the sample.
     pub needed: Vec<Vec<u8>>,
-    /// What else was seen, for people: `hard float`, `GOARM=6`.
+    /// Further facts for people, such as `hard float` or `GOARM=6`.
     pub details: Vec<String>,
 }
 
+/// The kind of an ELF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ElfKind {
+    /// An executable.
     Program,
+    /// A shared library.
     Library,
-    /// Relocatable objects, core dumps, BPF: nothing that a container starts.
+    /// A relocatable object, a core dump or BPF code, which a container does not execute.
     Other,
 }
 
-/// Longest PT_INTERP that is read: a path.
+/// The longest PT_INTERP that is read, which is a path.
 pub const INTERPRETER_MAX: usize = 4096;
 const NEEDED_MAX: usize = 64;
 const SONAME_MAX: usize = 255;
-/// More program headers than this, and only the first are looked at. Real files have some twelve.
+/// Only so many program headers are read. Real files have about twelve.
 const SEGMENTS_MAX: u16 = 128;
 
-/// NumberFormat of a file in its word size and byte order. Everything outside the bytes is `None`.
+/// The word size and byte order of the numbers in a file. Reading beyond the end of the bytes gives `None`.
 #[derive(Clone, Copy)]
 pub struct NumberFormat {
+    /// Whether addresses and offsets have 64 bits.
     pub is_64: bool,
+    /// Whether numbers are big-endian.
     pub is_big: bool,
 }
 
@@ -56,11 +66,13 @@ impl NumberFormat {
         bytes.get(at..at.checked_add(N)?)?.try_into().ok()
     }
 
+    /// The 16-bit number at an offset.
     pub fn u16(self, bytes: &[u8], at: u64) -> Option<u16> {
         let raw = Self::bytes(bytes, at)?;
         Some(if self.is_big { u16::from_be_bytes(raw) } else { u16::from_le_bytes(raw) })
     }
 
+    /// The 32-bit number at an offset.
     pub fn u32(self, bytes: &[u8], at: u64) -> Option<u32> {
         let raw = Self::bytes(bytes, at)?;
         Some(if self.is_big { u32::from_be_bytes(raw) } else { u32::from_le_bytes(raw) })
@@ -71,15 +83,16 @@ impl NumberFormat {
         Some(if self.is_big { u64::from_be_bytes(raw) } else { u64::from_le_bytes(raw) })
     }
 
-    /// An address or offset.
+    /// The address or file offset at an offset.
     pub fn word(self, bytes: &[u8], at: u64) -> Option<u64> {
         if self.is_64 { self.u64(bytes, at) } else { self.u32(bytes, at).map(u64::from) }
     }
 }
 
-/// The ELF header, as far as it matters here. Offsets: elf.h, Elf32_Ehdr and Elf64_Ehdr.
+/// The fields of the ELF header that are used here. Offsets: elf.h, Elf32_Ehdr and Elf64_Ehdr.
 #[derive(Clone, Copy)]
 pub struct ElfHeader {
+    /// The format of all numbers in the file.
     pub numbers: NumberFormat,
     os_abi: u8,
     file_type: u16,
@@ -93,23 +106,32 @@ pub struct ElfHeader {
 /// One program header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// `p_type`.
     pub kind: u32,
+    /// `p_flags`.
     pub flags: u32,
+    /// `p_offset`, in bytes.
     pub offset: u64,
+    /// `p_vaddr`.
     pub address: u64,
+    /// `p_filesz`, in bytes.
     pub size: u64,
 }
 
+/// A loaded segment, elf.h.
 pub const PT_LOAD: u32 = 1;
+/// The dynamic section, elf.h.
 pub const PT_DYNAMIC: u32 = 2;
+/// The path of the loader, elf.h.
 pub const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 
+/// The first bytes of every ELF file.
 pub const MAGIC: &[u8] = b"\x7fELF";
 
 impl ElfHeader {
-    /// `None`: not ELF, or cut off, or of a word size or byte order that ELF does not have.
+    /// Parses the head of a file. `None`: it is not ELF, is truncated, or has an invalid word size or byte order.
     pub fn parse(head: &[u8]) -> Option<Self> {
         if !head.starts_with(MAGIC) {
             return None;
@@ -138,7 +160,7 @@ impl ElfHeader {
         })
     }
 
-    /// The program headers that lie in the head of the file.
+    /// The program headers that are within the head of the file.
     pub fn segments<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = Segment> + 'a {
         (0..self.segments.min(SEGMENTS_MAX)).map_while(move |i| self.segment(head, i))
     }
@@ -162,7 +184,7 @@ impl ElfHeader {
     }
 }
 
-/// Reads what was kept of a file. `None`: no ELF header that can be read.
+/// Reads the facts from the sample of a file. `None`: it has no valid ELF header.
 pub fn read(sample: &Sample<'_>) -> Option<Elf> {
     let header = ElfHeader::parse(sample.head)?;
     let segments: Vec<Segment> = header.segments(sample.head).collect();
@@ -179,7 +201,7 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
     flags(&header, architecture, &mut level, &mut details);
     attributes::read(sample.tail, header.machine, header.numbers, &mut level, &mut details);
     golang::read(sample.go, architecture, &mut level, &mut details);
-    // Of Debian and of musl alike: the hard-float loaders end so. Raspbian's v6 has the same name.
+    // The hard-float loaders of glibc and musl. Raspbian's, for v6, has the same name.
     if architecture == "arm"
         && interpreter
             .as_ref()
@@ -187,7 +209,7 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
     {
         level.at_least(6);
     }
-    // Flags and attributes say the same of floats.
+    // The flags and the attributes both tell about floats.
     let mut seen = std::collections::BTreeSet::new();
     details.retain(|detail| seen.insert(detail.clone()));
     let variant = level.variant(architecture);
@@ -206,11 +228,12 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
     Some(Elf { platform, kind, interpreter, needed, details })
 }
 
-/// The least level that a file is known to need: 5, 6, 7, 8 of arm; 1 to 4 of amd64; 8 or 9 of arm64.
+/// The lowest CPU level that a file is known to need: 5 to 8 for arm, 1 to 4 for amd64, 8 or 9 for arm64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuLevel(u8);
 
 impl CpuLevel {
+    /// Raises the level to at least this one.
     pub fn at_least(&mut self, level: u8) {
         self.0 = self.0.max(level);
     }
@@ -232,11 +255,11 @@ impl CpuLevel {
 
 const EM_BPF: u16 = 247;
 
-/// OCI's (Go's) name of the machine, or Linux' own where Go has none; empty for one that is not in the table.
-/// NumberFormat: EM_* of elf.h.
+/// Go's name of the architecture, which OCI uses, or Linux' where Go has none; empty for an unknown one. Numbers: EM_* of
+/// elf.h.
 fn architecture(header: &ElfHeader) -> &'static str {
     let NumberFormat { is_64, is_big } = header.numbers;
-    // EF_MIPS_ABI2: n32, 64-bit registers behind 32-bit pointers.
+    // EF_MIPS_ABI2: n32, which has 64-bit registers and 32-bit pointers.
     let is_n32 = header.flags & 0x20 != 0;
     match (header.machine, is_64, is_big) {
         (3, ..) => "386",
@@ -282,7 +305,7 @@ fn architecture(header: &ElfHeader) -> &'static str {
     }
 }
 
-/// EI_OSABI. Linux programs say System V, GNU (static glibc) or an ABI of ARM's.
+/// The operating system of EI_OSABI. Linux programs have System V, GNU (static glibc) or an ABI of ARM's.
 fn operating_system(header: &ElfHeader) -> &'static str {
     match header.os_abi {
         2 => "netbsd",
@@ -293,7 +316,7 @@ fn operating_system(header: &ElfHeader) -> &'static str {
     }
 }
 
-/// What `e_flags` say. Sources: the processor supplements; measured on Debian's binaries of ten machines.
+/// Facts from `e_flags`. Sources: the processor supplements; measured on Debian's binaries of ten machines.
 fn flags(header: &ElfHeader, architecture: &str, level: &mut CpuLevel, details: &mut Vec<String>) {
     let flags = header.flags;
     let mut say = |text: &str| details.push(text.to_string());
@@ -395,4 +418,4 @@ fn file_offset(segments: &[Segment], address: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,4 @@
-//! What one file is, by its first bytes: an ELF, a script, a program of another system, or data.
+//! The kind of one file: ELF, a script, a program of another operating system, or data.
 
 use super::elf::sampler::{self, Sample};
 use super::elf::{self, Elf, NumberFormat};
@@ -6,32 +6,37 @@ use super::shell;
 use image_model::platform::Platform;
 use serde::{Deserialize, Serialize};
 
-/// A file that says something about platforms.
+/// Facts from a file that show its platform, or what it executes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileFacts {
+    /// An ELF file.
     Elf(Elf),
+    /// A script with a `#!` line.
     Script(Script),
     /// A program of Windows or macOS.
     Foreign(Platform),
-    /// It lies there and was not read: only the layer's table of contents was.
+    /// The file was not read, only the layer's table of contents.
     Unread,
 }
 
-/// `#! INTERPRETER [ARGUMENT]`: the kernel passes all that follows as one argument.
+/// A script that starts with `#!INTERPRETER [ARGUMENT]`. The kernel passes everything after the interpreter as one
+/// argument.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Script {
+    /// The path of the interpreter, as written.
     pub interpreter: Vec<u8>,
+    /// The argument of the interpreter.
     pub argument: Option<Vec<u8>>,
-    /// What a script for a shell starts at its end, if that is clear.
-    pub last_command: Option<shell::Command>,
-    /// It starts what it is given. Of a script for something else than a shell, nobody knows.
+    /// The command that a shell script executes at its end, if that is certain.
+    pub last_command: Option<shell::ShellCommand>,
+    /// Whether it executes its arguments, as `exec "$@"` does. Assumed of scripts for other interpreters than a shell.
     pub runs_arguments: bool,
 }
 
-/// The kernel's BINPRM_BUF_SIZE: what stands behind it in a `#!` line is not seen.
+/// BINPRM_BUF_SIZE: the kernel reads no more of a `#!` line.
 const SHEBANG_MAX: usize = 256;
 
-/// `None` for data.
+/// The facts from the sample of a file. `None`: it is data.
 pub fn classify(sample: &Sample<'_>) -> Option<FileFacts> {
     let head = sample.head;
     match head {
@@ -54,7 +59,7 @@ fn script(head: &[u8]) -> Option<Script> {
     let argument = rest.iter().position(|b| !is_blank(b)).map(|at| rest[at..].to_vec());
     let words = argument.iter().flat_map(|argument| argument.split(u8::is_ascii_whitespace));
     let is_shell = shell::is_shell(interpreter) || words.into_iter().any(shell::is_shell);
-    // Of a longer one the end is not here.
+    // The sample does not have the end of a longer script.
     let is_known = is_shell && head.len() < sampler::HEAD;
     let last_command = if is_known { shell::last_command(head) } else { None };
     let runs_arguments = !is_shell || (is_known && shell::runs_arguments(head));
@@ -78,14 +83,14 @@ fn pe(head: &[u8]) -> Option<Platform> {
     Some(Platform::new("windows", architecture, None))
 }
 
-/// Source: mach-o/loader.h and fat.h. A file for several processors is named by its first.
+/// Source: mach-o/loader.h and fat.h. Of a file for several architectures, the first one counts.
 fn mach_o(head: &[u8]) -> Option<Platform> {
     const LITTLE: NumberFormat = NumberFormat { is_64: false, is_big: false };
     const BIG: NumberFormat = NumberFormat { is_64: false, is_big: true };
     let cpu = match LITTLE.u32(head, 0)? {
         0xfeed_face | 0xfeed_facf => LITTLE.u32(head, 4)?,
-        // Big-endian: the universal form. Java's classes begin so too; their version, 45 or more, stands where the
-        // number of processors does.
+        // A universal file, which is big-endian. Java classes have the same magic; where a universal file has the number
+        // of architectures they have their version, which is 45 or more.
         0xbeba_feca if matches!(BIG.u32(head, 4)?, 1..=20) => BIG.u32(head, 8)?,
         _ => return None,
     };

@@ -1,8 +1,8 @@
-//! One layer, read once from its first byte to its last: which names it has, and what its programs are for.
+//! The contents of one layer, read once from its first byte to its last: paths, links and the facts from programs.
 //!
-//! Nothing is extracted. Names are kept as hashes, so that a layer of a million files takes 16 MB here; links, and
-//! the names of programs, are kept as they are, within bounds. Everything read is held against the layer's digest,
-//! and what it unpacks to against the config's diff_id.
+//! Nothing is extracted. Paths are kept as hashes, so that a layer of a million files takes 16 MB; links and the paths of
+//! programs are kept in full, within bounds. The stored bytes are verified against the layer's digest, the unpacked ones
+//! against its diff ID in the config.
 
 use super::file::FileFacts;
 use decoder::LayerDecoder;
@@ -25,33 +25,35 @@ mod walk;
 pub use names::{NameKey, name_hash, use_key};
 pub use paths::{Whiteout, normalize, parent};
 
-/// A layer, or why it was not read.
+/// The facts from a layer, or the reason why it was not read.
 #[derive(Debug)]
 pub enum LayerOutcome {
+    /// The layer was read to its end.
     Read(Box<LayerFacts>),
-    /// It lies elsewhere, or is packed in a way that is not known here.
+    /// It is stored elsewhere, encrypted, or compressed in an unsupported way.
     Skipped(String),
 }
 
-/// What is kept of a layer.
+/// The entries of a layer.
 #[derive(Debug, Default)]
 pub struct LayerFacts {
-    /// Sorted by the hash of the name; marks of whiteouts stand beside the node of the same name.
+    /// Sorted by the hash of the path. A path has at most one entry, one whiteout and one opaque mark.
     records: Vec<Record>,
     text: Vec<u8>,
     links: Vec<Range<u32>>,
     facts: Vec<FileFacts>,
     programs: Vec<Program>,
-    /// Programs whose names are not kept, because there are too many.
+    /// The number of programs whose paths are not kept, because there are too many.
     pub unlisted: u64,
-    /// Bytes of the layer as it is stored and as it unpacks.
+    /// Bytes of the stored layer that were read.
     pub stored: u64,
+    /// Bytes of the unpacked layer.
     pub unpacked: u64,
-    /// Known from an earlier look: nothing was read this time.
+    /// Whether it comes from the cache; nothing was read in this run.
     pub is_cached: bool,
-    /// Its table of contents was read, and only some of its files.
+    /// Whether only its table of contents and some of its files were read.
     pub is_partial: bool,
-    /// Where the others lie.
+    /// The table of contents, from which further files can be read.
     pub toc: Option<Box<toc::Toc>>,
 }
 
@@ -68,24 +70,30 @@ struct Program {
     facts: u32,
 }
 
-/// What a layer has under a name.
+/// One entry of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerEntry<'a> {
+    /// A directory with an entry of its own.
     Directory,
-    /// It is there because something lies in it; below may be a link of the same name.
+    /// A directory without an entry of its own: the layer has something in it. A lower layer may have a link with the
+    /// same path.
     Implied,
+    /// A regular file.
     File {
+        /// What the file shows; `None` for data.
         facts: Option<&'a FileFacts>,
+        /// Whether any execute bit is set.
         executable: bool,
     },
-    /// The target as it is written.
+    /// A symbolic link with its target as written.
     Symlink(&'a [u8]),
+    /// A hard link with the normalized path of its target.
     HardLink(&'a [u8]),
-    /// A device, a pipe.
+    /// A device or a FIFO.
     Other,
 }
 
-// A record's kind in its lowest bits, then one bit for executable files, then an index.
+// A record has its kind in the lowest bits, then one bit for executable files, then an index.
 const KIND_BITS: u32 = 4;
 const DIRECTORY: u32 = 0;
 const IMPLIED: u32 = 1;
@@ -93,42 +101,45 @@ const FILE: u32 = 2;
 const SYMLINK: u32 = 3;
 const HARD_LINK: u32 = 4;
 const OTHER: u32 = 5;
-/// The first mark; nodes are below.
+/// The first mark; the kinds of entries are lower.
 const WHITEOUT: u32 = 6;
 const OPAQUE: u32 = 7;
 const EXECUTABLE: u32 = 1 << KIND_BITS;
 const INDEX_AT: u32 = KIND_BITS + 1;
 const NO_FACTS: u32 = u32::MAX >> INDEX_AT;
 
-/// More members than this are refused: they would not fit in memory. Large images have some hundred thousand.
+/// A layer with more entries is rejected, because it needs too much memory. Large images have a few hundred thousand.
 const RECORDS_MAX: usize = 2_500_000;
-/// Names of programs and targets of links.
+/// Bytes of the paths of programs and the targets of links.
 const TEXT_MAX: usize = 24 << 20;
 const PROGRAMS_MAX: usize = 100_000;
-/// Different facts. Beyond, only the platforms are told apart.
+/// The number of different facts. Beyond half of it, only the platforms are kept.
 const FACTS_MAX: usize = 16_384;
 
-/// Reads a layer to its end. `diff_id` is what the config says that it unpacks to.
+/// Reads a layer to its end. `diff_id` is its digest without compression, from the image config.
+///
+/// # Errors
+/// `Integrity` if it differs from its digest or diff ID; `BadInput` if it is not a valid layer; otherwise as the store.
 pub fn read(
     source: &dyn ImageSource,
     layer: &Descriptor,
     diff_id: Option<&Digest>,
 ) -> Result<LayerOutcome, Error> {
     if media_type::is_foreign_layer(&layer.media_type) && !source.has_blob(layer)? {
-        return Ok(LayerOutcome::Skipped("it lies outside the registry".into()));
+        return Ok(LayerOutcome::Skipped("it is stored outside the registry".into()));
     }
     if layer.media_type.contains("+encrypted") {
         return Ok(LayerOutcome::Skipped("it is encrypted".into()));
     }
     let doing = || format!("read layer {} of \"{}\"", layer.digest, source.display_name());
-    // What is stored unpacked is held against this very digest already.
+    // The store verifies this digest of a layer that is not compressed.
     let diff_id = diff_id.filter(|id| **id != layer.digest);
     match read_stream(source.open_blob(layer)?, diff_id, &doing) {
         Ok(LayerOutcome::Read(mut facts)) => {
             facts.stored = layer.size;
             Ok(LayerOutcome::Read(facts))
         }
-        // Damage on the way looks like a bad archive as well. The digest tells which of both it is.
+        // Damaged bytes look like a bad archive. If the digest differs, that is the error to report.
         Err(error) if error.kind == Exit::BadInput => {
             let mut blob = source.open_blob(layer)?;
             io::copy(&mut blob, &mut io::sink()).map_err(|e| decoder::failed(doing(), e))?;
@@ -138,7 +149,10 @@ pub fn read(
     }
 }
 
-/// Reads a layer's bytes as they are stored. `doing` is for errors.
+/// Reads a layer from its stored bytes. `doing` describes the operation in errors.
+///
+/// # Errors
+/// As [`read()`], but the digest of the stored bytes is not verified.
 pub fn read_stream(
     blob: impl Read,
     diff_id: Option<&Digest>,
@@ -148,7 +162,9 @@ pub fn read_stream(
     let mut unpacked = match LayerDecoder::new(blob, diff_id).map_err(failed)? {
         Ok(unpacked) => unpacked,
         Err(kind) => {
-            return Ok(LayerOutcome::Skipped(format!("it is packed with {kind}, which is not read here")));
+            return Ok(LayerOutcome::Skipped(format!(
+                "it is compressed with {kind}, which is not supported"
+            )));
         }
     };
     let mut facts = walk::walk(&mut unpacked).map_err(|error| error.at(doing()))?;
@@ -158,29 +174,29 @@ pub fn read_stream(
 }
 
 impl LayerFacts {
-    /// What the layer has under this name, given its hash.
+    /// The entry whose path has this hash.
     pub fn entry(&self, name: u64) -> Option<LayerEntry<'_>> {
         self.of(name).iter().find(|record| record.kind() < WHITEOUT).map(|record| self.decode(*record))
     }
 
-    /// The layer takes away what layers below have under this name.
+    /// Whether the layer removes the path with this hash from lower layers.
     pub fn is_whiteout(&self, name: u64) -> bool {
         self.of(name).iter().any(|record| record.kind() == WHITEOUT)
     }
 
-    /// The layer takes away all that layers below have in this directory.
+    /// Whether the layer removes everything that lower layers have in the directory with this hash.
     pub fn is_opaque(&self, name: u64) -> bool {
         self.of(name).iter().any(|record| record.kind() == OPAQUE)
     }
 
-    /// Files that say something about platforms, by name.
+    /// Paths and facts of the files that were built for a platform.
     pub fn programs(&self) -> impl Iterator<Item = (&[u8], &FileFacts)> {
         self.programs
             .iter()
             .filter_map(|program| Some((self.text(&program.path), self.facts.get(program.facts as usize)?)))
     }
 
-    /// What a file turned out to be of which only the place was known.
+    /// Records the facts from a file of which only the location was known. `false`: there is no such file.
     fn learn(&mut self, path: &[u8], facts: Option<FileFacts>) -> bool {
         let name = name_hash(path);
         let at = self.records.partition_point(|record| record.name < name);
@@ -239,16 +255,16 @@ impl Record {
     }
 }
 
-/// Collects a layer's members in the order in which they come.
+/// Collects the entries of a layer in their order in the archive.
 #[derive(Default)]
 struct LayerBuilder {
     layer: LayerFacts,
     known: HashMap<FileFacts, u32>,
-    /// The directory of the last member: the next one mostly lies in the same.
+    /// The directory of the last entry, which the next entry usually shares.
     last_parent: Vec<u8>,
 }
 
-/// A layer that is too large to be kept.
+/// A layer that needs too much memory.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct TooLarge(String);
@@ -366,10 +382,10 @@ impl LayerBuilder {
 
     fn record(&mut self, name: &[u8], what: u32) -> Result<(), TooLarge> {
         if self.layer.records.len() >= RECORDS_MAX {
-            // Directories that are implied again and again fill the list; see what is left without them.
-            self.settle();
+            // Directories that are implied repeatedly fill the list, so remove duplicates first.
+            self.deduplicate();
             if self.layer.records.len() >= RECORDS_MAX / 2 {
-                return Err(TooLarge(format!("it has more than {} members", RECORDS_MAX / 2)));
+                return Err(TooLarge(format!("it has more than {} entries", RECORDS_MAX / 2)));
             }
         }
         let order = self.layer.records.len() as u32;
@@ -377,11 +393,11 @@ impl LayerBuilder {
         Ok(())
     }
 
-    /// Sorts, and leaves one node and the marks of each name: the last member counts, an implied directory only
-    /// where there is nothing else.
-    fn settle(&mut self) {
+    /// Sorts the records and removes duplicates: of entries with the same path the last one counts, and an implied
+    /// directory only if there is no other.
+    fn deduplicate(&mut self) {
         let records = &mut self.layer.records;
-        // Marks behind nodes; of nodes the implied first, so that the last of them is the one that counts.
+        // Entries come before marks, and implied directories first, so that the last entry is the one that counts.
         let rank = |record: &Record| match record.kind() {
             IMPLIED => 0,
             kind if kind < WHITEOUT => 1,
@@ -391,11 +407,11 @@ impl LayerBuilder {
         let mut kept = 0;
         for i in 0..records.len() {
             let record = records[i];
-            let is_node = record.kind() < WHITEOUT;
+            let is_entry = record.kind() < WHITEOUT;
             let replaces = kept > 0 && {
                 let last = records[kept - 1];
                 last.name == record.name
-                    && ((is_node && last.kind() < WHITEOUT) || last.kind() == record.kind())
+                    && ((is_entry && last.kind() < WHITEOUT) || last.kind() == record.kind())
             };
             if !replaces {
                 kept += 1;
@@ -409,11 +425,11 @@ impl LayerBuilder {
     }
 
     fn finish(mut self) -> LayerFacts {
-        self.settle();
+        self.deduplicate();
         self.layer.records.shrink_to_fit();
         self.layer
     }
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;

@@ -1,44 +1,50 @@
-//! Layers over each other: what a container finds under a name.
+//! The overlay of an image's layers: what a container finds under a path.
 //!
-//! Layers need not all be there: where one that was not read could decide, the answer is [`Resolved::Unread`].
+//! Some layers may not have been read. Where one of them decides, the result is [`Resolved::Unread`].
 
 use super::file::FileFacts;
 use super::layer::{LayerEntry, LayerFacts, name_hash, parent};
 
-/// As many links as Linux follows before it says ELOOP.
+/// As many links as Linux follows before it returns ELOOP.
 const LINKS_MAX: usize = 40;
-/// Longest path that Linux takes, PATH_MAX.
+/// The longest path that Linux accepts.
 const PATH_MAX: usize = 4096;
 
-/// An image's layers, the lowest first; `None` for one that was not read.
+/// The layers of an image, lowest first; `None` for a layer that was not read.
 #[derive(Clone)]
 pub struct OverlayTree<'a> {
     layers: Vec<Option<&'a LayerFacts>>,
 }
 
-/// What is there under a path, links followed.
+/// What a path leads to, with links followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolved<'a> {
+    /// A regular file.
     File(ResolvedFile<'a>),
+    /// A directory.
     Directory,
-    /// A device or a pipe.
+    /// A device or a FIFO.
     Other,
+    /// Nothing, or too many links.
     Missing,
-    /// The layer with this number must be read first.
+    /// The layer with this index must be read first.
     Unread(usize),
 }
 
+/// A file with its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedFile<'a> {
-    /// Where it really lies, with a slash in front.
+    /// The absolute path of the file itself, without links.
     pub path: Vec<u8>,
-    /// The number of its layer, 0 the lowest.
+    /// The index of its layer; 0 is the lowest.
     pub layer: usize,
+    /// What the file shows; `None` for data.
     pub facts: Option<&'a FileFacts>,
+    /// Whether any execute bit is set.
     pub executable: bool,
 }
 
-/// What stands under one name in the overlay, links not followed.
+/// What the overlay has under one path, without following links.
 enum OverlayEntry<'a> {
     Present(usize, LayerEntry<'a>),
     Missing,
@@ -46,11 +52,12 @@ enum OverlayEntry<'a> {
 }
 
 impl<'a> OverlayTree<'a> {
+    /// The overlay of these layers, lowest first.
     pub fn new(layers: Vec<Option<&'a LayerFacts>>) -> Self {
         Self { layers }
     }
 
-    /// What this absolute path leads to. Absolute links stay within the image, `..` does not leave it.
+    /// Resolves an absolute path. Absolute links and `..` stay within the image.
     pub fn resolve(&self, path: &[u8]) -> Resolved<'a> {
         self.resolve_from(path, &mut 0)
     }
@@ -65,7 +72,7 @@ impl<'a> OverlayTree<'a> {
     }
 
     fn resolve_from(&self, path: &[u8], links: &mut usize) -> Resolved<'a> {
-        // What is still to be walked, the next part last.
+        // The parts that are still to be followed, the next one last.
         let mut rest: Vec<Vec<u8>> = parts(path);
         let mut at: Vec<u8> = Vec::new();
         while let Some(part) = rest.pop() {
@@ -116,7 +123,7 @@ impl<'a> OverlayTree<'a> {
                     rest.extend(parts(target));
                 }
             }
-            // Links may make a path grow; the kernel has a limit, too.
+            // Links can make the path longer; the kernel has the same limit.
             if at.len() + rest.iter().map(|part| part.len() + 1).sum::<usize>() > PATH_MAX {
                 return Resolved::Missing;
             }
@@ -124,7 +131,7 @@ impl<'a> OverlayTree<'a> {
         Resolved::Directory
     }
 
-    /// A hard link is the file that its target was when the layer was unpacked: in this layer or below.
+    /// A hard link refers to what its target was when the layer was unpacked, in this layer or below.
     fn hard_link(&self, target: &[u8], layer: usize, here: &[u8], links: &mut usize) -> Resolved<'a> {
         match self.lookup(target, layer + 1) {
             OverlayEntry::Present(_, LayerEntry::HardLink(further))
@@ -145,8 +152,8 @@ impl<'a> OverlayTree<'a> {
         }
     }
 
-    /// Tools that pack `bin/app` without `bin` mean the directory that `bin` leads to; engines unpack it there. So
-    /// where a layer at or above the link only implies the directory, what it has in it comes first.
+    /// A layer with `bin/app` but without an entry for `bin` means the directory that the link `bin` of a lower layer leads
+    /// to; engines unpack it there. Such files, of the layer of the link or above, take precedence.
     fn beside_link(&self, link: &[u8], link_layer: usize, rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
         let whole = rest.iter().rev().fold(link.to_vec(), |path, part| join(&path, part));
         if rest.is_empty() || rest.iter().any(|part| part == b"..") {
@@ -166,8 +173,8 @@ impl<'a> OverlayTree<'a> {
         None
     }
 
-    /// A file that a layer has under this very name, where only layers below it could tell whether a directory on
-    /// the way is a link: whatever it is, the file is in it.
+    /// A file that a layer has under exactly this path. Lower layers that were not read decide only whether a directory on
+    /// the way is a link; in both cases the file is in it.
     fn literal(&self, directory: &[u8], rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
         if rest.is_empty() || rest.iter().any(|part| part == b"..") {
             return None;
@@ -198,7 +205,7 @@ impl<'a> OverlayTree<'a> {
         None
     }
 
-    /// What a plain name stands for in the layers below `top`.
+    /// What the layers below `top` have under a normalized path.
     fn lookup(&self, name: &[u8], top: usize) -> OverlayEntry<'a> {
         let whole = name_hash(name);
         let ancestors: Vec<u64> = ancestors(name).map(name_hash).collect();
@@ -224,7 +231,7 @@ impl<'a> OverlayTree<'a> {
         }
     }
 
-    /// Programs that a container can see, wherever they lie: path, layer, facts. Only those of layers that were read.
+    /// All programs that a container can see, as path, layer index and facts. Only layers that were read are considered.
     pub fn programs(&self) -> impl Iterator<Item = (&'a [u8], usize, &'a FileFacts)> {
         self.layers.iter().enumerate().filter_map(|(number, layer)| Some((number, (*layer)?))).flat_map(
             move |(number, layer)| {
@@ -236,7 +243,7 @@ impl<'a> OverlayTree<'a> {
         )
     }
 
-    /// Has the file of this layer the right to be started?
+    /// Whether the file of this layer is executable.
     pub fn is_executable(&self, path: &[u8], layer: usize) -> bool {
         let facts = self.layers.get(layer).copied().flatten();
         facts.is_some_and(|facts| {
@@ -244,10 +251,10 @@ impl<'a> OverlayTree<'a> {
         })
     }
 
-    /// Nothing above takes the file of this layer away or stands in its place.
+    /// Whether no higher layer removes or replaces the file of this layer.
     fn is_visible(&self, path: &[u8], layer: usize) -> bool {
         let whole = name_hash(path);
-        // Two members of one name: the later one counts.
+        // Of two entries with the same path, the later one counts.
         if !self.layers[layer].is_some_and(|own| matches!(own.entry(whole), Some(LayerEntry::File { .. }))) {
             return false;
         }
@@ -265,17 +272,18 @@ impl<'a> OverlayTree<'a> {
         })
     }
 
-    /// Names that were not kept, in all layers.
+    /// The number of programs in all layers whose paths were not kept.
     pub fn unlisted(&self) -> u64 {
         self.layers.iter().flatten().map(|layer| layer.unlisted).sum()
     }
 
+    /// Whether all layers were read.
     pub fn is_whole(&self) -> bool {
         self.layers.iter().all(Option::is_some)
     }
 }
 
-/// A layer takes away what lies below in the directory of this name.
+/// Whether a layer hides what lower layers have in the directory with this hash.
 fn hides(layer: &LayerFacts, directory: u64) -> bool {
     let in_its_place = layer.entry(directory).is_some_and(|node| {
         matches!(
@@ -286,12 +294,12 @@ fn hides(layer: &LayerFacts, directory: u64) -> bool {
     in_its_place || layer.is_whiteout(directory) || layer.is_opaque(directory)
 }
 
-/// The directories that a plain name lies in, without the root.
+/// The directories above a normalized path, without the root.
 fn ancestors(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &name[..end])
 }
 
-/// The parts of a path, the first one last.
+/// The parts of a path in reverse order.
 fn parts(path: &[u8]) -> Vec<Vec<u8>> {
     let parts = path.rsplit(|b| *b == b'/');
     parts.filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect()
@@ -388,7 +396,7 @@ mod tests {
         );
         check(Tar::default().file("opt/.wh.y", b""), "/opt/x/c", "/opt/x/c in 0: amd64");
         check(Tar::default().directory("opt").directory("opt/x"), "/opt/x/c", "/opt/x/c in 0: amd64");
-        // A whiteout speaks of lower layers, not of what its own layer brings.
+        // A whiteout applies to lower layers, not to its own.
         check(Tar::default().file("bin/.wh.a", b"").file("bin/a", &elf(22)), "/bin/a", "/bin/a in 1: s390x");
     }
 

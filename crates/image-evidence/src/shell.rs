@@ -1,12 +1,12 @@
-//! What a shell starts: the commands of a text, as far as it tells without being carried out.
+//! A reader of shell scripts: the commands that a text starts, as far as they are known without running it.
 
-/// A program and its arguments as they are written; `ALL_WORDS` stands for those of the script.
-pub type Command = Vec<Vec<u8>>;
+/// A program and its arguments as written. One of `ALL_WORDS` stands for the arguments of the script.
+pub type ShellCommand = Vec<Vec<u8>>;
 
 const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox-sh"];
-/// `"$@"`: every word that the script was given.
+/// All arguments of the script.
 const ALL_WORDS: [&[u8]; 3] = [b"$@", b"${@}", b"$*"];
-/// What a text has in it that starts one program or another by the machine it runs on, or under an emulator.
+/// Words in scripts that choose a program by the architecture of the host, or start an emulator.
 const CHOOSERS: [&str; 14] = [
     "uname",
     "print-arch",
@@ -23,8 +23,8 @@ const CHOOSERS: [&str; 14] = [
     "FEX",
     "rosetta",
 ];
-/// Programs that start what they are given. Which of their words that is, is for whoever follows them.
-const HANDERS: [&str; 18] = [
+/// Programs that start their arguments. `chain::wrappers` finds the command among them.
+const STARTERS: [&str; 18] = [
     "gosu",
     "su-exec",
     "tini",
@@ -44,17 +44,17 @@ const HANDERS: [&str; 18] = [
     "setuidgid",
     "command",
 ];
-/// Longest command that is kept of a script.
+/// The longest command that is kept.
 const COMMAND_MAX: usize = 1024;
 
-/// Words that a shell carries out itself and that start nothing.
+/// Commands that the shell executes itself and that start nothing.
 const BUILTINS: [&str; 27] = [
     "export", "set", "unset", "echo", "printf", "test", "[", "[[", ":", "true", "false", "ulimit", "umask",
     "wait", "shift", "exit", "return", "read", "local", "declare", "readonly", "hash", "shopt", "alias",
     "kill", "pwd", "sleep",
 ];
-/// Words behind which it is not told what starts, or whether.
-const UNCLEAR: [&str; 23] = [
+/// Words after which it is unknown what starts, or whether it does.
+const UNKNOWN: [&str; 23] = [
     "if", "then", "else", "elif", "fi", "while", "until", "for", "do", "done", "case", "esac", "function",
     "!", "{", "}", "time", ".", "source", "eval", "trap", "cd", "pushd",
 ];
@@ -65,8 +65,8 @@ pub fn is_shell(name: &[u8]) -> bool {
     SHELLS.iter().any(|shell| shell.as_bytes() == base)
 }
 
-/// The command with what the script was given in the place of `"$@"`.
-pub fn substitute_arguments(command: &[Vec<u8>], words: &[Vec<u8>]) -> Command {
+/// The command with `"$@"` replaced by the arguments of the script.
+pub fn substitute_arguments(command: &[Vec<u8>], words: &[Vec<u8>]) -> ShellCommand {
     let stands_for = |word: &Vec<u8>| match ALL_WORDS.contains(&word.as_slice()) {
         true => words.to_vec(),
         false => vec![word.clone()],
@@ -74,16 +74,15 @@ pub fn substitute_arguments(command: &[Vec<u8>], words: &[Vec<u8>]) -> Command {
     command.iter().flat_map(stands_for).collect()
 }
 
-/// What a script starts at its end: its last line, if that is one plain command and nothing above may keep the script from
-/// coming to it. By the grammar the last line of a text is within no `if`, no loop and no function, for these end with a
-/// line of their own.
-pub fn last_command(text: &[u8]) -> Option<Command> {
+/// The command that a script executes at its end: its last line, if that is one simple command and nothing before it may end
+/// the script. The last line is never within `if`, a loop or a function, because these end with a line of their own.
+pub fn last_command(text: &[u8]) -> Option<ShellCommand> {
     let text = std::str::from_utf8(text).ok().filter(|text| !chooses(text))?;
     let text = text.replace("\\\n", " ");
     let mut above: Vec<&str> = written(&text).collect();
     let line = above.pop()?;
     let goes_on = |before: &&str| ["&&", "||", "|"].iter().any(|sign| before.ends_with(sign));
-    // An odd quote is the end of something that began above.
+    // With an odd number of quotes, it is the end of a text that began before.
     let is_cut = ['"', '\''].iter().any(|quote| line.matches(*quote).count() % 2 == 1);
     if is_cut || line.len() > COMMAND_MAX || above.last().is_some_and(goes_on) {
         return None;
@@ -93,24 +92,24 @@ pub fn last_command(text: &[u8]) -> Option<Command> {
     let command = command(&line.words)?;
     let name = std::str::from_utf8(command.first()?).ok()?;
     let is_sure = match name {
-        // Whatever ended the script before, it is what it was given that it is there for.
+        // Even if something may end the script before, its purpose is to start its arguments.
         name if ALL_WORDS.contains(&name.as_bytes()) => runs_arguments(text.as_bytes()),
         name if name.starts_with('/') => !above.iter().any(|line| may_end(line)),
         name if name.contains('/') => !above.iter().any(|line| may_end(line) || line.contains("cd ")),
-        // A function or an alias may have the name of a program.
+        // A function or an alias may have the same name as a program.
         name => !text.contains("PATH=") && !above.iter().any(|line| may_end(line) || may_define(line, name)),
     };
     is_sure.then_some(command)
 }
 
-/// Does a script start the words that it is given: `exec "$@"`, `exec gosu app "$@"`?
+/// Whether a script starts its arguments, as in `exec "$@"` or `exec gosu app "$@"`.
 pub fn runs_arguments(text: &[u8]) -> bool {
-    // The cheapest question first: most scripts do not name what they are given.
+    // Check the cheapest condition first: most scripts do not use their arguments.
     let names_words = |text: &&str| ["$@", "${@}", "$*"].iter().any(|all| text.contains(all));
     let text = std::str::from_utf8(text).ok().filter(names_words).filter(|text| !chooses(text));
     let Some(text) = text else { return false };
     let text = text.replace("\\\n", " ");
-    // Few lines say such things: the others are not taken apart, since a hostile script has thirty thousand of them.
+    // Only the few lines with these words are split, because a hostile script may have thirty thousand lines.
     let is_replaced = |line: &str| {
         if !line.contains("shift") && !line.contains("set") {
             return false;
@@ -126,7 +125,7 @@ pub fn runs_arguments(text: &[u8]) -> bool {
         let words: Vec<&str> = tokens(line).collect();
         let is_started = |at: usize| match words.get(at).map(|word| word.rsplit('/').next().unwrap_or(word)) {
             Some(word) if is_all(word) => true,
-            Some(word) => HANDERS.contains(&word) && words[at..].iter().any(|word| is_all(word)),
+            Some(word) => STARTERS.contains(&word) && words[at..].iter().any(|word| is_all(word)),
             None => false,
         };
         is_started(0) || words.iter().enumerate().any(|(at, word)| *word == "exec" && is_started(at + 1))
@@ -146,12 +145,12 @@ fn written(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The words of a line, roughly: quotes stay on.
+/// The words of a line, roughly: with their quotes.
 fn tokens(line: &str) -> impl Iterator<Item = &str> {
     line.split(|sign: char| sign.is_whitespace() || ";&|()".contains(sign)).filter(|word| !word.is_empty())
 }
 
-/// May the script end here, as another program or well done, or not be a script from here on?
+/// Whether the script may end at this line, successfully or by `exec`, or whether a here-document begins.
 fn may_end(line: &str) -> bool {
     if line.contains("<<") {
         return true;
@@ -165,7 +164,7 @@ fn may_end(line: &str) -> bool {
         ("exec", next) => {
             next.is_some_and(|next| !next.trim_start_matches(char::is_numeric).starts_with(['<', '>']))
         }
-        // Whatever failed is none of our business.
+        // An exit after an error does not matter.
         ("exit", next) => !next.is_some_and(|next| next.parse().is_ok_and(|code: u8| code != 0)),
         _ => false,
     };
@@ -178,20 +177,20 @@ fn may_define(line: &str, name: &str) -> bool {
         || line.split_once(['(', ' ']).is_some_and(|(before, _)| before == name) && line.contains("()")
 }
 
-/// A word, and whether it says literally what the shell makes of it.
+/// A word, and whether the shell takes it literally.
 #[derive(Default)]
 struct Word {
     text: String,
     is_plain: bool,
 }
 
-/// When a line of a text is carried out.
+/// When a line is executed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
     Anything,
-    /// `&&`: where what stands before it has succeeded.
+    /// `&&`: if the command before it succeeded.
     Success,
-    /// `||`: where it has failed.
+    /// `||`: if the command before it failed.
     Failure,
 }
 
@@ -204,11 +203,11 @@ const TESTS: [&str; 3] = ["[", "[[", "test"];
 const OPENERS: [&str; 7] = ["if", "while", "until", "for", "case", "function", "{"];
 const CLOSERS: [&str; 4] = ["fi", "done", "esac", "}"];
 
-/// The simple commands of a text that are surely carried out, and whether these are all that it starts.
-pub fn commands(text: &str) -> (Vec<Command>, bool) {
-    let (lines, mut is_clear) = lines(text);
+/// The simple commands that a text certainly executes, and whether these are all that it starts.
+pub fn commands(text: &str) -> (Vec<ShellCommand>, bool) {
+    let (lines, mut is_complete) = lines(text);
     let mut found = Vec::new();
-    // Behind another working directory or PATH, only a whole path says which file it is.
+    // After a change of the working directory or PATH, only an absolute path identifies a file.
     let mut is_moved = false;
     let (mut depth, mut on_condition) = (0_usize, false);
     for line in lines.iter().filter(|line| !line.words.is_empty()) {
@@ -225,25 +224,25 @@ pub fn commands(text: &str) -> (Vec<Command>, bool) {
         match command(&line.words) {
             Some(words) if words.is_empty() => {}
             Some(words) if is_sure && (!is_moved || words[0].starts_with(b"/")) => found.push(words),
-            Some(_) | None => is_clear = false,
+            Some(_) | None => is_complete = false,
         }
         is_moved |= line.words.iter().any(|word| {
             word.text.starts_with("PATH=") || ["cd", "pushd", "popd"].contains(&word.text.as_str())
         });
-        // What follows is not carried out, or perhaps not.
+        // What follows is not executed, or perhaps not.
         if first == "exit" || (first == "exec" && line.words.len() > 1) {
-            return (found, is_clear && is_sure);
+            return (found, is_complete && is_sure);
         }
     }
-    (found, is_clear)
+    (found, is_complete)
 }
 
-/// The words of one simple command without what stands before the program. Nothing if it is not clear what it starts.
-fn command(words: &[Word]) -> Option<Command> {
+/// The program of one simple command with its arguments; empty if it starts nothing. `None`: it is unknown what it starts.
+fn command(words: &[Word]) -> Option<ShellCommand> {
     let mut rest = words;
     while let Some(word) = rest.first() {
         let is_assignment = is_assignment(&word.text);
-        // Behind another PATH, or behind options of exec, the program may be another file.
+        // With another PATH or options of exec, the program may be another file.
         if is_assignment && word.text.starts_with("PATH=") {
             return None;
         }
@@ -254,8 +253,8 @@ fn command(words: &[Word]) -> Option<Command> {
     }
     let Some(program) = rest.first() else { return Some(Vec::new()) };
     let name = program.text.as_str();
-    let is_told = program.is_plain || ALL_WORDS.contains(&name.as_bytes());
-    if !is_told || name.starts_with('-') || UNCLEAR.contains(&name) {
+    let is_known = program.is_plain || ALL_WORDS.contains(&name.as_bytes());
+    if !is_known || name.starts_with('-') || UNKNOWN.contains(&name) {
         return None;
     }
     if BUILTINS.contains(&name) {
@@ -265,7 +264,8 @@ fn command(words: &[Word]) -> Option<Command> {
     Some(rest.iter().map(|word| word.text.clone().into_bytes()).collect())
 }
 
-/// POSIX shell, "Token Recognition", as far as it needs no expansion. False: the text goes on, and is not understood.
+/// The lines of a text by POSIX shell, "Token Recognition", without expansions. `false`: the rest of the text was not
+/// understood.
 fn lines(text: &str) -> (Vec<Line>, bool) {
     let mut lines = vec![Line { after: After::Anything, words: Vec::new() }];
     let mut word: Option<Word> = None;
@@ -307,7 +307,7 @@ fn lines(text: &str) -> (Vec<Line>, bool) {
                 let after = match (sign, is_doubled) {
                     ('&', true) => After::Success,
                     ('|', true) => After::Failure,
-                    // A condition goes on over the end of its line.
+                    // A condition continues in the next line.
                     ('\n', _) => match lines.last() {
                         Some(line) if line.words.is_empty() => line.after,
                         _ => After::Anything,
@@ -317,7 +317,7 @@ fn lines(text: &str) -> (Vec<Line>, bool) {
                 lines.push(Line { after, words: Vec::new() });
             }
             '<' | '>' => {
-                // The number before it belongs to it, as in 2>&1.
+                // A number before it is part of it, as in 2>&1.
                 word = word.filter(|word| !word.text.chars().all(|digit| digit.is_ascii_digit()));
                 end(&mut word, &mut lines);
                 if (sign == '<' && signs.peek() == Some(&'<')) || signs.peek() == Some(&'(') {
@@ -357,10 +357,10 @@ mod tests {
     #[test]
     fn every_program_of_a_text_is_found_or_it_is_said_that_it_is_not_clear() {
         let check = |text: &str, expected: &str| {
-            let (found, is_clear) = commands(text);
+            let (found, is_complete) = commands(text);
             let lines: Vec<String> =
                 found.iter().map(|line| String::from_utf8(line.join(&b' ')).unwrap()).collect();
-            let shown = format!("{}{}", lines.join(" / "), if is_clear { "" } else { " ?" });
+            let shown = format!("{}{}", lines.join(" / "), if is_complete { "" } else { " ?" });
             assert_eq!(shown.trim(), expected, "{text}");
         };
         check("/app --flag", "/app --flag");

@@ -1,57 +1,65 @@
-//! Label against evidence: a pure decision.
+//! The verdict on an image: its declared platform compared with the evidence, a pure function.
 
 use image_model::platform::Platform;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A file that shows something.
+/// A file that was built for a platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EvidenceFile {
+    /// The absolute path in the image.
     pub path: String,
-    /// What it is to a container: `entrypoint`, `loader`; empty for a file that merely lies there.
+    /// Its role in the executed chain, such as `entrypoint` or `loader`; empty for a file that is not executed.
     pub role: &'static str,
-    /// The number of its layer, 0 the lowest.
+    /// The index of its layer; 0 is the lowest.
     pub layer: usize,
-    /// Its machine, and the lowest level of it that the file is known to need.
+    /// The platform that it was built for. The variant is the lowest CPU level that it is known to need.
     pub platform: Platform,
+    /// Facts from the file that explain the platform, such as `hard float` or `GOARM=6`.
     pub details: Vec<String>,
 }
 
-/// Programs that merely lie in the image, one group a platform.
+/// The programs of an image that were built for one platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProgramGroup {
+    /// The platform.
     pub platform: Platform,
+    /// The number of programs and libraries.
     pub count: u64,
-    /// How many of them may be started, and are no libraries.
+    /// How many of them are executable and not libraries or firmware.
     #[serde(skip)]
     pub executable: u64,
-    /// Some of them.
+    /// At most five of them.
     pub examples: Vec<EvidenceFile>,
 }
 
-/// What is known of an image.
+/// The files of an image from which its platform follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Files that a container executes or loads.
     pub executed: Vec<EvidenceFile>,
-    /// All programs that are visible, the executed ones among them.
+    /// All programs that a container can see, including the executed ones.
     pub programs: Vec<ProgramGroup>,
 }
 
+/// The result of comparing the declared platform with the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VerdictKind {
+    /// The executed files were built for the declared platform.
     Consistent,
-    /// What is executed agrees on another platform, which another label would say.
+    /// The executed files were built for one other platform.
     Mislabeled,
-    /// What is executed belongs to several platforms: no label can be right.
+    /// The executed files were built for several platforms: no declared platform can be right.
     Mixed,
-    /// What is executed fits; something else lies there, too.
+    /// The executed files were built for the declared platform; other files were not.
     ForeignPayload,
+    /// Nothing shows what the image was built for.
     Undetermined,
 }
 
 impl VerdictKind {
+    /// The verdict in words, as in `foreign payload`.
     pub fn text(self) -> &'static str {
         match self {
             Self::Consistent => "consistent",
@@ -63,53 +71,59 @@ impl VerdictKind {
     }
 }
 
-/// The decision, with its reasons.
+/// A verdict with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
+    /// The result.
     pub kind: VerdictKind,
-    /// What the binaries agree on, with the highest level that any of them is known to need.
+    /// The binary platform, with the highest CPU level that any file is known to need. `None`: there is none, or the
+    /// files contradict each other.
     pub binaries: Option<Platform>,
+    /// The reasons, each a sentence without a period.
     pub reasons: Vec<String>,
     /// The files behind the reasons.
     pub files: Vec<EvidenceFile>,
 }
 
-/// How a file stands to a label.
+/// How the platform of a file compares with the declared one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {
     Fits,
-    /// The same machine, but a higher level than the label promises.
+    /// The same architecture, but a higher CPU level than declared.
     NeedsMore,
     Other,
 }
 
-pub fn judge(label: &Platform, evidence: &Evidence) -> Verdict {
+/// Compares the declared platform with the evidence.
+///
+/// What is executed decides. Only where nothing is known to be executed, all programs of the image are considered.
+pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
     let mut reasons = Vec::new();
     let executed = without_multilib(&evidence.executed, &mut reasons);
     let mut verdict = match executed.is_empty() {
-        true => judge_by_all(label, evidence),
-        false => judge_executed(label, &executed, evidence),
+        true => judge_by_all(declared, evidence),
+        false => judge_executed(declared, &executed, evidence),
     };
     if verdict.kind == VerdictKind::Consistent {
-        foreign(label, evidence, &mut verdict);
+        foreign(declared, evidence, &mut verdict);
     }
     reasons.append(&mut verdict.reasons);
     Verdict { reasons, ..verdict }
 }
 
-/// Processors of amd64 run programs of 386 as their own: an image of both is one for amd64.
+/// Leaves out 386 programs beside amd64 ones: amd64 processors run both, so such an image is for amd64.
 fn without_multilib(executed: &[EvidenceFile], reasons: &mut Vec<String>) -> Vec<EvidenceFile> {
     let has = |name: &str| executed.iter().any(|shown| shown.platform.architecture == name);
     if !(has("amd64") && has("386")) {
         return executed.to_vec();
     }
-    reasons.push("it has programs of 386 as well, which amd64 runs".into());
+    reasons.push("it also contains 386 programs, which amd64 runs".into());
     executed.iter().filter(|shown| shown.platform.architecture != "386").cloned().collect()
 }
 
-fn judge_executed(label: &Platform, executed: &[EvidenceFile], evidence: &Evidence) -> Verdict {
+fn judge_executed(declared: &Platform, executed: &[EvidenceFile], evidence: &Evidence) -> Verdict {
     let of = |wanted: Fit| -> Vec<EvidenceFile> {
-        executed.iter().filter(|shown| fit(label, &shown.platform) == wanted).cloned().collect()
+        executed.iter().filter(|shown| fit(declared, &shown.platform) == wanted).cloned().collect()
     };
     let machines = machines(executed);
     if let [(os, architecture)] = machines.as_slice() {
@@ -118,7 +132,7 @@ fn judge_executed(label: &Platform, executed: &[EvidenceFile], evidence: &Eviden
         if wrong.is_empty() {
             let reasons = executed
                 .iter()
-                .filter(|shown| is_above(label, &shown.platform))
+                .filter(|shown| is_above(declared, &shown.platform))
                 .take(1)
                 .map(reason)
                 .collect();
@@ -128,7 +142,7 @@ fn judge_executed(label: &Platform, executed: &[EvidenceFile], evidence: &Eviden
         return Verdict { kind: VerdictKind::Mislabeled, binaries, reasons, files: wrong };
     }
     let mut wrong = [of(Fit::Other), of(Fit::NeedsMore)].concat();
-    // Nothing fits: then each of the machines contradicts the others.
+    // Nothing fits, so every file contradicts another one.
     if of(Fit::Fits).is_empty() {
         wrong = executed.to_vec();
     }
@@ -136,44 +150,45 @@ fn judge_executed(label: &Platform, executed: &[EvidenceFile], evidence: &Eviden
     Verdict { kind: VerdictKind::Mixed, binaries: None, reasons, files: wrong }
 }
 
-/// Nothing tells what would be executed: then all programs that lie there are asked.
-fn judge_by_all(label: &Platform, evidence: &Evidence) -> Verdict {
+/// The verdict where nothing is known to be executed: every platform that the image has programs for counts.
+fn judge_by_all(declared: &Platform, evidence: &Evidence) -> Verdict {
     let groups: Vec<&ProgramGroup> = evidence
         .programs
         .iter()
         .filter(|group| {
-            is_native(&group.platform) && (group.platform.os == "linux" || group.platform.os == label.os)
+            is_native(&group.platform) && (group.platform.os == "linux" || group.platform.os == declared.os)
         })
         .collect();
     let shown: Vec<EvidenceFile> =
         groups.iter().flat_map(|group| group.examples.iter().take(1).cloned()).collect();
     if shown.is_empty() {
-        let reasons = vec!["no program of any machine is in it".into()];
+        let reasons = vec!["it contains no programs".into()];
         return Verdict { kind: VerdictKind::Undetermined, binaries: None, reasons, files: shown };
     }
-    let why = "nothing says what would be executed; all its programs were asked";
-    let mut verdict = judge_executed(label, &shown, evidence);
+    let why = "what it executes is unknown; all its programs were considered";
+    let mut verdict = judge_executed(declared, &shown, evidence);
     verdict.reasons.insert(0, why.into());
     if verdict.kind == VerdictKind::Mixed {
-        let some_fit = shown.iter().any(|shown| fit(label, &shown.platform) == Fit::Fits);
+        let some_fit = shown.iter().any(|shown| fit(declared, &shown.platform) == Fit::Fits);
         verdict.kind = if some_fit { VerdictKind::ForeignPayload } else { VerdictKind::Undetermined };
     }
-    // Libraries, firmware and test data may be for any machine.
+    // Libraries, firmware and test data may be for any architecture.
     if verdict.kind == VerdictKind::Mislabeled && groups.iter().all(|group| group.executable == 0) {
         verdict.kind = VerdictKind::Undetermined;
-        verdict.reasons.push("none of them can be started".into());
+        verdict.reasons.push("none of them is executable".into());
     }
     verdict
 }
 
-/// Programs that nobody starts as far as can be told: worth a note.
-fn foreign(label: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
+/// Adds programs for other platforms that are not known to be executed.
+fn foreign(declared: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
     for group in &evidence.programs {
-        let runs_anyway = group.platform.architecture == "386" && label.normalized().architecture == "amd64";
-        if runs_anyway && group.platform.os == label.os {
+        let runs_anyway =
+            group.platform.architecture == "386" && declared.normalized().architecture == "amd64";
+        if runs_anyway && group.platform.os == declared.os {
             continue;
         }
-        let word = match fit(label, &group.platform) {
+        let word = match fit(declared, &group.platform) {
             Fit::Fits => continue,
             Fit::Other => "is for",
             Fit::NeedsMore => "needs",
@@ -186,9 +201,9 @@ fn foreign(label: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
     }
 }
 
-/// The file needs a level of which the label says nothing.
-fn is_above(label: &Platform, found: &Platform) -> bool {
-    let is_unsaid = label.variant.is_none() && matches!(found.architecture.as_str(), "amd64" | "arm64");
+/// The file needs a CPU level, and no level is declared.
+fn is_above(declared: &Platform, found: &Platform) -> bool {
+    let is_unsaid = declared.variant.is_none() && matches!(found.architecture.as_str(), "amd64" | "arm64");
     is_unsaid && found.variant.is_some()
 }
 
@@ -207,7 +222,7 @@ fn machines(shown: &[EvidenceFile]) -> Vec<(String, String)> {
     names.into_keys().collect()
 }
 
-/// The platform that these files are for: the highest level of those that are executed, or merely lie there.
+/// The binary platform of these files, with the highest CPU level that any program of the image needs.
 fn needed(os: &str, architecture: &str, executed: &[EvidenceFile], all: &[ProgramGroup]) -> Platform {
     let same = |platform: &&Platform| platform.os == os && platform.architecture == architecture;
     let executed = executed.iter().map(|shown| &shown.platform);
@@ -217,34 +232,34 @@ fn needed(os: &str, architecture: &str, executed: &[EvidenceFile], all: &[Progra
     Platform::new(os, architecture, highest)
 }
 
-/// A label of amd64 or arm64 alone promises no level: whole distributions are built for x86-64-v2 or v3 and labelled
-/// so. One that names a level is held to it; `arm` alone is v7, as containerd has it.
-fn fit(label: &Platform, found: &Platform) -> Fit {
-    let meant = label.normalized();
+/// A declared amd64 or arm64 without a variant allows every level, because whole distributions that are built for
+/// x86-64-v2 or v3 declare only that. A declared level is an upper bound; `arm` alone is v7, as in containerd.
+fn fit(declared: &Platform, found: &Platform) -> Fit {
+    let meant = declared.normalized();
     if meant.os != found.os || meant.architecture != found.architecture {
         return Fit::Other;
     }
-    // Normalizing takes the lowest level away, which may have been named.
-    let promised = meant.variant.or_else(|| label.variant.clone()).as_deref().and_then(level);
+    // Normalizing removes the lowest level, which may have been declared.
+    let promised = meant.variant.or_else(|| declared.variant.clone()).as_deref().and_then(level);
     match (promised, found.variant.as_deref().and_then(level)) {
         (Some(promised), Some(needed)) if needed > promised => Fit::NeedsMore,
-        // Where nothing tells the level, any label may be right.
+        // Where the level is unknown, any declared one may be right.
         _ => Fit::Fits,
     }
 }
 
-/// Do these binaries run where images for this platform are pulled?
+/// Whether binaries for `binaries` run on hosts that pull images for `platform`.
 pub fn runs_on(platform: &Platform, binaries: &Platform) -> bool {
     fit(platform, binaries) == Fit::Fits
 }
 
-/// `v7` is 7, `v8.2` is 8, and some write `7`. Other words have no order.
+/// The number of a level: 7 for `v7` and `7`, 8 for `v8.2`. Other variants have no order.
 fn level(variant: &str) -> Option<u32> {
     let digits = variant.strip_prefix('v').unwrap_or(variant).split('.').next()?;
     digits.parse().ok()
 }
 
-/// A machine that Linux runs on, not a co-processor or a file for none in particular.
+/// Whether it is an architecture that Linux runs on, not a coprocessor or a virtual machine.
 fn is_native(platform: &Platform) -> bool {
     let name = platform.architecture.as_str();
     !name.starts_with("elf-machine-") && !matches!(name, "bpf" | "avr" | "cuda" | "amdgpu" | "hexagon")
@@ -254,7 +269,7 @@ fn is_native(platform: &Platform) -> bool {
 mod tests {
     use super::*;
 
-    /// `role path platform`, a role of `-` for a file that merely lies there.
+    /// Evidence from lines of `ROLE PATH PLATFORM`; the role `-` is a file that is not executed.
     fn evidence(lines: &[&str]) -> Evidence {
         let mut evidence = Evidence::default();
         for line in lines {
@@ -298,13 +313,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(label: &str, lines: &[&str], kind: VerdictKind, binaries: &str) {
-        let verdict = judge(&label.parse().unwrap(), &evidence(lines));
+    fn check(declared: &str, lines: &[&str], kind: VerdictKind, binaries: &str) {
+        let verdict = judge(&declared.parse().unwrap(), &evidence(lines));
         let found = verdict.binaries.as_ref().map_or(String::new(), ToString::to_string);
         assert_eq!(
             (verdict.kind, found.as_str()),
             (kind, binaries),
-            "{label} {lines:?} {:?}",
+            "{declared} {lines:?} {:?}",
             verdict.reasons
         );
         assert!(verdict.kind == VerdictKind::Consistent || !verdict.reasons.is_empty(), "no reason is given");
@@ -321,7 +336,7 @@ mod tests {
         check("linux/amd64", &["run /app arm64", "shell /bin/sh s390x"], Mixed, "");
         check("linux/arm64", &["run /app arm64", "- /usr/bin/qemu-x amd64"], ForeignPayload, "linux/arm64");
         check("linux/amd64", &["run /app amd64", "- /t64.exe windows/amd64"], ForeignPayload, "linux/amd64");
-        // The seed's own image: arm, labelled amd64 by the builder, with the emulator copied in.
+        // An arm image that its builder declared as amd64, with the emulator copied in.
         check(
             "linux/amd64",
             &["run /bin/sh arm-v7", "- /usr/bin/qemu-arm-static amd64"],
@@ -391,8 +406,8 @@ mod tests {
 
     #[test]
     fn a_label_in_other_words_is_the_same_label() {
-        let label = Platform::new("linux", "aarch64", None);
-        assert_eq!(judge(&label, &evidence(&["run /app arm64"])).kind, Consistent);
+        let declared = Platform::new("linux", "aarch64", None);
+        assert_eq!(judge(&declared, &evidence(&["run /app arm64"])).kind, Consistent);
         let none = Platform::default();
         assert_eq!(judge(&none, &evidence(&["run /app arm64"])).kind, Mislabeled);
     }

@@ -1,11 +1,11 @@
-//! What the binaries of images say, held against what their labels say.
+//! Verification of images: their layers are read, and the evidence is compared with the declared platform.
 //!
-//! Layers are read through [`ImageSource`], never extracted, each once however many images share it.
+//! Layers are read through [`ImageSource`] and never extracted, each once, even if several images share it.
 
 pub mod cache;
 mod reading;
 
-use crate::chain::{self, ChainRole, ExecutedChain, shown};
+use crate::chain::{self, ChainRole, ExecutedChain, display_path};
 use crate::file::FileFacts;
 use crate::layer::{LayerFacts, LayerOutcome};
 use crate::overlay::OverlayTree;
@@ -17,53 +17,63 @@ use image_model::manifest::{Config, Descriptor};
 use image_model::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::Image;
-use reading::{Key, LayersRead, Wanted};
+use reading::{LayerKey, LayerRequest, LayersRead};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How much is read.
+/// How much of an image is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyDepth {
-    /// From the top layer down, until the image's own program is known and fits its label. Anything else is
-    /// decided only when all is read.
+    /// From the top layer down, until the program of the image is known and was built for the declared platform. Any other
+    /// verdict requires all layers.
     Quick,
     /// Every layer, to its last byte.
     Full,
 }
 
-/// An image, and the platform that it should be for.
+/// An image to verify.
 #[derive(Clone, Copy)]
 pub struct VerifyTarget<'a> {
+    /// The store that has its layers.
     pub source: &'a dyn ImageSource,
+    /// The image.
     pub image: &'a Image,
+    /// The platform that it should be for, usually the declared one.
     pub platform: &'a Platform,
 }
 
-/// What came of one image.
+/// The result for one image.
 #[derive(Clone, Debug)]
 pub struct Finding {
+    /// The verdict.
     pub verdict: Verdict,
-    /// What a container executes and loads, in the order in which it was found.
+    /// The executed chain: what a container executes and loads, in the order in which it was found.
     pub chain: Vec<EvidenceFile>,
-    /// Where that could not be followed further.
+    /// The places where the chain could not be followed further.
     pub gaps: Vec<String>,
-    /// All programs by platform, as far as layers were read.
+    /// All programs by platform, in the layers that were read.
     pub programs: Vec<ProgramGroup>,
+    /// The number of layers.
     pub layers: usize,
+    /// The number of layers that were read, in this run or an earlier one.
     pub layers_read: usize,
-    /// Of those, the ones that an earlier run has read.
+    /// How many of those came from the cache.
     pub layers_cached: usize,
-    /// Layers that cannot be read here, with the reason.
+    /// Layers that cannot be read, with the reason.
     pub skipped: Vec<(Digest, String)>,
-    /// Bytes of the layers that were read in this run, as they are stored.
+    /// Bytes of stored layers that were read in this run.
     pub bytes_read: u64,
 }
 
-/// Images that are decided together. What they share is read once and dropped with the last of them.
-const TOGETHER: usize = 16;
-/// Programs that are shown of each platform.
+/// The number of images that are verified together. Layers that they share stay in memory until the last of them is done.
+const BATCH: usize = 16;
+/// The number of examples in a [`ProgramGroup`].
 const EXAMPLES: usize = 5;
 
-/// Verifies one image, reading every layer. `platform` is what its metadata declares or will declare.
+/// Verifies one image and reads all of its layers. `platform` is what its metadata declares or will declare.
+///
+/// # Errors
+/// `BadInput` for an image without a config or with invalid layers; `Integrity` for a layer that differs from its digest;
+/// otherwise as the store.
 pub fn verify_image(source: &dyn ImageSource, image: &Image, platform: &Platform) -> Result<Finding, Error> {
     let target = VerifyTarget { source, image, platform };
     let mut findings = verify_all(&[target], &VerifyOptions::new(VerifyDepth::Full));
@@ -73,6 +83,7 @@ pub fn verify_image(source: &dyn ImageSource, image: &Image, platform: &Platform
 /// How [`verify_all`] reads images.
 #[derive(Clone, Copy)]
 pub struct VerifyOptions<'a> {
+    /// How much to read.
     pub depth: VerifyDepth,
     /// Called for each layer that is about to be read.
     pub on_layer: &'a (dyn Fn(&Descriptor) + Sync),
@@ -87,22 +98,23 @@ impl VerifyOptions<'_> {
     }
 }
 
-/// Verifies images and returns their findings in the same order. A layer that several of them share is read once.
+/// Verifies images and returns the results in the same order. A layer that several images share is read once. An image that
+/// cannot be read does not stop the others.
 pub fn verify_all(targets: &[VerifyTarget<'_>], options: &VerifyOptions<'_>) -> Vec<Result<Finding, Error>> {
     let mut cache = LayersRead::new();
     let mut findings = Vec::with_capacity(targets.len());
     let mut rest = targets;
     while !rest.is_empty() {
-        let (now, later) = rest.split_at(rest.len().min(TOGETHER));
+        let (now, later) = rest.split_at(rest.len().min(BATCH));
         findings.extend(verify_some(now, options, &mut cache));
         rest = later;
-        let needed: BTreeSet<Key> = rest.iter().flat_map(|target| keys(target.image)).collect();
+        let needed: BTreeSet<LayerKey> = rest.iter().flat_map(|target| keys(target.image)).collect();
         cache.retain(|key, _| needed.contains(key));
     }
     findings
 }
 
-fn keys(image: &Image) -> Vec<Key> {
+fn keys(image: &Image) -> Vec<LayerKey> {
     let diff_ids = image.config.as_ref().map_or(&[][..], |config| &config.parsed.diff_ids);
     image
         .manifest
@@ -113,10 +125,10 @@ fn keys(image: &Image) -> Vec<Key> {
         .collect()
 }
 
-/// An image on its way to a verdict.
+/// An image that is being verified.
 struct Work<'a> {
     target: VerifyTarget<'a>,
-    keys: Vec<Key>,
+    keys: Vec<LayerKey>,
     done: Option<Result<Finding, Error>>,
 }
 
@@ -135,8 +147,8 @@ fn verify_some(
         .collect();
     let mut depths = vec![options.depth; works.len()];
     loop {
-        // Decide what can be decided, and collect what must be read for the rest: each layer once.
-        let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
+        // Decide what can be decided, and collect what must be read for the others, each layer once.
+        let mut wanted: BTreeMap<LayerKey, LayerRequest> = BTreeMap::new();
         for (number, work) in works.iter_mut().enumerate() {
             if work.done.is_some() {
                 continue;
@@ -146,14 +158,14 @@ fn verify_some(
                 Step::Read(layers) => {
                     for layer in layers {
                         let key = work.keys[layer].clone();
-                        let more = Wanted::layer(number, &work.target, layer, depths[number]);
+                        let more = LayerRequest::layer(number, &work.target, layer, depths[number]);
                         wanted.entry(key).and_modify(|wanted| wanted.merge(&more)).or_insert(more);
                     }
                 }
                 Step::Files(files) => {
                     for (layer, path) in files {
                         let key = work.keys[layer].clone();
-                        let more = Wanted::file(number, &work.target, layer, path);
+                        let more = LayerRequest::file(number, &work.target, layer, path);
                         wanted.entry(key).and_modify(|wanted| wanted.merge(&more)).or_insert(more);
                     }
                 }
@@ -164,7 +176,7 @@ fn verify_some(
         }
         reading::read(targets, wanted, options, cache);
     }
-    let unfinished = || Err(Error::bad_input("verify an image", "nothing came of it"));
+    let unfinished = || Err(Error::bad_input("verify an image", "there is no finding"));
     works.into_iter().map(|work| work.done.unwrap_or_else(unfinished)).collect()
 }
 
@@ -172,11 +184,11 @@ fn check_counts(target: &VerifyTarget<'_>) -> Result<(), Error> {
     let image = target.image;
     let doing = || format!("verify {} of \"{}\"", image.document.digest(), target.source.display_name());
     let Some(config) = &image.config else {
-        return Err(Error::bad_input(doing(), "it has no image config").hint("name an image that runs"));
+        return Err(Error::bad_input(doing(), "it has no image config").hint("name a container image"));
     };
     let (layers, diff_ids) = (image.manifest.layers.len(), config.parsed.diff_ids.len());
     if layers != diff_ids {
-        let why = format!("its manifest has {layers} layers, its config speaks of {diff_ids}");
+        let why = format!("its manifest has {layers} layers, its config lists {diff_ids}");
         return Err(Error::bad_input(doing(), why));
     }
     Ok(())
@@ -184,28 +196,29 @@ fn check_counts(target: &VerifyTarget<'_>) -> Result<(), Error> {
 
 enum Step {
     Done(Box<Result<Finding, Error>>),
-    /// These layers are wanted next.
+    /// These layers must be read next.
     Read(Vec<usize>),
-    /// These files of layers of which the table of contents was read.
+    /// These files must be read next, each from a layer whose table of contents was read.
     Files(Vec<(usize, Vec<u8>)>),
 }
 
-/// What can be said with the layers that were read. A quick look that finds trouble becomes a full one.
+/// Decides with the layers that were read, or says what must be read next. A quick verification that finds a problem
+/// continues as a full one.
 fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     let mut layers: Vec<Option<&LayerFacts>> = Vec::new();
     let mut skipped = Vec::new();
     let mut highest_skipped = None;
     let mut missing = Vec::new();
-    let empty: &LayerFacts = &EMPTY;
+    let empty = &LayerFacts::default();
     for (number, key) in work.keys.iter().enumerate() {
         layers.push(match cache.get(key) {
-            // A table of contents is enough for a quick look alone.
+            // A table of contents is enough only for a quick verification.
             Some(Ok(LayerOutcome::Read(facts))) if facts.is_partial && *depth == VerifyDepth::Full => {
                 missing.push(number);
                 None
             }
             Some(Ok(LayerOutcome::Read(facts))) => Some(facts),
-            // Nothing is known of it; what lies under it is looked at as if it brought nothing.
+            // Its contents are unknown, so it is treated as empty.
             Some(Ok(LayerOutcome::Skipped(why))) => {
                 skipped.push((key.0.clone(), why.clone()));
                 highest_skipped = Some(number);
@@ -222,10 +235,11 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
         return Step::Read(missing);
     }
     let tree = OverlayTree::new(layers.clone());
-    let config = work.target.image.config.as_ref().map_or(&*NO_CONFIG, |config| &config.parsed);
+    let no_config = Config::default();
+    let config = work.target.image.config.as_ref().map_or(&no_config, |config| &config.parsed);
     let mut chain = chain::follow(&tree, config);
     if chain.unread_files.is_empty() && chain.is_reached && chain.lacks_loader && !missing.is_empty() {
-        // Loaders lie in the base, mostly the lowest layer. What lies between is taken to leave them alone.
+        // Loaders are in the base image, usually in the lowest layer. The layers between are assumed not to change them.
         let as_if_empty = layers.iter().map(|layer| Some(layer.unwrap_or(empty))).collect();
         chain = chain::follow(&OverlayTree::new(as_if_empty), config);
         if chain.lacks_loader {
@@ -236,7 +250,7 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
         return Step::Files(chain.unread_files);
     }
     if !missing.is_empty() && !chain.is_reached {
-        // One at a time from the top, or all where no single one would tell.
+        // One layer at a time from the top, or all of them if no single one would decide.
         return match chain.unread {
             Some(layer) => Step::Read(vec![layer]),
             None => Step::Read(missing),
@@ -255,7 +269,7 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     let bytes_read = layers.iter().flatten().filter(|layer| !layer.is_cached).map(|layer| layer.stored).sum();
     let mut finding = Finding {
         verdict,
-        chain: chain.links.iter().filter_map(shown_link).collect(),
+        chain: chain.links.iter().filter_map(evidence_file).collect(),
         gaps: chain.gaps,
         programs: evidence.programs,
         layers: layers.len(),
@@ -266,24 +280,21 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     };
     let unlisted = tree.unlisted();
     if unlisted > 0 {
-        finding.gaps.push(format!("{unlisted} more programs lie in it than are listed"));
+        finding.gaps.push(format!("{unlisted} more programs are not listed"));
     }
-    // What a layer that was not read brings may be anything, and may hide what lies below it.
+    // A layer that was not read may contain anything, and may hide files of lower layers.
     let is_hidden = |skipped: usize| chain.links.iter().any(|link| link.file.layer < skipped);
     let may_decide = highest_skipped.is_some_and(|number| !chain.is_reached || is_hidden(number));
     if may_decide && matches!(finding.verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload) {
         finding.verdict.kind = VerdictKind::Undetermined;
-        finding.verdict.reasons.push("layers that could not be read may decide".into());
+        finding.verdict.reasons.push("layers that could not be read may change the result".into());
     }
     Step::Done(Box::new(Ok(finding)))
 }
 
-static EMPTY: std::sync::LazyLock<LayerFacts> = std::sync::LazyLock::new(LayerFacts::default);
-static NO_CONFIG: std::sync::LazyLock<Config> = std::sync::LazyLock::new(Config::default);
-
 fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform) -> Evidence {
-    // An emulator for the image's machine executes what it is given as data. One for another machine lies there for
-    // hosts of that machine, and what it is given is what the image is about.
+    // An emulator that was built for the image's platform reads the emulated program as data. One for another platform is
+    // there for hosts of that platform, and then the emulated program is the image's own.
     let is_for_image = |link: &&chain::ChainLink<'_>| {
         let own = link.file.facts.and_then(platform);
         own.is_some_and(|(own, _)| own.architecture == wanted.normalized().architecture)
@@ -294,11 +305,11 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
         true => !link.emulated,
         false => link.role != ChainRole::Emulator,
     };
-    let executed = chain.links.iter().filter(decides).filter_map(shown_link).collect();
+    let executed = chain.links.iter().filter(decides).filter_map(evidence_file).collect();
     let mut all: BTreeMap<Platform, ProgramGroup> = BTreeMap::new();
     for (path, layer, facts) in tree.programs() {
         let Some((platform, details)) = platform(facts) else { continue };
-        // The loader chooses among these by itself; higher levels are what they are for.
+        // The loader chooses among these by CPU level, so their level is not required.
         if path.windows(14).any(|part| part == b"/glibc-hwcaps/") {
             continue;
         }
@@ -313,7 +324,7 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
             [&b".so"[..], b"firmware/"].iter().any(|part| path.windows(part.len()).any(|at| at == *part));
         group.executable += u64::from(!may_be_data && tree.is_executable(path, layer));
         if group.examples.len() < EXAMPLES {
-            let path = format!("/{}", shown(path));
+            let path = format!("/{}", display_path(path));
             let platform = platform.clone();
             group.examples.push(EvidenceFile { path, role: "", layer, platform, details: details.to_vec() });
         }
@@ -321,10 +332,10 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
     Evidence { executed, programs: all.into_values().collect() }
 }
 
-fn shown_link(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
+fn evidence_file(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
     let (platform, details) = platform(link.file.facts?)?;
     Some(EvidenceFile {
-        path: shown(&link.file.path),
+        path: display_path(&link.file.path),
         role: link.role.text(),
         layer: link.file.layer,
         platform: platform.clone(),
@@ -332,7 +343,7 @@ fn shown_link(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
     })
 }
 
-/// What a file is for, if it is something that a machine executes.
+/// The platform of a file with its details, if the file has machine code that a container can execute.
 fn platform(facts: &FileFacts) -> Option<(&Platform, &[String])> {
     match facts {
         FileFacts::Elf(elf) if elf.kind == crate::elf::ElfKind::Other => None,

@@ -19,8 +19,11 @@ fn config(entrypoint: &[&str], cmd: &[&str]) -> Config {
 fn check(layer: &LayerFacts, config: &Config, links: &[&str], gap: &str) {
     let tree = OverlayTree::new(vec![Some(layer)]);
     let chain = follow(&tree, config);
-    let shown: Vec<String> =
-        chain.links.iter().map(|link| format!("{} {}", link.role.text(), shown(&link.file.path))).collect();
+    let shown: Vec<String> = chain
+        .links
+        .iter()
+        .map(|link| format!("{} {}", link.role.text(), display_path(&link.file.path)))
+        .collect();
     assert_eq!(shown, links);
     match gap {
         "" => assert_eq!(chain.gaps, [""; 0]),
@@ -48,16 +51,16 @@ fn scripts_and_wrappers_lead_to_the_program() {
         .facts();
     let python = [
         "entrypoint /sbin/tini",
-        "started by it /srv/run.py",
+        "started program /srv/run.py",
         "interpreter /usr/bin/env",
-        "started by it /usr/local/bin/python3.12",
+        "started program /usr/local/bin/python3.12",
         "shell /bin/busybox",
     ];
     check(&layer, &config(&["tini", "--"], &["./run.py"]), &python, "");
     check(
         &layer,
         &config(&["/entry.sh"], &["python3"]),
-        &["entrypoint /entry.sh", "interpreter /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        &["entrypoint /entry.sh", "interpreter /bin/busybox", "started program /usr/local/bin/python3.12"],
         "",
     );
     // What a script is given and is no program is for the script to understand.
@@ -65,25 +68,25 @@ fn scripts_and_wrappers_lead_to_the_program() {
         &layer,
         &config(&["/entry.sh"], &["serve"]),
         &["entrypoint /entry.sh", "interpreter /bin/busybox"],
-        "what /entry.sh starts is not clear",
+        "what /entry.sh starts is known only at run time",
     );
     check(
         &layer,
         &config(&["/bin/sh", "/entry.sh"], &["python3", "x.py"]),
-        &["entrypoint /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        &["entrypoint /bin/busybox", "started program /usr/local/bin/python3.12"],
         "",
     );
     check(
         &layer,
         &config(&[], &["/bin/sh", "-c", "tini -v && exec python3 /x.py"]),
-        &["command /bin/busybox", "started by it /sbin/tini", "started by it /usr/local/bin/python3.12"],
+        &["command /bin/busybox", "started program /sbin/tini", "started program /usr/local/bin/python3.12"],
         "",
     );
     let served = [
         "entrypoint /serve.sh",
         "interpreter /bin/busybox",
-        "started by it /sbin/tini",
-        "started by it /usr/local/bin/python3.12",
+        "started program /sbin/tini",
+        "started program /usr/local/bin/python3.12",
         "shell /bin/busybox",
     ];
     check(&layer, &config(&["/serve.sh"], &["--debug"]), &served[..4], "");
@@ -91,15 +94,20 @@ fn scripts_and_wrappers_lead_to_the_program() {
         &layer,
         &config(&["/twice"], &[]),
         &["entrypoint /twice", "interpreter /entry.sh", "interpreter /bin/busybox"],
-        "what /twice starts is not clear",
+        "what /twice starts is known only at run time",
     );
     check(
         &layer,
         &config(&[], &["/bin/sh", "-c", "python3 /x.py"]),
-        &["command /bin/busybox", "started by it /usr/local/bin/python3.12"],
+        &["command /bin/busybox", "started program /usr/local/bin/python3.12"],
         "",
     );
-    check(&layer, &config(&[], &["/bin/sh", "-c", "$X"]), &["command /bin/busybox"], "not clear");
+    check(
+        &layer,
+        &config(&[], &["/bin/sh", "-c", "$X"]),
+        &["command /bin/busybox"],
+        "known only at run time",
+    );
     check(&layer, &config(&["nothing"], &[]), &["shell /bin/busybox"], "\"nothing\" is not in PATH");
     check(&layer, &config(&["/nothing"], &[]), &["shell /bin/busybox"], "/nothing is not in the image");
     check(
@@ -110,7 +118,7 @@ fn scripts_and_wrappers_lead_to_the_program() {
     );
     check(&layer, &config(&[], &[]), &["shell /bin/busybox"], "neither entrypoint nor command");
     let tree = OverlayTree::new(vec![Some(&layer)]);
-    assert!(follow(&tree, &config(&["/endless"], &[])).gaps[0].contains("without end"));
+    assert!(follow(&tree, &config(&["/endless"], &[])).gaps[0].contains("too many scripts"));
     let again = follow(&tree, &config(&["/again.sh"], &["/again.sh", "/again.sh"]));
     assert!(again.links.len() < 2 * COMMANDS_MAX, "{}", again.links.len());
     // A shell that is started a thousand times is followed as often as is of use.
@@ -163,12 +171,12 @@ fn s6_overlay_brings_its_own_programs() {
         .symlink("command/s6-svscan", "/package/admin/s6/command/s6-svscan")
         .facts();
     let links = ["entrypoint /init", "supervisor /package/admin/s6/command/s6-svscan", "interpreter /bin/sh"];
-    check(&layer, &config(&["/init"], &[]), &links, "what /init starts is not clear");
+    check(&layer, &config(&["/init"], &[]), &links, "what /init starts is known only at run time");
 }
 
 #[test]
 fn an_emulator_in_front_is_known_as_one() {
     let layer = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).file("bin/sh", &elf(40)).facts();
     let config = config(&["/usr/bin/qemu-arm-static", "/bin/sh"], &[]);
-    check(&layer, &config, &["emulator /usr/bin/qemu-arm-static", "started by it /bin/sh"], "");
+    check(&layer, &config, &["emulator /usr/bin/qemu-arm-static", "started program /bin/sh"], "");
 }

@@ -1,30 +1,34 @@
-//! Programs that do nothing but start another one: which word of their arguments that is.
+//! Wrappers: programs that start another one, and the command among their arguments.
 
-use crate::shell::{self, Command};
+use crate::shell::{self, ShellCommand};
 
-/// What a program starts, as far as its arguments tell.
+/// What a program starts, as far as its arguments show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrapped {
-    /// It is no wrapper, or it has nothing to start.
+    /// It is not a wrapper, or has nothing to start.
     Nothing,
-    Command(Command),
-    /// Started by a program that translates it.
-    Emulated(Command),
-    /// A shell: the commands that it starts, whether these are all, the script that it is given, and the words for
-    /// that, which it may start (`exec "$@"`).
+    /// It starts this command.
+    Command(ShellCommand),
+    /// It is an emulator that runs this command.
+    Emulated(ShellCommand),
+    /// It is a shell.
     Shell {
-        commands: Vec<Command>,
-        is_clear: bool,
+        /// The commands that it certainly starts.
+        commands: Vec<ShellCommand>,
+        /// Whether these are all.
+        is_complete: bool,
+        /// The name of the script.
         script: Option<Vec<u8>>,
-        handed: Vec<Vec<u8>>,
-        /// What is known of the text of `-c`: it starts those words.
+        /// The arguments of the script, which it may start (`exec "$@"`).
+        arguments: Vec<Vec<u8>>,
+        /// Whether the text of `-c` starts the arguments.
         runs_arguments: bool,
     },
-    /// It starts something that only a run would tell.
-    Unclear(String),
+    /// What it starts is known only at run time. The text is the message.
+    Unknown(String),
 }
 
-/// One wrapper: options that take a value as a word of their own, and how many words stand before the command.
+/// A wrapper: its names, the options that take a separate value, and the number of words before the command.
 struct Wrapper {
     names: &'static [&'static str],
     valued: &'static [&'static str],
@@ -59,7 +63,8 @@ const WRAPPERS: [Wrapper; 12] = [
     wrapper(&["sudo"], &["-u", "-g", "--user", "--group"], 0),
 ];
 
-/// They start something, by rules of their own: another root, another user's shell, a folder of services.
+/// Programs that start others in ways that are not followed: in another root, by another user's shell, from a directory of
+/// services.
 const STARTERS: [&str; 14] = [
     "chroot",
     "taskset",
@@ -77,10 +82,10 @@ const STARTERS: [&str; 14] = [
     "prlimit",
 ];
 
-/// Several programs in one file, by the name under which it is started.
+/// Programs that are several in one file and choose by the name.
 const MULTI_CALL: [&str; 3] = ["busybox", "toybox", "coreutils"];
 
-/// What a program asked for as `name` starts, which is the file at `path`.
+/// What the program `name`, which is the file at `path`, starts.
 pub fn starts(name: &[u8], path: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     match wraps(name, arguments) {
         // As in /init -> /sbin/tini.
@@ -93,18 +98,18 @@ fn base(name: &[u8]) -> &str {
     std::str::from_utf8(name.rsplit(|b| *b == b'/').next().unwrap_or(name)).unwrap_or_default()
 }
 
-/// What `name` with these arguments starts.
+/// What a program with this name and these arguments starts.
 fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     let base = base(name);
-    // tini-static-amd64 and the like are how its releases are called.
+    // Its release files are named like tini-static-amd64.
     let known = if base.starts_with("tini-") { "tini" } else { base };
     if let Some(wrapper) = WRAPPERS.iter().find(|wrapper| wrapper.names.contains(&known)) {
         return command(words(arguments, wrapper.valued).get(wrapper.words..).unwrap_or_default());
     }
     if STARTERS.contains(&base) && !arguments.is_empty() {
-        return Wrapped::Unclear(format!("what {base} starts is not clear without running it"));
+        return Wrapped::Unknown(format!("what {base} starts is known only at run time"));
     }
-    // A loader that is started by its name, ld.so(8).
+    // A loader that is executed itself, ld.so(8).
     if ["ld-linux", "ld-musl-", "ld.so", "ld64.so"].iter().any(|loader| base.starts_with(loader)) {
         let valued =
             ["--library-path", "--preload", "--argv0", "--inhibit-rpath", "--audit", "--glibc-hwcaps-mask"];
@@ -151,21 +156,22 @@ fn shell(arguments: &[Vec<u8>]) -> Wrapped {
         if is_option && word.contains(&b'c') {
             let Some(text) = arguments.get(at) else { return Wrapped::Nothing };
             let handed = arguments.get(at + 2..).unwrap_or_default().to_vec();
-            let (written, is_clear) = std::str::from_utf8(text).map_or((Vec::new(), false), shell::commands);
-            let mut commands: Vec<Command> =
+            let (written, is_complete) =
+                std::str::from_utf8(text).map_or((Vec::new(), false), shell::commands);
+            let mut commands: Vec<ShellCommand> =
                 written.iter().map(|command| shell::substitute_arguments(command, &handed)).collect();
             commands.retain(|command| !command.is_empty());
-            let is_clear = is_clear && commands.len() == written.len();
+            let is_complete = is_complete && commands.len() == written.len();
             let runs_arguments = shell::runs_arguments(text);
-            return Wrapped::Shell { commands, is_clear, script: None, handed, runs_arguments };
+            return Wrapped::Shell { commands, is_complete, script: None, arguments: handed, runs_arguments };
         }
         if !is_option && !word.starts_with(b"--") && !word.starts_with(b"+") {
             let handed = arguments[at..].to_vec();
             return Wrapped::Shell {
                 commands: Vec::new(),
-                is_clear: false,
+                is_complete: false,
                 script: Some(word.clone()),
-                handed,
+                arguments: handed,
                 runs_arguments: false,
             };
         }
@@ -173,7 +179,7 @@ fn shell(arguments: &[Vec<u8>]) -> Wrapped {
     Wrapped::Nothing
 }
 
-/// The words behind the options.
+/// The words after the options.
 fn words<'a>(arguments: &'a [Vec<u8>], valued: &[&str]) -> &'a [Vec<u8>] {
     let mut at = 0;
     while let Some(word) = arguments.get(at) {
@@ -189,9 +195,9 @@ fn words<'a>(arguments: &'a [Vec<u8>], valued: &[&str]) -> &'a [Vec<u8>] {
     arguments.get(at..).unwrap_or_default()
 }
 
-/// `env [OPTION] [NAME=VALUE]... COMMAND`; `-S` splits one word, for `#!` lines.
+/// `env [OPTION] [NAME=VALUE]... COMMAND`. `-S` splits one word, for `#!` lines.
 fn env(arguments: &[Vec<u8>]) -> Wrapped {
-    let unclear = || Wrapped::Unclear("what env starts is not clear without running it".into());
+    let unclear = || Wrapped::Unknown("what env starts is known only at run time".into());
     let mut arguments = arguments.to_vec();
     if let Some((at, taken, text)) = split_string(&arguments) {
         if text.iter().any(|b| matches!(b, b'"' | b'\'' | b'\\' | b'$')) {
@@ -204,7 +210,7 @@ fn env(arguments: &[Vec<u8>]) -> Wrapped {
     let words = words(&arguments, &["-u", "--unset", "-C", "--chdir"]);
     let options = &arguments[..arguments.len() - words.len()];
     let assignments = words.iter().take_while(|word| word.contains(&b'=')).count();
-    // Then names are looked for elsewhere.
+    // Then names are searched in other directories.
     let moves = options.iter().any(|word| word.starts_with(b"-C") || word.starts_with(b"--chdir"));
     let is_named_whole = words.get(assignments).is_some_and(|word| word.starts_with(b"/"));
     if (moves || words[..assignments].iter().any(|word| word.starts_with(b"PATH="))) && !is_named_whole {
@@ -213,7 +219,7 @@ fn env(arguments: &[Vec<u8>]) -> Wrapped {
     command(&words[assignments..])
 }
 
-/// Where `-S TEXT`, `-STEXT` or `-iSTEXT` stands among the options, of how many words, and the text.
+/// The position of `-S TEXT`, `-STEXT` or `-iSTEXT` among the options, its number of words, and the text.
 fn split_string(arguments: &[Vec<u8>]) -> Option<(usize, usize, Vec<u8>)> {
     for (at, word) in arguments.iter().enumerate() {
         if let Some(text) = word.strip_prefix(b"--split-string=") {
@@ -238,21 +244,25 @@ mod tests {
 
     #[test]
     fn the_word_that_is_started_is_found() {
-        // `~` stands for a blank within a word.
+        // `~` is a blank within a word.
         let check = |line: &str, found: &str| {
             let words: Vec<Vec<u8>> =
                 line.split(' ').map(|word| word.replace('~', " ").into_bytes()).collect();
             let shown = match starts(&words[0], b"/bin/x", &words[1..]) {
                 Wrapped::Nothing => String::new(),
-                Wrapped::Unclear(_) => "?".into(),
-                Wrapped::Shell { commands, is_clear, handed, .. } => {
+                Wrapped::Unknown(_) => "?".into(),
+                Wrapped::Shell { commands, is_complete, arguments: handed, .. } => {
                     let line = commands.first().map_or(Vec::new(), |line| line.join(&b' '));
                     let handed = if handed.is_empty() {
                         String::new()
                     } else {
                         format!(" handed {}", String::from_utf8(handed.join(&b' ')).unwrap())
                     };
-                    format!("{}{}{handed}", String::from_utf8(line).unwrap(), if is_clear { "" } else { "?" })
+                    format!(
+                        "{}{}{handed}",
+                        String::from_utf8(line).unwrap(),
+                        if is_complete { "" } else { "?" }
+                    )
                 }
                 Wrapped::Command(inner) => String::from_utf8(inner.join(&b' ')).unwrap(),
                 Wrapped::Emulated(inner) => {

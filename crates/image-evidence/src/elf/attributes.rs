@@ -1,13 +1,14 @@
-//! `.ARM.attributes` and `.riscv.attributes`: what a linker noted of the code it put together.
+//! Build attributes: the sections `.ARM.attributes` and `.riscv.attributes`, which the linker wrote.
 //!
-//! They lie behind the last loaded segment and survive `strip`. They are found by their own form, not through the
-//! section table: that one may be far away, behind megabytes of debug data.
+//! They follow the last loaded segment and survive `strip`. They are found by their format, not through the section table,
+//! which may be far away, after megabytes of debug data.
 
 use super::{CpuLevel, NumberFormat};
 
 const EM_ARM: u16 = 40;
 const EM_RISCV: u16 = 243;
 
+/// Adds the attributes in the part of the file that follows the last loaded segment.
 pub fn read(tail: &[u8], machine: u16, n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
     match machine {
         EM_ARM => {
@@ -24,12 +25,12 @@ pub fn read(tail: &[u8], machine: u16, n: NumberFormat, level: &mut CpuLevel, de
     }
 }
 
-/// The pairs of the part for the whole file. Source: addenda32, "Encoding of build attributes": a format letter,
+/// The tag-value pairs for the whole file. Source: addenda32, "Encoding of build attributes": a format letter,
 /// then a vendor's part with its length and name, in it parts with a tag and a length; lengths count themselves.
 fn find<'a>(tail: &'a [u8], vendor: &[u8], n: NumberFormat) -> Option<&'a [u8]> {
     const TAG_FILE: u8 = 1;
     let name_at = tail.windows(vendor.len()).enumerate().position(|(i, window)| {
-        // The letter and the length in front tell it from the same word in some text.
+        // The letter and the length before it distinguish it from the same word in a text.
         window == vendor
             && i >= 5
             && tail[i - 5] == b'A'

@@ -1,8 +1,8 @@
-//! Go's build settings: the only thing in a Go program that tells GOARM, GOAMD64 and their like.
+//! Go's build settings, the only place in a Go program that has GOARM, GOAMD64 and similar settings.
 //!
-//! Source: debug/buildinfo of Go. The magic stands at a multiple of 16 in the first writable segment; byte 15 has
-//! bit 2 set where version and settings follow at 32, each behind its length. Programs of Go before 1.18 have
-//! pointers there, and are not read.
+//! Source: debug/buildinfo of Go. The magic is at a multiple of 16 in the first writable segment. Bit 2 of byte 15 is set
+//! if version and settings follow at byte 32, each after its length. Programs of Go before 1.18 have pointers there and
+//! are not read.
 
 use super::CpuLevel;
 
@@ -12,21 +12,22 @@ const STRINGS_AT: usize = 32;
 const SETTINGS: [&str; 8] =
     ["GOARM", "GOARM64", "GO386", "GOAMD64", "GOMIPS", "GOMIPS64", "GOPPC64", "GORISCV64"];
 
-/// Looks for the magic in a segment that streams by, and keeps what follows it.
+/// Searches a streamed segment for the magic, and keeps what follows it.
 #[derive(Default)]
 pub struct BuildInfoScanner {
     found: Vec<u8>,
-    /// The unaligned rest of the last piece.
+    /// The last bytes, fewer than 16, in which the magic may begin.
     carry: Vec<u8>,
 }
 
 impl BuildInfoScanner {
+    /// Prepares for the next file.
     pub fn restart(&mut self) {
         self.found.clear();
         self.carry.clear();
     }
 
-    /// The next bytes of the segment, which stand at `at` in the file; at most `most` bytes are kept.
+    /// Takes the next bytes of the segment, which are at offset `at` of the file. Keeps at most `most` bytes.
     pub fn push(&mut self, at: u64, bytes: &[u8], most: usize) {
         if !self.found.is_empty() {
             let room = most.saturating_sub(self.found.len()).min(bytes.len());
@@ -35,7 +36,7 @@ impl BuildInfoScanner {
         }
         let start = at.saturating_sub(self.carry.len() as u64);
         self.carry.extend_from_slice(bytes);
-        // Pages of memory and of the file are congruent, so the place in the file is aligned as the address is.
+        // Offsets and addresses are congruent modulo the page size, so the offset is aligned as the address is.
         let skew = (16 - (start % 16) as usize) % 16;
         let mut place = skew;
         while let Some(block) = self.carry.get(place..place.saturating_add(16)) {
@@ -51,11 +52,13 @@ impl BuildInfoScanner {
         self.carry.drain(..done);
     }
 
+    /// The magic and what follows it; empty if it was not found.
     pub fn found(&self) -> &[u8] {
         &self.found
     }
 }
 
+/// Adds the settings and the CPU level that they require.
 pub fn read(info: &[u8], architecture: &str, level: &mut CpuLevel, details: &mut Vec<String>) {
     let Some(settings) = settings(info) else { return };
     for line in settings.split(|b| *b == b'\n') {
@@ -79,7 +82,7 @@ pub fn read(info: &[u8], architecture: &str, level: &mut CpuLevel, details: &mut
     }
 }
 
-/// The settings, as far as they were kept.
+/// The text of the settings, as far as it was kept.
 fn settings(info: &[u8]) -> Option<&[u8]> {
     if !info.starts_with(MAGIC) || info.get(15)? & INLINE == 0 {
         return None;

@@ -1,4 +1,4 @@
-//! `.note.gnu.property`: the level of x86-64 that a file asks for, and what arm64 code was hardened with.
+//! Property notes (`.note.gnu.property`): the x86-64 level that a file requires, and the hardening of arm64 code.
 
 use super::{CpuLevel, NumberFormat};
 
@@ -7,7 +7,7 @@ const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 const X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 const AARCH64_FEATURE_1_AND: u32 = 0xc000_0000;
 
-/// Reads a PT_NOTE or PT_GNU_PROPERTY segment.
+/// Adds the properties in a PT_NOTE or PT_GNU_PROPERTY segment.
 pub fn read(mut content: &[u8], n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
     while let Some((name, kind, description, rest)) = next(content, n) {
         if name == b"GNU\0" && kind == NT_GNU_PROPERTY_TYPE_0 {

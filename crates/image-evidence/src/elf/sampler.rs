@@ -1,53 +1,56 @@
-//! What is kept of an ELF file while it streams by: a fixed number of bytes, whatever the file says.
+//! Samples of a streamed file: a bounded number of bytes, whatever the file contains.
 
 use super::{ElfHeader, INTERPRETER_MAX, PT_DYNAMIC, PT_INTERP, PT_LOAD, golang};
 
-/// The head: header, program headers, interpreter, notes, and of most programs the names of libraries.
+/// Bytes of the head: header, program headers, interpreter, notes, and in most programs the names of libraries.
 pub const HEAD: usize = 64 << 10;
-/// Of the head, what is looked at in a file that is neither an ELF nor a script.
+/// Bytes that are kept of a file that is neither ELF nor a script.
 const FIRST: usize = 4 << 10;
 const DYNAMIC: usize = 8 << 10;
-/// What stands behind the last loaded segment begins with the attributes; symbols and debug data may follow.
+/// What follows the last loaded segment begins with the attributes; symbols and debug data may come after them.
 const TAIL: usize = 256 << 10;
 const GO: usize = 512 << 10;
 
-/// Kept bytes of one file. Used for one file after another, so that nothing is allocated anew.
+/// Collects the sample of one file. It is reused for the next file, so that buffers are allocated once.
 #[derive(Default)]
 pub struct Sampler {
     head: Vec<u8>,
     seen: u64,
-    plan: Option<Plan>,
+    ranges: Option<Ranges>,
     dynamic: Vec<u8>,
     interpreter: Vec<u8>,
     tail: Vec<u8>,
     go: golang::BuildInfoScanner,
 }
 
-/// Where in the file the parts lie.
+/// The parts of the file to keep, as start and end offsets.
 #[derive(Clone, Copy)]
-struct Plan {
+struct Ranges {
     dynamic: (u64, u64),
-    /// Mostly in the head; Debian's mips64el has it behind the code.
+    /// Usually in the head; Debian's mips64el has it after the code.
     interpreter: (u64, u64),
     tail: (u64, u64),
-    /// The segment that Go puts its build settings into.
+    /// The segment that has Go's build settings.
     writable: (u64, u64),
 }
 
-/// What was kept of a file.
+/// The sample of a file.
 #[derive(Clone, Copy, Default)]
 pub struct Sample<'a> {
+    /// The first bytes of the file.
     pub head: &'a [u8],
+    /// The dynamic section, or its beginning.
     pub dynamic: &'a [u8],
     /// The path of the loader, with its NUL.
     pub interpreter: &'a [u8],
-    /// From the end of the last loaded segment on.
+    /// What follows the last loaded segment.
     pub tail: &'a [u8],
-    /// Go's build settings from their magic on.
+    /// Go's build settings, beginning with their magic.
     pub go: &'a [u8],
 }
 
 impl Sample<'_> {
+    /// The bytes at an offset of the file. `None`: they are not within the head.
     pub fn in_head(&self, offset: u64, size: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
         let end = start.checked_add(usize::try_from(size).ok()?)?;
@@ -56,6 +59,7 @@ impl Sample<'_> {
 }
 
 impl Sampler {
+    /// Prepares for the next file.
     pub fn restart(&mut self) {
         self.head.clear();
         self.dynamic.clear();
@@ -63,10 +67,10 @@ impl Sampler {
         self.tail.clear();
         self.go.restart();
         self.seen = 0;
-        self.plan = None;
+        self.ranges = None;
     }
 
-    /// The next bytes of the file, in order. How they are cut makes no difference.
+    /// Takes the next bytes of the file, in pieces of any size.
     pub fn push(&mut self, chunk: &[u8]) {
         let room = HEAD.saturating_sub(self.head.len()).min(chunk.len());
         let (head, rest) = chunk.split_at(room);
@@ -76,31 +80,31 @@ impl Sampler {
         if self.head.len() < HEAD {
             return;
         }
-        let plan = self.plan.unwrap_or_else(|| self.begin());
+        let ranges = self.ranges.unwrap_or_else(|| self.begin());
         if !rest.is_empty() {
-            self.keep(plan, at, rest);
+            self.keep(ranges, at, rest);
         }
     }
 
-    /// The head is there: what else is wanted is known from it.
-    fn begin(&mut self) -> Plan {
-        let plan = plan(&self.head);
-        self.plan = Some(plan);
+    /// Decides from the head which other parts to keep.
+    fn begin(&mut self) -> Ranges {
+        let ranges = ranges(&self.head);
+        self.ranges = Some(ranges);
         let head = std::mem::take(&mut self.head);
-        self.keep(plan, 0, &head);
+        self.keep(ranges, 0, &head);
         self.head = head;
-        plan
+        ranges
     }
 
-    fn keep(&mut self, plan: Plan, at: u64, chunk: &[u8]) {
-        append(&mut self.dynamic, DYNAMIC, part(plan.dynamic, at, chunk).1);
-        append(&mut self.interpreter, INTERPRETER_MAX, part(plan.interpreter, at, chunk).1);
-        append(&mut self.tail, TAIL, part(plan.tail, at, chunk).1);
-        let (start, bytes) = part(plan.writable, at, chunk);
+    fn keep(&mut self, ranges: Ranges, at: u64, chunk: &[u8]) {
+        append(&mut self.dynamic, DYNAMIC, part(ranges.dynamic, at, chunk).1);
+        append(&mut self.interpreter, INTERPRETER_MAX, part(ranges.interpreter, at, chunk).1);
+        append(&mut self.tail, TAIL, part(ranges.tail, at, chunk).1);
+        let (start, bytes) = part(ranges.writable, at, chunk);
         self.go.push(start, bytes, GO);
     }
 
-    /// Whether more of the file is wanted: nothing is, behind the head of what is no ELF.
+    /// Whether more of the file is needed: of a file that is not ELF, only the first bytes are.
     pub fn wants_more(&self) -> bool {
         self.head.len() < self.head_max() || ElfHeader::parse(&self.head).is_some()
     }
@@ -110,9 +114,9 @@ impl Sampler {
         if is_wanted { HEAD } else { FIRST }
     }
 
-    /// The end of the file.
+    /// The sample, at the end of the file.
     pub fn finish(&mut self) -> Sample<'_> {
-        if self.plan.is_none() {
+        if self.ranges.is_none() {
             self.begin();
         }
         Sample {
@@ -130,7 +134,7 @@ fn append(kept: &mut Vec<u8>, most: usize, bytes: &[u8]) {
     kept.extend_from_slice(&bytes[..room]);
 }
 
-/// What of `chunk`, which stands at `at`, lies within `wanted`; and where that stands.
+/// The part of `chunk` that is within a range of the file, and its offset. `chunk` is at offset `at`.
 fn part((start, end): (u64, u64), at: u64, chunk: &[u8]) -> (u64, &[u8]) {
     let chunk_end = at.saturating_add(chunk.len() as u64);
     let (from, to) = (start.max(at), end.min(chunk_end));
@@ -141,30 +145,30 @@ fn part((start, end): (u64, u64), at: u64, chunk: &[u8]) -> (u64, &[u8]) {
     (from, &chunk[(from - at) as usize..(to - at) as usize])
 }
 
-fn plan(head: &[u8]) -> Plan {
+fn ranges(head: &[u8]) -> Ranges {
     let nothing = (0, 0);
-    let mut plan = Plan { dynamic: nothing, interpreter: nothing, tail: nothing, writable: nothing };
-    let Some(header) = ElfHeader::parse(head) else { return plan };
+    let mut ranges = Ranges { dynamic: nothing, interpreter: nothing, tail: nothing, writable: nothing };
+    let Some(header) = ElfHeader::parse(head) else { return ranges };
     let mut loaded_end = 0;
     for segment in header.segments(head) {
         let end = segment.offset.saturating_add(segment.size);
         match segment.kind {
             PT_LOAD => {
                 loaded_end = loaded_end.max(end);
-                // PF_W without PF_X. Go's own linker puts the settings first in it, an external one somewhere.
-                if segment.flags & 3 == 2 && plan.writable == nothing {
-                    plan.writable = (segment.offset, end);
+                // PF_W without PF_X. Go's linker writes the settings at its beginning, others anywhere in it.
+                if segment.flags & 3 == 2 && ranges.writable == nothing {
+                    ranges.writable = (segment.offset, end);
                 }
             }
-            PT_DYNAMIC => plan.dynamic = (segment.offset, end),
-            PT_INTERP if plan.interpreter == nothing => plan.interpreter = (segment.offset, end),
+            PT_DYNAMIC => ranges.dynamic = (segment.offset, end),
+            PT_INTERP if ranges.interpreter == nothing => ranges.interpreter = (segment.offset, end),
             _ => {}
         }
     }
     if loaded_end > 0 {
-        plan.tail = (loaded_end, u64::MAX);
+        ranges.tail = (loaded_end, u64::MAX);
     }
-    plan
+    ranges
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A layer's bytes, unpacked: plain, gzip of several members, zstd of several frames; within bounds.
+//! The decoder of stored layers: plain, gzip with several members, zstd with several frames; within bounds.
 
 use error::Error;
 use flate2::bufread::MultiGzDecoder;
@@ -7,16 +7,16 @@ use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::rc::Rc;
 
-/// No layer unpacks to more: 64 GiB.
+/// The largest unpacked layer, 64 GiB.
 const UNPACKED_MAX: u64 = 64 << 30;
-/// From here on, a layer that grows a thousandfold is refused. gzip cannot do more than 1:1032.
+/// From this size on, a layer with a higher compression ratio is rejected. gzip reaches at most 1:1032.
 const RATIO_FROM: u64 = 64 << 20;
 const RATIO_MAX: u64 = 1000;
-/// zstd may ask for a window of gigabytes. 128 MiB is what `zstd -d` gives by default, too.
+/// The largest window of zstd, 128 MiB, as in `zstd -d`. A frame may require gigabytes.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 const BUFFER: usize = 64 << 10;
 
-/// Unpacks, counts, and hashes what comes out.
+/// A reader of the unpacked bytes of a layer, which counts and hashes them.
 pub struct LayerDecoder<'a> {
     inner: Box<dyn Read + 'a>,
     stored: Rc<Cell<u64>>,
@@ -25,8 +25,8 @@ pub struct LayerDecoder<'a> {
 }
 
 impl<'a> LayerDecoder<'a> {
-    /// Looks at the first bytes, not at the media type: builders say gzip and mean zstd. `Err` names a packer that
-    /// is known and not read.
+    /// Detects the compression from the first bytes, because some builders write zstd layers with the media type for gzip.
+    /// `Ok(Err(name))`: the compression is known, but not supported.
     pub fn new(mut blob: impl Read + 'a, diff_id: Option<&Digest>) -> io::Result<Result<Self, &'static str>> {
         let mut first = Vec::with_capacity(8);
         blob.by_ref().take(8).read_to_end(&mut first)?;
@@ -38,18 +38,21 @@ impl<'a> LayerDecoder<'a> {
             Compression::None => Box::new(buffered),
             Compression::Gzip => Box::new(MultiGzDecoder::new(buffered)),
             Compression::Zstd => Box::new(zstd_decoder(buffered)?),
-            Compression::Unread(name) => return Ok(Err(name)),
+            Compression::Unsupported(name) => return Ok(Err(name)),
         };
         let diff_id = diff_id.map(|id| (id.clone(), Hasher::like(id)));
         Ok(Ok(Self { inner, stored, count: 0, diff_id }))
     }
 
-    /// How many bytes came out so far.
+    /// The number of unpacked bytes that were read.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// At the end of the stream: was it what the config says?
+    /// Verifies the diff ID, at the end of the stream.
+    ///
+    /// # Errors
+    /// `Integrity` if it differs.
     pub fn finish(&mut self) -> io::Result<()> {
         let Some((expected, hasher)) = self.diff_id.take() else { return Ok(()) };
         let found = hasher.finish();
@@ -61,6 +64,7 @@ impl<'a> LayerDecoder<'a> {
     }
 }
 
+/// A zstd decoder that rejects large windows.
 pub fn zstd_decoder<R: BufRead>(buffered: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -72,9 +76,7 @@ impl Read for LayerDecoder<'_> {
         let count = self.inner.read(buffer)?;
         self.count += count as u64;
         let refuse = |why: String| {
-            Err(Error::bad_input("unpack a layer", why)
-                .hint("no layer needs that; do not use the image")
-                .into_io())
+            Err(Error::bad_input("unpack a layer", why).hint("do not use this image").into_io())
         };
         if self.count > UNPACKED_MAX {
             return refuse(format!("it unpacks to more than {} GiB", UNPACKED_MAX >> 30));
@@ -107,24 +109,25 @@ enum Compression {
     None,
     Gzip,
     Zstd,
-    Unread(&'static str),
+    Unsupported(&'static str),
 }
 
 impl Compression {
     fn of(first: &[u8]) -> Self {
         match first {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or a skippable one in front of it: RFC 8878, 3.1.
+            // A frame, or a skippable frame before it: RFC 8878, 3.1.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Unread("xz"),
-            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Self::Unread("bzip2"),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Self::Unread("lz4"),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Unsupported("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Self::Unsupported("bzip2"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Self::Unsupported("lz4"),
             _ => Self::None,
         }
     }
 }
 
-/// A failure while a layer was read. Errors of the store come through; a packer's complaint is about the input.
+/// The error for a failed read of a layer. Errors of the store and the system keep their kind; others are `BadInput`,
+/// because they come from the decoder.
 pub fn failed(doing: String, error: io::Error) -> Error {
     let from_store = error.get_ref().is_some_and(|inner| inner.is::<Error>());
     match from_store || error.raw_os_error().is_some() {

@@ -1,20 +1,20 @@
-//! What is known of a layer as bytes, to be kept between runs.
+//! The encoding of [`LayerFacts`] as bytes, for the cache.
 //!
-//! NumberFormat are little-endian. Whatever comes back is held against a checksum that only this key's owner can make, and
-//! every index against what it points into: a damaged file is no layer, never a wrong one.
+//! Numbers are little-endian. A checksum that requires the key and a check of every index make sure that damaged bytes are
+//! rejected, never decoded to wrong facts.
 
 use super::{LayerFacts, NameKey, Program, Record, name_hash};
 use crate::file::FileFacts;
 use image_model::digest::{Digest, Hasher};
 use std::ops::Range;
 
-/// Changes with the form, and with what is found in files: then all is read anew.
-const VERSION: &str = concat!("multiarch layer facts 3 ", env!("CARGO_PKG_VERSION"), "\n");
-/// The standard library may hash otherwise one day.
+/// Changes with the encoding and with the facts that are read from files, so that older encodings are rejected.
+const VERSION: &str = concat!("multiarch layer facts 4 ", env!("CARGO_PKG_VERSION"), "\n");
+/// Its hash detects a standard library with another hash function.
 const PROBE: &[u8] = b"usr/bin/env";
 const SUM: usize = 64;
 
-/// What of a layer is kept, for the layer of this name. `None`: it is too large to be worth it.
+/// Encodes the facts from the layer with this name. `None`: the encoding has more than `most` bytes.
 pub fn encode(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Option<Vec<u8>> {
     let facts = serde_json::to_vec(&layer.facts).ok()?;
     let mut out = Vec::with_capacity(layer.records.len() * 12 + layer.text.len() + facts.len() + 1024);
@@ -44,7 +44,7 @@ pub fn encode(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Opt
     (out.len() <= most).then_some(out)
 }
 
-/// `None`: not what [`encode()`] made of this layer under this key.
+/// Decodes what [`encode`] wrote for the layer with this name and with this key. `None`: it is anything else.
 pub fn decode(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
     let (content, found) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
     if sum(content, key).hex().as_bytes() != found {
@@ -79,7 +79,7 @@ pub fn decode(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
 }
 
 fn sum(content: &[u8], key: &NameKey) -> Digest {
-    // The key on both sides: a checksum of more bytes cannot be made from one of fewer.
+    // With the key at both ends, a checksum cannot be extended to one of more bytes.
     let mut hasher = Hasher::sha256();
     for part in [key.bytes().as_slice(), content, key.bytes()] {
         hasher.update(part);
@@ -96,7 +96,7 @@ fn part(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What is still to be read.
+/// The bytes that are still to be decoded.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -119,7 +119,7 @@ impl<'a> Rest<'a> {
         self.take(length)
     }
 
-    /// How many things of this size follow: no more than there is room for.
+    /// The number of items that follow, each of `size` bytes. `None`: there are fewer bytes.
     fn count(&mut self, size: usize) -> Option<usize> {
         let count = usize::try_from(self.number()?).ok()?;
         (count.checked_mul(size)? <= self.0.len()).then_some(count)

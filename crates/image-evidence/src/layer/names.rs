@@ -1,23 +1,25 @@
-//! Names as 64-bit hashes, under a key that nobody else knows: so nobody can make two names collide.
+//! Hashes of paths with a secret key, so that nobody can construct two paths with the same hash.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
 use std::sync::OnceLock;
 
-/// What must be secret of the hash.
+/// The secret key of the hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct NameKey([u8; 32]);
 
 impl NameKey {
+    /// A key from random bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
+    /// The bytes of the key.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// A key of this process alone.
+    /// A random key for this process.
     fn random() -> Self {
         use std::hash::BuildHasher;
         let mut bytes = [0; 32];
@@ -29,7 +31,7 @@ impl NameKey {
     }
 }
 
-/// A hasher that has eaten the key; each name starts from here.
+/// The key, and a hasher that was fed with it.
 static START: OnceLock<(NameKey, DefaultHasher)> = OnceLock::new();
 
 fn start(key: NameKey) -> (NameKey, DefaultHasher) {
@@ -38,13 +40,13 @@ fn start(key: NameKey) -> (NameKey, DefaultHasher) {
     (key, hasher)
 }
 
-/// Lets this process use a key of earlier ones, so that what they kept can be read. `false`: names were hashed by
-/// another key already.
+/// Sets the key of this process, so that facts from earlier processes can be used. `false`: paths were already hashed with
+/// another key.
 pub fn use_key(key: NameKey) -> bool {
     START.get_or_init(|| start(key)).0 == key
 }
 
-/// The hash of a plain name: no slash at either end, no `.`, no `..`.
+/// The hash of a normalized path.
 pub fn name_hash(name: &[u8]) -> u64 {
     let mut hasher = START.get_or_init(|| start(NameKey::random())).1.clone();
     hasher.write(name);

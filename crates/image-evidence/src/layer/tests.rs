@@ -113,7 +113,7 @@ fn members_are_found_by_name() {
 }
 
 #[test]
-fn the_last_of_two_members_counts_and_a_mark_stands_beside_it() {
+fn of_two_members_the_last_one_counts_and_a_mark_is_kept_with_it() {
     let layer = Tar::default()
         .symlink("x", "y")
         .directory("x")
@@ -159,7 +159,7 @@ fn what_is_packed_otherwise_is_skipped_with_a_word() {
 }
 
 #[test]
-fn a_layer_that_is_not_what_it_should_be_is_refused() {
+fn damaged_layers_are_rejected() {
     let plain = sample();
     let check = |stored: &[u8], kind: Exit, word: &str| {
         let error = read_bytes(stored, &plain).unwrap_err();
@@ -169,7 +169,7 @@ fn a_layer_that_is_not_what_it_should_be_is_refused() {
     let mut wrong_sum = plain.clone();
     wrong_sum[0] ^= 1;
     check(&wrong_sum, Exit::BadInput, "checksum");
-    check(&[plain.as_slice(), &sample()].concat(), Exit::BadInput, "behind the end marker");
+    check(&[plain.as_slice(), &sample()].concat(), Exit::BadInput, "follows the end marker");
     let packed = gzip(&plain);
     check(&[packed.as_slice(), b"garbage"].concat(), Exit::BadInput, "");
     check(&packed[..packed.len() - 1], Exit::BadInput, "");
@@ -179,7 +179,7 @@ fn a_layer_that_is_not_what_it_should_be_is_refused() {
     check(&wrong_crc, Exit::BadInput, "");
     check(&gzip(&Tar::default().file("x", b"y").end()), Exit::Integrity, "unpacks to");
     check(&[&[0x28, 0xb5, 0x2f, 0xfd][..], &[0xff; 40]].concat(), Exit::BadInput, "");
-    check(b"not a tar at all", Exit::BadInput, "cut off within a header");
+    check(b"not a tar at all", Exit::BadInput, "truncated in a header");
 }
 
 #[test]

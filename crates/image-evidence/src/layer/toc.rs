@@ -1,8 +1,8 @@
-//! A layer's own table of contents: names without reading the layer, and single files out of the middle of it.
+//! The table of contents of a layer: its paths without reading the layer, and single files from the middle of it.
 //!
-//! eStargz has it as a tar member in a gzip member of its own, zstd:chunked as a skippable frame; both are JSON of the
-//! same words. What is read of it is held against the digest that the manifest's descriptor says, and each file against
-//! the digest that the table says. Whatever does not fit: then the layer is read whole.
+//! eStargz stores it as a tar entry in a gzip member of its own, zstd:chunked as a skippable frame; both are JSON with the
+//! same keys. The table is verified against the digest in the annotations of the layer's descriptor, and each file against
+//! its digest in the table. Where anything does not match, the whole layer is read instead.
 //!
 //! Sources: stargz-snapshotter, docs/estargz.md; containers/storage, pkg/chunked/internal.
 
@@ -21,28 +21,28 @@ use table::StoredTable;
 mod parts;
 mod table;
 
-/// Smaller layers are read whole: one request in place of several.
+/// Smaller layers are read whole, with one request instead of several.
 const WORTH_FROM: u64 = 1 << 20;
-/// A table as it is stored.
+/// Bytes of the stored table.
 const STORED_MAX: u64 = 16 << 20;
-/// A larger file is no quicker to get than its layer. Nor is one that lies in more places than these.
+/// For a larger file, or one that needs more requests, reading the whole layer is no slower.
 const FILE_MAX: u64 = 512 << 20;
 const REQUESTS_MAX: usize = 32;
 
 const ESTARGZ: &str = "containerd.io/snapshot/stargz/toc.digest";
 const ZSTD_CHUNKED: [&str; 2] =
     ["io.github.containers.zstd-chunked.manifest-", "io.containers.zstd-chunked.manifest-"];
-/// An empty gzip member whose extra field ends so; in front of it stands the offset in 16 hexadecimal digits.
+/// The footer is an empty gzip member. Its extra field has the offset of the table in 16 hexadecimal digits, and this.
 const FOOTER: u64 = 51;
 const FOOTER_END: &[u8] = b"STARGZ";
 
-/// Where the files of a layer lie.
+/// The locations of the files of a layer.
 #[derive(Debug)]
 pub struct Toc {
     packer: Compression,
-    /// By the hash of the name.
+    /// By the hash of the path.
     files: HashMap<u64, FileLocation>,
-    /// Of all files, one file's behind the other's.
+    /// The parts of all files; those of one file are adjacent.
     parts: Vec<BlobPart>,
     layer: Descriptor,
 }
@@ -53,7 +53,7 @@ enum Compression {
     Zstd,
 }
 
-/// One file: parts of the blob in their order, each packed for itself.
+/// The location of one file: parts of the blob in order, each compressed separately.
 #[derive(Debug)]
 struct FileLocation {
     parts: Range<u32>,
@@ -61,7 +61,10 @@ struct FileLocation {
     digest: Digest,
 }
 
-/// Reads the table of a layer that has one which can be trusted. `None`: read the layer itself.
+/// Reads the table of contents of a layer. `None`: it has none that can be used; read the layer itself.
+///
+/// # Errors
+/// As the store.
 pub fn read(source: &dyn ImageSource, layer: &Descriptor) -> Result<Option<LayerFacts>, Error> {
     let is_elsewhere =
         media_type::is_foreign_layer(&layer.media_type) || layer.media_type.contains("+encrypted");
@@ -75,7 +78,10 @@ pub fn read(source: &dyn ImageSource, layer: &Descriptor) -> Result<Option<Layer
     Ok(found.and_then(|(stored, read)| Some(LayerFacts { stored: read, ..stored.facts(layer)? })))
 }
 
-/// A file of which only the place was known. `false`: it cannot be had so; read the layer itself.
+/// Reads one file and adds its facts. `false`: the file cannot be read alone; read the layer itself.
+///
+/// # Errors
+/// As the store.
 pub fn fetch(source: &dyn ImageSource, facts: &mut LayerFacts, path: &[u8]) -> Result<bool, Error> {
     let Some(path) = target(facts, path) else { return Ok(false) };
     let Some(toc) = &facts.toc else { return Ok(false) };
@@ -100,7 +106,7 @@ pub fn fetch(source: &dyn ImageSource, facts: &mut LayerFacts, path: &[u8]) -> R
     Ok(facts.learn(&path, file::classify(&sampler.finish())))
 }
 
-/// The file that a name of hard links means.
+/// The path of the file that a path leads to over hard links.
 fn target(facts: &LayerFacts, path: &[u8]) -> Option<Vec<u8>> {
     let mut path = path;
     for _ in 0..40 {
@@ -113,7 +119,7 @@ fn target(facts: &LayerFacts, path: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// The table, and how many bytes were read for it.
+/// The table, and the number of bytes that were read for it.
 type FoundTable = Option<(StoredTable, u64)>;
 
 fn estargz(source: &dyn ImageSource, layer: &Descriptor, digest: &str) -> Result<FoundTable, Error> {
@@ -126,7 +132,7 @@ fn estargz(source: &dyn ImageSource, layer: &Descriptor, digest: &str) -> Result
 }
 
 fn footer_offset(footer: &[u8]) -> Option<u64> {
-    // 10 bytes of header, 2 of the extra field's length, "SG" and a length, 16 digits, the end.
+    // 10 bytes of header, 2 of the length of the extra field, "SG" and a length, 16 digits, the end.
     let extra = footer.get(16..38)?;
     let digits = extra.strip_suffix(FOOTER_END)?;
     (footer.starts_with(&[0x1f, 0x8b, 8, 4]) && &footer[12..14] == b"SG")
@@ -138,7 +144,7 @@ fn zstd_chunked(source: &dyn ImageSource, layer: &Descriptor) -> Result<FoundTab
         |name: &str| ZSTD_CHUNKED.iter().find_map(|prefix| layer.annotations.get(&format!("{prefix}{name}")));
     let (Some(digest), Some(position)) = (said("checksum"), said("position")) else { return Ok(None) };
     let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
-    // offset:stored length:unpacked length:type
+    // OFFSET:STORED LENGTH:UNPACKED LENGTH:TYPE
     let numbers: Vec<u64> = position.split(':').filter_map(|number| number.parse().ok()).collect();
     let [end, length, unpacked, 1] = numbers[..] else { return Ok(None) };
     let Some(after) = end.checked_add(length).filter(|after| *after <= layer.size) else { return Ok(None) };
@@ -149,7 +155,7 @@ fn zstd_chunked(source: &dyn ImageSource, layer: &Descriptor) -> Result<FoundTab
     Ok(Some((StoredTable::Zstd { packed, unpacked, end }, length)))
 }
 
-/// A small part, in memory. `None`: not to be had.
+/// A small part of the blob, in memory. `None`: the store cannot read it.
 fn part(source: &dyn ImageSource, layer: &Descriptor, stored: Range<u64>) -> Result<Option<Vec<u8>>, Error> {
     let length = stored.end - stored.start;
     if length == 0 || length > STORED_MAX {

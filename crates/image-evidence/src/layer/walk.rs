@@ -1,4 +1,5 @@
-//! The members of a layer's tar as they stream by, read as Go reads them: that is what engines unpack with.
+//! A streaming reader of the entries of a layer's tar. It accepts what Go's archive/tar accepts, which container engines
+//! use.
 
 use super::decoder::{LayerDecoder, failed};
 use super::paths::{PATH_MAX, Whiteout, normalize};
@@ -11,10 +12,10 @@ use image_store::archive::tar::header::HeaderFields;
 use image_store::archive::tar::{BLOCK, padded};
 use std::io::{self, Read};
 
-/// Offset of the mode, and its three bits for execution.
+/// The mode in the header, and its execute bits.
 const MODE: std::ops::Range<usize> = 100..108;
 const EXECUTE: u32 = 0o111;
-/// Mode, owner, group, time; the size is read elsewhere.
+/// Mode, owner, group and time. `Fields` checks the size.
 const NUMBERS: [std::ops::Range<usize>; 4] = [MODE, 108..116, 116..124, 136..148];
 
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ impl WalkError {
     }
 }
 
-/// Reads to the end of the stream, padding included.
+/// Reads the layer to its end, padding included.
 pub fn walk(layer: &mut LayerDecoder<'_>) -> Result<LayerFacts, WalkError> {
     let mut walk = Walk {
         layer,
@@ -60,21 +61,21 @@ impl Walk<'_, '_> {
         Err(WalkError::Refused { at: self.layer.count(), why: why.into() })
     }
 
-    /// Reads one member with the headers in front of it. `false` at the end.
+    /// Reads one entry with its extension headers. `false`: the archive has ended.
     fn member(&mut self) -> Result<bool, WalkError> {
         let mut extensions = Extensions::default();
         let mut is_extended = false;
         loop {
             let Some(block) = self.block()? else {
                 return if is_extended {
-                    self.refuse("the archive ends behind an extension header")
+                    self.refuse("the archive ends after an extension header")
                 } else {
                     Ok(false)
                 };
             };
             if block == [0; 512] {
                 if is_extended {
-                    return self.refuse("the archive ends behind an extension header");
+                    return self.refuse("the archive ends after an extension header");
                 }
                 self.trailer()?;
                 return Ok(false);
@@ -84,7 +85,7 @@ impl Walk<'_, '_> {
                 Err(why) => return self.refuse(why),
             };
             if !NUMBERS.iter().all(|range| is_number(&block[range.clone()])) {
-                return self.refuse("a mode, owner or time that is no number");
+                return self.refuse("a mode, owner or time that is not a number");
             }
             let kind = match fields.type_flag {
                 b'x' => extension::ExtensionKind::Pax,
@@ -129,7 +130,7 @@ impl Walk<'_, '_> {
         if name.len() > PATH_MAX || link.len() > PATH_MAX {
             return self.refuse("a name of more than 4096 bytes");
         }
-        // Old tars mark a directory by the slash alone.
+        // Old tars mark a directory only by the slash.
         let is_directory =
             fields.type_flag == b'5' || (matches!(fields.type_flag, 0 | b'0') && raw_name.ends_with(b"/"));
         if let Some(whiteout) = Whiteout::parse(&name) {
@@ -140,7 +141,7 @@ impl Walk<'_, '_> {
             _ if is_directory && name.is_empty() => {}
             _ if is_directory => self.builder.directory(&name)?,
             _ if name.is_empty() => return self.refuse("a member without a name"),
-            // Go takes links and devices for headers alone, whatever size they say.
+            // As in Go, links and devices have no content, whatever their size field says.
             b'1' => self.builder.hard_link(&name, &normalize(&link))?,
             b'2' => self.builder.symlink(&name, &link)?,
             b'3' | b'4' | b'6' => self.builder.other(&name)?,
@@ -170,10 +171,10 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Old GNU tar puts further blocks of the map behind the header. Holes are never made: the size is what lies
-    /// in the archive.
+    /// Skips the blocks of the map that old GNU tar writes after the header. The size in the header is that of the content in
+    /// the archive, without holes.
     fn sparse_map(&mut self, header: &[u8; 512]) -> Result<(), WalkError> {
-        // Where a block says that another follows: tar.h of GNU tar, isextended.
+        // The field isextended of GNU tar's tar.h: another block follows.
         let mut goes_on = header[482] != 0;
         for _ in 0..1000 {
             if !goes_on {
@@ -182,17 +183,17 @@ impl Walk<'_, '_> {
             let Some(block) = self.block()? else { break };
             goes_on = block[504] != 0;
         }
-        self.refuse("a sparse member whose map does not end")
+        self.refuse("a sparse member whose map has no end")
     }
 
-    /// The next block; `None` where the stream ends before it, as GNU tar and Go accept it.
+    /// The next block. `None`: the stream has ended, which GNU tar and Go accept without an end marker.
     fn block(&mut self) -> Result<Option<[u8; 512]>, WalkError> {
         let mut block = [0; 512];
         let mut filled = 0;
         while filled < block.len() {
             match self.layer.read(&mut block[filled..]) {
                 Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return self.refuse("the layer is cut off within a header"),
+                Ok(0) => return self.refuse("the layer is truncated in a header"),
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -201,18 +202,18 @@ impl Walk<'_, '_> {
         Ok(Some(block))
     }
 
-    /// An extension header's content.
+    /// The content of an extension header.
     fn small(&mut self, size: u64) -> Result<Vec<u8>, WalkError> {
         let mut content = Vec::new();
         self.layer.by_ref().take(size).read_to_end(&mut content)?;
         if content.len() as u64 != size {
-            return self.refuse("the layer is cut off within an extension header");
+            return self.refuse("the layer is truncated in an extension header");
         }
         self.skip_padding(size)?;
         Ok(content)
     }
 
-    /// Content and padding.
+    /// Skips content and padding.
     fn skip(&mut self, size: u64) -> Result<(), WalkError> {
         self.skip_exactly(size)?;
         self.skip_padding(size)
@@ -221,7 +222,7 @@ impl Walk<'_, '_> {
     fn skip_padding(&mut self, size: u64) -> Result<(), WalkError> {
         match padded(size) {
             Some(whole) => self.skip_exactly(whole - size),
-            None => self.refuse("a member of a size that no archive has"),
+            None => self.refuse("a member with an invalid size"),
         }
     }
 
@@ -236,7 +237,7 @@ impl Walk<'_, '_> {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.buffer.len());
         loop {
             match self.layer.read(&mut self.buffer[..most]) {
-                Ok(0) => return self.refuse("the layer is cut off within a member"),
+                Ok(0) => return self.refuse("the layer is truncated in a member"),
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -244,7 +245,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Behind the end marker only zeros may stand: some readers would go on there.
+    /// Reads to the end of the stream. Only zeros may follow the end marker, because some readers continue after it.
     fn trailer(&mut self) -> Result<(), WalkError> {
         let mut seen = BLOCK;
         loop {
@@ -255,18 +256,19 @@ impl Walk<'_, '_> {
                 Err(error) => return Err(error.into()),
             };
             if self.buffer[..count].iter().any(|b| *b != 0) {
-                return self.refuse("data stands behind the end marker");
+                return self.refuse("data follows the end marker");
             }
             seen += count as u64;
         }
         if !seen.is_multiple_of(BLOCK) {
-            return self.refuse("the layer is cut off within its end marker");
+            return self.refuse("the layer is truncated in its end marker");
         }
         Ok(())
     }
 }
 
-/// As Go's archive/tar has it, parseNumeric: other readers are laxer, and see members that no engine unpacks.
+/// Whether Go accepts the field as a number (archive/tar, parseNumeric). Other readers accept more, and see entries that no
+/// engine unpacks.
 fn is_number(field: &[u8]) -> bool {
     if field[0] & 0x80 != 0 {
         return true;
@@ -278,9 +280,10 @@ fn is_number(field: &[u8]) -> bool {
     digits.iter().all(|b| matches!(b, b'0'..=b'7'))
 }
 
+/// Whether any execute bit is set.
 fn executable(block: &[u8; 512]) -> bool {
     let field = &block[MODE];
-    // GNU tar's binary numbers, as in a size.
+    // GNU tar's binary numbers.
     if field[0] & 0x80 != 0 {
         return u32::from(field[field.len() - 1]) & EXECUTE != 0;
     }
@@ -293,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_right_to_run_is_read_from_digits_and_from_binary_numbers() {
+    fn execute_bits_are_read_from_octal_and_binary_modes() {
         let check = |mode: &[u8; 8], may_run: bool| {
             let mut block = [0; 512];
             block[MODE].copy_from_slice(mode);

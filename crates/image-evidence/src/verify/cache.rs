@@ -1,9 +1,9 @@
-//! Evidence of layers, kept between runs: a second look at a layer reads nothing of it.
+//! A cache of layer facts on disk, so that a layer is read only once.
 //!
-//! `$XDG_CACHE_HOME/multiarch/layers` holds `key`, a secret of its own, and a file for each layer. A layer is its
-//! digest and what it unpacks to, so nothing gets old. Nothing but hashes of names, targets of links and facts of
-//! programs is in it: no addresses, no credentials. Files appear whole or not at all, so that several runs may share
-//! the folder; what is damaged counts as not there. Whatever fails here costs time, never the result.
+//! `$XDG_CACHE_HOME/multiarch/layers` contains `key`, a secret of this directory, and a file for each layer. Files are named
+//! by digest and diff ID, so they never become outdated. They contain hashes of paths, link targets and facts from
+//! programs: no URLs and no credentials. Files are written atomically, so that several processes can share the directory;
+//! damaged files are ignored. A failure costs time, but never changes a result.
 
 use crate::layer::encoding;
 use crate::layer::{LayerFacts, NameKey, use_key};
@@ -17,49 +17,54 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-/// All files together; the oldest go first.
+/// Bytes of all files together. The least recently used ones are removed first.
 const BYTES_MAX: u64 = 256 << 20;
-/// One file: a layer of a million members has 12 MB.
+/// Bytes of one file. A layer with a million entries has 12 MB.
 const FILE_MAX: usize = 32 << 20;
-/// What a killed writer left is taken away after so long.
+/// The age at which temporary files of killed processes are removed.
 const LEFT_AFTER: Duration = Duration::from_secs(3600);
-/// Behind the name of what is known in part.
+/// The suffix of the name for layers that were read in part.
 const IN_PART: &str = " in part";
 const UNFINISHED: &str = ".new-";
 
+/// A cache directory.
 pub struct LayerCache {
     dir: PathBuf,
     key: NameKey,
-    /// Bytes written by this run: the folder is looked through again after some.
+    /// Bytes written by this process since the directory was last pruned.
     written: Mutex<u64>,
 }
 
 impl LayerCache {
-    /// The user's own. `None`: there is no such place, or it cannot be used.
-    pub fn of_user() -> Option<Self> {
+    /// The cache of the user. `None`: there is no such directory, or it cannot be used.
+    pub fn for_user() -> Option<Self> {
         let absolute =
             |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
         Self::open(&home.join("multiarch").join("layers")).ok()
     }
 
+    /// Opens or creates a cache directory.
+    ///
+    /// # Errors
+    /// If the directory cannot be written, or if this process uses another cache directory.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let key = key(dir)?;
         if !use_key(key) {
-            return Err(io::Error::other("names are hashed with another key here"));
+            return Err(io::Error::other("this process uses another cache directory"));
         }
         let cache = Self { dir: dir.to_path_buf(), key, written: Mutex::default() };
-        cache.make_room();
+        cache.prune();
         Ok(cache)
     }
 
-    /// All that a layer shows.
+    /// The facts from a layer that was read whole.
     pub fn read(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
         self.read_as(layer, diff_id, "")
     }
 
-    /// What a table of contents and some files have shown.
+    /// The facts from the table of contents and some files of a layer.
     pub fn read_part(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
         let mut facts = self.read_as(layer, diff_id, IN_PART)?;
         facts.is_partial = true;
@@ -73,18 +78,18 @@ impl LayerCache {
         Read::take(&file, FILE_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
         let found = encoding::decode(&bytes, &name, &self.key);
         match &found {
-            // The time of the last use decides what goes first.
+            // The modification time is the time of the last use.
             Some(_) => drop(file.set_modified(SystemTime::now())),
             None => drop(fs::remove_file(&path)),
         }
         found
     }
 
-    /// Keeps what was read, if there is a way to.
+    /// Writes the facts from a layer, if possible.
     pub fn write(&self, layer: &Digest, diff_id: Option<&Digest>, facts: &LayerFacts) {
         let (name, path) = self.place(layer, diff_id, if facts.is_partial { IN_PART } else { "" });
         let Some(bytes) = encoding::encode(facts, &name, &self.key, FILE_MAX) else { return };
-        // A full disk, a folder that went away: then it is not kept.
+        // Nothing depends on it, for example on a full disk.
         if keep(&self.dir, &path, &bytes).is_err() {
             return;
         }
@@ -92,7 +97,7 @@ impl LayerCache {
         *written += bytes.len() as u64;
         if *written > BYTES_MAX / 8 {
             *written = 0;
-            self.make_room();
+            self.prune();
         }
     }
 
@@ -102,8 +107,8 @@ impl LayerCache {
         (name, path)
     }
 
-    /// Takes the longest unused away until the rest is small enough.
-    fn make_room(&self) {
+    /// Removes the least recently used files until the others are small enough.
+    fn prune(&self) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in entries.flatten() {
@@ -128,7 +133,7 @@ impl LayerCache {
     }
 }
 
-/// The key of this folder; made by whoever comes first.
+/// The key of the directory. The first process creates it.
 fn key(dir: &Path) -> io::Result<NameKey> {
     let path = dir.join("key");
     for _ in 0..3 {
@@ -140,14 +145,14 @@ fn key(dir: &Path) -> io::Result<NameKey> {
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         let mut new = unfinished(dir)?;
         new.write_all(&bytes)?;
-        // Two that come at once must end with one key: the second finds the first one's.
+        // If two processes create it at once, the second one reads the key of the first.
         match new.persist_noclobber(&path) {
             Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
             Err(_) if fs::metadata(&path)?.size() != 32 => fs::remove_file(&path)?,
             _ => {}
         }
     }
-    Err(io::Error::other("the key does not stay"))
+    Err(io::Error::other("the key file keeps changing"))
 }
 
 fn unfinished(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
@@ -197,7 +202,7 @@ mod tests {
         file("young", BYTES_MAX / 2, 100);
         file(".new-1", 1, 4000);
         file(".new-2", 1, 10);
-        cache(dir.path()).make_room();
+        cache(dir.path()).prune();
         let mut left: Vec<String> = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,4 +1,4 @@
-//! Layers on their way in: from an earlier run, by their table of contents, or whole.
+//! Reading of layers: from the cache, by their table of contents, or whole.
 
 use super::{VerifyDepth, VerifyOptions, VerifyTarget};
 use crate::layer::{self, LayerOutcome, toc};
@@ -10,14 +10,15 @@ use image_store::store::ImageSource;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-/// A layer, and what the config says that it unpacks to.
-pub type Key = (Digest, Option<Digest>);
-pub type LayersRead = BTreeMap<Key, Result<LayerOutcome, Error>>;
+/// A layer: its digest and its diff ID.
+pub type LayerKey = (Digest, Option<Digest>);
+/// The layers that were read.
+pub type LayersRead = BTreeMap<LayerKey, Result<LayerOutcome, Error>>;
 
-/// What is wanted of a layer.
+/// A layer to read.
 #[derive(Clone)]
-pub struct Wanted {
-    /// The number of a target that has it.
+pub struct LayerRequest {
+    /// The index of a target that has it.
     target: usize,
     layer: Descriptor,
     how: How,
@@ -31,18 +32,20 @@ enum How {
     Files(Vec<Vec<u8>>),
 }
 
-impl Wanted {
+impl LayerRequest {
+    /// The whole layer, or its table of contents.
     pub fn layer(number: usize, target: &VerifyTarget<'_>, layer: usize, depth: VerifyDepth) -> Self {
         let how = if depth == VerifyDepth::Quick { How::Names } else { How::Whole };
         Self { target: number, layer: target.image.manifest.layers[layer].clone(), how }
     }
 
+    /// One file of a layer.
     pub fn file(number: usize, target: &VerifyTarget<'_>, layer: usize, path: Vec<u8>) -> Self {
         let layer = target.image.manifest.layers[layer].clone();
         Self { target: number, layer, how: How::Files(vec![path]) }
     }
 
-    /// The same layer for another image: whoever wants most decides.
+    /// Adds what another image needs of the same layer.
     pub fn merge(&mut self, other: &Self) {
         match (&mut self.how, &other.how) {
             (How::Files(files), How::Files(more)) => {
@@ -56,14 +59,14 @@ impl Wanted {
     }
 }
 
-/// Reads what is wanted, several layers at once.
+/// Reads these layers, several at once, and adds them to `known`.
 pub fn read(
     targets: &[VerifyTarget<'_>],
-    wanted: BTreeMap<Key, Wanted>,
+    wanted: BTreeMap<LayerKey, LayerRequest>,
     options: &VerifyOptions<'_>,
     known: &mut LayersRead,
 ) {
-    let wanted: Vec<(Key, Wanted, std::sync::Mutex<Option<LayerOutcome>>)> = wanted
+    let wanted: Vec<(LayerKey, LayerRequest, std::sync::Mutex<Option<LayerOutcome>>)> = wanted
         .into_iter()
         .map(|(key, wanted)| {
             let before = known.remove(&key).and_then(Result::ok);
@@ -87,31 +90,32 @@ pub fn read(
 
 fn read_whole(
     source: &dyn ImageSource,
-    wanted: &Wanted,
-    key: &Key,
+    wanted: &LayerRequest,
+    key: &LayerKey,
     options: &VerifyOptions<'_>,
 ) -> Result<LayerOutcome, Error> {
     let diff_id = key.1.as_ref();
-    if let Some(facts) = options.cache.and_then(|kept| kept.read(&key.0, diff_id)) {
+    if let Some(facts) = options.cache.and_then(|cache| cache.read(&key.0, diff_id)) {
         return Ok(LayerOutcome::Read(Box::new(facts)));
     }
     (options.on_layer)(&wanted.layer);
     let read = layer::read(source, &wanted.layer, diff_id)?;
-    if let (Some(kept), LayerOutcome::Read(facts)) = (options.cache, &read) {
-        kept.write(&key.0, diff_id, facts);
+    if let (Some(cache), LayerOutcome::Read(facts)) = (options.cache, &read) {
+        cache.write(&key.0, diff_id, facts);
     }
     Ok(read)
 }
 
 fn read_names(
     source: &dyn ImageSource,
-    wanted: &Wanted,
-    key: &Key,
+    wanted: &LayerRequest,
+    key: &LayerKey,
     options: &VerifyOptions<'_>,
 ) -> Result<LayerOutcome, Error> {
     let diff_id = key.1.as_ref();
-    let known =
-        options.cache.and_then(|kept| kept.read(&key.0, diff_id).or_else(|| kept.read_part(&key.0, diff_id)));
+    let known = options
+        .cache
+        .and_then(|cache| cache.read(&key.0, diff_id).or_else(|| cache.read_part(&key.0, diff_id)));
     if let Some(facts) = known {
         return Ok(LayerOutcome::Read(Box::new(facts)));
     }
@@ -125,12 +129,12 @@ fn read_files(
     source: &dyn ImageSource,
     before: LayerOutcome,
     files: &[Vec<u8>],
-    wanted: &Wanted,
-    key: &Key,
+    wanted: &LayerRequest,
+    key: &LayerKey,
     options: &VerifyOptions<'_>,
 ) -> Result<LayerOutcome, Error> {
     let LayerOutcome::Read(mut facts) = before else { return Ok(before) };
-    // What is kept between runs does not say where the files lie that nobody asked for.
+    // Cached facts do not have the locations of files that were not read.
     if facts.toc.is_none() {
         match toc::read(source, &wanted.layer)? {
             Some(anew) => *facts = anew,
@@ -142,8 +146,8 @@ fn read_files(
             return read_whole(source, wanted, key, options);
         }
     }
-    if let Some(kept) = options.cache {
-        kept.write(&key.0, key.1.as_ref(), &facts);
+    if let Some(cache) = options.cache {
+        cache.write(&key.0, key.1.as_ref(), &facts);
     }
     Ok(LayerOutcome::Read(facts))
 }

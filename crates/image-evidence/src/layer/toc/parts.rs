@@ -1,4 +1,4 @@
-//! A file's content out of the middle of a layer: parts that are packed each for itself.
+//! The content of a file in the middle of a layer: parts that are compressed separately.
 
 use super::Compression;
 use crate::layer::decoder::zstd_decoder;
@@ -9,21 +9,24 @@ use image_store::store::ImageSource;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 
+/// A part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobPart {
+    /// Its bytes in the stored layer.
     pub stored: Range<u64>,
-    /// What stands before the content in what it unpacks to.
+    /// The number of unpacked bytes before the content.
     pub before: u64,
+    /// The number of bytes of the content.
     pub size: u64,
 }
 
-/// Parts that lie side by side come with one request.
+/// Groups of adjacent parts, each of which is read with one request.
 pub fn runs(parts: &[BlobPart]) -> impl Iterator<Item = &[BlobPart]> {
     parts.chunk_by(|one, next| one.stored.end == next.stored.start)
 }
 
-/// Gives all content to `take`. `false`: it cannot be had, is damaged, or the connection is gone; reading the layer
-/// whole tells which.
+/// Passes the content to `take`. `false`: it cannot be read or is damaged, or the connection was lost; the caller reads
+/// the whole layer, which reports the error.
 pub fn read(
     source: &dyn ImageSource,
     layer: &Descriptor,
@@ -43,7 +46,7 @@ pub fn read(
                 Compression::Zstd => zstd_decoder(BufReader::new(&mut packed))
                     .and_then(|decoder| content(decoder.single_frame(), part, take)),
             };
-            // What the packer left of this part stands before the next one.
+            // Skip what the decoder left of this part.
             if read.and_then(|()| io::copy(&mut packed, &mut io::sink())).is_err() {
                 return Ok(false);
             }

@@ -1,4 +1,5 @@
-//! The table as it is stored, read entry by entry: the names of a hundred thousand files are never there all at once.
+//! The parser of a stored table of contents. It reads entry by entry, so that the paths of a hundred thousand files are
+//! never in memory at once.
 
 use super::parts::BlobPart;
 use super::{Compression, FILE_MAX, FileLocation, Toc};
@@ -16,19 +17,19 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{BufReader, Read};
 
-/// A table as it unpacks. The names and digests of 100,000 files take some 30 MB.
+/// Bytes of the unpacked table. The paths and digests of 100,000 files take about 30 MB.
 const UNPACKED_MAX: u64 = 32 << 20;
 
-/// A table, and where it begins in the blob: no file lies behind that.
+/// A stored table. `end` is its offset in the blob: all files are before it.
 pub enum StoredTable {
-    /// A tar of one member, whose content has this digest.
+    /// A tar with one entry, whose content has this digest.
     Gzip { packed: Vec<u8>, digest: Digest, end: u64 },
-    /// Held against its digest before it was unpacked.
+    /// JSON whose stored bytes were verified before.
     Zstd { packed: Vec<u8>, unpacked: u64, end: u64 },
 }
 
 impl StoredTable {
-    /// What the table says. `None`: it is damaged, or says what no layer has.
+    /// The facts from the table. `None`: it is damaged, or has entries that no layer can have.
     pub fn facts(&self, layer: &Descriptor) -> Option<LayerFacts> {
         let (packer, end) = match self {
             Self::Gzip { end, .. } => (Compression::Gzip, *end),
@@ -72,7 +73,7 @@ impl StoredTable {
     }
 }
 
-/// `None`: it is no table, or `take` refused one of its entries.
+/// Passes each entry to `take`. `None`: it is not a table, or `take` rejected an entry.
 fn parse(json: impl Read, take: &mut dyn FnMut(TocEntry) -> Option<()>) -> Option<()> {
     let mut json = serde_json::Deserializer::from_reader(BufReader::new(json));
     let version = json.deserialize_map(Whole(take)).ok()?;
@@ -128,7 +129,7 @@ impl EntryType {
     }
 }
 
-/// The object, whose version comes out.
+/// Visits the top-level object and returns its version.
 struct Whole<'a>(&'a mut dyn FnMut(TocEntry) -> Option<()>);
 
 impl<'de> Visitor<'de> for Whole<'_> {
@@ -147,7 +148,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
                 _ => map.next_value::<serde::de::IgnoredAny>().map(|_| true)?,
             };
             if !is_new {
-                return Err(A::Error::custom("a key stands twice"));
+                return Err(A::Error::custom("duplicate key"));
             }
         }
         version.filter(|_| entries.is_some()).ok_or_else(|| A::Error::missing_field("version or entries"))
@@ -173,34 +174,34 @@ impl<'de> Visitor<'de> for Entries<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while let Some(entry) = seq.next_element()? {
-            (self.0)(entry).ok_or_else(|| A::Error::custom("no layer has that"))?;
+            (self.0)(entry).ok_or_else(|| A::Error::custom("invalid entry"))?;
         }
         Ok(())
     }
 }
 
-/// Grows entry by entry.
+/// The table under construction.
 #[derive(Default)]
 struct Table {
     builder: LayerBuilder,
     files: HashMap<u64, FileLocation>,
     parts: Vec<BlobPart>,
-    /// Where a part ends is where the next one begins, unless it is said.
+    /// The offsets of all parts: a part without an end offset ends where the next one begins.
     begins: Vec<u64>,
     end: u64,
-    /// The file that chunks may follow, with what is known of its content.
+    /// The file that chunks may follow.
     last: Option<Last>,
 }
 
 struct Last {
     name: u64,
     known: u64,
-    /// What must be unpacked in front of it, in all parts.
+    /// Unpacked bytes before the content, in all parts together.
     before: u64,
 }
 
 impl Table {
-    /// `None`: no layer has that.
+    /// `None`: no layer can have this entry.
     fn add(&mut self, entry: &TocEntry) -> Option<()> {
         if entry.kind == EntryType::Chunk {
             return self.chunk(entry);
@@ -231,7 +232,7 @@ impl Table {
         .ok()
     }
 
-    /// Where a file lies. One that cannot be had so has no place.
+    /// Records the location of a file, unless it cannot be read alone.
     fn file(&mut self, name: u64, entry: &TocEntry) {
         self.files.remove(&name);
         let first = self.parts.len() as u32;
@@ -243,7 +244,7 @@ impl Table {
         }
     }
 
-    /// Behind the file that it is of, in order.
+    /// Adds a further chunk to the last file. Chunks must be in order.
     fn chunk(&mut self, entry: &TocEntry) -> Option<()> {
         let last = self.last.as_ref()?;
         let Some(place) = self.files.get(&last.name) else { return Some(()) };
@@ -256,7 +257,7 @@ impl Table {
         Some(())
     }
 
-    /// Another part of the last file, which has no place if this is none.
+    /// Adds a part to the last file. If it is invalid, the location of the file is removed.
     fn part(&mut self, entry: &TocEntry, size: u64) {
         let Some(last) = &mut self.last else { return };
         let Some(place) = self.files.get_mut(&last.name) else { return };
@@ -270,7 +271,7 @@ impl Table {
             && size <= place.size - last.known
             && last.before <= FILE_MAX;
         last.known += if is_sound { size } else { 0 };
-        // Chunks may share what they are packed in, and follow each other there.
+        // Chunks may be adjacent in the same compressed part.
         let earlier = self.parts.last_mut().filter(|_| !place.parts.is_empty());
         match earlier {
             _ if !is_sound => {}
@@ -281,7 +282,7 @@ impl Table {
                 earlier.size += size;
                 return;
             }
-            // Else a small table could ask for the same bytes over and over.
+            // Otherwise a small table could cause the same bytes to be read repeatedly.
             Some(earlier) if part.stored.start < earlier.stored.end => {}
             _ => {
                 self.parts.push(part);
@@ -298,7 +299,7 @@ impl Table {
 mod tests {
     use super::*;
 
-    /// Is it a table that is used?
+    /// Whether the table is used.
     fn reads(json: &str) -> bool {
         let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
         let stored = StoredTable::Zstd { packed, unpacked: json.len() as u64, end: 100 };
