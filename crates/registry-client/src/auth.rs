@@ -8,12 +8,12 @@ use crate::auth::scope::Scopes;
 use crate::auth::token::{TokenRequest, TokenServer};
 use crate::credentials::CredentialSources;
 use crate::credentials::credential::{Credential, FoundCredential};
-use crate::credentials::secret::Secret;
 use crate::http::address::AddressPolicy;
 use crate::http::transport::{HttpResponse, Transport};
 use crate::http::url::Url;
 use crate::options::Reporting;
 use crate::retry::RetryPolicy;
+use crate::secret::Secret;
 use challenge::Challenge;
 use error::Error;
 use error::Exit;
@@ -33,7 +33,7 @@ pub struct RequiredScopes {
     pub repository: String,
     /// Access to this repository.
     pub scopes: Scopes,
-    /// Further access: to the repository that a blob is mounted from, or to delete.
+    /// Further access: to the repository that a blob is mounted from.
     pub extra: Scopes,
 }
 
@@ -121,7 +121,7 @@ pub struct AuthContext<'a> {
 }
 
 impl RegistryAuth {
-    pub fn new(host: &str, registry: Url) -> Arc<Self> {
+    pub(crate) fn new(host: &str, registry: Url) -> Arc<Self> {
         Arc::new(Self {
             host: host.into(),
             registry,
@@ -138,18 +138,19 @@ impl RegistryAuth {
     }
 
     /// The addresses that the registry may redirect to.
-    pub fn address_policy(&self) -> AddressPolicy {
+    pub(crate) fn address_policy(&self) -> AddressPolicy {
         *self.address_policy.get_or_init(|| AddressPolicy::for_registry(&self.registry))
     }
 
-    pub fn expect_scopes(&self, scopes: &Scopes) {
+    /// Adds scopes that later requests will need.
+    pub(crate) fn expect_scopes(&self, scopes: &Scopes) {
         self.state().foreseen.add(scopes);
     }
 
     /// Locks the first request to a registry with configured credentials. Other requests wait for its response, so that
     /// only one request is answered with 401. `None` if there was a response already, or if there are no credentials:
     /// then most likely none are needed.
-    pub fn lock_first_request(&self, sources: &CredentialSources) -> Option<MutexGuard<'_, bool>> {
+    pub(crate) fn lock_first_request(&self, sources: &CredentialSources) -> Option<MutexGuard<'_, bool>> {
         if !*self.has_credentials.get_or_init(|| sources.has_entry(&self.host)) {
             return None;
         }
@@ -163,7 +164,7 @@ impl RegistryAuth {
     }
 
     /// Returns the `Authorization` header of a request; `None` if the registry has not asked for one so far.
-    pub fn authorization(
+    pub(crate) fn authorization(
         &self,
         context: &AuthContext<'_>,
         required: &RequiredScopes,
@@ -326,14 +327,14 @@ impl RegistryAuth {
     }
 
     /// Returns the hint for a final 401; `None` if no credentials were looked up.
-    pub fn auth_hint(&self, required: &RequiredScopes) -> Option<String> {
+    pub(crate) fn auth_hint(&self, required: &RequiredScopes) -> Option<String> {
         let state = self.state();
         let found = state.credentials.get(&required.repository)?;
         Some(found.auth_hint(&self.host))
     }
 
     /// Handles a 401. Returns whether to send the request again.
-    pub fn handle_challenge(
+    pub(crate) fn handle_challenge(
         &self,
         action: &str,
         response: &HttpResponse,

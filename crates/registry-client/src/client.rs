@@ -4,13 +4,13 @@ use crate::api_error;
 use crate::auth::scope::Scopes;
 use crate::auth::{AuthAttempts, AuthContext, RegistryAuth, RequiredScopes};
 use crate::credentials::CredentialSources;
-use crate::credentials::secret::Secret;
 use crate::http::address::AddressPolicy;
-use crate::http::redirect;
 use crate::http::transport::{HttpRequest, HttpResponse, RequestBody, ResponseHead, Transport};
 use crate::http::url::Url;
+use crate::http::{redirect, tls};
 use crate::options::RegistryOptions;
 use crate::retry::{RequestFailure, RetryPolicy, retry};
+use crate::secret::Secret;
 use error::Error;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +65,7 @@ impl Client {
     pub fn auth(&self, host: &str, foreseen: &Scopes) -> Result<Arc<RegistryAuth>, Error> {
         let mut auths = self.0.auths.lock().unwrap_or_else(PoisonError::into_inner);
         if !auths.contains_key(host) {
-            let scheme = if self.0.options.uses_tls(host) { "https" } else { "http" };
+            let scheme = if tls::is_used(&self.0.options, host) { "https" } else { "http" };
             // The API of docker.io is served by another host.
             let served_by = if host == "docker.io" { "registry-1.docker.io" } else { host };
             let registry = Url::parse(&format!("{scheme}://{served_by}"))
@@ -132,17 +132,15 @@ impl Client {
         // for it so that they are not all answered with 401.
         let mut first = if is_registry { request.auth.lock_first_request(&self.0.sources) } else { None };
         loop {
-            let authorization = match is_registry {
-                true => request
-                    .auth
-                    .authorization(&context, request.required, &mut attempts)
-                    .map_err(RequestFailure::permanent)?,
-                false => None,
+            let authorization = if is_registry {
+                let header = request.auth.authorization(&context, request.required, &mut attempts);
+                header.map_err(RequestFailure::permanent)?
+            } else {
+                None
             };
             let mut response = self.follow(request, authorization.as_ref())?;
-            let asked_by_registry =
-                response.status == 401 && response.url.same_origin(request.auth.registry());
-            let again = asked_by_registry
+            let is_challenge = response.status == 401 && response.url.same_origin(request.auth.registry());
+            let again = is_challenge
                 && request
                     .auth
                     .handle_challenge(request.action, &response, request.required, &mut attempts)
@@ -151,7 +149,7 @@ impl Client {
                 *answered = true;
             }
             if !again {
-                if asked_by_registry {
+                if is_challenge {
                     response.auth_hint = request.auth.auth_hint(request.required);
                 }
                 return api_error::check_transient(request.action, response);

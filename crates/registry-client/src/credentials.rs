@@ -2,11 +2,10 @@
 
 pub mod credential;
 pub mod helper;
-pub mod secret;
 
 use crate::credentials::credential::{Credential, FoundCredential};
-use crate::credentials::secret::Secret;
 use crate::options::{Login, RegistryOptions, Reporting};
+use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use error::Error;

@@ -1,8 +1,7 @@
 //! Options of the client: TLS, credentials, limits, reporting.
 
-use crate::credentials::secret::Secret;
-use crate::http::address::is_loopback;
 use crate::meter::Meter;
+use crate::secret::Secret;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -89,24 +88,6 @@ impl RegistryOptions {
     pub fn concurrency(&self, wanted: usize) -> usize {
         self.parallel.map_or(wanted, |limit| wanted.min(limit.get()))
     }
-
-    /// Returns whether requests to `host` use TLS. There is no fallback to plain HTTP: it would give credentials to anyone
-    /// who can break a connection.
-    pub fn uses_tls(&self, host: &str) -> bool {
-        match &self.plain_http {
-            PlainHttp::All => return false,
-            PlainHttp::Hosts(hosts) if hosts.iter().any(|named| named.eq_ignore_ascii_case(host)) => {
-                return false;
-            }
-            PlainHttp::Hosts(_) | PlainHttp::Loopback => {}
-        }
-        if !is_loopback(host) {
-            return true;
-        }
-        // Plain HTTP is the default on this machine, unless there are certificates for the registry.
-        let has_certs = self.certs_dirs.iter().any(|dir| dir.join(host).is_dir());
-        host.ends_with(":443") || self.ca_file.is_some() || has_certs
-    }
 }
 
 type Print = Arc<dyn Fn(&str) + Send + Sync>;
@@ -143,45 +124,5 @@ impl Default for Reporting {
 impl fmt::Debug for Reporting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reporting").finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_http_is_for_this_machine_and_the_given_hosts() {
-        let check = |plain_http: PlainHttp, host: &str, tls: bool| {
-            let options =
-                RegistryOptions { plain_http, certs_dirs: Vec::new(), ..RegistryOptions::default() };
-            assert_eq!(options.uses_tls(host), tls, "{host}");
-        };
-        let named = || PlainHttp::Hosts(vec!["box:5000".into()]);
-        check(PlainHttp::Loopback, "127.0.0.1:5000", false);
-        check(PlainHttp::Loopback, "localhost:443", true);
-        check(PlainHttp::Loopback, "box:5000", true);
-        check(PlainHttp::Loopback, "docker.io", true);
-        check(PlainHttp::Loopback, "127.0.0.1.evil.com:5000", true);
-        check(named(), "BOX:5000", false);
-        check(named(), "box:5001", true);
-        check(named(), "box", true);
-        check(named(), "[::1]:5000", false);
-        check(PlainHttp::All, "docker.io", false);
-    }
-
-    #[test]
-    fn certificates_for_a_local_registry_select_tls() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("localhost:5000")).unwrap();
-        let certs_dirs = vec![dir.path().to_path_buf()];
-        let options = RegistryOptions { certs_dirs, ..RegistryOptions::default() };
-        assert!(options.uses_tls("localhost:5000"));
-        assert!(!options.uses_tls("localhost:5001"));
-        let options = RegistryOptions { ca_file: Some("ca.pem".into()), ..options };
-        assert!(options.uses_tls("localhost:5001"));
-        let options =
-            RegistryOptions { plain_http: PlainHttp::Hosts(vec!["localhost:5001".into()]), ..options };
-        assert!(!options.uses_tls("localhost:5001"));
     }
 }

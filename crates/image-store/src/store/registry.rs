@@ -1,8 +1,7 @@
-//! A repository of a registry, spoken to as the OCI distribution specification has it.
+//! The store of a repository in a registry (OCI distribution-spec).
 //!
-//! What a store asks is in this file. How it is asked lies below: `client` sends requests (with `auth`, `token` and
-//! `credentials` for who we are, `redirect` and `address` for where we let ourselves be sent, `retry` for when to try
-//! again), `transport` is a single exchange, `upload`, `download` and `tags` are the jobs of several requests.
+//! This file has the operations that take one request; `upload`, `tags` and `referrers` are those of several requests.
+//! Authentication, redirects and retries are in the package `registry-client`.
 
 use super::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList};
 use error::Error;
@@ -23,92 +22,69 @@ mod referrers;
 mod tags;
 mod upload;
 
+/// A repository of a registry.
 pub struct RegistryStore {
     client: Client,
     auth: Arc<RegistryAuth>,
     host: String,
     repository: String,
     required: RequiredScopes,
-    /// Uploads that a mount opened and nobody has used yet.
+    /// Unused upload sessions, which the registry opened in place of a mount.
     sessions: Mutex<HashMap<Digest, Url>>,
-    /// An upload that was opened before it was known what will be sent.
-    expected: Mutex<Option<Url>>,
-    /// It has said that it has no referrers API.
-    lists_nothing: AtomicBool,
-    /// Repositories from which we may not mount.
+    /// An upload session that was opened in advance, for the next blob.
+    prepared: Mutex<Option<Url>>,
+    /// Whether the registry has shown that it has no referrers API.
+    has_no_referrers_api: AtomicBool,
+    /// Repositories that blobs may not be mounted from.
     refused_mounts: Mutex<HashSet<String>>,
 }
 
 impl RegistryStore {
-    /// A repository to read from. `host` as in an image reference: `docker.io`, `127.0.0.1:5000`.
+    /// Opens a repository for reading, without a request. `host` is as in an image reference: `docker.io`,
+    /// `127.0.0.1:5000`.
     ///
-    /// Make all the stores of a job before the first request: one token is then asked for all of them.
+    /// Open all stores of a job before the first request, so that one token is requested for all of them.
+    ///
+    /// # Errors
+    /// `BadInput` if host or repository are invalid.
     pub fn reading(client: &Client, host: &str, repository: &str) -> Result<Self, Error> {
         Self::new(client, host, repository, &["pull"])
     }
 
-    /// The same, to be written to.
+    /// Opens a repository for reading and writing; else as [`RegistryStore::reading`].
     pub fn writing(client: &Client, host: &str, repository: &str) -> Result<Self, Error> {
         Self::new(client, host, repository, &["pull", "push"])
     }
 
     fn new(client: &Client, host: &str, repository: &str, actions: &[&str]) -> Result<Self, Error> {
-        // Both become parts of addresses.
+        // Both become parts of URLs.
         let name = format!("{host}/{repository}");
         let RegistryRef { host, repository, .. } = name.parse().map_err(|e: ReferenceError| {
             Error::bad_input(format!("use repository \"{name}\""), e.to_string())
         })?;
-        let own = Scopes::repository(&repository, actions);
+        let scopes = Scopes::repository(&repository, actions);
         Ok(Self {
             client: client.clone(),
-            auth: client.auth(&host, &own)?,
-            required: RequiredScopes {
-                repository: repository.clone(),
-                scopes: own,
-                extra: Scopes::default(),
-            },
+            auth: client.auth(&host, &scopes)?,
+            required: RequiredScopes { repository: repository.clone(), scopes, extra: Scopes::default() },
             host,
             repository,
             sessions: Mutex::default(),
-            expected: Mutex::default(),
-            lists_nothing: AtomicBool::new(false),
+            prepared: Mutex::default(),
+            has_no_referrers_api: AtomicBool::new(false),
             refused_mounts: Mutex::default(),
         })
     }
 
-    /// Takes a manifest or index away, and with it every tag that names it. `Ok(false)`: it was not there.
-    pub fn delete_manifest(&self, digest: &Digest) -> Result<bool, Error> {
-        let action = format!("delete manifest {digest} of \"{}\"", self.display_name());
-        let required = RequiredScopes {
-            extra: Scopes::repository(&self.repository, &["delete"]),
-            ..self.required.clone()
-        };
-        let url = self.url(&format!("manifests/{digest}"));
-        let response =
-            self.client.send(&ApiRequest { required: &required, ..self.request(&action, "DELETE", url) })?;
-        match response.status {
-            200 | 202 | 204 => Ok(true),
-            404 => Ok(false),
-            _ => Err(api_error::from_response(&action, response)),
-        }
-    }
-
-    /// `path` below this repository.
+    /// The URL of `path` in this repository.
     fn url(&self, path: &str) -> Url {
         self.auth.registry().with_path(&format!("/v2/{}/{path}", self.repository))
     }
 
-    fn request<'a>(&'a self, action: &'a str, method: &'static str, url: Url) -> ApiRequest<'a, 'a> {
-        let body = RequestBody::Empty;
-        ApiRequest {
-            action,
-            method,
-            url,
-            headers: Vec::new(),
-            body,
-            required: &self.required,
-            auth: &self.auth,
-        }
+    /// A request without headers and body.
+    fn request<'a, 'c>(&'a self, action: &'a str, method: &'static str, url: Url) -> ApiRequest<'a, 'c> {
+        let (body, headers) = (RequestBody::Empty, Vec::new());
+        ApiRequest { action, method, url, headers, body, required: &self.required, auth: &self.auth }
     }
 
     fn manifest_request<'a>(
@@ -129,7 +105,7 @@ impl RegistryStore {
         }
     }
 
-    /// The document's subject, if the registry says that it lists it there.
+    /// Writes a document. Returns its subject if the registry confirms that it lists the document as a referrer.
     fn put_document(&self, action: &str, at: &str, document: &Document) -> Result<Option<Digest>, Error> {
         let size = document.bytes().len() as u64;
         if size > PUSH_MAX {
@@ -153,8 +129,8 @@ impl RegistryStore {
         Ok(response.header("oci-subject").and_then(|subject| subject.parse().ok()))
     }
 
-    fn expected(&self) -> MutexGuard<'_, Option<Url>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    fn prepared(&self) -> MutexGuard<'_, Option<Url>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Digest, Url>> {
@@ -168,8 +144,8 @@ impl RegistryStore {
 
 impl Drop for RegistryStore {
     fn drop(&mut self) {
-        let expected = self.expected().take();
-        let left: Vec<Url> = self.sessions().drain().map(|(_, place)| place).chain(expected).collect();
+        let prepared = self.prepared().take();
+        let left: Vec<Url> = self.sessions().drain().map(|(_, place)| place).chain(prepared).collect();
         for place in left {
             upload::cancel(self, &place);
         }
@@ -187,22 +163,22 @@ impl ImageSource for RegistryStore {
         if head.status != 200 {
             return Err(api_error::from_head(&action, &head, &bytes));
         }
-        // A digest of an algorithm that is not known here says nothing.
-        let said = head.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
-        let asked = match at {
+        // A digest of an unknown algorithm is ignored.
+        let announced = head.header("docker-content-digest").and_then(|digest| digest.parse::<Digest>().ok());
+        let requested = match at {
             Pointer::Digest(digest) => Some(digest.clone()),
             Pointer::Tag(_) => None,
         };
-        // Before a look inside: wrong bytes must not be told as a wrong image.
-        for promised in asked.iter().chain(&said) {
-            if !promised.matches(&bytes) {
-                let reason = format!("expected digest {promised}, received {}", Digest::of(&bytes));
+        // Check the digest before parsing: altered bytes must not be reported as an invalid image.
+        for expected in requested.iter().chain(&announced) {
+            if !expected.matches(&bytes) {
+                let reason = format!("expected digest {expected}, received {}", Digest::of(&bytes));
                 return Err(Error::integrity(action, reason));
             }
         }
         let document = Document::new(bytes, head.header("content-type"))
             .map_err(|e| Error { action: action.clone(), ..e.at("") })?;
-        match asked.or(said) {
+        match requested.or(announced) {
             Some(digest) if digest != *document.digest() => document
                 .with_digest(&digest)
                 .ok_or_else(|| Error::integrity(action, format!("its digest is not {digest}"))),
@@ -218,24 +194,25 @@ impl ImageSource for RegistryStore {
             200 | 405 => {}
             _ => return Err(api_error::from_response(&action, response)),
         }
-        let said = response.header("docker-content-digest").and_then(|said| said.parse::<Digest>().ok());
-        if let (Pointer::Digest(asked), Some(said)) = (at, &said)
-            && asked.algorithm() == said.algorithm()
-            && asked != said
+        let announced =
+            response.header("docker-content-digest").and_then(|digest| digest.parse::<Digest>().ok());
+        if let (Pointer::Digest(requested), Some(announced)) = (at, &announced)
+            && requested.algorithm() == announced.algorithm()
+            && requested != announced
         {
-            let reason = format!("requested digest {asked}, received {said}");
+            let reason = format!("requested digest {requested}, received {announced}");
             return Err(Error::integrity(action, reason));
         }
         let digest = match at {
-            Pointer::Digest(asked) => Some(asked.clone()),
-            Pointer::Tag(_) => said,
+            Pointer::Digest(requested) => Some(requested.clone()),
+            Pointer::Tag(_) => announced,
         };
         let media_type = response.header("content-type").and_then(|value| value.split(';').next());
         match (response.status, digest, response.content_length(), media_type) {
             (200, Some(digest), Some(size), Some(media_type)) => {
                 Ok(Some(Descriptor::new(media_type.trim(), digest, size)))
             }
-            // A registry without HEAD, or with half an answer to it.
+            // A registry without HEAD, or with an incomplete response to it.
             _ => match self.read_document(at) {
                 Ok(document) => Ok(Some(document.descriptor())),
                 Err(error) if error.kind == error::Exit::NotFound => Ok(None),
@@ -253,11 +230,11 @@ impl ImageSource for RegistryStore {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<ReferrerList, Error> {
-        if self.lists_nothing.load(Ordering::Relaxed) {
+        if self.has_no_referrers_api.load(Ordering::Relaxed) {
             return Ok(ReferrerList::TagSchema(Vec::new()));
         }
         let listed = referrers::list(self, subject)?;
-        self.lists_nothing.fetch_or(matches!(listed, ReferrerList::TagSchema(_)), Ordering::Relaxed);
+        self.has_no_referrers_api.fetch_or(matches!(listed, ReferrerList::TagSchema(_)), Ordering::Relaxed);
         Ok(listed)
     }
 
@@ -328,7 +305,7 @@ impl ImageStore for RegistryStore {
     }
 
     fn prepare_blob_write(&self) {
-        upload::expect(self);
+        upload::prepare(self);
     }
 
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {

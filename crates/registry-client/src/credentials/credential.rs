@@ -1,6 +1,6 @@
 //! One credential, and where it was found.
 
-use crate::credentials::secret::Secret;
+use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 

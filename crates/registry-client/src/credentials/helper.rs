@@ -1,7 +1,7 @@
 //! Credential helpers: the programs docker-credential-NAME.
 
 use crate::credentials::credential::Credential;
-use crate::credentials::secret::Secret;
+use crate::secret::Secret;
 use error::Error;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;

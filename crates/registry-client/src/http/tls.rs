@@ -1,7 +1,8 @@
 //! TLS settings per host: trusted CA certificates and client certificates.
 
+use crate::http::address::is_loopback;
 use crate::http::url::Url;
-use crate::options::RegistryOptions;
+use crate::options::{PlainHttp, RegistryOptions};
 use error::Error;
 use error::text::Escaped;
 use rustls::crypto::CryptoProvider;
@@ -11,6 +12,24 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig};
+
+/// Returns whether requests to `host` use TLS. There is no fallback to plain HTTP: it would give credentials to anyone
+/// who can break a connection.
+pub fn is_used(options: &RegistryOptions, host: &str) -> bool {
+    match &options.plain_http {
+        PlainHttp::All => return false,
+        PlainHttp::Hosts(hosts) if hosts.iter().any(|given| given.eq_ignore_ascii_case(host)) => {
+            return false;
+        }
+        PlainHttp::Hosts(_) | PlainHttp::Loopback => {}
+    }
+    if !is_loopback(host) {
+        return true;
+    }
+    // Plain HTTP is the default on this machine, unless there are certificates for the registry.
+    let has_certs = options.certs_dirs.iter().any(|dir| dir.join(host).is_dir());
+    host.ends_with(":443") || options.ca_file.is_some() || has_certs
+}
 
 /// Builds the TLS settings of each host. The system's certificates are read at the first use.
 pub struct TlsSettings {
@@ -128,4 +147,44 @@ pub fn failed(action: &str, url: &Url, reason: &str) -> Error {
         ));
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_the_given_hosts() {
+        let check = |plain_http: PlainHttp, host: &str, tls: bool| {
+            let options =
+                RegistryOptions { plain_http, certs_dirs: Vec::new(), ..RegistryOptions::default() };
+            assert_eq!(is_used(&options, host), tls, "{host}");
+        };
+        let named = || PlainHttp::Hosts(vec!["box:5000".into()]);
+        check(PlainHttp::Loopback, "127.0.0.1:5000", false);
+        check(PlainHttp::Loopback, "localhost:443", true);
+        check(PlainHttp::Loopback, "box:5000", true);
+        check(PlainHttp::Loopback, "docker.io", true);
+        check(PlainHttp::Loopback, "127.0.0.1.evil.com:5000", true);
+        check(named(), "BOX:5000", false);
+        check(named(), "box:5001", true);
+        check(named(), "box", true);
+        check(named(), "[::1]:5000", false);
+        check(PlainHttp::All, "docker.io", false);
+    }
+
+    #[test]
+    fn certificates_for_a_local_registry_select_tls() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("localhost:5000")).unwrap();
+        let certs_dirs = vec![dir.path().to_path_buf()];
+        let options = RegistryOptions { certs_dirs, ..RegistryOptions::default() };
+        assert!(is_used(&options, "localhost:5000"));
+        assert!(!is_used(&options, "localhost:5001"));
+        let options = RegistryOptions { ca_file: Some("ca.pem".into()), ..options };
+        assert!(is_used(&options, "localhost:5001"));
+        let options =
+            RegistryOptions { plain_http: PlainHttp::Hosts(vec!["localhost:5001".into()]), ..options };
+        assert!(!is_used(&options, "localhost:5001"));
+    }
 }

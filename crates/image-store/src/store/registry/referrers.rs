@@ -1,4 +1,4 @@
-//! The referrers API: what a registry lists under a subject, page by page.
+//! Requests to the referrers API, with pagination.
 
 use super::RegistryStore;
 use super::tags::next_page;
@@ -9,9 +9,10 @@ use image_model::digest::Digest;
 use image_model::manifest::{Content, DOCUMENT_MAX, Document, media_type};
 use registry_client::api_error;
 
-/// An image has a few signatures and SBOMs; what comes page after page for ever is no list of them.
+/// Maximum number of pages: an image has a few signatures and SBOMs.
 const PAGES_MAX: usize = 100;
 
+/// Returns what the registry lists as referrers of `subject`.
 pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Error> {
     let action = format!("list the referrers of \"{}@{subject}\"", store.display_name());
     let wrong = |reason: String| Error::bad_input(&*action, reason);
@@ -24,7 +25,7 @@ pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Err
         let (head, body) = store.client.fetch(&request, DOCUMENT_MAX)?;
         match head.status {
             200 => {}
-            // 404 is what the specification has for a registry without the API; the others are what some say.
+            // The specification has 404 for a registry without the API; some registries return the others.
             400 | 404 | 405 | 501 => return Ok(ReferrerList::TagSchema(found)),
             _ => return Err(api_error::from_head(&action, &head, &body)),
         }

@@ -1,4 +1,4 @@
-//! The list of tags, page by page.
+//! Tag lists, with pagination.
 
 use super::RegistryStore;
 use crate::store::ImageSource;
@@ -9,17 +9,19 @@ use registry_client::{ResponseHead, Url, api_error};
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashSet};
 
-/// Longest page; some registries give all tags in one.
+/// Maximum size of a page in bytes; some registries return all tags in one page.
 const PAGE_MAX: u64 = 16 << 20;
 const PAGES_MAX: usize = 10_000;
 const TAGS_MAX: usize = 1_000_000;
 
+/// The response of `tags/list`.
 #[derive(Deserialize)]
 struct Page {
     #[serde(default)]
     tags: Option<Vec<String>>,
 }
 
+/// Returns all tags, sorted.
 pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
     let action = format!("list the tags of \"{}\"", store.display_name());
     let wrong = |reason: String| Error::bad_input(&*action, reason);
@@ -40,7 +42,7 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
     Ok(tags.into_iter().collect())
 }
 
-/// All tags, if they are on one page.
+/// Returns all tags, or `None` if there is more than one page.
 pub fn first_page(store: &RegistryStore) -> Result<Option<Vec<String>>, Error> {
     let action = format!("list the tags of \"{}\"", store.display_name());
     let (tags, next) = read(store, &action, &first(store))?;
@@ -62,14 +64,14 @@ fn read(store: &RegistryStore, action: &str, url: &Url) -> Result<(Vec<String>, 
     let page: Page = serde_json::from_slice(&body)
         .map_err(|e| wrong(format!("the response is not a list of tags: {e}")))?;
     let tags = page.tags.unwrap_or_default();
-    // A tag becomes a part of addresses and of commands.
+    // Tags become parts of URLs and of suggested commands.
     if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
         return Err(wrong(format!("the list contains an invalid tag, \"{}\"", Escaped(tag))));
     }
     Ok((tags, next_page(store, url, &head).map_err(wrong)?))
 }
 
-/// Where the list goes on, if it does.
+/// Returns the URL of the next page from the `Link` header, if there is one.
 pub fn next_page(store: &RegistryStore, from: &Url, head: &ResponseHead) -> Result<Option<Url>, String> {
     let links = head.headers.get_all("link").iter().filter_map(|value| value.to_str().ok());
     links.flat_map(next_of).next().map(|link| follow(from, link, store)).transpose()
@@ -77,7 +79,7 @@ pub fn next_page(store: &RegistryStore, from: &Url, head: &ResponseHead) -> Resu
 
 fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> {
     let to = from.join(link).map_err(|reason| format!("the URL of the next page is invalid: {reason}"))?;
-    // As with uploads: a registry behind a proxy that ends TLS does not know its own scheme.
+    // As with uploads: a registry behind a proxy that terminates TLS does not know its own scheme.
     let to = if from.is_tls() { to.with_tls() } else { to };
     if !to.same_origin(store.auth.registry()) {
         return Err(format!("the next page is on another host, {}", to.host_and_port()));
@@ -85,7 +87,7 @@ fn follow(from: &Url, link: &str, store: &RegistryStore) -> Result<Url, String> 
     Ok(to)
 }
 
-/// The target of `<...>; rel="next"` in a Link header (RFC 8288).
+/// Returns the target of `<...>; rel="next"` in a `Link` header (RFC 8288).
 fn next_of(value: &str) -> Option<&str> {
     let mut rest = value;
     while let Some((_, after)) = rest.split_once('<') {
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_page_is_where_the_link_says() {
+    fn the_next_page_is_the_target_of_the_link() {
         let check = |value: &str, meant: Option<&str>| assert_eq!(next_of(value), meant, "{value}");
         check("</v2/a/tags/list?n=2&last=b>; rel=\"next\"", Some("/v2/a/tags/list?n=2&last=b"));
         check("</x>; rel=next", Some("/x"));
