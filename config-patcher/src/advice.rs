@@ -104,15 +104,15 @@ fn refusal(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> Opt
     let Decision::Relabel(wanted) = &decisions[at] else { return None };
     let image = &images[at];
     let now = image.platform();
-    if images.len() == 1 || now.fits(wanted) {
+    if images.len() == 1 || now.matches(wanted) {
         return None;
     }
     let after = |other: usize| match &decisions[other] {
         Decision::Relabel(platform) => platform,
         Decision::Keep | Decision::Refuse(_) => images[other].platform(),
     };
-    let is_duplicate = (0..images.len()).any(|other| other != at && after(other).fits(wanted));
-    let is_lost = !(0..images.len()).any(|other| after(other).fits(now));
+    let is_duplicate = (0..images.len()).any(|other| other != at && after(other).matches(wanted));
+    let is_lost = !(0..images.len()).any(|other| after(other).matches(now));
     let may_be_lost = image.contradicts_its_entry() || is_one_architecture(now, wanted);
     (is_duplicate || (is_lost && !may_be_lost)).then(|| Refusal {
         platform: now.clone(),
@@ -141,7 +141,7 @@ impl JudgedImage<'_> {
     fn contradicts_its_entry(&self) -> bool {
         let binaries = self.verdict.and_then(|verdict| verdict.binaries.as_ref());
         let (Some(index), Some(binaries)) = (self.index(), binaries) else { return false };
-        !index.fits(self.declared) && (runs_on(index, binaries) || runs_on(self.declared, binaries))
+        !index.matches(self.declared) && (runs_on(index, binaries) || runs_on(self.declared, binaries))
     }
 
     fn by_itself(&self) -> Decision {
@@ -163,8 +163,8 @@ impl JudgedImage<'_> {
                 Decision::Relabel(entry.map_or_else(|| binaries.clone(), canonical))
             }
             (VerdictKind::Consistent | VerdictKind::ForeignPayload, _) => match self.index() {
-                Some(index) if !self.declared.answers_entry(index) => {
-                    let is_same = self.declared.fits(index);
+                Some(index) if !self.declared.satisfies_entry(index) => {
+                    let is_same = self.declared.matches(index);
                     Decision::Relabel(canonical(if is_same { index } else { self.declared }))
                 }
                 _ => Decision::Keep,
@@ -207,10 +207,12 @@ fn removable<'a>(node: &TreeNode, entry: &'a Descriptor) -> Option<&'a Platform>
     let entries = &index.index.manifests;
     // An edit does not change members of a nested index.
     let own = entries.iter().any(|own| std::ptr::eq(own, entry));
-    let rest: Vec<&Descriptor> =
-        entries.iter().filter(|other| other.attests().is_none() && !std::ptr::eq(*other, entry)).collect();
+    let rest: Vec<&Descriptor> = entries
+        .iter()
+        .filter(|other| other.attested_digest().is_none() && !std::ptr::eq(*other, entry))
+        .collect();
     let is_for = |other: &Descriptor, platform: &Platform| {
-        other.platform.as_ref().is_some_and(|said| said.fits(platform))
+        other.platform.as_ref().is_some_and(|said| said.matches(platform))
     };
     let is_only = !rest.iter().any(|other| is_for(other, platform));
     // An edit refuses to write an index with two members for one platform.

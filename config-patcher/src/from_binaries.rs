@@ -23,7 +23,7 @@ pub fn from_binaries(
     let mut subjects = Vec::new();
     let mut entries: Vec<Option<&Descriptor>> = Vec::new();
     for (entry, image) in node.images() {
-        let attests = entry.is_some_and(|entry| entry.attests().is_some());
+        let attests = entry.is_some_and(|entry| entry.attested_digest().is_some());
         if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable() && !attests) {
             subjects.push(VerifyTarget { source, image, platform: &config.parsed.platform });
             entries.push(entry);

@@ -37,7 +37,7 @@ fn declared(image: &Image) -> Option<String> {
 
 /// A remark about this image; empty if there is none.
 fn note(entry: Option<&Descriptor>, image: &Image) -> String {
-    if let Some(subject) = entry.and_then(|entry| entry.attests()) {
+    if let Some(subject) = entry.and_then(|entry| entry.attested_digest()) {
         return format!("attests {}", subject.get(7..19).unwrap_or(subject));
     }
     if !image.is_runnable() {
@@ -45,7 +45,7 @@ fn note(entry: Option<&Descriptor>, image: &Image) -> String {
     }
     let index_platform = entry.and_then(|entry| entry.platform.as_ref());
     match (index_platform, &image.config) {
-        (Some(index), Some(config)) if !config.parsed.platform.answers_entry(index) => {
+        (Some(index), Some(config)) if !config.parsed.platform.satisfies_entry(index) => {
             "declared platform differs from the index".into()
         }
         _ => String::new(),
@@ -68,7 +68,7 @@ pub fn json(node: &TreeNode) -> Value {
             json!({
                 "indexPlatform": entry.and_then(|entry| entry.platform.as_ref()),
                 "declaredPlatform": image.config.as_ref().map(|config| &config.parsed.platform),
-                "attests": entry.and_then(|entry| entry.attests()),
+                "attests": entry.and_then(|entry| entry.attested_digest()),
                 "runnable": image.is_runnable(),
                 "manifest": image.document.digest(),
                 "mediaType": image.document.media_type(),

@@ -5,7 +5,7 @@ use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document};
 use image_model::patch::{
-    Ask, EntryChange, Patched, patch_config, patch_index, patch_manifest, patch_subject,
+    EntryChange, MatchRule, Patched, patch_config, patch_index, patch_manifest, patch_subject,
 };
 use image_model::platform::Platform;
 use image_store::archive::Relabel;
@@ -112,7 +112,7 @@ pub fn relabel(node: &TreeNode, requested: &RequestedPlatforms, name: &str) -> R
     };
     let root = match (node, requested) {
         (TreeNode::Image(image), RequestedPlatforms::Image(platform)) => {
-            work.image(image, platform, Ask::Explicit, None)?
+            work.image(image, platform, MatchRule::Explicit, None)?
         }
         (
             TreeNode::Image(_),
@@ -169,7 +169,7 @@ impl Relabeling<'_> {
         &mut self,
         image: &Image,
         platform: &Platform,
-        ask: Ask,
+        ask: MatchRule,
         entry: Option<&Platform>,
     ) -> Result<Option<Document>, Error> {
         let name = entry.map_or(image.document.digest().to_string(), ToString::to_string);
@@ -267,7 +267,7 @@ impl Relabeling<'_> {
                 // A nested index needs no platform; its entries have one.
                 (TreeNode::Index(inner), _) => PlatformRequest::Within(self.by_entries(inner)?),
                 (_, Some(platform)) if !platform.architecture.is_empty() && !platform.os.is_empty() => {
-                    PlatformRequest::Declare(platform.clone(), Ask::Entry)
+                    PlatformRequest::Declare(platform.clone(), MatchRule::IndexEntry)
                 }
                 _ => {
                     let why = format!("the index entry of {} has no platform", entry.digest);
@@ -306,18 +306,20 @@ impl Relabeling<'_> {
         let mut changes = Vec::new();
         for (i, entry) in node.index.manifests.iter().enumerate() {
             let platform = requested_platform(requests, &[i])
-                .filter(|p| !entry.platform.as_ref().is_some_and(|said| said.answers(p)));
-            let attests =
-                entry.attests().and_then(|subject| moved.get(subject)).map(|now| now.digest().as_str());
+                .filter(|p| !entry.platform.as_ref().is_some_and(|said| said.satisfies(p)));
+            let attests = entry
+                .attested_digest()
+                .and_then(|subject| moved.get(subject))
+                .map(|now| now.digest().as_str());
             let document = replaced.get(&i);
-            if let (Some(old), Some(new)) = (entry.attests(), attests) {
+            if let (Some(old), Some(new)) = (entry.attested_digest(), attests) {
                 self.notes.push(format!(
                     "attestation {} now refers to {new}; its signed statement still names {old}",
                     entry.digest
                 ));
             }
             if document.is_some() || platform.is_some() || attests.is_some() {
-                changes.push(EntryChange { index: i, document, platform, attests });
+                changes.push(EntryChange { index: i, document, platform, attested_digest: attests });
             }
         }
         if changes.is_empty() {
@@ -352,16 +354,16 @@ impl Relabeling<'_> {
             let Some(platform) = requested_platform(requests, &member.path) else { continue };
             let is_twin = |other: &&NestedMember<'_>| {
                 other.path != member.path
-                    && after(other).is_some_and(|platform_after| platform_after.fits(platform))
+                    && after(other).is_some_and(|platform_after| platform_after.matches(platform))
             };
             if let Some(twin) = images().find(is_twin) {
                 let digest = &twin.entry.digest;
                 self.notes.push(format!(
                     "the index has another image for {platform}, {digest}: engines choose either of them"
                 ));
-                let Some(old) = before(member).filter(|old| !old.fits(platform)) else { continue };
+                let Some(old) = before(member).filter(|old| !old.matches(platform)) else { continue };
                 let is_lost = !images()
-                    .any(|other| after(other).is_some_and(|platform_after| platform_after.fits(&old)));
+                    .any(|other| after(other).is_some_and(|platform_after| platform_after.matches(&old)));
                 self.duplicates.push(DuplicatePlatform {
                     member: member.entry.clone(),
                     old,

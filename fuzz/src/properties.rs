@@ -8,7 +8,7 @@ use image_evidence::layer::{LayerFacts, LayerOutcome, read_stream};
 use image_evidence::overlay::{OverlayTree, Resolved};
 use image_model::digest::Digest;
 use image_model::manifest::Config;
-use image_model::raw_json::{self, Object, Splice};
+use image_model::raw_json::{self, JsonObject, Splice};
 use image_store::archive::tar::write::{END, file_headers, padding};
 use registry_client::parse_challenges;
 use std::io::{Read, Write};
@@ -128,7 +128,7 @@ pub fn packed(bytes: &[u8]) {
 
 /// A change to a document is read back, and changes nothing else.
 pub fn json(bytes: &[u8]) {
-    let Ok(object) = Object::parse(bytes) else { return };
+    let Ok(object) = JsonObject::parse(bytes) else { return };
     for member in &object.members {
         assert!(member.key_at.end <= member.value_at.start && member.value_at.end < object.at.end);
         raw_json::check_syntax(&bytes[member.value_at.clone()]).expect("a value is JSON by itself");
@@ -138,10 +138,10 @@ pub fn json(bytes: &[u8]) {
         return;
     }
     let changed = splice.apply(bytes);
-    let again = Object::parse(&changed).expect("a change leaves JSON");
+    let again = JsonObject::parse(&changed).expect("a change leaves JSON");
     let member = again.unique(&changed, "variant").expect("once").expect("there");
     assert_eq!(&changed[member.value_at.clone()], b"\"v7\"");
-    let kept = |input: &[u8], object: &Object| -> Vec<Vec<u8>> {
+    let kept = |input: &[u8], object: &JsonObject| -> Vec<Vec<u8>> {
         let others = object.members.iter().filter(|member| member.key != "variant");
         others.map(|member| input[member.key_at.start..member.value_at.end].to_vec()).collect()
     };

@@ -2,7 +2,7 @@
 
 use crate::index::{Kind, entry_text};
 use image_model::manifest::{Descriptor, Document, DocumentError, media_type};
-use image_model::raw_json::{self, Object, Splice};
+use image_model::raw_json::{self, JsonObject, Splice};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What becomes of an index. Entries are counted from 0.
@@ -21,7 +21,7 @@ pub struct Changes {
 /// The index with these changes.
 pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, DocumentError> {
     let input = index.bytes();
-    let object = Object::parse(input)?;
+    let object = JsonObject::parse(input)?;
     let absent = || DocumentError::Shape("it has no \"manifests\"".into());
     let list = object.unique(input, "manifests")?.ok_or_else(absent)?;
     let mut splice = Splice::default();
@@ -54,7 +54,7 @@ pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, Docum
 /// What the image-spec's index may have and Docker's list has not.
 fn refuse_what_docker_has_not(
     input: &[u8],
-    object: &Object,
+    object: &JsonObject,
     changes: &Changes,
     is: Kind,
 ) -> Result<(), DocumentError> {
@@ -124,7 +124,7 @@ fn new_entry(kind: Kind, entry: &Descriptor, lead: &[u8]) -> Result<String, Docu
 
 fn annotate(
     index: &Document,
-    object: &Object,
+    object: &JsonObject,
     annotations: &BTreeMap<String, String>,
     splice: &mut Splice,
 ) -> Result<(), DocumentError> {
@@ -137,7 +137,7 @@ fn annotate(
         splice.set(input, object, "annotations", &format!("{{{}}}", pairs.join(",")), &["manifests"])?;
         return Ok(());
     };
-    let map = Object::parse_at(input, &member.value_at, "annotations")?;
+    let map = JsonObject::parse_at(input, &member.value_at, "annotations")?;
     for (key, value) in annotations {
         splice.set(input, &map, key, &quoted(value), &[])?;
     }

@@ -2,7 +2,7 @@
 
 use error::text;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Document, DocumentError};
+use image_model::manifest::{Descriptor, Document, DocumentError, ParsedDocument};
 use image_store::tree::{Image, IndexNode, TreeNode};
 use serde_json::{Value, json};
 
@@ -24,9 +24,9 @@ pub fn text(name: &str, node: &TreeNode, remedy: &str) -> String {
 fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
     let label = image.config.as_ref().map(|config| &config.parsed.platform);
     let said = entry.and_then(|entry| entry.platform.as_ref());
-    let note = match (entry.and_then(|entry| entry.attests()), said, label) {
+    let note = match (entry.and_then(|entry| entry.attested_digest()), said, label) {
         (Some(subject), ..) => format!("attests {}", subject.get(7..19).unwrap_or(subject)),
-        (None, Some(said), Some(label)) if image.is_runnable() && !label.fits(said) => {
+        (None, Some(said), Some(label)) if image.is_runnable() && !label.matches(said) => {
             format!("config declares {label}; fix: {remedy}")
         }
         _ if !image.is_runnable() => "artifact".into(),
@@ -57,7 +57,7 @@ pub fn json(name: &str, node: &TreeNode) -> Value {
                 "label": label,
                 "digest": image.document.digest(),
                 "mediaType": image.document.media_type(),
-                "attests": entry.and_then(|entry| entry.attests()),
+                "attests": entry.and_then(|entry| entry.attested_digest()),
                 "layers": image.manifest.layers.len(),
                 "bytes": bytes,
             })
@@ -72,7 +72,7 @@ pub fn json(name: &str, node: &TreeNode) -> Value {
 /// An index that nobody has stored yet, over images that are there. An image that stands in an index of its own is
 /// found there.
 pub fn index_over(root: Document, images: Vec<TreeNode>) -> Result<TreeNode, DocumentError> {
-    let Content::Index(index) = root.parse()? else {
+    let ParsedDocument::Index(index) = root.parse()? else {
         return Err(DocumentError::Shape("it is not an index".into()));
     };
     let mut members = Vec::new();

@@ -4,7 +4,7 @@ use crate::index::{Kind, Style, build_index};
 use crate::spec::{Member, Place};
 use error::Error;
 use image_model::manifest::{Descriptor, Document, DocumentError};
-use image_model::patch::{Ask, Patched, patch_config, patch_manifest};
+use image_model::patch::{MatchRule, Patched, patch_config, patch_manifest};
 use image_model::platform::Platform;
 use image_store::plan::WantedImage;
 use image_store::store::ImageSource;
@@ -102,7 +102,7 @@ pub fn combine(found: &[Found], request: &Request) -> Result<Combined, Vec<Misfi
 /// Would a client take either of them?
 pub fn are_one_platform(a: &Descriptor, b: &Descriptor) -> bool {
     match (&a.platform, &b.platform) {
-        (Some(a), Some(b)) => a.fits(b) && a.os_features == b.os_features && a.os_version == b.os_version,
+        (Some(a), Some(b)) => a.matches(b) && a.os_features == b.os_features && a.os_version == b.os_version,
         _ => false,
     }
 }
@@ -187,7 +187,7 @@ fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>
         })
         .collect();
     let asked = &member.platform;
-    let fits = |seat: &NestedMember<'_>| seat.entry.platform.as_ref().is_some_and(|said| said.fits(asked));
+    let fits = |seat: &NestedMember<'_>| seat.entry.platform.as_ref().is_some_and(|said| said.matches(asked));
     let mut fitting: Vec<_> = runnable.iter().filter(|(seat, _)| fits(seat)).copied().collect();
     if fitting.iter().any(|(seat, _)| !seat.is_nested()) {
         // What the index itself names is meant before what lies deeper.
@@ -211,7 +211,8 @@ fn choose_member<'a>(index: &'a IndexNode, member: &Member) -> Result<Chosen<'a>
     };
     // Beside it, in whichever index it was found.
     let beside = index.index.manifests.iter().zip(&index.members);
-    let attestations = beside.filter(|(other, _)| other.attests() == Some(entry.digest.as_str())).collect();
+    let attestations =
+        beside.filter(|(other, _)| other.attested_digest() == Some(entry.digest.as_str())).collect();
     Ok(Chosen { node, image, entry: Some(entry), attestations })
 }
 
@@ -234,11 +235,11 @@ fn settle<'a>(
             "\"{name}\" declares no platform; specify one: \"platform\" in a spec, `annotate` for a draft, PLATFORM=IMAGE with `edit --add`"
         ));
     }
-    let fits = platform.fits(&label);
-    if let (true, Some(config)) = (request.relabel && !label.answers_entry(&platform), config) {
+    let fits = platform.matches(&label);
+    if let (true, Some(config)) = (request.relabel && !label.satisfies_entry(&platform), config) {
         let refuse = |e: DocumentError| format!("\"{name}\": its platform cannot be fixed: {e}");
         if let Patched::Changed(config) =
-            patch_config(&config.bytes, &platform, Ask::Entry).map_err(refuse)?
+            patch_config(&config.bytes, &platform, MatchRule::IndexEntry).map_err(refuse)?
         {
             let manifest = patch_manifest(&chosen.image.document, &config).map_err(refuse)?;
             return Ok((platform, Content::Relabelled { image: chosen.image, config, manifest }, None));

@@ -134,7 +134,9 @@ impl Reader {
                 Vec::new()
             }
         };
-        self.refuse_doubles(&members, &|first| format!("line {} already has {}", first.line, first.platform));
+        self.refuse_duplicates(&members, &|first| {
+            format!("line {} already has {}", first.line, first.platform)
+        });
         let notes = std::mem::take(&mut self.notes);
         Some(Spec { image: image?, tags, members, annotations, notes })
     }
@@ -305,11 +307,11 @@ impl Reader {
     }
 
     /// Two images for one platform: a client would take either.
-    fn refuse_doubles(&mut self, members: &[Member], where_first: &dyn Fn(&Member) -> String) {
+    fn refuse_duplicates(&mut self, members: &[Member], where_first: &dyn Fn(&Member) -> String) {
         for (i, member) in members.iter().enumerate() {
             let same = |other: &&Member| {
                 !other.platform.architecture.is_empty()
-                    && other.platform.fits(&member.platform)
+                    && other.platform.matches(&member.platform)
                     && other.platform.os_features == member.platform.os_features
             };
             if let Some(first) = members[..i].iter().find(same) {

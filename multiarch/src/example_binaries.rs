@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// The program for this platform, if there is one. `linux/arm64` and `linux/arm64/v8` are the same.
 pub fn program(platform: &Platform) -> Option<Vec<u8>> {
-    let machine = MACHINES.iter().find(|machine| machine.platform().fits(platform))?;
+    let machine = MACHINES.iter().find(|machine| machine.platform().matches(platform))?;
     Some(machine.file())
 }
 

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "spec")]
     example: bool,
     /// Build only this platform and retain the others as published (repeat for several)
-    #[arg(long, value_name = "PLATFORM", value_parser = Platform::asked)]
+    #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
     only: Vec<Platform>,
     /// Publish to this repository, or oci:DIR, instead of the image of the spec
     #[arg(long, value_name = "IMAGE")]
@@ -108,14 +108,14 @@ impl Request {
         if !args.only.is_empty() {
             let doing = || format!("release \"{}\"", file.display());
             for wanted in &args.only {
-                if !spec.platforms.iter().any(|one| one.platform.fits(wanted)) {
+                if !spec.platforms.iter().any(|one| one.platform.matches(wanted)) {
                     let all: Vec<String> =
                         spec.platforms.iter().map(|one| one.platform.to_string()).collect();
                     return Err(Error::bad_input(doing(), format!("the spec has no platform {wanted}"))
                         .hint(format!("it has {}", all.join(", "))));
                 }
             }
-            let is_wanted = |platform: &Platform| args.only.iter().any(|wanted| wanted.fits(platform));
+            let is_wanted = |platform: &Platform| args.only.iter().any(|wanted| wanted.matches(platform));
             retained =
                 spec.platforms.iter().map(|one| one.platform.clone()).filter(|p| !is_wanted(p)).collect();
             spec.platforms.retain(|one| is_wanted(&one.platform));

@@ -8,7 +8,7 @@ use config::Inherited;
 use error::Error;
 use error::Exit;
 use image_model::digest::{Digest, Hasher};
-use image_model::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Index, media_type};
+use image_model::manifest::{CONFIG_MAX, Config, Descriptor, Document, Index, ParsedDocument, media_type};
 use image_model::platform::Platform;
 use image_store::compress::{Gzip, ManifestFormat, manifest};
 use image_store::store::oci_layout::OciLayout;
@@ -111,7 +111,7 @@ fn take_base(
     let doing = || format!("use base image \"{}\" for {wanted}", base.name);
     let (document, entry) = choose(base, wanted)?;
     let content = document.parse().map_err(|e| e.at(&format!("base image \"{}\"", base.name)))?;
-    let Content::Manifest(image) = content else {
+    let ParsedDocument::Manifest(image) = content else {
         return Err(Error::bad_input(doing(), "it is an index within an index"));
     };
     let bytes = read_blob(base.source, &image.config, CONFIG_MAX)?;
@@ -124,7 +124,7 @@ fn take_base(
     {
         said.variant = entry.variant;
     }
-    if !said.fits(wanted) {
+    if !said.matches(wanted) {
         return Err(Error::new(Exit::CheckFailed, doing(), format!("its config says it is for {said}"))
             .hint(format!("name a base image for {wanted}")));
     }
@@ -151,12 +151,12 @@ fn take_base(
 /// The base itself, or the member of the index that fits, with what its entry says.
 fn choose(base: &Base<'_>, wanted: &Platform) -> Result<(Document, Option<Platform>), Error> {
     let document = base.source.read_document(&base.at)?;
-    let Content::Index(index) =
+    let ParsedDocument::Index(index) =
         document.parse().map_err(|e| e.at(&format!("base image \"{}\"", base.name)))?
     else {
         return Ok((document, None));
     };
-    let fitting = index.manifests.iter().find(|m| m.platform.as_ref().is_some_and(|p| p.fits(wanted)));
+    let fitting = index.manifests.iter().find(|m| m.platform.as_ref().is_some_and(|p| p.matches(wanted)));
     let Some(member) = fitting else {
         let doing = format!("use base image \"{}\" for {wanted}", base.name);
         return Err(Error::not_found(doing, format!("it has only {}", offered(&index))));

@@ -8,8 +8,8 @@ use crate::referrers::AttachedArtifacts;
 use cli::{Format, Output, print_json};
 use error::Error;
 use error::Exit;
-use image_model::patch::{Ask, Patched, patch_config};
-use image_model::raw_json::Object;
+use image_model::patch::{MatchRule, Patched, patch_config};
+use image_model::raw_json::JsonObject;
 use image_model::reference::Reference;
 use image_store::archive::Relabel;
 use image_store::archive::stream::{StreamRelabeler, filter, widen_pipe};
@@ -122,12 +122,12 @@ impl StreamRelabeler for StreamFixer<'_> {
         let RequestedPlatforms::Image(platform) = &self.requested else { return Ok(None) };
         let what = "\"json\" of a layer in the stream";
         let object =
-            Object::parse(json).map_err(|e| image_model::manifest::DocumentError::from(e).at(what))?;
+            JsonObject::parse(json).map_err(|e| image_model::manifest::DocumentError::from(e).at(what))?;
         // Only the file of the topmost layer has a platform.
         if !object.members.iter().any(|member| member.key == "architecture") {
             return Ok(None);
         }
-        match patch_config(json, platform, Ask::Explicit).map_err(|e| e.at(what))? {
+        match patch_config(json, platform, MatchRule::Explicit).map_err(|e| e.at(what))? {
             Patched::Unchanged => Ok(None),
             Patched::Changed(bytes) => Ok(Some(bytes)),
         }

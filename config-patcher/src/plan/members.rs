@@ -1,7 +1,7 @@
 //! Members of an index and of nested indexes: how they are selected, and the platform requested for each.
 
 use image_model::digest::Digest;
-use image_model::patch::Ask;
+use image_model::patch::MatchRule;
 use image_model::platform::Platform;
 use image_store::tree::{IndexNode, NestedMember, TreeNode, matching};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub type MemberRequests = BTreeMap<usize, PlatformRequest>;
 /// What is requested for one member.
 pub enum PlatformRequest {
     /// The member is an image; it declares this platform.
-    Declare(Platform, Ask),
+    Declare(Platform, MatchRule),
     /// The member is an index; these are the requests for its members.
     Within(MemberRequests),
 }
@@ -36,7 +36,9 @@ pub enum PlatformRequest {
 /// Positions of the runnable images, and of the indexes, in one index.
 pub fn runnable_members(index: &IndexNode) -> Vec<usize> {
     let is_runnable = |(i, member): (usize, &TreeNode)| match member {
-        TreeNode::Image(image) if image.is_runnable() && index.index.manifests[i].attests().is_none() => {
+        TreeNode::Image(image)
+            if image.is_runnable() && index.index.manifests[i].attested_digest().is_none() =>
+        {
             Some(i)
         }
         TreeNode::Image(_) => None,
@@ -62,7 +64,7 @@ pub fn matching_members<'a, 'p>(
     matching(all, |entry| match member {
         MemberSelector::Digest(digest) => entry.digest == *digest,
         MemberSelector::Platform(platform) => {
-            entry.platform.as_ref().is_some_and(|index_platform| index_platform.fits(platform))
+            entry.platform.as_ref().is_some_and(|index_platform| index_platform.matches(platform))
         }
     })
 }
@@ -71,7 +73,7 @@ pub fn matching_members<'a, 'p>(
 pub fn request(requests: &mut MemberRequests, path: &[usize], platform: &Platform) {
     match path {
         [] => {}
-        [at] => drop(requests.insert(*at, PlatformRequest::Declare(platform.clone(), Ask::Explicit))),
+        [at] => drop(requests.insert(*at, PlatformRequest::Declare(platform.clone(), MatchRule::Explicit))),
         [at, below @ ..] => {
             if let PlatformRequest::Within(inner) =
                 requests.entry(*at).or_insert_with(|| PlatformRequest::Within(MemberRequests::new()))
@@ -86,7 +88,7 @@ pub fn request(requests: &mut MemberRequests, path: &[usize], platform: &Platfor
 pub fn requested_platform<'a>(requests: &'a MemberRequests, path: &[usize]) -> Option<&'a Platform> {
     let (at, below) = path.split_first()?;
     match requests.get(at)? {
-        PlatformRequest::Declare(platform, Ask::Explicit) if below.is_empty() => Some(platform),
+        PlatformRequest::Declare(platform, MatchRule::Explicit) if below.is_empty() => Some(platform),
         PlatformRequest::Declare(..) => None,
         PlatformRequest::Within(inner) => requested_platform(inner, below),
     }

@@ -64,7 +64,7 @@ fn only_the_wrong_member_changes_and_its_attestation_follows() {
         panic!("an index stays an index")
     };
     assert_eq!(now.index.manifests[0], before.index.manifests[0]);
-    assert_eq!(now.index.manifests[2].attests(), Some(now.index.manifests[1].digest.as_str()));
+    assert_eq!(now.index.manifests[2].attested_digest(), Some(now.index.manifests[1].digest.as_str()));
 }
 
 #[test]

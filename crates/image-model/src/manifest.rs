@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::platform::Platform;
-use crate::raw_json::{self, JsonError, Object};
+use crate::raw_json::{self, JsonError, JsonObject};
 use error::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub mod media_type {
     pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
     /// The manifests and indexes that these tools read, as an `Accept` header lists them.
-    pub const READ: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+    pub const SUPPORTED: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
     pub fn is_index(media_type: &str) -> bool {
         matches!(media_type, OCI_INDEX | DOCKER_LIST)
@@ -99,7 +99,7 @@ impl Descriptor {
     }
 
     /// BuildKit marks members that carry provenance and SBOMs: `vnd.docker.reference.type` and `.digest`.
-    pub fn attests(&self) -> Option<&str> {
+    pub fn attested_digest(&self) -> Option<&str> {
         self.annotations.get("vnd.docker.reference.digest").map(String::as_str)
     }
 }
@@ -161,7 +161,7 @@ impl Document {
     /// Takes bytes for a manifest or index. `declared` is what a header or descriptor called them, if any did;
     /// parameters (`; charset=utf-8`) do not count.
     pub fn new(bytes: Vec<u8>, declared: Option<&str>) -> Result<Self, DocumentError> {
-        let object = Object::parse(&bytes)?;
+        let object = JsonObject::parse(&bytes)?;
         for key in ["schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject"] {
             object.unique(&bytes, key)?;
         }
@@ -179,14 +179,14 @@ impl Document {
                 return Err(DocumentError::Confusion { body, declared: declared.into() });
             }
             (Some(body), _) => body,
-            (None, Some(declared)) if media_type::READ.contains(&declared) => declared.to_string(),
+            (None, Some(declared)) if media_type::SUPPORTED.contains(&declared) => declared.to_string(),
             (None, None) if has("manifests") => media_type::OCI_INDEX.to_string(),
             (None, None) if has("config") => media_type::OCI_MANIFEST.to_string(),
             (None, declared) => return Err(DocumentError::Unknown(declared.unwrap_or("").into())),
         };
         let fits = (media_type::is_index(&media_type) && has("manifests"))
             || (media_type::is_manifest(&media_type) && has("config"));
-        if !media_type::READ.contains(&media_type.as_str()) {
+        if !media_type::SUPPORTED.contains(&media_type.as_str()) {
             return Err(DocumentError::Unknown(media_type));
         }
         if !fits {
@@ -228,38 +228,38 @@ impl Document {
     }
 
     /// What the document holds. Members, layers and config are checked for keys that readers read differently.
-    pub fn parse(&self) -> Result<Content, DocumentError> {
-        let object = Object::parse(&self.bytes)?;
+    pub fn parse(&self) -> Result<ParsedDocument, DocumentError> {
+        let object = JsonObject::parse(&self.bytes)?;
         let shape = |e: serde_json::Error| DocumentError::Shape(e.to_string());
         if self.is_index() {
             self.check_members(&object, "manifests")?;
-            return Ok(Content::Index(serde_json::from_slice(&self.bytes).map_err(shape)?));
+            return Ok(ParsedDocument::Index(serde_json::from_slice(&self.bytes).map_err(shape)?));
         }
         self.check_members(&object, "layers")?;
         if let Some(config) = object.unique(&self.bytes, "config")? {
-            self.check_descriptor(&Object::parse_at(&self.bytes, &config.value_at, "config")?)?;
+            self.check_descriptor(&JsonObject::parse_at(&self.bytes, &config.value_at, "config")?)?;
         }
-        Ok(Content::Manifest(serde_json::from_slice(&self.bytes).map_err(shape)?))
+        Ok(ParsedDocument::Manifest(serde_json::from_slice(&self.bytes).map_err(shape)?))
     }
 
-    fn check_members(&self, object: &Object, list: &str) -> Result<(), DocumentError> {
+    fn check_members(&self, object: &JsonObject, list: &str) -> Result<(), DocumentError> {
         let Some(member) = object.unique(&self.bytes, list)? else { return Ok(()) };
         if self.bytes.get(member.value_at.clone()) == Some(b"null") {
             return Ok(());
         }
         for at in raw_json::elements(&self.bytes, &member.value_at, list)? {
-            self.check_descriptor(&Object::parse_at(&self.bytes, &at, list)?)?;
+            self.check_descriptor(&JsonObject::parse_at(&self.bytes, &at, list)?)?;
         }
         Ok(())
     }
 
-    fn check_descriptor(&self, object: &Object) -> Result<(), DocumentError> {
+    fn check_descriptor(&self, object: &JsonObject) -> Result<(), DocumentError> {
         for key in ["mediaType", "digest", "size", "data", "annotations"] {
             object.unique(&self.bytes, key)?;
         }
         if let Some(platform) = object.unique(&self.bytes, "platform")? {
-            let platform = Object::parse_at(&self.bytes, &platform.value_at, "platform")?;
-            for key in LABEL_KEYS {
+            let platform = JsonObject::parse_at(&self.bytes, &platform.value_at, "platform")?;
+            for key in PLATFORM_KEYS {
                 platform.unique(&self.bytes, key)?;
             }
         }
@@ -268,12 +268,12 @@ impl Document {
 }
 
 /// The keys that make a label, in a config and in an index entry alike.
-pub const LABEL_KEYS: [&str; 5] = ["architecture", "os", "os.version", "os.features", "variant"];
+pub const PLATFORM_KEYS: [&str; 5] = ["architecture", "os", "os.version", "os.features", "variant"];
 
 /// What a document is.
 #[expect(clippy::large_enum_variant, reason = "one lives at a time; a box would only cost every match")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum ParsedDocument {
     Manifest(Manifest),
     Index(Index),
 }
@@ -348,11 +348,11 @@ impl Config {
     /// Reads an image config. Label keys that readers read differently are refused; a label that is missing, or
     /// `null`, is empty here.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let object = Object::parse(bytes)?;
+        let object = JsonObject::parse(bytes)?;
         for key in ["rootfs", "config"] {
             object.unique(bytes, key)?;
         }
-        let platform = read_label(bytes, &object)?;
+        let platform = read_platform(bytes, &object)?;
         let raw: RawConfig =
             serde_json::from_slice(bytes).map_err(|e| DocumentError::Shape(e.to_string()))?;
         let mut config = Self {
@@ -372,7 +372,7 @@ impl Config {
 }
 
 /// The label in a config's, or an index entry's platform's, object.
-pub fn read_label(bytes: &[u8], object: &Object) -> Result<Platform, DocumentError> {
+pub fn read_platform(bytes: &[u8], object: &JsonObject) -> Result<Platform, DocumentError> {
     let text = |key: &str| -> Result<Option<String>, DocumentError> {
         let Some(member) = object.unique(bytes, key)? else { return Ok(None) };
         serde_json::from_slice::<Option<String>>(&bytes[member.value_at.clone()])

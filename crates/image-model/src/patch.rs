@@ -2,9 +2,9 @@
 //!
 //! Only the values that must change change. Key order, spacing, unknown keys and every other byte stay.
 
-use crate::manifest::{Descriptor, Document, DocumentError, read_label};
+use crate::manifest::{Descriptor, Document, DocumentError, read_platform};
 use crate::platform::Platform;
-use crate::raw_json::{self, JsonError, Object, Splice};
+use crate::raw_json::{self, JsonError, JsonObject, Splice};
 use base64::Engine as _;
 
 /// What came of a patch.
@@ -17,20 +17,20 @@ pub enum Patched {
 
 /// How literally a label must say the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum MatchRule {
     /// A person named it: a variant that was asked for is written out.
     Explicit,
     /// An index entry says it: default variants of arm64 and amd64 need not be written.
-    Entry,
+    IndexEntry,
 }
 
 /// Says `wanted` in an image config.
-pub fn patch_config(config: &[u8], wanted: &Platform, ask: Ask) -> Result<Patched, DocumentError> {
-    let object = Object::parse(config)?;
-    let label = read_label(config, &object)?;
+pub fn patch_config(config: &[u8], wanted: &Platform, ask: MatchRule) -> Result<Patched, DocumentError> {
+    let object = JsonObject::parse(config)?;
+    let label = read_platform(config, &object)?;
     let right = match ask {
-        Ask::Explicit => label.answers(wanted),
-        Ask::Entry => label.answers_entry(wanted),
+        MatchRule::Explicit => label.satisfies(wanted),
+        MatchRule::IndexEntry => label.satisfies_entry(wanted),
     };
     if right {
         return Ok(Patched::Unchanged);
@@ -44,7 +44,7 @@ pub fn patch_config(config: &[u8], wanted: &Platform, ask: Ask) -> Result<Patche
 /// put it: among sorted keys in their order, else behind its kin.
 fn splice_label(
     input: &[u8],
-    object: &Object,
+    object: &JsonObject,
     label: &Platform,
     wanted: &Platform,
     splice: &mut Splice,
@@ -60,7 +60,9 @@ fn splice_label(
         }
         Some(_) => {}
         // The old variant belongs to another machine, or is one that nobody asked for.
-        None if label.variant.is_some() && !label.fits(wanted) => splice.remove(input, object, "variant")?,
+        None if label.variant.is_some() && !label.matches(wanted) => {
+            splice.remove(input, object, "variant")?
+        }
         None => {}
     }
     if label.os != wanted.os {
@@ -101,11 +103,11 @@ fn quoted(text: &str) -> String {
 /// The manifest with its config replaced: digest, size, and the inlined copy if there is one.
 pub fn patch_manifest(manifest: &Document, config: &[u8]) -> Result<Document, DocumentError> {
     let input = manifest.bytes();
-    let object = Object::parse(input)?;
+    let object = JsonObject::parse(input)?;
     let absent = || DocumentError::Shape("it has no \"config\"".into());
     let member = object.unique(input, "config")?.ok_or_else(absent)?;
     let mut splice = Splice::default();
-    let at = Object::parse_at(input, &member.value_at, "config")?;
+    let at = JsonObject::parse_at(input, &member.value_at, "config")?;
     splice_descriptor(input, &at, &Descriptor::of("", config), config, &mut splice)?;
     Document::new(splice.apply(input), Some(manifest.media_type()))
 }
@@ -113,11 +115,11 @@ pub fn patch_manifest(manifest: &Document, config: &[u8]) -> Result<Document, Do
 /// A manifest that belongs to another document, made to belong to what took that one's place.
 pub fn patch_subject(manifest: &Document, subject: &Document) -> Result<Document, DocumentError> {
     let input = manifest.bytes();
-    let object = Object::parse(input)?;
+    let object = JsonObject::parse(input)?;
     let absent = || DocumentError::Shape("it has no \"subject\"".into());
     let member = object.unique(input, "subject")?.ok_or_else(absent)?;
     let mut splice = Splice::default();
-    let at = Object::parse_at(input, &member.value_at, "subject")?;
+    let at = JsonObject::parse_at(input, &member.value_at, "subject")?;
     splice_descriptor(input, &at, &subject.descriptor(), subject.bytes(), &mut splice)?;
     Document::new(splice.apply(input), Some(manifest.media_type()))
 }
@@ -125,7 +127,7 @@ pub fn patch_subject(manifest: &Document, subject: &Document) -> Result<Document
 /// Digest, size and, where the content is inlined, `data`.
 fn splice_descriptor(
     input: &[u8],
-    object: &Object,
+    object: &JsonObject,
     now: &Descriptor,
     content: &[u8],
     splice: &mut Splice,
@@ -150,30 +152,30 @@ pub struct EntryChange<'a> {
     /// The platform that the entry must say; `None` leaves it.
     pub platform: Option<&'a Platform>,
     /// The image that an attestation member speaks of, by its new digest.
-    pub attests: Option<&'a str>,
+    pub attested_digest: Option<&'a str>,
 }
 
 /// The index with these entries changed.
 pub fn patch_index(index: &Document, changes: &[EntryChange<'_>]) -> Result<Document, DocumentError> {
     let input = index.bytes();
-    let object = Object::parse(input)?;
+    let object = JsonObject::parse(input)?;
     let absent = || DocumentError::Shape("it has no \"manifests\"".into());
     let list = object.unique(input, "manifests")?.ok_or_else(absent)?;
     let entries = raw_json::elements(input, &list.value_at, "manifests")?;
     let mut splice = Splice::default();
     for change in changes {
         let at = entries.get(change.index).ok_or_else(absent)?;
-        let entry = Object::parse_at(input, at, "manifests")?;
+        let entry = JsonObject::parse_at(input, at, "manifests")?;
         if let Some(document) = change.document {
             splice_descriptor(input, &entry, &document.descriptor(), document.bytes(), &mut splice)?;
         }
         if let Some(platform) = change.platform {
             splice_platform(input, &entry, platform, &mut splice)?;
         }
-        if let Some(subject) = change.attests
+        if let Some(subject) = change.attested_digest
             && let Some(annotations) = entry.unique(input, "annotations")?
         {
-            let annotations = Object::parse_at(input, &annotations.value_at, "annotations")?;
+            let annotations = JsonObject::parse_at(input, &annotations.value_at, "annotations")?;
             splice.set(input, &annotations, "vnd.docker.reference.digest", &quoted(subject), &[])?;
         }
     }
@@ -182,7 +184,7 @@ pub fn patch_index(index: &Document, changes: &[EntryChange<'_>]) -> Result<Docu
 
 fn splice_platform(
     input: &[u8],
-    entry: &Object,
+    entry: &JsonObject,
     wanted: &Platform,
     splice: &mut Splice,
 ) -> Result<(), DocumentError> {
@@ -192,9 +194,9 @@ fn splice_platform(
         splice.set(input, entry, "platform", &text, &["size", "digest", "mediaType"])?;
         return Ok(());
     };
-    let object = Object::parse_at(input, &member.value_at, "platform")?;
-    let label = read_label(input, &object)?;
-    if !label.answers(wanted) {
+    let object = JsonObject::parse_at(input, &member.value_at, "platform")?;
+    let label = read_platform(input, &object)?;
+    if !label.satisfies(wanted) {
         splice_label(input, &object, &label, wanted, splice)?;
     }
     Ok(())

@@ -116,7 +116,7 @@ impl Platform {
     }
 
     /// Do both mean the same machine and system? `os.version` counts only where both say one.
-    pub fn fits(&self, other: &Self) -> bool {
+    pub fn matches(&self, other: &Self) -> bool {
         let (a, b) = (self.normalized(), other.normalized());
         let versions_agree = match (&a.os_version, &b.os_version) {
             (Some(a), Some(b)) => a == b,
@@ -127,23 +127,23 @@ impl Platform {
 
     /// Does this label already say what was asked for? A variant that was asked for must be written out:
     /// `arm` means `arm/v7` to containerd, but other readers see no variant at all.
-    pub fn answers(&self, asked: &Self) -> bool {
+    pub fn satisfies(&self, asked: &Self) -> bool {
         let variant_said = asked.variant.is_none() || self.variant == asked.variant;
         let version_said = asked.os_version.is_none() || self.os_version == asked.os_version;
         let features_said = asked.os_features.is_empty() || self.os_features == asked.os_features;
         // `fits` is lenient about aliases; a label of "aarch64" is not one that engines find.
         let spelled = self.os == asked.os && self.architecture == asked.architecture;
-        spelled && variant_said && version_said && features_said && self.fits(asked)
+        spelled && variant_said && version_said && features_said && self.matches(asked)
     }
 
     /// Does this label, found in a config, say what the index entry says? The default variants of arm64 and
     /// amd64 need not be written; the one of arm does, since `arm` alone is read as v5, v6 or v7.
-    pub fn answers_entry(&self, entry: &Self) -> bool {
+    pub fn satisfies_entry(&self, entry: &Self) -> bool {
         let spelled = self.os == entry.os && self.architecture == entry.architecture;
         let variant_said =
             entry.architecture != "arm" || entry.variant.is_none() || self.variant == entry.variant;
         let version_said = entry.os_version.is_none() || self.os_version == entry.os_version;
-        spelled && variant_said && version_said && self.fits(entry)
+        spelled && variant_said && version_said && self.matches(entry)
     }
 }
 
@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn platforms_fit_as_containerd_says() {
-        let check = |a: &str, b: &str, fit: bool| assert_eq!(platform(a).fits(&platform(b)), fit, "{a} {b}");
+        let check =
+            |a: &str, b: &str, fit: bool| assert_eq!(platform(a).matches(&platform(b)), fit, "{a} {b}");
         check("linux/arm64", "linux/arm64/v8", true);
         check("linux/amd64", "linux/amd64/v1", true);
         check("linux/arm", "linux/arm/v7", true);
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn a_variant_that_is_asked_for_is_never_swallowed() {
         let check = |label: &str, asked: &str, right: bool| {
-            assert_eq!(platform(label).answers(&platform(asked)), right, "{label} {asked}");
+            assert_eq!(platform(label).satisfies(&platform(asked)), right, "{label} {asked}");
         };
         check("linux/arm", "linux/arm/v7", false);
         check("linux/arm/v7", "linux/arm/v7", true);
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn an_entry_is_answered_without_the_default_variant_but_not_for_arm() {
         let check = |label: &str, entry: &str, right: bool| {
-            assert_eq!(platform(label).answers_entry(&platform(entry)), right, "{label} {entry}");
+            assert_eq!(platform(label).satisfies_entry(&platform(entry)), right, "{label} {entry}");
         };
         check("linux/arm64", "linux/arm64/v8", true);
         check("linux/arm", "linux/arm/v7", false);

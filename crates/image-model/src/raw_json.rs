@@ -1,7 +1,7 @@
 //! Edits JSON by splicing bytes: what is not edited keeps every byte.
 //!
 //! No JSON library writes back what it read: numbers, escapes, spacing, key order and duplicates change. So a
-//! document is checked by `serde_json` (grammar), looked at through [`Object`] (where each value stands), and
+//! document is checked by `serde_json` (grammar), looked at through [`JsonObject`] (where each value stands), and
 //! changed through [`Splice`] (which bytes are replaced by which).
 
 use serde::de::IgnoredAny;
@@ -23,7 +23,7 @@ pub enum JsonError {
 
 /// A key and where it and its value stand in the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct JsonMember {
     /// The key with its escapes resolved.
     pub key: String,
     /// The key's bytes, quotes included.
@@ -34,10 +34,10 @@ pub struct Member {
 
 /// The members of one JSON object, in the order in which they stand, duplicates included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
+pub struct JsonObject {
     /// The object's bytes, braces included.
     pub at: Range<usize>,
-    pub members: Vec<Member>,
+    pub members: Vec<JsonMember>,
 }
 
 /// Checks that the whole input is one JSON value and nothing else. A byte order mark is refused.
@@ -45,7 +45,7 @@ pub fn check_syntax(input: &[u8]) -> Result<(), JsonError> {
     serde_json::from_slice::<IgnoredAny>(input).map(drop).map_err(|e| JsonError::Syntax(e.to_string()))
 }
 
-impl Object {
+impl JsonObject {
     /// Looks at a document whose top is an object.
     pub fn parse(input: &[u8]) -> Result<Self, JsonError> {
         check_syntax(input)?;
@@ -74,7 +74,7 @@ impl Object {
                 // A lone surrogate: valid to the scanner, no string to Rust. Such a key is none we know.
                 String::from_utf8_lossy(&input[i..key_end]).into_owned()
             });
-            members.push(Member { key, key_at: i..key_end, value_at: value_start..end });
+            members.push(JsonMember { key, key_at: i..key_end, value_at: value_start..end });
             i = skip_space(input, end);
             if input.get(i) == Some(&b',') {
                 i = skip_space(input, i + 1);
@@ -85,7 +85,7 @@ impl Object {
 
     /// The member of this key. Refuses what two readers may read differently: the key twice, in other case
     /// (Go's encoding/json folds case and lets the last one win), or spelled with escapes.
-    pub fn unique(&self, input: &[u8], key: &str) -> Result<Option<&Member>, JsonError> {
+    pub fn unique(&self, input: &[u8], key: &str) -> Result<Option<&JsonMember>, JsonError> {
         let mut found = None;
         for member in &self.members {
             if member.key != key {
@@ -113,7 +113,7 @@ impl Object {
     }
 
     /// Every key once, for documents in which all keys are ours to judge.
-    pub fn refuse_doubles(&self) -> Result<(), JsonError> {
+    pub fn refuse_duplicates(&self) -> Result<(), JsonError> {
         let mut seen = std::collections::BTreeSet::new();
         for member in &self.members {
             if !seen.insert(member.key.as_str()) {
@@ -223,7 +223,7 @@ impl Splice {
     pub fn set(
         &mut self,
         input: &[u8],
-        object: &Object,
+        object: &JsonObject,
         key: &str,
         value: &str,
         after: &[&str],
@@ -243,7 +243,7 @@ impl Splice {
     pub fn set_sorted(
         &mut self,
         input: &[u8],
-        object: &Object,
+        object: &JsonObject,
         key: &str,
         value: &str,
     ) -> Result<(), JsonError> {
@@ -258,10 +258,10 @@ impl Splice {
     fn insert(
         &mut self,
         input: &[u8],
-        object: &Object,
+        object: &JsonObject,
         key: &str,
         value: &str,
-        anchor: Option<&Member>,
+        anchor: Option<&JsonMember>,
     ) -> Result<(), JsonError> {
         let key = serde_json::to_string(key).map_err(|e| JsonError::Syntax(e.to_string()))?;
         let Some(first) = object.members.first() else {
@@ -287,7 +287,7 @@ impl Splice {
     }
 
     /// Takes the member `key` away, with one comma. Nothing happens if it is not there.
-    pub fn remove(&mut self, input: &[u8], object: &Object, key: &str) -> Result<(), JsonError> {
+    pub fn remove(&mut self, input: &[u8], object: &JsonObject, key: &str) -> Result<(), JsonError> {
         let Some(member) = object.unique(input, key)? else { return Ok(()) };
         let index = object.members.iter().position(|m| m.key_at == member.key_at).unwrap_or(0);
         let at = match (index.checked_sub(1).map(|i| &object.members[i]), object.members.get(index + 1)) {
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     fn set(input: &str, key: &str, value: &str, after: &[&str]) -> Result<String, JsonError> {
-        let object = Object::parse(input.as_bytes())?;
+        let object = JsonObject::parse(input.as_bytes())?;
         let mut splice = Splice::default();
         splice.set(input.as_bytes(), &object, key, value, after)?;
         Ok(String::from_utf8(splice.apply(input.as_bytes())).unwrap())
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_member_goes_with_its_comma() {
         let check = |input: &str, output: &str| {
-            let object = Object::parse(input.as_bytes()).unwrap();
+            let object = JsonObject::parse(input.as_bytes()).unwrap();
             let mut splice = Splice::default();
             splice.remove(input.as_bytes(), &object, "v").unwrap();
             assert_eq!(String::from_utf8(splice.apply(input.as_bytes())).unwrap(), output);

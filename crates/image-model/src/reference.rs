@@ -45,7 +45,7 @@ pub enum ReferenceError {
     )]
     Tag(String, String),
     #[error("image \"{0}\" is an address; leave out \"{1}\"")]
-    Address(String, &'static str),
+    Url(String, &'static str),
     #[error("image \"{0}\": {1}")]
     Digest(String, crate::digest::DigestError),
 }
@@ -141,7 +141,7 @@ impl FromStr for RegistryRef {
             return Err(ReferenceError::Empty(text.into()));
         }
         if let Some(scheme) = ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme)) {
-            return Err(ReferenceError::Address(text.into(), scheme));
+            return Err(ReferenceError::Url(text.into(), scheme));
         }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => {

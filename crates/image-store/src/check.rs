@@ -68,7 +68,7 @@ impl Walk<'_> {
             let at = format!("{at} {name}");
             if let (Some(declared), TreeNode::Image(image)) = (&entry.platform, member)
                 && let Some(config) = image.config.as_ref().filter(|_| image.is_runnable())
-                && !config.parsed.platform.fits(declared)
+                && !config.parsed.platform.matches(declared)
             {
                 self.add(
                     &at,
@@ -76,13 +76,13 @@ impl Walk<'_> {
                 );
             }
             let same = |other: &&Descriptor| match (&other.platform, &entry.platform) {
-                (Some(a), Some(b)) => !a.is_unknown() && a.fits(b) && a.os_features == b.os_features,
+                (Some(a), Some(b)) => !a.is_unknown() && a.matches(b) && a.os_features == b.os_features,
                 _ => false,
             };
             if node.index.manifests[..i].iter().any(|other| same(&other)) {
                 self.add(&at, "this platform is in the index twice".into());
             }
-            if let Some(subject) = entry.attests()
+            if let Some(subject) = entry.attested_digest()
                 && !node.index.manifests.iter().any(|other| other.digest.as_str() == subject)
             {
                 self.add(&at, format!("it attests {subject}, which is not in the index"));

@@ -7,7 +7,7 @@ use error::Error;
 use flate2::bufread::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use image_model::digest::{Digest, Hasher};
-use image_model::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, media_type};
+use image_model::manifest::{CONFIG_MAX, Config, Descriptor, Document, ParsedDocument, media_type};
 use serde::Serialize;
 use std::io::{self, BufReader, Read};
 
@@ -103,7 +103,9 @@ pub fn import_compressed(
 ) -> Result<Document, Error> {
     let doing = || format!("take over \"{at}\" of \"{}\"", source.display_name());
     let document = source.read_document(at)?;
-    let Content::Manifest(image) = document.parse().map_err(|e| e.at(&format!("manifest \"{at}\"")))? else {
+    let ParsedDocument::Manifest(image) =
+        document.parse().map_err(|e| e.at(&format!("manifest \"{at}\"")))?
+    else {
         return Err(Error::bad_input(doing(), "it is an index, not one image"));
     };
     let config_bytes = read_blob(source, &image.config, CONFIG_MAX)?;
@@ -263,8 +265,8 @@ mod tests {
             let document = import_compressed(&store, &at, &out, format).unwrap();
             assert_eq!(document.media_type(), format.manifest());
             assert_eq!(import_compressed(&store, &at, &out, format).unwrap(), document);
-            let Content::Manifest(found) = document.parse().unwrap() else { panic!("an index") };
-            let Content::Manifest(before) = store.read_document(&at).unwrap().parse().unwrap() else {
+            let ParsedDocument::Manifest(found) = document.parse().unwrap() else { panic!("an index") };
+            let ParsedDocument::Manifest(before) = store.read_document(&at).unwrap().parse().unwrap() else {
                 panic!()
             };
             assert_eq!(found.config.digest, before.config.digest);

@@ -6,7 +6,7 @@ use crate::tree::{Image, TreeNode};
 use error::Error;
 use error::text;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Document, PUSH_MAX, media_type};
+use image_model::manifest::{Descriptor, Document, PUSH_MAX, ParsedDocument, media_type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -264,10 +264,10 @@ fn cover(document: &Document, levels: &[Vec<Document>], covered: &mut BTreeSet<D
         return;
     }
     match document.parse() {
-        Ok(Content::Manifest(manifest)) => {
+        Ok(ParsedDocument::Manifest(manifest)) => {
             covered.extend(manifest.layers.into_iter().chain([manifest.config]).map(|blob| blob.digest));
         }
-        Ok(Content::Index(index)) => {
+        Ok(ParsedDocument::Index(index)) => {
             for entry in index.manifests {
                 if let Some(child) = levels.iter().flatten().find(|d| *d.digest() == entry.digest) {
                     cover(child, levels, covered);
@@ -292,8 +292,8 @@ fn refuse_index_where_none_is_kept(root: &Document, target: &dyn ImageSource) ->
     if !root.is_index() || target.supports_indexes()? {
         return Ok(());
     }
-    let Ok(Content::Index(index)) = root.parse() else { return Ok(()) };
-    let images = index.manifests.iter().filter(|entry| entry.attests().is_none());
+    let Ok(ParsedDocument::Index(index)) = root.parse() else { return Ok(()) };
+    let images = index.manifests.iter().filter(|entry| entry.attested_digest().is_none());
     let images: Vec<String> = images
         .map(|entry| match &entry.platform {
             Some(platform) => format!("{platform} is {}", entry.digest),

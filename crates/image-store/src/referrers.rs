@@ -8,8 +8,8 @@ use error::Error;
 use error::Exit;
 use error::text;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Document, DocumentError, media_type};
-use image_model::raw_json::{self, JsonError, Object, Splice};
+use image_model::manifest::{Descriptor, Document, DocumentError, ParsedDocument, media_type};
+use image_model::raw_json::{self, JsonError, JsonObject, Splice};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Suffixes of the tags under which cosign stores signature, attestations and SBOM: `sha256-HEX.sig`.
@@ -107,9 +107,9 @@ fn listed_under_tag(source: &dyn ImageSource, subject: &Digest) -> Result<Vec<De
     };
     let what = format!("the referrers list of {subject} in \"{}\"", source.display_name());
     match list.parse().map_err(|e| e.at(&what))? {
-        Content::Index(index) => Ok(index.manifests),
+        ParsedDocument::Index(index) => Ok(index.manifests),
         // A tag that happens to have this form.
-        Content::Manifest(_) => Ok(Vec::new()),
+        ParsedDocument::Manifest(_) => Ok(Vec::new()),
     }
 }
 
@@ -181,8 +181,8 @@ fn list_under_tag(store: &dyn ImageStore, subject: &Digest, entries: &[Descripto
 fn list_with(list: Option<&Document>, entries: &[Descriptor]) -> Result<Option<Document>, DocumentError> {
     let shape = |e: serde_json::Error| DocumentError::Shape(e.to_string());
     let known = match list.map(Document::parse).transpose()? {
-        Some(Content::Index(index)) => index.manifests,
-        Some(Content::Manifest(_)) => {
+        Some(ParsedDocument::Index(index)) => index.manifests,
+        Some(ParsedDocument::Manifest(_)) => {
             return Err(DocumentError::Shape(
                 "the tag refers to an image, not to a list of referrers".into(),
             ));
@@ -201,7 +201,7 @@ fn list_with(list: Option<&Document>, entries: &[Descriptor]) -> Result<Option<D
         return Document::new(bytes.into_bytes(), None).map(Some);
     };
     let bytes = list.bytes();
-    let member = Object::parse(bytes)?.unique(bytes, "manifests")?.map(|member| member.value_at.clone());
+    let member = JsonObject::parse(bytes)?.unique(bytes, "manifests")?.map(|member| member.value_at.clone());
     let at = member.ok_or_else(|| JsonError::NotAnObject("\"manifests\"".into()))?;
     let mut splice = Splice::default();
     if bytes.get(at.start) == Some(&b'[') {

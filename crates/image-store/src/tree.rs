@@ -4,7 +4,9 @@ use crate::parallel;
 use crate::store::{ImageSource, Pointer, read_blob};
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Index, Manifest, media_type};
+use image_model::manifest::{
+    CONFIG_MAX, Config, Descriptor, Document, Index, Manifest, ParsedDocument, media_type,
+};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Depth of indexes within indexes above which a tree is refused. Real ones have one level.
@@ -126,7 +128,7 @@ impl IndexNode {
 
     fn add_nested<'a>(&'a self, above: &[usize], out: &mut Vec<NestedMember<'a>>) {
         for (i, (entry, node)) in self.index.manifests.iter().zip(&self.members).enumerate() {
-            if entry.attests().is_some() {
+            if entry.attested_digest().is_some() {
                 continue;
             }
             let path = [above, &[i]].concat();
@@ -183,11 +185,11 @@ fn read_within(
 ) -> Result<TreeNode, Error> {
     let what = format!("{} of \"{}\"", document.digest(), source.display_name());
     match document.parse().map_err(|e| e.at(&what))? {
-        Content::Manifest(manifest) => {
+        ParsedDocument::Manifest(manifest) => {
             let config = read_config(source, &manifest.config, &what)?;
             Ok(TreeNode::Image(Image { document, manifest, config }))
         }
-        Content::Index(index) => {
+        ParsedDocument::Index(index) => {
             let doing = || format!("read index {what}");
             if depth >= DEPTH_MAX {
                 return Err(Error::bad_input(doing(), format!("indexes are nested deeper than {DEPTH_MAX}")));
@@ -286,8 +288,9 @@ mod tests {
         assert_eq!(paths, [&[0][..], &[1], &[1, 0], &[2], &[2, 0]]);
         let found = |platform: &str| -> Vec<(Vec<usize>, Digest)> {
             let platform = platform.parse().unwrap();
-            let fits =
-                |entry: &Descriptor| entry.platform.as_ref().is_some_and(|declared| declared.fits(&platform));
+            let fits = |entry: &Descriptor| {
+                entry.platform.as_ref().is_some_and(|declared| declared.matches(&platform))
+            };
             matching(&all, fits).iter().map(|s| (s.path.clone(), s.index.document.digest().clone())).collect()
         };
         assert_eq!(found("linux/amd64"), [(vec![0], outer.digest().clone())]);

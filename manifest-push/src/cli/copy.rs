@@ -20,7 +20,7 @@ pub struct Copy {
     /// Destination
     destination: Reference,
     /// Copy only the image for this platform
-    #[arg(long, value_name = "PLATFORM", value_parser = Platform::asked)]
+    #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
     platform: Option<Platform>,
     #[command(flatten)]
     write: Write,
@@ -57,7 +57,7 @@ fn image_for(node: TreeNode, platform: &Platform, source: &Reference) -> Result<
         TreeNode::Image(image) => {
             let label =
                 image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();
-            if !label.fits(platform) {
+            if !label.matches(platform) {
                 let why = format!("it is a single image that declares {label}, not {platform}");
                 return Err(Error::not_found(doing, why));
             }

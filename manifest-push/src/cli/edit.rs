@@ -130,7 +130,9 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
     }
     for text in &args.add {
         let (platform, image) = match text.split_once('=') {
-            Some((platform, image)) => (Platform::asked(platform).map_err(|e| usage(format!("{e}")))?, image),
+            Some((platform, image)) => {
+                (Platform::parse_known(platform).map_err(|e| usage(format!("{e}")))?, image)
+            }
             None => (Platform::default(), text.as_str()),
         };
         let member = member(image, platform, incoming.len() + 1).map_err(usage)?;
@@ -225,7 +227,7 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
     let stays = |i: &usize| !changes.removed.contains(i) && !changes.replaced.contains_key(i);
     let kept = (0..entries.len()).filter(stays).map(|i| &entries[i]);
     let incoming =
-        || changes.replaced.values().chain(&changes.added).filter(|entry| entry.attests().is_none());
+        || changes.replaced.values().chain(&changes.added).filter(|entry| entry.attested_digest().is_none());
     // An index within this one stands for its images: clients go through both.
     for seat in
         index.nested_members().iter().filter(|seat| seat.is_nested() && seat.path.first().is_some_and(stays))
@@ -238,7 +240,7 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
         }
     }
     let mut images: Vec<&Descriptor> = Vec::new();
-    for entry in kept.filter(|entry| entry.attests().is_none()).chain(incoming()) {
+    for entry in kept.filter(|entry| entry.attested_digest().is_none()).chain(incoming()) {
         if let (Some(_), Some(platform)) =
             (images.iter().find(|other| are_one_platform(other, entry)), &entry.platform)
         {
@@ -256,7 +258,7 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
 /// The one image for a platform, in the index or in one within it.
 pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Result<NestedMember<'a>, Error> {
     let all = index.nested_members();
-    let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.fits(platform));
+    let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.matches(platform));
     // What the index itself names is meant before what lies deeper.
     let own: Vec<&NestedMember<'_>> =
         all.iter().filter(|seat| !seat.is_nested() && fits(seat.entry)).collect();
@@ -294,6 +296,6 @@ fn lies_within(doing: &str, seat: &NestedMember<'_>, what: &str) -> Error {
 
 /// The entries that speak of this one.
 fn attesting<'a>(entries: &'a [Descriptor], image: &'a Descriptor) -> impl Iterator<Item = usize> + 'a {
-    let speaks = |entry: &Descriptor| entry.attests() == Some(image.digest.as_str());
+    let speaks = |entry: &Descriptor| entry.attested_digest() == Some(image.digest.as_str());
     (0..entries.len()).filter(move |i| speaks(&entries[*i]))
 }

@@ -35,7 +35,9 @@ fn said(found: &[Found], request: &Request) -> String {
     match combine(found, request) {
         Err(misfits) => misfits.iter().map(|m| format!("{}: {}\n", m.line, m.text)).collect(),
         Ok(Combined { wanted, .. }) => {
-            let manifest::Content::Index(index) = wanted.root.parse().unwrap() else { panic!("an index") };
+            let manifest::ParsedDocument::Index(index) = wanted.root.parse().unwrap() else {
+                panic!("an index")
+            };
             let said = index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string);
             said.collect::<Vec<_>>().join(" ")
         }

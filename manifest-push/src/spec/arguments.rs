@@ -32,7 +32,7 @@ pub fn from_arguments(arguments: &Arguments<'_>) -> (Option<Spec>, Vec<Problem>)
     for (i, words) in arguments.platforms.iter().enumerate() {
         members.extend(reader.templated(i + 1, words, arguments.template));
     }
-    reader.refuse_doubles(&members, &|first| format!("{} is the same platform", first.platform));
+    reader.refuse_duplicates(&members, &|first| format!("{} is the same platform", first.platform));
     let spec = image.map(|image| Spec { image, tags, members, annotations, notes: Vec::new() });
     (spec, reader.problems)
 }

@@ -6,7 +6,7 @@ use super::{BuildJob, runs_natively};
 use crate::spec::{DockerfileRecipe, Recipe};
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Document};
+use image_model::manifest::{Descriptor, Document, ParsedDocument};
 use image_model::platform::Platform;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
@@ -97,10 +97,10 @@ pub fn find_image(given: &dyn ImageSource, at: Pointer, platform: &Platform) -> 
     let content = document
         .parse()
         .map_err(|e| e.at(&format!("what the builder wrote to \"{}\"", given.display_name())))?;
-    let Content::Index(index) = content else { return Ok(at) };
+    let ParsedDocument::Index(index) = content else { return Ok(at) };
     let images: Vec<&Descriptor> =
-        index.manifests.iter().filter(|member| member.attests().is_none()).collect();
-    let fits = |member: &&&Descriptor| member.platform.as_ref().is_some_and(|said| said.fits(platform));
+        index.manifests.iter().filter(|member| member.attested_digest().is_none()).collect();
+    let fits = |member: &&&Descriptor| member.platform.as_ref().is_some_and(|said| said.matches(platform));
     let only = if images.len() == 1 { images.first() } else { None };
     match images.iter().find(fits).or(only) {
         Some(member) => Ok(Pointer::from(&member.digest)),
@@ -116,7 +116,7 @@ pub fn copy_image(source: &dyn ImageSource, at: &Pointer, out: &OciLayout) -> Re
     let document = source.read_document(at)?;
     let content =
         document.parse().map_err(|e| e.at(&format!("what lies in \"{}\"", source.display_name())))?;
-    let Content::Manifest(image) = content else {
+    let ParsedDocument::Manifest(image) = content else {
         let doing = format!("take the image from \"{}\"", source.display_name());
         return Err(Error::bad_input(doing, "it is an index, not one image"));
     };

@@ -176,7 +176,7 @@ fn stage(line: usize, rest: &str, target: &Platform, variables: &BTreeMap<String
             // Engines take an architecture alone as well.
             let whole = if said.contains('/') { said } else { format!("linux/{said}") };
             match whole.parse::<Platform>() {
-                Ok(platform) if platform.fits(target) => Asked::Target,
+                Ok(platform) if platform.matches(target) => Asked::Target,
                 _ => Asked::Named(whole),
             }
         }

@@ -5,7 +5,7 @@ use super::docker::Docker;
 use super::podman::Podman;
 use super::*;
 use crate::spec::{BuildArgs, DockerfileRecipe, FilesRecipe, Secret, SecretSource};
-use image_model::manifest::{CONFIG_MAX, Content};
+use image_model::manifest::{CONFIG_MAX, ParsedDocument};
 use image_store::store::read_blob;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -85,7 +85,7 @@ fn docker_builds_saves_and_the_image_is_taken_as_docker_made_it() {
     let job = job(dir.path(), "FROM scratch\nADD f /\n", "linux/arm/v7");
     let out = staging(dir.path());
     let document = docker.build(&job, &out, &dir.path().join("log")).unwrap();
-    let Content::Manifest(image) = document.parse().unwrap() else { panic!("{document:?}") };
+    let ParsedDocument::Manifest(image) = document.parse().unwrap() else { panic!("{document:?}") };
     let config = String::from_utf8(read_blob(&out, &image.config, CONFIG_MAX).unwrap()).unwrap();
     assert!(
         config.starts_with(r#"{"architecture":"amd64","container_config":{"Cmd":["x"]},"os""#),
@@ -361,7 +361,7 @@ fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
     let made = builder.build(&job(None), &base, &log).unwrap();
     image_store::store::ImageStore::write_tag(&base, "1", &made).unwrap();
     let on_base = builder.build(&job(Some("base:1")), &staging(dir.path()), &log).unwrap();
-    let Content::Manifest(image) = on_base.parse().unwrap() else { panic!("{on_base:?}") };
+    let ParsedDocument::Manifest(image) = on_base.parse().unwrap() else { panic!("{on_base:?}") };
     assert_eq!(image.layers.len(), 2);
     assert_eq!(builder.describe(&job(Some("base:1")))[0], "from docker.io/library/base:1");
     assert!(fs::read_to_string(&log).unwrap().ends_with(&format!("made linux/arm64 {}\n", on_base.digest())));

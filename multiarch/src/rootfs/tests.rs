@@ -56,14 +56,14 @@ fn layout(dir: &Path) -> OciLayout {
 }
 
 fn config(out: &OciLayout, document: &Document) -> String {
-    let Content::Manifest(image) = document.parse().unwrap() else { panic!("an index") };
+    let ParsedDocument::Manifest(image) = document.parse().unwrap() else { panic!("an index") };
     String::from_utf8(read_blob(out, &image.config, CONFIG_MAX).unwrap()).unwrap()
 }
 
 fn layers(document: &Document) -> Vec<Descriptor> {
     match document.parse().unwrap() {
-        Content::Manifest(image) => image.layers,
-        Content::Index(_) => panic!("an index"),
+        ParsedDocument::Manifest(image) => image.layers,
+        ParsedDocument::Index(_) => panic!("an index"),
     }
 }
 
@@ -252,7 +252,7 @@ fn what_was_compressed_is_compressed_again_only_where_it_changed_or_is_gone() {
     let platform = "linux/arm64".parse().unwrap();
     let layer = |out: &OciLayout| {
         let job = RootfsJob { platform: &platform, recipe: &recipe, epoch: 0, records: &records };
-        let Content::Manifest(image) = build_image(&job, None, out).unwrap().parse().unwrap() else {
+        let ParsedDocument::Manifest(image) = build_image(&job, None, out).unwrap().parse().unwrap() else {
             panic!("it is an image")
         };
         image.layers[0].digest.clone()

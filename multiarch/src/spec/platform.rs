@@ -32,14 +32,14 @@ pub(super) fn read_platforms(
     let mut tags: Vec<(String, usize)> = Vec::new();
     let mut platforms = Vec::new();
     for entry in entries.iter().filter(|entry| !entry.key.starts_with("x-")) {
-        let platform = match Platform::asked(&entry.key) {
+        let platform = match Platform::parse_known(&entry.key) {
             Ok(platform) => platform,
             Err(error) => {
                 reader.problem(entry.line, error.to_string());
                 continue;
             }
         };
-        if let Some((same, line)) = seen.iter().find(|(other, _)| other.fits(&platform)) {
+        if let Some((same, line)) = seen.iter().find(|(other, _)| other.matches(&platform)) {
             let text =
                 format!("platform {} is the same as {same} on line {line}; remove one of them", entry.key);
             reader.problem(entry.line, text);

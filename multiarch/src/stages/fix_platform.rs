@@ -61,7 +61,7 @@ fn refuse_mislabeled(request: &Request, members: &[Member]) -> Result<(), Error>
     let wrong: Vec<String> = members
         .iter()
         // Variants that mean the same are no mismatch: BuildKit writes arm64 where the spec has arm64/v8.
-        .filter(|member| !member.built_as.answers_entry(&member.platform))
+        .filter(|member| !member.built_as.satisfies_entry(&member.platform))
         .map(|member| format!("{}: its config declares {}", member.platform, member.built_as))
         .collect();
     if wrong.is_empty() {

@@ -11,7 +11,7 @@ use crate::stages::verify_bases::{Base, inspect_bases};
 use crate::work_dir::records::Records;
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Index};
+use image_model::manifest::{Descriptor, Index, ParsedDocument};
 use image_model::platform::Platform;
 use image_store::open::Target;
 use image_store::parallel;
@@ -169,7 +169,7 @@ impl ReleasePlan {
 
     /// The digest that is published for a platform now.
     fn published(&self, platform: &Platform) -> Option<&Digest> {
-        let fits = |said: &Platform| said.fits(platform);
+        let fits = |said: &Platform| said.matches(platform);
         let entries = self.published.iter().flat_map(|index| &index.manifests);
         entries.filter(|entry| entry.platform.as_ref().is_some_and(fits)).map(|entry| &entry.digest).next()
     }
@@ -192,7 +192,7 @@ fn current_tags(spec: &Spec, target: &dyn ImageSource) -> Result<Vec<(String, Op
 /// The index with this digest, if it is one and can be read.
 fn published_index(digest: Option<&Digest>, target: &Target) -> Option<Index> {
     match target.store.read_document(&Pointer::from(digest?)).ok()?.parse().ok()? {
-        Content::Index(index) => Some(index),
-        Content::Manifest(_) => None,
+        ParsedDocument::Index(index) => Some(index),
+        ParsedDocument::Manifest(_) => None,
     }
 }

@@ -32,7 +32,9 @@ pub fn plan_emulators(builds: &[Build], binfmt: Option<&BinfmtSetup>) -> Result<
     };
     let probed: Vec<Probed> = binfmt.probe(&needed)?;
     let runs = |platform: &&Platform| {
-        probed.iter().any(|p| p.runs && p.platform.parse::<Platform>().is_ok_and(|said| said.fits(platform)))
+        probed
+            .iter()
+            .any(|p| p.runs && p.platform.parse::<Platform>().is_ok_and(|said| said.matches(platform)))
     };
     let missing: Vec<Platform> = needed.iter().filter(|platform| !runs(platform)).cloned().collect();
     let command = if missing.is_empty() { Vec::new() } else { binfmt.register_command(&missing) };

@@ -13,7 +13,7 @@ use crate::request::Request;
 use crate::spec::Recipe;
 use crate::stages::build::{Build, job};
 use error::{Error, Exit};
-use image_model::manifest::{CONFIG_MAX, Config, Content};
+use image_model::manifest::{CONFIG_MAX, Config, ParsedDocument};
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
 use image_store::parallel;
@@ -176,11 +176,11 @@ fn read_offer(name: &RegistryRef, open: &OpenImage) -> Result<Offer, Error> {
     let document = source.read_document(&at)?;
     let content = document.parse().map_err(|e| e.at(&format!("base image \"{}\"", source.display_name())))?;
     let image = match content {
-        Content::Index(index) => {
+        ParsedDocument::Index(index) => {
             let platforms = index.manifests.into_iter().filter_map(|member| member.platform);
             return Ok(Offer::Index(platforms.filter(|platform| !platform.is_unknown()).collect()));
         }
-        Content::Manifest(image) => image,
+        ParsedDocument::Manifest(image) => image,
     };
     let bytes = read_blob(&*source, &image.config, CONFIG_MAX)?;
     let config = Config::parse(&bytes)

@@ -64,7 +64,7 @@ fn busybox_of_every_debian_architecture_is_known_and_fix_puts_it_right() {
         let (verdict, binaries, fix) = judged(&user, &wrong);
         let found: Platform = binaries.parse().unwrap();
         assert_eq!(verdict, "mislabeled");
-        assert!(found.fits(&foreign.platform.parse().unwrap()), "{binaries} for {}", foreign.platform);
+        assert!(found.matches(&foreign.platform.parse().unwrap()), "{binaries} for {}", foreign.platform);
         // The command that it names does what it says.
         let words: Vec<String> = fix.unwrap().split(' ').map(str::to_string).collect();
         let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();

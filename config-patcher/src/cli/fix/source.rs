@@ -14,7 +14,7 @@ const SOURCE: &str = "Platform source (exactly one is required)";
 #[derive(Args)]
 pub struct SourceArgs {
     /// Declare this platform: OS/ARCHITECTURE[/VARIANT]
-    #[arg(long, help_heading = SOURCE, value_name = "PLATFORM", value_parser = Platform::asked, conflicts_with_all = ["from_binaries", "from_index"])]
+    #[arg(long, help_heading = SOURCE, value_name = "PLATFORM", value_parser = Platform::parse_known, conflicts_with_all = ["from_binaries", "from_index"])]
     set_platform: Option<Platform>,
     /// With --set-platform: select one member of an index, by its index platform or its digest
     #[arg(long, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index"])]
@@ -56,7 +56,7 @@ impl SourceArgs {
                 Ok((declare(wanted, platform.as_ref().or(member.as_ref())), None))
             }
             (None, Some(MemberSelector::Platform(platform)), member) => {
-                let wanted = Platform::asked(&platform.to_string()).map_err(|error| {
+                let wanted = Platform::parse_known(&platform.to_string()).map_err(|error| {
                     usage(&error.to_string(), "--platform without --set-platform declares a platform")
                 })?;
                 let source = declare(&wanted, member.as_ref());

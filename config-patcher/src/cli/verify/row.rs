@@ -60,7 +60,7 @@ impl<'a> Row<'a> {
 
     /// True if the index platform and the declared platform match, or there is no index platform.
     pub fn index_agrees(&self) -> bool {
-        self.index_platform().is_none_or(|index| self.declared().answers_entry(index))
+        self.index_platform().is_none_or(|index| self.declared().satisfies_entry(index))
     }
 
     pub fn is_wrong(&self, strict: bool) -> bool {
@@ -126,7 +126,7 @@ impl<'a> Row<'a> {
 
 /// Sets the advice of all rows of one image or index. Advice never leads to an index with a duplicate or a lost platform.
 pub fn advise(rows: &mut [Row<'_>]) {
-    let is_member = |row: &Row<'_>| row.entry.is_none_or(|entry| entry.attests().is_none());
+    let is_member = |row: &Row<'_>| row.entry.is_none_or(|entry| entry.attested_digest().is_none());
     let places: Vec<usize> = (0..rows.len()).filter(|at| is_member(&rows[*at])).collect();
     let declared_platforms: Vec<Platform> = places.iter().map(|at| rows[*at].declared()).collect();
     let judged: Vec<JudgedImage<'_>> = places

@@ -2,7 +2,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::manifest::media_type;
 
-fn patched(config: &str, wanted: &str, ask: Ask) -> Option<String> {
+fn patched(config: &str, wanted: &str, ask: MatchRule) -> Option<String> {
     match patch_config(config.as_bytes(), &wanted.parse().unwrap(), ask).unwrap() {
         Patched::Unchanged => None,
         Patched::Changed(bytes) => Some(String::from_utf8(bytes).unwrap()),
@@ -10,8 +10,8 @@ fn patched(config: &str, wanted: &str, ask: Ask) -> Option<String> {
 }
 
 fn check(config: &str, wanted: &str, expected: &str) {
-    assert_eq!(patched(config, wanted, Ask::Explicit).as_deref(), Some(expected));
-    assert_eq!(patched(expected, wanted, Ask::Explicit), None, "a second patch has nothing to do");
+    assert_eq!(patched(config, wanted, MatchRule::Explicit).as_deref(), Some(expected));
+    assert_eq!(patched(expected, wanted, MatchRule::Explicit), None, "a second patch has nothing to do");
 }
 
 #[test]
@@ -81,23 +81,28 @@ fn sorted_keys_stay_sorted() {
     );
     // There and back again.
     let buildkit = r#"{"architecture":"arm","config":{"Env":["PATH=/bin"]},"created":"2026-01-01T00:00:00Z","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"variant":"v7"}"#;
-    let wrong = patched(buildkit, "linux/amd64", Ask::Explicit).unwrap();
+    let wrong = patched(buildkit, "linux/amd64", MatchRule::Explicit).unwrap();
     check(&wrong, "linux/arm/v7", buildkit);
 }
 
 #[test]
 fn a_right_label_is_left_alone() {
-    let unchanged = |config: &str, wanted: &str, ask: Ask| assert_eq!(patched(config, wanted, ask), None);
-    unchanged(r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#, "linux/arm64", Ask::Explicit);
-    unchanged(r#"{"architecture":"arm64","os":"linux"}"#, "linux/arm64/v8", Ask::Entry);
-    assert!(patched(r#"{"architecture":"arm64","os":"linux"}"#, "linux/arm64/v8", Ask::Explicit).is_some());
-    assert!(patched(r#"{"architecture":"arm","os":"linux"}"#, "linux/arm/v7", Ask::Entry).is_some());
+    let unchanged =
+        |config: &str, wanted: &str, ask: MatchRule| assert_eq!(patched(config, wanted, ask), None);
+    unchanged(r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#, "linux/arm64", MatchRule::Explicit);
+    unchanged(r#"{"architecture":"arm64","os":"linux"}"#, "linux/arm64/v8", MatchRule::IndexEntry);
+    assert!(
+        patched(r#"{"architecture":"arm64","os":"linux"}"#, "linux/arm64/v8", MatchRule::Explicit).is_some()
+    );
+    assert!(
+        patched(r#"{"architecture":"arm","os":"linux"}"#, "linux/arm/v7", MatchRule::IndexEntry).is_some()
+    );
 }
 
 #[test]
 fn keys_that_readers_read_differently_are_refused() {
     let refused = |config: &str| {
-        patch_config(config.as_bytes(), &"linux/arm64".parse().unwrap(), Ask::Explicit).is_err()
+        patch_config(config.as_bytes(), &"linux/arm64".parse().unwrap(), MatchRule::Explicit).is_err()
     };
     assert!(refused(r#"{"architecture":"amd64","Architecture":"arm64","os":"linux"}"#));
     assert!(refused(r#"{"architecture":"amd64","os":"linux","os":"linux"}"#));
@@ -147,8 +152,8 @@ fn an_index_follows_its_members() {
     let platform: Platform = "linux/arm/v7".parse().unwrap();
     let new = member.digest().as_str();
     let changes = [
-        EntryChange { index: 0, document: Some(&member), platform: Some(&platform), attests: None },
-        EntryChange { index: 1, document: None, platform: None, attests: Some(new) },
+        EntryChange { index: 0, document: Some(&member), platform: Some(&platform), attested_digest: None },
+        EntryChange { index: 1, document: None, platform: None, attested_digest: Some(new) },
     ];
     let size = member.bytes().len();
     let expected = format!(
@@ -301,9 +306,9 @@ mod generated {
         fn no_byte_outside_the_label_changes(config in written()) {
             let before = config.text(&config.members);
             let expected = config.text(&put_right(&config.members));
-            let done = patched(&before, "linux/arm/v7", Ask::Explicit);
+            let done = patched(&before, "linux/arm/v7", MatchRule::Explicit);
             prop_assert_eq!(done.unwrap_or_else(|| before.clone()), &*expected);
-            prop_assert_eq!(patched(&expected, "linux/arm/v7", Ask::Explicit), None);
+            prop_assert_eq!(patched(&expected, "linux/arm/v7", MatchRule::Explicit), None);
         }
     }
 }

@@ -49,7 +49,7 @@ fn variants(architecture: &str) -> &'static [&'static str] {
 
 impl Platform {
     /// Parses what a person wants an image to be for: a platform that engines and runtimes know.
-    pub fn asked(text: &str) -> Result<Self, PlatformError> {
+    pub fn parse_known(text: &str) -> Result<Self, PlatformError> {
         let platform: Self = text.parse().map_err(|error| match (error, text.split_once('/')) {
             // `arm`, `armv7`: a machine without its system.
             (PlatformError::NoArchitecture(_), None) => match suggest(text) {
@@ -145,16 +145,16 @@ mod tests {
             "darwin/arm64",
             "wasip1/wasm",
         ] {
-            assert_eq!(Platform::asked(text).unwrap().to_string(), text);
+            assert_eq!(Platform::parse_known(text).unwrap().to_string(), text);
         }
-        assert_eq!(Platform::asked("linux/armhf").unwrap().to_string(), "linux/arm/v7");
-        assert_eq!(Platform::asked("linux/x86_64").unwrap().to_string(), "linux/amd64");
+        assert_eq!(Platform::parse_known("linux/armhf").unwrap().to_string(), "linux/arm/v7");
+        assert_eq!(Platform::parse_known("linux/x86_64").unwrap().to_string(), "linux/amd64");
     }
 
     #[test]
     fn what_nobody_knows_is_refused_with_what_was_meant() {
         let check = |text: &str, hint: &str| {
-            let said = Platform::asked(text).unwrap_err().to_string();
+            let said = Platform::parse_known(text).unwrap_err().to_string();
             assert!(said.contains(hint), "{text}: {said}");
             assert!(said.contains(&format!("\"{text}\"")), "{text}: {said}");
         };

@@ -20,7 +20,7 @@ use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, 
 use crate::subject::referrers_among;
 use error::Error;
 use image_model::digest::{Digest, Verified};
-use image_model::manifest::{Content, Descriptor, Document};
+use image_model::manifest::{Descriptor, Document, ParsedDocument};
 use image_model::reference::Reference;
 use std::fs;
 use std::io::{self, Read};
@@ -306,11 +306,11 @@ impl ImageStore for DockerArchive {
         };
         let archive = self.archive();
         match document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))? {
-            Content::Index(_) if archive.index.is_none() => {
+            ParsedDocument::Index(_) if archive.index.is_none() => {
                 let why = "an archive of this form holds single images, and this is an index";
                 return Err(Error::bad_input(doing(), why).hint("use oci:DIR, or a new docker-archive: file"));
             }
-            Content::Index(index) => {
+            ParsedDocument::Index(index) => {
                 for member in &index.manifests {
                     let is_there = self.find(&Pointer::from(&member.digest))?.is_some();
                     if !is_there && !archive.absent.contains(&member.digest) {
@@ -318,7 +318,7 @@ impl ImageStore for DockerArchive {
                     }
                 }
             }
-            Content::Manifest(manifest) => {
+            ParsedDocument::Manifest(manifest) => {
                 let local = manifest.layers.iter().filter(|layer| layer.urls.is_empty());
                 for blob in std::iter::once(&manifest.config).chain(local) {
                     if !self.has_blob(blob)? {

@@ -8,7 +8,7 @@ use super::docker_archive::DockerArchive;
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer};
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Document};
+use image_model::manifest::{Descriptor, Document, ParsedDocument};
 use image_model::reference::Reference;
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -194,8 +194,8 @@ impl ImageStore for DockerDaemon {
 fn is_id_of(id: &Digest, document: &Document) -> bool {
     id == document.digest()
         || match document.parse() {
-            Ok(Content::Manifest(manifest)) => *id == manifest.config.digest,
-            Ok(Content::Index(_)) => true,
+            Ok(ParsedDocument::Manifest(manifest)) => *id == manifest.config.digest,
+            Ok(ParsedDocument::Index(_)) => true,
             Err(_) => false,
         }
 }

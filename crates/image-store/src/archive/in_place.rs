@@ -14,7 +14,7 @@ use super::tar::{BLOCK, ByteWrite, MemberKind, padded, write};
 use crate::plan::BlobContent;
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{CONFIG_MAX, Config, Content, Document};
+use image_model::manifest::{CONFIG_MAX, Config, Document, ParsedDocument};
 use std::collections::BTreeMap;
 
 pub mod journal;
@@ -125,8 +125,10 @@ fn still_needed(archive: &Snapshot, rewrite: &Relabel) -> Result<Option<Digest>,
         let document = new.get(&digest).copied().or_else(|| archive.documents.get(&digest));
         let Some(document) = document else { continue };
         match document.parse().map_err(|e| e.at(&format!("manifest {digest}")))? {
-            Content::Manifest(manifest) => open.push(manifest.config.digest),
-            Content::Index(index) => open.extend(index.manifests.into_iter().map(|entry| entry.digest)),
+            ParsedDocument::Manifest(manifest) => open.push(manifest.config.digest),
+            ParsedDocument::Index(index) => {
+                open.extend(index.manifests.into_iter().map(|entry| entry.digest))
+            }
         }
     }
     Ok(None)

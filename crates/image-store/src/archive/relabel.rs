@@ -7,7 +7,7 @@ use super::snapshot::Snapshot;
 use crate::plan::{BlobContent, WantedImage};
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Config, Content, Document};
+use image_model::manifest::{Config, Document, ParsedDocument};
 use image_model::platform::Platform;
 
 /// What becomes of an image that has a wrong label.
@@ -64,7 +64,7 @@ impl RelabeledFiles {
 /// What the root says it is for, if this is its config.
 fn label_of(root: &Document, digest: &Digest, config: &[u8]) -> Result<Option<Platform>, Error> {
     match root.parse() {
-        Ok(Content::Manifest(manifest)) if manifest.config.digest == *digest => {
+        Ok(ParsedDocument::Manifest(manifest)) if manifest.config.digest == *digest => {
             let config = Config::parse(config).map_err(|e| e.at(&format!("config {digest}")))?;
             Ok(Some(config.platform))
         }

@@ -3,7 +3,7 @@
 use super::{ImageSource, ImageStore, OpenContent, Pointer, TagMove};
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Document};
+use image_model::manifest::{Descriptor, Document, ParsedDocument};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -98,14 +98,14 @@ impl ImageStore for MemoryStore {
         let content = document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))?;
         let mut state = self.state();
         match content {
-            Content::Index(index) => {
+            ParsedDocument::Index(index) => {
                 for member in &index.manifests {
                     if !state.documents.contains_key(&member.digest) {
                         return Err(absent(&member.digest));
                     }
                 }
             }
-            Content::Manifest(manifest) => {
+            ParsedDocument::Manifest(manifest) => {
                 let local = |layer: &&Descriptor| layer.urls.is_empty();
                 for blob in std::iter::once(&manifest.config).chain(manifest.layers.iter().filter(local)) {
                     if !state.blobs.contains_key(&blob.digest) {

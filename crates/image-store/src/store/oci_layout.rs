@@ -10,8 +10,8 @@ use crate::regular_file::{open_regular, read_small};
 use crate::subject::referrers_among;
 use error::{Error, retry_interrupted};
 use image_model::digest::{Digest, Hasher, Verified};
-use image_model::manifest::{CONFIG_MAX, Content, DOCUMENT_MAX, Descriptor, Document, Index};
-use image_model::raw_json::Object;
+use image_model::manifest::{CONFIG_MAX, DOCUMENT_MAX, Descriptor, Document, Index, ParsedDocument};
+use image_model::raw_json::JsonObject;
 use image_model::reference::Reference;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -55,7 +55,7 @@ impl OciLayout {
             io::ErrorKind::NotFound => Error::not_found(doing(), "there is no such folder"),
             _ => Error::from_io(doing(), e),
         })?;
-        let version = Object::parse(&text).ok().and_then(|object| {
+        let version = JsonObject::parse(&text).ok().and_then(|object| {
             let member = object.unique(&text, "imageLayoutVersion").ok()??;
             serde_json::from_slice::<String>(&text[member.value_at.clone()]).ok()
         });
@@ -172,7 +172,7 @@ impl OciLayout {
             return Ok((bytes, Arc::clone(index)));
         }
         let document = Document::new(bytes, None).map_err(|e| e.at(&what))?;
-        let Content::Index(index) = document.parse().map_err(|e| e.at(&what))? else {
+        let ParsedDocument::Index(index) = document.parse().map_err(|e| e.at(&what))? else {
             return Err(Error::bad_input(format!("read {what}"), "it is no index"));
         };
         let index = Arc::new(index);
@@ -343,8 +343,8 @@ impl ImageStore for OciLayout {
                 .hint("write that first")
         };
         let needed = match document.parse().map_err(|e| e.at(&format!("manifest {}", blob.digest)))? {
-            Content::Index(index) => index.manifests,
-            Content::Manifest(manifest) => {
+            ParsedDocument::Index(index) => index.manifests,
+            ParsedDocument::Manifest(manifest) => {
                 let local = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
                 std::iter::once(manifest.config).chain(local).collect()
             }
@@ -405,7 +405,7 @@ fn check_retagged(before: &Index, bytes: &[u8], tag: &str, document: &Digest) ->
         return Err(format!("index.json would be larger than {DOCUMENT_MAX} bytes"));
     }
     let parsed = Document::new(bytes.to_vec(), None).and_then(|document| document.parse());
-    let Content::Index(after) = parsed.map_err(|e| e.to_string())? else {
+    let ParsedDocument::Index(after) = parsed.map_err(|e| e.to_string())? else {
         return Err("index.json would be no index".into());
     };
     let others = |index: &Index| {

@@ -94,7 +94,7 @@ impl RegistryStore {
         at: &Pointer,
     ) -> ApiRequest<'a, 'a> {
         let mut request = self.request(action, method, self.url(&format!("manifests/{at}")));
-        request.headers.push(("Accept", media_type::READ.join(", ")));
+        request.headers.push(("Accept", media_type::SUPPORTED.join(", ")));
         request
     }
 

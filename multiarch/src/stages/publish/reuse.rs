@@ -42,7 +42,7 @@ pub fn reuse_published(
 
 fn find_same(member: &Member, index: &Index, target: &dyn ImageSource) -> Option<Image> {
     let built = &member.image;
-    let fits = |said: &image_model::platform::Platform| said.fits(&member.platform);
+    let fits = |said: &image_model::platform::Platform| said.matches(&member.platform);
     let entry = index.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(fits))?;
     if entry.digest == *built.document.digest() {
         return None;

@@ -70,7 +70,7 @@ impl RetainedMembers {
         }
         for platform in &request.retained {
             let is_it =
-                |one: &RetainedMember| one.entry.platform.as_ref().is_some_and(|said| said.fits(platform));
+                |one: &RetainedMember| one.entry.platform.as_ref().is_some_and(|said| said.matches(platform));
             if !retained.iter().any(is_it) {
                 let why = format!("it has no {platform}");
                 return Err(Error::not_found(doing, why).hint("run without --only"));
@@ -89,12 +89,14 @@ impl RetainedMembers {
 fn not_built(index: &Index, spec: &Spec) -> Vec<Digest> {
     let is_built = |entry: &Descriptor| {
         let said = entry.platform.as_ref();
-        said.is_some_and(|said| spec.platforms.iter().any(|one| one.platform.fits(said)))
+        said.is_some_and(|said| spec.platforms.iter().any(|one| one.platform.matches(said)))
     };
-    let images = index.manifests.iter().filter(|entry| entry.attests().is_none() && !is_built(entry));
+    let images = index.manifests.iter().filter(|entry| entry.attested_digest().is_none() && !is_built(entry));
     let images: Vec<Digest> = images.map(|entry| entry.digest.clone()).collect();
     let attests_one = |entry: &&Descriptor| {
-        entry.attests().is_some_and(|attested| images.iter().any(|image| image.to_string() == attested))
+        entry
+            .attested_digest()
+            .is_some_and(|attested| images.iter().any(|image| image.to_string() == attested))
     };
     let attesting = index.manifests.iter().filter(attests_one).map(|entry| entry.digest.clone());
     images.iter().cloned().chain(attesting).collect()
@@ -103,7 +105,7 @@ fn not_built(index: &Index, spec: &Spec) -> Vec<Digest> {
 /// Published images that no platform of the spec, as far as it is built now, replaces.
 pub fn other_images<'a>(index: &'a Index, spec: &Spec) -> Vec<&'a Descriptor> {
     let others = not_built(index, spec);
-    let entries = index.manifests.iter().filter(|entry| entry.attests().is_none());
+    let entries = index.manifests.iter().filter(|entry| entry.attested_digest().is_none());
     entries.filter(|entry| others.contains(&entry.digest)).collect()
 }
 
@@ -132,7 +134,7 @@ pub fn verify_retained(
             let wanted =
                 if member.node.images().len() == 1 { platform.clone() } else { declared_platform(image) };
             let digest = image.document.digest();
-            if !declared_platform(image).answers_entry(&wanted) {
+            if !declared_platform(image).satisfies_entry(&wanted) {
                 problems.push(format!("{wanted}: its config declares {}", declared_platform(image)));
                 continue;
             }
@@ -167,7 +169,7 @@ pub fn verify_retained(
 
 impl RetainedMember {
     fn is_image(&self) -> bool {
-        self.entry.attests().is_none()
+        self.entry.attested_digest().is_none()
     }
 
     fn image(&self) -> Option<&Image> {

@@ -5,7 +5,7 @@
 
 use crate::tools::User;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, Descriptor, Document, media_type};
+use image_model::manifest::{Descriptor, Document, ParsedDocument, media_type};
 use image_store::archive::DockerArchive;
 use image_store::check::{CheckDepth, check};
 use image_store::store::oci_layout::OciLayout;
@@ -161,8 +161,8 @@ fn entry(document: &Document, annotations: &str, architecture: &str, os: &str, v
 
 fn entries(index: &Document) -> Vec<Descriptor> {
     match index.parse().unwrap() {
-        Content::Index(index) => index.manifests,
-        Content::Manifest(_) => panic!("an image took the index's place"),
+        ParsedDocument::Index(index) => index.manifests,
+        ParsedDocument::Manifest(_) => panic!("an image took the index's place"),
     }
 }
 
@@ -189,10 +189,10 @@ fn is_put_right(before: &Pushed, store: &dyn ImageSource, tag: &str, as_artifact
         assert_eq!(texts(before.index())[i], texts(&now)[i], "amd64 and its attestation stay byte for byte");
     }
     for i in 0..3 {
-        assert_eq!(new[i + 3].attests(), Some(new[i].digest.as_str()), "each refers to a member");
+        assert_eq!(new[i + 3].attested_digest(), Some(new[i].digest.as_str()), "each refers to a member");
         assert_eq!(new[i].platform, old[i].platform);
         let attestation = store.read_document(&Pointer::from(&new[i + 3].digest)).unwrap();
-        let Content::Manifest(parsed) = attestation.parse().unwrap() else { panic!("an index") };
+        let ParsedDocument::Manifest(parsed) = attestation.parse().unwrap() else { panic!("an index") };
         assert_eq!(parsed.subject.is_some(), as_artifacts);
         if let Some(subject) = parsed.subject {
             assert_eq!((subject.digest, subject.size), (new[i].digest.clone(), new[i].size));

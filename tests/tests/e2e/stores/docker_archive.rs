@@ -1,6 +1,6 @@
 //! `docker save` archives against the programs that write and read them: skopeo, podman and Docker Engine.
 
-use image_model::manifest::{Content, Descriptor, Document, media_type};
+use image_model::manifest::{Descriptor, Document, ParsedDocument, media_type};
 use image_store::archive::DockerArchive;
 use image_store::check::{CheckDepth, check};
 use image_store::plan::{MovedTag, WantedImage, apply, plan};
@@ -55,7 +55,7 @@ fn layout(dir: &Path) -> OciLayout {
 /// Puts the label right as a fix does: config and manifest change in the bytes that must, the layers stay.
 fn relabel(store: &DockerArchive, name: &str) -> Document {
     let document = store.read_document(&tag(name)).unwrap();
-    let Content::Manifest(manifest) = document.parse().unwrap() else { panic!("an index") };
+    let ParsedDocument::Manifest(manifest) = document.parse().unwrap() else { panic!("an index") };
     let old = String::from_utf8(read_blob(store, &manifest.config, 1 << 20).unwrap()).unwrap();
     let new = old.replacen("\"architecture\":\"amd64\"", "\"architecture\":\"arm\",\"variant\":\"v7\"", 1);
     assert_ne!(old, new);

@@ -157,7 +157,7 @@ fn tag(text: &str) -> Pointer {
 /// Gives an image another label as a plan would: config and manifest change in the bytes that must.
 fn relabelled(store: &DockerArchive, at: &Pointer, architecture: &str) -> Document {
     let document = store.read_document(at).unwrap();
-    let Content::Manifest(manifest) = document.parse().unwrap() else { panic!("an index") };
+    let ParsedDocument::Manifest(manifest) = document.parse().unwrap() else { panic!("an index") };
     let old = read_blob(store, &manifest.config, 1 << 20).unwrap();
     let label = Config::parse(&old).unwrap().platform.architecture;
     let old = String::from_utf8(old).unwrap();
@@ -176,7 +176,7 @@ fn relabelled(store: &DockerArchive, at: &Pointer, architecture: &str) -> Docume
 }
 
 fn label(store: &DockerArchive, at: &Pointer) -> String {
-    let Content::Manifest(manifest) = store.read_document(at).unwrap().parse().unwrap() else {
+    let ParsedDocument::Manifest(manifest) = store.read_document(at).unwrap().parse().unwrap() else {
         panic!("an index")
     };
     Config::parse(&read_blob(store, &manifest.config, 1 << 20).unwrap()).unwrap().platform.to_string()

@@ -11,7 +11,7 @@ use crate::archive::snapshot::Snapshot;
 use crate::archive::tar::{MemberKind, plain_name};
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Config, Content, Descriptor, Document, Manifest, media_type};
+use image_model::manifest::{Config, Descriptor, Document, Manifest, ParsedDocument, media_type};
 use std::collections::BTreeSet;
 use std::io::Read;
 
@@ -23,7 +23,7 @@ pub fn plan_tag(
     document: &Document,
 ) -> Result<TarEdit, Error> {
     let doing = || format!("tag \"{tag}\"");
-    let Content::Manifest(manifest) =
+    let ParsedDocument::Manifest(manifest) =
         document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))?
     else {
         return Err(Error::bad_input(

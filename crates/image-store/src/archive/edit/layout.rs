@@ -14,7 +14,7 @@ use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{CONFIG_MAX, Config, Content, Descriptor, Document, Manifest, media_type};
+use image_model::manifest::{CONFIG_MAX, Config, Descriptor, Document, Manifest, ParsedDocument, media_type};
 use std::collections::BTreeSet;
 use std::io::Read;
 
@@ -199,7 +199,7 @@ impl Contents<'_> {
         }
         found.push(document.digest().clone());
         match document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))? {
-            Content::Index(index) => {
+            ParsedDocument::Index(index) => {
                 for member in &index.manifests {
                     match self.document(&member.digest) {
                         Some(child) => self.walk(child, depth + 1, strict, seen, found)?,
@@ -208,7 +208,7 @@ impl Contents<'_> {
                     }
                 }
             }
-            Content::Manifest(manifest) => {
+            ParsedDocument::Manifest(manifest) => {
                 // An image that lies in the archive is as whole as it was.
                 let is_stored = self.archive.documents.contains_key(document.digest());
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
@@ -230,7 +230,7 @@ impl Contents<'_> {
         for digest in self.reach(root)? {
             let document = if digest == *root.digest() { Some(root) } else { self.document(&digest) };
             let Some(document) = document else { continue };
-            let Ok(Content::Manifest(manifest)) = document.parse() else { continue };
+            let Ok(ParsedDocument::Manifest(manifest)) = document.parse() else { continue };
             if is_image(&manifest) && manifest.layers.iter().all(|layer| self.has_blob(layer)) {
                 images.push(manifest);
             }
@@ -261,7 +261,7 @@ impl Contents<'_> {
     /// What a single image says it is for.
     fn label(&self, document: &Document) -> Result<Option<image_model::platform::Platform>, Error> {
         match document.parse() {
-            Ok(Content::Manifest(manifest)) if is_image(&manifest) => {
+            Ok(ParsedDocument::Manifest(manifest)) if is_image(&manifest) => {
                 Ok(Some(self.config(&manifest.config)?.platform))
             }
             _ => Ok(None),

@@ -2,9 +2,9 @@
 
 use super::names::{self, Naming};
 use crate::store::UNNAMED;
-use image_model::manifest::{Content, Descriptor, Document, DocumentError};
+use image_model::manifest::{Descriptor, Document, DocumentError, ParsedDocument};
 use image_model::platform::Platform;
-use image_model::raw_json::{self, Object, Splice};
+use image_model::raw_json::{self, JsonObject, Splice};
 use std::ops::Range;
 
 /// Where containerd keeps an image's full name.
@@ -31,11 +31,11 @@ impl IndexJson {
 
     pub fn parse(bytes: Vec<u8>) -> Result<Self, DocumentError> {
         let document = Document::new(bytes, None)?;
-        let Content::Index(index) = document.parse()? else {
+        let ParsedDocument::Index(index) = document.parse()? else {
             return Err(DocumentError::Shape("it is an image, not an index".into()));
         };
         let bytes = document.bytes().to_vec();
-        let object = Object::parse(&bytes)?;
+        let object = JsonObject::parse(&bytes)?;
         let list_at = object.unique(&bytes, "manifests")?.map(|list| list.value_at.clone());
         let list_at = list_at.filter(|at| bytes.get(at.start) == Some(&b'['));
         let places = match &list_at {
@@ -58,7 +58,7 @@ impl IndexJson {
         label: Option<&Platform>,
     ) -> Result<Self, DocumentError> {
         let (bytes, entry) = (&self.bytes, &self.entries[i]);
-        let object = Object::parse_at(bytes, &self.places[i], "manifests")?;
+        let object = JsonObject::parse_at(bytes, &self.places[i], "manifests")?;
         let mut splice = Splice::default();
         if entry.digest != *document.digest() {
             splice.set(bytes, &object, "digest", &json(document.digest())?, &[])?;
@@ -98,7 +98,7 @@ impl IndexJson {
             (_, Some(last)) => splice.replace(last.end..last.end, format!(",{text}")),
             (Some(list), None) => splice.replace(list.start + 1..list.start + 1, text),
             (None, None) => {
-                let object = Object::parse(&self.bytes)?;
+                let object = JsonObject::parse(&self.bytes)?;
                 splice.set(
                     &self.bytes,
                     &object,
@@ -131,8 +131,8 @@ fn relabel(
     if bytes.get(at.clone()) == Some(b"null") {
         return Ok(());
     }
-    let object = Object::parse_at(bytes, at, "platform")?;
-    let said = image_model::manifest::read_label(bytes, &object)?;
+    let object = JsonObject::parse_at(bytes, at, "platform")?;
+    let said = image_model::manifest::read_platform(bytes, &object)?;
     let text = |value: &Option<String>| value.as_ref().map(json).transpose();
     let architecture = Some(label.architecture.clone());
     let os = Some(label.os.clone());

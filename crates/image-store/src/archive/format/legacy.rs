@@ -1,12 +1,12 @@
 //! Files that archives of the old form keep for Docker before 1.10: `ID/json` and `repositories`.
 
 use image_model::manifest::{Config, DocumentError};
-use image_model::raw_json::{Object, Splice};
+use image_model::raw_json::{JsonObject, Splice};
 
 /// A layer's `json` whose label follows that of the image's config. Only keys that the old and the new config
 /// say differently change.
 pub fn relabel(json: &[u8], old: &Config, new: &Config) -> Result<Vec<u8>, DocumentError> {
-    let object = Object::parse(json)?;
+    let object = JsonObject::parse(json)?;
     let (old, new) = (&old.platform, &new.platform);
     let said = |text: &str| Some(text.to_string()).filter(|text| !text.is_empty());
     let keys = [
@@ -30,9 +30,9 @@ pub fn relabel(json: &[u8], old: &Config, new: &Config) -> Result<Vec<u8>, Docum
 
 /// The layer id that `repositories` gives for a tag: `{"app":{"1":"ID"}}`.
 pub fn layer_id(repositories: &[u8], repository: &str, tag: &str) -> Option<String> {
-    let outer = Object::parse(repositories).ok()?;
+    let outer = JsonObject::parse(repositories).ok()?;
     let inner = outer.members.iter().find(|member| member.key == repository)?;
-    let inner = Object::parse_at(repositories, &inner.value_at, repository).ok()?;
+    let inner = JsonObject::parse_at(repositories, &inner.value_at, repository).ok()?;
     let id = inner.members.iter().find(|member| member.key == tag)?;
     serde_json::from_slice(&repositories[id.value_at.clone()]).ok()
 }
@@ -41,16 +41,16 @@ pub fn layer_id(repositories: &[u8], repository: &str, tag: &str) -> Option<Stri
 /// in case are two.
 pub fn point(repositories: &[u8], repository: &str, tag: &str, id: &str) -> Result<Vec<u8>, DocumentError> {
     let text = |value: &str| serde_json::to_string(value).map_err(|e| DocumentError::Shape(e.to_string()));
-    let outer = Object::parse(repositories)?;
-    outer.refuse_doubles()?;
+    let outer = JsonObject::parse(repositories)?;
+    outer.refuse_duplicates()?;
     let mut splice = Splice::default();
     let entry = format!("{}:{}", text(tag)?, text(id)?);
     let Some(inner) = outer.members.iter().find(|member| member.key == repository) else {
         append(&mut splice, &outer, &format!("{}:{{{entry}}}", text(repository)?));
         return Ok(splice.apply(repositories));
     };
-    let inner = Object::parse_at(repositories, &inner.value_at, repository)?;
-    inner.refuse_doubles()?;
+    let inner = JsonObject::parse_at(repositories, &inner.value_at, repository)?;
+    inner.refuse_duplicates()?;
     match inner.members.iter().find(|member| member.key == tag) {
         Some(old) => splice.replace(old.value_at.clone(), text(id)?),
         None => append(&mut splice, &inner, &entry),
@@ -60,13 +60,13 @@ pub fn point(repositories: &[u8], repository: &str, tag: &str, id: &str) -> Resu
 
 /// `repositories` without this tag, and without the repository if it has no other.
 pub fn unpoint(repositories: &[u8], repository: &str, tag: &str) -> Result<Vec<u8>, DocumentError> {
-    let outer = Object::parse(repositories)?;
-    outer.refuse_doubles()?;
+    let outer = JsonObject::parse(repositories)?;
+    outer.refuse_duplicates()?;
     let Some(at) = outer.members.iter().position(|member| member.key == repository) else {
         return Ok(repositories.to_vec());
     };
-    let inner = Object::parse_at(repositories, &outer.members[at].value_at, repository)?;
-    inner.refuse_doubles()?;
+    let inner = JsonObject::parse_at(repositories, &outer.members[at].value_at, repository)?;
+    inner.refuse_duplicates()?;
     let mut splice = Splice::default();
     match inner.members.iter().position(|member| member.key == tag) {
         Some(_) if inner.members.len() == 1 => remove(&mut splice, &outer, at),
@@ -77,7 +77,7 @@ pub fn unpoint(repositories: &[u8], repository: &str, tag: &str) -> Result<Vec<u
 }
 
 /// Takes a member away with one comma.
-fn remove(splice: &mut Splice, object: &Object, at: usize) {
+fn remove(splice: &mut Splice, object: &JsonObject, at: usize) {
     let member = &object.members[at];
     let range = match (at.checked_sub(1).map(|i| &object.members[i]), object.members.get(at + 1)) {
         (Some(previous), _) => previous.value_at.end..member.value_at.end,
@@ -87,7 +87,7 @@ fn remove(splice: &mut Splice, object: &Object, at: usize) {
     splice.replace(range, Vec::new());
 }
 
-fn append(splice: &mut Splice, object: &Object, member: &str) {
+fn append(splice: &mut Splice, object: &JsonObject, member: &str) {
     let (at, comma) = match object.members.last() {
         Some(last) => (last.value_at.end, ","),
         None => (object.at.start + 1, ""),

@@ -3,7 +3,7 @@
 use super::names;
 use crate::store::UNNAMED;
 use image_model::manifest::DocumentError;
-use image_model::raw_json::{self, JsonError, Object, Splice};
+use image_model::raw_json::{self, JsonError, JsonObject, Splice};
 use serde::Deserialize;
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ impl ManifestJson {
         raw_json::check_syntax(&bytes)?;
         let mut items = Vec::new();
         for at in raw_json::elements(&bytes, &whole(&bytes), "manifest.json").map_err(no_list)? {
-            let object = Object::parse_at(&bytes, &at, "image")?;
+            let object = JsonObject::parse_at(&bytes, &at, "image")?;
             for key in ["Config", "RepoTags", "Layers", "LayerSources"] {
                 object.unique(&bytes, key)?;
             }
@@ -178,7 +178,7 @@ impl ManifestJson {
         layers: &[String],
     ) -> Result<(), DocumentError> {
         let item = &self.items[i];
-        let object = Object::parse_at(&self.bytes, &item.at, "image")?;
+        let object = JsonObject::parse_at(&self.bytes, &item.at, "image")?;
         if item.config != config {
             splice.set(&self.bytes, &object, "Config", &json(config)?, &[])?;
         }
@@ -221,7 +221,7 @@ impl ManifestJson {
     }
 
     fn add_tag(&self, splice: &mut Splice, i: usize, tag: &str) -> Result<(), DocumentError> {
-        let object = Object::parse_at(&self.bytes, &self.items[i].at, "image")?;
+        let object = JsonObject::parse_at(&self.bytes, &self.items[i].at, "image")?;
         let tag = json(&names::familiar(tag))?;
         match self.tag_places(i)?.last() {
             Some(last) => splice.replace(last.end..last.end, format!(",{tag}")),
@@ -241,7 +241,7 @@ impl ManifestJson {
     }
 
     fn tag_places(&self, i: usize) -> Result<Vec<Range<usize>>, DocumentError> {
-        let object = Object::parse_at(&self.bytes, &self.items[i].at, "image")?;
+        let object = JsonObject::parse_at(&self.bytes, &self.items[i].at, "image")?;
         match object.unique(&self.bytes, "RepoTags")? {
             Some(list) if self.bytes.get(list.value_at.start) == Some(&b'[') => {
                 Ok(raw_json::elements(&self.bytes, &list.value_at, "RepoTags")?)

@@ -14,7 +14,7 @@ use crate::tree::DEPTH_MAX;
 use error::{Error, retry_interrupted};
 use image_model::digest::{Digest, Hasher};
 use image_model::manifest::{
-    CONFIG_MAX, Config, Content, DOCUMENT_MAX, Descriptor, Document, Manifest, media_type,
+    CONFIG_MAX, Config, DOCUMENT_MAX, Descriptor, Document, Manifest, ParsedDocument, media_type,
 };
 use std::fs::File;
 use std::io::{self, Read};
@@ -378,12 +378,12 @@ impl Reader<'_> {
             return Err(self.refuse("its indexes name the same images over and over"));
         }
         match document.parse().map_err(|e| e.at(&format!("manifest {}", entry.digest)))? {
-            Content::Manifest(manifest) => {
+            ParsedDocument::Manifest(manifest) => {
                 let id = manifest.config.digest.clone();
                 self.snapshot.ids.entry(id).or_insert_with(|| entry.digest.clone());
                 found.push((entry.digest.clone(), manifest));
             }
-            Content::Index(index) => {
+            ParsedDocument::Index(index) => {
                 for member in &index.manifests {
                     self.read_below(member, depth + 1, found)?;
                 }

@@ -2,7 +2,7 @@
 
 use crate::store::UNNAMED;
 use image_model::manifest::{Descriptor, Document, DocumentError};
-use image_model::raw_json::{self, Object, Splice};
+use image_model::raw_json::{self, JsonObject, Splice};
 
 /// The annotation under which a layout keeps a tag (image-spec, annotations.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -14,7 +14,7 @@ pub fn name_of(entry: &Descriptor) -> &str {
 /// `index.json` with `tag` naming `document`: the entry of that name is replaced in its place, or one is added
 /// at the end. Every other byte stays.
 pub fn retag(index: &[u8], tag: &str, document: &Document) -> Result<Vec<u8>, DocumentError> {
-    let object = Object::parse(index)?;
+    let object = JsonObject::parse(index)?;
     let shape = |e: serde_json::Error| DocumentError::Shape(e.to_string());
     let mut entry = document.descriptor();
     if tag != UNNAMED {

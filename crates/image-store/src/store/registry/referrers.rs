@@ -6,7 +6,7 @@ use crate::store::ImageSource;
 use crate::store::ReferrerList;
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Content, DOCUMENT_MAX, Document, media_type};
+use image_model::manifest::{DOCUMENT_MAX, Document, ParsedDocument, media_type};
 use registry_client::api_error;
 
 /// Maximum number of pages: an image has a few signatures and SBOMs.
@@ -31,8 +31,8 @@ pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Err
         }
         let page = Document::new(body, head.header("content-type")).and_then(|page| page.parse());
         match page.map_err(|e| wrong(e.to_string()))? {
-            Content::Index(index) => found.extend(index.manifests),
-            Content::Manifest(_) => {
+            ParsedDocument::Index(index) => found.extend(index.manifests),
+            ParsedDocument::Manifest(_) => {
                 return Err(wrong("the response is an image manifest, not an index".into()));
             }
         }

@@ -11,7 +11,7 @@ fn an_archive_of_the_old_form_is_read_without_extracting() {
     whole(&store, "app:1");
     let document = store.read_document(&tag("docker.io/library/app:2")).unwrap();
     assert_eq!(document.media_type(), media_type::DOCKER_MANIFEST);
-    let Content::Manifest(manifest) = document.parse().unwrap() else { panic!() };
+    let ParsedDocument::Manifest(manifest) = document.parse().unwrap() else { panic!() };
     assert_eq!(manifest.config, Descriptor::of(media_type::DOCKER_CONFIG, classic.config.as_bytes()));
     let layers: Vec<Descriptor> =
         [b"one", b"one", b"two"].iter().map(|l| Descriptor::of(media_type::DOCKER_LAYER, *l)).collect();
@@ -74,7 +74,8 @@ fn compressed_layers_are_told_by_their_first_bytes() {
         ])
     };
     let disk = on_disk(&members(&gzip));
-    let Content::Manifest(manifest) = disk.open().read_document(&tag("app:1")).unwrap().parse().unwrap()
+    let ParsedDocument::Manifest(manifest) =
+        disk.open().read_document(&tag("app:1")).unwrap().parse().unwrap()
     else {
         panic!()
     };
