@@ -8,11 +8,9 @@ use crate::referrers::AttachedArtifacts;
 use cli::{Format, Output, print_json};
 use error::Error;
 use error::Exit;
-use image_model::patch::{MatchRule, Patched, patch_config};
-use image_model::raw_json::JsonObject;
 use image_model::reference::Reference;
 use image_store::archive::Relabel;
-use image_store::archive::stream::{StreamRelabeler, filter, widen_pipe};
+use image_store::archive::stream::{filter, widen_pipe};
 use image_store::tree::TreeNode;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -64,11 +62,8 @@ pub fn run(args: &FixArgs, output: &Output) -> Result<Exit, Error> {
     widen_pipe(&input);
     widen_pipe(std::io::stdout());
     let input = input.as_fd().try_clone_to_owned().map_err(|e| Error::from_io("open standard input", e))?;
-    let passed = filter(std::fs::File::from(input), out, &mut fixer)?;
-    let changed = fixer.changed || passed.copies > 0;
-    if passed.copies > 0 && !fixer.changed {
-        output.info("note: only the copy of the platform for Docker before 1.10 was wrong");
-    }
+    let passed = filter(std::fs::File::from(input), out, &mut |image| fixer.decide(image))?;
+    let changed = fixer.changed;
     if passed.lists_moved && is_written {
         output.info("note: manifest.json and index.json were moved to the end of the archive");
     }
@@ -98,7 +93,7 @@ struct StreamResult {
     json: serde_json::Value,
 }
 
-impl StreamRelabeler for StreamFixer<'_> {
+impl StreamFixer<'_> {
     fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error> {
         let relabeled = relabel(image, &self.requested, "-")?;
         let way_out = "or save it to a file, where --force does it anyway";
@@ -116,20 +111,5 @@ impl StreamRelabeler for StreamFixer<'_> {
         self.result = Some(StreamResult { digest: changes.root.digest().to_string(), json });
         self.changed = true;
         Ok(Some(changes.for_archive(image)))
-    }
-
-    fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let RequestedPlatforms::Image(platform) = &self.requested else { return Ok(None) };
-        let what = "\"json\" of a layer in the stream";
-        let object =
-            JsonObject::parse(json).map_err(|e| image_model::manifest::DocumentError::from(e).at(what))?;
-        // Only the file of the topmost layer has a platform.
-        if !object.members.iter().any(|member| member.key == "architecture") {
-            return Ok(None);
-        }
-        match patch_config(json, platform, MatchRule::Explicit).map_err(|e| e.at(what))? {
-            Patched::Unchanged => Ok(None),
-            Patched::Changed(bytes) => Ok(Some(bytes)),
-        }
     }
 }

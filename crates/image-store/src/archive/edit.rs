@@ -11,8 +11,6 @@ use std::ops::Range;
 mod classic;
 mod layout;
 
-pub use classic::repository_id;
-
 /// What must change so that `tag` names `document`.
 pub fn plan_tag(
     archive: &Snapshot,

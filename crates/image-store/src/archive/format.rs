@@ -7,7 +7,6 @@ use image_model::manifest::{Descriptor, Document, media_type};
 use serde::Serialize;
 
 pub mod index_json;
-pub mod legacy;
 pub mod manifest_json;
 pub mod names;
 
@@ -17,7 +16,6 @@ pub const LIST_MAX: u64 = 4 << 20;
 pub const MANIFEST_JSON: &str = "manifest.json";
 pub const INDEX_JSON: &str = "index.json";
 pub const OCI_LAYOUT: &str = "oci-layout";
-pub const REPOSITORIES: &str = "repositories";
 
 /// Where a layout keeps a blob.
 pub fn blob_path(digest: &Digest) -> String {

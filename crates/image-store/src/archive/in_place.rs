@@ -5,16 +5,14 @@
 //! equally long. What has no digest of its own, such as `manifest.json`, may be filled up with white space; what has
 //! one keeps the bytes that the digest was made of.
 
-use super::edit::repository_id;
 use super::format::names::Naming;
-use super::format::{INDEX_JSON, MANIFEST_JSON, legacy};
+use super::format::{INDEX_JSON, MANIFEST_JSON};
 use super::relabel::{Relabel, RelabeledFiles};
 use super::snapshot::Snapshot;
 use super::tar::{BLOCK, ByteWrite, MemberKind, padded, write};
-use crate::plan::BlobContent;
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{CONFIG_MAX, Config, Document, ParsedDocument};
+use image_model::manifest::{Document, ParsedDocument};
 use std::collections::BTreeMap;
 
 pub mod journal;
@@ -76,12 +74,6 @@ pub fn plan(
     if let Err(why) = place() {
         return Ok(Err(why));
     }
-    for (path, bytes) in label_copies(archive, rewrite)? {
-        let Some(member) = archive.tar.find(path.as_bytes()) else { continue };
-        if let Err(why) = slots.put(member, &path, &bytes, Fill::WhiteSpace) {
-            return Ok(Err(why));
-        }
-    }
     Ok(Ok(InPlacePlan { writes: slots.writes, root: rewrite.wanted.root.digest().clone() }))
 }
 
@@ -132,39 +124,6 @@ fn still_needed(archive: &Snapshot, rewrite: &Relabel) -> Result<Option<Digest>,
         }
     }
     Ok(None)
-}
-
-/// The topmost layer's `json`, which Docker before 1.10 reads, has a copy of the label.
-fn label_copies(archive: &Snapshot, rewrite: &Relabel) -> Result<Vec<(String, Vec<u8>)>, Error> {
-    let mut copies = Vec::new();
-    let (None, Some(list)) = (&archive.index, &archive.list) else { return Ok(copies) };
-    for item in &list.items {
-        let folder = match item.layers.last().and_then(|top| top.strip_suffix("/layer.tar")) {
-            Some(folder) => Some(folder.to_string()),
-            None => repository_id(archive, item)?,
-        };
-        let path = format!("{}/json", folder.unwrap_or_default());
-        let Some(member) = archive.tar.find(path.as_bytes()) else { continue };
-        let read = |member: usize| {
-            let member = &archive.tar.members()[member];
-            archive.tar.read_small(member, CONFIG_MAX).map_err(|e| e.at(format!("read \"{path}\"")))
-        };
-        let json = read(member)?;
-        for (was, now) in &rewrite.configs {
-            let new = rewrite.wanted.blobs.iter().find(|(blob, _)| blob.digest == *now);
-            let (Some(old), Some((_, BlobContent::Bytes(new)))) = (archive.blob(was), new) else {
-                continue;
-            };
-            let old = Config::parse(&read(old)?).map_err(|e| e.at(&format!("config {was}")))?;
-            let new = Config::parse(new).map_err(|e| e.at(&format!("config {now}")))?;
-            let changed = legacy::relabel(&json, &old, &new).map_err(|e| e.at(&path))?;
-            if changed != json {
-                copies.push((path.clone(), changed));
-            }
-        }
-    }
-    copies.dedup();
-    Ok(copies)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

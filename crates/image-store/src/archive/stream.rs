@@ -24,7 +24,7 @@ use crate::tree::{TreeNode, read_tree};
 use error::Error;
 use error::Exit;
 use image_model::digest::Hasher;
-use image_model::manifest::{CONFIG_MAX, DOCUMENT_MAX, media_type};
+use image_model::manifest::{DOCUMENT_MAX, media_type};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -40,22 +40,13 @@ const CHUNK: usize = 256 << 10;
 /// How far the output lags behind: half a block, so that it never ends where a member ends.
 const LAG: usize = 256;
 
-/// What the stream's image becomes, and how its label is said a second time.
-pub trait StreamRelabeler {
-    /// `None`: nothing changes.
-    fn decide(&mut self, image: &TreeNode) -> Result<Option<Relabel>, Error>;
+/// Decides what becomes of the image in the stream. `None` means that it stays as it is.
+pub type RelabelStream<'a> = &'a mut dyn FnMut(&TreeNode) -> Result<Option<Relabel>, Error>;
 
-    /// The `ID/json` that Docker before 1.10 reads has a copy of the label. It comes before anything else is known
-    /// of the image. `None`: it is right.
-    fn relabel_copy(&mut self, json: &[u8]) -> Result<Option<Vec<u8>>, Error>;
-}
-
-/// What a person should know of the way it went.
+/// Result of [`filter`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FilterSummary {
-    /// `ID/json` members that have a new label.
-    pub copies: usize,
-    /// The lists came before something large and now stand behind it.
+    /// `manifest.json` and `index.json` were moved to the end of the archive, behind a large member.
     pub lists_moved: bool,
 }
 
@@ -71,7 +62,7 @@ const DOING: &str = "filter the stream";
 pub fn filter(
     input: impl Read,
     output: impl Write,
-    decide: &mut dyn StreamRelabeler,
+    relabel: RelabelStream<'_>,
 ) -> Result<FilterSummary, Error> {
     let outline = || {
         tempfile::tempfile()
@@ -93,11 +84,11 @@ pub fn filter(
     let trailer = loop {
         let next = passing.input.next_member();
         match next.map_err(|e| compressed(passing.input.first_block()).unwrap_or_else(|| e.at(DOING)))? {
-            StreamItem::Member(member) => passing.member(member, decide)?,
+            StreamItem::Member(member) => passing.member(member)?,
             StreamItem::End(length) => break length,
         }
     };
-    passing.finish(trailer, decide)
+    passing.finish(trailer, relabel)
 }
 
 /// A member that waits for the end of the stream.
@@ -122,10 +113,10 @@ struct StreamFilter<R, W> {
 }
 
 impl<R: Read, W: Write> StreamFilter<R, W> {
-    fn member(&mut self, coming: StreamMember, decide: &mut dyn StreamRelabeler) -> Result<(), Error> {
+    fn member(&mut self, coming: StreamMember) -> Result<(), Error> {
         self.passes_at = None;
         let is_held = self.is_held(&coming);
-        if !is_held && !is_label_copy(&coming) {
+        if !is_held {
             self.passes_at = Some((coming.start, self.output.position()));
         }
         self.keep(&coming.headers, coming.start)?;
@@ -133,15 +124,6 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
             return self.hold(coming);
         }
         self.passed.lists_moved |= !self.held.is_empty();
-        if is_label_copy(&coming) {
-            let content = self.whole(&coming)?;
-            let changed = decide.relabel_copy(&content[..coming.size as usize])?;
-            self.passed.copies += usize::from(changed.is_some());
-            return match changed {
-                Some(changed) => self.emit_member(&coming, &changed),
-                None => self.emit(&coming.headers).and_then(|()| self.emit(&content)),
-            };
-        }
         self.output.push(&coming.headers).map_err(failed)?;
         self.content(&coming)
     }
@@ -239,7 +221,7 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
         self.emit(write::padding(size))
     }
 
-    fn finish(mut self, trailer: u64, decide: &mut dyn StreamRelabeler) -> Result<FilterSummary, Error> {
+    fn finish(mut self, trailer: u64, relabel: RelabelStream<'_>) -> Result<FilterSummary, Error> {
         let outline_doing = "read what was kept of the stream";
         self.outline.set_len(self.input.position()).map_err(|e| Error::from_io(outline_doing, e))?;
         let outline = self.outline.try_clone().map_err(|e| Error::from_io(outline_doing, e))?;
@@ -255,7 +237,7 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
         let image = read_tree(&archive, &only)?;
         let was = image.digest().clone();
         let mut root = was.clone();
-        let changed = match decide.decide(&image)? {
+        let changed = match relabel(&image)? {
             Some(rewrite) => {
                 root = rewrite.wanted.root.digest().clone();
                 RelabeledFiles::new(&archive.archive(), image.digest(), &rewrite)?
@@ -281,7 +263,7 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
                 None => self.emit(&coming.headers).and_then(|()| self.emit(&content))?,
             }
         }
-        let is_as_it_came = root == was && !self.passed.lists_moved && self.passed.copies == 0;
+        let is_as_it_came = root == was && !self.passed.lists_moved;
         if !is_as_it_came {
             self.check(trailer, &expected)?;
         }
@@ -318,14 +300,6 @@ fn keep(outline: &File, bytes: &[u8], at: u64) -> Result<(), Error> {
 
 fn failed(error: std::io::Error) -> Error {
     Error::from_io("write the stream", error)
-}
-
-/// `ID/json`: the file that Docker before 1.10 reads.
-fn is_label_copy(coming: &StreamMember) -> bool {
-    let folder = coming.name.strip_suffix(b"/json");
-    coming.kind == MemberKind::File
-        && coming.size <= CONFIG_MAX
-        && folder.is_some_and(|folder| !folder.is_empty() && !folder.contains(&b'/'))
 }
 
 fn is_blob(name: &[u8]) -> bool {

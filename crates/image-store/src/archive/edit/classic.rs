@@ -1,14 +1,18 @@
-//! Decides what a new tag changes in an archive of the old form: paths to configs and layers, no manifests.
+//! Plan of a tag in an archive of the classic form, which has paths to configs and layers and no manifests.
+//!
+//! Such archives may also have `repositories`, `ID/json` and `ID/VERSION` for Docker before 1.10. All later versions, and
+//! podman, skopeo and crane, read `manifest.json` alone where there is one (moby, image/tarexport/load.go), so these
+//! files are left as they are: the platform in them is not fixed, and new archives do not have them. Only the files of
+//! a layer that is removed are removed with it.
 
 use super::{MemberChange, TarEdit};
 use crate::archive::format::manifest_json::{ManifestItem, ManifestJson};
 use crate::archive::format::{
-    LIST_MAX, MANIFEST_JSON, REPOSITORIES, check_layers, digest_in_name, layer_media_type, legacy,
-    make_manifest, names,
+    MANIFEST_JSON, check_layers, digest_in_name, layer_media_type, make_manifest, names,
 };
 use crate::archive::pending::{NewContent, Pending};
 use crate::archive::snapshot::Snapshot;
-use crate::archive::tar::{MemberKind, plain_name};
+use crate::archive::tar::MemberKind;
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Config, Descriptor, Document, Manifest, ParsedDocument, media_type};
@@ -62,12 +66,6 @@ pub fn plan_tag(
     if changed.bytes() != list.bytes() {
         edit.set(archive, MANIFEST_JSON, changed.bytes());
     }
-    let layers_stay = old.is_some_and(|old| old.layers == layer_paths);
-    if layers_stay {
-        follow_label(&mut edit, archive, list, old, tag, &wanted)?;
-    } else {
-        update_repositories(&mut edit, archive, tag, layer_paths.last())?;
-    }
     Ok(edit)
 }
 
@@ -75,7 +73,6 @@ pub fn plan_tag(
 struct ClassicImage {
     config_digest: Digest,
     config_bytes: Vec<u8>,
-    config: Config,
     layer_digests: Vec<Digest>,
     /// `None` for a layer that the archive has.
     layers: Vec<Option<NewContent>>,
@@ -131,7 +128,6 @@ impl ClassicImage {
         Ok(Self {
             config_digest: manifest.config.digest.clone(),
             config_bytes,
-            config,
             layer_digests: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
             layers,
         })
@@ -284,90 +280,4 @@ fn dropped_members(
         dropped.extend([beside(b"/json"), beside(b"/VERSION"), beside(b"")].into_iter().flatten());
     }
     Ok(dropped.difference(&used_after).copied().collect())
-}
-
-/// The topmost layer's `json` holds a copy of the label. It follows, unless it stands for another image too.
-fn follow_label(
-    edit: &mut TarEdit,
-    archive: &Snapshot,
-    list: &ManifestJson,
-    old: Option<&ManifestItem>,
-    tag: &str,
-    wanted: &ClassicImage,
-) -> Result<(), Error> {
-    let Some(old) = old else { return Ok(()) };
-    let keeps_a_name = old.tags.iter().any(|other| !names::same(other, tag));
-    let Some(top) = old.layers.last().filter(|_| !keeps_a_name) else { return Ok(()) };
-    let file = archive.file(top);
-    let is_top = |item: &&ManifestItem| item.layers.last().is_some_and(|layer| archive.file(layer) == file);
-    let is_shared = list.items.iter().filter(is_top).count() > 1;
-    let folder = match top.strip_suffix("/layer.tar") {
-        Some(folder) if !is_shared => Some(folder.to_string()),
-        Some(_) => None,
-        None => repository_id(archive, old)?,
-    };
-    let Some(path) = folder.map(|folder| format!("{folder}/json")) else { return Ok(()) };
-    let Some(member) = archive.tar.find(path.as_bytes()) else { return Ok(()) };
-    let doing = || format!("relabel \"{path}\"");
-    let json = archive
-        .tar
-        .read_small(&archive.tar.members()[member], image_model::manifest::CONFIG_MAX)
-        .map_err(|e| e.at(doing()))?;
-    let was = archive.tar.resolve(old.config.as_bytes()).map_err(|e| e.at(doing()))?;
-    let was = was
-        .last()
-        .map(|i| archive.tar.read_small(&archive.tar.members()[*i], image_model::manifest::CONFIG_MAX));
-    let was = was.transpose().map_err(|e| e.at(doing()))?.unwrap_or_default();
-    let was = Config::parse(&was).map_err(|e| e.at(&old.config))?;
-    let changed = legacy::relabel(&json, &was, &wanted.config).map_err(|e| e.at(&path))?;
-    if changed != json {
-        edit.set(archive, &path, &changed);
-    }
-    Ok(())
-}
-
-fn repositories(archive: &Snapshot) -> Result<Option<Vec<u8>>, Error> {
-    let Some(member) = archive.tar.find(REPOSITORIES.as_bytes()) else { return Ok(None) };
-    let member = &archive.tar.members()[member];
-    let bytes = archive.tar.read_small(member, LIST_MAX);
-    bytes.map(Some).map_err(|e| e.at(format!("read \"{REPOSITORIES}\"")))
-}
-
-/// The folder of the topmost layer as `repositories` tells it, for archives whose layers lie elsewhere.
-pub fn repository_id(archive: &Snapshot, item: &ManifestItem) -> Result<Option<String>, Error> {
-    let Some(bytes) = repositories(archive)? else { return Ok(None) };
-    let ids = item.tags.iter().filter_map(|tag| {
-        let (repository, short) = tag.rsplit_once(':')?;
-        legacy::layer_id(&bytes, repository, short)
-    });
-    Ok(ids.into_iter().next())
-}
-
-/// `repositories` is what Docker before 1.10 reads. It names the layer's folder if that has the files which such a
-/// Docker needs, and must not go on naming layers of another image.
-pub fn update_repositories(
-    edit: &mut TarEdit,
-    archive: &Snapshot,
-    tag: &str,
-    top: Option<&String>,
-) -> Result<(), Error> {
-    let Some(bytes) = repositories(archive)? else { return Ok(()) };
-    let familiar = names::familiar(tag);
-    let Some((repository, short)) = familiar.rsplit_once(':') else { return Ok(()) };
-    // podman writes full names.
-    let full = names::full(tag).map(|(full, _)| full);
-    let full = full.filter(|full| legacy::layer_id(&bytes, full, short).is_some());
-    let repository = full.as_deref().unwrap_or(repository);
-    let folder = top.and_then(|top| top.strip_suffix("/layer.tar"));
-    let folder = folder.filter(|folder| archive.tar.find(format!("{folder}/json").as_bytes()).is_some());
-    let folder = folder.and_then(|folder| String::from_utf8(plain_name(folder.as_bytes()).ok()?).ok());
-    let changed = match folder {
-        Some(folder) => legacy::point(&bytes, repository, short, &folder),
-        None => legacy::unpoint(&bytes, repository, short),
-    };
-    let changed = changed.map_err(|e| e.at(REPOSITORIES))?;
-    if changed != bytes {
-        edit.set(archive, REPOSITORIES, &changed);
-    }
-    Ok(())
 }

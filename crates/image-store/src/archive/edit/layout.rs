@@ -1,6 +1,5 @@
 //! Decides what a new tag changes in an archive that is an OCI layout as well.
 
-use super::classic::update_repositories;
 use super::{MemberChange, TarEdit};
 use crate::archive::format::index_json::{self, IndexJson};
 use crate::archive::format::manifest_json::ManifestJson;
@@ -68,15 +67,10 @@ pub fn plan_tag(
     if is_new || changed_index.bytes() != index.bytes() {
         edit.set(archive, INDEX_JSON, changed_index.bytes());
     }
-    if let (Some(list), Some(changed)) = (&archive.list, &changed_list) {
-        let had_layers = list.named(tag).map(|i| &list.items[i].layers);
-        let item = changed.named(tag).map(|i| &changed.items[i]);
-        if is_new || changed.bytes() != list.bytes() {
-            edit.set(archive, MANIFEST_JSON, changed.bytes());
-        }
-        if let Some(item) = item.filter(|item| had_layers != Some(&item.layers)) {
-            update_repositories(&mut edit, archive, tag, item.layers.last())?;
-        }
+    if let (Some(list), Some(changed)) = (&archive.list, &changed_list)
+        && (is_new || changed.bytes() != list.bytes())
+    {
+        edit.set(archive, MANIFEST_JSON, changed.bytes());
     }
     Ok(edit)
 }
