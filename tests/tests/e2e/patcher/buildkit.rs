@@ -98,7 +98,7 @@ fn what_was_mislabeled_becomes_the_index_that_buildkit_made() {
         let image = format!("oci:images:{name}");
         let problems = check(&store, &tag(name), CheckDepth::Layers);
         assert_eq!(problems.len(), 2, "{problems:?}");
-        assert!(problems.iter().all(|problem| problem.what.contains("the config says linux/amd64")));
+        assert!(problems.iter().all(|problem| problem.what.contains("the config declares linux/amd64")));
         assert_ne!(store.read_document(&tag(name)).unwrap(), made.read_document(&tag(name)).unwrap());
         let told = user.config_patcher(&["verify", &image]).exits(1);
         assert_eq!(told.stdout.matches("mislabeled").count(), 4, "{told}");
