@@ -57,7 +57,7 @@ pub fn from_binaries(
             (VerdictKind::Mislabeled, Decision::Relabel(platform))
                 if platform.architecture == "arm" && platform.variant.is_none() =>
             {
-                let why = "they are for arm of an unknown version; use --set-platform";
+                let why = "they are for arm of an unknown version; use --set-platform linux/arm/vN";
                 return refuse(Exit::BadInput, why.into());
             }
             (
@@ -74,7 +74,7 @@ pub fn from_binaries(
                 );
             }
             (VerdictKind::Undetermined, _) => {
-                return refuse(Exit::BadInput, "they show no platform; use --set-platform".into());
+                return refuse(Exit::BadInput, "they show no platform; use --set-platform PLATFORM".into());
             }
         }
     }

@@ -238,8 +238,9 @@ impl Relabeling<'_> {
         match matching_members(all, member).as_slice() {
             [only] => Ok(only),
             [] => {
-                let said = all.iter().filter_map(|member| member.entry.platform.as_ref());
-                let names: Vec<String> = said.filter(|p| !p.is_unknown()).map(ToString::to_string).collect();
+                let platforms = all.iter().filter_map(|member| member.entry.platform.as_ref());
+                let names: Vec<String> =
+                    platforms.filter(|p| !p.is_unknown()).map(ToString::to_string).collect();
                 let doing = format!("fix member {member} of \"{}\"", self.name);
                 Err(Error::not_found(doing, "the index has no such member")
                     .hint(format!("it has {}", names.join(", "))))
@@ -271,7 +272,8 @@ impl Relabeling<'_> {
                 }
                 _ => {
                     let why = format!("the index entry of {} has no platform", entry.digest);
-                    return Err(self.refuse(&why, "use --set-platform PLATFORM --platform DIGEST"));
+                    return Err(self
+                        .refuse(&why, &format!("use --set-platform PLATFORM --platform {}", entry.digest)));
                 }
             };
             requests.insert(i, request);

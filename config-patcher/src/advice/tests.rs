@@ -1,8 +1,8 @@
 use super::*;
 use image_model::manifest::media_type;
 
-/// `INDEX DECLARED BINARIES`, `-` for an entry without a platform and for binaries that do not decide, and then what
-/// is decided: `keep`, a platform, or `rebuild` with the reasons.
+/// `INDEX DECLARED BINARIES`, `-` for an entry without a platform and for undetermined binaries, and then the
+/// decision: `keep`, a platform, or `rebuild` with the reasons.
 #[track_caller]
 fn check(rows: &[(&str, &str)]) {
     let words: Vec<Vec<&str>> = rows.iter().map(|(row, _)| row.split(' ').collect()).collect();
@@ -114,7 +114,7 @@ fn levels_are_relabeled_unless_the_platform_is_there_already() {
         ("linux/arm/v6 linux/arm/v6 linux/arm/v7", "rebuild: twice lost"),
         ("linux/arm linux/arm linux/arm/v6", "keep"),
     ]);
-    // The entry's level, where the binaries agree with it.
+    // The variant of the index platform, if the binaries match it.
     check(&[AMD64, ("linux/arm/v7 linux/amd64 linux/arm", "linux/arm/v7")]);
     check(&[AMD64, ("linux/arm/v7 linux/arm linux/arm", "linux/arm/v7")]);
 }

@@ -62,13 +62,19 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         print_line(json::SCHEMA.trim_end());
         return Ok(Exit::Done);
     }
-    // A file that cannot be written must be told before minutes of reading, not after.
+    // Before the layers are read, which may take minutes.
     args.reports.check()?;
-    let mut names = Vec::new();
+    let mut references = Vec::new();
     for reference in &args.image {
         let opened = stores.source(reference)?;
         let editable = row::editable(reference, &opened.pointer);
-        names.push((reference.to_string(), opened.store, opened.pointer, depth(args, reference), editable));
+        references.push((
+            reference.to_string(),
+            opened.store,
+            opened.pointer,
+            depth(args, reference),
+            editable,
+        ));
     }
     for reference in &args.all_tags {
         let store = whole_store(stores, reference)?;
@@ -76,11 +82,11 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
             let name = format!("{}:{tag}", store.display_name());
             let pointer = Pointer::Tag(tag);
             let editable = name.parse().ok().and_then(|requested| row::editable(&requested, &pointer));
-            names.push((name, store.clone(), pointer, depth(args, reference), editable));
+            references.push((name, store.clone(), pointer, depth(args, reference), editable));
         }
     }
     let at_once = stores.concurrency(parallel::REQUESTS);
-    let requested = parallel::map(&names, at_once, |(name, source, pointer, depth, editable)| {
+    let requested = parallel::map(&references, at_once, |(name, source, pointer, depth, editable)| {
         let node = read_tree(&**source, pointer);
         let (name, source, editable) = (name.clone(), source.clone(), editable.clone());
         Ok::<_, Error>(RequestedImage { name, source, depth: *depth, node, editable })
@@ -107,20 +113,23 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
     outcome(found, failed, output)
 }
 
-/// The store of a reference that names no image in it.
+/// The store of a reference without a tag or digest.
+///
+/// # Errors
+/// Usage, if the reference has a tag or digest.
 fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSource>, Error> {
-    let names_one = match reference {
+    let has_tag = match reference {
         Reference::Registry(image) => image.tag.is_some() || image.digest.is_some(),
         Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. } => tag.is_some(),
         Reference::DockerArchive { name, .. } => name.is_some(),
         _ => false,
     };
-    if names_one {
+    if has_tag {
         let doing = format!("verify all tags of \"{reference}\"");
         let error = Error::new(Exit::Usage, doing, "it has a tag or digest");
         return Err(error.hint("omit the tag, or --all-tags"));
     }
-    // A layout or archive of several images has none that it would open by itself.
+    // `stores.source` would choose the only image of a layout or archive, and fail if there are several.
     Ok(match reference {
         Reference::OciLayout { dir, .. } => Arc::new(OciLayout::open(dir)?),
         Reference::OciArchive { file, .. } => Arc::new(OciArchive::open(file, None)?),
@@ -165,7 +174,7 @@ fn judge_all<'a>(
             (place, Row::new(requested, entry, image, finding))
         }));
     }
-    // As they were requested; the members of one index stay in its order.
+    // In the order of the request; members in the order of their index.
     placed.sort_by_key(|(place, _)| *place);
     let mut rows: Vec<Row<'_>> = placed.into_iter().map(|(_, row)| row).collect();
     for rows in rows.chunk_by_mut(|a, b| std::ptr::eq(a.requested, b.requested)) {
@@ -174,7 +183,7 @@ fn judge_all<'a>(
     rows
 }
 
-/// What could not be read decides the exit status: the check is not whole. Else what was found.
+/// The exit code: that of the first error if something could not be read, because the result is incomplete then.
 fn outcome(found: Exit, mut failed: Vec<Error>, output: &Output) -> Result<Exit, Error> {
     if failed.is_empty() {
         return Ok(found);
@@ -184,7 +193,7 @@ fn outcome(found: Exit, mut failed: Vec<Error>, output: &Output) -> Result<Exit,
     if output.format == Format::Text {
         return Err(first.problems(others));
     }
-    // The object on stdout has them already; a second one would be no JSON.
+    // The JSON object on stdout contains them already; a second object would be invalid JSON.
     for line in others.into_iter().chain([format!("cannot {first}")]) {
         output.info(&format!("{}: {line}", super::TOOL));
     }

@@ -1,4 +1,4 @@
-//! `config-patcher` as a person runs it, against each store: what it writes, what it leaves alone, what it asks.
+//! `config-patcher` as a user runs it, with each kind of store: its writes, its requests, its output.
 
 use crate::samples::Image;
 use crate::tools::{Ran, User};
@@ -16,7 +16,7 @@ mod secrets;
 
 const REPOSITORY: &str = "team/app";
 
-/// A registry with an image that says amd64 and is arm's.
+/// A registry with an arm image that declares amd64.
 struct Rig {
     registry: Arc<FakeRegistry>,
     user: User,
@@ -50,8 +50,8 @@ impl Rig {
         self.registry.tag(REPOSITORY, tag)
     }
 
-    /// `METHOD what STATUS` of each request.
-    fn asked(&self) -> Vec<String> {
+    /// `METHOD OBJECT STATUS` of each request.
+    fn requests(&self) -> Vec<String> {
         let word = |path: &str| -> String {
             let last = path.split('?').next().unwrap().rsplit('/').next().unwrap();
             match path {

@@ -1,6 +1,6 @@
 //! The options of `fix` that specify where the right platform comes from.
 //!
-//! Until 1.0, `--platform` without `--set-platform` declares a platform, as it did in 0.1; with it, it selects a member.
+//! Until 1.0, `--platform` without `--set-platform` declares a platform, as in 0.1.0; with it, it selects a member.
 
 use crate::plan::{MemberSelector, RequestedPlatforms};
 use clap::Args;
@@ -19,7 +19,7 @@ pub struct SourceArgs {
     /// With --set-platform: select one member of an index, by its index platform or its digest
     #[arg(long, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index"])]
     platform: Option<MemberSelector>,
-    /// The name of --platform in 0.1
+    /// The name of --platform in 0.1.0
     #[arg(long, hide = true, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index"])]
     member: Option<MemberSelector>,
     /// Declare the platform that the binaries were built for; refuse images whose binaries disagree
@@ -145,7 +145,7 @@ mod tests {
     fn every_combination_of_options_has_one_meaning() {
         const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let rows = [
-            // As in 0.1.
+            // As in 0.1.0.
             ("--platform linux/arm/v7", "linux/arm/v7, deprecated"),
             ("--platform linux/aarch64", "linux/arm64, deprecated"),
             ("--member linux/arm --platform linux/arm/v7", "linux/arm/v7 of linux/arm, deprecated"),
@@ -168,7 +168,7 @@ mod tests {
             ("--from-binaries", "binaries"),
             ("--from-index --from-binaries", "usage"),
             ("", "usage"),
-            // From 0.2 on.
+            // New.
             ("--set-platform linux/arm/v7", "linux/arm/v7"),
             ("--set-platform linux/arm/v7 --platform linux/amd64", "linux/arm/v7 of linux/amd64"),
             ("--platform linux/amd64 --set-platform linux/arm/v7", "linux/arm/v7 of linux/amd64"),

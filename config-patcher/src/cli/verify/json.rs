@@ -4,7 +4,7 @@ use super::row::{RequestedImage, Row};
 use error::Error;
 use serde_json::{Value, json};
 
-/// What `--schema` prints.
+/// The output of `--schema`.
 pub const SCHEMA: &str = include_str!("verify.schema.json");
 
 /// The result, on one line.

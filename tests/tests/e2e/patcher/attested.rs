@@ -17,7 +17,7 @@ use std::process::Command;
 const PLATFORMS: [(&str, &str); 3] = [("amd64", ""), ("arm", "v7"), ("arm64", "")];
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
-/// Blobs, documents in the order in which they can be written, and the index last.
+/// Blobs, and documents in the order in which they can be written, the index last.
 struct Pushed {
     blobs: Vec<(&'static str, Vec<u8>)>,
     documents: Vec<Document>,
@@ -74,7 +74,7 @@ impl Pushed {
         blob
     }
 
-    /// Labelled amd64, whatever it is: the build's `FROM` said so.
+    /// Declares amd64, as the image in `FROM` of the build does.
     fn image(&mut self, of: &str) -> Document {
         let layer = self.blob(media_type::OCI_LAYER, crate::samples::layer(of));
         let config = format!(
@@ -177,12 +177,12 @@ fn texts(index: &Document) -> Vec<String> {
         .collect()
 }
 
-/// Exactly two images changed, their attestations speak of them, and amd64 with its own is what it was.
-fn is_put_right(before: &Pushed, store: &dyn ImageSource, tag: &str, as_artifacts: bool) {
+/// Exactly two images changed, their attestations refer to the new ones, and amd64 and its attestation are unchanged.
+fn assert_fixed(before: &Pushed, store: &dyn ImageSource, tag: &str, as_artifacts: bool) {
     let now = store.read_document(&Pointer::Tag(tag.into())).unwrap();
     let (old, new) = (entries(before.index()), entries(&now));
     let changed: Vec<usize> = (0..6).filter(|i| old[*i].digest != new[*i].digest).collect();
-    // With a subject in it, an attestation's manifest is another one when its subject is.
+    // An attestation manifest with a subject changes when its subject changes.
     let expected: &[usize] = if as_artifacts { &[1, 2, 4, 5] } else { &[1, 2] };
     assert_eq!(changed, expected);
     for i in [0, 3] {
@@ -197,7 +197,7 @@ fn is_put_right(before: &Pushed, store: &dyn ImageSource, tag: &str, as_artifact
         if let Some(subject) = parsed.subject {
             assert_eq!((subject.digest, subject.size), (new[i].digest.clone(), new[i].size));
         }
-        // What is stated is not forged.
+        // Signed statements are not changed.
         let was = String::from_utf8(before.documents[2 * i + 1].bytes().to_vec()).unwrap();
         let subject_at = was.find("\"subject\"").unwrap_or(was.len());
         assert!(attestation.bytes()[..subject_at] == was.as_bytes()[..subject_at]);
@@ -207,7 +207,7 @@ fn is_put_right(before: &Pushed, store: &dyn ImageSource, tag: &str, as_artifact
 }
 
 #[test]
-fn two_of_three_are_put_right_and_every_attestation_finds_its_image() {
+fn two_of_three_images_are_fixed_and_every_attestation_refers_to_its_image() {
     for as_artifacts in [false, true] {
         let pushed = Pushed::new(as_artifacts);
         let user = User::new();
@@ -231,8 +231,8 @@ fn two_of_three_are_put_right_and_every_attestation_finds_its_image() {
             let json = fix(&["--format", "json"]).exits(0).json();
             assert_eq!(json["changed"], false);
         }
-        is_put_right(&pushed, &layout, "1", as_artifacts);
-        is_put_right(
+        assert_fixed(&pushed, &layout, "1", as_artifacts);
+        assert_fixed(
             &pushed,
             &DockerArchive::open(&user.path("app.tar"), None).unwrap(),
             "app:1",

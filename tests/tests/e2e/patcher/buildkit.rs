@@ -1,4 +1,4 @@
-//! Indexes that BuildKit itself made (fixtures/buildkit), mislabeled as older ones did it, and put right.
+//! Indexes made by BuildKit (fixtures/buildkit), mislabeled as by older versions, and fixed.
 
 use crate::tools::User;
 use image_model::digest::Digest;
@@ -30,8 +30,8 @@ fn blobs(layout: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// The layout with the label of all but the amd64 images changed to amd64, and whatever names them by digest or by size
-/// led to what they are now. Entries of indexes go on saying what the images are for.
+/// Copies the layout and lets all images declare amd64. Digests and sizes in manifests and indexes follow; index
+/// platforms are not changed.
 fn mislabeled(from: &Path, to: &Path) {
     let mut all = blobs(from);
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
@@ -50,7 +50,7 @@ fn mislabeled(from: &Path, to: &Path) {
         renamed.insert(hex, Digest::of(new.as_bytes()).hex().to_string());
         all.insert(Digest::of(new.as_bytes()).hex().to_string(), new.into_bytes());
     }
-    // Manifests name configs, attestations and indexes name manifests: as many rounds as there are floors.
+    // Manifests refer to configs, attestations and indexes to manifests: one round per level.
     for _ in 0..4 {
         for (hex, bytes) in all.clone() {
             let Ok(old) = String::from_utf8(bytes) else { continue };
@@ -86,9 +86,9 @@ fn mislabeled(from: &Path, to: &Path) {
     fs::copy(from.join("oci-layout"), to.join("oci-layout")).unwrap();
 }
 
-/// Docker and BuildKit would have labelled it so themselves: not an index that is as good, but the very same one.
+/// Not an equivalent index, but the same bytes.
 #[test]
-fn what_was_mislabeled_becomes_the_index_that_buildkit_made() {
+fn a_mislabeled_index_becomes_the_index_that_buildkit_made() {
     let user = User::new();
     let layout = user.path("images");
     mislabeled(fixture(), &layout);
@@ -113,7 +113,7 @@ fn what_was_mislabeled_becomes_the_index_that_buildkit_made() {
 }
 
 #[test]
-fn in_a_registry_the_binaries_tell_as_much_as_the_index() {
+fn in_a_registry_from_binaries_has_the_result_of_from_index() {
     let user = User::new();
     mislabeled(fixture(), &user.path("images"));
     let registry = FakeRegistry::start_with(Options { referrers: true, ..Options::default() });

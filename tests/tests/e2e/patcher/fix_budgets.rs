@@ -1,4 +1,4 @@
-//! What a fix asks a registry: how often, and how many round trips one after another.
+//! The number of requests, and of sequential round trips, of a fix in a registry.
 
 use crate::registry::rounds::{Rounds, Seen};
 use crate::samples::{Image, Index};
@@ -10,7 +10,7 @@ use multiarch_tests::world::{Registry, Skip, program, require};
 
 const REPOSITORY: &str = "team/app";
 
-/// Eight members, all labelled amd64.
+/// Eight members that all declare amd64.
 fn eight() -> Index {
     let images: Vec<(String, Image)> = (1..=8)
         .map(|i| (format!("linux/arm/v{i}"), Image::new("linux/amd64", &format!("member {i}"))))
@@ -30,7 +30,7 @@ fn fix(user: &User, host: &str, tag: &str, args: &[&str]) -> Ran {
 const ARM: [&str; 2] = ["--set-platform", "linux/arm/v7"];
 
 #[test]
-fn round_trips_do_not_grow_with_the_members_nor_with_what_is_looked_for_meanwhile() {
+fn round_trips_do_not_grow_with_members_or_concurrent_lookups() {
     for referrers in [false, true] {
         let registry = FakeRegistry::start_with(Options { referrers, ..Options::default() });
         let user = User::new();
@@ -38,14 +38,14 @@ fn round_trips_do_not_grow_with_the_members_nor_with_what_is_looked_for_meanwhil
         eight().publish(&registry, REPOSITORY, "eight");
         let rounds = Rounds::of(&registry);
         fix(&user, &registry.host(), "one", &ARM).exits(0);
-        // The manifest; the config, and an upload begun; the upload; the tag looked at; moved; read back.
+        // Manifest; config and start of an upload; upload; HEAD, PUT and GET of the tag.
         assert_eq!((rounds.taken(), registry.take_log().len()), (6, 9));
         fix(&user, &registry.host(), "one", &ARM).exits(0).says("all platforms are correct");
-        // The manifest; the config; the upload that was begun is let go.
+        // Manifest; config; the upload is canceled.
         assert_eq!((rounds.taken(), registry.take_log().len()), (3, 4));
         fix(&user, &registry.host(), "eight", &["--from-index"]).exits(0);
-        // Index; manifests; configs; uploads begun; uploads; manifests, and the tag looked at; moved; read back.
-        // Where the registry has no referrers API, that is asked once and not for each member.
+        // Index; manifests; configs; starts of uploads; uploads; manifests and HEAD of the tag; PUT; GET.
+        // A registry without referrers API is asked for it once, not for each member.
         let looks = if referrers { 1 + 9 } else { 1 + 1 };
         assert_eq!((rounds.taken(), registry.take_log().len()), (8, 1 + 8 * 5 + 3 + looks));
         fix(&user, &registry.host(), "eight", &["--from-index"]).exits(0).says("all platforms are correct");
@@ -54,9 +54,9 @@ fn round_trips_do_not_grow_with_the_members_nor_with_what_is_looked_for_meanwhil
     }
 }
 
-/// Debian's docker-registry, by its own access log, open and with a token server whose scopes it enforces.
+/// By the access log of docker-registry: without authentication, and with a token server whose scopes it enforces.
 #[test]
-fn docker_registry_is_asked_no_more_than_the_budget() {
+fn docker_registry_gets_no_more_requests_than_the_budget() {
     need!(against_docker_registry());
 }
 
@@ -86,7 +86,7 @@ fn against_docker_registry() -> Result<(), Skip> {
     fix(&user, registry.host(), "eight", &["--from-index"]).exits(0).says("all platforms are correct");
     assert_eq!(seen.asked(), "9 GET blob, 10 GET manifest");
 
-    is_copied_by_skopeo(&user, registry.host());
+    assert_copied_by_skopeo(&user, registry.host());
 
     let (registry, tokens) = Registry::start_with_tokens()?;
     user.log_in(registry.host(), "ann", "s3cret");
@@ -95,13 +95,13 @@ fn against_docker_registry() -> Result<(), Skip> {
     seen.asked();
     let before = tokens.asked().len();
     fix(&user, registry.host(), "one", &ARM).exits(0);
-    // One more than without tokens: the first was turned away.
+    // One more than without tokens: the first one is rejected with 401.
     assert_eq!(seen.asked(), one.replace("2 GET manifest", "3 GET manifest"));
     assert_eq!(tokens.asked()[before..], ["repository:team/app:pull,push"], "one token, asked for once");
     fix(&user, registry.host(), "eight", &["--from-index"]).exits(0);
     assert_eq!(seen.asked(), eight.replace("10 GET manifest", "11 GET manifest"));
 
-    // Who may only read can look, and is told where it ends.
+    // A user with read access can check, and gets exit code 4 for a write.
     let other = User::new();
     other.log_in(registry.host(), "eve", "guess");
     let back = ["--set-platform", "linux/arm64"];
@@ -110,8 +110,8 @@ fn against_docker_registry() -> Result<(), Skip> {
     Ok(())
 }
 
-/// A copy reads everything and holds it against its digests. Its source is told by what it says of the label.
-fn is_copied_by_skopeo(user: &User, host: &str) {
+/// skopeo verifies all digests when it copies. The copies have the new platforms.
+fn assert_copied_by_skopeo(user: &User, host: &str) {
     let skopeo = |args: &[&str]| {
         let mut command = std::process::Command::new(program("skopeo").unwrap());
         let done = command.args(args).current_dir(user.work()).output().unwrap();

@@ -1,10 +1,10 @@
-//! An index in a registry: its members and what attests them; and how it is inspected.
+//! An index in a registry: fixes of its members and their attestations, and `inspect`.
 
 use super::{REPOSITORY, Rig};
 use crate::samples::{Image, Index};
 
 #[test]
-fn every_member_of_an_index_follows_its_entry_and_attestations_follow_their_image() {
+fn every_member_gets_its_index_platform_and_attestations_refer_to_the_new_image() {
     let rig = Rig::new();
     let amd64 = Image::new("linux/amd64", "amd64's own");
     let index = Index::attested(&[("linux/amd64", &amd64), ("linux/arm/v7", &rig.wrong)], Some(1));
@@ -12,7 +12,7 @@ fn every_member_of_an_index_follows_its_entry_and_attestations_follow_their_imag
     let image = rig.image("latest");
     let ran = rig.user.config_patcher(&["fix", &image, "--from-index"]).exits(0);
     assert!(ran.stderr.contains("note: attestation"), "{ran}");
-    // Digest and size of one entry, one annotation; nothing else.
+    // Digest and size of one entry and one annotation differ, nothing else.
     let old = std::str::from_utf8(index.document.bytes()).unwrap();
     let size = |image: &Image| {
         format!(r#""size":{},"platform":{{"architecture":"arm""#, image.document.bytes().len())
@@ -30,7 +30,7 @@ fn every_member_of_an_index_follows_its_entry_and_attestations_follow_their_imag
 }
 
 #[test]
-fn one_member_is_named_by_platform_or_digest_and_its_entry_follows() {
+fn one_member_is_selected_by_platform_or_digest_and_its_entry_follows() {
     let rig = Rig::new();
     let index = Index::of(&[("linux/amd64", &rig.wrong), ("linux/arm64", &Image::new("linux/arm64", "x"))]);
     for (tag, member) in [("a", "linux/amd64"), ("b", rig.wrong.digest())] {
@@ -64,7 +64,7 @@ fn the_options_of_0_1_keep_their_meaning_and_print_a_warning() {
 }
 
 #[test]
-fn inspect_shows_label_and_entry_side_by_side_and_escapes_what_is_foreign() {
+fn inspect_prints_declared_and_index_platform_and_escapes_foreign_text() {
     let rig = Rig::new();
     let index = Index::attested(&[("linux/arm/v7", &rig.wrong)], Some(0));
     index.publish(&rig.registry, REPOSITORY, "latest");

@@ -1,4 +1,4 @@
-//! Layouts and archives, and copies from one store to another.
+//! Fixes of OCI layouts and archives, and fixes with --output to another store.
 
 use super::Rig;
 use crate::samples::Image;
@@ -14,13 +14,13 @@ fn tag(name: &str) -> Pointer {
     Pointer::Tag(name.into())
 }
 
-fn label_of(store: &dyn ImageSource, name: &str) -> String {
+fn declared_platform(store: &dyn ImageSource, name: &str) -> String {
     let node = read_tree(store, &tag(name)).unwrap();
     node.images()[0].1.config.as_ref().unwrap().parsed.platform.to_string()
 }
 
 #[test]
-fn a_layout_is_fixed_in_place_and_a_dry_run_leaves_it_byte_for_byte() {
+fn a_layout_is_fixed_in_place_and_a_dry_run_changes_no_byte() {
     let user = User::new();
     let wrong = Image::new("linux/amd64", "arm's own");
     let right = wrong.relabelled("arm", "v7");
@@ -37,7 +37,7 @@ fn a_layout_is_fixed_in_place_and_a_dry_run_leaves_it_byte_for_byte() {
     user.config_patcher(&["fix", "oci:images", "--set-platform", "linux/arm/v7"]).exits(3).says("a, b");
     fix(&[]).exits(0).prints(right.digest());
     assert_eq!(
-        (label_of(&layout, "a"), label_of(&layout, "b")),
+        (declared_platform(&layout, "a"), declared_platform(&layout, "b")),
         ("linux/arm/v7".into(), "linux/amd64".into())
     );
     for name in ["a", "b"] {
@@ -65,7 +65,7 @@ fn a_docker_save_archive_is_fixed_in_place() {
     let done = fix(&[]).exits(0);
     assert_eq!(done.line(), promised.line());
     let store = DockerArchive::open(&archive, Some("team/app:1")).unwrap();
-    assert_eq!(label_of(&store, "team/app:1"), "linux/arm/v7");
+    assert_eq!(declared_platform(&store, "team/app:1"), "linux/arm/v7");
     assert_eq!(check(&store, &tag("team/app:1"), CheckDepth::Layers), []);
     let text = fs::read(&archive).unwrap();
     let config = wrong.relabelled("arm", "v7").config;
@@ -86,7 +86,7 @@ fn a_docker_save_archive_is_fixed_in_place() {
 fn the_result_goes_to_another_store_and_the_source_is_only_read() {
     let rig = Rig::new();
     let (source, target) = (rig.image("arm32v7"), format!("{}/team/fixed:1", rig.registry.host()));
-    // Its manifest goes along as it is, so the digest is the same wherever a store keeps manifests.
+    // The manifest is copied unchanged, so the digest is the same in every store that has manifests.
     for to in ["oci:out:1", "docker-archive:out.tar:team/fixed:1", &target] {
         let ran = rig.fix(&["--output", to]).exits(0).prints(rig.right.digest());
         assert!(ran.stderr.contains("declared platform linux/amd64 -> linux/arm/v7"), "{ran}");
@@ -106,12 +106,12 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
         "the wrong config stays behind"
     );
     assert_eq!(rig.registry.count("PUT", |path| path.starts_with("/v2/team/app/")), 0);
-    // Within one registry layers are mounted, not sent.
+    // Within one registry, layers are mounted, not uploaded.
     let sent: u64 =
         rig.registry.log().iter().filter(|l| l.path.contains("/blobs/")).map(|l| l.request_bytes).sum();
     assert_eq!(sent, rig.right.config.len() as u64);
 
-    // A classic archive's image, whose manifest is made by us, into a registry and back.
+    // An image of a classic archive, which has no manifest, to a registry and back.
     rig.user.write("app.tar", rig.wrong.classic_archive("team/app:1"));
     let to = format!("{}/team/saved:1", rig.registry.host());
     let args = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--output", &to];
@@ -123,9 +123,9 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
     rig.is_sound();
 }
 
-/// A right label keeps its digest: asked to go elsewhere, the very same image goes.
+/// A correct image keeps its digest: --output copies it unchanged.
 #[test]
-fn a_right_image_is_copied_as_it_is() {
+fn a_correct_image_is_copied_unchanged() {
     let rig = Rig::new();
     let args = ["fix", &rig.image("arm32v7"), "--set-platform", "linux/amd64", "--output", "oci:out:1"];
     rig.user.config_patcher(&args).exits(0).prints(rig.wrong.digest());

@@ -1,4 +1,4 @@
-//! Somebody else moves the tag meanwhile.
+//! Another client moves the tag during a fix.
 
 use super::{REPOSITORY, Rig};
 use crate::samples::{Image, Index};
@@ -10,14 +10,14 @@ use multiarch_tests::fake_registry::When;
 use std::sync::Arc;
 
 #[test]
-fn a_tag_that_moves_between_read_and_write_is_left_alone() {
+fn a_tag_that_moves_between_read_and_write_is_not_overwritten() {
     for forced in [false, true] {
         let rig = Rig::new();
         let other = Image::new("linux/s390x", "somebody else's");
         other.publish(&rig.registry, REPOSITORY, "other");
         let (registry, theirs) = (Arc::downgrade(&rig.registry), other.digest().to_string());
         rig.registry.on_request(move |request, when| {
-            // While the config is on its way up.
+            // During the upload of the config.
             if request.method == "PUT" && request.is_upload() && when == When::After {
                 registry.upgrade().unwrap().set_tag(REPOSITORY, "arm32v7", &theirs);
             }
@@ -35,7 +35,7 @@ fn a_tag_that_moves_between_read_and_write_is_left_alone() {
 }
 
 #[test]
-fn a_tag_that_moves_right_after_the_write_is_told() {
+fn a_tag_that_moves_right_after_the_write_is_reported() {
     let rig = Rig::new();
     let other = Image::new("linux/s390x", "somebody else's");
     other.publish(&rig.registry, REPOSITORY, "other");
@@ -48,9 +48,9 @@ fn a_tag_that_moves_right_after_the_write_is_told() {
     rig.fix(&[]).exits(8).says("somebody else moved it");
 }
 
-/// Between the look at the tag and the write of it lies the layout's lock.
+/// The layout is locked between the check of the tag and the write.
 #[test]
-fn of_two_fixes_of_one_tag_of_a_layout_none_is_lost_in_silence() {
+fn of_two_fixes_of_one_tag_of_a_layout_none_is_lost_silently() {
     let platforms = ["linux/arm/v7", "linux/arm64"];
     let members = platforms.map(|platform| (platform, Image::new("linux/amd64", platform)));
     let index = Index::of(&members.each_ref().map(|(platform, image)| (*platform, image)));

@@ -1,11 +1,11 @@
-//! An image in a registry: what is written, what is asked, and what is told.
+//! Fixes of an image in a registry: writes, requests, output.
 
 use super::{REPOSITORY, Rig};
 use crate::samples::Index;
 use crate::tools::run;
 
 #[test]
-fn a_label_in_a_registry_is_put_right_and_every_other_byte_stays() {
+fn an_image_in_a_registry_is_fixed_and_all_other_bytes_are_preserved() {
     let rig = Rig::new();
     rig.fix(&[]).exits(0).prints(rig.right.digest()).says("declared platform linux/amd64 -> linux/arm/v7");
     assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.right.digest()));
@@ -16,15 +16,15 @@ fn a_label_in_a_registry_is_put_right_and_every_other_byte_stays() {
     rig.is_sound();
 }
 
-/// Seven: what the image is (2), the config's way up (2), the tag looked at, moved, and read back (3). Two more, at the
-/// same time as the others, look for what belongs to the old image.
+/// Seven: manifest and config (2), upload of the new config (2), HEAD, PUT and GET of the tag (3). Two concurrent ones
+/// look for referrers and signature tags of the old image.
 #[test]
 fn a_fix_in_a_registry_is_nine_requests_and_no_layer_moves() {
     let rig = Rig::new();
     rig.fix(&[]).exits(0);
-    let mut asked = rig.asked();
+    let mut asked = rig.requests();
     let (config, upload) = (place(&asked, "GET old config 200"), place(&asked, "POST upload 202"));
-    assert_eq!(config.min(upload) + 1, config.max(upload), "at the same time: {asked:?}");
+    assert_eq!(config.min(upload) + 1, config.max(upload), "concurrent: {asked:?}");
     for meanwhile in ["GET old manifest 404", "GET list 200", "GET old config 200", "POST upload 202"] {
         asked.remove(place(&asked, meanwhile));
     }
@@ -39,7 +39,7 @@ fn place(asked: &[String], request: &str) -> usize {
 }
 
 #[test]
-fn a_second_fix_has_nothing_to_do_and_lets_go_of_its_upload() {
+fn a_second_fix_has_nothing_to_do_and_cancels_its_upload() {
     let rig = Rig::new();
     rig.fix(&[]).exits(0);
     rig.registry.take_log();
@@ -48,15 +48,15 @@ fn a_second_fix_has_nothing_to_do_and_lets_go_of_its_upload() {
     methods.sort();
     assert_eq!(methods, ["DELETE", "GET", "GET", "POST"]);
     assert_eq!(rig.registry.open_uploads(), 0);
-    for only_look in ["--check", "--dry-run"] {
+    for option in ["--check", "--dry-run"] {
         rig.registry.take_log();
-        rig.fix(&[only_look]).exits(0);
+        rig.fix(&[option]).exits(0);
         assert_eq!(rig.registry.log().iter().map(|l| l.method.as_str()).collect::<Vec<_>>(), ["GET", "GET"]);
     }
 }
 
 #[test]
-fn check_tells_by_its_exit_code_and_writes_nothing() {
+fn check_sets_the_exit_code_and_writes_nothing() {
     let rig = Rig::new();
     let ran = rig.fix(&["--check"]).exits(1);
     assert_eq!(ran.stdout, "");
@@ -71,7 +71,7 @@ fn check_tells_by_its_exit_code_and_writes_nothing() {
 }
 
 #[test]
-fn a_dry_run_shows_each_write_and_makes_none() {
+fn a_dry_run_prints_every_write_and_makes_none() {
     let rig = Rig::new();
     let ran = rig.fix(&["--dry-run"]).exits(0).prints(rig.right.digest());
     let said = format!("{}:arm32v7  was {}", rig.image("").trim_end_matches(':'), rig.wrong.digest());
@@ -83,7 +83,7 @@ fn a_dry_run_shows_each_write_and_makes_none() {
 }
 
 #[test]
-fn json_tells_what_was_and_what_is() {
+fn json_has_old_and_new_digests() {
     let rig = Rig::new();
     let json = rig.fix(&["--format", "json"]).exits(0).json();
     let expected = serde_json::json!({
@@ -119,7 +119,7 @@ fn json_tells_what_was_and_what_is() {
 }
 
 #[test]
-fn other_tags_can_be_moved_and_the_old_one_left() {
+fn other_tags_can_be_moved_instead() {
     let rig = Rig::new();
     rig.fix(&["--tag", "fixed", "--tag", "v7"]).exits(0).prints(rig.right.digest());
     assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
@@ -130,7 +130,7 @@ fn other_tags_can_be_moved_and_the_old_one_left() {
 }
 
 #[test]
-fn an_image_named_by_digest_is_fixed_without_a_tag() {
+fn an_image_given_by_digest_is_fixed_without_a_tag() {
     let rig = Rig::new();
     let image = format!("{}/{REPOSITORY}@{}", rig.registry.host(), rig.wrong.digest());
     let ran = rig.user.config_patcher(&["fix", &image, "--set-platform", "linux/arm/v7"]).exits(0);
@@ -141,7 +141,7 @@ fn an_image_named_by_digest_is_fixed_without_a_tag() {
 }
 
 #[test]
-fn what_is_wrong_with_the_question_has_its_own_exit_code() {
+fn every_kind_of_invalid_request_has_its_exit_code() {
     let rig = Rig::new();
     let index = Index::of(&[("linux/amd64", &rig.wrong), ("linux/arm/v7", &rig.right)]);
     index.publish(&rig.registry, REPOSITORY, "latest");

@@ -1,4 +1,4 @@
-//! Credentials: used, and never shown.
+//! Credentials are used and never printed.
 
 use super::{REPOSITORY, Rig};
 use crate::tools::Ran;
@@ -7,7 +7,7 @@ use std::fs;
 
 const CANARY: &str = "c4nary-pa55word";
 
-/// No program prints it, whatever happens to the request.
+/// A secret that no program may print.
 fn canary_is_silent(ran: &Ran) {
     use base64::Engine as _;
     let encoded = base64::engine::general_purpose::STANDARD.encode(format!("ann:{CANARY}"));
@@ -17,7 +17,7 @@ fn canary_is_silent(ran: &Ran) {
 }
 
 #[test]
-fn credentials_of_docker_login_are_used_and_never_shown() {
+fn credentials_of_docker_login_are_used_and_never_printed() {
     let basic = Auth::Basic { user: "ann".into(), password: CANARY.into() };
     let bearer = Auth::Bearer(Bearer { private: vec![REPOSITORY.into()], ..Bearer::new("ann", CANARY) });
     for (auth, kind) in [(basic, Authorization::Basic), (bearer, Authorization::Bearer)] {
@@ -34,7 +34,7 @@ fn credentials_of_docker_login_are_used_and_never_shown() {
         let log = rig.registry.log();
         let done = log.iter().filter(|l| l.listener == Listener::Registry && l.status != Some(401));
         assert!(done.clone().count() == 9 && done.into_iter().all(|l| l.authorization == kind), "{log:?}");
-        // One question that is refused, and with Bearer one for a token.
+        // One rejected request, and with Bearer one for a token.
         assert_eq!(log.len(), if kind == Authorization::Basic { 10 } else { 11 }, "{log:?}");
         rig.is_sound();
         let config = rig.user.work().join("../home/.docker/config.json");
@@ -43,5 +43,3 @@ fn credentials_of_docker_login_are_used_and_never_shown() {
         canary_is_silent(&ran);
     }
 }
-
-// --- layouts and archives
