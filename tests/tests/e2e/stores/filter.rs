@@ -125,7 +125,7 @@ fn a_reader_that_goes_away_is_an_error_and_no_death_by_signal() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     command.stdin(File::open(user.path("app.tar")).unwrap()).stdout(writer);
-    Ran::of(shown(&command), command.output().unwrap()).exits(9).says("Broken pipe");
+    Ran::of(shown(&command), command.output().unwrap()).exits(9).says("broken pipe");
 }
 
 #[test]

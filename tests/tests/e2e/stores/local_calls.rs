@@ -125,7 +125,7 @@ fn a_limit_on_the_length_of_files_is_told_and_nothing_is_lost() {
     let words = FIX.join(" ");
     command.arg("-c").arg(format!("ulimit -f 16; exec '{}' {words}", program("config-patcher").display()));
     command.current_dir(user.work()).envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    Ran::of("fix with ulimit -f".into(), command.output().unwrap()).exits(9).says("File too large");
+    Ran::of("fix with ulimit -f".into(), command.output().unwrap()).exits(9).says("file too large");
     assert!(fs::read(&path).unwrap() == text);
     assert_eq!(listing(&user.work()).len(), 1);
 }
