@@ -1,6 +1,6 @@
 //! The command line: the commands of manifest-tool and of `docker manifest`, and commands that neither has.
 
-use crate::cli::account::Account;
+use crate::cli::account::AccountArgs;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay};
@@ -19,7 +19,7 @@ pub mod account;
 mod copy;
 mod draft;
 mod edit;
-mod gather;
+mod fetch;
 mod inspect;
 mod publish;
 mod push;
@@ -86,7 +86,7 @@ struct Cli {
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
-    account: Account,
+    account: AccountArgs,
 }
 
 #[derive(Subcommand)]
@@ -117,7 +117,7 @@ pub enum Command {
     /// Remove drafts
     Rm(draft::Remove),
     /// Add, replace or remove members of a published index
-    Edit(edit::EditArgs),
+    Edit(edit::Edit),
     /// Copy an image or a whole index between any two stores
     ///
     /// Bytes and digests do not change. `copy HOST/REPO@DIGEST HOST/REPO:TAG` points a tag at any existing digest.
@@ -126,24 +126,24 @@ pub enum Command {
 
 pub fn main() -> ExitCode {
     image_store::atomic_file::remove_temp_files_on_signal();
-    let words = account::as_clap_reads_it(std::env::args_os());
+    let words = account::normalize_go_flags(std::env::args_os());
     let cli = DOCS
         .try_parse_from::<Cli>(words.clone())
-        .unwrap_or_else(|error| with_what_was_meant(error, &words).exit());
-    let (tools, output) = (Tools::new(&cli.registry, &cli.account, &cli.output), &cli.output);
+        .unwrap_or_else(|error| with_suggestion(error, &words).exit());
+    let (session, output) = (Session::new(&cli.registry, &cli.account, &cli.output), &cli.output);
     let result = match &cli.command {
-        AnyCommand::Own(command) => command.run(&tools, output),
-        AnyCommand::Inspect(args) => inspect::inspect(args, &tools, output),
-        AnyCommand::Rollback(args) => rollback::rollback(args, &tools, output),
+        AnyCommand::Own(command) => command.run(&session, output),
+        AnyCommand::Inspect(args) => inspect::inspect(args, &session, output),
+        AnyCommand::Rollback(args) => rollback::rollback(args, &session, output),
         AnyCommand::Documentation(what) => what.print::<Cli>(&DOCS),
     };
-    drop(tools);
+    drop(session);
     cli.output.finish(TOOL, result)
 }
 
 /// Reports a misspelled `from-spec` itself, where clap would report an argument behind it.
-fn with_what_was_meant(error: clap::Error, words: &[OsString]) -> clap::Error {
-    match push::misspelt(words) {
+fn with_suggestion(error: clap::Error, words: &[OsString]) -> clap::Error {
+    match push::misspelled_subcommand(words) {
         Some(why) if error.kind() == ErrorKind::UnknownArgument => {
             Cli::command().error(ErrorKind::InvalidSubcommand, why)
         }
@@ -152,30 +152,29 @@ fn with_what_was_meant(error: clap::Error, words: &[OsString]) -> clap::Error {
 }
 
 impl Command {
-    pub fn run(&self, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
+    pub fn run(&self, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
         match self {
-            Self::Push(args) => push::push(args, tools, output),
-            Self::Create(args) => draft::create(args, tools, output),
+            Self::Push(args) => push::push(args, session, output),
+            Self::Create(args) => draft::create(args, session, output),
             Self::Annotate(args) => draft::annotate(args, output),
             Self::Rm(args) => draft::remove(args),
-            Self::Edit(args) => edit::edit(args, tools, output),
-            Self::Copy(args) => copy::copy(args, tools, output),
+            Self::Edit(args) => edit::edit(args, session, output),
+            Self::Copy(args) => copy::copy(args, session, output),
         }
     }
 }
 
-/// Opens stores, once it is known which registry the name and password of the command line are for. Shows progress
-/// until it is dropped.
-pub struct Tools<'a> {
+/// Options, credentials and progress of one command. Progress is shown until it is dropped.
+pub struct Session<'a> {
     registry: &'a RegistryArgs,
-    account: &'a Account,
+    account: &'a AccountArgs,
     output: &'a Output,
     reporting: Reporting,
     _display: ProgressDisplay,
 }
 
-impl<'a> Tools<'a> {
-    pub fn new(registry: &'a RegistryArgs, account: &'a Account, output: &'a Output) -> Self {
+impl<'a> Session<'a> {
+    pub fn new(registry: &'a RegistryArgs, account: &'a AccountArgs, output: &'a Output) -> Self {
         let reporting = Reporting::new(output.warning_printer(), |line| ::cli::eprint_line(line.to_string()));
         let meter = Arc::clone(&reporting.meter);
         let display =
@@ -183,7 +182,7 @@ impl<'a> Tools<'a> {
         Self { registry, account, output, reporting, _display: display }
     }
 
-    /// `subject` is the image that the command is about: `--username` is a user of its registry alone.
+    /// The stores of a command. `--username` and its password are for the registry of `subject` only.
     pub fn stores(&self, subject: &Reference) -> Result<Stores, Error> {
         let mut options = self.registry.options(self.reporting.clone());
         self.account.add_to(&mut options, subject, self.output)?;
@@ -202,7 +201,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<(), clap::Error> {
         let words = line.split(' ').map(std::ffi::OsString::from);
-        Cli::try_parse_from(account::as_clap_reads_it(words)).map(|_| ())
+        Cli::try_parse_from(account::normalize_go_flags(words)).map(|_| ())
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Drafts: what `create` and `annotate` were asked for, as files that a person can read and edit.
+//! Drafts of `create` and `annotate`, as YAML files that can be read and edited.
 //!
-//! A draft holds names, never manifests: every push looks them up again. It is a spec, and `push from-spec` takes it
-//! too, as long as its platforms are whole.
+//! A draft has names, not manifests: every push resolves them again. It is a spec, which `push from-spec` accepts too if
+//! its platforms are complete.
 
-use crate::spec::{self, Asked, Member, Place, Spec};
+use crate::spec::{self, Member, PublishRequest, Spec, SpecSource};
 use crate::state;
 use error::Error;
 use image_model::platform::Platform;
@@ -12,13 +12,13 @@ use image_store::atomic_file;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// A user's drafts: `HOST/REPOSITORY:TAG.yaml` in a folder.
+/// The drafts of a user, `HOST/REPOSITORY:TAG.yaml` in one directory.
 pub struct Drafts {
     dir: PathBuf,
 }
 
-/// Held while a draft is read and written anew: `create --amend` may be called several times at once.
-pub struct Locked {
+/// Locks all drafts until it is dropped: several `create --amend` may run at once.
+pub struct DraftLock {
     _file: File,
 }
 
@@ -27,10 +27,10 @@ impl Drafts {
         Ok(Self { dir: state::directory("find the directory for drafts")?.join("drafts") })
     }
 
-    /// Where the draft of this name lies.
+    /// The file of a draft, which may not exist.
     pub fn path(&self, list: &RegistryRef) -> PathBuf {
-        // A name of two parts at least: the host, and the repository with its tag.
-        let list = with_tag(list);
+        // At least two components: the host, and the repository with its tag.
+        let list = with_default_tag(list);
         self.dir.join(&list.host).join(format!(
             "{}:{}.yaml",
             list.repository,
@@ -38,17 +38,17 @@ impl Drafts {
         ))
     }
 
-    pub fn lock(&self) -> Result<Locked, Error> {
+    pub fn lock(&self) -> Result<DraftLock, Error> {
         let doing = || format!("lock the drafts in \"{}\"", self.dir.display());
         fs::create_dir_all(&self.dir).map_err(|e| Error::from_io(doing(), e))?;
         let file = File::create(self.dir.join(".lock")).map_err(|e| Error::from_io(doing(), e))?;
         file.lock().map_err(|e| Error::from_io(doing(), e))?;
-        Ok(Locked { _file: file })
+        Ok(DraftLock { _file: file })
     }
 
     /// `None` if there is no such draft.
-    pub fn read(&self, list: &RegistryRef) -> Result<Option<Asked>, Error> {
-        // A draft has the name of a tag: what it will be as bytes nobody knows yet.
+    pub fn read(&self, list: &RegistryRef) -> Result<Option<PublishRequest>, Error> {
+        // A draft has a tag; its digest is not known yet.
         if list.digest.is_some() {
             return Ok(None);
         }
@@ -57,18 +57,18 @@ impl Drafts {
         match fs::read(&path) {
             Ok(text) => {
                 let (spec, problems) = spec::parse_draft(&String::from_utf8_lossy(&text));
-                let doing = format!("publish the draft of \"{}\"", with_tag(list));
-                let place = Place { doing, file: Some(file) };
-                Ok(Some(Asked { place, spec, problems, ignore_missing: false }))
+                let doing = format!("publish the draft of \"{}\"", with_default_tag(list));
+                let place = SpecSource { doing, file: Some(file) };
+                Ok(Some(PublishRequest { place, spec, problems, ignore_missing: false }))
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::from_io(format!("read draft \"{file}\""), e)),
         }
     }
 
-    /// The error of a command that needs a draft.
+    /// The error of a command whose draft does not exist.
     pub fn missing(&self, verb: &str, list: &RegistryRef) -> Error {
-        let list = with_tag(list);
+        let list = with_default_tag(list);
         let why = format!("there is no draft of this name in \"{}\"", self.dir.display());
         Error::not_found(format!("{verb} \"{list}\""), why)
             .hint(format!("create one: manifest-push create {list} IMAGE..."))
@@ -76,7 +76,7 @@ impl Drafts {
 
     fn nothing_to_remove(&self, list: &RegistryRef) -> Error {
         let mut names = Vec::new();
-        names_below(&self.dir, &mut names);
+        draft_names(&self.dir, &mut names);
         names.sort();
         let hint = match names.as_slice() {
             [] => "there are no drafts; rm does not remove published images".to_string(),
@@ -107,12 +107,12 @@ impl Drafts {
     }
 }
 
-/// The lists that have drafts, as their files say. What cannot be read has no names.
-fn names_below(dir: &Path, names: &mut Vec<String>) {
+/// Collects the names of all drafts that can be read.
+fn draft_names(dir: &Path, names: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
-            names_below(&path, names);
+            draft_names(&path, names);
         } else if path.extension().is_some_and(|ending| ending == "yaml") {
             let text = fs::read(&path).unwrap_or_default();
             let (spec, _) = spec::parse_draft(&String::from_utf8_lossy(&text));
@@ -121,8 +121,8 @@ fn names_below(dir: &Path, names: &mut Vec<String>) {
     }
 }
 
-/// An image as docker names it in a list: with a tag, if there is no digest.
-pub fn with_tag(image: &RegistryRef) -> RegistryRef {
+/// Adds the tag `latest` if there is neither a tag nor a digest, as docker does.
+pub fn with_default_tag(image: &RegistryRef) -> RegistryRef {
     let mut image = image.clone();
     if image.digest.is_none() && image.tag.is_none() {
         image.tag = Some("latest".into());
@@ -130,15 +130,15 @@ pub fn with_tag(image: &RegistryRef) -> RegistryRef {
     image
 }
 
-/// docker keeps a list as a folder of files and reads it in the order of their names; so its lists are ordered.
+/// Sorts members as docker does, which stores each in a file and reads them in the order of their names.
 /// Source: `makeFilesafeName` of docker/cli's manifest/store.
-pub fn in_dockers_order(members: &mut [Member]) {
+pub fn sort_as_docker(members: &mut [Member]) {
     members.sort_by_key(|member| member.image.to_string().replace(':', "-").replace('/', "_"));
 }
 
-/// The draft as a file.
+/// The content of a draft's file.
 fn text(list: &RegistryRef, members: &[Member]) -> String {
-    let list = with_tag(list);
+    let list = with_default_tag(list);
     let mut out = format!(
         "# A draft. To publish it, run: manifest-push push {list}\nimage: {}\nmanifests:\n",
         quoted(&list.to_string())
@@ -164,27 +164,31 @@ fn text(list: &RegistryRef, members: &[Member]) -> String {
     out
 }
 
-/// A JSON string is a YAML string.
+/// Text as a YAML string, for which JSON is valid.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The spec of a draft without problems; else all of them.
-pub fn sound(asked: Asked) -> Result<Spec, Error> {
-    match asked.spec {
-        Some(spec) if asked.problems.is_empty() => Ok(spec),
+/// Returns the spec of a draft, or all its problems as one error.
+pub fn valid_spec(request: PublishRequest) -> Result<Spec, Error> {
+    match request.spec {
+        Some(spec) if request.problems.is_empty() => Ok(spec),
         _ => {
-            let lines = asked.problems.iter().map(|one| asked.place.told(one.line, &one.text)).collect();
+            let lines = request
+                .problems
+                .iter()
+                .map(|one| request.place.format_problem(one.line, &one.text))
+                .collect();
             let why = "it is not a valid draft";
-            let doing = format!("read draft \"{}\"", asked.place.file.unwrap_or_default());
+            let doing = format!("read draft \"{}\"", request.place.file.unwrap_or_default());
             Err(Error::bad_input(doing, why).problems(lines))
         }
     }
 }
 
-/// Is this the member that was named so?
-pub fn is_called(member: &Member, image: &RegistryRef) -> bool {
-    matches!(&member.image, Reference::Registry(known) if with_tag(known) == with_tag(image))
+/// Whether a member has this name.
+pub fn refers_to(member: &Member, image: &RegistryRef) -> bool {
+    matches!(&member.image, Reference::Registry(known) if with_default_tag(known) == with_default_tag(image))
 }
 
 #[cfg(test)]
@@ -212,7 +216,7 @@ mod tests {
         ];
         let path = drafts.write(&list, &members).unwrap();
         assert!(path.ends_with("127.0.0.1:5000/team/app:latest.yaml"), "{path:?}");
-        let spec = sound(drafts.read(&list).unwrap().unwrap()).unwrap();
+        let spec = valid_spec(drafts.read(&list).unwrap().unwrap()).unwrap();
         assert_eq!(spec.image.to_string(), "127.0.0.1:5000/team/app:latest");
         let plain = |m: &Member| (m.image.clone(), m.platform.clone());
         assert_eq!(
@@ -228,7 +232,7 @@ mod tests {
     fn members_stand_as_docker_orders_them() {
         let names = ["a.io/x:b", "a.io/x:a", "a.io/x-1:a", "a.io/x/y:a"];
         let mut members: Vec<Member> = names.iter().map(|name| member(name, Platform::default())).collect();
-        in_dockers_order(&mut members);
+        sort_as_docker(&mut members);
         let ordered: Vec<String> = members.iter().map(|m| m.image.to_string()).collect();
         assert_eq!(ordered, ["a.io/x-1:a", "a.io/x:a", "a.io/x:b", "a.io/x/y:a"]);
     }

@@ -1,35 +1,35 @@
-//! Entries of an index added, replaced and taken away. The entries that stay keep every byte.
+//! Adds, replaces and removes entries of an index. All other bytes are preserved.
 
-use crate::index::{Kind, entry_text};
+use crate::index::{IndexKind, entry_text};
 use image_model::manifest::{Descriptor, Document, DocumentError, media_type};
 use image_model::raw_json::{self, JsonObject, Splice};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What becomes of an index. Entries are counted from 0.
+/// Changes of an index. Entries are counted from 0.
 #[derive(Clone, Debug, Default)]
-pub struct Changes {
+pub struct IndexChanges {
     pub removed: BTreeSet<usize>,
     pub replaced: BTreeMap<usize, Descriptor>,
-    /// Behind all others.
+    /// Appended after all others.
     pub added: Vec<Descriptor>,
-    /// For the index itself.
+    /// Annotations of the index itself.
     pub annotations: BTreeMap<String, String>,
-    /// What it shall be; `None`: what it is.
-    pub kind: Option<Kind>,
+    /// The new kind; `None` keeps the kind.
+    pub kind: Option<IndexKind>,
 }
 
-/// The index with these changes.
-pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, DocumentError> {
+/// Returns the index with these changes.
+pub fn edit_index(index: &Document, changes: &IndexChanges) -> Result<Document, DocumentError> {
     let input = index.bytes();
     let object = JsonObject::parse(input)?;
     let absent = || DocumentError::Shape("it has no \"manifests\"".into());
     let list = object.unique(input, "manifests")?.ok_or_else(absent)?;
     let mut splice = Splice::default();
-    let is = if index.media_type() == media_type::DOCKER_LIST { Kind::Docker } else { Kind::Oci };
+    let is = if index.media_type() == media_type::DOCKER_LIST { IndexKind::Docker } else { IndexKind::Oci };
     let kind = changes.kind.unwrap_or(is);
     splice.replace(list.value_at.clone(), edited_list(index, list.value_at.clone(), changes, kind)?);
-    if kind == Kind::Docker {
-        refuse_what_docker_has_not(input, &object, changes, is)?;
+    if kind == IndexKind::Docker {
+        check_docker_list(input, &object, changes, is)?;
     }
     if !changes.annotations.is_empty() {
         annotate(index, &object, &changes.annotations, &mut splice)?;
@@ -38,8 +38,8 @@ pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, Docum
         return Document::new(splice.apply(input), Some(index.media_type()));
     }
     let media_type = match kind {
-        Kind::Docker => media_type::DOCKER_LIST,
-        Kind::Oci => media_type::OCI_INDEX,
+        IndexKind::Docker => media_type::DOCKER_LIST,
+        IndexKind::Oci => media_type::OCI_INDEX,
     };
     splice.set(
         input,
@@ -51,20 +51,20 @@ pub fn edit_index(index: &Document, changes: &Changes) -> Result<Document, Docum
     Document::new(splice.apply(input), Some(media_type))
 }
 
-/// What the image-spec's index may have and Docker's list has not.
-fn refuse_what_docker_has_not(
+/// Refuses what an OCI index can have and Docker's list cannot.
+fn check_docker_list(
     input: &[u8],
     object: &JsonObject,
-    changes: &Changes,
-    is: Kind,
+    changes: &IndexChanges,
+    is: IndexKind,
 ) -> Result<(), DocumentError> {
     if !changes.annotations.is_empty() {
         let why = "a Docker manifest list has no annotations; convert it to an OCI index with --type oci";
         return Err(DocumentError::Shape(why.into()));
     }
     for key in ["annotations", "artifactType", "subject"] {
-        // One that calls itself Docker's and has it all the same is left as it is.
-        if is == Kind::Oci && object.unique(input, key)?.is_some() {
+        // A Docker list that has it anyway is left unchanged.
+        if is == IndexKind::Oci && object.unique(input, key)?.is_some() {
             let why = format!("it has {key}, which a Docker manifest list cannot have");
             return Err(DocumentError::Shape(why));
         }
@@ -75,8 +75,8 @@ fn refuse_what_docker_has_not(
 fn edited_list(
     index: &Document,
     at: std::ops::Range<usize>,
-    changes: &Changes,
-    kind: Kind,
+    changes: &IndexChanges,
+    kind: IndexKind,
 ) -> Result<Vec<u8>, DocumentError> {
     let input = index.bytes();
     let entries = raw_json::elements(input, &at, "manifests")?;
@@ -86,7 +86,7 @@ fn edited_list(
     };
     let mut out = vec![b'['];
     let mut is_first = true;
-    // As the entries that are there stand apart.
+    // The separator of the existing entries.
     let apart = match entries.as_slice() {
         [.., before, last] => input[before.end..last.start].to_vec(),
         _ => [b",", lead].concat(),
@@ -115,8 +115,8 @@ fn edited_list(
     Ok(out)
 }
 
-/// Written as its neighbours are: on one line, or indented as deep as what stands before the first of them.
-fn new_entry(kind: Kind, entry: &Descriptor, lead: &[u8]) -> Result<String, DocumentError> {
+/// Formats a new entry like the existing ones: on one line, or with the indent of the first of them.
+fn new_entry(kind: IndexKind, entry: &Descriptor, lead: &[u8]) -> Result<String, DocumentError> {
     let newline = lead.iter().rposition(|byte| *byte == b'\n');
     let indent = newline.map(|at| String::from_utf8_lossy(&lead[at + 1..]).into_owned());
     entry_text(kind, entry, indent.as_deref()).map_err(|e| DocumentError::Shape(e.to_string()))
@@ -147,7 +147,7 @@ fn annotate(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Style;
+    use crate::index::IndexStyle;
     use image_model::digest::Digest;
 
     fn entry(text: &str) -> Descriptor {
@@ -156,7 +156,7 @@ mod tests {
         entry
     }
 
-    fn edited(index: &str, changes: &Changes) -> String {
+    fn edited(index: &str, changes: &IndexChanges) -> String {
         let index = Document::new(index.as_bytes().to_vec(), None).unwrap();
         String::from_utf8(edit_index(&index, changes).unwrap().bytes().to_vec()).unwrap()
     }
@@ -169,61 +169,69 @@ mod tests {
     fn what_stays_keeps_every_byte() {
         let (a, b, c) = (old("a"), old("b"), old("c"));
         let index = format!("{{\"n\":1e3,\"manifests\":[ {a},\n {b} , {c} ] , \"z\":null}}");
-        let remove = |at: &[usize]| Changes { removed: at.iter().copied().collect(), ..Changes::default() };
+        let remove =
+            |at: &[usize]| IndexChanges { removed: at.iter().copied().collect(), ..IndexChanges::default() };
         assert_eq!(edited(&index, &remove(&[])), index);
         assert_eq!(edited(&index, &remove(&[1])), index.replace(&format!(",\n {b} "), " "));
         assert_eq!(edited(&index, &remove(&[0])), index.replace(&format!(" {a},\n {b}"), &format!(" {b}")));
         let new = entry("n");
-        let line = entry_text(Kind::Oci, &new, None).unwrap();
-        let replace = Changes { replaced: [(1, new.clone())].into(), ..Changes::default() };
+        let line = entry_text(IndexKind::Oci, &new, None).unwrap();
+        let replace = IndexChanges { replaced: [(1, new.clone())].into(), ..IndexChanges::default() };
         assert_eq!(edited(&index, &replace), index.replace(&b, &line));
-        let add = Changes { added: vec![new], ..Changes::default() };
+        let add = IndexChanges { added: vec![new], ..IndexChanges::default() };
         assert_eq!(edited(&index, &add), index.replace(&format!("{c} ]"), &format!("{c} , {line} ]")));
     }
 
     #[test]
     fn a_kind_changes_by_its_name_alone_and_back_to_the_same_bytes() {
-        let of = |kind: Kind| Changes { kind: Some(kind), ..Changes::default() };
+        let of = |kind: IndexKind| IndexChanges { kind: Some(kind), ..IndexChanges::default() };
         let members = [entry("a"), entry("b")];
         let list =
-            crate::index::build_index(Kind::Docker, Style::Docker, &members, &BTreeMap::new()).unwrap();
-        let oci = edit_index(&list, &of(Kind::Oci)).unwrap();
+            crate::index::build_index(IndexKind::Docker, IndexStyle::Docker, &members, &BTreeMap::new())
+                .unwrap();
+        let oci = edit_index(&list, &of(IndexKind::Oci)).unwrap();
         assert_eq!(oci.media_type(), media_type::OCI_INDEX);
         let text = String::from_utf8(oci.bytes().to_vec()).unwrap();
         assert_eq!(text.replace(media_type::OCI_INDEX, media_type::DOCKER_LIST).as_bytes(), list.bytes());
-        assert_eq!(edit_index(&oci, &of(Kind::Docker)).unwrap().bytes(), list.bytes());
-        assert_eq!(edit_index(&oci, &of(Kind::Oci)).unwrap().bytes(), oci.bytes());
+        assert_eq!(edit_index(&oci, &of(IndexKind::Docker)).unwrap().bytes(), list.bytes());
+        assert_eq!(edit_index(&oci, &of(IndexKind::Oci)).unwrap().bytes(), oci.bytes());
         // An index that does not say what it is says it then.
-        let silent = edited("{\"schemaVersion\":2,\"manifests\":[]}", &of(Kind::Docker));
+        let silent = edited("{\"schemaVersion\":2,\"manifests\":[]}", &of(IndexKind::Docker));
         assert!(silent.contains(media_type::DOCKER_LIST), "{silent}");
         for key in ["annotations", "artifactType", "subject"] {
             let index = format!("{{\"schemaVersion\":2,\"manifests\":[],\"{key}\":null}}");
             let index = Document::new(index.into_bytes(), Some(media_type::OCI_INDEX)).unwrap();
-            let error = edit_index(&index, &of(Kind::Docker)).unwrap_err().to_string();
+            let error = edit_index(&index, &of(IndexKind::Docker)).unwrap_err().to_string();
             assert!(error.contains(&format!("it has {key}")), "{error}");
         }
     }
 
     #[test]
     fn a_new_entry_is_indented_as_its_neighbours() {
-        let one = crate::index::build_index(Kind::Oci, Style::ManifestTool, &[entry("a")], &BTreeMap::new())
-            .unwrap();
+        let one = crate::index::build_index(
+            IndexKind::Oci,
+            IndexStyle::ManifestTool,
+            &[entry("a")],
+            &BTreeMap::new(),
+        )
+        .unwrap();
         let both = crate::index::build_index(
-            Kind::Oci,
-            Style::ManifestTool,
+            IndexKind::Oci,
+            IndexStyle::ManifestTool,
             &[entry("a"), entry("b")],
             &BTreeMap::new(),
         )
         .unwrap();
-        let add = Changes { added: vec![entry("b")], ..Changes::default() };
+        let add = IndexChanges { added: vec![entry("b")], ..IndexChanges::default() };
         assert_eq!(edit_index(&one, &add).unwrap().bytes(), both.bytes());
-        let remove = Changes { removed: [1].into(), ..Changes::default() };
+        let remove = IndexChanges { removed: [1].into(), ..IndexChanges::default() };
         assert_eq!(edit_index(&both, &remove).unwrap().bytes(), one.bytes());
     }
 
     #[test]
     fn an_annotation_is_set_where_it_stands_or_added() {
-        let changes = Changes { annotations: [("k".into(), "<".into())].into(), ..Changes::default() };
+        let changes =
+            IndexChanges { annotations: [("k".into(), "<".into())].into(), ..IndexChanges::default() };
         assert_eq!(
             edited("{\"manifests\":[]}", &changes),
             "{\"manifests\":[],\"annotations\":{\"k\":\"<\"}}"

@@ -1,4 +1,4 @@
-//! The bytes of an index, as manifest-tool or docker writes them, so that a digest pinned somewhere stays.
+//! Serializes an index exactly as manifest-tool or docker does, so that its digest is the same.
 //!
 //! manifest-tool marshals Go structs with two spaces of indent. The field order is that of distribution's
 //! `manifestlist.ManifestDescriptor` for Docker's list, and of the image-spec's `Descriptor` for OCI's index. docker
@@ -9,36 +9,36 @@ use image_model::platform::Platform;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Which kind of index is made.
+/// The kind of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
+pub enum IndexKind {
     /// Docker's manifest list
     Docker,
     /// OCI's image index
     Oci,
 }
 
-/// Whose bytes they are.
+/// The program whose bytes are reproduced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Style {
+pub enum IndexStyle {
     #[default]
     ManifestTool,
     Docker,
 }
 
-impl Style {
-    /// The kind of index over these members, where nobody asked for one.
-    pub fn kind_of(self, members: &[Descriptor]) -> Kind {
+impl IndexStyle {
+    /// The kind of an index over these members, if none is requested.
+    pub fn kind_of(self, members: &[Descriptor]) -> IndexKind {
         match self {
-            Self::ManifestTool => Kind::of(members),
-            // docker looks at the first.
-            Self::Docker => Kind::of(members.get(..1).unwrap_or_default()),
+            Self::ManifestTool => IndexKind::of(members),
+            // docker decides by the first member.
+            Self::Docker => IndexKind::of(members.get(..1).unwrap_or_default()),
         }
     }
 }
 
-impl Kind {
-    /// Docker's list over Docker's manifests; an OCI index as soon as one member is OCI's.
+impl IndexKind {
+    /// Docker's list if all members are Docker manifests, otherwise an OCI index.
     pub fn of(members: &[Descriptor]) -> Self {
         match members.iter().all(|member| member.media_type == media_type::DOCKER_MANIFEST) {
             true => Self::Docker,
@@ -108,7 +108,7 @@ impl<'a> OciEntry<'a> {
 }
 
 /// One entry, on one line, or on several that begin with `indent`.
-pub fn entry_text(kind: Kind, member: &Descriptor, indent: Option<&str>) -> serde_json::Result<String> {
+pub fn entry_text(kind: IndexKind, member: &Descriptor, indent: Option<&str>) -> serde_json::Result<String> {
     let mut out = Vec::new();
     match indent {
         // The entry lies two levels deep.
@@ -124,37 +124,37 @@ pub fn entry_text(kind: Kind, member: &Descriptor, indent: Option<&str>) -> serd
 }
 
 fn write_entry<F: serde_json::ser::Formatter>(
-    kind: Kind,
+    kind: IndexKind,
     member: &Descriptor,
     serializer: &mut serde_json::Serializer<&mut Vec<u8>, F>,
 ) -> serde_json::Result<()> {
     match kind {
-        Kind::Docker => DockerEntry::of(member).serialize(serializer),
-        Kind::Oci => OciEntry::of(member).serialize(serializer),
+        IndexKind::Docker => DockerEntry::of(member).serialize(serializer),
+        IndexKind::Oci => OciEntry::of(member).serialize(serializer),
     }
 }
 
-/// An index over these members, in this order.
+/// Builds an index over these members, in this order.
 pub fn build_index(
-    kind: Kind,
-    style: Style,
+    kind: IndexKind,
+    style: IndexStyle,
     members: &[Descriptor],
     annotations: &BTreeMap<String, String>,
 ) -> Result<Document, DocumentError> {
-    if kind == Kind::Docker && !annotations.is_empty() {
+    if kind == IndexKind::Docker && !annotations.is_empty() {
         let why = "a Docker manifest list has no annotations; use an OCI index: --type oci";
         return Err(DocumentError::Shape(why.into()));
     }
     let media_type = match kind {
-        Kind::Docker => media_type::DOCKER_LIST,
-        Kind::Oci => media_type::OCI_INDEX,
+        IndexKind::Docker => media_type::DOCKER_LIST,
+        IndexKind::Oci => media_type::OCI_INDEX,
     };
     let text = match (kind, style) {
-        (Kind::Docker, _) | (Kind::Oci, Style::Docker) => {
+        (IndexKind::Docker, _) | (IndexKind::Oci, IndexStyle::Docker) => {
             let manifests = members.iter().map(DockerEntry::of).collect();
             marshal(&List { schema_version: 2, media_type, manifests, annotations }, style)
         }
-        (Kind::Oci, Style::ManifestTool) => {
+        (IndexKind::Oci, IndexStyle::ManifestTool) => {
             let manifests = members.iter().map(OciEntry::of).collect();
             marshal(&List { schema_version: 2, media_type, manifests, annotations }, style)
         }
@@ -162,11 +162,11 @@ pub fn build_index(
     Document::new(text.map_err(|e| DocumentError::Shape(e.to_string()))?.into_bytes(), None)
 }
 
-/// As Go's `json.MarshalIndent` writes it: `<`, `>`, `&` and the line separators are escaped.
-fn marshal(value: &impl Serialize, style: Style) -> serde_json::Result<String> {
+/// Serializes as Go's `json.MarshalIndent`, which escapes `<`, `>`, `&` and the line separators.
+fn marshal(value: &impl Serialize, style: IndexStyle) -> serde_json::Result<String> {
     let indent: &[u8] = match style {
-        Style::ManifestTool => b"  ",
-        Style::Docker => b"   ",
+        IndexStyle::ManifestTool => b"  ",
+        IndexStyle::Docker => b"   ",
     };
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(indent);
@@ -174,9 +174,9 @@ fn marshal(value: &impl Serialize, style: Style) -> serde_json::Result<String> {
     Ok(escape(String::from_utf8_lossy(&out).into_owned()))
 }
 
-/// Go's `json` escapes these in strings.
+/// Escapes the characters that Go's `json` escapes in strings.
 pub fn escape(text: String) -> String {
-    // These characters can only stand inside a JSON string.
+    // In JSON, these characters occur only inside strings.
     let escapes = [
         ('<', "\\u003c"),
         ('>', "\\u003e"),
@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn a_docker_list_is_written_as_manifest_tool_writes_it() {
         let members = [member(media_type::DOCKER_MANIFEST, "linux/arm/v7")];
-        let list = build_index(Kind::of(&members), Style::ManifestTool, &members, &BTreeMap::new()).unwrap();
+        let list = build_index(IndexKind::of(&members), IndexStyle::ManifestTool, &members, &BTreeMap::new())
+            .unwrap();
         let expected = r#"{
   "schemaVersion": 2,
   "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -226,7 +227,8 @@ mod tests {
     fn an_oci_index_has_its_own_order_and_annotations() {
         let members = [member(media_type::OCI_MANIFEST, "windows/amd64:10.0.1")];
         let annotations = BTreeMap::from([("a".to_string(), "<&>".to_string())]);
-        let index = build_index(Kind::of(&members), Style::ManifestTool, &members, &annotations).unwrap();
+        let index =
+            build_index(IndexKind::of(&members), IndexStyle::ManifestTool, &members, &annotations).unwrap();
         let text = String::from_utf8_lossy(index.bytes()).into_owned();
         assert!(
             text.contains("\"digest\": \"sha256:3a85") && text.find("\"digest\"") < text.find("\"size\""),
@@ -240,9 +242,9 @@ mod tests {
     fn the_kind_follows_the_members() {
         let docker = member(media_type::DOCKER_MANIFEST, "linux/amd64");
         let oci = member(media_type::OCI_MANIFEST, "linux/arm64");
-        assert_eq!(Kind::of(std::slice::from_ref(&docker)), Kind::Docker);
-        assert_eq!(Kind::of(&[docker.clone(), oci]), Kind::Oci);
+        assert_eq!(IndexKind::of(std::slice::from_ref(&docker)), IndexKind::Docker);
+        assert_eq!(IndexKind::of(&[docker.clone(), oci]), IndexKind::Oci);
         let annotations = BTreeMap::from([("a".to_string(), "b".to_string())]);
-        assert!(build_index(Kind::Docker, Style::Docker, &[docker], &annotations).is_err());
+        assert!(build_index(IndexKind::Docker, IndexStyle::Docker, &[docker], &annotations).is_err());
     }
 }

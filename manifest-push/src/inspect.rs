@@ -1,4 +1,4 @@
-//! What a name points to, for people and for programs.
+//! Output of `inspect`: a table and JSON.
 
 use error::text;
 use image_model::digest::Digest;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub mod docker;
 pub mod tool;
 
-/// A heading and a table, one row a member. `remedy` puts a label right that contradicts the index.
+/// Returns a heading and a table with one row per member. `remedy` is the command that fixes a wrong platform.
 pub fn text(name: &str, node: &TreeNode, remedy: &str) -> String {
     let document = node.document();
     let mut out = format!("Name:    {}\n", text::Escaped(name));
@@ -42,8 +42,8 @@ fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
     ]
 }
 
-/// `name`, `digest`, `size`, `mediaType`, and `members`, each with `platform` (the index entry's, else the
-/// label), `label`, `digest`, `mediaType`, `layers` and `bytes`.
+/// `name`, `digest`, `size`, `mediaType`, and `members`, each with `platform` (of the index entry, else of the
+/// config), `label`, `digest`, `mediaType`, `layers` and `bytes`.
 pub fn json(name: &str, node: &TreeNode) -> Value {
     let document = node.document();
     let members: Vec<Value> = node
@@ -69,9 +69,8 @@ pub fn json(name: &str, node: &TreeNode) -> Value {
     })
 }
 
-/// An index that nobody has stored yet, over images that are there. An image that stands in an index of its own is
-/// found there.
-pub fn index_over(root: Document, images: Vec<TreeNode>) -> Result<TreeNode, DocumentError> {
+/// Builds the tree of an index that is not stored yet, over images that exist, also in indexes of their own.
+pub fn index_node(root: Document, images: Vec<TreeNode>) -> Result<TreeNode, DocumentError> {
     let ParsedDocument::Index(index) = root.parse()? else {
         return Err(DocumentError::Shape("it is not an index".into()));
     };

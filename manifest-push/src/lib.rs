@@ -1,4 +1,8 @@
-//! Makes one tag out of images of several platforms.
+//! Assembles, publishes, edits, copies and restores multi-platform images.
+//!
+//! [`spec`] and [`draft`] are what users write, [`plan`] combines their images, [`index`] has the exact bytes of the result,
+//! [`edit`] changes an existing index. [`journal`] records every move of a tag, [`rollback`] undoes them. The commands are in
+//! [`cli`].
 
 pub mod cli;
 pub mod draft;

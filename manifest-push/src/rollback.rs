@@ -121,11 +121,11 @@ pub fn plan_rollback(
         rollback.stores[at].plan.tags.push(step);
         rollback.stores[at].runs.push(entry.publish.clone());
     }
-    refuse(moves, moved, missing, force)?;
+    refuse_problems(moves, moved, missing, force)?;
     Ok(rollback)
 }
 
-fn refuse(
+fn refuse_problems(
     moves: &[JournalEntry],
     moved: Vec<String>,
     missing: Vec<String>,

@@ -1,5 +1,4 @@
-//! What is to be published: manifest-tool's YAML spec, or its arguments, read strictly. Every problem is told at once,
-//! each with its line.
+//! manifest-tool's YAML spec, and its arguments, read strictly: all problems are returned at once, each with its line.
 
 use error::text::nearest;
 use image_model::platform::Platform;
@@ -9,49 +8,49 @@ use strict_yaml::{self, Entry, Node, Problem, Value};
 
 mod arguments;
 
-pub use arguments::{Arguments, from_arguments};
+pub use arguments::{TemplateArguments, from_template};
 
-/// What a spec asks for.
+/// A spec: an index to publish, and its images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     pub image: Reference,
-    /// Tags beside the one of `image`.
+    /// Additional tags.
     pub tags: Vec<String>,
     pub members: Vec<Member>,
     pub annotations: BTreeMap<String, String>,
-    /// What is read and has no effect, by line.
+    /// Keys that are accepted but have no effect, by line.
     pub notes: Vec<Problem>,
 }
 
-/// One image of the list.
+/// One image of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub image: Reference,
-    /// What the spec says; what is empty is taken from the image.
+    /// The specified platform; empty parts are taken from the image.
     pub platform: Platform,
-    /// For the member's entry in the index.
+    /// Annotations of its entry in the index.
     pub annotations: BTreeMap<String, String>,
     pub line: usize,
 }
 
-/// What is to be published, as it was written somewhere.
-pub struct Asked {
-    pub place: Place,
+/// A spec to publish, with its problems and where it comes from.
+pub struct PublishRequest {
+    pub place: SpecSource,
     pub spec: Option<Spec>,
     pub problems: Vec<Problem>,
     pub ignore_missing: bool,
 }
 
-/// Where it was asked for, and what for: so a problem is told.
+/// Where a spec comes from, and the operation that it is for, as messages need them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SpecSource {
     /// `publish "spec.yaml"`, `edit "q.io/app:1"`.
     pub doing: String,
-    /// The file in which it stands; what was said on the command line has no lines.
+    /// The file. `None`: the command line, which has no lines.
     pub file: Option<String>,
 }
 
-impl Place {
+impl SpecSource {
     pub fn file(file: String) -> Self {
         Self { doing: format!("publish \"{file}\""), file: Some(file) }
     }
@@ -60,8 +59,8 @@ impl Place {
         Self { doing, file: None }
     }
 
-    /// A problem as a person reads it.
-    pub fn told(&self, line: usize, text: &str) -> String {
+    /// A problem with its file and line.
+    pub fn format_problem(&self, line: usize, text: &str) -> String {
         match &self.file {
             Some(file) => format!("{file}:{line}: {text}"),
             None => text.to_string(),
@@ -69,28 +68,28 @@ impl Place {
     }
 }
 
-/// Larger specs are no specs.
+/// Maximum size of a spec, in bytes.
 const SPEC_MAX: usize = 1 << 20;
 
-/// Reads a spec: what could be understood of it, and all that is wrong with it, by line. Only a spec without
-/// problems may be published; the rest of one with problems can still be looked at for more of them.
+/// Parses a spec. Returns what could be read, and all problems by line. A spec with problems must not be published; its
+/// images can still be checked for more problems.
 pub fn parse(text: &str) -> (Option<Spec>, Vec<Problem>) {
-    read(text, Whole::Needed)
+    read(text, PlatformParts::Required)
 }
 
-/// Reads a draft: a spec that may say a part of a platform.
+/// Parses a draft: a spec whose platforms may be incomplete.
 pub fn parse_draft(text: &str) -> (Option<Spec>, Vec<Problem>) {
-    read(text, Whole::NotNeeded)
+    read(text, PlatformParts::Optional)
 }
 
-/// Must a platform be said with both os and architecture?
+/// Whether a platform needs both os and architecture.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Whole {
-    Needed,
-    NotNeeded,
+enum PlatformParts {
+    Required,
+    Optional,
 }
 
-fn read(text: &str, whole: Whole) -> (Option<Spec>, Vec<Problem>) {
+fn read(text: &str, whole: PlatformParts) -> (Option<Spec>, Vec<Problem>) {
     if text.len() > SPEC_MAX {
         return (None, vec![Problem::new(1, format!("the spec is larger than {SPEC_MAX} bytes"))]);
     }
@@ -107,7 +106,7 @@ fn read(text: &str, whole: Whole) -> (Option<Spec>, Vec<Problem>) {
 struct Reader {
     problems: Vec<Problem>,
     notes: Vec<Problem>,
-    whole: Whole,
+    whole: PlatformParts,
 }
 
 impl Reader {
@@ -285,7 +284,7 @@ impl Reader {
                         .collect();
                 }
                 "features" => {
-                    // manifest-tool 2 reads this key into nothing; to write it down would change the digest.
+                    // manifest-tool 2 ignores this key; writing it would change the digest.
                     self.list(&entry.value, "features");
                     let text = "\"features\" (CPU features) is ignored, as manifest-tool does";
                     self.notes.push(Problem::new(entry.line, text));
@@ -293,11 +292,12 @@ impl Reader {
                 _ => {}
             }
         }
-        if self.whole == Whole::Needed && platform.architecture.is_empty() != platform.os.is_empty() {
+        if self.whole == PlatformParts::Required && platform.architecture.is_empty() != platform.os.is_empty()
+        {
             self.say(node.line, "\"platform\" needs both \"os\" and \"architecture\", or neither");
             return None;
         }
-        match spelled(platform) {
+        match canonical_platform(platform) {
             Ok(platform) => Some(platform),
             Err(text) => {
                 self.say(node.line, text);
@@ -306,7 +306,7 @@ impl Reader {
         }
     }
 
-    /// Two images for one platform: a client would take either.
+    /// Reports two images for one platform: clients could select either.
     fn refuse_duplicates(&mut self, members: &[Member], where_first: &dyn Fn(&Member) -> String) {
         for (i, member) in members.iter().enumerate() {
             let same = |other: &&Member| {
@@ -322,9 +322,9 @@ impl Reader {
     }
 }
 
-/// One way in: what is said is read as if it had been typed, so that aliases are caught.
-pub fn spelled(platform: Platform) -> Result<Platform, String> {
-    // What is not said yet is no alias of anything.
+/// Returns the platform, or an error if it is unknown or an alias (`aarch64`).
+pub fn canonical_platform(platform: Platform) -> Result<Platform, String> {
+    // Missing parts are completed, since only whole platforms can be parsed.
     let typed = Platform {
         architecture: or(&platform.architecture, "amd64"),
         os: or(&platform.os, "linux"),

@@ -8,8 +8,8 @@ use error::{Error, Exit};
 use image_model::platform::COMMON_PLATFORMS;
 use image_model::reference::Reference;
 use image_store::options::RegistryArgs;
-use manifest_push::cli::Tools;
-use manifest_push::cli::account::{Account, as_clap_reads_it};
+use manifest_push::cli::Session;
+use manifest_push::cli::account::{AccountArgs, normalize_go_flags};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ struct Cli {
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
-    account: Account,
+    account: AccountArgs,
 }
 
 #[derive(Subcommand)]
@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     let cli = DOCS
-        .try_parse_from::<Cli>(as_clap_reads_it(std::env::args_os()))
+        .try_parse_from::<Cli>(normalize_go_flags(std::env::args_os()))
         .unwrap_or_else(|error| error.exit());
     // The supervisor of a sandbox must have one thread.
     if !matches!(cli.command, Command::SmokeInside) {
@@ -126,7 +126,7 @@ fn run() -> ExitCode {
         Command::Release(args) => release::run(&args, &registry, &Host::default(), &output),
         Command::Rollback(args) => roll_back(args, &registry, &account, &output),
         Command::Check(command) => command.run(&registry, &output),
-        Command::Publish(command) => command.run(&Tools::new(&registry, &account, &output), &output),
+        Command::Publish(command) => command.run(&Session::new(&registry, &account, &output), &output),
         Command::Binfmt { arguments } => Err(run_binfmt_setup(&arguments)),
         Command::SmokeInside => sandbox::supervise()
             .map(|()| Exit::Done)
@@ -140,7 +140,7 @@ fn run() -> ExitCode {
 fn roll_back(
     args: Rollback,
     registry: &RegistryArgs,
-    account: &Account,
+    account: &AccountArgs,
     output: &Output,
 ) -> Result<Exit, Error> {
     let Rollback { subject, dry_run, force } = args;
@@ -155,7 +155,7 @@ fn roll_back(
         })
     });
     let args = manifest_push::cli::rollback::Rollback { image: image.transpose()?, dry_run, force };
-    manifest_push::cli::rollback::rollback(&args, &Tools::new(registry, account, output), output)
+    manifest_push::cli::rollback::rollback(&args, &Session::new(registry, account, output), output)
 }
 
 /// Replaces this process by binfmt-setup. Returns only if that failed.

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Account")]
-pub struct Account {
+pub struct AccountArgs {
     /// User name for the registry of the image that is written or, if none is, read
     #[arg(long, global = true, value_name = "NAME")]
     username: Option<String>,
@@ -32,10 +32,10 @@ pub struct Account {
     known: OnceLock<Option<(String, Secret)>>,
 }
 
-/// More is no password.
+/// A longer password is an error.
 const PASSWORD_MAX: u64 = 64 << 10;
 
-impl Account {
+impl AccountArgs {
     pub fn add_to(
         &self,
         options: &mut RegistryOptions,
@@ -48,14 +48,14 @@ impl Account {
         if self.debug {
             options.reporting.trace = Some(Arc::new(|line| eprintln!("{line}")));
         }
-        // Other registries, from which images may be taken, are none of this user's.
+        // The credentials are not for other registries, from which images are read.
         if let (Some((user, password)), Reference::Registry(image)) = (self.login(output)?, subject) {
             options.login = Some(Login { host: image.host.clone(), user, password });
         }
         Ok(())
     }
 
-    /// Asked for once: standard input can be read once.
+    /// Read only once, since standard input can be read only once.
     fn login(&self, output: &Output) -> Result<Option<(String, Secret)>, Error> {
         if let Some(known) = self.known.get() {
             return Ok(known.clone());
@@ -73,18 +73,22 @@ impl Account {
         let login = match (&self.username, password) {
             (None, None) => None,
             (Some(user), Some(password)) => Some((user.clone(), Secret::new(password))),
-            (Some(_), None) => return Err(half("a user name without a password", "add --password-stdin")),
-            (None, Some(_)) => return Err(half("a password without a user name", "add --username")),
+            (Some(_), None) => {
+                return Err(incomplete_login("a user name without a password", "add --password-stdin"));
+            }
+            (None, Some(_)) => {
+                return Err(incomplete_login("a password without a user name", "add --username"));
+            }
         };
         Ok(self.known.get_or_init(|| login).clone())
     }
 }
 
-fn half(why: &str, hint: &str) -> Error {
+fn incomplete_login(why: &str, hint: &str) -> Error {
     Error::new(Exit::Usage, "log in", why).hint(hint)
 }
 
-/// All of it but the end of the line, as `docker login` reads it.
+/// Reads standard input without the final line break, as `docker login` does.
 fn from_stdin() -> Result<String, Error> {
     let doing = "read the password from standard input";
     let mut text = String::new();
@@ -98,13 +102,13 @@ fn from_stdin() -> Result<String, Error> {
     Ok(password.into())
 }
 
-/// manifest-tool's options. Go takes one dash before a long name as well, and `=true` behind a switch.
+/// Options of manifest-tool. Go also accepts one dash before a long name, and `=true` after a switch.
 const SWITCHES: [&str; 6] = ["debug", "insecure", "plain-http", "ignore-missing", "raw", "expand-config"];
 const VALUES: [&str; 9] =
     ["username", "password", "docker-cfg", "type", "platforms", "template", "target", "tags", "annotations"];
 
-/// The words of the command line with manifest-tool's options as clap wants them.
-pub fn as_clap_reads_it(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// Rewrites options of manifest-tool from Go's syntax to the syntax of clap.
+pub fn normalize_go_flags(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut out = Vec::new();
     for word in words {
         let Some(text) = word.to_str().and_then(|text| text.strip_prefix('-')) else {
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn options_are_taken_as_go_takes_them() {
         let check = |line: &str, meant: &str| {
-            let words = as_clap_reads_it(line.split(' ').map(OsString::from));
+            let words = normalize_go_flags(line.split(' ').map(OsString::from));
             let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap()).collect();
             assert_eq!(words.join(" "), meant);
         };

@@ -1,9 +1,9 @@
-//! `copy`: one image or a whole index, between any two stores.
+//! `copy`: copies one image or a whole index between any two stores.
 
-use super::Tools;
-use super::edit::one_of;
-use super::gather::Looked;
-use super::publish::{Write, publish};
+use super::Session;
+use super::edit::find_image;
+use super::fetch::TargetState;
+use super::publish::{PublishArgs, publish};
 use clap::Args;
 use cli::{Format, Output, print_json, print_line};
 use error::Error;
@@ -23,24 +23,24 @@ pub struct Copy {
     #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
     platform: Option<Platform>,
     #[command(flatten)]
-    write: Write,
+    write: PublishArgs,
 }
 
-pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
+pub fn copy(args: &Copy, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
     let subject = match (&args.destination, &args.source) {
         (Reference::Registry(_), _) => &args.destination,
         (_, source) => source,
     };
-    let stores = tools.stores(subject)?;
+    let stores = session.stores(subject)?;
     let opened = stores.source(&args.source)?;
-    // Both before the first request: one token is then asked for all of it.
+    // Both are opened before the first request, so that one token is requested for both.
     let target = stores.target(&args.destination)?;
     let mut node = read_tree(&*opened.store, &opened.pointer)?;
     if let Some(platform) = &args.platform {
         node = image_for(node, platform, &args.source)?;
     }
     let known = TargetInfo::look(&*target.store, &target.tags, &[])?;
-    let target = Looked { reference: args.destination.clone(), target, known };
+    let target = TargetState { reference: args.destination.clone(), target, known };
     let done = publish(WantedImage::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
     match output.format {
         Format::Text => print_line(node.digest().as_str()),
@@ -49,11 +49,11 @@ pub fn copy(args: &Copy, tools: &Tools<'_>, output: &Output) -> Result<Exit, Err
     Ok(Exit::Done)
 }
 
-/// Out of an index, the one image for a platform; a single image must be for it.
+/// Returns the image for a platform. A single image must declare it.
 fn image_for(node: TreeNode, platform: &Platform, source: &Reference) -> Result<TreeNode, Error> {
     let doing = format!("copy \"{source}\"");
     match node {
-        TreeNode::Index(index) => Ok(one_of(&doing, &index, platform)?.node.clone()),
+        TreeNode::Index(index) => Ok(find_image(&doing, &index, platform)?.node.clone()),
         TreeNode::Image(image) => {
             let label =
                 image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();

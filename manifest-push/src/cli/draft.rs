@@ -1,11 +1,10 @@
-//! `create`, `annotate` and `rm`: docker's way, a list that is drafted first and pushed later.
+//! `create`, `annotate` and `rm`: drafts of indexes, as in `docker manifest`.
 
-use super::Tools;
-use super::gather::gather_members;
-use crate::draft::{Drafts, in_dockers_order, is_called, sound, with_tag};
-use crate::plan::Misfit;
-use crate::plan::{choose, refuse};
-use crate::spec::{Asked, Member, Place, Spec, spelled};
+use super::Session;
+use super::fetch::fetch_members;
+use crate::draft::{Drafts, refers_to, sort_as_docker, valid_spec, with_default_tag};
+use crate::plan::{refuse_problems, select_image};
+use crate::spec::{Member, PublishRequest, Spec, SpecSource, canonical_platform};
 use clap::Args;
 use cli::{Format, Output, print_json, print_line};
 use error::Error;
@@ -13,6 +12,7 @@ use error::Exit;
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
 use std::collections::BTreeMap;
+use strict_yaml::Problem;
 
 #[derive(Args)]
 pub struct Create {
@@ -56,13 +56,13 @@ pub struct Remove {
     lists: Vec<RegistryRef>,
 }
 
-pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
+pub fn create(args: &Create, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     if args.list.digest.is_some() {
         let why = "a digest cannot be chosen; it follows from the content";
         return Err(Error::bad_input(format!("draft \"{}\"", args.list), why).hint("use a tag"));
     }
-    let list = with_tag(&args.list);
+    let list = with_default_tag(&args.list);
     let refuse_another = || {
         Error::conflict(format!("draft \"{list}\""), "a draft of this name already exists")
             .hint(format!("add to it with --amend, or remove it first: manifest-push rm {list}"))
@@ -70,19 +70,19 @@ pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     if !args.amend && drafts.read(&list)?.is_some() {
         return Err(refuse_another());
     }
-    look_at_images(args, &list, tools, output)?;
+    check_images(args, &list, session, output)?;
     let _lock = drafts.lock()?;
     let mut members = match drafts.read(&list)? {
         Some(_) if !args.amend => return Err(refuse_another()),
-        Some(draft) => sound(draft)?.members,
+        Some(draft) => valid_spec(draft)?.members,
         None => Vec::new(),
     };
     for image in &args.images {
-        if !members.iter().any(|member| is_called(member, image)) {
+        if !members.iter().any(|member| refers_to(member, image)) {
             members.push(member(image, 0));
         }
     }
-    in_dockers_order(&mut members);
+    sort_as_docker(&mut members);
     let path = drafts.write(&list, &members)?;
     output.verbose_info(&format!("draft: {}", path.display()));
     match output.format {
@@ -100,18 +100,18 @@ pub fn create(args: &Create, tools: &Tools<'_>, output: &Output) -> Result<Exit,
 
 fn member(image: &RegistryRef, line: usize) -> Member {
     Member {
-        image: Reference::Registry(with_tag(image)),
+        image: Reference::Registry(with_default_tag(image)),
         platform: Platform::default(),
         annotations: BTreeMap::new(),
         line,
     }
 }
 
-/// What is missing, or no image, is told now and not when the list is pushed.
-fn look_at_images(
+/// Reports missing images and artifacts now, not only when the index is pushed.
+fn check_images(
     args: &Create,
     list: &RegistryRef,
-    tools: &Tools<'_>,
+    session: &Session<'_>,
     output: &Output,
 ) -> Result<(), Error> {
     let members = args.images.iter().enumerate().map(|(i, image)| member(image, i + 1)).collect();
@@ -122,23 +122,24 @@ fn look_at_images(
         annotations: BTreeMap::new(),
         notes: Vec::new(),
     };
-    let place = Place::command_line(format!("draft \"{list}\""));
-    let asked = Asked { place, spec: Some(spec), problems: Vec::new(), ignore_missing: false };
-    let stores = tools.stores(&Reference::Registry(list.clone()))?;
-    let found = gather_members(&asked, &stores, output)?;
-    let misfit =
-        |one: &crate::plan::Found| choose(one).err().map(|text| Misfit { line: one.member.line, text });
-    let misfits: Vec<Misfit> = found.iter().filter_map(misfit).collect();
-    if misfits.is_empty() { Ok(()) } else { Err(refuse(&asked.place, &misfits)) }
+    let place = SpecSource::command_line(format!("draft \"{list}\""));
+    let request = PublishRequest { place, spec: Some(spec), problems: Vec::new(), ignore_missing: false };
+    let stores = session.stores(&Reference::Registry(list.clone()))?;
+    let found = fetch_members(&request, &stores, output)?;
+    let problem = |one: &crate::plan::FetchedMember| {
+        select_image(one).err().map(|text| Problem { line: one.member.line, text })
+    };
+    let problems: Vec<Problem> = found.iter().filter_map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(refuse_problems(&request.place, &problems)) }
 }
 
 pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let _lock = drafts.lock()?;
     let draft = drafts.read(&args.list)?.ok_or_else(|| drafts.missing("annotate", &args.list))?;
-    let mut members = sound(draft)?.members;
-    let doing = || format!("annotate \"{}\" in \"{}\"", args.image, with_tag(&args.list));
-    let Some(member) = members.iter_mut().find(|member| is_called(member, &args.image)) else {
+    let mut members = valid_spec(draft)?.members;
+    let doing = || format!("annotate \"{}\" in \"{}\"", args.image, with_default_tag(&args.list));
+    let Some(member) = members.iter_mut().find(|member| refers_to(member, &args.image)) else {
         return Err(Error::not_found(doing(), "the draft does not contain this image"));
     };
     let mut platform = member.platform.clone();
@@ -151,13 +152,13 @@ pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
             platform.os_features.push(feature.clone());
         }
     }
-    member.platform = spelled(platform).map_err(|why| Error::bad_input(doing(), why))?;
+    member.platform = canonical_platform(platform).map_err(|why| Error::bad_input(doing(), why))?;
     let path = drafts.write(&args.list, &members)?;
     output.verbose_info(&format!("draft: {}", path.display()));
     Ok(Exit::Done)
 }
 
-/// All that can be removed is; what cannot is told together.
+/// Removes all drafts that can be removed, then reports the others together.
 pub fn remove(args: &Remove) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let failures: Vec<Error> = args.lists.iter().filter_map(|list| drafts.remove(list).err()).collect();

@@ -1,12 +1,14 @@
-//! `edit`: members of a published index, one by one.
+//! `edit`: adds, replaces and removes members of a published index.
 
-use super::Tools;
-use super::gather::{Looked, gather_members};
-use super::publish::{Write, publish};
-use crate::edit::{Changes, edit_index};
-use crate::index::Kind;
-use crate::plan::{Found, Misfit, Part, Request, are_one_platform, part, refuse};
-use crate::spec::{Asked, Member, Place, Spec, spelled};
+use super::Session;
+use super::fetch::{TargetState, fetch_members};
+use super::publish::{PublishArgs, publish};
+use crate::edit::{IndexChanges, edit_index};
+use crate::index::IndexKind;
+use crate::plan::{
+    FetchedMember, IndexOptions, PreparedMember, prepare_member, refuse_problems, same_platform,
+};
+use crate::spec::{Member, PublishRequest, Spec, SpecSource, canonical_platform};
 use clap::Args;
 use cli::{Format, Output, print_json, print_line};
 use error::Error;
@@ -19,9 +21,10 @@ use image_store::plan::WantedImage;
 use image_store::store::Pointer;
 use image_store::tree::{IndexNode, NestedMember, TreeNode, matching, read_tree};
 use std::collections::BTreeMap;
+use strict_yaml::Problem;
 
 #[derive(Args)]
-pub struct EditArgs {
+pub struct Edit {
     /// Index to edit
     image: Reference,
     /// Add an image; PLATFORM= sets a platform that the image does not declare
@@ -38,7 +41,7 @@ pub struct EditArgs {
     annotation: Vec<String>,
     /// Convert the index between Docker and OCI; its images are unchanged
     #[arg(long, value_enum, value_name = "TYPE")]
-    r#type: Option<Kind>,
+    r#type: Option<IndexKind>,
     /// Tag for the result, instead of the tag in IMAGE; can be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
@@ -46,25 +49,25 @@ pub struct EditArgs {
     #[arg(long)]
     relabel: bool,
     #[command(flatten)]
-    write: Write,
+    write: PublishArgs,
 }
 
-/// An image that comes in: what it replaces, if it does.
+/// A new image, and the platform of the entry that it replaces.
 struct Incoming {
-    instead_of: Option<Platform>,
+    replaces: Option<Platform>,
     member: Member,
 }
 
-pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
+pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
     let doing = format!("edit \"{}\"", args.image);
     for tag in &args.tag {
         args.image.check_tag(tag).map_err(|e| Error::new(Exit::Usage, doing.clone(), e.to_string()))?;
     }
-    let (incoming, annotations) = mean(args, &doing)?;
-    let stores = tools.stores(&args.image)?;
-    // Both before the first request: one token is then asked for all of it.
+    let (incoming, annotations) = from_args(args, &doing)?;
+    let stores = session.stores(&args.image)?;
+    // Both are opened before the first options, so that one token is requested for both.
     let opened = stores.source(&args.image)?;
-    let mut target = stores.target(&place_to_write(args, &doing)?)?;
+    let mut target = stores.target(&target_reference(args, &doing)?)?;
     if !args.tag.is_empty() {
         target.tags = args.tag.clone();
     }
@@ -73,11 +76,11 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
         let hint = "to make an index of it, use manifest-push create or push from-args";
         return Err(Error::bad_input(doing, "it is a single image").hint(hint));
     };
-    let place = Place::command_line(doing.clone());
-    let found = look_up(args, &incoming, &place, &stores, output)?;
-    let request = Request { force: args.write.force, relabel: args.relabel, ..Request::default() };
-    let parts = parts(&found, &request, &place)?;
-    let changes = decide(&doing, index, args, &incoming, &parts, annotations)?;
+    let place = SpecSource::command_line(doing.clone());
+    let found = fetch_incoming(args, &incoming, &place, &stores, output)?;
+    let options = IndexOptions { force: args.write.force, relabel: args.relabel, ..IndexOptions::default() };
+    let parts = parts(&found, &options, &place)?;
+    let changes = plan_changes(&doing, index, args, &incoming, &parts, annotations)?;
     let root =
         edit_index(&index.document, &changes).map_err(|e| Error { action: doing.clone(), ..e.at("") })?;
     let mut wanted = WantedImage::of_root(root.clone());
@@ -85,14 +88,14 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
         part.add_to(&mut wanted);
         part.notes.iter().for_each(|note| output.info(note));
     }
-    let mut looked = Looked::new(&args.image, target);
-    looked.know_of(&node, &*opened.store);
-    // What is written was made of what the tag named then: a later look would let it take another's edit back.
+    let mut looked = TargetState::new(&args.image, target);
+    looked.mark_present(&node, &*opened.store);
+    // The result is based on this digest. A tag that was moved since must not be overwritten.
     if let Pointer::Tag(tag) = opened.pointer {
         looked.known.named.insert(tag, Some(node.document().descriptor()));
     }
     for one in &found {
-        looked.know_of(&one.node, &*one.source);
+        looked.mark_present(&one.node, &*one.source);
     }
     let done = publish(wanted, vec![looked], &args.write, output)?;
     match output.format {
@@ -102,8 +105,8 @@ pub fn edit(args: &EditArgs, tools: &Tools<'_>, output: &Output) -> Result<Exit,
     Ok(Exit::Done)
 }
 
-/// The image's own tag, unless it was named by digest: then a tag must be said.
-fn place_to_write(args: &EditArgs, doing: &str) -> Result<Reference, Error> {
+/// The reference to write to: the image's tag, or the tags of `--tag`, which an image by digest needs.
+fn target_reference(args: &Edit, doing: &str) -> Result<Reference, Error> {
     let mut place = args.image.clone();
     if let Reference::Registry(image) = &mut place
         && image.digest.take().is_some()
@@ -116,8 +119,8 @@ fn place_to_write(args: &EditArgs, doing: &str) -> Result<Reference, Error> {
     Ok(place)
 }
 
-/// What was meant by the arguments.
-fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String, String>), Error> {
+/// Parses the arguments: the new images, and annotations of the index.
+fn from_args(args: &Edit, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String, String>), Error> {
     let usage = |why: String| Error::new(Exit::Usage, doing, why);
     let mut incoming = Vec::new();
     for text in &args.replace {
@@ -126,7 +129,7 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
             .ok_or_else(|| usage(format!("invalid value \"{text}\": expected PLATFORM=IMAGE")))?;
         let platform: Platform = pair.0.parse().map_err(|e| usage(format!("{e}")))?;
         let member = member(pair.1, platform.clone(), incoming.len() + 1).map_err(usage)?;
-        incoming.push(Incoming { instead_of: Some(platform), member });
+        incoming.push(Incoming { replaces: Some(platform), member });
     }
     for text in &args.add {
         let (platform, image) = match text.split_once('=') {
@@ -136,7 +139,7 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
             None => (Platform::default(), text.as_str()),
         };
         let member = member(image, platform, incoming.len() + 1).map_err(usage)?;
-        incoming.push(Incoming { instead_of: None, member });
+        incoming.push(Incoming { replaces: None, member });
     }
     let mut annotations = BTreeMap::new();
     for text in &args.annotation {
@@ -154,17 +157,17 @@ fn mean(args: &EditArgs, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String,
 
 fn member(image: &str, platform: Platform, line: usize) -> Result<Member, String> {
     let image = image.parse().map_err(|e: image_model::reference::ReferenceError| e.to_string())?;
-    let platform = if platform.architecture.is_empty() { platform } else { spelled(platform)? };
+    let platform = if platform.architecture.is_empty() { platform } else { canonical_platform(platform)? };
     Ok(Member { image, platform, annotations: BTreeMap::new(), line })
 }
 
-fn look_up(
-    args: &EditArgs,
+fn fetch_incoming(
+    args: &Edit,
     incoming: &[Incoming],
-    place: &Place,
+    place: &SpecSource,
     stores: &Stores,
     output: &Output,
-) -> Result<Vec<Found>, Error> {
+) -> Result<Vec<FetchedMember>, Error> {
     if incoming.is_empty() {
         return Ok(Vec::new());
     }
@@ -175,74 +178,87 @@ fn look_up(
         annotations: BTreeMap::new(),
         notes: Vec::new(),
     };
-    let asked = Asked { place: place.clone(), spec: Some(spec), problems: Vec::new(), ignore_missing: false };
-    gather_members(&asked, stores, output)
+    let request = PublishRequest {
+        place: place.clone(),
+        spec: Some(spec),
+        problems: Vec::new(),
+        ignore_missing: false,
+    };
+    fetch_members(&request, stores, output)
 }
 
-fn parts<'a>(found: &'a [Found], request: &Request, place: &Place) -> Result<Vec<Part<'a>>, Error> {
+fn parts<'a>(
+    found: &'a [FetchedMember],
+    options: &IndexOptions,
+    place: &SpecSource,
+) -> Result<Vec<PreparedMember<'a>>, Error> {
     let mut parts = Vec::new();
-    let mut misfits = Vec::new();
+    let mut problems = Vec::new();
     for one in found {
-        match part(one, request) {
+        match prepare_member(one, options) {
             Ok(part) => parts.push(part),
-            Err(text) => misfits.push(Misfit { line: one.member.line, text }),
+            Err(text) => problems.push(Problem { line: one.member.line, text }),
         }
     }
-    if misfits.is_empty() { Ok(parts) } else { Err(refuse(place, &misfits)) }
+    if problems.is_empty() { Ok(parts) } else { Err(refuse_problems(place, &problems)) }
 }
 
-/// Which entries go, which come, and where. `parts` are the incoming images, in their order.
-fn decide(
+/// Returns the entries to remove, replace and add. `parts` are the incoming images, in their order.
+fn plan_changes(
     doing: &str,
     index: &IndexNode,
-    args: &EditArgs,
+    args: &Edit,
     incoming: &[Incoming],
-    parts: &[Part<'_>],
+    parts: &[PreparedMember<'_>],
     annotations: BTreeMap<String, String>,
-) -> Result<Changes, Error> {
+) -> Result<IndexChanges, Error> {
     let entries = &index.index.manifests;
-    let mut changes = Changes { annotations, kind: args.r#type, ..Changes::default() };
+    let mut changes = IndexChanges { annotations, kind: args.r#type, ..IndexChanges::default() };
     for platform in &args.remove {
-        let at = entry_for(doing, index, platform)?;
+        let at = find_entry(doing, index, platform)?;
         changes.removed.insert(at);
-        changes.removed.extend(attesting(entries, &entries[at]));
+        changes.removed.extend(attestations_of(entries, &entries[at]));
     }
     for (one, part) in incoming.iter().zip(parts) {
-        match &one.instead_of {
+        match &one.replaces {
             Some(platform) => {
-                let at = entry_for(doing, index, platform)?;
-                changes.removed.extend(attesting(entries, &entries[at]));
+                let at = find_entry(doing, index, platform)?;
+                changes.removed.extend(attestations_of(entries, &entries[at]));
                 changes.replaced.insert(at, part.entry.clone());
             }
             None => changes.added.push(part.entry.clone()),
         }
     }
     changes.added.extend(parts.iter().flat_map(|part| part.attestations.clone()));
-    refuse_misfits(doing, index, &changes)?;
+    check_changes(doing, index, &changes)?;
     Ok(changes)
 }
 
-fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(), Error> {
+fn check_changes(doing: &str, index: &IndexNode, changes: &IndexChanges) -> Result<(), Error> {
     let entries = &index.index.manifests;
     let stays = |i: &usize| !changes.removed.contains(i) && !changes.replaced.contains_key(i);
     let kept = (0..entries.len()).filter(stays).map(|i| &entries[i]);
     let incoming =
         || changes.replaced.values().chain(&changes.added).filter(|entry| entry.attested_digest().is_none());
-    // An index within this one stands for its images: clients go through both.
+    // Clients resolve nested indexes, so their images count as well.
     for seat in
         index.nested_members().iter().filter(|seat| seat.is_nested() && seat.path.first().is_some_and(stays))
     {
         if let Some(platform) = incoming()
-            .find(|entry| are_one_platform(seat.entry, entry))
+            .find(|entry| same_platform(seat.entry, entry))
             .and_then(|entry| entry.platform.as_ref())
         {
-            return Err(lies_within(doing, seat, &format!("platform {platform} would be a duplicate: one")));
+            return Err(nested_index_error(
+                doing,
+                seat,
+                &format!("platform {platform} would be a duplicate: one"),
+            ));
         }
     }
     let mut images: Vec<&Descriptor> = Vec::new();
     for entry in kept.filter(|entry| entry.attested_digest().is_none()).chain(incoming()) {
         if let (Some(_), Some(platform)) =
-            (images.iter().find(|other| are_one_platform(other, entry)), &entry.platform)
+            (images.iter().find(|other| same_platform(other, entry)), &entry.platform)
         {
             return Err(Error::bad_input(doing, format!("platform {platform} would be a duplicate"))
                 .hint(format!("to replace the existing image, use --replace {platform}=IMAGE")));
@@ -255,11 +271,18 @@ fn refuse_misfits(doing: &str, index: &IndexNode, changes: &Changes) -> Result<(
     Ok(())
 }
 
-/// The one image for a platform, in the index or in one within it.
-pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Result<NestedMember<'a>, Error> {
+/// Returns the one image for a platform, in the index or in a nested one.
+///
+/// # Errors
+/// `NotFound` if there is none, `BadInput` if there are several.
+pub fn find_image<'a>(
+    doing: &str,
+    index: &'a IndexNode,
+    platform: &Platform,
+) -> Result<NestedMember<'a>, Error> {
     let all = index.nested_members();
     let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.matches(platform));
-    // What the index itself names is meant before what lies deeper.
+    // Entries of the index itself take precedence over those of nested indexes.
     let own: Vec<&NestedMember<'_>> =
         all.iter().filter(|seat| !seat.is_nested() && fits(seat.entry)).collect();
     let found = if own.is_empty() { matching(&all, fits) } else { own };
@@ -278,24 +301,24 @@ pub fn one_of<'a>(doing: &str, index: &'a IndexNode, platform: &Platform) -> Res
     }
 }
 
-/// Which entry of the index is for a platform.
-fn entry_for(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usize, Error> {
-    let seat = one_of(doing, index, platform)?;
+/// Returns the position of the entry for a platform.
+fn find_entry(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usize, Error> {
+    let seat = find_image(doing, index, platform)?;
     match seat.path.as_slice() {
         [at] => Ok(*at),
-        _ => Err(lies_within(doing, &seat, &format!("the image for {platform}"))),
+        _ => Err(nested_index_error(doing, &seat, &format!("the image for {platform}"))),
     }
 }
 
-/// An index within another has a digest of its own, by which others may know it: it is not changed from outside.
-fn lies_within(doing: &str, seat: &NestedMember<'_>, what: &str) -> Error {
+/// A nested index has a digest of its own, which others may refer to. It is not changed from outside.
+fn nested_index_error(doing: &str, seat: &NestedMember<'_>, what: &str) -> Error {
     let inner = seat.index.document.digest();
     Error::bad_input(doing, format!("{what} is in {inner}, an index nested in this one"))
         .hint("edit the nested index, by its tag or (in a registry) by its digest; or create a flat index with push from-spec")
 }
 
-/// The entries that speak of this one.
-fn attesting<'a>(entries: &'a [Descriptor], image: &'a Descriptor) -> impl Iterator<Item = usize> + 'a {
-    let speaks = |entry: &Descriptor| entry.attested_digest() == Some(image.digest.as_str());
-    (0..entries.len()).filter(move |i| speaks(&entries[*i]))
+/// The positions of the attestations of an image.
+fn attestations_of<'a>(entries: &'a [Descriptor], image: &'a Descriptor) -> impl Iterator<Item = usize> + 'a {
+    let attests = |entry: &Descriptor| entry.attested_digest() == Some(image.digest.as_str());
+    (0..entries.len()).filter(move |i| attests(&entries[*i]))
 }

@@ -1,11 +1,11 @@
-//! `inspect`: as a table for people, as JSON, and in the words of manifest-tool and docker.
+//! `inspect`: a table, JSON, and the output formats of manifest-tool and docker.
 
-use super::Tools;
-use super::gather::gather;
-use crate::draft::{Drafts, is_called, sound};
-use crate::index::Style;
+use super::Session;
+use super::fetch::fetch;
+use crate::draft::{Drafts, refers_to, valid_spec};
+use crate::index::IndexStyle;
 use crate::inspect;
-use crate::plan::{Request, combine, refuse};
+use crate::plan::{IndexOptions, combine, refuse_problems};
 use clap::Args;
 use cli::{Format, Output, print_json, print_line};
 use error::Error;
@@ -31,7 +31,7 @@ pub struct Inspect {
     bytes: bool,
 }
 
-/// An image, and how a person wrote it.
+/// An image reference with the text that was typed.
 #[derive(Clone, Debug)]
 struct Typed {
     text: String,
@@ -46,25 +46,30 @@ impl FromStr for Typed {
     }
 }
 
-pub fn inspect(args: &Inspect, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
+pub fn inspect(args: &Inspect, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
     match args.images.as_slice() {
-        [list, member] => inspect_member(list, member, args, tools, output),
+        [list, member] => inspect_member(list, member, args, session, output),
         [named] => match draft_of(named)? {
-            Some(list) if !args.raw && !args.bytes => inspect_draft(named, &list, tools, output),
-            _ => inspect_image(named, args, tools, output),
+            Some(list) if !args.raw && !args.bytes => inspect_draft(named, &list, session, output),
+            _ => inspect_image(named, args, session, output),
         },
         _ => Err(Error::new(Exit::Usage, "inspect", "expected one image, or a draft and an image in it")),
     }
 }
 
-/// The name of a draft, if there is one of this name. Who has no place for drafts has none.
+/// The name as that of a draft, if such a draft exists.
 fn draft_of(named: &Typed) -> Result<Option<RegistryRef>, Error> {
     let (Reference::Registry(list), Ok(drafts)) = (&named.image, Drafts::of_user()) else { return Ok(None) };
     Ok(drafts.read(list)?.map(|_| list.clone()))
 }
 
-fn inspect_image(named: &Typed, args: &Inspect, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
-    let stores = tools.stores(&named.image)?;
+fn inspect_image(
+    named: &Typed,
+    args: &Inspect,
+    session: &Session<'_>,
+    output: &Output,
+) -> Result<Exit, Error> {
+    let stores = session.stores(&named.image)?;
     let opened = stores.source(&named.image)?;
     if args.bytes {
         let document = opened.store.read_document(&opened.pointer)?;
@@ -89,38 +94,38 @@ fn show(named: &Typed, node: &TreeNode, remedy: &str, output: &Output) -> Result
     Ok(Exit::Done)
 }
 
-/// A draft is shown as the index that it would become now.
+/// Prints a draft as the index that pushing it now would publish.
 fn inspect_draft(
     named: &Typed,
     list: &RegistryRef,
-    tools: &Tools<'_>,
+    session: &Session<'_>,
     output: &Output,
 ) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
-    let mut asked = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
-    asked.place.doing = format!("inspect the draft of \"{list}\"");
-    let file = asked.place.file.clone().unwrap_or_default();
-    let request = Request { style: Style::Docker, force: true, ..Request::default() };
+    let mut request = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
+    request.place.doing = format!("inspect the draft of \"{list}\"");
+    let file = request.place.file.clone().unwrap_or_default();
+    let options = IndexOptions { style: IndexStyle::Docker, force: true, ..IndexOptions::default() };
     let annotate = |error: Error| match error.kind {
         Exit::BadInput => error.hint(format!("manifest-push annotate {list} IMAGE --os OS --arch ARCH")),
         _ => error,
     };
-    let gathered = gather(&asked, &[], &request, tools, output).map_err(annotate)?;
-    let combined = combine(&gathered.found, &request);
-    let combined = combined.map_err(|misfits| annotate(refuse(&asked.place, &misfits)))?;
+    let fetched = fetch(&request, &[], &options, session, output).map_err(annotate)?;
+    let combined = combine(&fetched.members, &options);
+    let combined = combined.map_err(|problems| annotate(refuse_problems(&request.place, &problems)))?;
     output.info(&format!("draft, as it would be published now: {file}"));
-    let nodes = gathered.found.into_iter().map(|found| found.node).collect();
+    let nodes = fetched.members.into_iter().map(|found| found.node).collect();
     let node =
-        inspect::index_over(combined.wanted.root, nodes).map_err(|e| e.at(&format!("draft \"{file}\"")))?;
+        inspect::index_node(combined.wanted.root, nodes).map_err(|e| e.at(&format!("draft \"{file}\"")))?;
     show(named, &node, "push --relabel", output)
 }
 
-/// docker's `inspect LIST IMAGE`: the manifest of an image that a draft names.
+/// `inspect LIST IMAGE` of docker: prints the manifest of an image in a draft.
 fn inspect_member(
     list: &Typed,
     member: &Typed,
     args: &Inspect,
-    tools: &Tools<'_>,
+    session: &Session<'_>,
     output: &Output,
 ) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
@@ -128,15 +133,15 @@ fn inspect_member(
         let why = "drafts and their images are names in registries";
         return Err(Error::new(Exit::Usage, format!("inspect \"{}\"", list.text), why));
     };
-    let draft = sound(drafts.read(name)?.ok_or_else(|| drafts.missing("inspect", name))?)?;
-    if !draft.members.iter().any(|known| is_called(known, image)) {
+    let draft = valid_spec(drafts.read(name)?.ok_or_else(|| drafts.missing("inspect", name))?)?;
+    if !draft.members.iter().any(|known| refers_to(known, image)) {
         let doing = format!("inspect \"{}\" in \"{}\"", member.text, list.text);
         return Err(Error::not_found(doing, "the draft does not contain this image"));
     }
     if args.raw || args.bytes || output.verbose || output.format == Format::Json {
-        return inspect_image(member, args, tools, output);
+        return inspect_image(member, args, session, output);
     }
-    let opened = tools.stores(&member.image)?.source(&member.image)?;
+    let opened = session.stores(&member.image)?.source(&member.image)?;
     let document = opened.store.read_document(&opened.pointer)?;
     print_json(&inspect::docker::indented(document.bytes())?);
     Ok(Exit::Done)

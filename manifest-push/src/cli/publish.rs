@@ -1,7 +1,7 @@
-//! From what is wanted to what is there: the plan is shown, content goes up, then the tags, one by one, each noted
-//! in the journal before it moves.
+//! Publishes an image: plans and prints all writes, writes the content, then moves the tags one by one, each recorded in
+//! the journal before it moves.
 
-use super::gather::Looked;
+use super::fetch::TargetState;
 use crate::journal::{Journal, JournalRun};
 use cli::Output;
 use error::Error;
@@ -16,7 +16,7 @@ use std::str::FromStr;
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Publishing")]
-pub struct Write {
+pub struct PublishArgs {
     /// Print every write with its digest and size, write nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
@@ -26,17 +26,17 @@ pub struct Write {
     pub force: bool,
     /// Publish only if the tag currently refers to this digest, or does not exist ("none")
     #[arg(long, global = true, value_name = "DIGEST")]
-    pub expect: Option<Expected>,
+    pub expect: Option<ExpectedDigest>,
 }
 
-/// What a tag must name.
+/// The digest that a tag must refer to (`--expect`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub enum ExpectedDigest {
     Nothing,
     Digest(Digest),
 }
 
-impl FromStr for Expected {
+impl FromStr for ExpectedDigest {
     type Err = image_model::digest::DigestError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -44,50 +44,54 @@ impl FromStr for Expected {
     }
 }
 
-/// What was decided, for each place.
-pub struct Done {
+/// The plans that were applied, one per target.
+pub struct Published {
     plans: Vec<Plan>,
     dry_run: bool,
 }
 
-/// Publishes in every place, under every tag.
+/// Publishes the image to every target under all its tags.
+///
+/// # Errors
+/// `BadInput` if an image would replace an index or the other way round; `Conflict` if a tag is not as expected or
+/// moved meanwhile.
 pub fn publish(
     wanted: WantedImage,
-    targets: Vec<Looked>,
-    write: &Write,
+    targets: Vec<TargetState>,
+    write: &PublishArgs,
     output: &Output,
-) -> Result<Done, Error> {
+) -> Result<Published, Error> {
     for looked in &targets {
-        refuse_another_kind(&wanted.root, looked, write.force, output)?;
+        check_kind(&wanted.root, looked, write.force, output)?;
     }
     let mut planned = Vec::new();
     for (i, looked) in targets.into_iter().enumerate() {
         let plan = plan_with_info(wanted.clone(), &*looked.target.store, &looked.target.tags, &looked.known)?;
         if i == 0 {
-            hold_against_expectation(&plan, &looked, write.expect.as_ref())?;
+            check_expected(&plan, &looked, write.expect.as_ref())?;
         }
         output.info_lines(&plan.to_string());
         planned.push((plan, looked));
     }
     if !write.dry_run {
-        carry_out(&planned, write, output)?;
+        apply_all(&planned, write, output)?;
     }
-    Ok(Done { plans: planned.into_iter().map(|(plan, _)| plan).collect(), dry_run: write.dry_run })
+    Ok(Published { plans: planned.into_iter().map(|(plan, _)| plan).collect(), dry_run: write.dry_run })
 }
 
-fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Result<(), Error> {
+fn apply_all(planned: &[(Plan, TargetState)], write: &PublishArgs, output: &Output) -> Result<(), Error> {
     let tell = |progress: Progress<'_>| output.verbose_info(&describe(&progress));
     let mut looks = Vec::new();
     for (plan, looked) in planned {
         looks.push(apply_content(plan, &*looked.target.store, &looked.target.meter, &tell)?);
     }
     if planned.len() > 1 {
-        // What came before the content of another place was too early.
+        // These tags were resolved before the content of other targets was written, which is too early.
         looks.clear();
     }
     let mut looks = looks.into_iter();
     let moved = if write.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-    // Opened only where a tag moves: who has nothing to do needs no place to write.
+    // Opened only if a tag moves: if there is nothing to do, no state directory is needed.
     let moves = planned.iter().any(|(plan, _)| !plan.tags.is_empty());
     let journal = if moves { Some(Journal::of_user()?) } else { None };
     let run = JournalRun::new();
@@ -113,9 +117,9 @@ fn carry_out(planned: &[(Plan, Looked)], write: &Write, output: &Output) -> Resu
     Ok(())
 }
 
-/// A tag that names one image is somebody's image; and whoever pulls a tag for another platform would get one image
-/// in the place of an index.
-fn refuse_another_kind(root: &Document, looked: &Looked, force: bool, output: &Output) -> Result<(), Error> {
+/// Refuses to replace an image by an index and the other way round, without `--force`: clients would suddenly get
+/// another kind of image under the tag.
+fn check_kind(root: &Document, looked: &TargetState, force: bool, output: &Output) -> Result<(), Error> {
     let store = &looked.target.store;
     for tag in &looked.target.tags {
         let named = match looked.known.named.get(tag) {
@@ -130,7 +134,7 @@ fn refuse_another_kind(root: &Document, looked: &Looked, force: bool, output: &O
             false if is(media_type::is_index) => (
                 "one image",
                 "an index of several platforms",
-                "change one member with `manifest-push edit`, choose another tag, or replace it with --force",
+                "change one member with `manifest-push edit`, select_image another tag, or replace it with --force",
             ),
             _ => continue,
         };
@@ -144,13 +148,13 @@ fn refuse_another_kind(root: &Document, looked: &Looked, force: bool, output: &O
     Ok(())
 }
 
-/// A tag that is right already needs no change, whatever was expected.
-fn hold_against_expectation(plan: &Plan, looked: &Looked, expected: Option<&Expected>) -> Result<(), Error> {
+/// Compares the first tag with `--expect`. A tag that need not move is fine, whatever was expected.
+fn check_expected(plan: &Plan, looked: &TargetState, expected: Option<&ExpectedDigest>) -> Result<(), Error> {
     let (Some(expected), Some(tag)) = (expected, looked.target.tags.first()) else { return Ok(()) };
     let Some(step) = plan.tags.iter().find(|step| step.tag == *tag) else { return Ok(()) };
     let wanted = match expected {
-        Expected::Nothing => None,
-        Expected::Digest(digest) => Some(digest),
+        ExpectedDigest::Nothing => None,
+        ExpectedDigest::Digest(digest) => Some(digest),
     };
     if step.was.as_ref() == wanted {
         return Ok(());
@@ -172,7 +176,7 @@ fn describe(progress: &Progress<'_>) -> String {
     }
 }
 
-impl Done {
+impl Published {
     /// `digest`, `changed`, `written`, `bytes` (at most), and `tags`, each with `image`, `tag`, `was`, `now`.
     pub fn json(&self, digest: &Digest) -> String {
         let tags: Vec<serde_json::Value> = self

@@ -1,12 +1,12 @@
-//! `push`: from a spec, from arguments, or from a draft.
+//! `push`: publishes an index from a spec, from arguments or from a draft.
 
-use super::Tools;
-use super::gather::gather;
-use super::publish::{self, Write};
+use super::Session;
+use super::fetch::fetch;
+use super::publish::{self, PublishArgs};
 use crate::draft::Drafts;
-use crate::index::{Kind, Style};
-use crate::plan::{Request, combine, refuse};
-use crate::spec::{self, Arguments, Asked, Member, Place};
+use crate::index::{IndexKind, IndexStyle};
+use crate::plan::{IndexOptions, combine, refuse_problems};
+use crate::spec::{self, Member, PublishRequest, SpecSource, TemplateArguments};
 use clap::{Args, Subcommand};
 use cli::{Format, Output, print_json, print_line};
 use error::Error;
@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 #[command(subcommand_negates_reqs = true)]
 pub struct Push {
-    /// Kind of index [default: docker if all members are Docker manifests, otherwise oci]
+    /// IndexKind of index [default: docker if all members are Docker manifests, otherwise oci]
     #[arg(long, value_enum, value_name = "TYPE", global = true)]
-    r#type: Option<Kind>,
+    r#type: Option<IndexKind>,
     /// Name of the draft to push, as in `docker manifest push`
     #[arg(value_name = "LIST", required = true, value_parser = list)]
     list: Option<RegistryRef>,
@@ -29,13 +29,13 @@ pub struct Push {
     #[arg(long, short)]
     purge: bool,
     #[command(flatten)]
-    options: Options,
+    options: PushOptions,
     #[command(subcommand)]
     how: Option<PushHow>,
 }
 
 #[derive(Args)]
-struct Options {
+struct PushOptions {
     /// Fix images that declare another platform: they get a new config, layers are unchanged
     #[arg(long, global = true)]
     relabel: bool,
@@ -43,7 +43,7 @@ struct Options {
     #[arg(long, value_name = "IMAGE", global = true)]
     also: Vec<Reference>,
     #[command(flatten)]
-    write: Write,
+    write: PublishArgs,
 }
 
 #[derive(Subcommand)]
@@ -92,7 +92,7 @@ struct FromArgs {
     ignore_missing: bool,
 }
 
-/// The name of a draft, unless it is one of the ways to push with a letter wrong.
+/// Parses the name of a draft. A misspelled subcommand is an error.
 fn list(text: &str) -> Result<RegistryRef, String> {
     match near(text) {
         Some(near) => Err(format!("did you mean {near}? Otherwise, add a tag: {text}:latest")),
@@ -104,87 +104,88 @@ fn near(word: &str) -> Option<&'static str> {
     nearest(word, &["from-spec", "from-args"]).filter(|near| *near != word)
 }
 
-/// What is to be said of a command line that has such a word behind `push`.
-pub fn misspelt(words: &[OsString]) -> Option<String> {
+/// The error for a command line with a misspelled subcommand of `push`.
+pub fn misspelled_subcommand(words: &[OsString]) -> Option<String> {
     let behind = words.iter().skip_while(|word| *word != "push").skip(1);
     let word = behind.filter_map(|word| word.to_str()).find(|word| near(word).is_some())?;
     near(word).map(|near| format!("unrecognized subcommand '{word}'; did you mean {near}?"))
 }
 
-pub fn push(args: &Push, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
+pub fn push(args: &Push, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
     match (&args.how, &args.list) {
         (Some(_), list) if args.purge || list.is_some() => {
             let why = "LIST and --purge cannot be used with from-spec or from-args";
             Err(Error::new(Exit::Usage, "push", why))
         }
         (Some(PushHow::FromSpec(from)), _) => {
-            let asked = read_spec(&from.file)?;
-            let asked = Asked { ignore_missing: from.ignore_missing, ..asked };
-            publish(&asked, args, Style::ManifestTool, tools, output)
+            let request = read_spec(&from.file)?;
+            let request = PublishRequest { ignore_missing: from.ignore_missing, ..request };
+            publish(&request, args, IndexStyle::ManifestTool, session, output)
         }
         (Some(PushHow::FromArgs(from)), _) => {
-            let (spec, problems) = spec::from_arguments(&Arguments {
+            let (spec, problems) = spec::from_template(&TemplateArguments {
                 platforms: &from.platforms,
                 template: &from.template,
                 target: &from.target,
                 tags: &from.tags,
                 annotations: &from.annotations,
             });
-            let place = Place::command_line(format!("publish \"{}\"", from.target));
-            let asked = Asked { place, spec, problems, ignore_missing: from.ignore_missing };
-            publish(&asked, args, Style::ManifestTool, tools, output)
+            let place = SpecSource::command_line(format!("publish \"{}\"", from.target));
+            let request = PublishRequest { place, spec, problems, ignore_missing: from.ignore_missing };
+            publish(&request, args, IndexStyle::ManifestTool, session, output)
         }
         (None, Some(list)) => {
             let drafts = Drafts::of_user()?;
-            let asked = drafts.read(list)?.ok_or_else(|| drafts.missing("push", list))?;
-            let done = publish(&asked, args, Style::Docker, tools, output)?;
+            let request = drafts.read(list)?.ok_or_else(|| drafts.missing("push", list))?;
+            let done = publish(&request, args, IndexStyle::Docker, session, output)?;
             if args.purge && !args.options.write.dry_run {
                 drafts.remove(list)?;
             }
             Ok(done)
         }
-        // clap asks for one of the two.
+        // clap requires one of the two.
         (None, None) => Err(Error::new(Exit::Usage, "push", "no draft, from-spec or from-args was given")),
     }
 }
 
-fn read_spec(path: &Path) -> Result<Asked, Error> {
+fn read_spec(path: &Path) -> Result<PublishRequest, Error> {
     let file = path.display().to_string();
     let text = std::fs::read(path).map_err(|e| Error::from_io(format!("read \"{file}\""), e))?;
     let (spec, problems) = spec::parse(&String::from_utf8_lossy(&text));
-    Ok(Asked { place: Place::file(file), spec, problems, ignore_missing: false })
+    Ok(PublishRequest { place: SpecSource::file(file), spec, problems, ignore_missing: false })
 }
 
 fn publish(
-    asked: &Asked,
+    request: &PublishRequest,
     args: &Push,
-    style: Style,
-    tools: &Tools<'_>,
+    style: IndexStyle,
+    session: &Session<'_>,
     output: &Output,
 ) -> Result<Exit, Error> {
-    let options = &args.options;
-    let request = Request {
+    let PushOptions { also, relabel, write } = &args.options;
+    let options = IndexOptions {
         kind: args.r#type,
         style,
-        annotations: asked.spec.as_ref().map(|spec| spec.annotations.clone()).unwrap_or_default(),
-        force: options.write.force,
-        relabel: options.relabel,
+        annotations: request.spec.as_ref().map(|spec| spec.annotations.clone()).unwrap_or_default(),
+        force: write.force,
+        relabel: *relabel,
     };
-    let gathered = gather(asked, &options.also, &request, tools, output)?;
-    let combined = combine(&gathered.found, &request).map_err(|misfits| refuse(&asked.place, &misfits))?;
+    let fetched = fetch(request, also, &options, session, output)?;
+    let combined =
+        combine(&fetched.members, &options).map_err(|problems| refuse_problems(&request.place, &problems))?;
     for note in &combined.notes {
         output.info(note);
     }
     let root = combined.wanted.root.clone();
-    let done = publish::publish(combined.wanted, gathered.targets, &options.write, output)?;
+    let done = publish::publish(combined.wanted, fetched.targets, write, output)?;
     match (output.format, style) {
         (Format::Json, _) => print_json(&done.json(root.digest())),
-        // manifest-tool's line, which scripts read.
-        (Format::Text, Style::ManifestTool) => {
+        // The line of manifest-tool, which scripts parse.
+        (Format::Text, IndexStyle::ManifestTool) => {
             print_line(&format!("Digest: {} {}", root.digest(), root.bytes().len()));
         }
-        (Format::Text, Style::Docker) => {
-            for line in pushed_refs(&gathered.spec.image, gathered.found.iter().map(|f| (&f.member, &f.node)))
+        (Format::Text, IndexStyle::Docker) => {
+            for line in pushed_refs(&fetched.spec.image, fetched.members.iter().map(|f| (&f.member, &f.node)))
             {
                 print_line(&line);
             }
@@ -194,7 +195,7 @@ fn publish(
     Ok(Exit::Done)
 }
 
-/// docker's lines for the images that it brings over from other repositories.
+/// docker's lines for images that are copied from other repositories.
 fn pushed_refs<'a>(
     target: &Reference,
     found: impl Iterator<Item = (&'a Member, &'a image_store::tree::TreeNode)>,

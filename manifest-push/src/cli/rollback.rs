@@ -1,6 +1,6 @@
 //! `rollback`: restores the tags of the last push.
 
-use super::Tools;
+use super::Session;
 use crate::journal::{History, Journal, JournalEntry, JournalFilter, store_name};
 use crate::rollback::{CurrentTags, OpenTarget, RollbackPlan, doing, plan_rollback};
 use clap::Args;
@@ -22,8 +22,8 @@ pub struct Rollback {
     pub force: bool,
 }
 
-pub fn rollback(args: &Rollback, tools: &Tools<'_>, output: &Output) -> Result<Exit, Error> {
-    let open = |image: &Reference| tools.stores(image)?.target(image);
+pub fn rollback(args: &Rollback, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
+    let open = |image: &Reference| session.stores(image)?.target(image);
     let tags = CurrentTags::new(&open);
     let journal = Journal::of_user()?;
     let filter = JournalFilter {

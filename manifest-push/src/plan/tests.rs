@@ -1,4 +1,4 @@
-//! Which images go together, as rows.
+//! Tests of combining images into an index.
 
 use super::*;
 use image_model::manifest;
@@ -21,20 +21,20 @@ fn add_image(store: &MemoryStore, label: &str) -> Document {
     document
 }
 
-fn found(label: &str, said: &str) -> Found {
+fn found(label: &str, said: &str) -> FetchedMember {
     let store = MemoryStore::new();
     let document = add_image(&store, label);
     let node = read_tree_below(&store, document, 0).unwrap();
     let platform = if said.is_empty() { Platform::default() } else { said.parse().unwrap() };
     let member =
         Member { image: "q.io/a:1".parse().unwrap(), platform, annotations: BTreeMap::new(), line: 3 };
-    Found { member, source: Arc::new(store), node }
+    FetchedMember { member, source: Arc::new(store), node }
 }
 
-fn said(found: &[Found], request: &Request) -> String {
-    match combine(found, request) {
-        Err(misfits) => misfits.iter().map(|m| format!("{}: {}\n", m.line, m.text)).collect(),
-        Ok(Combined { wanted, .. }) => {
+fn said(found: &[FetchedMember], options: &IndexOptions) -> String {
+    match combine(found, options) {
+        Err(problems) => problems.iter().map(|m| format!("{}: {}\n", m.line, m.text)).collect(),
+        Ok(CombinedIndex { wanted, .. }) => {
             let manifest::ParsedDocument::Index(index) = wanted.root.parse().unwrap() else {
                 panic!("an index")
             };
@@ -47,7 +47,7 @@ fn said(found: &[Found], request: &Request) -> String {
 #[test]
 fn members_from_several_stores_become_one_whole_image() {
     let found = [found("linux/amd64", "linux/amd64"), found("linux/arm/v7", "linux/arm/v7")];
-    let wanted = combine(&found, &Request::default()).unwrap().wanted;
+    let wanted = combine(&found, &IndexOptions::default()).unwrap().wanted;
     let target = MemoryStore::new();
     let steps = plan(wanted, &target, &["latest".into()]).unwrap();
     apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
@@ -56,21 +56,21 @@ fn members_from_several_stores_become_one_whole_image() {
 
 #[test]
 fn the_platform_comes_from_the_spec_or_the_config() {
-    let request = Request::default();
-    assert_eq!(said(&[found("linux/arm/v7", "")], &request), "linux/arm/v7");
-    assert_eq!(said(&[found("linux/arm64/v8", "linux/arm64")], &request), "linux/arm64/v8");
-    assert_eq!(said(&[found("windows/amd64:10.0.1", "windows/amd64")], &request), "windows/amd64:10.0.1");
+    let options = IndexOptions::default();
+    assert_eq!(said(&[found("linux/arm/v7", "")], &options), "linux/arm/v7");
+    assert_eq!(said(&[found("linux/arm64/v8", "linux/arm64")], &options), "linux/arm64/v8");
+    assert_eq!(said(&[found("windows/amd64:10.0.1", "windows/amd64")], &options), "windows/amd64:10.0.1");
 }
 
 #[test]
 fn a_label_that_contradicts_the_spec_is_told_with_the_way_out() {
     let wrong = || [found("linux/amd64", "linux/arm/v7")];
-    let text = said(&wrong(), &Request::default());
+    let text = said(&wrong(), &IndexOptions::default());
     assert!(
         text.starts_with("3: ") && text.contains("config-patcher fix q.io/a:1 --set-platform linux/arm/v7"),
         "{text}"
     );
-    assert_eq!(said(&wrong(), &Request { force: true, ..Request::default() }), "linux/arm/v7");
+    assert_eq!(said(&wrong(), &IndexOptions { force: true, ..IndexOptions::default() }), "linux/arm/v7");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn part_of_a_platform_may_be_said() {
     let over = |label: &str, said: Platform| {
         let mut one = found(label, "");
         one.member.platform = said;
-        self::said(&[one], &Request { force: true, ..Request::default() })
+        self::said(&[one], &IndexOptions { force: true, ..IndexOptions::default() })
     };
     let variant = Platform { variant: Some("v6".into()), ..Platform::default() };
     assert_eq!(over("linux/arm", variant), "linux/arm/v6");
@@ -90,31 +90,31 @@ fn part_of_a_platform_may_be_said() {
 
 #[test]
 fn a_wrong_label_is_put_right_and_the_image_is_whole() {
-    let request = Request { relabel: true, ..Request::default() };
+    let options = IndexOptions { relabel: true, ..IndexOptions::default() };
     let found = [found("linux/amd64", "linux/amd64"), found("linux/amd64", "linux/arm/v7")];
-    let combined = combine(&found, &request).unwrap();
+    let combined = combine(&found, &options).unwrap();
     assert!(combined.notes[0].contains("platform set to linux/arm/v7"), "{:?}", combined.notes);
     assert_eq!(combined.notes.len(), 1, "the right one is left alone");
     let target = MemoryStore::new();
     let steps = plan(combined.wanted, &target, &["x".into()]).unwrap();
     apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("x".into()), CheckDepth::Layers), []);
-    let again = combine(&found, &request).unwrap();
+    let again = combine(&found, &options).unwrap();
     assert!(plan(again.wanted, &target, &["x".into()]).unwrap().is_nothing());
 }
 
 #[test]
 fn one_image_may_stand_for_two_platforms() {
-    let request = Request { force: true, ..Request::default() };
+    let options = IndexOptions { force: true, ..IndexOptions::default() };
     let both = [found("linux/arm/v6", "linux/arm/v6"), found("linux/arm/v6", "linux/arm/v7")];
-    let wanted = combine(&both, &request).unwrap().wanted;
+    let wanted = combine(&both, &options).unwrap().wanted;
     assert_eq!(wanted.levels.iter().flatten().count(), 1);
-    assert_eq!(said(&both, &request), "linux/arm/v6 linux/arm/v7");
+    assert_eq!(said(&both, &options), "linux/arm/v6 linux/arm/v7");
 }
 
 #[test]
 fn a_platform_twice_by_config_is_a_misfit() {
-    let text = said(&[found("linux/arm64", ""), found("linux/arm64/v8", "")], &Request::default());
+    let text = said(&[found("linux/arm64", ""), found("linux/arm64/v8", "")], &IndexOptions::default());
     assert!(text.contains("duplicate platform"), "{text}");
 }
 
@@ -137,11 +137,11 @@ fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
         annotations: BTreeMap::new(),
         line: 1,
     };
-    let index = Found { member, source: Arc::new(store), node };
+    let index = FetchedMember { member, source: Arc::new(store), node };
     let both = [found("linux/amd64", ""), index];
-    assert_eq!(said(&both, &Request::default()), "linux/amd64 linux/arm64 unknown/unknown");
+    assert_eq!(said(&both, &IndexOptions::default()), "linux/amd64 linux/arm64 unknown/unknown");
     let target = MemoryStore::new();
-    let wanted = combine(&both, &Request::default()).unwrap().wanted;
+    let wanted = combine(&both, &IndexOptions::default()).unwrap().wanted;
     let steps = plan(wanted, &target, &["x".into()]).unwrap();
     apply(&steps, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(check(&target, &Pointer::Tag("x".into()), CheckDepth::Layers), []);

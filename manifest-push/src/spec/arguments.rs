@@ -1,12 +1,12 @@
-//! manifest-tool's `push from-args`: platforms, and a template for the names of their images.
+//! Arguments of `push from-args`: platforms, and a template for the names of their images.
 
-use super::{Member, Reader, Spec, Whole, spelled};
+use super::{Member, PlatformParts, Reader, Spec, canonical_platform};
 use image_model::platform::Platform;
 use std::collections::BTreeMap;
 use strict_yaml::{Node, Problem, Value};
 
-/// manifest-tool's `push from-args`, as typed.
-pub struct Arguments<'a> {
+/// Arguments of `push from-args`, as typed.
+pub struct TemplateArguments<'a> {
     pub platforms: &'a [String],
     pub template: &'a str,
     pub target: &'a str,
@@ -14,9 +14,9 @@ pub struct Arguments<'a> {
     pub annotations: &'a [String],
 }
 
-/// The spec that the arguments mean. A problem's line is the number of its platform, by which it is sorted.
-pub fn from_arguments(arguments: &Arguments<'_>) -> (Option<Spec>, Vec<Problem>) {
-    let mut reader = Reader { problems: Vec::new(), notes: Vec::new(), whole: Whole::Needed };
+/// Returns the spec of these arguments, and all problems. The line of a problem is the number of its platform.
+pub fn from_template(arguments: &TemplateArguments<'_>) -> (Option<Spec>, Vec<Problem>) {
+    let mut reader = Reader { problems: Vec::new(), notes: Vec::new(), whole: PlatformParts::Required };
     let text = |line: usize, text: &str| Node { line, value: Value::Text(text.into()) };
     let image = reader.reference(&text(1, arguments.target), "--target");
     let tags = arguments.tags.iter().map(|tag| text(1, tag)).collect();
@@ -48,14 +48,14 @@ impl Reader {
                 return None;
             }
         };
-        let platform = match spelled(Platform::new(os, architecture, variant)) {
+        let platform = match canonical_platform(Platform::new(os, architecture, variant)) {
             Ok(platform) => platform,
             Err(text) => {
                 self.say(line, text);
                 return None;
             }
         };
-        // manifest-tool's order, and the first of each only.
+        // As manifest-tool: in this order, and only the first of each.
         let name = template.replacen("ARCH", architecture, 1).replacen("OS", os, 1);
         let name = name.replacen("VARIANT", variant.unwrap_or_default(), 1);
         let image = self.reference(&Node { line, value: Value::Text(name) }, "--template")?;
@@ -70,7 +70,7 @@ mod tests {
     fn arguments(platforms: &str, template: &str, annotations: &str) -> (Option<Spec>, Vec<Problem>) {
         let split = |text: &str| text.split(',').filter(|t| !t.is_empty()).map(str::to_string).collect();
         let (platforms, annotations): (Vec<String>, Vec<String>) = (split(platforms), split(annotations));
-        from_arguments(&Arguments {
+        from_template(&TemplateArguments {
             platforms: &platforms,
             template,
             target: "foo/bar:v1",
@@ -97,15 +97,15 @@ mod tests {
     #[test]
     fn wrong_arguments_are_told_all_at_once() {
         let (_, problems) = arguments("linux,linux/aarch64,linux/amd64,linux/amd64/v1", "A/ARCH", "x");
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        let told = told.join("\n");
+        let format_problem: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let format_problem = format_problem.join("\n");
         for part in [
             "1: invalid annotation \"x\"",
             "1: invalid platform \"linux\"",
             "is an alias; write \"linux/arm64\"",
             "no repository name",
         ] {
-            assert!(told.contains(part), "{part} is not in:\n{told}");
+            assert!(format_problem.contains(part), "{part} is not in:\n{format_problem}");
         }
         let (spec, problems) = arguments("linux/amd64,linux/amd64/v1", "a/ARCH", "k=v=w");
         assert!(problems[0].text.contains("duplicate platform"), "{problems:?}");

@@ -18,7 +18,7 @@ use image_store::plan::{
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::TreeNode;
-use manifest_push::index::{Kind, Style, build_index};
+use manifest_push::index::{IndexKind, IndexStyle, build_index};
 use manifest_push::journal::{Journal, JournalRun};
 use reuse::reuse_published;
 use std::sync::Arc;
@@ -118,12 +118,13 @@ fn assemble(
     entries.sort_by_key(|entry| entry.platform.as_ref().map(ToString::to_string));
     let annotations = &request.spec.annotations;
     // Docker's manifest list has no annotations; an OCI index may list Docker manifests.
-    let kind = if annotations.is_empty() { Kind::of(&entries) } else { Kind::Oci };
+    let kind = if annotations.is_empty() { IndexKind::of(&entries) } else { IndexKind::Oci };
     let failed = |e: DocumentError| {
         Error::bad_input(format!("make the index of {}", request.spec.image), e.to_string())
     };
-    let mut wanted =
-        WantedImage::of_root(build_index(kind, Style::ManifestTool, &entries, annotations).map_err(failed)?);
+    let mut wanted = WantedImage::of_root(
+        build_index(kind, IndexStyle::ManifestTool, &entries, annotations).map_err(failed)?,
+    );
     let target_source: Arc<dyn ImageSource> = target.store.clone();
     for member in members {
         let source = if member.is_published { &target_source } else { staging };
