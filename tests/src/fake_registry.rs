@@ -1,8 +1,8 @@
-//! An OCI registry inside the test process: it keeps state and the promises of a real one, and fails where a script says so.
+//! An OCI registry inside the test process: stateful, with the guarantees of a real one, and with scripted faults.
 //!
 //! Three listeners on loopback: the registry (`/v2/...`), the token server of its Bearer challenge, and the storage that blob
-//! redirects point to. HTTP/1.1 without TLS. It is strict where real registries are (a manifest that names an absent blob is
-//! 400) and stricter than they are by record: whatever a good client would not do is in [`FakeRegistry::violations`].
+//! redirects point to. HTTP/1.1 without TLS. It is strict where real registries are (a manifest that references an absent blob is
+//! 400) and records more: whatever a correct client does not do is in [`FakeRegistry::violations`].
 //!
 //! ```no_run
 //! use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault};
@@ -34,17 +34,17 @@ pub use state::digest_of;
 
 use state::{Manifest, State};
 
-/// What kind of registry this is. Everything a test does not name is as in Debian's docker-registry, or kinder.
+/// The behavior of a registry. Defaults are those of Debian's docker-registry, or more lenient.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub auth: Auth,
-    /// `POST ?mount=&from=` gives 201 where the blob is known; off, always 202.
+    /// `POST ?mount=&from=` responds with 201 if the blob exists; off, always with 202.
     pub mounts: bool,
-    /// `POST ?digest=` with a body makes the blob at once; off, it is answered like a plain POST.
+    /// `POST ?digest=` with a body creates the blob; off, the response is that to a plain POST.
     pub single_post: bool,
-    /// An upload may go on from any Location of its session; off, only from the latest (docker-registry 2.8.2).
+    /// An upload may continue from any Location of its session; off, only from the latest (docker-registry 2.8.2).
     pub resumable: bool,
-    /// GET of a blob honours Range; off, it answers 200 with all of it.
+    /// GET of a blob honors Range; off, the response is 200 with the complete blob.
     pub ranges: bool,
     pub deletes: bool,
     /// The referrers API and `OCI-Subject`.
@@ -85,12 +85,12 @@ impl Default for Options {
     }
 }
 
-/// Where in its life a request is when a hook sees it.
+/// When a hook is called for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// Its head has arrived; nothing has happened yet.
     Before,
-    /// It is processed; no byte of the answer has left.
+    /// It is processed; no byte of the response has been sent.
     After,
 }
 
@@ -182,12 +182,12 @@ impl FakeRegistry {
         self.addresses[0].to_string()
     }
 
-    /// Where the token server listens.
+    /// `IP:PORT` of the token server.
     pub fn token_host(&self) -> String {
         self.addresses[1].to_string()
     }
 
-    /// Where redirected blobs lie.
+    /// `IP:PORT` of the storage that blob redirects point to.
     pub fn blobs_host(&self) -> String {
         self.addresses[2].to_string()
     }
@@ -198,52 +198,52 @@ impl FakeRegistry {
         self.shared.script.add(fault);
     }
 
-    /// Forgets every fault that was scripted.
+    /// Removes every scripted fault.
     pub fn clear_faults(&self) {
         self.shared.script.clear();
     }
 
-    /// How often a fault has met a request so far.
+    /// The number of requests so far that a fault applied to.
     pub fn faults_fired(&self) -> usize {
         self.shared.script.fired()
     }
 
-    /// GET and HEAD of blobs answer 307 to the third listener from now on.
+    /// From now on, GET and HEAD of blobs are redirected (307) to the third listener.
     pub fn redirect_blobs(&self, on: bool) {
         *lock(&self.shared.redirect_blobs) = on;
     }
 
     /// Calls the hook on the connection's thread around every request: it may kill the client, move a tag or wait.
     ///
-    /// A request whose client was killed [`When::Before`] is processed all the same if all of it has been sent, as by a real
-    /// server. For a death before the request took effect, script [`Act::ResetBefore`] for it as well.
+    /// A request whose client was killed [`When::Before`] is still processed if all of it has been sent, as by a real
+    /// server. To kill a client before its request takes effect, script [`Act::ResetBefore`] for it as well.
     pub fn on_request(&self, hook: impl Fn(&Request, When) + Send + Sync + 'static) {
         lock(&self.shared.hooks).push(Arc::new(Box::new(hook)));
     }
 
-    /// A token that is good for these scopes (`repository:a/b:pull,push`), for scripted token answers.
+    /// A token with these scopes (`repository:a/b:pull,push`), for scripted token responses.
     pub fn mint_token(&self, scopes: &[&str], life: std::time::Duration) -> String {
         lock(&self.shared.tokens).mint(auth::parse_scopes(scopes.iter().copied()), life)
     }
 
-    /// Every token given out so far is invalid from now on.
+    /// Makes every token issued so far invalid.
     pub fn revoke_tokens(&self) {
         lock(&self.shared.tokens).revoke_all();
     }
 
-    // --- what was asked
+    // --- requests
 
-    /// All requests so far in the order of their arrival.
+    /// All requests so far, in the order of arrival.
     pub fn log(&self) -> Vec<Logged> {
         lock(&self.shared.log).entries.clone()
     }
 
-    /// The same, and forgets them; numbers go on.
+    /// Like [`Self::log`], and clears the log; numbering continues.
     pub fn take_log(&self) -> Vec<Logged> {
         std::mem::take(&mut lock(&self.shared.log).entries)
     }
 
-    /// How many requests had this method and a path (with query) like this.
+    /// The number of requests with this method and a matching path (with query).
     pub fn count(&self, method: &str, path: impl Fn(&str) -> bool) -> usize {
         let log = lock(&self.shared.log);
         log.entries.iter().filter(|logged| logged.method == method && path(&logged.path)).count()
@@ -254,7 +254,7 @@ impl FakeRegistry {
         lock(&self.shared.log).credentials.clone()
     }
 
-    /// What a good client would not have done; empty after a correct run.
+    /// What a correct client would not have done; empty after a correct run.
     pub fn violations(&self) -> Vec<String> {
         lock(&self.shared.violations).clone()
     }
@@ -269,7 +269,7 @@ impl FakeRegistry {
         lock(&self.shared.state).uploads.len()
     }
 
-    // --- what it holds
+    // --- content
 
     pub fn tag(&self, repository: &str, tag: &str) -> Option<String> {
         lock(&self.shared.state).repositories.get(repository)?.tags.get(tag).cloned()
@@ -294,7 +294,7 @@ impl FakeRegistry {
         held.map(|held| held.manifests.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// The bytes of a blob that this repository may show.
+    /// The bytes of a blob of this repository.
     pub fn blob(&self, repository: &str, digest: &str) -> Option<Vec<u8>> {
         let path = lock(&self.shared.state).blob(repository, digest)?.path.clone();
         Some(std::fs::read(path).expect("a stored blob"))
@@ -304,13 +304,13 @@ impl FakeRegistry {
         lock(&self.shared.state).blob(repository, digest).is_some()
     }
 
-    /// Everything reachable from this manifest is there and has the size that it is said to have; manifests have their own digest
-    /// (blobs were hashed when they came).
+    /// Checks that everything reachable from this manifest exists with the declared size, and that manifests have their own
+    /// digest (blobs were hashed when they were uploaded).
     pub fn closure_complete(&self, repository: &str, digest: &str) -> Result<(), String> {
         lock(&self.shared.state).closure_complete(repository, digest)
     }
 
-    // --- seeds, written past all checks
+    // --- content stored without checks
 
     pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = digest_of(bytes);
@@ -333,7 +333,7 @@ impl FakeRegistry {
         digest
     }
 
-    /// Stores a manifest under a digest that need not be its own: cycles and lies.
+    /// Stores a manifest under a digest that need not be its own.
     pub fn put_manifest_under(&self, repository: &str, digest: &str, media_type: &str, bytes: &[u8]) {
         let manifest = Manifest { media_type: media_type.to_owned(), bytes: bytes.to_vec() };
         lock(&self.shared.state).repository(repository).manifests.insert(digest.to_owned(), manifest);
@@ -349,7 +349,7 @@ impl FakeRegistry {
         lock(&self.shared.state).repository(repository).tags.remove(tag);
     }
 
-    /// Other bytes under the old digest of a blob.
+    /// Replaces the bytes of a blob under its old digest.
     pub fn corrupt_blob(&self, digest: &str, bytes: &[u8]) {
         let known = lock(&self.shared.state).corrupt_blob(digest, bytes).expect("room for a blob");
         assert!(known, "no blob {digest} to corrupt");
@@ -360,16 +360,16 @@ impl Drop for FakeRegistry {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         for address in &self.addresses {
-            // Wakes the acceptor; a failure means that it is gone already.
+            // Wakes the acceptor; a failure means that it has ended.
             drop(TcpStream::connect(address));
         }
         for acceptor in self.acceptors.drain(..) {
             drop(acceptor.join());
         }
-        // No thread adds to these any more.
+        // No thread adds to these anymore.
         let connections = std::mem::take(&mut *lock(&self.shared.connections));
         for (_, stream) in &connections.open {
-            // Fails for a peer that has gone already, which is as good.
+            // Fails if the peer has closed the connection, which needs no shutdown.
             drop(stream.shutdown(Shutdown::Both));
         }
         for thread in connections.threads {
@@ -390,7 +390,7 @@ fn accept(shared: &Arc<Shared>, kind: Listener, listener: &TcpListener) {
         let Ok(twin) = stream.try_clone() else { continue };
         connections.open.push((number, twin));
         connections.peak = connections.peak.max(connections.open.len());
-        // Threads that have ended are let go, so that a long test does not collect thousands of them.
+        // Drops threads that have ended, so that a long test does not collect thousands of them.
         connections.threads.retain(|thread| !thread.is_finished());
         let shared = Arc::clone(shared);
         connections.threads.push(thread::spawn(move || {
@@ -400,7 +400,7 @@ fn accept(shared: &Arc<Shared>, kind: Listener, listener: &TcpListener) {
     }
 }
 
-/// A panic in a hook is the test's report; it must not hide behind poisoned locks.
+/// Ignores poisoning: a panic in a hook is the test's report and must not be hidden by another one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! What the end-to-end tests are made of: a registry that fails on demand, and the real parts that a user has.
+//! Parts of the end-to-end tests: a registry that fails on demand, and real registries, engines and programs.
 //!
-//! - [`fake_registry`]: an OCI registry inside the test process, with a log, violations and scripted faults.
-//! - [`world`]: Debian's docker-registry, Docker Engine, podman, buildah and foreign binaries, each with a guard that ends it.
+//! - [`fake_registry`]: an OCI registry inside the test process, with a log, protocol violations and scripted faults.
+//! - [`world`]: Debian's docker-registry, Docker Engine, podman, buildah and foreign binaries, each ended when it is dropped.
 
 pub mod fake_registry;
 pub mod world;

@@ -1,6 +1,6 @@
-//! The real parts that a user of the tools has, started privately and ended by process id.
+//! Real registries, engines and programs, started privately and ended by process id.
 //!
-//! A world test asks for what it needs and goes home where that is not to be had:
+//! A test requires what it needs, and is skipped where that is not installed:
 //!
 //! ```no_run
 //! use multiarch_tests::{need, world};
@@ -10,7 +10,7 @@
 //! # }
 //! ```
 //!
-//! With `MULTIARCH_REQUIRE_WORLD=1`, as CI sets it, going home is a failure.
+//! With `MULTIARCH_REQUIRE_WORLD=1`, as CI sets it, a skipped test is a failure.
 
 mod browser;
 mod busybox;
@@ -45,10 +45,10 @@ impl Skip {
         Skip(why.into())
     }
 
-    /// Says why on stderr. What [`need!`](crate::need) calls before it leaves the test.
+    /// Prints the reason on stderr. [`need!`](crate::need) calls it before it returns from the test.
     ///
     /// # Panics
-    /// Where the world is required: a machine that was set up for these tests must run them.
+    /// With `MULTIARCH_REQUIRE_WORLD=1`: a machine that was set up for these tests must run them.
     pub fn report(&self) {
         let required = std::env::var("MULTIARCH_REQUIRE_WORLD").is_ok_and(|value| value == "1");
         eprintln!("{}", self.verdict(required).unwrap_or_else(|failure| panic!("{failure}")));
@@ -77,12 +77,12 @@ macro_rules! need {
     };
 }
 
-/// Root, for namespaces in which more than one user exists, and for files of other users.
+/// Requires root, for namespaces with more than one user, and for files of other users.
 pub fn require_root() -> Result<(), Skip> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Skip::because("not root")) }
 }
 
-/// A directory for what lives as long as one test. In /tmp and nowhere else: paths of unix sockets end at 108 bytes.
+/// A temporary directory of one test. In /tmp, because paths of unix sockets are at most 108 bytes long.
 fn short_directory(prefix: &str) -> tempfile::TempDir {
     tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").expect("a directory in /tmp")
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_skip_is_a_failure_where_the_world_is_required() {
+    fn a_skip_is_a_failure_if_the_world_is_required() {
         let skip = Skip::because("no skopeo");
         assert_eq!(skip.verdict(false), Ok("skipped: no skopeo".to_owned()));
         assert!(skip.verdict(true).is_err_and(|failure| failure.ends_with("=1: no skopeo")));

@@ -1,7 +1,7 @@
-//! Who may do what: Basic, or Bearer with a token server that grants scopes for a while.
+//! Authentication: Basic, or Bearer with a token server that grants scopes for a limited time.
 //!
-//! A token is worth exactly what it was granted: a push with a pull token is answered 401 `insufficient_scope`, as Docker
-//! Hub, GHCR and Harbor do, and not 403.
+//! A token permits exactly what it was granted: the response to a push with a pull token is 401 `insufficient_scope`, as
+//! from Docker Hub, GHCR and Harbor, and not 403.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::http::{Request, Response, form};
 use super::routes::Route;
 
-/// How the registry asks who is there.
+/// How the registry authenticates clients.
 #[derive(Clone, Debug, Default)]
 pub enum Auth {
     #[default]
@@ -26,23 +26,23 @@ pub enum Auth {
     Bearer(Bearer),
 }
 
-/// A token server and what it grants.
+/// A token server, and what it grants.
 #[derive(Clone, Debug)]
 pub struct Bearer {
     pub user: String,
     pub password: String,
-    /// Accepted by `POST grant_type=refresh_token` (an identity token). `None`: POST is answered 404, as servers
-    /// without oauth2 do, and the client should fall back to GET.
+    /// Accepted by `POST grant_type=refresh_token` (an identity token). `None`: the response to POST is 404, as from
+    /// servers without oauth2, and the client should fall back to GET.
     pub refresh_token: Option<String>,
-    /// Grant `pull` to whoever sends no credentials, except in `private` repositories.
+    /// Grant `pull` to anonymous requests, except in `private` repositories.
     pub anonymous_pull: bool,
-    /// Repositories that give nothing to the anonymous.
+    /// Repositories that grant nothing to anonymous requests.
     pub private: Vec<String>,
-    /// Repositories that this user may not touch at all: no scope is granted for them.
+    /// Repositories without any scope for this user.
     pub forbidden: Vec<String>,
-    /// How long a token is good for, and (in whole seconds) what `expires_in` says.
+    /// Lifetime of a token; `expires_in` is this in whole seconds.
     pub life: Duration,
-    /// Some servers look at the first scope of a request only (Docker Hub did).
+    /// Only the first scope of a request is read (as Docker Hub did).
     pub first_scope_only: bool,
 }
 
@@ -61,7 +61,7 @@ impl Bearer {
     }
 }
 
-/// What kind of credentials a request carried; the value itself is in [`Credential`].
+/// The kind of credentials of a request; the value is in [`Credential`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authorization {
     None,
@@ -70,7 +70,7 @@ pub enum Authorization {
     Other,
 }
 
-/// Credentials as they arrived, for tests that ask where a secret went.
+/// Credentials as they arrived, for tests of where a secret is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// Number of the request.
@@ -99,7 +99,7 @@ pub(super) struct Tokens {
 impl Tokens {
     pub(super) fn mint(&mut self, grants: Grants, life: Duration) -> String {
         self.made += 1;
-        // Looks like a JWT to clients that try to read one, and is not: they must not depend on it.
+        // Looks like a JWT and is not one: clients must not depend on its content.
         let token = format!("fake.{}.token", STANDARD.encode(format!("token-{}", self.made)));
         self.valid.insert(token.clone(), Token { grants, until: Instant::now() + life });
         token
@@ -129,7 +129,7 @@ pub(super) fn secret_of(header: &str) -> String {
     decoded.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| value.to_owned())
 }
 
-/// `repository:NAME:ACTION,ACTION`, several in one value parted by spaces. Other kinds of scope grant nothing.
+/// `repository:NAME:ACTION,ACTION`, several in one value separated by spaces. Other kinds of scope grant nothing.
 pub(super) fn parse_scopes<'a>(values: impl IntoIterator<Item = &'a str>) -> Grants {
     let mut grants = Grants::new();
     for scope in values.into_iter().flat_map(str::split_whitespace) {
@@ -140,7 +140,7 @@ pub(super) fn parse_scopes<'a>(values: impl IntoIterator<Item = &'a str>) -> Gra
     grants
 }
 
-/// What the request must be allowed to do; the mount of a blob also reads where it comes from.
+/// The scopes that the request needs; mounting a blob also reads its source repository.
 fn needed(request: &Request) -> Grants {
     let mut needed = Grants::new();
     let Some(repository) = Route::of(request.route()).repository().map(str::to_owned) else { return needed };
@@ -156,7 +156,8 @@ fn needed(request: &Request) -> Grants {
     needed
 }
 
-/// `Err` is the 401 that turns the request away.
+/// # Errors
+/// The 401 response.
 pub(super) fn admit(auth: &Auth, tokens: &Tokens, realm: &str, request: &Request) -> Result<(), Response> {
     let given = request.header("authorization").unwrap_or_default();
     let refuse = |challenge: String| {
@@ -200,14 +201,14 @@ pub(super) fn admit(auth: &Auth, tokens: &Tokens, realm: &str, request: &Request
     }
 }
 
-/// What a token request asked for and with what; goes to the log.
+/// Scopes, secret and response of a token request, for the log.
 pub(super) struct TokenRequest {
     pub(super) scopes: Vec<String>,
     pub(super) secret: Option<String>,
     pub(super) response: Response,
 }
 
-/// The token server: GET with Basic or nothing, POST oauth2 with a refresh token or a password.
+/// The token server: GET with Basic or without credentials, POST oauth2 with a refresh token or a password.
 pub(super) fn token(
     auth: &Auth,
     tokens: &mut Tokens,
@@ -250,7 +251,7 @@ pub(super) fn token(
         _ => Err(401),
     };
     let response = match user {
-        Err(status) => Response::error(status, "UNAUTHORIZED", "the token server does not know you"),
+        Err(status) => Response::error(status, "UNAUTHORIZED", "unknown user or wrong password"),
         Ok(known) => {
             let words: Vec<&str> = scopes.iter().flat_map(|scope| scope.split_whitespace()).collect();
             let heard = if bearer.first_scope_only { &words[..words.len().min(1)] } else { &words[..] };
@@ -267,7 +268,7 @@ pub(super) fn token(
     TokenRequest { scopes, secret, response }
 }
 
-/// A token server never says no to a scope: it grants less.
+/// The granted part of the requested scopes: a token server does not refuse a scope, it grants less.
 fn grant(bearer: &Bearer, known: bool, mut asked: Grants) -> Grants {
     asked.retain(|name, actions| {
         if bearer.forbidden.contains(name) {

@@ -1,4 +1,4 @@
-//! One connection: requests in, faults applied, answers out.
+//! One connection: reads requests, applies faults, sends responses.
 
 use std::io::{self, BufReader};
 use std::net::{Shutdown, TcpStream};
@@ -12,7 +12,7 @@ use super::http::{self, Body, Listener, Payload, Request, Response, Sending};
 use super::log::Logged;
 use super::{Act, Shared, When, lock, routes};
 
-/// What comes after a request.
+/// What happens to the connection after a request.
 enum Next {
     KeepAlive,
     /// FIN.
@@ -22,7 +22,7 @@ enum Next {
 }
 
 pub(super) fn serve(shared: &Shared, listener: Listener, stream: &TcpStream, connection: usize) {
-    // Small answers must not wait for the peer's delayed ACK.
+    // Small responses must not wait for the peer's delayed ACK.
     drop(stream.set_nodelay(true));
     let Ok(twin) = stream.try_clone() else { return };
     let mut reader = BufReader::new(twin);
@@ -45,7 +45,7 @@ pub(super) fn serve(shared: &Shared, listener: Listener, stream: &TcpStream, con
         enter(shared, &request, connection);
         match one(shared, &request, &mut reader, stream) {
             Ok(Next::KeepAlive) => {}
-            // An error here is a peer that has gone.
+            // An error here means that the peer has closed the connection.
             Ok(Next::Close) | Err(_) => break,
             Ok(Next::Reset) => {
                 reset(stream);
@@ -121,7 +121,7 @@ fn one(
         finish(shared, request, None, body.taken(), 0);
         return Ok(Next::Reset);
     }
-    // A real server would drop a client that still sends; here the answer should arrive, so the rest is read.
+    // A real server would disconnect a client that still sends; here the response should arrive, so the rest is read.
     let drained = io::copy(&mut body, &mut io::sink());
     let mut sending = Sending { head_only: request.method == "HEAD", ..Sending::default() };
     let mut next = if request.keep_alive && drained.is_ok() { Next::KeepAlive } else { Next::Close };
@@ -148,7 +148,7 @@ fn one(
     } else {
         response.payload.len().min(sending.stop_after.unwrap_or(u64::MAX))
     };
-    // Before the answer leaves: whoever has the answer finds the request in the log.
+    // Before the response is sent, so that a test that has the response finds the request in the log.
     finish(shared, request, (!lost).then_some(response.status), body.taken(), sent);
     hooks(shared, request, When::After);
     if lost {
@@ -219,7 +219,7 @@ fn finish(shared: &Shared, request: &Request, status: Option<u16>, received: u64
     }
 }
 
-/// Without a lock held: a hook may ask the registry anything.
+/// Calls the hooks. No lock is held, because a hook may call any function of the registry.
 fn hooks(shared: &Shared, request: &Request, when: When) {
     let hooks = lock(&shared.hooks).clone();
     for hook in hooks {
@@ -227,7 +227,7 @@ fn hooks(shared: &Shared, request: &Request, when: When) {
     }
 }
 
-/// Sleeps, but not longer than the registry lives.
+/// Sleeps, but not longer than the registry exists.
 fn wait(shared: &Shared, pause: Duration) {
     let until = Instant::now() + pause;
     while Instant::now() < until && !shared.stopping.load(Ordering::SeqCst) {
@@ -238,6 +238,6 @@ fn wait(shared: &Shared, pause: Duration) {
 /// With a linger of zero seconds the last close sends RST. No shutdown before it: that would send FIN.
 fn reset(stream: &TcpStream) {
     let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-    // Fails only for a socket that is gone, which is as good.
+    // Fails only for a closed socket, which needs no reset.
     let _ = setsockopt(stream, sockopt::Linger, &at_once);
 }

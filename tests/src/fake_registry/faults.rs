@@ -1,45 +1,45 @@
-//! What goes wrong, and when: a script of faults over the requests that arrive.
+//! Scripted faults, and the requests that they apply to.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use super::http::Request;
 
-/// What happens to a request that a [`Fault`] meets. Several faults may meet one request.
+/// What happens to a request that a [`Fault`] applies to. Several faults may apply to one request.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Answer so and do nothing else: the request is not processed, its body is read and dropped.
+    /// Respond with this only: the request is not processed, its body is read and dropped.
     Answer { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
     /// RST before anything is processed.
     ResetBefore,
     /// An orderly end of the connection before anything is processed: what a load balancer does to idle peers.
     CloseBefore,
-    /// RST after so many bytes of the request body were taken and kept.
+    /// RST after this number of bytes of the request body was read and stored.
     CutRequest(u64),
-    /// The request is processed to its end, then RST instead of the answer.
+    /// The request is processed completely, then RST instead of the response.
     LostAnswer,
-    /// The answer's head promises the whole body; after so many bytes the connection ends in order.
+    /// Content-Length is that of the complete body; after this number of bytes the connection is closed in order.
     TruncateBody(u64),
-    /// The same, with RST.
+    /// Like `TruncateBody`, with RST.
     ResetBody(u64),
-    /// Processed; then this header stands in the answer instead of its own.
+    /// Processed; this header replaces the one of the response.
     SetHeader(String, String),
-    /// Processed; the answer lacks this header.
+    /// Processed; the response lacks this header.
     DropHeader(String),
-    /// Processed; the answer has this body, with its own Content-Length and the other headers as they were.
+    /// Processed; the response has this body with its Content-Length, and the other headers are unchanged.
     SetBody(Vec<u8>),
-    /// One bit of the byte at this place of the answer's body is wrong; its length is right.
+    /// One bit of the byte at this offset of the response body is flipped; the length is unchanged.
     FlipBit(u64),
     /// Wait before processing.
     Delay(Duration),
-    /// The answer leaves byte by byte, with this pause between two (a slow loris).
+    /// The response is sent byte by byte, with this pause in between.
     Trickle(Duration),
-    /// Not processed: sent to this URL; `{path}` in it stands for path and query.
+    /// Not processed: redirected to this URL; `{path}` in it is replaced by path and query.
     Redirect { status: u16, location: String },
 }
 
 impl Act {
-    /// A bare status with an error body in the form of the spec.
+    /// A status with an error body in the form of the spec.
     pub fn status(status: u16) -> Act {
         let body = br#"{"errors":[{"code":"SCRIPTED","message":"scripted fault"}]}"#.to_vec();
         Act::Answer { status, headers: vec![("Content-Type".into(), "application/json".into())], body }
@@ -51,7 +51,7 @@ impl Act {
         Act::Answer { status, headers, body: Vec::new() }
     }
 
-    /// `Docker-Content-Digest` says something else than the bytes.
+    /// `Docker-Content-Digest` does not match the bytes.
     pub fn wrong_digest() -> Act {
         Act::SetHeader("Docker-Content-Digest".into(), format!("sha256:{}", "0".repeat(64)))
     }
@@ -59,19 +59,19 @@ impl Act {
 
 type Predicate = Box<dyn Fn(&Request) -> bool + Send + Sync>;
 
-/// One scripted fault. Its count of requests starts when it is handed to the registry.
+/// One scripted fault. It counts requests from the moment when it is given to the registry.
 pub struct Fault {
     matches: Predicate,
-    /// Matching requests that pass first.
+    /// The number of matching requests before the first that it applies to.
     pass: usize,
-    /// How many it then meets.
+    /// The number of requests that it applies to.
     times: usize,
     act: Act,
     seen: usize,
 }
 
 impl Fault {
-    /// At the k-th request from now on, the first being 1, whatever it is.
+    /// At the k-th request from now on; 1 is the first.
     pub fn at(k: usize, act: Act) -> Fault {
         Fault::when(|_| true, act).nth(k)
     }
@@ -88,7 +88,7 @@ impl Fault {
         self
     }
 
-    /// So many requests in succession instead of one.
+    /// Applies to this number of successive requests instead of one.
     pub fn times(mut self, times: usize) -> Fault {
         self.times = times;
         self
@@ -114,7 +114,7 @@ impl Script {
         super::lock(&self.faults).clear();
     }
 
-    /// How often any fault met a request: a sweep over k ends when nothing fires any more.
+    /// The number of requests that faults applied to: a sweep over k ends when this does not grow anymore.
     pub(super) fn fired(&self) -> usize {
         *super::lock(&self.fired)
     }

@@ -1,27 +1,27 @@
-//! HTTP/1.1 as far as a registry needs it: heads, both framings of a body, answers from memory or from a file.
+//! HTTP/1.1 as far as a registry needs it: heads, both framings of a body, responses from memory or from a file.
 //!
-//! Nothing here knows what a registry is. Requests that two parsers could read differently (smuggling) are refused.
+//! Requests that two parsers could read differently (smuggling) are refused.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 
-/// Longest head that is read; a real server stops near here too (Go: 1 MiB, nginx: 32 KiB).
+/// The maximum length of a head, similar to that of real servers (Go: 1 MiB, nginx: 32 KiB).
 const HEAD_LIMIT: u64 = 256 * 1024;
 
-/// Which of the three servers of a fake registry was asked.
+/// One of the three servers of a fake registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
     /// `/v2/...`
     Registry,
     /// `/token`, the realm of the Bearer challenge.
     Token,
-    /// Where blob redirects point: blobs without authentication, as a CDN serves them.
+    /// The target of blob redirects: blobs without authentication, as from a CDN.
     Blobs,
 }
 
-/// A request as it stood on the wire, without its body.
+/// A request as it was sent, without its body.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// 1 for the first request of this registry; one count over all three listeners.
@@ -31,7 +31,7 @@ pub struct Request {
     /// Path and query, not decoded.
     pub path: String,
     pub headers: Vec<(String, String)>,
-    /// HTTP/1.0 closes after the answer.
+    /// HTTP/1.0 closes after the response.
     pub(super) keep_alive: bool,
 }
 
@@ -50,13 +50,13 @@ impl Request {
         self.queries(key).into_iter().next()
     }
 
-    /// Every value of a query key, decoded: `scope` may stand there several times.
+    /// Every value of a query key, decoded: `scope` may occur several times.
     pub fn queries(&self, key: &str) -> Vec<String> {
         let query = self.path.split_once('?').map_or("", |(_, query)| query);
         form(query).into_iter().filter(|(name, _)| name == key).map(|(_, value)| value).collect()
     }
 
-    /// The repository that the path names.
+    /// The repository in the path.
     pub fn repository(&self) -> Option<String> {
         super::routes::Route::of(self.route()).repository().map(str::to_owned)
     }
@@ -74,14 +74,14 @@ impl Request {
     }
 }
 
-/// How the length of a request body is known.
+/// How the length of a request body is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(u64),
     Chunked,
 }
 
-/// `None` when the peer has closed between requests, which is no fault.
+/// `None` if the peer has closed the connection between requests, which is not an error.
 pub(super) fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut limited = reader.take(HEAD_LIMIT);
     // A handshake record of TLS begins with 22, RFC 8446 section 5.1; no method does.
@@ -122,7 +122,7 @@ pub(super) fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>
     Ok(Some(request))
 }
 
-/// Two lengths, or a length and chunks, are how requests are smuggled: refused as RFC 9112 section 6.3 has it.
+/// Two lengths, or a length and chunks, allow request smuggling and are refused (RFC 9112 section 6.3).
 pub(super) fn framing(request: &Request) -> Result<Framing, String> {
     let all = |name: &str| -> Vec<&str> {
         let named = request.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -139,16 +139,16 @@ pub(super) fn framing(request: &Request) -> Result<Framing, String> {
     }
 }
 
-/// A request body. Reads to its end and not one byte further, so that the next request stays readable.
+/// A request body. Reads exactly to its end, so that the next request can be read.
 pub(super) struct Body<'a, R> {
     reader: &'a mut R,
     /// Bytes left in the body, or in the chunk at hand.
     left: u64,
     chunked: bool,
     ended: bool,
-    /// Answers `Expect: 100-continue` when the first byte is wanted.
+    /// Responds to `Expect: 100-continue` when the first byte is read.
     waiting: Option<&'a TcpStream>,
-    /// A scripted cut: reading fails after so many bytes.
+    /// A scripted fault: reading fails after this number of bytes.
     cut: Option<u64>,
     taken: u64,
 }
@@ -233,7 +233,7 @@ impl<R: BufRead> Read for Body<'_, R> {
     }
 }
 
-/// What an answer carries.
+/// The body of a response.
 #[derive(Debug)]
 pub(super) enum Payload {
     Bytes(Vec<u8>),
@@ -292,20 +292,20 @@ impl Response {
     }
 }
 
-/// How an answer leaves, when a script wants it to go wrong.
+/// How a response is sent, if a fault applies.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sending {
-    /// Only the head is sent: the answer to HEAD.
+    /// Only the head is sent: the response to HEAD.
     pub(super) head_only: bool,
-    /// Payload bytes after which sending stops; the head still promises all of them.
+    /// Payload bytes after which sending stops; Content-Length is still that of the complete payload.
     pub(super) stop_after: Option<u64>,
-    /// The payload byte that is sent flipped.
+    /// The offset of the payload byte in which a bit is flipped.
     pub(super) flip: Option<u64>,
     /// A pause after every single byte of the payload.
     pub(super) pause: Option<std::time::Duration>,
 }
 
-/// `close` goes into the head; closing is the caller's.
+/// `close` sets the header; the caller closes the connection.
 pub(super) fn write_response(
     stream: &mut impl Write,
     response: &Response,

@@ -1,24 +1,24 @@
-//! What the registry was asked, and which secrets came along.
+//! The log of requests, and the secrets in them.
 
 use super::auth::{Authorization, Credential};
 use super::http::Listener;
 
-/// One request as a test counts it.
+/// One request.
 #[derive(Clone, Debug)]
 pub struct Logged {
     /// 1 for the first request of this registry; one count over all three listeners.
     pub number: usize,
     pub listener: Listener,
-    /// Requests with the same number came over one connection.
+    /// Requests with the same number used one connection.
     pub connection: usize,
     pub method: String,
     /// Path and query, not decoded.
     pub path: String,
     pub repository: Option<String>,
-    /// `None` while it is worked on, and where a script let it have no answer.
+    /// `None` while it is processed, and if a fault suppressed the response.
     pub status: Option<u16>,
     pub authorization: Authorization,
-    /// Scopes that a token request asked for.
+    /// Scopes of a token request.
     pub scopes: Vec<String>,
     /// Bytes of the body that arrived, without the framing of chunks.
     pub request_bytes: u64,

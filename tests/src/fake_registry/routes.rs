@@ -1,4 +1,4 @@
-//! The distribution API: what each method does to the state, and what is answered.
+//! The distribution API: effect and response of each method.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -9,14 +9,14 @@ use super::http::{Payload, Request, Response};
 use super::state::{Manifest, Upload, digest_like};
 use super::{Shared, lock};
 
-/// Where a path leads.
+/// The meaning of a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
     Version,
     Catalog,
     Manifest(&'a str, &'a str),
     Blob(&'a str, &'a str),
-    /// Where an upload begins.
+    /// `.../blobs/uploads/`: a new upload.
     Uploads(&'a str),
     Upload(&'a str, &'a str),
     Tags(&'a str),
@@ -107,7 +107,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, body: &mut dyn Read) ->
     }
 }
 
-/// The storage behind a redirect: any blob by digest, and no questions.
+/// The storage behind a redirect: any blob by digest, without authentication.
 pub(super) fn storage(shared: &Shared, request: &Request) -> Response {
     let digest = request.route().rsplit('/').next().unwrap_or_default();
     let state = lock(&shared.state);
@@ -148,7 +148,7 @@ fn put_manifest(
         return invalid(error.to_string());
     }
     if bytes.len() as u64 > limit {
-        // Debian's docker-registry 2.8.2 says 400; the distribution spec asks for 413.
+        // Debian's docker-registry 2.8.2 responds with 400; the distribution spec asks for 413.
         return Response::error(413, "SIZE_INVALID", format!("a manifest has at most {limit} bytes"));
     }
     let Some(media_type) = request.header("content-type") else {
@@ -228,7 +228,7 @@ fn get_blob(shared: &Shared, request: &Request, name: &str, digest: &str) -> Res
         .with("ETag", format!("\"{digest}\""))
 }
 
-/// The whole file, or the one range that was asked for.
+/// The complete file, or the one requested range.
 fn ranged(ranges: bool, request: &Request, path: std::path::PathBuf, size: u64) -> Response {
     let answer = |status, offset, length| {
         let mut answer = Response::new(status).with("Content-Type", "application/octet-stream");
@@ -290,7 +290,7 @@ fn start_upload(shared: &Shared, request: &Request, name: &str, body: &mut dyn R
     };
     if request.query("digest").is_some() {
         if !shared.options.single_post {
-            // The spec lets a registry ignore the body and answer as if it were a plain POST.
+            // The spec allows a registry to ignore the body and to respond as to a plain POST.
             return session(shared, request, name, &id, &lock(&upload), 202);
         }
         return finish_upload(shared, request, (name, &id), &upload, body);
@@ -387,7 +387,7 @@ fn blob_created(shared: &Shared, request: &Request, name: &str, digest: &str) ->
     Response::new(201).with("Location", location).with("Docker-Content-Digest", digest)
 }
 
-/// Where the session goes on, and how far it is. `0-0` stands for nothing and for one byte, as everywhere.
+/// Location and range of the session. `0-0` means no byte or one byte, as in real registries.
 fn session(
     shared: &Shared,
     request: &Request,
@@ -461,7 +461,7 @@ fn json_answer(value: &Value) -> Response {
     Response::new(200).with("Content-Type", "application/json").bytes(value.to_string().into_bytes())
 }
 
-// --- words of the distribution spec
+// --- syntax of the distribution spec
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/...)*`, at most 255 bytes.
 fn is_name(name: &str) -> bool {

@@ -1,6 +1,6 @@
-//! What the registry holds: manifests, tags and blobs per repository, and uploads that are not finished.
+//! The state of the registry: manifests, tags and blobs per repository, and unfinished uploads.
 //!
-//! Blob bytes lie in files: tests push layers that are larger than the memory they allow themselves.
+//! Blobs are files: tests push layers that are larger than their memory limit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ pub fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
-/// The same by the algorithm of another digest; sha256 where that is none.
+/// The digest of these bytes by the algorithm of another digest; sha256 if that is not a digest.
 pub(super) fn digest_like(like: &str, bytes: &[u8]) -> String {
     if like.starts_with("sha512:") {
         return format!("sha512:{}", hex(&Sha512::digest(bytes)));
@@ -35,7 +35,7 @@ pub(super) struct Manifest {
 pub(super) struct Repository {
     pub(super) manifests: BTreeMap<String, Manifest>,
     pub(super) tags: BTreeMap<String, String>,
-    /// Digests that this repository may show; the bytes are shared by all.
+    /// Digests of the blobs of this repository; the bytes are shared by all.
     pub(super) blobs: BTreeSet<String>,
 }
 
@@ -45,18 +45,18 @@ pub(super) struct Blob {
     pub(super) size: u64,
 }
 
-/// An upload session. The hash runs along, so that finishing does not read the file again.
+/// An upload session. The hash is computed while bytes arrive, so that finishing does not read the file again.
 pub(super) struct Upload {
     pub(super) repository: String,
     pub(super) path: PathBuf,
     pub(super) size: u64,
     hash: Sha256,
-    /// The last chunk was shorter than the announced minimum: allowed only if it was the last one.
+    /// A chunk was shorter than the announced minimum: allowed only for the last one.
     pub(super) short_chunk: Option<u64>,
 }
 
 impl Upload {
-    /// Appends until the body ends. On an error the bytes that came stay, as a real registry keeps them.
+    /// Appends until the body ends. After an error the bytes that arrived are kept, as by a real registry.
     pub(super) fn append(&mut self, body: &mut dyn Read) -> io::Result<u64> {
         let mut file = File::options().append(true).create(true).open(&self.path)?;
         let mut buffer = vec![0; 64 * 1024];
@@ -135,7 +135,7 @@ impl State {
         Ok(id)
     }
 
-    /// Makes the bytes in `path` the blob `digest` of the repository. The caller has verified them.
+    /// Stores the bytes in `path` as the blob `digest` of the repository. The caller has verified them.
     pub(super) fn adopt_blob(&mut self, repository: &str, digest: &str, path: PathBuf) -> io::Result<()> {
         if self.blobs.contains_key(digest) {
             fs::remove_file(&path)?;
@@ -163,18 +163,18 @@ impl State {
         Ok(digest)
     }
 
-    /// Only blobs that this repository may show.
+    /// A blob of this repository.
     pub(super) fn blob(&self, repository: &str, digest: &str) -> Option<&Blob> {
         self.repositories.get(repository)?.blobs.get(digest)?;
         self.blobs.get(digest)
     }
 
-    /// The blob whatever repository it is in: what storage behind a redirect sees.
+    /// A blob of any repository, as the storage behind a redirect serves it.
     pub(super) fn any_blob(&self, digest: &str) -> Option<&Blob> {
         self.blobs.get(digest)
     }
 
-    /// Replaces stored bytes under their old digest: a disk that lies.
+    /// Replaces stored bytes under their old digest.
     pub(super) fn corrupt_blob(&mut self, digest: &str, bytes: &[u8]) -> io::Result<bool> {
         let Some(blob) = self.blobs.get_mut(digest) else { return Ok(false) };
         fs::write(&blob.path, bytes)?;
@@ -188,7 +188,7 @@ impl State {
         Some((digest.to_owned(), repository.manifests.get(digest)?))
     }
 
-    /// What the manifest names and the repository lacks: the check that a registry makes at every PUT.
+    /// What the manifest references and the repository lacks: the check that a registry makes at every PUT.
     pub(super) fn missing_of(&self, repository: &str, manifest: &Value) -> Vec<String> {
         let held = self.repositories.get(repository);
         let lacks_manifest =
@@ -236,7 +236,7 @@ impl State {
         found
     }
 
-    /// Everything reachable from a manifest is there and has the size it is said to have; manifests hash to their names.
+    /// Checks that everything reachable from a manifest exists with the declared size, and that manifests match their digests.
     pub(super) fn closure_complete(&self, repository: &str, digest: &str) -> Result<(), String> {
         let mut waiting = vec![digest.to_owned()];
         let mut seen = BTreeSet::new();
@@ -274,7 +274,7 @@ fn children(manifest: &Value) -> impl Iterator<Item = (&'static str, &Value)> {
     manifest["manifests"].as_array().into_iter().flatten().map(|descriptor| ("child", descriptor))
 }
 
-/// Config and layers, without foreign layers: those carry `urls` and need not be in the registry.
+/// Config and layers, without foreign layers: those have `urls` and need not be in the registry.
 fn blobs(manifest: &Value) -> impl Iterator<Item = (&'static str, &Value)> {
     let config = manifest.get("config").filter(|config| config.is_object()).map(|config| ("config", config));
     let layers = manifest["layers"].as_array().into_iter().flatten();

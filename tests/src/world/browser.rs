@@ -1,5 +1,5 @@
-//! Debian's Chromium without a window, driven through its debugging pipe: pages are loaded, clicked and typed into, and
-//! what they ask of the network and say on the console is written down.
+//! Headless Chromium of Debian, driven through its debugging pipe: loads pages, clicks, types, and records network
+//! requests and console messages.
 
 use super::process::Proc;
 use super::{Skip, program, require, short_directory};
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Browser {
     /// # Panics
-    /// If it is installed and does not start, as all functions here panic where only a broken browser can fail.
+    /// If it is installed and does not start. The other functions panic if the browser does not respond.
     pub fn start() -> Result<Browser, Skip> {
         require(&["chromium", "sh"])?;
         let home = short_directory("browser-");
@@ -42,12 +42,12 @@ impl Browser {
         command.args(["-c", "exec \"$@\" 3<\"$COMMANDS\" 4>\"$ANSWERS\"", "sh"]);
         command.arg(program("chromium").expect("required above"));
         command.args(["--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu"]);
-        // Root has no sandbox to offer, and containers of CI small shared memory.
+        // As root there is no sandbox, and containers of CI have little shared memory.
         command.args(["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]);
         command.arg(format!("--user-data-dir={}", home.path().join("profile").display())).arg("about:blank");
         command.env("COMMANDS", &commands).env("ANSWERS", &answers).env("HOME", home.path());
         let process = Proc::spawn_on_leash(&command);
-        // For both ends, so that no side waits for the other to open it.
+        // Both ends are opened, so that no side waits for the other.
         let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path).expect("our pipe");
         let (to, from) = (open(&commands), open(&answers));
         let (send, receive) = channel();
@@ -82,7 +82,7 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Loads a page to its end.
+    /// Loads a page completely.
     pub fn open(&mut self, url: &str) {
         self.ask("Page.navigate", json!({"url": url}));
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
@@ -129,12 +129,12 @@ impl Browser {
         self.ask("Input.dispatchKeyEvent", event);
     }
 
-    /// Types into whatever has the focus.
+    /// Types into the focused element.
     pub fn insert(&mut self, text: &str) {
         self.ask("Input.insertText", json!({"text": text}));
     }
 
-    /// Role and name of everything that a screen reader is told of.
+    /// Role and name of every element in the accessibility tree.
     pub fn spoken(&mut self) -> Vec<(String, String)> {
         let nodes = self.ask("Accessibility.getFullAXTree", json!({}))["nodes"].clone();
         let word = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
@@ -143,13 +143,13 @@ impl Browser {
         told.map(|node| (word(&node["role"]), word(&node["name"]))).collect()
     }
 
-    /// The page as light or dark as the system would ask for it.
+    /// Sets the preferred color scheme, `light` or `dark`.
     pub fn prefer(&mut self, scheme: &str) {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.ask("Emulation.setEmulatedMedia", features);
     }
 
-    /// What is seen of the page in a window of this size, as PNG.
+    /// A screenshot of the page in a window of this size, as PNG.
     pub fn screenshot(&mut self, width: u32, height: u32) -> Vec<u8> {
         use base64::Engine as _;
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
@@ -159,14 +159,14 @@ impl Browser {
         base64::engine::general_purpose::STANDARD.decode(data).expect("base64")
     }
 
-    /// Every address that was asked for since the start.
+    /// Every URL that was requested since the start.
     pub fn requests(&mut self) -> Vec<String> {
         self.settle();
         let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         sent.map(|event| event["params"]["request"]["url"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// What the page, or the browser about the page, has complained of.
+    /// Errors and warnings on the console.
     pub fn complaints(&mut self) -> Vec<String> {
         self.settle();
         let loud = ["Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"];
@@ -175,7 +175,7 @@ impl Browser {
         told.map(|event| event["params"].to_string()).collect()
     }
 
-    /// Events of what was done before are here once a later question is answered.
+    /// Waits for earlier events: they arrive before the response to a later command.
     fn settle(&mut self) {
         std::thread::sleep(Duration::from_millis(200));
         self.value("0");

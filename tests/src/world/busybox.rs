@@ -11,7 +11,7 @@ use super::{Skip, require};
 pub struct Foreign {
     /// Debian's name.
     pub debian: &'static str,
-    /// What an image of it should say.
+    /// The platform of an image with it.
     pub platform: &'static str,
     /// `uname -m` under QEMU on x86-64; i386 runs natively.
     pub machine: &'static str,
@@ -21,7 +21,7 @@ pub struct Foreign {
     pub(super) suites: &'static [&'static str],
 }
 
-/// Debian's armel is ARMv5TE and its armhf ARMv7: the two sides of `arm` that labels confuse.
+/// Debian's armel is ARMv5TE and its armhf ARMv7: two variants of `arm` that platform metadata often confuses.
 pub const FOREIGN: [Foreign; 8] = [
     foreign("arm64", "linux/arm64/v8", "aarch64", 183, &["bookworm"]),
     foreign("armhf", "linux/arm/v7", "armv7l", 40, &["bookworm"]),
@@ -46,7 +46,7 @@ const fn foreign(
 /// The static busybox of a Debian architecture of [`FOREIGN`].
 pub fn foreign_busybox(debian: &str) -> Result<PathBuf, Skip> {
     let root = debian_packages(debian)?.join("busybox-static");
-    // The name matters: busybox takes it for the applet that is wanted. trixie moved it to /usr/bin.
+    // busybox takes its file name for the name of an applet. trixie moved it to /usr/bin.
     let places = ["bin/busybox", "usr/bin/busybox"].map(|place| root.join(place));
     places
         .into_iter()
@@ -56,7 +56,7 @@ pub fn foreign_busybox(debian: &str) -> Result<PathBuf, Skip> {
 
 /// A root file system of one busybox and its usual names, as an uncompressed tar: what `ADD rootfs.tar /` takes.
 ///
-/// The same bytes every time.
+/// The bytes are the same every time.
 pub fn rootfs_tar(busybox: &Path) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let header = |kind: tar::EntryType, mode: u32, size: usize| {
@@ -85,7 +85,7 @@ pub fn rootfs_tar(busybox: &Path) -> Vec<u8> {
     tar.into_inner().expect("memory")
 }
 
-/// Debian's emulators as its package wants them registered, one line of /usr/lib/binfmt.d per entry.
+/// The registrations of Debian's emulators, one line of /usr/lib/binfmt.d per entry.
 pub(super) fn debian_rules() -> Result<Vec<String>, Skip> {
     require(&["qemu-arm-static"])?;
     let entries = fs::read_dir("/usr/lib/binfmt.d").map_err(|error| Skip::because(error.to_string()))?;

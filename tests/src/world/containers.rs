@@ -1,9 +1,9 @@
-//! podman and buildah with private storage, by environment and files alone: `podman build .` as a user types it.
+//! podman and buildah with private storage, configured by environment and files only.
 
 use std::fs;
 use std::path::Path;
 
-/// What to put into the environment of podman, buildah, and of programs that run them. Writes the files into `directory`.
+/// Environment variables for podman, buildah, and programs that run them. Writes the files into `directory`.
 ///
 /// To run foreign images, run them in a [`Namespace`](super::Namespace): `namespace.enter(&command)`. skopeo 1.9 does not read
 /// the registries file: give it `--tls-verify=false`.
@@ -25,14 +25,14 @@ pub fn containers_env(directory: &Path) -> Vec<(String, String)> {
          tmp_dir = \"{home}/tmp\"\n\
          [containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=1024:4096\"]\nnetns = \"none\"\n"
     );
-    // Plain HTTP to loopback on any port, and no search in registries that nobody named.
+    // Plain HTTP to loopback on any port, and no search in other registries.
     let registries =
         "unqualified-search-registries = []\n[[registry]]\nlocation = \"127.0.0.1\"\ninsecure = true\n";
     let files = [
         ("CONTAINERS_STORAGE_CONF", "storage.conf", storage.as_str()),
         ("CONTAINERS_CONF", "containers.conf", &containers),
         ("CONTAINERS_REGISTRIES_CONF", "registries.conf", registries),
-        // podman stops if the variable names a file that is not there.
+        // podman stops if the file in the variable does not exist.
         ("REGISTRY_AUTH_FILE", "auth.json", "{}\n"),
     ];
     let mut variables: Vec<(String, String)> = files

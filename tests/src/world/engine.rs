@@ -12,14 +12,14 @@ use super::process::Proc;
 use super::relay::{Door, Relay};
 use super::{NewerDocker, Skip, program, require, short_directory};
 
-/// A running engine. Its images and containers go with it; of its cgroups an empty `docker` may stay.
+/// A running engine. Its images and containers are removed when it is dropped; an empty cgroup `docker` may remain.
 pub struct Engine {
-    // In the order in which they must end.
+    // In the order in which they must be dropped.
     relays: std::sync::Mutex<Vec<Relay>>,
     dockerd: Proc,
     namespace: Namespace,
     directory: TempDir,
-    /// Where its programs lie.
+    /// The directory of its programs.
     bin: PathBuf,
 }
 
@@ -27,12 +27,12 @@ impl Engine {
     /// With Debian's emulators: `docker run` and `RUN` of foreign images work.
     ///
     /// # Panics
-    /// If dockerd is there and does not start, with what it said.
+    /// If dockerd is installed and does not start, with its output.
     pub fn start() -> Result<Engine, Skip> {
         Self::start_in(Namespace::with_debian_emulators()?)
     }
 
-    /// In a namespace whose rules the test has made.
+    /// In a namespace with handlers of the test.
     pub fn start_in(namespace: Namespace) -> Result<Engine, Skip> {
         require(&["docker", "dockerd", "containerd", "runc"])?;
         let bin = program("dockerd").and_then(|dockerd| dockerd.parent().map(Path::to_path_buf));
@@ -61,14 +61,14 @@ impl Engine {
         daemon.arg("--exec-root").arg(home.join("exec"));
         daemon.arg("--pidfile").arg(home.join("pid"));
         daemon.arg("--host").arg(format!("unix://{}", home.join("docker.sock").display()));
-        // A bridge without rules: containers reach nobody, which no test needs, and the kernel needs no iptables modules.
+        // A bridge without rules: containers have no network, which no test needs, and the kernel needs no iptables modules.
         daemon.args(["--iptables=false", "--ip6tables=false"]);
-        // There is no systemd in here that could be asked for cgroups.
+        // There is no systemd in the namespace that could create cgroups.
         daemon.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
-        // With it set, dockerd and containerd leave AppArmor alone: loading profiles is not for user namespaces.
+        // With this variable, dockerd and containerd do not load AppArmor profiles, which is not possible in user namespaces.
         daemon.env("container", "multiarch-tests");
         std::fs::write(home.join("daemon.json"), configuration).expect("room in /tmp");
-        // Its own network, in which it may make the bridge.
+        // A network of its own, in which it may create the bridge.
         let dockerd = Proc::spawn_on_leash(&namespace.enter_with_network(&daemon));
         let mut engine = Engine { relays: std::sync::Mutex::default(), dockerd, namespace, directory, bin };
         let until = Instant::now() + Duration::from_secs(60);
@@ -88,12 +88,12 @@ impl Engine {
         format!("unix://{}", self.directory.path().join("docker.sock").display())
     }
 
-    /// A tcp address of the host that leads to this engine, for as long as what comes back lives.
+    /// A TCP address of the host that is forwarded to this engine until the returned value is dropped.
     pub fn open_door(&self) -> Door {
         Door::open(&self.directory.path().join("docker.sock"))
     }
 
-    /// What a program needs to find this engine and its client, and nothing of the user's configuration.
+    /// The environment in which a program finds this engine and its client, without the user's configuration.
     pub fn env(&self) -> Vec<(String, String)> {
         vec![
             ("DOCKER_HOST".to_owned(), self.host()),
@@ -107,7 +107,7 @@ impl Engine {
         self.command(arguments).output().expect("docker")
     }
 
-    /// The same, to be run in a directory or with other variables.
+    /// The client's command, to be run in a directory or with other variables.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(docker_in(&self.bin));
         command.envs(self.env()).args(arguments);
@@ -135,18 +135,18 @@ impl Engine {
         &self.namespace
     }
 
-    /// What dockerd and containerd said.
+    /// Output of dockerd and containerd.
     pub fn log(&self) -> String {
         self.dockerd.stderr()
     }
 
-    /// Where all of it lies.
+    /// The directory of its state.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 }
 
-/// The client beside this folder's dockerd: Debian 12 has them apart, /usr/bin and /usr/sbin.
+/// The client for the dockerd of this directory: Debian 12 has them apart, /usr/bin and /usr/sbin.
 fn docker_in(bin: &Path) -> PathBuf {
     let beside = bin.join("docker");
     if beside.exists() { beside } else { program("docker").unwrap_or(beside) }
@@ -160,7 +160,7 @@ fn path_with(bin: &Path) -> String {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // In order, so that it stops its containers and removes their cgroups; whatever stays ends with the namespace.
+        // Terminated normally, so that it stops its containers and removes their cgroups; the rest ends with the namespace.
         self.dockerd.let_go(Duration::from_secs(20));
     }
 }

@@ -1,11 +1,11 @@
-//! A private user, mount and network namespace with a binfmt_misc of its own: emulators that the host never sees.
+//! A private user, mount and network namespace with a binfmt_misc of its own.
 //!
-//! Everything in here was found by trying it with dockerd 20.10, podman 4.3, buildah 1.28 and runc 1.1 on Linux 6.18:
+//! All of this was tested with dockerd 20.10, podman 4.3, buildah 1.28 and runc 1.1 on Linux 6.18:
 //! - All ids are mapped to themselves, so that files keep their owners and 0 stays 0. The map has **two lines**, since runc,
 //!   containerd and dockerd take a single line `0 0 4294967295` for the initial namespace; runc then writes device cgroups
 //!   (`devices.deny: operation not permitted`) and overlay2 uses trusted xattrs, which fail in here.
 //! - The map is written from outside in one write: from inside only one id could be mapped.
-//! - The network namespace belongs to the user namespace, so that dockerd may make its bridge and runc may mount sysfs.
+//! - The network namespace belongs to the user namespace, so that dockerd may create its bridge and runc may mount sysfs.
 //!   Loopback in it is another one: [`Relay`](super::Relay) leads out of it.
 //! - `/run` is a tmpfs: containerd, runc, podman and CNI leave sockets and state there.
 //! - `/sys/fs/cgroup` stays the host's; root in here may make cgroups in it.
@@ -26,10 +26,10 @@ use super::{Skip, program, require, require_root};
 
 const BINFMT: &str = "proc/sys/fs/binfmt_misc";
 
-/// Says that it is in, waits for its map, and becomes root by it: an exec without a map has dropped all capabilities.
+/// Reports that it has started, waits for its id map, and becomes root: an exec without a map drops all capabilities.
 const ENTER: &str = r#"echo in; read -r go; exec setpriv --reuid 0 --regid 0 --clear-groups sh -c "$1""#;
 
-/// Then prepares the namespace and stays until our end of its stdin is closed, be it by our death.
+/// Then prepares the namespace and runs until our end of its stdin is closed, also when this process ends.
 const STAY: &str = "mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc && mount -t tmpfs tmpfs /run \
                     && ip link set lo up && echo ready && exec cat";
 
@@ -49,7 +49,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Without any rule: for tests that register by themselves.
+    /// Without handlers: for tests that register their own.
     pub fn start() -> Result<Namespace, Skip> {
         require_root()?;
         require(&["unshare", "nsenter", "setpriv", "mount", "ip"])?;
@@ -80,7 +80,7 @@ impl Namespace {
         self.holder.id()
     }
 
-    /// The namespace's own table, seen from outside.
+    /// The binfmt_misc of the namespace, as a path outside.
     ///
     /// # Panics
     /// If it is the host's: nothing may be written there.
@@ -105,7 +105,7 @@ impl Namespace {
 
     /// The same program with the same arguments, environment and directory, run inside as root, on the host's network.
     ///
-    /// Set up stdin, stdout and stderr on what comes back.
+    /// Set stdin, stdout and stderr on the returned command.
     pub fn enter(&self, command: &Command) -> Command {
         self.enter_with(&[], command)
     }
@@ -141,7 +141,7 @@ impl Namespace {
         let Ok(own) = fs::read_link(format!("/proc/{}/ns/user", self.id())) else { return Vec::new() };
         let entries = fs::read_dir("/proc").into_iter().flatten();
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        // One that has ended and waits for its parent is no member any more.
+        // Skips processes that have ended and wait for their parent.
         let runs = |id: &u32| {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
@@ -155,14 +155,14 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let until = Instant::now() + Duration::from_secs(10);
-        // Children of killed ones may appear late; the holder goes last, since the namespace is found by it.
+        // Children of killed processes may appear late; the holder is killed last, because the namespace is found by its id.
         loop {
             let others: Vec<u32> = self.members().into_iter().filter(|id| *id != self.id()).collect();
             if others.is_empty() || Instant::now() > until {
                 break;
             }
             for id in others {
-                // Fails only for one that has ended by itself.
+                // Fails only for a process that has ended.
                 let _ = kill(pid(id), Signal::SIGKILL);
             }
             thread::sleep(Duration::from_millis(10));

@@ -10,11 +10,11 @@ use super::{Skip, require};
 /// Static and dynamic, glibc and musl, C and Go.
 const PACKAGES: [&str; 5] = ["busybox-static", "dash", "gosu", "libc6", "musl"];
 
-/// The packages of a Debian architecture, downloaded once and kept under the target directory: a folder with a folder
-/// for each of them.
+/// The packages of a Debian architecture, downloaded once and kept under the target directory: a directory with a
+/// directory for each of them.
 ///
 /// # Panics
-/// If the architecture is neither amd64 nor in [`FOREIGN`], or the archive gives something that is not a package.
+/// If the architecture is neither amd64 nor in [`FOREIGN`], or the archive returns something that is not a package.
 pub fn debian_packages(debian: &str) -> Result<PathBuf, Skip> {
     let suites = match FOREIGN.iter().find(|row| row.debian == debian) {
         Some(row) => row.suites,
@@ -24,15 +24,15 @@ pub fn debian_packages(debian: &str) -> Result<PathBuf, Skip> {
     unpacked(debian, debian, suites, &PACKAGES, |_| ())
 }
 
-/// Docker as Debian 13 has it: its engines may keep images in containerd's store, and its client has buildx.
+/// The Docker of Debian 13: its engine can keep images in containerd's store, and its client has buildx.
 pub struct NewerDocker {
-    /// A folder with `docker`, `dockerd`, `containerd` and its shim.
+    /// A directory with `docker`, `dockerd`, `containerd` and its shim.
     pub bin: PathBuf,
     /// The plugin.
     pub buildx: PathBuf,
 }
 
-/// Those, downloaded once and kept under the target directory.
+/// Docker of Debian 13, downloaded once and kept under the target directory.
 pub fn newer_docker() -> Result<NewerDocker, Skip> {
     const PACKAGES: [&str; 4] = ["containerd", "docker-buildx", "docker-cli", "docker.io"];
     const PROGRAMS: [(&str, &str); 4] = [
@@ -52,7 +52,7 @@ pub fn newer_docker() -> Result<NewerDocker, Skip> {
     Ok(NewerDocker { bin: kept.join("bin"), buildx })
 }
 
-/// These packages of a Debian architecture from the first suite that has them, in a folder of this name.
+/// These packages of a Debian architecture from the first suite that has them, in a directory of this name.
 fn unpacked(
     name: &str,
     debian: &str,
@@ -67,7 +67,7 @@ fn unpacked(
         return Ok(kept);
     }
     require(&["apt-get", "dpkg-deb"])?;
-    // Tests are processes of their own: the first one downloads, the others wait and find it.
+    // Each test is a process: the first one downloads, the others wait.
     let lock = File::create(home.join(format!("{name}.lock"))).expect("a lock file");
     lock.lock().expect("a lock");
     if kept.exists() {
@@ -83,14 +83,14 @@ fn unpacked(
                 fs::rename(root, &kept).expect("a rename within target");
                 return Ok(kept);
             }
-            // A mirror in the middle of its sync has lists and packages that do not fit.
+            // The lists and packages of a mirror that is being synchronized may not match.
             Err(skip) => refused = skip,
         }
     }
     Err(refused)
 }
 
-/// `apt-get download` with state of its own: the host's lists, architectures and cache stay as they are.
+/// `apt-get download` with separate state: the host's lists, architectures and cache are unchanged.
 fn download(debian: &str, suite: &str, packages: &[&str], work: &Path) -> Result<(), Skip> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     let source = format!("deb [signed-by={keyring}] {} {} main\n", archive()?, suite);
@@ -105,11 +105,11 @@ fn download(debian: &str, suite: &str, packages: &[&str], work: &Path) -> Result
         "Dir::Etc::sourceparts=-".to_owned(),
         format!("Dir::State::Lists={}", place("lists")),
         format!("Dir::Cache={}", place("cache")),
-        // Nothing is installed, so nothing of the host's packages matters.
+        // Nothing is installed, so the host's packages are irrelevant.
         "Dir::State::status=/dev/null".to_owned(),
         format!("APT::Architecture={}", debian),
         format!("APT::Architectures={}", debian),
-        // Saves megabytes of descriptions that nobody reads.
+        // Saves megabytes of descriptions.
         "Acquire::Languages=none".to_owned(),
         "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
         // The sandbox user could not write below target.
@@ -121,7 +121,7 @@ fn download(debian: &str, suite: &str, packages: &[&str], work: &Path) -> Result
         let mut apt = Command::new("apt-get");
         apt.current_dir(work).env("LC_ALL", "C").args(options.iter().flat_map(|option| ["-o", option]));
         let done = apt.args(arguments).output().expect("apt-get");
-        // `update` warns and succeeds where a mirror does not answer; then `download` fails.
+        // `update` warns and succeeds if a mirror does not respond; then `download` fails.
         if !done.status.success() {
             let said = String::from_utf8_lossy(&done.stderr).into_owned();
             return Err(Skip::because(format!("no packages of {} in {suite}: {}", debian, said.trim())));
@@ -130,19 +130,19 @@ fn download(debian: &str, suite: &str, packages: &[&str], work: &Path) -> Result
     Ok(())
 }
 
-/// Where this machine gets Debian from, mirrors and proxies included.
+/// The Debian sources of this machine.
 fn archive() -> Result<String, Skip> {
     let format = "$(ORIGIN) $(COMPONENT) $(REPO_URI)";
     let listed =
         Command::new("apt-get").args(["indextargets", "--format", format]).output().expect("apt-get");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let uris = listed.lines().filter_map(|line| line.strip_prefix("Debian main "));
-    // The security archive has the same origin and not the packages.
+    // The security archive has the same origin without these packages.
     let mut plain = uris.filter(|uri| !uri.contains("security"));
     plain.next().map(str::to_owned).ok_or_else(|| Skip::because("apt knows no Debian archive"))
 }
 
-/// Each package into a folder of its name.
+/// Unpacks each package into a directory of its name.
 fn unpack(work: &Path) -> PathBuf {
     let entries = fs::read_dir(work).expect("our own directory");
     let packages = entries

@@ -1,4 +1,4 @@
-//! A child process: its output collected while it runs, its peak memory, and its end by id.
+//! A child process: its output is collected while it runs, its peak memory is measured, and it is ended by its id.
 
 use std::fs;
 use std::io::Read;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Runs a program until its own stdin ends, be it by the death of who holds it; then asks the program to end.
+/// Runs a program until stdin is closed, also because the writing process ended; then sends SIGTERM to the program.
 const LEASH: &str = r#""$@" & it=$!; cat; kill "$it"; wait "$it""#;
 
 /// A running process. Dropping it ends it.
@@ -23,7 +23,7 @@ pub struct Proc {
 }
 
 impl Proc {
-    /// Takes stdin, stdout and stderr over; stdin stays open until [`Proc::close_stdin`] or the end.
+    /// Captures stdin, stdout and stderr; stdin stays open until [`Proc::close_stdin`] or the drop.
     ///
     /// # Panics
     /// If the program cannot be started.
@@ -38,7 +38,7 @@ impl Proc {
 
     /// For servers: one that ends by SIGTERM when this test process is gone, even if that was killed and dropped nothing.
     ///
-    /// [`Proc::id`] and [`Proc::signal`] then speak of the shell that holds the leash; the server has no stdin.
+    /// [`Proc::id`] and [`Proc::signal`] then refer to the shell that watches it; the server has no stdin.
     pub fn spawn_on_leash(command: &Command) -> Proc {
         let mut holder = Command::new("sh");
         holder.args(["-c", LEASH, "sh"]).arg(command.get_program()).args(command.get_args());
@@ -56,7 +56,7 @@ impl Proc {
         process
     }
 
-    /// Ends a server on a leash in order; kills the holder if that takes longer.
+    /// Ends a server that was started by [`Proc::spawn_on_leash`]; kills the shell if that takes longer.
     pub fn let_go(&mut self, most: Duration) {
         self.close_stdin();
         if self.wait(most).is_none() {
@@ -76,7 +76,7 @@ impl Proc {
         self.child.id()
     }
 
-    /// What it wrote so far.
+    /// Its output so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
@@ -93,7 +93,7 @@ impl Proc {
         drop(self.child.stdin.take());
     }
 
-    /// A signal to this process alone. False if it has ended already.
+    /// Sends a signal to this process. False if it has ended.
     pub fn signal(&mut self, signal: Signal) -> bool {
         // Not reaped yet, so the id cannot belong to another.
         self.ended().is_none() && kill(pid(self.child.id()), signal).is_ok()
@@ -118,7 +118,7 @@ impl Proc {
         }
     }
 
-    /// What an ended process said may still be in its pipes. A child of its own can hold them open: not for long here.
+    /// Waits shortly for output that is still in the pipes of an ended process. A child of it can keep them open.
     fn read_to_the_end(&self) {
         let until = Instant::now() + Duration::from_secs(2);
         while !(self.stdout.thread.is_finished() && self.stderr.thread.is_finished())
@@ -128,7 +128,7 @@ impl Proc {
         }
     }
 
-    /// Until the condition holds; false if the process ended or the time was up before.
+    /// Waits until the condition is true; false if the process ended or the time elapsed before.
     pub fn wait_until(&mut self, most: Duration, mut holds: impl FnMut(&Proc) -> bool) -> bool {
         let until = Instant::now() + most;
         loop {
@@ -153,7 +153,7 @@ impl Drop for Proc {
     }
 }
 
-/// Reads a pipe to its end on a thread of its own, so that the child never waits for us.
+/// Reads a pipe to its end on a thread, so that the child never blocks on it.
 struct Collector {
     bytes: Arc<Mutex<Vec<u8>>>,
     thread: JoinHandle<()>,
@@ -183,10 +183,10 @@ impl Collector {
     }
 }
 
-/// Runs to the end; with the peak resident memory of this one process in KiB.
+/// Runs a command; returns its output and the peak resident memory of the process in KiB.
 ///
 /// Two sources, since each alone is wrong: `ru_maxrss` counts what this test process had when it forked, and the peak in
-/// /proc is gone with the process, so the last millisecond may be missed. The first is taken where it is larger than our own.
+/// /proc disappears with the process, so the last millisecond may be missed. The first is used if it is larger than our own.
 /// A program that ends at once, with less memory than ours, may show 0.
 #[expect(clippy::zombie_processes, reason = "reaped by wait4")]
 pub fn run_with_rusage(mut command: Command) -> (Output, u64) {
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn peak_memory_is_that_of_the_child() {
-        // 64 MiB that are really touched, in this process, before the fork.
+        // 64 MiB that are written to, in this process, before the fork.
         let ballast = vec![1_u8; 64 << 20];
         let (small, little) = run_with_rusage(Command::new("true"));
         let mut command = Command::new("sh");

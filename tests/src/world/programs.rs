@@ -1,10 +1,10 @@
-//! Which programs the world tests run, and which Debian package has each.
+//! The programs that the world tests run, and their Debian packages.
 
 use std::path::PathBuf;
 
 use super::Skip;
 
-/// Program, Debian package. What `apt-get install` is given when something is missing.
+/// Program, Debian package.
 const PACKAGES: [(&str, &str); 28] = [
     ("apt-get", "apt"),
     ("buildah", "buildah"),
@@ -36,7 +36,7 @@ const PACKAGES: [(&str, &str); 28] = [
     ("unshare", "util-linux"),
 ];
 
-/// Debian's program of this name. Not from PATH: /usr/local may hold another version, and the tests speak of Debian's.
+/// Debian's program of this name. PATH is not used, because /usr/local may have another version.
 pub fn program(name: &str) -> Option<PathBuf> {
     let directories = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
     directories.into_iter().map(|directory| PathBuf::from(directory).join(name)).find(|path| path.exists())
@@ -47,7 +47,8 @@ pub fn missing<'a>(programs: &[&'a str]) -> Vec<&'a str> {
     programs.iter().copied().filter(|name| program(name).is_none()).collect()
 }
 
-/// `Err` names what is missing and the packages that have it.
+/// # Errors
+/// The missing programs and their packages.
 pub fn require(programs: &[&str]) -> Result<(), Skip> {
     let missing = missing(programs);
     if missing.is_empty() {

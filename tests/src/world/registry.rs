@@ -1,4 +1,4 @@
-//! Debian's docker-registry with private storage, and what it was asked.
+//! Debian's docker-registry with private storage, and its access log.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,13 +15,13 @@ use super::process::Proc;
 use super::tokens::TokenServer;
 use super::{Skip, program, require, short_directory};
 
-/// `ann:s3cret`, bcrypt with the least cost: this password guards nothing.
+/// `ann:s3cret`, bcrypt with the least cost: this password protects nothing.
 const HTPASSWD: &str = "ann:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
 
-/// Who waits for its start and marks its log.
+/// The user agent of requests that wait for the start and mark the log.
 const OWN: &str = "multiarch-tests";
 
-/// A running docker-registry on 127.0.0.1. Its storage goes with it.
+/// A running docker-registry on 127.0.0.1. Its storage is removed when it is dropped.
 pub struct Registry {
     process: Proc,
     directory: TempDir,
@@ -36,13 +36,13 @@ pub struct Asked {
     /// Path and query.
     pub path: String,
     pub status: u16,
-    /// Bytes of the answer's body.
+    /// Bytes of the response body.
     pub bytes: u64,
     pub agent: String,
 }
 
 impl Registry {
-    /// Open to everybody.
+    /// Without authentication.
     pub fn start() -> Result<Registry, Skip> {
         Self::start_as("")
     }
@@ -52,8 +52,8 @@ impl Registry {
         Self::start_as("auth: {htpasswd: {realm: world, path: HOME/htpasswd}}\n")
     }
 
-    /// Tokens, from a server that gives what is asked for to `ann` with the password `s3cret`, and reading to everybody
-    /// else. The registry holds each request against the scopes of its token.
+    /// Tokens, from a server that grants every requested scope to `ann` with the password `s3cret`, and pull to others. The
+    /// registry checks the scopes of each request's token.
     pub fn start_with_tokens() -> Result<(Registry, TokenServer), Skip> {
         let tokens = TokenServer::start()?;
         let auth = format!(
@@ -67,7 +67,7 @@ impl Registry {
     fn start_as(auth: &str) -> Result<Registry, Skip> {
         require(&["docker-registry"])?;
         let mut last = String::new();
-        // Somebody else may take the port between our look and the registry's start.
+        // Another process may take the port before the registry starts.
         for _ in 0..5 {
             match Self::try_start(auth) {
                 Ok(registry) => return Ok(registry),
@@ -83,7 +83,7 @@ impl Registry {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
         let host = free.local_addr().expect("a bound socket has an address").to_string();
         drop(free);
-        // No debug server and no hooks; deletes are off by default and a test may want them. `secret` only silences a warning.
+        // No debug server and no hooks; deletes are off by default, and tests need them. `secret` only avoids a warning.
         let config = format!(
             "version: 0.1\n\
              log: {{accesslog: {{disabled: false}}, level: warn}}\n\
@@ -108,17 +108,17 @@ impl Registry {
         &self.host
     }
 
-    /// Its root directory as distribution lays it out: `docker/registry/v2/...`
+    /// Its root directory in distribution's layout: `docker/registry/v2/...`
     pub fn storage(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Everything it was asked so far, in the order of its log.
+    /// All requests so far, in the order of its log.
     ///
     /// # Panics
-    /// If it does not answer any more.
+    /// If it does not respond.
     pub fn requests(&self) -> Vec<Asked> {
-        // The log line is written after the answer: once our own mark is in the log, so is what was answered before it.
+        // A line is logged after the response: once our own mark is in the log, all earlier responses are, too.
         let mark = format!("/v2/?mark={}", self.marks.fetch_add(1, Ordering::SeqCst));
         let until = Instant::now() + Duration::from_secs(10);
         get(OWN, &self.host, &mark).expect("an answer of the registry");
@@ -133,7 +133,7 @@ impl Registry {
         }
     }
 
-    /// How many requests had this method and a path (with query) like this.
+    /// The number of requests with this method and a matching path (with query).
     pub fn count(&self, method: &str, path: impl Fn(&str) -> bool) -> usize {
         self.requests().iter().filter(|asked| asked.method == method && path(&asked.path)).count()
     }
@@ -155,7 +155,7 @@ fn parse_line(line: &str) -> Option<Asked> {
     })
 }
 
-/// The status of a GET; no library, since this is all that is asked.
+/// The status of a GET, without a library.
 fn get(agent: &str, host: &str, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

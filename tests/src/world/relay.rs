@@ -1,5 +1,5 @@
-//! A way out of a network namespace: the same loopback address inside, carried to the host's. And a way in: an address of
-//! the host, carried to a unix socket.
+//! Forwarding out of a network namespace, from a loopback address inside to the same one of the host, and into it, from an
+//! address of the host to a unix socket.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
-/// A free address on a loopback of its own, 127.0.0.2, that leads to a unix socket: an engine on another machine, as far as
-/// its clients can tell. Ends when dropped.
+/// A free address on a loopback of its own, 127.0.0.2, that is forwarded to a unix socket: to its clients, an engine on another
+/// machine. Ends when dropped.
 pub struct Door {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
@@ -108,7 +108,7 @@ impl Relay {
         });
         let streams = Arc::clone(&open);
         let outside = thread::spawn(move || {
-            // Ends when the thread inside has gone.
+            // Ends when the thread inside has ended.
             for inner in incoming {
                 if let Err(error) = join(inner, address, &streams) {
                     eprintln!("relay to {address}: {error}");
@@ -128,7 +128,7 @@ impl Drop for Relay {
             drop(thread.join());
         }
         for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            // Fails for a peer that has gone, which is as good.
+            // Fails if the peer has closed the connection.
             drop(stream.shutdown(Shutdown::Both));
         }
     }
@@ -149,7 +149,7 @@ fn join(inner: TcpStream, address: SocketAddr, open: &Mutex<Vec<TcpStream>>) -> 
         [(inner.try_clone()?, outer.try_clone()?), (outer.try_clone()?, inner.try_clone()?)]
     {
         thread::spawn(move || {
-            // An error is an end like any other: the peer sees it as such.
+            // An error ends the connection, which the peer sees.
             drop(io::copy(&mut from, &mut to));
             drop(to.shutdown(Shutdown::Write));
         });

@@ -39,7 +39,7 @@ impl TokenServer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
         let host = listener.local_addr().expect("a bound socket has an address").to_string();
         let pem = std::fs::read_to_string(&certificate).expect("openssl wrote it");
-        // PEM is base64 between two lines that say so.
+        // PEM is base64 between two marker lines.
         let der: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let (asked, stopping) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
         let (heard, stop) = (Arc::clone(&asked), Arc::clone(&stopping));
@@ -49,7 +49,7 @@ impl TokenServer {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                // A client that goes away is the client's affair.
+                // A client that disconnects needs no handling.
                 drop(answer(&stream, &signer, &heard));
             }
         });
@@ -73,7 +73,7 @@ impl TokenServer {
 impl Drop for TokenServer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread; a failure means that it is gone already.
+        // Wakes the thread; a failure means that it has ended.
         drop(TcpStream::connect(&self.host));
         if let Some(thread) = self.thread.take() {
             drop(thread.join());

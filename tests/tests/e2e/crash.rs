@@ -242,7 +242,7 @@ fn carry() -> Job {
 
 fn labelled() -> [Image; 2] {
     let wrong = Image::new("linux/amd64", "arm's own");
-    let right = wrong.relabelled("arm", "v7");
+    let right = wrong.relabeled("arm", "v7");
     [wrong, right]
 }
 

@@ -1,4 +1,5 @@
-//! The tools as a user runs them, and the parts they are made of, against fakes with faults and the real world.
+//! End-to-end tests: the programs as a user runs them, and their libraries, with scripted faults and with real registries
+//! and engines.
 #![allow(clippy::unwrap_used)]
 
 mod crash;

@@ -33,7 +33,7 @@ impl Rig {
         let registry = Arc::new(FakeRegistry::start_with(options));
         let wrong = Image::new("linux/amd64", "arm's own");
         wrong.publish(&registry, REPOSITORY, "arm32v7");
-        Self { registry, user: User::new(), right: wrong.relabelled("arm", "v7"), wrong }
+        Self { registry, user: User::new(), right: wrong.relabeled("arm", "v7"), wrong }
     }
 
     fn image(&self, tag: &str) -> String {

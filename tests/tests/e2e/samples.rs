@@ -1,4 +1,4 @@
-//! Images as builders leave them, byte for byte, to be put into any store.
+//! Sample images, byte for byte as builders write them, for any store.
 
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
@@ -10,7 +10,7 @@ use multiarch_tests::fake_registry::FakeRegistry;
 use registry_client::meter::Meter;
 use std::sync::Arc;
 
-/// One image in Docker's media types, with keys in its config that no specification knows.
+/// One image in Docker's media types, with config keys that are in no specification.
 #[derive(Clone)]
 pub struct Image {
     pub layer: Vec<u8>,
@@ -19,13 +19,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// `label` as `OS/ARCHITECTURE[/VARIANT]`; `text` makes the layer another one.
-    pub fn new(label: &str, text: &str) -> Self {
+    /// `declared` as `OS/ARCHITECTURE[/VARIANT]`; `text` is the content of the layer.
+    pub fn new(declared: &str, text: &str) -> Self {
         let layer = layer(text);
-        let mut words = label.split('/');
+        let mut words = declared.split('/');
         let (os, architecture) = (words.next().unwrap(), words.next().unwrap());
         let variant = words.next().map_or(String::new(), |variant| format!(r#","variant":"{variant}""#));
-        // As Docker writes it, and what a rewrite would lose: order, escapes, a number that no float holds.
+        // As Docker writes it, with what a rewrite would lose: order, escapes, a number that is no exact float.
         let config = format!(
             r#"{{"architecture":"{architecture}","config":{{"Cmd":["/app"],"StopTimeout":1.50}},"container_config":{{"Hostname":"\u003cbuild\u003e"}},"docker_version":"20.10.24", "moby.buildkit.cache.v0":123456789012345678901234567890,"os":"{os}","rootfs":{{"type":"layers","diff_ids":["{}"]}}{variant}}}"#,
             Digest::of(&layer)
@@ -40,13 +40,13 @@ impl Image {
         Self { layer, config, document }
     }
 
-    /// The same image with the config that a good fix leaves.
+    /// The same image with another config.
     pub fn with_config(&self, config: String) -> Self {
         Self::of(self.layer.clone(), config)
     }
 
-    /// amd64 put right to `architecture` and `variant`, nothing else touched: as Docker would have written it itself.
-    pub fn relabelled(&self, architecture: &str, variant: &str) -> Self {
+    /// The config with `architecture` and `variant` in place of amd64, as Docker would have written it.
+    pub fn relabeled(&self, architecture: &str, variant: &str) -> Self {
         let config = self.config.strip_prefix(r#"{"architecture":"amd64","#).unwrap();
         let config = config.strip_suffix('}').unwrap();
         self.with_config(format!(r#"{{"architecture":"{architecture}",{config},"variant":"{variant}"}}"#))
@@ -78,7 +78,7 @@ impl Image {
     }
 }
 
-/// Docker's three spaces, which nobody else writes.
+/// With Docker's indent of three spaces.
 fn manifest(kind: &str, config: &Descriptor, layer: &Descriptor) -> Document {
     let part = |blob: &Descriptor| {
         let Descriptor { media_type, digest, size, .. } = blob;
@@ -105,7 +105,7 @@ pub fn layer(text: &str) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// An index over images, and what belongs to it.
+/// An index with its members.
 #[derive(Clone)]
 pub struct Index {
     pub members: Vec<Image>,
@@ -113,12 +113,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// Each member with the platform that its entry says.
+    /// Each member with its index platform.
     pub fn of(members: &[(&str, &Image)]) -> Self {
         Self::attested(members, None)
     }
 
-    /// With an attestation of the member at this place, as BuildKit writes it.
+    /// With an attestation of the member at this position, as BuildKit writes it.
     pub fn attested(members: &[(&str, &Image)], attested: Option<usize>) -> Self {
         let mut entries: Vec<String> =
             members.iter().map(|(platform, image)| entry(platform, &image.document, "")).collect();
@@ -164,7 +164,7 @@ impl Index {
         registry.put_manifest(repository, tag, self.document.media_type(), self.document.bytes());
     }
 
-    /// All of it in a store in memory, as `x`.
+    /// Stores it in memory with the tag `x`.
     fn in_memory(&self) -> MemoryStore {
         let store = MemoryStore::new();
         for member in &self.members {
@@ -201,7 +201,7 @@ impl Image {
         put(store, target, tag);
     }
 
-    /// What `docker save` of Docker 20.10 writes: no manifest, layers as plain tars.
+    /// The output of `docker save` of Docker 20.10: no manifest, layers as plain tars.
     pub fn classic_archive(&self, name: &str) -> Vec<u8> {
         let id = self.config_digest()["sha256:".len()..].to_string();
         let list = format!(r#"[{{"Config":"{id}.json","RepoTags":["{name}"],"Layers":["abc/layer.tar"]}}]"#);

@@ -1,6 +1,5 @@
-//! The programs themselves, run as a user runs them, each in a home of its own.
-//!
-//! Nothing of whoever runs the tests reaches them: no credentials, no proxies, no `SOURCE_DATE_EPOCH`.
+//! Runs the workspace's programs, each test in a home directory of its own, without the environment of the test's user: no
+//! credentials, no proxies, no `SOURCE_DATE_EPOCH`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// A user: a home, a folder to work in, and a PATH that begins with a folder of this user's own.
+/// A user: a home directory, a working directory, and a PATH that begins with a directory of this user.
 pub struct User {
     dir: TempDir,
 }
 
-/// How a program ended, and what it said.
+/// Exit status and output of a program.
 pub struct Ran {
     pub code: Option<i32>,
     pub stdout: String,
@@ -22,7 +21,7 @@ pub struct Ran {
     line: String,
 }
 
-/// Where cargo put the workspace's programs.
+/// The path of one of the workspace's programs in cargo's target directory.
 pub fn program(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let folder = exe.parent().and_then(Path::parent).unwrap();
@@ -33,7 +32,7 @@ pub fn program(name: &str) -> PathBuf {
 
 impl User {
     pub fn new() -> Self {
-        // In /tmp, and short: other tests of this binary put sockets beside it.
+        // In /tmp, because paths of unix sockets are short.
         let dir = tempfile::Builder::new().prefix("user-").tempdir_in("/tmp").unwrap();
         for folder in ["home/.docker", "run", "bin", "work"] {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
@@ -41,7 +40,7 @@ impl User {
         Self { dir }
     }
 
-    /// The folder that commands are run in.
+    /// The working directory of commands.
     pub fn work(&self) -> PathBuf {
         self.dir.path().join("work")
     }
@@ -57,7 +56,7 @@ impl User {
         path
     }
 
-    /// What `docker login` leaves.
+    /// Writes what `docker login` writes.
     pub fn log_in(&self, host: &str, name: &str, password: &str) {
         use base64::Engine as _;
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
@@ -67,14 +66,14 @@ impl User {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// A program of this user's own, first in PATH.
+    /// Adds a program to this user's directory, the first in PATH.
     pub fn script(&self, name: &str, text: &str) {
         let path = self.dir.path().join("bin").join(name);
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// `cargo xtask ...` outside the workspace: the very programs under test, and no build.
+    /// Makes `cargo xtask ...` work outside the workspace: it runs the program under test and builds nothing.
     pub fn has_cargo_xtask(&self) {
         let xtask = program("xtask");
         self.script("cargo", &format!("test \"$1\" = xtask && shift && exec '{}' \"$@\"", xtask.display()));
@@ -134,7 +133,7 @@ impl Ran {
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr), line }
     }
 
-    /// It ended with this code, or the test ends with all that it said.
+    /// Asserts the exit code; the panic shows all output.
     #[track_caller]
     pub fn exits(self, code: u8) -> Self {
         assert_eq!(self.code, Some(i32::from(code)), "{self}");
@@ -147,14 +146,14 @@ impl Ran {
         self
     }
 
-    /// stdout is this line and nothing else.
+    /// Asserts that stdout is this line and nothing else.
     #[track_caller]
     pub fn prints(self, line: &str) -> Self {
         assert_eq!(self.stdout, format!("{line}\n"), "{self}");
         self
     }
 
-    /// stdout is empty.
+    /// Asserts that stdout is empty.
     #[track_caller]
     pub fn prints_nothing(self) -> Self {
         assert_eq!(self.stdout, "", "{self}");
@@ -182,7 +181,7 @@ impl std::fmt::Display for Ran {
     }
 }
 
-/// All that lies below a folder: path, mode, time of the last change, and content.
+/// Every file below a directory: path, mode, time of the last change, and content.
 pub fn listing(dir: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_path_buf()];

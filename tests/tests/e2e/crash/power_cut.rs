@@ -30,11 +30,11 @@ fn cut(job: &Job) {
     let begun = Instant::now();
     let user = User::new();
     (job.prepare)(&user);
-    let old = (job.named)(&user);
+    let old = (job.digest)(&user);
     let place = Place::new(&user);
     let mut disk = Disk::new(&place.state());
     let calls = recorded(&user, "config-patcher", job.args);
-    let new = (job.named)(&user);
+    let new = (job.digest)(&user);
     assert_ne!(old, new);
     let at_end = listing(&user.work());
 
@@ -47,7 +47,7 @@ fn cut(job: &Job) {
                 continue;
             }
             place.restore(&state);
-            let now = (job.named)(&user);
+            let now = (job.digest)(&user);
             assert!(now == old || now == new, "{now} after call {number}, {}", shown_call(call));
             *(if now == old { &mut old_ones } else { &mut new_ones }) += 1;
             seen.insert(state);
@@ -59,14 +59,14 @@ fn cut(job: &Job) {
     let mut is_as_left = false;
     for state in disk.states() {
         place.restore(&state);
-        assert_eq!((job.named)(&user), new, "the program has ended, and it is not on the disk");
+        assert_eq!((job.digest)(&user), new, "the program has ended, and it is not on the disk");
         is_as_left |= contents(&state) == at_end;
     }
     assert!(is_as_left, "the disk is not as the program left it");
     for state in seen.iter().step_by(seen.len() / RUN_AGAIN + 1) {
         place.restore(state);
         user.run("config-patcher", job.args).exits(0);
-        assert_eq!((job.named)(&user), new);
+        assert_eq!((job.digest)(&user), new);
     }
     eprintln!("{} calls, {old_ones} states before, {new_ones} after, in {:?}", calls.len(), begun.elapsed());
     assert!(old_ones > 3 && new_ones > 0, "{old_ones} {new_ones}");

@@ -3,7 +3,9 @@
 //! `crash_local` kills copies and fixes; here the calls fail with what disks say, and archives are overwritten where
 //! they stand.
 
-use crate::local_jobs::{Job, LAYOUT, NEW_FORM_IN_PLACE, OCI_ARCHIVE, TAR, TAR_IN_PLACE, whole, wrong};
+use crate::local_jobs::{
+    Job, LAYOUT, NEW_FORM_IN_PLACE, OCI_ARCHIVE, TAR, TAR_IN_PLACE, checked_digest, mislabeled,
+};
 use crate::tools::{Ran, User, listing, program, run};
 use image_store::store::ImageSource;
 use image_store::store::oci_layout::OciLayout;
@@ -70,9 +72,9 @@ fn sweep(job: &Job) {
     let (before, after) = {
         let user = User::new();
         (job.prepare)(&user);
-        let before = (job.named)(&user);
+        let before = (job.digest)(&user);
         user.run("config-patcher", job.args).exits(0);
-        (before, (job.named)(&user))
+        (before, (job.digest)(&user))
     };
     assert_ne!(before, after);
     let (mut places, mut failed) = (0, 0);
@@ -90,7 +92,7 @@ fn sweep(job: &Job) {
                     break;
                 }
                 places += 1;
-                let now = (job.named)(&user);
+                let now = (job.digest)(&user);
                 match ran.code {
                     // It did without.
                     Some(0) => assert_eq!(now, after, "{at}: {ran}"),
@@ -103,7 +105,11 @@ fn sweep(job: &Job) {
                     None => assert!(now == before || now == after, "{at}"),
                 }
                 let again = user.run("config-patcher", job.args);
-                assert_eq!((again.code, (job.named)(&user)), (Some(0), after.clone()), "{at}, then: {again}");
+                assert_eq!(
+                    (again.code, (job.digest)(&user)),
+                    (Some(0), after.clone()),
+                    "{at}, then: {again}"
+                );
                 let left: Vec<_> = listing(&user.work())
                     .into_keys()
                     .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
@@ -146,7 +152,7 @@ fn a_layout() {
 #[test]
 fn ten_writers_leave_ten_tags() {
     let user = User::new();
-    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
+    mislabeled().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let children: Vec<_> = (0..10)
         .map(|i| {
             let to = format!("oci:out:t{i}");
@@ -159,7 +165,7 @@ fn ten_writers_leave_ten_tags() {
     let out = OciLayout::open(&user.path("out")).unwrap();
     assert_eq!(out.tags().unwrap().len(), 10);
     for tag in out.tags().unwrap() {
-        assert_eq!(whole(&out, &tag), wrong().digest());
+        assert_eq!(checked_digest(&out, &tag), mislabeled().digest());
     }
 }
 
@@ -167,7 +173,7 @@ fn ten_writers_leave_ten_tags() {
 #[test]
 fn ten_fixes_of_one_layout_leave_ten_tags() {
     let user = User::new();
-    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
+    mislabeled().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let tags: Vec<String> = (0..10).map(|i| format!("t{i}")).collect();
     let fix = |tag: &String| {
         let args = ["fix", "oci:in:1", "--set-platform", "linux/arm/v7", "--tag", tag];
@@ -180,6 +186,6 @@ fn ten_fixes_of_one_layout_leave_ten_tags() {
     let layout = OciLayout::open(&user.path("in")).unwrap();
     assert_eq!(layout.tags().unwrap(), [vec!["1".to_string()], tags.clone()].concat());
     for tag in tags {
-        assert_eq!(whole(&layout, &tag), wrong().relabelled("arm", "v7").digest());
+        assert_eq!(checked_digest(&layout, &tag), mislabeled().relabeled("arm", "v7").digest());
     }
 }

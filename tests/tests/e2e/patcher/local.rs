@@ -23,7 +23,7 @@ fn declared_platform(store: &dyn ImageSource, name: &str) -> String {
 fn a_layout_is_fixed_in_place_and_a_dry_run_changes_no_byte() {
     let user = User::new();
     let wrong = Image::new("linux/amd64", "arm's own");
-    let right = wrong.relabelled("arm", "v7");
+    let right = wrong.relabeled("arm", "v7");
     let layout = OciLayout::open_or_create(&user.path("images")).unwrap();
     wrong.store(&layout, "a");
     Image::new("linux/amd64", "another").store(&layout, "b");
@@ -68,7 +68,7 @@ fn a_docker_save_archive_is_fixed_in_place() {
     assert_eq!(declared_platform(&store, "team/app:1"), "linux/arm/v7");
     assert_eq!(check(&store, &tag("team/app:1"), CheckDepth::Layers), []);
     let text = fs::read(&archive).unwrap();
-    let config = wrong.relabelled("arm", "v7").config;
+    let config = wrong.relabeled("arm", "v7").config;
     assert!(
         text.windows(config.len()).any(|window| window == config.as_bytes()),
         "the config, byte for byte"

@@ -66,7 +66,7 @@ impl Rig {
                 registry.delete_tag(REPOSITORY, &tag_of(subject.digest()));
             }
         }
-        Self { registry, user: User::new(), right: wrong.relabelled("arm", "v7"), wrong, sbom, signature }
+        Self { registry, user: User::new(), right: wrong.relabeled("arm", "v7"), wrong, sbom, signature }
     }
 
     fn fix(&self, args: &[&str]) -> Ran {
@@ -238,7 +238,7 @@ fn a_layout_lists_by_entries_and_by_tags() {
     let user = User::new();
     let layout = OciLayout::open_or_create(&user.path("images")).unwrap();
     let wrong = Image::new("linux/amd64", "arm's own");
-    let right = wrong.relabelled("arm", "v7");
+    let right = wrong.relabeled("arm", "v7");
     wrong.store(&layout, "1");
     for bytes in [&b"{}"[..], b"about the image"] {
         layout.add_blob("", bytes).unwrap();
@@ -309,7 +309,7 @@ fn a_real_registry_without_the_api_gets_lists_under_tags() {
     let registry = need!(world::Registry::start());
     let user = User::new();
     let wrong = Image::new("linux/amd64", "arm's own");
-    let right = wrong.relabelled("arm", "v7");
+    let right = wrong.relabeled("arm", "v7");
     let (sbom, name) = (referrer(SBOM, &wrong.document), format!("{}/{REPOSITORY}:1", registry.host()));
     let stores = Stores::new(RegistryOptions::default());
     let target = stores.target(&name.parse().unwrap()).unwrap().store;

@@ -142,7 +142,7 @@ fn spelled() -> Vec<Shape> {
     let mut dotted = classic(&["./c.json"], "./l.tar", &[item("c.json", json!(["app:t"]), "l.tar")]);
     dotted[2].0 = "./manifest.json".into();
     let mut taken = classic(&[&digest], "l.tar", &[item(&digest, json!(["app:t"]), "l.tar")]);
-    taken.insert(0, file(&format!("{}.json", hex(wrong().relabelled("arm", "v7").config)), "{}"));
+    taken.insert(0, file(&format!("{}.json", hex(wrong().relabeled("arm", "v7").config)), "{}"));
     let [config, layer] =
         [wrong().config.into_bytes(), wrong().layer].map(|bytes| format!("./{}", blob(bytes)));
     let docker = |what, members, works| Shape { what, members, reference: "docker-archive:d.tar", works };
@@ -275,7 +275,7 @@ fn only_image(path: &Path, reference: &str) -> String {
 
 /// The digest of the new config.
 fn right() -> String {
-    Digest::of(wrong().relabelled("arm", "v7").config.as_bytes()).to_string()
+    Digest::of(wrong().relabeled("arm", "v7").config.as_bytes()).to_string()
 }
 
 fn fixed(shape: &Shape, options: &[&str]) {

@@ -151,7 +151,7 @@ fn a_new_archive_is_read_by_skopeo() {
 
 /// Both forms, relabelled: what `podman save` wrote, and what was written here.
 #[test]
-fn podman_loads_what_it_saved_and_was_relabelled() {
+fn podman_loads_what_it_saved_and_was_relabeled() {
     need!(world::require(&["podman", "skopeo"]));
     let dir = tempfile::tempdir().unwrap();
     let environment = world::containers_env(dir.path());
@@ -174,7 +174,7 @@ fn podman_loads_what_it_saved_and_was_relabelled() {
 }
 
 #[test]
-fn docker_loads_what_it_saved_and_was_relabelled() {
+fn docker_loads_what_it_saved_and_was_relabeled() {
     let engine = need!(Engine::start());
     let dir = tempfile::tempdir().unwrap();
     let docker = |arguments: &[&str]| run(&mut engine.command(arguments));

@@ -53,7 +53,7 @@ fn the_result_is_the_image_that_a_fix_in_the_file_makes() {
 #[test]
 fn a_right_label_passes_byte_for_byte_whatever_the_form() {
     let user = User::new();
-    let right = wrong().relabelled("arm", "v7");
+    let right = wrong().relabeled("arm", "v7");
     user.write("classic.tar", right.classic_archive("app:1"));
     right.store(&DockerArchive::open_or_create(&user.path("new.tar")).unwrap(), "app:1");
     for name in ["classic.tar", "new.tar"] {

@@ -105,7 +105,7 @@ fn the_index_of_a_layout_keeps_what_it_had_and_new_files_follow_the_umask() {
     command.current_dir(user.work()).envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
     Ran::of("fix with umask 027".into(), command.output().unwrap()).exits(0);
     assert_eq!(worn(&user.path("in/index.json")), before);
-    let config = wrong().relabelled("arm", "v7").config_digest().replace(':', "/");
+    let config = wrong().relabeled("arm", "v7").config_digest().replace(':', "/");
     for new in [format!("in/blobs/{config}"), "new.tar".into()] {
         assert_eq!(fs::metadata(user.path(&new)).unwrap().mode() & 0o777, 0o640, "{new}");
     }

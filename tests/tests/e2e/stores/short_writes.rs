@@ -2,7 +2,7 @@
 //! to a pipe whose writer is stopped. Each change is done as a whole, or not at all with one line that says why.
 
 use crate::local_jobs::{
-    CARRIED, Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE, wrong,
+    CARRIED, Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE, mislabeled,
 };
 use crate::samples::Image;
 use crate::tools::{Ran, User, listing, program, run, shown};
@@ -40,7 +40,7 @@ fn a_file_that_may_not_grow_on_is_no_new_file() {
         for limit in LIMITS {
             let user = User::new();
             (job.prepare)(&user);
-            let (old, before) = ((job.named)(&user), listing(&user.work()));
+            let (old, before) = ((job.digest)(&user), listing(&user.work()));
             let plain = user.command("config-patcher", job.args);
             let mut command = Command::new(system("prlimit").unwrap());
             command.arg(format!("--fsize={limit}")).arg(plain.get_program()).args(plain.get_args());
@@ -50,12 +50,12 @@ fn a_file_that_may_not_grow_on_is_no_new_file() {
             let ran = run(command);
             if ran.code == Some(0) {
                 done += 1;
-                assert_ne!((job.named)(&user), old, "limit {limit}: {ran}");
+                assert_ne!((job.digest)(&user), old, "limit {limit}: {ran}");
                 continue;
             }
             refused += 1;
             is_refused(&ran, "File too large");
-            assert_eq!((job.named)(&user), old, "limit {limit}: {ran}");
+            assert_eq!((job.digest)(&user), old, "limit {limit}: {ran}");
             // A layout may have gained its lock, and blobs that nobody names yet.
             for (path, (mode, _, _, content)) in before.iter().filter(|(path, _)| path.is_file()) {
                 let now = &listing(&user.work())[path];
@@ -72,7 +72,7 @@ fn a_file_that_may_not_grow_on_is_no_new_file() {
 fn what_a_filter_could_not_write_whole_is_no_archive() {
     need!(world::require(&["prlimit"]));
     let user = User::new();
-    user.write("app.tar", wrong().classic_archive("app:1"));
+    user.write("app.tar", mislabeled().classic_archive("app:1"));
     let mut refused = 0;
     for limit in LIMITS {
         let out = user.path("out.tar");

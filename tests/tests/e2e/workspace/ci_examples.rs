@@ -1,4 +1,4 @@
-//! The examples for CI: every release that they run is one that the program takes, and does what they say.
+//! The examples for CI: every release command in them works.
 
 use crate::tools::{User, run};
 use multiarch_tests::fake_registry::FakeRegistry;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The files with the commands, and the variable of each that names the place to publish to.
+/// The files with the commands, and the variable in each that is the repository to publish to.
 const FILES: [(&str, &str); 3] = [
     ("ci/github-actions.yml", "IMAGE"),
     ("ci/gitlab-ci.yml", "CI_REGISTRY_IMAGE"),
@@ -17,14 +17,14 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/multi-arch-example")
 }
 
-/// The lines that begin with this, without what YAML puts before them.
+/// The lines with `cargo xtask`, without the YAML in front.
 fn commands(text: &str) -> Vec<String> {
     let lines = text.lines().map(|line| line.trim().trim_start_matches("- ").trim_start_matches("run: "));
     lines.filter(|line| line.starts_with("cargo xtask ")).map(str::to_string).collect()
 }
 
 #[test]
-fn each_example_shows_the_plan_and_then_releases_to_the_place_of_its_own() {
+fn each_example_prints_the_plan_and_releases_to_its_repository() {
     let registry = FakeRegistry::start();
     for (at, (file, place)) in FILES.into_iter().enumerate() {
         let repository = format!("team/app{at}");
@@ -57,8 +57,8 @@ fn each_example_shows_the_plan_and_then_releases_to_the_place_of_its_own() {
         let summary = fs::read_to_string(user.path("summary.md")).unwrap();
         let digest = registry.tag(&repository, "latest").unwrap();
         assert!(summary.contains(&format!("| `latest` | new | `{digest}` |")), "{file}: {summary}");
-        assert!(summary.contains("| `linux/amd64` | rootfs | right | consistent |"), "{file}: {summary}");
-        // Again: it is added to the page, with what the tag named before.
+        assert!(summary.contains("| `linux/amd64` | rootfs | ok | consistent |"), "{file}: {summary}");
+        // A second run appends to the page, with the previous digest of the tag.
         shell(&commands[1]).exits(0);
         let summary = fs::read_to_string(user.path("summary.md")).unwrap();
         assert!(summary.contains(&format!("| `latest` | `{digest}` | `{digest}` |")), "{file}: {summary}");
@@ -67,7 +67,7 @@ fn each_example_shows_the_plan_and_then_releases_to_the_place_of_its_own() {
 }
 
 #[test]
-fn a_release_that_fails_says_so_on_the_page_of_the_job() {
+fn a_failed_release_is_reported_on_the_job_page() {
     let user = User::new();
     user.write("amd64", "the program");
     user.write(

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`, of the tool that is built soonest: the whole road, twice, and what dpkg and others say of it.
+//! `cargo xtask dist` for the program that builds fastest: twice, with dpkg and coreutils as second readers.
 
 use crate::tools::{listing, program, run};
 use multiarch_tests::{need, world};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Where Debian's own program is. dpkg(1)
+/// Debian's program, see dpkg(1).
 const DPKG: &str = "dpkg-deb";
 
 fn workspace() -> PathBuf {
@@ -34,7 +34,7 @@ fn verify(dir: &Path) -> Command {
     command
 }
 
-/// The sources in another folder, as they stand here.
+/// Copies the sources to another directory.
 fn copy_workspace(to: &Path) {
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
@@ -53,7 +53,7 @@ fn copy_workspace(to: &Path) {
 }
 
 #[test]
-fn a_distribution_is_whole_checked_and_the_same_from_another_folder() {
+fn a_distribution_is_complete_and_reproducible_in_another_directory() {
     need!(world::require(&[DPKG]));
     let dir = tempfile::tempdir().unwrap();
     let made = dir.path().join("made/dist");
@@ -63,11 +63,11 @@ fn a_distribution_is_whole_checked_and_the_same_from_another_folder() {
         command
     });
     assert!(shown.exits(0).stderr.contains("x86_64-unknown-linux-"), "the plan names the targets");
-    assert!(!dir.path().join("made").exists(), "a dry run makes nothing");
+    assert!(!dir.path().join("made").exists(), "a dry run writes nothing");
 
     let ran = run(dist(&workspace(), &made)).exits(0);
     assert_eq!(ran.stdout.trim(), made.display().to_string());
-    assert!(ran.stderr.contains("static, "), "how it is linked is said: {ran}");
+    assert!(ran.stderr.contains("static, "), "the table reports how it is linked: {ran}");
     for file in [
         "bin/linux-amd64/binfmt-setup",
         "man/binfmt-setup.8.gz",
@@ -86,7 +86,7 @@ fn a_distribution_is_whole_checked_and_the_same_from_another_folder() {
     assert_eq!(index.manifests().len(), 2, "latest and the version");
     keeps_the_old_one_on_failure(&made);
 
-    // Another folder, another umask, one job: the same bytes.
+    // Another directory, another umask, one job: the same bytes.
     let copy = dir.path().join("a much longer path to the very same sources");
     copy_workspace(&copy);
     let again = dir.path().join("again");
@@ -109,7 +109,7 @@ fn a_distribution_is_whole_checked_and_the_same_from_another_folder() {
     run(verify(&again)).exits(0);
 }
 
-/// coreutils and `--verify` agree; a byte that flips is exit 7.
+/// coreutils and `--verify` agree; a changed byte is exit 7.
 fn check_sums(made: &Path) {
     let mut coreutils = Command::new("sha256sum");
     coreutils.args(["--check", "--quiet", "--strict", "SHA256SUMS"]).current_dir(made);
@@ -144,12 +144,12 @@ fn check_package(made: &Path, dir: &Path) {
     {
         assert!(listed.contains(line), "{line}: {listed}");
     }
-    assert!(listed.lines().all(|line| line.contains("2025-06-15")), "all is of one time: {listed}");
+    assert!(listed.lines().all(|line| line.contains("2025-06-15")), "all files have the same time: {listed}");
     let root = dir.join("root");
     let mut unpack = dpkg(&["--extract"]);
     unpack.arg(&root);
     run(unpack).exits(0);
-    // Without a loader, without libraries: it runs in an empty root.
+    // Without a loader and libraries: it runs in an empty root directory.
     let said = run({
         let mut command = Command::new(root.join("usr/sbin/binfmt-setup"));
         command.arg("--version").env_clear();
@@ -158,7 +158,7 @@ fn check_package(made: &Path, dir: &Path) {
     assert_eq!(said.exits(0).stdout, format!("binfmt-setup {}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// A disk that is full, as far as a process can tell: files end at 64 KiB.
+/// A full disk, simulated by a limit of 64 KiB for files.
 fn keeps_the_old_one_on_failure(made: &Path) {
     let before = listing(made);
     let whole = dist(&workspace(), made);
@@ -218,12 +218,12 @@ fn moments(log: &str) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn a_distribution_that_is_killed_leaves_the_old_one_whole_and_the_next_run_finishes() {
+fn a_killed_run_leaves_the_old_distribution_and_the_next_run_completes() {
     need!(world::require(&[DPKG, "strace"]));
     let dir = tempfile::tempdir().unwrap();
     let (first, made) = (dir.path().join("first/dist"), dir.path().join("made/dist"));
     let log = dir.path().join("log");
-    // Both places have an older one, of another time.
+    // Both directories have an older distribution.
     for place in [&first, &made] {
         run({
             let mut command = dist(&workspace(), place);
@@ -250,7 +250,7 @@ fn a_distribution_that_is_killed_leaves_the_old_one_whole_and_the_next_run_finis
         assert!(now == old || now == new, "{call} {nth}");
         moved += usize::from(now == new);
     }
-    // What a killed run's child was doing ends by itself.
+    // Children of killed runs end by themselves.
     std::thread::sleep(Duration::from_millis(200));
     run(dist(&workspace(), &made)).exits(0);
     assert_eq!(sums(&made), new, "the same as without a kill");

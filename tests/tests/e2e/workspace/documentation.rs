@@ -1,4 +1,4 @@
-//! The manual pages and completion scripts of the tools, and the line that shows how far they are.
+//! Manual pages, completion scripts, and the progress line.
 
 use super::help::{Help, all_helps};
 use crate::samples::Image;
@@ -16,7 +16,7 @@ const TOOLS: [(&str, &[&str]); 2] = [
 ];
 
 #[test]
-fn every_tool_has_a_manual_page_with_all_its_commands() {
+fn every_manual_page_has_all_commands() {
     let user = User::new();
     for (tool, commands) in TOOLS {
         let page = user.run(tool, &["man"]).exits(0).stdout;
@@ -27,7 +27,7 @@ fn every_tool_has_a_manual_page_with_all_its_commands() {
         }
         assert!(!page.contains("COMPLETIONS"), "{page}");
         let once = page.matches("\\fB\\-\\-max\\-retry\\-after\\fR \\fI").count();
-        assert_eq!(once, 1, "an option of all commands stands once:\n{page}");
+        assert_eq!(once, 1, "an option of all commands is listed once:\n{page}");
     }
 }
 
@@ -36,7 +36,7 @@ const DOCUMENTED: [&str; 3] = ["config-patcher", "manifest-push", "multiarch"];
 
 const ALL: [&str; 3] = ["binfmt-setup", "config-patcher", "manifest-push"];
 
-/// What man(7) has readers expect, and what a formatter makes of it.
+/// The sections of man(7), and groff's output.
 #[test]
 fn a_manual_page_ends_with_exit_status_files_and_examples() {
     need!(pages_are_whole());
@@ -64,7 +64,7 @@ fn pages_are_whole() -> Result<(), Skip> {
     Ok(())
 }
 
-/// Whoever looks at `--help` learns of the page and of the completions.
+/// `--help` mentions the manual page and the completions.
 #[test]
 fn help_has_examples_exit_codes_and_the_way_to_the_manual() {
     let user = User::new();
@@ -125,7 +125,7 @@ fn every_tool_has_completions_that_a_shell_can_read() {
 
 #[test]
 fn bash_completes_inside_of_a_command() {
-    // As bash calls it: the command, the word, the word before; what it may be stands in COMPREPLY.
+    // As bash calls it: the command, the word, the previous word; COMPREPLY has the completions.
     let ask = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); tool=$1
         call=$(complete -p \"$tool\" | sed 's/.*-F \\([^ ]*\\).*/\\1/')
         \"$call\" \"$tool\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"
@@ -150,7 +150,7 @@ fn bash_completes_inside_of_a_command() {
     check("binfmt-setup unregister --pers", "--persist");
 }
 
-/// A registry that takes its time, and what `manifest-push copy` shows meanwhile.
+/// The output of `manifest-push copy` to a slow registry.
 fn slow_copy(on_terminal: bool, more: &str) -> String {
     let registry = FakeRegistry::start();
     let user = User::new();
@@ -160,7 +160,7 @@ fn slow_copy(on_terminal: bool, more: &str) -> String {
     let to = format!("{}/team/app:1", registry.host());
     let line = format!("{} copy oci:in:1 {to} {more}", program("manifest-push").display());
     let ran = if on_terminal {
-        // script(1) makes a terminal; what is shown on it comes out on stdout.
+        // script(1) makes a terminal and copies its output to stdout.
         let mut script = Command::new("script");
         script.args(["-qec", &line, "/dev/null"]).current_dir(user.work()).env("HOME", user.work());
         run(script).exits(0)
@@ -171,14 +171,14 @@ fn slow_copy(on_terminal: bool, more: &str) -> String {
 }
 
 #[test]
-fn a_terminal_shows_how_far_the_work_is_and_a_log_is_not_flooded() {
+fn a_terminal_shows_progress_and_a_log_is_not_flooded() {
     let shown = slow_copy(true, "");
     assert!(
         shown.contains("\r\x1b[K[") && shown.contains("] ") && shown.contains(" of 2 blobs  "),
         "{shown:?}"
     );
     let end = shown.rfind("request").unwrap();
-    assert!(shown[end..].contains("\r\x1b[K"), "the line goes when the work is done: {shown:?}");
+    assert!(shown[end..].contains("\r\x1b[K"), "the line is erased at the end: {shown:?}");
     for (on_terminal, more) in [(true, "-q"), (false, "")] {
         let shown = slow_copy(on_terminal, more);
         assert!(!shown.contains('\x1b') && !shown.contains("request"), "{shown:?}");

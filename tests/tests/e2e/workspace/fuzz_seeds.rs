@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets, and what fuzzing found once, replayed: each must hold what its target asks.
+//! Replays the seeds of the fuzz targets, former findings included.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use std::path::Path;
 mod properties;
 
 #[test]
-fn what_the_fuzz_targets_ask_holds_for_every_seed() {
+fn properties_of_the_fuzz_targets_are_true_for_every_seed() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
-    let folders = std::fs::read_dir(&seeds).unwrap().count();
+    let directories = std::fs::read_dir(&seeds).unwrap().count();
     assert_eq!(
-        folders,
+        directories,
         properties::TARGETS.len(),
-        "each target has its folder of seeds, and no folder is left over"
+        "each target has a directory of seeds, and there is no other"
     );
     for (target, property) in properties::TARGETS {
         let mut count = 0;
         for entry in std::fs::read_dir(seeds.join(target)).unwrap() {
             let path = entry.unwrap().path();
             let bytes = std::fs::read(&path).unwrap();
-            // Which one it was, in the report of a panic.
+            // For the report of a panic.
             eprintln!("{}", path.display());
             property(&bytes);
-            // And every cut of a small one: truncated input is what networks and disks make.
+            // Truncated at many lengths, as networks and disks may deliver it.
             for cut in (0..bytes.len()).step_by(bytes.len() / 64 + 1) {
                 property(&bytes[..cut]);
             }

@@ -1,23 +1,23 @@
-//! What the pages of this repository point to is there: files, and headings in them.
+//! The links of this repository's pages: files and headings exist.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 fn pages(root: &Path) -> Vec<PathBuf> {
-    let folders = ["", "docs", "examples/multi-arch-example"];
-    let files = folders.iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    let directories = ["", "docs", "examples/multi-arch-example"];
+    let files = directories.iter().flat_map(|directory| fs::read_dir(root.join(directory)).unwrap());
     let pages = files.map(|file| file.unwrap().path());
     pages.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect()
 }
 
-/// The targets of `[text](target)`, but for other places on the web.
+/// The targets of `[text](target)`, without URLs.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.starts_with("https://"))
 }
 
-/// As hosts of Markdown make a name out of a heading: lower case, spaces to hyphens, other signs left out.
+/// The anchors of headings as GitHub makes them: lowercase, hyphens for spaces, other signs removed.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let name = |heading: &str| {
@@ -28,7 +28,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_link_of_every_page_leads_somewhere() {
+fn targets_of_links_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut broken = Vec::new();
     let mut seen = 0;

@@ -81,7 +81,7 @@ fn a_label_in_an_engine_is_put_right_once_and_then_nothing_is_loaded() {
     assert_eq!(rig.loads(), 1);
     // The engine's own words for the image: nothing but the label has changed.
     let id = rig.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);
-    assert_eq!(id, wrong().relabelled("arm", "v7").config_digest());
+    assert_eq!(id, wrong().relabeled("arm", "v7").config_digest());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{Place, RUN_AGAIN, STATE, recorded, shown_call};
 use crate::crash::power_cut::disk::{Disk, State};
-use crate::local_jobs::whole;
+use crate::local_jobs::checked_digest;
 use crate::tools::{Ran, User, run};
 use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::{need, world};
@@ -12,7 +12,7 @@ use std::fs;
 const ARGS: [&str; 6] = ["release", "release.yaml", "--work-dir", "w", "--report", "report.json"];
 
 fn digest_of_tag(user: &User) -> String {
-    whole(&OciLayout::open(&user.path("out")).unwrap(), "latest")
+    checked_digest(&OciLayout::open(&user.path("out")).unwrap(), "latest")
 }
 
 fn xtask(user: &User, args: &[&str]) -> Ran {

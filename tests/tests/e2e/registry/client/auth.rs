@@ -192,7 +192,7 @@ fn a_wrong_password_is_told_once_and_never_shown() {
     let error = push(&store, "1").unwrap_err();
     assert_eq!(error.kind, Exit::NotPermitted);
     assert!(!error.to_string().contains("canary") && !format!("{error:?}").contains("canary"));
-    assert!(error.to_string().contains("does not know you"), "{error}");
+    assert!(error.to_string().contains("unknown user or wrong password"), "{error}");
     assert_eq!(token_requests(&rig).len(), 1);
     let trace = rig.trace.lock().unwrap().join("\n");
     assert!(!trace.contains("canary") && !trace.contains("Y2FuYXJ5"), "{trace}");
