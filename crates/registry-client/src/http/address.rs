@@ -115,7 +115,7 @@ pub struct ForbiddenAddress(pub IpAddr);
 
 impl fmt::Display for ForbiddenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a registry may not redirect to the address {}", self.0)
+        write!(f, "{} is not a public address", self.0)
     }
 }
 
@@ -232,7 +232,9 @@ mod tests {
         };
         assert!(found(AddressPolicy::Any).is_ok());
         assert!(found(AddressPolicy::Private).is_ok());
-        assert!(found(AddressPolicy::PublicOnly).unwrap_err().to_string().contains("may not redirect to"));
+        assert!(
+            found(AddressPolicy::PublicOnly).unwrap_err().to_string().contains("is not a public address")
+        );
         let policy_of = |registry: &str| AddressPolicy::for_registry(&Url::parse(registry).unwrap());
         assert_eq!(policy_of("http://localhost:5000"), AddressPolicy::Private);
         assert_eq!(policy_of("http://[::1]:5000"), AddressPolicy::Private);

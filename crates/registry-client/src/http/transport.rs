@@ -191,7 +191,7 @@ impl Transport {
             if let Some(address) =
                 literal(request.url.host()).filter(|address| !request.address_policy.allows(*address))
             {
-                let reason = ForbiddenAddress(address).to_string();
+                let reason = format!("the registry refers to {address}, which is not a public address");
                 return Err(refuse(Error::not_permitted(request.action, reason)));
             }
         }
@@ -336,7 +336,7 @@ pub fn failure_of(action: &str, url: &Url, error: ureq::Error) -> RequestFailure
         ureq::Error::Timeout(what) => RequestFailure::transient(network(format!("timed out ({what})"))),
         ureq::Error::HostNotFound => RequestFailure::permanent(network("unknown host".into())),
         ureq::Error::Other(inner) if inner.is::<ForbiddenAddress>() => RequestFailure::permanent(
-            Error::not_permitted(action, format!("the registry redirects to {host}: {inner}")),
+            Error::not_permitted(action, format!("the registry refers to {host}: {inner}")),
         ),
         ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
             let error = Error::not_permitted(action, format!("the proxy requires authentication ({reason})"));

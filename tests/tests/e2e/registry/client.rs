@@ -1,4 +1,4 @@
-//! Are we a good client? The registry store against a registry that fails on demand, and against Debian's.
+//! The registry store against a fake registry that fails on demand, and against Debian's docker-registry.
 
 use error::Error;
 use error::Exit;
@@ -20,7 +20,7 @@ mod proxies;
 mod tls;
 mod uploads;
 
-/// A fake registry, and a client that does not look at the home of whoever runs the tests and hardly waits.
+/// A fake registry, and options of a client that does not read the user's credentials and retries almost at once.
 struct Rig {
     registry: FakeRegistry,
     options: RegistryOptions,
@@ -32,7 +32,7 @@ struct Rig {
 impl Rig {
     fn new(options: Options) -> Self {
         let (warnings, trace) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<String>>>::default());
-        let (ear, eye) = (Arc::clone(&warnings), Arc::clone(&trace));
+        let (all_warnings, all_lines) = (Arc::clone(&warnings), Arc::clone(&trace));
         let home = tempfile::tempdir().unwrap();
         let auth_file = home.path().join("auth.json");
         std::fs::write(&auth_file, "{}").unwrap();
@@ -40,8 +40,8 @@ impl Rig {
             auth_file: Some(auth_file),
             backoff: Duration::from_millis(1),
             reporting: Reporting {
-                warn: Arc::new(move |text| ear.lock().unwrap().push(text.into())),
-                trace: Some(Arc::new(move |line| eye.lock().unwrap().push(line.into()))),
+                warn: Arc::new(move |text| all_warnings.lock().unwrap().push(text.into())),
+                trace: Some(Arc::new(move |line| all_lines.lock().unwrap().push(line.into()))),
                 ..Reporting::default()
             },
             ..RegistryOptions::default()
@@ -54,7 +54,7 @@ impl Rig {
         Self::new(Options::default())
     }
 
-    /// What the file of credentials says. Only its owner can read it.
+    /// Writes the credentials file, readable by its owner only.
     fn auth_file(&self, text: &str) {
         use std::os::unix::fs::PermissionsExt;
         let file = self.home.path().join("auth.json");
@@ -74,7 +74,7 @@ impl Rig {
         RegistryStore::reading(&self.client(), &self.registry.host(), "team/app").unwrap()
     }
 
-    /// `METHOD STATUS` of each request so far, and forgets them.
+    /// Returns `METHOD STATUS` of each request since the last call.
     fn asked(&self) -> Vec<String> {
         let log = self.registry.take_log();
         log.iter().map(|l| format!("{} {}", l.method, l.status.unwrap_or(0))).collect()
@@ -121,7 +121,7 @@ fn read(store: &dyn ImageSource, blob: &Descriptor) -> Result<Vec<u8>, Error> {
     image_store::store::read_blob(store, blob, 1 << 30)
 }
 
-/// Puts the image into the fake, past its API.
+/// Stores the image in the fake registry without requests.
 fn seed(registry: &FakeRegistry, repository: &str) {
     registry.put_blob(repository, CONFIG);
     registry.put_blob(repository, LAYER);
@@ -132,8 +132,8 @@ fn tag(name: &str) -> Pointer {
     Pointer::Tag(name.into())
 }
 
-/// Everything that can be asked of a store and answered by a correct one.
-fn goes_up_and_comes_down(client: &Client, host: &str) {
+/// Writes and reads everything that a store can hold.
+fn write_and_read_back(client: &Client, host: &str) {
     let store = RegistryStore::writing(client, host, "team/app").unwrap();
     assert_eq!(store.resolve(&tag("1")).unwrap(), None);
     assert_eq!(store.read_document(&tag("1")).unwrap_err().kind, Exit::NotFound);
@@ -147,9 +147,9 @@ fn goes_up_and_comes_down(client: &Client, host: &str) {
     assert_eq!(store.resolve(&tag("1")).unwrap(), Some(image().descriptor()));
     assert_eq!(read(&store, &config()).unwrap(), CONFIG);
     assert_eq!(store.tags().unwrap(), ["1"]);
-    // What is there already is written again without a complaint.
+    // Writing again what is there already succeeds.
     push(&store, "1").unwrap();
-    // Long enough to be announced before it is sent.
+    // Large enough for `Expect: 100-continue`.
     let long = vec![7; 3 << 20];
     let long_blob = Descriptor::of(media_type::OCI_LAYER, &long);
     write(&store, &long_blob, &long).unwrap();
@@ -165,26 +165,26 @@ fn goes_up_and_comes_down(client: &Client, host: &str) {
 }
 
 #[test]
-fn an_image_goes_up_to_a_real_registry_and_comes_down_the_same() {
+fn an_image_survives_a_round_trip_through_a_real_registry() {
     let rig = Rig::open();
     let registry = need!(Registry::start());
-    goes_up_and_comes_down(&rig.client(), registry.host());
-    // Nobody asked whether it speaks the API before asking for what is wanted.
+    write_and_read_back(&rig.client(), registry.host());
+    // No request only checks whether the registry has the API.
     assert_eq!(registry.count("GET", |path| path == "/v2/"), 0);
     assert!(registry.requests().iter().all(|asked| asked.agent.starts_with("multiarch/")));
 }
 
 #[test]
-fn an_image_goes_up_to_a_real_registry_with_a_password() {
+fn an_image_is_pushed_to_a_real_registry_with_a_password() {
     let rig = Rig::open();
     let registry = need!(Registry::start_protected());
     rig.auth_file(&format!(
         r#"{{"auths":{{"{}":{{"username":"ann","password":"s3cret"}}}}}}"#,
         registry.host()
     ));
-    goes_up_and_comes_down(&rig.client(), registry.host());
-    let turned_away = registry.requests().iter().filter(|asked| asked.status == 401).count();
-    assert_eq!(turned_away, 1, "credentials are sent once they were asked for");
+    write_and_read_back(&rig.client(), registry.host());
+    let unauthorized = registry.requests().iter().filter(|asked| asked.status == 401).count();
+    assert_eq!(unauthorized, 1, "credentials are sent after the first challenge");
     rig.auth_file("{}");
     let store = RegistryStore::reading(&rig.client(), registry.host(), "team/app").unwrap();
     let error = store.resolve(&tag("1")).unwrap_err();
@@ -193,7 +193,7 @@ fn an_image_goes_up_to_a_real_registry_with_a_password() {
 }
 
 #[test]
-fn an_image_goes_up_to_the_fake_registry_in_every_dress_of_it() {
+fn an_image_survives_a_round_trip_through_every_variant_of_the_fake_registry() {
     for options in [
         Options::default(),
         Options { relative_locations: true, ranges: false, single_post: false, ..Options::default() },
@@ -205,14 +205,14 @@ fn an_image_goes_up_to_the_fake_registry_in_every_dress_of_it() {
         },
     ] {
         let rig = Rig::new(options);
-        goes_up_and_comes_down(&rig.client(), &rig.registry.host());
+        write_and_read_back(&rig.client(), &rig.registry.host());
         assert_eq!(rig.registry.violations(), [""; 0]);
         assert_eq!(rig.registry.open_uploads(), 0);
     }
 }
 
 #[test]
-fn no_request_is_made_for_nothing() {
+fn no_request_is_redundant() {
     let rig = Rig::open();
     let store = rig.store();
     push(&store, "1").unwrap();
@@ -236,7 +236,7 @@ fn a_trace_has_a_line_for_each_request_and_no_upload_state() {
 }
 
 #[test]
-fn a_repository_that_is_none_is_refused_before_any_request() {
+fn an_invalid_repository_is_refused_before_any_request() {
     let rig = Rig::open();
     for (host, repository) in
         [("127.0.0.1:1", "../x"), ("127.0.0.1:1", "a?b"), ("ho st", "a"), ("h.example/x", "A")]
@@ -247,8 +247,8 @@ fn a_repository_that_is_none_is_refused_before_any_request() {
 }
 
 #[test]
-fn a_gibibyte_goes_through_little_memory() {
-    // The peak is that of the process, so it says something only where each test has its own.
+fn a_gibibyte_is_transferred_in_little_memory() {
+    // The peak is that of the process, which must run this test only.
     if std::env::var("NEXTEST_EXECUTION_MODE").as_deref() != Ok("process-per-test") {
         return Skip::because("memory is measured under cargo nextest, a process for each test").report();
     }
@@ -264,10 +264,10 @@ fn a_gibibyte_goes_through_little_memory() {
     let mut reader = store.open_blob(&blob).unwrap();
     assert_eq!(std::io::copy(&mut reader, &mut std::io::sink()).unwrap(), size);
     let peak = peak_kib(Path::new("/proc/self/status"));
-    assert!(peak < 64 << 10, "{peak} KiB at the most, client and registry together");
+    assert!(peak < 64 << 10, "{peak} KiB at peak, client and registry together");
 }
 
-/// Largest resident set of a process so far, proc_pid_status(5).
+/// The largest resident set of a process so far (proc_pid_status(5)).
 fn peak_kib(status: &Path) -> u64 {
     let text = std::fs::read_to_string(status).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -1,10 +1,10 @@
-//! What a person sees while engines build: on a terminal a line that names what runs and for how long.
+//! Progress of builds: on a terminal, a line with what is being built and for how long.
 
 use crate::tools::{User, run};
 use multiarch_tests::{need, world};
 use std::process::Command;
 
-/// A docker whose builds take a while and then fail.
+/// A docker program whose builds take 1.5 s and then fail.
 const DOCKER: &str = r#"case "$*" in
   version*) echo 20.10.24;;
   *inspect*) exit 1;;
@@ -12,7 +12,7 @@ const DOCKER: &str = r#"case "$*" in
 esac"#;
 
 #[test]
-fn a_terminal_shows_which_platforms_are_being_built_and_a_log_does_not() {
+fn a_terminal_shows_the_platforms_that_are_being_built_and_a_log_does_not() {
     need!(world::require(&["script"]));
     let user = User::new();
     user.script("docker", DOCKER);
@@ -35,5 +35,5 @@ fn a_terminal_shows_which_platforms_are_being_built_and_a_log_does_not() {
     let plain = run(release).exits(1);
     assert!(!plain.stderr.contains("of 2 done") && !plain.stderr.contains('\r'), "{plain}");
     assert!(plain.stderr.contains("cargo xtask: docker: the end"), "the end of the log is shown: {plain}");
-    assert!(plain.stderr.contains("all that it said is in "), "and where the whole is: {plain}");
+    assert!(plain.stderr.contains("all that it said is in "), "and the path of the whole log: {plain}");
 }

@@ -1,4 +1,4 @@
-//! What belongs to an image that is fixed: OCI referrers and cosign's tags, told by name and carried over on demand.
+//! Referrers and cosign tags of an image that is fixed: reported, and copied with --carry-referrers.
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User};
@@ -18,7 +18,7 @@ const REPOSITORY: &str = "team/app";
 const SBOM: &str = "application/spdx+json";
 const SIGNATURE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
-/// As cosign and oras write it: an empty config, one layer, the subject last, a number that no float holds.
+/// A referrer as cosign and oras write it: an empty config, one layer, the subject last.
 pub fn referrer(kind: &str, subject: &Document) -> Document {
     let empty = Descriptor::of("application/vnd.oci.empty.v1+json", b"{}");
     let layer = Descriptor::of(kind, b"about the image");
@@ -33,7 +33,7 @@ pub fn referrer(kind: &str, subject: &Document) -> Document {
     Document::new(text.into_bytes(), None).unwrap()
 }
 
-/// The copy that a good tool makes: digest and size of the subject, nothing else.
+/// The expected copy of a referrer: only digest and size of the subject change.
 pub fn about(referrer: &Document, old: &Document, new: &Document) -> Document {
     let text = std::str::from_utf8(referrer.bytes()).unwrap();
     let part = |document: &Document| serde_json::to_string(&document.descriptor()).unwrap();
@@ -47,12 +47,12 @@ struct Rig {
     wrong: Image,
     right: Image,
     sbom: Document,
-    /// Of the SBOM.
+    /// The signature of the SBOM.
     signature: Document,
 }
 
 impl Rig {
-    /// A registry that lists referrers itself, or one where indexes under tags do.
+    /// A registry with the referrers API, or one with the tag schema.
     fn new(by_store: bool) -> Self {
         let registry =
             Arc::new(FakeRegistry::start_with(Options { referrers: by_store, ..Options::default() }));
@@ -81,7 +81,7 @@ impl Rig {
     }
 }
 
-/// With its blobs, listed under its subject's tag.
+/// Stores a referrer and its blobs, and lists it under the tag of its subject.
 pub fn put_referrer(registry: &FakeRegistry, referrer: &Document, subject: &Document) {
     for blob in [&b"{}"[..], b"about the image"] {
         registry.put_blob(REPOSITORY, blob);
@@ -104,7 +104,7 @@ fn list_of(referrers: &[&Document]) -> Document {
     Document::new(list.to_string().into_bytes(), None).unwrap()
 }
 
-/// What the index under the subject's tag lists; else every manifest with this subject, as the API does.
+/// The digests in the index under the subject's tag; without one, of every manifest with this subject, like the API.
 pub fn listed(registry: &FakeRegistry, subject: &Document) -> Vec<String> {
     let value = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_string();
@@ -120,7 +120,7 @@ pub fn listed(registry: &FakeRegistry, subject: &Document) -> Vec<String> {
 }
 
 #[test]
-fn what_belongs_to_the_old_image_is_named_and_left() {
+fn referrers_of_the_old_image_are_reported_and_kept() {
     for by_store in [true, false] {
         let rig = Rig::new(by_store);
         let old = rig.wrong.digest().replace(':', "-");
@@ -128,7 +128,10 @@ fn what_belongs_to_the_old_image_is_named_and_left() {
             rig.registry.set_tag(REPOSITORY, &format!("{old}.{end}"), rig.sbom.digest().as_str());
         }
         let ran = rig.fix(&["--check"]).exits(1).says(rig.sbom.digest().as_str()).says(SBOM);
-        assert!(!ran.stderr.contains(rig.signature.digest().as_str()), "not the image's own: {ran}");
+        assert!(
+            !ran.stderr.contains(rig.signature.digest().as_str()),
+            "the signature is not a referrer of the image: {ran}"
+        );
         let json = rig.fix(&["--dry-run", "--format", "json"]).exits(0).json();
         let done = rig.fix(&["--format", "json"]).exits(0).says("--carry-referrers");
         for json in [json, done.json()] {
@@ -146,7 +149,7 @@ fn what_belongs_to_the_old_image_is_named_and_left() {
 }
 
 #[test]
-fn referrers_and_their_referrers_are_carried_with_two_values_changed() {
+fn referrers_are_copied_recursively_with_two_values_changed() {
     for by_store in [true, false] {
         let rig = Rig::new(by_store);
         let [sbom, signature] = rig.carried();
@@ -167,15 +170,15 @@ fn referrers_and_their_referrers_are_carried_with_two_values_changed() {
             assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(document.bytes()));
         }
         let has_list = rig.registry.tag(REPOSITORY, &tag_of(rig.right.document.digest())).is_some();
-        assert_eq!(has_list, !by_store, "the tag is for registries that keep no list");
+        assert_eq!(has_list, !by_store, "the tag is for registries without the API");
         assert_eq!(listed(&rig.registry, &rig.right.document), [sbom.digest().as_str()]);
         assert_eq!(listed(&rig.registry, &sbom), [signature.digest().as_str()]);
         assert_eq!(
             listed(&rig.registry, &rig.wrong.document),
             [rig.sbom.digest().as_str()],
-            "the old one keeps its own"
+            "the old image keeps its referrers"
         );
-        // The tag moves last: the new image has all that belongs to it from its first moment.
+        // The tag moves last, so that the new image is never without its referrers.
         let puts: Vec<String> =
             rig.registry.log().iter().filter(|l| l.method == "PUT").map(|l| l.path.clone()).collect();
         assert!(puts.last().unwrap().ends_with("/manifests/1"), "{puts:?}");
@@ -185,12 +188,12 @@ fn referrers_and_their_referrers_are_carried_with_two_values_changed() {
 }
 
 #[test]
-fn a_list_that_somebody_else_made_is_added_to() {
+fn a_concurrent_list_is_extended() {
     let rig = Rig::new(false);
     let [sbom, _] = rig.carried();
     let theirs = referrer("application/theirs", &rig.right.document);
     rig.registry.put_manifest(REPOSITORY, theirs.digest().as_str(), theirs.media_type(), theirs.bytes());
-    // Between our look and our write: the list is read again before it is written.
+    // The list changes between the lookup and the write: it must be read again before it is written.
     let registry = Arc::downgrade(&rig.registry);
     let (list, tag, at) =
         (list_of(&[&theirs]), tag_of(rig.right.document.digest()), format!("/manifests/{}", sbom.digest()));
@@ -207,7 +210,7 @@ fn a_list_that_somebody_else_made_is_added_to() {
 }
 
 #[test]
-fn what_belongs_to_a_member_and_to_its_index_is_carried_and_the_right_member_keeps_its_own() {
+fn referrers_of_a_fixed_member_and_its_index_are_copied_and_those_of_other_members_are_kept() {
     let rig = Rig::new(true);
     let amd64 = Image::new("linux/amd64", "amd64's own");
     let index = Index::of(&[("linux/amd64", &amd64), ("linux/arm/v7", &rig.wrong)]);
@@ -234,7 +237,7 @@ fn what_belongs_to_a_member_and_to_its_index_is_carried_and_the_right_member_kee
 }
 
 #[test]
-fn a_layout_lists_by_entries_and_by_tags() {
+fn a_layout_lists_referrers_by_entries_and_by_tags() {
     let user = User::new();
     let layout = OciLayout::open_or_create(&user.path("images")).unwrap();
     let wrong = Image::new("linux/amd64", "arm's own");
@@ -243,7 +246,7 @@ fn a_layout_lists_by_entries_and_by_tags() {
     for bytes in [&b"{}"[..], b"about the image"] {
         layout.add_blob("", bytes).unwrap();
     }
-    // oras gives it an entry of its own in index.json, regctl lists it under a tag.
+    // oras writes an entry in index.json, regctl lists it under a tag.
     let (sbom, signature) = (referrer(SBOM, &wrong.document), referrer(SIGNATURE, &wrong.document));
     layout.write_tag("sbom", &sbom).unwrap();
     layout.write_document(&signature).unwrap();
@@ -263,7 +266,7 @@ fn a_layout_lists_by_entries_and_by_tags() {
     user.config_patcher(&args).exits(2).says("OCI layout");
 }
 
-/// More tags than fit a page, and a registry that lists none to us: each name is asked for.
+/// More tags than fit in a page, and a registry that refuses to list tags: each tag is looked up.
 #[test]
 fn without_a_list_of_tags_each_is_looked_up() {
     for refused in [false, true] {
@@ -283,14 +286,14 @@ fn without_a_list_of_tags_each_is_looked_up() {
         let json = user.config_patcher(&args).exits(0).json();
         assert_eq!(json["signatureTags"][0]["tag"], tag);
         assert_eq!(json["referrers"][0]["was"], sbom.digest().as_str());
-        // One page for the image and one for its SBOM, and no more of them.
+        // One page for the image and one for its SBOM.
         assert_eq!(registry.count("GET", |path| path.contains("/tags/list")), 2);
         assert_eq!(registry.count("HEAD", |path| path.ends_with(".sig")), 2);
     }
 }
 
 #[test]
-fn who_may_not_list_is_told_and_the_fix_is_made() {
+fn a_fix_succeeds_with_a_warning_if_referrers_cannot_be_listed() {
     let rig = Rig::new(true);
     let refused = || Fault::when(|request| request.path.contains("/referrers/"), Act::status(403));
     rig.registry.fault(refused());

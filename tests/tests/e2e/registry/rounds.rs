@@ -1,4 +1,4 @@
-//! How many round trips follow each other, and what a real registry was asked.
+//! Counts of sequential round trips to a fake registry, and of requests to a real one.
 
 use multiarch_tests::fake_registry::{FakeRegistry, When};
 use multiarch_tests::world::Registry;
@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Requests are answered in rounds: nobody gets an answer until nobody has asked for a while. So a round is a round
-/// trip, however slow the machine is, and requests that could go together and do not are found out.
+/// Answers requests in rounds: no request is answered until no further one has arrived for a while. A round is therefore a
+/// round trip however slow the machine is, and requests that could be concurrent and are not add rounds.
 pub struct Rounds {
     state: Mutex<Round>,
     ended: Condvar,
@@ -24,10 +24,10 @@ impl Rounds {
     pub fn of(registry: &FakeRegistry) -> Arc<Self> {
         let state = Mutex::new(Round { number: 0, last: Instant::now() });
         let rounds = Arc::new(Self { state, ended: Condvar::new() });
-        let held = Arc::clone(&rounds);
+        let shared = Arc::clone(&rounds);
         registry.on_request(move |_, when| {
             if when == When::Before {
-                held.wait();
+                shared.wait();
             }
         });
         rounds
@@ -36,8 +36,8 @@ impl Rounds {
     fn wait(&self) {
         let mut state = self.state.lock().unwrap();
         state.last = Instant::now();
-        let mine = state.number;
-        while state.number == mine {
+        let own = state.number;
+        while state.number == own {
             let since = state.last.elapsed();
             if since >= QUIET {
                 state.number += 1;
@@ -53,7 +53,7 @@ impl Rounds {
     }
 }
 
-/// What a registry was asked since the last look.
+/// The requests to a registry since the last call.
 pub struct Seen<'a> {
     registry: &'a Registry,
     count: std::cell::Cell<usize>,

@@ -1,4 +1,4 @@
-//! Who gets to see which secret, and how often a token is asked for.
+//! Authentication: which host receives which secret, and the number of token requests.
 
 use super::*;
 use multiarch_tests::fake_registry::{Act, Auth, Authorization, Bearer, Fault, Listener};
@@ -19,7 +19,7 @@ fn store_with(rig: &Rig, options: RegistryOptions) -> RegistryStore {
     RegistryStore::writing(&Client::new(options).unwrap(), &rig.registry.host(), "team/app").unwrap()
 }
 
-/// Scopes of each request for a token.
+/// The scopes of each token request.
 fn token_requests(rig: &Rig) -> Vec<String> {
     let log = rig.registry.log();
     log.iter().filter(|l| l.listener == Listener::Token).map(|l| l.scopes.join(" ")).collect()
@@ -32,18 +32,18 @@ fn one_challenge_and_one_token_are_enough_for_a_push() {
     push(&store, "1").unwrap();
     store.read_document(&tag("1")).unwrap();
     assert_eq!(token_requests(&rig), ["repository:team/app:pull,push"]);
-    let turned_away = rig.registry.log().iter().filter(|l| l.status == Some(401)).count();
-    assert_eq!((turned_away, rig.registry.violations().len()), (1, 0));
-    // The connection that brought the challenge is used on: connecting costs more than asking.
+    let unauthorized = rig.registry.log().iter().filter(|l| l.status == Some(401)).count();
+    assert_eq!((unauthorized, rig.registry.violations().len()), (1, 0));
+    // The connection of the challenge is reused: connecting takes longer than a request.
     let mut connections: Vec<usize> = rig.registry.log().iter().map(|l| l.connection).collect();
     connections.sort();
     connections.dedup();
     assert_eq!(connections.len(), 2, "one to the registry, one to the token server");
 }
 
-/// Who pushes to a registry that asks for nothing needs no helper, however broken it is.
+/// A registry without authentication needs no credential helper, even if the configured one is broken.
 #[test]
-fn nobody_is_asked_for_credentials_that_are_not_needed() {
+fn credentials_that_are_not_needed_are_not_looked_up() {
     let rig = Rig::open();
     rig.auth_file(r#"{"auths":{"other.example":{}},"credsStore":"no-such-helper"}"#);
     push(&rig.store(), "1").unwrap();
@@ -56,12 +56,12 @@ fn nobody_is_asked_for_credentials_that_are_not_needed() {
 #[test]
 fn everything_can_be_done_with_tokens() {
     let rig = Rig::new(bearer(|b| b.anonymous_pull = false));
-    goes_up_and_comes_down(&Client::new(login(&rig, "s3cret")).unwrap(), &rig.registry.host());
+    write_and_read_back(&Client::new(login(&rig, "s3cret")).unwrap(), &rig.registry.host());
     assert_eq!(rig.registry.violations(), [""; 0]);
 }
 
 #[test]
-fn one_token_is_asked_for_all_repositories_of_a_job() {
+fn one_token_is_requested_for_all_repositories_of_a_job() {
     let rig = Rig::new(bearer(|_| ()));
     for name in ["a", "b"] {
         seed(&rig.registry, name);
@@ -80,7 +80,7 @@ fn one_token_is_asked_for_all_repositories_of_a_job() {
 }
 
 #[test]
-fn many_threads_ask_for_one_token() {
+fn many_threads_request_one_token() {
     let rig = Rig::new(bearer(|_| ()));
     seed(&rig.registry, "team/app");
     let store = store_with(&rig, login(&rig, "s3cret"));
@@ -93,7 +93,7 @@ fn many_threads_ask_for_one_token() {
 }
 
 #[test]
-fn a_server_that_hears_the_first_scope_only_is_asked_again_for_the_others() {
+fn a_server_that_reads_the_first_scope_only_is_asked_again_for_the_others() {
     let rig = Rig::new(bearer(|b| b.first_scope_only = true));
     for name in ["a", "z"] {
         seed(&rig.registry, name);
@@ -107,23 +107,23 @@ fn a_server_that_hears_the_first_scope_only_is_asked_again_for_the_others() {
         a.read_document(&tag("1")).unwrap();
     }
     assert_eq!(token_requests(&rig), ["repository:z:pull repository:a:pull", "repository:a:pull"]);
-    let turned_away = rig.registry.log().iter().filter(|l| l.status == Some(401)).count();
-    assert_eq!(turned_away, 2, "what was refused once is not tried again");
+    let unauthorized = rig.registry.log().iter().filter(|l| l.status == Some(401)).count();
+    assert_eq!(unauthorized, 2, "a refused token is not used again");
 }
 
 #[test]
-fn whoever_has_no_credentials_reads_what_is_public() {
+fn public_images_are_read_without_credentials() {
     let rig = Rig::new(bearer(|_| ()));
     seed(&rig.registry, "team/app");
     rig.source().read_document(&tag("1")).unwrap();
-    assert_eq!(rig.registry.credentials().len(), 1, "the token alone, and no password");
+    assert_eq!(rig.registry.credentials().len(), 1, "the token, and no password");
     let error = push(&rig.store(), "2").unwrap_err();
     assert_eq!(error.kind, Exit::NotPermitted);
     assert!(error.to_string().contains("docker login"), "{error}");
 }
 
 #[test]
-fn a_token_that_ends_early_is_renewed_and_nobody_notices() {
+fn a_token_that_expires_early_is_renewed() {
     let rig = Rig::new(bearer(|b| b.life = Duration::from_millis(700)));
     let store = store_with(&rig, login(&rig, "s3cret"));
     push(&store, "1").unwrap();
@@ -136,7 +136,7 @@ fn a_token_that_ends_early_is_renewed_and_nobody_notices() {
 }
 
 #[test]
-fn a_token_that_ends_between_the_session_and_its_bytes_costs_no_upload() {
+fn a_token_that_expires_during_an_upload_is_renewed() {
     let rig = Rig::new(bearer(|_| ()));
     let store = store_with(&rig, login(&rig, "s3cret"));
     let ended = Fault::when(
@@ -156,12 +156,12 @@ fn a_token_that_ends_between_the_session_and_its_bytes_costs_no_upload() {
     assert_eq!(
         rig.registry.count("POST", |path| path.contains("uploads")),
         2,
-        "one was turned away at first"
+        "the first one was unauthorized"
     );
 }
 
 #[test]
-fn what_a_challenge_asks_for_is_asked_of_the_token_server() {
+fn scopes_of_a_challenge_are_requested_from_the_token_server() {
     let rig = Rig::new(bearer(|_| ()));
     let store = store_with(&rig, login(&rig, "s3cret"));
     push(&store, "1").unwrap();
@@ -178,7 +178,7 @@ fn what_a_challenge_asks_for_is_asked_of_the_token_server() {
     assert!(store.has_blob(&config()).unwrap());
     let own = "repository:team/app:pull,push";
     assert_eq!(token_requests(&rig), [own.to_string(), format!("aws {own}")]);
-    // A registry that wants something new each time is left in the end.
+    // A registry that requires another scope each time ends in an error.
     rig.registry.take_log();
     (1..9).for_each(|k| wants_more(&format!("more-{k}"), k));
     assert_eq!(store.has_blob(&config()).unwrap_err().kind, Exit::NotPermitted);
@@ -186,7 +186,7 @@ fn what_a_challenge_asks_for_is_asked_of_the_token_server() {
 }
 
 #[test]
-fn a_wrong_password_is_told_once_and_never_shown() {
+fn a_wrong_password_is_reported_once_and_never_shown() {
     let rig = Rig::new(bearer(|_| ()));
     let store = store_with(&rig, login(&rig, "canary"));
     let error = push(&store, "1").unwrap_err();
@@ -199,7 +199,7 @@ fn a_wrong_password_is_told_once_and_never_shown() {
 }
 
 #[test]
-fn a_registry_that_takes_no_token_is_asked_for_two_at_most() {
+fn at_most_two_tokens_are_requested_for_a_request() {
     let rig = Rig::new(bearer(|b| b.forbidden = vec!["team/app".into()]));
     let client = Client::new(login(&rig, "s3cret")).unwrap();
     let store = RegistryStore::writing(&client, &rig.registry.host(), "team/app").unwrap();
@@ -212,7 +212,7 @@ fn a_registry_that_takes_no_token_is_asked_for_two_at_most() {
 }
 
 #[test]
-fn a_token_servers_odd_answers_are_not_permission() {
+fn invalid_responses_of_a_token_server_are_errors() {
     let answer = |body: &str| Act::Answer { status: 200, headers: Vec::new(), body: body.into() };
     let away = Act::Redirect { status: 302, location: "http://127.0.0.2:1/".into() };
     for (act, why) in [
@@ -232,7 +232,7 @@ fn a_token_servers_odd_answers_are_not_permission() {
 }
 
 #[test]
-fn a_token_server_that_stumbles_is_asked_again() {
+fn token_requests_are_retried() {
     let rig = Rig::new(bearer(|_| ()));
     let acts = [Act::status(503), Act::ResetBefore, Act::LostAnswer, Act::TruncateBody(3)];
     for (act, k) in acts.into_iter().zip(1..) {
@@ -247,7 +247,7 @@ fn a_token_server_that_stumbles_is_asked_again() {
 }
 
 #[test]
-fn credentials_do_not_go_to_another_hosts_token_server() {
+fn credentials_are_not_sent_to_a_token_server_in_another_domain() {
     let rig = Rig::new(Options { token_address: [127, 0, 0, 3].into(), ..bearer(|_| ()) });
     seed(&rig.registry, "team/app");
     let store = store_with(&rig, login(&rig, "canary"));
@@ -259,7 +259,7 @@ fn credentials_do_not_go_to_another_hosts_token_server() {
 }
 
 #[test]
-fn credentials_go_to_a_token_server_that_a_person_named() {
+fn credentials_are_sent_to_a_token_server_that_the_user_trusts() {
     let rig =
         Rig::new(Options { token_address: [127, 0, 0, 3].into(), ..bearer(|b| b.anonymous_pull = false) });
     seed(&rig.registry, "team/app");
@@ -277,12 +277,12 @@ fn credentials_go_to_a_token_server_that_a_person_named() {
 }
 
 #[test]
-fn a_realm_that_cannot_be_trusted_is_not_asked() {
+fn no_token_is_requested_from_an_unsafe_realm() {
     for (realm, why) in [
         ("ftp://127.0.0.1/", "not an http"),
         ("http://ann:x@127.0.0.1/", "user name"),
-        ("http://169.254.169.254/token", "may not redirect to"),
-        ("http://[::ffff:169.254.169.254]/token", "may not redirect to"),
+        ("http://169.254.169.254/token", "is not a public address"),
+        ("http://[::ffff:169.254.169.254]/token", "is not a public address"),
     ] {
         let rig = Rig::open();
         let headers = vec![("WWW-Authenticate".to_string(), format!("Bearer realm=\"{realm}\""))];
@@ -295,7 +295,7 @@ fn a_realm_that_cannot_be_trusted_is_not_asked() {
 }
 
 #[test]
-fn basic_is_sent_where_it_is_asked_for() {
+fn basic_authentication_is_used_after_a_challenge() {
     let auth = Auth::Basic { user: "ann".into(), password: "pass:wörd".into() };
     let rig = Rig::new(Options { auth, ..Options::default() });
     push(&store_with(&rig, login(&rig, "pass:wörd")), "1").unwrap();
@@ -324,7 +324,7 @@ fn an_identity_token_is_exchanged_or_else_used_as_a_password() {
 }
 
 #[test]
-fn a_registry_token_is_used_as_it_is() {
+fn a_registry_token_is_sent_unchanged() {
     let rig = Rig::new(bearer(|_| ()));
     let token = rig.registry.mint_token(&["repository:team/app:pull,push"], Duration::from_secs(60));
     rig.auth_file(&format!(r#"{{"auths":{{"{}":{{"registrytoken":"{token}"}}}}}}"#, rig.registry.host()));
@@ -342,13 +342,13 @@ fn a_mount_from_a_forbidden_repository_becomes_an_upload() {
     assert!(!store.mount_blob(&config(), &rig.registry.host(), "not/mine").unwrap());
     let before = rig.registry.log().len();
     assert!(!store.mount_blob(&layer(), &rig.registry.host(), "not/mine").unwrap());
-    assert_eq!(rig.registry.log().len(), before, "a refusal is remembered");
+    assert_eq!(rig.registry.log().len(), before, "a refused mount is not tried again");
     push(&store, "1").unwrap();
     assert_eq!(rig.registry.closure_complete("team/app", image().digest().as_str()), Ok(()));
 }
 
 #[test]
-fn secrets_do_not_follow_a_redirect_to_another_host() {
+fn credentials_do_not_follow_a_redirect_to_another_host() {
     let rig = Rig::new(bearer(|_| ()));
     seed(&rig.registry, "team/app");
     rig.registry.redirect_blobs(true);

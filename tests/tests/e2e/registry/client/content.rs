@@ -1,4 +1,4 @@
-//! Bytes are what was promised, or an error; and they come from where they may come from.
+//! Verification of content, resumed downloads, redirects, tag lists.
 
 use super::*;
 use image_model::digest::Digest;
@@ -6,7 +6,7 @@ use multiarch_tests::fake_registry::{Act, Fault, Listener};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
-/// Incompressible, so that no two places look alike.
+/// Pseudo-random bytes, so that every offset has different content.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -17,13 +17,13 @@ pub fn noise(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_blob_that_breaks_off_is_taken_up_where_it_broke() {
+fn an_interrupted_download_is_resumed() {
     for ranges in [true, false] {
         let rig = Rig::new(Options { ranges, ..Options::default() });
         let content = noise(3_000_000);
         rig.registry.put_blob("team/app", &content);
         let blob = Descriptor::of(media_type::OCI_LAYER, &content);
-        // The second breaks earlier than the first where it has to begin again. A reset loses what was not yet read.
+        // Without ranges, the second attempt breaks before the offset of the first. A reset loses data that was not read.
         let acts =
             [Act::TruncateBody(1_500_000), Act::ResetBody(700_000), Act::status(503), Act::ResetBefore];
         for (act, k) in acts.into_iter().zip(1..) {
@@ -37,7 +37,7 @@ fn a_blob_that_breaks_off_is_taken_up_where_it_broke() {
 }
 
 #[test]
-fn a_blob_that_always_breaks_off_ends_in_an_error() {
+fn a_download_that_always_breaks_is_an_error() {
     let rig = Rig::open();
     rig.registry.put_blob("team/app", LAYER);
     rig.registry.fault(Fault::when(|r| r.is_blob(), Act::TruncateBody(0)).forever());
@@ -48,20 +48,20 @@ fn a_blob_that_always_breaks_off_ends_in_an_error() {
 }
 
 #[test]
-fn a_range_that_was_not_asked_for_is_refused() {
-    for lie in ["bytes 0-4/5", "bytes 3-4/9", "bytes", ""] {
+fn a_range_that_was_not_requested_is_refused() {
+    for range in ["bytes 0-4/5", "bytes 3-4/9", "bytes", ""] {
         let rig = Rig::open();
         rig.registry.put_blob("team/app", LAYER);
         rig.registry.fault(Fault::when(|r| r.is_blob(), Act::TruncateBody(3)));
-        let lie = Act::SetHeader("Content-Range".into(), lie.into());
-        rig.registry.fault(Fault::when(|r| r.header("range").is_some(), lie).forever());
+        let wrong = Act::SetHeader("Content-Range".into(), range.into());
+        rig.registry.fault(Fault::when(|r| r.header("range").is_some(), wrong).forever());
         let error = read(&rig.source(), &layer()).unwrap_err();
         assert_eq!(error.kind, Exit::Integrity, "{error}");
     }
 }
 
 #[test]
-fn wrong_bytes_and_wrong_lengths_are_told() {
+fn wrong_bytes_and_wrong_lengths_are_errors() {
     let rig = Rig::open();
     seed(&rig.registry, "team/app");
     let store = rig.source();
@@ -78,7 +78,7 @@ fn wrong_bytes_and_wrong_lengths_are_told() {
 }
 
 #[test]
-fn a_manifest_is_what_its_digest_says() {
+fn a_manifest_must_match_its_digest() {
     let rig = Rig::open();
     seed(&rig.registry, "team/app");
     let store = rig.source();
@@ -105,17 +105,17 @@ fn a_manifest_is_what_its_digest_says() {
         image_model::digest::Hasher::like(&format!("sha512:{}", "0".repeat(128)).parse().unwrap());
     other.update(image().bytes());
     let sha512: Digest = other.finish();
-    let said = |digest: &str| Act::SetHeader("Docker-Content-Digest".into(), digest.into());
-    assert_eq!(kind(said(sha512.as_str()), &tag("1")).unwrap().digest(), &sha512);
-    assert_eq!(kind(said(sha512.as_str()), &by_digest).unwrap().digest(), image().digest());
-    assert_eq!(kind(said(&format!("sha512:{}", "0".repeat(128))), &tag("1")), Err(Exit::Integrity));
+    let announced = |digest: &str| Act::SetHeader("Docker-Content-Digest".into(), digest.into());
+    assert_eq!(kind(announced(sha512.as_str()), &tag("1")).unwrap().digest(), &sha512);
+    assert_eq!(kind(announced(sha512.as_str()), &by_digest).unwrap().digest(), image().digest());
+    assert_eq!(kind(announced(&format!("sha512:{}", "0".repeat(128))), &tag("1")), Err(Exit::Integrity));
     let digest =
         rig.registry.put_manifest("team/app", sha512.as_str(), media_type::OCI_MANIFEST, image().bytes());
     assert_eq!(store.read_document(&Pointer::Digest(digest.parse().unwrap())).unwrap().digest(), &sha512);
 }
 
 #[test]
-fn an_answer_without_end_is_not_read_to_its_end() {
+fn a_manifest_above_the_limit_is_refused() {
     let rig = Rig::open();
     let long = vec![b' '; 9 << 20];
     rig.registry.put_manifest("team/app", "long", media_type::OCI_MANIFEST, &long);
@@ -124,7 +124,7 @@ fn an_answer_without_end_is_not_read_to_its_end() {
     assert_eq!(rig.asked().len(), 1);
 }
 
-/// A server that gives this answer to everything and hangs up. It ends with the test.
+/// A server that sends this response to every request and closes the connection, until the test ends.
 fn canned(answer: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -135,7 +135,7 @@ fn canned(answer: Vec<u8>) -> String {
             while stream.read_line(&mut line).is_ok_and(|count| count > 2) {
                 line.clear();
             }
-            // A client that has seen enough hangs up first.
+            // The client may close the connection first.
             drop(stream.get_mut().write_all(&answer));
         }
     });
@@ -143,7 +143,7 @@ fn canned(answer: Vec<u8>) -> String {
 }
 
 #[test]
-fn answers_that_two_readers_would_read_differently_are_refused() {
+fn ambiguous_responses_are_refused() {
     let layer = layer();
     let answer = |head: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nlayer").into_bytes();
     let many = (0..10_000).map(|i| format!("X-{i}: x\r\n")).collect::<String>();
@@ -166,7 +166,7 @@ fn answers_that_two_readers_would_read_differently_are_refused() {
 }
 
 #[test]
-fn an_endless_manifest_is_given_up_at_the_limit() {
+fn an_endless_manifest_is_read_up_to_the_limit() {
     let chunk = [&b"10000\r\n"[..], &[b' '; 0x10000], b"\r\n"].concat();
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let host = canned([&head[..], &chunk.repeat(200)].concat());
@@ -177,7 +177,7 @@ fn an_endless_manifest_is_given_up_at_the_limit() {
 }
 
 #[test]
-fn a_registry_that_says_it_stored_something_else_is_not_believed() {
+fn a_different_digest_in_the_response_to_a_write_is_an_error() {
     let rig = Rig::open();
     let store = rig.store();
     rig.registry.fault(Fault::when(|r| r.method == "PUT", Act::wrong_digest()).forever());
@@ -190,7 +190,7 @@ fn a_registry_that_says_it_stored_something_else_is_not_believed() {
 }
 
 #[test]
-fn a_source_with_wrong_bytes_spoils_nothing() {
+fn a_source_with_wrong_bytes_stores_nothing() {
     let rig = Rig::open();
     let store = rig.store();
     for content in [&b"lay3r"[..], b"laye", b"layers", b""] {
@@ -205,7 +205,7 @@ fn a_source_with_wrong_bytes_spoils_nothing() {
 }
 
 #[test]
-fn a_manifest_that_no_registry_takes_is_not_sent() {
+fn a_manifest_above_the_limit_of_registries_is_not_sent() {
     let rig = Rig::open();
     let mut text = image().bytes().to_vec();
     text.resize((4 << 20) + 1, b' ');
@@ -215,7 +215,7 @@ fn a_manifest_that_no_registry_takes_is_not_sent() {
 }
 
 #[test]
-fn a_mount_that_opens_a_session_lends_it_to_the_upload() {
+fn the_session_of_a_failed_mount_is_used_for_the_upload() {
     let rig = Rig::new(Options { mounts: false, ..Options::default() });
     seed(&rig.registry, "team/base");
     let store = rig.store();
@@ -226,11 +226,11 @@ fn a_mount_that_opens_a_session_lends_it_to_the_upload() {
     assert_eq!(rig.asked(), ["POST 202", "POST 202", "PUT 201"]);
     assert_eq!(rig.registry.open_uploads(), 1);
     drop(store);
-    assert_eq!(rig.registry.open_uploads(), 0, "what nobody used is let go");
+    assert_eq!(rig.registry.open_uploads(), 0, "an unused session is canceled");
 }
 
 #[test]
-fn a_mount_that_fails_in_any_way_is_an_upload() {
+fn any_failed_mount_becomes_an_upload() {
     for act in [Act::status(400), Act::status(404), Act::status(405), Act::status(403)] {
         let rig = Rig::open();
         seed(&rig.registry, "team/base");
@@ -242,7 +242,7 @@ fn a_mount_that_fails_in_any_way_is_an_upload() {
 }
 
 #[test]
-fn redirects_are_followed_so_far_and_only_where_they_may_lead() {
+fn redirects_are_limited_in_number_and_target() {
     let rig = Rig::open();
     seed(&rig.registry, "team/app");
     let blobs = rig.registry.blobs_host();
@@ -264,9 +264,9 @@ fn redirects_are_followed_so_far_and_only_where_they_may_lead() {
         assert!(text.contains(why), "{text}");
     };
     refused("{path}", "more than 5 redirects");
-    assert_eq!(rig.asked().len(), 6, "a chain without end is not tried again");
+    assert_eq!(rig.asked().len(), 6, "too many redirects are not retried");
     refused("http://169.254.169.254/x", "169.254.169.254");
-    refused("http://[::ffff:169.254.169.254]/x?sig=s3cret", "may not redirect to");
+    refused("http://[::ffff:169.254.169.254]/x?sig=s3cret", "is not a public address");
     refused("http://0.0.0.0/x", "0.0.0.0");
     refused("ftp://x/", "not an http");
     refused(&format!("http://ann:pw@{host}/"), "user name");
@@ -276,7 +276,7 @@ fn redirects_are_followed_so_far_and_only_where_they_may_lead() {
 }
 
 #[test]
-fn writes_follow_no_redirect() {
+fn writes_do_not_follow_redirects() {
     let rig = Rig::open();
     let away =
         Act::Redirect { status: 307, location: format!("http://{}{{path}}", rig.registry.blobs_host()) };
@@ -288,7 +288,7 @@ fn writes_follow_no_redirect() {
 }
 
 #[test]
-fn an_upload_goes_to_no_other_host_without_tls() {
+fn an_upload_to_another_host_requires_tls() {
     let rig = Rig::open();
     let elsewhere = format!("http://{}/v2/team/app/blobs/uploads/1", rig.registry.blobs_host());
     rig.registry.fault(Fault::when(|r| r.method == "POST", Act::SetHeader("Location".into(), elsewhere)));
@@ -300,7 +300,7 @@ fn an_upload_goes_to_no_other_host_without_tls() {
 }
 
 #[test]
-fn tags_are_listed_over_all_pages_of_the_same_host() {
+fn tags_are_listed_from_all_pages_of_the_same_host() {
     let rig = Rig::new(Options { tag_page: 3, ..Options::default() });
     seed(&rig.registry, "team/app");
     for name in ["b", "a", "c", "e", "d", "f", "g"] {

@@ -1,11 +1,11 @@
-//! What breaks on the way: requests are repeated where that is right, and only there.
+//! Faults of registries and connections, and which requests are retried.
 
 use super::*;
 use multiarch_tests::fake_registry::{Act, Fault};
 use std::io::{BufRead, BufReader, Write};
 use std::time::Instant;
 
-/// A push and a look at it, every kind of request once.
+/// A push and a pull, with every kind of request.
 fn job(store: &RegistryStore) -> Result<(), Error> {
     push(store, "1")?;
     assert_eq!(store.resolve(&tag("1"))?, Some(image().descriptor()));
@@ -17,7 +17,7 @@ fn job(store: &RegistryStore) -> Result<(), Error> {
 }
 
 #[test]
-fn a_fault_at_any_request_is_not_noticed() {
+fn a_transient_fault_of_any_request_is_retried() {
     let acts = || {
         let statuses = [408, 425, 429, 499, 500, 502, 503, 504, 522].map(Act::status);
         let broken = [
@@ -48,7 +48,7 @@ fn a_fault_at_any_request_is_not_noticed() {
 }
 
 #[test]
-fn a_fault_that_stays_ends_after_five_attempts() {
+fn a_permanent_fault_ends_after_five_attempts() {
     for act in [Act::status(503), Act::ResetBefore, Act::CloseBefore, Act::retry_after(429, "0")] {
         let rig = Rig::open();
         let store = rig.store();
@@ -70,7 +70,7 @@ fn a_fault_that_stays_ends_after_five_attempts() {
 }
 
 #[test]
-fn an_upload_that_never_succeeds_is_tried_five_times_in_new_sessions() {
+fn an_upload_is_tried_five_times_in_new_sessions() {
     let rig = Rig::open();
     rig.registry.fault(Fault::when(|r| r.method == "PUT", Act::CutRequest(3)).forever());
     let error = write(&rig.store(), &config(), CONFIG).unwrap_err();
@@ -80,7 +80,7 @@ fn an_upload_that_never_succeeds_is_tried_five_times_in_new_sessions() {
 }
 
 #[test]
-fn an_upload_whose_yes_was_lost_is_not_sent_again() {
+fn an_upload_whose_response_was_lost_is_not_sent_again() {
     let rig = Rig::open();
     rig.registry.fault(Fault::when(|r| r.method == "PUT", Act::LostAnswer));
     write(&rig.store(), &config(), CONFIG).unwrap();
@@ -89,7 +89,7 @@ fn an_upload_whose_yes_was_lost_is_not_sent_again() {
 }
 
 #[test]
-fn a_blob_that_is_refused_does_not_travel() {
+fn a_refused_blob_is_not_sent() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let server = std::thread::spawn(move || {
@@ -110,11 +110,11 @@ fn a_blob_that_is_refused_does_not_travel() {
     let blob = Descriptor::of(media_type::OCI_LAYER, &long);
     let store = RegistryStore::writing(&Rig::open().client(), &host, "a").unwrap();
     assert_eq!(write(&store, &blob, &long).unwrap_err().kind, Exit::BadInput);
-    assert_eq!(server.join().unwrap(), 0, "bytes of a body that the server did not want");
+    assert_eq!(server.join().unwrap(), 0, "bytes of a body that the server refused");
 }
 
 #[test]
-fn a_session_that_was_lost_is_begun_anew() {
+fn a_lost_session_is_replaced() {
     let rig = Rig::open();
     rig.registry.fault(Fault::when(|r| r.method == "PUT", Act::status(404)).times(2));
     write(&rig.store(), &config(), CONFIG).unwrap();
@@ -122,7 +122,7 @@ fn a_session_that_was_lost_is_begun_anew() {
 }
 
 #[test]
-fn a_wait_that_a_server_asks_for_is_kept() {
+fn retry_after_is_obeyed() {
     let rig = Rig::open();
     seed(&rig.registry, "team/app");
     let store = rig.source();
@@ -131,15 +131,15 @@ fn a_wait_that_a_server_asks_for_is_kept() {
     store.has_blob(&config()).unwrap();
     assert!(began.elapsed() >= Duration::from_secs(1));
     let began = Instant::now();
-    for nonsense in ["-1", "0", "abc", "Sun, 06 Nov 1994 08:49:37 GMT"] {
-        rig.registry.fault(Fault::at(1, Act::retry_after(503, nonsense)));
+    for invalid in ["-1", "0", "abc", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+        rig.registry.fault(Fault::at(1, Act::retry_after(503, invalid)));
         store.has_blob(&config()).unwrap();
     }
     assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
-fn a_wait_that_is_too_long_is_told_at_once() {
+fn a_retry_after_above_the_limit_is_an_error_at_once() {
     let rig = Rig::open();
     rig.registry.fault(Fault::at(1, Act::retry_after(429, "999999")).forever());
     let error = rig.source().has_blob(&config()).unwrap_err();
@@ -148,7 +148,7 @@ fn a_wait_that_is_too_long_is_told_at_once() {
 }
 
 #[test]
-fn a_refusal_is_taken_at_its_word() {
+fn client_errors_are_not_retried() {
     for (status, kind) in [
         (400, Exit::BadInput),
         (401, Exit::NotPermitted),
@@ -166,7 +166,7 @@ fn a_refusal_is_taken_at_its_word() {
         assert_eq!((error.kind, rig.asked().len()), (kind, 1), "{error}");
         assert!(error.to_string().contains("SCRIPTED: scripted fault"), "{error}");
     }
-    // However long a refusal is, it is one.
+    // A long error body does not change the error.
     for status in [403, 503] {
         let rig = Rig::open();
         let long = Act::Answer { status, headers: Vec::new(), body: vec![b'x'; 20 << 20] };
@@ -181,7 +181,7 @@ fn a_refusal_is_taken_at_its_word() {
 }
 
 #[test]
-fn a_registry_without_head_for_manifests_is_asked_with_get() {
+fn a_registry_without_head_for_manifests_gets_a_get() {
     let rig = Rig::open();
     seed(&rig.registry, "team/app");
     let store = rig.source();
@@ -199,7 +199,7 @@ fn a_registry_without_head_for_manifests_is_asked_with_get() {
 }
 
 #[test]
-fn a_silent_registry_is_left() {
+fn a_silent_registry_times_out() {
     let mut rig = Rig::open();
     seed(&rig.registry, "team/app");
     rig.options.idle_timeout = Duration::from_millis(150);
@@ -214,9 +214,9 @@ fn a_silent_registry_is_left() {
     assert!(error.to_string().contains("timed out"), "{error}");
 }
 
-/// The limit of a silent connection never sees a body that comes byte by byte.
+/// A body that arrives byte by byte never reaches the time limit of a single read.
 #[test]
-fn an_answer_that_comes_in_drops_is_given_up_in_time() {
+fn a_slow_response_times_out() {
     let mut rig = Rig::open();
     (rig.options.timeout, rig.options.idle_timeout) = (Duration::from_secs(1), Duration::from_secs(1));
     seed(&rig.registry, "team/app");
@@ -237,12 +237,12 @@ fn an_answer_that_comes_in_drops_is_given_up_in_time() {
         rig.registry.fault(Fault::when(|r| r.method == "GET", act).forever());
         Instant::now()
     };
-    // 20 bytes in a second are no pace.
+    // 20 bytes per second are below the minimum rate.
     let began = drops(50);
     given_up(store.read_document(&tag("long")).unwrap_err(), began);
     let began = drops(50);
     given_up(read(&store, &blob).unwrap_err(), began);
-    // 400 are one: a layer may take its time, a manifest may not.
+    // 400 are above it: a layer may take longer than the timeout, a manifest may not.
     let began = drops(2);
     given_up(store.read_document(&tag("long")).unwrap_err(), began);
     let began = drops(2);
@@ -251,7 +251,7 @@ fn an_answer_that_comes_in_drops_is_given_up_in_time() {
 }
 
 #[test]
-fn nobody_at_the_door_is_a_network_failure() {
+fn a_refused_connection_is_a_network_error() {
     let rig = Rig::open();
     let port = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

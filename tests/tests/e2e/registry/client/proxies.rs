@@ -1,4 +1,4 @@
-//! Registries behind a proxy: it is used where the environment says so, and learns nothing that is not for it.
+//! Proxies from the environment, and their credentials.
 
 use super::tls::Secured;
 use super::*;
@@ -7,14 +7,14 @@ use multiarch_tests::world::require;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 
-/// A proxy that takes every name for the same registry. Serves until the test ends.
+/// A proxy that connects every host name to the same registry, until the test ends.
 struct Proxy {
     host: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    /// `answer` instead of a tunnel, if there is one.
+    /// Responds with `answer` instead of a tunnel, if it is given.
     fn start(registry: &str, answer: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
@@ -69,7 +69,7 @@ fn inspect(user: &User, registry: &Secured, environment: &[(&str, String)]) -> R
 }
 
 #[test]
-fn a_proxy_is_used_where_the_environment_says_so_and_keeps_its_own_secret() {
+fn the_proxy_of_the_environment_is_used_with_its_own_credentials() {
     need!(behind_a_proxy());
 }
 
@@ -79,7 +79,7 @@ fn behind_a_proxy() -> Result<(), Skip> {
     let user = User::new();
     let proxy = Proxy::start(&registry.host, None);
     let through = format!("http://ann:{SECRET}@{}", proxy.host);
-    // Nobody has pushed it: that the registry itself says so shows that it was reached.
+    // The tag does not exist: the registry's 404 shows that it was reached.
     let ran = inspect(&user, &registry, &[("HTTPS_PROXY", through.clone())]).exits(5);
     assert!(!ran.stderr.contains(SECRET), "{ran}");
     let asked = proxy.asked();
@@ -89,9 +89,9 @@ fn behind_a_proxy() -> Result<(), Skip> {
         "{asked:?}"
     );
 
-    // Past the proxy there is no such name.
-    let past = [("HTTPS_PROXY", through.clone()), ("NO_PROXY", format!("other,{NAME}"))];
-    inspect(&user, &registry, &past).exits(6);
+    // Without the proxy, the host name is unknown.
+    let direct = [("HTTPS_PROXY", through.clone()), ("NO_PROXY", format!("other,{NAME}"))];
+    inspect(&user, &registry, &direct).exits(6);
     assert_eq!(proxy.asked().len(), asked.len());
 
     for (answer, code) in
@@ -102,14 +102,14 @@ fn behind_a_proxy() -> Result<(), Skip> {
         let ran = inspect(&user, &registry, &[("HTTPS_PROXY", through)]).exits(code);
         assert!(!ran.stderr.contains(SECRET) && ran.stderr.contains("proxy"), "{answer}: {ran}");
     }
-    let nobody = [("HTTPS_PROXY", "http://127.0.0.1:1".to_string())];
-    inspect(&user, &registry, &nobody).exits(6).says("proxy");
+    let no_proxy = [("HTTPS_PROXY", "http://127.0.0.1:1".to_string())];
+    inspect(&user, &registry, &no_proxy).exits(6).says("proxy");
     Ok(())
 }
 
-/// Over plain HTTP a careless client would hand the registry what was meant for the proxy.
+/// With plain HTTP, a careless client would send the proxy's credentials to the registry.
 #[test]
-fn the_registry_never_sees_what_is_for_the_proxy() {
+fn the_registry_never_receives_credentials_of_the_proxy() {
     let registry = FakeRegistry::start();
     seed(&registry, "team/app");
     let leaks = Arc::<Mutex<Vec<String>>>::default();

@@ -1,4 +1,4 @@
-//! Whom we believe to be the registry, and that nothing goes out in the clear when we do not.
+//! TLS: trusted and untrusted certificates, client certificates, and no fallback to plain HTTP.
 
 use super::*;
 use multiarch_tests::fake_registry::{Act, Auth, Bearer, Fault};
@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-/// Debian's registry with a certificate for 127.0.0.1 that its own authority signed.
+/// Debian's docker-registry with a certificate of its own CA.
 pub struct Secured {
     _process: Proc,
     pub home: tempfile::TempDir,
@@ -64,7 +64,7 @@ impl Secured {
 }
 
 #[test]
-fn a_registry_is_believed_that_a_named_authority_vouches_for() {
+fn a_registry_with_a_certificate_of_a_given_ca_is_trusted() {
     need!(require(&["docker-registry", "openssl"]));
     let registry = Secured::start("IP:127.0.0.1");
     let rig = Rig::open();
@@ -76,7 +76,7 @@ fn a_registry_is_believed_that_a_named_authority_vouches_for() {
     let own = certs.path().join(&registry.host);
     std::fs::create_dir(&own).unwrap();
     std::fs::copy(registry.home.path().join("ca.crt"), own.join("any.crt")).unwrap();
-    // Shown to a registry that does not ask for it: it must at least be usable.
+    // The registry does not ask for the client certificate, but it must be valid.
     std::fs::copy(registry.home.path().join("crt"), own.join("client.cert")).unwrap();
     std::fs::copy(registry.home.path().join("key"), own.join("client.key")).unwrap();
     let trusting = |options: RegistryOptions| {
@@ -106,7 +106,7 @@ fn a_registry_is_believed_that_a_named_authority_vouches_for() {
 }
 
 #[test]
-fn an_upload_that_goes_on_at_another_host_carries_no_secret() {
+fn an_upload_to_another_host_has_no_credentials() {
     need!(require(&["openssl"]));
     let mut bearer = Bearer::new("ann", "s3cret");
     bearer.anonymous_pull = false;
@@ -125,7 +125,7 @@ fn an_upload_that_goes_on_at_another_host_carries_no_secret() {
     assert!({ made }.output().unwrap().status.success());
     let store_host = free_host();
     let server = openssl(&format!("s_server|-accept|{store_host}|-cert|{}|-key|{}", at("crt"), at("key")));
-    // It prints what it hears, never answers, and ends with its stdin.
+    // It prints what it receives, never responds, and exits when its stdin closes.
     let mut server = Proc::spawn(server);
     assert!(server.wait_until(Duration::from_secs(20), |server| server.stdout().contains("ACCEPT")));
     let location = Act::SetHeader("Location".into(), format!("https://{store_host}/bucket?signed=yes"));
@@ -139,7 +139,7 @@ fn an_upload_that_goes_on_at_another_host_carries_no_secret() {
 }
 
 #[test]
-fn a_certificate_for_another_name_is_not_believed() {
+fn a_certificate_for_another_name_is_refused() {
     need!(require(&["docker-registry", "openssl"]));
     let registry = Secured::start("DNS:other.example");
     let rig = Rig::open();
@@ -147,12 +147,12 @@ fn a_certificate_for_another_name_is_not_believed() {
     let client = Client::new(RegistryOptions { ca_file, ..rig.options.clone() }).unwrap();
     let error = RegistryStore::reading(&client, &registry.host, "a").unwrap().tags().unwrap_err();
     assert_eq!(error.kind, Exit::NotPermitted, "{error}");
-    assert_eq!(rig.trace.lock().unwrap().len(), 1, "it is asked once");
+    assert_eq!(rig.trace.lock().unwrap().len(), 1, "one request");
 }
 
-/// What no modern client should take: each is told once, as a matter of permission, and not tried again.
+/// Each is reported as not permitted, and not retried.
 #[test]
-fn an_expired_certificate_and_an_old_protocol_are_not_believed() {
+fn an_expired_certificate_and_an_old_protocol_are_refused() {
     need!(require(&["openssl"]));
     let home = tempfile::tempdir().unwrap();
     let at = |file: &str| home.path().join(file).display().to_string();
@@ -174,7 +174,7 @@ fn an_expired_certificate_and_an_old_protocol_are_not_believed() {
         good(&format!(
             "ca|-batch|-config|ca.cnf|-selfsign|-keyfile|key|-in|csr|-out|{crt}|-notext|-startdate|20200101000000Z|-enddate|{end}"
         ));
-        // One name at a time, says openssl's database.
+        // openssl's database allows one certificate per name.
         std::fs::write(at("index"), "").unwrap();
     }
     for (crt, more, why) in [
@@ -192,7 +192,7 @@ fn an_expired_certificate_and_an_old_protocol_are_not_believed() {
         let error = RegistryStore::reading(&client, &host, "a").unwrap().tags().unwrap_err();
         assert_eq!(error.kind, Exit::NotPermitted, "{crt}{more}: {error}");
         assert!(error.to_string().contains(why), "{crt}{more}: {error}");
-        assert_eq!(rig.trace.lock().unwrap().len(), 1, "{crt}{more}: it is asked once");
+        assert_eq!(rig.trace.lock().unwrap().len(), 1, "{crt}{more}: one request");
         let heard = server.stdout().to_lowercase();
         assert!(!heard.contains("get /v2/"), "{heard}");
     }
@@ -212,7 +212,7 @@ fn a_ca_file_without_certificates_is_refused() {
 }
 
 #[test]
-fn what_should_speak_tls_never_hears_plain_http() {
+fn there_is_no_fallback_to_plain_http() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let rig = Rig::open();

@@ -1,4 +1,4 @@
-//! Large blobs on their way up: one piece, and after a break the rest of it.
+//! Uploads of large blobs: one request, and a second one for the rest after an interruption.
 
 use super::content::noise;
 use super::*;
@@ -12,7 +12,7 @@ fn large() -> (Vec<u8>, Descriptor) {
     (bytes, blob)
 }
 
-/// What each PUT of the upload brought, and how many sessions there were.
+/// The number of bytes in each PUT, and the number of sessions.
 fn sent(rig: &Rig) -> (Vec<u64>, usize) {
     let log = rig.registry.log();
     let puts = log.iter().filter(|l| l.method == "PUT").map(|l| l.request_bytes).collect();
@@ -24,7 +24,7 @@ fn put(at: u64) -> Fault {
 }
 
 #[test]
-fn an_upload_that_breaks_goes_on_where_it_broke() {
+fn an_interrupted_upload_is_resumed() {
     let (bytes, blob) = large();
     let check = |options: Options, cut: u64, again: u64, sessions: usize| {
         let rig = Rig::new(options);
@@ -41,14 +41,14 @@ fn an_upload_that_breaks_goes_on_where_it_broke() {
     };
     check(Options::default(), 3 * MIB, MIB, 1);
     check(Options { relative_locations: true, ..Options::default() }, 3 * MIB, MIB, 1);
-    // `Range: 0-0` is said of one byte and of none.
+    // `Range: 0-0` means one byte or none.
     check(Options::default(), 1, 4 * MIB, 2);
-    // docker-registry 2.8.2 forgets a session that broke.
+    // docker-registry 2.8.2 forgets an interrupted session.
     check(Options { resumable: false, ..Options::default() }, 3 * MIB, 4 * MIB, 2);
 }
 
 #[test]
-fn a_registry_that_is_wrong_about_what_it_has_gets_all_of_it_again() {
+fn a_wrong_range_of_a_session_restarts_the_upload() {
     let (bytes, blob) = large();
     for range in ["0-999999", "0-3999999", "0-99999999999", "nonsense"] {
         let rig = Rig::open();
@@ -63,7 +63,7 @@ fn a_registry_that_is_wrong_about_what_it_has_gets_all_of_it_again() {
 }
 
 #[test]
-fn an_upload_that_always_breaks_ends_and_leaves_no_session() {
+fn an_upload_that_always_fails_leaves_no_session() {
     let (bytes, blob) = large();
     let rig = Rig::open();
     rig.registry.fault(put(MIB).forever());
@@ -72,10 +72,9 @@ fn an_upload_that_always_breaks_ends_and_leaves_no_session() {
     assert_eq!(sent(&rig).0.len(), 5);
 }
 
-/// A blob in one piece is its own last chunk, and that may be as short as it likes, whatever the registry says of
-/// chunks.
+/// A blob in one request is its own last chunk, and the last chunk may be shorter than the minimum.
 #[test]
-fn the_least_length_of_a_chunk_is_of_no_matter_to_one_piece() {
+fn the_minimum_chunk_length_does_not_apply_to_a_single_request() {
     let (bytes, blob) = large();
     for minimum in ["5242880", "10737418240", "x", "-1"] {
         let rig = Rig::open();
