@@ -8,7 +8,7 @@ use crate::options::{Login, RegistryOptions, Reporting};
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use error::Error;
+use error::{Error, io_reason};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -279,7 +279,7 @@ fn no_such(file: &Path) -> Error {
 /// Returns `None` if the file does not exist.
 fn read_file(file: &Path, reporting: &Reporting) -> Result<Option<AuthFile>, Error> {
     let action = || format!("read credentials from {}", file.display());
-    let failed = |e: std::io::Error| Error::not_permitted(action(), e.to_string());
+    let failed = |e: std::io::Error| Error::not_permitted(action(), io_reason(&e));
     let meta = match std::fs::metadata(file) {
         Ok(meta) => meta,
         // ENOTDIR: a parent is a file, so the file cannot exist.

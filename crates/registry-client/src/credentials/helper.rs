@@ -2,7 +2,7 @@
 
 use crate::credentials::credential::Credential;
 use crate::secret::Secret;
-use error::Error;
+use error::{Error, io_reason};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -73,7 +73,7 @@ fn run(program: &str, server: &str, limit: Duration) -> Result<(ExitStatus, Vec<
     command.process_group(0);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => "it is not installed".to_string(),
-        _ => format!("it cannot be started: {e}"),
+        _ => format!("it cannot be started: {}", io_reason(&e)),
     })?;
     let outcome = exchange(&mut child, server, deadline);
     if outcome.is_err() {
@@ -106,7 +106,7 @@ fn exchange(
     let output = receive
         .recv_timeout(left)
         .map_err(|_| None)?
-        .map_err(|e| Some(format!("its output cannot be read: {e}")))?;
+        .map_err(|e| Some(format!("its output cannot be read: {}", io_reason(&e))))?;
     if output.len() as u64 > OUTPUT_MAX {
         return Err(Some(format!("it printed more than {OUTPUT_MAX} bytes")));
     }
@@ -115,7 +115,7 @@ fn exchange(
             Ok(Some(status)) => return Ok((status, output)),
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
             Ok(None) => return Err(None),
-            Err(e) => return Err(Some(format!("it cannot be waited for: {e}"))),
+            Err(e) => return Err(Some(format!("it cannot be waited for: {}", io_reason(&e)))),
         }
     }
 }

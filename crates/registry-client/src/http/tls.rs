@@ -3,8 +3,8 @@
 use crate::http::address::is_loopback;
 use crate::http::url::Url;
 use crate::options::{PlainHttp, RegistryOptions};
-use error::Error;
 use error::text::Escaped;
+use error::{Error, io_reason};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -118,7 +118,7 @@ fn read_certificates(file: &Path) -> Result<Vec<Certificate<'static>>, Error> {
 
 fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let action = || format!("read certificates from {}", file.display());
-    std::fs::read(file).map_err(|e| Error::not_permitted(action(), e.to_string()))
+    std::fs::read(file).map_err(|e| Error::not_permitted(action(), io_reason(&e)))
 }
 
 /// Returns the files with this extension, sorted; none if the directory does not exist.

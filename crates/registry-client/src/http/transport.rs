@@ -7,7 +7,7 @@ use crate::http::tls::{self, TlsSettings};
 use crate::http::url::Url;
 use crate::options::{RegistryOptions, Reporting};
 use crate::retry::RequestFailure;
-use error::Error;
+use error::{Error, io_reason};
 use image_model::digest::Digest;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -359,7 +359,7 @@ fn io_failure(action: &str, url: &Url, error: io::Error) -> RequestFailure {
     if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
         return RequestFailure::permanent(tls::failed(action, url, &error.to_string()));
     }
-    let text = error.to_string();
+    let text = io_reason(&error);
     let failed = Error::network(action, format!("{}: {text}", url.host_and_port()));
     // getaddrinfo(3): EAI_NONAME is permanent, EAI_AGAIN is not.
     if text.contains("Name or service not known") {
