@@ -145,9 +145,9 @@ impl RegistryStore {
 impl Drop for RegistryStore {
     fn drop(&mut self) {
         let prepared = self.prepared().take();
-        let left: Vec<Url> = self.sessions().drain().map(|(_, place)| place).chain(prepared).collect();
-        for place in left {
-            upload::cancel(self, &place);
+        let left: Vec<Url> = self.sessions().drain().map(|(_, location)| location).chain(prepared).collect();
+        for location in left {
+            upload::cancel(self, &location);
         }
     }
 }

@@ -30,40 +30,40 @@ pub fn write_blob(store: &RegistryStore, blob: &Descriptor, open: OpenContent<'_
         if may_be_there && store.has_blob(blob).map_err(RequestFailure::permanent)? {
             return Ok(());
         }
-        let resumed = broken.take().and_then(|place| resume(store, blob, place));
-        let (place, from) = match (resumed, session.take()) {
+        let resumed = broken.take().and_then(|location| resume(store, blob, location));
+        let (location, from) = match (resumed, session.take()) {
             (Some(resumed), _) => resumed,
-            (None, Some(place)) => (place, 0),
+            (None, Some(location)) => (location, 0),
             (None, None) => (open_session(store, &action).map_err(RequestFailure::permanent)?, 0),
         };
         may_be_there = true;
-        put(store, &action, blob, &place, from, open).inspect_err(|failure| {
+        put(store, &action, blob, &location, from, open).inspect_err(|failure| {
             // A blob of two parts that was refused is not resumed a second time.
             let can_resume = from == 0 && blob.size > RESUME_ABOVE && failure.retry != RetryAfter::Never;
-            if can_resume { broken = Some(place) } else { cancel(store, &place) }
+            if can_resume { broken = Some(location) } else { cancel(store, &location) }
         })
     });
-    if let Some(place) = broken {
-        cancel(store, &place);
+    if let Some(location) = broken {
+        cancel(store, &location);
     }
     written
 }
 
 /// Returns the URL of an interrupted session, and the offset of the next byte. A session that received nothing or that
 /// the registry does not know is canceled.
-fn resume(store: &RegistryStore, blob: &Descriptor, place: Url) -> Option<(Url, u64)> {
+fn resume(store: &RegistryStore, blob: &Descriptor, location: Url) -> Option<(Url, u64)> {
     let action = "resume an upload";
-    let response = store.client.attempt(&store.request(action, "GET", place.clone()));
+    let response = store.client.attempt(&store.request(action, "GET", location.clone()));
     let found = response.ok().and_then(|response| {
         let received =
             response.header("range").and_then(received_bytes).filter(|received| *received < blob.size);
-        let next = session_url(store, action, &response).unwrap_or_else(|_| place.clone());
+        let next = session_url(store, action, &response).unwrap_or_else(|_| location.clone());
         let is_open = matches!(response.status, 200 | 202 | 204);
         response.discard();
         received.filter(|_| is_open).map(|received| (next, received))
     });
     if found.is_none() {
-        cancel(store, &place);
+        cancel(store, &location);
     }
     found
 }
@@ -86,8 +86,8 @@ fn open_session(store: &RegistryStore, action: &str) -> Result<Url, Error> {
 
 /// Opens a session in advance, for the next blob. An error is ignored: the upload reports it.
 pub fn prepare(store: &RegistryStore) {
-    if let Ok(place) = open_session(store, "start an upload")
-        && let Some(unused) = store.prepared().replace(place)
+    if let Ok(location) = open_session(store, "start an upload")
+        && let Some(unused) = store.prepared().replace(location)
     {
         cancel(store, &unused);
     }
@@ -102,11 +102,11 @@ fn put(
     store: &RegistryStore,
     action: &str,
     blob: &Descriptor,
-    place: &Url,
+    location: &Url,
     from: u64,
     open: OpenContent<'_>,
 ) -> Result<(), RequestFailure> {
-    let url = place.clone().with_query("digest", blob.digest.as_str());
+    let url = location.clone().with_query("digest", blob.digest.as_str());
     let mut request = store.request(action, "PUT", url);
     request.body = RequestBody::Blob { digest: &blob.digest, size: blob.size, from, open };
     request.headers.push(("Content-Type", "application/octet-stream".into()));
@@ -135,8 +135,8 @@ pub fn check_digest(action: &str, stored: Option<&str>, sent: &Digest) -> Result
 }
 
 /// Cancels a session. An error is ignored: registries remove unused sessions after some time.
-pub fn cancel(store: &RegistryStore, place: &Url) {
-    drop(store.client.attempt(&store.request("cancel an upload", "DELETE", place.clone())));
+pub fn cancel(store: &RegistryStore, location: &Url) {
+    drop(store.client.attempt(&store.request("cancel an upload", "DELETE", location.clone())));
 }
 
 /// Mounts a blob from another repository of this registry. Returns `false` if the registry does not mount it; it may open
@@ -165,8 +165,8 @@ pub fn mount(store: &RegistryStore, blob: &Descriptor, from: &str) -> Result<boo
         }
         202 => {
             // An invalid Location is reported by the upload itself.
-            if let Ok(place) = session_url(store, &action, &response) {
-                store.sessions().insert(blob.digest.clone(), place);
+            if let Ok(location) = session_url(store, &action, &response) {
+                store.sessions().insert(blob.digest.clone(), location);
             }
             Ok(false)
         }
