@@ -34,8 +34,7 @@ const REPLACED: [&str; 24] = [
 ];
 
 /// Those of them that are still to be replaced.
-const STILL_THERE: [&str; 13] = [
-    "Believe any certificate",
+const STILL_THERE: [&str; 10] = [
     "Runs it all: from Dockerfiles to one published image of many platforms",
     "is none that engines know",
     "this is no YAML",
@@ -43,8 +42,6 @@ const STILL_THERE: [&str; 13] = [
     "no entry of the kernel's table takes it",
     "the kernel refused; all is as it was",
     "What cannot be looked at is said so",
-    "Bytes on their way: up, all of them and the right ones",
-    "What it takes to get in",
     "Folders that outlast a power cut, and files that are files",
     "What came of it.",
     "the image with a label that does not contradict it",
