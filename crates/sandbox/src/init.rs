@@ -1,4 +1,4 @@
-//! PID 1 of a sandbox: builds the root directory, starts the command, reaps orphans.
+//! PID 1 of a sandbox, which builds the root directory, starts the command and reaps orphans.
 
 use crate::{Refusal, Sandbox, SandboxEvent, Step, limits, mounts};
 use nix::errno::Errno;
@@ -23,9 +23,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Does not return: the process ends when the command ends, and with it the PID namespace.
 pub fn run(sandbox: &Sandbox, go: PipeReader, events: &mut File) -> ! {
     let output = io::stderr();
+    if !may_begin(&go) {
+        // The supervisor has ended, or reports itself why it could not write the id maps.
+        std::process::exit(1)
+    }
     match prepare(sandbox, go).and_then(|()| start(sandbox, events, &output)) {
         Ok(command) => {
-            // The output ends when the command has closed it.
+            // So that the output ends when the processes of the command have closed it.
             let _ = [0, 1, 2].map(close);
             SandboxEvent::Ended { status: wait_for(command) }.send(events);
             std::process::exit(0)
@@ -37,21 +41,26 @@ pub fn run(sandbox: &Sandbox, go: PipeReader, events: &mut File) -> ! {
     }
 }
 
-/// The order of the steps matters; each says why it stands where it does.
-fn prepare(sandbox: &Sandbox, mut go: PipeReader) -> Result<(), Refusal> {
-    go.read_exact(&mut [0]).step("map user ids")?;
-    // Directories above the tree may be open to the caller alone, whose id this process still has.
+/// Waits for the byte that the supervisor sends after it has written the id maps.
+fn may_begin(mut go: &PipeReader) -> bool {
+    go.read_exact(&mut [0]).is_ok()
+}
+
+/// Prepares the namespaces. The order matters, for the reasons at the steps.
+fn prepare(sandbox: &Sandbox, go: PipeReader) -> Result<(), Refusal> {
+    // Before the change of ids, because directories above the tree may be accessible only to the id of the caller.
     mounts::enter_tree(&sandbox.root)?;
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid).step("become group 0 of the sandbox")?;
     setresuid(uid, uid, uid).step("become user 0 of the sandbox")?;
-    // Both are cleared when the ids change.
+    // After the change of ids, which clears both.
     prctl::set_pdeathsig(Signal::SIGKILL).step("end with the supervisor")?;
     prctl::set_dumpable(false).step("hide this process from the command")?;
     if is_closed(&go) {
         return Err(Refusal { step: "find the supervisor alive", error: Errno::ESRCH.into() });
     }
     drop(go);
+    // While the host's /proc is still mounted: the first writes to it, and the second can mount a /proc only then.
     limits::forbid_user_namespaces();
     mounts::mount_all()?;
     mounts::leave_the_host()?;
@@ -61,13 +70,13 @@ fn prepare(sandbox: &Sandbox, mut go: PipeReader) -> Result<(), Refusal> {
     setsid().step("leave the session").map(drop)
 }
 
-/// Has the other end of the pipe been closed?
+/// Whether the other end of the pipe is closed. No further byte is sent through it.
 fn is_closed(pipe: &PipeReader) -> bool {
     let mut watched = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
-/// Forks the command; this process keeps no privileges.
+/// Forks the command. This process gives up its privileges.
 fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<libc::pid_t, Refusal> {
     #[expect(unsafe_code, reason = "this process has one thread, so the child may do anything")]
     let forked = unsafe { fork() };
@@ -92,22 +101,24 @@ fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<lib
     }
 }
 
+/// Takes everything from this process that the command must not have.
 fn confine(output: &impl AsFd) -> Result<(), Refusal> {
     setsid().step("leave the session")?;
     let null = File::options().read(true).open("/dev/null").step("open /dev/null")?;
     dup2_stdin(&null).step("close the input")?;
     dup2_stdout(output).step("open the output")?;
     dup2_stderr(output).step("open the output")?;
-    #[expect(unsafe_code, reason = "the default action is no handler of ours")]
-    // Rust ignores SIGPIPE at its start, and execve(2) keeps that.
+    #[expect(unsafe_code, reason = "the default action is not a function of this program")]
+    // Rust ignores SIGPIPE when a program starts, and execve(2) keeps that.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.step("reset SIGPIPE")?;
     limits::close_descriptors().step("close descriptors")?;
     limits::set_limits().step("set limits")?;
     limits::keep_container_capabilities().step("drop capabilities")?;
+    // Last, so that nothing before depends on it.
     prctl::set_no_new_privs().step("forbid new privileges")
 }
 
-/// The wait status of the command. Orphans are reaped on the way.
+/// Waits for the command and returns its wait status. Reaps orphans.
 fn wait_for(command: libc::pid_t) -> i32 {
     loop {
         let mut status = 0;
@@ -122,7 +133,7 @@ fn wait_for(command: libc::pid_t) -> i32 {
     }
 }
 
-/// Becomes the command. `Err` says why not.
+/// Executes the command. `Err`: the reason why it cannot be executed, for people.
 fn execute(sandbox: &Sandbox) -> Result<Infallible, String> {
     let Some(program) = sandbox.command.first() else { return Err("the command is empty".into()) };
     chdir(&sandbox.working_dir).map_err(|error| {
@@ -142,7 +153,7 @@ fn execute(sandbox: &Sandbox) -> Result<Infallible, String> {
         let path_c = CString::new(path.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
         let Err(errno) = execve(&path_c, &arguments, &env_c);
         match errno {
-            // Another directory of PATH may have it.
+            // Continue with the next directory of PATH.
             Errno::ENOENT | Errno::ENOTDIR if !path.exists() => {}
             Errno::EACCES if path.is_dir() => {}
             _ => return Err(explain(&path, errno)),
@@ -152,7 +163,7 @@ fn execute(sandbox: &Sandbox) -> Result<Infallible, String> {
     Err(explain(Path::new(program), found))
 }
 
-/// The files that execvp(3) would try.
+/// The files that execvp(3) tries.
 fn candidates(program: &str, env: &[String]) -> Vec<PathBuf> {
     if program.contains('/') {
         return vec![program.into()];
@@ -161,6 +172,7 @@ fn candidates(program: &str, env: &[String]) -> Vec<PathBuf> {
     std::env::split_paths(OsStr::new(path)).map(|dir| dir.join(program)).collect()
 }
 
+/// The reason why `program` was not executed.
 fn explain(program: &Path, errno: Errno) -> String {
     let shown = program.display();
     match errno {
@@ -175,6 +187,7 @@ fn explain(program: &Path, errno: Errno) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn programs_are_searched_in_the_path_of_the_image() {
@@ -187,5 +200,28 @@ mod tests {
         check("./app", &["PATH=/bin"], &["./app"]);
         check("app", &["A=1", "PATH=/opt:/bin"], &["/opt/app", "/bin/app"]);
         assert_eq!(candidates("app", &[]).len(), 6);
+    }
+
+    #[test]
+    fn a_program_that_is_not_executed_has_a_reason() {
+        let check = |program: &str, errno: Errno, expected: &str| {
+            assert_eq!(explain(Path::new(program), errno), expected);
+        };
+        check("/absent", Errno::ENOENT, "\"/absent\" is not in the image");
+        check("/dev/null/x", Errno::ENOTDIR, "\"/dev/null/x\" is not in the image");
+        // It exists, so what is absent is its loader or the interpreter of its first line.
+        check("/dev/null", Errno::ENOENT, "the interpreter of \"/dev/null\" is not in the image");
+        check("/dev/null", Errno::EACCES, "\"/dev/null\" is not executable");
+        check("/x", Errno::ENOEXEC, "\"/x\" has a format that the kernel does not execute");
+        check("/x", Errno::E2BIG, "\"/x\" cannot be executed: Argument list too long");
+    }
+
+    #[test]
+    fn nothing_begins_without_the_supervisor() {
+        let (go, tell) = io::pipe().unwrap();
+        (&tell).write_all(&[1]).unwrap();
+        assert!(may_begin(&go) && !is_closed(&go));
+        drop(tell);
+        assert!(is_closed(&go) && !may_begin(&go));
     }
 }

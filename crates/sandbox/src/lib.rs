@@ -1,13 +1,48 @@
-//! Isolation of an image's program from the host.
+//! Isolation of a program from an image, for smoke tests.
 //!
-//! The program gets user, mount, PID, network, IPC, UTS and cgroup namespaces, a root directory with nothing of the
-//! host above or below it, a `/proc` and a `/dev` of its own, no capabilities outside, and limits. It ends when its
-//! parent ends, with every process that it started.
+//! What it guarantees, as root and as an ordinary user:
+//!
+//! - The program sees no file, process, socket, key or network of the host: it has user, mount, PID, network, IPC, UTS and
+//!   cgroup namespaces, and the host's file systems are detached from its root directory, which is read-only.
+//! - It cannot change the host: it has no capabilities outside its user namespace, no set-user-id program raises its
+//!   privileges, and `/proc` and `/dev` have no file that acts on the host. As root it does not run with the host's root id,
+//!   unless the process has no other id, as in some containers.
+//! - It ends when the caller ends, with all processes that it started.
+//! - Processes, open files, file sizes, `/tmp` and core dumps are limited.
+//!
+//! What it does not guarantee: there is no seccomp filter, so the program reaches the whole system call interface of the
+//! kernel, including io_uring, userfaultfd and AF_VSOCK, which no namespace confines. Memory of all processes together and CPU
+//! time are not limited. Where `/proc/sys` is read-only, as in containers, it can create further user namespaces. Where the
+//! kernel does not allow to mount `/proc`, as in containers, `/proc` is the image's own, usually empty directory. A kernel
+//! that does not allow the namespaces is reported ([`SandboxEvent::Refused`]); there is no weaker sandbox.
 //!
 //! Three processes take part. The *supervisor* ([`supervise`]) runs in the namespace of `binfmt-setup run`, where the
-//! emulators are registered; it creates the namespaces and writes their id maps. *init* is PID 1 of the new PID
-//! namespace; it builds the root directory and waits. The *command* is its child. All of them report to the caller
-//! through one pipe ([`SandboxEvent`]), which the command cannot reach.
+//! emulators are registered. It creates the namespaces and writes their id maps. *init* is PID 1 of the new PID namespace. It
+//! builds the root directory and waits. The *command* is its child. All of them report to the caller through one pipe
+//! ([`SandboxEvent`]), which the command cannot reach.
+//!
+//! The caller writes a [`Sandbox`] to the supervisor's stdin and reads events from its stdout:
+//!
+//! ```
+//! use sandbox::{Sandbox, SandboxEvent, SandboxIds};
+//!
+//! let sandbox = Sandbox {
+//!     root: "/work/root".into(),
+//!     ids: SandboxIds::of_process(),
+//!     command: vec!["/app".into(), "--version".into()],
+//!     env: vec!["LANG=C".into()],
+//!     working_dir: "/".into(),
+//!     caller: std::process::id().cast_signed(),
+//! };
+//! let stdin = serde_json::to_string(&sandbox)?;
+//! assert!(stdin.contains("--version"));
+//!
+//! // What the supervisor wrote to stdout.
+//! assert_eq!(SandboxEvent::parse(r#"{"ended":{"status":0}}"#), Some(SandboxEvent::Ended { status: 0 }));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+#![warn(missing_docs)]
 
 mod init;
 mod limits;
@@ -22,22 +57,28 @@ use std::path::PathBuf;
 
 pub use supervisor::supervise;
 
-/// What to run, and in which root directory. Travels as JSON on stdin: environment variables and arguments of an
-/// image must not be read as options of a program of ours.
+/// A command and its root directory.
+///
+/// It is passed as JSON on stdin, so that environment variables and arguments of an image are never options of our own
+/// programs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Sandbox {
     /// The unpacked root file system. It must have directories `proc`, `dev` and `tmp`.
     pub root: PathBuf,
+    /// The ids of the sandbox.
     pub ids: SandboxIds,
+    /// The program and its arguments.
     pub command: Vec<String>,
-    /// `NAME=VALUE`.
+    /// The environment as `NAME=VALUE`. Without PATH, the default of container engines is used.
     pub env: Vec<String>,
+    /// The working directory in the image.
     pub working_dir: PathBuf,
-    /// The process that waits for the result. When it ends, the sandbox ends.
+    /// The id of the process that waits for the result, which must be the parent of the supervisor. When it ends, the sandbox
+    /// ends.
     pub caller: i32,
 }
 
-/// The user and group ids of the supervisor's namespace that are ids 0 to `count - 1` inside.
+/// The user and group ids of the sandbox: `count` ids of the supervisor's namespace, which are ids 0 to `count - 1` inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxIds {
     uid: u32,
@@ -51,8 +92,8 @@ const UNUSED_IDS: u64 = 0x7000_0000;
 const IDS_MAX: u64 = 65_536;
 
 impl SandboxIds {
-    /// SandboxIds for a sandbox whose supervisor is a child of this process. Root is never among them unless no other id is
-    /// allowed: an ordinary user can give away her own id only.
+    /// Ids for a supervisor in the user namespace of this process. They never include root, unless this process can use no
+    /// other id. An ordinary user has only one id.
     pub fn of_process() -> Self {
         let (uid, gid) = (geteuid(), getegid());
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -60,19 +101,20 @@ impl SandboxIds {
         unprivileged.unwrap_or(Self { uid: uid.as_raw(), gid: gid.as_raw(), count: 1 })
     }
 
-    /// The same for a supervisor in the namespace of `binfmt-setup run`: it maps an ordinary user to root, and the ids
-    /// of root to themselves.
+    /// Ids for a supervisor in the namespace of `binfmt-setup run`, which maps an ordinary user to root, and for root all ids to
+    /// themselves.
     pub fn in_private_namespace() -> Self {
         let ids = Self::of_process();
         if ids.is_own() { Self { uid: 0, gid: 0, ..ids } } else { ids }
     }
 
-    /// The supervisor has no other id to give.
+    /// Whether the sandbox has only the id of the supervisor itself.
     pub fn is_own(self) -> bool {
         self.count == 1
     }
 
-    /// User and group of a file that belongs to these ids inside; ids that the sandbox does not have become its root.
+    /// The ids in the supervisor's namespace of a file with these owners inside. Owners that the sandbox does not have become
+    /// its root.
     pub fn outside(self, uid: u64, gid: u64) -> (u32, u32) {
         let outside = |first: u32, inside: u64| match u32::try_from(inside) {
             Ok(inside) if inside < self.count => first + inside,
@@ -82,7 +124,7 @@ impl SandboxIds {
     }
 }
 
-/// The unused range where the map (`INSIDE OUTSIDE COUNT` lines) has it, else the highest ids that it has.
+/// The unused range if the id map (lines of `INSIDE OUTSIDE COUNT`) has it, else the highest ids that it has.
 fn unprivileged(map: &str) -> Option<SandboxIds> {
     let extent = |line: &str| {
         let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
@@ -103,22 +145,33 @@ fn unprivileged(map: &str) -> Option<SandboxIds> {
     (count > 1).then_some(SandboxIds { uid: first, gid: first, count })
 }
 
-/// What the processes of a sandbox report, one JSON object a line.
+/// An event of a sandbox. The processes write one JSON object per line.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SandboxEvent {
     /// This host does not allow the sandbox; nothing of the image has run.
-    Refused { step: String, error: String },
-    /// Everything is in place; what happens from here on is the image's doing.
+    Refused {
+        /// What failed, a verb phrase such as `mount /proc`.
+        step: String,
+        /// The error of the kernel.
+        error: String,
+    },
+    /// The sandbox is complete. The image is responsible for everything that follows.
     Began,
     /// The command could not be executed.
-    NotExecuted { why: String },
-    /// The command ended, with this wait status (wait(2)).
-    Ended { status: i32 },
+    NotExecuted {
+        /// The reason, for people.
+        why: String,
+    },
+    /// The command ended.
+    Ended {
+        /// The wait status, wait(2).
+        status: i32,
+    },
 }
 
 impl SandboxEvent {
-    /// Nobody is left to be told when the pipe is closed.
+    /// Writes the event. An error is ignored: if the pipe is closed, the caller has ended.
     fn send(&self, to: &mut impl Write) {
         if let Ok(mut line) = serde_json::to_vec(self) {
             line.push(b'\n');
@@ -126,12 +179,13 @@ impl SandboxEvent {
         }
     }
 
+    /// The event on this line. `None`: the line is not an event.
     pub fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok()
     }
 }
 
-/// A step of the set-up that the kernel refused.
+/// A step of the setup that the kernel refused.
 struct Refusal {
     step: &'static str,
     error: io::Error,
@@ -150,7 +204,7 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 
 impl From<Refusal> for SandboxEvent {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { step: refusal.step.to_string(), error: refusal.error.to_string() }
+        Self::Refused { step: refusal.step.to_string(), error: error::io_reason(&refusal.error) }
     }
 }
 
@@ -176,6 +230,14 @@ mod tests {
         let ids = SandboxIds { uid: 1000, gid: 2000, count: 10 };
         assert_eq!(ids.outside(0, 9), (1000, 2009));
         assert_eq!(ids.outside(10, u64::MAX), (1000, 2000));
+    }
+
+    #[test]
+    fn a_refusal_has_the_error_without_its_number() {
+        let error = io::Error::from_raw_os_error(nix::libc::EPERM);
+        let event = SandboxEvent::from(Refusal { step: "mount /proc", error });
+        let error = "operation not permitted".to_string();
+        assert_eq!(event, SandboxEvent::Refused { step: "mount /proc".into(), error });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the processes of a sandbox may use: capabilities, resource limits, descriptors, namespaces.
+//! Limits of the processes of a sandbox: capabilities, resources, descriptors, namespaces.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -12,7 +12,7 @@ use std::io;
 
 const MIB: u64 = 1 << 20;
 
-/// Per process; `NPROC` counts all processes of the sandbox, and QEMU runs two tasks for each process.
+/// Limits per process. RLIMIT_NPROC counts all processes of the sandbox; QEMU has two tasks for each.
 const LIMITS: [(Resource, u64); 7] = [
     (Resource::RLIMIT_NPROC, 512),
     (Resource::RLIMIT_NOFILE, 1024),
@@ -24,8 +24,8 @@ const LIMITS: [(Resource, u64); 7] = [
     (Resource::RLIMIT_MSGQUEUE, 0),
 ];
 
-/// What Docker gives a container, without NET_RAW and MKNOD. They hold for what the sandbox owns: its user ids, its
-/// mounts, its network.
+/// The capabilities of the command: those that Docker gives to a container, without NET_RAW and MKNOD. They apply only to what
+/// the sandbox owns: its user ids, its mounts, its network.
 const CONTAINER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -39,9 +39,10 @@ const CONTAINER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE)
     .union(CapabilitySet::SETFCAP);
 
+/// Sets the resource limits.
 pub fn set_limits() -> Result<(), Errno> {
     for (resource, limit) in LIMITS {
-        // A limit that is lower already stays.
+        // Only root can raise a hard limit, and a lower one is stricter.
         let (_, hard) = nix::sys::resource::getrlimit(resource)?;
         let limit = limit.min(hard);
         setrlimit(resource, limit, limit)?;
@@ -49,17 +50,20 @@ pub fn set_limits() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Drops the capabilities that a container does not have.
 pub fn keep_container_capabilities() -> io::Result<()> {
     keep_capabilities(CONTAINER)
 }
 
+/// Drops all capabilities.
 pub fn drop_all_capabilities() -> io::Result<()> {
     keep_capabilities(CapabilitySet::empty())
 }
 
+/// Drops all capabilities but these from the effective, permitted, inheritable, ambient and bounding sets.
 fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
     clear_ambient_capability_set()?;
-    // Only what the kernel knows can be dropped; the last one is 40 today (capability.h).
+    // The kernel returns EINVAL after the last capability that it knows, which is 40 in Linux 6.18 (capability.h).
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         if kept.contains(one) {
@@ -70,7 +74,7 @@ fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
             dropped => dropped?,
         }
     }
-    // No process of the sandbox can raise ambient capabilities again.
+    // Locked, so that no process of the sandbox can raise ambient capabilities again.
     let locked =
         CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
     set_capabilities_secure_bits(locked)?;
@@ -78,7 +82,7 @@ fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// Descriptors from 3 on are closed when the command is executed; until then init's report is open.
+/// Marks all descriptors from 3 on as close-on-exec. They are still open until then, for events.
 pub fn close_descriptors() -> Result<(), Errno> {
     #[expect(unsafe_code, reason = "nix has no close_range; it takes numbers only")]
     let closed =
@@ -86,13 +90,13 @@ pub fn close_descriptors() -> Result<(), Errno> {
     Errno::result(closed).map(drop)
 }
 
-/// A further user namespace would give capabilities of its own. Needs the host's /proc; where /proc/sys is read-only,
-/// as in containers, the limit stays what it is.
+/// Forbids further user namespaces, in which the command would have all capabilities. The file applies to the user namespace of
+/// the process that writes it, so the host is not changed. Where /proc/sys is read-only, as in containers, this has no effect.
 pub fn forbid_user_namespaces() {
     let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");
 }
 
-/// 127.0.0.1 works, as with `docker run --network none`.
+/// Brings up the loopback interface, as `docker run --network none` does. Nothing depends on it.
 pub fn bring_up_loopback() {
     #[expect(unsafe_code, reason = "zeroes are a valid ifreq; the kernel reads it during the call")]
     unsafe {
@@ -109,7 +113,8 @@ pub fn bring_up_loopback() {
     }
 }
 
-/// Keys of the host's session stay invisible.
+/// Replaces the session keyring, so that the keys of the caller's session are not visible. Without keyrings in the kernel, this
+/// has no effect.
 pub fn leave_the_keyring() {
     #[expect(unsafe_code, reason = "nix has no keyctl; the call takes a number and a null pointer")]
     unsafe {

@@ -1,6 +1,6 @@
-//! The root directory of a sandbox: the image's tree read-only, with a `/proc`, `/dev` and `/tmp` of its own.
+//! The root directory of a sandbox: the tree of the image, read-only, with its own `/proc`, `/dev` and `/tmp`.
 //!
-//! All paths are relative to the tree, which is the working directory from [`enter_tree`] on.
+//! From [`enter_tree`] on, the tree is the working directory, and all paths are relative to it.
 
 use super::{Refusal, Step};
 use nix::errno::Errno;
@@ -14,8 +14,10 @@ use std::path::Path;
 
 const NONE: Option<&str> = None;
 
-/// Files of /proc that show or change the host; runc masks and protects the same ones (`maskedPaths`,
-/// `readonlyPaths` of its default configuration).
+/// Mount points in the tree.
+const MOUNT_POINTS: [&str; 3] = ["proc", "dev", "tmp"];
+/// Files of /proc that show the host. The masked and read-only paths are those of runc (`maskedPaths` and `readonlyPaths` of its
+/// default configuration).
 const PROC_MASKED: [&str; 17] = [
     "config.gz",
     "interrupts",
@@ -49,11 +51,24 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
 pub fn enter_tree(root: &Path) -> Result<(), Refusal> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).step("make mounts private")?;
     mount(Some(root), root, NONE, MsFlags::MS_BIND, NONE).step("mount the image")?;
-    chdir(root).step("enter the image")
+    chdir(root).step("enter the image")?;
+    // A link could lead to a directory of the host, which is still reachable.
+    for name in MOUNT_POINTS {
+        let found = fs::symlink_metadata(name).step("find /proc, /dev and /tmp in the image")?;
+        if !found.is_dir() {
+            return Err(Refusal {
+                step: "use /proc, /dev and /tmp of the image",
+                error: Errno::ENOTDIR.into(),
+            });
+        }
+    }
+    Ok(())
 }
 
+/// Mounts everything below the root directory, and makes the image read-only.
 pub fn mount_all() -> Result<(), Refusal> {
-    umask(Mode::empty());
+    // The command keeps this umask, the default of container engines, whatever the caller has.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     mount_proc()?;
     mount_dev()?;
     mount_tmpfs("tmp", "mode=1777,size=64m,nr_inodes=4096", MsFlags::empty()).step("mount /tmp")?;
@@ -64,16 +79,16 @@ pub fn mount_all() -> Result<(), Refusal> {
 /// Makes the working directory the root, with nothing of the host left in this mount namespace.
 pub fn leave_the_host() -> Result<(), Refusal> {
     pivot_root(".", ".").step("change the root directory")?;
-    // Of the two mounts at the root now, the upper one is the host's.
+    // pivot_root(2): the old root is now on top of the new one, so "." is the host's.
     umount2(".", MntFlags::MNT_DETACH).step("detach the host's file systems")?;
     chdir("/").step("enter the image")
 }
 
-/// A /proc of the new PID namespace. Where one of the host's is covered in part, as in containers, the kernel allows
-/// none, and /proc stays empty.
+/// Mounts the /proc of the new PID namespace. Where parts of the host's /proc are covered, as in containers, the kernel does not
+/// allow it, and /proc stays as in the image.
 fn mount_proc() -> Result<(), Refusal> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // init is not dumpable, so that its command line, which has paths of the host, is invisible.
+    // With this option, init is invisible, because it is not dumpable. Its command line has paths of the host.
     match mount(Some("proc"), "proc", Some("proc"), flags, Some("hidepid=invisible")) {
         Err(Errno::EPERM) => return Ok(()),
         mounted => mounted.step("mount /proc")?,
@@ -93,6 +108,7 @@ fn mount_proc() -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Mounts a /dev with five devices of the host.
 fn mount_dev() -> Result<(), Refusal> {
     mount_tmpfs("dev", "mode=755,size=64k,nr_inodes=64", MsFlags::MS_NOEXEC).step("mount /dev")?;
     for name in DEVICES {
@@ -113,12 +129,13 @@ fn mount_tmpfs(at: &str, options: &str, flags: MsFlags) -> Result<(), Errno> {
     mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))
 }
 
+/// Bind-mounts a file or directory with these attributes.
 fn bind(from: &str, to: &str, attributes: u64) -> Result<(), Errno> {
     mount(Some(from), to, NONE, MsFlags::MS_BIND, NONE)?;
     if attributes == 0 { Ok(()) } else { restrict(to, attributes) }
 }
 
-/// Adds attributes to one mount, and keeps those that it has: mount_setattr(2), Linux 5.12.
+/// Adds attributes to one mount and keeps the ones that it has. Needs Linux 5.12, mount_setattr(2).
 fn restrict(at: &str, attributes: u64) -> Result<(), Errno> {
     let path = std::ffi::CString::new(at).map_err(|_| Errno::EINVAL)?;
     let set = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };

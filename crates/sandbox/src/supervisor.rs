@@ -1,4 +1,4 @@
-//! The supervisor of a sandbox: creates the namespaces, writes their id maps, waits for init.
+//! The supervisor of a sandbox, which creates the namespaces, writes their id maps and waits for init.
 
 use crate::{Refusal, Sandbox, SandboxEvent, SandboxIds, Step, init};
 use nix::errno::Errno;
@@ -12,13 +12,16 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-/// Runs the sandbox that stdin describes. Events go to stdout, the output of the command to stderr. Must be called
-/// while the process has one thread. `Err`: stdin is not a description.
+/// Runs the [`Sandbox`] on stdin. Events are written to stdout, the output of the command to stderr. The process must have only
+/// one thread.
+///
+/// # Errors
+/// If stdin is not a [`Sandbox`]. A failure of the sandbox is an event.
 pub fn supervise() -> io::Result<()> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let sandbox: Sandbox = serde_json::from_slice(&text)?;
-    // A duplicate, because descriptors up to 2 are the command's.
+    // A duplicate, because the command has descriptors 0 to 2.
     let mut events = File::from(dup(io::stdout())?);
     if let Err(refusal) = run(&sandbox, &mut events) {
         SandboxEvent::from(refusal).send(&mut events);
@@ -29,13 +32,14 @@ pub fn supervise() -> io::Result<()> {
 fn run(sandbox: &Sandbox, events: &mut File) -> Result<(), Refusal> {
     prctl::set_pdeathsig(Signal::SIGKILL).step("end with the caller")?;
     if getppid().as_raw() != sandbox.caller {
-        // The caller ended before it was watched.
+        // The caller ended before this process asked for its death signal.
         return Ok(());
     }
     if !sandbox.ids.is_own() {
         setgroups(&[]).step("drop supplementary groups")?;
     }
-    // In a shortage of memory the sandbox ends first. Some hosts do not allow it, and nothing depends on it.
+    // If memory runs out, the kernel kills the sandbox first. Before the fork, because init is not dumpable and could not write
+    // it. Some hosts do not allow it; nothing depends on it.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let (go, tell) = io::pipe().step("create a pipe")?;
     match fork_into_namespaces().step("create namespaces")? {
@@ -51,7 +55,7 @@ fn run(sandbox: &Sandbox, events: &mut File) -> Result<(), Refusal> {
                 let _ = waitpid(child, None);
                 return mapped.step("map user ids");
             }
-            // `tell` stays open: init sees by it that the supervisor lives.
+            // `tell` stays open as long as the supervisor is alive: init checks it once.
             let waited = waitpid(child, None);
             drop(tell);
             waited.map(drop).step("wait for the sandbox")
@@ -80,11 +84,12 @@ fn fork_into_namespaces() -> Result<Option<Pid>, Errno> {
     }
 }
 
+/// Writes the id maps of a new user namespace.
 fn write_maps(child: Pid, ids: SandboxIds) -> io::Result<()> {
     let process = PathBuf::from(format!("/proc/{child}"));
     let map = |first: u32| format!("0 {first} {}\n", ids.count);
     if ids.is_own() {
-        // The kernel requires this before it accepts a gid map of somebody without privileges.
+        // The kernel requires this before it accepts a gid map from a process without CAP_SETGID.
         fs::write(process.join("setgroups"), "deny")?;
     }
     fs::write(process.join("uid_map"), map(ids.uid))?;
