@@ -1,9 +1,8 @@
-//! A tiny static Linux program for each machine, written byte by byte: it prints the platform that it was made
-//! for and ends with status 0. No compiler, no library, the same bytes everywhere.
+//! The binaries of the example: a tiny static Linux program for each platform, which prints its platform and exits with 0.
 //!
-//! Each file is one ELF header, one program header, the code, and behind the code the text. The code finds the
-//! text by its distance, so it does not care where it is loaded. The programs for arm take their exit status from
-//! an instruction that older machines do not have, and say so in `.ARM.attributes`, as a linker would.
+//! They are written without a compiler, so that they have the same bytes everywhere. The text follows the code, which
+//! finds it by its distance and works at any address. The programs for arm compute their exit status with an instruction
+//! that older machines do not have, and declare that in `.ARM.attributes`, as a linker would.
 
 use image_model::platform::Platform;
 use image_store::atomic_file::{AtomicFile, parent_dir};
@@ -11,6 +10,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tiny_elf::TinyElf;
 
 /// The program for this platform, if there is one. `linux/arm64` and `linux/arm64/v8` are the same.
 pub fn program(platform: &Platform) -> Option<Vec<u8>> {
@@ -23,12 +23,12 @@ pub fn platforms() -> impl Iterator<Item = Platform> {
     MACHINES.iter().map(Machine::platform)
 }
 
-/// Where [`write_all`] puts the program of a platform: `DIR/linux-arm-v7/hello`.
+/// The path of the program of a platform: `DIR/linux-arm-v7/hello`.
 pub fn path(dir: &Path, platform: &Platform) -> PathBuf {
     dir.join(platform.to_string().replace(['/', ':'], "-")).join("hello")
 }
 
-/// Writes every program below `dir`, executable. A file that has the right bytes is left alone.
+/// Writes every program below `dir`, executable. A file that has the right bytes is not changed.
 pub fn write_all(dir: &Path) -> io::Result<()> {
     for machine in &MACHINES {
         let path = path(dir, &machine.platform());
@@ -40,14 +40,14 @@ pub fn write_all(dir: &Path) -> io::Result<()> {
         fs::create_dir_all(parent_dir(&path))?;
         let mut file = AtomicFile::create_in(parent_dir(&path), 0o755)?;
         file.as_file_mut().write_all(&bytes)?;
-        // Whatever the umask is: the mode becomes that of the file in the image.
+        // Independent of the umask, since the mode becomes that of the file in the image.
         file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
         file.persist(&path)?;
     }
     Ok(())
 }
 
-/// What the ELF header says of a machine, and its code for a text of so many bytes.
+/// Values of the ELF header, and the code for a text of a given length.
 struct Machine {
     os_arch: (&'static str, Option<&'static str>),
     bits: Bits,
@@ -62,14 +62,14 @@ struct Machine {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bits {
-    B32 = 1,
-    B64 = 2,
+    B32,
+    B64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Endian {
-    Little = 1,
-    Big = 2,
+    Little,
+    Big,
 }
 
 use Bits::{B32, B64};
@@ -108,82 +108,13 @@ impl Machine {
         let text = format!("{}\n", self.platform());
         let code = (self.code)(u8::try_from(text.len()).unwrap_or(u8::MAX));
         let loaded = [code.as_slice(), text.as_bytes()].concat();
+        let elf = TinyElf::new(self.bits == B64, self.endian == Big, self.machine, self.flags, &loaded);
         match self.arm_arch {
-            None => self.elf(&loaded, &[], 0),
-            Some(level) => self.elf(&loaded, &arm_attributes(level), ARM_SECTIONS),
+            None => elf.to_bytes(),
+            Some(level) => elf.arm_attributes(&arm_attributes(level)).to_bytes(),
         }
-    }
-
-    /// Header, program header, what is loaded, what is not; sections only where there is something to say in them.
-    fn elf(&self, loaded: &[u8], attributes: &[u8], sections: u16) -> Vec<u8> {
-        // Above mmap_min_addr everywhere, and a multiple of the largest page size, 64 KiB.
-        const BASE: u64 = 0x1000_0000;
-        const PAGE: u64 = 0x1_0000;
-        let (header, program_header, section_header) = match self.bits {
-            B32 => (52, 32, 40),
-            B64 => (64, 56, 64),
-        };
-        let code_at = header + program_header;
-        let loaded_end = code_at + loaded.len();
-        let attributes_at = loaded_end.next_multiple_of(4);
-        let names_at = attributes_at + attributes.len();
-        let sections_at = (names_at + SECTION_NAMES.len()).next_multiple_of(8);
-
-        let mut out = Bytes { bits: self.bits, endian: self.endian, bytes: Vec::new() };
-        out.raw(b"\x7fELF");
-        // EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI System V, then padding.
-        out.raw(&[self.bits as u8, self.endian as u8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        out.half(2); // e_type ET_EXEC
-        out.half(self.machine);
-        out.word(1); // e_version
-        out.address(BASE + code_at as u64); // e_entry
-        out.address(header as u64); // e_phoff
-        out.address(if sections == 0 { 0 } else { sections_at as u64 }); // e_shoff
-        out.word(self.flags);
-        for size in [header, program_header, 1] {
-            out.half(size as u16); // e_ehsize, e_phentsize, e_phnum
-        }
-        out.half(section_header); // e_shentsize
-        out.half(sections); // e_shnum
-        out.half(sections.saturating_sub(1)); // e_shstrndx: the names stand last
-
-        out.word(1); // p_type PT_LOAD
-        if self.bits == B64 {
-            out.word(READ_EXECUTE);
-        }
-        out.address(0); // p_offset
-        out.address(BASE); // p_vaddr
-        out.address(BASE); // p_paddr
-        out.address(loaded_end as u64); // p_filesz
-        out.address(loaded_end as u64); // p_memsz
-        if self.bits == B32 {
-            out.word(READ_EXECUTE);
-        }
-        out.address(PAGE); // p_align
-        out.raw(loaded);
-        if sections == 0 {
-            return out.bytes;
-        }
-
-        out.bytes.resize(attributes_at, 0);
-        out.raw(attributes);
-        out.raw(SECTION_NAMES);
-        out.bytes.resize(sections_at, 0);
-        // Elf32_Shdr: name, type, flags, addr, offset, size, link, info, addralign, entsize. First the null section.
-        // SHT_ARM_ATTRIBUTES is 0x70000003, SHT_STRTAB 3; the names stand at 1 and 17 of SECTION_NAMES.
-        let attributes_row = [1, 0x7000_0003, 0, 0, attributes_at, attributes.len(), 0, 0, 1, 0];
-        let names_row = [17, 3, 0, 0, names_at, SECTION_NAMES.len(), 0, 0, 1, 0];
-        for value in [0; 10].into_iter().chain(attributes_row).chain(names_row) {
-            out.word(value as u32);
-        }
-        out.bytes
     }
 }
-
-const READ_EXECUTE: u32 = 5; // PF_R | PF_X
-const SECTION_NAMES: &[u8] = b"\0.ARM.attributes\0.shstrtab\0";
-/// The null section, the attributes, the names. Written as 32-bit headers: only arm has them here.
-const ARM_SECTIONS: u16 = 3;
 
 /// The content of `.ARM.attributes`. Source: addenda32, "Encoding of build attributes": a format letter, then a
 /// vendor's part, in it one part for the whole file, in it pairs of tag and value.
@@ -203,35 +134,6 @@ fn arm_attributes(level: u8) -> Vec<u8> {
     out.extend(whole_file.to_le_bytes());
     out.extend(pairs);
     out
-}
-
-/// Writes numbers as the machine reads them.
-struct Bytes {
-    bits: Bits,
-    endian: Endian,
-    bytes: Vec<u8>,
-}
-
-impl Bytes {
-    fn raw(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn half(&mut self, value: u16) {
-        self.raw(&if self.endian == Little { value.to_le_bytes() } else { value.to_be_bytes() });
-    }
-
-    fn word(&mut self, value: u32) {
-        self.raw(&if self.endian == Little { value.to_le_bytes() } else { value.to_be_bytes() });
-    }
-
-    fn address(&mut self, value: u64) {
-        match (self.bits, self.endian) {
-            (B32, _) => self.word(value as u32),
-            (B64, Little) => self.raw(&value.to_le_bytes()),
-            (B64, Big) => self.raw(&value.to_be_bytes()),
-        }
-    }
 }
 
 fn little(instructions: &[u32]) -> Vec<u8> {
@@ -456,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn each_program_says_its_platform_under_its_emulator() {
+    fn each_program_prints_its_platform_under_its_emulator() {
         let dir = written();
         assert_eq!(platforms().map(|p| p.to_string()).collect::<Vec<_>>(), EMULATORS.map(|(p, _)| p));
         for (platform, qemu) in EMULATORS {
@@ -469,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_arm_stops_at_the_instruction_that_it_does_not_have() {
+    fn an_older_arm_cpu_fails_at_the_instruction_that_it_does_not_have() {
         let dir = written();
         let check = |platform: &str, cpu: &str, runs: bool| {
             let file = path(dir.path(), &platform.parse().unwrap());
@@ -525,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_writing_changes_no_file() {
+    fn writing_again_changes_no_file() {
         let dir = written();
         let file = path(dir.path(), &"linux/s390x".parse().unwrap());
         let before = fs::metadata(&file).unwrap().modified().unwrap();

@@ -12,6 +12,7 @@
 //! ```
 
 use crate::elf::{Class, Data, Ident};
+use tiny_elf::TinyElf;
 
 /// Bytes of `argv[0]` that every program writes.
 pub const WRITTEN: usize = 16;
@@ -37,58 +38,13 @@ pub enum Code {
     LittleWords(&'static [u32]),
 }
 
-/// The program as an ELF executable: header, one program header, code; all of it one read-and-execute segment.
+/// The program as an ELF executable. The code is aligned to 8 bytes, which is enough for every machine.
 pub fn elf(program: &Program, ident: Ident) -> Vec<u8> {
-    // Far from 0 and from where kernels and emulators put the stack; a multiple of every page size in use.
-    const BASE: u64 = 0x1000_0000;
-    const ALIGN: u64 = 0x1_0000;
     let Ident { class, data, machine } = ident;
-    let (header_size, segment_size) = match class {
-        Class::Bits32 => (52, 32),
-        Class::Bits64 => (64, 56),
-    };
-    let code_at: usize = (header_size + segment_size as usize).next_multiple_of(8);
     let code = code_bytes(program, data);
-    let file_size = (code_at + code.len()) as u64;
-    let word = |value: u64| match class {
-        Class::Bits32 => data.u32(value as u32).to_vec(),
-        Class::Bits64 if data == Data::Little => value.to_le_bytes().to_vec(),
-        Class::Bits64 => value.to_be_bytes().to_vec(),
-    };
-    let mut file = Vec::with_capacity(file_size as usize);
-    // Elf_Ehdr, elf.h.
-    file.extend(b"\x7fELF");
-    file.extend([class as u8, data as u8, 1, 0]); // EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI
-    file.extend([0; 8]); // EI_ABIVERSION and padding
-    file.extend(data.u16(2)); // e_type ET_EXEC
-    file.extend(data.u16(machine)); // e_machine
-    file.extend(data.u32(1)); // e_version
-    file.extend(word(BASE + code_at as u64)); // e_entry
-    file.extend(word(header_size as u64)); // e_phoff
-    file.extend(word(0)); // e_shoff
-    file.extend(data.u32(program.elf_flags)); // e_flags
-    file.extend(data.u16(header_size as u16)); // e_ehsize
-    file.extend(data.u16(segment_size)); // e_phentsize
-    file.extend(data.u16(1)); // e_phnum
-    file.extend([0; 6]); // e_shentsize, e_shnum, e_shstrndx
-    // Elf_Phdr: the same fields in both sizes, but p_flags moves.
-    const READ_EXECUTE: u32 = 5; // PF_R | PF_X
-    file.extend(data.u32(1)); // p_type PT_LOAD
-    if class == Class::Bits64 {
-        file.extend(data.u32(READ_EXECUTE));
-    }
-    file.extend(word(0)); // p_offset
-    file.extend(word(BASE)); // p_vaddr
-    file.extend(word(BASE)); // p_paddr
-    file.extend(word(file_size)); // p_filesz
-    file.extend(word(file_size)); // p_memsz
-    if class == Class::Bits32 {
-        file.extend(data.u32(READ_EXECUTE));
-    }
-    file.extend(word(ALIGN)); // p_align
-    file.resize(code_at, 0);
-    file.extend(code);
-    file
+    TinyElf::new(class == Class::Bits64, data == Data::Big, machine, program.elf_flags, &code)
+        .code_alignment(8)
+        .to_bytes()
 }
 
 fn code_bytes(program: &Program, data: Data) -> Vec<u8> {

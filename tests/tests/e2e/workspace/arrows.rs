@@ -45,12 +45,15 @@ fn packages_depend_on_each_other_as_drawn() {
 }
 
 /// The one tool for root must be readable at a glance: no network, no TLS, no parser but JSON's. clap's two
-/// companions print completions and the manual page.
+/// companions print completions and the manual page; tiny-elf writes the programs of `probe`.
 #[test]
 fn the_tool_for_root_has_few_dependencies() {
     let text = std::fs::read_to_string(workspace().join("binfmt-setup/Cargo.toml")).unwrap();
     let list = text.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
     let names: Vec<&str> =
         list.lines().filter_map(|line| line.split('.').next()).filter(|n| !n.is_empty()).collect();
-    assert_eq!(names, ["clap", "clap_complete", "clap_mangen", "nix", "serde", "serde_json", "thiserror"]);
+    assert_eq!(
+        names,
+        ["clap", "clap_complete", "clap_mangen", "nix", "serde", "serde_json", "thiserror", "tiny-elf"]
+    );
 }
