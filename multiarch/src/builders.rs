@@ -1,8 +1,8 @@
-//! Who makes an image. Each builder is a program that people have, run as they would run it, or the embedded one;
-//! each gives back one image in the staging layout, as it was made: labels are put right later.
+//! Builders: programs of the container engines, and the embedded builder. Each returns one image in the staging layout, whose
+//! platform is fixed later.
 //!
-//! Engines are found as their own command lines find them: DOCKER_HOST, contexts, CONTAINERS_STORAGE_CONF,
-//! BUILDAH_ISOLATION and the like pass through untouched.
+//! Engines are selected by their own command lines: DOCKER_HOST, contexts, CONTAINERS_STORAGE_CONF, BUILDAH_ISOLATION and
+//! similar variables are passed on unchanged.
 
 use crate::spec::{BuilderChoice, DockerfileRecipe, Recipe};
 use crate::work_dir::records::Records;
@@ -27,66 +27,69 @@ mod tool;
 #[cfg(test)]
 mod tests;
 
-/// One image to be made.
+/// The inputs of a builder for one image.
 #[derive(Clone, Debug)]
 pub struct BuildJob {
     pub platform: Platform,
     pub recipe: Recipe,
-    /// A folder for what is made on the way, of this job alone, made if it is not there. The builder leaves nothing
-    /// large in it.
+    /// A directory for intermediate files of this job. The builder creates it if it does not exist, and leaves nothing large
+    /// in it.
     pub work_dir: PathBuf,
-    /// SOURCE_DATE_EPOCH, where it is set: the time that images say they were made.
+    /// SOURCE_DATE_EPOCH, if it is set: the creation time of images, in seconds since 1970.
     pub epoch: Option<u64>,
-    /// What earlier runs found out.
+    /// Results of earlier runs.
     pub records: Records,
 }
 
+/// Turns a Dockerfile or files into an image.
 pub trait Builder: Send + Sync {
-    /// As the spec names it.
+    /// The name in the spec: `docker:arm-node`.
     fn name(&self) -> String;
 
-    /// `Err` says why it cannot be used on this host.
+    /// `Err` with the reason if it cannot be used on this host.
     fn available(&self) -> Result<(), String>;
 
-    /// What the recipe asks for and this builder has no way for, as a reason with the way out.
-    fn lacks(&self, _recipe: &DockerfileRecipe) -> Option<String> {
+    /// A key of the recipe that this builder does not support, as a reason with advice.
+    fn unsupported(&self, _recipe: &DockerfileRecipe) -> Option<String> {
         None
     }
 
-    /// Whether building runs programs of the image's platform, and this host's processor does not. Whether an
-    /// emulator is there already is another question.
+    /// Whether the build runs programs that this host's CPU cannot run natively, whether or not an emulator is registered.
     fn needs_emulator(&self, job: &BuildJob) -> bool;
 
-    /// The image that it has under the name of a base image already. `None` if it has none, or keeps none.
-    fn local(&self, _base: &str) -> Option<Local> {
+    /// The image that the engine has under the name of a base image. `None` if it has none, or has no storage.
+    fn local_image(&self, _base: &str) -> Option<LocalImage> {
         None
     }
 
-    /// Where it would pull a base image from. `None` if only it knows.
+    /// The reference from which it would pull a base image. `None` if only the engine knows.
     fn registry_name(&self, base: &str) -> Option<RegistryRef>;
 
-    /// The commands that `build` would run, for a person. Values of build arguments are not in them.
+    /// The commands that `build` would run, for the plan. They do not contain values of build arguments.
     fn describe(&self, job: &BuildJob) -> Vec<String>;
 
-    /// Makes the image. `Ok` means that the document and all that it names is in `staging`. What programs say goes
-    /// to the end of `log`.
+    /// Builds the image. `Ok` means that the manifest and all that it references is in `staging`. The output of programs is
+    /// appended to `log`.
     fn build(&self, job: &BuildJob, staging: &OciLayout, log: &Path) -> Result<Document, Error>;
 }
 
-/// An image in a builder's own storage.
+/// An image in the storage of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Local {
+pub struct LocalImage {
     pub platform: Platform,
-    /// It is taken for the base even if it is of another platform: nothing is pulled in its place.
-    pub is_taken_blindly: bool,
-    /// There may be images of other platforms under the same name, as containerd keeps them.
+    /// The engine uses it even if it is for another platform, without pulling another one.
+    pub is_used_unchecked: bool,
+    /// There may be images for other platforms under the same name, as in containerd's store.
     pub may_have_others: bool,
 }
 
-/// Opens a base image that a spec names.
+/// Opens a base image of a spec.
 pub type OpenImage = Arc<dyn Fn(&Reference) -> Result<(Arc<dyn ImageSource>, Pointer), Error> + Send + Sync>;
 
-/// The builder for a recipe, and why it is that one where the spec leaves it open.
+/// The builder for a recipe, and with `builder: auto` the reason why it was chosen.
+///
+/// # Errors
+/// `NotFound` if it does not work on this host; `BadInput` if it does not support a key of the recipe.
 pub fn choose(
     choice: &BuilderChoice,
     recipe: &Recipe,
@@ -105,7 +108,7 @@ pub fn choose(
             .hint("install or start it, or name another builder in the spec"));
     }
     match recipe {
-        Recipe::Dockerfile(recipe) => match named.lacks(recipe) {
+        Recipe::Dockerfile(recipe) => match named.unsupported(recipe) {
             Some(why) => Err(Error::bad_input(format!("build with {}", named.name()), why)),
             None => Ok((named, String::new())),
         },
@@ -113,7 +116,7 @@ pub fn choose(
     }
 }
 
-/// The embedded builder for files; for a Dockerfile the first engine that works.
+/// The embedded builder for files; for a Dockerfile the first engine that works and supports the recipe.
 fn auto(recipe: &Recipe, open: &OpenImage) -> Result<(Box<dyn Builder>, String), Error> {
     let recipe = match recipe {
         Recipe::Dockerfile(recipe) => recipe,
@@ -138,7 +141,7 @@ fn first_for(
 ) -> Result<(Box<dyn Builder>, String), Error> {
     let mut reasons = Vec::new();
     for engine in engines {
-        match engine.available().and_then(|()| engine.lacks(recipe).map_or(Ok(()), Err)) {
+        match engine.available().and_then(|()| engine.unsupported(recipe).map_or(Ok(()), Err)) {
             Ok(()) if reasons.is_empty() => return Ok((engine, "it works, and is tried first".into())),
             Ok(()) => return Ok((engine, reasons.join("; "))),
             Err(why) => reasons.push(format!("{}: {why}", engine.name())),
@@ -149,10 +152,10 @@ fn first_for(
         .problems(reasons))
 }
 
-/// Whether this host's processor runs programs of a platform by itself.
+/// Whether this host's CPU runs programs of a platform natively.
 pub fn runs_natively(platform: &Platform) -> bool {
     let platform = platform.normalized();
-    // A level above the first may be there or not; nobody has an emulator registered for it, so it counts as native.
+    // A CPU may lack a level above the first. No emulator is registered for levels, so they count as native.
     let native: &[&str] = match std::env::consts::ARCH {
         "x86_64" => &["amd64", "386"],
         "x86" => &["386"],

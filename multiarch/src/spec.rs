@@ -1,7 +1,7 @@
-//! release.yaml: what is to be built, for which platforms, and where it goes.
+//! The spec of a release, release.yaml: images to build, their platforms, and where they are published.
 //!
-//! Read strictly. What is wrong with it is found all at once, each thing with its line and what to write instead;
-//! what comes out has no text left to parse.
+//! It is read strictly: all problems are reported at once, each with its line and a correction. The result contains no
+//! text that is still to be parsed.
 
 use error::Error;
 use image_model::platform::Platform;
@@ -16,25 +16,26 @@ mod platform;
 mod read;
 mod reader;
 
-/// The largest spec that is read. A real one has some kilobytes.
+/// Limit on the size of a spec in bytes. A real one has some kilobytes.
 const SPEC_MAX: u64 = 1 << 20;
 
+/// A release.yaml.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// The folder that paths in the spec are relative to. They are joined to it already.
+    /// The directory of the spec. Paths of the spec are joined to it already.
     pub dir: PathBuf,
     /// A repository of a registry, or an OCI layout. It has no tag or digest.
     pub image: Reference,
     /// At least one.
     pub tags: Vec<String>,
     pub on_mismatch: OnMismatch,
-    /// What is run in each image before anything is published; empty for nothing.
+    /// The command of the smoke test; empty for none.
     pub smoke: Vec<String>,
     /// Annotations of the index.
     pub annotations: BTreeMap<String, String>,
-    /// Commands, run in `dir` one after the other before anything is built.
+    /// Commands to run in `dir` before the builds.
     pub prepare: Vec<Vec<String>>,
-    /// At least one, and no two that fit each other.
+    /// At least one, and no two for the same platform.
     pub platforms: Vec<PlatformSpec>,
 }
 
@@ -42,13 +43,13 @@ pub struct Spec {
 #[derive(Clone, Debug)]
 pub struct PlatformSpec {
     pub platform: Platform,
-    /// The tag that this image has of its own, beside its place in the index.
+    /// An additional tag for this image.
     pub tag: Option<String>,
     pub builder: BuilderChoice,
     pub recipe: Recipe,
 }
 
-/// How the image is made. A Dockerfile goes with the engines, files with the embedded builder.
+/// The inputs of an image. Engines build a Dockerfile, the embedded builder files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipe {
     Dockerfile(DockerfileRecipe),
@@ -62,16 +63,16 @@ pub struct DockerfileRecipe {
     pub target: Option<String>,
     pub build_args: BuildArgs,
     pub secrets: Vec<Secret>,
-    /// Other folders and images that the Dockerfile names, as `--build-context` takes them.
+    /// Named directories and images, in the form of `--build-context`.
     pub build_contexts: BTreeMap<String, String>,
-    /// As the builder's `--cache-from` and `--cache-to` take them.
+    /// In the form of `--cache-from` and `--cache-to`.
     pub cache_from: Vec<String>,
     pub cache_to: Vec<String>,
     /// Other platforms of the spec have the same Dockerfile.
     pub is_shared: bool,
 }
 
-/// A secret of the build, for `RUN --mount=type=secret,id=ID`. Only its place is known here, never its value.
+/// A secret for `RUN --mount=type=secret,id=ID`. It contains the source of the value, never the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
     pub id: String,
@@ -85,7 +86,7 @@ pub enum SecretSource {
 }
 
 impl DockerfileRecipe {
-    /// A Dockerfile and its context, and nothing else said.
+    /// A Dockerfile and its context, without options.
     pub fn new(dockerfile: PathBuf, context: PathBuf) -> Self {
         Self {
             dockerfile,
@@ -101,16 +102,16 @@ impl DockerfileRecipe {
     }
 }
 
-/// Files in a layer of their own, on a base image or on nothing.
+/// Files in one layer, on a base image or without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesRecipe {
     pub from: Option<Reference>,
-    /// Source on this host, and the absolute path in the image. One that ends in `/` is the folder to put it in.
+    /// Source on this host, and the absolute path in the image. A path that ends in `/` is a directory to copy into.
     pub copy: Vec<(PathBuf, String)>,
     pub run: RunConfig,
 }
 
-/// What a container of the image does. `None` is what the base image says; an empty list takes that away.
+/// The configuration of containers. `None` inherits the value of the base image; an empty list removes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunConfig {
     pub entrypoint: Option<Vec<String>>,
@@ -122,8 +123,8 @@ pub struct RunConfig {
     pub expose: Vec<Port>,
 }
 
-/// Build arguments. `None` takes the value from the environment, as `docker build --build-arg NAME` does: the
-/// place for secrets. Values are not shown.
+/// Build arguments. `None` takes the value from the environment, as `docker build --build-arg NAME` does. Values are not
+/// printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct BuildArgs(pub BTreeMap<String, Option<String>>);
 
@@ -133,7 +134,7 @@ impl fmt::Debug for BuildArgs {
     }
 }
 
-/// A port, with its protocol: shown as the image-spec writes it, `8080/tcp`.
+/// A port and its protocol. The form is that of the image-spec: `8080/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     pub number: u16,
@@ -148,11 +149,11 @@ impl fmt::Display for Port {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuilderChoice {
-    /// The embedded builder for files; else the first engine that is there.
+    /// The embedded builder for files; otherwise the first engine that works.
     Auto,
-    /// The engine that docker means by itself, or that of a context.
+    /// The current engine of docker, or that of a context.
     Docker(Option<String>),
-    /// The builder that buildx has chosen, or the one of this name.
+    /// The current builder of buildx, or one by name.
     Buildx(Option<String>),
     Podman,
     Buildah,
@@ -162,13 +163,13 @@ pub enum BuilderChoice {
 impl BuilderChoice {
     pub const NAMES: [&str; 6] = ["auto", "docker", "buildx", "podman", "buildah", "rootfs"];
 
-    /// `docker:arm-node`. `None` for a word that is no builder.
+    /// Parses `docker:arm-node`. `None` for an unknown builder.
     pub fn parse(text: &str) -> Option<Self> {
         let (word, name) = match text.split_once(':') {
             Some((word, name)) => (word, Some(name.to_string())),
             None => (text, None),
         };
-        // It becomes a word of a command line.
+        // It becomes an argument of a command.
         let is_name = |name: &String| {
             let mut bytes = name.bytes();
             bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
@@ -224,13 +225,16 @@ impl OnMismatch {
 }
 
 impl Spec {
-    /// Reads a spec from a file. The error has a line `FILE:LINE: what is wrong` for each problem, in their order.
+    /// Reads a spec from a file.
+    ///
+    /// # Errors
+    /// `BadInput` with a line `FILE:LINE: PROBLEM` for each problem.
     pub fn load(file: &Path) -> Result<Self, Error> {
         let doing = || format!("read \"{}\"", file.display());
         let meta = std::fs::metadata(file).map_err(|e| Error::from_io(doing(), e))?;
         if !meta.is_file() {
-            return Err(Error::bad_input(doing(), "it is no regular file")
-                .hint("name a release.yaml, not its folder"));
+            return Err(Error::bad_input(doing(), "it is not a regular file")
+                .hint("name a release.yaml, not its directory"));
         }
         if meta.len() > SPEC_MAX {
             return Err(Error::bad_input(doing(), format!("it is larger than {SPEC_MAX} bytes")));
@@ -239,17 +243,17 @@ impl Spec {
         let text = String::from_utf8(bytes).map_err(|_| Error::bad_input(doing(), "it is not UTF-8 text"))?;
         Self::parse(&text, file).map_err(|problems| {
             let why = match problems.len() {
-                1 => "one thing in it is wrong".to_string(),
-                count => format!("{count} things in it are wrong"),
+                1 => "it has 1 error".to_string(),
+                count => format!("it has {count} errors"),
             };
             let lines = problems.iter().map(|problem| format!("{}:{problem}", file.display())).collect();
             Error::bad_input(doing(), why).problems(lines)
         })
     }
 
-    /// Reads a spec from its text. Paths in it are looked for below the folder of `file`. `Err` has every problem.
+    /// Reads a spec from its text. Paths are relative to the directory of `file`. `Err` contains all problems.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Problem>> {
-        // The folder of "release.yaml" is "", which no program takes for a working directory.
+        // The parent of "release.yaml" is "", which is not valid as a working directory.
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         read::spec(text, dir)
     }

@@ -1,17 +1,17 @@
-//! `buildah build` and `buildah push`. Without podman's default of keeping layers, which is asked for here: a second
-//! release finds everything built.
+//! The builder `buildah`: `buildah build` and `buildah push`. `--layers` keeps layers as a cache for the next release, which
+//! is the default of podman only.
 
 use super::common::needs_emulator;
 use super::podman::{build, describe, local, registry_name};
 use super::tool::Tool;
-use super::{BuildJob, Builder, Local};
+use super::{BuildJob, Builder, LocalImage};
 use error::Error;
 use image_model::manifest::Document;
 use image_model::reference::RegistryRef;
 use image_store::store::oci_layout::OciLayout;
 use std::path::Path;
 
-/// `bud` is the name that every version knows.
+/// `bud` is the command's name in every version.
 const BEGIN: [&str; 2] = ["bud", "--layers"];
 
 pub struct Buildah {
@@ -37,7 +37,7 @@ impl Builder for Buildah {
         needs_emulator(job)
     }
 
-    fn local(&self, base: &str) -> Option<Local> {
+    fn local_image(&self, base: &str) -> Option<LocalImage> {
         local(
             &self.tool,
             &["inspect", "--type", "image", "--format", "{{.OCIv1.OS}}/{{.OCIv1.Architecture}}"],

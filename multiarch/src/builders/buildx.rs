@@ -1,6 +1,6 @@
-//! `docker buildx build`: any builder instance that buildx knows, here or far away. How a team outgrows one machine.
+//! The builder `buildx`: `docker buildx build` with any builder instance, local or remote.
 //!
-//! Most drivers write the image as an OCI archive, which is taken byte for byte. The driver `docker` cannot: its image
+//! Most drivers write the image as an OCI archive, which is copied byte for byte. The driver `docker` does not: its image
 //! stays in the engine and is saved from there.
 
 use super::common::{Ids, copy_image, dockerfile_recipe, engine_id, find_image, make_work_dir};
@@ -19,15 +19,15 @@ use std::path::Path;
 
 pub struct Buildx {
     tool: Tool,
-    /// The instance; without it the one that `docker buildx use` chose.
+    /// The builder instance; by default the one of `docker buildx use`.
     builder: Option<String>,
 }
 
-/// How the image comes out of a builder.
+/// How to get the image out of a builder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum WayOut {
     Archive,
-    /// From the engine of this context.
+    /// `docker save` from the engine of this context.
     Engine(String),
 }
 
@@ -47,7 +47,7 @@ impl Buildx {
     }
 
     fn way_out(&self) -> WayOut {
-        // Where it cannot be asked, the build will say why.
+        // If this fails, the build fails with the reason.
         self.inspect().map_or(WayOut::Archive, |said| parse_way_out(&said))
     }
 
@@ -61,7 +61,7 @@ impl Buildx {
                 let archive = job.work_dir.join("image.tar");
                 (self.tool.clone(), step.arg("--output").arg(format!("type=oci,dest={}", archive.display())))
             }
-            // buildx lets a context be its own builder only where it is the current one.
+            // buildx accepts a context as its own builder only if it is the current one.
             WayOut::Engine(context) => {
                 let step = step.without_env("BUILDX_BUILDER").arg("--load");
                 let ids = Ids::of(job);
@@ -84,18 +84,18 @@ impl Builder for Buildx {
 
     fn available(&self) -> Result<(), String> {
         self.inspect().map(drop).map_err(|why| match self.tool.ask(&["buildx", "version"]) {
-            // The program without the plugin takes the word for a mistake, and says to read its help.
+            // Without the plugin, docker reports an unknown command and refers to its help.
             Err(_) if self.tool.ask(&["--version"]).is_ok() => "docker has no buildx plugin".to_string(),
             _ => why,
         })
     }
 
-    /// Its nodes run what they run: emulators of this host are none of them.
+    /// Its nodes have emulators of their own.
     fn needs_emulator(&self, _job: &BuildJob) -> bool {
         false
     }
 
-    /// Its own images are not asked for: BuildKit goes to the registry where one is of another platform.
+    /// Its images are not inspected: BuildKit reads the registry if one is for another platform.
     fn registry_name(&self, base: &str) -> Option<RegistryRef> {
         base.parse().ok()
     }
@@ -118,8 +118,8 @@ impl Builder for Buildx {
         let recipe = dockerfile_recipe(job, &self.name())?;
         make_work_dir(job)?;
         let (ids, archive) = (Ids::of(job), job.work_dir.join("image.tar"));
-        // What a run left that was killed would be taken for this one's.
-        ids.forget();
+        // Files of a run that was killed would be mistaken for those of this one.
+        ids.remove();
         let _ = fs::remove_file(&archive);
         let way_out = self.way_out();
         let (tool, step) = self.build_step(job, recipe, &way_out);
@@ -141,8 +141,8 @@ fn take_archive(archive: &Path, platform: &Platform, staging: &OciLayout) -> Res
     copy_image(&written, &at, staging)
 }
 
-/// What `docker buildx inspect` says: the driver, and for the driver `docker` its context, which is the endpoint of its
-/// only node.
+/// Parses the output of `docker buildx inspect`: the driver, and for the driver `docker` its context, which is the endpoint
+/// of its only node.
 fn parse_way_out(said: &str) -> WayOut {
     let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     match (value("Driver:"), value("Endpoint:")) {
@@ -156,9 +156,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_driver_says_how_the_image_comes_out() {
+    fn the_driver_decides_how_to_get_the_image() {
         let check = |said: &str, way_out: WayOut| assert_eq!(parse_way_out(said), way_out, "{said}");
-        // As buildx 0.29 writes it.
+        // Output of buildx 0.29.
         let docker = "Name:   arm-node\nDriver: docker\n\nNodes:\nName:     arm-node\nEndpoint: arm-node\nStatus:   running\n";
         check(docker, WayOut::Engine("arm-node".into()));
         let container =

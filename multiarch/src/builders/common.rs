@@ -1,4 +1,4 @@
-//! What all builders of Dockerfiles do alike: their folder, the image's id, the Dockerfile as far as it must be known.
+//! Functions shared by the builders of Dockerfiles: work directories, image IDs, and the Dockerfile.
 
 use super::dockerfile::Dockerfile;
 use super::tool::Tool;
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 pub fn make_work_dir(job: &BuildJob) -> Result<(), Error> {
     fs::create_dir_all(&job.work_dir)
-        .map_err(|e| Error::from_io(format!("make the folder \"{}\"", job.work_dir.display()), e))
+        .map_err(|e| Error::from_io(format!("create the directory \"{}\"", job.work_dir.display()), e))
 }
 
-/// The image id that a builder wrote to a file.
+/// The image ID that a builder wrote to a file.
 pub fn read_id(file: &Path) -> Result<String, Error> {
     let doing = || format!("read the image id from \"{}\"", file.display());
     let text = fs::read_to_string(file).map_err(|e| Error::from_io(doing(), e))?;
@@ -30,8 +30,8 @@ pub fn read_id(file: &Path) -> Result<String, Error> {
     }
 }
 
-/// The name under which the engine has what was built. containerd's image store knows images by their manifests, not by
-/// the id that `--iidfile` gets; then it stands in what `--metadata-file` got.
+/// The name by which the engine finds the built image. containerd's image store finds images by the digest of the manifest,
+/// which is in the metadata file, not by the ID in the ID file.
 pub fn engine_id(tool: &Tool, ids: &Ids) -> Result<String, Error> {
     let id = read_id(&ids.id)?;
     let metadata = fs::read(&ids.metadata).ok();
@@ -47,7 +47,7 @@ struct Metadata {
     digest: Digest,
 }
 
-/// What a builder writes about an image that stays in the engine.
+/// Files in which a builder writes the ID of an image that stays in the engine.
 pub struct Ids {
     pub id: PathBuf,
     pub metadata: PathBuf,
@@ -58,15 +58,18 @@ impl Ids {
         Self { id: job.work_dir.join("image-id"), metadata: job.work_dir.join("metadata.json") }
     }
 
-    /// What a run left that was killed would be taken for this one's.
-    pub fn forget(&self) {
+    /// Removes files of a run that was killed, which would be mistaken for those of this one.
+    pub fn remove(&self) {
         for old in [&self.id, &self.metadata] {
             let _ = fs::remove_file(old);
         }
     }
 }
 
-/// The Dockerfile's part of a job. The spec gives this builder nothing else.
+/// The recipe of a job with a Dockerfile.
+///
+/// # Errors
+/// `BadInput` for a job with files.
 pub fn dockerfile_recipe<'a>(job: &'a BuildJob, builder: &str) -> Result<&'a DockerfileRecipe, Error> {
     match &job.recipe {
         Recipe::Dockerfile(recipe) => Ok(recipe),
@@ -84,14 +87,14 @@ pub fn read_dockerfile(job: &BuildJob, recipe: &DockerfileRecipe) -> Result<Dock
     Ok(Dockerfile::parse(&text, &recipe.build_args, &job.platform))
 }
 
-/// A RUN of a foreign platform. A Dockerfile that cannot be read yet, since a command makes it first, may have one.
+/// Whether the Dockerfile has a RUN of a foreign platform. One that does not exist yet, since a command writes it, has none.
 pub fn needs_emulator(job: &BuildJob) -> bool {
     let Recipe::Dockerfile(recipe) = &job.recipe else { return false };
     !runs_natively(&job.platform)
         && read_dockerfile(job, recipe).is_ok_and(|dockerfile| dockerfile.runs_programs())
 }
 
-/// Where the image of a platform lies in what a builder gave: it, or a member of an index that attests it as well.
+/// The image for a platform in the output of a builder, which may be an index with attestations.
 pub fn find_image(given: &dyn ImageSource, at: Pointer, platform: &Platform) -> Result<Pointer, Error> {
     let document = given.read_document(&at)?;
     let content = document
@@ -111,11 +114,11 @@ pub fn find_image(given: &dyn ImageSource, at: Pointer, platform: &Platform) -> 
     }
 }
 
-/// One image as it is, byte for byte.
+/// Copies one image unchanged.
 pub fn copy_image(source: &dyn ImageSource, at: &Pointer, out: &OciLayout) -> Result<Document, Error> {
     let document = source.read_document(at)?;
     let content =
-        document.parse().map_err(|e| e.at(&format!("what lies in \"{}\"", source.display_name())))?;
+        document.parse().map_err(|e| e.at(&format!("the image in \"{}\"", source.display_name())))?;
     let ParsedDocument::Manifest(image) = content else {
         let doing = format!("take the image from \"{}\"", source.display_name());
         return Err(Error::bad_input(doing, "it is an index, not one image"));

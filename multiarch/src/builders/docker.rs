@@ -1,13 +1,13 @@
-//! `docker build`: the classic builder or BuildKit, as the person's docker decides.
+//! The builder `docker`: `docker build` with the classic builder or BuildKit, as docker itself decides.
 //!
-//! The image gets no name. It stays in the engine as its build cache, as after any `docker build` without `-t`, so
-//! that a second release finds everything built; `docker image prune` takes it away.
+//! The image gets no name. It stays in the engine as a build cache for the next release, as after any `docker build` without
+//! `-t`; `docker image prune` removes it.
 
 use super::common::{
     Ids, dockerfile_recipe, engine_id, find_image, make_work_dir, needs_emulator, read_dockerfile,
 };
 use super::tool::{Step, Tool};
-use super::{BuildJob, Builder, Local};
+use super::{BuildJob, Builder, LocalImage};
 use crate::spec::{DockerfileRecipe, Recipe};
 use error::Error;
 use image_model::manifest::Document;
@@ -21,17 +21,17 @@ use std::path::Path;
 
 pub struct Docker {
     tool: Tool,
-    /// The context was named: another engine than the one that docker means by itself.
-    is_elsewhere: bool,
+    /// A context was given: it may be an engine on another machine.
+    has_context: bool,
 }
 
-/// Which program builds behind `docker build`.
+/// The implementation behind `docker build`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Generation {
     Classic,
-    /// BuildKit in the engine, asked by docker itself.
+    /// BuildKit in the engine, without buildx.
     BuildKit,
-    /// BuildKit, asked by buildx.
+    /// BuildKit through buildx.
     Buildx,
 }
 
@@ -39,17 +39,17 @@ impl Docker {
     pub fn new(context: Option<&str>) -> Self {
         let tool = Tool::new("docker", "MULTIARCH_DOCKER");
         match context {
-            Some(context) => Self { tool: tool.in_context(context), is_elsewhere: true },
-            None => Self { tool, is_elsewhere: false },
+            Some(context) => Self { tool: tool.in_context(context), has_context: true },
+            None => Self { tool, has_context: false },
         }
     }
 
     #[cfg(test)]
     pub(super) fn with(program: &Path) -> Self {
-        Self { tool: Tool::at("docker", program), is_elsewhere: false }
+        Self { tool: Tool::at("docker", program), has_context: false }
     }
 
-    /// DOCKER_BUILDKIT decides, and without it the version: BuildKit is the default since client 23, by buildx.
+    /// Depends on DOCKER_BUILDKIT and the version: BuildKit through buildx is the default since client 23.
     fn generation(&self) -> Generation {
         let version = self.tool.ask(&["version", "--format", "{{.Client.Version}}"]).unwrap_or_default();
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
@@ -63,7 +63,7 @@ impl Docker {
         }
     }
 
-    /// Builds; how the image is called stands in files afterwards.
+    /// Builds the image. Its ID is in files afterwards.
     fn run_build(&self, job: &BuildJob, recipe: &DockerfileRecipe, log: &Path) -> Result<(), Error> {
         let refused = match self.tool.run(&self.build_step(job, recipe, true), log) {
             Ok(()) => return Ok(()),
@@ -72,11 +72,11 @@ impl Docker {
         if !refused.problems.iter().any(|line| is_about_platform(line)) {
             return Err(refused);
         }
-        // The classic builder takes --platform for a filter of images, its own intermediate ones among them, which
-        // it labels with its own platform; engines before 20.10 do not take it at all. Without the flag they would
-        // pull base images of the wrong platform, but from nothing nothing is pulled.
+        // The classic builder uses --platform as a filter of images, including its intermediate ones, which declare its
+        // own platform; engines before 20.10 reject the flag. Without the flag they would pull base images for the wrong
+        // platform, but `FROM scratch` pulls nothing.
         if read_dockerfile(job, recipe)?.bases().next().is_some() {
-            return Err(refused.hint("this builder takes no foreign platform here; set DOCKER_BUILDKIT=1, or use podman or buildah"));
+            return Err(refused.hint("this builder does not support a foreign platform here; set DOCKER_BUILDKIT=1, or use podman or buildah"));
         }
         self.tool.run(&self.build_step(job, recipe, false), log)
     }
@@ -104,7 +104,7 @@ impl Builder for Docker {
         self.tool.ask(&["version", "--format", "{{.Server.Version}}"]).map(drop)
     }
 
-    fn lacks(&self, recipe: &DockerfileRecipe) -> Option<String> {
+    fn unsupported(&self, recipe: &DockerfileRecipe) -> Option<String> {
         let newer = [
             ("build-contexts", !recipe.build_contexts.is_empty()),
             ("cache-to", !recipe.cache_to.is_empty()),
@@ -121,18 +121,18 @@ impl Builder for Docker {
         }
     }
 
-    /// Another engine runs what it runs: emulators of this host are none of it.
+    /// An engine on another machine has emulators of its own.
     fn needs_emulator(&self, job: &BuildJob) -> bool {
-        !self.is_elsewhere && needs_emulator(job)
+        !self.has_context && needs_emulator(job)
     }
 
-    fn local(&self, base: &str) -> Option<Local> {
+    fn local_image(&self, base: &str) -> Option<LocalImage> {
         const FORMAT: &str = "{{.Os}}/{{.Architecture}}/{{.Variant}}";
         let said = self.tool.ask(&["image", "inspect", "--format", FORMAT, "--", base]).ok()?;
         let generation = self.generation();
-        Some(Local {
+        Some(LocalImage {
             platform: said.trim_end_matches('/').parse().ok()?,
-            is_taken_blindly: generation == Generation::Classic,
+            is_used_unchecked: generation == Generation::Classic,
             may_have_others: generation == Generation::Buildx,
         })
     }
@@ -152,7 +152,7 @@ impl Builder for Docker {
         let archive = job.work_dir.join("image.tar");
         let ids = Ids::of(job);
         make_work_dir(job)?;
-        ids.forget();
+        ids.remove();
         self.run_build(job, recipe, log)?;
         let id = engine_id(&self.tool, &ids)?;
         let saved = self
@@ -168,11 +168,10 @@ pub(super) fn save_step(id: &str, archive: &Path) -> Step {
     Step::new(&["save", "--output"]).arg(archive).arg(id)
 }
 
-/// What docker says when it is `--platform` that it does not take.
-/// Source: cli/command/image/build.go and daemon/images/image.go of Docker 19.03 to 28.
+/// Whether this line of docker's output is an error about `--platform`. Source: cli/command/image/build.go and daemon/images/image.go of Docker 19.03 to 28.
 fn is_about_platform(line: &str) -> bool {
     line.contains("does not match the specified platform")
-        // The same in containerd's image store.
+        // The error of containerd's image store.
         || line.contains("does not provide the specified platform")
         || line.contains(
             "\"--platform\" is only supported on a Docker daemon with experimental features enabled",
@@ -180,7 +179,7 @@ fn is_about_platform(line: &str) -> bool {
         || line.contains("\"--platform\" requires API version")
 }
 
-/// The saved image, compressed into the layout. Newer engines save an index.
+/// Imports a saved image into the layout, with compressed layers. Newer engines save an index.
 pub(super) fn take(archive: &Path, platform: &Platform, staging: &OciLayout) -> Result<Document, Error> {
     let saved = DockerArchive::open(archive, None)?;
     let at = find_image(&saved, saved.only_image()?, platform)?;

@@ -1,7 +1,6 @@
-//! What is read of a Dockerfile: which images its stages start from, and whether they run programs.
+//! A partial reader of Dockerfiles: base images of the stages, and whether they run programs.
 //!
-//! The engine reads it for good; this is for what must be known before. Where it cannot be known, the answer is
-//! the careful one.
+//! It answers what must be known before the build. If the answer is uncertain, it is the conservative one.
 
 use crate::spec::BuildArgs;
 use image_model::platform::Platform;
@@ -17,31 +16,31 @@ pub struct Dockerfile {
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// The line of its FROM, counted from 1.
+    /// Line of its FROM, counted from 1.
     pub line: usize,
-    /// `FROM` with build arguments put in.
+    /// The name in `FROM`, with build arguments expanded.
     pub base: String,
     pub name: Option<String>,
     pub asked: Asked,
     /// It has a RUN.
     runs: bool,
-    /// What it copies or mounts from: stages by name or number, and images.
+    /// The sources of COPY and mounts: stages by name or number, and images.
     sources: Vec<String>,
 }
 
-/// Which platform a FROM asks for.
+/// The platform of a FROM.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// None, or the one that is built for.
+    /// No `--platform`, or the target platform.
     Target,
-    /// The builder's own: `--platform=$BUILDPLATFORM`.
+    /// The platform of the builder: `--platform=$BUILDPLATFORM`.
     Builder,
-    /// This one, whatever is built for.
+    /// A fixed platform.
     Named(String),
 }
 
 impl Dockerfile {
-    /// `platform` is the one that is built for; it is what TARGETPLATFORM and its parts say.
+    /// `platform` is the target platform: the value of TARGETPLATFORM and its parts.
     pub fn parse(text: &str, build_args: &BuildArgs, platform: &Platform) -> Self {
         let mut variables: BTreeMap<String, String> = BTreeMap::from([
             ("TARGETPLATFORM".into(), platform.to_string()),
@@ -79,7 +78,7 @@ impl Dockerfile {
         found
     }
 
-    /// Whether a stage of the image's platform has a RUN. Stages that are not needed for the target count too.
+    /// Whether a stage of the target platform has a RUN, including stages that the target does not need.
     pub fn runs_programs(&self) -> bool {
         self.stages.iter().any(|stage| stage.runs && stage.asked != Asked::Builder)
     }
@@ -89,7 +88,7 @@ impl Dockerfile {
         (0..self.stages.len()).filter(|at| self.pulls(*at)).map(|at| &self.stages[at])
     }
 
-    /// Those of them that a build of `target` needs; without one the last stage is meant.
+    /// The base images that a build of `target` needs. The default target is the last stage.
     pub fn needed_bases(&self, target: Option<&str>) -> Vec<&Stage> {
         let needed = self.needed(target);
         let pulled = (0..self.stages.len()).filter(|at| needed[*at] && self.pulls(*at));
@@ -114,8 +113,8 @@ impl Dockerfile {
         self.stages[at].base != "scratch" && self.base_stage(at).is_none()
     }
 
-    /// Whether a stage that the target needs begins alike for several platforms: with nothing, or with an image of a
-    /// platform that is not the target's.
+    /// Whether a stage that the target needs has the same first layers for several platforms: none, or an image of a platform
+    /// that is not the target platform.
     pub fn begins_alike(&self, target: Option<&str>) -> bool {
         let needed = self.needed(target);
         let alike = |stage: &Stage| stage.base == "scratch" || stage.asked != Asked::Target;
@@ -123,7 +122,7 @@ impl Dockerfile {
             .any(|at| needed[at] && self.base_stage(at).is_none() && alike(&self.stages[at]))
     }
 
-    /// The stage at the bottom of the image itself: its base is what the image starts from.
+    /// The first stage of the image itself: its base is the base image.
     pub fn root(&self, target: Option<&str>) -> Option<&Stage> {
         let mut at = self.target(target)?;
         while let Some(below) = self.base_stage(at) {
@@ -144,7 +143,7 @@ impl Dockerfile {
         self.named_above(at, &self.stages[at].base)
     }
 
-    /// The stage that is named, or numbered, in a stage.
+    /// The stage with this name or number.
     fn source_stage(&self, at: usize, source: &str) -> Option<usize> {
         let numbered = source.parse().ok().filter(|number| *number < at);
         self.named_above(at, source).or(numbered)
@@ -157,23 +156,23 @@ impl Dockerfile {
 }
 
 impl Stage {
-    /// Only the builder knows what its base is called.
+    /// Only the builder knows the name of the base image.
     pub fn is_the_builders_secret(&self) -> bool {
         self.base.contains(BUILDER)
     }
 }
 
-/// Stands for the builder's platform, whatever that is.
+/// Placeholder for the platform of the builder, which is not known here.
 const BUILDER: &str = "\u{0}builder";
 
 fn stage(line: usize, rest: &str, target: &Platform, variables: &BTreeMap<String, String>) -> Stage {
     let asked = match flag(rest, "--platform=").map(|said| expand(unquoted(said), variables)) {
         None => Asked::Target,
         Some(said) if said.contains(BUILDER) => Asked::Builder,
-        // The classic builder knows no TARGETPLATFORM and takes nothing for no flag.
+        // The classic builder has no TARGETPLATFORM, and ignores an empty flag.
         Some(said) if said.is_empty() => Asked::Target,
         Some(said) => {
-            // Engines take an architecture alone as well.
+            // Engines also accept an architecture without an OS.
             let whole = if said.contains('/') { said } else { format!("linux/{said}") };
             match whole.parse::<Platform>() {
                 Ok(platform) if platform.matches(target) => Asked::Target,
@@ -190,12 +189,12 @@ fn stage(line: usize, rest: &str, target: &Platform, variables: &BTreeMap<String
     Stage { line, base, name, asked, runs: false, sources: Vec::new() }
 }
 
-/// The value of a flag before the first word that is none.
+/// The value of a flag, which must be before the first word that is not a flag.
 fn flag<'a>(rest: &'a str, name: &str) -> Option<&'a str> {
     rest.split_whitespace().take_while(|word| word.starts_with("--")).find_map(|word| word.strip_prefix(name))
 }
 
-/// What a RUN mounts from: `--mount=type=bind,from=STAGE,...`.
+/// The sources of mounts of a RUN: `--mount=type=bind,from=STAGE,...`.
 fn mounted(rest: &str) -> Vec<String> {
     let flags = rest.split_whitespace().take_while(|word| word.starts_with("--"));
     let mounts = flags.filter_map(|flag| flag.strip_prefix("--mount="));
@@ -205,7 +204,7 @@ fn mounted(rest: &str) -> Vec<String> {
         .collect()
 }
 
-/// Words, of which quotes hold spaces together.
+/// Splits at spaces outside of quotes.
 fn words(text: &str) -> Vec<&str> {
     let mut quote = None;
     let is_gap = |c: char| match (quote, c) {
@@ -224,8 +223,8 @@ fn words(text: &str) -> Vec<&str> {
     text.split(is_gap).filter(|word| !word.is_empty()).collect()
 }
 
-/// The instructions with their lines: name in capitals, and the rest, continued lines joined, comments and
-/// here-documents left out.
+/// The instructions with their lines: name in uppercase, and arguments; continued lines are joined, comments and
+/// here-documents are skipped.
 fn instructions(text: &str) -> Vec<(usize, String, String)> {
     let escape = escape_character(text);
     let mut found = Vec::new();
@@ -289,7 +288,7 @@ fn unquoted(text: &str) -> &str {
     inner('"').or_else(|| inner('\'')).unwrap_or(text)
 }
 
-/// Puts variables in: `$A`, `${A}`, `${A:-default}`, `${A:+other}`. One that is not known is empty.
+/// Expands variables: `$A`, `${A}`, `${A:-default}`, `${A:+other}`. Unknown ones are empty.
 fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     let mut rest = text;

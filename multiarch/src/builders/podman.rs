@@ -1,8 +1,9 @@
-//! `podman build`, and `podman push` into a layout of its own. The image stays without a name as the build cache.
+//! The builder `podman`: `podman build`, and `podman push` into an OCI layout. The image stays in the storage without a name,
+//! as a build cache.
 
 use super::common::{copy_image, dockerfile_recipe, make_work_dir, needs_emulator, read_dockerfile, read_id};
 use super::tool::{Step, Tool};
-use super::{BuildJob, Builder, Local};
+use super::{BuildJob, Builder, LocalImage};
 use crate::spec::{DockerfileRecipe, Recipe};
 use error::Error;
 use image_model::manifest::Document;
@@ -39,7 +40,7 @@ impl Builder for Podman {
         needs_emulator(job)
     }
 
-    fn local(&self, base: &str) -> Option<Local> {
+    fn local_image(&self, base: &str) -> Option<LocalImage> {
         local(&self.tool, &["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}"], base)
     }
 
@@ -56,20 +57,21 @@ impl Builder for Podman {
     }
 }
 
-/// What the local storage has. Neither shows the variant, and both look into the registry if the platform differs.
-pub(super) fn local(tool: &Tool, inspect: &[&str], base: &str) -> Option<Local> {
+/// The image in the local storage. podman and buildah do not print the variant, and read the registry if the platform
+/// differs.
+pub(super) fn local(tool: &Tool, inspect: &[&str], base: &str) -> Option<LocalImage> {
     let said = tool.ask(&[inspect, &["--", base]].concat()).ok()?;
-    Some(Local { platform: said.parse().ok()?, is_taken_blindly: false, may_have_others: false })
+    Some(LocalImage { platform: said.parse().ok()?, is_used_unchecked: false, may_have_others: false })
 }
 
-/// A name without a host means what registries.conf and its aliases say.
+/// The reference of a name with a host. The meaning of other names depends on registries.conf.
 pub(super) fn registry_name(base: &str) -> Option<RegistryRef> {
     let (host, _) = base.split_once('/')?;
     let is_host = host.contains(['.', ':']) || host == "localhost";
     is_host.then(|| base.parse().ok()).flatten()
 }
 
-/// podman and buildah are one program here but for the words that begin a build.
+/// The commands of podman or buildah, which differ only in the words that begin a build.
 pub(super) fn describe(tool: &Tool, begin: &[&str], job: &BuildJob) -> Vec<String> {
     let Recipe::Dockerfile(recipe) = &job.recipe else { return Vec::new() };
     let build = build_step(begin, job, recipe, &job.work_dir.join("image-id"));
@@ -87,7 +89,7 @@ pub(super) fn build(
     let id_file = job.work_dir.join("image-id");
     let pushed = job.work_dir.join("image");
     make_work_dir(job)?;
-    // What a run left that was killed would be mixed up with this one's.
+    // Files of a run that was killed would be mistaken for those of this one.
     let _ = fs::remove_file(&id_file);
     let _ = fs::remove_dir_all(&pushed);
     tool.run(&build_step(begin, job, recipe, &id_file), log)?;
@@ -111,16 +113,17 @@ fn build_step(begin: &[&str], job: &BuildJob, recipe: &DockerfileRecipe, id: &Pa
     step.recipe(recipe)
 }
 
-/// podman 4 and buildah 1 know a cached layer by what is below it and by the text of its instruction. Where several
-/// platforms begin with the same, `ENV A=$TARGETARCH` of one is taken for another's.
+/// Whether cached layers of one platform may be used for another. podman 4 and buildah 1 identify a cached layer by the
+/// layers below it and the text of its instruction, so that `ENV A=$TARGETARCH` of two platforms is the same for them if both
+/// begin with the same layers.
 fn may_mix(job: &BuildJob, recipe: &DockerfileRecipe) -> bool {
     let begins_alike =
         || read_dockerfile(job, recipe).is_ok_and(|read| read.begins_alike(recipe.target.as_deref()));
     recipe.is_shared && begins_alike()
 }
 
-fn push_step(id: &str, folder: &Path) -> Step {
-    // Nothing is pushed anywhere, yet podman 4 and buildah 1 stop where DOCKER_CONFIG names a folder without a file.
+fn push_step(id: &str, dir: &Path) -> Step {
+    // No registry is used, but podman 4 and buildah 1 fail if DOCKER_CONFIG is a directory without a file.
     let step = Step::new(&["push", "--quiet"]).without_env("DOCKER_CONFIG").without_env("REGISTRY_AUTH_FILE");
-    step.arg(id).arg(format!("oci:{}:image", folder.display()))
+    step.arg(id).arg(format!("oci:{}:image", dir.display()))
 }

@@ -1,4 +1,4 @@
-//! The embedded builder as one builder among the others: opens the base image and says in the log what was made.
+//! The builder `rootfs`: the embedded builder, which needs no engine. See [`crate::rootfs`].
 
 use super::{BuildJob, Builder, OpenImage};
 use crate::rootfs::{Base, RootfsJob, build_image};
@@ -34,7 +34,7 @@ impl Builder for Rootfs {
         false
     }
 
-    /// It has no Dockerfile; its base image is checked as it is read.
+    /// It has no Dockerfile. Its base image is checked when it is read.
     fn registry_name(&self, _base: &str) -> Option<RegistryRef> {
         None
     }

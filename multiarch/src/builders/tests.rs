@@ -288,7 +288,7 @@ impl Builder for Engine {
     fn name(&self) -> String {
         self.0.into()
     }
-    fn lacks(&self, recipe: &DockerfileRecipe) -> Option<String> {
+    fn unsupported(&self, recipe: &DockerfileRecipe) -> Option<String> {
         (self.0 == "docker" && !recipe.secrets.is_empty()).then(|| "no secrets".into())
     }
     fn available(&self) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! An engine's command line: found, asked whether it works, and run with its output in a log.
+//! Runs the command line of an engine, with its output in a log.
 
 use super::BuildJob;
 use crate::spec::{BuildArgs, DockerfileRecipe, Secret, SecretSource};
@@ -12,24 +12,24 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How many lines of a log stand in an error, and how much of the log is looked at for them.
+/// Number of lines of a log in an error, and number of bytes that are searched for them.
 const LINES_SHOWN: usize = 20;
 const TAIL: u64 = 16 << 10;
 
 #[cfg(test)]
 mod tests;
 
-/// A program, by the name that people know it by.
+/// The program of an engine.
 #[derive(Clone)]
 pub struct Tool {
     pub name: &'static str,
     program: OsString,
-    /// docker's context, where one was named.
+    /// The docker context, if one was given.
     context: Option<String>,
 }
 
 impl Tool {
-    /// `variable` may name another file: `MULTIARCH_DOCKER=/usr/bin/docker`.
+    /// `variable` overrides the file: `MULTIARCH_DOCKER=/usr/bin/docker`.
     pub fn new(name: &'static str, variable: &str) -> Self {
         let program = std::env::var_os(variable).filter(|said| !said.is_empty());
         Self { name, program: program.unwrap_or_else(|| name.into()), context: None }
@@ -40,12 +40,12 @@ impl Tool {
         Self { name, program: program.into(), context: None }
     }
 
-    /// The same program for the engine of a docker context. The flag comes before DOCKER_HOST.
+    /// The program for the engine of a docker context, which overrides DOCKER_HOST.
     pub fn in_context(self, context: &str) -> Self {
         Self { context: Some(context.to_string()), ..self }
     }
 
-    /// As a spec names it: `docker:arm-node`.
+    /// The name in a spec: `docker:arm-node`.
     pub fn builder_name(&self) -> String {
         match &self.context {
             Some(context) => format!("{}:{context}", self.name),
@@ -61,7 +61,7 @@ impl Tool {
         command
     }
 
-    /// The command for a person.
+    /// The command as text.
     pub fn shown(&self, step: &Step) -> String {
         match &self.context {
             Some(context) => step.shown(&format!("{} --context {}", self.name, quoted(context))),
@@ -69,7 +69,7 @@ impl Tool {
         }
     }
 
-    /// Runs a question that changes nothing. `Err` is a reason, in one line.
+    /// Returns the output of a command that changes nothing. `Err` is a reason, in one line.
     pub fn ask(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command();
         let output =
@@ -85,7 +85,7 @@ impl Tool {
         Err(line.map_or_else(|| format!("it ends with {}", output.status), str::to_string))
     }
 
-    /// Runs a step of a build. An error has the end of what the program said.
+    /// Runs a step of a build. An error contains the last lines of the output.
     pub fn run(&self, step: &Step, log: &Path) -> Result<(), Error> {
         let doing = || format!("run \"{}\"", self.shown(step));
         let mut file = open_log(log).map_err(|e| Error::from_io(doing(), e))?;
@@ -116,17 +116,17 @@ fn run_into(mut command: Command, log: &File) -> std::io::Result<ExitStatus> {
     command.stdout(log.try_clone()?).stderr(log.try_clone()?).status()
 }
 
-/// The same where something must not be in the log: it goes through here line by line.
+/// Runs a step with secrets, which are replaced in the log.
 fn run_redacted(mut command: Command, log: &File, secrets: &[Hidden]) -> std::io::Result<ExitStatus> {
     let (reader, writer) = std::io::pipe()?;
     let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
-    // It holds our ends of the pipe, and the reader waits for the last of them.
+    // Closes its ends of the pipe: the reader waits until all of them are closed.
     drop(command);
     let (mut log, secrets) = (log.try_clone()?, secrets.to_vec());
     let (ended, has_ended) = mpsc::channel();
     std::thread::spawn(move || {
         let copied = copy_redacted(reader, &mut log, &secrets);
-        // Nobody waits any more where a program of the build stayed behind with the pipe.
+        // A process of the build that is still running may keep the pipe open.
         let _ = ended.send(copied);
     });
     let status = child.wait()?;
@@ -136,7 +136,7 @@ fn run_redacted(mut command: Command, log: &File, secrets: &[Hidden]) -> std::io
     }
 }
 
-/// How long the output of programs that a build left behind is waited for.
+/// Time limit for output after the build has ended.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
 
 fn copy_redacted(reader: impl Read, log: &mut File, secrets: &[Hidden]) -> std::io::Result<()> {
@@ -154,7 +154,7 @@ fn redacted(line: &str, secrets: &[Hidden]) -> String {
     secrets.iter().fold(line.to_string(), |line, secret| line.replace(&secret.value, secret.shown))
 }
 
-/// A value that must not be shown, and what is shown in its place.
+/// A value that must not be printed, and its replacement.
 #[derive(Clone)]
 struct Hidden {
     value: String,
@@ -166,9 +166,9 @@ struct Hidden {
 pub struct Step {
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
-    /// Variables that the program does not get.
+    /// Environment variables that are removed.
     removed: Vec<&'static str>,
-    /// What must not be shown.
+    /// Values that must not be printed.
     secrets: Vec<Hidden>,
 }
 
@@ -192,7 +192,7 @@ impl Step {
         self
     }
 
-    /// All that a recipe says, as docker, buildx, podman and buildah all take it.
+    /// The options of a recipe that docker, buildx, podman and buildah share.
     pub fn recipe(mut self, recipe: &DockerfileRecipe) -> Self {
         if let Some(target) = &recipe.target {
             self = self.arg("--target").arg(target);
@@ -213,7 +213,7 @@ impl Step {
         self.arg("--file").arg(&recipe.dockerfile).arg(&recipe.context)
     }
 
-    /// The same for BuildKit: one image and not an index of an image and what attests it, as old as it is to be.
+    /// The options of a recipe for BuildKit: one image without attestations, with the creation time of SOURCE_DATE_EPOCH.
     pub fn buildkit(mut self, job: &BuildJob, recipe: &DockerfileRecipe) -> Self {
         if let Some(epoch) = job.epoch {
             self = self.env("SOURCE_DATE_EPOCH", &epoch.to_string());
@@ -227,7 +227,7 @@ impl Step {
         }
     }
 
-    /// The place of a secret is an argument, its value never is.
+    /// The source of a secret is an argument, its value never is.
     fn secret(mut self, secret: &Secret) -> Self {
         let (source, value) = match &secret.source {
             SecretSource::File(file) => {
@@ -235,21 +235,21 @@ impl Step {
             }
             SecretSource::Variable(name) => (format!("env={name}"), std::env::var(name).ok()),
         };
-        // Of a file each line may be said by itself.
+        // Each line of a file may be printed separately.
         let value = value.unwrap_or_default();
         let lines = value.lines().map(|line| line.trim().to_string());
         lines.for_each(|line| self.hide(line, "[secret]"));
         self.arg("--secret").arg(format!("id={},{source}", secret.id))
     }
 
-    /// Names alone: arguments can be read by everyone on the host, the environment cannot. Without a value the
-    /// engine takes the variable of this name, and so the value goes there.
+    /// Passes only names as arguments, which every user of the host can read, and values in the environment, where the engine
+    /// reads the variable with the name.
     fn build_args(mut self, args: &BuildArgs) -> Self {
         for (name, value) in &args.0 {
             self = self.arg("--build-arg");
             match value {
-                // This one would change what the engine's own program does.
-                Some(value) if steers_programs(name) => {
+                // This variable would configure the engine's program.
+                Some(value) if configures_programs(name) => {
                     self = self.arg(format!("{name}={value}"));
                 }
                 Some(value) => self = self.arg(name).env(name, value),
@@ -262,7 +262,7 @@ impl Step {
         self
     }
 
-    /// The command for a person, quoted where a shell would need it. Values of build arguments are left out.
+    /// The command as text, quoted for a shell, without values of build arguments.
     fn shown(&self, name: &str) -> String {
         let mut shown = name.to_string();
         let mut is_build_arg = false;
@@ -279,11 +279,11 @@ impl Step {
     }
 }
 
-/// Values shorter than this are no secrets, and replacing them would make the text unreadable.
+/// Shorter values are not replaced: they are no secrets, and the log would become unreadable.
 const SECRET_MIN: usize = 4;
 
-/// Variables that programs read for themselves: a build argument of that name must not reach the engine's.
-fn steers_programs(name: &str) -> bool {
+/// Whether a variable configures programs: a build argument of that name must not be set for the engine's program.
+fn configures_programs(name: &str) -> bool {
     const PREFIXES: [&str; 10] = [
         "DOCKER_",
         "BUILDKIT_",
@@ -316,7 +316,7 @@ fn open_log(log: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).read(true).open(log)
 }
 
-/// The last lines that were written behind `begin`. Lines that rewrite themselves show as they were left.
+/// The last lines after the offset `begin`. Of a line with carriage returns, the last part.
 fn last_lines(log: &mut File, begin: u64) -> std::io::Result<Vec<String>> {
     let end = log.seek(SeekFrom::End(0))?;
     log.seek(SeekFrom::Start(begin.max(end.saturating_sub(TAIL))))?;

@@ -1,4 +1,4 @@
-//! What a spec says of an image with a Dockerfile.
+//! Reads the keys of a platform with a Dockerfile.
 
 use super::reader::{Reader, find};
 use super::{BuildArgs, BuilderChoice, DockerfileRecipe, Secret, SecretSource};

@@ -1,4 +1,4 @@
-//! One platform of a spec: who builds it, and from what.
+//! Reads one platform of a spec: its builder and its recipe.
 
 use super::dockerfile::{DOCKERFILE_KEYS, read_dockerfile};
 use super::reader::{Reader, find};
@@ -13,7 +13,7 @@ const COMMON_KEYS: [&str; 2] = ["builder", "tag"];
 const FILES_KEYS: [&str; 9] =
     ["from", "copy", "entrypoint", "cmd", "env", "user", "workdir", "labels", "expose"];
 
-/// The platforms under `entry`. `builder` is what the spec says for all of them, `taken` the tags of the index.
+/// Reads the platforms under `entry`. `builder` is the default builder, `taken` are the tags of the index.
 pub(super) fn read_platforms(
     reader: &mut Reader<'_>,
     entry: &Entry,

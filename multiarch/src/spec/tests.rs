@@ -285,7 +285,7 @@ fn a_file_is_shown_with_its_name_before_each_line() {
     fs::write(&file, "image: a/b\nplatforms:\n").unwrap();
     let error = Spec::load(&file).unwrap_err();
     assert_eq!(error.kind, Exit::BadInput);
-    assert!(error.to_string().ends_with("one thing in it is wrong"), "{error}");
+    assert!(error.to_string().ends_with("it has 1 error"), "{error}");
     let wanted = format!("{}:2: \"platforms\" is a map of at least one platform", file.display());
     assert!(error.problems.len() == 1 && error.problems[0].starts_with(&wanted), "{:?}", error.problems);
     assert_eq!(Spec::load(&dir.path().join("none.yaml")).unwrap_err().kind, Exit::NotFound);

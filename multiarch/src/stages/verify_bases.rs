@@ -6,7 +6,7 @@
 
 use crate::builders::common::read_dockerfile;
 use crate::builders::dockerfile::{Asked, Stage};
-use crate::builders::{BuildJob, Local, OpenImage};
+use crate::builders::{BuildJob, LocalImage, OpenImage};
 use crate::context::ReleaseContext;
 use crate::report::Step;
 use crate::request::Request;
@@ -93,7 +93,7 @@ pub fn inspect_bases(request: &Request, builds: &[Build], open: &OpenImage) -> R
         }
     }
     let asked = |(base, look): &(Base, Option<(&Build, Platform)>)| {
-        let local = look.as_ref().and_then(|(build, _)| build.builder.local(&base.name));
+        let local = look.as_ref().and_then(|(build, _)| build.builder.local_image(&base.name));
         Ok::<_, Error>(local)
     };
     let locals = parallel::map(&wanted, parallel::REQUESTS, asked)?;
@@ -145,7 +145,7 @@ struct Offers(Vec<(RegistryRef, Offer)>);
 impl Offers {
     fn read(
         wanted: &[(Base, Option<(&Build, Platform)>)],
-        locals: &[Option<Local>],
+        locals: &[Option<LocalImage>],
         open: &OpenImage,
     ) -> Result<Self, Error> {
         let mut names: Vec<RegistryRef> = Vec::new();
@@ -188,20 +188,20 @@ fn read_offer(name: &RegistryRef, open: &OpenImage) -> Result<Offer, Error> {
     Ok(Offer::Image(config.platform))
 }
 
-impl Local {
+impl LocalImage {
     /// Whether the engine uses it, right or wrong, without reading the registry.
     fn is_used(&self, wanted: &Platform) -> bool {
-        self.is_taken_blindly || may_be_base(&self.platform, wanted)
+        self.is_used_unchecked || may_be_base(&self.platform, wanted)
     }
 }
 
 /// Checks the image that the engine will start from. `offer` is `None` if only the engine knows what the name means.
-fn judge(builder: &str, local: Option<&Local>, offer: Option<&Offer>, wanted: &Platform) -> BaseCheck {
+fn judge(builder: &str, local: Option<&LocalImage>, offer: Option<&Offer>, wanted: &Platform) -> BaseCheck {
     let verdict = |said: &Platform, text: String| match may_be_base(said, wanted) {
         true => BaseCheck::Right(text),
         false => BaseCheck::Wrong(text),
     };
-    let kept = |local: &Local| {
+    let kept = |local: &LocalImage| {
         verdict(&local.platform, format!("is for {}, in the storage of {builder}", local.platform))
     };
     match (local, offer) {
@@ -225,7 +225,7 @@ fn judge(builder: &str, local: Option<&Local>, offer: Option<&Offer>, wanted: &P
 /// its platform metadata.
 fn way_out(
     builder: &str,
-    local: Option<&Local>,
+    local: Option<&LocalImage>,
     offer: Option<&Offer>,
     base: &Base,
     wanted: &Platform,
@@ -237,7 +237,7 @@ fn way_out(
         Some(Offer::Unknown(_)) | None => false,
     };
     // Only the classic builder of docker uses what it has without a check.
-    if is_offered && local.is_some_and(|local| local.is_taken_blindly) {
+    if is_offered && local.is_some_and(|local| local.is_used_unchecked) {
         let docker = match builder.split_once(':') {
             Some((docker, context)) => format!("{docker} --context {context}"),
             None => builder.to_string(),
@@ -320,9 +320,9 @@ mod tests {
     fn the_image_that_the_engine_would_use_is_checked() {
         let platform = |text: &str| text.parse::<Platform>().unwrap();
         let check = |local: Option<(&str, bool)>, offer: Option<Offer>, said: &str| {
-            let local = local.map(|(said, is_taken_blindly)| Local {
+            let local = local.map(|(said, is_used_unchecked)| LocalImage {
                 platform: platform(said),
-                is_taken_blindly,
+                is_used_unchecked,
                 may_have_others: false,
             });
             let check = judge("docker", local.as_ref(), offer.as_ref(), &platform("linux/arm64"));
@@ -350,7 +350,7 @@ mod tests {
         check(None, image("linux/arm64/v8"), r#"Right("is for linux/arm64/v8, in the registry")"#);
         check(None, unknown(), r#"Unchecked("no route")"#);
         let shared =
-            Local { platform: platform("linux/amd64"), is_taken_blindly: false, may_have_others: true };
+            LocalImage { platform: platform("linux/amd64"), is_used_unchecked: false, may_have_others: true };
         let found = judge("docker", Some(&shared), unknown().as_ref(), &platform("linux/arm64"));
         assert_eq!(found, BaseCheck::Unchecked("no route".into()));
         check(None, None, r#"Unchecked("docker alone knows what that name means")"#);
@@ -369,9 +369,9 @@ mod tests {
             way_out: String::new(),
         };
         let check = |builder: &str, local: Option<bool>, offer: Option<Offer>, said: &[&str]| {
-            let local = local.map(|is_taken_blindly| Local {
+            let local = local.map(|is_used_unchecked| LocalImage {
                 platform: platform("linux/amd64"),
-                is_taken_blindly,
+                is_used_unchecked,
                 may_have_others: false,
             });
             let text = way_out(builder, local.as_ref(), offer.as_ref(), &base, &wanted);

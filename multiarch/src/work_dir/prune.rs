@@ -1,8 +1,8 @@
-//! What work folders hold is bounded, by age and by size. What goes costs time, never a result: images are built anew,
-//! proven anew, run anew.
+//! Limits on the age and size of work directories. What is removed costs time only: images are built, verified and tested
+//! again.
 //!
-//! Never taken: what this run has used, a folder that another release is using.
-//! Reports stay as long as their folder. Whatever fails here is passed over.
+//! Never removed: what this run has used, and a work directory that another release is using. Reports are removed with
+//! their work directory. Errors are ignored.
 
 use image_model::digest::Digest;
 use image_store::store::oci_layout::OciLayout;
@@ -13,20 +13,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// What nobody has used for so long goes.
+/// Content that was not used for this long is removed.
 const UNUSED: Duration = DAY.saturating_mul(30);
-/// A folder that no release has used for so long goes with its reports.
+/// A work directory that no release has used for this long is removed with its reports.
 const FORGOTTEN: Duration = DAY.saturating_mul(365);
-/// Staged content of one folder, apart from what its last run has used.
+/// Limit of staged content in one work directory, except what its last run has used.
 const STAGED_MAX: u64 = 8 << 30;
-/// Records of one folder: a few hundred bytes each.
+/// Limit of records in one work directory, which have a few hundred bytes each.
 const RECORDS_MAX: u64 = 8 << 20;
-/// All folders together.
-const FOLDERS_MAX: u64 = 24 << 30;
-/// How often other folders are looked at.
+/// Limit of all work directories together.
+const TOTAL_MAX: u64 = 24 << 30;
+/// Minimum time between two checks of the other work directories.
 const BETWEEN: Duration = DAY;
-/// What a release can make again.
-const MADE_AGAIN: [&str; 5] = ["staging", "records", "build", "smoke", "logs"];
+/// Directories that a release can create again.
+const REPRODUCIBLE: [&str; 5] = ["staging", "records", "build", "smoke", "logs"];
 
 /// Marks staged images as used now.
 pub fn mark_used<'a>(staging: &OciLayout, images: impl Iterator<Item = &'a Image>) {
@@ -40,66 +40,67 @@ pub fn mark_used<'a>(staging: &OciLayout, images: impl Iterator<Item = &'a Image
     }
 }
 
-/// Makes room in a work folder whose lock the caller has. `began`: what was used since then stays.
+/// Removes old content of a work directory whose lock the caller has. Content that was used since `began` stays.
 pub fn prune(work_dir: &Path, began: SystemTime) {
     let blobs = work_dir.join("staging").join("blobs");
     let blobs: Vec<Item> =
         ["sha256", "sha512"].iter().flat_map(|algorithm| files(&blobs.join(algorithm))).collect();
-    sweep(blobs, STAGED_MAX, began);
-    sweep(files(&work_dir.join("records")), RECORDS_MAX, began);
+    remove_old(blobs, STAGED_MAX, began);
+    remove_old(files(&work_dir.join("records")), RECORDS_MAX, began);
 }
 
-/// Makes room among the work folders beside this one, once a day.
+/// Removes old content of the work directories beside this one, once a day.
 pub fn prune_siblings(own: &Path) {
     let Some(home) = own.parent() else { return };
     let mark = home.join(".swept");
-    let looked = fs::metadata(&mark).and_then(|meta| meta.modified());
-    if looked.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < BETWEEN)) {
+    let last = fs::metadata(&mark).and_then(|meta| meta.modified());
+    if last.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < BETWEEN)) {
         return;
     }
-    // First, so that of two releases one does it.
+    // Written first, so that only one of two releases continues.
     if File::create(&mark).and_then(|file| file.set_modified(SystemTime::now())).is_err() {
         return;
     }
-    let mut folders: Vec<(SystemTime, PathBuf)> = Vec::new();
+    let mut dirs: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
         let used = fs::metadata(entry.path().join("lock")).and_then(|meta| meta.modified());
-        if let (Ok(used), true) = (used, is_named_after_a_spec(&entry.file_name().to_string_lossy())) {
-            folders.push((used, entry.path()));
+        if let (Ok(used), true) = (used, is_default_name(&entry.file_name().to_string_lossy())) {
+            dirs.push((used, entry.path()));
         }
     }
-    // The youngest first: what is over when there is no room any more goes.
-    folders.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+    // The last used first: the others are emptied when the limit is reached.
+    dirs.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
     let mut total = 0;
-    for (used, folder) in folders {
-        let size = size_of(&folder);
+    for (used, dir) in dirs {
+        let size = size_of(&dir);
         let age = used.elapsed().unwrap_or_default();
-        if folder != own && (age > UNUSED || total + size > FOLDERS_MAX) && empty(&folder, age) {
+        if dir != own && (age > UNUSED || total + size > TOTAL_MAX) && empty(&dir, age) {
             continue;
         }
         total += size;
     }
 }
 
-/// `NAME-0123456789ab`: nothing else is touched, whatever it holds.
-fn is_named_after_a_spec(name: &str) -> bool {
+/// Whether this is the name of a default work directory: `NAME-0123456789ab`. Others are not touched.
+fn is_default_name(name: &str) -> bool {
     let key = name.rsplit_once('-').map_or("", |(_, key)| key);
     key.len() == 12 && key.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Takes what can be made again out of a folder, or the whole folder. False: it is in use.
-fn empty(folder: &Path, age: Duration) -> bool {
-    let Ok(lock) = File::options().write(true).open(folder.join("lock")) else { return false };
+/// Removes what can be created again, or all of a work directory that was not used for a year. Returns false if it is in
+/// use.
+fn empty(dir: &Path, age: Duration) -> bool {
+    let Ok(lock) = File::options().write(true).open(dir.join("lock")) else { return false };
     if lock.try_lock().is_err() {
         return false;
     }
     if age > FORGOTTEN {
-        // In one step out of the way of a release that begins now.
-        let gone = folder.with_file_name(format!(".gone-{}", std::process::id()));
-        return fs::rename(folder, &gone).is_ok() && fs::remove_dir_all(&gone).is_ok();
+        // Renamed first, so that a release that begins now does not use it.
+        let gone = dir.with_file_name(format!(".gone-{}", std::process::id()));
+        return fs::rename(dir, &gone).is_ok() && fs::remove_dir_all(&gone).is_ok();
     }
-    for name in MADE_AGAIN {
-        drop(fs::remove_dir_all(folder.join(name)));
+    for name in REPRODUCIBLE {
+        drop(fs::remove_dir_all(dir.join(name)));
     }
     true
 }
@@ -110,21 +111,21 @@ struct Item {
     path: PathBuf,
 }
 
-/// Whole files alone: names that begin with a dot are being written.
+/// Complete files: names of files that are being written begin with a dot.
 fn files(dir: &Path) -> Vec<Item> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(meta) = entry.metadata() else { continue };
-        let is_whole = meta.is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".");
-        if let (true, Ok(used)) = (is_whole, meta.modified()) {
+        let is_complete = meta.is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".");
+        if let (true, Ok(used)) = (is_complete, meta.modified()) {
             found.push(Item { used, size: meta.size(), path: entry.path() });
         }
     }
     found
 }
 
-/// Takes away what is too old, and the longest unused until the rest is small enough.
-fn sweep(items: Vec<Item>, max: u64, began: SystemTime) {
+/// Removes what is too old, then the longest unused until the rest is below the limit.
+fn remove_old(items: Vec<Item>, max: u64, began: SystemTime) {
     let mut idle: Vec<Item> = items.into_iter().filter(|item| item.used < began).collect();
     idle.sort_by_key(|item| std::cmp::Reverse(item.used));
     let mut total = 0;
@@ -136,13 +137,13 @@ fn sweep(items: Vec<Item>, max: u64, began: SystemTime) {
     }
 }
 
-fn size_of(folder: &Path) -> u64 {
+fn size_of(dir: &Path) -> u64 {
     let mut total = 0;
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             match entry.metadata() {
-                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
                 Ok(meta) => total += meta.size(),
                 Err(_) => {}
             }
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_folder_the_old_and_the_longest_unused_go_and_never_what_this_run_has_used() {
+    fn old_and_longest_unused_content_is_removed_except_what_this_run_has_used() {
         let dir = tempfile::tempdir().unwrap();
         let work = dir.path();
         let blobs = work.join("staging/blobs/sha256");
@@ -192,23 +193,23 @@ mod tests {
     }
 
     #[test]
-    fn prune_siblings_the_unused_lose_what_can_be_made_again_and_the_forgotten_go() {
+    fn unused_work_directories_are_emptied_and_forgotten_ones_removed() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path();
         let key = |name: &str| format!("{name}-{}", image_model::digest::Digest::of(name.as_bytes()).short());
         let place = |name: &str| home.join(if name == "other" { name.to_string() } else { key(name) });
-        let folder = |name: &str, days: u32, size: u64| {
+        let add = |name: &str, days: u32, size: u64| {
             file(&place(name).join("staging/blobs/sha256/a"), size, days);
             file(&place(name).join("report.json"), 1, days);
             file(&place(name).join("lock"), 0, days);
         };
-        folder("own", 0, FOLDERS_MAX / 2);
-        folder("young", 1, FOLDERS_MAX / 4);
-        folder("too-much", 2, FOLDERS_MAX / 2);
+        add("own", 0, TOTAL_MAX / 2);
+        add("young", 1, TOTAL_MAX / 4);
+        add("too-much", 2, TOTAL_MAX / 2);
         for name in ["unused", "busy", "other"] {
-            folder(name, 31, 1);
+            add(name, 31, 1);
         }
-        folder("forgotten", 366, 1);
+        add("forgotten", 366, 1);
         let busy = File::options().write(true).open(place("busy").join("lock")).unwrap();
         busy.lock().unwrap();
         let staged = |name: &&str| place(name).join("staging").exists();
@@ -219,7 +220,7 @@ mod tests {
         assert!(place("unused").join("report.json").exists(), "what a rollback needs stays");
         assert!(!place("forgotten").exists() && left(home).len() == 7, "{:?}", left(home));
         // Once a day is enough.
-        folder("unused", 31, 1);
+        add("unused", 31, 1);
         prune_siblings(&place("own"));
         assert!(staged(&"unused"));
     }
