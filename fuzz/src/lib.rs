@@ -1,3 +1,3 @@
-//! What the fuzz targets share with the test that replays their seeds.
+//! The properties of the fuzz targets, shared with the test that replays their seeds.
 
 pub mod properties;

@@ -1,4 +1,4 @@
-//! What must hold for any bytes, one function a target. A panic is a finding.
+//! Properties that are true for any bytes, one function per target. A panic is a finding.
 
 use error::Exit;
 use image_evidence::chain;
@@ -15,17 +15,17 @@ use std::io::{Read, Write};
 
 #[path = "properties/archive.rs"]
 pub mod archive;
-#[path = "properties/kept.rs"]
-pub mod kept;
+#[path = "properties/encoding.rs"]
+pub mod encoding;
 #[path = "properties/tar.rs"]
 pub mod tar;
 #[path = "properties/toc.rs"]
 pub mod toc;
 
-/// Panics where what must hold does not.
+/// Panics if the property is false.
 pub type Property = fn(&[u8]);
 
-/// One name for each target, as its folder of seeds is called.
+/// The targets; each name is also that of its directory of seeds.
 pub const TARGETS: [(&str, Property); 10] = [
     ("elf", elf),
     ("layer", layer),
@@ -34,17 +34,17 @@ pub const TARGETS: [(&str, Property); 10] = [
     ("json", json),
     ("challenge", challenge),
     ("toc", toc::toc),
-    ("kept", kept::kept),
+    ("encoding", encoding::encoding),
     ("tar", tar::tar),
     ("archive", archive::archive),
 ];
 
-/// A file is what it is, however the stream was cut on its way.
+/// The facts of a file do not depend on how the stream is divided into pieces.
 pub fn elf(bytes: &[u8]) {
     let (first, content) = bytes.split_first().unwrap_or((&0, &[]));
     let facts = |piece: usize| {
         let mut sampler = Sampler::default();
-        // What the sampler kept of the last file must be gone.
+        // The samples of the previous file must be gone.
         sampler.push(b"\x7fELF\x02\x01 and more");
         sampler.restart();
         for piece in content.chunks(piece) {
@@ -63,10 +63,10 @@ pub fn elf(bytes: &[u8]) {
     }
 }
 
-/// A layer that was read has each of its programs under its name, and a second look sees the same.
+/// Every program of a layer is found under its path, and a second read returns the same.
 pub fn layer(bytes: &[u8]) {
     let whole = read(bytes);
-    let trickled = read(Trickle { bytes, most: 1 + usize::from(bytes.first().copied().unwrap_or(0)) });
+    let trickled = read(Trickle { bytes, read_max: 1 + usize::from(bytes.first().copied().unwrap_or(0)) });
     assert_eq!(
         whole.as_ref().map(names).map_err(|e| e.kind),
         trickled.as_ref().map(names).map_err(|e| e.kind)
@@ -84,7 +84,7 @@ pub fn layer(bytes: &[u8]) {
     chain::follow(&tree, &config);
 }
 
-/// Scripts and wrappers end, wherever they lead. The words of the command and the script are divided by NUL.
+/// Following scripts and wrappers ends. The input is scripts and words of the command, separated by NUL.
 pub fn script(bytes: &[u8]) {
     let mut parts = bytes.split(|b| *b == 0);
     let mut tar = Vec::new();
@@ -92,25 +92,25 @@ pub fn script(bytes: &[u8]) {
     for (name, content) in ["run", "bin/sh", "bin/env"].iter().zip(contents) {
         let content = content.unwrap_or_default();
         tar.extend(file_headers(name, content.len() as u64));
-        // As `chmod +x` does: PATH leads to executable files alone.
+        // As `chmod +x` does: only executable files are found in PATH.
         change(&mut tar, 104, b"755");
         tar.extend(content);
         tar.extend(padding(content.len() as u64));
     }
     tar.extend(END);
-    let Ok(LayerOutcome::Read(facts)) = read(tar.as_slice()) else { panic!("this tar is sound") };
+    let Ok(LayerOutcome::Read(facts)) = read(tar.as_slice()) else { panic!("this tar is valid") };
     let words = parts.map(|word| String::from_utf8_lossy(word).into_owned());
     let entrypoint = std::iter::once("/run".to_string()).chain(words).collect();
     let config = Config { entrypoint, ..Config::default() };
     let chain = chain::follow(&OverlayTree::new(vec![Some(&facts)]), &config);
-    // STEPS_MAX, the shell, and what s6-overlay brings.
+    // STEPS_MAX, the shell, and the links of s6-overlay.
     assert!(chain.links.len() < 64, "{} links", chain.links.len());
 }
 
-/// Packed in several members, or damaged: what comes out is what went in, or an error.
+/// Compressed in several members, or damaged: the unpacked bytes are the original ones, or there is an error.
 pub fn packed(bytes: &[u8]) {
     let (cut, content) = bytes.split_first().unwrap_or((&0, &[]));
-    let damaged = read(Trickle { bytes: content, most: 1 + usize::from(*cut) });
+    let damaged = read(Trickle { bytes: content, read_max: 1 + usize::from(*cut) });
     assert_eq!(
         read(content).map(|l| names(&l)).map_err(|e| e.kind),
         damaged.map(|l| names(&l)).map_err(|e| e.kind)
@@ -126,7 +126,7 @@ pub fn packed(bytes: &[u8]) {
     }
 }
 
-/// A change to a document is read back, and changes nothing else.
+/// A change to a document can be read back, and changes nothing else.
 pub fn json(bytes: &[u8]) {
     let Ok(object) = JsonObject::parse(bytes) else { return };
     for member in &object.members {
@@ -141,14 +141,14 @@ pub fn json(bytes: &[u8]) {
     let again = JsonObject::parse(&changed).expect("a change leaves JSON");
     let member = again.unique(&changed, "variant").expect("once").expect("there");
     assert_eq!(&changed[member.value_at.clone()], b"\"v7\"");
-    let kept = |input: &[u8], object: &JsonObject| -> Vec<Vec<u8>> {
-        let others = object.members.iter().filter(|member| member.key != "variant");
-        others.map(|member| input[member.key_at.start..member.value_at.end].to_vec()).collect()
+    let others = |input: &[u8], object: &JsonObject| -> Vec<Vec<u8>> {
+        let members = object.members.iter().filter(|member| member.key != "variant");
+        members.map(|member| input[member.key_at.start..member.value_at.end].to_vec()).collect()
     };
-    assert_eq!(kept(bytes, &object), kept(&changed, &again));
+    assert_eq!(others(bytes, &object), others(&changed, &again));
 }
 
-/// Nothing that a challenge says was not in the header.
+/// Everything in a parsed challenge was in the header.
 pub fn challenge(bytes: &[u8]) {
     let Ok(value) = std::str::from_utf8(bytes) else { return };
     for found in parse_challenges(value) {
@@ -177,7 +177,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// Changes the header that stands last, and its checksum with it.
+/// Changes the last header and its checksum.
 fn change(tar: &mut [u8], at: usize, bytes: &[u8]) {
     let header: &mut [u8; 512] = tar.last_chunk_mut().expect("a header");
     header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -186,8 +186,8 @@ fn change(tar: &mut [u8], at: usize, bytes: &[u8]) {
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// A text in which a mark and the digit behind it stand for something that a fuzzer could not guess: `@0` for the
-/// digest of the first content.
+/// Replaces a mark and the digit after it by a value that a fuzzer cannot guess: `@0` by the digest of the first
+/// content.
 fn filled(text: &[u8], value: impl Fn(u8, usize) -> Option<String>) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -207,15 +207,15 @@ fn filled(text: &[u8], value: impl Fn(u8, usize) -> Option<String>) -> Vec<u8> {
     out
 }
 
-/// Gives a few bytes at a time, as a slow network does.
+/// Returns a few bytes per read, as a slow network does.
 struct Trickle<'a> {
     bytes: &'a [u8],
-    most: usize,
+    read_max: usize,
 }
 
 impl Read for Trickle<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.bytes.len().min(self.most).min(buffer.len());
+        let count = self.bytes.len().min(self.read_max).min(buffer.len());
         buffer[..count].copy_from_slice(&self.bytes[..count]);
         self.bytes = &self.bytes[count..];
         Ok(count)

@@ -1,5 +1,5 @@
-//! `docker save` archives and OCI layouts in a tar: written anew, overwritten in place or passed through a pipe, the
-//! image that comes of it is the same, and as whole as it was.
+//! `docker save` archives and OCI layouts in a tar: rewritten, overwritten in place or passed through a pipe, the resulting
+//! image is the same, and no less complete than before.
 
 use super::{change, filled};
 use config_patcher::plan::{Relabeled, RequestedPlatforms, relabel};
@@ -18,8 +18,8 @@ use registry_client::meter::Meter;
 use std::fs;
 use std::path::Path;
 
-/// Names and contents, divided by NUL. `@0` stands for the digest of the first content, `#0` for its length; a name
-/// that begins with `>` is a link's.
+/// The input is names and contents, separated by NUL. `@0` is the digest of the first content, `#0` its length; a name
+/// that begins with `>` is that of a link.
 pub fn archive(bytes: &[u8]) {
     let tar = packed(bytes);
     let dir = tempfile::tempdir().expect("TMPDIR can be written");
@@ -112,7 +112,7 @@ fn open(path: &Path) -> Option<DockerArchive> {
         .ok()
 }
 
-/// What an archive names is there, and is what it is named.
+/// Checks that every tag refers to a document with the right digest.
 fn holds(store: &DockerArchive) {
     for tag in store.tags().expect("they were read") {
         let document = store.read_document(&Pointer::Tag(tag.clone())).expect("a tag names a document");
@@ -147,7 +147,7 @@ fn problems(store: &DockerArchive, at: &Pointer) -> usize {
     check(store, at, CheckDepth::Layers).len()
 }
 
-/// The archive holds the new image, in no worse state than the old one was in, and there is nothing left to do.
+/// Checks that the archive has the new image without further problems, and that a second run has nothing to do.
 fn follows(path: &Path, root: &Digest, before: usize) {
     let store = open(path).expect("a changed archive is one");
     holds(&store);

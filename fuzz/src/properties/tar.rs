@@ -1,4 +1,4 @@
-//! Archives of images, read strictly: the table of a file and the stream through a pipe say the same.
+//! Tars of images: the table of a file and the stream through a pipe have the same members.
 
 use super::Trickle;
 use image_store::archive::tar::stream::{StreamItem, TarStream};
@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-/// One member: kind, name, where it stands, and its size.
+/// One member: kind, name, offset and size.
 type Seen = (MemberKind, Vec<u8>, u64, u64);
 
 pub fn tar(bytes: &[u8]) {
     let file = TarFile::read(Arc::new(file_of(bytes)));
-    let most = 1 + usize::from(bytes.first().copied().unwrap_or(0)) * 7;
-    let stream = members_of_stream(Trickle { bytes, most });
+    let read_max = 1 + usize::from(bytes.first().copied().unwrap_or(0)) * 7;
+    let stream = members_of_stream(Trickle { bytes, read_max });
     if let Err(TarError::Io(error)) = &file {
         panic!("nothing is wrong with the disk: {error}");
     }
@@ -25,7 +25,7 @@ pub fn tar(bytes: &[u8]) {
         .collect();
     match stream {
         Ok(streamed) => assert_eq!(streamed, seen),
-        // A pipe whose writer died looks like a file without an end marker.
+        // A pipe whose writer was killed looks like a file without an end marker.
         Err(error) => assert!(file.members_end() == file.length(), "the stream says: {error}"),
     }
     let mut end = 0;
@@ -72,7 +72,7 @@ fn members_of_stream(input: impl Read) -> Result<Vec<Seen>, TarError> {
     }
 }
 
-/// A file without a name that holds these bytes.
+/// An unnamed file with these bytes.
 pub fn file_of(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().expect("TMPDIR can be written");
     file.write_all(bytes).expect("TMPDIR has room");

@@ -1,4 +1,4 @@
-//! Tables of contents: whatever they say, a file is only what its digest says, and little is asked for.
+//! Tables of contents: a file has the content of its digest whatever the table says, and few bytes are requested.
 
 use super::{filled, gzip};
 use error::Error;
@@ -14,10 +14,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 
-/// Zeros in front: smaller layers are read whole.
+/// Zeros at the beginning, because smaller layers are read completely.
 const FRONT: u64 = 1 << 20;
 
-/// What the files have in them; the last one lies in two parts.
+/// The contents of the files; the last one has two parts.
 static CONTENTS: LazyLock<[Vec<u8>; 4]> = LazyLock::new(|| {
     let arm64 = include_bytes!("../../seeds/elf/linux-arm64").to_vec();
     let riscv64 = include_bytes!("../../seeds/elf/linux-riscv64").to_vec();
@@ -27,15 +27,15 @@ static CONTENTS: LazyLock<[Vec<u8>; 4]> = LazyLock::new(|| {
 });
 const CUT: usize = 5000;
 
-/// The packed parts, gzip and zstd.
+/// The compressed parts, gzip and zstd.
 static PACKED: LazyLock<[Vec<Vec<u8>>; 2]> = LazyLock::new(|| {
     let [first, second, third, large] = &*CONTENTS;
     let parts = [first, second, third, &large[..CUT], &large[CUT..]];
     [parts.map(gzip).to_vec(), parts.map(|part| zstd::encode_all(part, 1).expect("memory")).to_vec()]
 });
 
-/// The first byte chooses the form, the rest is the table. In it `@0` is the digest of a content, `<0` where a part
-/// begins, `>0` where it ends.
+/// The first byte selects the format, the rest is the table. In it `@0` is the digest of a content, `<0` the offset of a
+/// part, `>0` its end.
 pub fn toc(bytes: &[u8]) {
     let (form, text) = bytes.split_first().unwrap_or((&0, &[]));
     let is_zstd = form & 1 == 1;
@@ -54,7 +54,7 @@ pub fn toc(bytes: &[u8]) {
         .filter(|content| contains(&json, Digest::of(content).hex().as_bytes()))
         .map(|content| classify(content))
         .collect();
-    // Whatever stands between quotes may be a name.
+    // Everything between quotes may be a name.
     for path in json.split(|byte| *byte == b'"').take(100) {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         source.forget();
@@ -96,7 +96,7 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
     text.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// A store of one blob, which begins with zeros that are nowhere.
+/// A store of one blob, which begins with zeros that are not in memory.
 struct Blob {
     bytes: Vec<u8>,
     layer: Descriptor,
@@ -121,7 +121,7 @@ impl Blob {
             bytes.extend(format!("{at:016x}STARGZ").into_bytes());
             bytes.extend([1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
         }
-        // Not its digest: nobody reads it whole.
+        // Not its digest: it is never read completely.
         let digest = Digest::of(b"");
         let mut layer = Descriptor::new(media_type::OCI_LAYER_GZIP, digest, FRONT + bytes.len() as u64);
         layer.annotations = annotations
