@@ -59,7 +59,7 @@ pub struct RegistryAuth {
 
 #[derive(Default)]
 struct State {
-    way: Option<AuthScheme>,
+    scheme: Option<AuthScheme>,
     tokens: Vec<Token>,
     made: usize,
     /// The scopes of all stores at this registry. One token for all of them saves round trips.
@@ -171,9 +171,9 @@ impl RegistryAuth {
         attempts: &mut AuthAttempts,
     ) -> Result<Option<Secret>, Error> {
         let mut state = self.state();
-        let Some(way) = state.way.clone() else { return Ok(None) };
+        let Some(scheme) = state.scheme.clone() else { return Ok(None) };
         let credential = self.credential(&mut state, context, &required.repository)?;
-        match (way, &credential) {
+        match (scheme, &credential) {
             (_, Credential::Registry(token)) => {
                 attempts.sent = Some(SentAuth::Final);
                 Ok(Some(bearer(token)))
@@ -194,6 +194,7 @@ impl RegistryAuth {
         }
     }
 
+    /// Returns a cached token, or requests one: first for the scopes of all stores, then for this request alone.
     fn token(
         &self,
         state: &mut State,
@@ -204,18 +205,19 @@ impl RegistryAuth {
         credential: &Credential,
     ) -> Result<Secret, Error> {
         let needed = required.all().union(&attempts.asked);
-        let credential = match server.accepts_credentials_of(&self.registry, context.auth_hosts) {
-            true => credential.clone(),
-            false => self.withhold(state, context, server, credential),
+        let credential = if server.accepts_credentials_of(&self.registry, context.auth_hosts) {
+            credential.clone()
+        } else {
+            self.withhold(state, context, server, credential)
         };
         let now = Instant::now();
         state.tokens.retain(|token| token.until > now);
-        let fits = |token: &&Token| {
+        let is_usable = |token: &&Token| {
             token.server == *server && token.credential == credential && token.scopes.covers(&needed)
                 // A token that was refused, and older ones, are not used again.
                 && attempts.refused.is_none_or(|refused| token.number > refused)
         };
-        if let Some(token) = state.tokens.iter().find(fits) {
+        if let Some(token) = state.tokens.iter().find(is_usable) {
             attempts.sent = Some(SentAuth::Token { number: token.number, exact: false });
             return Ok(bearer(&token.secret));
         }
@@ -223,21 +225,20 @@ impl RegistryAuth {
         if attempts.refused.is_none() {
             scopes.add(&self.foreseen_for(state, context, &credential)?);
         }
-        let address_policy = match server.realm.host() == self.registry.host() {
-            true => AddressPolicy::Any,
-            false => self.address_policy(),
-        };
-        let given =
-            state.credentials.get(&required.repository).filter(|given| given.credential == credential);
-        let refused = given.map(|given| given.auth_hint(&self.host));
+        let is_same_host = server.realm.host() == self.registry.host();
+        let address_policy = if is_same_host { AddressPolicy::Any } else { self.address_policy() };
+        let found =
+            state.credentials.get(&required.repository).filter(|found| found.credential == credential);
+        let auth_hint = found.map(|found| found.auth_hint(&self.host));
         let request = |scopes: &Scopes| {
-            let action = format!("{}: get a token from {}", context.action, server.realm.host_and_port());
+            let action =
+                format!("{}: cannot get a token from {}", context.action, server.realm.host_and_port());
             TokenRequest {
                 action: &action,
                 server,
                 address_policy,
                 credential: &credential,
-                auth_hint: refused.as_deref(),
+                auth_hint: auth_hint.as_deref(),
                 first: &needed,
                 scopes,
             }
@@ -348,14 +349,14 @@ impl RegistryAuth {
         if challenges.is_empty() || matches!(sent, Some(SentAuth::Final)) || attempts.made >= TOKENS_MAX {
             return Ok(false);
         }
-        let (way, asked) =
+        let (scheme, asked) =
             choose(&challenges, &self.registry).map_err(|reason| Error::not_permitted(action, reason))?;
         let known = required.all().union(&attempts.asked).covers(&asked);
         if known && matches!(sent, Some(SentAuth::Token { exact: true, .. })) {
             return Ok(false);
         }
         let mut state = self.state();
-        state.way = Some(way);
+        state.scheme = Some(scheme);
         if let Some(SentAuth::Token { number, .. }) = sent {
             // The token does not allow this request. Its other scopes may still be good.
             let refused = if required.extra.is_empty() { &required.scopes } else { &required.extra };
