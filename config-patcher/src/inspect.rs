@@ -1,15 +1,16 @@
 //! The output of `inspect`, as text and as JSON.
 
+use crate::select::ImageWithEntry;
 use error::text;
 use image_model::manifest::Descriptor;
 use image_store::tree::{Image, TreeNode};
 use serde_json::{Value, json};
 
-/// A table with one row per image.
-pub fn text(node: &TreeNode) -> String {
+/// A table with one row for each of the `images` of `node`.
+pub fn text(node: &TreeNode, images: &[ImageWithEntry<'_>]) -> String {
     let root = node.document();
     let mut out = format!("{}  {}\n", root.digest(), root.media_type());
-    let rows: Vec<Vec<String>> = node.images().into_iter().map(|(entry, image)| row(entry, image)).collect();
+    let rows: Vec<Vec<String>> = images.iter().map(|(entry, image)| row(*entry, image)).collect();
     out.push_str(&cli::table(&["INDEX", "DECLARED", "LAYERS", "SIZE", "MANIFEST", "CONFIG", "NOTE"], &rows));
     out
 }
@@ -54,10 +55,9 @@ fn note(entry: Option<&Descriptor>, image: &Image) -> String {
 
 /// The JSON form: `schemaVersion`, `digest`, `mediaType`, and `images`, each with `indexPlatform`, `declaredPlatform`,
 /// `attests`, `runnable`, `manifest`, `mediaType`, `config`, `layers` (digest, size, mediaType).
-pub fn json(node: &TreeNode) -> Value {
-    let images: Vec<Value> = node
-        .images()
-        .into_iter()
+pub fn json(node: &TreeNode, images: &[ImageWithEntry<'_>]) -> Value {
+    let images: Vec<Value> = images
+        .iter()
         .map(|(entry, image)| {
             let layers: Vec<Value> = image
                 .manifest

@@ -9,3 +9,4 @@ pub mod from_binaries;
 pub mod inspect;
 pub mod plan;
 pub mod referrers;
+pub mod select;

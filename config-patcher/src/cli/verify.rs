@@ -8,6 +8,7 @@ pub(super) mod row;
 mod sarif;
 mod text;
 
+use crate::select::{images_for, is_for};
 use clap::Args;
 use cli::{Format, Output, print_line};
 use error::Error;
@@ -16,6 +17,7 @@ use error::text::format_bytes;
 use image_evidence::verify::cache::LayerCache;
 use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::manifest::Descriptor;
+use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, OciArchive};
 use image_store::open::Stores;
@@ -35,6 +37,9 @@ pub struct VerifyArgs {
     /// Verify all tags of this repository, layout or archive (repeatable)
     #[arg(long, value_name = "REPO")]
     all_tags: Vec<Reference>,
+    /// Verify only this platform of an index
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
     /// Exit with 1 for "foreign payload" and "undetermined" as well
     #[arg(long)]
     strict: bool,
@@ -64,35 +69,12 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
     }
     // Before the layers are read, which may take minutes.
     args.reports.check()?;
-    let mut references = Vec::new();
-    for reference in &args.image {
-        let opened = stores.source(reference)?;
-        let editable = row::editable(reference, &opened.pointer);
-        references.push((
-            reference.to_string(),
-            opened.store,
-            opened.pointer,
-            depth(args, reference),
-            editable,
-        ));
-    }
-    for reference in &args.all_tags {
-        let store = whole_store(stores, reference)?;
-        for tag in store.tags()? {
-            let name = format!("{}:{tag}", store.display_name());
-            let pointer = Pointer::Tag(tag);
-            let editable = name.parse().ok().and_then(|requested| row::editable(&requested, &pointer));
-            references.push((name, store.clone(), pointer, depth(args, reference), editable));
-        }
-    }
-    let at_once = stores.concurrency(parallel::REQUESTS);
-    let requested = parallel::map(&references, at_once, |(name, source, pointer, depth, editable)| {
-        let node = read_tree(&**source, pointer);
-        let (name, source, editable) = (name.clone(), source.clone(), editable.clone());
-        Ok::<_, Error>(RequestedImage { name, source, depth: *depth, node, editable })
+    let references = references(args, stores)?;
+    let requested = parallel::map(&references, stores.concurrency(parallel::REQUESTS), |reference| {
+        Ok::<_, Error>(reference.read(args.platform.as_ref()))
     })?;
     let kept = if args.no_cache { None } else { LayerCache::for_user() };
-    let rows = judge_all(&requested, kept.as_ref(), output);
+    let rows = judge_all(&requested, args.platform.as_ref(), kept.as_ref(), output);
     match output.format {
         Format::Json => print_line(&json::text(&requested, &rows)),
         Format::Text => {
@@ -111,6 +93,59 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         );
     }
     outcome(found, failed, output)
+}
+
+/// An image or index that will be read.
+struct ToRead {
+    name: String,
+    source: Arc<dyn ImageSource>,
+    pointer: Pointer,
+    depth: VerifyDepth,
+    editable: Option<String>,
+    /// Not one of `--all-tags`: it must have the platform of `--platform`.
+    is_explicit: bool,
+}
+
+fn references(args: &VerifyArgs, stores: &Stores) -> Result<Vec<ToRead>, Error> {
+    let mut references = Vec::new();
+    for reference in &args.image {
+        let opened = stores.source(reference)?;
+        references.push(ToRead {
+            name: reference.to_string(),
+            editable: row::editable(reference, &opened.pointer),
+            source: opened.store,
+            pointer: opened.pointer,
+            depth: depth(args, reference),
+            is_explicit: true,
+        });
+    }
+    for reference in &args.all_tags {
+        let store = whole_store(stores, reference)?;
+        for tag in store.tags()? {
+            let name = format!("{}:{tag}", store.display_name());
+            let pointer = Pointer::Tag(tag);
+            references.push(ToRead {
+                editable: name.parse().ok().and_then(|parsed| row::editable(&parsed, &pointer)),
+                name,
+                source: store.clone(),
+                pointer,
+                depth: depth(args, reference),
+                is_explicit: false,
+            });
+        }
+    }
+    Ok(references)
+}
+
+impl ToRead {
+    fn read(&self, platform: Option<&Platform>) -> RequestedImage {
+        let mut node = read_tree(&*self.source, &self.pointer);
+        if self.is_explicit {
+            node = node.and_then(|node| images_for(&node, platform, &self.name).map(drop).map(|()| node));
+        }
+        let (name, source, editable) = (self.name.clone(), self.source.clone(), self.editable.clone());
+        RequestedImage { name, source, depth: self.depth, node, editable }
+    }
 }
 
 /// The store of a reference without a tag or digest.
@@ -145,6 +180,7 @@ fn depth(args: &VerifyArgs, reference: &Reference) -> VerifyDepth {
 
 fn judge_all<'a>(
     requested: &'a [RequestedImage],
+    platform: Option<&Platform>,
     kept: Option<&LayerCache>,
     output: &Output,
 ) -> Vec<Row<'a>> {
@@ -156,7 +192,8 @@ fn judge_all<'a>(
             requested.iter().enumerate().filter(|(_, requested)| requested.depth == depth)
         {
             let Ok(node) = &requested.node else { continue };
-            for (entry, image) in node.images() {
+            let is_selected = |image: &_| platform.is_none_or(|platform| is_for(image, platform));
+            for (entry, image) in node.images().into_iter().filter(is_selected) {
                 let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else { continue };
                 wanted.push((place, requested, entry, image));
                 subjects.push(VerifyTarget {
@@ -178,7 +215,7 @@ fn judge_all<'a>(
     placed.sort_by_key(|(place, _)| *place);
     let mut rows: Vec<Row<'_>> = placed.into_iter().map(|(_, row)| row).collect();
     for rows in rows.chunk_by_mut(|a, b| std::ptr::eq(a.requested, b.requested)) {
-        row::advise(rows);
+        row::advise(rows, platform);
     }
     rows
 }

@@ -1,6 +1,7 @@
 //! The rows of the result: one per image, with its verdict and advice.
 
 use crate::advice::{Decision, JudgedImage, decide, is_sound_alone, way_out};
+use crate::select::is_for;
 use error::Error;
 use image_evidence::verdict::VerdictKind;
 use image_evidence::verify::{Finding, VerifyDepth};
@@ -125,11 +126,13 @@ impl<'a> Row<'a> {
 }
 
 /// Sets the advice of all rows of one image or index. Advice never leads to an index with a duplicate or a lost platform.
-pub fn advise(rows: &mut [Row<'_>]) {
+///
+/// With `selected`, `rows` are the images for that platform; the other images count as they are.
+pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
     let is_member = |row: &Row<'_>| row.entry.is_none_or(|entry| entry.attested_digest().is_none());
     let places: Vec<usize> = (0..rows.len()).filter(|at| is_member(&rows[*at])).collect();
     let declared_platforms: Vec<Platform> = places.iter().map(|at| rows[*at].declared()).collect();
-    let judged: Vec<JudgedImage<'_>> = places
+    let mut judged: Vec<JudgedImage<'_>> = places
         .iter()
         .zip(&declared_platforms)
         .map(|(at, declared)| JudgedImage {
@@ -138,6 +141,15 @@ pub fn advise(rows: &mut [Row<'_>]) {
             verdict: rows[*at].finding.as_ref().ok().map(|finding| &finding.verdict),
         })
         .collect();
+    let node = rows.first().and_then(|row| row.requested.node.as_ref().ok());
+    if let (Some(selected), Some(node)) = (selected, node) {
+        let others = node.images().into_iter().filter(|image| !is_for(image, selected));
+        judged.extend(others.filter_map(|(entry, image)| {
+            let is_member = entry.is_none_or(|entry| entry.attested_digest().is_none());
+            let config = image.config.as_ref().filter(|_| image.is_runnable() && is_member)?;
+            Some(JudgedImage { entry, declared: &config.parsed.platform, verdict: None })
+        }));
+    }
     let decisions = decide(&judged);
     // Whether `fix --from-binaries` fixes all at once: it refuses an index with an image that cannot be fixed.
     let are_all_clear = judged.iter().zip(&decisions).all(|(image, decision)| {
@@ -151,6 +163,7 @@ pub fn advise(rows: &mut [Row<'_>]) {
     let advice: Vec<Option<Advice>> = decisions
         .iter()
         .enumerate()
+        .take(places.len())
         .map(|(number, decision)| {
             let row = &rows[places[number]];
             let name = quoted(&row.requested.name);

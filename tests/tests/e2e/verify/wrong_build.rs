@@ -221,3 +221,26 @@ fn a_named_member_gets_the_platform_of_another_one_only_by_force() {
     let entries: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
     assert_eq!(entries, ["linux/amd64", "linux/amd64"]);
 }
+
+#[test]
+fn one_platform_is_verified_and_the_advice_considers_the_others() {
+    let user = User::new();
+    let name = layout(&user, index(&[AMD64, WRONG]), "selected");
+    let select = |platform: &str| verify(&user, &[&name, "--platform", platform, "--format", "json"]);
+    let images = select("linux/amd64").exits(0).json()["images"].clone();
+    assert_eq!((images.as_array().unwrap().len(), &images[0]["verdict"]), (1, &"consistent".into()));
+    let images = select("linux/arm64/v8").exits(1).json()["images"].clone();
+    assert_eq!((images.as_array().unwrap().len(), &images[0]["fix"]), (1, &serde_json::Value::Null));
+    assert!(images[0]["rebuild"].as_str().unwrap().contains("two images for linux/amd64"), "{images}");
+    select("linux/s390x").exits(5).says("it has linux/amd64, linux/arm64");
+    let repository = name.strip_suffix(":v1").unwrap();
+    verify(&user, &["--all-tags", repository, "--platform", "linux/amd64"]).exits(0);
+    let inspect =
+        |platform: &str| user.config_patcher(&["inspect", &name, "--platform", platform, "--format", "json"]);
+    let images = inspect("linux/arm64").exits(0).json()["images"].clone();
+    assert_eq!(
+        (images.as_array().unwrap().len(), &images[0]["indexPlatform"]["architecture"]),
+        (1, &"arm64".into())
+    );
+    inspect("linux/s390x").exits(5).says("it has linux/amd64, linux/arm64");
+}
