@@ -26,7 +26,7 @@ pub const DOCS: ProgramDocs = ProgramDocs {
         ("config-patcher verify --all-tags HOST/app --html page.html", "verify a repository, report as HTML"),
         ("config-patcher verify docker-archive:app.tar --explain", "print the executed chain"),
         ("config-patcher fix HOST/app:1 --from-binaries --dry-run", "print every write, write nothing"),
-        ("config-patcher fix HOST/app:1 --from-index", "trust the index"),
+        ("config-patcher fix HOST/app:1 --from-index", "declare the platforms of the index entries"),
         (
             "config-patcher fix HOST/app:1 --set-platform linux/arm/v7 --platform linux/arm64",
             "fix one member of an index",

@@ -29,7 +29,7 @@ pub fn checked_digest(store: &dyn ImageSource, tag: &str) -> String {
     let problems: Vec<_> = check(store, &tag, CheckDepth::Layers)
         .into_iter()
         // The mismatch that the job fixes.
-        .filter(|problem| !problem.what.contains("the config says linux/amd64"))
+        .filter(|problem| !problem.what.contains("the config declares linux/amd64"))
         .collect();
     assert_eq!(problems, []);
     store.resolve(&tag).unwrap().unwrap().digest.to_string()

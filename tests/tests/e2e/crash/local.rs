@@ -102,7 +102,7 @@ fn named(store: &dyn ImageSource, tag: &str) -> Option<String> {
     let problems: Vec<_> = check(store, &tag, CheckDepth::Layers)
         .into_iter()
         // The very thing that the fix is for.
-        .filter(|problem| !problem.what.contains("the config says linux/amd64"))
+        .filter(|problem| !problem.what.contains("the config declares linux/amd64"))
         .collect();
     assert_eq!(problems, []);
     Some(found.digest.to_string())

@@ -74,7 +74,7 @@ fn of_two_fixes_of_one_tag_of_a_layout_none_is_lost_silently() {
             check(&layout, &tag, CheckDepth::Layers).into_iter().map(|problem| problem.what + "\n").collect();
         assert!(ran.iter().any(|ran| ran.code == Some(0)), "round {round}: {} {}", ran[0], ran[1]);
         for (platform, ran) in platforms.iter().zip(&ran) {
-            let is_lost = left.contains(&format!("{platform}, the config says linux/amd64"));
+            let is_lost = left.contains(&format!("{platform}, the config declares linux/amd64"));
             match ran.code {
                 Some(0) => assert!(!is_lost, "round {round}: {ran}{left}"),
                 code => assert_eq!(code, Some(8), "round {round}: {ran}"),
