@@ -58,8 +58,8 @@ impl Drafts {
             Ok(text) => {
                 let (spec, problems) = spec::parse_draft(&String::from_utf8_lossy(&text));
                 let doing = format!("publish the draft of \"{}\"", with_default_tag(list));
-                let place = SpecSource { doing, file: Some(file) };
-                Ok(Some(PublishRequest { place, spec, problems, ignore_missing: false }))
+                let source = SpecSource { doing, file: Some(file) };
+                Ok(Some(PublishRequest { source, spec, problems, ignore_missing: false }))
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::from_io(format!("read draft \"{file}\""), e)),
@@ -177,10 +177,10 @@ pub fn valid_spec(request: PublishRequest) -> Result<Spec, Error> {
             let lines = request
                 .problems
                 .iter()
-                .map(|one| request.place.format_problem(one.line, &one.text))
+                .map(|one| request.source.format_problem(one.line, &one.text))
                 .collect();
             let why = "it is not a valid draft";
-            let doing = format!("read draft \"{}\"", request.place.file.unwrap_or_default());
+            let doing = format!("read draft \"{}\"", request.source.file.unwrap_or_default());
             Err(Error::bad_input(doing, why).problems(lines))
         }
     }

@@ -42,8 +42,8 @@ fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
     ]
 }
 
-/// `name`, `digest`, `size`, `mediaType`, and `members`, each with `platform` (of the index entry, else of the
-/// config), `label`, `digest`, `mediaType`, `layers` and `bytes`.
+/// `schemaVersion`, `name`, `digest`, `size`, `mediaType`, and `members`, each with `platform` (of the index entry, else of the
+/// config), `declaredPlatform`, `digest`, `mediaType`, `attests`, `layers` and `bytes`.
 pub fn json(name: &str, node: &TreeNode) -> Value {
     let document = node.document();
     let members: Vec<Value> = node
@@ -54,7 +54,7 @@ pub fn json(name: &str, node: &TreeNode) -> Value {
             let bytes: u64 = image.manifest.layers.iter().map(|layer| layer.size).sum();
             json!({
                 "platform": entry.and_then(|entry| entry.platform.as_ref()).or(label),
-                "label": label,
+                "declaredPlatform": label,
                 "digest": image.document.digest(),
                 "mediaType": image.document.media_type(),
                 "attests": entry.and_then(|entry| entry.attested_digest()),
@@ -64,7 +64,7 @@ pub fn json(name: &str, node: &TreeNode) -> Value {
         })
         .collect();
     json!({
-        "name": name, "digest": document.digest(), "size": document.bytes().len(),
+        "schemaVersion": 2, "name": name, "digest": document.digest(), "size": document.bytes().len(),
         "mediaType": document.media_type(), "members": members,
     })
 }

@@ -35,7 +35,7 @@ pub struct Member {
 
 /// A spec to publish, with its problems and where it comes from.
 pub struct PublishRequest {
-    pub place: SpecSource,
+    pub source: SpecSource,
     pub spec: Option<Spec>,
     pub problems: Vec<Problem>,
     pub ignore_missing: bool,

@@ -90,7 +90,7 @@ pub fn create(args: &Create, session: &Session<'_>, output: &Output) -> Result<E
         Format::Json => {
             let images: Vec<String> = members.iter().map(|member| member.image.to_string()).collect();
             let draft = serde_json::json!({
-                "list": list.to_string(), "draft": path, "images": images,
+                "schemaVersion": 2, "list": list.to_string(), "draft": path, "images": images,
             });
             print_json(&draft.to_string());
         }
@@ -122,15 +122,15 @@ fn check_images(
         annotations: BTreeMap::new(),
         notes: Vec::new(),
     };
-    let place = SpecSource::command_line(format!("draft \"{list}\""));
-    let request = PublishRequest { place, spec: Some(spec), problems: Vec::new(), ignore_missing: false };
+    let source = SpecSource::command_line(format!("draft \"{list}\""));
+    let request = PublishRequest { source, spec: Some(spec), problems: Vec::new(), ignore_missing: false };
     let stores = session.stores(&Reference::Registry(list.clone()))?;
     let found = fetch_members(&request, &stores, output)?;
     let problem = |one: &crate::plan::FetchedMember| {
         select_image(one).err().map(|text| Problem { line: one.member.line, text })
     };
     let problems: Vec<Problem> = found.iter().filter_map(problem).collect();
-    if problems.is_empty() { Ok(()) } else { Err(refuse_problems(&request.place, &problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(refuse_problems(&request.source, &problems)) }
 }
 
 pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {

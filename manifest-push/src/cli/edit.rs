@@ -76,10 +76,10 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
         let hint = "to make an index of it, use manifest-push create or push from-args";
         return Err(Error::bad_input(doing, "it is a single image").hint(hint));
     };
-    let place = SpecSource::command_line(doing.clone());
-    let found = fetch_incoming(args, &incoming, &place, &stores, output)?;
+    let source = SpecSource::command_line(doing.clone());
+    let found = fetch_incoming(args, &incoming, &source, &stores, output)?;
     let options = IndexOptions { force: args.write.force, relabel: args.relabel, ..IndexOptions::default() };
-    let parts = parts(&found, &options, &place)?;
+    let parts = parts(&found, &options, &source)?;
     let changes = plan_changes(&doing, index, args, &incoming, &parts, annotations)?;
     let root =
         edit_index(&index.document, &changes).map_err(|e| Error { action: doing.clone(), ..e.at("") })?;
@@ -107,8 +107,8 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
 
 /// The reference to write to: the image's tag, or the tags of `--tag`, which an image by digest needs.
 fn target_reference(args: &Edit, doing: &str) -> Result<Reference, Error> {
-    let mut place = args.image.clone();
-    if let Reference::Registry(image) = &mut place
+    let mut reference = args.image.clone();
+    if let Reference::Registry(image) = &mut reference
         && image.digest.take().is_some()
         && args.tag.is_empty()
         && image.tag.is_none()
@@ -116,7 +116,7 @@ fn target_reference(args: &Edit, doing: &str) -> Result<Reference, Error> {
         let why = "the image is given by digest, which cannot be moved";
         return Err(Error::new(Exit::Usage, doing, why).hint("set a tag for the result with --tag"));
     }
-    Ok(place)
+    Ok(reference)
 }
 
 /// Parses the arguments: the new images, and annotations of the index.
@@ -164,7 +164,7 @@ fn member(image: &str, platform: Platform, line: usize) -> Result<Member, String
 fn fetch_incoming(
     args: &Edit,
     incoming: &[Incoming],
-    place: &SpecSource,
+    source: &SpecSource,
     stores: &Stores,
     output: &Output,
 ) -> Result<Vec<FetchedMember>, Error> {
@@ -179,7 +179,7 @@ fn fetch_incoming(
         notes: Vec::new(),
     };
     let request = PublishRequest {
-        place: place.clone(),
+        source: source.clone(),
         spec: Some(spec),
         problems: Vec::new(),
         ignore_missing: false,
@@ -190,7 +190,7 @@ fn fetch_incoming(
 fn parts<'a>(
     found: &'a [FetchedMember],
     options: &IndexOptions,
-    place: &SpecSource,
+    source: &SpecSource,
 ) -> Result<Vec<PreparedMember<'a>>, Error> {
     let mut parts = Vec::new();
     let mut problems = Vec::new();
@@ -200,7 +200,7 @@ fn parts<'a>(
             Err(text) => problems.push(Problem { line: one.member.line, text }),
         }
     }
-    if problems.is_empty() { Ok(parts) } else { Err(refuse_problems(place, &problems)) }
+    if problems.is_empty() { Ok(parts) } else { Err(refuse_problems(source, &problems)) }
 }
 
 /// Returns the entries to remove, replace and add. `parts` are the incoming images, in their order.

@@ -50,7 +50,7 @@ pub fn fetch(
     output: &Output,
 ) -> Result<FetchedImages, Error> {
     let Some(spec) = &request.spec else {
-        return Err(refuse_problems(&request.place, &request.problems));
+        return Err(refuse_problems(&request.source, &request.problems));
     };
     let stores = session.stores(&spec.image)?;
     let mut targets = Vec::new();
@@ -73,7 +73,7 @@ pub fn fetch(
     });
     let targets = looked.collect();
     for note in &spec.notes {
-        output.info(&request.place.format_problem(note.line, &note.text));
+        output.info(&request.source.format_problem(note.line, &note.text));
     }
     Ok(FetchedImages { spec: spec.clone(), members, targets })
 }
@@ -85,7 +85,7 @@ pub fn fetch_members(
     output: &Output,
 ) -> Result<Vec<FetchedMember>, Error> {
     let Some(spec) = &request.spec else {
-        return Err(refuse_problems(&request.place, &request.problems));
+        return Err(refuse_problems(&request.source, &request.problems));
     };
     let (read, _) = fetch_and_resolve(&spec.members, &[], stores, request.problems.is_empty())?;
     collect(request, read, &|_| Vec::new(), output)
@@ -202,8 +202,8 @@ fn collect(
         match one {
             Ok(one) => found.push(one),
             Err((member, error)) if request.ignore_missing && error.kind == Exit::NotFound => {
-                let format_problem = request.place.format_problem(member.line, &format!("cannot {error}"));
-                output.info(&format!("skipped: {format_problem}"));
+                let problem = request.source.format_problem(member.line, &format!("cannot {error}"));
+                output.info(&format!("skipped: {problem}"));
             }
             Err((member, error)) => {
                 only_missing &= error.kind == Exit::NotFound;
@@ -222,7 +222,7 @@ fn collect(
     only_missing &= more.is_empty();
     problems.extend(more);
     problems.sort_by_key(|problem| problem.line);
-    let mut error = refuse_problems(&request.place, &problems);
+    let mut error = refuse_problems(&request.source, &problems);
     if only_missing {
         error.kind = Exit::NotFound;
     }

@@ -103,8 +103,8 @@ fn inspect_draft(
 ) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let mut request = drafts.read(list)?.ok_or_else(|| drafts.missing("inspect", list))?;
-    request.place.doing = format!("inspect the draft of \"{list}\"");
-    let file = request.place.file.clone().unwrap_or_default();
+    request.source.doing = format!("inspect the draft of \"{list}\"");
+    let file = request.source.file.clone().unwrap_or_default();
     let options = IndexOptions { style: IndexStyle::Docker, force: true, ..IndexOptions::default() };
     let annotate = |error: Error| match error.kind {
         Exit::BadInput => error.hint(format!("manifest-push annotate {list} IMAGE --os OS --arch ARCH")),
@@ -112,7 +112,7 @@ fn inspect_draft(
     };
     let fetched = fetch(&request, &[], &options, session, output).map_err(annotate)?;
     let combined = combine(&fetched.members, &options);
-    let combined = combined.map_err(|problems| annotate(refuse_problems(&request.place, &problems)))?;
+    let combined = combined.map_err(|problems| annotate(refuse_problems(&request.source, &problems)))?;
     output.info(&format!("draft, as it would be published now: {file}"));
     let nodes = fetched.members.into_iter().map(|found| found.node).collect();
     let node =

@@ -177,7 +177,7 @@ fn describe(progress: &Progress<'_>) -> String {
 }
 
 impl Published {
-    /// `digest`, `changed`, `written`, `bytes` (at most), and `tags`, each with `image`, `tag`, `was`, `now`.
+    /// `schemaVersion`, `digest`, `changed`, `written`, `bytes` (at most), and `tags`, each with `image`, `tag`, `was`, `now`.
     pub fn json(&self, digest: &Digest) -> String {
         let tags: Vec<serde_json::Value> = self
             .plans
@@ -192,7 +192,7 @@ impl Published {
         let changed = self.plans.iter().any(|plan| !plan.is_nothing());
         let bytes: u64 = self.plans.iter().map(Plan::bytes).sum();
         serde_json::json!({
-            "digest": digest, "changed": changed, "written": changed && !self.dry_run, "bytes": bytes, "tags": tags,
+            "schemaVersion": 2, "digest": digest, "changed": changed, "written": changed && !self.dry_run, "bytes": bytes, "tags": tags,
         })
         .to_string()
     }

@@ -130,8 +130,8 @@ pub fn push(args: &Push, session: &Session<'_>, output: &Output) -> Result<Exit,
                 tags: &from.tags,
                 annotations: &from.annotations,
             });
-            let place = SpecSource::command_line(format!("publish \"{}\"", from.target));
-            let request = PublishRequest { place, spec, problems, ignore_missing: from.ignore_missing };
+            let source = SpecSource::command_line(format!("publish \"{}\"", from.target));
+            let request = PublishRequest { source, spec, problems, ignore_missing: from.ignore_missing };
             publish(&request, args, IndexStyle::ManifestTool, session, output)
         }
         (None, Some(list)) => {
@@ -152,7 +152,7 @@ fn read_spec(path: &Path) -> Result<PublishRequest, Error> {
     let file = path.display().to_string();
     let text = std::fs::read(path).map_err(|e| Error::from_io(format!("read \"{file}\""), e))?;
     let (spec, problems) = spec::parse(&String::from_utf8_lossy(&text));
-    Ok(PublishRequest { place: SpecSource::file(file), spec, problems, ignore_missing: false })
+    Ok(PublishRequest { source: SpecSource::file(file), spec, problems, ignore_missing: false })
 }
 
 fn publish(
@@ -171,8 +171,8 @@ fn publish(
         relabel: *relabel,
     };
     let fetched = fetch(request, also, &options, session, output)?;
-    let combined =
-        combine(&fetched.members, &options).map_err(|problems| refuse_problems(&request.place, &problems))?;
+    let combined = combine(&fetched.members, &options)
+        .map_err(|problems| refuse_problems(&request.source, &problems))?;
     for note in &combined.notes {
         output.info(note);
     }

@@ -89,7 +89,7 @@ fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
     let shown = rig.user.manifest_push(&["rm", &list]).exits(0);
     shown.prints_nothing();
     let json = rig.user.manifest_push(&["inspect", "--format", "json", &list]).exits(0).json();
-    assert_eq!(json["members"][1]["label"]["variant"], "v7");
+    assert_eq!(json["members"][1]["declaredPlatform"]["variant"], "v7");
     assert_eq!(json["members"][1]["platform"]["architecture"], "arm");
 }
 
@@ -120,7 +120,7 @@ fn an_index_of_one_image_and_its_attestation_can_be_drafted() {
     rig.user.manifest_push(&["rm", &list]).exits(0);
     let json = rig.user.manifest_push(&["inspect", "--format", "json", &list]).exits(0).json();
     let members = json["members"].as_array().unwrap();
-    assert_eq!(members[1]["label"]["architecture"], "ppc64le");
+    assert_eq!(members[1]["declaredPlatform"]["architecture"], "ppc64le");
     assert_eq!(members[2]["attests"], members[1]["digest"]);
     assert_ne!(members[1]["digest"], built.digest());
 }
