@@ -154,10 +154,10 @@ fn text(list: &RegistryRef, members: &[Member]) -> String {
             ("osversion", quoted(os_version.as_deref().unwrap_or_default()), os_version.is_some()),
             ("osfeatures", format!("[{}]", features.join(", ")), !features.is_empty()),
         ];
-        if lines.iter().any(|(.., said)| *said) {
+        if lines.iter().any(|(.., is_set)| *is_set) {
             out.push_str("    platform:\n");
         }
-        for (key, value, _) in lines.iter().filter(|(.., said)| *said) {
+        for (key, value, _) in lines.iter().filter(|(.., is_set)| *is_set) {
             out.push_str(&format!("      {key}: {value}\n"));
         }
     }

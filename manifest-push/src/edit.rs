@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(text.replace(media_type::OCI_INDEX, media_type::DOCKER_LIST).as_bytes(), list.bytes());
         assert_eq!(edit_index(&oci, &of(IndexKind::Docker)).unwrap().bytes(), list.bytes());
         assert_eq!(edit_index(&oci, &of(IndexKind::Oci)).unwrap().bytes(), oci.bytes());
-        // An index that does not say what it is says it then.
+        // An index without a media type gets one.
         let silent = edited("{\"schemaVersion\":2,\"manifests\":[]}", &of(IndexKind::Docker));
         assert!(silent.contains(media_type::DOCKER_LIST), "{silent}");
         for key in ["annotations", "artifactType", "subject"] {

@@ -111,7 +111,7 @@ impl<'a> OciEntry<'a> {
 pub fn entry_text(kind: IndexKind, member: &Descriptor, indent: Option<&str>) -> serde_json::Result<String> {
     let mut out = Vec::new();
     match indent {
-        // The entry lies two levels deep.
+        // The entry is two levels deep.
         Some(indent) => {
             let unit = indent.get(..indent.len() / 2).unwrap_or_default().as_bytes();
             let formatter = serde_json::ser::PrettyFormatter::with_indent(unit);

@@ -22,19 +22,19 @@ pub fn text(name: &str, node: &TreeNode, remedy: &str) -> String {
 }
 
 fn row(entry: Option<&Descriptor>, image: &Image, remedy: &str) -> Vec<String> {
-    let label = image.config.as_ref().map(|config| &config.parsed.platform);
-    let said = entry.and_then(|entry| entry.platform.as_ref());
-    let note = match (entry.and_then(|entry| entry.attested_digest()), said, label) {
+    let declared = image.config.as_ref().map(|config| &config.parsed.platform);
+    let listed = entry.and_then(|entry| entry.platform.as_ref());
+    let note = match (entry.and_then(|entry| entry.attested_digest()), listed, declared) {
         (Some(subject), ..) => format!("attests {}", subject.get(7..19).unwrap_or(subject)),
-        (None, Some(said), Some(label)) if image.is_runnable() && !label.matches(said) => {
-            format!("config declares {label}; fix: {remedy}")
+        (None, Some(listed), Some(declared)) if image.is_runnable() && !declared.matches(listed) => {
+            format!("config declares {declared}; fix: {remedy}")
         }
         _ if !image.is_runnable() => "artifact".into(),
         _ => String::new(),
     };
     let size: u64 = image.manifest.layers.iter().map(|layer| layer.size).sum();
     vec![
-        said.or(label).map_or("-".into(), ToString::to_string),
+        listed.or(declared).map_or("-".into(), ToString::to_string),
         image.document.digest().to_string(),
         text::format_bytes(size),
         image.manifest.layers.len().to_string(),
@@ -50,11 +50,11 @@ pub fn json(name: &str, node: &TreeNode) -> Value {
         .images()
         .into_iter()
         .map(|(entry, image)| {
-            let label = image.config.as_ref().map(|config| &config.parsed.platform);
+            let declared = image.config.as_ref().map(|config| &config.parsed.platform);
             let bytes: u64 = image.manifest.layers.iter().map(|layer| layer.size).sum();
             json!({
-                "platform": entry.and_then(|entry| entry.platform.as_ref()).or(label),
-                "declaredPlatform": label,
+                "platform": entry.and_then(|entry| entry.platform.as_ref()).or(declared),
+                "declaredPlatform": declared,
                 "digest": image.document.digest(),
                 "mediaType": image.document.media_type(),
                 "attests": entry.and_then(|entry| entry.attested_digest()),

@@ -178,24 +178,26 @@ fn select_from_index<'a>(index: &'a IndexNode, member: &Member) -> Result<Select
     let seats = index.nested_members();
     let runnable: Vec<(&NestedMember<'a>, &'a Image)> = seats
         .iter()
-        .filter_map(|seat| match seat.node {
-            TreeNode::Image(image) if image.is_runnable() => Some((seat, image)),
+        .filter_map(|nested| match nested.node {
+            TreeNode::Image(image) if image.is_runnable() => Some((nested, image)),
             _ => None,
         })
         .collect();
     let asked = &member.platform;
-    let fits = |seat: &NestedMember<'_>| seat.entry.platform.as_ref().is_some_and(|said| said.matches(asked));
-    let mut fitting: Vec<_> = runnable.iter().filter(|(seat, _)| fits(seat)).copied().collect();
-    if fitting.iter().any(|(seat, _)| !seat.is_nested()) {
+    let fits = |nested: &NestedMember<'_>| {
+        nested.entry.platform.as_ref().is_some_and(|platform| platform.matches(asked))
+    };
+    let mut fitting: Vec<_> = runnable.iter().filter(|(nested, _)| fits(nested)).copied().collect();
+    if fitting.iter().any(|(nested, _)| !nested.is_nested()) {
         // Entries of the index itself take precedence over those of nested indexes.
-        fitting.retain(|(seat, _)| !seat.is_nested());
+        fitting.retain(|(nested, _)| !nested.is_nested());
     }
     let (NestedMember { index, entry, node, .. }, image) = match (runnable.as_slice(), fitting.as_slice()) {
         ([only], _) | (_, [only]) => *only,
         _ => {
             let platforms: Vec<String> = runnable
                 .iter()
-                .filter_map(|(seat, _)| seat.entry.platform.as_ref())
+                .filter_map(|(nested, _)| nested.entry.platform.as_ref())
                 .map(ToString::to_string)
                 .collect();
             return Err(format!(
@@ -224,17 +226,17 @@ fn entry_platform<'a>(
 ) -> Result<(Platform, Content<'a>, Option<String>), String> {
     let name = &one.member.image;
     let config = selected.image.config.as_ref();
-    let label = config.map(|config| config.parsed.platform.clone()).unwrap_or_default();
+    let declared = config.map(|config| config.parsed.platform.clone()).unwrap_or_default();
     let from_entry = selected.entry.and_then(|entry| entry.platform.clone());
-    let base = from_entry.filter(|p| !p.architecture.is_empty()).unwrap_or_else(|| label.clone());
+    let base = from_entry.filter(|p| !p.architecture.is_empty()).unwrap_or_else(|| declared.clone());
     let mut platform = merge_platform(&one.member.platform, base);
     if platform.architecture.is_empty() || platform.os.is_empty() {
         return Err(format!(
             "\"{name}\" declares no platform; specify one: \"platform\" in a spec, `annotate` for a draft, PLATFORM=IMAGE with `edit --add`"
         ));
     }
-    let fits = platform.matches(&label);
-    if let (true, Some(config)) = (options.relabel && !label.satisfies_entry(&platform), config) {
+    let fits = platform.matches(&declared);
+    if let (true, Some(config)) = (options.relabel && !declared.satisfies_entry(&platform), config) {
         let failed = |e: DocumentError| format!("\"{name}\": its platform cannot be fixed: {e}");
         if let Patched::Changed(config) =
             patch_config(&config.bytes, &platform, MatchRule::IndexEntry).map_err(failed)?
@@ -245,19 +247,19 @@ fn entry_platform<'a>(
     }
     if !fits && !options.force {
         return Err(format!(
-            "\"{name}\" declares {label} but would be published as {platform}; fix it with --relabel or \
+            "\"{name}\" declares {declared} but would be published as {platform}; fix it with --relabel or \
              `config-patcher fix {name} --set-platform {platform}`, or publish it unchanged with --force"
         ));
     }
     let contradiction = (!fits).then(|| {
-        format!("warning: {name} declares {label} and is published as {platform} (--force); clients that go by the config get the wrong image")
+        format!("warning: {name} declares {declared} and is published as {platform} (--force); clients that go by the config get the wrong image")
     });
     // Keep what only the config has: clients select Windows images by os.version.
     if fits {
-        platform.variant = platform.variant.or(label.variant);
-        platform.os_version = platform.os_version.or(label.os_version);
+        platform.variant = platform.variant.or(declared.variant);
+        platform.os_version = platform.os_version.or(declared.os_version);
         if platform.os_features.is_empty() {
-            platform.os_features = label.os_features;
+            platform.os_features = declared.os_features;
         }
     }
     Ok((platform, Content::Unchanged(selected.node), contradiction))

@@ -340,8 +340,8 @@ pub fn canonical_platform(platform: Platform) -> Result<Platform, String> {
     }
 }
 
-fn or(said: &str, other: &str) -> String {
-    if said.is_empty() { other.into() } else { said.into() }
+fn or(one: &str, other: &str) -> String {
+    if one.is_empty() { other.into() } else { one.into() }
 }
 
 fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
@@ -424,7 +424,7 @@ manifests:
     }
 
     #[test]
-    fn what_is_read_and_not_written_is_said() {
+    fn ignored_keys_are_reported() {
         let spec = good(&SEED.replace("variant: v7", "variant: v7\n      features: [sse4]"));
         assert!(spec.notes[0].text.contains("features"), "{:?}", spec.notes);
     }

@@ -55,10 +55,10 @@ fn image_for(node: TreeNode, platform: &Platform, source: &Reference) -> Result<
     match node {
         TreeNode::Index(index) => Ok(find_image(&doing, &index, platform)?.node.clone()),
         TreeNode::Image(image) => {
-            let label =
+            let declared =
                 image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default();
-            if !label.matches(platform) {
-                let why = format!("it is a single image that declares {label}, not {platform}");
+            if !declared.matches(platform) {
+                let why = format!("it is a single image that declares {declared}, not {platform}");
                 return Err(Error::not_found(doing, why));
             }
             Ok(TreeNode::Image(image))

@@ -241,16 +241,18 @@ fn check_changes(doing: &str, index: &IndexNode, changes: &IndexChanges) -> Resu
     let incoming =
         || changes.replaced.values().chain(&changes.added).filter(|entry| entry.attested_digest().is_none());
     // Clients resolve nested indexes, so their images count as well.
-    for seat in
-        index.nested_members().iter().filter(|seat| seat.is_nested() && seat.path.first().is_some_and(stays))
+    for nested in index
+        .nested_members()
+        .iter()
+        .filter(|nested| nested.is_nested() && nested.path.first().is_some_and(stays))
     {
         if let Some(platform) = incoming()
-            .find(|entry| same_platform(seat.entry, entry))
+            .find(|entry| same_platform(nested.entry, entry))
             .and_then(|entry| entry.platform.as_ref())
         {
             return Err(nested_index_error(
                 doing,
-                seat,
+                nested,
                 &format!("platform {platform} would be a duplicate: one"),
             ));
         }
@@ -281,17 +283,19 @@ pub fn find_image<'a>(
     platform: &Platform,
 ) -> Result<NestedMember<'a>, Error> {
     let all = index.nested_members();
-    let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|said| said.matches(platform));
+    let fits = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|listed| listed.matches(platform));
     // Entries of the index itself take precedence over those of nested indexes.
     let own: Vec<&NestedMember<'_>> =
-        all.iter().filter(|seat| !seat.is_nested() && fits(seat.entry)).collect();
+        all.iter().filter(|nested| !nested.is_nested() && fits(nested.entry)).collect();
     let found = if own.is_empty() { matching(&all, fits) } else { own };
     match found.as_slice() {
         [one] => Ok((*one).clone()),
         [] => {
-            let said: Vec<String> =
-                all.iter().filter_map(|seat| seat.entry.platform.as_ref().map(ToString::to_string)).collect();
-            let why = format!("there is no image for {platform}; it has {}", said.join(", "));
+            let platforms: Vec<String> = all
+                .iter()
+                .filter_map(|nested| nested.entry.platform.as_ref().map(ToString::to_string))
+                .collect();
+            let why = format!("there is no image for {platform}; it has {}", platforms.join(", "));
             Err(Error::not_found(doing, why))
         }
         several => {
@@ -303,16 +307,16 @@ pub fn find_image<'a>(
 
 /// Returns the position of the entry for a platform.
 fn find_entry(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usize, Error> {
-    let seat = find_image(doing, index, platform)?;
-    match seat.path.as_slice() {
+    let nested = find_image(doing, index, platform)?;
+    match nested.path.as_slice() {
         [at] => Ok(*at),
-        _ => Err(nested_index_error(doing, &seat, &format!("the image for {platform}"))),
+        _ => Err(nested_index_error(doing, &nested, &format!("the image for {platform}"))),
     }
 }
 
 /// A nested index has a digest of its own, which others may refer to. It is not changed from outside.
-fn nested_index_error(doing: &str, seat: &NestedMember<'_>, what: &str) -> Error {
-    let inner = seat.index.document.digest();
+fn nested_index_error(doing: &str, nested: &NestedMember<'_>, what: &str) -> Error {
+    let inner = nested.index.document.digest();
     Error::bad_input(doing, format!("{what} is in {inner}, an index nested in this one"))
         .hint("edit the nested index, by its tag or (in a registry) by its digest; or create a flat index with push from-spec")
 }

@@ -48,7 +48,7 @@ pub fn verbose(name: &str, node: &TreeNode) -> Result<String, Error> {
 
 fn shown<'a>(name: &str, entry: Option<&'a Descriptor>, image: &'a Image) -> serde_json::Result<Shown<'a>> {
     let document = &image.document;
-    let label = image.config.as_ref().map(|config| &config.parsed.platform);
+    let declared = image.config.as_ref().map(|config| &config.parsed.platform);
     let manifest = RawValue::from_string(String::from_utf8_lossy(document.bytes()).into_owned())?;
     let is_docker = document.media_type() == media_type::DOCKER_MANIFEST;
     let (docker, oci) = if is_docker { (Some(manifest), None) } else { (None, Some(manifest)) };
@@ -60,7 +60,7 @@ fn shown<'a>(name: &str, entry: Option<&'a Descriptor>, image: &'a Image) -> ser
             media_type: document.media_type(),
             digest: document.digest().as_str(),
             size: document.bytes().len() as u64,
-            platform: entry.and_then(|entry| entry.platform.as_ref()).or(label),
+            platform: entry.and_then(|entry| entry.platform.as_ref()).or(declared),
         },
         raw: STANDARD.encode(document.bytes()),
         docker,

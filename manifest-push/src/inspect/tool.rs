@@ -270,19 +270,19 @@ fn manifest(document: &Document) -> serde_json::Result<Manifest> {
     serde_json::from_slice(document.bytes())
 }
 
-fn label(image: &Image) -> (&str, &str) {
-    let label = image.config.as_ref().map(|config| &config.parsed.platform);
-    label.map_or(("", ""), |label| (label.os.as_str(), label.architecture.as_str()))
+fn declared(image: &Image) -> (&str, &str) {
+    let declared = image.config.as_ref().map(|config| &config.parsed.platform);
+    declared.map_or(("", ""), |declared| (declared.os.as_str(), declared.architecture.as_str()))
 }
 
 fn shown_image<'a>(name: &'a str, image: &'a Image) -> serde_json::Result<ShownImage<'a>> {
-    let (os, architecture) = label(image);
+    let (os, architecture) = declared(image);
     let digest = image.document.digest().as_str();
     Ok(ShownImage { name, digest, os, architecture, manifest: manifest(&image.document)? })
 }
 
 fn expanded_image<'a>(name: &'a str, image: &'a Image) -> serde_json::Result<ExpandedImage<'a>> {
-    let (os, architecture) = label(image);
+    let (os, architecture) = declared(image);
     let Manifest { schema_version, media_type, layers, subject, annotations, .. } =
         manifest(&image.document)?;
     // An artifact has no config that could be expanded: all of it is empty then.

@@ -10,9 +10,9 @@ use image_store::store::{ImageStore, Pointer};
 use image_store::tree::read_tree_below;
 use registry_client::meter::Meter;
 
-fn add_image(store: &MemoryStore, label: &str) -> Document {
-    let layer = store.add_blob(OCI_LAYER, label.as_bytes());
-    let mut config = serde_json::to_value(label.parse::<Platform>().unwrap()).unwrap();
+fn add_image(store: &MemoryStore, declared: &str) -> Document {
+    let layer = store.add_blob(OCI_LAYER, declared.as_bytes());
+    let mut config = serde_json::to_value(declared.parse::<Platform>().unwrap()).unwrap();
     config["rootfs"] = serde_json::json!({"type":"layers","diff_ids":[layer.digest]});
     let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
     let manifest = serde_json::json!({"schemaVersion":2,"config":config,"layers":[layer]});
@@ -21,25 +21,26 @@ fn add_image(store: &MemoryStore, label: &str) -> Document {
     document
 }
 
-fn found(label: &str, said: &str) -> FetchedMember {
+fn found(declared: &str, specified: &str) -> FetchedMember {
     let store = MemoryStore::new();
-    let document = add_image(&store, label);
+    let document = add_image(&store, declared);
     let node = read_tree_below(&store, document, 0).unwrap();
-    let platform = if said.is_empty() { Platform::default() } else { said.parse().unwrap() };
+    let platform = if specified.is_empty() { Platform::default() } else { specified.parse().unwrap() };
     let member =
         Member { image: "q.io/a:1".parse().unwrap(), platform, annotations: BTreeMap::new(), line: 3 };
     FetchedMember { member, source: Arc::new(store), node }
 }
 
-fn said(found: &[FetchedMember], options: &IndexOptions) -> String {
+fn combined(found: &[FetchedMember], options: &IndexOptions) -> String {
     match combine(found, options) {
         Err(problems) => problems.iter().map(|m| format!("{}: {}\n", m.line, m.text)).collect(),
         Ok(CombinedIndex { wanted, .. }) => {
             let manifest::ParsedDocument::Index(index) = wanted.root.parse().unwrap() else {
                 panic!("an index")
             };
-            let said = index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string);
-            said.collect::<Vec<_>>().join(" ")
+            let platforms =
+                index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string);
+            platforms.collect::<Vec<_>>().join(" ")
         }
     }
 }
@@ -57,28 +58,28 @@ fn members_from_several_stores_become_one_whole_image() {
 #[test]
 fn the_platform_comes_from_the_spec_or_the_config() {
     let options = IndexOptions::default();
-    assert_eq!(said(&[found("linux/arm/v7", "")], &options), "linux/arm/v7");
-    assert_eq!(said(&[found("linux/arm64/v8", "linux/arm64")], &options), "linux/arm64/v8");
-    assert_eq!(said(&[found("windows/amd64:10.0.1", "windows/amd64")], &options), "windows/amd64:10.0.1");
+    assert_eq!(combined(&[found("linux/arm/v7", "")], &options), "linux/arm/v7");
+    assert_eq!(combined(&[found("linux/arm64/v8", "linux/arm64")], &options), "linux/arm64/v8");
+    assert_eq!(combined(&[found("windows/amd64:10.0.1", "windows/amd64")], &options), "windows/amd64:10.0.1");
 }
 
 #[test]
-fn a_label_that_contradicts_the_spec_is_told_with_the_way_out() {
+fn an_image_that_declares_another_platform_is_refused_with_a_way_out() {
     let wrong = || [found("linux/amd64", "linux/arm/v7")];
-    let text = said(&wrong(), &IndexOptions::default());
+    let text = combined(&wrong(), &IndexOptions::default());
     assert!(
         text.starts_with("3: ") && text.contains("config-patcher fix q.io/a:1 --set-platform linux/arm/v7"),
         "{text}"
     );
-    assert_eq!(said(&wrong(), &IndexOptions { force: true, ..IndexOptions::default() }), "linux/arm/v7");
+    assert_eq!(combined(&wrong(), &IndexOptions { force: true, ..IndexOptions::default() }), "linux/arm/v7");
 }
 
 #[test]
-fn part_of_a_platform_may_be_said() {
-    let over = |label: &str, said: Platform| {
-        let mut one = found(label, "");
-        one.member.platform = said;
-        self::said(&[one], &IndexOptions { force: true, ..IndexOptions::default() })
+fn a_platform_may_be_specified_in_part() {
+    let over = |declared: &str, specified: Platform| {
+        let mut one = found(declared, "");
+        one.member.platform = specified;
+        self::combined(&[one], &IndexOptions { force: true, ..IndexOptions::default() })
     };
     let variant = Platform { variant: Some("v6".into()), ..Platform::default() };
     assert_eq!(over("linux/arm", variant), "linux/arm/v6");
@@ -89,7 +90,7 @@ fn part_of_a_platform_may_be_said() {
 }
 
 #[test]
-fn a_wrong_label_is_put_right_and_the_image_is_whole() {
+fn a_mislabeled_image_is_fixed_and_complete() {
     let options = IndexOptions { relabel: true, ..IndexOptions::default() };
     let found = [found("linux/amd64", "linux/amd64"), found("linux/amd64", "linux/arm/v7")];
     let combined = combine(&found, &options).unwrap();
@@ -109,12 +110,12 @@ fn one_image_may_stand_for_two_platforms() {
     let both = [found("linux/arm/v6", "linux/arm/v6"), found("linux/arm/v6", "linux/arm/v7")];
     let wanted = combine(&both, &options).unwrap().wanted;
     assert_eq!(wanted.levels.iter().flatten().count(), 1);
-    assert_eq!(said(&both, &options), "linux/arm/v6 linux/arm/v7");
+    assert_eq!(combined(&both, &options), "linux/arm/v6 linux/arm/v7");
 }
 
 #[test]
-fn a_platform_twice_by_config_is_a_misfit() {
-    let text = said(&[found("linux/arm64", ""), found("linux/arm64/v8", "")], &IndexOptions::default());
+fn a_platform_twice_by_config_is_a_problem() {
+    let text = combined(&[found("linux/arm64", ""), found("linux/arm64/v8", "")], &IndexOptions::default());
     assert!(text.contains("duplicate platform"), "{text}");
 }
 
@@ -139,7 +140,7 @@ fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
     };
     let index = FetchedMember { member, source: Arc::new(store), node };
     let both = [found("linux/amd64", ""), index];
-    assert_eq!(said(&both, &IndexOptions::default()), "linux/amd64 linux/arm64 unknown/unknown");
+    assert_eq!(combined(&both, &IndexOptions::default()), "linux/amd64 linux/arm64 unknown/unknown");
     let target = MemoryStore::new();
     let wanted = combine(&both, &IndexOptions::default()).unwrap().wanted;
     let steps = plan(wanted, &target, &["x".into()]).unwrap();
