@@ -1,6 +1,6 @@
-//! The embedded builder: files in a layer, on a base image or on nothing, without an engine and without root.
+//! The embedded builder: an image of files, on a base image or from scratch, without a container engine and without root.
 //!
-//! The same files give the same image, bit for bit: on another day, in another folder, by another user.
+//! The same files give the same image, bit for bit, at any time, in any directory and for any user.
 
 use crate::spec::FilesRecipe;
 use crate::work_dir::records::Records;
@@ -20,29 +20,33 @@ mod base_tree;
 mod config;
 mod layer;
 
-/// What is to be made.
+/// An image to build.
 pub struct RootfsJob<'a> {
+    /// Its platform.
     pub platform: &'a Platform,
+    /// Its files and its config.
     pub recipe: &'a FilesRecipe,
     /// The time of everything in the image, in seconds since 1970: SOURCE_DATE_EPOCH, or 0.
     pub epoch: u64,
-    /// What earlier runs compressed.
+    /// Records of the layers that earlier runs compressed.
     pub records: &'a Records,
 }
 
-/// The image that a recipe's `from` names.
+/// A base image, the `from` of a recipe.
 pub struct Base<'a> {
+    /// The store that has it.
     pub source: &'a dyn ImageSource,
+    /// Its tag or digest.
     pub at: Pointer,
-    /// As the spec names it.
+    /// Its name in the spec.
     pub name: String,
 }
 
-/// Makes the image and writes it to `out`, without a tag. `Ok` means that all it names is there.
+/// Builds an image and writes it to `out`, without a tag. `Ok` means that everything it references is in `out`.
 pub fn build_image(job: &RootfsJob<'_>, base: Option<Base<'_>>, out: &OciLayout) -> Result<Document, Error> {
     let doing = || format!("build the image for {}", job.platform);
     let created = config::rfc3339(job.epoch).ok_or_else(|| {
-        Error::bad_input(doing(), format!("time {} lies behind the year 9999", job.epoch))
+        Error::bad_input(doing(), format!("the time {} is after the year 9999", job.epoch))
             .hint("set SOURCE_DATE_EPOCH to seconds since 1970")
     })?;
     let mut layer = Layer::default();
@@ -54,7 +58,7 @@ pub fn build_image(job: &RootfsJob<'_>, base: Option<Base<'_>>, out: &OciLayout)
         None => (Inherited::default(), Vec::new()),
     };
     if !layers.is_empty() && !layer.is_empty() {
-        layer.settle(&base_tree::BaseTree::read(out, &layers, &inherited.diff_ids)?)?;
+        layer.resolve_paths(&base_tree::BaseTree::read(out, &layers, &inherited.diff_ids)?)?;
     }
     let mut diff_id = None;
     if !layer.is_empty() {
@@ -69,8 +73,8 @@ pub fn build_image(job: &RootfsJob<'_>, base: Option<Base<'_>>, out: &OciLayout)
     Ok(document)
 }
 
-/// The layer in `out`, and the digest of its content. Hashing is ten times faster than compressing: what an earlier run
-/// compressed is found by its content.
+/// Writes the layer to `out` and returns its descriptor and its diff ID. A layer that an earlier run compressed is found by its
+/// diff ID, because hashing is ten times faster than compressing.
 fn compress(layer: &Layer, job: &RootfsJob<'_>, out: &OciLayout) -> Result<(Descriptor, Digest), Error> {
     let doing = || format!("read the files for {}", job.platform);
     let mut hashed = Hashed(Hasher::sha256());
@@ -83,7 +87,7 @@ fn compress(layer: &Layer, job: &RootfsJob<'_>, out: &OciLayout) -> Result<(Desc
     }
     let mut content = Gzip::new(layer.tar(job.epoch));
     let compressed = out.add_blob(media_type::OCI_LAYER_GZIP, &mut content)?;
-    // Files that changed between the two readings are what they were in the second.
+    // If files changed after the first reading, the second one counts.
     let diff_id = content.finish();
     job.records.keep("layer", &diff_id, &compressed)?;
     Ok((compressed, diff_id))
@@ -102,7 +106,7 @@ impl io::Write for Hashed {
     }
 }
 
-/// Copies the base's layers, and reads what its config says.
+/// Copies the layers of the base image, and reads its config.
 fn take_base(
     base: &Base<'_>,
     wanted: &Platform,
@@ -118,14 +122,14 @@ fn take_base(
     let parsed =
         Config::parse(&bytes).map_err(|e| e.at(&format!("the config of base image \"{}\"", base.name)))?;
     let mut said = parsed.platform.clone();
-    // Many configs of arm images say no variant, and their index says it for them.
+    // Many configs of arm images declare no variant, but their index entry does.
     if let Some(entry) =
         entry.filter(|entry| entry.architecture == said.architecture && said.variant.is_none())
     {
         said.variant = entry.variant;
     }
     if !said.matches(wanted) {
-        return Err(Error::new(Exit::CheckFailed, doing(), format!("its config says it is for {said}"))
+        return Err(Error::new(Exit::CheckFailed, doing(), format!("its config declares {said}"))
             .hint(format!("name a base image for {wanted}")));
     }
     if parsed.diff_ids.len() != image.layers.len() {
@@ -148,7 +152,7 @@ fn take_base(
     Ok((Inherited::read(&base.name, &bytes, &parsed)?, layers))
 }
 
-/// The base itself, or the member of the index that fits, with what its entry says.
+/// The base image itself, or the matching member of its index with the index platform.
 fn choose(base: &Base<'_>, wanted: &Platform) -> Result<(Document, Option<Platform>), Error> {
     let document = base.source.read_document(&base.at)?;
     let ParsedDocument::Index(index) =
@@ -165,7 +169,7 @@ fn choose(base: &Base<'_>, wanted: &Platform) -> Result<(Document, Option<Platfo
     Ok((document, member.platform.clone()))
 }
 
-/// The platforms of an index, for a person.
+/// The platforms of an index, for a message.
 fn offered(index: &Index) -> String {
     let platforms = index.manifests.iter().filter_map(|m| m.platform.as_ref()).filter(|p| !p.is_unknown());
     let names: Vec<String> = platforms.map(Platform::to_string).collect();
@@ -175,7 +179,7 @@ fn offered(index: &Index) -> String {
     }
 }
 
-/// The OCI name of a layer's media type. The bytes are the same.
+/// The OCI media type of a layer. The bytes are the same.
 fn oci_layer(media_type: &str) -> &str {
     match media_type {
         media_type::DOCKER_LAYER => media_type::OCI_LAYER,

@@ -1,7 +1,7 @@
-//! A temporary root file system from an image's layers, for a smoke test. Never used for anything else.
+//! The unpacker of an image's layers into a temporary root directory, for a smoke test only.
 //!
-//! Every path is resolved by the kernel beneath the root directory (openat2(2), `RESOLVE_IN_ROOT`), where absolute
-//! links of the image mean its own root. Set-user-id and set-group-id bits, devices, FIFOs and sockets are left out.
+//! The kernel resolves every path below the root directory (openat2(2), `RESOLVE_IN_ROOT`), so that absolute links of the image
+//! lead to its own root. Set-user-id and set-group-id bits, devices, FIFOs and sockets are left out.
 
 use error::Error;
 use image_evidence::layer::decoder::LayerDecoder;
@@ -22,7 +22,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use tar::EntryType;
 
-/// No image needs more for a smoke test.
+/// Bytes of all files together.
 const UNPACKED_MAX: u64 = 16 << 30;
 /// Directories that the sandbox mounts over.
 const MOUNT_POINTS: [&str; 3] = ["proc", "dev", "tmp"];
@@ -33,13 +33,13 @@ const MODE_BITS: u32 = 0o1777;
 /// Why an image was not unpacked.
 #[derive(Debug)]
 pub enum UnpackError {
-    /// The image is at fault, on every host.
+    /// Because of the image: it fails on every host.
     Image(String),
-    /// This host is, or the store.
+    /// Because of this host or the store.
     Host(Error),
 }
 
-/// Unpacks the layers over each other in `root`, which is an empty directory, and creates `working_dir`.
+/// Unpacks the layers, lowest first, to `root`, which is an empty directory, and creates `working_dir`.
 pub fn unpack(
     source: &dyn ImageSource,
     layers: &[Descriptor],
@@ -52,7 +52,7 @@ pub fn unpack(
     let root = openat(AT_FDCWD, root, flags, Mode::empty())
         .map_err(|errno| local("open the directory for the smoke test", errno))?;
     let mut tree = Tree { root, ids, left: UNPACKED_MAX };
-    // Whatever the caller's umask is.
+    // Independent of the umask of the caller.
     tree.set_metadata(tree.root.as_fd(), OsStr::new("."), DIRECTORY, (0, 0))
         .map_err(|error| classify("prepare the directory for the smoke test".into(), error))?;
     for layer in layers {
@@ -66,14 +66,14 @@ pub fn unpack(
             ))
         })?;
         tree.add_layer(&mut content).map_err(|error| classify(doing(), error))?;
-        // The bytes behind the end marker belong to the digest as well.
+        // The digest includes the bytes after the end marker.
         io::copy(&mut content, &mut io::sink()).map_err(|error| classify(doing(), error))?;
     }
     tree.finish(working_dir)
         .map_err(|error| classify("prepare the directory for the smoke test".into(), error))
 }
 
-/// What a layer contains must not decide that its test is left out, so only what no layer can cause is the host's.
+/// Only errors that no layer can cause count as errors of the host. Otherwise a layer could prevent its own test.
 fn classify(doing: String, error: io::Error) -> UnpackError {
     let of_store = error.get_ref().is_some_and(|inner| inner.is::<Error>());
     let of_host = error.raw_os_error().is_some_and(|code| {
@@ -92,7 +92,7 @@ fn classify(doing: String, error: io::Error) -> UnpackError {
         let error = Error::from_io(doing, error);
         return UnpackError::Host(if of_host { error.hint("free space, or use --no-smoke") } else { error });
     }
-    UnpackError::Image(format!("cannot {doing}: {error}"))
+    UnpackError::Image(format!("cannot {doing}: {}", error::io_reason(&error)))
 }
 
 struct Tree {
@@ -105,7 +105,7 @@ struct Tree {
 impl Tree {
     fn add_layer(&mut self, content: impl Read) -> io::Result<()> {
         let mut archive = tar::Archive::new(content);
-        // A whiteout hides files of lower layers, not of its own.
+        // A whiteout removes files of lower layers, not of its own.
         let mut added: HashSet<PathBuf> = HashSet::new();
         for entry in archive.entries()? {
             let mut entry = entry?;
@@ -149,7 +149,7 @@ impl Tree {
         }
     }
 
-    /// False: entries of this type are left out.
+    /// Adds an entry. `false`: entries of this type are left out.
     fn add(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> io::Result<bool> {
         let header = entry.header();
         let kind = header.entry_type();
@@ -170,7 +170,7 @@ impl Tree {
                     remove(dir, name)?;
                     mkdirat(dir, name, Mode::from_bits_truncate(DIRECTORY))?;
                 }
-                // Without it an ordinary user could not remove the tree again.
+                // Otherwise an ordinary user could not remove the tree.
                 self.set_metadata(dir, name, mode | 0o700, owner)?;
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
@@ -208,7 +208,7 @@ impl Tree {
         Ok(true)
     }
 
-    /// The mount points of the sandbox, and the working directory, which engines create, too.
+    /// Creates the mount points of the sandbox, and the working directory, as container engines do.
     fn finish(&self, working_dir: &Path) -> io::Result<()> {
         for name in MOUNT_POINTS {
             let (root, name) = (self.root.as_fd(), OsStr::new(name));
@@ -237,7 +237,7 @@ impl Tree {
         openat2(&self.root, path, how)
     }
 
-    /// The same, creating what is missing. A file of a lower layer gives way.
+    /// Opens a directory of the tree and creates it if necessary. A file in its place is replaced.
     fn make_dir(&self, path: &Path) -> io::Result<OwnedFd> {
         match self.open_dir(path) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
@@ -255,7 +255,7 @@ impl Tree {
         Ok(self.open_dir(path)?)
     }
 
-    /// `name` is not a link: it was just created. The owner first, because that clears bits of the mode.
+    /// Sets mode and owner of a new file, which is not a link. The owner first, because chown(2) clears bits of the mode.
     fn set_metadata(
         &self,
         dir: BorrowedFd<'_>,
@@ -303,7 +303,7 @@ fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// A path that leads to an open directory, for functions of std that take a path.
+/// A path to an open directory, for functions of std that take a path.
 fn descriptor_path(dir: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))
 }
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_no_layer_can_cause_is_the_hosts_fault() {
+    fn only_errors_that_no_layer_can_cause_are_the_hosts() {
         let check = |error: io::Error, of_host: bool| {
             let shown = format!("{error:?}");
             assert_eq!(matches!(classify("unpack".into(), error), UnpackError::Host(_)), of_host, "{shown}");

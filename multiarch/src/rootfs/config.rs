@@ -1,4 +1,4 @@
-//! The config of an image that is made here: what its base says, and what the spec says over it.
+//! The config of a built image: the config of its base image, with the settings of the spec.
 
 use crate::spec::RunConfig;
 use error::Error;
@@ -20,7 +20,7 @@ pub struct Written {
     os_features: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     variant: Option<String>,
-    /// Keys sorted; what only the base says (volumes, health check) is kept.
+    /// With sorted keys, including those that only the base image has (volumes, health check).
     config: Map<String, Value>,
     rootfs: Rootfs,
     history: Vec<Value>,
@@ -32,7 +32,7 @@ struct Rootfs {
     diff_ids: Vec<Digest>,
 }
 
-/// What is taken over from a base image's config.
+/// The parts of a base image's config that are kept.
 #[derive(Default)]
 pub struct Inherited {
     pub config: Map<String, Value>,
@@ -51,7 +51,7 @@ struct BaseConfig {
 }
 
 impl Inherited {
-    /// `name` is the base image as the spec names it, `parsed` the same bytes as a config.
+    /// Reads them. `name` is the name of the base image in the spec, `parsed` the same bytes as a config.
     pub fn read(name: &str, bytes: &[u8], parsed: &Config) -> Result<Self, Error> {
         let doing = || format!("read the config of base image \"{name}\"");
         let base: BaseConfig =
@@ -59,7 +59,7 @@ impl Inherited {
         let diff_ids = parsed.diff_ids.clone();
         let is_layer = |entry: &&Value| entry.get("empty_layer") != Some(&Value::Bool(true));
         let mut history = base.history.unwrap_or_default();
-        // Readers count the history against the layers. One that does not fit, as after a squash, is made anew.
+        // Readers match the history to the layers. One of another length, as after a squash, is replaced.
         if history.iter().filter(is_layer).count() != diff_ids.len() {
             let entry = serde_json::json!({ "created_by": format!("a layer of {name}") });
             history = vec![entry; diff_ids.len()];
@@ -74,7 +74,7 @@ impl Inherited {
     }
 }
 
-/// The config of an image for `platform`, on `base`, with a layer of `diff_id` if there is one.
+/// The config of an image for `platform` on `base`. `diff_id` is that of the added layer, if there is one.
 pub fn write(
     platform: &Platform,
     run: &RunConfig,

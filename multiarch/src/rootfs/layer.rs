@@ -1,7 +1,7 @@
-//! One layer as a tar that depends on nothing but the files' names, contents and executable bits.
+//! A layer as a tar that depends only on the paths, contents and execute bits of files.
 //!
-//! Entries are sorted, parent folders stand before what is in them, owners are 0:0, times are one time, modes are
-//! 0755 or 0644. Nothing is held in memory but the list of entries.
+//! Entries are sorted, with directories before what is in them. Owners are 0:0, all times are the same, modes are 0755 or 0644.
+//! Only the list of entries is in memory.
 
 use super::base_tree::BaseTree;
 use error::Error;
@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
-/// What a layer will hold: the path in the image, without the slash in front, and what stands there.
+/// The entries of a layer, by their path in the image without a leading slash.
 #[derive(Debug, Default)]
 pub struct Layer {
     entries: BTreeMap<Vec<u8>, Entry>,
@@ -22,14 +22,14 @@ pub struct Layer {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Entry {
-    Folder,
+    Directory,
     File { source: PathBuf, size: u64, executable: bool },
     Link { target: PathBuf },
 }
 
 impl Layer {
-    /// Adds a file, or all that is in a folder. `to` is absolute in the image; if it ends in `/`, a file goes into
-    /// that folder under its own name. The source itself may be a link to what is meant; links below it stay links.
+    /// Adds a file, or everything in a directory. `to` is an absolute path in the image; if it ends in `/`, a file is added to that
+    /// directory under its own name. If the source is a link, it is followed; links below it stay links.
     pub fn add(&mut self, source: &Path, to: &str) -> Result<(), Error> {
         let doing = || format!("copy \"{}\" to \"{to}\"", source.display());
         let meta = fs::metadata(source).map_err(|e| Error::from_io(doing(), e))?;
@@ -37,12 +37,12 @@ impl Layer {
             to.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/").into_bytes();
         if meta.is_dir() {
             if !path.is_empty() {
-                self.insert(path.clone(), Entry::Folder, source)?;
+                self.insert(path.clone(), Entry::Directory, source)?;
             }
-            return self.add_folder(source, &path);
+            return self.add_directory(source, &path);
         }
         if to.ends_with('/') {
-            let name = source.file_name().ok_or_else(|| Error::bad_input(doing(), "it has no name"))?;
+            let name = source.file_name().ok_or_else(|| Error::bad_input(doing(), "it has no file name"))?;
             path = join(&path, name);
         }
         if path.is_empty() {
@@ -56,19 +56,18 @@ impl Layer {
         self.entries.is_empty()
     }
 
-    /// Fits the layer to its base: a path that leads over one of the base's links lies where that link leads, and
-    /// folders that the base has are left out. A layer that named them again would change their mode, or put a
-    /// folder over a link such as `/lib`.
-    pub fn settle(&mut self, base: &BaseTree) -> Result<(), Error> {
+    /// Resolves the paths of the entries in the base image: links of the base image are followed, and directories that it has are
+    /// left out. An entry for them would change their mode, or replace a link such as `/lib` by a directory.
+    pub fn resolve_paths(&mut self, base: &BaseTree) -> Result<(), Error> {
         for (path, entry) in std::mem::take(&mut self.entries) {
-            let is_folder = entry == Entry::Folder;
-            let at = base.resolve(&path, is_folder)?;
+            let is_directory = entry == Entry::Directory;
+            let at = base.resolve(&path, is_directory)?;
             match base.has_directory(&at) {
-                true if is_folder => {}
+                true if is_directory => {}
                 true => {
                     let doing = format!("copy a file to \"/{}\"", String::from_utf8_lossy(&path));
-                    return Err(Error::bad_input(doing, "the base image has a folder there")
-                        .hint("end the destination in \"/\" to put it in"));
+                    return Err(Error::bad_input(doing, "it is a directory in the base image")
+                        .hint("end the destination with \"/\" to copy the file into it"));
                 }
                 false => self.place(at, entry, &|parent| base.has_directory(parent))?,
             }
@@ -76,16 +75,16 @@ impl Layer {
         Ok(())
     }
 
-    fn add_folder(&mut self, folder: &Path, path: &[u8]) -> Result<(), Error> {
-        let doing = || format!("read \"{}\"", folder.display());
-        for item in fs::read_dir(folder).map_err(|e| Error::from_io(doing(), e))? {
+    fn add_directory(&mut self, directory: &Path, path: &[u8]) -> Result<(), Error> {
+        let doing = || format!("read \"{}\"", directory.display());
+        for item in fs::read_dir(directory).map_err(|e| Error::from_io(doing(), e))? {
             let item = item.map_err(|e| Error::from_io(doing(), e))?;
             let source = item.path();
             let meta = item.metadata().map_err(|e| Error::from_io(doing(), e))?;
             let below = join(path, &item.file_name());
             if meta.is_dir() {
-                self.insert(below.clone(), Entry::Folder, &source)?;
-                self.add_folder(&source, &below)?;
+                self.insert(below.clone(), Entry::Directory, &source)?;
+                self.add_directory(&source, &below)?;
             } else if meta.is_symlink() {
                 let target = fs::read_link(&source).map_err(|e| Error::from_io(doing(), e))?;
                 self.insert(below, Entry::Link { target }, &source)?;
@@ -99,29 +98,29 @@ impl Layer {
     }
 
     fn insert(&mut self, path: Vec<u8>, entry: Entry, source: &Path) -> Result<(), Error> {
-        // A layer takes away what it names with this prefix; a file of that name cannot be in one.
+        // In a layer, such a name is a whiteout.
         if path.split(|b| *b == b'/').any(|part| part.starts_with(b".wh.")) {
             let doing = format!("copy \"{}\"", source.display());
-            return Err(Error::bad_input(doing, "names that begin with \".wh.\" mean removal in a layer"));
+            return Err(Error::bad_input(doing, "a layer cannot contain names that begin with \".wh.\""));
         }
         self.place(path, entry, &|_| false)
     }
 
-    /// Puts an entry in, and its parents unless they are there. Two sources may share folders; anything else
-    /// belongs to one of them.
+    /// Adds an entry, and its parent directories unless `there` has them. Two sources may have the same directories, but no other
+    /// entries in common.
     fn place(&mut self, path: Vec<u8>, entry: Entry, there: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
         let taken = |what: &[u8]| {
             let doing = format!("copy to \"/{}\"", String::from_utf8_lossy(&path));
             let why = format!("something else is copied to \"/{}\"", String::from_utf8_lossy(what));
-            Error::bad_input(doing, why).hint("remove one of the two")
+            Error::bad_input(doing, why).hint("remove one of them")
         };
         for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
             let parent = &path[..at];
             if there(parent) {
                 continue;
             }
-            match self.entries.entry(parent.to_vec()).or_insert(Entry::Folder) {
-                Entry::Folder => {}
+            match self.entries.entry(parent.to_vec()).or_insert(Entry::Directory) {
+                Entry::Directory => {}
                 Entry::File { .. } | Entry::Link { .. } => return Err(taken(parent)),
             }
         }
@@ -134,7 +133,7 @@ impl Layer {
         }
     }
 
-    /// The layer's bytes. `time` is the modification time of every entry, in seconds since 1970.
+    /// A reader of the tar. `time` is the modification time of all entries, in seconds since 1970.
     pub fn tar(&self, time: u64) -> TarReader<'_> {
         TarReader {
             entries: self.entries.iter(),
@@ -153,17 +152,17 @@ fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
     }
 }
 
-/// `None` is a socket, pipe or device.
+/// `None`: it is a socket, FIFO or device.
 fn file_entry(source: &Path, meta: &fs::Metadata) -> Option<Entry> {
     let executable = meta.permissions().mode() & 0o100 != 0;
     meta.is_file().then(|| Entry::File { source: source.to_path_buf(), size: meta.len(), executable })
 }
 
 fn special(doing: &str) -> Error {
-    Error::bad_input(doing, "it is a socket, pipe or device, which no layer should hold")
+    Error::bad_input(doing, "it is a socket, FIFO or device, which cannot be in a layer")
 }
 
-/// Gives a tar piece by piece: a header, its file's content, padding, the next header.
+/// Reads a tar in pieces: a header, the content of its file, padding, the next header.
 pub struct TarReader<'a> {
     entries: std::collections::btree_map::Iter<'a, Vec<u8>, Entry>,
     time: u64,
@@ -172,7 +171,7 @@ pub struct TarReader<'a> {
     ended: bool,
 }
 
-/// A file of which so many bytes are still to come, and then so many zeros.
+/// A file with the number of bytes that are still to be read, and the number of zeros that follow.
 struct Body<'a> {
     source: &'a Path,
     file: File,
@@ -220,7 +219,7 @@ impl<'a> TarReader<'a> {
         header.set_mtime(self.time);
         let mut path = path.to_vec();
         let (kind, mode, size) = match entry {
-            Entry::Folder => {
+            Entry::Directory => {
                 path.push(b'/');
                 (EntryType::Directory, 0o755, 0)
             }
@@ -322,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_holds_files_folders_and_links_sorted_with_their_parents() {
+    fn a_layer_holds_files_directories_and_links_sorted_with_their_parents() {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("app"), "run", 0o700);
         write(&dir.path().join("etc/b.conf"), "b", 0o600);
@@ -362,9 +361,9 @@ mod tests {
         }
         symlink("t".repeat(150), dir.path().join("link")).unwrap();
         let mut links = Layer::default();
-        fs::create_dir(dir.path().join("folder")).unwrap();
-        fs::rename(dir.path().join("link"), dir.path().join("folder/link")).unwrap();
-        links.add(&dir.path().join("folder"), "/").unwrap();
+        fs::create_dir(dir.path().join("directory")).unwrap();
+        fs::rename(dir.path().join("link"), dir.path().join("directory/link")).unwrap();
+        links.add(&dir.path().join("directory"), "/").unwrap();
         let tar = bytes(&layer);
         assert_eq!(tar.len() % 512, 0);
         let found = rows(&tar);
@@ -393,7 +392,7 @@ mod tests {
         check(&[("a", "/x"), ("b", "/x")], Exit::BadInput, "something else is copied to \"/x\"");
         check(&[("a", "/x"), ("b", "/x/y")], Exit::BadInput, "something else is copied to \"/x\"");
         check(&[("a", "/x/y"), ("b", "/x")], Exit::BadInput, "something else");
-        check(&[("gone", "/")], Exit::BadInput, "mean removal");
+        check(&[("gone", "/")], Exit::BadInput, "cannot contain names");
         check(&[("socket", "/s")], Exit::BadInput, "socket");
         check(&[("none", "/n")], Exit::NotFound, "no such file");
     }

@@ -18,7 +18,7 @@ fn words(words: &[&str]) -> Option<Vec<String>> {
     Some(words.iter().map(|word| (*word).to_string()).collect())
 }
 
-/// Two files and a link below a folder, written in this order and with these modes.
+/// Two files and a link below a directory, written in this order and with these modes.
 fn tiny(dir: &Path, names: &[&str], mode: u32) -> FilesRecipe {
     for name in names {
         let path = dir.join("root").join(name);
@@ -78,7 +78,7 @@ fn the_same_files_give_the_same_digest_whoever_writes_them_and_when() {
         document.digest().to_string()
     };
     assert_eq!(digest(&["bin/app", "etc/conf", "link"], 0o755), TINY);
-    // Other order, other times, another umask and other folders.
+    // Other order, other times, another umask and other directories.
     assert_eq!(digest(&["link", "etc/conf", "bin/app"], 0o700), TINY);
     assert_ne!(digest(&["link", "etc/conf", "bin/app"], 0o600), TINY);
 }
@@ -118,7 +118,7 @@ fn platforms_with_the_same_files_share_a_layer() {
     assert_ne!(arm.digest(), intel.digest());
 }
 
-/// A base image for each platform in one index: a folder `lib` that is a link, and a config with things of its own.
+/// A base image for each platform in one index: a directory `lib` that is a link, and a config with things of its own.
 fn base_index(dir: &Path, platforms: &[(&str, &str)]) -> (OciLayout, Document) {
     let store = OciLayout::open_or_create(&dir.join("base")).unwrap();
     let root = dir.join("base-root");
@@ -178,7 +178,7 @@ fn a_base_is_chosen_by_platform_and_its_layers_config_and_links_are_kept() {
         let mut archive = tar::Archive::new(top);
         let names: Vec<String> =
             archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
-        // Not a folder "lib/" that would hide the link, and no "usr/" that would change the base's.
+        // Not a directory "lib/" that would hide the link, and no "usr/" that would change the base's.
         assert_eq!(names, ["usr/lib/app"]);
     }
     // Nothing to copy: the base's layers alone.
@@ -204,7 +204,7 @@ fn a_base_for_another_platform_is_refused_by_name() {
     assert_eq!(text, wanted);
     let (kind, text) = said("linux/s390x");
     assert_eq!(kind, Exit::CheckFailed);
-    assert!(text.contains("for linux/s390x: its config says it is for linux/amd64; name a base"), "{text}");
+    assert!(text.contains("for linux/s390x: its config declares linux/amd64; name a base"), "{text}");
 }
 
 #[test]
@@ -228,8 +228,8 @@ fn python_and_gnu_tar_read_the_layer_as_it_is_meant() {
                 None
             }
         };
-    let (folder, _) = long.split_once('/').unwrap();
-    let names = format!("bin/\nbin/app\n{folder}/\n{long}\nlink\n");
+    let (directory, _) = long.split_once('/').unwrap();
+    let names = format!("bin/\nbin/app\n{directory}/\n{long}\nlink\n");
     if let Some(said) = run("tar", &["-tzf"]) {
         assert_eq!(said, (names.clone(), true));
     }
