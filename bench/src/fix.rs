@@ -1,4 +1,4 @@
-//! `cargo xtask bench fix`: a label put right, against copying the same bytes with nothing changed, and against peers.
+//! `cargo xtask bench fix`: fixing the platform of an image, compared with copying the same bytes and with peers.
 
 use super::measure::{Contestant, Figures, Ground, contestant, here, print, quiet, race};
 use super::registry::Registry;
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 const ROUNDS: usize = 5;
 const LARGE: u64 = 1 << 30;
 const SMALL: u64 = 16 << 20;
-/// Each round asks for the other one, so that there is always something to do.
+/// Rounds alternate between these platforms, so that each has something to do.
 const PLATFORMS: [&str; 2] = ["linux/arm/v7", "linux/arm64"];
 
 pub fn run() -> Result<(), Error> {
@@ -62,7 +62,7 @@ impl Bench {
         let mut all = vec![
             contestant("fix", Box::new(|| self.fix_archive("large.tar", &[]))),
             self.makes_copy("cp", Box::new(move || shell(&format!("exec cp '{large}' '{copy}'")))),
-            // What fix promises and cp does not: that the copy is on disk.
+            // fix guarantees that the copy is on disk, cp does not.
             self.makes_copy(
                 "cp, then sync",
                 Box::new(move || shell(&format!("cp '{large}' '{copy}' && exec sync '{copy}'"))),
@@ -102,7 +102,7 @@ impl Bench {
         let large = self.shown("large.tar");
         let large = large.as_str();
         let from_file = move |mut command: Command| {
-            // The archive was read a moment ago for the other contestants; a failure would show there.
+            // The other contestants read the archive before; an error would have occurred there.
             command.stdin(File::open(large).map_or_else(|_| Stdio::null(), Stdio::from));
             command
         };
@@ -127,7 +127,7 @@ impl Bench {
         }
     }
 
-    /// Each round makes a new tag of the same old image.
+    /// Each round creates a new tag of the same image.
     fn remote(&self, host: &str) -> Result<Vec<Figures>, Error> {
         let base = format!("{host}/team/app:base");
         let base = base.as_str();
@@ -135,7 +135,7 @@ impl Bench {
             Box::new(move || self.fix(base, "linux/arm/v7", &["--tag", &format!("r{}", self.ground.next())]));
         let mut all = vec![contestant("fix", ours)];
         if here("crane") {
-            // It drops the keys that Docker added and the variant that was there; the time is what is measured.
+            // It removes the keys that Docker added and the old variant; only the time is compared.
             let theirs: Makes<'_> = Box::new(move || {
                 let to = format!("{host}/team/app:r{}", self.ground.next());
                 let mut command = quiet("crane");
@@ -154,13 +154,13 @@ fn shell(text: &str) -> Command {
     command
 }
 
-/// What `docker save` of Docker 20.10 writes, with one layer that nothing compresses: a file of this size.
+/// An archive in the form of `docker save` of Docker 20.10, with one incompressible layer of this size.
 fn write_archive(path: &Path, size: u64) -> io::Result<()> {
     let mut archive = tar::Builder::new(File::create(path)?);
     let mut inner = header(size);
     inner.set_path("noise")?;
     inner.set_cksum();
-    // A tar ends with two blocks of zeros.
+    // The end of a tar: two blocks of zeros.
     let layer = inner.as_bytes().chain(Noise { left: size, state: 1 }).chain(io::repeat(0).take(1024));
     let mut layer = Hashed { inner: layer, hasher: Hasher::sha256() };
     archive.append_data(&mut header(512 + size + 1024), "layer/layer.tar", &mut layer)?;
@@ -186,7 +186,7 @@ fn header(size: u64) -> tar::Header {
     header
 }
 
-/// Bytes without a pattern (xorshift64), always the same.
+/// Incompressible bytes (xorshift64), always the same.
 pub(super) struct Noise {
     pub(super) left: u64,
     pub(super) state: u64,

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: ratios against named peers, measured in one run. A bench prints; it never judges.
+//! `cargo xtask bench`: measures the programs and their peers in one run. It prints ratios and has no limits that fail.
 
 mod fix;
 pub mod measure;
@@ -12,7 +12,7 @@ use error::Error;
 use error::Exit;
 use std::process::{Command, Stdio};
 
-/// Measure against named peers, in one run
+/// Measure the programs and their peers in one run
 #[derive(clap::Parser, Debug)]
 #[command(name = "cargo xtask bench", max_term_width = 110)]
 pub struct Args {
@@ -23,15 +23,15 @@ pub struct Args {
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
 enum What {
-    /// binfmt-setup register all, against update-binfmts and a shell loop, in a private namespace
+    /// binfmt-setup register all, compared with update-binfmts and a shell loop, in a private namespace
     Binfmt,
-    /// config-patcher fix on `docker save` archives: written anew, in place, as a filter; against cp, cat, skopeo, docker
+    /// config-patcher fix of `docker save` archives: to a new file, in place, as a filter; compared with cp, cat, skopeo, docker
     Fix,
-    /// manifest-push making an index and pushing 1 GiB, against crane, oras, docker manifest and skopeo
+    /// manifest-push of an index and of a 1 GiB image, compared with crane, oras, docker manifest and skopeo
     Push,
-    /// cargo xtask release of the example for eight platforms, cold and warm, against crane and buildah in a loop
+    /// release of the example for eight platforms, cold and warm, compared with loops of crane and buildah
     Release,
-    /// config-patcher verify on a large image in docker-registry, against skopeo, umoci and file; and on 1,000 tags
+    /// config-patcher verify of a large image in docker-registry, compared with skopeo, umoci and file; and of 1,000 tags
     Verify,
 }
 

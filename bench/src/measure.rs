@@ -1,4 +1,4 @@
-//! Whole programs against each other: in turn, round after round, so that a machine that slows down slows all of them.
+//! Measurements of whole programs, which run in turn, so that a slow phase of the machine affects all of them.
 
 use cli::table;
 use error::Error;
@@ -9,16 +9,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// One way to do the job.
+/// A program that does the job.
 pub struct Contestant<'a> {
     pub name: &'a str,
-    /// Makes each round start from the same state; not timed.
+    /// Restores the same state before each round; not timed.
     pub prepare: Box<dyn Fn() -> Result<(), Error> + 'a>,
-    /// The program that is timed. Its output goes nowhere unless the command says otherwise.
+    /// The command that is timed. Its output is discarded by default.
     pub command: Box<dyn Fn() -> Command + 'a>,
 }
 
-/// The tool that is measured, a folder for the job, and a number for each round. The folder goes with it.
+/// The measured program, a temporary directory, and a number for each round.
 pub struct Ground {
     pub tool: PathBuf,
     dir: TempDir,
@@ -46,25 +46,25 @@ impl Ground {
     }
 }
 
-/// In the target folder: /tmp may be memory, and that is no disk.
+/// A directory in the target directory, since /tmp may be in memory.
 pub fn folder_near(program: &Path) -> Result<TempDir, Error> {
     let near = program.parent().unwrap_or(Path::new("."));
     let made = tempfile::Builder::new().prefix("bench-").tempdir_in(near);
     made.map_err(|e| Error::from_io("make a folder to measure in", e))
 }
 
-/// One that needs no preparation.
+/// A contestant that needs no preparation.
 pub fn contestant<'a>(name: &'a str, command: Box<dyn Fn() -> Command + 'a>) -> Contestant<'a> {
     Contestant { name, prepare: Box::new(|| Ok(())), command }
 }
 
-/// What one contestant needed.
+/// Time and memory of one contestant.
 #[derive(Clone, Debug)]
 pub struct Figures {
     pub name: String,
-    /// Sorted wall-clock times, one a round.
+    /// Sorted wall-clock times, one for each round.
     pub times: Vec<Duration>,
-    /// The largest VmHWM that was seen of the program itself, in KiB; 0 if it was too short to be seen.
+    /// The largest VmHWM of the program itself, in KiB; 0 if it ended too soon to be sampled.
     pub peak_kib: u64,
 }
 
@@ -74,7 +74,7 @@ impl Figures {
     }
 }
 
-/// Runs every contestant once per round, after one round that does not count.
+/// Runs every contestant once in each round, after one warm-up round.
 pub fn race(contestants: &[Contestant<'_>], rounds: usize) -> Result<Vec<Figures>, Error> {
     let mut figures: Vec<Figures> = contestants
         .iter()
@@ -94,7 +94,7 @@ pub fn race(contestants: &[Contestant<'_>], rounds: usize) -> Result<Vec<Figures
     Ok(figures)
 }
 
-/// A line for each, with the ratio of its median to that of the contestant called `against`.
+/// One line for each contestant, with the ratio of its median to that of the contestant `against`.
 pub fn print(title: &str, figures: &[Figures], against: &str) {
     let base = figures.iter().find(|one| one.name == against).map_or(Duration::ZERO, Figures::median);
     let milliseconds = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1000.0);
@@ -131,7 +131,7 @@ fn run_one(contestant: &Contestant<'_>) -> Result<(Duration, u64), Error> {
     }
 }
 
-/// Waits for the end and looks at the memory meanwhile. `ru_maxrss` would also count ours, before the exec.
+/// Waits for the process and samples its memory. `ru_maxrss` would include the memory of this process before exec.
 fn wait(child: &mut Child) -> std::io::Result<(ExitStatus, u64)> {
     let mut peak = 0;
     loop {
@@ -150,7 +150,7 @@ fn peak_of(id: u32) -> u64 {
     line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// One of the workspace's programs, built for release.
+/// A program of the workspace, built with the release profile.
 pub fn release_build(package: &str) -> Result<PathBuf, Error> {
     let doing = || format!("build {package} for release");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -161,7 +161,7 @@ pub fn release_build(package: &str) -> Result<PathBuf, Error> {
     if !built.status.success() {
         return Err(Error::new(Exit::CheckFailed, doing(), format!("cargo ended with {}", built.status)));
     }
-    // cargo says where it put each thing; the target folder may be anywhere.
+    // The path is in cargo's messages; the target directory may be anywhere.
     let executable = String::from_utf8_lossy(&built.stdout).lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_it = message["target"]["name"] == package;
@@ -170,20 +170,20 @@ pub fn release_build(package: &str) -> Result<PathBuf, Error> {
     executable.ok_or_else(|| Error::not_found(doing(), "cargo names no program of this package"))
 }
 
-/// A command that reads nothing and shows nothing.
+/// A command without input and output.
 pub fn quiet(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-/// Whether a program can be found in `PATH`: a peer that is not here is left out and named.
+/// Whether a program is in `PATH`.
 pub fn is_here(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())
 }
 
-/// A peer that is not here is left out and named.
+/// Reports and skips a peer that is not installed.
 pub fn here(program: &str) -> bool {
     let found = is_here(program);
     if !found {

@@ -1,4 +1,4 @@
-//! `cargo xtask bench push`: an index made and a large image pushed, against the tools that people use for it.
+//! `cargo xtask bench push`: pushing an index and a large image, compared with other programs.
 
 use super::fix::Noise;
 use super::measure::{Contestant, Figures, Ground, contestant, here, print, quiet, race};
@@ -44,7 +44,7 @@ struct Bench {
 type Makes<'a> = Box<dyn Fn() -> Command + 'a>;
 
 impl Bench {
-    /// A tag that nobody has used: each round makes a new index.
+    /// A new tag for each round, so that each creates an index.
     fn new_tag(&self) -> String {
         format!("r{}", self.ground.next())
     }
@@ -182,7 +182,7 @@ fn manifest(config: &Descriptor, layer: &Descriptor) -> Result<Document, Error> 
     Document::new(text.to_string().into_bytes(), None).map_err(|e| e.at("an image to measure with"))
 }
 
-/// A layout with one layer that nothing compresses, in gzip all the same: skopeo compresses what is not.
+/// A layout with one incompressible layer, in gzip since skopeo would compress it otherwise.
 fn write_large(dir: &Path) -> io::Result<()> {
     let wrong = |error: Error| error.into_io();
     let layout = OciLayout::open_or_create(dir).map_err(wrong)?;

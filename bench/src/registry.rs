@@ -1,4 +1,4 @@
-//! Debian's docker-registry for a bench: on a free port, its log read for what it was asked and what it sent.
+//! Debian's docker-registry on a free port. Its log has the requests and the bytes of responses.
 
 use super::measure::{Figures, is_here, print};
 use super::relay::Relay;
@@ -15,7 +15,7 @@ pub struct Registry {
     host: String,
     log: PathBuf,
     data: PathBuf,
-    /// Bytes of the log that are of no interest any more.
+    /// Bytes of the log that are not counted.
     seen: Cell<usize>,
 }
 
@@ -54,7 +54,7 @@ impl Registry {
         &self.host
     }
 
-    /// The same race twice: on this machine, and with a line of 50 ms there and back.
+    /// The same measurement on this machine, and with a round-trip time of 50 ms.
     pub fn near_and_far(
         &self,
         title: &str,
@@ -67,12 +67,12 @@ impl Registry {
         Ok(())
     }
 
-    /// What was sent so far is not counted.
+    /// Ignores all requests so far.
     pub fn forget(&self) {
         self.seen.set(fs::read(&self.log).map_or(0, |log| log.len()));
     }
 
-    /// All that was pushed is gone: it keeps nothing in memory.
+    /// Removes everything that was pushed; the registry has no copy in memory.
     pub fn empty(&self) -> Result<(), Error> {
         match fs::remove_dir_all(&self.data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -83,13 +83,13 @@ impl Registry {
     }
 
     fn lines(&self) -> String {
-        // A line is written after its answer.
+        // A line of the log is written after the response.
         std::thread::sleep(Duration::from_millis(300));
         let log = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(log.get(self.seen.get()..).unwrap_or_default()).into_owned()
     }
 
-    /// All requests since [`Registry::forget`], and those of them that write.
+    /// Number of all requests, and of writing ones, since [`Registry::forget`].
     pub fn asked(&self) -> (usize, usize) {
         let log = self.lines();
         let count = |methods: &[&str]| {
@@ -101,7 +101,7 @@ impl Registry {
         (writes + count(&["GET", "HEAD"]), writes)
     }
 
-    /// Bytes of the bodies that it sent since [`Registry::forget`].
+    /// Bytes of response bodies since [`Registry::forget`].
     pub fn sent(&self) -> u64 {
         let log = self.lines();
         // ... "GET /v2/... HTTP/1.1" 200 12345 "" "agent"
@@ -112,7 +112,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // Fails only where it has ended already.
+        // Fails only if it has ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }

@@ -1,14 +1,14 @@
-//! A registry that is far away: what goes there and back takes its time.
+//! A relay that delays traffic to a registry, as a distant one would.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// There and back.
+/// Round-trip time.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 
-/// The way to a registry that is far away: each piece is held back for half of a round trip.
+/// A TCP relay that delays each piece by half of a round trip.
 pub struct Relay {
     pub host: String,
 }
@@ -40,6 +40,6 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
             break;
         }
     }
-    // Whoever waits for more must learn that there is none.
+    // The reader must learn that the stream has ended.
     drop(to.shutdown(Shutdown::Write));
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench release`: the example for eight platforms, to docker-registry, from nothing and once more; against
+//! `cargo xtask bench release`: the example for eight platforms, published to docker-registry, cold and warm, compared with
 //! shell loops that build and push the same files with crane and with buildah.
 
 use super::measure::{Contestant, folder_near, is_here, print, quiet, race, release_build};
@@ -28,7 +28,7 @@ struct Bench {
     registry: Registry,
     xtask: PathBuf,
     binfmt_setup: PathBuf,
-    /// Each cold round has a repository of its own.
+    /// Each cold round uses a new repository.
     round: Cell<usize>,
 }
 
@@ -49,7 +49,7 @@ pub fn run() -> Result<(), Error> {
 
 const OURS: &str = "release";
 
-/// A peer's loop, for a repository.
+/// The shell loop of a peer, for one repository.
 type Script = fn(&Bench, &str) -> String;
 
 fn failed(error: io::Error) -> Error {
@@ -61,7 +61,7 @@ impl Bench {
         self.dir.path().join(name)
     }
 
-    /// The example's programs, each in a tar as well, and the spec.
+    /// Writes the example's binaries, each in a tar as well, and the spec.
     fn write_sources(&self) -> io::Result<()> {
         multiarch::example_binaries::write_all(&self.path("programs"))?;
         let mut rows = String::new();
@@ -80,7 +80,7 @@ impl Bench {
         )
     }
 
-    /// One of each contestant's own: they do not see each other's images.
+    /// One repository for each contestant, so that none finds images of another.
     fn repository(&self, of: &str) -> String {
         format!("{}/bench/{of}{}", self.registry.host(), self.round.get())
     }
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     fn contestants(&self, is_cold: bool) -> Vec<Contestant<'_>> {
-        // Cold: nothing was built, proven or published before.
+        // Cold: nothing was built, verified or published before.
         let prepare = move || -> Result<(), Error> {
             if is_cold {
                 self.round.set(self.round.get() + 1);

@@ -1,5 +1,5 @@
-//! `cargo xtask bench verify`: a large image in docker-registry looked into, quickly and whole, against copying it,
-//! unpacking it and asking `file`; how near unpacking comes to the bare gzip crate; and a thousand tags.
+//! `cargo xtask bench verify`: a large image in docker-registry with `--quick` and `--full`, compared with copying it, unpacking
+//! it and running `file`; reading layers compared with the gzip crate alone; and a thousand tags.
 
 mod image;
 
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const LAYERS: usize = 20;
-/// Of each layer, unpacked: 500 MB together.
+/// Bytes of each unpacked layer: 500 MB together.
 const LAYER: u64 = 25_000_000;
 const TAGS: usize = 1000;
 const ROUNDS: usize = 2;
@@ -52,7 +52,7 @@ pub fn run() -> Result<(), Error> {
     Ok(())
 }
 
-/// Reading layers against the gzip crate by itself: in one program, built for speed, over the same files.
+/// Reading layers compared with the gzip crate alone, in one optimized program, with the same files.
 fn unpacking(layout: &Path) -> Result<(), Error> {
     let failed = |e| Error::from_io("run the bench of config-patcher", e);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -118,18 +118,18 @@ fn against_copying(tool: &Path, registry: &Registry, name: &str, dir: &Path) -> 
     Ok(())
 }
 
-/// Each look is a first one.
+/// Each run has an empty cache.
 fn verify(tool: &Path, arguments: &[&str]) -> Command {
     let mut command = quiet(tool);
     command.args(["verify", "--no-cache"]).args(arguments);
     command
 }
 
-/// Every tag of a layout, eight at once.
+/// Every tag of a layout, eight concurrently.
 fn push_all(pusher: &Path, layout: &Path, to: &str) -> Result<(), Error> {
     let tags: Vec<usize> = (0..TAGS).collect();
     let push = |tag: &usize| copy(pusher, &format!("oci:{}:{tag}", layout.display()), &format!("{to}:{tag}"));
-    // The shared layers first, and once.
+    // The shared layers first, each once.
     push(&0)?;
     parallel::map(&tags[1..], parallel::REQUESTS, push).map(drop)
 }

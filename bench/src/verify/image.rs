@@ -1,4 +1,4 @@
-//! Images to look into: layers of this machine's own files, as a distribution's packages would bring them.
+//! Images to verify, with layers of this machine's files, which are like those of a distribution.
 
 use error::Error;
 use flate2::Compression;
@@ -11,19 +11,19 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Where the files come from.
+/// Directories of the files.
 pub const SOURCE: &str = "/usr";
-/// What the command needs to start, and its base brings: the lowest layer.
+/// Files that the command needs to start, in the lowest layer.
 const LOADERS: [&str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
 
-/// An image of so many layers, tagged `1`. The command is a program of the top layer, its loader lies in the
+/// An image with this number of layers and the tag `1`. The command is a program of the top layer, its loader is in the
 /// lowest.
 pub fn build(layout: &OciLayout, layers: usize, size: u64) -> Result<Vec<Descriptor>, Error> {
     let failed = |e: io::Error| Error::from_io("make layers of this machine's files", e);
     let mut files = Vec::new();
     collect(Path::new(SOURCE), &mut files);
     files.sort();
-    // Evenly over all of it, so that no layer is all documentation.
+    // Distributed evenly, so that no layer has documentation only.
     let mut turns = (0..).map(|turn| files[turn * 7919 % files.len()].clone());
     let mut made = Vec::new();
     for number in 0..layers {
@@ -37,7 +37,7 @@ pub fn build(layout: &OciLayout, layers: usize, size: u64) -> Result<Vec<Descrip
         while tar.get_ref().unpacked < size {
             let Some(file) = turns.next() else { break };
             let name = Path::new(&format!("layer{number}")).join(file.strip_prefix("/").unwrap_or(&file));
-            // One that may not be read, or goes away meanwhile, is left out.
+            // A file that cannot be read or no longer exists is skipped.
             drop(append(&mut tar, &name, &file));
         }
         let (stored, diff_id) = tar.into_inner().and_then(Packed::finish).map_err(failed)?;
@@ -47,7 +47,7 @@ pub fn build(layout: &OciLayout, layers: usize, size: u64) -> Result<Vec<Descrip
     Ok(made.into_iter().map(|(layer, _)| layer).collect())
 }
 
-/// So many images that share three of those layers and have a small one of their own.
+/// Images that share three of those layers and have a small layer of their own.
 pub fn tags(layout: &OciLayout, count: usize) -> Result<(), Error> {
     let failed = |e: io::Error| Error::from_io("make a small layer", e);
     let mut shared = Vec::new();
@@ -108,7 +108,7 @@ fn append(tar: &mut tar::Builder<Packed>, name: &Path, path: &Path) -> io::Resul
     tar.append_data(&mut header, name, content.as_slice())
 }
 
-/// A layer on its way: packed, with the digest of what it unpacks to.
+/// A compressed layer, with its diff ID.
 struct Packed {
     encoder: GzEncoder<Vec<u8>>,
     hasher: Hasher,
