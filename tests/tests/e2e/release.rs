@@ -1,4 +1,4 @@
-//! `cargo xtask release` as a person runs it: from a clean folder to a published index, and again, and elsewhere.
+//! Releases from a clean directory to a published index, reruns, and releases elsewhere.
 
 use crate::tools::{Ran, User, listing, program, run};
 use image_store::check::{CheckDepth, check};
@@ -19,28 +19,28 @@ mod only;
 mod refused;
 mod sandbox;
 mod tags;
-mod work_folder;
+mod work_dir;
 
-/// The index of the example, whoever makes it, wherever and whenever.
+/// The digest of the example, on every machine and at any time.
 ///
 /// It changes with the example's programs and spec, and with the bytes that flate2 compresses to: when one of these
-/// was changed on purpose, take the digest that `cargo xtask release` prints. If nothing was, the release is not
-/// reproducible any more.
+/// was changed on purpose, use the digest that `cargo xtask release` prints. Otherwise the release is no longer
+/// reproducible.
 const EXAMPLE_DIGEST: &str = "sha256:6bdc79894c2ba158a5d5516d1b250a56b6fdf6136d71a544cf67efe2f01d3559";
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/multi-arch-example")
 }
 
-/// A user with the example as it is checked out, in a folder of this name.
-fn user_with_example(folder: &str) -> User {
+/// A user with a copy of the example in a directory of this name.
+fn user_with_example(dir: &str) -> User {
     let user = User::new();
     user.has_cargo_xtask();
-    let to = user.path(folder);
+    let to = user.path(dir);
     fs::create_dir(&to).unwrap();
     for entry in fs::read_dir(example()).unwrap() {
         let from = entry.unwrap().path();
-        // Folders are what runs leave (dist) and Docker Hub's hooks.
+        // Directories are output (dist) and Docker Hub's hooks.
         if from.is_file() {
             fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
         }
@@ -52,7 +52,7 @@ fn digest_of(ran: &Ran) -> &str {
     ran.line().split_once('@').unwrap().1
 }
 
-/// A blob of a layout, read without any of our code.
+/// A blob of a layout, read without code of this project.
 fn blob(layout: &Path, descriptor: &Descriptor) -> Vec<u8> {
     let (algorithm, hex) = descriptor.digest().as_ref().split_once(':').unwrap();
     let bytes = fs::read(layout.join("blobs").join(algorithm).join(hex)).unwrap();
@@ -115,10 +115,10 @@ fn user_with_spec(text: &str) -> User {
 }
 
 #[test]
-fn the_example_goes_from_nothing_to_a_checked_layout_and_a_second_run_has_nothing_to_do() {
+fn the_example_is_published_to_a_valid_layout_and_a_rerun_has_nothing_to_do() {
     let user = user_with_example("example");
     let first = user.release(&["example/release.yaml", "--report", "report.json"]).exits(0);
-    // An engine would be sent what lies beside a Dockerfile: builds are staged elsewhere.
+    // Staged builds are outside of the build context.
     assert!(!user.path("example/.multiarch").exists());
     assert_eq!(first.line(), format!("oci:example/dist/multi-arch-example@{EXAMPLE_DIGEST}"));
     let layout = user.path("example/dist/multi-arch-example");
@@ -142,7 +142,7 @@ fn the_example_goes_from_nothing_to_a_checked_layout_and_a_second_run_has_nothin
 }
 
 #[test]
-fn every_program_of_the_example_runs_and_says_its_platform() {
+fn every_program_of_the_example_runs_and_prints_its_platform() {
     need!(world::require(&["qemu-arm-static"]));
     let user = user_with_example("example");
     let ran = user.release(&["example/release.yaml", "--format", "json"]).exits(0);
@@ -155,9 +155,9 @@ fn every_program_of_the_example_runs_and_says_its_platform() {
     }
 }
 
-/// Another folder, another day, another umask, another time zone, other languages, other times on the files.
+/// In another directory, with another umask, time zone, language and modification times.
 #[test]
-fn the_example_has_the_same_digest_elsewhere_and_another_day() {
+fn the_example_has_the_same_digest_elsewhere_and_at_another_time() {
     let user = user_with_example("somewhere else");
     let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 365);
     for entry in fs::read_dir(user.path("somewhere else")).unwrap() {
@@ -206,7 +206,7 @@ fn skopeo_finds_each_platform_of_the_example() {
 }
 
 #[test]
-fn a_dry_run_shows_the_plan_and_changes_nothing_anywhere() {
+fn a_dry_run_prints_the_plan_and_changes_nothing() {
     let user = user_with_example("example");
     let everything = user.work().parent().unwrap().to_path_buf();
     let before = listing(&everything);
@@ -221,7 +221,7 @@ fn a_dry_run_shows_the_plan_and_changes_nothing_anywhere() {
     ] {
         assert!(ran.stderr.contains(line), "{ran}");
     }
-    assert!(listing(&everything) == before, "a dry run left something behind");
+    assert!(listing(&everything) == before, "a dry run changed files");
 
     let registry = FakeRegistry::start();
     let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));

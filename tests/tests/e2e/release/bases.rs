@@ -1,5 +1,5 @@
-//! Base images of Dockerfiles are looked at before anything is built. A script stands in for docker and notes what it was
-//! asked: it must never have been asked to build.
+//! Verification of base images before anything is built. A script in place of docker records its arguments, which must not
+//! contain a build.
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, run};
@@ -8,7 +8,7 @@ use multiarch_tests::fake_registry::FakeRegistry;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// A docker that has two images for amd64, `base:kept` and one of the platforms of `base:pulled`, and no other.
+/// A docker with two images for amd64: `base:kept`, and one of the platforms of `base:pulled`.
 const DOCKER: &str = r#"echo "$@" >> asked
 case "$*" in
   version*Server*) echo 20.10.24;;
@@ -48,7 +48,7 @@ fn bases() -> FakeRegistry {
 }
 
 #[test]
-fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from() {
+fn a_base_image_for_another_platform_stops_the_release_with_the_line_of_its_from() {
     let registry = bases();
     let stops = |dockerfile: &str, variables: &[(&str, &str)], named: &str| {
         for args in [&["--dry-run"][..], &[]] {
@@ -76,11 +76,11 @@ fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from()
         &[],
         "Dockerfile:1: \"HOST/base:many\" is pulled with --platform=linux/amd64, whatever platform is built, but the image is for linux/arm64",
     );
-    // The classic builder takes the image that it has, whatever it is; BuildKit would pull another, but there is none.
+    // The classic builder uses the image that it has; BuildKit would pull another one, but there is none.
     let kept = "Dockerfile:1: \"HOST/base:kept\" is for linux/amd64, in the storage of docker, but the image is for linux/arm64; name a base image for linux/arm64";
     stops("FROM HOST/base:kept\n", &[("DOCKER_BUILDKIT", "0")], kept);
     stops("FROM HOST/base:kept\n", &[], kept);
-    // Another platform of a base that is right: the engine pulled that one before.
+    // The base image is right, but the engine has pulled another platform of it.
     let pull = "run `docker pull --platform linux/arm64 HOST/base:pulled` and release one platform at a time, with --only linux/arm64";
     stops("FROM HOST/base:pulled\n", &[], pull);
     stops("FROM HOST/base:pulled\n", &[], "set DOCKER_BUILDKIT=1");
@@ -88,7 +88,7 @@ fn a_base_of_another_platform_stops_before_the_build_with_the_line_of_its_from()
 }
 
 #[test]
-fn a_base_that_fits_or_cannot_be_looked_at_stops_nobody() {
+fn a_base_image_that_is_right_or_cannot_be_checked_does_not_stop_the_release() {
     let registry = bases();
     let goes_on = |dockerfile: &str, said: &str| {
         let (ran, asked) = release(&registry, dockerfile, &["--dry-run", "--verbose"], &[]);
@@ -101,7 +101,7 @@ fn a_base_that_fits_or_cannot_be_looked_at_stops_nobody() {
     };
     goes_on("FROM HOST/base:many\n", "base:many\" has linux/arm64, in the registry");
     goes_on("FROM HOST/base:none\n", "base:none\" could not be checked: ");
-    // Port 9 is discard, which nobody has.
+    // Port 9 is discard, where no server listens.
     goes_on("FROM 127.0.0.1:9/base:x\n", "base:x\" could not be checked: ");
     goes_on(
         "FROM --platform=linux/amd64 HOST/base:one AS tool\nFROM scratch\nCOPY --from=tool / /\n",

@@ -1,4 +1,4 @@
-//! A release that fails leaves a report, too; and no report takes along what takes another release back.
+//! Reports of releases that fail. No report overwrites what a rollback of another release needs.
 
 use super::{spec, user_with_spec};
 use crate::tools::User;
@@ -48,7 +48,7 @@ impl Stage {
 }
 
 #[test]
-fn a_release_that_fails_reports_the_step_and_a_rollback_of_it_has_nothing_to_take_back() {
+fn a_failed_release_reports_its_step_and_a_rollback_of_it_has_nothing_to_do() {
     let stage = Stage::new();
     let before_the_first = stage.tags();
     stage.release(0);
@@ -91,7 +91,7 @@ fn a_release_that_fails_reports_the_step_and_a_rollback_of_it_has_nothing_to_tak
         let ran = ran.says("nothing to roll back: the release failed at the ").says("w/released/");
         assert_eq!(stage.tags(), second, "{ran}");
     }
-    // The release before the failed ones can be taken back.
+    // The release before the failed ones can be rolled back.
     let earlier = stage.report("w/report.json")["failed"]["earlier"].as_str().unwrap().to_string();
     stage.user.run("xtask", &["rollback", &earlier]).exits(0);
     assert_eq!(stage.tags(), first);
@@ -99,7 +99,7 @@ fn a_release_that_fails_reports_the_step_and_a_rollback_of_it_has_nothing_to_tak
 }
 
 #[test]
-fn what_a_release_that_broke_off_had_moved_is_in_its_report_and_goes_back() {
+fn tags_that_a_failed_release_moved_are_in_its_report_and_are_restored() {
     let stage = Stage::new();
     stage.release(0);
     let first = stage.tags();
@@ -121,7 +121,7 @@ fn what_a_release_that_broke_off_had_moved_is_in_its_report_and_goes_back() {
     assert_eq!(ran.stdout.lines().count(), 2, "{ran}");
     assert_eq!(stage.tags(), first);
 
-    // Broken off again, and another spec is released in the same folder before it is finished.
+    // It fails again, and another spec is released in the same work directory before the rerun.
     stage.registry.fault(Fault::when(last, Act::status(403)).forever());
     stage.release(4);
     stage.registry.clear_faults();
@@ -136,9 +136,9 @@ fn what_a_release_that_broke_off_had_moved_is_in_its_report_and_goes_back() {
     assert_eq!(stage.tags(), first);
 }
 
-/// The registry has moved the tag, and nobody hears of it: it is asked again what the tag names.
+/// The registry has moved the tag, but its response is lost: the tag is resolved again.
 #[test]
-fn a_tag_whose_answer_was_lost_is_reported_as_what_it_is() {
+fn a_tag_whose_response_was_lost_is_reported_correctly() {
     let stage = Stage::new();
     let lost = |asked: &multiarch_tests::fake_registry::Request| {
         asked.method == "PUT" && asked.path.ends_with("/manifests/latest")
@@ -151,7 +151,7 @@ fn a_tag_whose_answer_was_lost_is_reported_as_what_it_is() {
 }
 
 #[test]
-fn specs_and_images_that_share_a_work_folder_keep_what_takes_each_of_them_back() {
+fn specs_and_images_that_share_a_work_directory_can_all_be_rolled_back() {
     let stage = Stage::new();
     let host = stage.registry.host();
     let names = |repository: &str, tag: &str| stage.registry.tag(repository, tag).unwrap();
@@ -174,13 +174,13 @@ fn specs_and_images_that_share_a_work_folder_keep_what_takes_each_of_them_back()
     }
     let one = (names("team/app", "latest"), names("team/app", "debug"));
     assert!(one.0 != two.0 && one.1 != two.1, "{one:?}");
-    // Both are the first version, the same files under two names.
+    // Both tags refer to the first version.
     assert_eq!(one.0, one.1);
 }
 
-/// Everybody can read the credentials: a warning, unless nothing shall be said but errors.
+/// A warning that every user can read the credentials is suppressed by --quiet.
 #[test]
-fn quiet_is_quiet_in_a_rollback_and_while_base_images_are_looked_at() {
+fn quiet_suppresses_warnings_of_a_rollback_and_of_the_check_of_base_images() {
     use std::os::unix::fs::PermissionsExt;
     let auth = Auth::Basic { user: "ann".into(), password: "s3cret".into() };
     let stage = Stage::at(FakeRegistry::start_with(Options { auth, ..Options::default() }));

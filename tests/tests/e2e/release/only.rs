@@ -1,4 +1,4 @@
-//! `--only`: one platform built anew, the others as they are published.
+//! `--only`: builds one platform and retains the others as published.
 
 use super::{digest_of, spec, user_with_spec};
 use crate::tools::User;
@@ -7,11 +7,11 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use std::fs;
 
 #[test]
-fn only_one_platform_is_built_anew_and_the_others_stay() {
+fn only_one_platform_is_built_and_the_others_are_retained() {
     let registry = FakeRegistry::start();
     let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
     let first = user.release(&["app/release.yaml"]).exits(0);
-    // The same file again is the same index, though two of its images were not looked at.
+    // The same file gives the same index, although two of its images were not built.
     fs::remove_file(user.path("app/amd64")).unwrap();
     user.write("app/amd64", "the program for amd64");
     let same = user.release(&["app/release.yaml", "--only", "linux/arm64", "--work-dir", "w"]).exits(0);
@@ -38,12 +38,12 @@ fn only_one_platform_is_built_anew_and_the_others_stay() {
         assert_eq!(was.1 != now.1, was.0 == "arm64", "only arm64 is another: {before:?} {after:?}");
     }
     registry.closure_complete("team/app", digest_of(&ran)).unwrap();
-    // The plan says what is there already.
+    // The plan lists the published images.
     let shown = user.release(&["app/release.yaml", "--dry-run", "--verbose"]).exits(0);
     for (_, digest) in &after {
         assert!(shown.stderr.contains(&format!("published as {digest}")), "{shown}");
     }
-    // Built whole, it is the same index again.
+    // A release of all platforms gives the same index.
     let whole = user.release(&["app/release.yaml"]).exits(0);
     assert_eq!(digest_of(&whole), digest_of(&ran));
     user.release(&["app/release.yaml", "--only", "linux/s390x"])
@@ -52,7 +52,7 @@ fn only_one_platform_is_built_anew_and_the_others_stay() {
 }
 
 #[test]
-fn only_keeps_what_the_spec_does_not_name_and_a_whole_release_says_that_it_goes() {
+fn only_retains_images_that_are_not_in_the_spec_and_a_full_release_removes_them() {
     let registry = FakeRegistry::start();
     let text = spec(&format!("{}/team/app", registry.host()));
     let user = user_with_spec(&text);
@@ -69,7 +69,7 @@ fn only_keeps_what_the_spec_does_not_name_and_a_whole_release_says_that_it_goes(
     let only = ["app/release.yaml", "--only", "linux/amd64"];
     user.release(&only).exits(0).says("retain    linux/arm64").says("retain    linux/arm/v7");
     assert_eq!(architectures(), ["amd64", "arm", "arm64"]);
-    // Also where all that the spec has is built.
+    // Also if all platforms of the spec are built.
     let both = [&only[..], &["--only", "linux/arm/v7"]].concat();
     user.release(&both).exits(0).says("nothing to do");
     let goes = "remove    linux/arm64: it is published, but it is not in the spec";
@@ -84,7 +84,7 @@ fn only_keeps_what_the_spec_does_not_name_and_a_whole_release_says_that_it_goes(
 }
 
 #[test]
-fn only_needs_something_that_was_published() {
+fn only_requires_a_published_index() {
     let registry = FakeRegistry::start();
     let user = user_with_spec(&spec(&format!("{}/team/app", registry.host())));
     let ran = user.release(&["app/release.yaml", "--only", "linux/arm64"]).exits(5);
@@ -112,9 +112,9 @@ fn layer_of(registry: &FakeRegistry, tag: &str) -> String {
     ImageManifest::from_reader(bytes.as_slice()).unwrap().layers()[0].digest().to_string()
 }
 
-/// What this work folder has proven is not looked into again; what it has not is looked into, once.
+/// A retained image is verified once in a work directory.
 #[test]
-fn what_only_keeps_was_proven_or_is_looked_into() {
+fn retained_images_are_verified_once() {
     let (registry, user, _) = published();
     let layer = layer_of(&registry, "amd64");
     let only = ["app/release.yaml", "--only", "linux/arm64", "--format", "json", "--work-dir"];
@@ -137,13 +137,13 @@ fn what_only_keeps_was_proven_or_is_looked_into() {
     release("new", "were verified before", true, false);
 }
 
-/// However it came to be published: a program for amd64 labelled arm64, an entry that says something else than its
-/// config, a layer that is gone. Only another platform is built, and it does not leave.
+/// A published image with binaries for another platform, an entry that differs from its config, a missing layer: a release of
+/// another platform stops.
 #[test]
-fn what_only_keeps_and_contradicts_itself_stops_the_release() {
+fn a_retained_image_that_fails_verification_stops_the_release() {
     for (what, code, named) in [
         ("binaries", 1, "linux/arm64: /hello is for linux/amd64, layer sha256:"),
-        ("label", 1, "linux/s390x: its config declares linux/arm64"),
+        ("config", 1, "linux/s390x: its config declares linux/arm64"),
         ("layer", 5, "sha256:"),
     ] {
         let (registry, user, image) = published();
@@ -155,7 +155,7 @@ fn what_only_keeps_and_contradicts_itself_stops_the_release() {
                 let replace = format!("linux/arm64={}", tag("wrong"));
                 user.manifest_push(&["edit", &tag("latest"), "--replace", &replace]).exits(0);
             }
-            "label" => {
+            "config" => {
                 let (kind, bytes) = registry.manifest("team/app", "latest").unwrap();
                 let text = String::from_utf8(bytes).unwrap().replace("arm64", "s390x");
                 registry.put_manifest("team/app", "latest", &kind, text.as_bytes());
@@ -168,7 +168,7 @@ fn what_only_keeps_and_contradicts_itself_stops_the_release() {
         }
         let was = registry.tag("team/app", "latest");
         let spec = fs::read_to_string(user.path("app/release.yaml")).unwrap();
-        // What the spec does not name is kept as well.
+        // Images that are not in the spec are retained as well.
         let rows: Vec<&str> = spec.lines().filter(|row| !row.contains("linux/arm64:")).collect();
         user.write("app/release.yaml", rows.join("\n").replace("cmd: [/hello]", "cmd: [/hello, again]"));
         let ran =

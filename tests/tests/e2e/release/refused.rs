@@ -1,4 +1,4 @@
-//! What stops a release before anything leaves.
+//! Problems that stop a release before anything is published.
 
 use super::{spec, user_with_spec};
 use crate::tools::{User, listing};
@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_wrong_spec_is_told_at_once_line_by_line_and_nothing_is_written() {
+fn all_problems_of_a_spec_are_reported_at_once_and_nothing_is_written() {
     let text = spec("oci:out")
         .replace("armv7: /app", "missing: /app")
         .replace("tags:", "tag:")
@@ -35,7 +35,7 @@ fn a_wrong_spec_is_told_at_once_line_by_line_and_nothing_is_written() {
 }
 
 #[test]
-fn a_file_that_prepare_should_have_made_stops_the_release_before_anything_leaves() {
+fn a_file_that_prepare_did_not_create_stops_the_release() {
     let registry = FakeRegistry::start();
     let text = spec(&format!("{}/team/app", registry.host())) + "prepare: [[rm, armv7]]\n";
     let user = user_with_spec(&text);
@@ -49,7 +49,7 @@ fn a_file_that_prepare_should_have_made_stops_the_release_before_anything_leaves
 }
 
 #[test]
-fn of_two_releases_in_one_work_folder_one_wins_and_the_other_says_so() {
+fn a_second_release_in_the_same_work_directory_is_refused() {
     let wait = "touch began; while ! test -e go; do sleep 0.02; done";
     let user = user_with_spec(&(spec("oci:out") + &format!("prepare: [[sh, -c, \"{wait}\"]]\n")));
     let first = world::Proc::spawn(user.command("xtask", &["release", "app/release.yaml"]));
@@ -86,14 +86,14 @@ fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
     let ran = ran.exits(1);
     assert!(ran.stderr.contains("nothing was published"), "{ran}");
     assert!(ran.stderr.contains("linux/amd64: \"/absent\" is not in the image\n"), "{ran}");
-    assert!(!ran.stderr.contains("exit status"), "of our own helper: {ran}");
+    assert!(!ran.stderr.contains("exit status"), "the status of the supervisor is printed: {ran}");
     user.write("app/release.yaml", text("/tmp"));
     user.release(&["app/release.yaml"]).exits(1).says("linux/amd64: \"/tmp\" is not executable");
     assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
     user.release(&["app/release.yaml", "--no-smoke", "--dry-run"]).exits(0);
     user.write("app/release.yaml", text("/hello"));
     user.release(&["app/release.yaml"]).exits(0).says("smoke linux/amd64: passed");
-    // What was run is not run again; another command is.
+    // A test that passed is not repeated; another command is run.
     let again = user.release(&["app/release.yaml", "--verbose"]).exits(0);
     assert!(again.stderr.contains("smoke linux/amd64: passed in an earlier run"), "{again}");
     assert!(again.stderr.contains("verify linux/amd64: consistent, from an earlier run"), "{again}");
@@ -102,9 +102,9 @@ fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
     assert!(registry.tag("team/app", "latest").is_some());
 }
 
-/// The accident that emulation hides: the build for arm64 copied the program that was made for amd64.
+/// A mistake that emulation hides: the build for arm64 copies the program for amd64.
 #[test]
-fn binaries_of_another_platform_stop_the_release_and_nothing_is_published() {
+fn binaries_for_another_platform_stop_the_release() {
     let registry = FakeRegistry::start();
     let image = format!("{}/team/app", registry.host());
     let user = User::new();

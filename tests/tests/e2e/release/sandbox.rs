@@ -1,4 +1,4 @@
-//! The smoke test of an image that tries to leave it, and of images that try to switch it off.
+//! Smoke tests of an image that tries to leave the sandbox, and of images that try to disable the test.
 
 use crate::tools::{Ran, User, program, run};
 use multiarch_tests::fake_registry::FakeRegistry;
@@ -120,7 +120,7 @@ fn an_image_cannot_reach_the_host() {
     attack(None);
 }
 
-/// A program that would run for ever, and the release is killed.
+/// The program runs forever, and the release is killed.
 #[test]
 fn a_killed_release_leaves_no_process_behind() {
     for signal in [nix::sys::signal::Signal::SIGKILL, nix::sys::signal::Signal::SIGTERM] {
@@ -161,9 +161,9 @@ fn a_killed_release_leaves_no_process_behind() {
     }
 }
 
-/// Configs that were read as options of our own program, and layers that could not be unpacked: published as "not run".
+/// Configs with words that look like options, and layers that cannot be unpacked, must not be "not run".
 #[test]
-fn what_an_image_brings_is_a_failure_and_nothing_is_published() {
+fn problems_that_an_image_causes_are_failures_and_nothing_is_published() {
     let registry = FakeRegistry::start();
     let image = format!("{}/team/app", registry.host());
     let user = User::new();
@@ -196,7 +196,7 @@ fn what_an_image_brings_is_a_failure_and_nothing_is_published() {
     }
 }
 
-/// A planted record made an arm64 program pass as amd64, and a link named `lock` emptied a file.
+/// Another user could write a record that lets an arm64 program pass as amd64, or a link named `lock`.
 #[test]
 fn a_work_directory_that_others_can_write_is_refused() {
     need!(world::require_root());

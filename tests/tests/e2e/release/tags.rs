@@ -1,4 +1,4 @@
-//! Which tags a release moves, and when; how they go back.
+//! The tags that a release moves, their order, and rollbacks.
 
 use super::{digest_of, spec, user_with_spec};
 use multiarch_tests::fake_registry::FakeRegistry;
@@ -27,7 +27,7 @@ fn tags_of_members_and_of_the_index_are_moved_in_this_order() {
     assert_eq!(registry.violations(), [""; 0]);
 }
 
-/// The user's story: v1, v2, v2 again, elsewhere, and then v1 is wanted back.
+/// v1, v2, v2 again, elsewhere, then a rollback to v1.
 #[test]
 fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
     let registry = FakeRegistry::start();
@@ -47,7 +47,7 @@ fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
     user.release(&[&release[..], &["--to", "oci:out"]].concat()).exits(0).says("report: w/report-");
     let rollback = |args: &[&str]| user.run("xtask", &[&["rollback", "w/report.json"], args].concat());
 
-    // The last one to be looked at is somebody else's by now, and one more.
+    // Another client has moved two tags, one of which is checked last.
     let other = crate::samples::Image::new("linux/amd64", "another release");
     other.publish(&registry, "team/app", "other");
     for tag in ["arm32v7", "1.0"] {
@@ -109,12 +109,12 @@ fn a_release_is_rolled_back_by_image_and_by_report() {
 }
 
 #[test]
-fn a_tag_that_somebody_else_moved_meanwhile_is_left_alone() {
+fn a_tag_that_another_client_moved_during_the_release_is_not_overwritten() {
     let registry = FakeRegistry::start();
     let image = format!("{}/team/app", registry.host());
     let other = crate::samples::Image::new("linux/amd64", "another release");
     other.publish(&registry, "team/app", "other");
-    // Between plan and publication: while the images are made.
+    // Between plan and publication, while the images are built.
     let wait = "touch began; while ! test -e go; do sleep 0.02; done";
     let user = user_with_spec(&(spec(&image) + &format!("prepare: [[sh, -c, \"{wait}\"]]\n")));
     let release = |args: &[&str]| {
@@ -138,7 +138,7 @@ fn a_tag_that_somebody_else_moved_meanwhile_is_left_alone() {
 }
 
 #[test]
-fn it_goes_elsewhere_by_to_and_has_the_same_digest() {
+fn a_release_with_to_has_the_same_digest() {
     let registry = FakeRegistry::start();
     let user = user_with_spec(&spec("oci:out"));
     let here = user.release(&["app/release.yaml"]).exits(0);
@@ -151,9 +151,9 @@ fn it_goes_elsewhere_by_to_and_has_the_same_digest() {
     assert_eq!(registry.tag("team/app", "1.0").as_deref(), Some(digest_of(&up)));
 }
 
-/// `--to` names a place; which tags are set there, the spec says.
+/// `--to` is a repository or layout; the tags are those of the spec.
 #[test]
-fn a_tag_in_to_is_refused_and_not_forgotten() {
+fn a_tag_in_to_is_refused() {
     let user = user_with_spec(&spec("oci:out"));
     for to in ["127.0.0.1:1/team/app:other", "oci:elsewhere:other"] {
         let ran = user.release(&["app/release.yaml", "--to", to]);

@@ -1,4 +1,4 @@
-//! What a release leaves in its work folder goes after a while, and its next run misses nothing.
+//! Pruning of work directories.
 
 use super::{digest_of, spec, user_with_spec};
 use crate::tools::{User, listing};
@@ -11,10 +11,10 @@ fn age(path: &Path, days: u64) {
     fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
 }
 
-/// The folder in the user's cache that belongs to `FOLDER/release.yaml`.
-fn work_folder(user: &User, folder: &str) -> PathBuf {
+/// The default work directory of `DIR/release.yaml`.
+fn work_dir(user: &User, dir: &str) -> PathBuf {
     let cache = user.work().with_file_name("home/.cache/multiarch");
-    let named = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(folder);
+    let named = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(dir);
     fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).find(named).unwrap()
 }
 
@@ -23,17 +23,17 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_nobody_has_used_for_a_month_goes_and_the_next_run_makes_it_again() {
+fn content_that_was_not_used_for_a_month_is_removed_and_built_again() {
     let user = user_with_spec(&spec("oci:out"));
     let first = user.release(&["app/release.yaml"]).exits(0);
-    // Another spec, whose images nobody asks for any more.
+    // Another spec, which is not released again for a while.
     for file in files(&user.path("app")).iter().filter(|file| !file.starts_with(user.path("app/out"))) {
         let to = user.path("old").join(file.strip_prefix(user.path("app")).unwrap());
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(file, to).unwrap();
     }
     user.release(&["old/release.yaml"]).exits(0);
-    let (app, old) = (work_folder(&user, "app-"), work_folder(&user, "old-"));
+    let (app, old) = (work_dir(&user, "app-"), work_dir(&user, "old-"));
     let staged = files(&app.join("staging/blobs"));
     for file in files(&app).iter().chain(&files(&old)) {
         age(file, 31);
@@ -52,7 +52,7 @@ fn what_nobody_has_used_for_a_month_goes_and_the_next_run_makes_it_again() {
     let again = user.release(&["old/release.yaml"]).exits(0).says("nothing to do");
     assert_eq!(digest_of(&again), digest_of(&first));
 
-    // A folder that was named lies among whatever is there.
+    // Directories beside one that was given with --work-dir are not touched.
     user.release(&["app/release.yaml", "--work-dir", "w/own-0123456789ab"]).exits(0);
     user.write("w/other-0123456789ab/lock", "");
     user.write("w/other-0123456789ab/build/precious", "");

@@ -67,7 +67,7 @@ fn wrong() -> Image {
 }
 
 #[test]
-fn a_label_in_an_engine_is_put_right_once_and_then_nothing_is_loaded() {
+fn an_image_in_an_engine_is_fixed_once_and_then_nothing_is_loaded() {
     let rig = need!(Rig::start(&wrong()));
     rig.fix(&["--check"]).exits(1);
     rig.fix(&["--dry-run"]).exits(0);
@@ -79,13 +79,13 @@ fn a_label_in_an_engine_is_put_right_once_and_then_nothing_is_loaded() {
     assert_eq!((rig.loads(), rig.label("app:1").as_str()), (1, "linux/arm/v7"));
     rig.fix(&[]).exits(0).says("all platforms are correct");
     assert_eq!(rig.loads(), 1);
-    // The engine's own words for the image: nothing but the label has changed.
+    // The engine's own description of the image: only the platform has changed.
     let id = rig.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);
     assert_eq!(id, wrong().relabeled("arm", "v7").config_digest());
 }
 
 #[test]
-fn an_image_goes_from_an_engine_and_into_it() {
+fn an_image_is_copied_from_an_engine_and_into_it() {
     let rig = need!(Rig::start(&wrong()));
     rig.fix(&["--output", "oci:out:1"]).exits(0);
     assert_eq!((rig.loads(), rig.label("app:1").as_str()), (0, "linux/amd64/"));
@@ -99,9 +99,9 @@ fn an_image_goes_from_an_engine_and_into_it() {
     assert!(back.resolve(&Pointer::Tag("1".into())).unwrap().is_some());
 }
 
-/// The classic engine loads one image of an index and says nothing of the others.
+/// The classic engine loads one image of an index and ignores the others silently.
 #[test]
-fn an_index_is_refused_before_anything_moves_and_one_of_its_images_goes_in() {
+fn an_index_is_refused_before_any_transfer_and_one_of_its_images_is_loaded() {
     let rig = need!(Rig::start(&wrong()));
     let (amd64, arm) = (Image::new("linux/amd64", "one"), Image::new("linux/arm/v7", "two"));
     let plain = |image: Image| image.with_config(image.config.replace("1.50", "15"));
@@ -136,7 +136,7 @@ fn an_index_is_refused_before_anything_moves_and_one_of_its_images_goes_in() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn a_missing_image_is_not_found() {
     let rig = need!(Rig::start(&wrong()));
     rig.tool("config-patcher", &["inspect", "docker-daemon:absent:1"]).exits(5).says("no such image");
     let mut command = rig.user.command("config-patcher", &["inspect", "docker-daemon:app:1"]);
@@ -155,15 +155,15 @@ fn what_is_not_there_is_not_found() {
     .says("docker:");
 }
 
-/// Somebody builds the image anew while its label is put right.
+/// Another build replaces the image while it is fixed.
 #[test]
-fn an_image_that_moved_meanwhile_is_left_alone() {
+fn an_image_that_was_replaced_during_a_fix_is_not_overwritten() {
     let rig = need!(Rig::start(&wrong()));
     let other = Image::new("linux/amd64", "built meanwhile");
     let other = other.with_config(other.config.replace("1.50", "15"));
     rig.user.write("other.tar", other.classic_archive("app:1"));
     let docker = world::program("docker").unwrap();
-    // Behind our back, as soon as the image was saved.
+    // As soon as the image was saved.
     rig.user.script(
         "noting",
         &format!(

@@ -1,4 +1,4 @@
-//! Archives by everybody who writes them, put right by `config-patcher fix` and loaded by everybody who loads them.
+//! Archives of all known writers, fixed by `config-patcher fix` and loaded by all known readers.
 
 use crate::samples::{Image, layer};
 use crate::tools::{Ran, User, program, shown};
@@ -17,7 +17,7 @@ const PLATFORM: [&str; 2] = ["--set-platform", "linux/arm/v7"];
 const DOCKERFILE: &str =
     "FROM scratch\nCOPY app /app\nLABEL note=\"<a> & \\u00e9\"\nSTOPSIGNAL 9\nENV A=1.50\nCMD [\"/app\"]\n";
 
-/// How the label is put right: a new file, the old one, a stream.
+/// The way of fixing: a new file, in place, a stream.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Anew,
@@ -25,7 +25,7 @@ enum Way {
     Filter,
 }
 
-/// Who wrote it, and whether it is an OCI archive.
+/// The writer, and whether it is an OCI archive.
 struct Saved {
     by: &'static str,
     file: String,
@@ -192,7 +192,7 @@ fn config_of(path: &Path, is_oci: bool) -> Vec<u8> {
     node.images()[0].1.config.as_ref().unwrap().bytes.clone()
 }
 
-/// Every way for every archive; each result is the config that a careful hand would have made.
+/// Every way for every archive. Only the platform in the config may differ.
 fn put_right(world: &World, all: &[Saved]) {
     for saved in all {
         let before = String::from_utf8(config_of(&world.user.path(&saved.file), saved.is_oci)).unwrap();
@@ -219,14 +219,14 @@ fn put_right(world: &World, all: &[Saved]) {
 }
 
 #[test]
-fn what_builders_save_is_put_right_and_loaded_by_docker_and_podman() {
+fn archives_of_builders_are_fixed_and_loaded_by_docker_and_podman() {
     let world = need!(World::start());
     let all = world.built();
     put_right(&world, &all);
 }
 
 #[test]
-fn what_other_tools_write_is_put_right_and_loaded_by_docker_and_podman() {
+fn archives_of_other_tools_are_fixed_and_loaded_by_docker_and_podman() {
     let world = need!(World::start());
     let all = world.made();
     put_right(&world, &all);

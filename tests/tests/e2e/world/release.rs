@@ -1,6 +1,6 @@
-//! The road with real parts: Dockerfiles of the seed's kind, real engines, a real registry, real emulators.
+//! Releases of Dockerfiles with real engines, a real registry and real emulators.
 //!
-//! Each test asks Docker, podman, buildah and skopeo themselves what came out; nothing here trusts our own reading.
+//! Each test reads the result with Docker, podman, buildah and skopeo, not with code of this project.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,7 +50,7 @@ fn seed_images() -> Result<Vec<Made>, Skip> {
     Ok(images)
 }
 
-/// A folder as a user has it: one Dockerfile an image with what it adds, and a release.yaml.
+/// A directory with one Dockerfile for each image, its files, and a release.yaml.
 struct Workshop {
     directory: TempDir,
     images: Vec<Made>,

@@ -1,10 +1,10 @@
-//! `config-patcher fix` of a true `docker save` archive: the engine that wrote it, and podman, take it back.
+//! `config-patcher fix` of a real `docker save` archive, which the same engine and podman load.
 
 use super::*;
 use multiarch_tests::need;
 
 #[test]
-fn a_docker_save_archive_is_put_right_in_place_and_every_engine_loads_it() {
+fn a_docker_save_archive_is_fixed_in_place_and_every_engine_loads_it() {
     need!(fix());
 }
 

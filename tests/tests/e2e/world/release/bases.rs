@@ -1,10 +1,10 @@
-//! A base image with a wrong label, as half of the arm images of old are: each engine would build on it, and none may.
+//! A mislabeled base image, as many old arm images are: each engine would build on it, and the release refuses it.
 
 use super::*;
 use multiarch_tests::need;
 
 #[test]
-fn a_base_with_a_wrong_label_stops_before_the_build_and_put_right_it_does_not() {
+fn a_mislabeled_base_image_stops_the_release_until_it_is_fixed() {
     need!(stop());
 }
 
@@ -15,7 +15,7 @@ fn stop() -> Result<(), Skip> {
     let base = Workshop::new(arm()?, "");
     let world = World::start(Namespace::with_debian_emulators()?)?;
     let name = format!("{}/base/busybox:arm", world.registry.host());
-    // As the seed built: arm's programs, labelled amd64.
+    // As the seed built it: programs for arm, declared amd64.
     world.build(&base, &base.images[0], "0", &format!("docker build -q -t {name}"));
     world.good(&format!("docker push -q {name}"));
     assert_eq!(docker_says(&world, &name).1, "linux/amd64");

@@ -1,9 +1,9 @@
-//! The seed's bug with each builder that people have, and the way out of it: built wrong, published right, pulled by all.
+//! Mislabeled images of each builder, which a release fixes, and which all clients can pull.
 
 use super::*;
 use multiarch_tests::need;
 
-/// A builder, and what its images say of themselves before the release looks at them.
+/// A builder, and the platforms that its images declare before the release.
 struct Road {
     builder: &'static str,
     /// DOCKER_BUILDKIT
@@ -15,14 +15,14 @@ struct Road {
 }
 
 #[test]
-fn classic_docker_says_amd64_of_every_image_and_the_release_puts_it_right() {
+fn the_classic_builder_declares_amd64_for_every_image_and_the_release_fixes_it() {
     // As Docker Hub built the seed's: without --platform, which is what moby/moby#36552 is about. Docker 20.10 would write the
     // label of a --platform, but a build with it takes what is in the cache, with the label that it has there.
     need!(walk(&Road { builder: "docker", kit: "0", build: "docker build -q", built: ["linux/amd64"; 4] }));
 }
 
 #[test]
-fn buildkit_labels_are_right_but_for_the_variant_of_arm64_that_was_asked_for() {
+fn buildkit_declares_the_right_platform_without_the_variant_of_arm64() {
     let built = ["linux/amd64", "linux/arm/v5", "linux/arm/v7", "linux/arm64"];
     need!(walk(&Road { builder: "docker", kit: "1", build: "docker build -q --platform", built }));
 }
@@ -31,13 +31,13 @@ fn buildkit_labels_are_right_but_for_the_variant_of_arm64_that_was_asked_for() {
 const BUILDAH_SAYS: [&str; 4] = ["linux/amd64", "linux/arm/v7", "linux/arm/v7", "linux/arm64/v8"];
 
 #[test]
-fn podman_says_v7_of_armv5_images_and_the_release_puts_it_right() {
+fn podman_declares_v7_for_armv5_images_and_the_release_fixes_it() {
     let built = BUILDAH_SAYS;
     need!(walk(&Road { builder: "podman", kit: "", build: "podman build -q --platform", built }));
 }
 
 #[test]
-fn buildah_says_v7_of_armv5_images_and_the_release_puts_it_right() {
+fn buildah_declares_v7_for_armv5_images_and_the_release_fixes_it() {
     let built = BUILDAH_SAYS;
     need!(walk(&Road { builder: "buildah", kit: "", build: "buildah bud -q --layers --platform", built }));
 }

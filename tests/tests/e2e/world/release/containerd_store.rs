@@ -35,7 +35,7 @@ impl Newer {
 }
 
 #[test]
-fn a_release_takes_what_it_builds_with_docker_and_buildx() {
+fn a_release_uses_its_builds_with_docker_and_buildx() {
     need!(release());
 }
 
@@ -62,7 +62,7 @@ fn release() -> Result<(), Skip> {
 }
 
 #[test]
-fn labels_in_it_and_of_what_it_pushes_and_saves_are_put_right() {
+fn images_in_it_and_its_pushes_and_archives_are_fixed() {
     need!(fix());
 }
 

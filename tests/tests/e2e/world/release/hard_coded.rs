@@ -5,7 +5,7 @@ use super::*;
 use multiarch_tests::need;
 
 #[test]
-fn a_dockerfile_with_the_wrong_machines_program_stops_with_file_and_layer_and_the_registry_is_as_it_was() {
+fn a_dockerfile_with_a_program_for_another_platform_stops_the_release_with_file_and_layer() {
     need!(stop());
 }
 

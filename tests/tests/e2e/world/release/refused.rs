@@ -1,10 +1,10 @@
-//! A release that is stopped says which image stopped it and has published nothing, although all the others were right.
+//! A release that is stopped reports the image that stopped it, and publishes nothing.
 
 use super::*;
 use multiarch_tests::need;
 
 #[test]
-fn a_release_that_is_stopped_names_the_image_and_leaves_the_registry_as_it_was() {
+fn a_stopped_release_reports_the_image_and_leaves_the_registry_unchanged() {
     need!(stop());
 }
 
@@ -41,11 +41,11 @@ fn stop() -> Result<(), Skip> {
     };
     build_as_the_seed();
 
-    // Only 64-bit arm fails; its label was put right before, which does not help it.
+    // Only 64-bit arm fails, although its declared platform was fixed before.
     let smoke = r#"smoke: [/bin/sh, -c, 'echo on $(uname -m); test $(uname -m) != aarch64']"#;
     stopped(smoke, &["linux/arm64/v8", "on aarch64"], &["linux/amd64", "linux/arm/v7", "linux/arm/v5"])?;
 
-    // Each that Docker mislabeled is told; amd64 is labelled right.
+    // Every image that Docker mislabeled is reported; amd64 is right.
     let wrong = ["linux/arm/v5", "linux/arm/v7", "linux/arm64/v8"]
         .map(|platform| format!("{platform}: its config says linux/amd64"));
     let wrong = wrong.each_ref().map(String::as_str);

@@ -6,7 +6,7 @@ use multiarch_tests::need;
 const PLATFORMS: [&str; 4] = ["linux/amd64", "linux/arm/v5", "linux/arm/v7", "linux/arm64/v8"];
 
 #[test]
-fn what_all_platforms_share_keeps_each_platforms_own_label_and_arguments_and_is_published_once() {
+fn a_shared_dockerfile_has_the_platform_and_arguments_of_each_image_and_is_published_once() {
     need!(share());
 }
 
