@@ -408,7 +408,7 @@ manifests:
             found[1].starts_with("11: unknown key \"varient\" in \"platform\"; did you mean \"variant\"?"),
             "{found:#?}"
         );
-        assert!(found[2].starts_with("12: ") && found[2].contains("no repository name"), "{found:#?}");
+        assert!(found[2].starts_with("12: ") && found[2].contains("is not a repository name"), "{found:#?}");
         assert!(found[3].starts_with("14: invalid tag \"-x\""), "{found:#?}");
     }
 

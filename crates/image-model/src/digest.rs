@@ -6,41 +6,45 @@ use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
 
-/// A digest that is well formed: `sha256:` and 64, or `sha512:` and 128 small hexadecimal digits.
+/// A well-formed digest: `sha256:` and 64, or `sha512:` and 128 lowercase hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(transparent)]
 pub struct Digest(String);
 
+/// A text that is not a digest.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no digest: expected sha256: and 64, or sha512: and 128 small hexadecimal digits")]
+#[error("\"{0}\" is not a digest: expected sha256: and 64, or sha512: and 128 lowercase hexadecimal digits")]
 pub struct DigestError(String);
 
 impl Digest {
-    /// The sha256 digest of these bytes.
+    /// Returns the sha256 digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::sha256();
         hasher.update(bytes);
         hasher.finish()
     }
 
+    /// Returns `sha256` or `sha512`.
     pub fn algorithm(&self) -> &str {
         self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
     }
 
+    /// Returns the hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, hex)| hex)
     }
 
+    /// Returns `algorithm:hex`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The first twelve digits, enough for a person to tell two apart.
+    /// Returns the first twelve digits, for messages.
     pub fn short(&self) -> &str {
         &self.hex()[..12]
     }
 
-    /// Does this digest belong to these bytes?
+    /// Returns whether it is the digest of these bytes.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         let mut hasher = Hasher::like(self);
         hasher.update(bytes);
@@ -85,19 +89,22 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Makes a digest out of bytes that come one piece at a time.
+/// Computes a digest piece by piece.
 #[derive(Clone)]
 pub enum Hasher {
+    /// sha256
     Sha256(Box<Sha256>),
+    /// sha512
     Sha512(Box<Sha512>),
 }
 
 impl Hasher {
+    /// A hasher for sha256.
     pub fn sha256() -> Self {
         Self::Sha256(Box::default())
     }
 
-    /// A hasher of the algorithm that `digest` was made with.
+    /// A hasher for the algorithm of `digest`.
     pub fn like(digest: &Digest) -> Self {
         match digest.algorithm() {
             "sha512" => Self::Sha512(Box::default()),
@@ -105,6 +112,7 @@ impl Hasher {
         }
     }
 
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
@@ -112,6 +120,7 @@ impl Hasher {
         }
     }
 
+    /// Returns the digest of all bytes.
     pub fn finish(self) -> Digest {
         match self {
             Self::Sha256(hasher) => Digest(format!("sha256:{}", hex(&hasher.finalize()))),

@@ -1,4 +1,4 @@
-//! Manifests, indexes and configs: read strictly, never written anew. Bytes and digest live in one value.
+//! Manifests, indexes and configs, parsed strictly. Bytes and digest are kept in one value.
 
 use crate::digest::Digest;
 use crate::platform::Platform;
@@ -9,32 +9,47 @@ use std::collections::BTreeMap;
 
 /// Media types. Source: image-spec media-types.md, and distribution's manifest-v2-2.md for Docker's.
 pub mod media_type {
+    /// OCI image index.
     pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// OCI image manifest.
     pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// OCI image config.
     pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// OCI layer, not compressed.
     pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    /// OCI layer, gzip.
     pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// OCI layer, zstd.
     pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// Docker manifest list.
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// Docker image manifest.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// Docker image config.
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// Docker layer, not compressed.
     pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+    /// Docker layer, gzip.
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// Docker's manifest format before 2016.
     pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+    /// Docker's manifest format before 2016, signed.
     pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-    /// The manifests and indexes that these tools read, as an `Accept` header lists them.
+    /// The manifests and indexes that are supported, as an `Accept` header lists them.
     pub const SUPPORTED: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
+    /// Returns whether it is an index or manifest list.
     pub fn is_index(media_type: &str) -> bool {
         matches!(media_type, OCI_INDEX | DOCKER_LIST)
     }
 
+    /// Returns whether it is an image manifest.
     pub fn is_manifest(media_type: &str) -> bool {
         matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
     }
 
-    /// Foreign layers lie where their URLs say, not in this registry.
+    /// Returns whether it is a foreign layer, which is downloaded from its URLs and not from the registry.
     pub fn is_foreign_layer(media_type: &str) -> bool {
         media_type.contains("nondistributable") || media_type.contains("foreign")
     }
@@ -47,20 +62,27 @@ pub const PUSH_MAX: u64 = 4 << 20;
 /// Largest config that is read; containers/image has the same limit.
 pub const CONFIG_MAX: u64 = 4 << 20;
 
-/// How one piece of content names another: media type, digest, size, and what it is for.
+/// A descriptor of the image-spec: media type, digest and size of other content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
+    /// One of [`media_type`], or another tool's.
     #[serde(default)]
     pub media_type: String,
+    /// In bytes.
     pub size: u64,
+    /// The digest of the content.
     pub digest: Digest,
+    /// The index platform, in entries of an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// `annotations`; absent and `null` are empty.
     #[serde(default, skip_serializing_if = "is_empty", deserialize_with = "null_is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// `artifactType`, of artifacts that are no images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
+    /// Where a foreign layer is downloaded from.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub urls: Vec<String>,
     /// The content itself, base64; it changes with digest and size.
@@ -80,6 +102,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>
 }
 
 impl Descriptor {
+    /// A descriptor without the optional keys.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.into(),
@@ -93,19 +116,19 @@ impl Descriptor {
         }
     }
 
-    /// Describes these bytes.
+    /// Returns the descriptor of these bytes.
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
 
-    /// BuildKit marks members that carry provenance and SBOMs: `vnd.docker.reference.type` and `.digest`.
+    /// Returns the digest of the image that this member attests, from BuildKit's annotation
+    /// `vnd.docker.reference.digest`.
     pub fn attested_digest(&self) -> Option<&str> {
         self.annotations.get("vnd.docker.reference.digest").map(String::as_str)
     }
 }
 
-/// A manifest or an index as it was read: its bytes, their digest, and the media type on which body, header and
-/// descriptor agree.
+/// A manifest or index: its bytes, their digest, and the media type on which body, header and descriptor agree.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Document {
     bytes: Vec<u8>,
@@ -119,26 +142,38 @@ impl std::fmt::Debug for Document {
     }
 }
 
+/// Why bytes are not a supported manifest, index or config.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
+    /// Not JSON, or keys on which readers disagree.
     #[error(transparent)]
     Json(#[from] JsonError),
+    /// A key is missing or has a value of another type.
     #[error("{0}")]
     Shape(String),
-    #[error("it says it is \"{body}\", but was announced as \"{declared}\"")]
-    Confusion { body: String, declared: String },
+    /// The media type in the document differs from the one in the descriptor or header.
+    #[error("its mediaType is \"{body}\", but its descriptor or header says \"{declared}\"")]
+    Confusion {
+        /// The media type in the document.
+        body: String,
+        /// The media type in the descriptor or header.
+        declared: String,
+    },
+    /// An index to one reader, a manifest to another.
     #[error(
         "it has both \"manifests\" and \"config\" or \"layers\": an index to one reader, an image to another"
     )]
     Ambiguous,
-    #[error("it is a Docker schema 1 manifest, which has no config to label; rebuild or convert the image")]
+    /// Docker's format before 2016.
+    #[error("it is a Docker schema 1 manifest, which has no config; rebuild or convert the image")]
     Schema1,
+    /// Another media type.
     #[error("media type \"{0}\" is neither an image manifest nor an index")]
     Unknown(String),
 }
 
 impl DocumentError {
-    /// The same, as the failure of reading `what`.
+    /// Returns the error of reading `what`: `Integrity` for [`Self::Confusion`], otherwise `BadInput`.
     pub fn at(self, what: &str) -> Error {
         let doing = format!("read {what}");
         match self {
@@ -158,8 +193,8 @@ struct Head {
 }
 
 impl Document {
-    /// Takes bytes for a manifest or index. `declared` is what a header or descriptor called them, if any did;
-    /// parameters (`; charset=utf-8`) do not count.
+    /// Checks that the bytes are a manifest or index. `declared` is the media type in a header or descriptor, if any;
+    /// parameters (`; charset=utf-8`) are ignored.
     pub fn new(bytes: Vec<u8>, declared: Option<&str>) -> Result<Self, DocumentError> {
         let object = JsonObject::parse(&bytes)?;
         for key in ["schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject"] {
@@ -197,8 +232,8 @@ impl Document {
         Ok(Self { bytes, media_type, digest })
     }
 
-    /// The same document under the digest by which it was asked for, which may be a sha512. `None` if the bytes
-    /// do not have that digest.
+    /// Returns the document with the digest by which it was requested, which may be a sha512. Returns `None` if the bytes
+    /// do not match.
     pub fn with_digest(mut self, asked: &Digest) -> Option<Self> {
         if !asked.matches(&self.bytes) {
             return None;
@@ -207,27 +242,35 @@ impl Document {
         Some(self)
     }
 
+    /// The bytes as they were read.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
+    /// The media type.
     pub fn media_type(&self) -> &str {
         &self.media_type
     }
 
+    /// The digest of the bytes.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
+    /// Returns whether it is an index or manifest list.
     pub fn is_index(&self) -> bool {
         media_type::is_index(&self.media_type)
     }
 
+    /// Returns a descriptor of the document, without optional keys.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::new(&self.media_type, self.digest.clone(), self.bytes.len() as u64)
     }
 
-    /// What the document holds. Members, layers and config are checked for keys that readers read differently.
+    /// Parses the document.
+    ///
+    /// # Errors
+    /// If a required key is missing, or readers disagree about a key of a member, a layer or the config.
     pub fn parse(&self) -> Result<ParsedDocument, DocumentError> {
         let object = JsonObject::parse(&self.bytes)?;
         let shape = |e: serde_json::Error| DocumentError::Shape(e.to_string());
@@ -267,51 +310,67 @@ impl Document {
     }
 }
 
-/// The keys that make a label, in a config and in an index entry alike.
+/// The keys of a platform, in a config and in an index entry.
 pub const PLATFORM_KEYS: [&str; 5] = ["architecture", "os", "os.version", "os.features", "variant"];
 
-/// What a document is.
+/// The values of a [`Document`].
 #[expect(clippy::large_enum_variant, reason = "one lives at a time; a box would only cost every match")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParsedDocument {
+    /// An image manifest.
     Manifest(Manifest),
+    /// An image index.
     Index(Index),
 }
 
-/// One image.
+/// An image manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
+    /// Descriptor of the config.
     pub config: Descriptor,
+    /// Descriptors of the layers, the lowest first.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub layers: Vec<Descriptor>,
+    /// `annotations`; absent and `null` are empty.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// The document that this one refers to.
     #[serde(default)]
     pub subject: Option<Descriptor>,
+    /// `artifactType`, of artifacts that are no images.
     #[serde(default)]
     pub artifact_type: Option<String>,
 }
 
-/// Several images under one name.
+/// An image index, or Docker's manifest list.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
+    /// Descriptors of the members.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub manifests: Vec<Descriptor>,
+    /// `annotations`; absent and `null` are empty.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What is read of an image's config: the label, and what a container would run.
+/// The parts of an image config that are read: the declared platform, and what a container executes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
+    /// The declared platform.
     pub platform: Platform,
+    /// Digests of the uncompressed layers, the lowest first.
     pub diff_ids: Vec<Digest>,
+    /// `config.Entrypoint`
     pub entrypoint: Vec<String>,
+    /// `config.Cmd`
     pub cmd: Vec<String>,
+    /// `config.Env`: `NAME=VALUE`
     pub env: Vec<String>,
+    /// `config.User`
     pub user: String,
+    /// `config.WorkingDir`
     pub working_dir: String,
 }
 
@@ -345,8 +404,10 @@ struct RawRun {
 }
 
 impl Config {
-    /// Reads an image config. Label keys that readers read differently are refused; a label that is missing, or
-    /// `null`, is empty here.
+    /// Parses an image config. Platform fields that are missing or `null` are empty.
+    ///
+    /// # Errors
+    /// If readers disagree about a key of the platform.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
         let object = JsonObject::parse(bytes)?;
         for key in ["rootfs", "config"] {
@@ -371,7 +432,7 @@ impl Config {
     }
 }
 
-/// The label in a config's, or an index entry's platform's, object.
+/// Reads the platform from the object of a config or of an index entry's `platform`.
 pub fn read_platform(bytes: &[u8], object: &JsonObject) -> Result<Platform, DocumentError> {
     let text = |key: &str| -> Result<Option<String>, DocumentError> {
         let Some(member) = object.unique(bytes, key)? else { return Ok(None) };
@@ -424,7 +485,7 @@ mod tests {
             let error = media_type_error(body, declared);
             assert!(error.contains(why), "{error}");
         };
-        bad(&typed, Some(media_type::OCI_MANIFEST), "announced as");
+        bad(&typed, Some(media_type::OCI_MANIFEST), "its descriptor or header says");
         bad(&manifest, Some(media_type::OCI_INDEX), "has no \"manifests\"");
         bad(&format!("{{\"manifests\":[],{CONFIG}}}"), None, "both");
         bad(r#"{"manifests":[],"layers":[]}"#, None, "both");
@@ -449,7 +510,7 @@ mod tests {
             CONFIG.replacen("\"config\"", "{\"config\"", 1).replace("\"size\":2", "\"size\":-1") + "}",
             "invalid value",
         );
-        bad("{".to_string() + &CONFIG.replace("sha256:", "sha256:../") + "}", "no digest");
+        bad("{".to_string() + &CONFIG.replace("sha256:", "sha256:../") + "}", "is not a digest");
         bad("{".to_string() + &CONFIG.replace("\"size\":2", "\"size\":2,\"size\":3") + "}", "more than once");
         bad("{".to_string() + &CONFIG.replace("\"size\":2", "\"size\":2,\"Digest\":3") + "}", "differs from");
         assert!(parse(&format!("{{{CONFIG},\"layers\":null}}")).is_ok());
@@ -467,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_readers_read_differently_is_refused() {
+    fn platform_keys_on_which_readers_disagree_are_rejected() {
         let check = |text: &str, why: &str| {
             let error = Config::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -1,106 +1,111 @@
-//! The label in a config, and what follows from it in manifests and indexes: bytes to bytes.
+//! Edits of the platform in configs, and of the descriptors above them in manifests and indexes.
 //!
-//! Only the values that must change change. Key order, spacing, unknown keys and every other byte stay.
+//! All functions take bytes and return bytes. Only the values that must change are replaced: key order, spacing, unknown
+//! keys and every other byte are preserved.
 
 use crate::manifest::{Descriptor, Document, DocumentError, read_platform};
 use crate::platform::Platform;
 use crate::raw_json::{self, JsonError, JsonObject, Splice};
 use base64::Engine as _;
 
-/// What came of a patch.
+/// Result of [`patch_config`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Patched {
-    /// The label is right: nothing is written, the digest stays.
+    /// The declared platform is correct already, so bytes and digest stay the same.
     Unchanged,
+    /// The new bytes.
     Changed(Vec<u8>),
 }
 
-/// How literally a label must say the platform.
+/// How literally a declared platform must equal the wanted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchRule {
-    /// A person named it: a variant that was asked for is written out.
+    /// The user gave the platform: its variant must be written out.
     Explicit,
-    /// An index entry says it: default variants of arm64 and amd64 need not be written.
+    /// The platform is that of an index entry: default variants of arm64 and amd64 may be missing.
     IndexEntry,
 }
 
-/// Says `wanted` in an image config.
-pub fn patch_config(config: &[u8], wanted: &Platform, ask: MatchRule) -> Result<Patched, DocumentError> {
+/// Declares `wanted` in an image config.
+///
+/// # Errors
+/// If the config is not a JSON object, or readers disagree about its platform.
+pub fn patch_config(config: &[u8], wanted: &Platform, rule: MatchRule) -> Result<Patched, DocumentError> {
     let object = JsonObject::parse(config)?;
-    let label = read_platform(config, &object)?;
-    let right = match ask {
-        MatchRule::Explicit => label.satisfies(wanted),
-        MatchRule::IndexEntry => label.satisfies_entry(wanted),
+    let declared = read_platform(config, &object)?;
+    let is_correct = match rule {
+        MatchRule::Explicit => declared.satisfies(wanted),
+        MatchRule::IndexEntry => declared.satisfies_entry(wanted),
     };
-    if right {
+    if is_correct {
         return Ok(Patched::Unchanged);
     }
     let mut splice = Splice::default();
-    splice_label(config, &object, &label, wanted, &mut splice)?;
+    splice_platform_keys(config, &object, &declared, wanted, &mut splice)?;
     Ok(Patched::Changed(splice.apply(config)))
 }
 
-/// Writes the platform's keys where they differ. A key that is missing goes where the document's own writer would have
-/// put it: among sorted keys in their order, else behind its kin.
-fn splice_label(
+/// Replaces the platform keys that differ. A missing key is inserted where the writer of the document would have put it:
+/// in order if the keys are sorted, otherwise after a related key.
+fn splice_platform_keys(
     input: &[u8],
     object: &JsonObject,
-    label: &Platform,
+    declared: &Platform,
     wanted: &Platform,
     splice: &mut Splice,
 ) -> Result<(), JsonError> {
-    // In the order in which they stand where they share a place.
+    // Keys that are inserted at the same place get this order.
     let mut set: Vec<(&str, String, &[&str])> = Vec::new();
-    if label.architecture != wanted.architecture {
+    if declared.architecture != wanted.architecture {
         set.push(("architecture", quoted(&wanted.architecture), &[]));
     }
     match &wanted.variant {
-        Some(variant) if label.variant.as_ref() != Some(variant) => {
+        Some(variant) if declared.variant.as_ref() != Some(variant) => {
             set.push(("variant", quoted(variant), &["architecture"]));
         }
         Some(_) => {}
-        // The old variant belongs to another machine, or is one that nobody asked for.
-        None if label.variant.is_some() && !label.matches(wanted) => {
+        // The old variant belongs to another architecture, or was not requested.
+        None if declared.variant.is_some() && !declared.matches(wanted) => {
             splice.remove(input, object, "variant")?
         }
         None => {}
     }
-    if label.os != wanted.os {
+    if declared.os != wanted.os {
         set.push(("os", quoted(&wanted.os), &["architecture"]));
     }
-    // A version and features belong to one system: of another one, they would be wrong.
-    let other_system = label.os != wanted.os && !label.os.is_empty();
+    // os.version and os.features belong to one operating system and would be wrong for another.
+    let is_other_os = declared.os != wanted.os && !declared.os.is_empty();
     match &wanted.os_version {
-        Some(version) if label.os_version.as_ref() != Some(version) => {
+        Some(version) if declared.os_version.as_ref() != Some(version) => {
             set.push(("os.version", quoted(version), &["os"]));
         }
-        None if other_system && label.os_version.is_some() => splice.remove(input, object, "os.version")?,
+        None if is_other_os && declared.os_version.is_some() => splice.remove(input, object, "os.version")?,
         _ => {}
     }
-    if !wanted.os_features.is_empty() && label.os_features != wanted.os_features {
+    if !wanted.os_features.is_empty() && declared.os_features != wanted.os_features {
         let list: Vec<String> = wanted.os_features.iter().map(|feature| quoted(feature)).collect();
         set.push(("os.features", format!("[{}]", list.join(",")), &["os.version", "os"]));
-    } else if other_system && !label.os_features.is_empty() {
+    } else if is_other_os && !declared.os_features.is_empty() {
         splice.remove(input, object, "os.features")?;
     }
     if object.is_sorted() {
         set.sort();
     }
-    for (key, value, kin) in set {
+    for (key, value, related) in set {
         match object.is_sorted() {
             true => splice.set_sorted(input, object, key, &value)?,
-            false => splice.set(input, object, key, &value, kin)?,
+            false => splice.set(input, object, key, &value, related)?,
         }
     }
     Ok(())
 }
 
-/// A JSON string. Platforms hold words only, but a value is never pasted unquoted.
+/// Returns a JSON string. Platforms contain no special characters, but no value is inserted without quoting.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The manifest with its config replaced: digest, size, and the inlined copy if there is one.
+/// Returns the manifest with another config: digest, size and, if present, the inlined content of the descriptor.
 pub fn patch_manifest(manifest: &Document, config: &[u8]) -> Result<Document, DocumentError> {
     let input = manifest.bytes();
     let object = JsonObject::parse(input)?;
@@ -112,7 +117,7 @@ pub fn patch_manifest(manifest: &Document, config: &[u8]) -> Result<Document, Do
     Document::new(splice.apply(input), Some(manifest.media_type()))
 }
 
-/// A manifest that belongs to another document, made to belong to what took that one's place.
+/// Returns the manifest of a referrer with another subject.
 pub fn patch_subject(manifest: &Document, subject: &Document) -> Result<Document, DocumentError> {
     let input = manifest.bytes();
     let object = JsonObject::parse(input)?;
@@ -124,7 +129,7 @@ pub fn patch_subject(manifest: &Document, subject: &Document) -> Result<Document
     Document::new(splice.apply(input), Some(manifest.media_type()))
 }
 
-/// Digest, size and, where the content is inlined, `data`.
+/// Replaces digest, size and, if the content is inlined, `data`.
 fn splice_descriptor(
     input: &[u8],
     object: &JsonObject,
@@ -142,20 +147,20 @@ fn splice_descriptor(
     Ok(())
 }
 
-/// What changes in one entry of an index.
+/// Changes of one entry of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryChange<'a> {
-    /// Which entry, counted from 0.
+    /// Position of the entry, from 0.
     pub index: usize,
-    /// The member as it is now; `None` leaves digest and size.
+    /// The new member; `None` preserves digest and size.
     pub document: Option<&'a Document>,
-    /// The platform that the entry must say; `None` leaves it.
+    /// The new index platform; `None` preserves it.
     pub platform: Option<&'a Platform>,
-    /// The image that an attestation member speaks of, by its new digest.
+    /// The new digest of the image that an attestation member describes; `None` preserves it.
     pub attested_digest: Option<&'a str>,
 }
 
-/// The index with these entries changed.
+/// Returns the index with these entries changed.
 pub fn patch_index(index: &Document, changes: &[EntryChange<'_>]) -> Result<Document, DocumentError> {
     let input = index.bytes();
     let object = JsonObject::parse(input)?;
@@ -188,16 +193,16 @@ fn splice_platform(
     wanted: &Platform,
     splice: &mut Splice,
 ) -> Result<(), DocumentError> {
-    let there = entry.unique(input, "platform")?.filter(|p| input[p.value_at.clone()] != *b"null");
-    let Some(member) = there else {
+    let existing = entry.unique(input, "platform")?.filter(|p| input[p.value_at.clone()] != *b"null");
+    let Some(member) = existing else {
         let text = serde_json::to_string(wanted).map_err(|e| DocumentError::Shape(e.to_string()))?;
         splice.set(input, entry, "platform", &text, &["size", "digest", "mediaType"])?;
         return Ok(());
     };
     let object = JsonObject::parse_at(input, &member.value_at, "platform")?;
-    let label = read_platform(input, &object)?;
-    if !label.satisfies(wanted) {
-        splice_label(input, &object, &label, wanted, splice)?;
+    let declared = read_platform(input, &object)?;
+    if !declared.satisfies(wanted) {
+        splice_platform_keys(input, &object, &declared, wanted, splice)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A platform: `os/architecture[/variant][:os.version]`, as it is asked for and as a label says it.
+//! Platforms, `os/architecture[/variant][:os.version]`, and the rules by which they are compared.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,36 +26,46 @@ pub const COMMON_PLATFORMS: [&str; 15] = [
     "windows/amd64",
 ];
 
-/// What an image is made for. Fields are written in the order of the image-spec's `platform` object.
+/// The platform of an image. Fields are in the order of the image-spec's `platform` object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
+    /// `amd64`, as Go's GOARCH.
     pub architecture: String,
+    /// `linux`, as Go's GOOS.
     pub os: String,
+    /// `10.0.17763.1`, of Windows images.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
+    /// `win32k`, of Windows images.
     #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
+    /// `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
+/// Why a text is not a platform.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
     #[error(
         "platform \"{0}\" has no architecture: write OS/ARCHITECTURE[/VARIANT], for example linux/arm/v7"
     )]
+    /// Only an operating system is given.
     NoArchitecture(String),
     #[error("platform \"{0}\" has too many parts: write OS/ARCHITECTURE[/VARIANT][:OS.VERSION]")]
+    /// More than os, architecture and variant.
     TooManyParts(String),
     #[error(
         "platform \"{0}\" has an empty part, or a character that is not a letter, digit, '.', '_' or '-'"
     )]
+    /// A part is empty or has invalid characters.
     BadPart(String),
-    #[error("platform \"{0}\" is none that engines know: {1}")]
+    /// Engines know no such platform. The second text is a suggestion.
+    #[error("unknown platform \"{0}\"; {1}")]
     Unknown(String, String),
 }
 
-/// Other names that people and tools use, and what they mean: (said, architecture, variant).
+/// Aliases of architectures: (alias, architecture, variant).
 /// Source: containerd's platforms package (database.go) and Debian's architecture names.
 const ALIASES: [(&str, &str, Option<&str>); 10] = [
     ("aarch64", "arm64", None),
@@ -71,6 +81,7 @@ const ALIASES: [(&str, &str, Option<&str>); 10] = [
 ];
 
 impl Platform {
+    /// A platform without os.version and os.features.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         Self {
             os: os.into(),
@@ -80,23 +91,24 @@ impl Platform {
         }
     }
 
-    /// BuildKit's attestation members say `unknown/unknown`: they are no image that anyone runs.
+    /// Returns whether this is `unknown/unknown`, the platform of BuildKit's attestation members.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
     }
 
-    /// The form in which two platforms are compared, after containerd: `arm64/v8` is `arm64`,
-    /// `amd64/v1` is `amd64`, `arm` is `arm/v7`; aliases are resolved, letters are small.
+    /// Returns the form in which platforms are compared, following containerd: `arm64/v8` is `arm64`, `amd64/v1` is
+    /// `amd64`, `arm` is `arm/v7`; aliases are resolved, and everything is lowercase.
     #[must_use]
     pub fn normalized(&self) -> Self {
         let os = match self.os.to_lowercase().as_str() {
             "macos" => "darwin".to_string(),
             other => other.to_string(),
         };
-        let said = self.architecture.to_lowercase();
-        let (mut architecture, mut variant) = (said.clone(), self.variant.as_ref().map(|v| v.to_lowercase()));
-        if let Some((_, meant, implied)) = ALIASES.iter().find(|(alias, ..)| *alias == said) {
-            architecture = (*meant).to_string();
+        let written = self.architecture.to_lowercase();
+        let (mut architecture, mut variant) =
+            (written.clone(), self.variant.as_ref().map(|v| v.to_lowercase()));
+        if let Some((_, canonical, implied)) = ALIASES.iter().find(|(alias, ..)| *alias == written) {
+            architecture = (*canonical).to_string();
             variant = variant.or_else(|| implied.map(str::to_string));
         }
         variant = match (architecture.as_str(), variant.as_deref()) {
@@ -115,7 +127,7 @@ impl Platform {
         }
     }
 
-    /// Do both mean the same machine and system? `os.version` counts only where both say one.
+    /// Returns whether both platforms are equal in normalized form. `os.version` is compared only if both have one.
     pub fn matches(&self, other: &Self) -> bool {
         let (a, b) = (self.normalized(), other.normalized());
         let versions_agree = match (&a.os_version, &b.os_version) {
@@ -125,32 +137,35 @@ impl Platform {
         a.os == b.os && a.architecture == b.architecture && a.variant == b.variant && versions_agree
     }
 
-    /// Does this label already say what was asked for? A variant that was asked for must be written out:
-    /// `arm` means `arm/v7` to containerd, but other readers see no variant at all.
-    pub fn satisfies(&self, asked: &Self) -> bool {
-        let variant_said = asked.variant.is_none() || self.variant == asked.variant;
-        let version_said = asked.os_version.is_none() || self.os_version == asked.os_version;
-        let features_said = asked.os_features.is_empty() || self.os_features == asked.os_features;
-        // `fits` is lenient about aliases; a label of "aarch64" is not one that engines find.
-        let spelled = self.os == asked.os && self.architecture == asked.architecture;
-        spelled && variant_said && version_said && features_said && self.matches(asked)
+    /// Returns whether this declared platform needs no fix to become `requested`. A requested variant must be written
+    /// out: `arm` is `arm/v7` to containerd, but other readers see no variant at all.
+    pub fn satisfies(&self, requested: &Self) -> bool {
+        let same_variant = requested.variant.is_none() || self.variant == requested.variant;
+        let same_version = requested.os_version.is_none() || self.os_version == requested.os_version;
+        let same_features = requested.os_features.is_empty() || self.os_features == requested.os_features;
+        // `matches` resolves aliases, but no engine finds an image that declares "aarch64".
+        let same_names = self.os == requested.os && self.architecture == requested.architecture;
+        same_names && same_variant && same_version && same_features && self.matches(requested)
     }
 
-    /// Does this label, found in a config, say what the index entry says? The default variants of arm64 and
-    /// amd64 need not be written; the one of arm does, since `arm` alone is read as v5, v6 or v7.
+    /// Returns whether this declared platform, of a config, needs no fix to equal the index platform `entry`. The default
+    /// variants of arm64 and amd64 may be missing. The variant of arm may not, because `arm` alone is read as v5, v6
+    /// or v7.
     pub fn satisfies_entry(&self, entry: &Self) -> bool {
-        let spelled = self.os == entry.os && self.architecture == entry.architecture;
-        let variant_said =
+        let same_names = self.os == entry.os && self.architecture == entry.architecture;
+        let same_variant =
             entry.architecture != "arm" || entry.variant.is_none() || self.variant == entry.variant;
-        let version_said = entry.os_version.is_none() || self.os_version == entry.os_version;
-        spelled && variant_said && version_said && self.matches(entry)
+        let same_version = entry.os_version.is_none() || self.os_version == entry.os_version;
+        same_names && same_variant && same_version && self.matches(entry)
     }
 }
 
 impl FromStr for Platform {
     type Err = PlatformError;
 
-    /// Parses what a person writes. Aliases become the names that the image-spec uses.
+    /// Parses `[OS/]ARCHITECTURE[/VARIANT][:OS.VERSION]`. A known architecture without an operating system is one of
+    /// Linux. Aliases become the names of the image-spec. The platform need not be a known one: see
+    /// [`Platform::parse_known`].
     fn from_str(text: &str) -> Result<Self, PlatformError> {
         let (path, os_version) = match text.split_once(':') {
             Some((path, version)) => (path, Some(version)),
@@ -160,19 +175,22 @@ impl FromStr for Platform {
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
-        let parts: Vec<&str> = path.split('/').collect();
+        let mut parts: Vec<&str> = path.split('/').collect();
+        if parts.len() < 3 && known::is_linux_architecture(parts[0]) {
+            parts.insert(0, "linux");
+        }
         if parts.len() > 3 {
             return Err(PlatformError::TooManyParts(text.into()));
         }
         if !parts.iter().copied().chain(os_version).all(is_word) {
             return Err(PlatformError::BadPart(text.into()));
         }
-        let [os, said, rest @ ..] = parts.as_slice() else {
+        let [os, architecture, rest @ ..] = parts.as_slice() else {
             return Err(PlatformError::NoArchitecture(text.into()));
         };
-        let said_small = said.to_lowercase();
-        let alias = ALIASES.iter().find(|(alias, ..)| *alias == said_small);
-        let architecture = alias.map_or(said_small.as_str(), |(_, meant, _)| meant);
+        let written = architecture.to_lowercase();
+        let alias = ALIASES.iter().find(|(alias, ..)| *alias == written);
+        let architecture = alias.map_or(written.as_str(), |(_, canonical, _)| canonical);
         let variant = rest.first().copied().or_else(|| alias.and_then(|(_, _, implied)| *implied));
         Ok(Self {
             os: os.to_lowercase(),
@@ -206,10 +224,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parsed_is_shown_again() {
+    fn a_parsed_platform_is_displayed_as_it_was_written() {
         for text in ["linux/amd64", "linux/arm/v7", "windows/amd64:10.0.17763.1", "linux/arm64/v8"] {
             assert_eq!(platform(text).to_string(), text);
         }
+    }
+
+    #[test]
+    fn an_architecture_alone_is_one_of_linux() {
+        let check = |text: &str, full: &str| assert_eq!(platform(text).to_string(), full);
+        check("arm64", "linux/arm64");
+        check("amd64", "linux/amd64");
+        check("arm/v7", "linux/arm/v7");
+        check("armhf", "linux/arm/v7");
+        check("x86_64/v3", "linux/amd64/v3");
     }
 
     #[test]
@@ -224,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn invalid_platforms_are_rejected_with_the_reason() {
         let check = |text: &str| text.parse::<Platform>().unwrap_err().to_string();
         assert!(check("linux").contains("no architecture"));
         assert!(check("linux/arm/v7/x").contains("too many parts"));
@@ -235,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn platforms_fit_as_containerd_says() {
+    fn platforms_match_as_in_containerd() {
         let check =
             |a: &str, b: &str, fit: bool| assert_eq!(platform(a).matches(&platform(b)), fit, "{a} {b}");
         check("linux/arm64", "linux/arm64/v8", true);
@@ -249,9 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_that_is_asked_for_is_never_swallowed() {
-        let check = |label: &str, asked: &str, right: bool| {
-            assert_eq!(platform(label).satisfies(&platform(asked)), right, "{label} {asked}");
+    fn a_requested_variant_must_be_declared() {
+        let check = |declared: &str, requested: &str, satisfied: bool| {
+            assert_eq!(
+                platform(declared).satisfies(&platform(requested)),
+                satisfied,
+                "{declared} {requested}"
+            );
         };
         check("linux/arm", "linux/arm/v7", false);
         check("linux/arm/v7", "linux/arm/v7", true);
@@ -262,9 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_answered_without_the_default_variant_but_not_for_arm() {
-        let check = |label: &str, entry: &str, right: bool| {
-            assert_eq!(platform(label).satisfies_entry(&platform(entry)), right, "{label} {entry}");
+    fn an_index_entry_is_satisfied_without_the_default_variant_except_for_arm() {
+        let check = |declared: &str, entry: &str, satisfied: bool| {
+            assert_eq!(platform(declared).satisfies_entry(&platform(entry)), satisfied, "{declared} {entry}");
         };
         check("linux/arm64", "linux/arm64/v8", true);
         check("linux/arm", "linux/arm/v7", false);

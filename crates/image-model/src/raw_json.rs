@@ -1,27 +1,37 @@
-//! Edits JSON by splicing bytes: what is not edited keeps every byte.
+//! JSON edited by byte ranges, so that all other bytes are preserved.
 //!
-//! No JSON library writes back what it read: numbers, escapes, spacing, key order and duplicates change. So a
-//! document is checked by `serde_json` (grammar), looked at through [`JsonObject`] (where each value stands), and
-//! changed through [`Splice`] (which bytes are replaced by which).
+//! JSON libraries do not write what they read: numbers, escapes, spacing, key order and duplicates change. Therefore
+//! `serde_json` checks the grammar of a document, [`JsonObject`] finds the byte ranges of values, and [`Splice`] replaces
+//! byte ranges.
 
 use serde::de::IgnoredAny;
 use std::ops::Range;
 
+/// Why a document cannot be read or edited.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     #[error("not JSON: {0}")]
+    /// serde_json's reason.
     Syntax(String),
     #[error("{0} is not a JSON object")]
+    /// Another kind of value; the text names it.
     NotAnObject(String),
-    #[error("key \"{0}\" stands more than once; readers do not agree which one counts")]
+    #[error("key \"{0}\" occurs more than once; readers disagree on which one counts")]
+    /// A key that occurs twice.
     Duplicate(String),
     #[error(
         "key \"{found}\" differs from \"{wanted}\" only in case or escapes; Go reads it as \"{wanted}\", others do not"
     )]
-    CaseVariant { found: String, wanted: String },
+    /// A key that only some readers take for another.
+    CaseVariant {
+        /// The key in the document.
+        found: String,
+        /// The key that Go reads.
+        wanted: String,
+    },
 }
 
-/// A key and where it and its value stand in the document.
+/// A member of an object, as byte ranges of the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonMember {
     /// The key with its escapes resolved.
@@ -32,11 +42,12 @@ pub struct JsonMember {
     pub value_at: Range<usize>,
 }
 
-/// The members of one JSON object, in the order in which they stand, duplicates included.
+/// A JSON object: its members in document order, duplicates included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonObject {
     /// The object's bytes, braces included.
     pub at: Range<usize>,
+    /// In document order.
     pub members: Vec<JsonMember>,
 }
 
@@ -46,19 +57,19 @@ pub fn check_syntax(input: &[u8]) -> Result<(), JsonError> {
 }
 
 impl JsonObject {
-    /// Looks at a document whose top is an object.
+    /// Parses a document that is an object.
     pub fn parse(input: &[u8]) -> Result<Self, JsonError> {
         check_syntax(input)?;
         let start = skip_space(input, 0);
         Self::read(input, start).ok_or_else(|| JsonError::NotAnObject("the document".into()))
     }
 
-    /// Looks at a value within a document that [`check_syntax`] has passed.
+    /// Parses an object inside a document that [`check_syntax`] accepted. `what` names it in the error.
     pub fn parse_at(input: &[u8], value_at: &Range<usize>, what: &str) -> Result<Self, JsonError> {
         Self::read(input, value_at.start).ok_or_else(|| JsonError::NotAnObject(format!("\"{what}\"")))
     }
 
-    /// `None` if no object starts here. The input is known to be valid JSON.
+    /// Returns `None` if no object starts here. The input must be valid JSON.
     fn read(input: &[u8], start: usize) -> Option<Self> {
         if input.get(start) != Some(&b'{') {
             return None;
@@ -83,8 +94,11 @@ impl JsonObject {
         Some(Self { at: start..i + 1, members })
     }
 
-    /// The member of this key. Refuses what two readers may read differently: the key twice, in other case
-    /// (Go's encoding/json folds case and lets the last one win), or spelled with escapes.
+    /// Returns the member with this key, if there is one.
+    ///
+    /// # Errors
+    /// If readers may disagree: the key occurs twice, in another case (Go's encoding/json folds case and lets the last
+    /// one win), or is written with escapes.
     pub fn unique(&self, input: &[u8], key: &str) -> Result<Option<&JsonMember>, JsonError> {
         let mut found = None;
         for member in &self.members {
@@ -107,12 +121,12 @@ impl JsonObject {
         Ok(found)
     }
 
-    /// Whether its writer sorts keys, as Docker and `BuildKit` do with configs, going by those that are there.
+    /// Returns whether the keys are sorted, as Docker and `BuildKit` write configs.
     pub fn is_sorted(&self) -> bool {
         self.members.len() > 1 && self.members.is_sorted_by(|a, b| a.key < b.key)
     }
 
-    /// Every key once, for documents in which all keys are ours to judge.
+    /// Checks that no key occurs twice, for documents of which every key is read.
     pub fn refuse_duplicates(&self) -> Result<(), JsonError> {
         let mut seen = std::collections::BTreeSet::new();
         for member in &self.members {
@@ -124,7 +138,7 @@ impl JsonObject {
     }
 }
 
-/// Does Go's encoding/json take `found` for `wanted`? It folds ASCII case, and U+017F for s, U+212A for k.
+/// Returns whether Go's encoding/json reads `found` as `wanted`: it folds ASCII case, U+017F to s, and U+212A to k.
 fn folds_to(found: &str, wanted: &str) -> bool {
     let fold = |text: &str| -> String {
         let plain = |c: char| match c {
@@ -144,7 +158,7 @@ fn skip_space(input: &[u8], mut i: usize) -> usize {
     i
 }
 
-/// One past the last byte of the value that starts at `i`. The input is known to be valid JSON.
+/// Returns the end of the value that starts at `i`. The input must be valid JSON.
 fn value_end(input: &[u8], mut i: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(byte) = input.get(i) {
@@ -187,7 +201,7 @@ fn string_end(input: &[u8], start: usize) -> usize {
     i
 }
 
-/// The values of an array, each with its place.
+/// Returns the byte ranges of the elements of an array.
 pub fn elements(input: &[u8], value_at: &Range<usize>, what: &str) -> Result<Vec<Range<usize>>, JsonError> {
     if input.get(value_at.start) != Some(&b'[') {
         return Err(JsonError::NotAnObject(format!("\"{what}\"")));
@@ -210,16 +224,18 @@ pub fn elements(input: &[u8], value_at: &Range<usize>, what: &str) -> Result<Vec
 pub struct Splice(Vec<(Range<usize>, Vec<u8>)>);
 
 impl Splice {
+    /// Replaces these bytes.
     pub fn replace(&mut self, at: Range<usize>, with: impl Into<Vec<u8>>) {
         self.0.push((at, with.into()));
     }
 
+    /// Returns whether nothing is replaced.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Sets the value of `key` in `object`: replaces it, or inserts the member behind the first of `after` that
-    /// is there, else as the object's first member, spaced as its neighbours are.
+    /// Sets the value of `key` in `object`: replaces it, or inserts a member after the first existing key of `after`, or
+    /// else as the first member. Spacing follows the neighbors.
     pub fn set(
         &mut self,
         input: &[u8],
@@ -239,7 +255,7 @@ impl Splice {
         self.insert(input, object, key, value, anchor)
     }
 
-    /// The same for an object whose keys are sorted: they stay so.
+    /// Sets the value of `key` in an object whose keys are sorted, and keeps them sorted.
     pub fn set_sorted(
         &mut self,
         input: &[u8],

@@ -1,4 +1,4 @@
-//! Image references: which store, and which image in it.
+//! Image references: a store, and an image in it.
 //!
 //! `HOST/REPO[:TAG][@DIGEST]`, `docker://...`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
 //! `docker-archive:FILE[:NAME]`, `docker-daemon:NAME[:TAG]` and `-`.
@@ -8,14 +8,38 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where an image lies, and its name there.
+/// A reference to an image in any store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
+    /// `HOST/REPO[:TAG][@DIGEST]`
     Registry(RegistryRef),
-    OciLayout { dir: PathBuf, tag: Option<String> },
-    OciArchive { file: PathBuf, tag: Option<String> },
-    DockerArchive { file: PathBuf, name: Option<String> },
-    DockerDaemon { name: String },
+    /// `oci:DIR[:TAG]`
+    OciLayout {
+        /// The directory.
+        dir: PathBuf,
+        /// The tag, if given.
+        tag: Option<String>,
+    },
+    /// `oci-archive:FILE[:TAG]`
+    OciArchive {
+        /// The file.
+        file: PathBuf,
+        /// The tag, if given.
+        tag: Option<String>,
+    },
+    /// `docker-archive:FILE[:NAME]`
+    DockerArchive {
+        /// The file.
+        file: PathBuf,
+        /// The name, if given.
+        name: Option<String>,
+    },
+    /// `docker-daemon:NAME[:TAG]`
+    DockerDaemon {
+        /// `name:tag`
+        name: String,
+    },
+    /// `-`
     Stdin,
 }
 
@@ -26,26 +50,35 @@ pub struct RegistryRef {
     pub host: String,
     /// `library/alpine`.
     pub repository: String,
+    /// The tag, if given.
     pub tag: Option<String>,
+    /// The digest, if given.
     pub digest: Option<Digest>,
 }
 
+/// Why a text is not an image reference. The first text of every kind is the reference.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    #[error("image \"{0}\" is empty or has nothing behind its prefix")]
+    /// Nothing, or a prefix only.
+    #[error("image \"{0}\" is empty, or only a prefix")]
     Empty(String),
+    /// Invalid repository.
     #[error(
-        "image \"{0}\": \"{1}\" is no repository name: small letters and digits, joined by '.', '_', '__' or '-', parts by '/'"
+        "image \"{0}\": \"{1}\" is not a repository name: lowercase letters and digits, joined by '.', '_', '__' or '-', parts by '/'"
     )]
     Repository(String, String),
-    #[error("image \"{0}\": \"{1}\" is no host name with an optional port")]
+    /// Invalid host.
+    #[error("image \"{0}\": \"{1}\" is not a host name with an optional port")]
     Host(String, String),
+    /// Invalid tag.
     #[error(
-        "image \"{0}\": \"{1}\" is no tag: at most 128 letters, digits, '_', '.', '-', not first '.' or '-'"
+        "image \"{0}\": \"{1}\" is not a tag: at most 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'"
     )]
     Tag(String, String),
-    #[error("image \"{0}\" is an address; leave out \"{1}\"")]
+    /// A URL, with its scheme.
+    #[error("image \"{0}\" is a URL; remove \"{1}\"")]
     Url(String, &'static str),
+    /// Invalid digest.
     #[error("image \"{0}\": {1}")]
     Digest(String, crate::digest::DigestError),
 }
@@ -95,7 +128,7 @@ impl FromStr for Reference {
 }
 
 impl Reference {
-    /// May a tag that was said beside this reference stand in it? The rule is the one of references.
+    /// Checks that the tag is valid in the store of this reference.
     pub fn check_tag(&self, tag: &str) -> Result<(), ReferenceError> {
         let fits = match self {
             Self::Registry(_) => is_tag(tag),
@@ -107,14 +140,13 @@ impl Reference {
     }
 }
 
-/// `name[:tag]` as `docker save` writes it into `RepoTags`: short, with a tag.
+/// Returns `name:tag` as `docker save` writes it into `RepoTags`: the short name, with a tag.
 fn docker_name(text: &str) -> Result<String, ReferenceError> {
     let parsed: RegistryRef = text.parse()?;
     Ok(format!("{}:{}", parsed.familiar_name(), parsed.tag.as_deref().unwrap_or("latest")))
 }
 
-/// Splits `PATH[:NAME]` at the colon that follows the path's last slash-free start: the first colon, since
-/// names hold colons of their own and paths with a colon are rare (write them as `./a:b/` is not possible here).
+/// Splits `PATH[:NAME]` at the first colon, because names contain colons. Paths with a colon cannot be written.
 fn split_path(text: &str) -> (&str, Option<String>) {
     match text.split_once(':') {
         Some((path, "")) => (path, None),
@@ -150,7 +182,7 @@ impl FromStr for RegistryRef {
             }
             None => (text, None),
         };
-        // A first part with a dot or a colon, or "localhost", is a host; so docker has it.
+        // As in docker, a first part is a host if it has a dot or a colon, or is "localhost".
         let (host, path) = match name.split_once('/') {
             Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
             _ => (None, name),
@@ -178,7 +210,7 @@ impl FromStr for RegistryRef {
     }
 }
 
-/// Distribution's grammar: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+/// Returns whether it is a tag by distribution's grammar: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 pub fn is_tag(tag: &str) -> bool {
     let bytes = tag.as_bytes();
     let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
@@ -224,7 +256,7 @@ fn is_host(host: &str) -> bool {
 }
 
 impl RegistryRef {
-    /// As docker shows it: without `docker.io/` and `library/`.
+    /// Returns the name as docker prints it: without `docker.io/` and `library/`.
     pub fn familiar_name(&self) -> String {
         match (self.host.as_str(), self.repository.strip_prefix("library/")) {
             ("docker.io", Some(short)) => short.to_string(),
@@ -233,7 +265,7 @@ impl RegistryRef {
         }
     }
 
-    /// `HOST/REPOSITORY`, without tag and digest.
+    /// Returns `HOST/REPOSITORY`, without tag and digest.
     pub fn name(&self) -> String {
         format!("{}/{}", self.host, self.repository)
     }
@@ -319,25 +351,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused_by_name() {
+    fn invalid_references_are_rejected_with_the_reason() {
         let check = |text: &str, why: &str| {
-            let said = shown(text);
-            assert!(said.contains(why), "{text}: {said}");
+            let message = shown(text);
+            assert!(message.contains(why), "{text}: {message}");
         };
         check("", "empty");
         check("oci:", "empty");
-        check("host:99999/x", "no host");
-        check("Upper/Case", "no repository name");
-        check("a/../b", "no repository name");
-        check(&format!("a:{}", "t".repeat(129)), "no tag");
-        check(&format!("q.io/{}", "a".repeat(256)), "no repository name");
-        check("https://q.io/app:1", "leave out \"https://\"");
-        check("http://127.0.0.1:5000/app", "leave out \"http://\"");
-        check("user@host", "no digest");
-        check("a@sha256:../../x", "no digest");
-        check("ä.de/x", "no host");
-        check("a/b:-x", "no tag");
-        check("a/b:x\n", "no tag");
+        check("host:99999/x", "is not a host");
+        check("Upper/Case", "is not a repository name");
+        check("a/../b", "is not a repository name");
+        check(&format!("a:{}", "t".repeat(129)), "is not a tag");
+        check(&format!("q.io/{}", "a".repeat(256)), "is not a repository name");
+        check("https://q.io/app:1", "remove \"https://\"");
+        check("http://127.0.0.1:5000/app", "remove \"http://\"");
+        check("user@host", "is not a digest");
+        check("a@sha256:../../x", "is not a digest");
+        check("ä.de/x", "is not a host");
+        check("a/b:-x", "is not a tag");
+        check("a/b:x\n", "is not a tag");
     }
 
     #[test]

@@ -103,7 +103,7 @@ mod tests {
             "1: invalid annotation \"x\"",
             "1: invalid platform \"linux\"",
             "is an alias; write \"linux/arm64\"",
-            "no repository name",
+            "is not a repository name",
         ] {
             assert!(format_problem.contains(part), "{part} is not in:\n{format_problem}");
         }

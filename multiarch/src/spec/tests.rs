@@ -183,7 +183,7 @@ fn each_fault_says_what_to_write_instead() {
     image("a/b:1", "names a tag; write it under \"tags:\"");
     image("oci:out:1", "names a tag; write it under \"tags:\"");
     image(&format!("a/b@sha256:{}", "0".repeat(64)), "names a digest");
-    image("Upper/Case", "is no repository name");
+    image("Upper/Case", "is not a repository name");
     image("docker-archive:x.tar", "cannot hold several platforms");
     image("[a, b]", "\"image\" is one value, not a list");
 

@@ -1,9 +1,9 @@
-//! The platforms that a person may ask for. What images say of themselves is not measured by it.
+//! The platforms that engines and runtimes know, and suggestions for misspelled ones.
 
-use super::{Platform, PlatformError};
+use super::{ALIASES, Platform, PlatformError};
 use strsim::levenshtein as distance;
 
-/// Systems with their architectures: `go tool dist list` of Go 1.25, whose words the image-spec takes over, and
+/// Operating systems with their architectures: `go tool dist list` of Go 1.25, whose names the image-spec uses, and
 /// `wasi/wasm` of containerd's shims.
 const KNOWN: [(&str, &[&str]); 16] = [
     (
@@ -30,8 +30,8 @@ const KNOWN: [(&str, &[&str]); 16] = [
     ("wasi", &["wasm"]),
 ];
 
-/// What GOARM, GOARM64, GOAMD64, GOPPC64, GORISCV64 and GOMIPS may be, and `v8` of arm, which containerd knows.
-/// GO386 has no place here: engines know no variants of 386.
+/// Returns the variants of an architecture: the values of GOARM, GOARM64, GOAMD64, GOPPC64, GORISCV64 and GOMIPS, and
+/// `v8` of arm, which containerd knows. Those of GO386 are missing, because engines know no variants of 386.
 fn variants(architecture: &str) -> &'static [&'static str] {
     match architecture {
         "arm" => &["v5", "v6", "v7", "v8"],
@@ -48,16 +48,18 @@ fn variants(architecture: &str) -> &'static [&'static str] {
 }
 
 impl Platform {
-    /// Parses what a person wants an image to be for: a platform that engines and runtimes know.
+    /// Parses a platform that engines and runtimes know.
+    ///
+    /// # Errors
+    /// With a suggestion, if the text is misspelled or the platform is unknown.
     pub fn parse_known(text: &str) -> Result<Self, PlatformError> {
         let platform: Self = text.parse().map_err(|error| match (error, text.split_once('/')) {
-            // `arm`, `armv7`: a machine without its system.
             (PlatformError::NoArchitecture(_), None) => match suggest(text) {
-                Some(meant) => PlatformError::Unknown(text.into(), format!("did you mean {meant}?")),
+                Some(known) => PlatformError::Unknown(text.into(), format!("did you mean {known}?")),
                 None => PlatformError::NoArchitecture(text.into()),
             },
             (error, _) => match suggest(text).filter(|_| matches!(error, PlatformError::TooManyParts(_))) {
-                Some(meant) => PlatformError::Unknown(text.into(), format!("did you mean {meant}?")),
+                Some(known) => PlatformError::Unknown(text.into(), format!("did you mean {known}?")),
                 None => error,
             },
         })?;
@@ -65,30 +67,40 @@ impl Platform {
         Ok(platform)
     }
 
-    /// Is it one that engines and runtimes know? What is empty is not said yet. `text` is how it was written.
+    /// Checks that engines and runtimes know the platform. Empty fields are not checked. `text` is the platform as it was
+    /// written, for the error.
     pub fn check_known(&self, text: &str) -> Result<(), PlatformError> {
-        let is = |said: &str, known: &str| said.is_empty() || said == known;
+        let is = |field: &str, known: &str| field.is_empty() || field == known;
         let pair = KNOWN.iter().any(|(os, architectures)| {
             is(&self.os, os) && architectures.iter().any(|known| is(&self.architecture, known))
         });
         let known = variants(&self.architecture);
         let variant =
-            self.variant.as_deref().filter(|said| !said.is_empty() && !self.architecture.is_empty());
-        if pair && variant.is_none_or(|said| known.contains(&said)) {
+            self.variant.as_deref().filter(|name| !name.is_empty() && !self.architecture.is_empty());
+        if pair && variant.is_none_or(|name| known.contains(&name)) {
             return Ok(());
         }
-        let meant = suggest(text).filter(|meant| !pair || squeezed(meant) == squeezed(text));
-        let hint = match meant {
-            Some(meant) => format!("did you mean {meant}?"),
+        let suggestion = suggest(text).filter(|name| !pair || squeezed(name) == squeezed(text));
+        let hint = match suggestion {
+            Some(name) => format!("did you mean {name}?"),
             None if pair && known.is_empty() => format!("{} has no variants", self.architecture),
             None if pair => format!("{} has the variants {}", self.architecture, known.join(", ")),
-            None => "write OS/ARCHITECTURE[/VARIANT] in Go's words, for example linux/arm/v7".into(),
+            None => {
+                "write OS/ARCHITECTURE[/VARIANT] with the names of GOOS and GOARCH, for example linux/arm/v7"
+                    .into()
+            }
         };
         Err(PlatformError::Unknown(text.into(), hint))
     }
 }
 
-/// The platform that was most likely meant: the same letters parted otherwise, or at most two other ones.
+/// Returns whether it is the name or an alias of an architecture of Linux.
+pub(super) fn is_linux_architecture(name: &str) -> bool {
+    let name = name.to_lowercase();
+    KNOWN[0].1.contains(&name.as_str()) || ALIASES.iter().any(|(alias, ..)| *alias == name)
+}
+
+/// Returns the platform that was most likely meant: the same letters with other separators, or at most two edits away.
 fn suggest(text: &str) -> Option<String> {
     let path = text.split(':').next().unwrap_or_default().to_lowercase();
     let mut best: Option<(usize, String)> = None;
@@ -97,7 +109,7 @@ fn suggest(text: &str) -> Option<String> {
             let whole = format!("{os}/{architecture}");
             let with_variants = variants(architecture).iter().map(|variant| format!("{whole}/{variant}"));
             for known in [whole.clone()].into_iter().chain(with_variants) {
-                // Who leaves the system out means Linux.
+                // Without an operating system, Linux is meant.
                 let short = (os == "linux").then(|| squeezed(&known["linux/".len()..]));
                 let away = [Some(squeezed(&known)), short]
                     .into_iter()
@@ -110,11 +122,11 @@ fn suggest(text: &str) -> Option<String> {
             }
         }
     }
-    let said = squeezed(&path).len();
-    best.filter(|(away, _)| *away <= 2 && away * 5 <= said).map(|(_, known)| known)
+    let length = squeezed(&path).len();
+    best.filter(|(away, _)| *away <= 2 && away * 5 <= length).map(|(_, known)| known)
 }
 
-/// `arm/v7`, `armv7` and `arm7` alike.
+/// Returns the text without separators and without the `v` of versions: `arm7` for `arm/v7`, `armv7` and `arm7`.
 fn squeezed(text: &str) -> String {
     let chars: Vec<char> = text.chars().filter(|c| !matches!(c, '/' | '-' | '_')).collect();
     let is_version = |i: usize| chars[i] == 'v' && chars.get(i + 1).is_some_and(char::is_ascii_digit);
@@ -126,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_engines_know_may_be_asked_for() {
+    fn known_platforms_are_accepted() {
         for text in [
             "linux/amd64",
             "linux/amd64/v3",
@@ -147,20 +159,23 @@ mod tests {
         ] {
             assert_eq!(Platform::parse_known(text).unwrap().to_string(), text);
         }
+        assert_eq!(Platform::parse_known("arm/v7").unwrap().to_string(), "linux/arm/v7");
+        assert_eq!(Platform::parse_known("arm64/v8").unwrap().to_string(), "linux/arm64/v8");
         assert_eq!(Platform::parse_known("linux/armhf").unwrap().to_string(), "linux/arm/v7");
         assert_eq!(Platform::parse_known("linux/x86_64").unwrap().to_string(), "linux/amd64");
     }
 
     #[test]
-    fn what_nobody_knows_is_refused_with_what_was_meant() {
+    fn unknown_platforms_are_rejected_with_a_suggestion() {
         let check = |text: &str, hint: &str| {
-            let said = Platform::parse_known(text).unwrap_err().to_string();
-            assert!(said.contains(hint), "{text}: {said}");
-            assert!(said.contains(&format!("\"{text}\"")), "{text}: {said}");
+            let message = Platform::parse_known(text).unwrap_err().to_string();
+            assert!(message.contains(hint), "{text}: {message}");
+            assert!(message.contains(&format!("\"{text}\"")), "{text}: {message}");
         };
-        check("arm/v7", "did you mean linux/arm/v7?");
-        check("arm64/v8", "did you mean linux/arm64/v8?");
-        check("amd64", "did you mean linux/amd64?");
+        check("armv7", "did you mean linux/arm/v7?");
+        check("arm64v8", "did you mean linux/arm64/v8?");
+        check("amd64v2", "did you mean linux/amd64/v2?");
+        check("arm/v99", "arm has the variants v5, v6, v7, v8");
         for text in ["linux/armv7", "linux/armv7l", "linux/arm7", "linux/arm/7", "linux/armv/7"] {
             check(text, "did you mean linux/arm/v7?");
         }
@@ -168,14 +183,14 @@ mod tests {
         check("linux/386/sse2", "386 has no variants");
         check("linus/amd64", "did you mean linux/amd64?");
         check("linux/amd46", "did you mean linux/amd64?");
-        check("windows/s390x", "in Go's words");
-        check("linux/vax", "in Go's words");
-        check("unknown/unknown", "in Go's words");
+        check("windows/s390x", "the names of GOOS and GOARCH");
+        check("linux/vax", "the names of GOOS and GOARCH");
+        check("unknown/unknown", "the names of GOOS and GOARCH");
         check("linux", "no architecture");
     }
 
     #[test]
-    fn what_is_not_said_yet_is_not_measured() {
+    fn empty_fields_are_not_checked() {
         let of =
             |os: &str, architecture: &str, variant| Platform::new(os, architecture, variant).check_known("x");
         assert_eq!(of("", "", Some("v7")), Ok(()));

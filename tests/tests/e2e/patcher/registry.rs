@@ -150,7 +150,7 @@ fn every_kind_of_invalid_request_has_its_exit_code() {
     fix(&rig.image("no"), &platform).exits(5);
     fix(&format!("{}/team/none:1", rig.registry.host()), &platform).exits(5);
     fix("Not/Valid", &platform).exits(2);
-    fix(&rig.image("arm32v7"), &["--set-platform", "arm"]).exits(2);
+    fix(&rig.image("arm32v7"), &["--set-platform", "arm/v99"]).exits(2);
     fix(&rig.image("arm32v7"), &[]).exits(2);
     fix(&rig.image("arm32v7"), &["--from-index"]).exits(3).says("--set-platform");
     fix(&rig.image("latest"), &platform).exits(3).says("an index of 2 platforms");

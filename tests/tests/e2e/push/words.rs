@@ -64,7 +64,7 @@ fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
         Row {
             line: "inspect https://R:latest",
             exit: 2,
-            says: &["is an address; leave out \"https://\""],
+            says: &["is a URL; remove \"https://\""],
             never: "repository name",
         },
         Row {

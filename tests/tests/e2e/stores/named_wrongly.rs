@@ -18,8 +18,8 @@ fn what_cannot_be_meant_is_refused_with_what_was_meant() {
     check("verify app.tar", 3, "app.tar is a file here: docker-archive:app.tar");
     check("fix lay --set-platform linux/arm64", 3, "lay is a folder here: oci:lay");
     check("verify docker-archive:app.tar", 3, "this is no tar archive");
-    check("fix oci:lay:1 --set-platform arm/v7", 2, "did you mean linux/arm/v7?");
-    check("fix oci:lay:1 --set-platform linux/arm64 --tag a,b", 2, "\"a,b\" is no tag");
+    check("fix oci:lay:1 --set-platform armv7", 2, "did you mean linux/arm/v7?");
+    check("fix oci:lay:1 --set-platform linux/arm64 --tag a,b", 2, "\"a,b\" is not a tag");
     check("verify oci:lay:1 --html .", 3, "write \".\": it is a directory");
     check("verify oci:lay:1 --sarif nowhere/a", 5, "write \"nowhere/a\"");
 }

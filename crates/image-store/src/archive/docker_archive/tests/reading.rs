@@ -185,7 +185,7 @@ fn index_and_list_must_agree() {
     refuse(
         &edited(7, media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST),
         Exit::Integrity,
-        "announced as",
+        "its descriptor or header says",
     );
 }
 
