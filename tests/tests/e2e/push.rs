@@ -1,5 +1,4 @@
-//! `manifest-push` as a person runs it: a spec becomes one tag, or is refused with every reason at once; copies
-//! between all stores.
+//! End-to-end tests of manifest-push: specs are published, or refused with all problems; copies between all stores.
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, listing, run};
@@ -17,10 +16,10 @@ mod budgets;
 mod copies;
 mod drafts;
 mod edits;
-mod guarded;
+mod messages;
 mod publishers;
-mod taken_back;
-mod words;
+mod rollback;
+mod undone_fix;
 
 const REPOSITORY: &str = "ckulka/multi-arch-example";
 /// Tag, platform as the seed's spec says it.
@@ -144,7 +143,7 @@ fn the_seeds_spec_becomes_the_list_that_manifest_tool_makes() {
 }
 
 #[test]
-fn a_dry_run_tells_the_digest_and_writes_nothing() {
+fn a_dry_run_prints_the_digest_and_writes_nothing() {
     let rig = Rig::new();
     let dry = rig.push(&["--dry-run"]).exits(0);
     rig.nothing_was_written();
@@ -188,7 +187,7 @@ fn an_oci_index_with_annotations_and_more_tags() {
 }
 
 #[test]
-fn every_problem_of_a_spec_is_told_at_once_with_its_line_and_nothing_is_written() {
+fn every_problem_of_a_spec_is_reported_with_its_line_and_nothing_is_written() {
     let mut rig = Rig::new();
     rig.edit("      variant: v5", "      varient: v5");
     rig.edit("      variant: v7\n", "");
@@ -214,7 +213,7 @@ fn every_problem_of_a_spec_is_told_at_once_with_its_line_and_nothing_is_written(
 }
 
 #[test]
-fn a_missing_image_alone_is_not_found_and_can_be_left_out() {
+fn a_missing_image_is_not_found_and_can_be_skipped() {
     let mut rig = Rig::new();
     rig.edit(":arm32v5", ":missing");
     let ran = rig.push(&[]).exits(5);
@@ -228,7 +227,7 @@ fn a_missing_image_alone_is_not_found_and_can_be_left_out() {
 }
 
 #[test]
-fn only_what_is_not_there_is_left_out_not_what_cannot_be_asked() {
+fn only_missing_images_are_skipped_not_unreachable_ones() {
     let mut rig = Rig::new();
     let name = rig.name("arm32v5");
     rig.edit(&name, "127.0.0.1:1/team/app:x");
@@ -249,7 +248,7 @@ fn only_what_is_not_there_is_left_out_not_what_cannot_be_asked() {
 }
 
 #[test]
-fn a_label_that_contradicts_the_spec_is_refused_with_the_command_that_puts_it_right() {
+fn an_image_that_declares_another_platform_is_refused_with_the_command_that_fixes_it() {
     let rig = Rig::new();
     let wrong = Image::new("linux/amd64", "arm's own");
     wrong.publish(&rig.registry, REPOSITORY, "arm32v7");
@@ -275,7 +274,7 @@ fn a_label_that_contradicts_the_spec_is_refused_with_the_command_that_puts_it_ri
 }
 
 #[test]
-fn the_tag_of_a_single_image_is_not_taken_for_an_index() {
+fn an_index_does_not_replace_a_single_image() {
     let rig = Rig::new();
     let image = Image::new("linux/amd64", "somebody's own");
     image.publish(&rig.registry, REPOSITORY, "latest");

@@ -1,4 +1,4 @@
-//! Publishing that can be taken back: expectations, the journal, and the way back.
+//! `--expect`, the journal and rollback.
 
 use super::*;
 
@@ -14,7 +14,7 @@ impl Rig {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Another build of one image: the next push has another digest.
+    /// Publishes another build of one image, so that the next push has another digest.
     fn build_anew(&self, text: &str) {
         Image::new("linux/amd64", text).publish(&self.registry, REPOSITORY, "amd64");
     }
@@ -39,7 +39,7 @@ fn a_tag_moves_only_from_where_it_is_expected() {
 }
 
 #[test]
-fn every_publication_is_noted_and_can_be_taken_back() {
+fn every_push_is_recorded_and_can_be_rolled_back() {
     let rig = Rig::new();
     rig.push(&["--dry-run"]).exits(0);
     assert!(!rig.journal().exists());
@@ -61,7 +61,7 @@ fn every_publication_is_noted_and_can_be_taken_back() {
     assert_eq!(rig.named("latest").as_deref(), Some(third));
     rollback(&[&rig.name("latest")]).exits(0).prints(&place(second));
     assert_eq!(rig.named("latest").as_deref(), Some(second));
-    // What was taken back is passed over: the next one goes further.
+    // The next rollback undoes the push before.
     rollback(&[]).exits(0).prints(&place(first));
     assert_eq!(rig.named("latest").as_deref(), Some(first));
     rollback(&[]).exits(3).says("the push created the tag");
@@ -76,7 +76,7 @@ fn every_publication_is_noted_and_can_be_taken_back() {
 }
 
 #[test]
-fn a_tag_that_moved_since_is_not_taken_back() {
+fn a_tag_that_another_client_moved_is_not_rolled_back() {
     let rig = Rig::new();
     rig.push(&[]).exits(0);
     let first = rig.named("latest").unwrap();
@@ -91,7 +91,7 @@ fn a_tag_that_moved_since_is_not_taken_back() {
 }
 
 #[test]
-fn several_tags_and_places_go_together_and_come_back_together() {
+fn several_tags_and_repositories_are_rolled_back_together() {
     let rig = Rig::new();
     let also = format!("{}/team/mirror:stable", rig.registry.host());
     let spec = rig.spec.replacen("manifests:", "tags: [\"1.0\"]\nmanifests:", 1);
@@ -114,9 +114,9 @@ fn several_tags_and_places_go_together_and_come_back_together() {
     rig.is_sound();
 }
 
-/// A release moves `latest` and makes a tag for its version.
+/// A push moves `latest` and creates a tag for its version.
 #[test]
-fn a_new_tag_does_not_keep_the_others_from_coming_back() {
+fn a_new_tag_does_not_prevent_a_rollback_of_the_others() {
     let mut rig = Rig::new();
     let rollback = |rig: &Rig, args: &[&str]| rig.user.manifest_push(&[&["rollback"], args].concat());
     rig.push(&[]).exits(0);
@@ -128,7 +128,7 @@ fn a_new_tag_does_not_keep_the_others_from_coming_back() {
     rig.edit("manifests:", "tags: [\"1.0\"]\nmanifests:");
     rig.push(&[]).exits(0);
     let third = rig.named("1.0").unwrap();
-    // Another image with a new tag alone: passed over it is not, but the way past it is named.
+    // A push that only created a tag is not skipped: the error has the command for the push before it.
     rig.user.manifest_push(&["copy", &rig.name("1.0"), &rig.name("other")]).exits(0);
     let way = format!("manifest-push rollback {}", rig.name("latest"));
     rollback(&rig, &[]).exits(3).says(&format!("roll back \"{}\"", rig.name("other"))).says(&way);
@@ -140,7 +140,7 @@ fn a_new_tag_does_not_keep_the_others_from_coming_back() {
     assert_eq!(rig.named("latest").as_ref(), Some(&first));
     assert_eq!(rig.named("1.0").as_ref(), Some(&third));
 
-    // Without `other`, and without a name: the version's tag stays, and is told.
+    // The new tag is reported and stays.
     rig.build_anew("fourth");
     rig.edit("\"1.0\"", "\"1.1\"");
     rig.push(&[]).exits(0);
@@ -152,7 +152,7 @@ fn a_new_tag_does_not_keep_the_others_from_coming_back() {
     rig.is_sound();
 }
 
-/// The journal is written before the tag: where it cannot be, nothing moves.
+/// The journal is written before the tag moves: if it cannot be written, no tag moves.
 #[test]
 fn without_a_journal_no_tag_moves() {
     let rig = Rig::new();

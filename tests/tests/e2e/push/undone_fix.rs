@@ -1,4 +1,4 @@
-//! A `fix` taken back: `copy REPO@OLD REPO:TAG`, as the documentation of config-patcher has it.
+//! A fix undone by `copy REPO@OLD REPO:TAG`, as in the documentation of config-patcher.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn copy_back(rig: &Rig, old: &str) -> Ran {
 }
 
 #[test]
-fn a_fixed_image_and_a_fixed_index_name_again_what_they_named() {
+fn a_fix_of_an_image_and_of_an_index_is_undone_by_copy() {
     let rig = Rig::new();
     let wrong = Image::new("linux/amd64", "arm's own");
     let index = Index::of(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &wrong)]);
@@ -47,7 +47,7 @@ fn a_fixed_image_and_a_fixed_index_name_again_what_they_named() {
 }
 
 #[test]
-fn neither_an_image_nor_an_index_takes_the_place_of_the_other() {
+fn an_image_and_an_index_do_not_replace_each_other() {
     let rig = Rig::new();
     let index = Index::of(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])]);
     let image = rig.images[0].digest();

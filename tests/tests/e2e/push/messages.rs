@@ -1,4 +1,4 @@
-//! What a person is told: the thing that was named, and the way out.
+//! Error messages: what was typed, and the way out.
 
 use super::*;
 
@@ -10,7 +10,7 @@ struct Row<'a> {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
+fn errors_refer_to_what_was_typed() {
     let rig = Rig::new();
     Image::new("linux/amd64", "arm's own").publish(&rig.registry, REPOSITORY, "linux-arm");
     Image::new("linux/amd64", "again").publish(&rig.registry, REPOSITORY, "again");
@@ -101,9 +101,9 @@ fn what_is_wrong_is_told_in_the_words_of_whoever_asked() {
     }
 }
 
-/// A password that is wrong, and not one that is missing: what was refused, and whence it came.
+/// A wrong password, not a missing one: the message has its user and its source.
 #[test]
-fn credentials_that_are_refused_are_named_and_never_shown() {
+fn rejected_credentials_are_identified_and_never_printed() {
     const WRONG: &str = "starling-0b7d";
     let basic = Auth::Basic { user: "ann".into(), password: "right".into() };
     let bearer = Auth::Bearer(Bearer { anonymous_pull: false, ..Bearer::new("ann", "right") });
@@ -137,7 +137,7 @@ fn credentials_that_are_refused_are_named_and_never_shown() {
 }
 
 #[test]
-fn a_draft_that_cannot_be_published_yet_is_shown_what_it_lacks() {
+fn an_incomplete_draft_is_reported_with_what_is_missing() {
     let rig = Rig::new();
     Image::new("linux/amd64", "again").publish(&rig.registry, REPOSITORY, "again");
     let (list, amd64, again) = (rig.name("list"), rig.name("amd64"), rig.name("again"));
@@ -153,7 +153,7 @@ fn a_draft_that_cannot_be_published_yet_is_shown_what_it_lacks() {
 }
 
 #[test]
-fn what_is_published_in_spite_of_a_contradiction_is_told() {
+fn a_forced_mismatch_is_a_warning() {
     let rig = Rig::new();
     Image::new("linux/amd64", "arm's own").publish(&rig.registry, REPOSITORY, "arm32v7");
     Image::new("linux/amd64", "arm's other").publish(&rig.registry, REPOSITORY, "arm32v5");
@@ -172,7 +172,7 @@ fn what_is_published_in_spite_of_a_contradiction_is_told() {
 }
 
 #[test]
-fn a_docker_list_becomes_an_oci_index_where_it_is_asked_for() {
+fn a_docker_list_is_converted_to_an_oci_index_on_request() {
     let rig = Rig::new();
     rig.push(&[]).exits(0);
     let before = rig.named("latest").unwrap();
@@ -192,7 +192,7 @@ fn a_docker_list_becomes_an_oci_index_where_it_is_asked_for() {
 }
 
 #[test]
-fn the_kind_may_stand_on_either_side_of_the_way_to_push() {
+fn the_type_may_precede_or_follow_the_subcommand() {
     let rig = Rig::new();
     let check = |args: &[&str]| {
         rig.user.manifest_push(&[args, &["spec.yaml", "--dry-run"]].concat()).exits(0).line().to_string()
@@ -204,7 +204,7 @@ fn the_kind_may_stand_on_either_side_of_the_way_to_push() {
 }
 
 #[test]
-fn a_plan_names_images_as_a_person_would() {
+fn a_plan_prints_short_image_names() {
     let rig = Rig::new();
     let amd64 = rig.name("amd64");
     let plan = |args: &[&str]| {
