@@ -14,9 +14,9 @@ use crate::rule::{Entry, Rule};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    #[error("{0}: all is as it was before")]
+    #[error("{0}; the previous state was restored")]
     Kernel(KernelError),
-    #[error("{name} is registered but does not work: {reason}: all is as it was before")]
+    #[error("{name} is registered but does not work: {reason}; the previous state was restored")]
     DoesNotRun { name: String, reason: String },
     #[error("{cause}; and {}", .left.join("; "))]
     NotRestored { cause: Box<ApplyError>, left: Vec<String> },
@@ -125,7 +125,7 @@ impl Undo {
                 .remove(&name)
                 .map_err(|error| format!("{} could not be removed: {error}", escaped(&name))),
             Self::PutBack(old) => put_back(table, &old)
-                .map_err(|error| format!("{} could not be put back: {error}", escaped(&old.rule.name))),
+                .map_err(|error| format!("{} could not be restored: {error}", escaped(&old.rule.name))),
             Self::Disable(name) => table
                 .disable(&name)
                 .map_err(|error| format!("{} could not be disabled again: {error}", escaped(&name))),

@@ -18,30 +18,30 @@ use crate::rule::Flags;
 use crate::voice::{Global, Voice};
 
 const EXAMPLES: [(&str, &str); 4] = [
-    ("binfmt-setup status", "what is registered, and does it work?"),
-    ("sudo binfmt-setup register linux/arm/v7 linux/arm64", "for the whole machine, until it reboots"),
+    ("binfmt-setup status", "handlers, and whether they work"),
+    ("sudo binfmt-setup register linux/arm/v7 linux/arm64", "for this machine, until a reboot"),
     ("binfmt-setup run -- chroot ROOTFS /bin/sh", "for one command, without root"),
     ("binfmt-setup probe linux/arm64 || echo needs an emulator", "in a script"),
 ];
 
 const EXIT_STATUS: [(Exit, &str); 8] = [
-    (Exit::Done, "done, or nothing to do"),
+    (Exit::Done, "success, or nothing to do"),
     (Exit::Found, "a probed platform does not run"),
-    (Exit::Usage, "wrong usage"),
-    (Exit::BadInput, "bad input"),
+    (Exit::Usage, "invalid command line"),
+    (Exit::BadInput, "invalid input"),
     (Exit::NotPermitted, "not permitted"),
-    (Exit::NotFound, "something named does not exist"),
-    (Exit::Conflict, "another entry has the name, or a process the lock"),
-    (Exit::Io, "the kernel refused; all is as it was"),
+    (Exit::NotFound, "not found"),
+    (Exit::Conflict, "conflict: name taken, or lock held"),
+    (Exit::Io, "operation failed; no changes were made"),
 ];
 
 const FILES: [(&str, &str); 3] = [
-    ("/proc/sys/fs/binfmt_misc/", "the kernel's table"),
-    ("/etc/binfmt.d/", "what register --persist writes, for systemd-binfmt to read at each boot"),
+    ("/proc/sys/fs/binfmt_misc/", "registered handlers"),
+    ("/etc/binfmt.d/", "files of register --persist, read by systemd-binfmt at boot"),
     ("/usr/bin/qemu-*-static", "emulators; /usr/local/bin and /usr/libexec/qemu-binfmt are searched too"),
 ];
 
-/// Of the help, in columns.
+/// Width of the help, in columns.
 const WIDTH: usize = 100;
 
 fn after_help() -> String {
@@ -49,7 +49,7 @@ fn after_help() -> String {
     for (line, does) in EXAMPLES {
         text.push_str(&format!("  {line:56}  {does}\n"));
     }
-    // All of the help is to fit on a screen; the manual has them in a list.
+    // Several in a line, so that the help fits on a screen; the manual page has a list.
     let mut line = "\nExit status:".to_string();
     for (number, (exit, means)) in EXIT_STATUS.into_iter().enumerate() {
         let end = if number + 1 == EXIT_STATUS.len() { "." } else { ";" };
@@ -64,8 +64,8 @@ fn after_help() -> String {
     text + "\n\n`binfmt-setup man` prints the manual page, `binfmt-setup completions SHELL` a completion script."
 }
 
-/// Makes programs of other CPUs run on this machine: tells the kernel (binfmt_misc) which QEMU emulator runs programs of
-/// which machine, and proves it by running one.
+/// Run programs of other CPUs on this machine: register QEMU emulators as handlers in the kernel's binfmt_misc, and verify
+/// that they work.
 #[derive(Debug, Parser)]
 #[command(name = "binfmt-setup", version, max_term_width = WIDTH, after_help = after_help())]
 pub struct Cli {
@@ -77,50 +77,49 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what is registered and whether it works
+    /// Show registered handlers and whether they work
     ///
-    /// Shows each entry of the kernel's table: its emulator and the version that really runs, who registered it, and
-    /// whether it works. An entry works when a tiny program of its machine runs; where it does not, the last column
-    /// says why. Nothing is changed; needs no root.
+    /// For each handler: its emulator and the version that runs, who registered it, and whether it works. A handler works if
+    /// a tiny program of its machine runs; otherwise the last column has the reason. Nothing is changed; root is not
+    /// required.
     Status,
     /// Register emulators for the whole machine
     ///
     /// A PLATFORM is written like linux/arm64 or linux/arm/v7, a MACHINE like aarch64 or s390x; `all` is every
-    /// machine of which an emulator is found. A platform that the CPU runs by itself is satisfied already; asking
-    /// for an emulator of the CPU's own machine is an error.
+    /// machine whose emulator is found. A platform that the CPU runs natively needs no handler; an emulator of the
+    /// CPU's own machine is an error.
     ///
-    /// All entries or none: each is tried at once by running a tiny program of its machine in an empty folder, and if
-    /// one fails, all is put back. An entry that is there already stays as it is. Entries last until the machine
-    /// reboots, unless --persist is given.
+    /// All handlers are registered or none: each is tested by running a tiny program of its machine in an empty directory,
+    /// and if one fails, the previous state is restored. A handler that is registered already is unchanged. Handlers last
+    /// until the next reboot, unless --persist is given.
     Register(RegisterArgs),
-    /// Remove entries that this tool made
+    /// Remove handlers that this program registered
     ///
-    /// Entries that somebody else made stay, unless they are named exactly as `status` shows them: qemu-arm.
-    /// Nothing to remove is no error.
+    /// Handlers of other programs are kept, unless they are given by their exact name in `status`: qemu-arm. If there is
+    /// nothing to remove, the command succeeds.
     Unregister(UnregisterArgs),
-    /// Try which platforms really run
+    /// Test which platforms run
     ///
-    /// Runs a tiny program of each platform in an empty folder, and says whether the CPU or which emulator ran it.
-    /// Without PLATFORM: every platform that is known. Exit status 1 if one that was named does not run. Needs no
-    /// root.
+    /// Runs a tiny program of each platform in an empty directory, and prints whether the CPU or which emulator ran it.
+    /// Without PLATFORM: every known platform. Exit status 1 if a requested platform does not run. Root is not required.
     ///
     /// The programs of linux/arm/v5 to v8 differ by instructions that the level below does not have; an emulator
-    /// usually plays a CPU that has them all (QEMU_CPU changes that).
+    /// usually emulates a CPU that has them all (QEMU_CPU changes that).
     Probe {
         /// Platforms (linux/arm/v7) or machines (s390x)
         #[arg(value_name = "PLATFORM|MACHINE")]
         targets: Vec<String>,
     },
-    /// Run one command with emulators of its own
+    /// Run a command with private handlers
     ///
-    /// Starts COMMAND in a new user and mount namespace with a table of its own: no root needed, and the table of the
-    /// machine stays as it is. Everything that COMMAND starts can run foreign programs, in a chroot as well; when it
-    /// ends, nothing is left. Its exit status is passed on.
+    /// Starts COMMAND in a new user and mount namespace with a binfmt_misc of its own: root is not required, and the handlers
+    /// of the host are unchanged. Everything that COMMAND starts can run programs of other machines, also in a chroot; when
+    /// it ends, nothing remains. Its exit status is passed on.
     ///
-    /// For a caller other than root, only the caller's own id exists inside, and it is root there. For root, all ids
-    /// exist inside under their own numbers, so that container engines work.
+    /// For a user other than root, only that user's id exists inside, as root. For root, all ids exist inside with their own
+    /// numbers, so that container engines work.
     ///
-    /// Needs Linux 6.7 and a policy that allows user namespaces; says which one does not.
+    /// Requires Linux 6.7 or later and permission to create user namespaces; the error names what is missing.
     Run(RunArgs),
     /// Print a completion script for a shell
     #[command(hide = true)]
@@ -132,19 +131,19 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct EmulatorArgs {
-    /// Look for emulators here instead; may be given more than once
+    /// Directory to search for emulators instead of the defaults (repeatable)
     #[arg(long, value_name = "DIR")]
     emulator_dir: Vec<PathBuf>,
-    /// Use this emulator; may be given more than once
+    /// Emulator to use for a machine (repeatable)
     #[arg(long, value_name = "MACHINE=PATH", value_parser = parse_emulator)]
     emulator: Vec<(&'static Machine, PathBuf)>,
-    /// Flags of the entries, letters of POCF [default: F, and P where the emulator understands it]
+    /// Flags of the handlers, letters of POCF [default: F, and P if the emulator supports it]
     #[arg(long, value_name = "FLAGS")]
     flags: Option<Flags>,
-    /// Let emulated set-uid programs (sudo, su) become root: flag C
+    /// Allow emulated set-uid programs (sudo, su) to become root: flag C
     ///
-    /// Dangerous: whoever may start a set-uid program can steer its emulator by QEMU_* variables, which can write any
-    /// file as root. For machines without other users. The emulator must belong to root, with every folder above it.
+    /// Dangerous: every user who can start a set-uid program controls its emulator with QEMU_* variables, which can write
+    /// any file as root. For machines without other users. The emulator and its parent directories must belong to root.
     #[arg(long)]
     credentials: bool,
 }
@@ -156,44 +155,44 @@ struct RegisterArgs {
     targets: Vec<String>,
     #[command(flatten)]
     emulators: EmulatorArgs,
-    /// Put the new entry in the place of one with another emulator, without a gap
+    /// Replace a handler that has another emulator, without a moment without handler
     #[arg(long)]
     replace: bool,
-    /// Write files to /etc/binfmt.d as well, so that the entries are back after a reboot
+    /// Also write files to /etc/binfmt.d, so that the handlers are registered at boot
     #[arg(long)]
     persist: bool,
-    /// Do not try whether the entries work
+    /// Do not test whether the handlers work
     #[arg(long)]
     no_probe: bool,
-    /// Show what would be written, and write nothing
+    /// Print the plan, write nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 struct UnregisterArgs {
-    /// Platforms, machines, names of entries (qemu-arm), or `all`
+    /// Platforms, machines, names of handlers (qemu-arm), or `all`
     #[arg(value_name = "PLATFORM|MACHINE|NAME|all", required = true)]
     targets: Vec<String>,
-    /// Delete the files in /etc/binfmt.d that register --persist made, too
+    /// Also delete the files in /etc/binfmt.d that register --persist wrote
     #[arg(long)]
     persist: bool,
-    /// Show what would be removed, and remove nothing
+    /// Print the plan, remove nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Register this platform or machine only; may be given more than once [default: all that are found]
+    /// Platform or machine to register (repeatable) [default: all with an emulator]
     #[arg(long, value_name = "PLATFORM|MACHINE")]
     platform: Vec<String>,
     #[command(flatten)]
     emulators: EmulatorArgs,
-    /// Show what would be registered, and run nothing
+    /// Print the plan, run nothing
     #[arg(long)]
     dry_run: bool,
-    /// What to run, and its arguments
+    /// Command to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -260,7 +259,7 @@ fn run(command: Command, voice: &Voice) -> Result<Exit, Error> {
         }
         Command::Run(RunArgs { platform, emulators, dry_run, command }) => {
             let all = platform.is_empty() && emulators.emulator.is_empty();
-            // Here even the name of a machine means that its programs must run, by whatever means.
+            // For `run`, the name of a machine also means that its programs must run, natively or emulated.
             let as_platform =
                 |text: &String| Target::parse(text).map(|target| Target { as_platform: true, ..target });
             let platforms = platform.iter().map(as_platform).collect::<Result<_, _>>()?;
@@ -308,7 +307,7 @@ fn manual() -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
-/// The sections of manual pages that clap knows nothing of.
+/// The sections of manual pages that clap does not write.
 fn closing_sections(page: &mut Vec<u8>) -> std::io::Result<()> {
     let item = |page: &mut Vec<u8>, term: &str, text: &str| {
         // A hyphen that can be copied.

@@ -8,7 +8,7 @@ pub mod search;
 
 use crate::elf::{Class, Data, Ident};
 use crate::platform::{Platform, PlatformError};
-use crate::probe::programs::{self, Program};
+use crate::probe_programs::{self as programs, Program};
 use crate::rule::Pattern;
 
 /// One row. Numbers of `e_machine` are those of elf.h, `EM_*` is named beside each.

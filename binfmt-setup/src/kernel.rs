@@ -55,9 +55,7 @@ pub enum KernelError {
         "entry {name}: the kernel took {taken} of {length} bytes: nothing is registered by a part of a line"
     )]
     Short { name: String, taken: usize, length: usize },
-    #[error(
-        "entry {0}: the kernel took it but shows another one: somebody else is changing the table as well"
-    )]
+    #[error("entry {0}: the kernel accepted it but shows another one: another process is changing the table")]
     Differs(String),
     #[error("the table is locked by another binfmt-setup for {0} s: try again when it is done")]
     Locked(u64),
@@ -184,7 +182,7 @@ pub fn mount_table(at: &Path) -> Result<Table, KernelError> {
             Errno::ENODEV => {
                 "this kernel has no binfmt_misc: modprobe binfmt_misc, or build it with CONFIG_BINFMT_MISC"
             }
-            Errno::ENOENT => "no such folder to mount binfmt_misc on: mount /proc, or modprobe binfmt_misc",
+            Errno::ENOENT => "no directory to mount binfmt_misc on: mount /proc, or modprobe binfmt_misc",
             _ => "mounting binfmt_misc failed",
         };
         KernelError::Mount { at: escaped(at), reason, source }
@@ -266,10 +264,10 @@ impl WriteTable for LockedTable {
 fn why_refused(rule: &Rule, error: &io::Error) -> String {
     let interpreter = escaped(&rule.interpreter);
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EEXIST) => "the name is taken by now: somebody else is registering as well; run again".to_owned(),
+        Some(Errno::EEXIST) => "the name is taken: another process is registering handlers; run the command again".to_owned(),
         Some(Errno::ENOENT) => format!("no such emulator: {interpreter}"),
         Some(Errno::EACCES) => {
-            format!("{interpreter} cannot be executed: a folder, a mode without x, or a file system mounted noexec")
+            format!("{interpreter} cannot be executed: it is a directory, has no x bit, or is on a file system mounted noexec")
         }
         Some(Errno::ETXTBSY) => format!("{interpreter} is open for writing: wait until it is written"),
         Some(Errno::EINVAL) => {

@@ -19,6 +19,7 @@ pub mod persist;
 pub mod plan;
 pub mod platform;
 pub mod probe;
+pub mod probe_programs;
 pub mod request;
 pub mod rule;
 pub mod status;

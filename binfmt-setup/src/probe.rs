@@ -5,8 +5,6 @@
 //! with flag F can be found). Its output goes to a pipe that is already full: while it waits there, the kernel
 //! tells by `/proc/PID/exe` which file really runs it, even one that was deleted or lies in a container's image.
 
-pub mod programs;
-
 use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
@@ -26,7 +24,7 @@ use nix::unistd::{AccessFlags, access, chdir, chroot, execve, geteuid};
 
 use crate::emulators::Target;
 use crate::escape::escaped;
-use programs::{EXIT_BASE, WRITTEN};
+use crate::probe_programs::{EXIT_BASE, WRITTEN};
 
 const FOLDER_PREFIX: &str = "binfmt-probe-";
 
@@ -62,10 +60,10 @@ pub struct Emulator {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    #[error("no entry of the kernel's table takes it")]
+    #[error("no binfmt_misc handler is registered for it")]
     NoEntry,
     #[error(
-        "the emulator is not found from inside another root folder: flag F is missing, or it is linked dynamically"
+        "the emulator is not found from inside another root directory: flag F is missing, or it is linked dynamically"
     )]
     NotFound,
     #[error("the emulator's own machine is caught by an entry: every start ends in a loop")]
@@ -73,7 +71,7 @@ pub enum Failed {
     #[error("the kernel may not execute it: {0}")]
     Denied(Errno),
     #[error(
-        "killed by signal {signal}{said}: the CPU, or the model that the emulator plays, is older than this platform"
+        "killed by signal {signal}{said}: the CPU, or the CPU model of the emulator, is older than this platform"
     )]
     Illegal { signal: i32, said: String },
     #[error("killed by signal {signal}{said}: the emulator is broken")]
@@ -249,7 +247,7 @@ fn executable_folder() -> io::Result<PathBuf> {
         [asked.as_path(), "/tmp".as_ref(), "/var/tmp".as_ref(), "/run".as_ref(), "/dev/shm".as_ref()];
     let found = folders.into_iter().find(usable).map(Path::to_owned);
     found.ok_or_else(|| {
-        io::Error::other("no temporary folder that is writable and not mounted noexec: set TMPDIR")
+        io::Error::other("no temporary directory that is writable and not mounted noexec: set TMPDIR")
     })
 }
 

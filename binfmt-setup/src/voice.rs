@@ -13,10 +13,10 @@ pub struct Global {
     /// For people, or one JSON object on stdout
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, hide_possible_values = true, value_name = "text|json")]
     pub format: Format,
-    /// No warnings and notes
+    /// Suppress warnings and notes
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Say what is done
+    /// Print every write
     #[arg(long, short, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
     /// Colored words

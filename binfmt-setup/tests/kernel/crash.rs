@@ -44,7 +44,7 @@ fn an_error_at_any_write_puts_everything_back() {
             else {
                 return;
             };
-            failed.exits(9).says("all is as it was before");
+            failed.exits(9).says("the previous state was restored");
             assert_eq!(world.snapshot(), before, "{error} at {nth}");
             assert!(world.tool(&["probe", "arm", "s390x", "mipsel"]).succeeds().stdout.contains("emulated"));
         }

@@ -233,7 +233,7 @@ fn an_emulator_that_does_not_work_is_put_back() {
     let before = world.snapshot();
     // Dynamically linked, and no emulator either.
     let refused = world.tool(&["register", "s390x", "--emulator", "arm=/usr/bin/env", "--replace"]);
-    refused.exits(9).says("all is as it was before");
+    refused.exits(9).says("the previous state was restored");
     assert!(
         refused.stderr.contains("linked dynamically") || refused.stderr.contains("does not work"),
         "{refused:?}"

@@ -132,7 +132,7 @@ fn probe_fails_for_what_was_asked_and_does_not_run() {
     let report = report.exits(1).json();
     assert_eq!(report["platforms"][0]["platform"], "linux/arm/v7");
     assert_eq!(report["platforms"][0]["runs"], false);
-    assert_eq!(report["platforms"][0]["reason"], "no entry of the kernel's table takes it");
+    assert_eq!(report["platforms"][0]["reason"], "no binfmt_misc handler is registered for it");
     assert_eq!(report["platforms"][1]["how"], "native");
     world.tool(&["probe"]).succeeds();
     world.tool(&["register", "-q", "linux/arm/v7"]).succeeds();

@@ -3,9 +3,6 @@
 use super::sources::{ModulePath, Package, product};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Circles that are still to be opened: package, module that contains them, modules.
-const ALLOWED: [(&str, &str, &[&str]); 1] = [("binfmt-setup", "crate", &["emulators", "probe"])];
-
 /// One use of a module by another, and the path that shows it.
 struct Use {
     from: ModulePath,
@@ -164,12 +161,6 @@ fn circles(package: &Package) -> Vec<String> {
             }
         }
         for circle in circles {
-            let is_allowed = ALLOWED.iter().any(|(name, module, allowed)| {
-                *name == package.name && *module == parent && circle.iter().all(|one| allowed.contains(one))
-            });
-            if is_allowed {
-                continue;
-            }
             let mut text = format!("{}: {parent}: {}", package.name, circle.join(", "));
             for (from, to) in circle.iter().flat_map(|from| circle.iter().map(move |to| (from, to))) {
                 if let Some(one) = graph[from].get(to) {
