@@ -144,7 +144,7 @@ impl PreparedMember<'_> {
         match &self.content {
             Content::Unchanged(node) => drop(wanted.add(node, self.source, false)),
             Content::Relabeled { image, config, manifest } => {
-                wanted.add_relabelled(image, self.source, config, manifest.clone());
+                wanted.add_relabeled(image, self.source, config, manifest.clone());
             }
         }
         for node in &self.attesting {

@@ -1,5 +1,8 @@
-//! Images in tar files: the two forms of `docker save` archives, OCI archives, and the Docker Engine, which saves and
-//! loads such archives.
+//! Archives: both forms of `docker save` tars, OCI archives, and the Docker Engine, which saves and loads such tars.
+//!
+//! [`DockerArchive`] is the store of all of them. `format` parses and edits what is written in an archive, `snapshot` is an
+//! archive as it was read, `edit` plans what a tag changes, `write` replaces the file, `in_place` overwrites parts of it,
+//! and [`stream`] relabels an archive in a pipe.
 
 mod beside;
 mod docker_archive;

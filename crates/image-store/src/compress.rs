@@ -1,5 +1,4 @@
-//! Layers compressed so that the same content always gives the same bytes, and images taken over from stores that
-//! keep layers uncompressed, as `docker save` does.
+//! Reproducible gzip, and import of images whose layers are not compressed, as `docker save` writes them.
 
 use crate::store::oci_layout::OciLayout;
 use crate::store::{ImageSource, ImageStore, Pointer, read_blob};
@@ -11,17 +10,18 @@ use image_model::manifest::{CONFIG_MAX, Config, Descriptor, Document, ParsedDocu
 use serde::Serialize;
 use std::io::{self, BufReader, Read};
 
-/// Reads as the gzip of what `content` gives. The same content gives the same bytes: no time, no name, no operating
-/// system in the header, one level, and input in pieces of one size whatever `content` returns at a time.
+/// Reader that compresses its content with gzip. The same content gives the same bytes: there is no time, name or
+/// operating system in the header, and input is compressed in pieces of one size however `content` returns it.
 pub struct Gzip<R: Read> {
     encoder: GzEncoder<BufReader<Hashing<R>>>,
 }
 
-/// A compromise: level 9 is three times slower and 0.1 % smaller on layers.
+/// Level 9 is three times slower and 0.1 % smaller on layers.
 const LEVEL: u32 = 6;
 const PIECE: usize = 64 << 10;
 
 impl<R: Read> Gzip<R> {
+    /// Compresses `content`.
     pub fn new(content: R) -> Self {
         let content = Hashing { inner: content, hasher: Hasher::sha256() };
         let builder = GzBuilder::new().mtime(0).operating_system(255);
@@ -29,7 +29,7 @@ impl<R: Read> Gzip<R> {
         Self { encoder }
     }
 
-    /// The digest of the content that was read, uncompressed: a layer's diff ID.
+    /// Returns the digest of the uncompressed content that was read: a layer's diff ID.
     pub fn finish(self) -> Digest {
         self.encoder.into_inner().into_inner().hasher.finish()
     }
@@ -41,7 +41,7 @@ impl<R: Read> Read for Gzip<R> {
     }
 }
 
-/// Hashes what passes, and fills each buffer: a short read does not show.
+/// Hashes the content and fills each buffer, so that short reads do not change the result.
 struct Hashing<R> {
     inner: R,
     hasher: Hasher,
@@ -63,14 +63,17 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// Whose media types an image is written with. Labels, layers and digests of layers are the same in both.
+/// The media types that an image is written with. Config and layers are the same in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestFormat {
+    /// `application/vnd.docker.*`, schema 2.
     Docker,
+    /// `application/vnd.oci.*`.
     Oci,
 }
 
 impl ManifestFormat {
+    /// The media type of a manifest.
     pub fn manifest(self) -> &'static str {
         match self {
             Self::Docker => media_type::DOCKER_MANIFEST,
@@ -78,6 +81,7 @@ impl ManifestFormat {
         }
     }
 
+    /// The media type of a config.
     pub fn config(self) -> &'static str {
         match self {
             Self::Docker => media_type::DOCKER_CONFIG,
@@ -85,6 +89,7 @@ impl ManifestFormat {
         }
     }
 
+    /// The media type of a layer compressed with gzip.
     pub fn layer_gzip(self) -> &'static str {
         match self {
             Self::Docker => media_type::DOCKER_LAYER_GZIP,
@@ -93,15 +98,18 @@ impl ManifestFormat {
     }
 }
 
-/// Takes one image over: its config byte for byte, its layers compressed where they are not yet, and a manifest
-/// made for them. `Ok` means that `out` has all of it; no tag is set.
+/// Copies one image: its config byte for byte, its layers compressed unless they are already, and a new manifest. `Ok`
+/// means that `out` has all of it, without a tag.
+///
+/// # Errors
+/// `BadInput` for an index, `Integrity` if the layers do not match the diff IDs of the config.
 pub fn import_compressed(
     source: &dyn ImageSource,
     at: &Pointer,
     out: &OciLayout,
     format: ManifestFormat,
 ) -> Result<Document, Error> {
-    let doing = || format!("take over \"{at}\" of \"{}\"", source.display_name());
+    let doing = || format!("import \"{at}\" of \"{}\"", source.display_name());
     let document = source.read_document(at)?;
     let ParsedDocument::Manifest(image) =
         document.parse().map_err(|e| e.at(&format!("manifest \"{at}\"")))?
@@ -113,7 +121,10 @@ pub fn import_compressed(
         Config::parse(&config_bytes).map_err(|e| e.at(&format!("config {}", image.config.digest)))?;
     if config.diff_ids.len() != image.layers.len() {
         let (ids, layers) = (config.diff_ids.len(), image.layers.len());
-        return Err(Error::integrity(doing(), format!("its config names {ids} layers, but it has {layers}")));
+        return Err(Error::integrity(
+            doing(),
+            format!("its config has {ids} diff IDs, its manifest {layers} layers"),
+        ));
     }
     let mut layers = Vec::new();
     for (layer, diff_id) in image.layers.iter().zip(&config.diff_ids) {
@@ -126,7 +137,7 @@ pub fn import_compressed(
     Ok(manifest)
 }
 
-/// The manifest of one image, keys in the order in which Docker writes them.
+/// Returns the manifest of one image, with keys in the order in which Docker writes them.
 pub fn manifest(
     format: ManifestFormat,
     config: Descriptor,
@@ -170,12 +181,14 @@ fn import_layer(
     let found = gzip.finish();
     match found == *diff_id {
         true => Ok(written),
-        false => Err(Error::integrity(doing(), format!("its content is {found}, its config says {diff_id}"))),
+        false => {
+            Err(Error::integrity(doing(), format!("its content is {found}; the config declares {diff_id}")))
+        }
     }
 }
 
-/// The media type of a layer that begins with these bytes; `None` for one that is not compressed. Older archives
-/// do not say, and some say it wrongly.
+/// Returns the media type of a layer that begins with these bytes, or `None` if it is not compressed. Older archives have
+/// no media types, and some have wrong ones.
 fn compressed_type(head: &[u8], format: ManifestFormat) -> Option<&'static str> {
     match head {
         [0x1f, 0x8b, ..] => Some(format.layer_gzip()),

@@ -1,4 +1,4 @@
-//! From a reference to the store it means, and to the image in it.
+//! Opens the store of an image reference.
 
 use crate::archive::{DockerArchive, DockerDaemon, OciArchive};
 use crate::store::oci_layout::OciLayout;
@@ -20,25 +20,29 @@ pub struct Stores {
 
 /// A store and the image in it.
 pub struct Opened<S: ?Sized> {
+    /// The store.
     pub store: Arc<S>,
+    /// The image.
     pub pointer: Pointer,
 }
 
-/// A store that will be written, and the tags that are to be moved there; none: the image is stored under its
-/// digest alone.
+/// A store to write an image to, with its tags. Without tags, the image is written under its digest alone.
 pub struct Target {
+    /// The store.
     pub store: Arc<dyn ImageStore>,
+    /// Tags to move.
     pub tags: Vec<String>,
-    /// Counts what is written.
+    /// Counts the bytes that are written.
     pub meter: Arc<Meter>,
 }
 
 impl Stores {
+    /// Returns an opener with these options for registries.
     pub fn new(options: RegistryOptions) -> Self {
         Self { options, client: Mutex::new(None) }
     }
 
-    /// Counts what the stores transfer.
+    /// Returns the meter that counts what the stores transfer.
     pub fn meter(&self) -> Arc<Meter> {
         Arc::clone(&self.options.reporting.meter)
     }
@@ -48,7 +52,7 @@ impl Stores {
         self.options.concurrency(wanted)
     }
 
-    /// The client is made when the first registry is named: local work needs no certificates.
+    /// Creates the client when the first registry is opened: local work needs no certificates.
     fn client(&self) -> Result<Client, Error> {
         let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = slot.as_ref() {
@@ -59,10 +63,14 @@ impl Stores {
         Ok(client)
     }
 
-    /// To read an image.
+    /// Opens an image to read.
+    ///
+    /// # Errors
+    /// `NotFound` if a local store is absent, `BadInput` if the reference is ambiguous or refers to a local file without
+    /// its prefix, `Usage` for standard input.
     pub fn source(&self, reference: &Reference) -> Result<Opened<dyn ImageSource>, Error> {
         if let Reference::Registry(image) = reference {
-            refuse_what_lies_here(image)?;
+            refuse_local_path(image)?;
             let store = RegistryStore::reading(&self.client()?, &image.host, &image.repository)?;
             return Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) });
         }
@@ -70,11 +78,14 @@ impl Stores {
         Ok(Opened { store: opened.store, pointer: opened.pointer })
     }
 
-    /// To read an image and to write it where it lies.
+    /// Opens an image to read and to write in its own store.
+    ///
+    /// # Errors
+    /// As [`Self::source`].
     pub fn image(&self, reference: &Reference) -> Result<Opened<dyn ImageStore>, Error> {
         match reference {
             Reference::Registry(image) => {
-                refuse_what_lies_here(image)?;
+                refuse_local_path(image)?;
                 let store = RegistryStore::writing(&self.client()?, &image.host, &image.repository)?;
                 Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) })
             }
@@ -108,13 +119,16 @@ impl Stores {
         Target { store, tags: vec![tag], meter: self.meter() }
     }
 
-    /// To write an image, into a store that may not be there yet.
+    /// Opens a store to write an image to. Local stores are created with the first write.
+    ///
+    /// # Errors
+    /// `BadInput` for a digest, or a directory or file that holds something else; `Usage` for standard input.
     pub fn target(&self, reference: &Reference) -> Result<Target, Error> {
         match reference {
             Reference::Registry(image) => {
                 if image.digest.is_some() {
-                    let why = "a digest is made from the content; it cannot be chosen";
-                    return Err(Error::bad_input(format!("write \"{reference}\""), why).hint("name a tag"));
+                    let why = "the digest follows from the content and cannot be chosen";
+                    return Err(Error::bad_input(format!("write \"{reference}\""), why).hint("use a tag"));
                 }
                 let store = RegistryStore::writing(&self.client()?, &image.host, &image.repository)?;
                 let tag = image.tag.clone().unwrap_or_else(|| "latest".into());
@@ -144,22 +158,22 @@ impl Stores {
     }
 }
 
-/// A file or layout that was named without its prefix would be asked of docker.io. A file or folder that merely has
-/// the name of an image (`busybox`) is not meant.
-fn refuse_what_lies_here(image: &RegistryRef) -> Result<(), Error> {
+/// Refuses an archive or layout without its prefix, which would be requested from docker.io. A file or directory that
+/// merely has the name of an image (`busybox`) is not meant.
+fn refuse_local_path(image: &RegistryRef) -> Result<(), Error> {
     if image.host != "docker.io" || image.tag.is_some() || image.digest.is_some() {
         return Ok(());
     }
     let name = image.familiar_name();
     let path = Path::new(&name);
     let hint = if path.join("oci-layout").is_file() {
-        format!("{name} is a folder here: oci:{name}")
+        format!("{name} is a directory here: oci:{name}")
     } else if path.is_file() && name.contains(['.', '/']) {
         format!("{name} is a file here: docker-archive:{name} (or oci-archive:{name})")
     } else {
         return Ok(());
     };
-    Err(Error::bad_input(format!("open \"{name}\""), "it names no registry").hint(hint))
+    Err(Error::bad_input(format!("open \"{name}\""), "it has no registry and no prefix").hint(hint))
 }
 
 fn registry_pointer(image: &RegistryRef) -> Pointer {
@@ -171,7 +185,7 @@ fn registry_pointer(image: &RegistryRef) -> Pointer {
 }
 
 fn stdin(reference: &Reference) -> Error {
-    let why = "standard input can be read once, and only `config-patcher fix -` makes do with that";
+    let why = "standard input can be read only once, which only `config-patcher fix -` supports";
     Error::new(Exit::Usage, format!("open \"{reference}\""), why)
-        .hint("save it to a file and name docker-archive:FILE")
+        .hint("save it to a file and use docker-archive:FILE")
 }

@@ -1,4 +1,4 @@
-//! What will change in a store, as a value: shown by `--dry-run`, and carried out by [`apply()`] as it was shown.
+//! The writes that bring an image into a store, as a value: printed by `--dry-run`, carried out by [`apply()`].
 
 use crate::parallel;
 use crate::store::{ImageSource, Pointer};
@@ -15,41 +15,46 @@ mod apply;
 
 pub use apply::{MovedTag, Progress, ResolvedTags, TagGuard, apply, apply_content, apply_tags};
 
-/// Where the bytes of a blob that must be written come from.
+/// Origin of the bytes of a blob that must be written.
 #[derive(Clone)]
 pub enum BlobContent {
+    /// These bytes.
     Bytes(Arc<[u8]>),
+    /// The blob of this digest in another store.
     From(Arc<dyn ImageSource>),
 }
 
-/// All that a tag must be able to reach: the documents in levels, children first, then the root.
+/// An image or index that a store shall have, with everything that it references.
 #[derive(Clone)]
 pub struct WantedImage {
+    /// Configs and layers.
     pub blobs: Vec<(Descriptor, BlobContent)>,
+    /// Manifests and indexes below the root. A level references earlier levels only.
     pub levels: Vec<Vec<Document>>,
+    /// The manifest or index that the tags will refer to.
     pub root: Document,
     /// Tags for documents below the root: `arm32v7` for one member. They are moved before the root's.
     pub member_tags: Vec<(String, Document)>,
 }
 
 impl WantedImage {
-    /// A root of which nothing else is known yet.
+    /// Returns a root without anything below it.
     pub fn of_root(root: Document) -> Self {
         Self { blobs: Vec::new(), levels: Vec::new(), root, member_tags: Vec::new() }
     }
 
-    /// Everything below `node`, to be copied from `source`.
+    /// Returns `node` with everything below it, to be copied from `source`.
     pub fn copy_of(node: &TreeNode, source: &Arc<dyn ImageSource>) -> Self {
         let mut wanted = Self::of_root(node.document().clone());
         wanted.add(node, source, true);
         wanted
     }
 
-    /// Takes `node` and all below it in; returns its height. The root itself is not part of a level.
+    /// Adds `node` with everything below it. Returns its height: 0 for an image. The root is not part of a level.
     pub fn add(&mut self, node: &TreeNode, source: &Arc<dyn ImageSource>, is_root: bool) -> usize {
         let height = match node {
             TreeNode::Image(image) => {
-                let local = image.manifest.layers.iter().filter(|layer| !lies_elsewhere(layer));
+                let local = image.manifest.layers.iter().filter(|layer| !is_foreign(layer));
                 for blob in local.chain([&image.manifest.config]) {
                     self.add_blob(blob.clone(), BlobContent::From(source.clone()));
                 }
@@ -66,15 +71,15 @@ impl WantedImage {
         height
     }
 
-    /// Takes an image in that lies in `source`, with another config and the manifest that follows from it.
-    pub fn add_relabelled(
+    /// Adds an image of `source` with another config and the manifest for it.
+    pub fn add_relabeled(
         &mut self,
         image: &Image,
         source: &Arc<dyn ImageSource>,
         config: &[u8],
         manifest: Document,
     ) {
-        for layer in image.manifest.layers.iter().filter(|layer| !lies_elsewhere(layer)) {
+        for layer in image.manifest.layers.iter().filter(|layer| !is_foreign(layer)) {
             self.add_blob(layer.clone(), BlobContent::From(source.clone()));
         }
         let blob = Descriptor::of(&image.manifest.config.media_type, config);
@@ -82,12 +87,14 @@ impl WantedImage {
         self.add_document(0, manifest);
     }
 
+    /// Adds a blob, once.
     pub fn add_blob(&mut self, blob: Descriptor, content: BlobContent) {
         if !self.blobs.iter().any(|(known, _)| known.digest == blob.digest) {
             self.blobs.push((blob, content));
         }
     }
 
+    /// Adds a document to the level `height`, once.
     pub fn add_document(&mut self, height: usize, document: Document) {
         if self.levels.len() <= height {
             self.levels.resize_with(height + 1, Vec::new);
@@ -98,72 +105,81 @@ impl WantedImage {
     }
 }
 
-/// Foreign layers lie where their URLs say; no registry takes them.
-fn lies_elsewhere(layer: &Descriptor) -> bool {
+/// Returns whether a layer is foreign: it is downloaded from its URLs, and no registry accepts it.
+fn is_foreign(layer: &Descriptor) -> bool {
     !layer.urls.is_empty() || media_type::is_foreign_layer(&layer.media_type)
 }
 
-/// A tag that will be moved, and what it names now.
+/// A tag that will be moved.
 #[derive(Clone)]
 pub struct TagStep {
+    /// The tag.
     pub tag: String,
+    /// The document that it will refer to.
     pub document: Document,
+    /// The digest that it refers to now; `None` if it does not exist.
     pub was: Option<Digest>,
 }
 
-/// The writes that are missing, in the order in which they will be made: blobs, documents by level, tags.
+/// The missing writes in the order in which they are made: blobs, documents by level, tags.
 #[derive(Clone, Default)]
 pub struct Plan {
-    /// Where: `127.0.0.1:5000/app`.
+    /// Display name of the store: `127.0.0.1:5000/app`.
     pub place: String,
+    /// Configs and layers to write.
     pub blobs: Vec<(Descriptor, BlobContent)>,
+    /// Manifests and indexes to write.
     pub levels: Vec<Vec<Document>>,
+    /// Tags to move.
     pub tags: Vec<TagStep>,
-    /// What tags named when they were looked at again, in the last round trip before this plan was made.
-    pub again: BTreeMap<String, Option<Digest>>,
-    /// Where blobs may be mounted: host and repository.
+    /// Digests of tags that were resolved in the last round trip before this plan was made.
+    pub rechecked_tags: BTreeMap<String, Option<Digest>>,
+    /// Host and repository of the store, if blobs can be mounted there.
     pub mounts: Option<(String, String)>,
 }
 
-/// What is known of a target before a plan is made for it: looked up while other things were read.
+/// What is known of a target before a plan is made for it: queried while other things were read.
 #[derive(Clone, Debug, Default)]
 pub struct TargetInfo {
-    /// What tags name.
-    pub named: BTreeMap<String, Option<Descriptor>>,
-    /// The same, looked at again as the last thing of all.
-    pub again: BTreeMap<String, Option<Digest>>,
-    /// Documents that are there, and those that are not.
+    /// What tags refer to.
+    pub tags: BTreeMap<String, Option<Descriptor>>,
+    /// Digests of tags that were resolved once more, as the last requests before the plan.
+    pub rechecked_tags: BTreeMap<String, Option<Digest>>,
+    /// Whether documents are present.
     pub documents: BTreeMap<Digest, bool>,
 }
 
 impl TargetInfo {
-    /// Looks these tags and documents up, all at once.
-    pub fn look(target: &dyn ImageSource, tags: &[String], documents: &[Digest]) -> Result<Self, Error> {
+    /// Resolves these tags and documents, in parallel.
+    pub fn query(target: &dyn ImageSource, tags: &[String], documents: &[Digest]) -> Result<Self, Error> {
         let tags = tags.iter().map(|tag| Pointer::Tag(tag.clone()));
         let asked: Vec<Pointer> = tags.chain(documents.iter().map(Pointer::from)).collect();
         let found = parallel::map(&asked, target.concurrency(parallel::LOOKUPS), |at| target.resolve(at))?;
         let mut known = Self::default();
         for (at, found) in asked.into_iter().zip(found) {
             match at {
-                Pointer::Tag(tag) => drop(known.named.insert(tag, found)),
+                Pointer::Tag(tag) => drop(known.tags.insert(tag, found)),
                 Pointer::Digest(digest) => drop(known.documents.insert(digest, found.is_some())),
             }
         }
         Ok(known)
     }
 
-    /// Looks the tags up once more, and these documents with them.
-    pub fn look_again(&mut self, target: &dyn ImageSource, documents: &[Digest]) -> Result<(), Error> {
-        let tags: Vec<String> = self.named.keys().cloned().collect();
-        let Self { named, documents, .. } = Self::look(target, &tags, documents)?;
-        self.again = named.into_iter().map(|(tag, now)| (tag, now.map(|now| now.digest))).collect();
+    /// Resolves the tags once more, together with these documents.
+    pub fn recheck(&mut self, target: &dyn ImageSource, documents: &[Digest]) -> Result<(), Error> {
+        let tags: Vec<String> = self.tags.keys().cloned().collect();
+        let Self { tags, documents, .. } = Self::query(target, &tags, documents)?;
+        self.rechecked_tags = tags.into_iter().map(|(tag, now)| (tag, now.map(|now| now.digest))).collect();
         self.documents.extend(documents);
         Ok(())
     }
 }
 
-/// Everything that is wanted, for a target that is known not to have it: new bytes for an image that was just read
-/// there. `tags` come with what they named then.
+/// Returns a plan that writes everything: for new bytes of an image that was just read from the target. `tags` come with
+/// the digests that they had then.
+///
+/// # Errors
+/// `BadInput` if a document is larger than registries accept.
 pub fn plan_new(
     wanted: WantedImage,
     place: String,
@@ -182,25 +198,30 @@ pub fn plan_new(
     Ok(Plan { place, blobs: wanted.blobs, levels, tags, ..Plan::default() })
 }
 
-/// Compares what is wanted with what the target has. `tags` empty: the root is written under its digest alone.
+/// Compares an image with what the target has and returns the missing writes. With no `tags`, the root is written under
+/// its digest alone.
+///
+/// # Errors
+/// `BadInput` if a document is larger than registries accept, or the root is an index and the target holds single
+/// images; and the errors of the target.
 pub fn plan(wanted: WantedImage, target: &dyn ImageSource, tags: &[String]) -> Result<Plan, Error> {
     plan_with_info(wanted, target, tags, &TargetInfo::default())
 }
 
-/// The same, where some of the target was looked at just now.
+/// Does what [`plan()`] does, without asking for what `known` has.
 pub fn plan_with_info(
     wanted: WantedImage,
     target: &dyn ImageSource,
     tags: &[String],
     known: &TargetInfo,
 ) -> Result<Plan, Error> {
-    refuse_index_where_none_is_kept(&wanted.root, target)?;
+    refuse_unsupported_index(&wanted.root, target)?;
     let mut plan = Plan { place: target.display_name(), mounts: target.mount_origin(), ..Plan::default() };
     let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
-    let wishes: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
-    plan.again = known.again.clone();
+    let wanted_tags: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
+    plan.rechecked_tags = known.rechecked_tags.clone();
     let at_once = target.concurrency(parallel::REQUESTS);
-    let named = parallel::map(&wishes, at_once, |(tag, _)| match known.named.get(tag) {
+    let named = parallel::map(&wanted_tags, at_once, |(tag, _)| match known.tags.get(tag) {
         Some(named) => Ok(named.clone()),
         None => target.resolve(&Pointer::Tag(tag.clone())),
     })?;
@@ -208,12 +229,12 @@ pub fn plan_with_info(
         let right = |((_, document), named): (&(String, Document), &Option<Descriptor>)| {
             named.as_ref().is_some_and(|named| named.digest == *document.digest())
         };
-        !tags.is_empty() && wishes.iter().zip(&named).all(right)
+        !tags.is_empty() && wanted_tags.iter().zip(&named).all(right)
     };
     if every_tag_is_right {
         return Ok(plan);
     }
-    for ((tag, document), named) in wishes.into_iter().zip(named) {
+    for ((tag, document), named) in wanted_tags.into_iter().zip(named) {
         let was = named.map(|named| named.digest);
         if was.as_ref() != Some(document.digest()) {
             plan.tags.push(TagStep { tag, document, was });
@@ -226,7 +247,7 @@ pub fn plan_with_info(
     for document in levels.iter().flatten().chain([&wanted.root]) {
         refuse_large(document, &plan.place)?;
     }
-    // A store that has a document has all that it names: that is its promise, and saves a request per blob.
+    // A store that has a document has everything that it references: stores guarantee it, and it saves a request per blob.
     let mut covered = BTreeSet::new();
     for level in levels.iter().rev() {
         let unknown: Vec<&Document> = level.iter().filter(|d| !covered.contains(d.digest())).collect();
@@ -249,7 +270,7 @@ pub fn plan_with_info(
     }
     let unknown: Vec<(Descriptor, BlobContent)> =
         wanted.blobs.into_iter().filter(|(blob, _)| !covered.contains(&blob.digest)).collect();
-    // To mount a blob is one request, and no other if it is there already.
+    // Mounting is one request, and no other is needed if the blob is there already.
     let present = parallel::map(&unknown, at_once, |(blob, content)| {
         if plan.can_mount(content) { Ok(false) } else { target.has_blob(blob) }
     })?;
@@ -258,7 +279,7 @@ pub fn plan_with_info(
     Ok(plan)
 }
 
-/// Marks a document and all it names as being in the target.
+/// Marks a document and everything that it references as present.
 fn cover(document: &Document, levels: &[Vec<Document>], covered: &mut BTreeSet<Digest>) {
     if !covered.insert(document.digest().clone()) {
         return;
@@ -284,11 +305,11 @@ fn refuse_large(document: &Document, place: &str) -> Result<(), Error> {
         return Ok(());
     }
     let doing = format!("write manifest {} to \"{place}\"", document.digest());
-    Err(Error::bad_input(doing, format!("it has {size} bytes; registries take at most {PUSH_MAX}")))
+    Err(Error::bad_input(doing, format!("it has {size} bytes; registries accept at most {PUSH_MAX}")))
 }
 
-/// An engine without containerd's store loads one image of an index, and says nothing of the others.
-fn refuse_index_where_none_is_kept(root: &Document, target: &dyn ImageSource) -> Result<(), Error> {
+/// A Docker Engine without containerd's image store would load one image of an index and drop the others silently.
+fn refuse_unsupported_index(root: &Document, target: &dyn ImageSource) -> Result<(), Error> {
     if !root.is_index() || target.supports_indexes()? {
         return Ok(());
     }
@@ -300,20 +321,20 @@ fn refuse_index_where_none_is_kept(root: &Document, target: &dyn ImageSource) ->
             None => entry.digest.to_string(),
         })
         .collect();
-    let why = format!("it keeps single images, and {} is an index: {}", root.digest(), images.join(", "));
+    let why = format!("it holds single images, and {} is an index: {}", root.digest(), images.join(", "));
     Err(Error::bad_input(format!("write \"{}\"", target.display_name()), why)
         .hint("copy one of its images: manifest-push copy --platform PLATFORM, or SOURCE@DIGEST"))
 }
 
-/// A tag of a place as a person names it. An image without a name is named by its place, and so is one whose place
-/// is its name.
+/// Returns `PLACE:TAG` as users write it. Images without a tag, and those whose store's name is the image name, are
+/// `PLACE`.
 pub fn name_of(place: &str, tag: &str) -> String {
     let is_named = tag.is_empty() || place.strip_prefix("docker-daemon:") == Some(tag);
     if is_named { place.into() } else { format!("{place}:{tag}") }
 }
 
 impl Plan {
-    /// Lies it in another repository of the same registry?
+    /// Returns whether the blob is in another repository of the same registry.
     fn can_mount(&self, content: &BlobContent) -> bool {
         match (content, &self.mounts) {
             (BlobContent::From(source), Some((host, here))) => {
@@ -323,12 +344,12 @@ impl Plan {
         }
     }
 
-    /// Nothing is missing and every tag is right.
+    /// Returns whether nothing is missing and every tag is right.
     pub fn is_nothing(&self) -> bool {
         self.blobs.is_empty() && self.levels.is_empty() && self.tags.is_empty()
     }
 
-    /// Bytes of blobs and documents that will be sent, if nothing can be mounted.
+    /// Returns the bytes of blobs and documents to send, if nothing can be mounted.
     pub fn bytes(&self) -> u64 {
         let blobs: u64 = self.blobs.iter().map(|(blob, _)| blob.size).sum();
         let documents = self.levels.iter().flatten().chain(self.tags.iter().map(|tag| &tag.document));

@@ -39,7 +39,7 @@ pub fn copy(args: &Copy, session: &Session<'_>, output: &Output) -> Result<Exit,
     if let Some(platform) = &args.platform {
         node = image_for(node, platform, &args.source)?;
     }
-    let known = TargetInfo::look(&*target.store, &target.tags, &[])?;
+    let known = TargetInfo::query(&*target.store, &target.tags, &[])?;
     let target = TargetState { reference: args.destination.clone(), target, known };
     let done = publish(WantedImage::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
     match output.format {

@@ -92,7 +92,7 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     looked.mark_present(&node, &*opened.store);
     // The result is based on this digest. A tag that was moved since must not be overwritten.
     if let Pointer::Tag(tag) = opened.pointer {
-        looked.known.named.insert(tag, Some(node.document().descriptor()));
+        looked.known.tags.insert(tag, Some(node.document().descriptor()));
     }
     for one in &found {
         looked.mark_present(&one.node, &*one.source);

@@ -174,13 +174,13 @@ fn fetch_one(one: &OpenedMember<'_>, arrivals: &Arrivals) -> Result<FetchedMembe
 fn resolve_twice(targets: &[(&Reference, Target)], arrivals: &Arrivals) -> Result<Vec<TargetInfo>, Error> {
     let mut looks = Vec::new();
     for (_, target) in targets {
-        looks.push(TargetInfo::look(&*target.store, &target.tags, &[])?);
+        looks.push(TargetInfo::query(&*target.store, &target.tags, &[])?);
     }
     let arrived = arrivals.wait();
     for ((_, target), known) in targets.iter().zip(&mut looks) {
         let here = target.store.display_name();
         let foreign = arrived.iter().filter(|(store, _)| *store != here).map(|(_, digest)| digest.clone());
-        known.look_again(&*target.store, &foreign.collect::<Vec<_>>())?;
+        known.recheck(&*target.store, &foreign.collect::<Vec<_>>())?;
     }
     Ok(looks)
 }

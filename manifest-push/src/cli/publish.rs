@@ -122,7 +122,7 @@ fn apply_all(planned: &[(Plan, TargetState)], write: &PublishArgs, output: &Outp
 fn check_kind(root: &Document, looked: &TargetState, force: bool, output: &Output) -> Result<(), Error> {
     let store = &looked.target.store;
     for tag in &looked.target.tags {
-        let named = match looked.known.named.get(tag) {
+        let named = match looked.known.tags.get(tag) {
             Some(named) => named.clone(),
             None => store.resolve(&Pointer::Tag(tag.clone()))?,
         };

@@ -217,7 +217,7 @@ fn extension_headers_are_bounded_and_must_agree() {
         let error = facts(&tar).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(named(b'x', &pax("size=3")), "PAX says");
+    refused(named(b'x', &pax("size=3")), "in its PAX header");
     refused(named(b'g', &pax("path=other")), "global header");
     refused(named(b'x', b"99 path=x\n"), "malformed");
     refused(named(b'L', format!("{}\0", "n".repeat(5000)).as_bytes()), "4096");

@@ -1,4 +1,4 @@
-//! What lies beside an archive while it changes: the lock, and files of which a killed writer may leave one.
+//! The lock on an archive's directory, and the names of temporary files beside the archive.
 
 use error::Error;
 use std::ffi::OsString;
@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a second writer waits for the first.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-/// Ends the names of files that are being written.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Suffix of temporary files.
 pub const SUFFIX: &str = ".archive-tmp";
 
-/// The folder in which the archive lies.
+/// Returns the archive's directory.
 pub fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if dir != Path::new("") => dir,
@@ -19,11 +19,15 @@ pub fn folder(path: &Path) -> &Path {
     }
 }
 
-/// Locks the folder: a lock on the archive itself would go with the old file, one beside it would be litter.
+/// Locks the archive's directory until the file is dropped: a lock on the archive would be lost when it is replaced, and a
+/// lock file would remain.
+///
+/// # Errors
+/// `Conflict` if another process holds the lock for 30 seconds.
 pub fn lock(dir: &Path, place: &str) -> Result<File, Error> {
-    let doing = || format!("lock the folder of \"{place}\"");
+    let doing = || format!("lock the directory of \"{place}\"");
     let folder = File::open(dir).map_err(|e| Error::from_io(doing(), e))?;
-    let until = Instant::now() + LOCK_PATIENCE;
+    let until = Instant::now() + LOCK_TIMEOUT;
     loop {
         match folder.try_lock() {
             Ok(()) => return Ok(folder),
@@ -32,14 +36,16 @@ pub fn lock(dir: &Path, place: &str) -> Result<File, Error> {
             }
             Err(TryLockError::WouldBlock) => {
                 let why = "another process has held the lock for 30 seconds";
-                return Err(Error::conflict(doing(), why).hint("run again when it is done"));
+                return Err(
+                    Error::conflict(doing(), why).hint("run the command again when that process is done")
+                );
             }
             Err(TryLockError::Error(error)) => return Err(Error::from_io(doing(), error)),
         }
     }
 }
 
-/// Begins their names.
+/// Prefix of the names of temporary files.
 pub fn prefix(path: &Path) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
@@ -47,8 +53,7 @@ pub fn prefix(path: &Path) -> OsString {
     prefix
 }
 
-/// Removes what a killed writer of this archive left. Only one writer at a time holds the lock, so nobody is
-/// still writing such a file.
+/// Removes the temporary files of killed writers. The caller holds the lock, so no other process writes such a file.
 pub fn remove_leftovers(dir: &Path, path: &Path) {
     let prefix = prefix(path);
     let Ok(entries) = fs::read_dir(dir) else { return };
@@ -56,7 +61,7 @@ pub fn remove_leftovers(dir: &Path, path: &Path) {
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
         if name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes()) {
-            // It costs room, not correctness: no reason to fail.
+            // Errors are ignored, since such files only take up space.
             let _ = fs::remove_file(entry.path());
         }
     }

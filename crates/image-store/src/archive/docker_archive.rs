@@ -1,10 +1,10 @@
-//! A `docker save` archive: one tar with one or more images, read where it lies and rewritten as a whole.
+//! `docker save` archives: tars with one or more images, read without unpacking and replaced atomically.
 //!
-//! There are two forms. The old one (Docker before 25, podman, skopeo) has paths to configs and layers and no
-//! manifests; they are made here, always the same for the same image. The new one (Docker 25 and later, BuildKit)
-//! is an OCI layout with `manifest.json` beside it. A new archive is written in the new form, which all of them
-//! load. What is written stays beside the archive until a tag names it: [`ImageStore::write_tag`] writes the
-//! archive once, and no reader ever sees half of it.
+//! There are two forms. The classic one (Docker before 25, podman, skopeo) has paths to configs and layers and no
+//! manifests; these are generated, always the same for the same image. The other one (Docker 25 and later, BuildKit) is an
+//! OCI layout with `manifest.json` in addition. New archives are written as layouts, which all of these programs load.
+//! Blobs and documents are kept outside the archive until a tag refers to them: [`ImageStore::write_tag`] writes the
+//! archive once, and no reader sees a partial one.
 
 use super::edit::plan_tag;
 use super::expected::{self, ExpectedNames};
@@ -27,32 +27,40 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// A `docker save` archive.
 pub struct DockerArchive {
     naming: Naming,
-    /// As it was named, for messages.
+    /// The path as the user wrote it, for messages.
     named: PathBuf,
-    /// The file itself, behind all links.
+    /// The file, with all links resolved.
     path: PathBuf,
-    /// The image that was asked for by name.
+    /// The name of the image that was requested.
     only: Option<String>,
     state: Mutex<State>,
     /// Locked while the archive is rewritten.
     writing: Mutex<()>,
 }
 
-/// What the archive holds, and what was written but is not in it yet.
+/// The archive as it was read, and what was written but has no tag yet.
 struct State {
     archive: Arc<Snapshot>,
     pending: Pending,
 }
 
 impl DockerArchive {
-    /// An archive that is there. `name` chooses one of its images, which must be there too.
+    /// Opens an existing archive. `name` selects one of its images.
+    ///
+    /// # Errors
+    /// `NotFound` if the file or the image is absent, `BadInput` if it is no such archive or ambiguous, `Integrity` if it
+    /// is damaged.
     pub fn open(path: &Path, name: Option<&str>) -> Result<Self, Error> {
         Self::open_as(path, name, Naming::Docker)
     }
 
-    /// An archive that is there, or will be with the first tag.
+    /// Opens an archive, or prepares a new one, which is created with the first tag.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
     pub fn open_or_create(path: &Path) -> Result<Self, Error> {
         Self::open_or_create_as(path, Naming::Docker)
     }
@@ -76,14 +84,14 @@ impl DockerArchive {
     }
 
     pub(super) fn open_or_create_as(path: &Path, naming: Naming) -> Result<Self, Error> {
-        let doing = || format!("make \"{}\"", place_of(path, naming));
+        let doing = || format!("create \"{}\"", place_of(path, naming));
         let identity = match fs::metadata(path) {
             Ok(meta) if meta.is_file() && meta.len() == 0 => Some(FileIdentity::of(&meta)),
             Ok(_) => return Self::open_as(path, None, naming),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::from_io(doing(), error)),
         };
-        // A link to a file that is not there yet is written through, as the shell does.
+        // A link to a file that does not exist yet is followed, as a shell redirection does.
         let target = fs::canonicalize(path)
             .or_else(|_| fs::read_link(path).map(|link| beside::folder(path).join(link)))
             .unwrap_or_else(|_| path.to_path_buf());
@@ -104,7 +112,10 @@ impl DockerArchive {
         }
     }
 
-    /// The image that is meant when no tag is named: the one it was opened for, or the only one there is.
+    /// Returns the image that the archive was opened for, or its only image.
+    ///
+    /// # Errors
+    /// `NotFound` if the archive is empty, `BadInput` if it has several images.
     pub fn only_image(&self) -> Result<Pointer, Error> {
         if let Some(only) = &self.only {
             return Ok(self.by_digest(only).map_or_else(|| Pointer::Tag(only.clone()), Pointer::Digest));
@@ -119,13 +130,13 @@ impl DockerArchive {
         match images.as_slice() {
             [_] => Ok(Pointer::Tag(names.first().copied().unwrap_or(UNNAMED).to_string())),
             [] => Err(Error::not_found(doing(), "the archive is empty")),
-            many => Err(Error::bad_input(doing(), format!("it holds {} images", many.len()))
-                .hint(format!("name one of them: {}", names.join(", ")))),
+            many => Err(Error::bad_input(doing(), format!("it has {} images", many.len()))
+                .hint(format!("add one of the names: {}", names.join(", ")))),
         }
     }
 
-    /// How the members that change could be overwritten where they stand, so that the size of the archive does not
-    /// matter; or why they cannot.
+    /// Returns a plan that overwrites the changed members without moving others, so that the time does not depend on the
+    /// archive's size; or the reason why that is impossible.
     pub fn plan_in_place(
         &self,
         was: &Digest,
@@ -134,7 +145,11 @@ impl DockerArchive {
         in_place::plan(&self.archive(), self.only.as_deref(), was, rewrite)
     }
 
-    /// Overwrites them. Killed at any point, the next to open the archive here finds the old or the new image.
+    /// Applies a plan of [`Self::plan_in_place`]. If the process is killed, the next one that opens the archive finds the
+    /// old or the new image.
+    ///
+    /// # Errors
+    /// `Conflict` if the archive changed since it was read, `BadInput` if the result would not be valid.
     pub fn apply_in_place(&self, place: &InPlacePlan) -> Result<(), Error> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.display_name();
@@ -161,7 +176,7 @@ impl DockerArchive {
         self.state().archive.clone()
     }
 
-    /// An image id may be given in a name's place.
+    /// Parses an image ID, which users may give instead of a name.
     fn by_digest(&self, text: &str) -> Option<Digest> {
         let digest: Digest = text.parse().ok()?;
         self.archive().document(&digest).map(|document| document.digest().clone())
@@ -186,8 +201,8 @@ impl DockerArchive {
         Ok(found.cloned())
     }
 
-    /// Puts another archive in this one's place: `exchange` checks it and does it. The old table goes first: of an
-    /// archive of many members, two take too much memory. On an error the old archive is read again.
+    /// Replaces the archive: `exchange` checks and writes the new one. The old table of members is dropped first, since two
+    /// tables of a large archive take too much memory. After an error the old archive is read again.
     fn exchange(
         &self,
         place: &str,
@@ -206,7 +221,7 @@ impl DockerArchive {
                 Ok(())
             }
             Err(error) => {
-                // If that fails too, the first error is the one to report.
+                // If that fails too, the first error is reported.
                 if let Ok(archive) = emptied.read_again(place) {
                     state.archive = Arc::new(archive);
                 }
@@ -232,7 +247,7 @@ impl ImageSource for DockerArchive {
     fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
         let absent = || {
             let doing = format!("read \"{at}\" of \"{}\"", self.display_name());
-            Error::not_found(doing, "there is no such image in the archive")
+            Error::not_found(doing, "the archive has no such image")
         };
         self.find(at)?.ok_or_else(absent)
     }
@@ -286,7 +301,7 @@ impl ImageSource for DockerArchive {
 }
 
 impl ImageStore for DockerArchive {
-    /// Keeps the blob until a tag needs it: a small one in memory, a large one in a file without a name.
+    /// Keeps the blob until a tag needs it: a small one in memory, a large one in an unnamed file.
     fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error> {
         if self.has_blob(blob)? {
             return Ok(());
@@ -297,11 +312,11 @@ impl ImageStore for DockerArchive {
         Ok(())
     }
 
-    /// Keeps the document until a tag needs it. An archive shows only what a tag reaches.
+    /// Keeps the document until a tag needs it: an archive has only what its tags reference.
     fn write_document(&self, document: &Document) -> Result<(), Error> {
         let doing = || format!("write manifest {} to \"{}\"", document.digest(), self.display_name());
         let absent = |digest: &Digest| {
-            Error::bad_input(doing(), format!("it names {digest}, which is not there"))
+            Error::bad_input(doing(), format!("it references {digest}, which is absent"))
                 .hint("write that first")
         };
         let archive = self.archive();
@@ -344,8 +359,8 @@ impl ImageStore for DockerArchive {
             return Ok(());
         }
         if self.naming == Naming::Layout && archive.tar.find(MANIFEST_JSON.as_bytes()).is_some() {
-            let why = "it is a `docker save` archive too, whose manifest.json would be left behind";
-            let hint = format!("name it docker-archive:{}", self.named.display());
+            let why = "it is also a `docker save` archive, whose manifest.json would not be updated";
+            let hint = format!("use docker-archive:{}", self.named.display());
             return Err(Error::bad_input(doing(), why).hint(hint));
         }
         let edit = plan_tag(&archive, &pending, tag, document)?;

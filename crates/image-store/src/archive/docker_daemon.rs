@@ -1,8 +1,7 @@
-//! An image in a Docker Engine, by `docker save` and `docker load`.
+//! Images in a Docker Engine, read with `docker save` and written with `docker load`.
 //!
-//! The program is the one that the person uses, so contexts, `DOCKER_HOST=ssh://...` and rootless sockets work. What it
-//! saves lies in a temporary file, and is the very archive that [`DockerArchive`] reads and writes; a tag that moves
-//! there is loaded. Where no tag moves, nothing is loaded.
+//! The user's own docker program runs, so contexts, `DOCKER_HOST=ssh://...` and rootless sockets work. The saved image is a
+//! temporary [`DockerArchive`]; the archive is loaded when a tag moves in it, and not otherwise.
 
 use super::docker_archive::DockerArchive;
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer};
@@ -17,17 +16,18 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
-/// Names another program than `docker`.
+/// Environment variable with another program than `docker`.
 const PROGRAM: &str = "MULTIARCH_DOCKER";
 const SAVED: &str = "saved.tar";
 
+/// An image name in a Docker Engine.
 pub struct DockerDaemon {
     /// `app:1`.
     name: String,
     archive: DockerArchive,
-    /// What the engine has under the name, as it was when we looked, and what that is in the archive.
+    /// The image that the engine had under the name when it was saved.
     saved: Mutex<Option<Saved>>,
-    /// Holds the archive; gone with this value.
+    /// Contains the archive and is removed with this value.
     dir: TempDir,
 }
 
@@ -37,13 +37,16 @@ struct Saved {
 }
 
 impl DockerDaemon {
-    /// An image that is there.
+    /// Saves an existing image and opens it.
+    ///
+    /// # Errors
+    /// `NotFound` if the engine or the program does not have it, `Conflict` if another image got the name meanwhile.
     pub fn open(name: &str) -> Result<Self, Error> {
         let place = place_of(name);
         let doing = || format!("read \"{place}\"");
         let id = id_of(name, &doing())?.ok_or_else(|| {
             Error::not_found(doing(), "the Docker Engine has no such image")
-                .hint("docker image ls shows them")
+                .hint("list images with: docker image ls")
         })?;
         let dir = folder(&doing())?;
         let path = dir.path().join(SAVED);
@@ -51,14 +54,19 @@ impl DockerDaemon {
         let archive = DockerArchive::open(&path, Some(name))?;
         let document = archive.read_document(&Pointer::Tag(name.into()))?;
         if !is_id_of(&id, &document) {
-            let why = format!("it was {id} when we looked, and another image was saved");
-            return Err(Error::conflict(doing(), why).hint("run again when nobody builds it"));
+            let why = format!("it was {id}, and another image was saved");
+            return Err(
+                Error::conflict(doing(), why).hint("run the command again when no build uses this name")
+            );
         }
         let document = document.descriptor();
         Ok(Self { name: name.into(), archive, saved: Mutex::new(Some(Saved { id, document })), dir })
     }
 
-    /// A name that an image will get; it may have one now.
+    /// Prepares to write an image under a name, which may exist.
+    ///
+    /// # Errors
+    /// Those of the temporary directory.
     pub fn open_or_create(name: &str) -> Result<Self, Error> {
         let doing = format!("write \"{}\"", place_of(name));
         let dir = folder(&doing)?;
@@ -72,41 +80,40 @@ fn place_of(name: &str) -> String {
 }
 
 fn folder(doing: &str) -> Result<TempDir, Error> {
-    tempfile::Builder::new()
-        .prefix("multiarch-")
-        .tempdir()
-        .map_err(|e| Error::from_io(doing, e).hint("TMPDIR names a folder with room for the image"))
+    tempfile::Builder::new().prefix("multiarch-").tempdir().map_err(|e| {
+        Error::from_io(doing, e).hint("set TMPDIR to a directory with enough space for the image")
+    })
 }
 
 fn docker(args: &[&str]) -> Command {
-    let program = std::env::var_os(PROGRAM).filter(|said| !said.is_empty());
+    let program = std::env::var_os(PROGRAM).filter(|program| !program.is_empty());
     let mut command = Command::new(program.unwrap_or_else(|| OsString::from("docker")));
     command.args(args).stdin(Stdio::null());
     command
 }
 
-/// Runs to the end; gives what it printed.
+/// Runs a command to its end and returns its output.
 fn run(command: &mut Command, doing: &str) -> Result<String, Error> {
     let output = command.output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::not_found(doing, "the program \"docker\" is not installed")
-            .hint(format!("{PROGRAM} names another one")),
+            .hint(format!("install it, or set {PROGRAM} to another program")),
         _ => Error::from_io(doing, error),
     })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_string());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let line = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty());
     let why =
-        line.map_or_else(|| format!("docker ended with {}", output.status), |line| format!("docker: {line}"));
+        line.map_or_else(|| format!("docker failed: {}", output.status), |line| format!("docker: {line}"));
     Err(Error::local(doing, why))
 }
 
-/// The engine's id of an image: its config's digest, or its manifest's where containerd keeps the images. `None` if
-/// it has no such image.
+/// Returns the engine's ID of an image: its config's digest, or its manifest's with containerd's image store. `None` if it
+/// has no such image.
 fn id_of(name: &str, doing: &str) -> Result<Option<Digest>, Error> {
-    // `inspect` fails for an absent image as it does for an engine that is not running; `ls` tells them apart. It takes
-    // a name without a tag for all tags, and names here have one.
+    // `inspect` fails for an absent image as for an engine that is not running; `ls` distinguishes them. It lists all tags
+    // for a name without one, and names here have one.
     let found = run(
         docker(&["image", "ls", "--no-trunc", "--quiet", "--filter"]).arg(format!("reference={name}")),
         doing,
@@ -115,7 +122,7 @@ fn id_of(name: &str, doing: &str) -> Result<Option<Digest>, Error> {
         return Ok(None);
     }
     let id = run(docker(&["image", "inspect", "--format", "{{.Id}}"]).arg(name), doing)?;
-    let strange = |_| Error::local(doing, format!("docker says \"{id}\", which is no image id"));
+    let strange = |_| Error::local(doing, format!("docker printed \"{id}\", which is not an image ID"));
     id.parse().map(Some).map_err(strange)
 }
 
@@ -128,14 +135,14 @@ impl ImageSource for DockerDaemon {
         self.archive.read_document(at)
     }
 
-    /// A name is asked of the engine again: somebody may have built another image meanwhile.
+    /// Asks the engine again, since another image may have got the name meanwhile.
     fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
         let Pointer::Tag(name) = at else { return self.archive.resolve(at) };
         let doing = format!("look for \"{}\"", place_of(name));
         let Some(now) = id_of(name, &doing)? else { return Ok(None) };
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let known = saved.as_ref().filter(|saved| *name == self.name && saved.id == now);
-        // An image that was not saved is known by its id alone.
+        // Of an image that was not saved, only the ID is known.
         Ok(Some(known.map_or_else(|| Descriptor::new("", now, 0), |saved| saved.document.clone())))
     }
 
@@ -151,7 +158,7 @@ impl ImageSource for DockerDaemon {
         self.archive.open_blob(blob)
     }
 
-    /// Where containerd keeps its images, its driver says so; so does the documentation of that store have people look.
+    /// Only containerd's image store holds indexes. `DriverStatus` shows it (docs.docker.com/engine/storage/containerd).
     fn supports_indexes(&self) -> Result<bool, Error> {
         let doing = format!("look for \"{}\"", place_of(&self.name));
         let driver = run(&mut docker(&["info", "--format", "{{.DriverStatus}}"]), &doing)?;
@@ -168,7 +175,7 @@ impl ImageStore for DockerDaemon {
         self.archive.write_document(document)
     }
 
-    /// Writes the archive and loads it; then the engine must have this image under the name.
+    /// Writes the archive, loads it, and checks that the engine has this image under the name.
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error> {
         self.archive.write_tag(tag, document)?;
         let doing = format!("load \"{}\"", place_of(tag));
@@ -177,9 +184,9 @@ impl ImageStore for DockerDaemon {
         let id = id_of(tag, &doing)?;
         if !id.as_ref().is_some_and(|id| is_id_of(id, document)) {
             let shown = id.as_ref().map_or("nothing".into(), Digest::to_string);
-            let why = format!("it was loaded, and the name stands for {shown} now");
+            let why = format!("it was loaded, and the name refers to {shown} now");
             return Err(
-                Error::conflict(doing, why).hint("somebody else moved it, or the engine cannot keep it")
+                Error::conflict(doing, why).hint("another client moved it, or the engine cannot store it")
             );
         }
         if let (Some(id), true) = (id, tag == self.name) {
@@ -190,7 +197,8 @@ impl ImageStore for DockerDaemon {
     }
 }
 
-/// Is it the document's own digest, or its config's? Of an index, the engine without containerd keeps one image.
+/// Returns whether an image ID is the document's digest or its config's. Of an index, an engine without containerd's image
+/// store keeps one image.
 fn is_id_of(id: &Digest, document: &Document) -> bool {
     id == document.digest()
         || match document.parse() {

@@ -1,4 +1,4 @@
-//! What becomes of an archive's members: which go, which get new bytes in their place, which are added.
+//! Plan of a tag in an archive: members to drop, to replace and to add, and the bytes of the new archive that follow.
 
 use super::pending::{NewContent, Pending};
 use super::snapshot::Snapshot;
@@ -11,7 +11,7 @@ use std::ops::Range;
 mod classic;
 mod layout;
 
-/// What must change so that `tag` names `document`.
+/// Returns the changes after which `tag` refers to `document`.
 pub fn plan_tag(
     archive: &Snapshot,
     pending: &Pending,
@@ -30,16 +30,16 @@ pub enum MemberChange {
     Replace { name: String, bytes: NewContent },
 }
 
-/// Members are named by their place in the table.
+/// Changes of an archive. Members are indices into the table of members.
 #[derive(Clone, Default)]
 pub struct TarEdit {
     pub changes: BTreeMap<usize, MemberChange>,
-    /// New members, which stand before the member `before`, or behind all others.
+    /// New members, written before the member `before`, or after all others.
     pub added: Vec<(String, NewContent)>,
     pub before: Option<usize>,
 }
 
-/// A piece of the new archive, in order.
+/// A part of the new archive.
 pub enum Piece {
     /// Bytes of the old archive, headers and padding included.
     Kept(Range<u64>),
@@ -52,7 +52,7 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// In the new archive.
+    /// Returns the number of bytes in the new archive.
     pub fn length(&self) -> u64 {
         match self {
             Self::Kept(range) => range.end - range.start,
@@ -69,7 +69,7 @@ impl TarEdit {
         self.changes.is_empty() && self.added.is_empty()
     }
 
-    /// Gives the member `name` these bytes, or adds it.
+    /// Replaces the content of the member `name`, or adds it.
     pub fn set(&mut self, snapshot: &Snapshot, name: &str, bytes: &[u8]) {
         match snapshot.tar.find(name.as_bytes()) {
             Some(member) => {
@@ -80,7 +80,7 @@ impl TarEdit {
         }
     }
 
-    /// The new archive, piece by piece. What is kept is kept in runs as long as can be.
+    /// Returns the parts of the new archive in order. Adjacent kept members are one part.
     pub fn pieces(&self, snapshot: &Snapshot) -> Vec<Piece> {
         let tar = &snapshot.tar;
         let mut pieces = Vec::new();

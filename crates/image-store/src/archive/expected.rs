@@ -1,4 +1,4 @@
-//! What an archive must name once a change is made, compared with what a reader finds in the result.
+//! The names that an archive must have after a change, compared with those of the result before it is written.
 
 use super::snapshot::Snapshot;
 use crate::store::UNNAMED;
@@ -8,14 +8,14 @@ use image_model::digest::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub struct ExpectedNames {
-    /// By the names' keys; the empty name is that of the image without any.
+    /// Digests by the key of the name. The empty name is that of the image without one.
     names: BTreeMap<String, Digest>,
-    /// Images without a name. They may get one.
+    /// Images without a name, which may get one.
     unnamed: BTreeSet<Digest>,
 }
 
 impl ExpectedNames {
-    /// `tag` names `document`, and all other names are what they were.
+    /// `tag` refers to `document`, and all other names are unchanged.
     pub fn after_tag(archive: &Snapshot, tag: &str, document: &Digest) -> Self {
         let names = archive.names.iter().map(|(key, named)| (key.clone(), named.document.clone()));
         let mut expected = Self {
@@ -30,14 +30,14 @@ impl ExpectedNames {
         expected
     }
 
-    /// Every name names this image.
+    /// Every name refers to this image.
     pub fn after_relabel(archive: &Snapshot, document: &Digest) -> Self {
         let unnamed = archive.unnamed.iter().map(|_| UNNAMED.to_string());
         let names = archive.names.keys().cloned().chain(unnamed);
         Self { names: names.map(|name| (name, document.clone())).collect(), unnamed: BTreeSet::new() }
     }
 
-    /// Why the result is not what it must be.
+    /// Returns the first difference as an error.
     pub fn check(&self, result: &Snapshot) -> Result<(), String> {
         for (name, digest) in &self.names {
             let shown = if name == UNNAMED { "the image without a name" } else { name };
@@ -54,7 +54,7 @@ impl ExpectedNames {
     }
 }
 
-/// The error for a result that a reader refuses. One that could not be read for another reason is that reason.
+/// Returns the error for a result that cannot be read. I/O errors are returned unchanged.
 pub fn unreadable(place: &str, error: Error) -> Error {
     match error.kind {
         Exit::BadInput | Exit::Integrity | Exit::NotFound => refused(place, &error.reason),
@@ -62,8 +62,8 @@ pub fn unreadable(place: &str, error: Error) -> Error {
     }
 }
 
-/// The error for a result that is not put in the old archive's place.
+/// Returns the error for a result that does not replace the archive.
 pub fn refused(place: &str, why: &str) -> Error {
     Error::bad_input(format!("write \"{place}\""), format!("the result failed its check: {why}"))
-        .hint("the file was not changed; copy the image to a new archive or to oci:DIR")
+        .hint("no changes were made; copy the image to a new archive or to oci:DIR")
 }

@@ -1,4 +1,4 @@
-//! What is written in an archive: its lists of images, their names, the paths of configs and layers.
+//! Contents of archives: lists of images, image names, paths of configs and layers.
 
 use super::tar::plain_name;
 use error::Error;
@@ -10,27 +10,27 @@ pub mod index_json;
 pub mod manifest_json;
 pub mod names;
 
-/// `manifest.json` and `index.json` are lists of some hundred bytes for each image.
+/// Largest `manifest.json` and `index.json`, which have some hundred bytes for each image.
 pub const LIST_MAX: u64 = 4 << 20;
 
 pub const MANIFEST_JSON: &str = "manifest.json";
 pub const INDEX_JSON: &str = "index.json";
 pub const OCI_LAYOUT: &str = "oci-layout";
 
-/// Where a layout keeps a blob.
+/// Returns the path of a blob in a layout.
 pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
-/// The digest that a path of a layout says, however the path is spelled.
+/// Returns the digest in the path of a layout's blob, however the path is spelled.
 pub fn digest_of_path(path: &str) -> Option<Digest> {
     let plain = plain_name(path.as_bytes()).ok()?;
     let (algorithm, hex) = str::from_utf8(&plain).ok()?.strip_prefix("blobs/")?.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-/// A config has one diff_id for each layer, and what is not compressed has it as its digest. `docker load` refuses
-/// anything else, after it has unpacked it.
+/// Checks that a config has one diff ID for each layer, and that uncompressed layers have theirs as digest. `docker load`
+/// refuses anything else, after unpacking it.
 pub fn check_layers(layers: &[Descriptor], diff_ids: &[Digest]) -> Result<(), String> {
     if layers.len() != diff_ids.len() {
         return Err(format!("it has {} layers, its config {} diff_ids", layers.len(), diff_ids.len()));
@@ -53,7 +53,7 @@ struct MadeManifest<'a> {
     layers: &'a [Descriptor],
 }
 
-/// The manifest of an image that comes without: always the same bytes for the same config and layers.
+/// Returns a manifest for an image without one: always the same bytes for the same config and layers.
 pub fn make_manifest(config: &Descriptor, layers: &[Descriptor]) -> Result<Document, Error> {
     let doing = || format!("describe the image {}", config.digest);
     let manifest =
@@ -62,7 +62,7 @@ pub fn make_manifest(config: &Descriptor, layers: &[Descriptor]) -> Result<Docum
     Document::new(bytes, None).map_err(|e| e.at(&doing()))
 }
 
-/// How the bytes of a layer begin says how it is compressed.
+/// Returns the media type of a layer that begins with these bytes, or the name of a compression that no engine reads.
 pub fn layer_media_type(head: &[u8]) -> Result<&'static str, &'static str> {
     // RFC 1952, RFC 8878, and the signatures of bzip2 and xz.
     match head {
@@ -74,10 +74,10 @@ pub fn layer_media_type(head: &[u8]) -> Result<&'static str, &'static str> {
     }
 }
 
-/// containerd's name for it (images/mediatypes.go); Docker has none of its own.
+/// containerd's media type (images/mediatypes.go); Docker has none.
 const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
-/// Configs are named by their digest: `HEX.json` (Docker), `sha256:HEX` (crane, kaniko), `blobs/sha256/HEX`.
+/// Returns the digest in the name of a config: `HEX.json` (Docker), `sha256:HEX` (crane, kaniko), `blobs/sha256/HEX`.
 pub fn digest_in_name(path: &str) -> Option<Digest> {
     let file = path.rsplit('/').next()?;
     let file = file.strip_suffix(".json").unwrap_or(file);

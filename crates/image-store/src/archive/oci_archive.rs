@@ -1,9 +1,8 @@
-//! An OCI image layout inside a tar: what `skopeo copy ... oci-archive:FILE`, `podman save --format oci-archive` and
+//! OCI image layouts in a tar: what `skopeo copy ... oci-archive:FILE`, `podman save --format oci-archive` and
 //! BuildKit's `--output type=oci` write.
 //!
-//! The same tar, read and rewritten by the same code as a `docker save` archive of Docker 25 and later, which is an
-//! OCI layout too; only the names are others: an image is called what its entry of `index.json` says, letter by
-//! letter, and there is no `manifest.json` to keep in step.
+//! The code is that of `docker save` archives of Docker 25 and later, which are OCI layouts too. Only the names differ: a
+//! tag is the annotation of an entry of `index.json`, as written, and there is no `manifest.json` to update.
 
 use super::docker_archive::DockerArchive;
 use super::format::names::Naming;
@@ -14,25 +13,35 @@ use image_model::manifest::{Descriptor, Document};
 use std::io::Read;
 use std::path::Path;
 
+/// An OCI archive.
 pub struct OciArchive(DockerArchive);
 
 impl OciArchive {
-    /// An archive that is there. `tag` chooses one of its images, which must be there too.
+    /// Opens an existing archive. `tag` selects one of its images.
+    ///
+    /// # Errors
+    /// As [`DockerArchive::open`].
     pub fn open(path: &Path, tag: Option<&str>) -> Result<Self, Error> {
         DockerArchive::open_as(path, tag, Naming::Layout).map(Self)
     }
 
-    /// An archive that is there, or will be with the first tag.
+    /// Opens an archive, or prepares a new one, which is created with the first tag.
+    ///
+    /// # Errors
+    /// As [`DockerArchive::open`].
     pub fn open_or_create(path: &Path) -> Result<Self, Error> {
         DockerArchive::open_or_create_as(path, Naming::Layout).map(Self)
     }
 
-    /// The tar itself, with the names of an OCI layout.
+    /// Returns the archive with the operations of a [`DockerArchive`]; its tags remain those of an OCI layout.
     pub fn into_archive(self) -> DockerArchive {
         self.0
     }
 
-    /// The image that is meant when no tag is named: the one it was opened for, or the only one there is.
+    /// Returns the image that the archive was opened for, or its only image.
+    ///
+    /// # Errors
+    /// As [`DockerArchive::only_image`].
     pub fn only_image(&self) -> Result<Pointer, Error> {
         self.0.only_image()
     }
@@ -121,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_what_it_is_and_not_a_docker_name() {
+    fn tags_are_not_interpreted_as_docker_names() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.tar");
         let store = OciArchive::open_or_create(&path).unwrap();
@@ -133,14 +142,14 @@ mod tests {
         assert_eq!(store.read_document(&store.only_image().unwrap()).unwrap(), one);
         assert_eq!(OciArchive::open(&path, Some("v2")).err().map(|e| e.kind), Some(Exit::NotFound));
         assert!(!names(&path).contains(&"manifest.json".to_string()));
-        // What no entry names any more is gone.
+        // Blobs that no entry references any more are removed.
         store.write_tag("v1", &image(&store, &note(3))).unwrap();
         let gone = format!("blobs/sha256/{}", Digest::of(note(1).as_bytes()).hex());
         assert!(!names(&path).contains(&gone));
     }
 
     #[test]
-    fn a_docker_save_archive_is_read_and_not_written() {
+    fn a_docker_save_archive_is_read_but_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.tar");
         let store = DockerArchive::open_or_create(&path).unwrap();
@@ -156,15 +165,12 @@ mod tests {
         let store = OciArchive::open(&path, None).unwrap();
         assert_eq!(store.tags().unwrap(), ["1"]);
         let error = store.write_tag("1", &image(&store, &note(2))).unwrap_err();
-        assert!(
-            error.kind == Exit::BadInput && error.to_string().contains("name it docker-archive:"),
-            "{error}"
-        );
+        assert!(error.kind == Exit::BadInput && error.to_string().contains("use docker-archive:"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
     }
 
     #[test]
-    fn a_tar_that_is_no_layout_says_so() {
+    fn a_tar_that_is_no_layout_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.tar");
         fs::write(&path, archive(&[file("manifest.json", b"[]")])).unwrap();

@@ -1,4 +1,4 @@
-//! What was written but is in no archive yet: small blobs in memory, large ones in files without a name.
+//! Blobs and documents that were written but have no tag yet: small ones in memory, large ones in unnamed files.
 
 use super::tar::FileSlice;
 use error::Error;
@@ -10,12 +10,12 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Blobs up to this size stay in memory; configs and attestations are smaller.
+/// Blobs up to this size are kept in memory; configs and attestations are smaller.
 const SMALL: u64 = 256 << 10;
-/// All small blobs together; then they are spooled too.
+/// Largest total of blobs in memory; above it, small ones are written to files too.
 const MEMORY_MAX: u64 = 16 << 20;
 
-/// The bytes of something new.
+/// The bytes of a new member.
 #[derive(Clone)]
 pub enum NewContent {
     Memory(Arc<[u8]>),
@@ -61,7 +61,7 @@ impl Pending {
     }
 }
 
-/// Reads a blob to its end, held against its digest, into memory or into a file without a name in `dir`.
+/// Reads and verifies a blob, into memory or into an unnamed file in `dir`. `in_memory` is the total of blobs in memory.
 pub fn take(blob: &Descriptor, content: impl Read, in_memory: u64, dir: &Path) -> Result<NewContent, Error> {
     let doing = || format!("keep blob {}", blob.digest);
     let mut content = Verified::new(content, &blob.digest, blob.size, "blob");
@@ -70,7 +70,7 @@ pub fn take(blob: &Descriptor, content: impl Read, in_memory: u64, dir: &Path) -
         content.read_to_end(&mut bytes).map_err(|e| Error::from_io(doing(), e))?;
         return Ok(NewContent::from(bytes.as_slice()));
     }
-    // Beside the archive: there is room for the archive, and the kernel can copy within one file system.
+    // Beside the archive: there is space for the archive, and the kernel can copy within one file system.
     let mut file = tempfile::tempfile_in(dir).map_err(|e| Error::from_io(doing(), e))?;
     io::copy(&mut content, &mut file).map_err(|e| Error::from_io(doing(), e))?;
     Ok(NewContent::Spooled { file: Arc::new(file), size: blob.size })

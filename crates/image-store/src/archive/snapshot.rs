@@ -1,6 +1,5 @@
-//! What an archive holds at one moment: its members, its images by name, and where each blob lies.
-//!
-//! Read once, when the archive is opened, and never changed: after a write there is a new one.
+//! An archive as it was read: its members, its images by name, and the member of each blob. Immutable; after a write there
+//! is a new one.
 
 use super::format::blob_path;
 use super::format::index_json::IndexJson;
@@ -18,7 +17,7 @@ use std::sync::Arc;
 
 mod read;
 
-/// Tells whether a file is still the one that was read.
+/// Identity of a file, to detect changes since it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileIdentity {
     device: u64,
@@ -29,60 +28,60 @@ pub struct FileIdentity {
 
 impl FileIdentity {
     pub fn of(meta: &std::fs::Metadata) -> Self {
-        // Not the time of the content: that is kept when an archive is rewritten.
+        // The time of the inode, since the modification time is preserved when an archive is rewritten.
         let changed = (meta.ctime(), meta.ctime_nsec());
         Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed }
     }
 }
 
-/// An image by one of its names.
+/// One name of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedImage {
-    /// As the archive spells it.
+    /// The name as the archive spells it.
     pub shown: String,
     pub document: Digest,
     /// Its entry in `index.json`.
     pub entry: Option<usize>,
 }
 
-/// Digests of layers by the place of their content.
+/// Digests of layers by the offset of their content.
 pub type LayerDigests = BTreeMap<u64, Digest>;
 
-/// A layer as a path of `manifest.json` leads to it.
+/// A layer to which a path of `manifest.json` leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveLayer {
     pub blob: Descriptor,
-    /// The links on the way and, last, the file: places in the table of members.
+    /// Indices of the links that lead to it and, last, of the file.
     pub members: Vec<usize>,
 }
 
 pub struct Snapshot {
     pub naming: Naming,
     pub tar: TarFile,
-    /// `None`: there is no file yet.
+    /// `None` if there is no file yet.
     pub identity: Option<FileIdentity>,
-    /// The list that `docker load` reads. A layout may do without.
+    /// `manifest.json`, which `docker load` reads. A layout may have none.
     pub list: Option<ManifestJson>,
-    /// `None`: an archive of the old form, which keeps no manifests.
+    /// `index.json`; `None` for an archive of the classic form, which has no manifests.
     pub index: Option<IndexJson>,
-    /// By the names' keys.
+    /// By the key of the name.
     pub names: BTreeMap<String, NamedImage>,
     pub unnamed: Vec<NamedImage>,
     pub documents: BTreeMap<Digest, Document>,
     /// Images by the digest of their config.
     ids: BTreeMap<Digest, Digest>,
-    /// Members of indexes that the archive leaves out: Docker saves only the platforms that it has.
+    /// Members of indexes that are not in the archive: Docker saves only the platforms that it has.
     pub absent: BTreeSet<Digest>,
-    /// The image of each item of `list`, and its config.
+    /// Digests of image and config for each item of `list`.
     pub item_documents: Vec<Digest>,
     pub item_configs: Vec<Digest>,
     pub layers: BTreeMap<String, ArchiveLayer>,
-    /// Configs and layers of an archive of the old form; in a layout a blob's name says its digest.
+    /// Configs and layers of an archive of the classic form. In a layout, a blob's path has its digest.
     blobs: BTreeMap<Digest, usize>,
 }
 
 impl Snapshot {
-    /// An archive that will be there with the first write. `file` is empty and has no name.
+    /// Returns a new archive. `file` is empty and unnamed.
     pub fn empty(file: File, identity: Option<FileIdentity>, naming: Naming) -> Result<Self, Error> {
         let doing = "make a new archive";
         let tar = TarFile::read(Arc::new(file)).map_err(|e| e.at(doing))?;
@@ -92,7 +91,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Reads what the file holds. `place` names it in messages.
+    /// Reads an archive. `place` is its name in messages.
     pub fn read(file: File, place: &str, naming: Naming) -> Result<Self, Error> {
         read::read(file, place, naming, &LayerDigests::new(), &[])
     }
@@ -108,7 +107,7 @@ impl Snapshot {
         read::read(file, place, naming, layer_digests, &[])
     }
 
-    /// Reads what the file of this snapshot will be once these bytes are written over it.
+    /// Reads the file of this snapshot as if these bytes were written over it.
     pub fn read_over(
         &self,
         writes: &[ByteWrite],
@@ -118,7 +117,7 @@ impl Snapshot {
         read::read(self.clone_file(place)?, place, self.naming, layer_digests, writes)
     }
 
-    /// Those bytes are written.
+    /// Records that those bytes are written.
     pub fn set_written(&mut self) -> std::io::Result<()> {
         self.tar.set_written();
         self.identity = Some(FileIdentity::of(&self.tar.file().metadata()?));
@@ -137,12 +136,12 @@ impl Snapshot {
             0 => Self::empty(file, self.identity, self.naming)?,
             _ => Self::read(file, place, self.naming)?,
         };
-        // What was done to the file since then counts as a change.
+        // Changes since the first read must be detected.
         again.identity = self.identity;
         Ok(again)
     }
 
-    /// Digests of layers whose names do not say them, by the place of their content.
+    /// Returns the digests of layers whose paths do not have them.
     pub fn layer_digests(&self) -> LayerDigests {
         let place = |layer: &ArchiveLayer| {
             let member = &self.tar.members()[*layer.members.last()?];
@@ -151,7 +150,7 @@ impl Snapshot {
         self.layers.values().filter_map(place).collect()
     }
 
-    /// The same file, and nothing is known of it.
+    /// Returns a snapshot of the same file without its contents.
     pub fn emptied(&self) -> Self {
         Self::bare(self.tar.emptied(), self.identity, self.naming)
     }
@@ -175,11 +174,14 @@ impl Snapshot {
         }
     }
 
-    /// The image of this name. The empty name is that of the one image without any.
+    /// Returns the image with this name; [`UNNAMED`] is the one without a name.
+    ///
+    /// # Errors
+    /// The reason if several images have no name.
     pub fn named(&self, tag: &str) -> Result<Option<&NamedImage>, String> {
         match (tag, self.unnamed.as_slice()) {
             (UNNAMED, []) => Ok(None),
-            // Several entries of one image are one image.
+            // Several entries of the same image are accepted.
             (UNNAMED, [first, rest @ ..]) if rest.iter().all(|other| other.document == first.document) => {
                 Ok(Some(first))
             }
@@ -188,13 +190,13 @@ impl Snapshot {
         }
     }
 
-    /// A document by its digest, or by the digest of its config, which Docker calls the image's id.
+    /// Returns a document by its digest, or by the digest of its config, which is Docker's image ID.
     pub fn document(&self, digest: &Digest) -> Option<&Document> {
         let by_id = || self.documents.get(self.ids.get(digest)?);
         self.documents.get(digest).or_else(by_id)
     }
 
-    /// Other names that stand for the entry of `index.json` that this name stands for.
+    /// Returns the other names that belong to the same entry of `index.json`.
     pub fn names_of_same_entry(&self, tag: &str) -> Vec<&NamedImage> {
         let key = self.naming.key(tag);
         let Some(entry) = self.names.get(&key).and_then(|named| named.entry) else { return Vec::new() };
@@ -202,12 +204,12 @@ impl Snapshot {
         others.map(|(_, named)| named).collect()
     }
 
-    /// The file to which a path of `manifest.json` leads: a place in the table of members.
+    /// Returns the index of the member to which a path of `manifest.json` leads.
     pub fn file(&self, path: &str) -> Option<usize> {
         self.tar.resolve(path.as_bytes()).ok()?.pop()
     }
 
-    /// Where the bytes of this digest lie: a place in the table of members.
+    /// Returns the index of the member with this digest.
     pub fn blob(&self, digest: &Digest) -> Option<usize> {
         if let Some(member) = self.blobs.get(digest) {
             return Some(*member);

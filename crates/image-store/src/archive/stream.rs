@@ -1,16 +1,15 @@
-//! A `docker save` stream relabelled on its way through a pipe: one pass, and no layer is kept.
+//! Filter that relabels a `docker save` stream in a pipe, in one pass and without storing layers.
 //!
-//! Whether a label is wrong is known only when all configs and lists were seen, and what went out cannot be taken
-//! back. So everything that was there goes out as it came, but for the lists (`index.json`, `manifest.json`): they
-//! are held back until the stream ends, together with the small members behind them. Then new configs and manifests
-//! are put in front of them, and the lists name those. The old ones stay behind as members that no list names. What
-//! writes such streams puts the lists last, so a stream with nothing to change comes out byte for byte.
+//! Whether the platform is wrong is known only when all configs and lists were read, and output cannot be revoked. So
+//! everything is copied except the lists (`index.json`, `manifest.json`), which are held back until the stream ends,
+//! together with the small members after them. Then new configs and manifests are written before the lists, which refer to
+//! them. The old ones remain as members that are not listed. Programs that write such streams put the lists last, so a
+//! stream without changes is copied byte for byte.
 //!
-//! An outline of the archive, headers and small members with holes for the layers, goes to a file without a name; it
-//! is read by the same strict reader that reads archives in files, before the end of the stream goes out. So is an
-//! outline of what goes out: it is checked before its end goes out. The output
-//! lags behind by half a block: wherever it is cut off, be it by an error or by SIGKILL, it ends within a member, and
-//! no reader takes it for a whole archive.
+//! An outline of the archive, with headers, small members, and holes for layers, is kept in an unnamed file. Before the end
+//! of the output is written, the strict reader of archives reads this outline, and an outline of the output too. The
+//! output lags behind by half a block: wherever it is cut off, by an error or by SIGKILL, it ends within a member, and no
+//! reader accepts it as a complete archive.
 
 use super::DockerArchive;
 use super::expected::ExpectedNames;
@@ -31,13 +30,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Members behind a list up to this size are held back with it.
+/// Largest member after a list that is held back with it.
 const HELD_MEMBER_MAX: u64 = 1 << 20;
-/// All that is held back; what is more goes out before the lists.
+/// Largest total of members that are held back; further ones are written before the lists.
 const HELD_MAX: usize = 12 << 20;
-/// How much is read at once.
+/// Bytes that are read at once.
 const CHUNK: usize = 256 << 10;
-/// How far the output lags behind: half a block, so that it never ends where a member ends.
+/// Bytes by which the output lags behind: half a block, so that it never ends where a member ends.
 const LAG: usize = 256;
 
 /// Decides what becomes of the image in the stream. `None` means that it stays as it is.
@@ -50,15 +49,19 @@ pub struct FilterSummary {
     pub lists_moved: bool,
 }
 
-/// As large as anybody may make a pipe (pipe-max-size in proc(5)): fewer switches between the programs at its ends.
-/// What is no pipe stays as it is.
+/// Sets a pipe's buffer to the largest size without privileges (pipe-max-size in proc(5)), for fewer switches between the
+/// programs at its ends. Does nothing for other files.
 pub fn widen_pipe(end: impl AsFd) {
     let _ = nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 20));
 }
 
 const DOING: &str = "filter the stream";
 
-/// Takes the stream from `input` to `output`. On an error the output is cut off where no archive can end.
+/// Copies the stream from `input` to `output`, with the image relabeled as `relabel` decides. After an error the output ends
+/// where no archive can end.
+///
+/// # Errors
+/// `BadInput` if it is no `docker save` stream of one image, or if the result would not be valid.
 pub fn filter(
     input: impl Read,
     output: impl Write,
@@ -66,8 +69,8 @@ pub fn filter(
 ) -> Result<FilterSummary, Error> {
     let outline = || {
         tempfile::tempfile()
-            .map_err(|e| Error::from_io("make a file for the small parts of the stream", e))
-            .map_err(|e| e.hint("TMPDIR names a folder that can be written"))
+            .map_err(|e| Error::from_io("create a file for the small parts of the stream", e))
+            .map_err(|e| e.hint("set TMPDIR to a writable directory"))
     };
     let mut passing = StreamFilter {
         input: TarStream::new(input),
@@ -102,10 +105,10 @@ struct StreamFilter<R, W> {
     output: DelayedOutput<W>,
     outline: File,
     layer_digests: LayerDigests,
-    /// The outline of what goes out.
+    /// The outline of the output.
     result: File,
     result_layer_digests: LayerDigests,
-    /// Where the member that passes began, and where it begins in the output.
+    /// Offsets of the current member in input and output.
     passes_at: Option<(u64, u64)>,
     held: Vec<HeldMember>,
     held_bytes: usize,
@@ -146,7 +149,7 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
         Ok(())
     }
 
-    /// All content of a small member with its padding; the outline gets it too.
+    /// Returns the content of a small member with its padding, and adds it to the outline.
     fn whole(&mut self, coming: &StreamMember) -> Result<Vec<u8>, Error> {
         let mut content = vec![0; coming.padded() as usize];
         self.input.read_exact(&mut content).map_err(|e| e.at(DOING))?;
@@ -154,14 +157,14 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
         Ok(content)
     }
 
-    /// Lets content pass. Documents and configs are kept in the outline, of all else only how it begins.
+    /// Copies content. Documents and configs are added to the outline; of other content, only the first bytes.
     fn content(&mut self, coming: &StreamMember) -> Result<(), Error> {
         let mut left = coming.padded();
         let mut keeps = false;
         let mut hasher = None;
         while left > 0 {
             let at = self.input.position();
-            // How it begins must be seen as a whole, be the pipe as slow as it may.
+            // The first bytes are needed together, however slow the pipe is.
             let least = if at == coming.data_at { 512 } else { 1 };
             let count = self.output.fill(&mut self.input, least, left).map_err(|e| e.at(DOING))?;
             let fresh = self.output.last(count);
@@ -195,7 +198,7 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
         Ok(())
     }
 
-    /// Keeps a part of the input in its outline, and in that of the output if it goes there as it is.
+    /// Adds a part of the input to its outline, and to that of the output if it is copied.
     fn keep(&self, bytes: &[u8], at: u64) -> Result<(), Error> {
         keep(&self.outline, bytes, at)?;
         match self.passes_at {
@@ -204,13 +207,13 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
         }
     }
 
-    /// Sends bytes that did not come this way.
+    /// Writes bytes that are not copied from the input.
     fn emit(&mut self, bytes: &[u8]) -> Result<(), Error> {
         keep(&self.result, bytes, self.output.position())?;
         self.output.push(bytes).map_err(failed)
     }
 
-    /// A member with other content than it came with.
+    /// Writes a member with other content.
     fn emit_member(&mut self, coming: &StreamMember, content: &[u8]) -> Result<(), Error> {
         let size = content.len() as u64;
         let name = String::from_utf8_lossy(&coming.name);
@@ -222,15 +225,15 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
     }
 
     fn finish(mut self, trailer: u64, relabel: RelabelStream<'_>) -> Result<FilterSummary, Error> {
-        let outline_doing = "read what was kept of the stream";
+        let outline_doing = "read the small parts of the stream";
         self.outline.set_len(self.input.position()).map_err(|e| Error::from_io(outline_doing, e))?;
         let outline = self.outline.try_clone().map_err(|e| Error::from_io(outline_doing, e))?;
         let snapshot = Snapshot::read_known(outline, "-", Naming::Docker, &self.layer_digests)?;
         let archive = DockerArchive::new(Path::new("-"), "-".into(), snapshot, None);
         let only = archive.only_image().map_err(|error| match error.kind {
-            // There is no place for a name in `-`.
+            // `-` cannot be followed by a name.
             Exit::BadInput => {
-                error.hint("save one of them, or all to a file and name docker-archive:FILE:NAME")
+                error.hint("save one of them, or save all to a file and use docker-archive:FILE:NAME")
             }
             _ => error,
         })?;
@@ -245,7 +248,7 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
             None => RelabeledFiles::default(),
         };
         let expected = ExpectedNames::after_relabel(&archive.archive(), &root);
-        // Two tables of an archive of many members take too much memory.
+        // Two tables of a large archive take too much memory.
         drop((archive, image));
         for (name, content) in &changed.added {
             self.emit(&write::file_headers(name, content.len() as u64))?;
@@ -271,14 +274,14 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
         Ok(self.passed)
     }
 
-    /// Reads the outline of what goes out as the next reader will. Its end is not out yet.
+    /// Reads the outline of the output as any reader will. The end of the output is not written yet.
     fn check(&self, trailer: u64, expected: &ExpectedNames) -> Result<(), Error> {
-        let failed = |e| Error::from_io("read what was kept of the stream", e);
+        let failed = |e| Error::from_io("read the small parts of the stream", e);
         self.result.set_len(self.output.position() + trailer).map_err(failed)?;
         let result = self.result.try_clone().map_err(failed)?;
         let refuse = |why: &str| {
             Error::bad_input(DOING, format!("the result failed its check: {why}"))
-                .hint("save to a file and name docker-archive:FILE")
+                .hint("save to a file and use docker-archive:FILE")
         };
         let result = Snapshot::read_known(result, "-", Naming::Docker, &self.result_layer_digests)
             .map_err(|error| refuse(&error.reason))?;
@@ -286,11 +289,14 @@ impl<R: Read, W: Write> StreamFilter<R, W> {
     }
 }
 
-/// `docker save | gzip` is a common pipe; say so instead of "bad checksum".
+/// Returns the error for a compressed stream, since `docker save | gzip` is common, instead of "bad checksum".
 fn compressed(first: &[u8; 512]) -> Option<Error> {
     match layer_media_type(first) {
         Ok(media_type::DOCKER_LAYER) => None,
-        _ => Some(Error::bad_input(DOING, "it is compressed").hint("put `zcat` or `zstdcat` in front")),
+        _ => Some(
+            Error::bad_input(DOING, "the stream is compressed")
+                .hint("decompress it first: ... | zcat | config-patcher fix - ..."),
+        ),
     }
 }
 
@@ -306,10 +312,10 @@ fn is_blob(name: &[u8]) -> bool {
     name.starts_with(b"blobs/")
 }
 
-/// Writes a tar so that the bytes written never end where a member ends, until all is done.
+/// Writer of a tar that never ends where a member ends until it is finished.
 ///
-/// Each write ends in the middle of a block. A write to a pipe that is killed halfway has written whole pages from
-/// where it began, so it ends in the middle of a block, too.
+/// Each write ends in the middle of a block. A killed write to a pipe has written whole pages from its start, so it ends in
+/// the middle of a block, too.
 struct DelayedOutput<W> {
     out: W,
     buffer: Vec<u8>,
@@ -335,12 +341,12 @@ impl<W: Write> DelayedOutput<W> {
         Ok(())
     }
 
-    /// How much was given, written or not.
+    /// Returns the bytes that were pushed, written or not.
     fn position(&self) -> u64 {
         self.written + self.filled as u64
     }
 
-    /// Reads between `least` and `most` bytes, and says how many came.
+    /// Reads between `least` and `most` bytes from `input`, and returns the number.
     fn fill<R: Read>(
         &mut self,
         input: &mut TarStream<R>,
@@ -360,12 +366,12 @@ impl<W: Write> DelayedOutput<W> {
         Ok(count)
     }
 
-    /// The bytes that came last.
+    /// Returns the last `count` bytes.
     fn last(&self, count: usize) -> &[u8] {
         &self.buffer[self.filled - count..self.filled]
     }
 
-    /// Writes as far as the middle of the last block.
+    /// Writes up to the middle of the last block.
     fn drain(&mut self) -> std::io::Result<()> {
         let given = self.written + self.filled as u64;
         let until = (given / 512 * 512).saturating_sub(LAG as u64);
@@ -380,7 +386,7 @@ impl<W: Write> DelayedOutput<W> {
         Ok(())
     }
 
-    /// The end marker, and then the bytes that were kept back.
+    /// Writes the end marker and the remaining bytes.
     fn finish(&mut self, trailer: u64) -> std::io::Result<()> {
         let zeros = [0; 512];
         for _ in 0..trailer / 512 {

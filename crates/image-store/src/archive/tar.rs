@@ -1,8 +1,8 @@
-//! The table of members of a tar that lies in a file: names, places and sizes, read strictly and within bounds.
+//! Table of the members of a tar file: names, offsets and sizes, read strictly and within limits.
 //!
-//! Nothing is extracted and no content is read but the extension headers. What two readers read differently is
-//! refused: two members of one name (`./x` is `x`), names that leave the archive, a file that others lie under,
-//! sizes on which PAX and ustar disagree, bytes behind the end marker, a member that is cut off.
+//! Nothing is extracted, and no content is read except extension headers. What readers interpret differently is refused:
+//! two members with the same name (`./x` is `x`), names outside the archive, a file with members below it, different sizes
+//! in PAX and ustar headers, data after the end marker, truncated members.
 
 use error::{Error, retry_interrupted};
 use header::{EntryKind, TarHeader};
@@ -19,36 +19,45 @@ mod patched_file;
 pub mod stream;
 pub mod write;
 
+/// Size of a tar block.
 pub const BLOCK: u64 = 512;
 /// More members than any image archive has: 127 layers of four members each, for hundreds of images. With
 /// two such tables in memory, before and after a change, a tool stays below 64 MiB.
 const MEMBERS_MAX: usize = 160_000;
-/// What else has so many is a file system.
+/// A tar with more members is a file system.
 const TOO_MANY: &str =
-    "an image has a few for each layer; what `docker export` writes is a file system and no image";
-/// All names and link targets together, so that the table stays small whatever the archive says.
+    "an image has a few for each layer; `docker export` writes a file system, not an image";
+/// Largest total of names and link targets, so that the table stays small for any archive.
 const NAMES_MAX: usize = 20 << 20;
-/// Zeros behind the end marker. GNU tar pads to 10 KiB; `-b` can ask for more.
+/// Most zeros after the end marker. GNU tar pads to 10 KiB, or more with `-b`.
 const TRAILER_MAX: u64 = 16 << 20;
-/// As many links as Linux follows before it says ELOOP.
+/// Links that Linux follows before it returns ELOOP.
 const LINKS_MAX: usize = 40;
 
 /// Bytes and the offset in a file at which they are written.
 pub type ByteWrite = (u64, Vec<u8>);
 
-/// What stops the reading of a tar.
+/// Error of reading a tar.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The archive is damaged, or means different things to different readers.
+    /// The archive is damaged, or readers would interpret it differently.
     #[error("at byte {at}: {why}")]
-    Refused { at: u64, why: String },
+    Refused {
+        /// Offset of the header.
+        at: u64,
+        /// The reason.
+        why: String,
+    },
+    /// A link cannot be followed.
     #[error("{0}")]
     Link(String),
 }
 
 impl TarError {
+    /// Converts it to an error of the action `doing`: `BadInput`, or that of the I/O error.
     pub fn at(self, doing: impl Into<String>) -> Error {
         match self {
             Self::Io(error) => Error::from_io(doing, error),
@@ -57,54 +66,67 @@ impl TarError {
     }
 }
 
-/// One member. Its bytes in the file are `start..end`: extension headers, header, content and padding.
+/// A member. Its bytes in the file are `start..end`: extension headers, header, content and padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TarMember {
+    /// Its type.
     pub kind: MemberKind,
+    /// Offset of its first header.
     pub start: u64,
+    /// Offset of its own header, after extension headers.
     pub header_at: u64,
+    /// Offset of its content.
     pub data_at: u64,
+    /// Bytes of content.
     pub size: u64,
+    /// Offset after its padding.
     pub end: u64,
     name: Range<u32>,
     link: Range<u32>,
 }
 
+/// The type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberKind {
+    /// A regular file.
     File,
+    /// Another name of an earlier file.
     HardLink,
+    /// A symbolic link.
     Symlink,
+    /// A directory.
     Directory,
-    /// A PAX header for all members that follow, such as the commit that `git archive` notes. It has no name.
+    /// A PAX header for all members after it, such as the commit that `git archive` writes. It has no name.
     Global,
 }
 
-/// A tar file and where everything in it stands.
+/// A tar file and the table of its members.
 pub struct TarFile {
     bytes: PatchedFile,
     members: Vec<TarMember>,
-    /// All names and link targets, one behind the other.
+    /// All names and link targets, concatenated.
     text: Vec<u8>,
-    /// Named members, sorted so that what lies under a name follows it.
+    /// Named members, sorted so that members of a directory follow it.
     order: Vec<u32>,
-    /// Where the last member ends; the end marker and padding follow.
+    /// Offset after the last member; the end marker and padding follow.
     members_end: u64,
     length: u64,
 }
 
 impl TarFile {
-    /// Reads the whole table. A file without an end marker passes if it ends exactly behind a member, as GNU tar
-    /// and Go have it.
+    /// Reads the table. A file without an end marker is accepted if it ends exactly after a member, as in GNU tar and Go.
+    ///
+    /// # Errors
+    /// [`TarError::Refused`] if it is damaged or ambiguous.
     pub fn read(file: Arc<File>) -> Result<Self, TarError> {
         Self::read_over(file, &[])
     }
 
-    /// The same of what the file will be once these bytes are written over it, none of them behind its end.
+    /// Reads the table as if these bytes were written over the file. None of them is after its end.
     pub fn read_over(file: Arc<File>, writes: &[ByteWrite]) -> Result<Self, TarError> {
         let length = file.metadata()?.len();
         let mut tar = Self::bare(PatchedFile::new(file, writes), length);
-        // All at once: a table that grows is copied, and takes the memory of two. What is not used is not touched.
+        // Reserved at once: a growing table is copied and takes twice the memory. Unused pages are never touched.
         let most = |bytes: u64, limit: usize| usize::try_from(bytes).map_or(limit, |bytes| bytes.min(limit));
         tar.members.reserve_exact(most(length / BLOCK, MEMBERS_MAX));
         tar.text.reserve_exact(most(length, NAMES_MAX));
@@ -126,43 +148,47 @@ impl TarFile {
         Self { bytes, members: Vec::new(), text: Vec::new(), order: Vec::new(), members_end: 0, length }
     }
 
-    /// The file without its table.
+    /// Returns the file without its table.
     pub fn emptied(&self) -> Self {
         Self::bare(self.bytes.clone(), self.length)
     }
 
-    /// From here on the file itself has what was to be written over it.
+    /// Records that the bytes are written to the file.
     pub fn set_written(&mut self) {
         self.bytes = PatchedFile::new(self.file().clone(), &[]);
     }
 
+    /// The file.
     pub fn file(&self) -> &Arc<File> {
         self.bytes.file()
     }
 
+    /// All members in their order.
     pub fn members(&self) -> &[TarMember] {
         &self.members
     }
 
+    /// Offset after the last member.
     pub fn members_end(&self) -> u64 {
         self.members_end
     }
 
+    /// Length of the file.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// A member's name without `./` in front and `/` at the end.
+    /// Returns a member's name without leading `./` and trailing `/`.
     pub fn name(&self, member: &TarMember) -> &[u8] {
         &self.text[member.name.start as usize..member.name.end as usize]
     }
 
-    /// Where a link points, as it is written.
+    /// Returns a link's target as written.
     pub fn link(&self, member: &TarMember) -> &[u8] {
         &self.text[member.link.start as usize..member.link.end as usize]
     }
 
-    /// The place in `members` of the member of this name, however the name is spelled: `./a//b` is `a/b`.
+    /// Returns the index of the member with this name, however it is spelled: `./a//b` is `a/b`.
     pub fn find(&self, name: &[u8]) -> Option<usize> {
         self.find_plain(&plain_name(name).ok()?)
     }
@@ -172,8 +198,8 @@ impl TarFile {
         at.ok().map(|at| self.order[at] as usize)
     }
 
-    /// The header of this member for content of `size` bytes under `name`. A name that differs only in its spelling
-    /// is left as the archive spells it. `None` if the member is a link, or has or needs more than one header.
+    /// Returns this member's header for `size` bytes of content under `name`. A name that differs only in spelling is left as
+    /// it is. `None` if the member is a link, or has or needs more than one header.
     pub fn header_for(&self, member: &TarMember, name: &str, size: u64) -> Result<Option<Vec<u8>>, TarError> {
         if member.start != member.header_at || member.kind != MemberKind::File {
             return Ok(None);
@@ -183,8 +209,10 @@ impl TarFile {
         Ok(if is_same { write::header_resized(&old, size) } else { write::header_like(&old, name, size) })
     }
 
-    /// Follows links from the member that this path names to a file, all within the archive. The last one in the list is
-    /// the file, those before it are the links on the way.
+    /// Follows links within the archive from this path to a file. Returns the indices of the links and, last, of the file.
+    ///
+    /// # Errors
+    /// [`TarError::Link`] if a link is broken, circular or leaves the archive.
     pub fn resolve(&self, name: &[u8]) -> Result<Vec<usize>, TarError> {
         let refuse = |why: &str| Err(TarError::Link(format!("\"{}\" {why}", show(name))));
         let mut members = Vec::new();
@@ -195,12 +223,12 @@ impl TarFile {
             let member = &self.members[index];
             let target = match member.kind {
                 MemberKind::File => return Ok(members),
-                MemberKind::Directory | MemberKind::Global => return refuse("is a folder, not a file"),
+                MemberKind::Directory | MemberKind::Global => return refuse("is a directory, not a file"),
                 MemberKind::HardLink => plain_name(self.link(member)),
                 MemberKind::Symlink => link_target(self.name(member), self.link(member)),
             };
             if members.len() > LINKS_MAX {
-                return refuse("is a link that leads in a circle");
+                return refuse("is a circular link");
             }
             let Ok(target) = target else { return refuse("is a link that leaves the archive") };
             match self.find_plain(&target) {
@@ -210,16 +238,16 @@ impl TarFile {
         }
     }
 
-    /// A file's content. `at` positions are read: many readers at once do not disturb each other.
+    /// Returns a reader of a file's content. It reads by offset, so that readers are independent.
     pub fn content(&self, member: &TarMember) -> FileSlice {
         FileSlice { bytes: self.bytes.clone(), at: member.data_at, end: member.data_at + member.size }
     }
 
-    /// The bytes of a file that is small by nature.
+    /// Returns the content of a file of at most `limit` bytes.
     pub fn read_small(&self, member: &TarMember, limit: u64) -> Result<Vec<u8>, TarError> {
         if member.size > limit {
             let name = show(self.name(member));
-            let why = format!("\"{name}\" has {} bytes; at most {limit} are read here", member.size);
+            let why = format!("\"{name}\" has {} bytes; the limit is {limit}", member.size);
             return Err(TarError::Refused { at: member.header_at, why });
         }
         let mut bytes = vec![0; member.size as usize];
@@ -227,6 +255,7 @@ impl TarFile {
         Ok(bytes)
     }
 
+    /// Returns the block at this offset.
     pub fn block(&self, at: u64) -> Result<[u8; 512], TarError> {
         let mut block = [0; 512];
         if self.length - at < BLOCK {
@@ -236,7 +265,7 @@ impl TarFile {
         Ok(block)
     }
 
-    /// Reads the member whose first header stands at `start`; gives the place behind it.
+    /// Reads the member whose first header is at `start`. Returns the offset after it.
     fn add_member(&mut self, start: u64) -> Result<u64, TarError> {
         if self.members.len() >= MEMBERS_MAX {
             return Err(refused(
@@ -249,7 +278,7 @@ impl TarFile {
         loop {
             let block = if at < self.length { self.block(at)? } else { [0; 512] };
             if block == [0; 512] {
-                return Err(refused(at, "the archive ends behind an extension header"));
+                return Err(refused(at, "the archive ends after an extension header"));
             }
             let header =
                 TarHeader::parse(&block).map_err(|why| refused(at, header::or_no_tar(at, &block, why)))?;
@@ -266,7 +295,7 @@ impl TarFile {
             if kind == extension::ExtensionKind::Global {
                 extension::check_global(&content).map_err(|why| refused(at, why))?;
                 if at != start {
-                    return Err(refused(at, "a global header stands between a member and its own headers"));
+                    return Err(refused(at, "a global header is between a member and its extension headers"));
                 }
                 self.members.push(TarMember {
                     kind: MemberKind::Global,
@@ -296,7 +325,7 @@ impl TarFile {
         let raw_name = extensions.name.unwrap_or(header.name);
         let link = extensions.link.unwrap_or(header.link);
         let name = plain_name(&raw_name).map_err(|why| refused(at, why))?;
-        let ends_as_folder = raw_name.ends_with(b"/") || raw_name.ends_with(b"/.");
+        let ends_as_directory = raw_name.ends_with(b"/") || raw_name.ends_with(b"/.");
         let kind = match header.kind {
             EntryKind::File => MemberKind::File,
             EntryKind::HardLink => MemberKind::HardLink,
@@ -304,12 +333,15 @@ impl TarFile {
             EntryKind::Directory => MemberKind::Directory,
             EntryKind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
         };
-        // Old tars mark a folder by the slash alone; readers do not agree on when that counts.
-        if kind != MemberKind::Directory && (ends_as_folder || name.is_empty()) {
-            return Err(refused(at, format!("\"{}\" is named like a folder and is none", show(&raw_name))));
+        // Old tars mark a directory by the slash alone; readers differ about when that counts.
+        if kind != MemberKind::Directory && (ends_as_directory || name.is_empty()) {
+            return Err(refused(
+                at,
+                format!("\"{}\" has the name of a directory but is none", show(&raw_name)),
+            ));
         }
         if kind != MemberKind::File && size != 0 {
-            let why = format!("\"{}\" is no file and has {size} bytes of content", show(&name));
+            let why = format!("\"{}\" is not a file but has {size} bytes of content", show(&name));
             return Err(refused(at, why));
         }
         let end = self.padded_end(at, size)?;
@@ -338,23 +370,23 @@ impl TarFile {
         start..self.text.len() as u32
     }
 
-    /// Where a member ends whose header stands at `at`, padding included.
+    /// Returns the offset after a member with its header at `at`, padding included.
     fn padded_end(&self, at: u64, size: u64) -> Result<u64, TarError> {
         let end = padded(size).and_then(|size| at.checked_add(BLOCK)?.checked_add(size));
         match end {
             Some(end) if end <= self.length => Ok(end),
             _ => {
                 let there = self.length - at - BLOCK;
-                let why = format!("a member of {size} bytes is cut off: {there} bytes are there");
+                let why = format!("a member of {size} bytes is truncated: {there} bytes are present");
                 Err(refused(at, why))
             }
         }
     }
 
-    /// Two blocks of zeros end a tar. What stands behind them is seen by some readers and not by others.
+    /// Two blocks of zeros end a tar. Some readers read on after them.
     fn check_trailer(&self, at: u64) -> Result<(), TarError> {
         if self.length - at > TRAILER_MAX {
-            let why = format!("{} bytes stand behind the end marker", self.length - at);
+            let why = format!("{} bytes are after the end marker", self.length - at);
             return Err(refused(at, why));
         }
         if !(self.length - at).is_multiple_of(BLOCK) {
@@ -369,7 +401,7 @@ impl TarFile {
                 return Ok(());
             }
             if let Some(i) = buffer[..count].iter().position(|b| *b != 0) {
-                return Err(refused(seen + i as u64, "data stands behind the end marker"));
+                return Err(refused(seen + i as u64, "data after the end marker"));
             }
             seen += count as u64;
         }
@@ -382,16 +414,16 @@ impl TarFile {
         order.sort_by(|a, b| by_path(name(*a), name(*b)));
         for pair in order.windows(2) {
             let (first, second) = (&self.members[pair[0] as usize], &self.members[pair[1] as usize]);
-            let both_folders = first.kind == MemberKind::Directory && second.kind == MemberKind::Directory;
+            let both_directories =
+                first.kind == MemberKind::Directory && second.kind == MemberKind::Directory;
             let (upper, lower) = (name(pair[0]), name(pair[1]));
-            if upper == lower && !both_folders {
-                let why =
-                    format!("\"{}\" is there twice; readers do not agree which one counts", show(upper));
+            if upper == lower && !both_directories {
+                let why = format!("\"{}\" is a member twice, so readers differ", show(upper));
                 return Err(refused(first.header_at.max(second.header_at), why));
             }
             let is_under = lower.strip_prefix(upper).is_some_and(|rest| rest.first() == Some(&b'/'));
             if is_under && first.kind != MemberKind::Directory {
-                let why = format!("\"{}\" lies under \"{}\", which is no folder", show(lower), show(upper));
+                let why = format!("\"{}\" is below \"{}\", which is no directory", show(lower), show(upper));
                 return Err(refused(second.header_at, why));
             }
         }
@@ -400,7 +432,7 @@ impl TarFile {
     }
 }
 
-/// Part of a file, read by position.
+/// Reader of a range of a file, by offset.
 #[derive(Clone)]
 pub struct FileSlice {
     bytes: PatchedFile,
@@ -409,6 +441,7 @@ pub struct FileSlice {
 }
 
 impl FileSlice {
+    /// Returns a reader of this range.
     pub fn new(file: Arc<File>, range: Range<u64>) -> Self {
         Self { bytes: PatchedFile::new(file, &[]), at: range.start, end: range.end }
     }
@@ -423,7 +456,10 @@ impl Read for FileSlice {
         }
         let count = retry_interrupted(|| self.bytes.read_at(&mut buffer[..wanted], self.at))?;
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file was cut while it was read"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file was truncated while it was read",
+            ));
         }
         self.at += count as u64;
         Ok(count)
@@ -434,23 +470,26 @@ fn refused(at: u64, why: impl Into<String>) -> TarError {
     TarError::Refused { at, why: why.into() }
 }
 
-/// A size in whole blocks.
+/// Returns a size rounded up to whole blocks; `None` on overflow.
 pub fn padded(size: u64) -> Option<u64> {
     size.checked_next_multiple_of(BLOCK)
 }
 
-/// Bytes of a name for a message; the message is escaped where it is shown.
+/// Returns a name for a message, which is escaped when it is printed.
 pub fn show(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..name.len().min(256)]).into_owned()
 }
 
-/// Orders names so that what lies under a folder follows it at once: `/` comes before every other byte.
+/// Orders names so that the members of a directory follow it: `/` is before every other byte.
 fn by_path(a: &[u8], b: &[u8]) -> Ordering {
     let key = |b: &u8| if *b == b'/' { 0 } else { *b };
     a.iter().map(key).cmp(b.iter().map(key))
 }
 
-/// A name as it is compared: no `.` parts, no doubled or trailing slash. The archive's own root is empty.
+/// Returns a name in the form in which names are compared: without `.`, duplicate and trailing slashes. The root is empty.
+///
+/// # Errors
+/// The reason if the name is absolute, empty or leaves the archive.
 pub fn plain_name(raw: &[u8]) -> Result<Vec<u8>, String> {
     if raw.starts_with(b"/") {
         return Err(format!("\"{}\" is an absolute path", show(raw)));
@@ -469,7 +508,7 @@ pub fn plain_name(raw: &[u8]) -> Result<Vec<u8>, String> {
     Ok(parts.join(&b'/'))
 }
 
-/// The name a symbolic link points to from where it lies.
+/// Returns the member name to which a symbolic link points.
 fn link_target(from: &[u8], link: &[u8]) -> Result<Vec<u8>, String> {
     let leaves = || format!("\"{}\" leaves the archive", show(link));
     if link.starts_with(b"/") {
@@ -490,6 +529,6 @@ fn link_target(from: &[u8], link: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 #[cfg(test)]
-pub mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Puts an edited archive in the old one's place: written whole beside it, on disk before it is renamed.
+//! Replaces an archive by an edited one, which is written beside it and synced before it is renamed; or overwrites parts.
 
 use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
 use super::edit::{Piece, TarEdit};
@@ -9,7 +9,7 @@ use super::pending::NewContent;
 use super::snapshot::{FileIdentity, LayerDigests, Snapshot};
 use super::tar::write;
 use crate::atomic_file::AtomicFile;
-use crate::attributes;
+use crate::file_metadata::{copy_metadata, copy_times};
 use error::Error;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::{self, File, Permissions};
@@ -18,20 +18,23 @@ use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// How much of an archive is copied before the disk is told to write it.
+/// Bytes that are copied before the kernel is told to write them to disk.
 const PIECE: u64 = 32 << 20;
 
-/// A new archive that lies beside the old one, whole and on disk. It is removed unless it replaces the old one.
+/// A new archive beside the old one, complete and synced. It is removed unless it replaces the old one.
 pub struct NewArchive {
     file: AtomicFile,
     /// Of the old archive.
     identity: Option<FileIdentity>,
-    /// What is known of layers that are in both: their digests, by their place in the new archive.
+    /// Digests of layers that are in both, by their offset in the new archive.
     layer_digests: LayerDigests,
     locked: File,
 }
 
-/// Carries the edit out beside the archive. `Conflict` if that is no longer the one that was read.
+/// Writes the edited archive beside the old one.
+///
+/// # Errors
+/// `Conflict` if the old archive changed since it was read.
 pub fn write(path: &Path, snapshot: &Snapshot, edit: &TarEdit, place: &str) -> Result<NewArchive, Error> {
     let doing = || format!("write \"{place}\"");
     let dir = folder(path);
@@ -49,7 +52,7 @@ pub fn write(path: &Path, snapshot: &Snapshot, edit: &TarEdit, place: &str) -> R
 }
 
 impl NewArchive {
-    /// Reads the new archive as the next to open it will, and gives it the old one's name if it is what is expected.
+    /// Reads the new archive as any reader will, and renames it over the old one if it has the expected names.
     pub fn replace(
         self,
         path: &Path,
@@ -62,18 +65,18 @@ impl NewArchive {
         let mut result = Snapshot::read_known(file, place, naming, &self.layer_digests)
             .map_err(|error| expected::unreadable(place, error))?;
         expected.check(&result).map_err(|why| expected::refused(place, &why))?;
-        // Somebody who holds no lock may have changed the old one meanwhile.
+        // A process without the lock may have changed the old archive meanwhile.
         refuse_changed(path, self.identity, place)?;
         let file = self.file.persist(path).map_err(failed)?;
-        // Nothing is opened from here on: what fails now would fail with the new archive in place.
+        // Nothing is opened from here on: an error would be reported with the new archive in place.
         self.locked.sync_all().map_err(failed)?;
-        // The new name has changed the time of the inode.
+        // The rename changed the time of the inode.
         result.identity = Some(FileIdentity::of(&file.metadata().map_err(failed)?));
         Ok(result)
     }
 }
 
-/// Digests of layers by the place that their content has in the new archive.
+/// Returns digests of layers by the offset of their content in the new archive.
 fn moved(pieces: &[Piece], known: LayerDigests) -> LayerDigests {
     let mut moved = LayerDigests::new();
     let mut at = 0;
@@ -87,8 +90,10 @@ fn moved(pieces: &[Piece], known: LayerDigests) -> LayerDigests {
     moved
 }
 
-/// Overwrites members where they stand, if `check` says that the result is right, and gives that. `Conflict` if the
-/// archive is no longer the one that was read.
+/// Overwrites members at their offsets if `check` accepts the result, and returns the new snapshot.
+///
+/// # Errors
+/// `Conflict` if the archive changed since it was read.
 pub fn overwrite(
     path: &Path,
     snapshot: &Snapshot,
@@ -116,13 +121,13 @@ fn refuse_changed(path: &Path, identity: Option<FileIdentity>, place: &str) -> R
     if now == identity {
         return Ok(());
     }
-    Err(Error::conflict(doing(), "another process has changed the file since it was read")
-        .hint("run again to see what it holds now"))
+    Err(Error::conflict(doing(), "another process changed the file after it was read")
+        .hint("no changes were made; run the command again"))
 }
 
 fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) -> io::Result<AtomicFile> {
-    // Like any new file, a new archive gets what the umask leaves; one that takes another's place gets that
-    // one's mode at the end, and until then nobody else may read it.
+    // A new archive gets its mode less the umask, as any new file. One that replaces another gets that one's mode at the
+    // end, and no other user may read it until then.
     let mode = if snapshot.identity.is_some() { 0o600 } else { 0o666 };
     let mut file = AtomicFile::create(|| {
         let mode = Permissions::from_mode(mode);
@@ -130,16 +135,16 @@ fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) 
     })?;
     write_pieces(pieces, snapshot.tar.file(), file.as_file_mut())?;
     if snapshot.identity.is_some() {
-        attributes::keep(snapshot.tar.file(), file.as_file())?;
-        attributes::keep_times(snapshot.tar.file(), file.as_file())?;
+        copy_metadata(snapshot.tar.file(), file.as_file())?;
+        copy_times(snapshot.tar.file(), file.as_file())?;
     }
     file.as_file().sync_all()?;
     Ok(file)
 }
 
-/// Writes the new archive. Most changes leave most bytes in their old places: up to where that ends, the old archive
-/// is copied in one piece, and what is new is written over it. From the start of a file to its end, file systems with
-/// reflinks share the blocks; from one member to the next they cannot, since tars have smaller blocks than disks.
+/// Writes the new archive. Most changes leave most bytes at their offsets: up to the end of these, the old archive is copied
+/// in one piece, and new parts are written over it. File systems with reflinks can share the blocks of a file's start, but
+/// not of single members, since tars have smaller blocks than disks.
 fn write_pieces(pieces: &[Piece], old: &File, out: &mut File) -> io::Result<()> {
     let unmoved = unmoved(pieces);
     copy_at_pace(old, unmoved, out)?;
@@ -171,7 +176,7 @@ fn write_pieces(pieces: &[Piece], old: &File, out: &mut File) -> io::Result<()> 
     Ok(())
 }
 
-/// How far the kept pieces stand where they stood.
+/// Returns the offset up to which kept parts have their old offsets.
 fn unmoved(pieces: &[Piece]) -> u64 {
     let (mut at, mut unmoved) = (0, 0);
     for piece in pieces {
@@ -185,8 +190,8 @@ fn unmoved(pieces: &[Piece]) -> u64 {
     unmoved
 }
 
-/// Copies the beginning of a file that will go. While one piece is copied, the disk begins to write the one before,
-/// and that is let go of in the old file: else there would be all of it to do at the end.
+/// Copies the start of a file. While one piece is copied, the kernel writes the one before to disk and drops it from the
+/// cache of the old file; otherwise all of it would have to be written at the end.
 fn copy_at_pace(old: &File, length: u64, out: &mut File) -> io::Result<()> {
     if length <= PIECE {
         return copy(old, 0..length, out);
@@ -197,7 +202,7 @@ fn copy_at_pace(old: &File, length: u64, out: &mut File) -> io::Result<()> {
         scope.spawn(move || {
             for piece in pieces {
                 for file in [&new, old] {
-                    // Of dirty pages: write them (posix_fadvise(2)). It is only advice, and so is its failure.
+                    // Makes the kernel write dirty pages (posix_fadvise(2)). It is advice, so an error is ignored.
                     let (at, length) = (piece.start as i64, (piece.end - piece.start) as i64);
                     let _ = posix_fadvise(file, at, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
                 }
@@ -207,7 +212,7 @@ fn copy_at_pace(old: &File, length: u64, out: &mut File) -> io::Result<()> {
         while at < length {
             let end = length.min(at + PIECE);
             copy(old, at..end, out)?;
-            // The other end is gone only with the thread.
+            // Sending fails only if the thread panicked.
             let _ = copied.send(at..end);
             at = end;
         }
@@ -215,15 +220,17 @@ fn copy_at_pace(old: &File, length: u64, out: &mut File) -> io::Result<()> {
     })
 }
 
-/// Between files, `io::copy` lets the kernel copy (copy_file_range), or share the blocks where it can. Only
-/// writers move this cursor, and they take turns; readers say where they read.
+/// Copies a range of a file. `io::copy` uses copy_file_range(2), which can share blocks. It moves the file's cursor, which
+/// only writers use, one at a time; readers read by offset.
 fn copy(from: &File, range: Range<u64>, out: &mut File) -> io::Result<()> {
     let (mut from, length) = (from, range.end - range.start);
     from.seek(SeekFrom::Start(range.start))?;
     let copied = io::copy(&mut io::Read::take(from, length), out)?;
     match copied == length {
         true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive was cut while it was copied")),
+        false => {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive was truncated while it was copied"))
+        }
     }
 }
 
@@ -232,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_where_it_stood_is_copied_in_one_piece() {
+    fn parts_at_their_old_offsets_are_copied_in_one_piece() {
         let new =
             |size: usize| Piece::New { headers: vec![1; 512], bytes: NewContent::from(&vec![2; size][..]) };
         let check = |pieces: &[Piece], expected: u64| {

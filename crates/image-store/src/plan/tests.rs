@@ -1,4 +1,4 @@
-//! What a plan holds, and that it is carried out as it was shown.
+//! Tests of plans and their application.
 
 use super::*;
 use crate::store::ImageStore;
@@ -33,7 +33,7 @@ fn tags() -> Vec<String> {
 }
 
 #[test]
-fn a_copy_is_whole_and_a_second_run_has_nothing_to_do() {
+fn a_copy_is_complete_and_a_second_run_has_nothing_to_do() {
     let (source, node) = source();
     let target = MemoryStore::new();
     let first = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
@@ -45,7 +45,7 @@ fn a_copy_is_whole_and_a_second_run_has_nothing_to_do() {
 }
 
 #[test]
-fn what_a_present_document_names_is_not_asked_for_again() {
+fn references_of_present_documents_are_not_checked_again() {
     let (source, node) = source();
     let target = MemoryStore::new();
     let by_digest = plan(WantedImage::copy_of(&node, &source), &target, &[]).unwrap();
@@ -56,7 +56,7 @@ fn what_a_present_document_names_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_tag_that_moved_meanwhile_is_left_alone() {
+fn a_tag_that_another_client_moved_is_left_alone() {
     let (source, node) = source();
     let target = MemoryStore::new();
     let first = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
@@ -72,7 +72,7 @@ fn a_tag_that_moved_meanwhile_is_left_alone() {
 }
 
 #[test]
-fn a_tag_that_moves_between_the_last_look_and_the_write_is_left_alone() {
+fn a_tag_that_moves_just_before_the_write_is_left_alone() {
     let (source, node) = source();
     let folder = tempfile::tempdir().unwrap();
     let stores: [Box<dyn ImageStore>; 2] =
@@ -84,7 +84,7 @@ fn a_tag_that_moves_between_the_last_look_and_the_write_is_left_alone() {
         let other = Document::new(other.to_string().into_bytes(), None).unwrap();
         let first = plan(WantedImage::copy_of(&node, &source), target, &tags()).unwrap();
         apply_content(&first, target, &Meter::default(), &|_| {}).unwrap();
-        // The hook runs behind the look at the tag: what it does, another process may do there.
+        // The hook runs after the tag was resolved: another process may move the tag at that moment.
         let before = |_: &TagStep, now: Option<&Digest>| {
             assert_eq!(now, None);
             target.write_tag("v1", &other)
@@ -92,13 +92,13 @@ fn a_tag_that_moves_between_the_last_look_and_the_write_is_left_alone() {
         let guard = TagGuard { moved: MovedTag::Refuse, before: &before };
         let error = apply_tags(&first, target, guard, ResolvedTags::default(), &|_| {}).unwrap_err();
         assert_eq!(error.kind, Exit::Conflict, "{}", target.display_name());
-        assert!(error.to_string().contains(&format!("names {} now", other.digest())), "{error}");
+        assert!(error.to_string().contains(&format!("refers to {} now", other.digest())), "{error}");
         assert_eq!(target.read_document(&Pointer::Tag("v1".into())).unwrap(), other);
     }
 }
 
 #[test]
-fn the_plan_shows_every_write_with_old_and_new_digest() {
+fn a_plan_prints_every_write_with_old_and_new_digest() {
     let (source, node) = source();
     let shown = plan(WantedImage::copy_of(&node, &source), &MemoryStore::new(), &tags()).unwrap().to_string();
     assert_eq!(shown.matches("  blob ").count(), 3);

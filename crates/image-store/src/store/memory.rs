@@ -1,4 +1,4 @@
-//! A store in memory: what a plan is tried on, and the simplest thing that keeps every promise of a store.
+//! A store in memory: the simplest implementation of the contract, for tests and examples.
 
 use super::{ImageSource, ImageStore, OpenContent, Pointer, TagMove};
 use error::Error;
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// An image store in memory.
 #[derive(Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -21,6 +22,7 @@ struct State {
 }
 
 impl MemoryStore {
+    /// Returns an empty store.
     pub fn new() -> Self {
         Self::default()
     }
@@ -30,7 +32,7 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts these bytes in as a blob and describes them.
+    /// Writes these bytes as a blob and returns its descriptor.
     pub fn add_blob(&self, media_type: &str, bytes: &[u8]) -> Descriptor {
         let blob = Descriptor::of(media_type, bytes);
         self.state().blobs.insert(blob.digest.clone(), bytes.to_vec());
@@ -92,7 +94,7 @@ impl ImageStore for MemoryStore {
     fn write_document(&self, document: &Document) -> Result<(), Error> {
         let doing = format!("write manifest {} to \"memory\"", document.digest());
         let absent = |what: &Digest| {
-            Error::bad_input(doing.clone(), format!("it names {what}, which is not there"))
+            Error::bad_input(doing.clone(), format!("it references {what}, which is absent"))
                 .hint("write that first")
         };
         let content = document.parse().map_err(|e| e.at(&format!("manifest {}", document.digest())))?;

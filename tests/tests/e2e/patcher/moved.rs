@@ -45,7 +45,7 @@ fn a_tag_that_moves_right_after_the_write_is_reported() {
             registry.upgrade().unwrap().set_tag(REPOSITORY, "arm32v7", &theirs);
         }
     });
-    rig.fix(&[]).exits(8).says("somebody else moved it");
+    rig.fix(&[]).exits(8).says("another client moved it");
 }
 
 /// The layout is locked between the check of the tag and the write.

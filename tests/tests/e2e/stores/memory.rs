@@ -186,5 +186,5 @@ fn an_archive_of_as_many_members_as_may_be_is_fixed_in_64_mib_and_one_more_is_re
     eprintln!("filter: peak {:.1} MiB", peak as f64 / 1024.0);
     assert!(output.status.success() && peak <= LIMIT_KIB, "{peak} KiB");
     crowded_archive(&user.path("app.tar"), 160_001);
-    user.config_patcher(&fix).exits(3).says("more than 160000 members").says("file system and no image");
+    user.config_patcher(&fix).exits(3).says("more than 160000 members").says("file system, not an image");
 }

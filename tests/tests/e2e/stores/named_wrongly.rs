@@ -16,8 +16,8 @@ fn what_cannot_be_meant_is_refused_with_what_was_meant() {
         assert!(!ran.stderr.contains("/.tmp"), "{line}: {ran}");
     };
     check("verify app.tar", 3, "app.tar is a file here: docker-archive:app.tar");
-    check("fix lay --set-platform linux/arm64", 3, "lay is a folder here: oci:lay");
-    check("verify docker-archive:app.tar", 3, "this is no tar archive");
+    check("fix lay --set-platform linux/arm64", 3, "lay is a directory here: oci:lay");
+    check("verify docker-archive:app.tar", 3, "it is not a tar archive");
     check("fix oci:lay:1 --set-platform armv7", 2, "did you mean linux/arm/v7?");
     check("fix oci:lay:1 --set-platform linux/arm64 --tag a,b", 2, "\"a,b\" is not a tag");
     check("verify oci:lay:1 --html .", 3, "write \".\": it is a directory");

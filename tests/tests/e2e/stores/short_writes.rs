@@ -54,7 +54,7 @@ fn a_file_that_may_not_grow_on_is_no_new_file() {
                 continue;
             }
             refused += 1;
-            is_refused(&ran, "File too large");
+            is_refused(&ran, "file too large");
             assert_eq!((job.digest)(&user), old, "limit {limit}: {ran}");
             // A layout may have gained its lock, and blobs that nobody names yet.
             for (path, (mode, _, _, content)) in before.iter().filter(|(path, _)| path.is_file()) {
@@ -86,7 +86,7 @@ fn what_a_filter_could_not_write_whole_is_no_archive() {
             continue;
         }
         refused += 1;
-        is_refused(&ran, "File too large");
+        is_refused(&ran, "file too large");
         assert!(DockerArchive::open(&out, None).is_err(), "limit {limit}: {ran}");
     }
     assert!(refused > 8 && refused < LIMITS.len(), "{refused}");

@@ -111,7 +111,7 @@ fn an_index_is_refused_before_any_transfer_and_one_of_its_images_is_loaded() {
     let copy = |args: &[&str]| rig.tool("manifest-push", &[&["copy"], args].concat());
     for more in [&[][..], &["--dry-run"]] {
         let ran = copy(&[&["oci:in:1", "docker-daemon:app:2"], more].concat()).exits(3);
-        ran.says("it keeps single images")
+        ran.says("it holds single images")
             .says(&format!("linux/arm/v7 is {}", arm.digest()))
             .says("--platform PLATFORM");
     }

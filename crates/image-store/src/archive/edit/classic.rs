@@ -19,7 +19,7 @@ use image_model::manifest::{Config, Descriptor, Document, Manifest, ParsedDocume
 use std::collections::BTreeSet;
 use std::io::Read;
 
-/// What must change so that `tag` names `document`.
+/// Returns the changes after which `tag` refers to `document`.
 pub fn plan_tag(
     archive: &Snapshot,
     pending: &Pending,
@@ -34,7 +34,7 @@ pub fn plan_tag(
             doing(),
             "an archive of this form holds single images, and this is an index",
         )
-        .hint("use oci:DIR, or a new docker-archive: file"));
+        .hint("use oci:DIR, or a new docker-archive:FILE"));
     };
     let list = archive.list.as_ref().ok_or_else(|| Error::bad_input(doing(), "no manifest.json"))?;
     let wanted = ClassicImage::new(archive, pending, &manifest, document)?;
@@ -55,7 +55,7 @@ pub fn plan_tag(
     for ((path, layer), bytes) in layer_paths.iter().zip(&manifest.layers).zip(&wanted.layers) {
         let is_there = archive.layers.contains_key(path) || edit.added.iter().any(|(added, _)| added == path);
         if let Some(bytes) = bytes.as_ref().filter(|_| !is_there) {
-            // A member that no list names may have this very content.
+            // A member that is not listed may have the same name and content.
             if archive.tar.find(path.as_bytes()).is_some() {
                 refuse_taken(archive, path, &layer.digest)?;
                 continue;
@@ -69,12 +69,12 @@ pub fn plan_tag(
     Ok(edit)
 }
 
-/// The image that was asked for, as this archive can keep it.
+/// The wanted image in the form that a classic archive can hold.
 struct ClassicImage {
     config_digest: Digest,
     config_bytes: Vec<u8>,
     layer_digests: Vec<Digest>,
-    /// `None` for a layer that the archive has.
+    /// Content of new layers; `None` for a layer that the archive has.
     layers: Vec<Option<NewContent>>,
 }
 
@@ -87,7 +87,7 @@ impl ClassicImage {
     ) -> Result<Self, Error> {
         let doing = || format!("write image {}", document.digest());
         let absent = |what: &Descriptor| {
-            Error::bad_input(doing(), format!("it names {}, which is not there", what.digest))
+            Error::bad_input(doing(), format!("it references {}, which is absent", what.digest))
                 .hint("write that first")
         };
         let config_bytes =
@@ -120,10 +120,10 @@ impl ClassicImage {
             ),
             &described,
         )?;
-        // A reader must find this very manifest under the tag, and there is no place for it in such an archive.
+        // A reader must find this manifest under the tag, and a classic archive cannot store it.
         if kept.digest() != document.digest() {
-            let why = "an archive of this form keeps no manifests, and this one would be lost";
-            return Err(Error::bad_input(doing(), why).hint("write to a new docker-archive: file"));
+            let why = "an archive of this form has no manifests, and this one would be lost";
+            return Err(Error::bad_input(doing(), why).hint("write to a new docker-archive:FILE"));
         }
         Ok(Self {
             config_digest: manifest.config.digest.clone(),
@@ -133,7 +133,7 @@ impl ClassicImage {
         })
     }
 
-    /// Where config and layers lie, or will lie.
+    /// Returns the paths of config and layers.
     fn paths(
         &self,
         archive: &Snapshot,
@@ -157,12 +157,12 @@ impl ClassicImage {
         if let Some(item) = known {
             return Ok((item.config.clone(), layers));
         }
-        // The new config is named as the old one is; a name that says no digest can only be kept by taking its place.
+        // The new config is named as the old one is. A name without a digest can be kept only by replacing the old config.
         let config = match old {
             Some(old) => match digest_in_name(&old.config) {
                 Some(digest) => old.config.replace(digest.hex(), hex),
                 None => {
-                    // Two items may spell the path of one file differently.
+                    // Two items may spell the path of the same file differently.
                     let file = archive.file(&old.config);
                     let only_user =
                         items.iter().filter(|item| archive.file(&item.config) == file).count() == 1;
@@ -179,7 +179,7 @@ impl ClassicImage {
     }
 }
 
-/// A blob that is small by nature.
+/// Returns a whole config.
 fn read_whole(archive: &Snapshot, pending: &Pending, blob: &Descriptor) -> Result<Option<Vec<u8>>, Error> {
     let doing = || format!("read config {}", blob.digest);
     if let Some(bytes) = pending.blobs.get(&blob.digest) {
@@ -197,7 +197,7 @@ fn read_whole(archive: &Snapshot, pending: &Pending, blob: &Descriptor) -> Resul
     }
 }
 
-/// Puts the new config in the place of the one that goes, or adds it.
+/// Replaces the old config if it is dropped, or adds the new one.
 fn add_config(
     edit: &mut TarEdit,
     archive: &Snapshot,
@@ -229,7 +229,7 @@ fn add_config(
     Ok(())
 }
 
-/// A new member may not take the name of one that is there, unless that one has the very content.
+/// Refuses a new member whose name is taken by a member with other content.
 fn refuse_taken(archive: &Snapshot, path: &str, digest: &Digest) -> Result<(), Error> {
     let Some(member) = archive.tar.find(path.as_bytes()) else { return Ok(()) };
     let member = &archive.tar.members()[member];
@@ -245,7 +245,7 @@ fn refuse_taken(archive: &Snapshot, path: &str, digest: &Digest) -> Result<(), E
     }
 }
 
-/// The members that images used and that no image uses any more, with the old files that belong to them.
+/// Returns the members that no image uses any more, with the files for Docker before 1.10 beside them.
 fn dropped_members(
     archive: &Snapshot,
     before: &ManifestJson,
@@ -261,7 +261,7 @@ fn dropped_members(
     if dropped.is_empty() {
         return Ok(dropped);
     }
-    // podman's `ID/layer.tar` are links that no list names: they go with the layer that they lead to.
+    // podman's `ID/layer.tar` are links that are not listed. They are dropped with the layer that they lead to.
     for (i, member) in tar.members().iter().enumerate() {
         if !matches!(member.kind, MemberKind::Symlink | MemberKind::HardLink) || used_after.contains(&i) {
             continue;

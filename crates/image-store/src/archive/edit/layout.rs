@@ -1,4 +1,4 @@
-//! Decides what a new tag changes in an archive that is an OCI layout as well.
+//! Plan of a tag in an archive that is an OCI layout.
 
 use super::{MemberChange, TarEdit};
 use crate::archive::format::index_json::{self, IndexJson};
@@ -19,7 +19,7 @@ use std::io::Read;
 
 const LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
 
-/// What must change so that `tag` names `document`.
+/// Returns the changes after which `tag` refers to `document`.
 pub fn plan_tag(
     archive: &Snapshot,
     pending: &Pending,
@@ -32,8 +32,8 @@ pub fn plan_tag(
     let reach = contents.reach(document)?;
     let images = contents.images(document)?;
 
-    let label = contents.label(document)?;
-    let changed_index = retag_index(archive, index, tag, document, label.as_ref())
+    let platform = contents.declared_platform(document)?;
+    let changed_index = retag_index(archive, index, tag, document, platform.as_ref())
         .map_err(|e| e.at(&format!("the edited {INDEX_JSON}")))?;
     let old = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;
     let changed_list = match &archive.list {
@@ -75,14 +75,14 @@ pub fn plan_tag(
     Ok(edit)
 }
 
-/// The entries of this name are pointed to the document. One that is called otherwise and that other names share is
-/// left to them; names that share one that moves get an entry of their own for the image that they have.
+/// Makes the entries of this tag refer to the document. An entry that other names share is left to them. Names that share an
+/// entry that changes get entries of their own for the image that they had.
 fn retag_index(
     archive: &Snapshot,
     index: &IndexJson,
     tag: &str,
     document: &Document,
-    label: Option<&image_model::platform::Platform>,
+    platform: Option<&image_model::platform::Platform>,
 ) -> Result<IndexJson, image_model::manifest::DocumentError> {
     let mut moved: Vec<usize> =
         (0..index.entries.len()).filter(|i| is_called(archive, &index.entries[*i], *i, tag)).collect();
@@ -94,7 +94,7 @@ fn retag_index(
     }
     let mut changed = index.clone();
     for entry in &moved {
-        changed = changed.point(*entry, document, label)?;
+        changed = changed.point(*entry, document, platform)?;
     }
     let key = archive.naming.key(tag);
     for (other, named) in &archive.names {
@@ -107,7 +107,7 @@ fn retag_index(
     Ok(changed)
 }
 
-/// Does this entry itself have the name? An archive may say one name in several entries, if they are of one image.
+/// Returns whether this entry itself has the name. Several entries of one image may have the same name.
 fn is_called(archive: &Snapshot, entry: &Descriptor, i: usize, tag: &str) -> bool {
     if tag == UNNAMED {
         return archive.unnamed.iter().any(|named| named.entry == Some(i));
@@ -116,7 +116,7 @@ fn is_called(archive: &Snapshot, entry: &Descriptor, i: usize, tag: &str) -> boo
     let is_key = |name: String| archive.naming.key(&name) == key;
     match (archive.naming, index_json::image_name(entry)) {
         (Naming::Docker, Some(name)) => is_key(name),
-        // Docker's readers take the short tag for a name where there is no other.
+        // Docker uses the short tag as the name if there is no other.
         (Naming::Docker, None) => {
             let has_another = archive.names.iter().any(|(other, n)| *other != key && n.entry == Some(i));
             !has_another && index_json::ref_name(entry).is_some_and(is_key)
@@ -125,7 +125,7 @@ fn is_called(archive: &Snapshot, entry: &Descriptor, i: usize, tag: &str) -> boo
     }
 }
 
-/// The items without names that stand for the old image, once no entry of the index does any more.
+/// Returns the items without names that refer to the old image, if no entry of the index refers to it any more.
 fn followers(
     archive: &Snapshot,
     list: &ManifestJson,
@@ -139,7 +139,7 @@ fn followers(
     (0..list.items.len()).filter(is_of_old).collect()
 }
 
-/// The archive and what was written to it since: contents are there for a new image.
+/// The archive together with what was written since: a new image may reference both.
 struct Contents<'a> {
     archive: &'a Snapshot,
     pending: &'a Pending,
@@ -156,7 +156,7 @@ impl Contents<'_> {
         stored.or(pending) == Some(blob.size)
     }
 
-    /// The bytes of something that is not in the archive yet.
+    /// Returns the bytes of a blob or document that is not in the archive yet.
     fn new_bytes(&self, digest: &Digest, root: &Document) -> Option<NewContent> {
         if root.digest() == digest {
             return Some(NewContent::from(root.bytes()));
@@ -165,7 +165,7 @@ impl Contents<'_> {
         document.or_else(|| self.pending.blobs.get(digest).cloned())
     }
 
-    /// All that a document names, itself first. What is missing must have been missing in the archive before.
+    /// Returns everything that a document references, itself first. What is absent must have been absent before.
     fn reach(&self, root: &Document) -> Result<Vec<Digest>, Error> {
         let mut found = Vec::new();
         self.walk(root, 0, true, &mut BTreeSet::new(), &mut found)?;
@@ -182,11 +182,11 @@ impl Contents<'_> {
     ) -> Result<(), Error> {
         let doing = || format!("write manifest {}", document.digest());
         let absent = |digest: &Digest| {
-            Error::bad_input(doing(), format!("it names {digest}, which is not there"))
+            Error::bad_input(doing(), format!("it references {digest}, which is absent"))
                 .hint("write that first")
         };
         if depth > DEPTH_MAX {
-            return Err(Error::bad_input(doing(), "indexes lie too deep in each other"));
+            return Err(Error::bad_input(doing(), "indexes are nested too deeply"));
         }
         if !seen.insert(document.digest().clone()) {
             return Ok(());
@@ -203,7 +203,7 @@ impl Contents<'_> {
                 }
             }
             ParsedDocument::Manifest(manifest) => {
-                // An image that lies in the archive is as whole as it was.
+                // An image that is in the archive already need not be complete.
                 let is_stored = self.archive.documents.contains_key(document.digest());
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
                     if strict && !is_stored && blob.urls.is_empty() && !self.has_blob(blob) {
@@ -218,7 +218,7 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// The images of a document that `docker load` could take.
+    /// Returns the images of a document that `docker load` could load.
     fn images(&self, root: &Document) -> Result<Vec<Manifest>, Error> {
         let mut images = Vec::new();
         for digest in self.reach(root)? {
@@ -252,8 +252,11 @@ impl Contents<'_> {
         Config::parse(&bytes).map_err(|e| e.at(&format!("config {}", blob.digest)))
     }
 
-    /// What a single image says it is for.
-    fn label(&self, document: &Document) -> Result<Option<image_model::platform::Platform>, Error> {
+    /// Returns the platform that a single image declares.
+    fn declared_platform(
+        &self,
+        document: &Document,
+    ) -> Result<Option<image_model::platform::Platform>, Error> {
         match document.parse() {
             Ok(ParsedDocument::Manifest(manifest)) if is_image(&manifest) => {
                 Ok(Some(self.config(&manifest.config)?.platform))
@@ -262,8 +265,8 @@ impl Contents<'_> {
         }
     }
 
-    /// `manifest.json` has one image for a name: of an index, the one that takes the old one's place. `followers` are
-    /// items without a name that follow.
+    /// Updates `manifest.json`, which has one image for each name: of an index, the one in the position of the old one.
+    /// `followers` are items without a name that change with it.
     fn retag_list(
         &self,
         list: &ManifestJson,
@@ -300,7 +303,7 @@ impl Contents<'_> {
         let diff_ids = self.config(&image.config)?.diff_ids;
         check_layers(&image.layers, &diff_ids)
             .map_err(|why| Error::bad_input(format!("write image {}", image.config.digest), why))?;
-        // The paths of layers that stay are left as they are spelled.
+        // Paths of layers that stay keep their spelling.
         let spelled = item.map_or(&[][..], |item| &item.layers);
         let path = |(i, layer): (usize, &Descriptor)| {
             let same = spelled.get(i).filter(|path| digest_of_path(path).as_ref() == Some(&layer.digest));
@@ -318,7 +321,7 @@ impl Contents<'_> {
     }
 }
 
-/// An artifact or an attestation is no image: its config or its layers are of other types.
+/// Returns whether a manifest is an image: artifacts and attestations have other config or layer types.
 fn is_image(manifest: &Manifest) -> bool {
     let is_layer =
         |layer: &Descriptor| layer.media_type.contains(".image.") && layer.media_type.contains(".tar");
@@ -326,7 +329,7 @@ fn is_image(manifest: &Manifest) -> bool {
         && manifest.layers.iter().all(is_layer)
 }
 
-/// What the index reached and does not reach any more. What it never reached is not ours to judge.
+/// Returns what the index referenced and does not reference any more. What it never referenced is left alone.
 fn dropped(
     contents: &Contents<'_>,
     before: &IndexJson,

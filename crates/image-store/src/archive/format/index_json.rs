@@ -1,4 +1,4 @@
-//! `index.json` of a `docker save` archive that is an OCI layout as well (Docker 25 and later, BuildKit).
+//! `index.json` of archives that are OCI layouts, edited by byte ranges.
 
 use super::names::{self, Naming};
 use crate::store::UNNAMED;
@@ -7,14 +7,14 @@ use image_model::platform::Platform;
 use image_model::raw_json::{self, JsonObject, Splice};
 use std::ops::Range;
 
-/// Where containerd keeps an image's full name.
+/// Annotation with an image's full name (containerd, images/annotations.go).
 const IMAGE_NAME: &str = "io.containerd.image.name";
-/// Where a layout keeps a tag (image-spec, annotations.md); Docker writes only the part behind the colon.
+/// Annotation with a tag (image-spec, annotations.md); Docker writes only the part after the colon.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const EMPTY: &[u8] =
     b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
 
-/// The index as it was read, with its bytes.
+/// A parsed index with its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexJson {
     bytes: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct IndexJson {
 }
 
 impl IndexJson {
-    /// The index of an archive that has no image yet.
+    /// Returns the index of an archive without images.
     pub fn empty() -> Result<Self, DocumentError> {
         Self::parse(EMPTY.to_vec())
     }
@@ -49,13 +49,13 @@ impl IndexJson {
         &self.bytes
     }
 
-    /// The index after entry `i` was made to describe `document`; its annotations stay. A platform that the entry
-    /// says follows the image's label; one it does not say is not added.
+    /// Returns the index with entry `i` describing `document`. Its annotations are preserved. The platform of an entry is
+    /// updated to `platform`; none is added.
     pub fn point(
         &self,
         i: usize,
         document: &Document,
-        label: Option<&Platform>,
+        platform: Option<&Platform>,
     ) -> Result<Self, DocumentError> {
         let (bytes, entry) = (&self.bytes, &self.entries[i]);
         let object = JsonObject::parse_at(bytes, &self.places[i], "manifests")?;
@@ -68,9 +68,9 @@ impl IndexJson {
         if entry.media_type != document.media_type() {
             splice.set(bytes, &object, "mediaType", &json(document.media_type())?, &[])?;
         }
-        match (object.unique(bytes, "platform")?, label) {
-            (Some(platform), Some(label)) => {
-                relabel(&mut splice, bytes, &platform.value_at, label)?;
+        match (object.unique(bytes, "platform")?, platform) {
+            (Some(old), Some(platform)) => {
+                set_platform(&mut splice, bytes, &old.value_at, platform)?;
             }
             (Some(_), None) => splice.remove(bytes, &object, "platform")?,
             (None, _) => {}
@@ -78,16 +78,16 @@ impl IndexJson {
         Self::parse(splice.apply(bytes))
     }
 
-    /// The index with one more entry. The empty name writes one without any.
+    /// Returns the index with one more entry, which has no name if `tag` is [`UNNAMED`].
     pub fn append(&self, tag: &str, document: &Document, naming: Naming) -> Result<Self, DocumentError> {
         let mut entry = document.descriptor();
         if tag == UNNAMED {
-            // An entry without a name has no annotation for it.
+            // No annotation.
         } else if naming == Naming::Layout {
             entry.annotations.insert(REF_NAME.into(), tag.into());
         } else {
             let (repository, short) = names::full(tag).ok_or_else(|| {
-                DocumentError::Shape(format!("\"{tag}\" is no name for an image: write NAME:TAG"))
+                DocumentError::Shape(format!("\"{tag}\" is not an image name: use NAME:TAG"))
             })?;
             entry.annotations.insert(IMAGE_NAME.into(), format!("{repository}:{short}"));
             entry.annotations.insert(REF_NAME.into(), short);
@@ -112,40 +112,40 @@ impl IndexJson {
     }
 }
 
-/// The name that containerd and Docker give an entry.
+/// Returns the image name of an entry in containerd and Docker.
 pub fn image_name(entry: &Descriptor) -> Option<String> {
     entry.annotations.get(IMAGE_NAME).map(|full| names::familiar(full))
 }
 
-/// The tag that an OCI layout gives an entry.
+/// Returns the tag of an entry in an OCI layout.
 pub fn ref_name(entry: &Descriptor) -> Option<String> {
     entry.annotations.get(REF_NAME).filter(|tag| !tag.is_empty()).cloned()
 }
 
-fn relabel(
+fn set_platform(
     splice: &mut Splice,
     bytes: &[u8],
     at: &Range<usize>,
-    label: &Platform,
+    platform: &Platform,
 ) -> Result<(), DocumentError> {
     if bytes.get(at.clone()) == Some(b"null") {
         return Ok(());
     }
     let object = JsonObject::parse_at(bytes, at, "platform")?;
-    let said = image_model::manifest::read_platform(bytes, &object)?;
+    let old = image_model::manifest::read_platform(bytes, &object)?;
     let text = |value: &Option<String>| value.as_ref().map(json).transpose();
-    let architecture = Some(label.architecture.clone());
-    let os = Some(label.os.clone());
-    let features = match label.os_features.is_empty() {
+    let architecture = Some(platform.architecture.clone());
+    let os = Some(platform.os.clone());
+    let features = match platform.os_features.is_empty() {
         true => None,
-        false => Some(json(&label.os_features)?),
+        false => Some(json(&platform.os_features)?),
     };
     let changes = [
-        ("architecture", said.architecture != label.architecture, text(&architecture)?),
-        ("os", said.os != label.os, text(&os)?),
-        ("os.version", said.os_version != label.os_version, text(&label.os_version)?),
-        ("os.features", said.os_features != label.os_features, features),
-        ("variant", said.variant != label.variant, text(&label.variant)?),
+        ("architecture", old.architecture != platform.architecture, text(&architecture)?),
+        ("os", old.os != platform.os, text(&os)?),
+        ("os.version", old.os_version != platform.os_version, text(&platform.os_version)?),
+        ("os.features", old.os_features != platform.os_features, features),
+        ("variant", old.variant != platform.variant, text(&platform.variant)?),
     ];
     for (key, differs, value) in changes {
         match value {

@@ -1,4 +1,4 @@
-//! `manifest.json` of a `docker save` archive: which members make which image, read strictly, edited by splicing.
+//! `manifest.json` of `docker save` archives: the members and names of each image. Parsed strictly, edited by byte ranges.
 
 use super::names;
 use crate::store::UNNAMED;
@@ -7,14 +7,14 @@ use image_model::raw_json::{self, JsonError, JsonObject, Splice};
 use serde::Deserialize;
 use std::ops::Range;
 
-/// The list as it was read, with its bytes.
+/// A parsed list with its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestJson {
     bytes: Vec<u8>,
     pub items: Vec<ManifestItem>,
 }
 
-/// One image: paths within the archive, and the names it has.
+/// One image: paths in the archive, and its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestItem {
     at: Range<usize>,
@@ -36,7 +36,7 @@ struct RawItem {
 const EMPTY: &[u8] = b"[]";
 
 impl ManifestJson {
-    /// The list of an archive that has no image yet.
+    /// Returns the list of an archive without images.
     pub fn empty() -> Self {
         Self { bytes: EMPTY.to_vec(), items: Vec::new() }
     }
@@ -44,7 +44,7 @@ impl ManifestJson {
     pub fn parse(bytes: Vec<u8>) -> Result<Self, DocumentError> {
         raw_json::check_syntax(&bytes)?;
         let mut items = Vec::new();
-        for at in raw_json::elements(&bytes, &whole(&bytes), "manifest.json").map_err(no_list)? {
+        for at in raw_json::elements(&bytes, &whole(&bytes), "manifest.json").map_err(not_a_list)? {
             let object = JsonObject::parse_at(&bytes, &at, "image")?;
             for key in ["Config", "RepoTags", "Layers", "LayerSources"] {
                 object.unique(&bytes, key)?;
@@ -61,7 +61,7 @@ impl ManifestJson {
         &self.bytes
     }
 
-    /// The image of this name; the empty name is that of the one image without any.
+    /// Returns the index of the image with this name; [`UNNAMED`] is the image without one.
     pub fn named(&self, tag: &str) -> Option<usize> {
         match tag {
             UNNAMED => self.items.iter().position(|item| item.tags.is_empty()),
@@ -69,14 +69,14 @@ impl ManifestJson {
         }
     }
 
-    /// The list after `tag` was made to name the image of these members. An image that had no other name is
-    /// replaced in its place; one that has keeps them.
+    /// Returns the list with `tag` referring to the image of these members. An image without other names is replaced; one
+    /// with others keeps them.
     pub fn retag(&self, tag: &str, config: &str, layers: &[String]) -> Result<Self, DocumentError> {
         let once = self.without_repeats(tag)?;
         once.retag_item(once.named(tag), tag, config, layers)
     }
 
-    /// The same, where `old` has this name until now.
+    /// Does what [`Self::retag`] does; `old` is the image that has the name now.
     pub fn retag_item(
         &self,
         old: Option<usize>,
@@ -90,7 +90,7 @@ impl ManifestJson {
         match (old, same) {
             (Some(old), Some(same)) if old == same => {}
             (None, Some(_)) if tag == UNNAMED => {}
-            // The image stays one without a name, whatever other items it has.
+            // The image stays unnamed, even if the same image has a name in another item.
             (Some(old), Some(_)) if tag == UNNAMED => self.set(&mut splice, old, config, layers)?,
             (Some(old), None) if is_alone(old) => self.set(&mut splice, old, config, layers)?,
             (old, same) => {
@@ -108,7 +108,7 @@ impl ManifestJson {
         Self::parse(splice.apply(&self.bytes))
     }
 
-    /// The list with these images, by their place, having another config. Their names and layers stay.
+    /// Returns the list with other configs for these images (by index). Names and layers are preserved.
     pub fn reconfigured(&self, items: &[(usize, String)]) -> Result<Self, DocumentError> {
         let mut splice = Splice::default();
         for (i, config) in items {
@@ -117,7 +117,7 @@ impl ManifestJson {
         Self::parse(splice.apply(&self.bytes))
     }
 
-    /// The list with these items having this config and these layers, and the names that they have.
+    /// Returns the list with this config and these layers for these items. Their names are preserved.
     pub fn repointed(&self, items: &[usize], config: &str, layers: &[String]) -> Result<Self, DocumentError> {
         let mut splice = Splice::default();
         for i in items {
@@ -126,7 +126,7 @@ impl ManifestJson {
         Self::parse(splice.apply(&self.bytes))
     }
 
-    /// The list without these items, which are in ascending order.
+    /// Returns the list without these items, whose indices are ascending.
     pub fn without(&self, items: &[usize]) -> Result<Self, DocumentError> {
         let mut list = self.clone();
         for i in items.iter().rev() {
@@ -137,7 +137,7 @@ impl ManifestJson {
         Ok(list)
     }
 
-    /// The list with this name in its first item only. Readers accept a name that several items of one image have.
+    /// Returns the list with this name in its first item only. Several items of one image may have the same name.
     fn without_repeats(&self, tag: &str) -> Result<Self, DocumentError> {
         let mut list = self.clone();
         loop {
@@ -156,7 +156,7 @@ impl ManifestJson {
         }
     }
 
-    /// The list without this name, and without the image if it has no other.
+    /// Returns the list without this name, and without the image if it has no other.
     pub fn untag(&self, tag: &str) -> Result<Self, DocumentError> {
         let list = self.without_repeats(tag)?;
         let mut splice = Splice::default();
@@ -184,7 +184,7 @@ impl ManifestJson {
         }
         if item.layers != layers {
             splice.set(&self.bytes, &object, "Layers", &json(layers)?, &["RepoTags", "Config"])?;
-            // Says where foreign layers of the old image lie.
+            // Descriptors of foreign layers of the old image.
             splice.remove(&self.bytes, &object, "LayerSources")?;
         }
         Ok(())
@@ -209,7 +209,7 @@ impl ManifestJson {
         Ok(())
     }
 
-    /// Takes an item away with one comma.
+    /// Removes an item and one comma.
     fn remove_item(&self, splice: &mut Splice, i: usize) {
         let at = &self.items[i].at;
         let at = match (i.checked_sub(1).map(|i| &self.items[i]), self.items.get(i + 1)) {
@@ -232,7 +232,7 @@ impl ManifestJson {
 
     fn remove_tag(&self, splice: &mut Splice, i: usize, tag: &str) -> Result<(), DocumentError> {
         let places = self.tag_places(i)?;
-        // An item keeps at least one name here, so what stays can be written anew between first and last place.
+        // At least one name stays here, so the range from the first to the last name can be replaced.
         let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(()) };
         let stays = self.items[i].tags.iter().zip(&places).filter(|(other, _)| !names::same(other, tag));
         let stays: Vec<&[u8]> = stays.map(|(_, at)| &self.bytes[at.clone()]).collect();
@@ -257,7 +257,7 @@ impl ManifestItem {
     }
 }
 
-/// Where the value of a document begins and ends that is valid JSON.
+/// Returns the range of the value in valid JSON, without surrounding white space.
 fn whole(bytes: &[u8]) -> Range<usize> {
     let is_space = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
     let start = bytes.iter().position(|b| !is_space(b)).unwrap_or(0);
@@ -265,9 +265,9 @@ fn whole(bytes: &[u8]) -> Range<usize> {
     start..end
 }
 
-fn no_list(error: JsonError) -> DocumentError {
+fn not_a_list(error: JsonError) -> DocumentError {
     match error {
-        JsonError::NotAnObject(_) => DocumentError::Shape("it is no list of images".into()),
+        JsonError::NotAnObject(_) => DocumentError::Shape("it is not a list of images".into()),
         other => other.into(),
     }
 }
@@ -350,8 +350,8 @@ mod tests {
             let error = ManifestJson::parse(input.as_bytes().to_vec()).unwrap_err().to_string();
             assert!(error.contains(why), "{input}: {error}");
         };
-        check("null", "no list");
-        check("{}", "no list");
+        check("null", "not a list");
+        check("{}", "not a list");
         check("", "not JSON");
         check("\u{feff}[]", "not JSON");
         check("[] x", "not JSON");

@@ -1,8 +1,8 @@
-//! Image names as `docker save` writes them: short and with a tag. `docker.io/library/app:1` is `app:1`.
+//! Image names in archives. `docker save` writes them in their familiar form: `app:1` for `docker.io/library/app:1`.
 
 use image_model::reference::RegistryRef;
 
-/// The short form; a text that is no image name stays as it is.
+/// Returns the familiar form; a text that is not an image name is returned unchanged.
 pub fn familiar(text: &str) -> String {
     match text.parse::<RegistryRef>() {
         Ok(RegistryRef { digest: Some(_), .. }) | Err(_) => text.to_string(),
@@ -10,29 +10,28 @@ pub fn familiar(text: &str) -> String {
     }
 }
 
-/// Do both texts name the same image?
+/// Returns whether both texts are the same image name.
 pub fn same(a: &str, b: &str) -> bool {
     a == b || familiar(a) == familiar(b)
 }
 
-/// `(docker.io/library/app, 1)`; `None` for what docker would not take as a name and tag.
+/// Returns repository and tag, such as `(docker.io/library/app, 1)`; `None` if docker would not accept the name.
 pub fn full(text: &str) -> Option<(String, String)> {
     let parsed = text.parse::<RegistryRef>().ok().filter(|parsed| parsed.digest.is_none())?;
     Some((parsed.name(), parsed.tag.unwrap_or_else(|| "latest".into())))
 }
 
-/// Whose names the images of an archive have.
+/// The names that the images of an archive have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
     /// `NAME:TAG`, as `docker save` writes them into `manifest.json` and containerd into `index.json`.
     Docker,
-    /// Those of an OCI layout: the tag that an entry of `index.json` has, letter by letter. `manifest.json`, if
-    /// there is one, is another reader's.
+    /// The tags of an OCI layout, as entries of `index.json` have them. `manifest.json` is ignored.
     Layout,
 }
 
 impl Naming {
-    /// The form of a name in which it is compared.
+    /// Returns the form in which names are compared.
     pub fn key(self, tag: &str) -> String {
         match self {
             Self::Docker => familiar(tag),

@@ -1,9 +1,8 @@
-//! A small file beside an archive that is being overwritten: it says what the archive will be.
+//! Journal of an archive that is being overwritten: a file beside it with the bytes before and after.
 //!
-//! The journal is whole and on disk before the archive changes, and goes when the archive is whole and on disk. Who
-//! opens an archive that has one carries it out, so a writer that was killed at any point leaves the old archive or,
-//! to all who read it here, the new one. Other programs do not know of it: they may see the archive half changed
-//! until then.
+//! The journal is synced before the archive changes, and removed when the changed archive is synced. Opening an archive with
+//! a journal finishes the change, so a killed writer leaves the old archive or, for readers in this crate, the new one.
+//! Other programs ignore the journal: until then they may see a partly changed archive.
 
 use crate::archive::beside;
 use crate::archive::tar::ByteWrite;
@@ -18,9 +17,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Ends the names of journals.
+/// Suffix of journals.
 const SUFFIX: &str = ".archive-journal";
-/// Configs and lists in base64; far more than any change has.
+/// Largest journal. It has configs and lists in base64, which are far smaller.
 const JOURNAL_MAX: u64 = 128 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -45,7 +44,10 @@ pub fn journal_of(archive: &Path) -> PathBuf {
     beside::folder(archive).join(name)
 }
 
-/// Finishes what somebody began to write here.
+/// Finishes the change of a killed writer, if there is one.
+///
+/// # Errors
+/// `Integrity` if the journal is damaged.
 pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
     let path = journal_of(archive);
     if !path.exists() {
@@ -53,7 +55,7 @@ pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
     }
     let doing = || format!("finish the interrupted change of \"{place}\"");
     let locked = beside::lock(beside::folder(archive), place)?;
-    // Whoever wrote it may have been at work and be done now.
+    // Its writer may have been running until the lock was released, and be done now.
     let Some(journal) = read(&path, &doing())? else { return Ok(()) };
     let file = open_to_write(archive).map_err(|e| Error::from_io(doing(), e))?;
     let meta = file.metadata().map_err(|e| Error::from_io(doing(), e))?;
@@ -68,14 +70,14 @@ pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
             is_meant && is_between(&file, write.at, &was, &now).map_err(|e| Error::from_io(doing(), e))?;
         writes.push((write.at, now));
     }
-    // Else another archive has taken the place of the one that is meant, maybe in the very same inode.
+    // Otherwise another archive replaced the one of the journal, maybe in the same inode.
     if is_meant {
         carry_out(&file, &writes).map_err(|e| Error::from_io(doing(), e))?;
     }
     remove(&path, &locked).map_err(|e| Error::from_io(doing(), e))
 }
 
-/// Is each byte there the old one or the new one? A write may have been killed within.
+/// Returns whether each byte is the old one or the new one: a writer may have been killed during a write.
 fn is_between(file: &File, at: u64, was: &[u8], now: &[u8]) -> io::Result<bool> {
     let mut there = vec![0; now.len()];
     match file.read_exact_at(&mut there, at) {
@@ -85,7 +87,7 @@ fn is_between(file: &File, at: u64, was: &[u8], now: &[u8]) -> io::Result<bool> 
     Ok(there.iter().zip(was.iter().zip(now)).all(|(there, (was, now))| there == was || there == now))
 }
 
-/// `None` if it is gone.
+/// Returns `None` if it does not exist.
 fn read(path: &Path, doing: &str) -> Result<Option<Journal>, Error> {
     let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
@@ -101,7 +103,7 @@ fn read(path: &Path, doing: &str) -> Result<Option<Journal>, Error> {
     let journal = journal.filter(|journal| journal.version == 1);
     let damaged = || {
         Error::integrity(doing, format!("its journal \"{}\" is damaged", path.display()))
-            .hint("if it is not yours, remove it")
+            .hint("if no other process uses the archive, remove the journal")
     };
     journal.map(Some).ok_or_else(damaged)
 }
@@ -111,7 +113,8 @@ fn open_to_write(archive: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(archive)
 }
 
-/// Overwrites these places of the archive. On an error it is as it was, or the next to open it finishes.
+/// Writes these bytes over the archive. After an error it is unchanged, or the next process that opens it finishes the
+/// change.
 pub fn write(archive: &Path, folder: &File, writes: &[ByteWrite], place: &str) -> Result<(), Error> {
     let doing = || format!("overwrite parts of \"{place}\"");
     let failed = |e| Error::from_io(doing(), e);
@@ -127,13 +130,13 @@ pub fn write(archive: &Path, folder: &File, writes: &[ByteWrite], place: &str) -
         let undone = carry_out(&file, &old).and_then(|()| remove(&path, folder));
         return Err(match undone {
             Ok(()) => error,
-            Err(_) => error.hint("the next run finishes it"),
+            Err(_) => error.hint("the archive is partly changed; run the command again to finish it"),
         });
     }
-    // The archive is whole and on disk. A journal that came back after a power cut would say the same again.
+    // The archive is synced. A journal that reappears after a power cut would write the same bytes again.
     match fs::remove_file(&path).or_else(|_| fs::remove_file(&path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed(error).hint(format!("it is done all the same; remove \"{}\"", path.display())))
+            Err(failed(error).hint(format!("the archive was changed; remove \"{}\"", path.display())))
         }
         _ => {
             let _ = folder.sync_all();
@@ -142,7 +145,7 @@ pub fn write(archive: &Path, folder: &File, writes: &[ByteWrite], place: &str) -
     }
 }
 
-/// What the file has in these places.
+/// Returns the present bytes at the offsets of these writes.
 pub fn there(file: &File, writes: &[ByteWrite]) -> io::Result<Vec<ByteWrite>> {
     let mut old = Vec::new();
     for (at, bytes) in writes {
@@ -153,6 +156,7 @@ pub fn there(file: &File, writes: &[ByteWrite]) -> io::Result<Vec<ByteWrite>> {
     Ok(old)
 }
 
+/// Writes the journal.
 pub fn begin(
     archive: &Path,
     path: &Path,

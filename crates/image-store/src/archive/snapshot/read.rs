@@ -1,4 +1,4 @@
-//! Reads an archive into a snapshot, and refuses what two readers of the same archive would take differently.
+//! Reader of archives. It refuses what two readers of the same archive would interpret differently.
 
 use super::{ArchiveLayer, FileIdentity, LayerDigests, NamedImage, Snapshot};
 use crate::archive::format::index_json::{self, IndexJson};
@@ -21,14 +21,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// All manifests of an archive together; they are kept in memory.
+/// Largest total size of manifests, which are kept in memory.
 const DOCUMENTS_MAX: usize = 32 << 20;
-/// Manifests are looked at once for each entry that leads to them; so often that this many bytes go by.
-const LOOKED_AT_MAX: usize = 256 << 20;
-/// Layers of one image; Docker itself stops at 127.
+/// Largest total size of manifests where each counts as often as entries refer to it.
+const PARSED_MAX: usize = 256 << 20;
+/// Most layers of one image; Docker's limit is 127.
 const LAYERS_MAX: usize = 10_000;
 
-/// What the file holds once these bytes are written over it. `place` names it in messages.
+/// Reads the archive as if `writes` were written over it. `place` is its name in messages.
 pub fn read(
     file: File,
     place: &str,
@@ -41,7 +41,7 @@ pub fn read(
     refuse_other_formats(&file, &doing())?;
     let tar = TarFile::read_over(Arc::new(file), writes).map_err(|e| e.at(doing()))?;
     let snapshot = Snapshot::bare(tar, Some(identity), naming);
-    let mut reader = Reader { snapshot, place, layer_digests, document_bytes: 0, looked_at: 0 };
+    let mut reader = Reader { snapshot, place, layer_digests, document_bytes: 0, parsed_bytes: 0 };
     reader.read_lists()?;
     if reader.snapshot.index.is_some() {
         reader.read_layout()?;
@@ -51,7 +51,7 @@ pub fn read(
     Ok(reader.snapshot)
 }
 
-/// `docker save | gzip` is a common pipe; say so instead of "bad checksum".
+/// Refuses compressed archives, since `docker save | gzip` is common, with a better message than "bad checksum".
 fn refuse_other_formats(file: &File, doing: &str) -> Result<(), Error> {
     let mut head = [0; 6];
     let count = retry_interrupted(|| file.read_at(&mut head, 0)).map_err(|e| Error::from_io(doing, e))?;
@@ -74,7 +74,7 @@ struct Reader<'a> {
     place: &'a str,
     layer_digests: &'a LayerDigests,
     document_bytes: usize,
-    looked_at: usize,
+    parsed_bytes: usize,
 }
 
 impl Reader<'_> {
@@ -86,7 +86,7 @@ impl Reader<'_> {
         Error::integrity(format!("read \"{}\"", self.place), why)
     }
 
-    /// The content of a small member; `None` if there is none of this name.
+    /// Returns the content of a member, or `None` if it is absent.
     fn small(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
         let tar = &self.snapshot.tar;
         if tar.find(path.as_bytes()).is_none() {
@@ -122,16 +122,16 @@ impl Reader<'_> {
         match (&list, &index) {
             (None, None) if is_layout => {
                 return Err(self
-                    .refuse("it has no oci-layout with an index.json, so it is no OCI layout in a tar")
-                    .hint("if it is a `docker save` archive, name it docker-archive:FILE"));
+                    .refuse("it has no oci-layout and index.json, so it is no OCI layout in a tar")
+                    .hint("if it is a `docker save` archive, use docker-archive:FILE"));
             }
             (None, None) => {
                 return Err(self
                     .refuse("it has no manifest.json, so it is no `docker save` archive")
-                    .hint("archives of Docker before 1.10 must be loaded and saved again"));
+                    .hint("load and save archives of Docker before 1.10 again"));
             }
             (Some(list), None) if list.items.is_empty() => {
-                return Err(self.refuse("its manifest.json names no image"));
+                return Err(self.refuse("its manifest.json lists no image"));
             }
             _ => {}
         }
@@ -143,7 +143,7 @@ impl Reader<'_> {
         self.snapshot.list.as_ref().map(|list| list.items.clone()).unwrap_or_default()
     }
 
-    /// The form of Docker before 25, podman, skopeo and others: paths to configs and layers, no manifests.
+    /// Reads the classic form of Docker before 25, podman and skopeo: paths to configs and layers, no manifests.
     fn read_classic(&mut self) -> Result<(), Error> {
         for item in self.items() {
             let (config, diff_ids) = self.read_config(&item)?;
@@ -162,15 +162,15 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads an item's config and holds it against its name and the number of layers.
+    /// Reads an item's config and compares it with its name and the number of layers.
     fn read_config(&mut self, item: &ManifestItem) -> Result<(Descriptor, Vec<Digest>), Error> {
         let (members, bytes) = self.file(&item.config, CONFIG_MAX)?;
         let what = format!("\"{}\" of \"{}\"", item.config, self.place);
         let config = Config::parse(&bytes).map_err(|e| e.at(&what))?;
         let blob = Descriptor::of(media_type::DOCKER_CONFIG, &bytes);
-        if let Some(said) = digest_in_name(&item.config).filter(|said| !said.matches(&bytes)) {
+        if let Some(named) = digest_in_name(&item.config).filter(|digest| !digest.matches(&bytes)) {
             return Err(self.integrity(format!(
-                "config \"{}\" should be {said}; its content is {}",
+                "config \"{}\" should be {named}; its content is {}",
                 item.config, blob.digest
             )));
         }
@@ -183,7 +183,7 @@ impl Reader<'_> {
             return Err(self.refuse(why));
         }
         if layers > LAYERS_MAX {
-            return Err(self.refuse(format!("an image of {layers} layers")));
+            return Err(self.refuse(format!("an image has {layers} layers; the limit is {LAYERS_MAX}")));
         }
         if let Some(member) = members.last() {
             self.snapshot.blobs.insert(blob.digest.clone(), *member);
@@ -191,8 +191,8 @@ impl Reader<'_> {
         Ok((blob, config.diff_ids))
     }
 
-    /// Finds a layer's file and digest. What is not compressed has the digest that the config says, which is
-    /// proved when the layer is read; of what is compressed the digest must be computed.
+    /// Returns a layer's file and digest. An uncompressed layer has the digest that the config declares, which is verified
+    /// when the layer is read. The digest of a compressed one must be computed.
     fn read_layer(&mut self, path: &str, diff_id: &Digest) -> Result<ArchiveLayer, Error> {
         if let Some(known) = self.snapshot.layers.get(path) {
             self.refuse_two_digests(path, known, diff_id)?;
@@ -226,7 +226,7 @@ impl Reader<'_> {
         Ok(layer)
     }
 
-    /// What is not compressed has one digest, whatever path leads to it.
+    /// Refuses an uncompressed layer for which two configs declare different digests.
     fn refuse_two_digests(&self, path: &str, known: &ArchiveLayer, diff_id: &Digest) -> Result<(), Error> {
         let plain = known.blob.media_type == media_type::DOCKER_LAYER;
         match plain && known.blob.digest != *diff_id {
@@ -270,8 +270,9 @@ impl Reader<'_> {
         let named = NamedImage { shown: shown.into(), document: document.clone(), entry };
         let key = self.snapshot.naming.key(shown);
         match self.snapshot.names.get(&key) {
-            Some(other) if other.document != *document => Err(self
-                .refuse(format!("two images in it are called \"{key}\"; readers do not agree which it is"))),
+            Some(other) if other.document != *document => {
+                Err(self.refuse(format!("two images in it have the name \"{key}\", so readers differ")))
+            }
             Some(_) => Ok(()),
             None => {
                 self.snapshot.names.insert(key, named);
@@ -280,7 +281,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The form of Docker 25 and later and of BuildKit: an OCI layout, with `manifest.json` for older readers.
+    /// Reads the form of Docker 25 and later and of BuildKit: an OCI layout, with `manifest.json` for older readers.
     fn read_layout(&mut self) -> Result<(), Error> {
         let entries = self.snapshot.index.as_ref().map(|index| index.entries.clone()).unwrap_or_default();
         let mut images = Vec::new();
@@ -288,14 +289,13 @@ impl Reader<'_> {
             let mut found = Vec::new();
             self.read_below(entry, 0, &mut found)?;
             if !self.snapshot.documents.contains_key(&entry.digest) {
-                return Err(
-                    self.refuse(format!("index.json names {}, which is not in the archive", entry.digest))
-                );
+                return Err(self
+                    .refuse(format!("index.json references {}, which is not in the archive", entry.digest)));
             }
             images.push(found);
         }
         let items = self.items();
-        // Which entry stands for an item: one of the same name if there is one, else the first of its config.
+        // The entry of an item is one with the same name if there is one, otherwise the first with its config.
         for item in &items {
             let (config, diff_ids) = self.read_config(item)?;
             let fits = |entry: &usize| images[*entry].iter().any(|(_, m)| m.config.digest == config.digest);
@@ -304,8 +304,8 @@ impl Reader<'_> {
                 !index_json::image_name(&entries[*entry]).is_some_and(|tag| item.has(&tag))
             });
             let Some(entry) = candidates.first().copied() else {
-                let why = format!("manifest.json names image {}, index.json does not", config.digest);
-                return Err(self.refuse(why).hint("readers do not agree what it holds; save it again"));
+                let why = format!("manifest.json lists image {}, index.json does not", config.digest);
+                return Err(self.refuse(why).hint("save the image again"));
             };
             self.check_item(item, &config.digest, &diff_ids, &images[entry])?;
             for tag in &item.tags {
@@ -315,7 +315,7 @@ impl Reader<'_> {
                 let entry = named.unwrap_or(entry);
                 if !candidates.contains(&entry) {
                     return Err(self.refuse(format!(
-                        "manifest.json and index.json do not agree which image \"{tag}\" is"
+                        "manifest.json and index.json have different images for \"{tag}\""
                     )));
                 }
                 self.name(tag, &entries[entry].digest, Some(entry))?;
@@ -343,7 +343,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads a document of a layout and all below it; `found` gets its images.
+    /// Reads a document of a layout with everything below it, and adds its images to `found`.
     fn read_below(
         &mut self,
         entry: &Descriptor,
@@ -351,7 +351,7 @@ impl Reader<'_> {
         found: &mut Vec<(Digest, Manifest)>,
     ) -> Result<(), Error> {
         if depth > DEPTH_MAX {
-            return Err(self.refuse(format!("indexes lie more than {DEPTH_MAX} deep in each other")));
+            return Err(self.refuse(format!("indexes are nested deeper than {DEPTH_MAX}")));
         }
         let document = match self.snapshot.documents.get(&entry.digest) {
             Some(document) => document.clone(),
@@ -362,7 +362,7 @@ impl Reader<'_> {
                 };
                 let what = format!("manifest {} of \"{}\"", entry.digest, self.place);
                 if bytes.len() as u64 != entry.size {
-                    let why = format!("{} bytes are there, its descriptor says {}", bytes.len(), entry.size);
+                    let why = format!("it has {} bytes; its descriptor declares {}", bytes.len(), entry.size);
                     return Err(Error::integrity(format!("read {what}"), why));
                 }
                 let document = Document::new(bytes, Some(&entry.media_type)).map_err(|e| e.at(&what))?;
@@ -373,9 +373,9 @@ impl Reader<'_> {
                 document
             }
         };
-        self.looked_at += document.bytes().len();
-        if self.looked_at > LOOKED_AT_MAX {
-            return Err(self.refuse("its indexes name the same images over and over"));
+        self.parsed_bytes += document.bytes().len();
+        if self.parsed_bytes > PARSED_MAX {
+            return Err(self.refuse("its indexes reference the same images too often"));
         }
         match document.parse().map_err(|e| e.at(&format!("manifest {}", entry.digest)))? {
             ParsedDocument::Manifest(manifest) => {
@@ -392,7 +392,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `docker load` takes an item's layers, containerd those of the manifest: they must be the same.
+    /// Checks that an item and its manifest have the same layers: `docker load` reads those of the item, containerd those of
+    /// the manifest.
     fn check_item(
         &mut self,
         item: &ManifestItem,
@@ -422,9 +423,9 @@ impl Reader<'_> {
                     .all(|(layer, path)| digest_of_path(path).as_ref() == Some(&layer.digest))
         };
         let Some((_, manifest)) = images.iter().find(|(_, manifest)| same(manifest)) else {
-            return Err(self.refuse(format!(
-                "manifest.json and index.json do not agree which layers image {config} has"
-            )));
+            return Err(
+                self.refuse(format!("manifest.json and index.json have different layers for image {config}"))
+            );
         };
         check_layers(&manifest.layers, diff_ids)
             .map_err(|why| self.integrity(format!("image {config} is damaged: {why}")))

@@ -1,38 +1,49 @@
-//! Headers that extend the next one: PAX records, and GNU's long names.
+//! Extension headers: PAX records and GNU's long names.
 
 use std::collections::BTreeSet;
 
-/// Longest extension header. Real ones have some hundred bytes; a reader that trusts the size loads gigabytes.
+/// Largest extension header. Real ones have some hundred bytes; without a limit, a header could make a reader load gigabytes.
 pub const EXTENSION_MAX: u64 = 1 << 20;
 /// Longest name or link target; Linux has at most 4,096 bytes in a path.
 const NAME_MAX: usize = 64 << 10;
 /// The largest size that fits ustar's eleven octal digits.
 const OCTAL_MAX: u64 = (1 << 33) - 1;
 
+/// The type of an extension header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtensionKind {
+    /// PAX records for the next member (`x`).
     Pax,
+    /// PAX records for all later members (`g`).
     Global,
+    /// GNU long name (`L`).
     LongName,
+    /// GNU long link target (`K`).
     LongLink,
 }
 
-/// What the extension headers in front of one member say.
+/// The extension headers of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
+    /// The name, if an extension sets it.
     pub name: Option<Vec<u8>>,
+    /// The link target, if an extension sets it.
     pub link: Option<Vec<u8>>,
     size: Option<u64>,
     has_pax: bool,
 }
 
 impl Extensions {
+    /// Adds a header.
+    ///
+    /// # Errors
+    /// The reason if it is malformed or contradicts another one.
     pub fn add(&mut self, kind: ExtensionKind, content: &[u8]) -> Result<(), String> {
         match kind {
             ExtensionKind::LongName => set(&mut self.name, gnu_text(content)?, "name"),
             ExtensionKind::LongLink => set(&mut self.link, gnu_text(content)?, "link target"),
-            ExtensionKind::Global => Err("a global header in front of a member".into()),
-            ExtensionKind::Pax if self.has_pax => Err("two PAX headers in front of one member".into()),
+            ExtensionKind::Global => Err("a global header before a member".into()),
+            ExtensionKind::Pax if self.has_pax => Err("two PAX headers before one member".into()),
             ExtensionKind::Pax => {
                 self.has_pax = true;
                 self.add_records(content)
@@ -53,19 +64,24 @@ impl Extensions {
         Ok(())
     }
 
-    /// The size of a member whose header says `in_header`. PAX may only add what the header cannot hold: readers
-    /// that heed one and readers that heed the other would see different members from there on.
+    /// Returns the size of a member whose header has `in_header`. PAX may only set a size that the header cannot hold:
+    /// otherwise readers that use one and readers that use the other would see different members.
+    ///
+    /// # Errors
+    /// The reason if the sizes differ.
     pub fn size(&self, in_header: u64) -> Result<u64, String> {
         match self.size {
             None => Ok(in_header),
             Some(size) if size == in_header => Ok(size),
             Some(size) if size > OCTAL_MAX && matches!(in_header, 0 | OCTAL_MAX) => Ok(size),
-            Some(size) => Err(format!("PAX says the member has {size} bytes, its header says {in_header}")),
+            Some(size) => Err(format!(
+                "the member has {size} bytes in its PAX header and {in_header} in its own header"
+            )),
         }
     }
 }
 
-/// A global header may note things, but not rename or resize what follows: Go ignores it, GNU tar heeds it.
+/// Checks that a global header does not rename or resize later members: Go ignores it, GNU tar does not.
 pub fn check_global(content: &[u8]) -> Result<(), String> {
     for (key, _) in records(content)? {
         refuse_sparse(key)?;
@@ -80,7 +96,7 @@ pub fn check_global(content: &[u8]) -> Result<(), String> {
 /// A key and its value.
 type Record<'a> = (&'a [u8], &'a [u8]);
 
-/// Splits `LENGTH KEY=VALUE\n` records. Each must be exact, and no key may come twice.
+/// Splits `LENGTH KEY=VALUE\n` records. Each must be exact, and no key may occur twice.
 fn records(content: &[u8]) -> Result<Vec<Record<'_>>, String> {
     let malformed = || "a malformed PAX header".to_string();
     let mut found = Vec::new();
@@ -97,7 +113,7 @@ fn records(content: &[u8]) -> Result<Vec<Record<'_>>, String> {
         let equals = record.iter().position(|b| *b == b'=').filter(|at| *at > 0).ok_or_else(malformed)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         if !seen.insert(key) {
-            return Err(format!("a PAX header that says \"{}\" twice", super::show(key)));
+            return Err(format!("a PAX header with \"{}\" twice", super::show(key)));
         }
         found.push((key, value));
         rest = behind;
@@ -119,7 +135,7 @@ fn set(place: &mut Option<Vec<u8>>, value: Vec<u8>, what: &str) -> Result<(), St
     }
 }
 
-/// A PAX name. An empty one would mean "as the header has it" to some and "no name" to others.
+/// Checks a PAX name. Readers interpret an empty one as "that of the header" or as "no name".
 fn text(value: &[u8]) -> Result<Vec<u8>, String> {
     if value.is_empty() || value.contains(&0) || value.len() > NAME_MAX {
         return Err("a PAX name that is empty, too long or holds a NUL".into());
@@ -127,7 +143,7 @@ fn text(value: &[u8]) -> Result<Vec<u8>, String> {
     Ok(value.to_vec())
 }
 
-/// A GNU long name ends with a NUL; nothing may hide behind it.
+/// Checks a GNU long name: it ends with a NUL, and only NULs follow.
 fn gnu_text(content: &[u8]) -> Result<Vec<u8>, String> {
     let name = until_nul(content);
     let hidden = content[name.len()..].iter().any(|b| *b != 0);
@@ -139,7 +155,7 @@ fn gnu_text(content: &[u8]) -> Result<Vec<u8>, String> {
 
 fn size(value: &[u8]) -> Result<u64, String> {
     let size = decimal(value).filter(|size| *size <= i64::MAX as u64);
-    size.ok_or_else(|| format!("\"{}\" is no size", super::show(value)))
+    size.ok_or_else(|| format!("\"{}\" is not a size", super::show(value)))
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
@@ -149,7 +165,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The bytes before the first NUL.
+/// Returns the bytes before the first NUL.
 pub fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|b| *b == 0).next().unwrap_or(field)
 }

@@ -1,22 +1,32 @@
-//! One 512-byte tar header: POSIX ustar, GNU and the old form without a magic.
+//! One 512-byte tar header: POSIX ustar, GNU, and the old form without magic.
 
 use super::extension::{self, until_nul};
 
-/// The parts of a header that say what and where; owner, times and mode are none of our business.
+/// Type, name, link and size of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TarHeader {
+    /// The type of the entry.
     pub kind: EntryKind,
+    /// The name, with a ustar prefix.
     pub name: Vec<u8>,
+    /// The link target.
     pub link: Vec<u8>,
+    /// Bytes of content.
     pub size: u64,
 }
 
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
+    /// A regular file.
     File,
+    /// A hard link.
     HardLink,
+    /// A symbolic link.
     Symlink,
+    /// A directory.
     Directory,
+    /// A header that extends the next one.
     Extension(extension::ExtensionKind),
 }
 
@@ -34,7 +44,10 @@ const GNU_TIMES: std::ops::Range<usize> = 345..369;
 const STAR_TRAILER: std::ops::Range<usize> = 508..512;
 
 impl TarHeader {
-    /// A member that an image archive may have.
+    /// Parses the header of a member that an image archive may have.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
     pub fn parse(block: &[u8; 512]) -> Result<Self, String> {
         let HeaderFields { type_flag, name, link, size } = HeaderFields::parse(block)?;
         let kind = match type_flag {
@@ -54,16 +67,24 @@ impl TarHeader {
     }
 }
 
-/// A header of any kind of member: layers have devices, too.
+/// Fields of a header of any type: layers have devices, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderFields {
+    /// The type flag.
     pub type_flag: u8,
+    /// The name, with a ustar prefix.
     pub name: Vec<u8>,
+    /// The link target.
     pub link: Vec<u8>,
+    /// Bytes of content.
     pub size: u64,
 }
 
 impl HeaderFields {
+    /// Parses and verifies a header.
+    ///
+    /// # Errors
+    /// The reason why it is no valid header.
     pub fn parse(block: &[u8; 512]) -> Result<Self, String> {
         check_sum(block)?;
         let mut name = until_nul(&block[NAME]).to_vec();
@@ -93,30 +114,30 @@ impl HeaderFields {
     }
 }
 
-/// Why a header cannot be read. A first one without the magic of tar is no header at all.
+/// Returns the reason why a header is refused. A first block without the magic of tar is no tar at all.
 pub fn or_no_tar(at: u64, block: &[u8; 512], why: String) -> String {
     let is_tar = at != 0 || block[MAGIC].starts_with(b"ustar") || check_sum(block).is_ok();
-    if is_tar { why } else { "this is no tar archive".into() }
+    if is_tar { why } else { "it is not a tar archive".into() }
 }
 
-/// The sum of all bytes, those of the checksum itself taken as blanks. Historic tars add signed bytes.
+/// Checks the sum of all bytes, with the checksum's own bytes as blanks. Historic tars add signed bytes.
 fn check_sum(block: &[u8; 512]) -> Result<(), String> {
-    let said = number(&block[CHECKSUM])?;
+    let declared = number(&block[CHECKSUM])?;
     let (mut unsigned, mut signed) = (0_u64, 0_i64);
     for (i, byte) in block.iter().enumerate() {
         let byte = if CHECKSUM.contains(&i) { b' ' } else { *byte };
         unsigned += u64::from(byte);
         signed += i64::from(byte.cast_signed());
     }
-    match said == unsigned || i64::try_from(said) == Ok(signed) {
+    match declared == unsigned || i64::try_from(declared) == Ok(signed) {
         true => Ok(()),
-        false => Err(format!("the header's checksum is {said}, its bytes sum up to {unsigned}")),
+        false => Err(format!("the header's checksum is {declared}; the sum of its bytes is {unsigned}")),
     }
 }
 
-/// An octal number with blanks before and a blank or NUL behind, or GNU's base-256 form.
+/// Parses an octal number with blanks before it and a blank or NUL after it, or GNU's base-256 form.
 fn number(field: &[u8]) -> Result<u64, String> {
-    let wrong = || format!("\"{}\" is no number", super::show(field));
+    let wrong = || format!("\"{}\" is not a number", super::show(field));
     if field[0] & 0x80 != 0 {
         // 0xff begins a negative number; 0x80 is followed by big-endian bytes.
         if field[0] != 0x80 {

@@ -1,4 +1,4 @@
-//! The bytes of a file, as they are or as they will be once some of them are overwritten.
+//! A file read as if some of its bytes were overwritten.
 
 use super::ByteWrite;
 use std::fs::File;

@@ -1,7 +1,7 @@
-//! A tar as it comes through a pipe: every byte once, member by member.
+//! Reader of a tar in a pipe: every byte once, member by member.
 //!
-//! What is said here of a member is enough to know where the next one begins. Whether the archive as a whole means
-//! the same to every reader is asked of [`super::TarFile`], once all headers are known.
+//! It checks what is needed to find the next member. Whether readers interpret the archive in the same way is checked by
+//! [`super::TarFile`], once all headers are known.
 
 use super::extension::{self, Extensions};
 use super::header::{self, EntryKind, TarHeader};
@@ -10,16 +10,19 @@ use super::{
 };
 use std::io::{self, Read};
 
-/// A member whose content comes next: `size` bytes, then padding.
+/// A member whose content is next: `size` bytes, then padding.
 pub struct StreamMember {
+    /// Its type.
     pub kind: MemberKind,
-    /// Without `./` in front and `/` at the end; empty for a global header.
+    /// Without leading `./` and trailing `/`; empty for a global header.
     pub name: Vec<u8>,
+    /// Bytes of content.
     pub size: u64,
-    /// Where its first header stands.
+    /// Offset of its first header.
     pub start: u64,
+    /// Offset of its content.
     pub data_at: u64,
-    /// All its headers, as they came.
+    /// All of its headers, unchanged.
     pub headers: Vec<u8>,
 }
 
@@ -31,12 +34,15 @@ impl StreamMember {
     }
 }
 
+/// Result of [`TarStream::next_member`].
 pub enum StreamItem {
+    /// A member.
     Member(StreamMember),
-    /// The end marker with all zeros behind it: so many bytes.
+    /// The end marker and all zeros after it, in bytes.
     End(u64),
 }
 
+/// A tar in a pipe.
 pub struct TarStream<R> {
     input: R,
     at: u64,
@@ -46,21 +52,25 @@ pub struct TarStream<R> {
 }
 
 impl<R: Read> TarStream<R> {
+    /// Reads a tar from `input`.
     pub fn new(input: R) -> Self {
         Self { input, at: 0, members: 0, names: 0, first: [0; 512] }
     }
 
-    /// How much was read.
+    /// Returns the number of bytes that were read.
     pub fn position(&self) -> u64 {
         self.at
     }
 
-    /// The first block, by which other formats than tar are known.
+    /// Returns the first block, which identifies other formats than tar.
     pub fn first_block(&self) -> &[u8; 512] {
         &self.first
     }
 
-    /// The next member. All of the previous one's content and padding must have been read.
+    /// Reads the headers of the next member. The content and padding of the previous one must have been read.
+    ///
+    /// # Errors
+    /// [`TarError::Refused`] if the stream is damaged or truncated.
     pub fn next_member(&mut self) -> Result<StreamItem, TarError> {
         let start = self.at;
         let mut headers = Vec::new();
@@ -71,7 +81,7 @@ impl<R: Read> TarStream<R> {
             if block == [0; 512] {
                 return match headers.is_empty() {
                     true => self.end().map(StreamItem::End),
-                    false => Err(refused(at, "the archive ends behind an extension header")),
+                    false => Err(refused(at, "the archive ends after an extension header")),
                 };
             }
             headers.extend_from_slice(&block);
@@ -85,7 +95,7 @@ impl<R: Read> TarStream<R> {
             }
             if kind == extension::ExtensionKind::Global {
                 if at != start {
-                    return Err(refused(at, "a global header stands between a member and its own headers"));
+                    return Err(refused(at, "a global header is between a member and its extension headers"));
                 }
                 let (kind, name) = (MemberKind::Global, Vec::new());
                 return self.count(start, 0).map(|()| {
@@ -127,9 +137,9 @@ impl<R: Read> TarStream<R> {
             EntryKind::Directory => MemberKind::Directory,
             EntryKind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
         };
-        // Without content in the eyes of some readers, with content in those of others.
+        // Some readers skip such content, others do not.
         if kind != MemberKind::File && size != 0 {
-            let why = format!("\"{}\" is no file and has {size} bytes of content", super::show(&name));
+            let why = format!("\"{}\" is not a file but has {size} bytes of content", super::show(&name));
             return Err(refused(at, why));
         }
         if padded(size).and_then(|size| self.at.checked_add(size)).is_none_or(|end| end > i64::MAX as u64) {
@@ -149,12 +159,15 @@ impl<R: Read> TarStream<R> {
         }
     }
 
-    /// Content, padding included; the caller knows how much there is.
+    /// Reads content or padding; the caller knows the size.
     pub fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         loop {
             match self.input.read(buffer) {
                 Ok(0) => {
-                    return Err(refused(self.at, "the stream ends within a member: its writer was cut off"));
+                    return Err(refused(
+                        self.at,
+                        "the stream ends within a member: its writer was interrupted",
+                    ));
                 }
                 Ok(count) => {
                     self.at += count as u64;
@@ -166,6 +179,7 @@ impl<R: Read> TarStream<R> {
         }
     }
 
+    /// Fills the buffer with content or padding.
     pub fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), TarError> {
         while !buffer.is_empty() {
             let count = self.read_some(buffer)?;
@@ -177,13 +191,13 @@ impl<R: Read> TarStream<R> {
     fn block(&mut self, at: u64) -> Result<[u8; 512], TarError> {
         let mut block = [0; 512];
         self.read_exact(&mut block).map_err(|error| match error {
-            // A pipe whose writer died between two members looks like an archive without an end marker. In a file
-            // that is a matter of taste, here it is a sign.
+            // A pipe whose writer died between two members looks like an archive without an end marker. That is accepted
+            // in a file, but not here.
             TarError::Refused { .. } if at == 0 => {
                 refused(0, "the stream is empty, or shorter than a header")
             }
             TarError::Refused { .. } => {
-                refused(at, "the stream ends without an end marker: its writer was cut off")
+                refused(at, "the stream ends without an end marker: its writer was interrupted")
             }
             other => other,
         })?;
@@ -193,7 +207,7 @@ impl<R: Read> TarStream<R> {
         Ok(block)
     }
 
-    /// Two blocks of zeros end a tar; the first has been read. Nothing but zeros may follow.
+    /// Two blocks of zeros end a tar, of which the first was read. Only zeros may follow.
     fn end(&mut self) -> Result<u64, TarError> {
         let begin = self.at - BLOCK;
         let mut buffer = vec![0; 64 << 10];
@@ -206,11 +220,11 @@ impl<R: Read> TarStream<R> {
                 break;
             }
             if buffer[..count].iter().any(|b| *b != 0) {
-                return Err(refused(self.at, "data stands behind the end marker"));
+                return Err(refused(self.at, "data after the end marker"));
             }
             self.at += count as u64;
             if self.at - begin > TRAILER_MAX {
-                return Err(refused(begin, format!("more than {TRAILER_MAX} bytes behind the end marker")));
+                return Err(refused(begin, format!("more than {TRAILER_MAX} bytes after the end marker")));
             }
         }
         match (self.at - begin).is_multiple_of(BLOCK) {

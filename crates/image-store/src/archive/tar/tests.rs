@@ -36,7 +36,7 @@ fn members_are_found_under_their_plain_name() {
 
 #[test]
 fn what_two_readers_read_differently_is_refused() {
-    let twice = "is there twice";
+    let twice = "is a member twice";
     refuse(&archive(&[file("a", b"1"), file("b", b""), file("a", b"2")]), twice);
     refuse(&archive(&[file("a", b"1"), file("./a", b"2")]), twice);
     refuse(&archive(&[file("a", b"1"), symlink("a", "b")]), twice);
@@ -45,15 +45,15 @@ fn what_two_readers_read_differently_is_refused() {
     refuse(&archive(&[file("a/../b", b"1")]), "leaves the archive");
     refuse(&archive(&[file("/etc/passwd", b"1")]), "absolute");
     refuse(&archive(&[file("", b"1")]), "without a name");
-    refuse(&archive(&[file("a/", b"1")]), "named like a folder");
-    refuse(&archive(&[file(".", b"1")]), "named like a folder");
-    refuse(&archive(&[symlink("a", "b"), file("a/c", b"1")]), "lies under");
-    refuse(&archive(&[file("a/c", b"1"), file("a.b", b""), file("a", b"1")]), "lies under");
+    refuse(&archive(&[file("a/", b"1")]), "the name of a directory but is none");
+    refuse(&archive(&[file(".", b"1")]), "the name of a directory but is none");
+    refuse(&archive(&[symlink("a", "b"), file("a/c", b"1")]), "is below");
+    refuse(&archive(&[file("a/c", b"1"), file("a.b", b""), file("a", b"1")]), "is below");
     refuse(&archive(&[member("a", b'3', b"")]), "device or pipe");
     refuse(&archive(&[member("a", b'S', b"")]), "sparse");
     refuse(&archive(&[member("a", b'Q', b"")]), "unknown type");
-    refuse(&archive(&[member("a", b'1', b"content")]), "no file and has 7 bytes");
-    refuse(&archive(&[member("a/", b'5', b"content")]), "no file and has 7 bytes");
+    refuse(&archive(&[member("a", b'1', b"content")]), "not a file but has 7 bytes");
+    refuse(&archive(&[member("a/", b'5', b"content")]), "not a file but has 7 bytes");
     // Two folders of one name are one folder to everybody.
     assert!(read(&archive(&[folder("a/"), folder("./a/"), file("a/b", b"")])).is_ok());
 }
@@ -67,13 +67,13 @@ fn a_header_must_be_whole_and_signed() {
     };
     assert_eq!(seen(&with(|_| {})), [("a".to_string(), b"1".to_vec())]);
     refuse(&with(|block| block[0] = b'b'), "checksum");
-    refuse(&with(|block| block[148..156].fill(0)), "no number");
+    refuse(&with(|block| block[148..156].fill(0)), "not a number");
     refuse(
         &with(|block| {
             block[124..136].copy_from_slice(b"-0000000001\0");
             sign(block);
         }),
-        "no number",
+        "not a number",
     );
     refuse(
         &with(|block| {
@@ -110,7 +110,7 @@ fn a_header_must_be_whole_and_signed() {
             block[124..136].copy_from_slice(b"\x80\0\0\0\0\0\0\x02\0\0\0\0");
             sign(block);
         }),
-        "cut off",
+        "truncated",
     );
 }
 
@@ -139,9 +139,9 @@ fn names_come_from_prefix_pax_or_gnu_headers() {
 fn extension_headers_that_contradict_are_refused() {
     let after = |extension: Vec<u8>| archive(&[[extension, file("a", b"12345")].concat()]);
     assert!(read(&after(pax(b'x', &[("size", "5")]))).is_ok());
-    refuse(&after(pax(b'x', &[("size", "4")])), "PAX says the member has 4 bytes");
-    refuse(&after(pax(b'x', &[("size", "-5")])), "no size");
-    refuse(&after(pax(b'x', &[("size", "9223372036854775808")])), "no size");
+    refuse(&after(pax(b'x', &[("size", "4")])), "the member has 4 bytes in its PAX header");
+    refuse(&after(pax(b'x', &[("size", "-5")])), "not a size");
+    refuse(&after(pax(b'x', &[("size", "9223372036854775808")])), "not a size");
     refuse(&after(pax(b'x', &[("path", "b"), ("path", "c")])), "twice");
     refuse(&after(pax(b'x', &[("path", "")])), "empty");
     refuse(&after(pax(b'x', &[("path", "a\0b")])), "NUL");
@@ -188,13 +188,13 @@ fn an_archive_that_was_cut_or_goes_on_behind_its_end_is_refused() {
         let fine = [0, 1536, 2560, 3072].contains(&cut);
         assert_eq!(read(&whole[..cut]).is_ok(), fine, "cut at {cut}");
     }
-    refuse(&[whole.clone(), whole.clone()].concat(), "behind the end marker");
+    refuse(&[whole.clone(), whole.clone()].concat(), "after the end marker");
     let mut lone = archive(&[file("a", b"1")]);
     lone.splice(1024..1024, [0; 512]);
     lone.splice(1536..1536, file("b", b"2"));
-    refuse(&lone, "behind the end marker");
+    refuse(&lone, "after the end marker");
     assert!(read(&[whole.clone(), vec![0; 10 << 10]].concat()).is_ok());
-    refuse(&[whole, vec![0; 17 << 20]].concat(), "behind the end marker");
+    refuse(&[whole, vec![0; 17 << 20]].concat(), "after the end marker");
 }
 
 #[test]
@@ -222,11 +222,11 @@ fn links_are_followed_within_the_archive_only() {
         let error = tar.resolve(name.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(why), "{name}: {error}");
     };
-    bad("round", "in a circle");
+    bad("round", "a circular link");
     bad("out", "leaves the archive");
     bad("root", "leaves the archive");
     bad("nowhere", "not in the archive");
-    bad("f", "a folder");
+    bad("f", "a directory");
     bad("../d/file", "leaves the archive");
     bad("/d/file", "absolute");
 }

@@ -1,13 +1,13 @@
-//! Headers for new members. The same name and size always give the same bytes.
+//! Tar headers of new members. The same name and size always give the same bytes.
 
 use super::BLOCK;
 
-/// Mode of a new member: anyone may read an image.
+/// Mode of a new member.
 const MODE: &[u8; 8] = b"0000644\0";
 /// The largest size that fits eleven octal digits.
 const OCTAL_MAX: u64 = (1 << 33) - 1;
 
-/// All headers of a new file member: mode 0644, owner 0, time 0. Its content and padding follow.
+/// Returns all headers of a new file: mode 0644, owner 0, time 0. Content and padding follow.
 pub fn file_headers(name: &str, size: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let mut block = [0_u8; 512];
@@ -15,7 +15,7 @@ pub fn file_headers(name: &str, size: u64) -> Vec<u8> {
         block[..name.len()].copy_from_slice(name.as_bytes());
     } else {
         out = pax_path(name);
-        // What readers see that know no PAX.
+        // The name for readers without PAX.
         block[..100].copy_from_slice(&name.as_bytes()[..100]);
     }
     block[100..108].copy_from_slice(MODE);
@@ -31,8 +31,8 @@ pub fn file_headers(name: &str, size: u64) -> Vec<u8> {
     out
 }
 
-/// The header of a member that takes another's place: owner, mode and time stay, name and size are new.
-/// `None` if the name needs more than one header.
+/// Returns the header of a member that replaces another: owner, mode and time stay, name and size are new. `None` if that
+/// needs more than one header.
 pub fn header_like(old: &[u8; 512], name: &str, size: u64) -> Option<Vec<u8>> {
     if name.len() > 100 || size > OCTAL_MAX {
         return None;
@@ -48,7 +48,7 @@ pub fn header_like(old: &[u8; 512], name: &str, size: u64) -> Option<Vec<u8>> {
     Some(block.to_vec())
 }
 
-/// The header of a member that gets other content: all but its size stays. `None` if that needs more than one header.
+/// Returns the header of a member with another size. `None` if that needs more than one header.
 pub fn header_resized(old: &[u8; 512], size: u64) -> Option<Vec<u8>> {
     if size > OCTAL_MAX {
         return None;
@@ -59,7 +59,7 @@ pub fn header_resized(old: &[u8; 512], size: u64) -> Option<Vec<u8>> {
     Some(block.to_vec())
 }
 
-/// The zeros that fill the last block of `size` bytes of content.
+/// Returns the zeros that fill the last block of `size` bytes of content.
 pub fn padding(size: u64) -> &'static [u8] {
     static ZEROS: [u8; 512] = [0; 512];
     &ZEROS[..((BLOCK - size % BLOCK) % BLOCK) as usize]

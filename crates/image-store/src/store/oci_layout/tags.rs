@@ -1,18 +1,19 @@
-//! Tags, as the entries of `index.json` have them.
+//! Tags in the entries of `index.json`.
 
 use crate::store::UNNAMED;
 use image_model::manifest::{Descriptor, Document, DocumentError};
 use image_model::raw_json::{self, JsonObject, Splice};
 
-/// The annotation under which a layout keeps a tag (image-spec, annotations.md).
+/// The annotation that holds an entry's tag (image-spec, annotations.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The tag of an entry of `index.json`.
+
+/// Returns the tag of an entry, or [`UNNAMED`].
 pub fn name_of(entry: &Descriptor) -> &str {
     entry.annotations.get(REF_NAME).map_or(UNNAMED, String::as_str)
 }
 
-/// `index.json` with `tag` naming `document`: the entry of that name is replaced in its place, or one is added
-/// at the end. Every other byte stays.
+/// Returns `index.json` with `tag` referring to `document`: the tag's entry is replaced, or one is added at the end. Every
+/// other byte is preserved.
 pub fn retag(index: &[u8], tag: &str, document: &Document) -> Result<Vec<u8>, DocumentError> {
     let object = JsonObject::parse(index)?;
     let shape = |e: serde_json::Error| DocumentError::Shape(e.to_string());

@@ -144,7 +144,7 @@ fn an_index_that_would_be_refused_does_not_replace_the_old_one() {
         assert_eq!(fs::read_to_string(&path).unwrap(), index);
     };
     let entry = &index[start..end];
-    refused(format!("{}{entry},{entry}{}", &index[..start], &index[end..]), "are named \"a\"");
+    refused(format!("{}{entry},{entry}{}", &index[..start], &index[end..]), "have the tag \"a\"");
     // As large as a reader takes.
     let space = " ".repeat(DOCUMENT_MAX as usize - index.len());
     let full = format!("{}{entry}{space}{}", &index[..start], &index[end..]);

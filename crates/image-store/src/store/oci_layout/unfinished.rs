@@ -1,5 +1,5 @@
-//! Files that are not whole yet. Each is locked by its writer, so that one that a killed writer left is known by
-//! nobody holding it, and removed.
+//! Temporary files of a layout. A writer locks its file, so that files of killed writers are recognized: nobody has a
+//! lock on them.
 
 use crate::atomic_file::AtomicFile;
 use crate::regular_file::open_regular;
@@ -12,30 +12,30 @@ use std::path::Path;
 const PREFIX: &str = ".write-";
 const SUFFIX: &str = ".tmp";
 
-/// A new file in `dir` that no reader looks at, gone if it is not kept.
+/// Creates a temporary file in `dir`.
 pub fn create(dir: &Path) -> io::Result<AtomicFile> {
     loop {
-        // Like any new file, it gets what the umask leaves.
         let mode = Permissions::from_mode(0o666);
         let file = AtomicFile::create(|| {
             tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
         })?;
         match file.as_file().try_lock() {
-            // Between its birth and the lock, somebody may have taken it for a leftover.
+            // Before it was locked, another process may have removed it as a leftover.
             Ok(()) if file.as_file().metadata()?.nlink() == 0 => {}
             Err(TryLockError::WouldBlock) => {}
-            // A file system without locks has no leftovers removed either.
+            // On a file system without locks, leftovers are not removed either.
             Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
         }
     }
 }
 
+/// Returns whether a file name is that of a temporary file.
 pub fn is_unfinished(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(PREFIX.as_bytes()) && name.ends_with(SUFFIX.as_bytes())
 }
 
-/// Removes what killed writers left in `dir`. It costs room, not correctness: no reason to fail.
+/// Removes the temporary files of killed writers. Errors are ignored, since such files only take up space.
 pub fn remove_leftovers(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten().filter(|entry| is_unfinished(&entry.file_name())) {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_writes_any_more_is_removed_and_nothing_else() {
+    fn only_temporary_files_without_a_writer_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let at_work = create(dir.path()).unwrap();
         let left = dir.path().join(format!("{PREFIX}1{SUFFIX}"));
@@ -60,7 +60,7 @@ mod tests {
         let other = dir.path().join("other.tmp");
         fs::write(&other, "").unwrap();
         remove_leftovers(dir.path());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the one at work and the other");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the locked file and the other one");
         assert!(other.exists() && !left.exists());
         let kept = dir.path().join("kept");
         at_work.persist(&kept).unwrap();

@@ -25,7 +25,7 @@ fn a_result_that_cannot_be_read_does_not_replace_the_archive() {
         let error = edited(&store, &twice, &right).unwrap_err();
         assert_eq!(error.kind, Exit::BadInput);
         let said = error.to_string();
-        assert!(said.contains("is there twice") && said.contains("the file was not changed"), "{said}");
+        assert!(said.contains("is a member twice") && said.contains("no changes were made"), "{said}");
         let mut empty = TarEdit::default();
         empty.set(&store.archive(), "manifest.json", b"[]");
         empty.set(

@@ -109,7 +109,7 @@ fn a_stream_that_is_cut_anywhere_gives_one_that_is_cut() {
         assert!(result.is_err(), "cut at {length}");
         is_cut(&out);
     }
-    for (extra, why) in [(&b"x"[..], "behind the end marker"), (&[0; 100][..], "cut off")] {
+    for (extra, why) in [(&b"x"[..], "after the end marker"), (&[0; 100][..], "cut off")] {
         let (out, result) = filtered(&[&input, extra].concat());
         assert!(result.unwrap_err().to_string().contains(why));
         is_cut(&out);

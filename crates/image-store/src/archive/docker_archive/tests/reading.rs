@@ -92,7 +92,7 @@ fn links_between_layers_must_stay_in_the_archive() {
         archive(&members)
     };
     whole(&on_disk(&with_link(hard_link("563a/layer.tar", "1910/layer.tar"))).open(), "app:1");
-    refuse(&with_link(symlink("563a/layer.tar", "layer.tar")), Exit::BadInput, "in a circle");
+    refuse(&with_link(symlink("563a/layer.tar", "layer.tar")), Exit::BadInput, "a circular link");
     refuse(
         &with_link(symlink("563a/layer.tar", "../../../etc/passwd")),
         Exit::BadInput,
@@ -114,8 +114,8 @@ fn lists_that_readers_read_differently_are_refused() {
     let name = format!("{}.json", hex(&classic.config));
     assert!(DockerArchive::open(&on_disk(&with(list)).path, None).is_ok());
     let bad = |list: &str, why: &str| refuse(&with(list), Exit::BadInput, why);
-    bad("[]", "names no image");
-    bad("null", "no list");
+    bad("[]", "lists no image");
+    bad("null", "not a list");
     bad(&format!("\u{feff}{list}"), "not JSON");
     bad(&format!("{list}{list}"), "not JSON");
     bad(&list.replace(&name, "../../etc/passwd"), "leaves the archive");
@@ -134,7 +134,7 @@ fn lists_that_readers_read_differently_are_refused() {
     members.remove(11);
     refuse(&archive(&members), Exit::BadInput, "no manifest.json");
     let huge = format!("[{}]", " ".repeat(4 << 20));
-    bad(&huge, "at most");
+    bad(&huge, "the limit is");
 }
 
 #[test]
@@ -177,11 +177,11 @@ fn index_and_list_must_agree() {
     assert!(DockerArchive::open(&on_disk(&edited(8, "x", "x")).path, None).is_ok());
     let swapped = format!("\"blobs/sha256/{two}\",\"blobs/sha256/{one}\"");
     let order = format!("\"blobs/sha256/{one}\",\"blobs/sha256/{two}\"");
-    refuse(&edited(8, &order, &swapped), Exit::BadInput, "do not agree which layers");
+    refuse(&edited(8, &order, &swapped), Exit::BadInput, "have different layers");
     refuse(&edited(8, &hex(&config), &one), Exit::BadInput, "not JSON");
     let digest = on_disk(&archive(&layout("app:1", ""))).open().read_document(&tag("app:1")).unwrap();
     refuse(&edited(7, digest.digest().hex(), &hex("nothing")), Exit::BadInput, "not in the archive");
-    refuse(&edited(7, "\"size\":", "\"size\":1"), Exit::Integrity, "its descriptor says");
+    refuse(&edited(7, "\"size\":", "\"size\":1"), Exit::Integrity, "its descriptor declares");
     refuse(
         &edited(7, media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST),
         Exit::Integrity,
@@ -226,7 +226,7 @@ fn archives_that_are_something_else_are_named_as_what_they_are() {
     refuse(b"text", Exit::BadInput, "cut off");
     refuse(&archive(&[file("x", b"")]), Exit::BadInput, "no manifest.json");
     let one = archive(&Classic::new(r#"["app:1"]"#).members);
-    refuse(&[one.clone(), one].concat(), Exit::BadInput, "behind the end marker");
+    refuse(&[one.clone(), one].concat(), Exit::BadInput, "after the end marker");
     let dir = TempDir::new().unwrap();
     let kind = |path: &Path| DockerArchive::open(path, None).map(drop).unwrap_err().kind;
     assert_eq!(kind(dir.path()), Exit::BadInput);

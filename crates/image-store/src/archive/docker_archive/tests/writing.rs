@@ -118,10 +118,13 @@ fn the_old_form_refuses_what_it_cannot_keep() {
     check(&index, "holds single images");
     assert_eq!(store.write_document(&index).unwrap_err().kind, Exit::BadInput);
     let spaced = [child.bytes(), b"\n"].concat();
-    check(&Document::new(spaced, None).unwrap(), "keeps no manifests");
+    check(&Document::new(spaced, None).unwrap(), "has no manifests");
     let text = String::from_utf8(child.bytes().to_vec()).unwrap();
     check(&Document::new(text.replace(&hex("one"), &hex("two")).into_bytes(), None).unwrap(), "should be");
-    check(&Document::new(text.replace(&hex("one"), &hex("x")).into_bytes(), None).unwrap(), "not there");
+    check(
+        &Document::new(text.replace(&hex("one"), &hex("x")).into_bytes(), None).unwrap(),
+        "which is absent",
+    );
     assert_eq!(disk.bytes(), before);
 }
 
@@ -188,7 +191,7 @@ fn platforms_that_docker_did_not_save_may_go_on_missing() {
     let other = Descriptor::of(media_type::OCI_MANIFEST, b"nowhere");
     let broken = json!({"schemaVersion":2,"manifests":[other]}).to_string();
     let error = store.write_tag("app:1", &Document::new(broken.into_bytes(), None).unwrap()).unwrap_err();
-    assert!(error.to_string().contains("not there"), "{error}");
+    assert!(error.to_string().contains("which is absent"), "{error}");
 }
 
 #[test]
