@@ -50,7 +50,7 @@ impl Ground {
 pub fn folder_near(program: &Path) -> Result<TempDir, Error> {
     let near = program.parent().unwrap_or(Path::new("."));
     let made = tempfile::Builder::new().prefix("bench-").tempdir_in(near);
-    made.map_err(|e| Error::from_io("make a folder to measure in", e))
+    made.map_err(|e| Error::from_io("create a directory for measurements", e))
 }
 
 /// A contestant that needs no preparation.

@@ -66,12 +66,12 @@ impl Bench {
         multiarch::example_binaries::write_all(&self.path("programs"))?;
         let mut rows = String::new();
         for name in PLATFORMS {
-            let folder = name.replace('/', "-");
+            let dir = name.replace('/', "-");
             rows.push_str(&format!(
-                "  {name}: {{ copy: {{ programs/{folder}/hello: /hello }}, cmd: [/hello] }}\n"
+                "  {name}: {{ copy: {{ programs/{dir}/hello: /hello }}, cmd: [/hello] }}\n"
             ));
-            let mut tar = tar::Builder::new(fs::File::create(self.path(&format!("{folder}.tar")))?);
-            tar.append_path_with_name(self.path(&format!("programs/{folder}/hello")), "hello")?;
+            let mut tar = tar::Builder::new(fs::File::create(self.path(&format!("{dir}.tar")))?);
+            tar.append_path_with_name(self.path(&format!("programs/{dir}/hello")), "hello")?;
             tar.finish()?;
         }
         fs::write(
@@ -100,8 +100,8 @@ impl Bench {
         let prepare = move || -> Result<(), Error> {
             if is_cold {
                 self.round.set(self.round.get() + 1);
-                for folder in ["work", "storage"] {
-                    match fs::remove_dir_all(self.path(folder)) {
+                for dir in ["work", "storage"] {
+                    match fs::remove_dir_all(self.path(dir)) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                         _ => {}
                     }

@@ -69,7 +69,7 @@ fn against_copying(tool: &Path, registry: &Registry, name: &str, dir: &Path) -> 
     let clear = || {
         Box::new(|| match std::fs::remove_dir_all(&work) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::from_io("clear the peers' folder", error))
+                Err(Error::from_io("clear the directory of the peers", error))
             }
             _ => Ok(()),
         })

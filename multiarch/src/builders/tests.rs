@@ -10,7 +10,7 @@ use image_store::store::read_blob;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// A folder with a Dockerfile, and the job to build it.
+/// A directory with a Dockerfile, and the job to build it.
 fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
     fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
     let args = [("TOKEN".to_string(), Some("hunter2".to_string()))];
@@ -26,7 +26,7 @@ fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
     }
 }
 
-/// A shell script in an engine's place. `$OUT` of it is the file or folder that it is to write.
+/// A shell script in an engine's place. `$OUT` of it is the file or directory to write.
 fn script(dir: &Path, text: &str) -> PathBuf {
     let path = dir.join("engine");
     fs::write(&path, format!("#!/bin/sh\nset -eu\n{text}")).unwrap();
@@ -36,7 +36,7 @@ fn script(dir: &Path, text: &str) -> PathBuf {
 
 const ID: &str = "sha256:d3e95b78229ccd29aa911526f04f26d1d7df5ea93d933c0383935946a6d511a4";
 
-/// An engine whose `build` writes an id and whose `save` writes what Docker 20.10 writes: an image labelled amd64.
+/// An engine whose `build` writes an ID and whose `save` writes the form of Docker 20.10: an image that declares amd64.
 fn docker(dir: &Path, build: &str) -> Docker {
     // docker build ... ADD of one file on scratch; the config is as Docker wrote it, but for its length.
     fs::create_dir_all(dir.join("saved/a")).unwrap();

@@ -310,8 +310,8 @@ fn quoted(argument: &str) -> String {
 }
 
 fn open_log(log: &Path) -> std::io::Result<File> {
-    if let Some(folder) = log.parent() {
-        std::fs::create_dir_all(folder)?;
+    if let Some(dir) = log.parent() {
+        std::fs::create_dir_all(dir)?;
     }
     OpenOptions::new().create(true).append(true).read(true).open(log)
 }

@@ -60,7 +60,7 @@ pub(super) fn read_dockerfile(
 
 fn check_folder(reader: &mut Reader<'_>, line: usize, dir: &Path) {
     if !reader.prepares && !dir.is_dir() {
-        let text = format!("there is no folder \"{}\" to be the build context", dir.display());
+        let text = format!("there is no directory \"{}\" to be the build context", dir.display());
         reader.problem(line, text);
     }
 }

@@ -181,7 +181,7 @@ fn read_files(
     Some(FilesRecipe { from, copy, run })
 }
 
-/// A base image; local ones lie relative to the spec's folder.
+/// A base image; paths are relative to the directory of the spec.
 fn read_base(reader: &mut Reader<'_>, entry: &Entry) -> Option<Reference> {
     let text = reader.text(entry)?;
     match text.parse::<Reference>() {

@@ -4,8 +4,8 @@ use super::*;
 use error::Exit;
 use std::fs;
 
-/// A folder with what a spec may name.
-fn folder() -> tempfile::TempDir {
+/// A directory with files that specs refer to.
+fn temp_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["Dockerfile", "arm.dockerfile", "app"] {
         fs::write(dir.path().join(name), name).unwrap();
@@ -15,9 +15,9 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn parse(text: &str) -> Result<Spec, Vec<Problem>> {
-    let dir = folder();
+    let dir = temp_dir();
     let spec = Spec::parse(text, &dir.path().join("release.yaml"));
-    // Paths without the folder's random name.
+    // Paths without the random name of the directory.
     let plain = |text: &str| text.replace(&*dir.path().to_string_lossy(), "DIR");
     spec.map_err(|problems| {
         problems.into_iter().map(|p| Problem { line: p.line, text: plain(&p.text) }).collect()
@@ -212,7 +212,7 @@ fn each_fault_says_what_to_write_instead() {
     );
     platform(
         "{ dockerfile: Dockerfile, context: nope }",
-        "there is no folder \"DIR/nope\" to be the build context",
+        "there is no directory \"DIR/nope\" to be the build context",
     );
     platform(
         "{ dockerfile: Dockerfile, build-args: { a b: 1 } }",
@@ -230,7 +230,7 @@ fn each_fault_says_what_to_write_instead() {
     secrets("{ 'a,src=/': { env: A } }", "\"a,src=/\" is no id of a secret: letters, digits, '_', '.', '-'");
     platform(
         "{ dockerfile: Dockerfile, build-contexts: { lib: nope } }",
-        "there is no folder \"DIR/nope\" to be the build context",
+        "there is no directory \"DIR/nope\" to be the build context",
     );
     platform(
         "{ copy: { app: /app }, cache-from: [a] }",
@@ -280,7 +280,7 @@ fn platforms_may_share_values_with_aliases() {
 
 #[test]
 fn a_file_is_shown_with_its_name_before_each_line() {
-    let dir = folder();
+    let dir = temp_dir();
     let file = dir.path().join("release.yaml");
     fs::write(&file, "image: a/b\nplatforms:\n").unwrap();
     let error = Spec::load(&file).unwrap_err();
@@ -295,8 +295,8 @@ fn a_file_is_shown_with_its_name_before_each_line() {
 #[test]
 fn the_example_specs_are_right() {
     let load = |name: &str| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/multi-arch-example");
-        Spec::load(&folder.join(name)).unwrap_or_else(|error| panic!("{error}: {:#?}", error.problems))
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/multi-arch-example");
+        Spec::load(&dir.join(name)).unwrap_or_else(|error| panic!("{error}: {:#?}", error.problems))
     };
     let programs = load("release.yaml");
     let made: Vec<Platform> = crate::example_binaries::platforms().collect();
