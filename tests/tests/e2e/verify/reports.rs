@@ -42,6 +42,16 @@ fn the_json_is_as_its_schema_says() {
         "result.json",
         "del result['images'][1]['verdict'], result['images'][1]['declaredPlatform']",
     );
+    // An image with a layer that is absent.
+    for blob in std::fs::read_dir(user.path("index/blobs/sha256")).unwrap() {
+        let blob = blob.unwrap().path();
+        if serde_json::from_slice::<serde_json::Value>(&std::fs::read(&blob).unwrap()).is_err() {
+            std::fs::remove_file(blob).unwrap();
+        }
+    }
+    let ran = verify(&user, &[names[5], "--no-cache", "--format", "json"]).exits(5);
+    user.write("unread.json", &ran.stdout);
+    is_valid(&user, "unread.json", "del result['images'][0]['error']");
 }
 
 /// By `schema.json`, and no more once it is damaged so.
