@@ -1,4 +1,4 @@
-//! `config-patcher verify`: images of every kind, with right and wrong labels, in every kind of store.
+//! `config-patcher verify`: images of every kind, with right and wrong platforms, in every kind of store.
 
 mod cache;
 mod corpus;
@@ -26,15 +26,15 @@ use multiarch_tests::world::{FOREIGN, foreign_busybox, rootfs_tar, run_with_rusa
 use std::path::Path;
 
 #[test]
-fn every_platform_of_the_emulators_table_is_told_from_a_wrong_label() {
+fn every_platform_of_the_emulator_table_is_verified() {
     let user = User::new();
     for (number, target) in Target::platforms().enumerate() {
         let layer = || vec![Layer::new().file("app", &target.file()).end()];
         let right = image(target.label, &["/app"], layer()).layout(&user, &format!("right{number}"));
         let (verdict, ..) = judged(&user, &right);
         assert_eq!(verdict, "consistent", "{}", target.label);
-        let label = if target.machine.name == "aarch64" { "linux/s390x" } else { "linux/arm64" };
-        let wrong = image(label, &["/app"], layer()).layout(&user, &format!("wrong{number}"));
+        let declared = if target.machine.name == "aarch64" { "linux/s390x" } else { "linux/arm64" };
+        let wrong = image(declared, &["/app"], layer()).layout(&user, &format!("wrong{number}"));
         let (verdict, binaries, fix) = judged(&user, &wrong);
         let architecture = |platform: &str| platform.split('/').nth(1).unwrap().to_string();
         assert_eq!(
@@ -76,13 +76,13 @@ fn busybox_of_every_debian_architecture_is_known_and_fix_puts_it_right() {
 #[test]
 fn armel_and_armhf_are_different_promises() {
     let user = User::new();
-    let check = |debian: &str, label: &str, verdict: &str| {
+    let check = |debian: &str, declared: &str, verdict: &str| {
         let layer = rootfs_tar(&foreign_busybox(debian).unwrap());
-        let name = format!("{debian}-{}", label.replace('/', "-"));
+        let name = format!("{debian}-{}", declared.replace('/', "-"));
         assert_eq!(
-            judged(&user, &image(label, &["sh"], vec![layer]).layout(&user, &name)).0,
+            judged(&user, &image(declared, &["sh"], vec![layer]).layout(&user, &name)).0,
             verdict,
-            "{debian} {label}"
+            "{debian} {declared}"
         );
     };
     need!(foreign_busybox("armhf"));
@@ -96,13 +96,13 @@ fn armel_and_armhf_are_different_promises() {
 }
 
 #[test]
-fn mixtures_are_told_apart() {
+fn mixed_images_are_distinguished() {
     let user = User::new();
     let (amd64, arm64) = (probe("linux/amd64"), probe("linux/arm64"));
     let script = b"#!/bin/sh -e\nexec \"$@\"\n";
-    let check = |name: &str, label: &str, command: &[&str], layers: Vec<Layer>, verdict: &str| {
+    let check = |name: &str, declared: &str, command: &[&str], layers: Vec<Layer>, verdict: &str| {
         let layers = layers.into_iter().map(Layer::end).collect();
-        let found = judged(&user, &image(label, command, layers).layout(&user, name));
+        let found = judged(&user, &image(declared, command, layers).layout(&user, name));
         assert_eq!(found.0, verdict, "{name}");
     };
     let base = || {
@@ -221,7 +221,7 @@ fn an_index_within_an_index_is_fixed_by_its_binaries_and_as_verify_says() {
 }
 
 #[test]
-fn fix_by_binaries_refuses_what_no_label_can_say() {
+fn fix_from_binaries_refuses_mixed_images() {
     let user = User::new();
     let mixed = Layer::new().file("app", &probe("linux/amd64")).file("bin/sh", &probe("linux/arm64")).end();
     let mixed = image("linux/amd64", &["/app"], vec![mixed]).layout(&user, "mixed");
@@ -278,7 +278,7 @@ fn archives_and_registries_are_looked_into_alike() {
 }
 
 #[test]
-fn a_layer_whose_bytes_are_wrong_is_told_and_names_cannot_steer_the_terminal() {
+fn a_damaged_layer_is_reported_and_names_cannot_steer_the_terminal() {
     let user = User::new();
     let layer = Layer::new()
         .file("bin/a\u{1b}[31m\u{202e}b", &probe("linux/amd64"))

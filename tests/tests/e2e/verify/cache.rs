@@ -1,4 +1,4 @@
-//! A second look is free: what a layer shows is kept, and only that.
+//! The cache of layer facts: a second verification reads no layer, and the cache has nothing secret.
 
 use super::made::{Layer, Made, gzip, image, probe, publish, verify};
 use crate::tools::User;
@@ -7,10 +7,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-fn app(label: &str) -> Made<'_> {
+fn app(declared: &str) -> Made<'_> {
     let base = Layer::new().file("bin/sh", &probe("linux/arm64")).end();
     let own = Layer::new().file("app", &probe("linux/arm64")).end();
-    Made { packed: gzip, ..image(label, &["/app"], vec![base, own]) }
+    Made { packed: gzip, ..image(declared, &["/app"], vec![base, own]) }
 }
 
 /// Everything that is kept.

@@ -1,5 +1,5 @@
 //! Debian's own programs of nine architectures: static and dynamic, glibc and musl, C and Go; each with the verdict
-//! that it must get under the right label, under a wrong one, and what a container would load with it.
+//! that it must get under the right declared, under a wrong one, and what a container would load with it.
 
 use super::made::{image, verify};
 use crate::tools::{Ran, User};
@@ -36,7 +36,7 @@ const KINDS: [Kind; 4] = [
     Kind { name: "static Go", packages: &["gosu"], command: "/usr/sbin/gosu", roles: &["command"] },
 ];
 
-/// Debian's name, the right label.
+/// Debian's name, the right declared.
 fn architectures() -> impl Iterator<Item = (&'static str, &'static str)> {
     FOREIGN.iter().map(|row| (row.debian, row.platform)).chain([("amd64", "linux/amd64")])
 }
@@ -85,19 +85,19 @@ fn found(ran: &Ran) -> Value {
 fn every_kind_of_program_of_every_architecture_is_known() {
     let user = User::new();
     let mut table = Vec::new();
-    for (debian, label) in architectures() {
+    for (debian, declared) in architectures() {
         let root = need!(debian_packages(debian));
         for kind in &KINDS {
             let command = command(&root, kind);
             let layer = layer(&root, kind.packages);
             let wrong = if debian == "arm64" { "linux/s390x" } else { "linux/arm64" };
-            let look = |label: &str, name: &str| {
+            let look = |declared: &str, name: &str| {
                 let words = [command.as_str()];
-                let made = image(label, &words, vec![layer.clone()]);
+                let made = image(declared, &words, vec![layer.clone()]);
                 found(&verify(&user, &[&made.layout(&user, name), "--no-cache", "--format", "json"]))
             };
             let name = format!("{debian}-{}", kind.name.replace(' ', "-"));
-            let right = look(label, &format!("{name}-right"));
+            let right = look(declared, &format!("{name}-right"));
             let mislabeled = look(wrong, &format!("{name}-wrong"));
             let roles: Vec<&str> = right["executedChain"]
                 .as_array()
@@ -107,8 +107,8 @@ fn every_kind_of_program_of_every_architecture_is_known() {
                 .collect();
             let has_roles = kind.roles.iter().all(|role| roles.contains(role));
             let meant: Platform = serde_json::from_value(mislabeled["binaryPlatform"].clone()).unwrap();
-            // What the binaries ask for is the machine of the label, and never more than the label's level.
-            let fits = meant.architecture == label.split('/').nth(1).unwrap();
+            // What the binaries ask for is the machine of the declared, and never more than the declared's level.
+            let fits = meant.architecture == declared.split('/').nth(1).unwrap();
             let row = format!("{name}: {} {} {meant} {roles:?}", right["verdict"], mislabeled["verdict"]);
             if (right["verdict"].as_str(), mislabeled["verdict"].as_str(), fits && has_roles)
                 != (Some("consistent"), Some("mislabeled"), true)
@@ -124,7 +124,7 @@ fn every_kind_of_program_of_every_architecture_is_known() {
 fn go_programs_tell_the_version_of_arm_that_their_distribution_does_not_ask_for() {
     let user = User::new();
     // Debian's armhf, which is v7, has Go programs for v6; its armel has them for v5. Source: their build settings.
-    for (debian, binaries, label, verdict) in [
+    for (debian, binaries, declared, verdict) in [
         ("armhf", "linux/arm/v6", "linux/arm/v7", "consistent"),
         ("armhf", "linux/arm/v6", "linux/arm/v6", "consistent"),
         ("armhf", "linux/arm/v6", "linux/arm/v5", "mislabeled"),
@@ -132,14 +132,14 @@ fn go_programs_tell_the_version_of_arm_that_their_distribution_does_not_ask_for(
         ("armel", "linux/arm/v5", "linux/arm/v7", "consistent"),
     ] {
         let root = need!(debian_packages(debian));
-        let made = image(label, &["/usr/sbin/gosu"], vec![layer(&root, &["gosu"])]);
-        let name = format!("{debian}-{}", label.replace('/', "-"));
+        let made = image(declared, &["/usr/sbin/gosu"], vec![layer(&root, &["gosu"])]);
+        let name = format!("{debian}-{}", declared.replace('/', "-"));
         let found = found(&verify(&user, &[&made.layout(&user, &name), "--format", "json"]));
         let meant: Platform = serde_json::from_value(found["binaryPlatform"].clone()).unwrap();
         assert_eq!(
             (found["verdict"].as_str(), meant.to_string().as_str()),
             (Some(verdict), binaries),
-            "{debian} {label}"
+            "{debian} {declared}"
         );
         assert!(found["executedChain"][0]["details"].to_string().contains("GOARM="), "{found}");
     }

@@ -1,4 +1,4 @@
-//! Images made for these tests: a label, a command, and layers packed in every way.
+//! Images made for these tests: a declared, a command, and layers packed in every way.
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;
@@ -52,9 +52,9 @@ impl Layer {
     }
 }
 
-/// An image under construction: a label, what it runs, and layers as they are stored.
+/// An image under construction: a declared, what it runs, and layers as they are stored.
 pub struct Made<'a> {
-    pub label: &'a str,
+    pub declared: &'a str,
     pub command: &'a [&'a str],
     pub layers: Vec<Vec<u8>>,
     pub packed: fn(&[u8]) -> Vec<u8>,
@@ -90,8 +90,8 @@ impl Made<'_> {
         };
         let blobs: Vec<Descriptor> =
             self.layers.iter().map(|layer| store.add_blob(kind, &(self.packed)(layer))).collect();
-        let label: Platform = self.label.parse().unwrap();
-        let mut config = serde_json::to_value(&label).unwrap();
+        let declared: Platform = self.declared.parse().unwrap();
+        let mut config = serde_json::to_value(&declared).unwrap();
         config["config"] = serde_json::json!({"Cmd": self.command});
         config["rootfs"] = serde_json::json!({"type": "layers", "diff_ids": diff_ids});
         let config = store.add_blob(media_type::OCI_CONFIG, config.to_string().as_bytes());
@@ -124,8 +124,8 @@ pub fn put(store: MemoryStore, target: &dyn ImageStore, tag: &str) {
     apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }
 
-pub fn image<'a>(label: &'a str, command: &'a [&'a str], layers: Vec<Vec<u8>>) -> Made<'a> {
-    Made { label, command, layers, packed: plain }
+pub fn image<'a>(declared: &'a str, command: &'a [&'a str], layers: Vec<Vec<u8>>) -> Made<'a> {
+    Made { declared, command, layers, packed: plain }
 }
 
 pub fn verify(user: &User, arguments: &[&str]) -> Ran {
@@ -150,7 +150,7 @@ pub fn probe(platform: &str) -> Vec<u8> {
     Target::parse(platform).unwrap().file()
 }
 
-/// amd64 right, arm64 labelled amd64 and listed as arm64.
+/// amd64 right, arm64 declared as amd64 and listed as arm64.
 pub fn index() -> MemoryStore {
     let store = MemoryStore::new();
     let base = || Layer::new().file("etc/base", b"shared").end();

@@ -1,4 +1,4 @@
-//! The forms for programs: JSON by its schema, SARIF, JUnit.
+//! Machine-readable reports: JSON with its schema, SARIF, JUnit.
 
 use super::made::{Layer, exe, image, index, probe, put, verify};
 use crate::tools::User;
@@ -151,7 +151,7 @@ fn junit_has_a_case_for_each_image() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_told_before_anything_is_read() {
+fn a_report_that_cannot_be_written_fails_before_anything_is_read() {
     let user = User::new();
     let name = images(&user).swap_remove(0);
     let ran = verify(&user, &[&name, "--html", "nowhere/page.html"]).exits(5);

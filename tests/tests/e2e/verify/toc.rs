@@ -1,5 +1,5 @@
-//! Layers with a table of contents: a quick look takes single files out of them, holds them against their digests, and
-//! reads the layer whole where the table is not to be trusted.
+//! Layers with a table of contents: a quick verification reads single files, verifies their digests, and reads the whole layer
+//! where the table cannot be used.
 
 use super::made::{image, plain, probe, verify};
 use crate::tools::User;
@@ -233,7 +233,7 @@ fn a_quick_look_takes_files_out_of_the_middle_of_a_layer() {
         assert_eq!((verdict.as_str(), whole), ("consistent", false));
         assert!(bytes < 8 << 10, "{bytes} bytes");
         assert!(look(&registry, "right", &["--full"]).2);
-        // Trouble is told only when all is read.
+        // A problem is reported only after everything was read.
         publish(&registry, &make(&members("linux/amd64")), "wrong");
         let (verdict, bytes, whole) = look(&registry, "wrong", &[]);
         assert_eq!((verdict.as_str(), whole), ("mislabeled", true));

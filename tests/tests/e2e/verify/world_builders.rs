@@ -1,5 +1,5 @@
-//! The accident itself, made by the real builders: foreign programs, built without a word about a platform, carry the
-//! host's label. `verify` says so, the command that it names puts it right, and then it has nothing to say.
+//! Mislabeled images from real builders: foreign programs, built without `--platform`, have the platform of the host. `verify`
+//! reports it, and the command that it prints fixes it.
 
 use super::made::verify;
 use crate::tools::{Ran, User, run};
@@ -21,8 +21,8 @@ fn good(done: Output) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Wrong, then put right by the very command that is named, then right.
-fn is_told_and_put_right(look: impl Fn(&[&str]) -> Ran, name: &str) {
+/// Verifies the image, runs the printed command, and verifies it again.
+fn is_reported_and_fixed(look: impl Fn(&[&str]) -> Ran, name: &str) {
     let wrong = look(&["verify", name, "--format", "json"]).exits(1);
     let found = wrong.json()["images"][0].clone();
     assert_eq!(
@@ -39,7 +39,7 @@ fn is_told_and_put_right(look: impl Fn(&[&str]) -> Ran, name: &str) {
 }
 
 #[test]
-fn what_docker_mislabels_is_told_and_put_right() {
+fn what_docker_mislabels_is_reported_and_fixed() {
     let busybox = need!(foreign_busybox("armhf"));
     let registry = need!(Registry::start());
     let engine = need!(Engine::start());
@@ -51,21 +51,21 @@ fn what_docker_mislabels_is_told_and_put_right() {
         let mut build = engine.command(&["build", "-q", "-t", &name, "."]);
         good(build.env("DOCKER_BUILDKIT", kit).current_dir(user.path("context")).output().unwrap());
         good(engine.docker(&["push", "-q", &name]));
-        is_told_and_put_right(|arguments| user.config_patcher(arguments), &name);
+        is_reported_and_fixed(|arguments| user.config_patcher(arguments), &name);
         // Where it lies in the engine, through the docker of that engine.
         let within = |arguments: &[&str]| {
             let mut command = user.command("config-patcher", arguments);
             command.envs(engine.env().into_iter().filter(|(key, _)| key != "PATH"));
             run(command)
         };
-        is_told_and_put_right(within, &format!("docker-daemon:{name}"));
+        is_reported_and_fixed(within, &format!("docker-daemon:{name}"));
         let saved = user.write("saved.tar", engine.docker(&["save", &name]).stdout);
         verify(&user, &[&format!("docker-archive:{}", saved.display())]).exits(0);
     }
 }
 
 #[test]
-fn what_buildah_mislabels_is_told_and_put_right() {
+fn what_buildah_mislabels_is_reported_and_fixed() {
     need!(require(&["buildah", "runc"]));
     let busybox = need!(foreign_busybox("armhf"));
     let registry = need!(Registry::start());
@@ -80,5 +80,5 @@ fn what_buildah_mislabels_is_told_and_put_right() {
         command.args(words).envs(variables.iter().cloned()).current_dir(user.path("context"));
         good(namespace.enter(&command).output().unwrap());
     }
-    is_told_and_put_right(|arguments| user.config_patcher(arguments), &name);
+    is_reported_and_fixed(|arguments| user.config_patcher(arguments), &name);
 }

@@ -1,4 +1,4 @@
-//! Images that no relabel corrects: verify advises none, and fix writes none.
+//! Images that a new declared platform does not fix: verify does not suggest it, and fix refuses it.
 
 use super::made::{Layer, exe, image, probe, put, verify};
 use crate::tools::{Ran, User};
