@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
         match self.parser.next() {
             Some(Ok(found)) => Ok(found),
             Some(Err(error)) => {
-                Err(Problem::new(error.marker().line(), format!("this is no YAML: {}", error.info())))
+                Err(Problem::new(error.marker().line(), format!("invalid YAML: {}", error.info())))
             }
             // The parser ends with StreamEnd, behind which nobody asks.
             None => Ok((Event::StreamEnd, Span::default())),
@@ -301,7 +301,7 @@ mod tests {
         };
         check("a: 1\nb: 2\na: 3", "!3: key \"a\" is there already, on line 1");
         check("a: 1\n---\nb: 2", "!!2: a second document");
-        check("a:\n\t- 1", "!!2: this is no YAML");
+        check("a:\n\t- 1", "!!2: invalid YAML");
         check("a: &x [*x]", "!!1: this alias stands inside");
         check("? [a]\n: b", "!1: a key is one word, not a list");
         check("a: {<<: 1}", "!1: \"<<\" takes a map");

@@ -152,7 +152,7 @@ mod tests {
             ("--platform linux/arm/v7 --member DIGEST", "linux/arm/v7 of DIGEST, deprecated"),
             ("--member linux/anything --platform linux/arm64", "linux/arm64 of linux/anything, deprecated"),
             ("--platform armv7", "usage"),
-            ("--platform arm/v7", "usage"),
+            ("--platform armv7l", "usage"),
             ("--platform linux/armv7", "usage"),
             ("--platform DIGEST", "usage"),
             ("--member DIGEST", "usage"),
