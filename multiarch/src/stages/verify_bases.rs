@@ -13,6 +13,7 @@ use crate::request::Request;
 use crate::spec::Recipe;
 use crate::stages::build::{Build, job};
 use error::{Error, Exit};
+use image_model::digest::Digest;
 use image_model::manifest::{CONFIG_MAX, Config, ParsedDocument};
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
@@ -104,7 +105,7 @@ pub fn inspect_bases(request: &Request, builds: &[Build], open: &OpenImage) -> R
             let name = builder.registry_name(&base.name);
             let offer = offers.of(name.as_ref());
             let check = judge(&builder.name(), local.as_ref(), offer, &platform);
-            let way_out = way_out(&builder.name(), local.as_ref(), offer, &base, &platform);
+            let way_out = way_out(&builder.name(), local.as_ref(), offer, &base.name, &platform);
             Base { check, way_out, ..base }
         }
         None => base,
@@ -131,8 +132,8 @@ fn required_platform(stage: &Stage, job: &BuildJob, is_root: bool) -> Option<Res
 /// The platforms that a registry has under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Offer {
-    /// An index with images for these platforms.
-    Index(Vec<Platform>),
+    /// An index with images for these platforms, each with its digest.
+    Index(Vec<(Platform, Digest)>),
     /// One image, which declares this platform.
     Image(Platform),
     /// It could not be read, for this reason.
@@ -177,8 +178,9 @@ fn read_offer(name: &RegistryRef, open: &OpenImage) -> Result<Offer, Error> {
     let content = document.parse().map_err(|e| e.at(&format!("base image \"{}\"", source.display_name())))?;
     let image = match content {
         ParsedDocument::Index(index) => {
-            let platforms = index.manifests.into_iter().filter_map(|member| member.platform);
-            return Ok(Offer::Index(platforms.filter(|platform| !platform.is_unknown()).collect()));
+            let members = index.manifests.into_iter();
+            let images = members.filter_map(|member| Some((member.platform?, member.digest)));
+            return Ok(Offer::Index(images.filter(|(platform, _)| !platform.is_unknown()).collect()));
         }
         ParsedDocument::Manifest(image) => image,
     };
@@ -207,10 +209,10 @@ fn judge(builder: &str, local: Option<&LocalImage>, offer: Option<&Offer>, wante
     match (local, offer) {
         (Some(local), _) if local.is_used(wanted) => kept(local),
         (_, Some(Offer::Image(said))) => verdict(said, format!("is for {said}, in the registry")),
-        (_, Some(Offer::Index(all))) => match all.iter().find(|said| may_be_base(said, wanted)) {
-            Some(said) => BaseCheck::Right(format!("has {said}, in the registry")),
+        (_, Some(Offer::Index(all))) => match all.iter().find(|(said, _)| may_be_base(said, wanted)) {
+            Some((said, _)) => BaseCheck::Right(format!("has {said}, in the registry")),
             None => {
-                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                let all: Vec<String> = all.iter().map(|(said, _)| said.to_string()).collect();
                 BaseCheck::Wrong(format!("has only {}, in the registry", all.join(", ")))
             }
         },
@@ -227,34 +229,35 @@ fn way_out(
     builder: &str,
     local: Option<&LocalImage>,
     offer: Option<&Offer>,
-    base: &Base,
+    name: &str,
     wanted: &Platform,
 ) -> String {
-    let (name, built) = (&base.name, &base.platform);
-    let is_offered = match offer {
-        Some(Offer::Index(all)) => all.iter().any(|said| may_be_base(said, wanted)),
-        Some(Offer::Image(said)) => may_be_base(said, wanted),
-        Some(Offer::Unknown(_)) | None => false,
-    };
+    let another = format!("name a base image for {wanted}");
     // Only the classic builder of docker uses what it has without a check.
-    if is_offered && local.is_some_and(|local| local.is_used_unchecked) {
-        let docker = match builder.split_once(':') {
-            Some((docker, context)) => format!("{docker} --context {context}"),
-            None => builder.to_string(),
-        };
-        return format!(
-            "the registry has it for {wanted}, but the classic builder uses the one in its storage: set \
-             DOCKER_BUILDKIT=1; or run `{docker} pull --platform {wanted} {name}` and release one platform at a \
-             time, with --only {built}"
-        );
-    }
-    match (local, offer) {
-        (None, Some(Offer::Image(_))) => {
+    let is_used_unchecked = local.is_some_and(|local| local.is_used_unchecked);
+    match offer {
+        Some(Offer::Index(all)) if is_used_unchecked => {
+            let Some((_, digest)) = all.iter().find(|(said, _)| may_be_base(said, wanted)) else {
+                return another;
+            };
+            // Under the digest of one platform it has no image of another one.
+            let name = name.split('@').next().unwrap_or(name);
             format!(
-                "name a base image for {wanted}; `config-patcher verify {name}` shows what its binaries are for"
+                "the registry has it for {wanted}, but the classic builder uses the one in its storage: set \
+                 DOCKER_BUILDKIT=1, or give {wanted} a Dockerfile of its own with FROM {name}@{digest}"
             )
         }
-        _ => format!("name a base image for {wanted}"),
+        Some(Offer::Image(said)) if is_used_unchecked && may_be_base(said, wanted) => {
+            let docker = match builder.split_once(':') {
+                Some((docker, context)) => format!("{docker} --context {context}"),
+                None => builder.to_string(),
+            };
+            format!("the registry has it for {wanted}; run: {docker} pull {name}")
+        }
+        Some(Offer::Image(_)) if local.is_none() => {
+            format!("{another}; `config-patcher verify {name}` shows what its binaries are for")
+        }
+        Some(Offer::Index(_) | Offer::Image(_) | Offer::Unknown(_)) | None => another,
     }
 }
 
@@ -299,6 +302,10 @@ pub fn refuse_wrong_bases(context: &ReleaseContext<'_>, bases: &[Base]) -> Resul
 mod tests {
     use super::*;
 
+    fn member(text: &str) -> (Platform, Digest) {
+        (text.parse().unwrap(), Digest::of(text.as_bytes()))
+    }
+
     #[test]
     fn a_base_is_of_the_same_machine_and_of_no_higher_level() {
         let check = |said: &str, wanted: &str, may: bool| {
@@ -328,7 +335,7 @@ mod tests {
             let check = judge("docker", local.as_ref(), offer.as_ref(), &platform("linux/arm64"));
             assert_eq!(format!("{check:?}"), said, "{local:?} {offer:?}");
         };
-        let index = |all: &[&str]| Some(Offer::Index(all.iter().map(|text| platform(text)).collect()));
+        let index = |all: &[&str]| Some(Offer::Index(all.iter().map(|text| member(text)).collect()));
         let image = |said: &str| Some(Offer::Image(platform(said)));
         let unknown = || Some(Offer::Unknown("no route".into()));
         let kept_wrong = r#"Wrong("is for linux/amd64, in the storage of docker")"#;
@@ -357,48 +364,30 @@ mod tests {
     }
 
     #[test]
-    fn a_base_that_the_engine_holds_for_another_platform_is_pulled_not_changed() {
+    fn a_base_that_the_engine_has_for_another_platform_is_never_to_be_fixed() {
         let platform = |text: &str| text.parse::<Platform>().unwrap();
         let wanted = platform("linux/arm64");
-        let base = Base {
-            platform: wanted.clone(),
-            dockerfile: PathBuf::from("Dockerfile"),
-            line: 1,
-            name: "debian:12".into(),
-            check: BaseCheck::Unchecked(String::new()),
-            way_out: String::new(),
-        };
         let check = |builder: &str, local: Option<bool>, offer: Option<Offer>, said: &[&str]| {
             let local = local.map(|is_used_unchecked| LocalImage {
                 platform: platform("linux/amd64"),
                 is_used_unchecked,
                 may_have_others: false,
             });
-            let text = way_out(builder, local.as_ref(), offer.as_ref(), &base, &wanted);
+            let text = way_out(builder, local.as_ref(), offer.as_ref(), "debian:12", &wanted);
             assert!(said.iter().all(|part| text.contains(part)), "{text}");
             assert!(!text.contains("config-patcher fix"), "{text}");
-            assert_eq!(text.contains(" pull "), said.iter().any(|part| part.contains(" pull ")), "{text}");
         };
-        let both = || Some(Offer::Index(vec![platform("linux/amd64"), platform("linux/arm64")]));
-        let pull =
-            ["`docker pull --platform linux/arm64 debian:12`", "DOCKER_BUILDKIT=1", "--only linux/arm64"];
-        check("docker", Some(true), both(), &pull);
-        check(
-            "docker:far",
-            Some(true),
-            both(),
-            &["`docker --context far pull --platform linux/arm64 debian:12`"],
-        );
+        let index = |all: &[&str]| Some(Offer::Index(all.iter().map(|text| member(text)).collect()));
+        let from = format!("with FROM debian:12@{}", member("linux/arm64").1);
+        check("docker", Some(true), index(&["linux/amd64", "linux/arm64"]), &[&from, "DOCKER_BUILDKIT=1"]);
+        let image = |said: &str| Some(Offer::Image(platform(said)));
+        check("docker", Some(true), image("linux/arm64"), &["run: docker pull debian:12"]);
+        check("docker:far", Some(true), image("linux/arm64"), &["run: docker --context far pull debian:12"]);
         let other = ["name a base image for linux/arm64"];
-        check("docker", Some(true), Some(Offer::Index(vec![platform("linux/amd64")])), &other);
+        check("docker", Some(true), index(&["linux/amd64"]), &other);
         check("docker", Some(true), Some(Offer::Unknown("no route".into())), &other);
         check("podman", Some(false), Some(Offer::Unknown("no route".into())), &other);
         check("buildah", Some(false), None, &other);
-        check(
-            "docker",
-            None,
-            Some(Offer::Image(platform("linux/amd64"))),
-            &["config-patcher verify debian:12"],
-        );
+        check("docker", None, image("linux/amd64"), &["config-patcher verify debian:12"]);
     }
 }

@@ -81,10 +81,28 @@ fn a_base_image_for_another_platform_stops_the_release_with_the_line_of_its_from
     stops("FROM HOST/base:kept\n", &[("DOCKER_BUILDKIT", "0")], kept);
     stops("FROM HOST/base:kept\n", &[], kept);
     // The base image is right, but the engine has pulled another platform of it.
-    let pull = "run `docker pull --platform linux/arm64 HOST/base:pulled` and release one platform at a time, with --only linux/arm64";
-    stops("FROM HOST/base:pulled\n", &[], pull);
+    stops(
+        "FROM HOST/base:pulled\n",
+        &[],
+        "give linux/arm64 a Dockerfile of its own with FROM HOST/base:pulled@sha256:",
+    );
     stops("FROM HOST/base:pulled\n", &[], "set DOCKER_BUILDKIT=1");
     assert!(registry.log().iter().all(|asked| ["GET", "HEAD"].contains(&asked.method.as_str())));
+}
+
+#[test]
+fn a_dockerfile_of_its_own_with_the_digest_is_built() {
+    let registry = bases();
+    let (ran, _) = release(&registry, "FROM HOST/base:pulled\n", &[], &[]);
+    let ran = ran.exits(1);
+    let (_, from) = ran.stderr.split_once("a Dockerfile of its own with ").unwrap();
+    let user = User::new();
+    user.script("docker", DOCKER);
+    user.write("Dockerfile", format!("FROM {}/base:pulled\n", registry.host()));
+    user.write("arm64.dockerfile", format!("{}\n", from.lines().next().unwrap()));
+    let spec = "builder: docker\nplatforms:\n  linux/amd64: { dockerfile: Dockerfile }\n  linux/arm64: { dockerfile: arm64.dockerfile }\n";
+    user.write("release.yaml", format!("image: {}/team/app\n{spec}", registry.host()));
+    user.release(&["release.yaml"]).exits(1).says("built after all");
 }
 
 #[test]
