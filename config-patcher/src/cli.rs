@@ -71,6 +71,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value per run")]
 enum AnyCommand {
     #[command(flatten)]
     Own(Command),

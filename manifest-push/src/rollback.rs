@@ -14,10 +14,12 @@ use std::sync::Arc;
 /// Opens the store of an image.
 pub type OpenTarget<'a> = &'a dyn Fn(&Reference) -> Result<Target, Error>;
 
+type NamedStore = (Reference, Arc<dyn ImageStore>);
+
 /// The stores of a rollback, and what their tags refer to. Each is opened and resolved once.
 pub struct CurrentTags<'a> {
     open: OpenTarget<'a>,
-    stores: RefCell<BTreeMap<String, (Reference, Arc<dyn ImageStore>)>>,
+    stores: RefCell<BTreeMap<String, NamedStore>>,
     tags: RefCell<BTreeMap<(String, String), Option<Digest>>>,
 }
 
@@ -26,7 +28,7 @@ impl<'a> CurrentTags<'a> {
         Self { open, stores: RefCell::default(), tags: RefCell::default() }
     }
 
-    fn store(&self, entry: &JournalEntry) -> Result<(Reference, Arc<dyn ImageStore>), Error> {
+    fn store(&self, entry: &JournalEntry) -> Result<NamedStore, Error> {
         if let Some(known) = self.stores.borrow().get(&entry.image) {
             return Ok(known.clone());
         }

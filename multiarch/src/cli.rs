@@ -67,6 +67,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value per run")]
 enum Command {
     /// Build, verify, test and publish the images of a release.yaml under one tag
     Release(Box<release::Args>),

@@ -182,6 +182,7 @@ struct FixDecision {
 }
 
 /// The writes of a fix: [`show`] prints them, [`write`] makes them.
+#[expect(clippy::large_enum_variant, reason = "one value per run")]
 enum FixPlan {
     /// `--check`: no writes.
     None,

@@ -48,7 +48,7 @@ pub(crate) fn check_stdout() -> Result<(), Error> {
     }
 }
 
-/// Prints a line of the result on stdout. A closed pipe is no error, but a full disk is: see [`Output::finish`].
+/// Prints a line of the result on stdout. A closed pipe is no error, but a full disk is: see [`Output::finish`](crate::Output::finish).
 pub fn print_line(line: &str) {
     print_text(&format!("{line}\n"));
 }

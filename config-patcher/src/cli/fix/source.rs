@@ -32,6 +32,7 @@ pub struct SourceArgs {
 
 /// Where the right platform comes from.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one value per run")]
 pub enum PlatformSource {
     Requested(RequestedPlatforms),
     /// The binaries, which must be read first.

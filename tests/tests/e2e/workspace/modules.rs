@@ -94,7 +94,7 @@ fn uses(package: &Package) -> Vec<Use> {
     for module in package.modules.keys() {
         for path in absolute_paths(package, module, true) {
             if let Some(name) = path.last() {
-                exports.insert([&module[..], &[name.clone()]].concat(), path);
+                exports.insert([&module[..], std::slice::from_ref(name)].concat(), path);
             }
         }
     }
