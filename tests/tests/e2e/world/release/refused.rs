@@ -47,7 +47,7 @@ fn stop() -> Result<(), Skip> {
 
     // Every image that Docker mislabeled is reported; amd64 is right.
     let wrong = ["linux/arm/v5", "linux/arm/v7", "linux/arm64/v8"]
-        .map(|platform| format!("{platform}: its config says linux/amd64"));
+        .map(|platform| format!("{platform}: its config declares linux/amd64"));
     let wrong = wrong.each_ref().map(String::as_str);
     stopped("on-mismatch: fail", &wrong, &["linux/amd64: "])?;
 
