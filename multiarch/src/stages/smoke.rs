@@ -201,11 +201,17 @@ fn first_bytes(mut pipe: impl Read) -> io::Result<String> {
 }
 
 fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: String) -> SmokeResult {
+    // Once the image has run, it may have caused whatever follows.
+    let mut has_begun = false;
     for event in events {
         match event {
-            SandboxEvent::Began => {}
+            SandboxEvent::Began => has_begun = true,
             SandboxEvent::Refused { step, error } => {
-                return SmokeResult::NotRun { why: format!("the sandbox cannot {step}: {error}") };
+                let why = format!("the sandbox cannot {step}: {error}");
+                if has_begun {
+                    return SmokeResult::Failed { why, output };
+                }
+                return SmokeResult::NotRun { why };
             }
             SandboxEvent::NotExecuted { why } => {
                 return SmokeResult::Failed { why: why.clone(), output: String::new() };
@@ -220,7 +226,7 @@ fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: Stri
             SandboxEvent::Ended { .. } => {}
         }
     }
-    if !events.contains(&SandboxEvent::Began) {
+    if !has_begun {
         // Nothing of the image has run: binfmt-setup could not create a namespace, or the platform has no emulator.
         return SmokeResult::NotRun { why: last_line(&output) };
     }
@@ -265,6 +271,7 @@ mod tests {
         };
         check(&[], true, "not run: last");
         check(&[refused()], true, "not run: the sandbox cannot mount /proc: no");
+        check(&[SandboxEvent::Began, refused()], true, "failed: the sandbox cannot mount /proc: no");
         check(
             &[SandboxEvent::Began, not_executed(), SandboxEvent::Ended { status: 0x7f00 }],
             true,
