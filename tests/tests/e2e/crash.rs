@@ -1,4 +1,5 @@
-//! Killed at any request, before or after it took effect: the tag names something whole, and running again finishes.
+//! Programs that are killed at any request to a registry, before or after it takes effect: every tag refers to a complete
+//! image, and a rerun completes the job.
 
 mod local;
 mod power_cut;
@@ -19,64 +20,65 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The repository and the tag that every job here is about.
+/// The repository and tag of all jobs.
 const REPOSITORY: &str = "team/app";
 const TAG: &str = "latest";
 
-/// Something that moves the tag of a registry.
+/// A command that moves a tag in a registry.
 struct Job {
-    /// What is there before; the digest that the tag names.
+    /// Publishes the old image. Returns the digest of the tag.
     seed: fn(&FakeRegistry) -> String,
-    /// Makes a user who has what the job needs, for a registry at this host.
+    /// Creates a user with the files of the job, for a registry at this host.
     user: fn(&str) -> User,
     command: fn(&User, &str) -> Command,
-    /// It looks for each blob before it sends it. A fix sends its one small config without: that saves a request.
-    looks: bool,
-    /// What must be there as soon as the tag names the new image.
-    holds: fn(&FakeRegistry),
+    /// Whether the job checks for each blob before the upload. A fix sends its small config unconditionally, which saves a
+    /// request.
+    checks_blobs: bool,
+    /// Asserts what must be true when the tag refers to the new image.
+    assert_new: fn(&FakeRegistry),
 }
 
-/// Kills the job at every request until it gets through; says how many places there were.
+/// Kills the job at every request. Returns the number of requests.
 fn sweep(job: &Job) -> usize {
     let begun = Instant::now();
-    let new = undisturbed(job);
+    let new = final_digest(job);
     let mut left_new = 0;
     for k in 1.. {
-        let ends = [When::Before, When::After].map(|moment| disturbed(job, k, moment, &new));
-        if ends == [End::Done, End::Done] {
+        let outcomes = [When::Before, When::After].map(|moment| run_killed_at(job, k, moment, &new));
+        if outcomes == [Outcome::Done, Outcome::Done] {
             let places = 2 * (k - 1);
             eprintln!("killed at {places} places, {left_new} with the tag moved, in {:?}", begun.elapsed());
-            assert!(0 < left_new && left_new < places / 2, "the tag moves near the end, not before");
+            assert!(0 < left_new && left_new < places / 2, "the tag must move near the end");
             return k - 1;
         }
-        assert!(!ends.contains(&End::Done), "{k} requests were enough once, and once they were not");
-        left_new += ends.iter().filter(|end| **end == End::Killed { moved: true }).count();
+        assert!(!outcomes.contains(&Outcome::Done), "the number of requests must not vary: {k}");
+        left_new += outcomes.iter().filter(|end| **end == Outcome::Killed { moved: true }).count();
     }
     unreachable!("no job has that many requests");
 }
 
-/// How a disturbed run ended.
+/// Result of a run with a kill at request k.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// It has fewer requests.
+enum Outcome {
+    /// The job has fewer than k requests.
     Done,
-    /// And run again, it got through. `moved`: the tag named the new index already.
+    /// Killed; the rerun completed the job. `moved`: the tag referred to the new index already.
     Killed { moved: bool },
 }
 
-/// The digest that the job ends with, whatever the registry's address is.
-fn undisturbed(job: &Job) -> String {
+/// Returns the digest of the tag after the job. It does not depend on the host of the registry.
+fn final_digest(job: &Job) -> String {
     let registry = FakeRegistry::start();
     let old = (job.seed)(&registry);
     let user = (job.user)(&registry.host());
     run((job.command)(&user, &registry.host())).exits(0);
     let new = registry.tag(REPOSITORY, TAG).unwrap();
-    assert_ne!(old, new, "a job that changes nothing shows nothing");
+    assert_ne!(old, new, "the job must change the tag");
     new
 }
 
-/// Kills the job at its k-th request and runs it again.
-fn disturbed(job: &Job, k: usize, moment: When, new: &str) -> End {
+/// Kills the job at its k-th request, checks the registry, and runs the job again.
+fn run_killed_at(job: &Job, k: usize, moment: When, new: &str) -> Outcome {
     let at = format!("request {k}, {moment:?}");
     let registry = FakeRegistry::start();
     let old = (job.seed)(&registry);
@@ -93,54 +95,54 @@ fn disturbed(job: &Job, k: usize, moment: When, new: &str) -> End {
     });
     let mut process = Proc::spawn((job.command)(&user, &registry.host()));
     victim.set(process.id()).unwrap();
-    let status = process.wait(Duration::from_secs(60)).unwrap_or_else(|| panic!("{at}: it hangs"));
+    let status = process.wait(Duration::from_secs(60)).unwrap_or_else(|| panic!("{at}: the job hangs"));
     let killed = status.signal() == Some(Signal::SIGKILL as i32);
     assert!(killed || status.success(), "{at}: {status}: {}", process.stderr());
 
-    let named = registry.tag(REPOSITORY, TAG).unwrap();
+    let current = registry.tag(REPOSITORY, TAG).unwrap();
     let path = format!("/v2/{REPOSITORY}/manifests/{TAG}");
     let is_move =
         |logged: &Logged| logged.method == "PUT" && logged.path == path && logged.status == Some(201);
     let moved = registry.log().iter().any(is_move);
-    assert_eq!(named, if moved { new } else { &old }, "{at}: the tag");
-    // Member tags as well: whatever has a name is whole.
-    let all_is_whole = || {
+    assert_eq!(current, if moved { new } else { &old }, "{at}: the tag");
+    // Tags of members as well.
+    let assert_all_complete = || {
         for tag in registry.tags(REPOSITORY) {
             let digest = registry.tag(REPOSITORY, &tag).unwrap();
             registry.closure_complete(REPOSITORY, &digest).unwrap_or_else(|why| panic!("{at}: {tag}: {why}"));
         }
         assert_eq!(registry.violations(), [""; 0], "{at}");
     };
-    all_is_whole();
+    assert_all_complete();
     if moved {
-        (job.holds)(&registry);
+        (job.assert_new)(&registry);
     }
     if !killed {
-        return End::Done;
+        return Outcome::Done;
     }
     registry.clear_faults();
-    let there = uploaded(&registry.take_log());
+    let present = uploaded(&registry.take_log());
     run((job.command)(&user, &registry.host())).exits(0);
-    let again: Vec<String> = uploaded(&registry.log()).intersection(&there).cloned().collect();
-    assert!(!job.looks || again.is_empty(), "{at}: uploaded although it was there: {again:?}");
-    assert_eq!(registry.tag(REPOSITORY, TAG).as_deref(), Some(new), "{at}: run again");
-    all_is_whole();
-    (job.holds)(&registry);
-    End::Killed { moved }
+    let again: Vec<String> = uploaded(&registry.log()).intersection(&present).cloned().collect();
+    assert!(!job.checks_blobs || again.is_empty(), "{at}: uploaded although present: {again:?}");
+    assert_eq!(registry.tag(REPOSITORY, TAG).as_deref(), Some(new), "{at}: rerun");
+    assert_all_complete();
+    (job.assert_new)(&registry);
+    Outcome::Killed { moved }
 }
 
-/// The blobs whose bytes were sent and taken.
+/// Returns the digests of the blobs that were uploaded.
 fn uploaded(log: &[Logged]) -> BTreeSet<String> {
     let taken = log.iter().filter(|l| l.method == "PUT" && l.status == Some(201) && l.request_bytes > 0);
     taken.filter_map(|l| l.path.split_once("digest=").map(|(_, digest)| digest.to_string())).collect()
 }
 
-/// Kills a process and waits until it can do nothing any more.
+/// Kills a process and waits until it is gone or a zombie.
 fn end(id: u32) {
     kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGKILL).unwrap();
     let lives = || {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        // proc(5): the state stands behind the name, which is in parentheses.
+        // proc(5): the state follows the name, which is in parentheses.
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
     };
     while lives() {
@@ -149,7 +151,7 @@ fn end(id: u32) {
 }
 
 fn old_index(registry: &FakeRegistry) -> String {
-    let image = Image::new("linux/amd64", "the release before");
+    let image = Image::new("linux/amd64", "the previous release");
     let index = Index::of(&[("linux/amd64", &image)]);
     index.publish(registry, REPOSITORY, TAG);
     index.digest().to_string()
@@ -158,8 +160,8 @@ fn old_index(registry: &FakeRegistry) -> String {
 /// A release of three platforms.
 fn release() -> Job {
     Job {
-        looks: true,
-        holds: |_| {},
+        checks_blobs: true,
+        assert_new: |_| {},
         seed: old_index,
         user: |host| {
             let user = User::new();
@@ -180,17 +182,17 @@ fn release() -> Job {
 }
 
 #[test]
-fn a_release_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
+fn a_release_killed_at_any_request_leaves_the_old_or_the_new_index() {
     let swept = sweep(&release());
     // 47 when this was written.
     assert!(swept >= 30, "{swept} requests are too few for a release of three platforms");
 }
 
-/// Two wrong labels in an index, one of an image that is attested.
+/// An index with two mislabeled images, one of them with an attestation.
 fn fix() -> Job {
     Job {
-        looks: false,
-        holds: |_| {},
+        checks_blobs: false,
+        assert_new: |_| {},
         seed: |registry| {
             let (one, two) =
                 (Image::new("linux/amd64", "arm's own"), Image::new("linux/amd64", "arm64's own"));
@@ -206,25 +208,25 @@ fn fix() -> Job {
 }
 
 #[test]
-fn a_fix_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
+fn a_fix_killed_at_any_request_leaves_the_old_or_the_new_index() {
     let swept = sweep(&fix());
     // 16 when this was written.
-    assert!(swept >= 12, "{swept} requests are too few for two labels and their index");
+    assert!(swept >= 12, "{swept} requests are too few for two images and their index");
 }
 
-/// One wrong label, and an SBOM and its signature that are carried over, in a registry that lists none by itself.
-fn carry() -> Job {
+/// A mislabeled image with an SBOM and its signature, which are copied, in a registry without the referrers API.
+fn fix_with_referrers() -> Job {
     Job {
-        looks: false,
-        holds: |registry| {
-            let [old, new] = labelled();
+        checks_blobs: false,
+        assert_new: |registry| {
+            let [old, new] = old_and_new();
             let [sbom, signature] = referrers(&old);
             let now = about(&sbom, &old.document, &new.document);
             assert_eq!(listed(registry, &new.document), [now.digest().as_str()]);
             assert_eq!(listed(registry, &now), [about(&signature, &sbom, &now).digest().as_str()]);
         },
         seed: |registry| {
-            let [old, _] = labelled();
+            let [old, _] = old_and_new();
             old.publish(registry, REPOSITORY, TAG);
             let [sbom, signature] = referrers(&old);
             put_referrer(registry, &sbom, &old.document);
@@ -240,7 +242,7 @@ fn carry() -> Job {
     }
 }
 
-fn labelled() -> [Image; 2] {
+fn old_and_new() -> [Image; 2] {
     let wrong = Image::new("linux/amd64", "arm's own");
     let right = wrong.relabeled("arm", "v7");
     [wrong, right]
@@ -253,17 +255,17 @@ fn referrers(image: &Image) -> [Document; 2] {
 }
 
 #[test]
-fn a_fix_killed_at_any_request_never_leaves_a_new_image_without_what_belongs_to_it() {
-    let swept = sweep(&carry());
+fn a_fix_killed_at_any_request_never_leaves_a_new_image_without_its_referrers() {
+    let swept = sweep(&fix_with_referrers());
     // 19 when this was written.
-    assert!(swept >= 14, "{swept} requests are too few for a label and two referrers");
+    assert!(swept >= 14, "{swept} requests are too few for an image and two referrers");
 }
 
 /// Three images of another repository of the same registry.
 fn push() -> Job {
     Job {
-        looks: true,
-        holds: |_| {},
+        checks_blobs: true,
+        assert_new: |_| {},
         seed: |registry| {
             for (tag, platform) in
                 [("amd64", "linux/amd64"), ("arm32v7", "linux/arm/v7"), ("riscv64", "linux/riscv64")]
@@ -288,15 +290,15 @@ fn push() -> Job {
 }
 
 #[test]
-fn a_push_from_a_spec_killed_at_any_request_leaves_the_old_index_or_the_new_one() {
+fn a_push_from_a_spec_killed_at_any_request_leaves_the_old_or_the_new_index() {
     let swept = sweep(&push());
     assert!(swept >= 20, "{swept} requests are too few for three images of another repository");
 }
 
-/// Killed at any request, the tag names what it named or what it names in the end; run again, it is taken back once,
-/// and not once more.
+/// After a kill at any request, the tag has the old or the new digest. The rerun completes this rollback and does not undo
+/// an earlier push.
 #[test]
-fn a_rollback_killed_at_any_request_is_finished_by_the_next() {
+fn a_rollback_killed_at_any_request_is_completed_by_the_next() {
     let mut places = 0;
     for moment in [When::Before, When::After] {
         for k in 1.. {
@@ -320,22 +322,22 @@ fn a_rollback_killed_at_any_request_is_finished_by_the_next() {
             });
             let mut process = Proc::spawn(user.command("manifest-push", &["rollback"]));
             victim.set(process.id()).unwrap();
-            let status = process.wait(Duration::from_secs(60)).expect("an end");
-            let named = registry.tag(REPOSITORY, TAG).unwrap();
-            assert!(named == old || named == new, "{named}");
+            let status = process.wait(Duration::from_secs(60)).expect("the rollback hangs");
+            let current = registry.tag(REPOSITORY, TAG).unwrap();
+            assert!(current == old || current == new, "{current}");
             if status.success() {
-                assert_eq!(named, old);
+                assert_eq!(current, old);
                 break;
             }
             assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{}", process.stderr());
             places += 1;
             registry.clear_faults();
             let again = user.manifest_push(&["rollback"]);
-            // Where the kill came after the tag had moved, nothing is left to take back.
-            if named == new {
+            // If it was killed after the tag had moved, there is nothing left to roll back.
+            if current == new {
                 again.exits(0)
             } else {
-                again.exits(5).says("has no push to roll back")
+                again.exits(5).assert_stderr_contains("has no push to roll back")
             };
             assert_eq!(
                 registry.tag(REPOSITORY, TAG).as_deref(),
@@ -348,10 +350,10 @@ fn a_rollback_killed_at_any_request_is_finished_by_the_next() {
     assert!(places >= 8, "{places}");
 }
 
-/// One fault at any request, of a kind that passes: the job gets through, and to the same end.
-fn shake(job: &Job, acts: &[Act]) {
+/// Injects one transient fault at every request. The job must succeed with the same result.
+fn inject_faults(job: &Job, acts: &[Act]) {
     let begun = Instant::now();
-    let new = undisturbed(job);
+    let new = final_digest(job);
     let mut places = 0;
     for act in acts {
         for k in 1.. {
@@ -371,21 +373,21 @@ fn shake(job: &Job, acts: &[Act]) {
             registry.closure_complete(REPOSITORY, &new).unwrap_or_else(|why| panic!("{at}: {why}"));
             let log = registry.log();
             assert_eq!(registry.violations(), [""; 0], "{at}: {log:?}");
-            // Of an upload whose opening was never answered nobody knows the address: the registry ends it in time.
+            // If the response to the opening of an upload was lost, its URL is unknown: the registry removes the session later.
             let unanswered = log.iter().filter(|l| l.method == "POST" && l.status.is_none()).count();
             assert!(registry.open_uploads() <= unanswered, "{at}: {log:?}");
         }
     }
-    eprintln!("{places} faults, each survived, in {:?}", begun.elapsed());
+    eprintln!("{places} faults in {:?}", begun.elapsed());
 }
 
 #[test]
-fn a_fault_that_passes_stops_nobody() {
+fn every_job_succeeds_after_a_transient_fault() {
     let all =
         [Act::ResetBefore, Act::CloseBefore, Act::LostAnswer, Act::status(503), Act::retry_after(429, "0")];
-    shake(&fix(), &all);
-    shake(&carry(), &[Act::LostAnswer, Act::status(503)]);
-    shake(&push(), &all);
-    // It is the longest, and nothing but more of the same.
-    shake(&release(), &[Act::LostAnswer]);
+    inject_faults(&fix(), &all);
+    inject_faults(&fix_with_referrers(), &[Act::LostAnswer, Act::status(503)]);
+    inject_faults(&push(), &all);
+    // One fault only, since this is the longest job.
+    inject_faults(&release(), &[Act::LostAnswer]);
 }

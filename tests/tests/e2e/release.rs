@@ -136,7 +136,8 @@ fn the_example_is_published_to_a_valid_layout_and_a_rerun_has_nothing_to_do() {
     assert_eq!(report["platforms"].as_array().unwrap().len(), platforms.len());
 
     let before = listing(&layout);
-    let second = user.release(&["example/release.yaml"]).exits(0).says("nothing to do in oci:");
+    let second =
+        user.release(&["example/release.yaml"]).exits(0).assert_stderr_contains("nothing to do in oci:");
     assert_eq!(digest_of(&second), EXAMPLE_DIGEST);
     assert!(listing(&layout) == before, "a second run touched the layout");
 }

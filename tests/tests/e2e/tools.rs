@@ -24,8 +24,8 @@ pub struct Ran {
 /// The path of one of the workspace's programs in cargo's target directory.
 pub fn program(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
-    let folder = exe.parent().and_then(Path::parent).unwrap();
-    let path = folder.join(name);
+    let directory = exe.parent().and_then(Path::parent).unwrap();
+    let path = directory.join(name);
     assert!(path.is_file(), "{} is not there: run `cargo build --workspace --bins` first", path.display());
     path
 }
@@ -34,8 +34,8 @@ impl User {
     pub fn new() -> Self {
         // In /tmp, because paths of unix sockets are short.
         let dir = tempfile::Builder::new().prefix("user-").tempdir_in("/tmp").unwrap();
-        for folder in ["home/.docker", "run", "bin", "work"] {
-            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        for name in ["home/.docker", "run", "bin", "work"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
         }
         Self { dir }
     }
@@ -56,7 +56,7 @@ impl User {
         path
     }
 
-    /// Writes what `docker login` writes.
+    /// Writes credentials to Docker's `config.json`, as `docker login` does.
     pub fn log_in(&self, host: &str, name: &str, password: &str) {
         use base64::Engine as _;
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
@@ -82,7 +82,7 @@ impl User {
     pub fn command(&self, name: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program(name));
         let home = self.dir.path().join("home");
-        let own = self.dir.path().join("bin");
+        let bin = self.dir.path().join("bin");
         command
             .args(args)
             .current_dir(self.work())
@@ -93,7 +93,7 @@ impl User {
             .env("XDG_RUNTIME_DIR", self.dir.path().join("run"))
             .env(
                 "PATH",
-                format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", own.display()),
+                format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()),
             )
             .env("MULTIARCH_TEST_BACKOFF_MS", "1");
         command
@@ -140,8 +140,9 @@ impl Ran {
         self
     }
 
+    /// Asserts that stderr contains this text.
     #[track_caller]
-    pub fn says(self, text: &str) -> Self {
+    pub fn assert_stderr_contains(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "stderr lacks {text:?}\n{self}");
         self
     }
@@ -184,14 +185,16 @@ impl std::fmt::Display for Ran {
 /// Every file below a directory: path, mode, time of the last change, and content.
 pub fn listing(dir: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
     let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+    let mut directories = vec![dir.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        {
             let path = entry.unwrap().path();
             let meta = fs::symlink_metadata(&path).unwrap();
             let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
             if meta.is_dir() {
-                folders.push(path.clone());
+                directories.push(path.clone());
             }
             found.insert(path, (meta.mode(), meta.mtime(), meta.mtime_nsec(), content));
         }

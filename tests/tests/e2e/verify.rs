@@ -225,12 +225,18 @@ fn fix_from_binaries_refuses_mixed_images() {
     let user = User::new();
     let mixed = Layer::new().file("app", &probe("linux/amd64")).file("bin/sh", &probe("linux/arm64")).end();
     let mixed = image("linux/amd64", &["/app"], vec![mixed]).layout(&user, "mixed");
-    user.config_patcher(&["fix", &mixed, "--from-binaries"]).exits(1).says("for several platforms");
+    user.config_patcher(&["fix", &mixed, "--from-binaries"])
+        .exits(1)
+        .assert_stderr_contains("for several platforms");
     let nothing = image("linux/amd64", &["/app"], vec![]).layout(&user, "nothing");
-    user.config_patcher(&["fix", &nothing, "--from-binaries"]).exits(3).says("use --set-platform");
+    user.config_patcher(&["fix", &nothing, "--from-binaries"])
+        .exits(3)
+        .assert_stderr_contains("use --set-platform");
     let right = Layer::new().file("app", &probe("linux/amd64")).end();
     let right = image("linux/amd64", &["/app"], vec![right]).layout(&user, "right");
-    user.config_patcher(&["fix", &right, "--from-binaries"]).exits(0).says("all platforms are correct");
+    user.config_patcher(&["fix", &right, "--from-binaries"])
+        .exits(0)
+        .assert_stderr_contains("all platforms are correct");
 }
 
 #[test]

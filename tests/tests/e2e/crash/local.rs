@@ -1,5 +1,5 @@
-//! Killed at any system call that touches a file: layouts and archives name something whole, running again finishes,
-//! and nothing is left lying about.
+//! Programs that are killed at any system call that changes a file: layouts and archives have a complete image, a rerun
+//! completes the job, and no temporary file remains.
 
 use crate::samples::{Image, Index};
 use crate::tools::{User, listing, program, run};
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-/// What changes files, each kind counted for itself. Reads are left out: where they lie, the world does not change.
+/// System calls that change files. Each element is counted separately.
 const CALLS: [&str; 7] = [
     "openat",
     "write",
@@ -25,11 +25,11 @@ const CALLS: [&str; 7] = [
 ];
 
 struct Job {
-    /// Puts what the job needs into the user's folder.
+    /// Writes the input files to the user's working directory.
     prepare: fn(&User),
     program: &'static str,
     args: &'static [&'static str],
-    /// Looks at what a killed run left, and at the end. False: as it was before.
+    /// Checks the result. Returns false if it is still the old one.
     is_done: fn(&User) -> bool,
 }
 
@@ -50,7 +50,8 @@ fn sweep(job: &Job) {
     assert!(undone > 20 && done > 0, "{undone} before, {done} after");
 }
 
-/// Kills the job at its n-th call of these kinds and runs it again. `None` if it has fewer; else: was the work done?
+/// Kills the job at its n-th call of these kinds and runs it again. Returns whether the job was done at the kill, or `None`
+/// if it has fewer calls.
 fn killed_at(job: &Job, calls: &str, nth: usize) -> Option<bool> {
     let at = format!("{} of {calls}", nth);
     let user = User::new();
@@ -65,7 +66,7 @@ fn killed_at(job: &Job, calls: &str, nth: usize) -> Option<bool> {
         .current_dir(user.work())
         .env_clear()
         .envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    // strace ends like the program that it traced.
+    // strace exits with the status of the traced program.
     let killed = run(command);
     if killed.code.is_some() {
         killed.exits(0);
@@ -79,36 +80,36 @@ fn killed_at(job: &Job, calls: &str, nth: usize) -> Option<bool> {
         .into_keys()
         .filter(|path| path.file_name().unwrap().to_string_lossy().ends_with("tmp"))
         .collect();
-    assert!(left.is_empty(), "killed at {at}, and left behind: {left:?}");
+    assert!(left.is_empty(), "killed at {at}, temporary files: {left:?}");
     Some(was_done)
 }
 
-fn wrong() -> Image {
+fn mislabeled() -> Image {
     Image::new("linux/amd64", "arm's own")
 }
 
 fn index() -> Index {
-    Index::of(&[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong())])
+    Index::of(&[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &mislabeled())])
 }
 
 fn index_in_a_layout(user: &User) {
     index().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
 }
 
-/// What this tag names, once it is known to be whole.
-fn named(store: &dyn ImageSource, tag: &str) -> Option<String> {
+/// Checks the image with this tag. Returns its digest.
+fn checked_digest(store: &dyn ImageSource, tag: &str) -> Option<String> {
     let tag = Pointer::Tag(tag.into());
     let found = store.resolve(&tag).unwrap()?;
     let problems: Vec<_> = check(store, &tag, CheckDepth::Layers)
         .into_iter()
-        // The very thing that the fix is for.
+        // The mismatch that the job fixes.
         .filter(|problem| !problem.what.contains("the config declares linux/amd64"))
         .collect();
     assert_eq!(problems, []);
     Some(found.digest.to_string())
 }
 
-fn is_marked(dir: &Path) -> bool {
+fn is_layout(dir: &Path) -> bool {
     dir.join("oci-layout").exists()
 }
 
@@ -120,8 +121,9 @@ fn a_copy_into_a_new_layout() {
         args: &["copy", "oci:in:1", "oci:out:1"],
         is_done: |user| {
             let dir = user.path("out");
-            let named = is_marked(&dir).then(|| named(&OciLayout::open(&dir).unwrap(), "1")).flatten();
-            named.inspect(|digest| assert_eq!(digest, index().digest())).is_some()
+            let digest =
+                is_layout(&dir).then(|| checked_digest(&OciLayout::open(&dir).unwrap(), "1")).flatten();
+            digest.inspect(|digest| assert_eq!(digest, index().digest())).is_some()
         },
     });
 }
@@ -133,7 +135,7 @@ fn a_fix_in_a_layout() {
         program: "config-patcher",
         args: &["fix", "oci:in:1", "--from-index"],
         is_done: |user| {
-            let digest = named(&OciLayout::open(&user.path("in")).unwrap(), "1").unwrap();
+            let digest = checked_digest(&OciLayout::open(&user.path("in")).unwrap(), "1").unwrap();
             if digest == index().digest() {
                 return false;
             }
@@ -146,16 +148,16 @@ fn a_fix_in_a_layout() {
 #[test]
 fn a_fix_in_a_docker_save_archive() {
     sweep(&Job {
-        prepare: |user| drop(user.write("app.tar", wrong().classic_archive("app:1"))),
+        prepare: |user| drop(user.write("app.tar", mislabeled().classic_archive("app:1"))),
         program: "config-patcher",
         args: &["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"],
         is_done: |user| {
             let now = fs::read(user.path("app.tar")).unwrap();
-            if now == wrong().classic_archive("app:1") {
+            if now == mislabeled().classic_archive("app:1") {
                 return false;
             }
             let store = DockerArchive::open(&user.path("app.tar"), None).unwrap();
-            named(&store, "app:1").unwrap();
+            checked_digest(&store, "app:1").unwrap();
             user.config_patcher(&[
                 "fix",
                 "docker-archive:app.tar",
@@ -181,7 +183,7 @@ fn a_copy_into_a_new_archive() {
                 return false;
             }
             assert_eq!(
-                named(&DockerArchive::open(&path, None).unwrap(), "app:1").as_deref(),
+                checked_digest(&DockerArchive::open(&path, None).unwrap(), "app:1").as_deref(),
                 Some(index().digest())
             );
             true

@@ -1,7 +1,7 @@
-//! The power goes: at every call of a fix, with every part of what was not synced on the disk or not.
+//! Power cuts at every system call of a fix.
 //!
-//! The calls are recorded once, and each state that the disk may be in is made and looked at. Every one has the old
-//! image or the new one, whole; behind the end of the program, all have the new one.
+//! The calls are recorded once with strace. Every state that the disk may have after a power cut is created and checked:
+//! each has the complete old image or the complete new one, and after the exit of the program all have the new one.
 
 use crate::local_jobs::{
     CARRIED, Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE,
@@ -22,17 +22,17 @@ mod trace;
 
 /// Where the journal of tag moves is kept, so that it is on the recorded disk.
 const STATE: &str = "state";
-/// As many states are also given to the program itself.
+/// Number of states in which the program is run again.
 const RUN_AGAIN: usize = 12;
 
-fn cut(job: &Job) {
+fn check_power_cuts(job: &Job) {
     need!(world::require(&["strace"]));
     let begun = Instant::now();
     let user = User::new();
     (job.prepare)(&user);
     let old = (job.digest)(&user);
-    let place = Place::new(&user);
-    let mut disk = Disk::new(&place.state());
+    let work_dir = WorkDir::new(&user);
+    let mut disk = Disk::new(&work_dir.state());
     let calls = recorded(&user, "config-patcher", job.args);
     let new = (job.digest)(&user);
     assert_ne!(old, new);
@@ -41,30 +41,30 @@ fn cut(job: &Job) {
     let mut seen: BTreeSet<State> = BTreeSet::new();
     let (mut old_ones, mut new_ones) = (0, 0);
     for (number, call) in calls.iter().enumerate() {
-        disk.make(call);
+        disk.apply(call);
         for state in disk.states() {
             if seen.contains(&state) {
                 continue;
             }
-            place.restore(&state);
+            work_dir.restore(&state);
             let now = (job.digest)(&user);
             assert!(now == old || now == new, "{now} after call {number}, {}", shown_call(call));
             *(if now == old { &mut old_ones } else { &mut new_ones }) += 1;
             seen.insert(state);
         }
     }
-    // The trace was read rightly, and what was promised at the end is on the disk.
+    // The states must include the files that the program left; otherwise the trace was parsed incorrectly.
     let at_end = at_end.iter().filter(|(path, _)| path.is_file() || !path.is_dir());
     let at_end: BTreeMap<&Path, &[u8]> = at_end.map(|(path, file)| (path.as_path(), &*file.3)).collect();
     let mut is_as_left = false;
     for state in disk.states() {
-        place.restore(&state);
-        assert_eq!((job.digest)(&user), new, "the program has ended, and it is not on the disk");
+        work_dir.restore(&state);
+        assert_eq!((job.digest)(&user), new, "the new image is not on the disk after the exit");
         is_as_left |= contents(&state) == at_end;
     }
-    assert!(is_as_left, "the disk is not as the program left it");
+    assert!(is_as_left, "no state has the files that the program left");
     for state in seen.iter().step_by(seen.len() / RUN_AGAIN + 1) {
-        place.restore(state);
+        work_dir.restore(state);
         user.run("config-patcher", job.args).exits(0);
         assert_eq!((job.digest)(&user), new);
     }
@@ -85,7 +85,7 @@ fn recorded(user: &User, name: &str, args: &[&str]) -> Vec<Call> {
     Ran::of(shown(&command), command.output().unwrap()).exits(0);
     let work = user.work().canonicalize().unwrap();
     let mut calls = trace::calls(&fs::read_to_string(trace).unwrap(), &work);
-    // Terminals, and files of the system.
+    // Calls for terminals and for files outside the working directory are ignored.
     calls.retain(|call| touches(call, &work));
     calls
 }
@@ -99,7 +99,7 @@ fn touches(call: &Call, work: &Path) -> bool {
         | Call::Rename(path, _)
         | Call::Unlink(path)
         | Call::Mkdir(path)
-        // A file that never has a name is gone with the power.
+        // An unnamed file does not exist after a power cut.
         | Call::Sync(path) => {
             path.starts_with(work) && !path.to_string_lossy().ends_with("(deleted)") && !trace::is_log(path)
         }
@@ -112,21 +112,21 @@ fn shown_call(call: &Call) -> String {
     text
 }
 
-/// A folder and the files in it by their numbers, which stay: a journal knows its archive by the inode.
-struct Place {
+/// A directory whose files are restored with the same inodes, because a journal identifies its archive by the inode.
+struct WorkDir {
     work: PathBuf,
-    /// Has each file under its number.
+    /// Contains a hard link to each file, named by its number.
     files: PathBuf,
 }
 
-impl Place {
+impl WorkDir {
     fn new(user: &User) -> Self {
-        let place = Self { work: user.work(), files: user.path("../files") };
-        fs::create_dir(&place.files).unwrap();
-        place
+        let work_dir = Self { work: user.work(), files: user.path("../files") };
+        fs::create_dir(&work_dir.files).unwrap();
+        work_dir
     }
 
-    /// What is there, to begin with.
+    /// Returns the initial state.
     fn state(&self) -> State {
         let mut state = State::from([(self.work.clone(), None)]);
         for path in listing(&self.work).into_keys() {
@@ -161,41 +161,41 @@ fn contents(state: &State) -> BTreeMap<&Path, &[u8]> {
 }
 
 #[test]
-fn a_tar_written_anew() {
-    cut(&TAR);
+fn a_rewritten_docker_archive() {
+    check_power_cuts(&TAR);
 }
 
 #[test]
-fn a_tar_in_place() {
-    cut(&TAR_IN_PLACE);
+fn a_docker_archive_in_place() {
+    check_power_cuts(&TAR_IN_PLACE);
 }
 
 #[test]
-fn a_tar_of_the_new_form_in_place() {
-    cut(&NEW_FORM_IN_PLACE);
+fn an_index_in_a_docker_archive_in_place() {
+    check_power_cuts(&NEW_FORM_IN_PLACE);
 }
 
 #[test]
-fn an_oci_archive() {
-    cut(&OCI_ARCHIVE);
+fn a_rewritten_oci_archive() {
+    check_power_cuts(&OCI_ARCHIVE);
 }
 
 #[test]
 fn a_layout() {
-    cut(&LAYOUT);
+    check_power_cuts(&LAYOUT);
 }
 
 #[test]
-fn a_layout_with_what_belongs_to_the_image() {
-    cut(&CARRIED);
+fn a_layout_with_referrers() {
+    check_power_cuts(&CARRIED);
 }
 
 #[test]
 fn a_new_layout() {
-    cut(&NEW_LAYOUT);
+    check_power_cuts(&NEW_LAYOUT);
 }
 
 #[test]
-fn a_new_tar() {
-    cut(&NEW_TAR);
+fn a_new_docker_archive() {
+    check_power_cuts(&NEW_TAR);
 }

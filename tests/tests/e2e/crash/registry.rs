@@ -1,5 +1,5 @@
-//! A release killed at moments of all its traffic with Debian's docker-registry: the tag names the old index or the new
-//! one, run again it finishes, and rollback gives back what the tag named, byte for byte.
+//! A release that is killed at any point of its traffic with Debian's docker-registry: the tag refers to the old or the new
+//! index, a rerun completes the release, and a rollback restores the old index.
 
 use crate::tools::{User, run};
 use multiarch_tests::need;
@@ -16,30 +16,31 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-/// When the victim dies: at the n-th piece of what it sends, before or after the registry gets it.
+/// The point at which the release is killed: before or after the registry receives the n-th piece that the release sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Moment {
     piece: usize,
     is_after: bool,
 }
 
-/// Stands between a program and the registry, carries everything, and ends the program at one moment.
-struct Between {
+/// A proxy between the release and the registry, which kills the release at one point.
+struct KillingProxy {
     address: SocketAddr,
     pieces: Arc<AtomicUsize>,
-    /// From now on it ends nobody.
-    is_tame: Arc<AtomicBool>,
+    /// No further process is killed.
+    is_disarmed: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
 }
 
-impl Between {
-    fn start(registry: SocketAddr, moment: Option<Moment>, victim: Arc<OnceLock<u32>>) -> Between {
+impl KillingProxy {
+    fn start(registry: SocketAddr, moment: Option<Moment>, victim: Arc<OnceLock<u32>>) -> KillingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let (pieces, stopping) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let is_tame = Arc::new(AtomicBool::new(moment.is_none()));
-        let (counted, stop, tame) = (Arc::clone(&pieces), Arc::clone(&stopping), Arc::clone(&is_tame));
+        let is_disarmed = Arc::new(AtomicBool::new(moment.is_none()));
+        let (counted, stop, disarmed) =
+            (Arc::clone(&pieces), Arc::clone(&stopping), Arc::clone(&is_disarmed));
         thread::spawn(move || {
             while !stop.load(Ordering::SeqCst) {
                 let Ok((client, _)) = listener.accept() else {
@@ -53,10 +54,11 @@ impl Between {
                     drop(std::io::copy(&mut back, &mut to));
                     drop(to.shutdown(Shutdown::Both));
                 });
-                let (counted, victim, tame) = (Arc::clone(&counted), Arc::clone(&victim), Arc::clone(&tame));
+                let (counted, victim, disarmed) =
+                    (Arc::clone(&counted), Arc::clone(&victim), Arc::clone(&disarmed));
                 thread::spawn(move || {
-                    carry(client, server, &counted, |at| {
-                        let is_now = moment == Some(at) && !tame.load(Ordering::SeqCst);
+                    forward(client, server, &counted, |at| {
+                        let is_now = moment == Some(at) && !disarmed.load(Ordering::SeqCst);
                         if is_now {
                             end(*victim.wait());
                         }
@@ -65,26 +67,31 @@ impl Between {
                 });
             }
         });
-        Between { address, pieces, is_tame, stopping }
+        KillingProxy { address, pieces, is_disarmed, stopping }
     }
 }
 
-impl Drop for Between {
+impl Drop for KillingProxy {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
     }
 }
 
-/// Carries one connection. `dies` ends the program, if this is the moment.
-fn carry(mut client: TcpStream, mut server: TcpStream, pieces: &AtomicUsize, dies: impl Fn(Moment) -> bool) {
+/// Forwards one connection. `kills` kills the release if this is the moment, and returns whether it did.
+fn forward(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    pieces: &AtomicUsize,
+    kills: impl Fn(Moment) -> bool,
+) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = client.read(&mut bytes) {
         let piece = pieces.fetch_add(1, Ordering::SeqCst) + 1;
-        if dies(Moment { piece, is_after: false }) || server.write_all(&bytes[..count]).is_err() {
+        if kills(Moment { piece, is_after: false }) || server.write_all(&bytes[..count]).is_err() {
             break;
         }
-        // The registry has it; whether it has done it yet is a part of what may be.
-        if dies(Moment { piece, is_after: true }) {
+        // The registry has the piece; whether it has processed it yet is not known.
+        if kills(Moment { piece, is_after: true }) {
             break;
         }
     }
@@ -92,24 +99,24 @@ fn carry(mut client: TcpStream, mut server: TcpStream, pieces: &AtomicUsize, die
 }
 
 fn end(id: u32) {
-    // Fails for one that has ended by itself.
+    // Fails if the process has exited already.
     let _ = kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGKILL);
 }
 
-/// A user with a release of three platforms, and the registry behind what stands between.
-struct Stage<'a> {
+/// A user with a release of three platforms to a repository of the registry.
+struct Publisher<'a> {
     registry: &'a Registry,
     repository: String,
     user: User,
 }
 
-impl Stage<'_> {
-    /// Version 1 is published.
-    fn new(registry: &Registry, number: usize) -> Stage<'_> {
-        let stage = Stage { registry, repository: format!("team/app{number}"), user: User::new() };
-        stage.write("1", &registry.host().parse().unwrap());
-        run(stage.release()).exits(0);
-        stage
+impl Publisher<'_> {
+    /// Publishes version 1.
+    fn new(registry: &Registry, number: usize) -> Publisher<'_> {
+        let publisher = Publisher { registry, repository: format!("team/app{number}"), user: User::new() };
+        publisher.write("1", &registry.host().parse().unwrap());
+        run(publisher.release()).exits(0);
+        publisher
     }
 
     fn write(&self, version: &str, address: &SocketAddr) {
@@ -140,8 +147,8 @@ impl Stage<'_> {
         fs::read(self.registry.storage().join(place)).unwrap()
     }
 
-    /// Everything that a tag names is there, asked of the registry itself.
-    fn is_whole(&self, tag: &str) {
+    /// Asserts that the registry has everything that the tag references.
+    fn assert_complete(&self, tag: &str) {
         use image_model::reference::Reference;
         use image_store::check::{CheckDepth, check};
         use image_store::open::Stores;
@@ -158,60 +165,61 @@ impl Stage<'_> {
 }
 
 #[test]
-fn a_release_to_a_real_registry_killed_at_any_moment_is_old_or_new_and_can_be_taken_back() {
+fn a_release_to_a_real_registry_killed_at_any_moment_is_old_or_new_and_can_be_rolled_back() {
     need!(sweep());
 }
 
 fn sweep() -> Result<(), Skip> {
     let registry = Registry::start()?;
     let address: SocketAddr = registry.host().parse().unwrap();
-    // Undisturbed: how much is sent, and what comes of it.
-    let stage = Stage::new(&registry, 0);
-    let (old, old_member) = (stage.tag("latest"), stage.tag("arm32v7"));
-    let between = Between::start(address, None, Arc::default());
-    stage.write("2", &between.address);
-    run(stage.release()).exits(0);
-    let (new, all) = (stage.tag("latest"), between.pieces.load(Ordering::SeqCst));
+    // Without a kill: the number of pieces and the resulting digests.
+    let publisher = Publisher::new(&registry, 0);
+    let (old, old_member) = (publisher.tag("latest"), publisher.tag("arm32v7"));
+    let proxy = KillingProxy::start(address, None, Arc::default());
+    publisher.write("2", &proxy.address);
+    run(publisher.release()).exits(0);
+    let (new, all) = (publisher.tag("latest"), proxy.pieces.load(Ordering::SeqCst));
     assert!(new != old && all > 30, "{all} pieces are too few for a release of three platforms");
-    let (old_bytes, mut moved, mut killed) = (stage.stored(&old), 0, 0);
+    let (old_bytes, mut moved, mut killed) = (publisher.stored(&old), 0, 0);
 
-    // Every moment of the last part, where tags move, and some of those before.
+    // Every piece of the last fifth, in which tags move, and every seventh of the others.
     let moments = (1..=all).filter(|piece| piece % 7 == 0 || piece * 5 > all * 4);
     for (number, piece) in moments.enumerate() {
         let moment = Moment { piece, is_after: number % 2 == 0 };
-        let stage = Stage::new(&registry, number + 1);
-        assert_eq!(stage.tag("latest"), old, "the same files, the same index");
+        let publisher = Publisher::new(&registry, number + 1);
+        assert_eq!(publisher.tag("latest"), old, "the same files make the same index");
         let victim = Arc::new(OnceLock::new());
-        let between = Between::start(address, Some(moment), Arc::clone(&victim));
-        stage.write("2", &between.address);
-        let mut process = Proc::spawn(stage.release());
+        let proxy = KillingProxy::start(address, Some(moment), Arc::clone(&victim));
+        publisher.write("2", &proxy.address);
+        let mut process = Proc::spawn(publisher.release());
         victim.set(process.id()).unwrap();
-        let status = process.wait(Duration::from_secs(60)).unwrap_or_else(|| panic!("{moment:?}: it hangs"));
+        let status =
+            process.wait(Duration::from_secs(60)).unwrap_or_else(|| panic!("{moment:?}: the release hangs"));
         let was_killed = status.signal() == Some(Signal::SIGKILL as i32);
-        // A run needs some pieces more or less: whether they come in one or two is the kernel's affair.
+        // The number of pieces varies, because the kernel may join them.
         assert!(was_killed || status.success(), "{moment:?}: {status}: {}", process.stderr());
-        let named = stage.tag("latest");
-        assert!(named == old || named == new, "{moment:?}: {named}");
+        let current = publisher.tag("latest");
+        assert!(current == old || current == new, "{moment:?}: {current}");
         for tag in ["latest", "arm32v7"] {
-            stage.is_whole(tag);
+            publisher.assert_complete(tag);
         }
         killed += usize::from(was_killed);
-        moved += usize::from(was_killed && named == new);
+        moved += usize::from(was_killed && current == new);
 
-        between.is_tame.store(true, Ordering::SeqCst);
-        run(stage.release()).exits(0);
-        assert_eq!(stage.tag("latest"), new, "{moment:?}: run again");
-        assert_ne!(stage.tag("arm32v7"), old_member, "{moment:?}: run again");
-        stage.is_whole("latest");
+        proxy.is_disarmed.store(true, Ordering::SeqCst);
+        run(publisher.release()).exits(0);
+        assert_eq!(publisher.tag("latest"), new, "{moment:?}: rerun");
+        assert_ne!(publisher.tag("arm32v7"), old_member, "{moment:?}: rerun");
+        publisher.assert_complete("latest");
         if was_killed {
-            // Wherever it was killed, what the tags named before it is not lost.
-            run(stage.user.command("xtask", &["rollback", "w/report.json"])).exits(0);
+            // The old digests of the tags are restored, wherever the release was killed.
+            run(publisher.user.command("xtask", &["rollback", "w/report.json"])).exits(0);
             assert_eq!(
-                (stage.tag("latest"), stage.tag("arm32v7")),
+                (publisher.tag("latest"), publisher.tag("arm32v7")),
                 (old.clone(), old_member.clone()),
                 "{moment:?}"
             );
-            assert_eq!(stage.stored(&stage.tag("latest")), old_bytes);
+            assert_eq!(publisher.stored(&publisher.tag("latest")), old_bytes);
         }
     }
     eprintln!("killed at {killed} moments, {moved} with the tag moved");

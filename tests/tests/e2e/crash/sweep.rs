@@ -1,7 +1,5 @@
-//! Every call that changes a file, made to fail and made the last one: nothing is lost, and running again finishes.
-//!
-//! `crash_local` kills copies and fixes; here the calls fail with what disks say, and archives are overwritten where
-//! they stand.
+//! System calls that fail or are the last one before a kill, for every call that changes a file: the old or the new image
+//! is complete, and a rerun completes the job. `local.rs` kills copies as well; here calls also fail with errors of disks.
 
 use crate::local_jobs::{
     Job, LAYOUT, NEW_FORM_IN_PLACE, OCI_ARCHIVE, TAR, TAR_IN_PLACE, checked_digest, mislabeled,
@@ -12,7 +10,7 @@ use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::{need, world};
 use std::time::Instant;
 
-/// What changes files, each kind counted for itself.
+/// System calls that change files. Each element is counted separately.
 const CALLS: [&str; 10] = [
     "openat",
     "write",
@@ -26,10 +24,10 @@ const CALLS: [&str; 10] = [
     "copy_file_range",
 ];
 
-/// What a disk says: full, broken, over quota, read-only since it broke, and a file that would be too long.
+/// Errors of disks: full, defective, over quota, read-only after a defect, and a file that is too large.
 const ERRORS: [&str; 5] = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EFBIG"];
 
-/// Runs the job with a fault at the n-th call of these kinds. `None` if it has fewer, or none that counts.
+/// Runs the job with a fault at the n-th call of these kinds.
 fn with_fault(user: &User, job: &Job, calls: &str, fault: &str, nth: usize) -> Ran {
     let mut command = std::process::Command::new(world::program("strace").unwrap());
     let plain = user.command("config-patcher", job.args);
@@ -56,8 +54,9 @@ fn was_injected(user: &User) -> bool {
     trace.contains("(INJECTED)") || trace.contains("killed by SIGKILL")
 }
 
-/// What can fail once the new image is in its place: the folder's fsync, reading the tag back, and telling.
-fn is_behind_the_change(calls: &str, ran: &Ran) -> bool {
+/// Returns whether the call may have failed after the replacement of the image: the directory's fsync, the read of the tag,
+/// or the output.
+fn is_after_the_change(calls: &str, ran: &Ran) -> bool {
     match calls {
         "fsync" => true,
         "openat" => ran.stderr.contains("cannot read "),
@@ -94,13 +93,13 @@ fn sweep(job: &Job) {
                 places += 1;
                 let now = (job.digest)(&user);
                 match ran.code {
-                    // It did without.
+                    // The call was optional.
                     Some(0) => assert_eq!(now, after, "{at}: {ran}"),
                     Some(code) => {
                         failed += 1;
                         assert!(code != 101, "{at}: {ran}");
-                        let done = now == after && is_behind_the_change(calls, &ran);
-                        assert!(now == before || done, "{at}: an error, and it changed: {ran}");
+                        let done = now == after && is_after_the_change(calls, &ran);
+                        assert!(now == before || done, "{at}: the image changed despite the error: {ran}");
                     }
                     None => assert!(now == before || now == after, "{at}"),
                 }
@@ -115,7 +114,7 @@ fn sweep(job: &Job) {
                     .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
                     .filter(|name| name.ends_with("tmp") || name.ends_with("journal"))
                     .collect();
-                assert!(left.is_empty(), "{at}: left behind: {left:?}");
+                assert!(left.is_empty(), "{at}: temporary files: {left:?}");
             }
         }
     }
@@ -124,22 +123,22 @@ fn sweep(job: &Job) {
 }
 
 #[test]
-fn a_tar_written_anew() {
+fn a_rewritten_docker_archive() {
     sweep(&TAR);
 }
 
 #[test]
-fn a_tar_in_place() {
+fn a_docker_archive_in_place() {
     sweep(&TAR_IN_PLACE);
 }
 
 #[test]
-fn a_tar_of_the_new_form_in_place() {
+fn an_index_in_a_docker_archive_in_place() {
     sweep(&NEW_FORM_IN_PLACE);
 }
 
 #[test]
-fn an_oci_archive() {
+fn a_rewritten_oci_archive() {
     sweep(&OCI_ARCHIVE);
 }
 
@@ -148,7 +147,7 @@ fn a_layout() {
     sweep(&LAYOUT);
 }
 
-/// Ten processes at once, each with a tag of its own.
+/// Ten concurrent copies to one layout, each with its own tag.
 #[test]
 fn ten_writers_leave_ten_tags() {
     let user = User::new();
@@ -169,7 +168,7 @@ fn ten_writers_leave_ten_tags() {
     }
 }
 
-/// The same with fixes: each moves a tag of its own to the same new image.
+/// Ten concurrent fixes, each of which moves its own tag to the same new image.
 #[test]
 fn ten_fixes_of_one_layout_leave_ten_tags() {
     let user = User::new();

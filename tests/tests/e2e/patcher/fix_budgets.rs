@@ -40,7 +40,9 @@ fn round_trips_do_not_grow_with_members_or_concurrent_lookups() {
         fix(&user, &registry.host(), "one", &ARM).exits(0);
         // Manifest; config and start of an upload; upload; HEAD, PUT and GET of the tag.
         assert_eq!((rounds.taken(), registry.take_log().len()), (6, 9));
-        fix(&user, &registry.host(), "one", &ARM).exits(0).says("all platforms are correct");
+        fix(&user, &registry.host(), "one", &ARM)
+            .exits(0)
+            .assert_stderr_contains("all platforms are correct");
         // Manifest; config; the upload is canceled.
         assert_eq!((rounds.taken(), registry.take_log().len()), (3, 4));
         fix(&user, &registry.host(), "eight", &["--from-index"]).exits(0);
@@ -48,7 +50,9 @@ fn round_trips_do_not_grow_with_members_or_concurrent_lookups() {
         // A registry without referrers API is asked for it once, not for each member.
         let looks = if referrers { 1 + 9 } else { 1 + 1 };
         assert_eq!((rounds.taken(), registry.take_log().len()), (8, 1 + 8 * 5 + 3 + looks));
-        fix(&user, &registry.host(), "eight", &["--from-index"]).exits(0).says("all platforms are correct");
+        fix(&user, &registry.host(), "eight", &["--from-index"])
+            .exits(0)
+            .assert_stderr_contains("all platforms are correct");
         assert_eq!((rounds.taken(), registry.take_log().len()), (3, 1 + 8 * 2));
         assert_eq!(registry.violations(), [""; 0]);
     }
@@ -83,7 +87,9 @@ fn against_docker_registry() -> Result<(), Skip> {
     let eight = "8 GET blob, 10 GET manifest, 1 GET referrers, 1 GET tags, 1 HEAD manifest, 8 POST blob, 8 PUT blob, 9 PUT manifest";
     assert_eq!(seen.asked(), eight);
     fix(&user, registry.host(), "one", &[&ARM[..], &["--check"]].concat()).exits(0);
-    fix(&user, registry.host(), "eight", &["--from-index"]).exits(0).says("all platforms are correct");
+    fix(&user, registry.host(), "eight", &["--from-index"])
+        .exits(0)
+        .assert_stderr_contains("all platforms are correct");
     assert_eq!(seen.asked(), "9 GET blob, 10 GET manifest");
 
     assert_copied_by_skopeo(&user, registry.host());

@@ -34,7 +34,9 @@ fn a_layout_is_fixed_in_place_and_a_dry_run_changes_no_byte() {
     fix(&["--dry-run"]).exits(0).prints(right.digest());
     fix(&["--check"]).exits(1);
     assert!(listing(&user.work()) == before);
-    user.config_patcher(&["fix", "oci:images", "--set-platform", "linux/arm/v7"]).exits(3).says("a, b");
+    user.config_patcher(&["fix", "oci:images", "--set-platform", "linux/arm/v7"])
+        .exits(3)
+        .assert_stderr_contains("a, b");
     fix(&[]).exits(0).prints(right.digest());
     assert_eq!(
         (declared_platform(&layout, "a"), declared_platform(&layout, "b")),
@@ -44,7 +46,7 @@ fn a_layout_is_fixed_in_place_and_a_dry_run_changes_no_byte() {
         assert_eq!(check(&layout, &tag(name), CheckDepth::Layers), []);
     }
     let before = listing(&user.work());
-    fix(&[]).exits(0).prints(right.digest()).says("all platforms are correct");
+    fix(&[]).exits(0).prints(right.digest()).assert_stderr_contains("all platforms are correct");
     assert!(listing(&user.work()) == before, "a second run touches nothing");
 }
 
@@ -74,12 +76,12 @@ fn a_docker_save_archive_is_fixed_in_place() {
         "the config, byte for byte"
     );
     let before = listing(&user.work());
-    let again = fix(&[]).exits(0).says("all platforms are correct");
+    let again = fix(&[]).exits(0).assert_stderr_contains("all platforms are correct");
     assert_eq!(again.line(), done.line());
     fix(&["--check"]).exits(0);
     assert!(listing(&user.work()) == before);
     let named = ["fix", "docker-archive:app.tar:team/none:1", "--set-platform", "linux/arm/v7"];
-    user.config_patcher(&named).exits(5).says("team/app:1");
+    user.config_patcher(&named).exits(5).assert_stderr_contains("team/app:1");
 }
 
 #[test]
@@ -90,7 +92,10 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
     for to in ["oci:out:1", "docker-archive:out.tar:team/fixed:1", &target] {
         let ran = rig.fix(&["--output", to]).exits(0).prints(rig.right.digest());
         assert!(ran.stderr.contains("declared platform linux/amd64 -> linux/arm/v7"), "{ran}");
-        rig.fix(&["--output", to]).exits(0).prints(rig.right.digest()).says("nothing to do in");
+        rig.fix(&["--output", to])
+            .exits(0)
+            .prints(rig.right.digest())
+            .assert_stderr_contains("nothing to do in");
         let json = rig.user.config_patcher(&["inspect", to, "--format", "json"]).exits(0).json();
         assert_eq!(
             (&json["digest"], &json["images"][0]["declaredPlatform"]["variant"]),

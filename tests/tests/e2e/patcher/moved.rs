@@ -26,7 +26,7 @@ fn a_tag_that_moves_between_read_and_write_is_not_overwritten() {
             rig.fix(&["--force"]).exits(0).prints(rig.right.digest());
             assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.right.digest()));
         } else {
-            let ran = rig.fix(&[]).exits(8).says(other.digest());
+            let ran = rig.fix(&[]).exits(8).assert_stderr_contains(other.digest());
             assert_eq!(ran.stdout, "");
             assert_eq!(rig.named("arm32v7").as_deref(), Some(other.digest()));
         }
@@ -45,7 +45,7 @@ fn a_tag_that_moves_right_after_the_write_is_reported() {
             registry.upgrade().unwrap().set_tag(REPOSITORY, "arm32v7", &theirs);
         }
     });
-    rig.fix(&[]).exits(8).says("another client moved it");
+    rig.fix(&[]).exits(8).assert_stderr_contains("another client moved it");
 }
 
 /// The layout is locked between the check of the tag and the write.

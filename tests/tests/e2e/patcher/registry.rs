@@ -7,7 +7,10 @@ use crate::tools::run;
 #[test]
 fn an_image_in_a_registry_is_fixed_and_all_other_bytes_are_preserved() {
     let rig = Rig::new();
-    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("declared platform linux/amd64 -> linux/arm/v7");
+    rig.fix(&[])
+        .exits(0)
+        .prints(rig.right.digest())
+        .assert_stderr_contains("declared platform linux/amd64 -> linux/arm/v7");
     assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.right.digest()));
     let config = rig.registry.blob(REPOSITORY, &rig.right.config_digest()).unwrap();
     assert_eq!(String::from_utf8(config).unwrap(), rig.right.config);
@@ -43,7 +46,7 @@ fn a_second_fix_has_nothing_to_do_and_cancels_its_upload() {
     let rig = Rig::new();
     rig.fix(&[]).exits(0);
     rig.registry.take_log();
-    rig.fix(&[]).exits(0).prints(rig.right.digest()).says("all platforms are correct");
+    rig.fix(&[]).exits(0).prints(rig.right.digest()).assert_stderr_contains("all platforms are correct");
     let mut methods: Vec<String> = rig.registry.log().into_iter().map(|l| l.method).collect();
     methods.sort();
     assert_eq!(methods, ["DELETE", "GET", "GET", "POST"]);
@@ -152,17 +155,17 @@ fn every_kind_of_invalid_request_has_its_exit_code() {
     fix("Not/Valid", &platform).exits(2);
     fix(&rig.image("arm32v7"), &["--set-platform", "arm/v99"]).exits(2);
     fix(&rig.image("arm32v7"), &[]).exits(2);
-    fix(&rig.image("arm32v7"), &["--from-index"]).exits(3).says("--set-platform");
-    fix(&rig.image("latest"), &platform).exits(3).says("an index of 2 platforms");
+    fix(&rig.image("arm32v7"), &["--from-index"]).exits(3).assert_stderr_contains("--set-platform");
+    fix(&rig.image("latest"), &platform).exits(3).assert_stderr_contains("an index of 2 platforms");
     let member = ["--platform", "linux/s390x", "--set-platform", "linux/arm/v7"];
-    fix(&rig.image("latest"), &member).exits(5).says("it has linux/amd64, linux/arm/v7");
+    fix(&rig.image("latest"), &member).exits(5).assert_stderr_contains("it has linux/amd64, linux/arm/v7");
     fix("oci:none:1", &platform).exits(5);
     fix("docker-archive:none.tar", &platform).exits(5);
     fix("oci-archive:none.tar", &platform).exits(5);
     let mut without_docker =
         rig.user.command("config-patcher", &["fix", "docker-daemon:none", "--set-platform", "linux/arm/v7"]);
     without_docker.env("MULTIARCH_DOCKER", "/no/such/docker");
-    run(without_docker).exits(5).says("is not installed");
+    run(without_docker).exits(5).assert_stderr_contains("is not installed");
     fix("127.0.0.1:1/a/b:1", &platform).exits(6);
     rig.user.config_patcher(&["fix"]).exits(2);
     rig.nothing_was_written();

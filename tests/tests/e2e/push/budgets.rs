@@ -27,7 +27,7 @@ fn an_index_takes_four_round_trips_whether_over_four_images_or_twenty() {
         assert_eq!(rounds.taken(), 4, "{members} members");
         assert_eq!(rig.registry.log().len(), 2 * members + 4);
         rig.registry.take_log();
-        rig.push(&[]).exits(0).says("nothing to do in");
+        rig.push(&[]).exits(0).assert_stderr_contains("nothing to do in");
         assert_eq!(rounds.taken(), 2, "{members} members again");
         assert!(rig.registry.log().iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")));
         rig.is_sound();
@@ -97,7 +97,9 @@ fn against_docker_registry() -> Result<(), Skip> {
     let user = User::new();
     push(&registry, &user, "team/app:latest", "team/app:TAG").exits(0);
     assert_eq!(seen.asked(), "4 GET blob, 5 GET manifest, 2 HEAD manifest, 1 PUT manifest");
-    push(&registry, &user, "team/app:latest", "team/app:TAG").exits(0).says("nothing to do in");
+    push(&registry, &user, "team/app:latest", "team/app:TAG")
+        .exits(0)
+        .assert_stderr_contains("nothing to do in");
     assert_eq!(seen.asked(), "4 GET blob, 4 GET manifest, 2 HEAD manifest");
     push(&registry, &user, "team/all:latest", "team/TAG:1").exits(0);
     assert_eq!(seen.asked(), "4 GET blob, 5 GET manifest, 7 HEAD manifest, 8 POST blob, 5 PUT manifest");

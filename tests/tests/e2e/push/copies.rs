@@ -50,7 +50,7 @@ fn an_image_goes_from_every_store_to_every_store_with_its_digest() {
         for to in &targets {
             places.copy(from, to).exits(0).prints(image.digest());
             assert_eq!(places.digest_at(to), image.digest(), "{from} to {to}");
-            places.copy(from, to).exits(0).prints(image.digest()).says("nothing to do in");
+            places.copy(from, to).exits(0).prints(image.digest()).assert_stderr_contains("nothing to do in");
         }
         let archive = DockerArchive::open(&places.user.path(&format!("out{i}.tar")), None).unwrap();
         assert_eq!(check(&archive, &Pointer::Tag("team/app:1".into()), CheckDepth::Layers), []);
@@ -78,7 +78,7 @@ fn an_index_goes_whole_to_every_store_that_holds_one() {
         for to in &targets {
             places.copy(from, to).exits(0).prints(index.digest());
             assert_eq!(places.digest_at(to), index.digest(), "{from} to {to}");
-            places.copy(from, to).exits(0).says("nothing to do in");
+            places.copy(from, to).exits(0).assert_stderr_contains("nothing to do in");
         }
         places.far.closure_complete(&format!("to/{i}"), index.digest()).unwrap();
         let layout = OciLayout::open(&places.user.path(&format!("out{i}"))).unwrap();
@@ -102,7 +102,7 @@ fn an_image_of_a_classic_archive_goes_everywhere() {
     {
         places.copy(from, &to).exits(0).prints(&digest);
         assert_eq!(places.digest_at(&to), digest);
-        places.copy(from, &to).exits(0).says("nothing to do in");
+        places.copy(from, &to).exits(0).assert_stderr_contains("nothing to do in");
     }
     places.far.closure_complete("to/x", &digest).unwrap();
 }
@@ -144,7 +144,7 @@ fn a_copy_that_cannot_be_has_its_own_exit_code() {
     copy(&from, "127.0.0.1:1/a:1").exits(6);
     let mut without_docker = places.user.command("manifest-push", &["copy", &from, "docker-daemon:app:1"]);
     without_docker.env("MULTIARCH_DOCKER", "/no/such/docker");
-    run(without_docker).exits(5).says("is not installed");
+    run(without_docker).exits(5).assert_stderr_contains("is not installed");
     places.user.write("full/file", "something else");
     copy(&from, "oci:full:1").exits(3);
     // A layer that is not what its digest says never gets under a tag.
@@ -154,7 +154,11 @@ fn a_copy_that_cannot_be_has_its_own_exit_code() {
     copy(&from, "docker-archive:out.tar:app:1").exits(7);
     assert_eq!(places.far.tags("to/x"), [""; 0]);
     assert!(!places.user.path("out.tar").exists());
-    places.user.manifest_push(&["inspect", "oci:out:1"]).exits(3).says("it is no OCI layout");
+    places
+        .user
+        .manifest_push(&["inspect", "oci:out:1"])
+        .exits(3)
+        .assert_stderr_contains("it is no OCI layout");
 }
 
 #[test]
@@ -167,7 +171,7 @@ fn one_image_does_not_take_the_name_of_an_index_unasked() {
     index.store(&OciLayout::open_or_create(&places.user.path("out")).unwrap(), "latest");
     let from = format!("{}/team/app:arm", places.near.host());
     for to in [format!("{}/team/app:latest", places.near.host()), "oci:out:latest".into()] {
-        places.copy(&from, &to).exits(3).says("manifest-push edit");
+        places.copy(&from, &to).exits(3).assert_stderr_contains("manifest-push edit");
         assert_eq!(places.digest_at(&to), index.digest());
         places.user.manifest_push(&["copy", "--force", &from, &to]).exits(0);
         assert_eq!(places.digest_at(&to), image.digest());

@@ -149,7 +149,10 @@ fn an_incomplete_draft_is_reported_with_what_is_missing() {
         assert!(ran.stderr.contains(says), "{says}: {ran}");
     }
     assert!(!ran.stderr.contains("publish"), "{ran}");
-    rig.user.manifest_push(&["rm", &rig.name("none")]).exits(5).says(&format!("there are drafts of {list}"));
+    rig.user
+        .manifest_push(&["rm", &rig.name("none")])
+        .exits(5)
+        .assert_stderr_contains(&format!("there are drafts of {list}"));
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_forced_mismatch_is_a_warning() {
     rig.user
         .manifest_push(&["edit", "--force", &rig.name("latest"), "--add", &add])
         .exits(0)
-        .says("warning: ");
+        .assert_stderr_contains("warning: ");
 }
 
 #[test]
@@ -188,7 +191,10 @@ fn a_docker_list_is_converted_to_an_oci_index_on_request() {
     let members = &old[old.find("\"manifests\"").unwrap()..old.rfind(']').unwrap()];
     assert!(text.contains(members), "the entries keep every byte: {text}");
     rig.is_sound();
-    rig.user.manifest_push(&["edit", &latest, "--type", "docker"]).exits(3).says("it has annotations, which");
+    rig.user
+        .manifest_push(&["edit", &latest, "--type", "docker"])
+        .exits(3)
+        .assert_stderr_contains("it has annotations, which");
 }
 
 #[test]

@@ -23,14 +23,17 @@ impl Rig {
 #[test]
 fn a_tag_moves_only_from_where_it_is_expected() {
     let rig = Rig::new();
-    rig.push(&["--expect", NOBODY]).exits(8).says("it refers to nothing").says("nothing was written");
+    rig.push(&["--expect", NOBODY])
+        .exits(8)
+        .assert_stderr_contains("it refers to nothing")
+        .assert_stderr_contains("nothing was written");
     rig.nothing_was_written();
     rig.push(&["--expect", "none"]).exits(0);
     let first = rig.named("latest").unwrap();
-    rig.push(&["--expect", "none"]).exits(0).says("nothing to do in");
+    rig.push(&["--expect", "none"]).exits(0).assert_stderr_contains("nothing to do in");
     rig.build_anew("second");
-    rig.push(&["--expect", "none"]).exits(8).says(&first);
-    rig.push(&["--expect", NOBODY]).exits(8).says(&first);
+    rig.push(&["--expect", "none"]).exits(8).assert_stderr_contains(&first);
+    rig.push(&["--expect", NOBODY]).exits(8).assert_stderr_contains(&first);
     assert_eq!(rig.named("latest"), Some(first.clone()));
     rig.push(&["--expect", &first]).exits(0);
     rig.push(&["--expect", "latest"]).exits(2);
@@ -49,7 +52,7 @@ fn every_push_is_recorded_and_can_be_rolled_back() {
         rig.push(&[]).exits(0);
         named.push(rig.named("latest").unwrap());
     }
-    rig.push(&[]).exits(0).says("nothing to do in");
+    rig.push(&[]).exits(0).assert_stderr_contains("nothing to do in");
     let entries = rig.entries();
     let noted: Vec<_> = entries.iter().map(|e| (e["old"].as_str(), e["new"].as_str().unwrap())).collect();
     let [first, second, third] = [&named[0], &named[1], &named[2]].map(String::as_str);
@@ -57,21 +60,21 @@ fn every_push_is_recorded_and_can_be_rolled_back() {
 
     let rollback = |args: &[&str]| rig.user.manifest_push(&[&["rollback"], args].concat());
     let place = |digest: &str| format!("{}@{digest}", rig.name("latest"));
-    rollback(&["--dry-run"]).exits(0).prints(&place(second)).says(third);
+    rollback(&["--dry-run"]).exits(0).prints(&place(second)).assert_stderr_contains(third);
     assert_eq!(rig.named("latest").as_deref(), Some(third));
     rollback(&[&rig.name("latest")]).exits(0).prints(&place(second));
     assert_eq!(rig.named("latest").as_deref(), Some(second));
     // The next rollback undoes the push before.
     rollback(&[]).exits(0).prints(&place(first));
     assert_eq!(rig.named("latest").as_deref(), Some(first));
-    rollback(&[]).exits(3).says("the push created the tag");
+    rollback(&[]).exits(3).assert_stderr_contains("the push created the tag");
     let none = rig.name("none");
     let copy = format!("manifest-push copy {}@sha256:OLD {none}", none.trim_end_matches(":none"));
     rollback(&[&none])
         .exits(5)
-        .says("journal.jsonl")
-        .says("push, edit, copy and release record there")
-        .says(&copy);
+        .assert_stderr_contains("journal.jsonl")
+        .assert_stderr_contains("push, edit, copy and release record there")
+        .assert_stderr_contains(&copy);
     rig.is_sound();
 }
 
@@ -84,7 +87,7 @@ fn a_tag_that_another_client_moved_is_not_rolled_back() {
     rig.push(&[]).exits(0);
     let theirs = Index::of(&[("linux/amd64", &rig.images[0])]);
     theirs.publish(&rig.registry, REPOSITORY, "latest");
-    rig.user.manifest_push(&["rollback"]).exits(8).says(theirs.digest());
+    rig.user.manifest_push(&["rollback"]).exits(8).assert_stderr_contains(theirs.digest());
     assert_eq!(rig.named("latest").as_deref(), Some(theirs.digest()));
     rig.user.manifest_push(&["rollback", "--force"]).exits(0);
     assert_eq!(rig.named("latest"), Some(first));
@@ -131,7 +134,10 @@ fn a_new_tag_does_not_prevent_a_rollback_of_the_others() {
     // A push that only created a tag is not skipped: the error has the command for the push before it.
     rig.user.manifest_push(&["copy", &rig.name("1.0"), &rig.name("other")]).exits(0);
     let way = format!("manifest-push rollback {}", rig.name("latest"));
-    rollback(&rig, &[]).exits(3).says(&format!("roll back \"{}\"", rig.name("other"))).says(&way);
+    rollback(&rig, &[])
+        .exits(3)
+        .assert_stderr_contains(&format!("roll back \"{}\"", rig.name("other")))
+        .assert_stderr_contains(&way);
     assert_eq!(rig.named("latest").as_ref(), Some(&third));
     let words: Vec<&str> = way.split(' ').skip(1).collect();
     rig.user.manifest_push(&words).exits(0);
@@ -145,10 +151,10 @@ fn a_new_tag_does_not_prevent_a_rollback_of_the_others() {
     rig.edit("\"1.0\"", "\"1.1\"");
     rig.push(&[]).exits(0);
     let left = format!("unchanged: {} was created by this push", rig.name("1.1"));
-    rollback(&rig, &[]).exits(0).says(&left);
+    rollback(&rig, &[]).exits(0).assert_stderr_contains(&left);
     assert_eq!(rig.named("latest").as_ref(), Some(&first));
     assert!(rig.named("1.1").is_some());
-    rollback(&rig, &[]).exits(3).says(&rig.name("other"));
+    rollback(&rig, &[]).exits(3).assert_stderr_contains(&rig.name("other"));
     rig.is_sound();
 }
 
@@ -159,7 +165,7 @@ fn without_a_journal_no_tag_moves() {
     rig.user.write("file", "no folder");
     let mut command = rig.user.command("manifest-push", &["push", "from-spec", "spec.yaml"]);
     command.env("XDG_STATE_HOME", rig.user.path("file"));
-    run(command).exits(9).says("XDG_STATE_HOME");
+    run(command).exits(9).assert_stderr_contains("XDG_STATE_HOME");
     assert_eq!(rig.named("latest"), None);
     let mut command = rig.user.command("manifest-push", &["push", "from-spec", "spec.yaml"]);
     command.env_remove("HOME").env("XDG_STATE_HOME", rig.user.path("state"));

@@ -32,14 +32,14 @@ fn a_fix_of_an_image_and_of_an_index_is_undone_by_copy() {
         publish();
         let old = fixed(&rig, label);
         let fixed = rig.named("latest").unwrap();
-        copy_back(&rig, &old).exits(0).prints(&old).says(&format!("was {fixed}"));
+        copy_back(&rig, &old).exits(0).prints(&old).assert_stderr_contains(&format!("was {fixed}"));
         assert_eq!(rig.named("latest").as_ref(), Some(&old));
         rig.is_sound();
         // One PUT, of the tag: all else is there.
         let log = rig.registry.log();
         let written: Vec<_> = log.iter().filter(|l| !matches!(l.method.as_str(), "GET" | "HEAD")).collect();
         assert_eq!(written.len(), 1, "{written:?}");
-        copy_back(&rig, &old).exits(0).says("nothing to do in");
+        copy_back(&rig, &old).exits(0).assert_stderr_contains("nothing to do in");
         // It is a publication like any other: rollback brings the fix back.
         rig.user.manifest_push(&["rollback", &rig.name("latest")]).exits(0);
         assert_eq!(rig.named("latest"), Some(fixed));
@@ -52,14 +52,20 @@ fn an_image_and_an_index_do_not_replace_each_other() {
     let index = Index::of(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])]);
     let image = rig.images[0].digest();
     index.publish(&rig.registry, REPOSITORY, "latest");
-    copy_back(&rig, image).exits(3).says("the tag refers to an index of several platforms").says("--force");
+    copy_back(&rig, image)
+        .exits(3)
+        .assert_stderr_contains("the tag refers to an index of several platforms")
+        .assert_stderr_contains("--force");
     assert_eq!(rig.named("latest").as_deref(), Some(index.digest()));
     let one = rig.name("amd64");
     rig.user
         .manifest_push(&["copy", &rig.name("latest"), &one])
         .exits(3)
-        .says("the tag refers to a single image");
+        .assert_stderr_contains("the tag refers to a single image");
     assert_eq!(rig.named("amd64").as_deref(), Some(image));
-    rig.user.manifest_push(&["copy", "--force", &rig.name("latest"), &one]).exits(0).says("warning:");
+    rig.user
+        .manifest_push(&["copy", "--force", &rig.name("latest"), &one])
+        .exits(0)
+        .assert_stderr_contains("warning:");
     assert_eq!(rig.named("amd64").as_deref(), Some(index.digest()));
 }

@@ -127,13 +127,17 @@ fn referrers_of_the_old_image_are_reported_and_kept() {
         for end in ["sig", "att", "sbom", "other"] {
             rig.registry.set_tag(REPOSITORY, &format!("{old}.{end}"), rig.sbom.digest().as_str());
         }
-        let ran = rig.fix(&["--check"]).exits(1).says(rig.sbom.digest().as_str()).says(SBOM);
+        let ran = rig
+            .fix(&["--check"])
+            .exits(1)
+            .assert_stderr_contains(rig.sbom.digest().as_str())
+            .assert_stderr_contains(SBOM);
         assert!(
             !ran.stderr.contains(rig.signature.digest().as_str()),
             "the signature is not a referrer of the image: {ran}"
         );
         let json = rig.fix(&["--dry-run", "--format", "json"]).exits(0).json();
-        let done = rig.fix(&["--format", "json"]).exits(0).says("--carry-referrers");
+        let done = rig.fix(&["--format", "json"]).exits(0).assert_stderr_contains("--carry-referrers");
         for json in [json, done.json()] {
             let expected = serde_json::json!([{
                 "subject": rig.wrong.digest(), "was": rig.sbom.digest(), "now": null, "artifactType": SBOM,
@@ -183,7 +187,7 @@ fn referrers_are_copied_recursively_with_two_values_changed() {
             rig.registry.log().iter().filter(|l| l.method == "PUT").map(|l| l.path.clone()).collect();
         assert!(puts.last().unwrap().ends_with("/manifests/1"), "{puts:?}");
         assert_eq!(rig.registry.violations(), [""; 0]);
-        rig.fix(&["--carry-referrers"]).exits(0).says("all platforms are correct");
+        rig.fix(&["--carry-referrers"]).exits(0).assert_stderr_contains("all platforms are correct");
     }
 }
 
@@ -254,7 +258,10 @@ fn a_layout_lists_referrers_by_entries_and_by_tags() {
     let fix = |args: &[&str]| {
         user.config_patcher(&[&["fix", "oci:images:1", "--set-platform", "linux/arm/v7"], args].concat())
     };
-    fix(&["--dry-run"]).exits(0).says(sbom.digest().as_str()).says(signature.digest().as_str());
+    fix(&["--dry-run"])
+        .exits(0)
+        .assert_stderr_contains(sbom.digest().as_str())
+        .assert_stderr_contains(signature.digest().as_str());
     fix(&["--carry-referrers"]).exits(0);
     let found = find_attached(&layout, &[right.document.digest().clone()]).unwrap().remove(0).referrers;
     let found: Vec<&str> = found.iter().map(|entry| entry.digest.as_str()).collect();
@@ -263,7 +270,7 @@ fn a_layout_lists_referrers_by_entries_and_by_tags() {
     assert!(layout.resolve(&Pointer::Tag("sbom".into())).unwrap().unwrap().digest == *sbom.digest());
     user.write("app.tar", wrong.classic_archive("app:1"));
     let args = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--carry-referrers"];
-    user.config_patcher(&args).exits(2).says("OCI layout");
+    user.config_patcher(&args).exits(2).assert_stderr_contains("OCI layout");
 }
 
 /// More tags than fit in a page, and a registry that refuses to list tags: each tag is looked up.

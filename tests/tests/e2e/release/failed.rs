@@ -26,7 +26,7 @@ impl Stage {
 
     fn release(&self, code: u8) -> Value {
         let args = ["app/release.yaml", "--work-dir", "w", "--summary", "summary.md"];
-        self.user.release(&args).exits(code).says("report: w/report.json");
+        self.user.release(&args).exits(code).assert_stderr_contains("report: w/report.json");
         self.report("w/report.json")
     }
 
@@ -88,7 +88,9 @@ fn a_failed_release_reports_its_step_and_a_rollback_of_it_has_nothing_to_do() {
         assert!(page.contains(" failed\n") && page.contains("; no tag moved.\n"), "{page}");
         assert_eq!(stage.tags(), second, "{step}");
         let ran = stage.user.run("xtask", &["rollback", "w/report.json"]).exits(0).prints_nothing();
-        let ran = ran.says("nothing to roll back: the release failed at the ").says("w/released/");
+        let ran = ran
+            .assert_stderr_contains("nothing to roll back: the release failed at the ")
+            .assert_stderr_contains("w/released/");
         assert_eq!(stage.tags(), second, "{ran}");
     }
     // The release before the failed ones can be rolled back.
@@ -197,7 +199,7 @@ fn quiet_suppresses_warnings_of_a_rollback_and_of_the_check_of_base_images() {
         "image: oci:out\nbuilder: docker\nplatforms: { linux/amd64: { dockerfile: Dockerfile } }\n",
     );
     for args in [&["rollback", "w/report.json", "--dry-run"][..], &["release", "base.yaml", "--dry-run"]] {
-        stage.user.run("xtask", args).exits(0).says("chmod 600");
+        stage.user.run("xtask", args).exits(0).assert_stderr_contains("chmod 600");
         let quiet = stage.user.run("xtask", &[args, &["-q"]].concat()).exits(0);
         assert_eq!(quiet.stderr, "", "{quiet}");
     }

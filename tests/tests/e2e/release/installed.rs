@@ -34,14 +34,20 @@ fn the_installed_program_releases_its_example() {
     let ran = installed.run("multiarch", &["release", "--example"]).exits(0);
     assert_eq!(digest_of(&ran), EXAMPLE_DIGEST);
     assert_eq!(platforms_of(&installed.user.path("elsewhere/multi-arch-example")).len(), 12);
-    let again = installed.run("multiarch", &["release", "--example"]).exits(0).says("nothing to do");
+    let again = installed
+        .run("multiarch", &["release", "--example"])
+        .exits(0)
+        .assert_stderr_contains("nothing to do");
     assert_eq!(digest_of(&again), EXAMPLE_DIGEST);
 }
 
 #[test]
 fn the_installed_program_releases_plain_files_without_binfmt_setup() {
     let installed = Installed::new();
-    installed.run("multiarch", &["release"]).exits(5).says("there is no release.yaml in this directory");
+    installed
+        .run("multiarch", &["release"])
+        .exits(5)
+        .assert_stderr_contains("there is no release.yaml in this directory");
     installed.user.run("xtask", &["example-binaries", "elsewhere/programs"]).exits(0);
     let rows = ["amd64", "arm64", "s390x"].map(|name| {
         format!("  linux/{name}: {{ copy: {{ programs/linux-{name}/hello: /hello }}, cmd: [/hello] }}\n")
@@ -58,7 +64,10 @@ fn the_installed_program_releases_plain_files_without_binfmt_setup() {
     }
     assert_eq!(platforms_of(&installed.user.path("elsewhere/out")).len(), 3);
     installed.run("multiarch", &["verify", "oci:out"]).exits(0);
-    installed.run("multiarch", &["binfmt", "status"]).exits(5).says("cargo install --path binfmt-setup");
+    installed
+        .run("multiarch", &["binfmt", "status"])
+        .exits(5)
+        .assert_stderr_contains("cargo install --path binfmt-setup");
 }
 
 #[test]

@@ -44,7 +44,10 @@ fn a_file_that_prepare_did_not_create_stops_the_release() {
     assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
     let text = spec(&format!("{}/team/app", registry.host())) + "prepare: [[\"false\"]]\n";
     let user = user_with_spec(&text);
-    user.release(&["app/release.yaml"]).exits(1).says("prepare with \"false\"").says("nothing was published");
+    user.release(&["app/release.yaml"])
+        .exits(1)
+        .assert_stderr_contains("prepare with \"false\"")
+        .assert_stderr_contains("nothing was published");
     assert_eq!(registry.tags("team/app"), [""; 0]);
 }
 
@@ -58,12 +61,12 @@ fn a_second_release_in_the_same_work_directory_is_refused() {
         assert!(Instant::now() < until, "{}", first.stderr());
         std::thread::sleep(Duration::from_millis(5));
     }
-    user.release(&["app/release.yaml"]).exits(8).says("another release is using it");
+    user.release(&["app/release.yaml"]).exits(8).assert_stderr_contains("another release is using it");
     user.write("app/go", "");
     let mut first = first;
     let status = first.wait(Duration::from_secs(20)).unwrap();
     assert!(status.success(), "{}", first.stderr());
-    user.release(&["app/release.yaml"]).exits(0).says("nothing to do");
+    user.release(&["app/release.yaml"]).exits(0).assert_stderr_contains("nothing to do");
 }
 
 #[test]
@@ -88,17 +91,19 @@ fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
     assert!(ran.stderr.contains("linux/amd64: \"/absent\" is not in the image\n"), "{ran}");
     assert!(!ran.stderr.contains("exit status"), "the status of the supervisor is printed: {ran}");
     user.write("app/release.yaml", text("/tmp"));
-    user.release(&["app/release.yaml"]).exits(1).says("linux/amd64: \"/tmp\" is not executable");
+    user.release(&["app/release.yaml"])
+        .exits(1)
+        .assert_stderr_contains("linux/amd64: \"/tmp\" is not executable");
     assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
     user.release(&["app/release.yaml", "--no-smoke", "--dry-run"]).exits(0);
     user.write("app/release.yaml", text("/hello"));
-    user.release(&["app/release.yaml"]).exits(0).says("smoke linux/amd64: passed");
+    user.release(&["app/release.yaml"]).exits(0).assert_stderr_contains("smoke linux/amd64: passed");
     // A test that passed is not repeated; another command is run.
     let again = user.release(&["app/release.yaml", "--verbose"]).exits(0);
     assert!(again.stderr.contains("smoke linux/amd64: passed in an earlier run"), "{again}");
     assert!(again.stderr.contains("verify linux/amd64: consistent, from an earlier run"), "{again}");
     user.write("app/release.yaml", text("/hello, again"));
-    user.release(&["app/release.yaml"]).exits(0).says("smoke linux/amd64: passed in");
+    user.release(&["app/release.yaml"]).exits(0).assert_stderr_contains("smoke linux/amd64: passed in");
     assert!(registry.tag("team/app", "latest").is_some());
 }
 
@@ -131,8 +136,8 @@ fn binaries_for_another_platform_stop_the_release() {
     user.write("app/release.yaml", text("darwin"));
     user.release(&["app/release.yaml"])
         .exits(1)
-        .says("/app/hello is for darwin/arm64, layer sha256:")
-        .says("nothing was published");
+        .assert_stderr_contains("/app/hello is for darwin/arm64, layer sha256:")
+        .assert_stderr_contains("nothing was published");
     assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
     user.write("app/release.yaml", text("linux-arm64"));
     let report = user.release(&["app/release.yaml", "--format", "json"]).exits(0).json();

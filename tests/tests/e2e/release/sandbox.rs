@@ -230,14 +230,14 @@ fn a_work_directory_that_others_can_write_is_refused() {
     release(&[]).exits(0);
 
     chown(user.path("w/records"), Some(ORDINARY), None).unwrap();
-    release(&[]).exits(4).says("records\": it belongs to user 12345");
+    release(&[]).exits(4).assert_stderr_contains("records\": it belongs to user 12345");
     chown(user.path("w"), Some(ORDINARY), None).unwrap();
-    release(&[]).exits(4).says("w\": it belongs to user 12345");
+    release(&[]).exits(4).assert_stderr_contains("w\": it belongs to user 12345");
 
     fs::remove_dir_all(user.path("w")).unwrap();
     fs::create_dir(user.path("w")).unwrap();
     std::os::unix::fs::symlink(&precious, user.path("w/lock")).unwrap();
-    release(&[]).exits(4).says("lock\": it is a link");
+    release(&[]).exits(4).assert_stderr_contains("lock\": it is a link");
     assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
     fs::remove_file(user.path("w/lock")).unwrap();
     fs::write(user.path("w/lock"), "kept").unwrap();
@@ -256,7 +256,9 @@ fn a_default_work_directory_that_others_can_write_is_refused() {
     let cache = user.work().parent().unwrap().join("home/.cache/multiarch");
     fs::create_dir_all(&cache).unwrap();
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
-    user.release(&["release.yaml"]).exits(4).says("other users can write in it (mode 0777)");
+    user.release(&["release.yaml"])
+        .exits(4)
+        .assert_stderr_contains("other users can write in it (mode 0777)");
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).unwrap();
     user.release(&["release.yaml"]).exits(0);
 }

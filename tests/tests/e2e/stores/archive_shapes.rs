@@ -1,5 +1,5 @@
-//! Archives as builders and people leave them, with one image under several names or with names spelled in several
-//! ways: a fix leaves an archive in which every name is right, or it leaves the file alone.
+//! Unusual archives: one image under several names, and paths in several spellings. After a fix all names of the archive
+//! are correct, or the file is unchanged.
 
 use crate::samples::Image;
 use crate::tools::{Ran, User, shown};
@@ -25,18 +25,18 @@ enum Content {
 
 type Member = (String, Content);
 
-/// An archive, and how it is fixed.
+/// An archive and the reference that selects an image of it.
 struct Shape {
     what: &'static str,
     members: Vec<Member>,
     reference: &'static str,
-    /// Else it may be refused, and the file stays as it is.
-    works: bool,
+    /// Whether a fix must succeed. If false, it may also be refused, without a change of the file.
+    must_succeed: bool,
 }
 
-fn wrong() -> Image {
+fn mislabeled() -> Image {
     let image = Image::new("linux/amd64", "arm's own");
-    // skopeo reads no other number there.
+    // skopeo requires an integer there.
     image.with_config(image.config.replace("1.50", "15"))
 }
 
@@ -44,7 +44,7 @@ fn file(name: &str, content: impl AsRef<[u8]>) -> Member {
     (name.into(), Content::File(content.as_ref().to_vec()))
 }
 
-/// Names go into the headers as they are spelled.
+/// Returns a tar archive with member names exactly as given.
 fn tar(members: &[Member]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, content) in members {
@@ -81,17 +81,17 @@ fn item(config: &str, tags: Value, layer: &str) -> Value {
     json!({"Config": config, "RepoTags": tags, "Layers": [layer]})
 }
 
-/// An archive of the old form: members for configs and the layer, and the list.
+/// Returns an archive in the format before Docker 25: configs, the layer and `manifest.json`.
 fn classic(configs: &[&str], layer: &str, items: &[Value]) -> Vec<Member> {
-    let mut members: Vec<Member> = configs.iter().map(|name| file(name, wrong().config)).collect();
-    members.push(file(layer, wrong().layer));
+    let mut members: Vec<Member> = configs.iter().map(|name| file(name, mislabeled().config)).collect();
+    members.push(file(layer, mislabeled().layer));
     members.push(file("manifest.json", json!(items).to_string()));
     members
 }
 
-/// An OCI layout whose index has an entry for each of these annotations.
+/// Returns an OCI layout whose index has one entry for each element, with these annotations.
 fn layout(entries: &[Value]) -> Vec<Member> {
-    let image = wrong();
+    let image = mislabeled();
     let entry = |annotations: &Value| {
         let mut entry = json!(image.document.descriptor());
         if annotations.as_object().is_some_and(|keys| !keys.is_empty()) {
@@ -110,7 +110,7 @@ fn layout(entries: &[Value]) -> Vec<Member> {
     ]
 }
 
-/// The same with a list, as Docker 25 and later save it.
+/// Returns an OCI layout with `manifest.json`, as Docker 25 and later save it.
 fn saved(entries: &[Value], items: &[Value]) -> Vec<Member> {
     let mut members = layout(entries);
     members.push(file("manifest.json", json!(items).to_string()));
@@ -122,13 +122,13 @@ fn named(name: &str) -> Value {
     json!({IMAGE_NAME: format!("docker.io/library/{name}"), REF_NAME: tag})
 }
 
-fn spelled() -> Vec<Shape> {
+fn spelling_shapes() -> Vec<Shape> {
     let one = |what, config: &str, member: &str, layer: &str, layer_member: &str| {
         let mut members = classic(&[member], layer_member, &[item(config, json!(["app:t"]), layer)]);
         members.rotate_left(1);
-        Shape { what, members, reference: "docker-archive:d.tar", works: true }
+        Shape { what, members, reference: "docker-archive:d.tar", must_succeed: true }
     };
-    let digest = format!("{}.json", hex(wrong().config));
+    let digest = format!("{}.json", hex(mislabeled().config));
     let mut legacy =
         classic(&[&digest], "ID/layer.tar", &[item(&digest, json!(["app:t"]), "./ID/layer.tar")]);
     legacy.push(file("ID/json", r#"{"id":"ID","architecture":"amd64","os":"linux"}"#));
@@ -142,13 +142,18 @@ fn spelled() -> Vec<Shape> {
     let mut dotted = classic(&["./c.json"], "./l.tar", &[item("c.json", json!(["app:t"]), "l.tar")]);
     dotted[2].0 = "./manifest.json".into();
     let mut taken = classic(&[&digest], "l.tar", &[item(&digest, json!(["app:t"]), "l.tar")]);
-    taken.insert(0, file(&format!("{}.json", hex(wrong().relabeled("arm", "v7").config)), "{}"));
+    taken.insert(0, file(&format!("{}.json", hex(mislabeled().relabeled("arm", "v7").config)), "{}"));
     let [config, layer] =
-        [wrong().config.into_bytes(), wrong().layer].map(|bytes| format!("./{}", blob(bytes)));
-    let docker = |what, members, works| Shape { what, members, reference: "docker-archive:d.tar", works };
+        [mislabeled().config.into_bytes(), mislabeled().layer].map(|bytes| format!("./{}", blob(bytes)));
+    let docker = |what, members, must_succeed| Shape {
+        what,
+        members,
+        reference: "docker-archive:d.tar",
+        must_succeed,
+    };
     vec![
         one("a config as ./c.json", "./c.json", "c.json", "l.tar", "l.tar"),
-        one("the same, and so is the member", "./c.json", "./c.json", "l.tar", "l.tar"),
+        one("config and member as ./c.json", "./c.json", "./c.json", "l.tar", "l.tar"),
         one("a config as a//c.json", "a//c.json", "a/c.json", "l.tar", "l.tar"),
         one("a config as a/./c.json", "a/./c.json", "a/c.json", "./l.tar", "l.tar"),
         one("a member as a//c.json", "a/c.json", "a//c.json", "l.tar", ".//l.tar"),
@@ -167,23 +172,27 @@ fn spelled() -> Vec<Shape> {
     ]
 }
 
-fn shared() -> Vec<Shape> {
+fn naming_shapes() -> Vec<Shape> {
     let (a, b) = (named("a:1"), named("b:1"));
-    let (config, layer) = (blob(wrong().config), blob(wrong().layer));
+    let (config, layer) = (blob(mislabeled().config), blob(mislabeled().layer));
     let list = |tags: Value| item(&config, tags, &layer);
-    let oci =
-        |what, entries: &[Value], reference| Shape { what, members: layout(entries), reference, works: true };
+    let oci = |what, entries: &[Value], reference| Shape {
+        what,
+        members: layout(entries),
+        reference,
+        must_succeed: true,
+    };
     let docker = |what, entries: &[Value], items: &[Value], reference| Shape {
         what,
         members: saved(entries, items),
         reference,
-        works: true,
+        must_succeed: true,
     };
     let old = |what, configs: &[&str], items: &[Value]| Shape {
         what,
         members: classic(configs, "l.tar", items),
         reference: "docker-archive:d.tar",
-        works: true,
+        must_succeed: true,
     };
     let both = [a.clone(), b.clone()];
     let (all, of_a) = ("docker-archive:d.tar", "docker-archive:d.tar:a:1");
@@ -191,11 +200,11 @@ fn shared() -> Vec<Shape> {
     vec![
         oci("two image names, one tag", &both, "oci-archive:d.tar:1"),
         oci("the same without a tag", &both, "oci-archive:d.tar"),
-        oci("the very same entry twice", &[a.clone(), a.clone()], "oci-archive:d.tar:1"),
+        oci("the same entry twice", &[a.clone(), a.clone()], "oci-archive:d.tar:1"),
         oci("two tags", &[json!({REF_NAME: "1"}), json!({REF_NAME: "2"})], "oci-archive:d.tar"),
         oci("twice without a name", &[json!({}), json!({})], "oci-archive:d.tar"),
         oci("with a name and without", &[json!({}), a.clone()], "oci-archive:d.tar"),
-        docker("the list knows more names", std::slice::from_ref(&a), &[list(json!(["a:1", "b:1"]))], of_a),
+        docker("a list with more names", std::slice::from_ref(&a), &[list(json!(["a:1", "b:1"]))], of_a),
         docker("the same for all names", std::slice::from_ref(&a), &[list(json!(["a:1", "b:1"]))], all),
         docker(
             "two items for one entry",
@@ -211,7 +220,7 @@ fn shared() -> Vec<Shape> {
         ),
         docker("two entries for one item", &both, &[list(json!(["a:1", "b:1"]))], all),
         docker("an item without a name", std::slice::from_ref(&a), &[list(Value::Null)], all),
-        docker("the same, asked for by name", std::slice::from_ref(&a), &[list(Value::Null)], of_a),
+        docker("the same, requested by name", std::slice::from_ref(&a), &[list(Value::Null)], of_a),
         docker("an item without a name, two entries", &both, &[list(Value::Null)], all),
         docker(
             "items with a name and without",
@@ -221,16 +230,16 @@ fn shared() -> Vec<Shape> {
         ),
         docker("the same item twice", &both, &[list(json!(["a:1"])), list(json!(["a:1"]))], all),
         docker("the same entry twice", &[a.clone(), a.clone()], &[list(json!(["a:1"]))], of_a),
-        docker("entries that have tags alone", &[json!({REF_NAME: "1"}), json!({REF_NAME: "1"})], &[], all),
+        docker("entries with tags only", &[json!({REF_NAME: "1"}), json!({REF_NAME: "1"})], &[], all),
         docker(
-            "a tag alone, and names in the list",
+            "a tag only, and names in the list",
             &[json!({REF_NAME: "1"})],
             &[list(json!(["a:1", "b:1"]))],
             all,
         ),
         docker("no names at all", &[json!({}), json!({})], &[list(Value::Null)], all),
         Shape {
-            works: false,
+            must_succeed: false,
             ..docker("as an OCI archive", &[a], &[list(json!(["a:1"]))], "oci-archive:d.tar:1")
         },
         old("two names of one item", &["c.json"], &[c("c.json", json!(["a:1", "b:1"]))]),
@@ -258,7 +267,7 @@ fn shared() -> Vec<Shape> {
     ]
 }
 
-/// The one image that all names of the archive name, whole.
+/// Returns the manifest of the only image, after a check of the image under each of its names.
 fn only_image(path: &Path, reference: &str) -> String {
     let archive = match reference.starts_with("oci") {
         true => OciArchive::open(path, None).unwrap().into_archive(),
@@ -273,12 +282,13 @@ fn only_image(path: &Path, reference: &str) -> String {
     String::from_utf8(document.bytes().to_vec()).unwrap()
 }
 
-/// The digest of the new config.
-fn right() -> String {
-    Digest::of(wrong().relabeled("arm", "v7").config.as_bytes()).to_string()
+/// Returns the digest of the config that a fix must write.
+fn fixed_config_digest() -> String {
+    Digest::of(mislabeled().relabeled("arm", "v7").config.as_bytes()).to_string()
 }
 
-fn fixed(shape: &Shape, options: &[&str]) {
+/// Fixes the archive twice. It must be correct after the first fix and unchanged by the second.
+fn check_fix(shape: &Shape, options: &[&str]) {
     let user = User::new();
     let input = tar(&shape.members);
     let path = user.write("d.tar", &input);
@@ -286,16 +296,16 @@ fn fixed(shape: &Shape, options: &[&str]) {
     let ran = user.config_patcher(&fix);
     let what = format!("{}, {options:?}: {ran}", shape.what);
     if ran.code != Some(0) {
-        assert!(!shape.works && ran.code == Some(3), "{what}");
+        assert!(!shape.must_succeed && ran.code == Some(3), "{what}");
         assert!(fs::read(&path).unwrap() == input, "the file changed: {what}");
         assert_eq!(fs::read_dir(user.work()).unwrap().count(), 1, "{what}");
         return;
     }
-    assert!(only_image(&path, shape.reference).contains(&right()), "{what}");
+    assert!(only_image(&path, shape.reference).contains(&fixed_config_digest()), "{what}");
     let kind = shape.reference.split(':').next().unwrap();
     user.config_patcher(&["verify", &format!("{kind}:d.tar")]).exits(0);
     let written = fs::read(&path).unwrap();
-    user.config_patcher(&fix).exits(0).says("all platforms are correct");
+    user.config_patcher(&fix).exits(0).assert_stderr_contains("all platforms are correct");
     assert!(fs::read(&path).unwrap() == written, "the second fix wrote: {what}");
     if let (Some(skopeo), "docker-archive") = (world::program("skopeo"), kind) {
         let done = Command::new(skopeo)
@@ -303,15 +313,15 @@ fn fixed(shape: &Shape, options: &[&str]) {
             .current_dir(user.work())
             .output()
             .unwrap();
-        // Of a list with several items, it asks for a name.
+        // skopeo requires a name if the list has several items.
         let text =
             String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
         assert!(text.contains("\"arm\"") || text.contains("expected 1 item"), "{what}: {text}");
     }
 }
 
-/// The same through a pipe: what is refused has no end.
-fn filtered(shape: &Shape) {
+/// Fixes the archive through a pipe. If that is refused, the output must be empty or truncated.
+fn check_filter(shape: &Shape) {
     let user = User::new();
     user.write("d.tar", tar(&shape.members));
     let mut command = user.command("config-patcher", &["fix", "-", "--set-platform", "linux/arm/v7"]);
@@ -320,32 +330,32 @@ fn filtered(shape: &Shape) {
     let ran = Ran::of(shown(&command), command.output().unwrap());
     let what = format!("{}, filtered: {ran}", shape.what);
     if ran.code == Some(0) {
-        assert!(only_image(&out, "docker-archive").contains(&right()), "{what}");
+        assert!(only_image(&out, "docker-archive").contains(&fixed_config_digest()), "{what}");
         return;
     }
-    // In a pipe, a list goes out as the kind of member that it is.
-    let may_be_refused = !shape.works || shape.what == LINKED_LIST;
+    // A stream cannot replace a link with a file.
+    let may_be_refused = !shape.must_succeed || shape.what == LINKED_LIST;
     assert!(may_be_refused && ran.code == Some(3), "{what}");
     let length = fs::metadata(&out).unwrap().len();
     assert!(length == 0 || length % 512 == 256, "{what}");
 }
 
 #[test]
-fn an_archive_with_names_that_are_spelled_otherwise_is_fixed_or_left_alone() {
-    for shape in spelled() {
-        fixed(&shape, &[]);
-        fixed(&shape, &["--in-place"]);
-        filtered(&shape);
+fn an_archive_with_unusual_spellings_of_paths_is_fixed_or_unchanged() {
+    for shape in spelling_shapes() {
+        check_fix(&shape, &[]);
+        check_fix(&shape, &["--in-place"]);
+        check_filter(&shape);
     }
 }
 
 #[test]
-fn an_archive_with_several_names_of_one_image_is_fixed_or_left_alone() {
-    for shape in shared() {
-        fixed(&shape, &[]);
-        fixed(&shape, &["--in-place"]);
+fn an_archive_with_several_names_of_one_image_is_fixed_or_unchanged() {
+    for shape in naming_shapes() {
+        check_fix(&shape, &[]);
+        check_fix(&shape, &["--in-place"]);
         if shape.reference.starts_with("docker") {
-            filtered(&shape);
+            check_filter(&shape);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Every store is a store: one list of promises, kept by memory, layout, both archives and registry alike.
+//! The contract of `ImageSource` and `ImageStore`, tested for memory, layout, both archives and registry.
 
 use error::Exit;
 use image_model::digest::Digest;
@@ -17,75 +17,87 @@ use registry_client::{Client, RegistryOptions};
 use std::io::Read;
 use std::sync::Arc;
 
-/// A store to try, what keeps it alive, and the names it gives to images.
-struct Tried {
+/// A store under test, the value that keeps it alive, and two valid tags.
+struct StoreUnderTest {
     store: Arc<dyn ImageStore>,
-    /// Opens the same store anew: what another process would see.
-    again: Box<dyn Fn() -> Arc<dyn ImageStore>>,
+    /// Opens the same store again, as another process would.
+    reopen: Box<dyn Fn() -> Arc<dyn ImageStore>>,
     tags: [&'static str; 2],
-    /// A Docker archive of the classic form keeps no manifests: it makes them, always the same, from what it has.
-    keeps_documents: bool,
+    /// A docker archive in the classic format stores no manifests: it derives them from its other content.
+    stores_manifests: bool,
     _alive: Box<dyn std::any::Any>,
 }
 
-fn memory() -> Tried {
+fn memory() -> StoreUnderTest {
     let store: Arc<dyn ImageStore> = Arc::new(MemoryStore::new());
     let same = store.clone();
-    Tried {
+    StoreUnderTest {
         store,
-        again: Box::new(move || same.clone()),
+        reopen: Box::new(move || same.clone()),
         tags: ["a", "b"],
-        keeps_documents: true,
+        stores_manifests: true,
         _alive: Box::new(()),
     }
 }
 
-fn layout() -> Tried {
+fn layout() -> StoreUnderTest {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_path_buf();
-    let again = move || Arc::new(OciLayout::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
-    Tried {
-        store: again(),
-        again: Box::new(again),
+    let reopen = move || Arc::new(OciLayout::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
+    StoreUnderTest {
+        store: reopen(),
+        reopen: Box::new(reopen),
         tags: ["a", "b"],
-        keeps_documents: true,
+        stores_manifests: true,
         _alive: Box::new(dir),
     }
 }
 
-fn archive() -> Tried {
+fn archive() -> StoreUnderTest {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("images.tar");
-    let again = move || Arc::new(DockerArchive::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
+    let reopen = move || Arc::new(DockerArchive::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
     let tags = ["app:a", "app:b"];
-    Tried { store: again(), again: Box::new(again), tags, keeps_documents: false, _alive: Box::new(dir) }
+    StoreUnderTest {
+        store: reopen(),
+        reopen: Box::new(reopen),
+        tags,
+        stores_manifests: false,
+        _alive: Box::new(dir),
+    }
 }
 
-fn oci_archive() -> Tried {
+fn oci_archive() -> StoreUnderTest {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("images.tar");
-    let again = move || Arc::new(OciArchive::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
+    let reopen = move || Arc::new(OciArchive::open_or_create(&path).unwrap()) as Arc<dyn ImageStore>;
     let tags = ["a", "b"];
-    Tried { store: again(), again: Box::new(again), tags, keeps_documents: true, _alive: Box::new(dir) }
+    StoreUnderTest {
+        store: reopen(),
+        reopen: Box::new(reopen),
+        tags,
+        stores_manifests: true,
+        _alive: Box::new(dir),
+    }
 }
 
-fn registry() -> Tried {
+fn registry() -> StoreUnderTest {
     let server = FakeRegistry::start();
     let host = server.host();
-    let again = move || {
+    let reopen = move || {
         let client = Client::new(RegistryOptions::default()).unwrap();
         Arc::new(RegistryStore::writing(&client, &host, "team/app").unwrap()) as Arc<dyn ImageStore>
     };
-    Tried {
-        store: again(),
-        again: Box::new(again),
+    StoreUnderTest {
+        store: reopen(),
+        reopen: Box::new(reopen),
         tags: ["a", "b"],
-        keeps_documents: true,
+        stores_manifests: true,
         _alive: Box::new(server),
     }
 }
 
-type Make = fn() -> Tried;
+type Make = fn() -> StoreUnderTest;
 
 const STORES: [(&str, Make); 5] = [
     ("memory", memory),
@@ -95,7 +107,7 @@ const STORES: [(&str, Make); 5] = [
     ("registry", registry),
 ];
 
-/// An image of one layer, with all its parts, in a store of its own.
+/// An image with one layer, in a memory store.
 struct Sample {
     source: Arc<dyn ImageSource>,
     document: Document,
@@ -129,7 +141,7 @@ fn layer_tar(text: &str) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// Writes the sample's blobs and tag, as any caller would.
+/// Writes the blobs of the sample, then the tag.
 fn put(store: &dyn ImageStore, sample: &Sample, tag: &str) {
     for blob in [&sample.layer, &sample.config] {
         store.write_blob(blob, &|| sample.source.open_blob(blob)).unwrap();
@@ -141,45 +153,45 @@ fn tag(name: &str) -> Pointer {
     Pointer::Tag(name.into())
 }
 
-/// Runs a promise against every store; the store's name is in the failure.
-fn each(promise: fn(&Tried)) {
+/// Runs a test for every store and prints the name of the store.
+fn for_each_store(test: fn(&StoreUnderTest)) {
     for (name, make) in STORES {
         eprintln!("store: {name}");
-        promise(&make());
+        test(&make());
     }
 }
 
 #[test]
-fn what_was_written_is_read_back_whole() {
-    each(|tried| {
+fn an_image_is_read_back_as_written() {
+    for_each_store(|tested| {
         let sample = sample("one");
-        put(&*tried.store, &sample, tried.tags[0]);
-        for store in [tried.store.clone(), (tried.again)()] {
-            let found = store.read_document(&tag(tried.tags[0])).unwrap();
-            assert_eq!(store.resolve(&tag(tried.tags[0])).unwrap().unwrap().digest, *found.digest());
-            if tried.keeps_documents {
+        put(&*tested.store, &sample, tested.tags[0]);
+        for store in [tested.store.clone(), (tested.reopen)()] {
+            let found = store.read_document(&tag(tested.tags[0])).unwrap();
+            assert_eq!(store.resolve(&tag(tested.tags[0])).unwrap().unwrap().digest, *found.digest());
+            if tested.stores_manifests {
                 assert_eq!(found, sample.document);
             }
-            assert_eq!(store.tags().unwrap(), [tried.tags[0]]);
+            assert_eq!(store.tags().unwrap(), [tested.tags[0]]);
             let config = read_blob(&*store, &sample.config, 4096).unwrap();
-            assert!(sample.config.digest.matches(&config), "the config keeps its bytes");
+            assert!(sample.config.digest.matches(&config), "the bytes of the config changed");
             let mut layer = Vec::new();
             store.open_blob(&sample.layer).unwrap().read_to_end(&mut layer).unwrap();
             assert_eq!(layer, layer_tar("one"));
-            assert_eq!(check(&*store, &tag(tried.tags[0]), CheckDepth::Layers), []);
+            assert_eq!(check(&*store, &tag(tested.tags[0]), CheckDepth::Layers), []);
         }
     });
 }
 
 #[test]
-fn a_part_of_a_blob_is_that_part_or_not_to_be_had() {
-    each(|tried| {
+fn a_range_of_a_blob_is_exact_or_none() {
+    for_each_store(|tested| {
         let sample = sample("one");
-        put(&*tried.store, &sample, tried.tags[0]);
+        put(&*tested.store, &sample, tested.tags[0]);
         let whole = layer_tar("one");
         let part = |start: u64, end: u64| {
             let mut bytes = Vec::new();
-            let opened = tried.store.open_blob_range(&sample.layer, start..end)?;
+            let opened = tested.store.open_blob_range(&sample.layer, start..end)?;
             Ok::<_, error::Error>(opened.map(|mut content| {
                 content.read_to_end(&mut bytes).unwrap();
                 bytes
@@ -197,16 +209,16 @@ fn a_part_of_a_blob_is_that_part_or_not_to_be_had() {
 }
 
 #[test]
-fn what_is_not_there_is_none_or_not_found() {
-    each(|tried| {
+fn absent_images_are_none_or_not_found() {
+    for_each_store(|tested| {
         let absent = Descriptor::of("x", b"absent");
-        assert!(!tried.store.has_blob(&absent).unwrap());
-        assert_eq!(tried.store.resolve(&tag(tried.tags[0])).unwrap(), None);
-        assert_eq!(tried.store.resolve(&Pointer::from(&absent.digest)).unwrap(), None);
-        put(&*tried.store, &sample("one"), tried.tags[0]);
-        assert_eq!(tried.store.resolve(&tag(tried.tags[1])).unwrap(), None);
-        assert_eq!(tried.store.read_document(&tag(tried.tags[1])).unwrap_err().kind, Exit::NotFound);
-        let opened = tried.store.open_blob(&absent);
+        assert!(!tested.store.has_blob(&absent).unwrap());
+        assert_eq!(tested.store.resolve(&tag(tested.tags[0])).unwrap(), None);
+        assert_eq!(tested.store.resolve(&Pointer::from(&absent.digest)).unwrap(), None);
+        put(&*tested.store, &sample("one"), tested.tags[0]);
+        assert_eq!(tested.store.resolve(&tag(tested.tags[1])).unwrap(), None);
+        assert_eq!(tested.store.read_document(&tag(tested.tags[1])).unwrap_err().kind, Exit::NotFound);
+        let opened = tested.store.open_blob(&absent);
         let error = opened.and_then(|mut content| {
             std::io::copy(&mut content, &mut std::io::sink()).map_err(|e| error::Error::from_io("read", e))
         });
@@ -215,100 +227,100 @@ fn what_is_not_there_is_none_or_not_found() {
 }
 
 #[test]
-fn a_blob_that_is_not_the_promised_one_is_refused_and_not_kept() {
-    each(|tried| {
-        let promised = Descriptor::of("x", b"promised");
+fn a_blob_with_the_wrong_digest_or_size_is_refused_and_not_stored() {
+    for_each_store(|tested| {
+        let expected = Descriptor::of("x", b"promised");
         let wrong = |bytes: &'static [u8]| {
-            let result = tried.store.write_blob(&promised, &|| Ok(Box::new(bytes)));
+            let result = tested.store.write_blob(&expected, &|| Ok(Box::new(bytes)));
             result.map_err(|error| error.kind)
         };
         assert_eq!(wrong(b"PROMISED"), Err(Exit::Integrity));
         assert_eq!(wrong(b"promise"), Err(Exit::Integrity));
         assert_eq!(wrong(b"promised and more"), Err(Exit::Integrity));
-        assert!(!(tried.again)().has_blob(&promised).unwrap());
+        assert!(!(tested.reopen)().has_blob(&expected).unwrap());
         assert_eq!(wrong(b"promised"), Ok(()));
     });
 }
 
 #[test]
-fn a_document_comes_after_all_that_it_names() {
-    each(|tried| {
+fn a_document_is_refused_before_the_blobs_that_it_references() {
+    for_each_store(|tested| {
         let sample = sample("one");
-        tried.store.write_blob(&sample.config, &|| sample.source.open_blob(&sample.config)).unwrap();
-        assert!(tried.store.write_tag(tried.tags[0], &sample.document).is_err(), "its layer is missing");
-        assert_eq!((tried.again)().resolve(&tag(tried.tags[0])).unwrap(), None);
+        tested.store.write_blob(&sample.config, &|| sample.source.open_blob(&sample.config)).unwrap();
+        assert!(tested.store.write_tag(tested.tags[0], &sample.document).is_err(), "its layer is missing");
+        assert_eq!((tested.reopen)().resolve(&tag(tested.tags[0])).unwrap(), None);
     });
 }
 
 #[test]
-fn a_tag_moves_and_leaves_others_alone() {
-    each(|tried| {
+fn moving_a_tag_does_not_change_other_tags() {
+    for_each_store(|tested| {
         let (one, two) = (sample("one"), sample("two"));
-        put(&*tried.store, &one, tried.tags[0]);
-        put(&*tried.store, &one, tried.tags[1]);
-        put(&*tried.store, &two, tried.tags[0]);
-        let store = (tried.again)();
+        put(&*tested.store, &one, tested.tags[0]);
+        put(&*tested.store, &one, tested.tags[1]);
+        put(&*tested.store, &two, tested.tags[0]);
+        let store = (tested.reopen)();
         let note = |name: &str| {
             let node = read_tree(&*store, &tag(name)).unwrap();
             let images = node.images();
             String::from_utf8(images[0].1.config.as_ref().unwrap().bytes.clone()).unwrap()
         };
-        assert!(note(tried.tags[0]).contains("\"two\"") && note(tried.tags[1]).contains("\"one\""));
-        assert_eq!(store.tags().unwrap(), tried.tags);
+        assert!(note(tested.tags[0]).contains("\"two\"") && note(tested.tags[1]).contains("\"one\""));
+        assert_eq!(store.tags().unwrap(), tested.tags);
     });
 }
 
 #[test]
-fn writing_again_what_is_there_is_no_error() {
-    each(|tried| {
+fn writing_the_same_image_again_succeeds() {
+    for_each_store(|tested| {
         let sample = sample("one");
-        put(&*tried.store, &sample, tried.tags[0]);
-        put(&*tried.store, &sample, tried.tags[0]);
-        put(&*(tried.again)(), &sample, tried.tags[0]);
-        assert_eq!(check(&*(tried.again)(), &tag(tried.tags[0]), CheckDepth::Layers), []);
+        put(&*tested.store, &sample, tested.tags[0]);
+        put(&*tested.store, &sample, tested.tags[0]);
+        put(&*(tested.reopen)(), &sample, tested.tags[0]);
+        assert_eq!(check(&*(tested.reopen)(), &tag(tested.tags[0]), CheckDepth::Layers), []);
     });
 }
 
 #[test]
-fn a_plan_is_carried_out_and_a_second_one_is_empty() {
-    each(|tried| {
+fn a_plan_is_applied_and_a_second_plan_is_empty() {
+    for_each_store(|tested| {
         let sample = sample("one");
         let node = read_tree(&*sample.source, &tag("x")).unwrap();
         let wanted = || WantedImage::copy_of(&node, &sample.source);
-        let tags = [tried.tags[0].to_string()];
-        let first = plan(wanted(), &*tried.store, &tags).unwrap();
+        let tags = [tested.tags[0].to_string()];
+        let first = plan(wanted(), &*tested.store, &tags).unwrap();
         assert!(!first.is_nothing());
-        // The read-back of a classic archive finds the manifest that the archive makes, not the one it was given.
-        if !tried.keeps_documents {
+        // A classic archive returns the manifest that it derives, not the one that was written.
+        if !tested.stores_manifests {
             return;
         }
-        apply(&first, &*tried.store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
-        assert!(plan(wanted(), &*(tried.again)(), &tags).unwrap().is_nothing());
+        apply(&first, &*tested.store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
+        assert!(plan(wanted(), &*(tested.reopen)(), &tags).unwrap().is_nothing());
     });
 }
 
 #[test]
-fn an_index_is_kept_with_its_members() {
+fn an_index_is_stored_with_its_members() {
     for (name, make) in STORES {
         eprintln!("store: {name}");
-        let tried = make();
+        let tested = make();
         let (one, two) = (sample("one"), sample("two"));
-        if tried.keeps_documents {
+        if tested.stores_manifests {
             let entries = [one.document.descriptor(), two.document.descriptor()];
             let text = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();
             let index = Document::new(text.into_bytes(), None).unwrap();
-            assert!(tried.store.write_tag(tried.tags[0], &index).is_err(), "its members are missing");
+            assert!(tested.store.write_tag(tested.tags[0], &index).is_err(), "its members are missing");
             for sample in [&one, &two] {
                 for blob in [&sample.layer, &sample.config] {
-                    tried.store.write_blob(blob, &|| sample.source.open_blob(blob)).unwrap();
+                    tested.store.write_blob(blob, &|| sample.source.open_blob(blob)).unwrap();
                 }
-                tried.store.write_document(&sample.document).unwrap();
+                tested.store.write_document(&sample.document).unwrap();
             }
-            assert!(tried.store.tags().unwrap().is_empty(), "a document alone shows under no tag");
-            tried.store.write_tag(tried.tags[0], &index).unwrap();
-            let again = (tried.again)();
-            assert_eq!(again.read_document(&tag(tried.tags[0])).unwrap(), index);
-            assert_eq!(check(&*again, &tag(tried.tags[0]), CheckDepth::Layers), []);
+            assert!(tested.store.tags().unwrap().is_empty(), "a document without a tag must not be listed");
+            tested.store.write_tag(tested.tags[0], &index).unwrap();
+            let reopened = (tested.reopen)();
+            assert_eq!(reopened.read_document(&tag(tested.tags[0])).unwrap(), index);
+            assert_eq!(check(&*reopened, &tag(tested.tags[0]), CheckDepth::Layers), []);
         }
     }
 }
@@ -316,16 +328,16 @@ fn an_index_is_kept_with_its_members() {
 #[test]
 fn digests_in_sha512_are_verified_by_their_own_algorithm() {
     for make in [layout, registry] {
-        let tried = make();
+        let tested = make();
         let sample = sample("one");
-        put(&*tried.store, &sample, tried.tags[0]);
+        put(&*tested.store, &sample, tested.tags[0]);
         // printf "" | sha512sum
         let empty = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
         let digest: Digest = empty.parse().unwrap();
         let blob = Descriptor::new("x", digest, 0);
-        tried.store.write_blob(&blob, &|| Ok(Box::new(&b""[..]))).unwrap();
-        assert!((tried.again)().has_blob(&blob).unwrap());
-        let wrong = tried
+        tested.store.write_blob(&blob, &|| Ok(Box::new(&b""[..]))).unwrap();
+        assert!((tested.reopen)().has_blob(&blob).unwrap());
+        let wrong = tested
             .store
             .write_blob(&Descriptor::new("x", empty.replace("cf83", "cf84").parse().unwrap(), 0), &|| {
                 Ok(Box::new(&b""[..]))

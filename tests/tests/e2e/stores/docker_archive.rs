@@ -1,4 +1,4 @@
-//! `docker save` archives against the programs that write and read them: skopeo, podman and Docker Engine.
+//! `docker save` archives with the programs that write and read them: skopeo, podman and Docker Engine.
 
 use image_model::manifest::{Descriptor, Document, ParsedDocument, media_type};
 use image_store::archive::DockerArchive;
@@ -28,7 +28,7 @@ fn layer(name: &str) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// A layout with one image that says it is for amd64: two layers, of which the first comes twice.
+/// Returns a layout with one image that declares amd64 and has two different layers, the first of them twice.
 fn layout(dir: &Path) -> OciLayout {
     let store = OciLayout::open_or_create(dir).unwrap();
     let layers = [layer("a"), layer("a"), layer("b")];
@@ -52,7 +52,7 @@ fn layout(dir: &Path) -> OciLayout {
     store
 }
 
-/// Puts the label right as a fix does: config and manifest change in the bytes that must, the layers stay.
+/// Writes arm/v7 as the declared platform, as a fix does: only the necessary bytes of config and manifest change.
 fn relabel(store: &DockerArchive, name: &str) -> Document {
     let document = store.read_document(&tag(name)).unwrap();
     let ParsedDocument::Manifest(manifest) = document.parse().unwrap() else { panic!("an index") };
@@ -70,7 +70,7 @@ fn relabel(store: &DockerArchive, name: &str) -> Document {
     changed
 }
 
-/// Reads, relabels and reads again; then there is nothing left to do.
+/// Checks the image, relabels it and checks it again. A second write must change nothing.
 fn relabel_and_check(path: &Path, name: &str) {
     let store = DockerArchive::open(path, Some(name)).unwrap();
     assert_eq!(check(&store, &tag(name), CheckDepth::Layers), []);
@@ -106,8 +106,8 @@ fn skopeo(arguments: &[&str]) -> String {
     run(Command::new(world::program("skopeo").unwrap()).args(arguments))
 }
 
-/// What skopeo finds under a name: the config's label.
-fn skopeo_label(path: &Path, name: &str) -> (String, String) {
+/// Returns the architecture and variant that skopeo reads from the config.
+fn skopeo_platform(path: &Path, name: &str) -> (String, String) {
     let image = format!("docker-archive:{}:{name}", path.display());
     let config: serde_json::Value = serde_json::from_str(&skopeo(&["inspect", "--config", &image])).unwrap();
     let text = |key: &str| config[key].as_str().unwrap_or_default().to_string();
@@ -119,7 +119,7 @@ fn arm_v7() -> (String, String) {
 }
 
 #[test]
-fn an_archive_by_skopeo_is_read_relabelled_and_read_by_skopeo() {
+fn skopeo_reads_a_relabeled_archive_of_skopeo() {
     need!(world::require(&["skopeo"]));
     let dir = tempfile::tempdir().unwrap();
     layout(&dir.path().join("layout"));
@@ -127,8 +127,8 @@ fn an_archive_by_skopeo_is_read_relabelled_and_read_by_skopeo() {
     let from = format!("oci:{}:v1", dir.path().join("layout").display());
     skopeo(&["copy", "-q", &from, &format!("docker-archive:{}:app:1", path.display())]);
     relabel_and_check(&path, "app:1");
-    assert_eq!(skopeo_label(&path, "app:1"), arm_v7());
-    // A copy makes skopeo read every layer and hold it against the config.
+    assert_eq!(skopeo_platform(&path, "app:1"), arm_v7());
+    // skopeo copy reads every layer and compares it with the config.
     let to = dir.path().join("copied");
     let from = format!("docker-archive:{}:app:1", path.display());
     skopeo(&["copy", "-q", &from, &format!("oci:{}:v1", to.display())]);
@@ -136,22 +136,22 @@ fn an_archive_by_skopeo_is_read_relabelled_and_read_by_skopeo() {
 }
 
 #[test]
-fn a_new_archive_is_read_by_skopeo() {
+fn skopeo_reads_a_new_archive() {
     need!(world::require(&["skopeo"]));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.tar");
     copy_to_archive(&dir.path().join("layout"), &path, "app:1");
     relabel_and_check(&path, "app:1");
-    assert_eq!(skopeo_label(&path, "app:1"), arm_v7());
+    assert_eq!(skopeo_platform(&path, "app:1"), arm_v7());
     let to = dir.path().join("copied");
     let from = format!("docker-archive:{}", path.display());
     skopeo(&["copy", "-q", &from, &format!("oci:{}:v1", to.display())]);
     assert_eq!(check(&OciLayout::open(&to).unwrap(), &tag("v1"), CheckDepth::Layers), []);
 }
 
-/// Both forms, relabelled: what `podman save` wrote, and what was written here.
+/// Relabels an archive of `podman save` and one that this workspace wrote.
 #[test]
-fn podman_loads_what_it_saved_and_was_relabeled() {
+fn podman_loads_a_relabeled_archive_of_podman_and_a_new_one() {
     need!(world::require(&["podman", "skopeo"]));
     let dir = tempfile::tempdir().unwrap();
     let environment = world::containers_env(dir.path());
@@ -174,7 +174,7 @@ fn podman_loads_what_it_saved_and_was_relabeled() {
 }
 
 #[test]
-fn docker_loads_what_it_saved_and_was_relabeled() {
+fn docker_loads_a_relabeled_archive_of_docker_and_a_new_one() {
     let engine = need!(Engine::start());
     let dir = tempfile::tempdir().unwrap();
     let docker = |arguments: &[&str]| run(&mut engine.command(arguments));
@@ -192,7 +192,7 @@ fn docker_loads_what_it_saved_and_was_relabeled() {
         let format = "{{.Os}}/{{.Architecture}}/{{.Variant}} {{.Config.Cmd}}";
         let shown = |name: &str| docker(&["image", "inspect", "--format", format, name]).trim().to_string();
         assert_eq!(shown("app:1"), "linux/arm/v7 [/a]");
-        // The other name of the image that was saved keeps it.
+        // The other name of the image is not relabeled.
         assert_eq!(shown("app:2"), "linux/amd64/ [/a]");
     }
 }

@@ -1,4 +1,4 @@
-//! `config-patcher fix -`: a `docker save` stream put right between two programs.
+//! `config-patcher fix -`: fixes a `docker save` stream between two programs.
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, program, shown};
@@ -14,65 +14,67 @@ use std::process::Command;
 
 const ARM: [&str; 4] = ["fix", "-", "--set-platform", "linux/arm/v7"];
 
-/// Runs the filter from one file of the user's to another.
+/// Runs the filter with stdin and stdout redirected to files of the user.
 fn filter(user: &User, from: &str, to: &str, args: &[&str]) -> Ran {
     let mut command = user.command("config-patcher", args);
     command.stdin(File::open(user.path(from)).unwrap()).stdout(File::create(user.path(to)).unwrap());
     Ran::of(shown(&command), command.output().unwrap())
 }
 
-fn wrong() -> Image {
+fn mislabeled() -> Image {
     Image::new("linux/amd64", "arm's own")
 }
 
-fn names(path: &Path) -> Option<String> {
+fn digest_of(path: &Path) -> Option<String> {
     let store = DockerArchive::open(path, None).ok()?;
     let tag = Pointer::Tag("app:1".into());
     assert_eq!(check(&store, &tag, CheckDepth::Layers), []);
     Some(store.resolve(&tag).unwrap().unwrap().digest.to_string())
 }
 
-/// GNU tar's opinion.
-fn is_whole(path: &Path) -> bool {
+/// Returns whether GNU tar reads the file to its end.
+fn is_complete_tar(path: &Path) -> bool {
     Command::new("tar").arg("-tf").arg(path).output().unwrap().status.success()
 }
 
 #[test]
-fn the_result_is_the_image_that_a_fix_in_the_file_makes() {
+fn the_filter_and_a_fix_of_the_file_produce_the_same_image() {
     let user = User::new();
-    user.write("app.tar", wrong().classic_archive("app:1"));
+    user.write("app.tar", mislabeled().classic_archive("app:1"));
     let ran = filter(&user, "app.tar", "out.tar", &ARM)
         .exits(0)
-        .says("declared platform linux/amd64 -> linux/arm/v7");
+        .assert_stderr_contains("declared platform linux/amd64 -> linux/arm/v7");
     user.config_patcher(&["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"]).exits(0);
-    let fixed = names(&user.path("app.tar")).unwrap();
-    assert_eq!(names(&user.path("out.tar")).unwrap(), fixed);
+    let fixed = digest_of(&user.path("app.tar")).unwrap();
+    assert_eq!(digest_of(&user.path("out.tar")).unwrap(), fixed);
     assert!(ran.stderr.lines().any(|line| line == fixed), "{ran}");
 }
 
 #[test]
-fn a_right_label_passes_byte_for_byte_whatever_the_form() {
+fn a_correct_image_is_passed_through_unchanged_in_both_formats() {
     let user = User::new();
-    let right = wrong().relabeled("arm", "v7");
+    let right = mislabeled().relabeled("arm", "v7");
     user.write("classic.tar", right.classic_archive("app:1"));
     right.store(&DockerArchive::open_or_create(&user.path("new.tar")).unwrap(), "app:1");
     for name in ["classic.tar", "new.tar"] {
-        filter(&user, name, "out.tar", &ARM).exits(0).says("all platforms are correct");
+        filter(&user, name, "out.tar", &ARM).exits(0).assert_stderr_contains("all platforms are correct");
         assert!(fs::read(user.path(name)).unwrap() == fs::read(user.path("out.tar")).unwrap(), "{name}");
     }
 }
 
 #[test]
-fn a_whole_index_is_fixed_by_its_entries_and_a_layout_without_docker_s_list_too() {
+fn an_index_is_fixed_from_its_entries_with_and_without_manifest_json() {
     let user = User::new();
     let index = Index::attested(
-        &[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &wrong())],
+        &[("linux/amd64", &Image::new("linux/amd64", "amd64's own")), ("linux/arm/v7", &mislabeled())],
         Some(1),
     );
     index.store(&DockerArchive::open_or_create(&user.path("docker.tar")).unwrap(), "app:1");
     index.store(&OciArchive::open_or_create(&user.path("oci.tar")).unwrap(), "1");
     for name in ["docker.tar", "oci.tar"] {
-        filter(&user, name, "out.tar", &["fix", "-", "--from-index"]).exits(0).says("attestation");
+        filter(&user, name, "out.tar", &["fix", "-", "--from-index"])
+            .exits(0)
+            .assert_stderr_contains("attestation");
         let scheme = name.trim_end_matches(".tar");
         let archive = if scheme == "oci" { "oci-archive:out.tar" } else { "docker-archive:out.tar" };
         let reference = format!("{scheme}-archive:{name}");
@@ -81,14 +83,16 @@ fn a_whole_index_is_fixed_by_its_entries_and_a_layout_without_docker_s_list_too(
         assert_eq!(json["digest"], fixed.trim());
         user.config_patcher(&["fix", archive, "--from-index", "--check"]).exits(0);
     }
-    filter(&user, "docker.tar", "out.tar", &ARM).exits(3).says("an index of 2 platforms");
-    assert!(!is_whole(&user.path("out.tar")) || fs::metadata(user.path("out.tar")).unwrap().len() == 0);
+    filter(&user, "docker.tar", "out.tar", &ARM).exits(3).assert_stderr_contains("an index of 2 platforms");
+    assert!(
+        !is_complete_tar(&user.path("out.tar")) || fs::metadata(user.path("out.tar")).unwrap().len() == 0
+    );
 }
 
 #[test]
 fn check_and_dry_run_write_no_archive() {
     let user = User::new();
-    user.write("app.tar", wrong().classic_archive("app:1"));
+    user.write("app.tar", mislabeled().classic_archive("app:1"));
     let out = || fs::read_to_string(user.path("out")).unwrap();
     filter(&user, "app.tar", "out", &[&ARM[..], &["--check"]].concat()).exits(1);
     assert_eq!(out(), "");
@@ -97,27 +101,27 @@ fn check_and_dry_run_write_no_archive() {
     filter(&user, "app.tar", "out", &[&ARM[..], &["--dry-run", "--format", "json"]].concat()).exits(0);
     let json: serde_json::Value = serde_json::from_str(&out()).unwrap();
     assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
-    // As a fix in the file says it.
+    // A fix of the file prints the same JSON.
     let args =
         ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7", "--check", "--format", "json"];
     assert_eq!(json, user.config_patcher(&args).exits(1).json());
 }
 
 #[test]
-fn what_a_stream_cannot_do_is_said() {
+fn options_that_need_a_file_are_refused() {
     let user = User::new();
-    user.write("app.tar", wrong().classic_archive("app:1"));
+    user.write("app.tar", mislabeled().classic_archive("app:1"));
     let refused = |args: &[&str], why: &str| {
-        filter(&user, "app.tar", "out", args).exits(2).says(why);
+        filter(&user, "app.tar", "out", args).exits(2).assert_stderr_contains(why);
     };
     refused(&[&ARM[..], &["--output", "oci:x"]].concat(), "omit --output");
     refused(&[&ARM[..], &["--tag", "x"]].concat(), "omit --output and --tag");
     refused(&["fix", "-", "--from-binaries"], "--set-platform");
-    user.config_patcher(&["inspect", "-"]).exits(2).says("docker-archive:FILE");
+    user.config_patcher(&["inspect", "-"]).exits(2).assert_stderr_contains("docker-archive:FILE");
 }
 
 #[test]
-fn a_reader_that_goes_away_is_an_error_and_no_death_by_signal() {
+fn a_closed_output_pipe_is_an_error_and_not_a_signal() {
     let user = User::new();
     let image = Image::new("linux/amd64", &"x".repeat(4 << 20));
     user.write("app.tar", image.classic_archive("app:1"));
@@ -125,11 +129,11 @@ fn a_reader_that_goes_away_is_an_error_and_no_death_by_signal() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     command.stdin(File::open(user.path("app.tar")).unwrap()).stdout(writer);
-    Ran::of(shown(&command), command.output().unwrap()).exits(9).says("broken pipe");
+    Ran::of(shown(&command), command.output().unwrap()).exits(9).assert_stderr_contains("broken pipe");
 }
 
 #[test]
-fn killed_at_any_write_it_leaves_nothing_that_looks_whole() {
+fn a_filter_killed_at_any_write_leaves_no_complete_archive() {
     need!(world::require(&["strace"]));
     let user = User::new();
     let image = Image::new("linux/amd64", &"x".repeat(3 << 20));
@@ -150,26 +154,29 @@ fn killed_at_any_write_it_leaves_nothing_that_looks_whole() {
         }
         killed += 1;
         let length = fs::metadata(user.path("out.tar")).unwrap().len();
-        // The very last line for people comes behind the last byte of the archive.
-        if names_or_none(&user.path("out.tar")) {
-            assert!(is_whole(&user.path("out.tar")));
+        // The last message is written after the last byte of the archive.
+        if has_image(&user.path("out.tar")) {
+            assert!(is_complete_tar(&user.path("out.tar")));
             continue;
         }
-        assert!(length == 0 || !is_whole(&user.path("out.tar")), "killed at write {nth}, {length} bytes");
+        assert!(
+            length == 0 || !is_complete_tar(&user.path("out.tar")),
+            "killed at write {nth}, {length} bytes"
+        );
     }
     assert!(killed > 10, "{killed}");
-    assert!(names(&user.path("out.tar")).is_some());
+    assert!(digest_of(&user.path("out.tar")).is_some());
 }
 
-fn names_or_none(path: &Path) -> bool {
-    names(path).is_some()
+fn has_image(path: &Path) -> bool {
+    digest_of(path).is_some()
 }
 
 /// 300 MiB of layers.
 #[test]
-fn memory_does_not_grow_with_the_layers() {
+fn memory_use_does_not_grow_with_the_layers() {
     let user = User::new();
-    let small = wrong();
+    let small = mislabeled();
     let layer_size = 300_u64 << 20;
     let mut file = File::create(user.path("app.tar")).unwrap();
     let mut header = tar::Header::new_gnu();
@@ -183,7 +190,7 @@ fn memory_does_not_grow_with_the_layers() {
     let mut rest = &small.classic_archive("app:1")[..];
     rest = &rest[512 + small.layer.len().next_multiple_of(512)..];
     file.write_all(rest).unwrap();
-    // With exec: the memory that is measured is the filter's.
+    // exec, so that the memory of the filter is measured and not that of the shell.
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!(
         "exec '{}' {} < '{}' > '{}'",
@@ -199,11 +206,11 @@ fn memory_does_not_grow_with_the_layers() {
 }
 
 #[test]
-fn docker_saves_into_it_and_loads_from_it() {
+fn docker_saves_to_the_filter_and_loads_its_output() {
     let engine = need!(Engine::start());
     let user = User::new();
-    // Docker reads whole numbers there.
-    let image = wrong();
+    // Docker requires an integer there.
+    let image = mislabeled();
     let image = image.with_config(image.config.replace("1.50", "15"));
     user.write("app.tar", image.classic_archive("app:1"));
     let docker = |args: &[&str]| {
@@ -224,7 +231,7 @@ fn docker_saves_into_it_and_loads_from_it() {
     let shown =
         || docker(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}/{{.Variant}}", "app:1"]);
     assert_eq!(shown(), "linux/arm/v7");
-    // What goes wrong in the middle does not reach the engine.
+    // After an error of the filter, the engine still has the old image.
     let id = docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);
     let ran = pipe("linux/arm64 --member linux/arm");
     assert_ne!(ran.code, Some(0), "{ran}");

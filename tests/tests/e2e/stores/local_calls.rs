@@ -1,7 +1,7 @@
-//! System calls that end otherwise than they should, by strace: interrupted, refused, or the program's last.
+//! Signals, interrupted system calls and file size limits, injected with strace and `ulimit`.
 
 use crate::samples::Image;
-use crate::stores::local_files::{FIX, wrong};
+use crate::stores::local_files::{FIX, mislabeled};
 use crate::tools::{Ran, User, listing, program, shown};
 use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::{need, world};
@@ -10,12 +10,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Held within a system call by strace, then told to end.
+/// strace delays a system call; the signal arrives during the delay.
 #[test]
-fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
+fn a_terminated_program_leaves_the_old_file_and_no_temporary_files() {
     need!(world::require(&["strace"]));
-    let layout = |user: &User| wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
-    let archive = |user: &User| drop(user.write("app.tar", wrong().classic_archive("app:1")));
+    let layout = |user: &User| mislabeled().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
+    let archive = |user: &User| drop(user.write("app.tar", mislabeled().classic_archive("app:1")));
     type Job<'a> = (&'a dyn Fn(&User), &'a str, &'a [&'a str], &'a str);
     let jobs: [Job<'_>; 3] = [
         (&archive, "app.tar", &FIX, "copy_file_range"),
@@ -54,7 +54,7 @@ fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
             let traced: i32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
             let number = nix::sys::signal::Signal::try_from(signal).unwrap();
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(traced), number).unwrap();
-            // strace ends like the program that it traced.
+            // strace exits with the status of the traced program.
             let ended = strace.wait().unwrap();
             assert_eq!(ended.signal(), Some(signal), "{line}: {ended}");
             assert!(begun.elapsed() < Duration::from_secs(10), "{line}");
@@ -65,9 +65,9 @@ fn a_program_that_is_told_to_end_leaves_the_old_file_and_nothing_else() {
     }
 }
 
-/// A call that a signal broke off is made again, and nobody notices.
+/// Every system call is repeated after EINTR, and the result is the same.
 #[test]
-fn interrupted_calls_are_made_again() {
+fn interrupted_calls_are_repeated() {
     need!(world::require(&["strace"]));
     let jobs: [&[&str]; 3] = [
         &FIX,
@@ -79,11 +79,11 @@ fn interrupted_calls_are_made_again() {
         for calls in ["read,pread64", "write,pwrite64"] {
             for nth in (1..).step_by(3) {
                 let user = User::new();
-                user.write("app.tar", wrong().classic_archive("app:1"));
-                wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
+                user.write("app.tar", mislabeled().classic_archive("app:1"));
+                mislabeled().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
                 let trace = user.path("../trace");
                 let mut command = Command::new(world::program("strace").unwrap());
-                // Not the reads of the loader, which nobody interrupts and which cannot bear it.
+                // Not the reads of the dynamic loader, which does not handle EINTR.
                 for file in listing(&user.work()).into_keys().filter(|_| calls.starts_with("read")) {
                     command.arg("-P").arg(file);
                 }
@@ -114,9 +114,9 @@ fn interrupted_calls_are_made_again() {
     assert!(places > 20, "{places}");
 }
 
-/// ulimit -f counts blocks of 512 bytes: the archive has more.
+/// The unit of `ulimit -f` is 1 KiB; the archive is larger than the limit.
 #[test]
-fn a_limit_on_the_length_of_files_is_told_and_nothing_is_lost() {
+fn a_file_size_limit_is_reported_and_the_old_file_is_kept() {
     let user = User::new();
     let text = Image::new("linux/amd64", &"x".repeat(64 << 10)).classic_archive("app:1");
     let path = user.write("app.tar", &text);
@@ -125,7 +125,9 @@ fn a_limit_on_the_length_of_files_is_told_and_nothing_is_lost() {
     let words = FIX.join(" ");
     command.arg("-c").arg(format!("ulimit -f 16; exec '{}' {words}", program("config-patcher").display()));
     command.current_dir(user.work()).envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    Ran::of("fix with ulimit -f".into(), command.output().unwrap()).exits(9).says("file too large");
+    Ran::of("fix with ulimit -f".into(), command.output().unwrap())
+        .exits(9)
+        .assert_stderr_contains("file too large");
     assert!(fs::read(&path).unwrap() == text);
     assert_eq!(listing(&user.work()).len(), 1);
 }

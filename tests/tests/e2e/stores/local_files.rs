@@ -1,4 +1,4 @@
-//! Files as a file system has them: what is kept of a file that is replaced, and what is no file at all.
+//! File metadata of replaced archives and layouts, links, and paths that are not regular files.
 
 use crate::samples::Image;
 use crate::tools::{Ran, User, listing, program};
@@ -23,11 +23,11 @@ use std::time::{Duration, SystemTime};
 
 pub const FIX: [&str; 4] = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"];
 
-pub fn wrong() -> Image {
+pub fn mislabeled() -> Image {
     Image::new("linux/amd64", "arm's own")
 }
 
-fn is_whole(path: &Path) {
+fn assert_complete(path: &Path) {
     let store = DockerArchive::open(path, None).unwrap();
     assert_eq!(check(&store, &Pointer::Tag("app:1".into()), CheckDepth::Layers), []);
 }
@@ -50,8 +50,8 @@ fn acl() -> Vec<u8> {
     [&2_u32.to_le_bytes()[..], &ACL.map(entry).concat()].concat()
 }
 
-/// Gives a file a mode, attributes, an ACL and, as root, an owner, none of which a new file would have.
-fn dress(path: &Path) -> Result<(), Skip> {
+/// Sets a mode, an extended attribute, an ACL and, as root, an owner that a new file would not have.
+fn set_metadata(path: &Path) -> Result<(), Skip> {
     if nix::unistd::geteuid().is_root() {
         std::os::unix::fs::chown(path, Some(4711), Some(4712)).unwrap();
     }
@@ -65,7 +65,7 @@ fn dress(path: &Path) -> Result<(), Skip> {
     Ok(())
 }
 
-fn worn(path: &Path) -> (u32, u32, u32, Vec<u8>, Vec<u8>) {
+fn metadata_of(path: &Path) -> (u32, u32, u32, Vec<u8>, Vec<u8>) {
     let meta = fs::metadata(path).unwrap();
     let acl = xattr(path, "system.posix_acl_access");
     (meta.mode(), meta.uid(), meta.gid(), xattr(path, "user.origin"), acl)
@@ -75,27 +75,27 @@ fn worn(path: &Path) -> (u32, u32, u32, Vec<u8>, Vec<u8>) {
 fn a_replaced_file_keeps_owner_mode_times_attributes_and_acl() {
     for in_place in [false, true] {
         let user = User::new();
-        let path = user.write("app.tar", wrong().classic_archive("app:1"));
-        need!(dress(&path));
+        let path = user.write("app.tar", mislabeled().classic_archive("app:1"));
+        need!(set_metadata(&path));
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let times = FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
         File::options().append(true).open(&path).unwrap().set_times(times).unwrap();
-        let (before, inode) = (worn(&path), fs::metadata(&path).unwrap().ino());
+        let (before, inode) = (metadata_of(&path), fs::metadata(&path).unwrap().ino());
         let args: &[&str] = if in_place { &["--in-place"] } else { &[] };
         user.config_patcher(&[&FIX[..], args].concat()).exits(0);
         let after = fs::metadata(&path).unwrap();
         assert_eq!(after.ino() == inode, in_place);
-        assert_eq!((worn(&path), after.modified().unwrap()), (before, long_ago));
-        is_whole(&path);
+        assert_eq!((metadata_of(&path), after.modified().unwrap()), (before, long_ago));
+        assert_complete(&path);
     }
 }
 
 #[test]
-fn the_index_of_a_layout_keeps_what_it_had_and_new_files_follow_the_umask() {
+fn the_index_of_a_layout_keeps_its_metadata_and_new_files_have_the_umask() {
     let user = User::new();
-    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
-    need!(dress(&user.path("in/index.json")));
-    let before = worn(&user.path("in/index.json"));
+    mislabeled().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
+    need!(set_metadata(&user.path("in/index.json")));
+    let before = metadata_of(&user.path("in/index.json"));
     let mut command = Command::new("sh");
     let plain = user.command("config-patcher", &[]);
     command.arg("-c").arg(format!(
@@ -104,25 +104,25 @@ fn the_index_of_a_layout_keeps_what_it_had_and_new_files_follow_the_umask() {
     ));
     command.current_dir(user.work()).envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
     Ran::of("fix with umask 027".into(), command.output().unwrap()).exits(0);
-    assert_eq!(worn(&user.path("in/index.json")), before);
-    let config = wrong().relabeled("arm", "v7").config_digest().replace(':', "/");
+    assert_eq!(metadata_of(&user.path("in/index.json")), before);
+    let config = mislabeled().relabeled("arm", "v7").config_digest().replace(':', "/");
     for new in [format!("in/blobs/{config}"), "new.tar".into()] {
         assert_eq!(fs::metadata(user.path(&new)).unwrap().mode() & 0o777, 0o640, "{new}");
     }
 }
 
 #[test]
-fn a_link_stays_a_link_and_the_other_names_of_a_file_keep_the_old_one() {
+fn symbolic_links_are_followed_and_hard_links_keep_the_old_content() {
     let user = User::new();
-    let text = wrong().classic_archive("app:1");
+    let text = mislabeled().classic_archive("app:1");
     let path = user.write("app.tar", &text);
     fs::hard_link(&path, user.path("other.tar")).unwrap();
     symlink("app.tar", user.path("link.tar")).unwrap();
     user.config_patcher(&["fix", "docker-archive:link.tar", "--set-platform", "linux/arm/v7"]).exits(0);
     assert!(fs::symlink_metadata(user.path("link.tar")).unwrap().is_symlink());
     assert!(fs::read(user.path("other.tar")).unwrap() == text);
-    is_whole(&path);
-    // The same inode, once read and once replaced.
+    assert_complete(&path);
+    // One inode is read under one name and replaced under the other.
     fs::hard_link(&path, user.path("twin.tar")).unwrap();
     let fixed = fs::read(&path).unwrap();
     let args = [
@@ -135,23 +135,23 @@ fn a_link_stays_a_link_and_the_other_names_of_a_file_keep_the_old_one() {
     ];
     user.config_patcher(&args).exits(0);
     assert!(fs::read(&path).unwrap() == fixed);
-    is_whole(&user.path("twin.tar"));
+    assert_complete(&user.path("twin.tar"));
     symlink("not-there-yet.tar", user.path("dangling.tar")).unwrap();
     let args = [&FIX[..], &["--output", "docker-archive:dangling.tar:app:1"]].concat();
     user.config_patcher(&args).exits(0);
-    is_whole(&user.path("not-there-yet.tar"));
+    assert_complete(&user.path("not-there-yet.tar"));
 }
 
-/// None of them is waited for, written through or replaced.
+/// No open of them blocks, and none is written to or replaced.
 #[test]
-fn pipes_folders_and_devices_are_no_images() {
+fn pipes_directories_and_devices_are_refused_as_images() {
     let user = User::new();
-    user.write("app.tar", wrong().classic_archive("app:1"));
+    user.write("app.tar", mislabeled().classic_archive("app:1"));
     nix::unistd::mkfifo(&user.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    user.write("folder/file", "");
+    user.write("directory/file", "");
     let before = listing(&user.work());
     for scheme in ["docker-archive", "oci-archive", "oci"] {
-        for place in ["pipe", "folder", "/dev/null", "/dev/zero"] {
+        for place in ["pipe", "directory", "/dev/null", "/dev/zero"] {
             let image = format!("{scheme}:{place}");
             user.config_patcher(&["fix", &image, "--set-platform", "linux/arm/v7"]).exits(3);
             let to = format!("{scheme}:{place}:app:1");
@@ -162,25 +162,25 @@ fn pipes_folders_and_devices_are_no_images() {
 }
 
 #[test]
-fn a_result_that_nobody_reads_ends_nothing_early() {
+fn a_fix_completes_if_its_output_is_closed() {
     let user = User::new();
-    let path = user.write("app.tar", wrong().classic_archive("app:1"));
+    let path = user.write("app.tar", mislabeled().classic_archive("app:1"));
     let mut command = user.command("config-patcher", &FIX);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     command.stdout(writer.try_clone().unwrap()).stderr(writer);
     assert_eq!(command.status().unwrap().code(), Some(0));
-    is_whole(&path);
+    assert_complete(&path);
 }
 
-/// Whoever reads meanwhile sees the old image or the new one, whole.
+/// A concurrent reader sees the complete old image or the complete new one.
 #[test]
-fn readers_are_not_disturbed() {
+fn concurrent_readers_always_find_a_complete_image() {
     let user = User::new();
-    let path = user.write("app.tar", wrong().classic_archive("app:1"));
-    wrong().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
+    let path = user.write("app.tar", mislabeled().classic_archive("app:1"));
+    mislabeled().store(&OciLayout::open_or_create(&user.path("in")).unwrap(), "1");
     let is_done = AtomicBool::new(false);
-    let label = |source: &dyn ImageSource, tag: &str| {
+    let declared = |source: &dyn ImageSource, tag: &str| {
         let tag = Pointer::Tag(tag.into());
         assert_eq!(check(source, &tag, CheckDepth::Layers), []);
         read_tree(source, &tag).unwrap().images()[0].1.config.as_ref().unwrap().parsed.platform.to_string()
@@ -197,17 +197,17 @@ fn readers_are_not_disturbed() {
             is_done.store(true, Ordering::SeqCst);
         });
         while !is_done.load(Ordering::SeqCst) {
-            *seen.entry(label(&DockerArchive::open(&path, None).unwrap(), "app:1")).or_default() += 1;
-            *seen.entry(label(&OciLayout::open(&user.path("in")).unwrap(), "1")).or_default() += 1;
+            *seen.entry(declared(&DockerArchive::open(&path, None).unwrap(), "app:1")).or_default() += 1;
+            *seen.entry(declared(&OciLayout::open(&user.path("in")).unwrap(), "1")).or_default() += 1;
         }
     });
     eprintln!("read {seen:?}");
     assert!(seen.values().sum::<usize>() > 40 && seen.len() >= 2, "{seen:?}");
 }
 
-/// Docker makes 127 at most; others do not count.
+/// Docker creates at most 127 layers; other builders have no limit.
 #[test]
-fn an_image_of_five_hundred_layers_is_no_burden() {
+fn an_image_of_five_hundred_layers_is_fixed_in_little_memory() {
     let user = User::new();
     let layout = OciLayout::open_or_create(&user.path("in")).unwrap();
     let layers: Vec<Descriptor> = (0..500)
@@ -235,6 +235,6 @@ fn an_image_of_five_hundred_layers_is_no_burden() {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         assert!(peak < 32 << 10, "{peak} KiB");
     }
-    is_whole(&user.path("app.tar"));
+    assert_complete(&user.path("app.tar"));
     assert_eq!(check(&layout, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
 }

@@ -1,6 +1,6 @@
-//! A layer of a gigabyte goes through each tool in 64 MiB of memory.
+//! Memory limits: every tool handles a layer of 1 GiB in 64 MiB of memory.
 //!
-//! `MULTIARCH_TEST_LAYER_MIB` makes the layer larger or smaller.
+//! `MULTIARCH_TEST_LAYER_MIB` sets the size of the layer.
 
 use crate::samples::{Image, layer};
 use crate::tools::{Ran, User, program, shown};
@@ -19,13 +19,13 @@ use std::time::Instant;
 const LIMIT_KIB: u64 = 64 << 10;
 
 fn layer_size() -> u64 {
-    let said = std::env::var("MULTIARCH_TEST_LAYER_MIB").ok().and_then(|text| text.parse().ok());
-    said.unwrap_or(1024) << 20
+    let mib = std::env::var("MULTIARCH_TEST_LAYER_MIB").ok().and_then(|text| text.parse().ok());
+    mib.unwrap_or(1024) << 20
 }
 
-/// Runs a command to its good end and holds its memory against the limit.
+/// Asserts that a command succeeds and that its peak memory is within the limit.
 #[track_caller]
-fn frugal(command: Command) -> Ran {
+fn run_within_limit(command: Command) -> Ran {
     let line = shown(&command);
     let begun = Instant::now();
     let (output, peak) = run_with_rusage(command);
@@ -42,7 +42,7 @@ fn frugal(command: Command) -> Ran {
     ran
 }
 
-/// An image of one large layer in a layout, as `big`. The layer is a file of nothing but a hole.
+/// Writes an image with one large layer to a layout, with the tag `big`. The layer is a sparse file of zeros.
 fn large_layout(dir: &Path) -> Digest {
     let layout = OciLayout::open_or_create(dir).unwrap();
     let mut hasher = Hasher::sha256();
@@ -68,31 +68,33 @@ fn large_layout(dir: &Path) -> Digest {
 }
 
 #[test]
-fn a_layer_of_a_gigabyte_goes_up_and_comes_down_in_64_mib() {
+fn a_layer_of_a_gigabyte_is_copied_to_and_from_a_registry_in_64_mib() {
     let registry = FakeRegistry::start();
     let user = User::new();
     let digest = large_layout(&user.path("in"));
     let image = format!("{}/team/app:big", registry.host());
-    frugal(user.command("manifest-push", &["copy", "oci:in:big", &image])).prints(digest.as_str());
+    run_within_limit(user.command("manifest-push", &["copy", "oci:in:big", &image])).prints(digest.as_str());
     registry.closure_complete("team/app", digest.as_str()).unwrap();
-    frugal(user.command("manifest-push", &["copy", &image, "oci:out:big"])).prints(digest.as_str());
+    run_within_limit(user.command("manifest-push", &["copy", &image, "oci:out:big"])).prints(digest.as_str());
     assert_eq!(registry.violations(), [""; 0]);
 }
 
 #[test]
-fn a_layout_with_a_layer_of_a_gigabyte_is_fixed_without_reading_it() {
+fn a_fix_in_a_layout_does_not_read_a_layer_of_a_gigabyte() {
     let user = User::new();
     large_layout(&user.path("in"));
     let begun = Instant::now();
-    frugal(user.command("config-patcher", &["fix", "oci:in:big", "--set-platform", "linux/arm/v7"]));
-    assert!(begun.elapsed().as_secs() < 5, "a layer that stays is not read: {:?}", begun.elapsed());
+    run_within_limit(
+        user.command("config-patcher", &["fix", "oci:in:big", "--set-platform", "linux/arm/v7"]),
+    );
+    assert!(begun.elapsed().as_secs() < 5, "the unchanged layer was read: {:?}", begun.elapsed());
 }
 
 #[test]
 fn an_archive_with_a_layer_of_a_gigabyte_is_fixed_in_64_mib() {
     let user = User::new();
     large_archive(&user.path("app.tar"));
-    frugal(
+    run_within_limit(
         user.command("config-patcher", &["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"]),
     );
     let json =
@@ -100,7 +102,7 @@ fn an_archive_with_a_layer_of_a_gigabyte_is_fixed_in_64_mib() {
     assert_eq!(json["images"][0]["declaredPlatform"]["variant"], "v7");
 }
 
-/// What `docker save` writes, with a layer that is one large file.
+/// Writes the output of `docker save` for an image whose layer is one large file.
 fn large_archive(path: &Path) {
     let mut header = tar::Header::new_gnu();
     // The file and the two blocks of zeros that end a tar (pax(1)); its own header takes one more.
@@ -143,7 +145,8 @@ fn large_archive(path: &Path) {
     rest.finish().unwrap();
 }
 
-/// As many members as an archive may have, with names as long as those of blobs, behind the image's own.
+/// Writes an archive with the members of an image and, after them, empty ones up to this number, with names as long as
+/// those of blobs.
 fn crowded_archive(path: &Path, members: usize) {
     let image = Image::new("linux/amd64", "x").classic_archive("app:1");
     let mut file = std::io::BufWriter::new(File::create(path).unwrap());
@@ -168,14 +171,14 @@ fn crowded_archive(path: &Path, members: usize) {
 }
 
 #[test]
-fn an_archive_of_as_many_members_as_may_be_is_fixed_in_64_mib_and_one_more_is_refused() {
+fn the_largest_number_of_members_is_fixed_in_64_mib_and_one_more_is_refused() {
     let user = User::new();
     crowded_archive(&user.path("app.tar"), 160_000);
     let fix = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"];
-    frugal(user.command("config-patcher", &fix));
-    // The filter adds the new config to what was there: with one more, nobody here would read the result.
+    run_within_limit(user.command("config-patcher", &fix));
+    // The filter adds the new config. One more member would exceed the limit of the readers.
     crowded_archive(&user.path("app.tar"), 159_999);
-    // With exec: the memory that is measured is the filter's.
+    // exec, so that the memory of the filter is measured and not that of the shell.
     let mut filter = Command::new("sh");
     filter.current_dir(user.work());
     let tool = program("config-patcher");
@@ -186,5 +189,8 @@ fn an_archive_of_as_many_members_as_may_be_is_fixed_in_64_mib_and_one_more_is_re
     eprintln!("filter: peak {:.1} MiB", peak as f64 / 1024.0);
     assert!(output.status.success() && peak <= LIMIT_KIB, "{peak} KiB");
     crowded_archive(&user.path("app.tar"), 160_001);
-    user.config_patcher(&fix).exits(3).says("more than 160000 members").says("file system, not an image");
+    user.config_patcher(&fix)
+        .exits(3)
+        .assert_stderr_contains("more than 160000 members")
+        .assert_stderr_contains("file system, not an image");
 }

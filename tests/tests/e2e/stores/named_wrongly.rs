@@ -1,18 +1,18 @@
-//! What a person names by mistake is told before any request and any work.
+//! Mistyped references and options, which are reported before any request.
 
 use crate::samples::Image;
 use crate::tools::User;
 use image_store::store::oci_layout::OciLayout;
 
 #[test]
-fn what_cannot_be_meant_is_refused_with_what_was_meant() {
+fn mistyped_references_and_options_are_refused_with_a_suggestion() {
     let user = User::new();
     Image::new("linux/arm/v7", "one").store(&OciLayout::open_or_create(&user.path("lay")).unwrap(), "1");
     user.write("app.tar", "login\nsystem\n".repeat(100));
     user.write("busybox", "a file that has the name of an image");
-    let check = |line: &str, exit: u8, says: &str| {
+    let check = |line: &str, exit: u8, message: &str| {
         let ran = user.config_patcher(&line.split(' ').collect::<Vec<_>>()).exits(exit);
-        assert!(ran.stderr.contains(says), "{line}: {ran}");
+        assert!(ran.stderr.contains(message), "{line}: {ran}");
         assert!(!ran.stderr.contains("/.tmp"), "{line}: {ran}");
     };
     check("verify app.tar", 3, "app.tar is a file here: docker-archive:app.tar");
@@ -25,7 +25,7 @@ fn what_cannot_be_meant_is_refused_with_what_was_meant() {
 }
 
 #[test]
-fn one_image_of_all_tags_is_shown_with_its_name() {
+fn all_tags_prints_image_names_even_for_one_image() {
     let user = User::new();
     Image::new("linux/arm/v7", "one").store(&OciLayout::open_or_create(&user.path("lay")).unwrap(), "1");
     let ran = user.run("config-patcher", &["verify", "--all-tags", "oci:lay"]);

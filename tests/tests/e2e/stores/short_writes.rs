@@ -1,5 +1,5 @@
-//! Writes that the kernel does only a part of: at a limit on the length of files, on a disk that is nearly full, and
-//! to a pipe whose writer is stopped. Each change is done as a whole, or not at all with one line that says why.
+//! Short writes: at a file size limit, on a nearly full disk, and to a pipe whose writer is stopped. Each change is made
+//! completely, or not at all with one error message.
 
 use crate::local_jobs::{
     CARRIED, Job, LAYOUT, NEW_FORM_IN_PLACE, NEW_LAYOUT, NEW_TAR, OCI_ARCHIVE, TAR, TAR_IN_PLACE, mislabeled,
@@ -21,11 +21,11 @@ use std::time::Duration;
 const JOBS: [&Job; 8] =
     [&TAR, &TAR_IN_PLACE, &NEW_FORM_IN_PLACE, &OCI_ARCHIVE, &LAYOUT, &CARRIED, &NEW_LAYOUT, &NEW_TAR];
 
-/// Within headers, content and padding, at their ends, and beyond all.
+/// Offsets within headers, content and padding, at their ends, and after the end of all files.
 const LIMITS: [u64; 12] = [0, 1, 100, 300, 511, 513, 1000, 4000, 5120, 8000, 10_239, 30_000];
 
-/// One line for people, an exit code for programs, and nothing else has happened.
-fn is_refused(ran: &Ran, why: &str) {
+/// Asserts exit code 9 and one error message that contains `why`.
+fn assert_io_error(ran: &Ran, why: &str) {
     assert_eq!(ran.code, Some(9), "{ran}");
     let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("config-patcher: ")).collect();
     assert!(matches!(errors[..], [only] if only.contains(why)), "{ran}");
@@ -33,7 +33,7 @@ fn is_refused(ran: &Ran, why: &str) {
 
 /// The write that would go beyond the limit is short, the next one fails (setrlimit(2), RLIMIT_FSIZE).
 #[test]
-fn a_file_that_may_not_grow_on_is_no_new_file() {
+fn a_file_size_limit_never_leaves_a_partly_changed_image() {
     need!(world::require(&["prlimit"]));
     for job in JOBS {
         let (mut done, mut refused) = (0, 0);
@@ -54,9 +54,9 @@ fn a_file_that_may_not_grow_on_is_no_new_file() {
                 continue;
             }
             refused += 1;
-            is_refused(&ran, "file too large");
+            assert_io_error(&ran, "file too large");
             assert_eq!((job.digest)(&user), old, "limit {limit}: {ran}");
-            // A layout may have gained its lock, and blobs that nobody names yet.
+            // A layout may have a new lock file and new blobs without references.
             for (path, (mode, _, _, content)) in before.iter().filter(|(path, _)| path.is_file()) {
                 let now = &listing(&user.work())[path];
                 assert!((now.0, &now.3) == (*mode, content), "{}, limit {limit}: {ran}", path.display());
@@ -67,9 +67,9 @@ fn a_file_that_may_not_grow_on_is_no_new_file() {
     }
 }
 
-/// The same for the file that a filter writes to: what is there is cut off where no archive ends.
+/// The output of a filter that reaches the limit is truncated at an offset where no archive ends.
 #[test]
-fn what_a_filter_could_not_write_whole_is_no_archive() {
+fn the_truncated_output_of_a_filter_is_not_an_archive() {
     need!(world::require(&["prlimit"]));
     let user = User::new();
     user.write("app.tar", mislabeled().classic_archive("app:1"));
@@ -86,15 +86,15 @@ fn what_a_filter_could_not_write_whole_is_no_archive() {
             continue;
         }
         refused += 1;
-        is_refused(&ran, "file too large");
+        assert_io_error(&ran, "file too large");
         assert!(DockerArchive::open(&out, None).is_err(), "limit {limit}: {ran}");
     }
     assert!(refused > 8 && refused < LIMITS.len(), "{refused}");
 }
 
-/// A tmpfs with room for so many pages: a write that begins on the last one is short.
+/// On a tmpfs with a limited number of pages, a write that begins on the last page is short.
 #[test]
-fn a_disk_that_is_nearly_full_has_the_old_image() {
+fn a_nearly_full_disk_keeps_the_old_image() {
     let namespace = need!(Namespace::start());
     let large = Image::new("linux/amd64", &"x".repeat(30_000));
     let fix = ["fix", "docker-archive:app.tar", "--set-platform", "linux/arm/v7"];
@@ -107,7 +107,7 @@ fn a_disk_that_is_nearly_full_has_the_old_image() {
             let user = User::new();
             let archive = user.write("../app.tar", large.classic_archive("app:1"));
             let pages_of_archive = fs::metadata(&archive).unwrap().len().div_ceil(4096);
-            // The root of a tmpfs takes a page as well.
+            // The root directory of a tmpfs needs one page.
             let size = (pages_of_archive + pages) * 4096;
             let script = format!(
                 "mount -t tmpfs -o size={size} tmpfs . && cd . && cp '{0}' app.tar && \
@@ -131,7 +131,7 @@ fn a_disk_that_is_nearly_full_has_the_old_image() {
                 continue;
             }
             refused += 1;
-            is_refused(&ran, "no space left");
+            assert_io_error(&ran, "no space left");
             assert!(ran.stderr.lines().any(|line| line == "same"), "{pages} pages: {ran}");
             let names: Vec<_> = listing(&left).into_keys().collect();
             assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("tmp")), "{ran}\n{names:?}");
@@ -144,9 +144,9 @@ fn a_disk_that_is_nearly_full_has_the_old_image() {
     }
 }
 
-/// A write to a full pipe that is stopped returns with what the pipe took (pipe(7), signal(7)).
+/// A blocked write to a pipe that is stopped returns the number of bytes written so far (pipe(7), signal(7)).
 #[test]
-fn a_filter_that_is_stopped_and_continued_passes_every_byte_on() {
+fn a_filter_that_is_stopped_and_continued_writes_every_byte() {
     need!(world::require(&["strace"]));
     let user = User::new();
     let image = Image::new("linux/amd64", &"x".repeat(6 << 20));
@@ -164,7 +164,7 @@ fn a_filter_that_is_stopped_and_continued_passes_every_byte_on() {
     let mut strace = command.spawn().unwrap();
     let (mut stdin, mut stdout) = (strace.stdin.take().unwrap(), strace.stdout.take().unwrap());
     let archive = fs::read(user.path("app.tar")).unwrap();
-    // Less than it asks for, and slowly, so that reads are short, too.
+    // Small pieces with delays, so that reads are short as well.
     let fed = std::thread::spawn(move || {
         archive.chunks(97_003).try_for_each(|piece| {
             std::thread::sleep(Duration::from_millis(2));
@@ -172,14 +172,14 @@ fn a_filter_that_is_stopped_and_continued_passes_every_byte_on() {
         })
     });
     let mut passed = vec![0; 10];
-    // From here on it runs, and the pipe is as large as it gets.
+    // From now on the filter runs and has enlarged its pipe.
     stdout.read_exact(&mut passed).unwrap();
     let children = format!("/proc/{0}/task/{0}/children", strace.id());
     let traced = fs::read_to_string(&children).unwrap();
     let mut piece = vec![0; 150_000];
     loop {
         for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
-            // It may have ended: what it wrote last is in the pipe.
+            // It may have exited; its last output is still in the pipe.
             if fs::read_to_string(&children).is_ok_and(|running| running == traced) {
                 let _ = kill(Pid::from_raw(traced.trim().parse().unwrap()), signal);
             }
@@ -202,7 +202,7 @@ fn a_filter_that_is_stopped_and_continued_passes_every_byte_on() {
     DockerArchive::open(&user.path("out.tar"), None).unwrap();
 }
 
-/// `write(1, ""..., 262144) = 65536`; small ones are of other files.
+/// Parses a line such as `write(1, ""..., 262144) = 65536`. Small requests belong to other files.
 fn is_short(line: &str) -> bool {
     let Some((call, result)) = line.rsplit_once(" = ") else { return false };
     let asked =

@@ -111,7 +111,11 @@ fn an_image_that_was_built_for_another_member_s_platform_is_built_again_in_every
         let (_, command) = rebuild.split_once(why).unwrap_or_else(|| panic!("{rebuild}"));
         for mode in [&["--check"][..], &["--dry-run"], &["--force"], &[]] {
             let ran = user.config_patcher(&[&["fix", &name, "--from-binaries"], mode].concat()).exits(1);
-            let ran = ran.prints_nothing().says(&rebuild).says("(linux/arm64) of").says(&before[1].0);
+            let ran = ran
+                .prints_nothing()
+                .assert_stderr_contains(&rebuild)
+                .assert_stderr_contains("(linux/arm64) of")
+                .assert_stderr_contains(&before[1].0);
             assert!(ran.stderr.contains("/app (command, layer 0) is for linux/amd64"), "{ran}");
         }
         assert_eq!(said(&user, &name), before, "{name}");
@@ -180,7 +184,9 @@ fn an_index_within_an_index_counts_and_is_not_edited_from_outside() {
     let (fix, rebuild) = advice(&user, &name);
     assert_eq!(fix, None);
     assert!(rebuild.unwrap().ends_with("and none for linux/arm64; rebuild linux/arm64"));
-    user.config_patcher(&["fix", &name, "--from-binaries"]).exits(1).says("none for linux/arm64");
+    user.config_patcher(&["fix", &name, "--from-binaries"])
+        .exits(1)
+        .assert_stderr_contains("none for linux/arm64");
 }
 
 #[test]
@@ -191,7 +197,10 @@ fn a_program_for_another_system_is_not_relabeled() {
         let before = said(&user, &name);
         let (fix, rebuild) = advice(&user, &name);
         assert_eq!((fix, rebuild.unwrap().split_once(';').unwrap().0), (None, why));
-        user.config_patcher(&["fix", &name, "--from-binaries"]).exits(1).says(why).prints_nothing();
+        user.config_patcher(&["fix", &name, "--from-binaries"])
+            .exits(1)
+            .assert_stderr_contains(why)
+            .prints_nothing();
         assert_eq!(said(&user, &name), before);
     };
     let why = "no Linux kernel runs its program, which is for windows/amd64";
@@ -211,13 +220,17 @@ fn a_named_member_gets_the_platform_of_another_one_only_by_force() {
     for mode in [&[][..], &["--dry-run"], &["--check"]] {
         user.config_patcher(&[&ask[..], mode].concat())
             .exits(1)
-            .says("a relabel would leave two images for linux/amd64 and none for linux/arm64")
-            .says(&before[0].0)
-            .says(&edit)
+            .assert_stderr_contains(
+                "a relabel would leave two images for linux/amd64 and none for linux/arm64",
+            )
+            .assert_stderr_contains(&before[0].0)
+            .assert_stderr_contains(&edit)
             .prints_nothing();
     }
     assert_eq!(said(&user, &name), before);
-    user.config_patcher(&[&ask[..], &["--force"]].concat()).exits(0).says("another image for linux/amd64");
+    user.config_patcher(&[&ask[..], &["--force"]].concat())
+        .exits(0)
+        .assert_stderr_contains("another image for linux/amd64");
     let entries: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
     assert_eq!(entries, ["linux/amd64", "linux/amd64"]);
 }
@@ -232,7 +245,7 @@ fn one_platform_is_verified_and_the_advice_considers_the_others() {
     let images = select("linux/arm64/v8").exits(1).json()["images"].clone();
     assert_eq!((images.as_array().unwrap().len(), &images[0]["fix"]), (1, &serde_json::Value::Null));
     assert!(images[0]["rebuild"].as_str().unwrap().contains("two images for linux/amd64"), "{images}");
-    select("linux/s390x").exits(5).says("it has linux/amd64, linux/arm64");
+    select("linux/s390x").exits(5).assert_stderr_contains("it has linux/amd64, linux/arm64");
     let repository = name.strip_suffix(":v1").unwrap();
     verify(&user, &["--all-tags", repository, "--platform", "linux/amd64"]).exits(0);
     let inspect =
@@ -242,5 +255,5 @@ fn one_platform_is_verified_and_the_advice_considers_the_others() {
         (images.as_array().unwrap().len(), &images[0]["indexPlatform"]["architecture"]),
         (1, &"arm64".into())
     );
-    inspect("linux/s390x").exits(5).says("it has linux/amd64, linux/arm64");
+    inspect("linux/s390x").exits(5).assert_stderr_contains("it has linux/amd64, linux/arm64");
 }

@@ -120,7 +120,7 @@ fn check_sums(made: &Path) {
     let mut wrong = right.clone();
     wrong[20] ^= 1;
     fs::write(&file, wrong).unwrap();
-    run(verify(made)).exits(7).says("it differs from its sums");
+    run(verify(made)).exits(7).assert_stderr_contains("it differs from its sums");
     fs::write(&file, right).unwrap();
     run(verify(made)).exits(0);
 }

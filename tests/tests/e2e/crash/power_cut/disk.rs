@@ -1,28 +1,28 @@
-//! A disk behind a cache: what is synced is on it, and of all else any part may be.
+//! A model of a disk with a write cache: synced data is on the disk, and any part of the rest may be.
 //!
-//! POSIX promises no more than that, and so it is less than ext4, xfs or btrfs keep: an fsync of a file says nothing of
-//! its name, names of one folder may come in any order, and a file may have grown without its content.
+//! POSIX guarantees no more than that; ext4, xfs and btrfs guarantee more. An fsync of a file does not sync its name, changes
+//! of names in one directory may reach the disk in any order, and a file may have its new length without the content.
 
 use super::trace::Call;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Folders, and files by their number with their content, by path. A file keeps its number under other names.
+/// Directories, and files with number and content, by path. The number identifies a file under all its names.
 pub type State = BTreeMap<PathBuf, Option<(usize, Vec<u8>)>>;
 
 #[derive(Clone)]
 pub struct Disk {
-    /// Names as programs see them, and as they are on the disk.
+    /// Names as programs see them; `synced` has those on the disk.
     seen: BTreeMap<PathBuf, Node>,
     synced: BTreeMap<PathBuf, Node>,
-    /// Changes of names that are not synced.
+    /// Unsynced changes of names.
     names: Vec<Change>,
     files: Vec<File>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Node {
-    Folder,
+    Directory,
     File(usize),
 }
 
@@ -36,29 +36,29 @@ enum Change {
 #[derive(Clone, Default)]
 struct File {
     synced: Vec<u8>,
-    /// Writes that are not synced.
+    /// Unsynced writes.
     writes: Vec<(u64, Vec<u8>)>,
 }
 
-/// What became of the writes of a file.
+/// Unsynced writes of a file that are on the disk after the power cut.
 #[derive(Clone, Copy)]
 enum Written {
     Nothing,
     All,
-    /// It has grown, and has zeros there.
+    /// The new length, with zeros as content.
     Length,
     Without(usize),
     Only(usize),
-    /// The first half of one write, and all before it.
+    /// All writes before this one, and its first half.
     Torn(usize),
 }
 
 impl Disk {
-    /// All is synced.
+    /// Returns a disk with this state, all of it synced.
     pub fn new(state: &State) -> Self {
         let mut files = vec![File::default(); state.values().flatten().count()];
         let mut node = |file: &Option<(usize, Vec<u8>)>| match file {
-            None => Node::Folder,
+            None => Node::Directory,
             Some((number, content)) => {
                 files[*number].synced = content.clone();
                 Node::File(*number)
@@ -69,17 +69,17 @@ impl Disk {
         Self { seen: synced.clone(), synced, names: Vec::new(), files }
     }
 
-    pub fn make(&mut self, call: &Call) {
+    pub fn apply(&mut self, call: &Call) {
         match call {
             Call::Create(path) if self.seen.contains_key(path) => {}
             Call::Create(path) => {
                 self.files.push(File::default());
                 self.change(Change::Name(path.clone(), Node::File(self.files.len() - 1)));
             }
-            Call::Mkdir(path) => self.change(Change::Name(path.clone(), Node::Folder)),
+            Call::Mkdir(path) => self.change(Change::Name(path.clone(), Node::Directory)),
             Call::Unlink(path) => self.change(Change::Remove(path.clone())),
             Call::Rename(from, to) => {
-                assert_eq!(from.parent(), to.parent(), "two folders change at once");
+                assert_eq!(from.parent(), to.parent(), "a rename across directories");
                 self.change(Change::Rename(from.clone(), to.clone(), self.node(from)));
             }
             Call::Write { path, at, bytes } => {
@@ -102,18 +102,18 @@ impl Disk {
                     let content = self.files[file].content(Written::All);
                     self.files[file] = File { synced: content, writes: Vec::new() };
                 }
-                Node::Folder => {
+                Node::Directory => {
                     let (here, rest) =
                         self.names.drain(..).partition(|change| change.path().parent() == Some(path));
                     self.names = rest;
                     let here: Vec<Change> = here;
-                    here.iter().for_each(|change| change.make(&mut self.synced));
+                    here.iter().for_each(|change| change.apply(&mut self.synced));
                 }
             },
         }
     }
 
-    /// All that may be on the disk when the power goes now, as far as one change is early or late at a time.
+    /// Returns the states that the disk may have after a power cut now. At most one change of a kind is early or late in each.
     pub fn states(&self) -> BTreeSet<State> {
         let mut states = BTreeSet::new();
         let unsynced = (0..self.files.len()).filter(|file| !self.files[*file].writes.is_empty());
@@ -123,7 +123,7 @@ impl Disk {
                 let written = BTreeMap::from_iter(unsynced.iter().map(|file| (*file, base)));
                 states.insert(self.state(&names, &written));
                 for file in &unsynced {
-                    for one in self.files[*file].ways() {
+                    for one in self.files[*file].possible_writes() {
                         let mut written = written.clone();
                         written.insert(*file, one);
                         states.insert(self.state(&names, &written));
@@ -145,7 +145,7 @@ impl Disk {
         }
         let made = |choice: &Vec<usize>| {
             let mut names = self.synced.clone();
-            choice.iter().for_each(|change| self.names[*change].make(&mut names));
+            choice.iter().for_each(|change| self.names[*change].apply(&mut names));
             names
         };
         choices.iter().map(made).collect()
@@ -153,14 +153,15 @@ impl Disk {
 
     fn state(&self, names: &BTreeMap<PathBuf, Node>, written: &BTreeMap<usize, Written>) -> State {
         let mut state = State::new();
-        // Parents stand before what lies in them.
+        // Directories precede their content.
         for (path, node) in names {
-            let lies_in = path.parent().is_some_and(|parent| names.get(parent) == Some(&Node::Folder));
+            let has_parent = path.parent().is_some_and(|parent| names.get(parent) == Some(&Node::Directory));
             let is_root = names.keys().next() == Some(path);
-            let is_there = is_root || lies_in && state.contains_key(path.parent().unwrap_or(Path::new("")));
-            if is_there {
+            let is_reachable =
+                is_root || has_parent && state.contains_key(path.parent().unwrap_or(Path::new("")));
+            if is_reachable {
                 let content = match node {
-                    Node::Folder => None,
+                    Node::Directory => None,
                     Node::File(file) => {
                         let written = written.get(file).copied().unwrap_or(Written::Nothing);
                         Some((*file, self.files[*file].content(written)))
@@ -173,18 +174,18 @@ impl Disk {
     }
 
     fn change(&mut self, change: Change) {
-        change.make(&mut self.seen);
+        change.apply(&mut self.seen);
         self.names.push(change);
     }
 
     fn node(&self, path: &Path) -> Node {
-        *self.seen.get(path).unwrap_or_else(|| panic!("{} is not there", path.display()))
+        *self.seen.get(path).unwrap_or_else(|| panic!("{} does not exist", path.display()))
     }
 
     fn file(&self, path: &Path) -> usize {
         match self.node(path) {
             Node::File(file) => file,
-            Node::Folder => panic!("{} is no file", path.display()),
+            Node::Directory => panic!("{} is not a file", path.display()),
         }
     }
 }
@@ -196,7 +197,7 @@ impl Change {
         }
     }
 
-    fn make(&self, names: &mut BTreeMap<PathBuf, Node>) {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
         match self {
             Self::Name(path, node) => drop(names.insert(path.clone(), *node)),
             Self::Remove(path) => drop(names.remove(path)),
@@ -209,7 +210,7 @@ impl Change {
 }
 
 impl File {
-    fn ways(&self) -> Vec<Written> {
+    fn possible_writes(&self) -> Vec<Written> {
         let each = (0..self.writes.len())
             .flat_map(|write| [Written::Without(write), Written::Only(write), Written::Torn(write)]);
         [Written::Nothing, Written::All, Written::Length].into_iter().chain(each).collect()

@@ -1,6 +1,6 @@
-//! A power cut during a release: whenever the tag has moved, what a rollback needs is on the disk.
+//! Power cuts during a release: in every state with a moved tag, the journal has the data for a rollback.
 
-use super::{Place, RUN_AGAIN, STATE, recorded, shown_call};
+use super::{RUN_AGAIN, STATE, WorkDir, recorded, shown_call};
 use crate::crash::power_cut::disk::{Disk, State};
 use crate::local_jobs::checked_digest;
 use crate::tools::{Ran, User, run};
@@ -27,7 +27,7 @@ fn journal(user: &User) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn has_way_back(user: &User, old: &str, new: &str) -> bool {
+fn journal_has(user: &User, old: &str, new: &str) -> bool {
     journal(user).lines().any(|line| {
         let entry: Option<serde_json::Value> = serde_json::from_str(line).ok();
         entry.is_some_and(|entry| entry["old"] == old && entry["new"] == new)
@@ -35,7 +35,7 @@ fn has_way_back(user: &User, old: &str, new: &str) -> bool {
 }
 
 #[test]
-fn a_rollback_finds_what_it_needs() {
+fn a_release_can_be_rolled_back_after_a_power_cut() {
     need!(world::require(&["strace"]));
     let user = User::new();
     let spec = "image: oci:out\nplatforms:\n  linux/amd64: { copy: { app: /app }, cmd: [/app] }\n";
@@ -44,8 +44,8 @@ fn a_rollback_finds_what_it_needs() {
     xtask(&user, &ARGS);
     let old = digest_of_tag(&user);
     user.write("app", "the second program");
-    let place = Place::new(&user);
-    let mut disk = Disk::new(&place.state());
+    let work_dir = WorkDir::new(&user);
+    let mut disk = Disk::new(&work_dir.state());
     let calls = recorded(&user, "xtask", &ARGS);
     let new = digest_of_tag(&user);
     assert_ne!(old, new);
@@ -53,24 +53,24 @@ fn a_rollback_finds_what_it_needs() {
     let mut seen: BTreeSet<State> = BTreeSet::new();
     let (mut before, mut after) = (0, 0);
     for call in &calls {
-        disk.make(call);
+        disk.apply(call);
         for state in disk.states() {
             if !seen.insert(state.clone()) {
                 continue;
             }
-            place.restore(&state);
+            work_dir.restore(&state);
             let now = digest_of_tag(&user);
             if now == old {
                 before += 1;
             } else {
                 after += 1;
                 assert_eq!(now, new, "after {}", shown_call(call));
-                assert!(has_way_back(&user, &old, &new), "after {}: {:?}", shown_call(call), journal(&user));
+                assert!(journal_has(&user, &old, &new), "after {}: {:?}", shown_call(call), journal(&user));
             }
         }
     }
     for state in disk.states() {
-        place.restore(&state);
+        work_dir.restore(&state);
         let report: serde_json::Value =
             serde_json::from_slice(&fs::read(user.path("report.json")).unwrap()).unwrap();
         assert_eq!(
@@ -79,14 +79,14 @@ fn a_rollback_finds_what_it_needs() {
         );
     }
     for state in seen.iter().step_by(seen.len() / RUN_AGAIN + 1) {
-        place.restore(state);
-        // What the journal has is enough to roll back, before or after the release is run again.
+        work_dir.restore(state);
+        // A rollback works from the journal before the rerun, and from the report after it.
         if digest_of_tag(&user) == new {
             let mut rollback = user.command("multiarch", &["rollback", "oci:out"]);
             rollback.env("XDG_STATE_HOME", user.path(STATE));
             run(rollback).exits(0);
             assert_eq!(digest_of_tag(&user), old);
-            place.restore(state);
+            work_dir.restore(state);
         }
         xtask(&user, &ARGS);
         assert_eq!(digest_of_tag(&user), new);

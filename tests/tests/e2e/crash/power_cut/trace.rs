@@ -1,31 +1,31 @@
-//! What a program did to files, as strace tells it.
+//! Parser of strace output: the system calls with which a program changed files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// All that changes files, and what places a write. What is here and not in [`Call`] must not happen.
+/// System calls that change files or file offsets. One that [`Call`] does not represent is an error.
 pub const CALLS: &str = "open,openat,openat2,creat,write,writev,pwrite64,pwritev,pwritev2,copy_file_range,sendfile,splice,\
     fallocate,ftruncate,truncate,lseek,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,mkdir,\
     mkdirat,rmdir,fsync,fdatasync";
 
-/// A call that was successful. Paths are absolute.
+/// A successful call. Paths are absolute.
 #[derive(Debug)]
 pub enum Call {
-    /// A file of this name is there from now on.
+    /// The file exists from now on.
     Create(PathBuf),
     Write {
         path: PathBuf,
         at: u64,
         bytes: Vec<u8>,
     },
-    /// A write at the end, by `O_APPEND`.
+    /// A write with `O_APPEND`.
     Append {
         path: PathBuf,
         bytes: Vec<u8>,
     },
-    /// The kernel copied between files.
+    /// `copy_file_range`.
     Copy {
         from: (PathBuf, u64),
         to: (PathBuf, u64),
@@ -37,7 +37,7 @@ pub enum Call {
     Sync(PathBuf),
 }
 
-/// Reads what `strace -f -qq -y -xx` wrote of a program that ran in `work`.
+/// Parses the output of `strace -f -qq -y -xx` for a program that ran in `work`.
 pub fn calls(trace: &str, work: &Path) -> Vec<Call> {
     let mut reader = Reader { work, at: BTreeMap::new(), appending: BTreeSet::new(), calls: Vec::new() };
     let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
@@ -60,7 +60,7 @@ pub fn calls(trace: &str, work: &Path) -> Vec<Call> {
 
 struct Reader<'a> {
     work: &'a Path,
-    /// Where in its file each descriptor stands.
+    /// File offset of each descriptor.
     at: BTreeMap<u32, u64>,
     /// Descriptors that were opened with `O_APPEND`.
     appending: BTreeSet<u32>,
@@ -71,7 +71,7 @@ impl Reader<'_> {
     fn call(&mut self, line: &str) {
         let (call, result) = line.rsplit_once(" = ").unwrap_or_else(|| panic!("{line}"));
         let (name, arguments) = call.trim_end().split_once('(').unwrap_or_else(|| panic!("{line}"));
-        // All text is hexadecimal: no comma in it divides arguments.
+        // Strings are hexadecimal, so they contain no comma.
         let arguments: Vec<&str> = arguments.trim_end_matches(')').split(", ").collect();
         let result = result.split(' ').next().unwrap();
         if result.starts_with('-') {
@@ -89,7 +89,7 @@ impl Reader<'_> {
                 let (fd, path) = fd(0);
                 let mut bytes = text(arguments[1]);
                 bytes.truncate(number() as usize);
-                assert_eq!(bytes.len() as u64, number(), "strace keeps all: {name}");
+                assert_eq!(bytes.len() as u64, number(), "strace truncated the data of {name}");
                 match name {
                     "write" if self.appending.contains(&fd) => Call::Append { path, bytes },
                     "write" => Call::Write { path, at: self.advance(fd, number()), bytes },
@@ -109,7 +109,7 @@ impl Reader<'_> {
             "mkdir" => Call::Mkdir(self.path(arguments[0])),
             "mkdirat" => Call::Mkdir(self.path(arguments[1])),
             "fsync" | "fdatasync" => Call::Sync(fd(0).1),
-            _ => panic!("nobody has said what becomes of this when the power goes: {line}"),
+            _ => panic!("the model of the disk does not have this call: {line}"),
         };
         self.calls.push(known);
     }
@@ -133,7 +133,7 @@ impl Reader<'_> {
         *at - by
     }
 
-    /// `5<PATH>`, or `5<PATH>(deleted)` for a file that has no name.
+    /// Parses `5<PATH>`, or `5<PATH>(deleted)` for a file without a name.
     fn fd(&self, argument: &str) -> (u32, PathBuf) {
         let (number, path) = argument.split_once('<').unwrap();
         let (path, deleted) = path.rsplit_once('>').unwrap_or((path, ""));
@@ -146,12 +146,12 @@ impl Reader<'_> {
     }
 }
 
-/// The log of a build, which nothing depends on.
+/// Returns whether this is the log of a build, which nothing depends on.
 pub fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "log")
 }
 
-/// `"\x61\x62"`, or the same without quotes.
+/// Decodes `"\x61\x62"`, or the same without quotes.
 fn text(hexadecimal: &str) -> Vec<u8> {
     let digits = hexadecimal.trim_matches('"').split("\\x").skip(1);
     let byte = |digits: &str| u8::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{hexadecimal}"));

@@ -103,7 +103,7 @@ fn behind_a_proxy() -> Result<(), Skip> {
         assert!(!ran.stderr.contains(SECRET) && ran.stderr.contains("proxy"), "{answer}: {ran}");
     }
     let no_proxy = [("HTTPS_PROXY", "http://127.0.0.1:1".to_string())];
-    inspect(&user, &registry, &no_proxy).exits(6).says("proxy");
+    inspect(&user, &registry, &no_proxy).exits(6).assert_stderr_contains("proxy");
     Ok(())
 }
 
