@@ -66,13 +66,13 @@ impl Rig {
         log.iter().map(|l| format!("{} {} {}", l.method, word(&l.path), l.status.unwrap_or(0))).collect()
     }
 
-    fn nothing_was_written(&self) {
+    fn assert_nothing_written(&self) {
         let log = self.registry.log();
         assert!(log.iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")), "{log:?}");
         assert_eq!(self.named("arm32v7").as_deref(), Some(self.wrong.digest()));
     }
 
-    fn is_sound(&self) {
+    fn assert_sound(&self) {
         assert_eq!(self.registry.violations(), [""; 0]);
         for tag in self.registry.tags(REPOSITORY) {
             self.registry.closure_complete(REPOSITORY, &self.named(&tag).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! End-to-end tests of manifest-push: specs are published, or refused with all problems; copies between all stores.
+//! End-to-end tests of manifest-push: specs, drafts, edits, copies and rollbacks.
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, listing, run};
@@ -22,7 +22,7 @@ mod rollback;
 mod undone_fix;
 
 const REPOSITORY: &str = "ckulka/multi-arch-example";
-/// Tag, platform as the seed's spec says it.
+/// Tags and platforms of the images in the sample spec.
 const MEMBERS: [(&str, &str); 4] = [
     ("amd64", "linux/amd64"),
     ("arm32v5", "linux/arm/v5"),
@@ -30,7 +30,7 @@ const MEMBERS: [(&str, &str); 4] = [
     ("arm64v8", "linux/arm64/v8"),
 ];
 
-/// A registry with the seed's four images, and a user with the seed's spec.
+/// A registry with the four images of the sample spec, and a user with this spec.
 pub struct Rig {
     registry: Arc<FakeRegistry>,
     user: User,
@@ -54,7 +54,7 @@ impl Rig {
         let example =
             Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/multi-arch-example");
         let spec = std::fs::read_to_string(example.join("multi-arch-manifest.yaml")).unwrap();
-        // The one change that the seed's spec needs.
+        // Only the host of the sample spec is changed.
         let spec = spec.replace("image: ckulka/", &format!("image: {}/ckulka/", registry.host()));
         let user = User::new();
         user.write("spec.yaml", &spec);
@@ -65,7 +65,7 @@ impl Rig {
         self.user.manifest_push(&[&["push", "from-spec", "spec.yaml"], args].concat())
     }
 
-    fn named(&self, tag: &str) -> Option<String> {
+    fn digest_of_tag(&self, tag: &str) -> Option<String> {
         self.registry.tag(REPOSITORY, tag)
     }
 
@@ -73,32 +73,32 @@ impl Rig {
         format!("{}/{REPOSITORY}:{tag}", self.registry.host())
     }
 
-    /// The line of the spec in which this stands, from 1.
+    /// Returns the number of the line of the spec that contains this text, from 1.
     fn line(&self, text: &str) -> usize {
         self.spec.lines().position(|line| line.contains(text)).unwrap() + 1
     }
 
     fn edit(&mut self, from: &str, to: &str) {
-        assert!(self.spec.contains(from), "{from} is in the spec");
+        assert!(self.spec.contains(from), "{from} is not in the spec");
         self.spec = self.spec.replacen(from, to, 1);
         self.user.write("spec.yaml", &self.spec);
     }
 
-    fn nothing_was_written(&self) {
+    fn assert_nothing_written(&self) {
         let log = self.registry.log();
         assert!(log.iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")), "{log:?}");
-        assert_eq!(self.named("latest"), None);
+        assert_eq!(self.digest_of_tag("latest"), None);
     }
 
-    fn is_sound(&self) {
+    fn assert_sound(&self) {
         assert_eq!(self.registry.violations(), [""; 0]);
-        self.registry.closure_complete(REPOSITORY, &self.named("latest").unwrap()).unwrap();
+        self.registry.closure_complete(REPOSITORY, &self.digest_of_tag("latest").unwrap()).unwrap();
         assert_eq!(self.registry.open_uploads(), 0);
     }
 }
 
-/// What manifest-tool pushes for the seed's spec.
-fn list_of(images: &[Image]) -> String {
+/// Returns the manifest list that manifest-tool pushes for the sample spec.
+fn expected_list(images: &[Image]) -> String {
     let entry = |(image, (_, platform)): (&Image, &(&str, &str))| {
         let mut words = platform.split('/').skip(1);
         let architecture = words.next().unwrap();
@@ -118,9 +118,9 @@ fn list_of(images: &[Image]) -> String {
 }
 
 #[test]
-fn the_seeds_spec_becomes_the_list_that_manifest_tool_makes() {
+fn from_spec_pushes_the_same_list_as_manifest_tool() {
     let rig = Rig::new();
-    let expected = list_of(&rig.images);
+    let expected = expected_list(&rig.images);
     let ran = rig.push(&[]).exits(0).prints(&format!(
         "Digest: {} {}",
         Digest::of(expected.as_bytes()),
@@ -129,8 +129,8 @@ fn the_seeds_spec_becomes_the_list_that_manifest_tool_makes() {
     let (media_type, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
     assert_eq!(media_type, "application/vnd.docker.distribution.manifest.list.v2+json");
     assert_eq!(String::from_utf8(bytes).unwrap(), expected);
-    rig.is_sound();
-    // What is there already is not sent: one PUT, of the tag.
+    rig.assert_sound();
+    // The only PUT is that of the tag, since the images are present.
     let written: Vec<_> =
         rig.registry.log().into_iter().filter(|l| !matches!(l.method.as_str(), "GET" | "HEAD")).collect();
     assert_eq!(written.len(), 1, "{written:?}");
@@ -146,17 +146,17 @@ fn the_seeds_spec_becomes_the_list_that_manifest_tool_makes() {
 fn a_dry_run_prints_the_digest_and_writes_nothing() {
     let rig = Rig::new();
     let dry = rig.push(&["--dry-run"]).exits(0);
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let json = rig.push(&["--dry-run", "--format", "json"]).exits(0).json();
     assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     assert_eq!(rig.push(&[]).exits(0).line(), dry.line());
     let json = rig.push(&["--format", "json"]).exits(0).json();
     assert_eq!(
         (&json["changed"], &json["written"], &json["bytes"]),
         (&false.into(), &false.into(), &0.into())
     );
-    assert_eq!(Some(json["digest"].as_str().unwrap()), rig.named("latest").as_deref());
+    assert_eq!(Some(json["digest"].as_str().unwrap()), rig.digest_of_tag("latest").as_deref());
 }
 
 #[test]
@@ -166,24 +166,24 @@ fn an_oci_index_with_annotations_and_more_tags() {
     let arm = format!("{}\n", rig.name("arm32v7"));
     rig.edit(&arm, &format!("{arm}    annotations: {{ note: \"of one member\" }}\n"));
     rig.push(&[]).exits(3).assert_stderr_contains("--type oci");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let args = ["push", "--type", "oci", "from-spec", "spec.yaml"];
     let json =
         rig.user.manifest_push(&[&args[..], &["--dry-run", "--format", "json"]].concat()).exits(0).json();
     let tags: Vec<&str> =
         json["tags"].as_array().unwrap().iter().map(|tag| tag["tag"].as_str().unwrap()).collect();
-    assert_eq!(tags, ["latest", "1.10", "stable"], "latest is named twice and moved once");
+    assert_eq!(tags, ["latest", "1.10", "stable"], "latest occurs twice and is moved once");
     let ran = rig.user.manifest_push(&args).exits(0);
     let digest = ran.line().split(' ').nth(1).unwrap();
     for tag in ["latest", "1.10", "stable"] {
-        assert_eq!(rig.named(tag).as_deref(), Some(digest));
+        assert_eq!(rig.digest_of_tag(tag).as_deref(), Some(digest));
     }
     let (media_type, bytes) = rig.registry.manifest(REPOSITORY, "stable").unwrap();
     assert_eq!(media_type, "application/vnd.oci.image.index.v1+json");
     let list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(list["manifests"][2]["annotations"]["note"], "of one member");
     assert!(String::from_utf8(bytes).unwrap().contains(r#""\u003capp\u003e""#), "as Go's encoder writes it");
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
@@ -207,25 +207,25 @@ fn every_problem_of_a_spec_is_reported_with_its_line_and_nothing_is_written() {
         ran.stderr.contains("did you mean \"variant\"?") && ran.stderr.contains("nothing was written"),
         "{ran}"
     );
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let json = rig.push(&["--format", "json"]).exits(3).json();
     assert_eq!(json["error"]["problems"].as_array().unwrap().len(), 3, "{json}");
 }
 
 #[test]
-fn a_missing_image_is_not_found_and_can_be_skipped() {
+fn a_missing_image_is_an_error_or_skipped_on_request() {
     let mut rig = Rig::new();
     rig.edit(":arm32v5", ":missing");
     let ran = rig.push(&[]).exits(5);
     assert!(ran.stderr.contains(&format!("spec.yaml:{}: ", rig.line(":missing"))), "{ran}");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     rig.push(&["--ignore-missing"])
         .exits(0)
         .assert_stderr_contains(&format!("skipped: spec.yaml:{}: ", rig.line(":missing")));
     let (_, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
     let list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(list["manifests"].as_array().unwrap().len(), 3);
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
@@ -234,19 +234,19 @@ fn only_missing_images_are_skipped_not_unreachable_ones() {
     let name = rig.name("arm32v5");
     rig.edit(&name, "127.0.0.1:1/team/app:x");
     rig.push(&["--ignore-missing"]).exits(6);
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let rig = Rig::with(Options {
         auth: Auth::Bearer(Bearer { anonymous_pull: false, ..Bearer::new("a", "b") }),
         ..Options::default()
     });
     rig.push(&["--ignore-missing"]).exits(4);
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let mut rig = Rig::new();
     for (tag, _) in MEMBERS {
         rig.edit(&format!(":{tag}"), ":missing");
     }
     rig.push(&["--ignore-missing"]).exits(3).assert_stderr_contains("no image is left");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn an_image_that_declares_another_platform_is_refused_with_the_command_that_fixe
     let line = rig.line(":arm32v7");
     let command = format!("config-patcher fix {} --set-platform linux/arm/v7", rig.name("arm32v7"));
     assert!(ran.stderr.contains(&format!("spec.yaml:{line}: ")) && ran.stderr.contains(&command), "{ran}");
-    rig.nothing_was_written();
-    // With what is missing, in one go: whoever puts the one right learns of the other.
+    rig.assert_nothing_written();
+    // Together with missing images, so that one run reports all problems.
     let both = rig.spec.replacen(":arm32v5", ":missing", 1);
     rig.user.write("both.yaml", both);
     rig.user
@@ -268,11 +268,11 @@ fn an_image_that_declares_another_platform_is_refused_with_the_command_that_fixe
         .assert_stderr_contains(&command)
         .assert_stderr_contains(&rig.name("missing"))
         .assert_stderr_contains("2 errors");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     rig.user.config_patcher(&words).exits(0);
     rig.push(&[]).exits(0);
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
@@ -284,33 +284,33 @@ fn an_index_does_not_replace_a_single_image() {
         .exits(3)
         .assert_stderr_contains("the tag refers to a single image")
         .assert_stderr_contains("--force");
-    assert_eq!(rig.named("latest").as_deref(), Some(image.digest()));
+    assert_eq!(rig.digest_of_tag("latest").as_deref(), Some(image.digest()));
     rig.push(&["--force"])
         .exits(0)
         .assert_stderr_contains("warning:")
         .assert_stderr_contains("refers to a single image");
-    assert_ne!(rig.named("latest").as_deref(), Some(image.digest()));
-    rig.is_sound();
+    assert_ne!(rig.digest_of_tag("latest").as_deref(), Some(image.digest()));
+    rig.assert_sound();
 }
 
 #[test]
-fn a_tag_that_moves_meanwhile_is_left_alone() {
+fn a_tag_that_another_client_moved_is_not_overwritten() {
     let rig = Rig::new();
     let theirs = Index::of(&[("linux/amd64", &rig.images[0])]);
     theirs.publish(&rig.registry, REPOSITORY, "theirs");
     let (registry, digest) = (Arc::downgrade(&rig.registry), theirs.digest().to_string());
     let seen = std::sync::atomic::AtomicUsize::new(0);
     rig.registry.on_request(move |request, when| {
-        // The first look at the tag is the plan's; the second comes with the configs.
+        // The plan reads the tag first; the second request is sent together with those for the configs.
         let is_look = request.method == "HEAD" && request.path.ends_with("/latest") && when == When::After;
         if is_look && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
             registry.upgrade().unwrap().set_tag(REPOSITORY, "latest", &digest);
         }
     });
     rig.push(&[]).exits(8).assert_stderr_contains(theirs.digest());
-    assert_eq!(rig.named("latest").as_deref(), Some(theirs.digest()));
+    assert_eq!(rig.digest_of_tag("latest").as_deref(), Some(theirs.digest()));
     rig.push(&[]).exits(0);
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 /// Members from other repositories of the registry are mounted: no byte of a layer is sent.
@@ -341,7 +341,7 @@ fn members_of_other_repositories_are_mounted() {
 }
 
 #[test]
-fn a_registry_that_does_not_mount_gets_the_bytes() {
+fn blobs_are_copied_if_the_registry_does_not_mount() {
     let mut rig = Rig::with(Options { mounts: false, ..Options::default() });
     let index = format!("image: {}", rig.name("latest"));
     rig.edit(&index, &format!("image: {}/team/all:latest", rig.registry.host()));
@@ -355,7 +355,7 @@ fn inspect_shows_members_and_stored_bytes() {
     let rig = Rig::new();
     rig.push(&[]).exits(0);
     let bytes = rig.user.manifest_push(&["inspect", "--bytes", &rig.name("latest")]).exits(0);
-    assert_eq!(bytes.stdout, list_of(&rig.images));
+    assert_eq!(bytes.stdout, expected_list(&rig.images));
     let text = rig.user.manifest_push(&["inspect", &rig.name("latest")]).exits(0).stdout;
     for (image, (_, platform)) in rig.images.iter().zip(MEMBERS) {
         assert!(
@@ -365,7 +365,7 @@ fn inspect_shows_members_and_stored_bytes() {
     }
     let json = rig.user.manifest_push(&["inspect", "--format", "json", &rig.name("latest")]).exits(0).json();
     assert_eq!(json["members"].as_array().unwrap().len(), 4);
-    assert_eq!(json["size"], list_of(&rig.images).len());
+    assert_eq!(json["size"], expected_list(&rig.images).len());
     rig.user.manifest_push(&["inspect", &rig.name("none")]).exits(5);
     rig.user.manifest_push(&["push", "from-spec", "none.yaml"]).exits(5);
     rig.user.manifest_push(&["push", "from-args"]).exits(2);

@@ -19,7 +19,7 @@ use image_store::check::{CheckDepth, check};
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, ImageStore, Pointer};
-use made::{Layer, Made, exe, gzip, image, index, judged, plain, probe, publish, put, verify, zstd};
+use made::{Layer, TestImage, exe, gzip, image, index, plain, probe, publish, put, verdict_of, verify, zstd};
 use multiarch_tests::fake_registry::FakeRegistry;
 use multiarch_tests::need;
 use multiarch_tests::world::{FOREIGN, foreign_busybox, rootfs_tar, run_with_rusage};
@@ -31,11 +31,11 @@ fn every_platform_of_the_emulator_table_is_verified() {
     for (number, target) in Target::platforms().enumerate() {
         let layer = || vec![Layer::new().file("app", &target.file()).end()];
         let right = image(target.label, &["/app"], layer()).layout(&user, &format!("right{number}"));
-        let (verdict, ..) = judged(&user, &right);
+        let (verdict, ..) = verdict_of(&user, &right);
         assert_eq!(verdict, "consistent", "{}", target.label);
         let declared = if target.machine.name == "aarch64" { "linux/s390x" } else { "linux/arm64" };
         let wrong = image(declared, &["/app"], layer()).layout(&user, &format!("wrong{number}"));
-        let (verdict, binaries, fix) = judged(&user, &wrong);
+        let (verdict, binaries, fix) = verdict_of(&user, &wrong);
         let architecture = |platform: &str| platform.split('/').nth(1).unwrap().to_string();
         assert_eq!(
             (verdict.as_str(), architecture(&binaries)),
@@ -48,39 +48,39 @@ fn every_platform_of_the_emulator_table_is_verified() {
 }
 
 #[test]
-fn busybox_of_every_debian_architecture_is_known_and_fix_puts_it_right() {
+fn busybox_of_every_debian_architecture_is_verified_and_fixed() {
     let user = User::new();
     for foreign in &FOREIGN {
         let layer = || vec![rootfs_tar(&foreign_busybox(foreign.debian).unwrap())];
         need!(foreign_busybox(foreign.debian));
         for packed in [plain, gzip, zstd] {
-            let made = Made { packed, ..image(foreign.platform, &["sh"], layer()) };
+            let made = TestImage { packed, ..image(foreign.platform, &["sh"], layer()) };
             let name = format!("{}{}", foreign.debian, packed(b"").len());
-            assert_eq!(judged(&user, &made.layout(&user, &name)).0, "consistent", "{foreign:?}");
+            assert_eq!(verdict_of(&user, &made.layout(&user, &name)).0, "consistent", "{foreign:?}");
         }
-        // What a builder on amd64 writes, whatever is inside.
+        // A builder on amd64 declares amd64 whatever the binaries are.
         let wrong =
             image("linux/amd64", &["sh"], layer()).layout(&user, &format!("{}-amd64", foreign.debian));
-        let (verdict, binaries, fix) = judged(&user, &wrong);
+        let (verdict, binaries, fix) = verdict_of(&user, &wrong);
         let found: Platform = binaries.parse().unwrap();
         assert_eq!(verdict, "mislabeled");
         assert!(found.matches(&foreign.platform.parse().unwrap()), "{binaries} for {}", foreign.platform);
-        // The command that it names does what it says.
+        // The printed command fixes the image.
         let words: Vec<String> = fix.unwrap().split(' ').map(str::to_string).collect();
         let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
         user.config_patcher(&words).exits(0);
-        assert_eq!(judged(&user, &wrong).0, "consistent");
+        assert_eq!(verdict_of(&user, &wrong).0, "consistent");
     }
 }
 
 #[test]
-fn armel_and_armhf_are_different_promises() {
+fn armel_and_armhf_are_different_levels() {
     let user = User::new();
     let check = |debian: &str, declared: &str, verdict: &str| {
         let layer = rootfs_tar(&foreign_busybox(debian).unwrap());
         let name = format!("{debian}-{}", declared.replace('/', "-"));
         assert_eq!(
-            judged(&user, &image(declared, &["sh"], vec![layer]).layout(&user, &name)).0,
+            verdict_of(&user, &image(declared, &["sh"], vec![layer]).layout(&user, &name)).0,
             verdict,
             "{debian} {declared}"
         );
@@ -102,7 +102,7 @@ fn mixed_images_are_distinguished() {
     let script = b"#!/bin/sh -e\nexec \"$@\"\n";
     let check = |name: &str, declared: &str, command: &[&str], layers: Vec<Layer>, verdict: &str| {
         let layers = layers.into_iter().map(Layer::end).collect();
-        let found = judged(&user, &image(declared, command, layers).layout(&user, name));
+        let found = verdict_of(&user, &image(declared, command, layers).layout(&user, name));
         assert_eq!(found.0, verdict, "{name}");
     };
     let base = || {
@@ -164,7 +164,7 @@ fn mixed_images_are_distinguished() {
 }
 
 #[test]
-fn strict_fails_where_a_note_would_do() {
+fn strict_turns_notes_into_failures() {
     let user = User::new();
     let layer = Layer::new().file("app", &probe("linux/arm64")).file("x", &probe("linux/amd64")).end();
     let note = image("linux/arm64", &["/app"], vec![layer]).layout(&user, "note");
@@ -177,7 +177,7 @@ fn strict_fails_where_a_note_would_do() {
 }
 
 #[test]
-fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
+fn an_index_has_three_columns_and_is_fixed_from_its_binaries() {
     let user = User::new();
     let dir = user.path("index");
     put(index(), &OciLayout::open_or_create(&dir).unwrap(), "v1");
@@ -196,7 +196,7 @@ fn an_index_is_shown_in_three_columns_and_fixed_by_its_binaries() {
 }
 
 #[test]
-fn an_index_within_an_index_is_fixed_by_its_binaries_and_as_verify_says() {
+fn a_nested_index_is_fixed_from_its_binaries_by_the_command_that_verify_prints() {
     let user = User::new();
     let store = index();
     let inner = store.read_document(&Pointer::Tag("x".into())).unwrap();
@@ -208,8 +208,8 @@ fn an_index_within_an_index_is_fixed_by_its_binaries_and_as_verify_says() {
     let dir = user.path("nested");
     put(store, &OciLayout::open_or_create(&dir).unwrap(), "v1");
     let name = format!("oci:{}:v1", dir.display());
-    let said = verify(&user, &[&name]).exits(1).stdout;
-    let (_, advice) = said.split_once("config-patcher fix ").unwrap();
+    let report = verify(&user, &[&name]).exits(1).stdout;
+    let (_, advice) = report.split_once("config-patcher fix ").unwrap();
     let advice: Vec<&str> = advice.lines().next().unwrap().split(' ').collect();
     let ran = user.config_patcher(&[&["fix"], &advice[..], &["--dry-run"]].concat()).exits(0);
     user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(1);
@@ -240,7 +240,7 @@ fn fix_from_binaries_refuses_mixed_images() {
 }
 
 #[test]
-fn archives_and_registries_are_looked_into_alike() {
+fn archives_and_registries_are_verified() {
     let user = User::new();
     let layers = || {
         vec![
@@ -252,23 +252,23 @@ fn archives_and_registries_are_looked_into_alike() {
     let wrong = || image("linux/amd64", &["/app"], layers());
     wrong().store(&DockerArchive::open_or_create(&archive).unwrap(), "app:1");
     let name = format!("docker-archive:{}", archive.display());
-    // The probes use no instruction that tells a version, and have no attributes.
-    assert_eq!(judged(&user, &name).1, "linux/arm");
+    // The probes have no attributes from which a version follows.
+    assert_eq!(verdict_of(&user, &name).1, "linux/arm");
 
     let archive = user.path("oci.tar");
     wrong().store(&OciArchive::open_or_create(&archive).unwrap(), "1");
     let name = format!("oci-archive:{}", archive.display());
-    assert_eq!(judged(&user, &name).1, "linux/arm");
+    assert_eq!(verdict_of(&user, &name).1, "linux/arm");
     assert!(verify(&user, &["--all-tags", &name]).exits(1).stdout.contains(&format!("{name}:1")));
 
     let registry = FakeRegistry::start();
     let host = registry.host();
     publish(&registry, &wrong(), "wrong");
-    let right = Made { packed: gzip, ..image("linux/arm/v7", &["/app"], layers()) };
+    let right = TestImage { packed: gzip, ..image("linux/arm/v7", &["/app"], layers()) };
     publish(&registry, &right, "right");
-    assert_eq!(judged(&user, &format!("{host}/app:wrong")).1, "linux/arm");
+    assert_eq!(verdict_of(&user, &format!("{host}/app:wrong")).1, "linux/arm");
 
-    // Quick is the default there: the lower layer need not be read where all is well.
+    // For a registry, --quick is the default: the lower layer of a correct image is not read.
     let read = |arguments: &[&str]| {
         let ran = verify(&user, &[arguments, &["--format", "json"]].concat());
         ran.json()["images"][0]["layersRead"].as_u64().unwrap()
@@ -284,7 +284,7 @@ fn archives_and_registries_are_looked_into_alike() {
 }
 
 #[test]
-fn a_damaged_layer_is_reported_and_names_cannot_steer_the_terminal() {
+fn damaged_layers_are_reported_and_control_characters_in_names_are_escaped() {
     let user = User::new();
     let layer = Layer::new()
         .file("bin/a\u{1b}[31m\u{202e}b", &probe("linux/amd64"))
@@ -297,22 +297,22 @@ fn a_damaged_layer_is_reported_and_names_cannot_steer_the_terminal() {
         assert!(!all.into_iter().any(is_control), "{ran}");
     }
     let dir = user.path("names");
-    spoil_largest_blob(&dir.join("blobs/sha256"));
+    damage_largest_blob(&dir.join("blobs/sha256"));
     verify(&user, &[&name, "--no-cache"]).exits(7);
 }
 
-fn spoil_largest_blob(dir: &Path) {
+fn damage_largest_blob(dir: &Path) {
     let blobs = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let largest = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     let mut bytes = std::fs::read(&largest).unwrap();
     let last = bytes.len() - 1;
-    // In the padding behind the end marker, where no member notices it but the digest.
+    // In the padding after the end marker, so that only the digest is wrong.
     bytes[last] ^= 0xff;
     std::fs::write(largest, bytes).unwrap();
 }
 
 #[test]
-fn a_layer_of_a_million_members_fits_in_64_mib() {
+fn a_layer_of_a_million_members_is_verified_in_64_mib() {
     let user = User::new();
     let mut layer = Vec::with_capacity(520 << 20);
     let mut header = Layer::header(tar::EntryType::Regular, 0);
@@ -322,7 +322,8 @@ fn a_layer_of_a_million_members_fits_in_64_mib() {
         layer.extend_from_slice(header.as_bytes());
     }
     layer.extend(Layer::new().file("app", &probe("linux/arm64")).end());
-    let name = Made { packed: zstd, ..image("linux/arm64", &["/app"], vec![layer]) }.layout(&user, "million");
+    let name =
+        TestImage { packed: zstd, ..image("linux/arm64", &["/app"], vec![layer]) }.layout(&user, "million");
     let (done, peak) = run_with_rusage(user.command("config-patcher", &["verify", &name]));
     let ran = Ran::of("verify".into(), done).exits(0);
     assert!(ran.stdout.contains("consistent"), "{ran}");
@@ -331,7 +332,7 @@ fn a_layer_of_a_million_members_fits_in_64_mib() {
 }
 
 #[test]
-fn hundreds_of_layers_and_a_thousand_tags_are_no_trouble() {
+fn images_with_500_layers_and_layouts_with_a_thousand_tags_are_verified() {
     let user = User::new();
     let own = |i: usize| Layer::new().file(&format!("etc/{i}"), b"x").end();
     let layers = (0..500).map(own).chain([Layer::new().file("app", &probe("linux/arm64")).end()]).collect();
@@ -344,15 +345,15 @@ fn hundreds_of_layers_and_a_thousand_tags_are_no_trouble() {
     let document = image("linux/s390x", &["/app"], vec![base]).add_to(&store);
     store.write_tag("x", &document).unwrap();
     put(store, &OciLayout::open_or_create(&dir).unwrap(), "0");
-    // A thousand names for it, written at once.
+    // Add a thousand tags with one write.
     let path = dir.join("index.json");
     let mut index: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let named = |tag: usize| {
+    let entry_with = |tag: usize| {
         let mut entry = index["manifests"][0].clone();
         entry["annotations"]["org.opencontainers.image.ref.name"] = tag.to_string().into();
         entry
     };
-    index["manifests"] = (0..1000).map(named).collect();
+    index["manifests"] = (0..1000).map(entry_with).collect();
     std::fs::write(&path, index.to_string()).unwrap();
     let started = std::time::Instant::now();
     let ran = verify(&user, &["--all-tags", &format!("oci:{}", dir.display()), "--verbose"]).exits(0);

@@ -23,7 +23,7 @@ fn every_member_gets_its_index_platform_and_attestations_refer_to_the_new_image(
     assert_eq!(String::from_utf8(now).unwrap(), expected);
     assert_eq!(Some(ran.line()), rig.named("latest").as_deref());
     assert_eq!(rig.registry.count("PUT", |path| path.contains("/manifests/")), 2);
-    rig.is_sound();
+    rig.assert_sound();
     let again = rig
         .user
         .config_patcher(&["fix", &image, "--from-index"])
@@ -47,7 +47,7 @@ fn one_member_is_selected_by_platform_or_digest_and_its_entry_follows() {
         assert_eq!(now["manifests"][0]["digest"], rig.right.digest());
         assert_eq!(now["manifests"][1]["platform"]["architecture"], "arm64");
     }
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]

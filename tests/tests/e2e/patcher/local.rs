@@ -125,7 +125,7 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
     rig.registry.closure_complete("team/saved", ran.line()).unwrap();
     let args = ["fix", &source, "--set-platform", "linux/arm/v7", "--output", &to, "--tag", "x"];
     rig.user.config_patcher(&args).exits(2);
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 /// A correct image keeps its digest: --output copies it unchanged.

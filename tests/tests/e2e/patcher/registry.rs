@@ -16,7 +16,7 @@ fn an_image_in_a_registry_is_fixed_and_all_other_bytes_are_preserved() {
     assert_eq!(String::from_utf8(config).unwrap(), rig.right.config);
     let (_, manifest) = rig.registry.manifest(REPOSITORY, "arm32v7").unwrap();
     assert_eq!(manifest, rig.right.document.bytes());
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 /// Seven: manifest and config (2), upload of the new config (2), HEAD, PUT and GET of the tag (3). Two concurrent ones
@@ -66,7 +66,7 @@ fn check_sets_the_exit_code_and_writes_nothing() {
     let json = rig.fix(&["--check", "--format", "json"]).exits(1).json();
     assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
     assert_eq!(json["images"][0]["newPlatform"]["variant"], "v7");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     rig.fix(&[]).exits(0);
     rig.registry.take_log();
     rig.fix(&["--check"]).exits(0);
@@ -79,10 +79,10 @@ fn a_dry_run_prints_every_write_and_makes_none() {
     let ran = rig.fix(&["--dry-run"]).exits(0).prints(rig.right.digest());
     let said = format!("{}:arm32v7  was {}", rig.image("").trim_end_matches(':'), rig.wrong.digest());
     assert!(ran.stderr.contains(&said) && ran.stderr.contains(&rig.right.config_digest()), "{ran}");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let json = rig.fix(&["--dry-run", "--format", "json"]).exits(0).json();
     assert_eq!((&json["changed"], &json["written"]), (&true.into(), &false.into()));
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn other_tags_can_be_moved_instead() {
     for tag in ["fixed", "v7"] {
         assert_eq!(rig.named(tag).as_deref(), Some(rig.right.digest()));
     }
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn every_kind_of_invalid_request_has_its_exit_code() {
     run(without_docker).exits(5).assert_stderr_contains("is not installed");
     fix("127.0.0.1:1/a/b:1", &platform).exits(6);
     rig.user.config_patcher(&["fix"]).exits(2);
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
 }

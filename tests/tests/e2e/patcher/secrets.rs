@@ -26,7 +26,7 @@ fn credentials_of_docker_login_are_used_and_never_printed() {
         canary_is_silent(&ran);
         rig.user.log_in(&rig.registry.host(), "ann", "not-this-one");
         canary_is_silent(&rig.fix(&["-v"]).exits(4));
-        rig.nothing_was_written();
+        rig.assert_nothing_written();
         rig.user.log_in(&rig.registry.host(), "ann", CANARY);
         rig.registry.take_log();
         let ran = rig.fix(&["-v"]).exits(0).prints(rig.right.digest());
@@ -36,7 +36,7 @@ fn credentials_of_docker_login_are_used_and_never_printed() {
         assert!(done.clone().count() == 9 && done.into_iter().all(|l| l.authorization == kind), "{log:?}");
         // One rejected request, and with Bearer one for a token.
         assert_eq!(log.len(), if kind == Authorization::Basic { 10 } else { 11 }, "{log:?}");
-        rig.is_sound();
+        rig.assert_sound();
         let config = rig.user.work().join("../home/.docker/config.json");
         fs::write(config, format!(r#"{{"auths":{{"{}":{{"auth":"{CANARY}"#, rig.registry.host())).unwrap();
         let ran = rig.fix(&["--dry-run", "-v"]);

@@ -1,4 +1,4 @@
-//! manifest-tool's lines with only the program's name changed.
+//! Command lines of manifest-tool, with the program name replaced.
 
 use super::*;
 use std::io::Write;
@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 const PLATFORMS: &str = "linux/amd64,linux/arm/v5,linux/arm/v7,linux/arm64/v8";
 
-/// The seed's images under the names that a template makes.
-fn templated() -> (Rig, String) {
+/// Returns a registry with the sample images under names that a template produces.
+fn with_template() -> (Rig, String) {
     let rig = Rig::new();
     for (image, tag) in rig.images.iter().zip(["linux-amd64", "linux-armv5", "linux-armv7", "linux-arm64v8"])
     {
@@ -18,9 +18,9 @@ fn templated() -> (Rig, String) {
 }
 
 #[test]
-fn from_args_makes_the_list_that_from_spec_makes() {
-    let (rig, template) = templated();
-    let expected = list_of(&rig.images);
+fn from_args_and_from_spec_push_the_same_list() {
+    let (rig, template) = with_template();
+    let expected = expected_list(&rig.images);
     let target = rig.name("latest");
     let line = ["push", "from-args", "--platforms", PLATFORMS, "--template", &template, "--target", &target];
     let digest = Digest::of(expected.as_bytes());
@@ -30,9 +30,9 @@ fn from_args_makes_the_list_that_from_spec_makes() {
         .exits(0)
         .prints(&printed);
     for tag in ["latest", "1.0", "1"] {
-        assert_eq!(rig.named(tag).as_deref(), Some(digest.as_str()));
+        assert_eq!(rig.digest_of_tag(tag).as_deref(), Some(digest.as_str()));
     }
-    rig.is_sound();
+    rig.assert_sound();
     rig.push(&[]).exits(0).prints(&printed).assert_stderr_contains("nothing to do in");
     let oci = ["-debug=true", "push", "-type", "oci", "from-args", "-platforms", PLATFORMS];
     let rest = ["-template", &template, "-target", &target, "-annotations", "a.b=c"];
@@ -41,12 +41,12 @@ fn from_args_makes_the_list_that_from_spec_makes() {
     assert_eq!(media_type, "application/vnd.oci.image.index.v1+json");
     assert_eq!(ran.line(), format!("Digest: {} {}", Digest::of(&bytes), bytes.len()));
     assert!(String::from_utf8(bytes).unwrap().contains("\"a.b\": \"c\""));
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
-fn arguments_that_lie_are_told_all_at_once() {
-    let (rig, template) = templated();
+fn all_problems_of_arguments_are_reported_at_once() {
+    let (rig, template) = with_template();
     let target = rig.name("latest");
     let push = |platforms: &str, more: &[&str]| {
         let line =
@@ -67,17 +67,17 @@ fn arguments_that_lie_are_told_all_at_once() {
         .assert_stderr_contains("OS/ARCH[/VARIANT]")
         .assert_stderr_contains("is an alias; write \"linux/arm64\"");
     push("linux/amd64", &["--annotations", "a=b"]).exits(3).assert_stderr_contains("--type oci");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
 }
 
-/// What Go's encoder makes of it: four spaces, the keys of the image-spec, `\u003c`.
+/// The output of Go's encoder: indented by four spaces, keys of the image-spec, `\u003c`.
 #[test]
 fn inspect_raw_prints_what_manifest_tool_prints() {
     let rig = Rig::new();
     rig.push(&[]).exits(0);
     let latest = rig.name("latest");
     let shown = rig.user.manifest_push(&["inspect", "--raw", &latest]).exits(0).stdout;
-    let digest = rig.named("latest").unwrap();
+    let digest = rig.digest_of_tag("latest").unwrap();
     let head = format!(
         "{{\n    \"name\": \"{latest}\",\n    \"digest\": \"{digest}\",\n    \"schemaVersion\": 2,\n    \"mediaType\": \"application/vnd.docker.distribution.manifest.list.v2+json\",\n    \"manifests\": [\n        {{\n            \"schemaVersion\": 2,\n            \"mediaType\": \"application/vnd.docker.distribution.manifest.v2+json\",\n            \"config\": {{\n                \"mediaType\": \"application/vnd.docker.container.image.v1+json\",\n                \"digest\": \"{}\",\n                \"size\": {}\n            }},",
         rig.images[0].config_digest(),
@@ -95,23 +95,23 @@ fn inspect_raw_prints_what_manifest_tool_prints() {
         (&json["config"]["variant"], &json["config"]["config"]["Cmd"][0]),
         (&"v7".into(), &"/app".into())
     );
-    assert!(!shown.contains("StopTimeout"), "Go's struct does not know it: {shown}");
+    assert!(!shown.contains("StopTimeout"), "Go's struct does not have it: {shown}");
     rig.user.manifest_push(&["inspect", "--expand-config", &arm]).exits(2);
 }
 
 const CANARY: &str = "canary-3f9a";
-/// Tests run at the same time, and one of them looks for its own at all processes.
+/// Each test has its own password, because one of them searches the command lines of all processes.
 const OTHER: &str = "wren-71c2";
 
-fn protected(password: &str) -> Rig {
+fn with_password(password: &str) -> Rig {
     let bearer = Bearer { anonymous_pull: false, ..Bearer::new("ann", password) };
     Rig::with(Options { auth: Auth::Bearer(bearer), ..Options::default() })
 }
 
-/// A password from everywhere that it may come from, and nowhere that it may not go to.
+/// A password from every source; it must not occur in output or process lists.
 #[test]
-fn a_password_is_used_and_shows_up_nowhere() {
-    let rig = protected(CANARY);
+fn a_password_is_used_and_never_printed() {
+    let rig = with_password(CANARY);
     rig.push(&[]).exits(4);
     let spec = ["push", "from-spec", "spec.yaml", "-v", "--debug"];
     let ran = rig
@@ -119,7 +119,7 @@ fn a_password_is_used_and_shows_up_nowhere() {
         .manifest_push(&[&["--username", "ann", "--password", CANARY], &spec[..]].concat())
         .exits(0)
         .assert_stderr_contains("--password-stdin");
-    // While it works, the list of processes does not have it, as it has it with --password.
+    // The process list has the password with --password only.
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let spy = Arc::clone(&seen);
     rig.registry.on_request(move |_, _| spy.lock().unwrap().extend(command_lines_with(CANARY)));
@@ -140,15 +140,15 @@ fn a_password_is_used_and_shows_up_nowhere() {
         .assert_stderr_contains("none");
     rig.user.manifest_push(&[&["--username", "ann"], &spec[..]].concat()).exits(2);
     std::fs::remove_dir_all(rig.user.path("cfg")).unwrap();
-    let said = [ran.stdout, ran.stderr, String::from_utf8(output.stderr).unwrap()].concat();
-    assert!(!said.contains(CANARY), "{said}");
+    let output_text = [ran.stdout, ran.stderr, String::from_utf8(output.stderr).unwrap()].concat();
+    assert!(!output_text.contains(CANARY), "{output_text}");
     for (path, (.., content)) in listing(rig.user.work().parent().unwrap()) {
         let found = content.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
         assert!(!found, "{}", path.display());
     }
 }
 
-/// The processes of this machine that were started with such a word.
+/// Returns the command lines of processes that contain this word.
 fn command_lines_with(word: &str) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
@@ -162,11 +162,11 @@ fn docker_config(host: &str) -> String {
     serde_json::json!({"auths": {host: {"auth": auth}}}).to_string()
 }
 
-/// Images may come from anywhere; the password of the command line goes to the registry that is written, alone.
+/// The password of the command line is sent only to the registry that is written to.
 #[test]
-fn a_password_goes_to_its_own_registry_alone() {
-    let ours = protected(OTHER);
-    let theirs = protected(OTHER);
+fn a_password_is_sent_only_to_the_target_registry() {
+    let ours = with_password(OTHER);
+    let theirs = with_password(OTHER);
     let image = Image::new("linux/s390x", "theirs");
     image.publish(&theirs.registry, "their/app", "1");
     let spec = format!(

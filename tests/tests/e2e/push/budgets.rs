@@ -1,12 +1,12 @@
-//! How often a registry is asked, and how many round trips one after another that takes.
+//! Limits for the number of requests to a registry and of sequential round trips.
 
 use super::*;
 use crate::registry::rounds::{Rounds, Seen};
 use multiarch_tests::need;
 use multiarch_tests::world::{Registry, Skip};
 
-/// The seed's spec with so many members, one platform each.
-fn spec_of(rig: &Rig, members: usize) -> String {
+/// Returns the sample spec with this number of members, one platform each.
+fn spec_with(rig: &Rig, members: usize) -> String {
     let mut spec = format!("image: {}\nmanifests:\n", rig.name("latest"));
     for i in 0..members {
         let image = Image::new(&format!("linux/arm/v{i}"), &format!("member {i}"));
@@ -17,36 +17,36 @@ fn spec_of(rig: &Rig, members: usize) -> String {
 }
 
 #[test]
-fn an_index_takes_four_round_trips_whether_over_four_images_or_twenty() {
+fn an_index_of_four_or_twenty_images_takes_four_round_trips() {
     for members in [4, 20] {
         let rig = Rig::new();
-        rig.user.write("spec.yaml", spec_of(&rig, members));
+        rig.user.write("spec.yaml", spec_with(&rig, members));
         let rounds = Rounds::of(&rig.registry);
         rig.push(&[]).exits(0);
-        // Manifests; configs; the tag written; the tag read back. Both looks at the tag travel with the first two.
+        // Manifests, configs, write of the tag, read of the tag. The tag is also read during the first two.
         assert_eq!(rounds.taken(), 4, "{members} members");
         assert_eq!(rig.registry.log().len(), 2 * members + 4);
         rig.registry.take_log();
         rig.push(&[]).exits(0).assert_stderr_contains("nothing to do in");
         assert_eq!(rounds.taken(), 2, "{members} members again");
         assert!(rig.registry.log().iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")));
-        rig.is_sound();
+        rig.assert_sound();
     }
 }
 
-/// For registries that count how often they are asked.
+/// For registries with rate limits.
 #[test]
-fn a_person_can_say_how_many_requests_run_at_once() {
+fn concurrency_limits_the_number_of_parallel_requests() {
     let peak = |args: &[&str]| {
         let rig = Rig::new();
-        rig.user.write("spec.yaml", spec_of(&rig, 20));
+        rig.user.write("spec.yaml", spec_with(&rig, 20));
         let rounds = Rounds::of(&rig.registry);
         rig.push(args).exits(0);
-        rig.is_sound();
+        rig.assert_sound();
         (rig.registry.peak_connections(), rounds.taken())
     };
     let (connections, rounds) = peak(&["--parallel", "10"]);
-    // The looks at the tag travel beside them.
+    // The tag is read in parallel with them.
     assert!(connections <= 11, "{connections}");
     assert!(rounds >= 6, "{rounds}");
     assert!(peak(&[]).0 >= 20);
@@ -59,9 +59,9 @@ fn a_token_costs_two_requests_and_two_round_trips() {
     rig.user.log_in(&rig.registry.host(), "ann", "s3cret");
     let rounds = Rounds::of(&rig.registry);
     rig.push(&[]).exits(0);
-    // One request is turned away, one token is asked for, for all that will be done.
+    // One request is rejected, and one token is requested with all scopes of the job.
     assert_eq!((rounds.taken(), rig.registry.log().len()), (6, 14));
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn images_of_other_repositories_cost_two_round_trips_more() {
     rig.user.write("spec.yaml", spec);
     let rounds = Rounds::of(&rig.registry);
     rig.push(&[]).exits(0);
-    // Manifests; configs; mounts; manifests written, the tag looked at once more; the tag written; read back.
+    // Manifests, configs, mounts, writes of manifests together with another read of the tag, write of the tag, read of the tag.
     assert_eq!(rounds.taken(), 6);
     let counted = |method: &str, part: &str| rig.registry.count(method, |path| path.contains(part));
     assert_eq!((counted("POST", "mount="), counted("PUT", "/manifests/")), (8, 5));
@@ -83,9 +83,9 @@ fn images_of_other_repositories_cost_two_round_trips_more() {
     assert_eq!(rig.registry.violations(), [""; 0]);
 }
 
-/// Debian's docker-registry, by its own access log, open and with a token server whose scopes it enforces.
+/// Counted in the access log of Debian's docker-registry, without authentication and with a token server.
 #[test]
-fn docker_registry_is_asked_no_more_than_the_budget() {
+fn docker_registry_gets_no_more_requests_than_the_budget() {
     need!(against_docker_registry());
 }
 
@@ -111,7 +111,7 @@ fn against_docker_registry() -> Result<(), Skip> {
     seen.asked();
     let before = tokens.asked().len();
     push(&registry, &user, "team/app:latest", "team/app:TAG").exits(0);
-    // One more than without tokens: the one that was turned away. Who asks first is left to chance.
+    // One more than without tokens: the rejected one. Which request is the first is not deterministic.
     let open = [
         "5 GET blob, 5 GET manifest, 2 HEAD manifest, 1 PUT manifest",
         "4 GET blob, 6 GET manifest, 2 HEAD manifest, 1 PUT manifest",
@@ -125,7 +125,7 @@ fn against_docker_registry() -> Result<(), Skip> {
     assert_eq!(tokens.asked().len() - before, 1, "one token for five repositories: {:?}", tokens.asked());
     seen.asked();
 
-    // Somebody else may read, and the registry itself says no to the rest.
+    // Another user may read only; the registry rejects the writes.
     let other = User::new();
     other.log_in(registry.host(), "eve", "guess");
     push(&registry, &other, "team/eve:latest", "team/app:TAG").exits(4);

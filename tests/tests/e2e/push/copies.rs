@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Where an image may lie: made by a function, and named for the command line.
+/// A layout, archives and two registries.
 struct Places {
     near: FakeRegistry,
     far: FakeRegistry,
@@ -25,7 +25,7 @@ impl Places {
 }
 
 #[test]
-fn an_image_goes_from_every_store_to_every_store_with_its_digest() {
+fn an_image_is_copied_between_all_stores_with_its_digest() {
     let places = Places::new();
     let image = Image::new("linux/arm/v7", "an image");
     image.publish(&places.near, "team/app", "1");
@@ -62,7 +62,7 @@ fn an_image_goes_from_every_store_to_every_store_with_its_digest() {
 }
 
 #[test]
-fn an_index_goes_whole_to_every_store_that_holds_one() {
+fn an_index_is_copied_to_every_store_that_supports_indexes() {
     let places = Places::new();
     let (one, two) = (Image::new("linux/amd64", "one"), Image::new("linux/arm/v7", "two"));
     let index = Index::attested(&[("linux/amd64", &one), ("linux/arm/v7", &two)], Some(1));
@@ -89,9 +89,9 @@ fn an_index_goes_whole_to_every_store_that_holds_one() {
     }
 }
 
-/// The manifest that we make for an archive without one is always the same, so it may travel.
+/// The manifest that is derived for an archive without one is deterministic.
 #[test]
-fn an_image_of_a_classic_archive_goes_everywhere() {
+fn an_image_of_a_classic_archive_is_copied_to_all_stores() {
     let places = Places::new();
     let image = Image::new("linux/arm/v7", "saved by Docker 20.10");
     places.user.write("in.tar", image.classic_archive("app:1"));
@@ -108,7 +108,7 @@ fn an_image_of_a_classic_archive_goes_everywhere() {
 }
 
 #[test]
-fn a_copy_within_a_registry_mounts_and_a_dry_run_does_nothing() {
+fn a_copy_within_a_registry_mounts_blobs_and_a_dry_run_writes_nothing() {
     let places = Places::new();
     let image = Image::new("linux/arm/v7", "an image");
     image.publish(&places.near, "team/app", "1");
@@ -132,7 +132,7 @@ fn a_copy_within_a_registry_mounts_and_a_dry_run_does_nothing() {
 }
 
 #[test]
-fn a_copy_that_cannot_be_has_its_own_exit_code() {
+fn every_kind_of_failed_copy_has_its_exit_code() {
     let places = Places::new();
     let image = Image::new("linux/arm/v7", "an image");
     image.publish(&places.near, "team/app", "1");
@@ -147,7 +147,7 @@ fn a_copy_that_cannot_be_has_its_own_exit_code() {
     run(without_docker).exits(5).assert_stderr_contains("is not installed");
     places.user.write("full/file", "something else");
     copy(&from, "oci:full:1").exits(3);
-    // A layer that is not what its digest says never gets under a tag.
+    // An image with a damaged layer is never tagged.
     places.near.corrupt_blob(&image.layer_digest(), &vec![0; image.layer.len()]);
     copy(&from, "oci:out:1").exits(7);
     copy(&from, &format!("{}/to/x:1", places.far.host())).exits(7);
@@ -162,7 +162,7 @@ fn a_copy_that_cannot_be_has_its_own_exit_code() {
 }
 
 #[test]
-fn one_image_does_not_take_the_name_of_an_index_unasked() {
+fn an_image_replaces_an_index_only_with_force() {
     let places = Places::new();
     let image = Image::new("linux/arm/v7", "an image");
     image.publish(&places.near, "team/app", "arm");
@@ -178,9 +178,9 @@ fn one_image_does_not_take_the_name_of_an_index_unasked() {
     }
 }
 
-/// Members may lie in other registries: their blobs are streamed, each once.
+/// Members of another registry: their blobs are streamed, each once.
 #[test]
-fn a_member_of_another_registry_is_streamed() {
+fn blobs_of_another_registry_are_streamed() {
     let places = Places::new();
     let (near, far) = (Image::new("linux/amd64", "near"), Image::new("linux/arm/v7", "far"));
     near.publish(&places.near, "team/app", "amd64");

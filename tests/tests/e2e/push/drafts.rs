@@ -1,4 +1,4 @@
-//! docker manifest's commands: drafts that are annotated and pushed.
+//! Commands of `docker manifest`: drafts are created, annotated and pushed.
 
 use super::*;
 use multiarch_tests::need;
@@ -16,13 +16,13 @@ impl Rig {
 }
 
 #[test]
-fn a_draft_records_what_was_asked_and_every_push_looks_again() {
+fn a_draft_records_names_and_every_push_resolves_them() {
     let rig = Rig::new();
     let (list, amd64, arm) = (rig.name("latest"), rig.name("amd64"), rig.name("arm32v7"));
     rig.create(&[&list, &amd64]).exits(0).prints(&format!("Created manifest list {list}"));
     rig.create(&[&list, &arm]).exits(8).assert_stderr_contains("--amend");
     rig.create(&["--amend", &list, &arm]).exits(0);
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     let text = std::fs::read_to_string(rig.draft()).unwrap();
     assert!(text.contains(&amd64) && !text.contains("sha256"), "{text}");
 
@@ -46,9 +46,9 @@ fn a_draft_records_what_was_asked_and_every_push_looks_again() {
     rig.user.manifest_push(&["inspect", &list, &rig.name("arm64v8")]).exits(5);
 
     let first = rig.user.manifest_push(&["push", &list]).exits(0);
-    assert_eq!(rig.named("latest").as_deref(), Some(first.line()));
-    rig.is_sound();
-    // The image is built anew: docker would push the manifest that it has kept.
+    assert_eq!(rig.digest_of_tag("latest").as_deref(), Some(first.line()));
+    rig.assert_sound();
+    // The image is rebuilt. docker would push the old manifest from its draft.
     let new = Image::new("linux/arm/v7", "built anew");
     new.publish(&rig.registry, REPOSITORY, "arm32v7");
     let second = rig.user.manifest_push(&["push", "--purge", &list]).exits(0);
@@ -57,11 +57,11 @@ fn a_draft_records_what_was_asked_and_every_push_looks_again() {
     assert_ne!(first.line(), second.line());
     assert!(!rig.draft().exists());
     rig.user.manifest_push(&["push", &list]).exits(5).assert_stderr_contains("create");
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
-fn what_is_missing_is_told_when_the_draft_is_made() {
+fn missing_images_are_reported_when_a_draft_is_created() {
     let rig = Rig::new();
     let (list, amd64) = (rig.name("latest"), rig.name("amd64"));
     rig.create(&[&list, &amd64, &rig.name("one"), &rig.name("two")])
@@ -73,12 +73,12 @@ fn what_is_missing_is_told_when_the_draft_is_made() {
     rig.create(&[&by_digest, &amd64]).exits(3).assert_stderr_contains("use a tag");
     rig.create(&[&list, &amd64]).exits(0);
     rig.user.manifest_push(&["rm", &list, &rig.name("none")]).exits(5).assert_stderr_contains("no draft");
-    assert!(!rig.draft().exists(), "what can be removed is");
+    assert!(!rig.draft().exists(), "the other drafts must be removed");
     rig.user.manifest_push(&["rm", &list]).exits(5);
 }
 
 #[test]
-fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
+fn a_declared_platform_that_contradicts_an_annotation_is_fixed_with_relabel() {
     let rig = Rig::new();
     let (list, amd64, wrong) = (rig.name("latest"), rig.name("amd64"), rig.name("wrong"));
     Image::new("linux/amd64", "arm's own").publish(&rig.registry, REPOSITORY, "wrong");
@@ -91,12 +91,12 @@ fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
         .assert_stderr_contains(&format!("cannot publish the draft of \"{list}\""));
     let shown = rig.user.manifest_push(&["inspect", &list]).exits(0).stdout;
     assert!(shown.contains("config declares linux/amd64; fix: push --relabel"), "{shown}");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     rig.user
         .manifest_push(&["push", "--relabel", &list])
         .exits(0)
         .assert_stderr_contains("platform set to linux/arm/v7");
-    rig.is_sound();
+    rig.assert_sound();
     let by_digest = format!("{list}@sha256:{}", "a".repeat(64));
     rig.user.manifest_push(&["rm", &by_digest]).exits(3).assert_stderr_contains("a draft has no digest");
     let shown = rig.user.manifest_push(&["rm", &list]).exits(0);
@@ -108,7 +108,7 @@ fn a_label_that_contradicts_an_annotation_is_put_right_where_it_is_asked_for() {
 
 /// BuildKit pushes an index of the image and its attestation, which docker refuses.
 #[test]
-fn an_index_of_one_image_and_its_attestation_can_be_drafted() {
+fn an_index_of_one_image_and_its_attestation_is_accepted_in_a_draft() {
     let rig = Rig::new();
     let built = Image::new("linux/riscv64", "by BuildKit");
     let index = Index::attested(&[("linux/riscv64", &built)], Some(0));
@@ -116,20 +116,20 @@ fn an_index_of_one_image_and_its_attestation_can_be_drafted() {
     let list = rig.name("latest");
     rig.create(&[&list, &rig.name("amd64"), &rig.name("riscv64")]).exits(0);
     rig.user.manifest_push(&["push", &list]).exits(0);
-    rig.is_sound();
+    rig.assert_sound();
     let json = rig.user.manifest_push(&["inspect", "--format", "json", &rig.name("latest")]).exits(0).json();
     let members = json["members"].as_array().unwrap();
     assert_eq!(members.len(), 3, "{json}");
     assert_eq!(members[2]["attests"], built.digest());
 
-    // Its label is wrong: the image gets another digest, and the attestation speaks of that one.
+    // The image is mislabeled: it gets another digest, and the attestation is updated to that one.
     rig.user.manifest_push(&["annotate", "--arch", "ppc64le", &list, &rig.name("riscv64")]).exits(0);
     rig.user
         .manifest_push(&["push", "--relabel", &list])
         .exits(0)
         .assert_stderr_contains("platform set to linux/ppc64le")
         .assert_stderr_contains("its signed statement still refers to the old image");
-    rig.is_sound();
+    rig.assert_sound();
     rig.user.manifest_push(&["rm", &list]).exits(0);
     let json = rig.user.manifest_push(&["inspect", "--format", "json", &list]).exits(0).json();
     let members = json["members"].as_array().unwrap();
@@ -138,15 +138,15 @@ fn an_index_of_one_image_and_its_attestation_can_be_drafted() {
     assert_ne!(members[1]["digest"], built.digest());
 }
 
-/// Debian's docker, or another one, and a real registry. The CLI alone: these commands need no engine.
+/// Compared with docker and a real registry. These commands of the docker CLI need no engine.
 #[test]
 fn docker_manifest_pushes_the_same_bytes_and_prints_the_same_lines() {
     need!(against_docker());
 }
 
-/// As docker itself writes a manifest: it writes the images of other repositories anew, and does not notice that
-/// other bytes come of it where another tool had written them.
-fn by_docker(platform: &str, text: &str) -> Image {
+/// Returns an image whose manifest has the format of docker: docker serializes images of other repositories again, which
+/// changes the bytes if another tool wrote them.
+fn in_format_of_docker(platform: &str, text: &str) -> Image {
     let image = Image::new(platform, text);
     let text = format!(
         r#"{{
@@ -189,7 +189,7 @@ fn against_docker() -> Result<(), Skip> {
     let name = |rest: &str| format!("{}/{rest}", registry.host());
     for (tag, platform) in MEMBERS {
         put(&Image::new(platform, tag), &name(&format!("team/app:{tag}")));
-        put(&by_docker(platform, tag), &name(&format!("team/app-{tag}:1")));
+        put(&in_format_of_docker(platform, tag), &name(&format!("team/app-{tag}:1")));
     }
     put(&Image::new("linux/arm", "no variant"), &name("team/app:plain"));
     let docker = |args: &[&str]| {
@@ -220,7 +220,7 @@ fn against_docker() -> Result<(), Skip> {
             let ours = user.manifest_push(&words).exits(0);
             assert_eq!(ours.stdout, docker(&words).stdout);
         }
-        // Theirs first, and then ours has nothing to do: what is there is what we would have made.
+        // After the push of docker, manifest-push has nothing to do, because the bytes are the same.
         let theirs = docker(&["push", "--insecure", &list]);
         let list_of_docker = bytes(&list);
         let ours = user
@@ -232,14 +232,14 @@ fn against_docker() -> Result<(), Skip> {
         let ours = user.manifest_push(&["push", "-p", "--insecure", &list]).exits(0);
         assert_eq!((ours.stdout, bytes(&list)), (theirs.stdout, list_of_docker));
         docker(&["rm", &list]);
-        // What jq reads of it, docker's -v and ours.
+        // The output of -v of both programs, as jq parses it.
         let json = |ran: Ran| serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap();
         for name in [&list, &images[0]] {
             let theirs = json(docker(&["inspect", "-v", "--insecure", name]));
             let mut ours = json(user.manifest_push(&["inspect", "-v", "--insecure", name]).exits(0));
             let is_old = |one: &serde_json::Value| one.get("Raw").is_none();
             match (&mut ours, theirs.get(0).unwrap_or(&theirs)) {
-                // docker 20.10 prints the same but for this key.
+                // docker 20.10 does not print this key.
                 (serde_json::Value::Array(ours), theirs) if is_old(theirs) => {
                     ours.iter_mut().for_each(without_raw)
                 }

@@ -1,4 +1,4 @@
-//! Members of a published index: added, replaced, taken away.
+//! `edit`: members of a published index are added, replaced and removed.
 
 use super::*;
 
@@ -13,7 +13,7 @@ impl Rig {
     }
 }
 
-/// With an attestation of the second, and a spacing that no encoder makes.
+/// Publishes an index with an attestation of the second member and unusual white space.
 fn attested() -> (Rig, Index) {
     let rig = Rig::new();
     let members = [("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])];
@@ -23,7 +23,7 @@ fn attested() -> (Rig, Index) {
 }
 
 #[test]
-fn one_member_is_added_replaced_and_removed_and_the_others_keep_every_byte() {
+fn a_member_is_added_replaced_and_removed_and_other_bytes_are_preserved() {
     let (rig, index) = attested();
     let before = rig.published();
     let add = ["--add", &rig.name("arm64v8")];
@@ -33,7 +33,7 @@ fn one_member_is_added_replaced_and_removed_and_the_others_keep_every_byte() {
     let added = rig.published();
     assert!(added.contains(rig.images[3].digest()));
     assert!(added.starts_with(before.trim_end_matches("]}")), "{added}\n{before}");
-    rig.is_sound();
+    rig.assert_sound();
     rig.change(&add)
         .exits(3)
         .assert_stderr_contains("would be a duplicate")
@@ -46,35 +46,35 @@ fn one_member_is_added_replaced_and_removed_and_the_others_keep_every_byte() {
     let replaced = rig.published();
     assert!(replaced.starts_with(before.trim_end_matches("]}")), "{replaced}");
     assert!(replaced.contains(new.digest()) && !replaced.contains(rig.images[3].digest()));
-    rig.is_sound();
+    rig.assert_sound();
 
     rig.change(&["--remove", "linux/arm64"]).exits(0).prints(index.digest());
-    assert_eq!(rig.published(), before, "byte for byte what it was");
+    assert_eq!(rig.published(), before, "the index must have its original bytes");
     rig.change(&["--remove", "linux/arm/v7"]).exits(0);
-    assert!(!rig.published().contains("attestation-manifest"), "its attestation goes with it");
-    rig.is_sound();
+    assert!(!rig.published().contains("attestation-manifest"), "its attestation must be removed as well");
+    rig.assert_sound();
     rig.change(&["--remove", "linux/arm/v7"]).exits(5).assert_stderr_contains("it has linux/amd64");
     rig.change(&["--remove", "linux/amd64"]).exits(3).assert_stderr_contains("no image would be left");
     rig.change(&[]).exits(2);
 }
 
 #[test]
-fn an_attested_image_comes_in_with_its_attestation() {
+fn an_image_is_added_with_its_attestation() {
     let (rig, _) = attested();
     let built = Image::new("linux/riscv64", "by BuildKit");
     Index::attested(&[("linux/riscv64", &built)], Some(0)).publish(&rig.registry, "team/riscv", "1");
     rig.change(&["--add", &format!("{}/team/riscv:1", rig.registry.host())]).exits(0);
-    rig.is_sound();
+    rig.assert_sound();
     let list: serde_json::Value = serde_json::from_str(&rig.published()).unwrap();
     let last = list["manifests"].as_array().unwrap().last().unwrap();
     assert_eq!(last["annotations"]["vnd.docker.reference.digest"], built.digest());
 }
 
 #[test]
-fn an_edit_can_go_to_another_tag_and_set_annotations() {
+fn an_edit_is_published_under_another_tag_with_annotations() {
     let (rig, index) = attested();
     rig.change(&["--annotation", "a=b", "--tag", "next"]).exits(0);
-    assert_eq!(rig.named("latest").as_deref(), Some(index.digest()));
+    assert_eq!(rig.digest_of_tag("latest").as_deref(), Some(index.digest()));
     let (_, bytes) = rig.registry.manifest(REPOSITORY, "next").unwrap();
     assert!(String::from_utf8(bytes).unwrap().ends_with(r#""annotations":{"a":"b"}}"#));
     let wrong = Image::new("linux/amd64", "s390x' own");
@@ -82,7 +82,7 @@ fn an_edit_can_go_to_another_tag_and_set_annotations() {
     let add = format!("linux/s390x={}", rig.name("wrong"));
     rig.change(&["--add", &add]).exits(3).assert_stderr_contains("--relabel");
     rig.change(&["--relabel", "--add", &add]).exits(0);
-    rig.is_sound();
+    rig.assert_sound();
     rig.user
         .manifest_push(&["edit", &rig.name("amd64"), "--add", &add])
         .exits(3)
@@ -90,23 +90,23 @@ fn an_edit_can_go_to_another_tag_and_set_annotations() {
     rig.user.manifest_push(&["edit", &rig.name("none"), "--add", &add]).exits(5);
 }
 
-/// The same in a layout: the commands know no registry from another store.
+/// The same commands work in a layout.
 #[test]
-fn a_layout_can_be_edited_and_taken_back() {
+fn an_edit_of_a_layout_can_be_rolled_back() {
     let (rig, index) = attested();
     let (latest, layout) = (rig.name("latest"), "oci:dir:1");
     rig.user.manifest_push(&["copy", &latest, layout]).exits(0);
     let ran = rig.user.manifest_push(&["edit", layout, "--add", &rig.name("arm64v8")]).exits(0);
     let open = || OciLayout::open(&rig.user.path("dir")).unwrap();
-    let named = || open().read_document(&Pointer::Tag("1".into())).unwrap().digest().to_string();
+    let current = || open().read_document(&Pointer::Tag("1".into())).unwrap().digest().to_string();
     assert_eq!(check(&open(), &Pointer::Tag("1".into()), CheckDepth::Layers), []);
-    assert_eq!(named(), ran.line());
+    assert_eq!(current(), ran.line());
     rig.user.manifest_push(&["rollback", layout]).exits(0);
-    assert_eq!(named(), index.digest());
+    assert_eq!(current(), index.digest());
     rig.user.manifest_push(&["rollback", layout]).exits(3).assert_stderr_contains("the push created the tag");
 }
 
-/// amd64 beside an index of arm/v7 and arm64, the latter with an attestation.
+/// Publishes an index with an amd64 image and a nested index of arm/v7 and arm64, the latter with an attestation.
 fn nested() -> (Rig, Index) {
     let rig = Rig::new();
     let members = [("linux/arm/v7", &rig.images[2]), ("linux/arm64", &rig.images[3])];
@@ -118,7 +118,7 @@ fn nested() -> (Rig, Index) {
 }
 
 #[test]
-fn images_of_an_index_within_the_index_count_and_are_not_changed_from_outside() {
+fn images_of_a_nested_index_are_considered_and_not_changed() {
     let (rig, inner) = nested();
     let before = rig.published();
     let again = rig.name("arm64v8");
@@ -144,30 +144,30 @@ fn images_of_an_index_within_the_index_count_and_are_not_changed_from_outside() 
     rig.change(&["--remove", "linux/s390x"])
         .exits(5)
         .assert_stderr_contains("it has linux/amd64, linux/arm/v7, linux/arm64");
-    // What the hint says.
+    // The command from the message works.
     let name = format!("{}@{}", rig.name("latest").rsplit_once(':').unwrap().0, inner.digest());
     rig.user.manifest_push(&["edit", &name, "--remove", "linux/arm64", "--tag", "next"]).exits(0);
     rig.change(&["--add", &rig.name("arm32v5")]).exits(0);
-    rig.is_sound();
+    rig.assert_sound();
 }
 
-/// An entry that says a platform is meant before an image that lies deeper, be it an index itself.
+/// A platform selects an entry that has it, even a nested index, before an image in a nested index.
 #[test]
-fn an_entry_that_is_an_index_goes_by_the_platform_it_says() {
+fn a_nested_index_with_a_platform_is_selected_by_it() {
     let (rig, inner) = nested();
     let with = rig.published().replace(inner.digest(), "DIGEST");
-    let said = r#""digest":"DIGEST","platform":{"architecture":"arm64","os":"linux"}"#;
-    let outer = with.replace(r#""digest":"DIGEST""#, said).replace("DIGEST", inner.digest());
+    let entry = r#""digest":"DIGEST","platform":{"architecture":"arm64","os":"linux"}"#;
+    let outer = with.replace(r#""digest":"DIGEST""#, entry).replace("DIGEST", inner.digest());
     rig.registry.put_manifest(REPOSITORY, "latest", inner.document.media_type(), outer.as_bytes());
     let copy = ["copy", "--platform", "linux/arm64", &rig.name("latest"), &rig.name("out")];
     rig.user.manifest_push(&copy).exits(0).prints(inner.digest());
     rig.change(&["--remove", "linux/arm64"]).exits(0);
     assert!(!rig.published().contains(inner.digest()) && rig.published().contains(rig.images[0].digest()));
-    rig.is_sound();
+    rig.assert_sound();
 }
 
 #[test]
-fn an_image_of_an_index_within_an_index_comes_out_with_its_attestation() {
+fn an_image_of_a_nested_index_is_copied_with_its_attestation() {
     let (rig, inner) = nested();
     let copy = |platform: &str, to: &str| {
         rig.user.manifest_push(&["copy", "--platform", platform, &rig.name("latest"), &rig.name(to)])
@@ -184,12 +184,12 @@ fn an_image_of_an_index_within_an_index_comes_out_with_its_attestation() {
     let flat: serde_json::Value = serde_json::from_slice(&flat).unwrap();
     let digests: Vec<&str> = (0..3).map(|i| flat["manifests"][i]["digest"].as_str().unwrap()).collect();
     assert_eq!(digests, [rig.images[0].digest(), rig.images[3].digest(), inner.members[2].digest()]);
-    rig.is_sound();
+    rig.assert_sound();
 }
 
-/// The new index is made of the old one: what another edit put there meanwhile would be gone.
+/// The new index is based on the index that was read, so a concurrent change must be a conflict.
 #[test]
-fn an_edit_does_not_take_back_what_another_did_since_it_read_the_index() {
+fn an_edit_does_not_undo_a_concurrent_change() {
     for expects in [false, true] {
         let (rig, index) = attested();
         let theirs = Index::of(&[("linux/amd64", &rig.images[0])]);
@@ -205,12 +205,12 @@ fn an_edit_does_not_take_back_what_another_did_since_it_read_the_index() {
         rig.change(&[&["--annotation", "a=b"], more].concat())
             .exits(8)
             .assert_stderr_contains(theirs.digest());
-        assert_eq!(rig.named("latest").as_deref(), Some(theirs.digest()));
+        assert_eq!(rig.digest_of_tag("latest").as_deref(), Some(theirs.digest()));
     }
 }
 
 #[test]
-fn of_two_edits_of_one_tag_of_a_layout_none_is_lost_in_silence() {
+fn of_two_edits_of_one_tag_of_a_layout_none_is_lost_silently() {
     let (rig, index) = attested();
     for round in 0..8 {
         let name = format!("oci:dir:{round}");
@@ -236,9 +236,9 @@ fn of_two_edits_of_one_tag_of_a_layout_none_is_lost_in_silence() {
     }
 }
 
-/// Promise 10 holds for JSON, too: a terminal may show it.
+/// JSON may be printed on a terminal as well.
 #[test]
-fn annotations_that_steer_a_terminal_are_escaped_in_json() {
+fn control_characters_in_annotations_are_escaped_in_json() {
     let rig = Rig::new();
     let evil = "x\u{9b}31m\u{202e}y";
     let index = Index::attested(&[("linux/amd64", &rig.images[0]), ("linux/arm/v7", &rig.images[2])], None);

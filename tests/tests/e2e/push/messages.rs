@@ -1,4 +1,4 @@
-//! Error messages: what was typed, and the way out.
+//! Error messages: they quote the input and suggest a solution.
 
 use super::*;
 
@@ -96,8 +96,8 @@ fn errors_refer_to_what_was_typed() {
             assert!(ran.stderr.contains(&says.replace("R:", &format!("{name}:"))), "{line}: {says}: {ran}");
         }
         // The file of the spec has the word in its name.
-        let said = ran.stderr.replace("from-spec", "").replace("spec.yaml", "");
-        assert!(!said.contains(never), "{line}: {never}: {ran}");
+        let stderr = ran.stderr.replace("from-spec", "").replace("spec.yaml", "");
+        assert!(!stderr.contains(never), "{line}: {never}: {ran}");
     }
 }
 
@@ -161,12 +161,12 @@ fn a_forced_mismatch_is_a_warning() {
     Image::new("linux/amd64", "arm's own").publish(&rig.registry, REPOSITORY, "arm32v7");
     Image::new("linux/amd64", "arm's other").publish(&rig.registry, REPOSITORY, "arm32v5");
     let ran = rig.push(&["--force"]).exits(0);
-    let told: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let warnings: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
     for (tag, platform) in [("arm32v7", "linux/arm/v7"), ("arm32v5", "linux/arm/v5")] {
         let one = format!("{} declares linux/amd64 and is published as {platform} (--force)", rig.name(tag));
-        assert_eq!(told.iter().filter(|line| line.contains(&one)).count(), 1, "{one}: {ran}");
+        assert_eq!(warnings.iter().filter(|line| line.contains(&one)).count(), 1, "{one}: {ran}");
     }
-    assert_eq!(told.len(), 2, "{ran}");
+    assert_eq!(warnings.len(), 2, "{ran}");
     let add = format!("linux/s390x={}", rig.name("amd64"));
     rig.user
         .manifest_push(&["edit", "--force", &rig.name("latest"), "--add", &add])
@@ -178,7 +178,7 @@ fn a_forced_mismatch_is_a_warning() {
 fn a_docker_list_is_converted_to_an_oci_index_on_request() {
     let rig = Rig::new();
     rig.push(&[]).exits(0);
-    let before = rig.named("latest").unwrap();
+    let before = rig.digest_of_tag("latest").unwrap();
     let latest = rig.name("latest");
     rig.user.manifest_push(&["edit", &latest, "--type", "oci", "--annotation", "a=b"]).exits(0);
     let (media_type, bytes) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
@@ -190,7 +190,7 @@ fn a_docker_list_is_converted_to_an_oci_index_on_request() {
     let old = String::from_utf8(old).unwrap();
     let members = &old[old.find("\"manifests\"").unwrap()..old.rfind(']').unwrap()];
     assert!(text.contains(members), "the entries keep every byte: {text}");
-    rig.is_sound();
+    rig.assert_sound();
     rig.user
         .manifest_push(&["edit", &latest, "--type", "docker"])
         .exits(3)

@@ -1,4 +1,4 @@
-//! Many at once, and registries and images that nobody should trust.
+//! Concurrent publishers, and registries and images that must not be trusted.
 
 use super::*;
 use multiarch_tests::world::Proc;
@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 #[test]
-fn of_twenty_publishers_of_one_tag_each_is_right_or_says_that_it_is_not() {
+fn each_of_twenty_publishers_of_one_tag_succeeds_or_reports_a_conflict() {
     const PUBLISHERS: usize = 20;
     let rig = Rig::new();
     let mut published = BTreeSet::new();
@@ -31,19 +31,19 @@ fn of_twenty_publishers_of_one_tag_each_is_right_or_says_that_it_is_not() {
         assert!(matches!(code, 0 | 8), "{status}: {}", process.stderr());
         ended.insert(code);
     }
-    assert!(ended.contains(&0), "nobody got through");
-    let named = rig.named("latest").unwrap();
-    assert!(published.contains(&named), "{named}");
-    rig.is_sound();
-    // All of them wrote into one journal, line by line.
+    assert!(ended.contains(&0), "no publisher succeeded");
+    let current = rig.digest_of_tag("latest").unwrap();
+    assert!(published.contains(&current), "{current}");
+    rig.assert_sound();
+    // All publishers appended complete lines to one journal.
     let noted: BTreeSet<String> =
         rig.entries().iter().map(|entry| entry["new"].as_str().unwrap().to_string()).collect();
-    assert!(noted.contains(&named) && noted.is_subset(&published), "{noted:?}");
+    assert!(noted.contains(&current) && noted.is_subset(&published), "{noted:?}");
 }
 
-/// Layers that images share go up once, over eight connections at most.
+/// Shared layers are uploaded once, over at most eight connections.
 #[test]
-fn shared_layers_go_up_once_over_few_connections() {
+fn shared_layers_are_uploaded_once_over_few_connections() {
     const PLATFORMS: usize = 25;
     const LAYERS: usize = 20;
     const SHARED: usize = 16;
@@ -78,17 +78,17 @@ fn shared_layers_go_up_once_over_few_connections() {
     registry.closure_complete("team/app", ran.line()).unwrap();
     let uploads = registry.count("PUT", |path| path.contains("/uploads/"));
     assert_eq!(uploads, SHARED + PLATFORMS * (LAYERS - SHARED + 1));
-    // Eight are used; one that was let go may still be counted when the next is there.
+    // At most eight are used; a closed one may still be counted when the next is open.
     assert!(registry.peak_connections() <= 10, "{} connections", registry.peak_connections());
     assert_eq!(registry.violations(), [""; 0]);
     registry.take_log();
     user.manifest_push(&["copy", "oci:in:1", &to]).exits(0).assert_stderr_contains("nothing to do in");
-    assert!(registry.log().len() < 4, "a right tag is all there is to see");
+    assert!(registry.log().len() < 4, "only the tag must be read");
 }
 
-/// A page for browsers is no registry, whatever its status.
+/// A web server that returns a page with status 200 for every request.
 #[test]
-fn who_answers_200_to_everything_is_not_believed() {
+fn a_server_that_is_not_a_registry_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let server = std::thread::spawn(move || {
@@ -117,7 +117,7 @@ fn who_answers_200_to_everything_is_not_believed() {
 }
 
 #[test]
-fn what_no_client_could_run_is_refused_by_name() {
+fn invalid_members_are_refused_by_name() {
     let mut rig = Rig::new();
     let schema1 = br#"{"schemaVersion":1,"name":"a","tag":"b","architecture":"amd64","fsLayers":[]}"#;
     let signed = "application/vnd.docker.distribution.manifest.v1+prettyjws";
@@ -130,15 +130,15 @@ fn what_no_client_could_run_is_refused_by_name() {
         .exits(3)
         .assert_stderr_contains(&format!("spec.yaml:{}: ", rig.line(":old")))
         .assert_stderr_contains("schema 1");
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
     rig.edit(":old", ":arm32v5");
     rig.push(&[]).exits(3).assert_stderr_contains(&format!("spec.yaml:{}: ", rig.line(":attestation")));
-    rig.nothing_was_written();
+    rig.assert_nothing_written();
 }
 
-/// One image may stand for two platforms, and a Windows image is chosen by its version.
+/// An image may be listed for two platforms; clients select Windows images by os.version.
 #[test]
-fn one_digest_for_two_platforms_and_the_version_of_windows_are_kept() {
+fn one_image_for_two_platforms_and_windows_versions_are_published() {
     let rig = Rig::new();
     let config = r#"{"architecture":"amd64","os":"windows","os.version":"10.0.17763.2565","os.features":["win32k"],"rootfs":{"type":"layers","diff_ids":["DIFF"]}}"#;
     let plain = Image::new("windows/amd64", "windows");
@@ -168,5 +168,5 @@ fn one_digest_for_two_platforms_and_the_version_of_windows_are_kept() {
         (&entries[1]["platform"]["variant"], &entries[2]["platform"]["variant"]),
         (&"v5".into(), &"v6".into())
     );
-    rig.is_sound();
+    rig.assert_sound();
 }

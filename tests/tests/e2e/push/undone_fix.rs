@@ -2,11 +2,11 @@
 
 use super::*;
 
-/// Fixes `latest`, and says what it named before.
-fn fixed(rig: &Rig, label: &[&str]) -> String {
-    let old = rig.named("latest").unwrap();
+/// Fixes `latest`. Returns its previous digest.
+fn fix_latest(rig: &Rig, label: &[&str]) -> String {
+    let old = rig.digest_of_tag("latest").unwrap();
     rig.user.config_patcher(&[&["fix", &rig.name("latest")], label].concat()).exits(0);
-    assert_ne!(rig.named("latest").unwrap(), old);
+    assert_ne!(rig.digest_of_tag("latest").unwrap(), old);
     old
 }
 
@@ -30,19 +30,19 @@ fn a_fix_of_an_image_and_of_an_index_is_undone_by_copy() {
         (&|| index.publish(&rig.registry, REPOSITORY, "latest"), &["--from-index"]),
     ] {
         publish();
-        let old = fixed(&rig, label);
-        let fixed = rig.named("latest").unwrap();
-        copy_back(&rig, &old).exits(0).prints(&old).assert_stderr_contains(&format!("was {fixed}"));
-        assert_eq!(rig.named("latest").as_ref(), Some(&old));
-        rig.is_sound();
-        // One PUT, of the tag: all else is there.
+        let old = fix_latest(&rig, label);
+        let fix_latest = rig.digest_of_tag("latest").unwrap();
+        copy_back(&rig, &old).exits(0).prints(&old).assert_stderr_contains(&format!("was {fix_latest}"));
+        assert_eq!(rig.digest_of_tag("latest").as_ref(), Some(&old));
+        rig.assert_sound();
+        // The only PUT is that of the tag.
         let log = rig.registry.log();
         let written: Vec<_> = log.iter().filter(|l| !matches!(l.method.as_str(), "GET" | "HEAD")).collect();
         assert_eq!(written.len(), 1, "{written:?}");
         copy_back(&rig, &old).exits(0).assert_stderr_contains("nothing to do in");
-        // It is a publication like any other: rollback brings the fix back.
+        // This copy is recorded in the journal as well: a rollback restores the fix.
         rig.user.manifest_push(&["rollback", &rig.name("latest")]).exits(0);
-        assert_eq!(rig.named("latest"), Some(fixed));
+        assert_eq!(rig.digest_of_tag("latest"), Some(fix_latest));
     }
 }
 
@@ -56,16 +56,16 @@ fn an_image_and_an_index_do_not_replace_each_other() {
         .exits(3)
         .assert_stderr_contains("the tag refers to an index of several platforms")
         .assert_stderr_contains("--force");
-    assert_eq!(rig.named("latest").as_deref(), Some(index.digest()));
+    assert_eq!(rig.digest_of_tag("latest").as_deref(), Some(index.digest()));
     let one = rig.name("amd64");
     rig.user
         .manifest_push(&["copy", &rig.name("latest"), &one])
         .exits(3)
         .assert_stderr_contains("the tag refers to a single image");
-    assert_eq!(rig.named("amd64").as_deref(), Some(image));
+    assert_eq!(rig.digest_of_tag("amd64").as_deref(), Some(image));
     rig.user
         .manifest_push(&["copy", "--force", &rig.name("latest"), &one])
         .exits(0)
         .assert_stderr_contains("warning:");
-    assert_eq!(rig.named("amd64").as_deref(), Some(index.digest()));
+    assert_eq!(rig.digest_of_tag("amd64").as_deref(), Some(index.digest()));
 }

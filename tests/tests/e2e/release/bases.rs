@@ -3,7 +3,7 @@
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, run};
-use crate::verify::made::{Layer, Made, image, judged, probe, publish, zstd};
+use crate::verify::made::{Layer, TestImage, image, probe, publish, verdict_of, zstd};
 use multiarch_tests::fake_registry::FakeRegistry;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -132,7 +132,7 @@ fn a_base_image_that_is_right_or_cannot_be_checked_does_not_stop_the_release() {
 fn the_embedded_builder_takes_a_base_with_zstd_layers() {
     let registry = FakeRegistry::start();
     let layer = Layer::new().file("usr/lib/data", b"data").symlink("lib", "usr/lib").end();
-    publish(&registry, &Made { packed: zstd, ..image("linux/amd64", &["/app"], vec![layer]) }, "base");
+    publish(&registry, &TestImage { packed: zstd, ..image("linux/amd64", &["/app"], vec![layer]) }, "base");
     let user = User::new();
     user.write("app", probe("linux/amd64"));
     fs::set_permissions(user.path("app"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -144,6 +144,6 @@ fn the_embedded_builder_takes_a_base_with_zstd_layers() {
         format!("image: {host}/team/app\nplatforms:\n  linux/amd64: {{ {recipe} }}\n"),
     );
     run(user.command("xtask", &["release", "release.yaml"])).exits(0);
-    let (verdict, binaries, _) = judged(&user, &format!("{host}/team/app:latest"));
+    let (verdict, binaries, _) = verdict_of(&user, &format!("{host}/team/app:latest"));
     assert_eq!((verdict.as_str(), binaries.as_str()), ("consistent", "linux/amd64"));
 }

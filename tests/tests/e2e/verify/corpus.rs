@@ -1,5 +1,5 @@
-//! Debian's own programs of nine architectures: static and dynamic, glibc and musl, C and Go; each with the verdict
-//! that it must get under the right declared, under a wrong one, and what a container would load with it.
+//! Programs of Debian for nine architectures, static and dynamic, glibc and musl, C and Go: their verdicts with a correct and
+//! with a wrong declared platform, and the roles in their executed chains.
 
 use super::made::{image, verify};
 use crate::tools::{Ran, User};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// What is packed, what is run, which roles its chain must have.
+/// Packages of an image, its command, and the roles that its executed chain must have.
 struct Kind {
     name: &'static str,
     packages: &'static [&'static str],
@@ -31,17 +31,17 @@ const KINDS: [Kind; 4] = [
         command: "/bin/busybox",
         roles: &["command"],
     },
-    // Debian has no program that is linked with it; its loader is one.
+    // No Debian program is linked with musl; its loader is a program.
     Kind { name: "dynamic musl", packages: &["musl"], command: "/lib/ld-musl-", roles: &["command"] },
     Kind { name: "static Go", packages: &["gosu"], command: "/usr/sbin/gosu", roles: &["command"] },
 ];
 
-/// Debian's name, the right declared.
+/// Returns Debian's names of architectures with their platforms.
 fn architectures() -> impl Iterator<Item = (&'static str, &'static str)> {
     FOREIGN.iter().map(|row| (row.debian, row.platform)).chain([("amd64", "linux/amd64")])
 }
 
-/// A layer of packages, with /bin, /lib and so on as links into /usr where the packages have nothing there.
+/// Returns a layer with the packages, and with links such as /bin to /usr/bin if the packages have no such directory.
 fn layer(root: &Path, packages: &[&str]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.follow_symlinks(false);
@@ -59,17 +59,18 @@ fn layer(root: &Path, packages: &[&str]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// A command that names only the beginning of a file.
+/// Returns the command. If its file name ends with `-`, it is completed from the package.
 fn command(root: &Path, kind: &Kind) -> String {
-    let Some((dir, begin)) = kind.command.rsplit_once('/').filter(|(_, begin)| begin.ends_with('-')) else {
+    let Some((dir, prefix)) = kind.command.rsplit_once('/').filter(|(_, prefix)| prefix.ends_with('-'))
+    else {
         return kind.command.into();
     };
-    for place in
+    for directory in
         [root.join(kind.packages[0]).join(&dir[1..]), root.join(kind.packages[0]).join("usr").join(&dir[1..])]
     {
-        for entry in fs::read_dir(place).into_iter().flatten() {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.starts_with(begin) {
+            if name.starts_with(prefix) {
                 return format!("{dir}/{name}");
             }
         }
@@ -82,7 +83,7 @@ fn found(ran: &Ran) -> Value {
 }
 
 #[test]
-fn every_kind_of_program_of_every_architecture_is_known() {
+fn every_kind_of_program_of_every_architecture_is_verified() {
     let user = User::new();
     let mut table = Vec::new();
     for (debian, declared) in architectures() {
@@ -106,10 +107,10 @@ fn every_kind_of_program_of_every_architecture_is_known() {
                 .map(|link| link["role"].as_str().unwrap())
                 .collect();
             let has_roles = kind.roles.iter().all(|role| roles.contains(role));
-            let meant: Platform = serde_json::from_value(mislabeled["binaryPlatform"].clone()).unwrap();
-            // What the binaries ask for is the machine of the declared, and never more than the declared's level.
-            let fits = meant.architecture == declared.split('/').nth(1).unwrap();
-            let row = format!("{name}: {} {} {meant} {roles:?}", right["verdict"], mislabeled["verdict"]);
+            let binary: Platform = serde_json::from_value(mislabeled["binaryPlatform"].clone()).unwrap();
+            // The binary platform must have the architecture of the correct declared platform.
+            let fits = binary.architecture == declared.split('/').nth(1).unwrap();
+            let row = format!("{name}: {} {} {binary} {roles:?}", right["verdict"], mislabeled["verdict"]);
             if (right["verdict"].as_str(), mislabeled["verdict"].as_str(), fits && has_roles)
                 != (Some("consistent"), Some("mislabeled"), true)
             {
@@ -117,11 +118,11 @@ fn every_kind_of_program_of_every_architecture_is_known() {
             }
         }
     }
-    assert_eq!(table, [""; 0], "not as expected");
+    assert_eq!(table, [""; 0], "unexpected verdicts");
 }
 
 #[test]
-fn go_programs_tell_the_version_of_arm_that_their_distribution_does_not_ask_for() {
+fn go_programs_have_their_own_arm_version() {
     let user = User::new();
     // Debian's armhf, which is v7, has Go programs for v6; its armel has them for v5. Source: their build settings.
     for (debian, binaries, declared, verdict) in [
@@ -135,9 +136,9 @@ fn go_programs_tell_the_version_of_arm_that_their_distribution_does_not_ask_for(
         let made = image(declared, &["/usr/sbin/gosu"], vec![layer(&root, &["gosu"])]);
         let name = format!("{debian}-{}", declared.replace('/', "-"));
         let found = found(&verify(&user, &[&made.layout(&user, &name), "--format", "json"]));
-        let meant: Platform = serde_json::from_value(found["binaryPlatform"].clone()).unwrap();
+        let binary: Platform = serde_json::from_value(found["binaryPlatform"].clone()).unwrap();
         assert_eq!(
-            (found["verdict"].as_str(), meant.to_string().as_str()),
+            (found["verdict"].as_str(), binary.to_string().as_str()),
             (Some(verdict), binaries),
             "{debian} {declared}"
         );
@@ -146,10 +147,10 @@ fn go_programs_tell_the_version_of_arm_that_their_distribution_does_not_ask_for(
 }
 
 #[test]
-fn one_foreign_library_in_a_right_image_is_found() {
+fn one_foreign_library_in_a_correct_image_is_found() {
     let user = User::new();
     let (arm64, s390x) = (need!(debian_packages("arm64")), need!(debian_packages("s390x")));
-    // A build that copied libc from another stage: everything is arm64's, what dash loads is not.
+    // The image is arm64, but libc was copied from a build stage of another platform.
     let path = "lib/aarch64-linux-gnu/libc.so.6";
     let stray = fs::read(s390x.join("libc6/lib/s390x-linux-gnu/libc.so.6")).unwrap();
     let stray = super::made::Layer::new().file(path, &stray).end();

@@ -1,4 +1,5 @@
-//! What other readers see of a layer, we see; indexes that lead nowhere; names in every form of the result.
+//! Hostile input of `verify`: layers that other tar readers understand differently, deep and wide indexes, and control
+//! characters in names.
 
 use super::made::{Layer, image, plain, probe, put, verify};
 use crate::tools::User;
@@ -13,13 +14,13 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Python's tarfile on all files named, one line each: the names within, as JSON, or `null` where it refuses.
+/// Python script that prints, for each argument, the names of regular files as JSON, or `null` if tarfile fails.
 const TARFILE: &str = "import json, sys, tarfile\n\
     for path in sys.argv[1:]:\n\
     \x20   try: print(json.dumps([m.name.encode('utf-8', 'surrogateescape').hex() for m in tarfile.open(path, 'r:') if m.isreg()]))\n\
     \x20   except Exception: print('null')\n";
 
-/// Every seed of the fuzzer's tars, and each with one byte changed at many places of its headers.
+/// Returns the tar seeds of the fuzz target, and copies with one changed byte in a header.
 fn tars() -> Vec<Vec<u8>> {
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/layer");
     let mut out = Vec::new();
@@ -32,14 +33,14 @@ fn tars() -> Vec<Vec<u8>> {
         }
         for at in [0, 100, 107, 124, 135, 156, 157, 257, 263, 345, 482] {
             for block in (0..bytes.len()).step_by(512).take(12) {
-                let mut bent = bytes.clone();
-                let Some(place) = bent.get_mut(block + at) else { continue };
+                let mut damaged = bytes.clone();
+                let Some(place) = damaged.get_mut(block + at) else { continue };
                 *place = place.wrapping_add(1);
-                // Signed again, or every change would be refused for the sum alone.
-                bent[block + 148..block + 156].fill(b' ');
-                let sum: u32 = bent[block..block + 512].iter().map(|byte| u32::from(*byte)).sum();
-                bent[block + 148..block + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-                out.push(bent);
+                // The checksum is corrected, because otherwise every change would be refused for it.
+                damaged[block + 148..block + 156].fill(b' ');
+                let sum: u32 = damaged[block..block + 512].iter().map(|byte| u32::from(*byte)).sum();
+                damaged[block + 148..block + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+                out.push(damaged);
             }
         }
         out.push(bytes);
@@ -54,7 +55,7 @@ fn normal(name: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn no_program_is_seen_that_gnu_tar_and_python_do_not_see_and_none_is_missed() {
+fn verify_finds_the_same_programs_as_gnu_tar_and_python() {
     need!(require(&["python3"]));
     let user = User::new();
     let tars = tars();
@@ -80,14 +81,14 @@ fn no_program_is_seen_that_gnu_tar_and_python_do_not_see_and_none_is_missed() {
         let theirs: BTreeSet<Vec<u8>> = names.iter().map(|name| normal(&unhex(name))).collect();
         let show = |name: &[u8]| format!("{} of {path}: {:?}", String::from_utf8_lossy(name), &bytes[..16]);
         for (name, _) in facts.programs() {
-            assert!(theirs.contains(name), "only we see {}", show(name));
+            assert!(theirs.contains(name), "only verify finds {}", show(name));
         }
         for name in &theirs {
-            let is_mark = name.rsplit(|b| *b == b'/').next().unwrap().starts_with(b".wh.");
-            let leaves = name.split(|b| *b == b'/').any(|part| part == b"..");
+            let is_whiteout = name.rsplit(|b| *b == b'/').next().unwrap().starts_with(b".wh.");
+            let leaves_root = name.split(|b| *b == b'/').any(|part| part == b"..");
             assert!(
-                is_mark || leaves || facts.entry(name_hash(name)).is_some(),
-                "only they see {}",
+                is_whiteout || leaves_root || facts.entry(name_hash(name)).is_some(),
+                "only Python finds {}",
                 show(name)
             );
         }
@@ -96,7 +97,7 @@ fn no_program_is_seen_that_gnu_tar_and_python_do_not_see_and_none_is_missed() {
         if listed.status.success() {
             let gnu: BTreeSet<Vec<u8>> = listed.stdout.split(|b| *b == b'\n').map(normal).collect();
             for (name, _) in facts.programs().filter(|(name, _)| !name.contains(&b'\n')) {
-                assert!(gnu.contains(name), "GNU tar does not see {}", show(name));
+                assert!(gnu.contains(name), "GNU tar does not find {}", show(name));
             }
         }
         compared += 1;
@@ -113,7 +114,7 @@ fn index_of(store: &MemoryStore, members: &[Document]) -> Document {
 }
 
 #[test]
-fn attestations_and_artifacts_are_no_images_and_one_that_is_listed_twice_is_judged_twice() {
+fn attestations_and_artifacts_are_skipped_and_duplicate_members_have_two_verdicts() {
     let user = User::new();
     let store = MemoryStore::new();
     let app = image("linux/arm64", &["/app"], vec![Layer::new().file("app", &probe("linux/arm64")).end()])
@@ -140,7 +141,7 @@ fn attestations_and_artifacts_are_no_images_and_one_that_is_listed_twice_is_judg
 }
 
 #[test]
-fn indexes_within_indexes_end_somewhere() {
+fn the_nesting_of_indexes_is_limited() {
     let user = User::new();
     let app = || image("linux/arm64", &["/app"], vec![Layer::new().file("app", &probe("linux/arm64")).end()]);
     let nested = |depth: usize| {
@@ -166,7 +167,7 @@ fn indexes_within_indexes_end_somewhere() {
 }
 
 #[test]
-fn an_index_of_more_members_than_anyone_has_is_refused_at_once() {
+fn an_index_above_the_member_limit_is_refused_at_once() {
     let user = User::new();
     let dir = user.path("wide");
     let store = MemoryStore::new();
@@ -186,7 +187,7 @@ fn an_index_of_more_members_than_anyone_has_is_refused_at_once() {
 }
 
 #[test]
-fn names_can_steer_neither_the_terminal_nor_a_report() {
+fn control_characters_and_markup_in_names_are_escaped_in_reports() {
     let user = User::new();
     let layer = Layer::new()
         .file("bin/a\u{1b}[31m\u{202e}b\u{85}<script>\"'&", &probe("linux/amd64"))
@@ -198,6 +199,6 @@ fn names_can_steer_neither_the_terminal_nor_a_report() {
         let text = std::fs::read_to_string(user.path(file)).unwrap();
         let is_control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
         assert!(!text.chars().any(is_control) && !text.contains("b<script>"), "{file}");
-        assert!(text.contains("\\u{1b}") || text.contains("u{1b}"), "{file} does not name the file");
+        assert!(text.contains("\\u{1b}") || text.contains("u{1b}"), "{file} does not have the name");
     }
 }

@@ -1,4 +1,4 @@
-//! Images made for these tests: a declared, a command, and layers packed in every way.
+//! Images for these tests, with a declared platform, a command, and layers in every compression.
 
 use crate::tools::{Ran, User};
 use binfmt_setup::emulators::Target;
@@ -52,8 +52,8 @@ impl Layer {
     }
 }
 
-/// An image under construction: a declared, what it runs, and layers as they are stored.
-pub struct Made<'a> {
+/// An image under construction: declared platform, command, and uncompressed layers.
+pub struct TestImage<'a> {
     pub declared: &'a str,
     pub command: &'a [&'a str],
     pub layers: Vec<Vec<u8>>,
@@ -65,7 +65,7 @@ pub fn plain(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    // Two members, as eStargz and pigz write them.
+    // Two gzip members, as eStargz and pigz write them.
     let (first, second) = bytes.split_at(bytes.len() / 2);
     let pack = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -79,8 +79,8 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
 
-impl Made<'_> {
-    /// Puts it into a store in memory, under its digest.
+impl TestImage<'_> {
+    /// Writes the image to a memory store, without a tag.
     pub fn add_to(&self, store: &MemoryStore) -> Document {
         let diff_ids: Vec<Digest> = self.layers.iter().map(|layer| Digest::of(layer)).collect();
         let kind = match (self.packed)(b"")[..] {
@@ -124,17 +124,17 @@ pub fn put(store: MemoryStore, target: &dyn ImageStore, tag: &str) {
     apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }
 
-pub fn image<'a>(declared: &'a str, command: &'a [&'a str], layers: Vec<Vec<u8>>) -> Made<'a> {
-    Made { declared, command, layers, packed: plain }
+pub fn image<'a>(declared: &'a str, command: &'a [&'a str], layers: Vec<Vec<u8>>) -> TestImage<'a> {
+    TestImage { declared, command, layers, packed: plain }
 }
 
 pub fn verify(user: &User, arguments: &[&str]) -> Ran {
     user.config_patcher(&[&["verify"], arguments].concat())
 }
 
-/// Verdict, binaries and the `fix` command of the one image.
+/// Verifies one image. Returns the verdict, the binary platform and the `fix` command.
 #[track_caller]
-pub fn judged(user: &User, image: &str) -> (String, String, Option<String>) {
+pub fn verdict_of(user: &User, image: &str) -> (String, String, Option<String>) {
     let ran = verify(user, &[image, "--format", "json"]);
     let found = ran.json()["images"][0].clone();
     let word = |value: &serde_json::Value| value.as_str().map(str::to_string);
@@ -145,12 +145,12 @@ pub fn judged(user: &User, image: &str) -> (String, String, Option<String>) {
     (verdict, platform.map_or(String::new(), |platform| platform.to_string()), word(&found["fix"]))
 }
 
-/// A tiny program for a platform, from the table of binfmt-setup's probes.
+/// Returns the probe of binfmt-setup for a platform, a tiny program.
 pub fn probe(platform: &str) -> Vec<u8> {
     Target::parse(platform).unwrap().file()
 }
 
-/// amd64 right, arm64 declared as amd64 and listed as arm64.
+/// Returns an index with a correct amd64 image and an arm64 image that declares amd64.
 pub fn index() -> MemoryStore {
     let store = MemoryStore::new();
     let base = || Layer::new().file("etc/base", b"shared").end();
@@ -171,7 +171,7 @@ pub fn index() -> MemoryStore {
     store
 }
 
-pub fn publish(registry: &FakeRegistry, made: &Made<'_>, tag: &str) {
+pub fn publish(registry: &FakeRegistry, made: &TestImage<'_>, tag: &str) {
     let store = MemoryStore::new();
     let document = made.add_to(&store);
     let image_store::tree::TreeNode::Image(image) =

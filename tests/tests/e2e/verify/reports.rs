@@ -7,7 +7,7 @@ use multiarch_tests::need;
 use multiarch_tests::world::{program, require};
 use std::process::Command;
 
-/// One image of every verdict, and an index; a name that is not there is asked for as well.
+/// Returns references of an image for every verdict, of an index, and of an image that does not exist.
 pub fn images(user: &User) -> Vec<String> {
     let (amd64, arm64) = (probe("linux/amd64"), probe("linux/arm64"));
     let one = |name: &str, layers: Vec<Layer>| {
@@ -28,7 +28,7 @@ pub fn images(user: &User) -> Vec<String> {
 }
 
 #[test]
-fn the_json_is_as_its_schema_says() {
+fn the_json_is_valid_by_its_schema() {
     need!(require(&["python3"]));
     let user = User::new();
     let schema = verify(&user, &["--schema"]).exits(0).stdout;
@@ -37,12 +37,12 @@ fn the_json_is_as_its_schema_says() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let ran = verify(&user, &[&names[..], &["--format", "json"]].concat()).exits(5);
     user.write("result.json", &ran.stdout);
-    is_valid(
+    assert_valid(
         &user,
         "result.json",
         "del result['images'][1]['verdict'], result['images'][1]['declaredPlatform']",
     );
-    // An image with a layer that is absent.
+    // An image whose layer is absent.
     for blob in std::fs::read_dir(user.path("index/blobs/sha256")).unwrap() {
         let blob = blob.unwrap().path();
         if serde_json::from_slice::<serde_json::Value>(&std::fs::read(&blob).unwrap()).is_err() {
@@ -51,11 +51,11 @@ fn the_json_is_as_its_schema_says() {
     }
     let ran = verify(&user, &[names[5], "--no-cache", "--format", "json"]).exits(5);
     user.write("unread.json", &ran.stdout);
-    is_valid(&user, "unread.json", "del result['images'][0]['error']");
+    assert_valid(&user, "unread.json", "del result['images'][0]['error']");
 }
 
-/// By `schema.json`, and no more once it is damaged so.
-fn is_valid(user: &User, result: &str, damage: &str) {
+/// Asserts that the result is valid by `schema.json`, and invalid after the change `damage`.
+fn assert_valid(user: &User, result: &str, damage: &str) {
     let check = format!(
         "import json, jsonschema\n\
          schema, result = (json.load(open(name)) for name in ('schema.json', '{result}'))\n\
@@ -71,7 +71,7 @@ fn is_valid(user: &User, result: &str, damage: &str) {
 }
 
 #[test]
-fn sarif_is_as_the_schema_of_oasis_says() {
+fn the_sarif_is_valid_by_the_oasis_schema() {
     need!(require(&["python3"]));
     let user = User::new();
     user.write("schema.json", include_str!("../../../fixtures/sarif/sarif-schema-2.1.0.json"));
@@ -79,8 +79,8 @@ fn sarif_is_as_the_schema_of_oasis_says() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     verify(&user, &[&names[..], &["--strict", "--sarif", "all.sarif"]].concat()).exits(5);
     verify(&user, &[names[0], "--sarif", "nothing.sarif"]).exits(0);
-    is_valid(&user, "all.sarif", "del result['runs'][0]['results'][0]['message']");
-    is_valid(&user, "nothing.sarif", "result['runs'][0]['tool']['driver']['colour'] = 'red'");
+    assert_valid(&user, "all.sarif", "del result['runs'][0]['results'][0]['message']");
+    assert_valid(&user, "nothing.sarif", "result['runs'][0]['tool']['driver']['colour'] = 'red'");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn sarif_has_a_result_for_each_image_that_is_not_consistent() {
     let mut found: Vec<(String, String)> = Vec::new();
     for result in log["runs"][0]["results"].as_array().unwrap() {
         let rule = result["ruleId"].as_str().unwrap();
-        // The second way to name the rule names the same one.
+        // ruleIndex and ruleId must refer to the same rule.
         assert_eq!(rules[result["ruleIndex"].as_u64().unwrap() as usize]["id"], rule);
         let place = &result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
         assert!(
@@ -118,7 +118,7 @@ fn sarif_has_a_result_for_each_image_that_is_not_consistent() {
         ("undetermined", "note"),
     ];
     assert_eq!(found, wanted.map(|(rule, level)| (rule.to_string(), level.to_string())));
-    // A note becomes an error where it fails the check.
+    // With --strict, a note is an error.
     verify(&user, &[&names[3], "--strict", "--sarif", "strict.sarif"]).exits(1);
     assert!(
         std::fs::read_to_string(user.path("strict.sarif"))
@@ -135,7 +135,7 @@ fn junit_has_a_case_for_each_image() {
     let mut arguments: Vec<&str> = names.iter().map(String::as_str).collect();
     arguments.extend(["--junit", "out.xml"]);
     verify(&user, &arguments).exits(5);
-    // Another's parser: what it counts, and what the suites say of themselves.
+    // Python's parser: the number of elements, and the counters of the suites.
     let count = "import xml.etree.ElementTree as T\n\
                  root = T.parse('out.xml').getroot()\n\
                  print(*(len(root.findall('.//' + kind)) for kind in ('testcase', 'failure', 'error', 'skipped')))\n\
@@ -143,15 +143,15 @@ fn junit_has_a_case_for_each_image() {
                  print(root[1][0][0].text)\n";
     let mut python = Command::new(program("python3").unwrap());
     let done = python.args(["-c", count]).current_dir(user.work()).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stdout).into_owned();
-    let lines: Vec<&str> = said.lines().collect();
+    let output = String::from_utf8_lossy(&done.stdout).into_owned();
+    let lines: Vec<&str> = output.lines().collect();
     assert_eq!(lines[..2], ["8 3 1 1", "8 3 1 1"], "{}", String::from_utf8_lossy(&done.stderr));
-    assert!(said.contains("/app (command, layer 0) is for linux/amd64"), "{said}");
-    assert!(said.contains("to fix it, run: config-patcher fix"), "{said}");
+    assert!(output.contains("/app (command, layer 0) is for linux/amd64"), "{output}");
+    assert!(output.contains("to fix it, run: config-patcher fix"), "{output}");
 }
 
 #[test]
-fn a_report_that_cannot_be_written_fails_before_anything_is_read() {
+fn an_unwritable_report_is_an_error_before_any_request() {
     let user = User::new();
     let name = images(&user).swap_remove(0);
     let ran = verify(&user, &[&name, "--html", "nowhere/page.html"]).exits(5);

@@ -11,7 +11,7 @@ use multiarch_tests::world::{Registry, program, require, run_with_rusage};
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// A layer as it is stored, what it unpacks to, and what its descriptor says of its table.
+/// A layer: compressed bytes, uncompressed bytes, and the annotations that describe its table of contents.
 struct Chunked {
     stored: Vec<u8>,
     unpacked: Vec<u8>,
@@ -24,15 +24,15 @@ enum Member {
     File(&'static str, Vec<u8>),
     Symlink(&'static str, &'static str),
     HardLink(&'static str, &'static str),
-    /// A file that the table tells the digest of another for.
-    Lie(&'static str, Vec<u8>, Vec<u8>),
-    /// So many files that only the table knows of.
+    /// A file with another digest in the table: name, content with that digest, content in the layer.
+    WrongDigest(&'static str, Vec<u8>, Vec<u8>),
+    /// This number of files in the table only.
     Listed(u32),
 }
 
-use Member::{File, HardLink, Lie, Listed, Symlink};
+use Member::{File, HardLink, Listed, Symlink, WrongDigest};
 
-/// Two megabytes that do not pack, so that the layer is worth the trouble.
+/// Returns 2 MiB of incompressible data, because small layers are read completely.
 fn ballast() -> Member {
     let mut state = 1_u64;
     let mut next = || {
@@ -57,7 +57,9 @@ fn header(member: &Member) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o755);
     let (name, link, kind, size) = match member {
-        File(name, content) | Lie(name, _, content) => (*name, "", tar::EntryType::Regular, content.len()),
+        File(name, content) | WrongDigest(name, _, content) => {
+            (*name, "", tar::EntryType::Regular, content.len())
+        }
         Symlink(name, target) => (*name, *target, tar::EntryType::Symlink, 0),
         HardLink(name, target) => (*name, *target, tar::EntryType::Link, 0),
         Listed(_) => panic!("the layer has no such member"),
@@ -72,8 +74,9 @@ fn header(member: &Member) -> Vec<u8> {
     header.as_bytes().to_vec()
 }
 
-/// Each file's content begins a part of its own; files over a megabyte have two chunks.
-fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
+/// Compresses each file separately; files over 1 MiB have several chunks. Returns compressed bytes, uncompressed bytes and
+/// the entries of the table.
+fn chunked(members: &[Member], compress: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
     let (mut stored, mut unpacked, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     for member in members {
         if let Listed(count) = member {
@@ -81,7 +84,7 @@ fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>,
             continue;
         }
         let head = header(member);
-        stored.extend(pack(&head));
+        stored.extend(compress(&head));
         unpacked.extend(head);
         match member {
             Symlink(name, target) => {
@@ -91,11 +94,11 @@ fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>,
                 entries.push(json!({"type": "hardlink", "name": name, "linkName": target}))
             }
             Listed(_) => {}
-            File(name, content) | Lie(name, _, content) => {
-                let told = if let Lie(_, told, _) = member { told } else { content };
+            File(name, content) | WrongDigest(name, _, content) => {
+                let digested = if let WrongDigest(_, digested, _) = member { digested } else { content };
                 let cut = if content.len() > 1 << 20 { 1 << 20 } else { content.len() };
                 let mut entry = json!({
-                    "type": "reg", "name": name, "size": content.len(), "mode": 0o755, "digest": Digest::of(told),
+                    "type": "reg", "name": name, "size": content.len(), "mode": 0o755, "digest": Digest::of(digested),
                 });
                 let mut at = 0;
                 for chunk in content.chunks(cut) {
@@ -109,7 +112,7 @@ fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>,
                     if at == content.len() {
                         part.resize(part.len().next_multiple_of(512), 0);
                     }
-                    stored.extend(pack(&part));
+                    stored.extend(compress(&part));
                     unpacked.extend(part);
                 }
             }
@@ -118,7 +121,7 @@ fn chunked(members: &[Member], pack: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<u8>,
     (stored, unpacked, entries)
 }
 
-/// As long as the entries of real files are.
+/// Returns a table entry of typical length.
 fn listed(number: u32) -> Value {
     json!({
         "type": "reg", "name": format!("usr/share/doc/package-{}/file-{number}.txt", number / 50),
@@ -137,7 +140,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
 
-/// As stargz-snapshotter's docs/estargz.md has it.
+/// Returns an eStargz layer. Source: stargz-snapshotter, docs/estargz.md.
 fn estargz(members: &[Member]) -> Chunked {
     let (mut stored, mut unpacked, entries) = chunked(members, gzip);
     let table = json!({"version": 1, "entries": entries}).to_string().into_bytes();
@@ -154,7 +157,7 @@ fn estargz(members: &[Member]) -> Chunked {
     Chunked { stored, unpacked, media_type: media_type::OCI_LAYER_GZIP, annotations }
 }
 
-/// As containers/storage writes it, pkg/chunked/internal/compression.go.
+/// Returns a zstd:chunked layer. Source: containers/storage, pkg/chunked/internal/compression.go.
 fn zstd_chunked(members: &[Member]) -> Chunked {
     let (mut stored, mut unpacked, mut entries) = chunked(members, zstd);
     let ends: Vec<usize> =
@@ -200,12 +203,12 @@ fn publish_running(registry: &FakeRegistry, layer: &Chunked, tag: &str, command:
     registry.put_manifest("app", tag, document.media_type(), document.bytes());
 }
 
-/// Verdict, bytes read, and whether a request was for a whole layer, for somebody who has never looked before.
-fn look(registry: &FakeRegistry, tag: &str, arguments: &[&str]) -> (String, u64, bool) {
-    look_of(&User::new(), registry, tag, arguments)
+/// Verifies with an empty cache. Returns the verdict, the number of bytes read, and whether a complete layer was requested.
+fn verify_tag(registry: &FakeRegistry, tag: &str, arguments: &[&str]) -> (String, u64, bool) {
+    verify_tag_as(&User::new(), registry, tag, arguments)
 }
 
-fn look_of(user: &User, registry: &FakeRegistry, tag: &str, arguments: &[&str]) -> (String, u64, bool) {
+fn verify_tag_as(user: &User, registry: &FakeRegistry, tag: &str, arguments: &[&str]) -> (String, u64, bool) {
     registry.take_log();
     let name = format!("{}/app:{tag}", registry.host());
     let ran = verify(user, &[&[name.as_str(), "--format", "json"], arguments].concat());
@@ -217,7 +220,7 @@ fn look_of(user: &User, registry: &FakeRegistry, tag: &str, arguments: &[&str]) 
     )
 }
 
-/// Was a whole layer asked for since the last look at the log?
+/// Returns whether a complete layer was requested since the last call.
 fn read_whole(registry: &FakeRegistry) -> bool {
     registry.take_log().iter().any(|logged| {
         logged.path.contains("/blobs/") && logged.status == Some(200) && logged.response_bytes > 1 << 20
@@ -225,17 +228,17 @@ fn read_whole(registry: &FakeRegistry) -> bool {
 }
 
 #[test]
-fn a_quick_look_takes_files_out_of_the_middle_of_a_layer() {
+fn a_quick_verification_reads_single_files_of_a_layer() {
     for make in [estargz, zstd_chunked] {
         let registry = FakeRegistry::start();
         publish(&registry, &make(&members("linux/arm64")), "right");
-        let (verdict, bytes, whole) = look(&registry, "right", &[]);
+        let (verdict, bytes, whole) = verify_tag(&registry, "right", &[]);
         assert_eq!((verdict.as_str(), whole), ("consistent", false));
         assert!(bytes < 8 << 10, "{bytes} bytes");
-        assert!(look(&registry, "right", &["--full"]).2);
-        // A problem is reported only after everything was read.
+        assert!(verify_tag(&registry, "right", &["--full"]).2);
+        // A mismatch is reported after the complete layer was read.
         publish(&registry, &make(&members("linux/amd64")), "wrong");
-        let (verdict, bytes, whole) = look(&registry, "wrong", &[]);
+        let (verdict, bytes, whole) = verify_tag(&registry, "wrong", &[]);
         assert_eq!((verdict.as_str(), whole), ("mislabeled", true));
         assert!(bytes > 2 << 20, "{bytes} bytes");
         assert_eq!(registry.violations(), [""; 0]);
@@ -243,25 +246,25 @@ fn a_quick_look_takes_files_out_of_the_middle_of_a_layer() {
 }
 
 #[test]
-fn a_second_look_at_single_files_is_free_too_and_another_image_of_the_layer_gets_its_own() {
+fn facts_of_single_files_are_cached_for_each_image() {
     for make in [estargz, zstd_chunked] {
         let (user, registry) = (User::new(), FakeRegistry::start());
         let layer = make(&members("linux/arm64"));
         publish_running(&registry, &layer, "one", &["/usr/bin/busybox", "true"]);
-        let first = look_of(&user, &registry, "one", &[]);
+        let first = verify_tag_as(&user, &registry, "one", &[]);
         assert!(first.1 > 0 && !first.2, "{first:?}");
-        assert_eq!(look_of(&user, &registry, "one", &[]), ("consistent".into(), 0, false));
-        // The same layer, another program of it: its table is read again, and still not all of it.
+        assert_eq!(verify_tag_as(&user, &registry, "one", &[]), ("consistent".into(), 0, false));
+        // Another program of the same layer: the table is read again, but not the complete layer.
         publish_running(&registry, &layer, "two", &["/usr/bin/app"]);
-        let other = look_of(&user, &registry, "two", &[]);
+        let other = verify_tag_as(&user, &registry, "two", &[]);
         assert!(other.0 == "consistent" && other.1 > 0 && !other.2, "{other:?}");
-        // What is known in part is not all that there is.
-        assert!(look_of(&user, &registry, "one", &["--full"]).2);
+        // Cached facts of single files do not satisfy --full.
+        assert!(verify_tag_as(&user, &registry, "one", &["--full"]).2);
     }
 }
 
 #[test]
-fn a_file_of_several_chunks_is_one_file() {
+fn a_file_of_several_chunks_is_verified() {
     for make in [estargz, zstd_chunked] {
         let mut program = probe("linux/arm64");
         program.resize(3 << 20, 0x5a);
@@ -271,16 +274,16 @@ fn a_file_of_several_chunks_is_one_file() {
             &make(&[ballast(), File("bin/app", program), File("run", b"#!/bin/app\n".to_vec())]),
             "right",
         );
-        let (verdict, _, whole) = look(&registry, "right", &[]);
+        let (verdict, _, whole) = verify_tag(&registry, "right", &[]);
         assert_eq!((verdict.as_str(), whole), ("consistent", false));
     }
 }
 
 #[test]
-fn chunks_that_lie_side_by_side_come_with_one_request() {
+fn adjacent_chunks_are_read_with_one_request() {
     for make in [estargz, zstd_chunked] {
         let mut program = probe("linux/arm64");
-        // Beyond a megabyte it is cut.
+        // Files over 1 MiB have several chunks.
         program.resize(20 << 20, 0x5a);
         let registry = FakeRegistry::start();
         let layer = make(&[ballast(), File("bin/app", program)]);
@@ -309,7 +312,7 @@ fn a_table_of_a_hundred_thousand_files_is_read_in_64_mib() {
 }
 
 #[test]
-fn a_table_that_is_not_to_be_trusted_is_not_used() {
+fn a_table_without_a_valid_digest_is_not_used() {
     for make in [estargz, zstd_chunked] {
         let registry = FakeRegistry::start();
         let tag = |name: &str, change: &dyn Fn(&mut Chunked)| {
@@ -317,7 +320,7 @@ fn a_table_that_is_not_to_be_trusted_is_not_used() {
             change(&mut layer);
             publish(&registry, &layer, name);
             assert_eq!(
-                look(&registry, name, &[]),
+                verify_tag(&registry, name, &[]),
                 ("consistent".into(), layer.stored.len() as u64, true),
                 "{name}"
             );
@@ -337,30 +340,39 @@ fn a_table_that_is_not_to_be_trusted_is_not_used() {
 }
 
 #[test]
-fn a_file_that_is_not_what_the_table_says_is_read_with_its_layer() {
+fn a_file_with_a_wrong_digest_in_the_table_makes_the_layer_be_read() {
     for make in [estargz, zstd_chunked] {
         let registry = FakeRegistry::start();
-        let mut lie = members("linux/arm64");
-        lie[2] = Lie("usr/bin/busybox", probe("linux/arm64"), probe("linux/riscv64"));
-        publish_running(&registry, &make(&lie), "lie", &["/usr/bin/busybox", "true"]);
+        let mut members_with_wrong_digest = members("linux/arm64");
+        members_with_wrong_digest[2] =
+            WrongDigest("usr/bin/busybox", probe("linux/arm64"), probe("linux/riscv64"));
+        publish_running(
+            &registry,
+            &make(&members_with_wrong_digest),
+            "members_with_wrong_digest",
+            &["/usr/bin/busybox", "true"],
+        );
         assert_eq!(
-            (look(&registry, "lie", &[]).0.as_str(), look(&registry, "lie", &[]).2),
+            (
+                verify_tag(&registry, "members_with_wrong_digest", &[]).0.as_str(),
+                verify_tag(&registry, "members_with_wrong_digest", &[]).2
+            ),
             ("mislabeled", true)
         );
     }
 }
 
 #[test]
-fn a_registry_without_ranges_is_read_from_as_ever() {
+fn a_registry_without_ranges_is_supported() {
     let registry = FakeRegistry::start_with(Options { ranges: false, ..Options::default() });
     publish(&registry, &estargz(&members("linux/arm64")), "app");
-    let (verdict, bytes, whole) = look(&registry, "app", &[]);
+    let (verdict, bytes, whole) = verify_tag(&registry, "app", &[]);
     assert_eq!((verdict.as_str(), whole), ("consistent", true));
     assert!(bytes > 2 << 20, "{bytes} bytes");
 }
 
 #[test]
-fn a_table_that_skopeo_wrote_is_read_as_ours_are() {
+fn a_table_of_skopeo_is_used() {
     need!(require(&["skopeo"]));
     let registry = need!(Registry::start());
     let user = User::new();
@@ -372,13 +384,13 @@ fn a_table_that_skopeo_wrote_is_read_as_ours_are() {
     skopeo.args(["copy", "--quiet", "--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked"]);
     let done = skopeo.args([&from, &format!("docker://{name}")]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let look = |arguments: &[&str]| {
+    let verify_tag = |arguments: &[&str]| {
         let ran =
             verify(&user, &[&[name.as_str(), "--no-cache", "--format", "json"], arguments].concat()).exits(0);
         let found = ran.json()["images"][0].clone();
         (found["verdict"].as_str().unwrap().to_string(), found["bytesRead"].as_u64().unwrap())
     };
-    let (quick, full) = (look(&[]), look(&["--full"]));
+    let (quick, full) = (verify_tag(&[]), verify_tag(&["--full"]));
     assert_eq!((quick.0.as_str(), full.0.as_str()), ("consistent", "consistent"));
     assert!(quick.1 < 64 << 10 && full.1 > 2 << 20, "{} of {} bytes", quick.1, full.1);
 }

@@ -17,12 +17,12 @@ fn context(user: &User, busybox: &Path) {
     user.write("context/Dockerfile", DOCKERFILE);
 }
 
-fn good(done: Output) {
+fn assert_success(done: Output) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Verifies the image, runs the printed command, and verifies it again.
-fn is_reported_and_fixed(look: impl Fn(&[&str]) -> Ran, name: &str) {
+fn check_report_and_fix(look: impl Fn(&[&str]) -> Ran, name: &str) {
     let wrong = look(&["verify", name, "--format", "json"]).exits(1);
     let found = wrong.json()["images"][0].clone();
     assert_eq!(
@@ -39,7 +39,7 @@ fn is_reported_and_fixed(look: impl Fn(&[&str]) -> Ran, name: &str) {
 }
 
 #[test]
-fn what_docker_mislabels_is_reported_and_fixed() {
+fn images_that_docker_mislabels_are_reported_and_fixed() {
     let busybox = need!(foreign_busybox("armhf"));
     let registry = need!(Registry::start());
     let engine = need!(Engine::start());
@@ -49,23 +49,23 @@ fn what_docker_mislabels_is_reported_and_fixed() {
     for (kit, tag) in [("0", "classic"), ("1", "buildkit")] {
         let name = format!("{}/app:{tag}", registry.host());
         let mut build = engine.command(&["build", "-q", "-t", &name, "."]);
-        good(build.env("DOCKER_BUILDKIT", kit).current_dir(user.path("context")).output().unwrap());
-        good(engine.docker(&["push", "-q", &name]));
-        is_reported_and_fixed(|arguments| user.config_patcher(arguments), &name);
-        // Where it lies in the engine, through the docker of that engine.
+        assert_success(build.env("DOCKER_BUILDKIT", kit).current_dir(user.path("context")).output().unwrap());
+        assert_success(engine.docker(&["push", "-q", &name]));
+        check_report_and_fix(|arguments| user.config_patcher(arguments), &name);
+        // The image in the engine, read with the docker program of that engine.
         let within = |arguments: &[&str]| {
             let mut command = user.command("config-patcher", arguments);
             command.envs(engine.env().into_iter().filter(|(key, _)| key != "PATH"));
             run(command)
         };
-        is_reported_and_fixed(within, &format!("docker-daemon:{name}"));
+        check_report_and_fix(within, &format!("docker-daemon:{name}"));
         let saved = user.write("saved.tar", engine.docker(&["save", &name]).stdout);
         verify(&user, &[&format!("docker-archive:{}", saved.display())]).exits(0);
     }
 }
 
 #[test]
-fn what_buildah_mislabels_is_reported_and_fixed() {
+fn images_that_buildah_mislabels_are_reported_and_fixed() {
     need!(require(&["buildah", "runc"]));
     let busybox = need!(foreign_busybox("armhf"));
     let registry = need!(Registry::start());
@@ -78,7 +78,7 @@ fn what_buildah_mislabels_is_reported_and_fixed() {
     for words in [&["bud", "-q", "-t", &name, "."][..], &["push", "-q", &name]] {
         let mut command = Command::new("buildah");
         command.args(words).envs(variables.iter().cloned()).current_dir(user.path("context"));
-        good(namespace.enter(&command).output().unwrap());
+        assert_success(namespace.enter(&command).output().unwrap());
     }
-    is_reported_and_fixed(|arguments| user.config_patcher(arguments), &name);
+    check_report_and_fix(|arguments| user.config_patcher(arguments), &name);
 }

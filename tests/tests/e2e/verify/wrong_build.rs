@@ -13,7 +13,7 @@ use image_store::tree::{TreeNode, read_tree};
 use multiarch_tests::fake_registry::FakeRegistry;
 use registry_client::{Client, RegistryOptions};
 
-/// `INDEX DECLARED BINARIES`: an image for each.
+/// Returns an index with one image for each `INDEX DECLARED BINARIES`.
 fn index(members: &[&str]) -> MemoryStore {
     let store = MemoryStore::new();
     let entries: Vec<Descriptor> = members
@@ -45,8 +45,8 @@ fn layout(user: &User, store: MemoryStore, name: &str) -> String {
     format!("oci:{}:v1", user.path(name).display())
 }
 
-/// Digest, platform and declared platform of each image.
-fn said(user: &User, name: &str) -> Vec<(String, String, String)> {
+/// Returns digest, index platform and declared platform of each image.
+fn inspected(user: &User, name: &str) -> Vec<(String, String, String)> {
     let found = user.config_patcher(&["inspect", name, "--format", "json"]).exits(0).json();
     let platform = |value: &serde_json::Value| {
         serde_json::from_value::<Option<Platform>>(value.clone()).unwrap().unwrap_or_default().to_string()
@@ -63,14 +63,14 @@ fn said(user: &User, name: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// A command that a message advises, as a shell would run it.
+/// Runs a command from a message.
 #[track_caller]
-fn follow(user: &User, advice: &str) -> Ran {
+fn run_advice(user: &User, advice: &str) -> Ran {
     let (program, rest) = advice.split_once(' ').unwrap();
     user.run(program, &rest.split(' ').collect::<Vec<_>>())
 }
 
-/// What verify advises for the only wrong image: the command, and what it says in its place.
+/// Returns the advice of verify for the only mislabeled image: the command that fixes it, or the text about a rebuild.
 #[track_caller]
 fn advice(user: &User, name: &str) -> (Option<String>, Option<String>) {
     let found = verify(user, &[name, "--format", "json"]).exits(1).json();
@@ -85,7 +85,7 @@ const AMD64: &str = "linux/amd64 linux/amd64 linux/amd64";
 const WRONG: &str = "linux/arm64 linux/arm64 linux/amd64";
 
 #[test]
-fn an_image_that_was_built_for_another_member_s_platform_is_built_again_in_every_store() {
+fn an_image_with_the_binaries_of_another_member_must_be_rebuilt_in_every_store() {
     let user = User::new();
     let registry = FakeRegistry::start();
     let client = Client::new(RegistryOptions::default()).unwrap();
@@ -97,12 +97,12 @@ fn an_image_that_was_built_for_another_member_s_platform_is_built_again_in_every
     put(index(&[AMD64, WRONG]), &DockerArchive::open_or_create(&path("docker.tar")).unwrap(), "app:v1");
     for name in [
         format!("{}/app:v1", registry.host()),
-        // Without the tag, too: the advice names it.
+        // A reference without a tag: the advice adds it.
         format!("oci:{}", path("layout").display()),
         format!("oci-archive:{}", path("oci.tar").display()),
         format!("docker-archive:{}", path("docker.tar").display()),
     ] {
-        let before = said(&user, &name);
+        let before = inspected(&user, &name);
         let (fix, rebuild) = advice(&user, &name);
         assert_eq!(fix, None, "{name}");
         let rebuild = rebuild.unwrap();
@@ -118,33 +118,33 @@ fn an_image_that_was_built_for_another_member_s_platform_is_built_again_in_every
                 .assert_stderr_contains(&before[1].0);
             assert!(ran.stderr.contains("/app (command, layer 0) is for linux/amd64"), "{ran}");
         }
-        assert_eq!(said(&user, &name), before, "{name}");
-        follow(&user, command).exits(0);
+        assert_eq!(inspected(&user, &name), before, "{name}");
+        run_advice(&user, command).exits(0);
         verify(&user, &[&name]).exits(0);
-        let left: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
+        let left: Vec<String> = inspected(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
         assert_eq!(left, ["linux/amd64"], "{name}");
     }
     assert_eq!(registry.violations(), [""; 0]);
 }
 
 #[test]
-fn every_form_of_verify_gives_the_way_out_in_place_of_a_fix() {
+fn every_output_format_advises_a_rebuild_instead_of_a_fix() {
     let user = User::new();
     let name = layout(&user, index(&[AMD64, WRONG]), "layout");
     let reports = ["--html", "r.html", "--sarif", "r.sarif", "--junit", "r.xml"];
     let text = verify(&user, &[&[name.as_str()], &reports[..]].concat()).exits(1).stdout;
     let all = verify(&user, &["--all-tags", name.strip_suffix(":v1").unwrap()]).exits(1).stdout;
     let read = |file: &str| std::fs::read_to_string(user.path(file)).unwrap();
-    for said in [text, all, read("r.html"), read("r.sarif"), read("r.xml")] {
-        assert!(!said.contains("config-patcher fix "), "{said}");
+    for output in [text, all, read("r.html"), read("r.sarif"), read("r.xml")] {
+        assert!(!output.contains("config-patcher fix "), "{output}");
         let out =
             format!("rebuild linux/arm64; until then, run: manifest-push edit {name} --remove linux/arm64");
-        assert!(said.contains(&out), "{said}");
+        assert!(output.contains(&out), "{output}");
     }
 }
 
 #[test]
-fn a_relabel_that_leaves_a_sound_index_is_advised_and_written() {
+fn a_relabel_that_results_in_a_valid_index_is_advised_and_written() {
     let user = User::new();
     let check = |number: usize, members: &[&str], wanted: &[&str]| {
         let layouts: Vec<String> = ["advice", "binaries"]
@@ -153,26 +153,27 @@ fn a_relabel_that_leaves_a_sound_index_is_advised_and_written() {
             .collect();
         let found = verify(&user, &[&layouts[0], "--format", "json"]).exits(1).json();
         let fix = found["images"].as_array().unwrap().iter().find_map(|one| one["fix"].as_str()).unwrap();
-        follow(&user, fix).exits(0);
+        run_advice(&user, fix).exits(0);
         user.config_patcher(&["fix", &layouts[1], "--from-binaries"]).exits(0);
         for name in layouts {
             verify(&user, &[&name]).exits(0);
-            let entries: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
+            let entries: Vec<String> =
+                inspected(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
             assert_eq!(entries, wanted, "{name}");
         }
     };
     // moby#36552
     let moby = ["linux/amd64 linux/amd64 linux/amd64", "linux/amd64 linux/amd64 linux/s390x"];
     check(0, &moby, &["linux/amd64", "linux/s390x"]);
-    // Exchanged: one after the other would have a duplicate in between.
+    // Two exchanged platforms: single fixes would have a duplicate in between.
     let exchanged = ["linux/amd64 linux/amd64 linux/arm64", "linux/arm64 linux/arm64 linux/amd64"];
     check(1, &exchanged, &["linux/arm64", "linux/amd64"]);
-    // The index is right about an arm image whose binaries tell no version.
+    // The index has the version of an arm image whose binaries do not have one.
     check(2, &[AMD64, "linux/arm/v7 linux/amd64 linux/arm/v7"], &["linux/amd64", "linux/arm/v7"]);
 }
 
 #[test]
-fn an_index_within_an_index_counts_and_is_not_edited_from_outside() {
+fn members_of_a_nested_index_are_considered_and_not_edited() {
     let user = User::new();
     let store = index(&[WRONG, "linux/s390x linux/s390x linux/s390x"]);
     let TreeNode::Index(inner) = read_tree(&store, &Pointer::Tag("x".into())).unwrap() else { panic!() };
@@ -194,14 +195,14 @@ fn a_program_for_another_system_is_not_relabeled() {
     let user = User::new();
     let check = |number: usize, members: &[&str], why: &str| {
         let name = layout(&user, index(members), &format!("system{number}"));
-        let before = said(&user, &name);
+        let before = inspected(&user, &name);
         let (fix, rebuild) = advice(&user, &name);
         assert_eq!((fix, rebuild.unwrap().split_once(';').unwrap().0), (None, why));
         user.config_patcher(&["fix", &name, "--from-binaries"])
             .exits(1)
             .assert_stderr_contains(why)
             .prints_nothing();
-        assert_eq!(said(&user, &name), before);
+        assert_eq!(inspected(&user, &name), before);
     };
     let why = "no Linux kernel runs its program, which is for windows/amd64";
     check(0, &["linux/amd64 linux/amd64 windows/amd64"], why);
@@ -211,10 +212,10 @@ fn a_program_for_another_system_is_not_relabeled() {
 }
 
 #[test]
-fn a_named_member_gets_the_platform_of_another_one_only_by_force() {
+fn a_selected_member_gets_the_platform_of_another_member_only_with_force() {
     let user = User::new();
     let name = layout(&user, index(&[AMD64, WRONG]), "named");
-    let before = said(&user, &name);
+    let before = inspected(&user, &name);
     let ask = ["fix", &name, "--platform", "linux/arm64", "--set-platform", "linux/amd64"];
     let edit = format!("manifest-push edit {name} --remove linux/arm64");
     for mode in [&[][..], &["--dry-run"], &["--check"]] {
@@ -227,11 +228,11 @@ fn a_named_member_gets_the_platform_of_another_one_only_by_force() {
             .assert_stderr_contains(&edit)
             .prints_nothing();
     }
-    assert_eq!(said(&user, &name), before);
+    assert_eq!(inspected(&user, &name), before);
     user.config_patcher(&[&ask[..], &["--force"]].concat())
         .exits(0)
         .assert_stderr_contains("another image for linux/amd64");
-    let entries: Vec<String> = said(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
+    let entries: Vec<String> = inspected(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
     assert_eq!(entries, ["linux/amd64", "linux/amd64"]);
 }
 

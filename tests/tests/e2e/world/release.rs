@@ -27,7 +27,7 @@ mod shared;
 mod spec_push;
 
 /// One image of the seed's example: Debian's static busybox, and what it is when it runs.
-struct Made {
+struct TestImage {
     /// Names its folder and its tag.
     name: &'static str,
     platform: &'static str,
@@ -38,14 +38,14 @@ struct Made {
 
 /// The seed's four platforms. Only 64-bit arm says by its `uname` which one it is: Debian's emulator of arm has one CPU for
 /// ARMv5 and ARMv7.
-fn seed_images() -> Result<Vec<Made>, Skip> {
+fn seed_images() -> Result<Vec<TestImage>, Skip> {
     require(&["busybox"])?;
     let busybox = program("busybox").expect("required above");
-    let mut images = vec![Made { name: "amd64", platform: "linux/amd64", machine: "x86_64", busybox }];
+    let mut images = vec![TestImage { name: "amd64", platform: "linux/amd64", machine: "x86_64", busybox }];
     for (debian, name) in [("armel", "arm32v5"), ("armhf", "arm32v7"), ("arm64", "arm64v8")] {
         let row = FOREIGN.iter().find(|row| row.debian == debian).expect("a row of the table");
         let busybox = foreign_busybox(debian)?;
-        images.push(Made { name, platform: row.platform, machine: row.machine, busybox });
+        images.push(TestImage { name, platform: row.platform, machine: row.machine, busybox });
     }
     Ok(images)
 }
@@ -53,7 +53,7 @@ fn seed_images() -> Result<Vec<Made>, Skip> {
 /// A directory with one Dockerfile for each image, its files, and a release.yaml.
 struct Workshop {
     directory: TempDir,
-    images: Vec<Made>,
+    images: Vec<TestImage>,
 }
 
 /// Says the platform that the Dockerfile is for and the machine that it runs on.
@@ -61,7 +61,7 @@ const CMD: &str = r#"CMD ["/bin/busybox", "sh", "-c", "echo $MADE_FOR $(uname -m
 
 impl Workshop {
     /// `FROM scratch` and Debian's busybox, with these lines of the Dockerfile after it.
-    fn new(images: Vec<Made>, lines: &str) -> Workshop {
+    fn new(images: Vec<TestImage>, lines: &str) -> Workshop {
         let directory = tempfile::tempdir().unwrap();
         for image in &images {
             let context = directory.path().join(image.name);
@@ -78,10 +78,10 @@ impl Workshop {
     }
 
     /// Writes release.yaml: these keys, then a platform for each image with its tag and the builder that is asked for it.
-    fn write_spec(&self, keys: &str, builder: impl Fn(&Made) -> &'static str) {
+    fn write_spec(&self, keys: &str, builder: impl Fn(&TestImage) -> &'static str) {
         let mut text = format!("{keys}\nplatforms:\n");
         for image in &self.images {
-            let Made { name, platform, .. } = image;
+            let TestImage { name, platform, .. } = image;
             text.push_str(&format!(
                 "  {platform}: {{ dockerfile: {name}/Dockerfile, context: {name}, tag: {name}, builder: {} }}\n",
                 builder(image)
@@ -105,7 +105,7 @@ impl Workshop {
     }
 
     /// What the report says of one image.
-    fn reported(&self, image: &Made) -> Value {
+    fn reported(&self, image: &TestImage) -> Value {
         let report = self.report();
         let rows = report["platforms"].as_array().unwrap();
         rows.iter().find(|row| label(&row["platform"]) == image.platform).unwrap().clone()
@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Builds the image of a folder with this command line, DOCKER_BUILDKIT as given. Gives its id, `sha256:` left out.
-    fn build(&self, workshop: &Workshop, image: &Made, kit: &str, line: &str) -> String {
+    fn build(&self, workshop: &Workshop, image: &TestImage, kit: &str, line: &str) -> String {
         let mut build = words(&format!("{line} {}", workshop.path(image.name).display()));
         let id = good(self.enter(&mut build).env("DOCKER_BUILDKIT", kit));
         id.rsplit(['\n', ':']).next().unwrap().to_owned()

@@ -9,7 +9,7 @@ fn a_mislabeled_base_image_stops_the_release_until_it_is_fixed() {
 }
 
 fn stop() -> Result<(), Skip> {
-    let arm = || -> Result<Vec<Made>, Skip> {
+    let arm = || -> Result<Vec<TestImage>, Skip> {
         Ok(seed_images()?.into_iter().filter(|image| image.name == "arm32v7").collect())
     };
     let base = Workshop::new(arm()?, "");

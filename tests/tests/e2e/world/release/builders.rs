@@ -71,7 +71,7 @@ fn walk(road: &Road) -> Result<(), Skip> {
 }
 
 /// Builds as the seed does, without this project. Gives the bytes of the config that the builder wrote.
-fn build_directly(world: &World, workshop: &Workshop, road: &Road, image: &Made) -> Vec<u8> {
+fn build_directly(world: &World, workshop: &Workshop, road: &Road, image: &TestImage) -> Vec<u8> {
     let platform = if road.build.ends_with("--platform") { image.platform } else { "" };
     let id = world.build(workshop, image, road.kit, &format!("{} {platform}", road.build));
     let config = if road.builder == "docker" {
@@ -100,7 +100,7 @@ fn release(world: &World, workshop: &Workshop, road: &Road) -> Result<String, Sk
     Ok(published.unwrap().to_owned())
 }
 
-fn is_what_was_built_with_its_label_right(world: &World, image: &Made, row: &Value, built: &[u8]) {
+fn is_what_was_built_with_its_label_right(world: &World, image: &TestImage, row: &Value, built: &[u8]) {
     let reported = ["built", "published"].map(|when| label(&row["declared"][when]));
     assert_eq!(reported, [label_of(built), image.platform.to_owned()]);
     assert_eq!((&row["smoke"]["result"], &row["smoke"]["output"]), (&"passed".into(), &image.machine.into()));
@@ -111,7 +111,7 @@ fn is_what_was_built_with_its_label_right(world: &World, image: &Made, row: &Val
 }
 
 /// Each puller gets the image of the platform that it asks for, out of the one tag.
-fn everybody_pulls_it_by_its_platform(world: &World, image: &Made, config: &str) {
+fn everybody_pulls_it_by_its_platform(world: &World, image: &TestImage, config: &str) {
     let (name, platform) = (format!("{}:latest", world.image()), image.platform);
     let says = format!("{platform} {}", image.machine);
 

@@ -67,7 +67,7 @@ fn images_in_it_and_its_pushes_and_archives_are_fixed() {
 }
 
 fn fix() -> Result<(), Skip> {
-    let images: Vec<Made> = seed_images()?.into_iter().filter(|image| image.name != "arm32v5").collect();
+    let images: Vec<TestImage> = seed_images()?.into_iter().filter(|image| image.name != "arm32v5").collect();
     let newer = Newer::start()?;
     let folder = tempfile::tempdir().unwrap();
     for (image, architecture) in images.iter().zip(["amd64", "arm", "arm64"]) {

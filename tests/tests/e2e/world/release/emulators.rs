@@ -17,7 +17,7 @@ fn registered(namespace: &Namespace) -> Vec<String> {
 }
 
 /// The two that cannot run here by themselves and say by `uname` which they are.
-fn foreign_images() -> Result<Vec<Made>, Skip> {
+fn foreign_images() -> Result<Vec<TestImage>, Skip> {
     Ok(seed_images()?.into_iter().filter(|image| ["arm32v7", "arm64v8"].contains(&image.name)).collect())
 }
 

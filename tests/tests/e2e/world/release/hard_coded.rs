@@ -10,7 +10,7 @@ fn a_dockerfile_with_a_program_for_another_platform_stops_the_release_with_file_
 }
 
 fn stop() -> Result<(), Skip> {
-    let mut images: Vec<Made> =
+    let mut images: Vec<TestImage> =
         seed_images()?.into_iter().filter(|image| ["amd64", "arm64v8"].contains(&image.name)).collect();
     images[1].busybox = images[0].busybox.clone();
     let workshop = Workshop::new(images, "");

@@ -32,7 +32,7 @@ impl Nodes {
 
     /// Releases, and holds what came of it against the spec.
     fn release(&self, workshop: &Workshop, kit: &str, builders: &[(&str, &'static str)]) -> Result<(), Skip> {
-        let builder = |image: &Made| {
+        let builder = |image: &TestImage| {
             builders.iter().find(|(name, _)| *name == image.name).map_or("docker", |(_, builder)| *builder)
         };
         let keys = format!("image: {}\nsmoke: [/bin/busybox, uname, -m]", self.world.image());

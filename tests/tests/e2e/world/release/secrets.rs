@@ -18,7 +18,7 @@ fn secrets_reach_the_build_and_neither_its_log_nor_the_report() {
 }
 
 fn hand_through() -> Result<(), Skip> {
-    let images = || -> Result<Vec<Made>, Skip> {
+    let images = || -> Result<Vec<TestImage>, Skip> {
         Ok(seed_images()?.into_iter().filter(|image| image.name == "amd64").collect())
     };
     let world = World::start(Namespace::with_debian_emulators()?)?;
