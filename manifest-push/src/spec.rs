@@ -1,10 +1,9 @@
 //! manifest-tool's YAML spec, and its arguments, read strictly: all problems are returned at once, each with its line.
 
-use error::text::nearest;
 use image_model::platform::Platform;
 use image_model::reference::{Reference, is_tag};
 use std::collections::BTreeMap;
-use strict_yaml::{self, Entry, Node, Problem, Value};
+use strict_yaml::{Entry, Node, Problem, Value, YamlReader, find};
 
 mod arguments;
 
@@ -93,46 +92,33 @@ fn read(text: &str, whole: PlatformParts) -> (Option<Spec>, Vec<Problem>) {
     if text.len() > SPEC_MAX {
         return (None, vec![Problem::new(1, format!("the spec is larger than {SPEC_MAX} bytes"))]);
     }
-    let (root, problems) = match strict_yaml::parse(text) {
+    let (root, yaml) = match YamlReader::parse(text) {
         Ok(found) => found,
         Err(problem) => return (None, vec![problem]),
     };
-    let mut reader = Reader { problems, notes: Vec::new(), whole };
+    let mut reader = Reader { yaml, notes: Vec::new(), whole };
     let spec = reader.spec(&root);
-    reader.problems.sort_by_key(|problem| problem.line);
-    (spec, reader.problems)
+    (spec, reader.yaml.into_problems())
 }
 
 struct Reader {
-    problems: Vec<Problem>,
+    yaml: YamlReader,
     notes: Vec<Problem>,
     whole: PlatformParts,
 }
 
 impl Reader {
-    fn say(&mut self, line: usize, text: impl Into<String>) {
-        self.problems.push(Problem::new(line, text));
-    }
-
     fn spec(&mut self, root: &Node) -> Option<Spec> {
         let entries = self.map(root, "the spec", &["image", "tags", "manifests", "annotations"])?;
-        let image = match find(entries, "image") {
-            Some(entry) => self.reference(&entry.value, "image"),
-            None => {
-                self.say(root.line, "\"image\" is missing: the name of the index");
-                None
-            }
-        };
+        let missing = "\"image\" is missing: the name of the index";
+        let image = self.yaml.required(root.line, entries, "image", missing);
+        let image = image.and_then(|entry| self.reference(&entry.value, "image"));
         let tags = find(entries, "tags").map(|entry| self.tags(&entry.value)).unwrap_or_default();
         let annotations =
             find(entries, "annotations").map(|e| self.annotations(&e.value)).unwrap_or_default();
-        let members = match find(entries, "manifests") {
-            Some(entry) => self.members(&entry.value),
-            None => {
-                self.say(root.line, "\"manifests\" is missing: the images for the index");
-                Vec::new()
-            }
-        };
+        let missing = "\"manifests\" is missing: the images for the index";
+        let members = self.yaml.required(root.line, entries, "manifests", missing);
+        let members = members.map(|entry| self.members(&entry.value)).unwrap_or_default();
         self.refuse_duplicates(&members, &|first| {
             format!("line {} already has {}", first.line, first.platform)
         });
@@ -140,57 +126,31 @@ impl Reader {
         Some(Spec { image: image?, tags, members, annotations, notes })
     }
 
-    /// A map with no keys but these, and `x-...`, which nobody reads.
+    /// A map whose keys are checked.
     fn map<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Option<&'a [Entry]> {
-        let Value::Map(entries) = &node.value else {
-            self.say(
-                node.line,
-                format!("{what} must be a map with the keys {}, not {}", known.join(", "), node.value.kind()),
-            );
-            return None;
-        };
-        for entry in entries {
-            if !known.contains(&entry.key.as_str()) && !entry.key.starts_with("x-") {
-                let hint = match nearest(&entry.key, known) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("known are {}", known.join(", ")),
-                };
-                self.say(entry.line, format!("unknown key \"{}\" in {what}; {hint}", entry.key));
-            }
-        }
+        let entries = self.yaml.map(node.line, &node.value, |kind| {
+            format!("{what} must be a map with the keys {}, not {kind}", known.join(", "))
+        })?;
+        self.yaml.check_keys(entries, known, "known are", |key| format!("unknown key \"{key}\" in {what}"));
         Some(entries)
     }
 
     fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
-        match &node.value {
-            Value::Text(text) => Some(text),
-            other => {
-                self.say(node.line, format!("\"{what}\" must be one value, not {}", other.kind()));
-                None
-            }
-        }
+        let wrong = |kind: &str| format!("\"{what}\" must be one value, not {kind}");
+        self.yaml.text(node.line, &node.value, wrong)
     }
 
     fn list<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Node] {
-        match &node.value {
-            Value::List(items) => items,
-            Value::Null => &[],
-            other => {
-                self.say(node.line, format!("\"{what}\" must be a list, not {}", other.kind()));
-                &[]
-            }
+        if let Value::Null = node.value {
+            return &[];
         }
+        let wrong = |kind: &str| format!("\"{what}\" must be a list, not {kind}");
+        self.yaml.list(node.line, &node.value, wrong).unwrap_or_default()
     }
 
     fn reference(&mut self, node: &Node, what: &str) -> Option<Reference> {
         let text = self.text(node, what)?;
-        match text.parse::<Reference>() {
-            Ok(reference) => Some(reference),
-            Err(error) => {
-                self.say(node.line, error.to_string());
-                None
-            }
-        }
+        self.yaml.accept(node.line, text.parse())
     }
 
     fn tags(&mut self, node: &Node) -> Vec<String> {
@@ -201,9 +161,9 @@ impl Reader {
                 let text = format!(
                     "invalid tag \"{tag}\": use at most 128 of letters, digits, '_', '.' and '-', not starting with '.' or '-'"
                 );
-                self.say(item.line, text);
+                self.yaml.problem(item.line, text);
             } else if tags.iter().any(|have| have == tag) {
-                self.say(item.line, format!("duplicate tag \"{tag}\""));
+                self.yaml.problem(item.line, format!("duplicate tag \"{tag}\""));
             } else {
                 tags.push(tag.to_string());
             }
@@ -212,38 +172,29 @@ impl Reader {
     }
 
     fn annotations(&mut self, node: &Node) -> BTreeMap<String, String> {
-        let mut annotations = BTreeMap::new();
-        match &node.value {
-            Value::Null => {}
-            Value::Map(entries) => {
-                for entry in entries {
-                    if let Some(text) = self.text(&entry.value, &entry.key) {
-                        annotations.insert(entry.key.clone(), text.to_string());
-                    }
-                }
-            }
-            other => self.say(node.line, format!("\"annotations\" must be a map, not {}", other.kind())),
+        if let Value::Null = node.value {
+            return BTreeMap::new();
         }
-        annotations
+        let wrong = |kind: &str| format!("\"annotations\" must be a map, not {kind}");
+        let entries = self.yaml.map(node.line, &node.value, wrong).unwrap_or_default();
+        let text =
+            |entry: &Entry| Some((entry.key.clone(), self.text(&entry.value, &entry.key)?.to_string()));
+        entries.iter().filter_map(text).collect()
     }
 
     fn members(&mut self, node: &Node) -> Vec<Member> {
         let items = self.list(node, "manifests");
         if items.is_empty() {
-            self.say(node.line, "\"manifests\" is empty; an empty index is not published");
+            self.yaml.problem(node.line, "\"manifests\" is empty; an empty index is not published");
         }
         items.iter().filter_map(|item| self.member(item)).collect()
     }
 
     fn member(&mut self, node: &Node) -> Option<Member> {
         let entries = self.map(node, "an entry of \"manifests\"", &["image", "platform", "annotations"])?;
-        let image = match find(entries, "image") {
-            Some(entry) => self.reference(&entry.value, "image"),
-            None => {
-                self.say(node.line, "\"image\" is missing in an entry of \"manifests\"");
-                None
-            }
-        };
+        let missing = "\"image\" is missing in an entry of \"manifests\"";
+        let image = self.yaml.required(node.line, entries, "image", missing);
+        let image = image.and_then(|entry| self.reference(&entry.value, "image"));
         let platform = match find(entries, "platform") {
             Some(entry) => self.platform(&entry.value)?,
             None => Platform::default(),
@@ -294,16 +245,10 @@ impl Reader {
         }
         if self.whole == PlatformParts::Required && platform.architecture.is_empty() != platform.os.is_empty()
         {
-            self.say(node.line, "\"platform\" needs both \"os\" and \"architecture\", or neither");
+            self.yaml.problem(node.line, "\"platform\" needs both \"os\" and \"architecture\", or neither");
             return None;
         }
-        match canonical_platform(platform) {
-            Ok(platform) => Some(platform),
-            Err(text) => {
-                self.say(node.line, text);
-                None
-            }
-        }
+        self.yaml.accept(node.line, canonical_platform(platform))
     }
 
     /// Reports two images for one platform: clients could select either.
@@ -316,7 +261,7 @@ impl Reader {
             };
             if let Some(first) = members[..i].iter().find(same) {
                 let text = format!("duplicate platform {}; {}", member.platform, where_first(first));
-                self.say(member.line, text);
+                self.yaml.problem(member.line, text);
             }
         }
     }
@@ -342,10 +287,6 @@ pub fn canonical_platform(platform: Platform) -> Result<Platform, String> {
 
 fn or(one: &str, other: &str) -> String {
     if one.is_empty() { other.into() } else { one.into() }
-}
-
-fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
-    entries.iter().find(|entry| entry.key == key)
 }
 
 #[cfg(test)]

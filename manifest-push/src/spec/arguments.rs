@@ -3,7 +3,7 @@
 use super::{Member, PlatformParts, Reader, Spec, canonical_platform};
 use image_model::platform::Platform;
 use std::collections::BTreeMap;
-use strict_yaml::{Node, Problem, Value};
+use strict_yaml::{Node, Problem, Value, YamlReader};
 
 /// Arguments of `push from-args`, as typed.
 pub struct TemplateArguments<'a> {
@@ -16,7 +16,8 @@ pub struct TemplateArguments<'a> {
 
 /// Returns the spec of these arguments, and all problems. The line of a problem is the number of its platform.
 pub fn from_template(arguments: &TemplateArguments<'_>) -> (Option<Spec>, Vec<Problem>) {
-    let mut reader = Reader { problems: Vec::new(), notes: Vec::new(), whole: PlatformParts::Required };
+    let mut reader =
+        Reader { yaml: YamlReader::default(), notes: Vec::new(), whole: PlatformParts::Required };
     let text = |line: usize, text: &str| Node { line, value: Value::Text(text.into()) };
     let image = reader.reference(&text(1, arguments.target), "--target");
     let tags = arguments.tags.iter().map(|tag| text(1, tag)).collect();
@@ -25,7 +26,7 @@ pub fn from_template(arguments: &TemplateArguments<'_>) -> (Option<Spec>, Vec<Pr
     for pair in arguments.annotations {
         match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => drop(annotations.insert(key.into(), value.into())),
-            _ => reader.say(1, format!("invalid annotation \"{pair}\": expected KEY=VALUE")),
+            _ => reader.yaml.problem(1, format!("invalid annotation \"{pair}\": expected KEY=VALUE")),
         }
     }
     let mut members = Vec::new();
@@ -34,7 +35,7 @@ pub fn from_template(arguments: &TemplateArguments<'_>) -> (Option<Spec>, Vec<Pr
     }
     reader.refuse_duplicates(&members, &|first| format!("{} is the same platform", first.platform));
     let spec = image.map(|image| Spec { image, tags, members, annotations, notes: Vec::new() });
-    (spec, reader.problems)
+    (spec, reader.yaml.into_problems())
 }
 
 impl Reader {
@@ -44,17 +45,12 @@ impl Reader {
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant] => (*os, *architecture, Some(*variant)),
             _ => {
-                self.say(line, format!("invalid platform \"{words}\": expected OS/ARCH[/VARIANT]"));
+                self.yaml.problem(line, format!("invalid platform \"{words}\": expected OS/ARCH[/VARIANT]"));
                 return None;
             }
         };
-        let platform = match canonical_platform(Platform::new(os, architecture, variant)) {
-            Ok(platform) => platform,
-            Err(text) => {
-                self.say(line, text);
-                return None;
-            }
-        };
+        let platform = canonical_platform(Platform::new(os, architecture, variant));
+        let platform = self.yaml.accept(line, platform)?;
         // As manifest-tool: in this order, and only the first of each.
         let name = template.replacen("ARCH", architecture, 1).replacen("OS", os, 1);
         let name = name.replacen("VARIANT", variant.unwrap_or_default(), 1);

@@ -1,10 +1,10 @@
 //! Reads the keys of a platform with a Dockerfile.
 
-use super::reader::{Reader, find};
+use super::reader::Reader;
 use super::{BuildArgs, BuilderChoice, DockerfileRecipe, Secret, SecretSource};
 use std::collections::BTreeMap;
 use std::path::Path;
-use strict_yaml::{Entry, Value};
+use strict_yaml::{Entry, Value, find};
 
 pub(super) const DOCKERFILE_KEYS: [&str; 8] =
     ["dockerfile", "context", "target", "build-args", "secrets", "build-contexts", "cache-from", "cache-to"];
@@ -79,13 +79,9 @@ fn read_build_args(reader: &mut Reader<'_>, entry: &Entry) -> BuildArgs {
 /// `{ npm: { file: .npmrc }, token: { env: NPM_TOKEN } }`. A value written here would be no secret any more.
 fn read_secrets(reader: &mut Reader<'_>, entry: &Entry) -> Vec<Secret> {
     const WRITE: &str = "write ID: { file: FILE }, or ID: { env: VARIABLE }";
-    let Value::Map(ids) = &entry.value.value else {
-        reader
-            .problem(entry.line, format!("\"secrets\" is a map, not {}; {WRITE}", entry.value.value.kind()));
-        return Vec::new();
-    };
+    let wrong = |kind: &str| format!("\"secrets\" is a map, not {kind}; {WRITE}");
     let mut secrets = Vec::new();
-    for id in ids {
+    for id in reader.yaml.map(entry.line, &entry.value.value, wrong).unwrap_or_default() {
         // It becomes a part of a list with commas.
         if !is_id(&id.key) {
             let text = format!("\"{}\" is no id of a secret: letters, digits, '_', '.', '-'", id.key);

@@ -1,12 +1,12 @@
 //! Reads one platform of a spec: its builder and its recipe.
 
 use super::dockerfile::{DOCKERFILE_KEYS, read_dockerfile};
-use super::reader::{Reader, find};
+use super::reader::Reader;
 use super::{BuilderChoice, FilesRecipe, PlatformSpec, Port, Recipe, RunConfig};
 use image_model::platform::Platform;
 use image_model::reference::Reference;
 use std::path::PathBuf;
-use strict_yaml::{Entry, Node, Value};
+use strict_yaml::{Entry, Node, Value, find};
 
 /// Keys that go with either recipe, and with files.
 const COMMON_KEYS: [&str; 2] = ["builder", "tag"];
@@ -32,13 +32,8 @@ pub(super) fn read_platforms(
     let mut tags: Vec<(String, usize)> = Vec::new();
     let mut platforms = Vec::new();
     for entry in entries.iter().filter(|entry| !entry.key.starts_with("x-")) {
-        let platform = match Platform::parse_known(&entry.key) {
-            Ok(platform) => platform,
-            Err(error) => {
-                reader.problem(entry.line, error.to_string());
-                continue;
-            }
-        };
+        let platform = reader.yaml.accept(entry.line, Platform::parse_known(&entry.key));
+        let Some(platform) = platform else { continue };
         if let Some((same, line)) = seen.iter().find(|(other, _)| other.matches(&platform)) {
             let text =
                 format!("platform {} is the same as {same} on line {line}; remove one of them", entry.key);
@@ -84,14 +79,10 @@ fn read_platform(
     platform: Platform,
     for_all: &BuilderChoice,
 ) -> Option<PlatformSpec> {
+    let wrong = |kind: &str| format!("{} is a map, not {kind}; write {{ dockerfile: FILE }}", entry.key);
     let entries = match &entry.value.value {
-        Value::Map(entries) => entries.as_slice(),
         Value::Null => &[],
-        other => {
-            let text = format!("{} is a map, not {}; write {{ dockerfile: FILE }}", entry.key, other.kind());
-            reader.problem(entry.line, text);
-            return None;
-        }
+        value => reader.yaml.map(entry.line, value, wrong)?,
     };
     let known = [&COMMON_KEYS[..], &DOCKERFILE_KEYS, &FILES_KEYS].concat();
     reader.check_keys(entries, &known, "a platform");
@@ -229,14 +220,9 @@ fn read_copy(reader: &mut Reader<'_>, entry: &Entry) -> Vec<(PathBuf, String)> {
 }
 
 fn read_ports(reader: &mut Reader<'_>, entry: &Entry) -> Vec<Port> {
-    let Value::List(nodes) = &entry.value.value else {
-        let text =
-            format!("\"expose\" is a list of ports, not {}; write expose: [8080]", entry.value.value.kind());
-        reader.problem(entry.line, text);
-        return Vec::new();
-    };
+    let wrong = |kind: &str| format!("\"expose\" is a list of ports, not {kind}; write expose: [8080]");
     let mut ports = Vec::new();
-    for node in nodes {
+    for node in reader.yaml.list(entry.line, &entry.value.value, wrong).unwrap_or_default() {
         match read_port(node) {
             Some(port) => ports.push(port),
             None => reader.problem(

@@ -1,11 +1,11 @@
 //! Reads the top level of a spec.
 
 use super::platform::read_platforms;
-use super::reader::{Reader, find};
+use super::reader::Reader;
 use super::{BuilderChoice, OnMismatch, Spec};
 use image_model::reference::{Reference, RegistryRef};
 use std::path::Path;
-use strict_yaml::{self, Entry, Node, Problem, Value};
+use strict_yaml::{Entry, Node, Problem, Value, YamlReader, find};
 
 const KEYS: [&str; 8] =
     ["image", "tags", "builder", "platforms", "on-mismatch", "smoke", "annotations", "prepare"];
@@ -14,11 +14,10 @@ const KEYS: [&str; 8] =
 const OLD_ON_MISMATCH: &str = "labels";
 
 pub(super) fn spec(text: &str, dir: &Path) -> Result<Spec, Vec<Problem>> {
-    let (root, problems) = strict_yaml::parse(text).map_err(|problem| vec![problem])?;
-    let mut reader = Reader { dir, prepares: false, problems };
+    let (root, yaml) = YamlReader::parse(text).map_err(|problem| vec![problem])?;
+    let mut reader = Reader { dir, prepares: false, yaml };
     let found = read_spec(&mut reader, &root);
-    let mut problems = reader.problems;
-    problems.sort_by_key(|problem| problem.line);
+    let mut problems = reader.yaml.into_problems();
     problems.dedup();
     match found {
         Some(spec) if problems.is_empty() => Ok(spec),
@@ -28,11 +27,8 @@ pub(super) fn spec(text: &str, dir: &Path) -> Result<Spec, Vec<Problem>> {
 
 /// Returns `None` after it has added a problem.
 fn read_spec(reader: &mut Reader<'_>, root: &Node) -> Option<Spec> {
-    let Value::Map(entries) = &root.value else {
-        let text = format!("a spec is a map that begins with \"image:\", not {}", root.value.kind());
-        reader.problem(root.line, text);
-        return None;
-    };
+    let wrong = |kind: &str| format!("a spec is a map that begins with \"image:\", not {kind}");
+    let entries = reader.yaml.map(root.line, &root.value, wrong)?;
     if let Some(entry) = find(entries, OLD_ON_MISMATCH) {
         let value = match &entry.value.value {
             Value::Text(text) if text == "check" => "fail",
@@ -43,10 +39,8 @@ fn read_spec(reader: &mut Reader<'_>, root: &Node) -> Option<Spec> {
     reader.check_keys(entries.iter().filter(|entry| entry.key != OLD_ON_MISMATCH), &KEYS, "release.yaml");
     let prepare = find(entries, "prepare").map(|entry| reader.commands(entry)).unwrap_or_default();
     reader.prepares = !prepare.is_empty();
-    let image = match find(entries, "image") {
-        Some(entry) => read_image(reader, entry),
-        None => reader.missing(root.line, "image: HOST/REPOSITORY, or image: oci:DIR"),
-    };
+    let image = reader.required(root.line, entries, "image: HOST/REPOSITORY, or image: oci:DIR");
+    let image = image.and_then(|entry| read_image(reader, entry));
     let tags = match find(entries, "tags") {
         Some(entry) => read_tags(reader, entry),
         None => vec!["latest".to_string()],
@@ -61,14 +55,11 @@ fn read_spec(reader: &mut Reader<'_>, root: &Node) -> Option<Spec> {
     };
     let smoke = find(entries, "smoke").map(|entry| reader.words(entry)).unwrap_or_default();
     let annotations = find(entries, "annotations").map(|entry| reader.texts(entry)).unwrap_or_default();
-    let platforms = match find(entries, "platforms") {
-        // An unknown builder is one problem; the platforms are read as if it were absent.
-        Some(entry) => read_platforms(reader, entry, &builder.unwrap_or(BuilderChoice::Auto), &tags),
-        None => {
-            reader.missing::<()>(root.line, "platforms: { linux/amd64: { dockerfile: Dockerfile }, ... }");
-            Vec::new()
-        }
-    };
+    let example = "platforms: { linux/amd64: { dockerfile: Dockerfile }, ... }";
+    let platforms = reader.required(root.line, entries, example);
+    // An unknown builder is one problem; the platforms are read as if it were absent.
+    let builder = builder.unwrap_or(BuilderChoice::Auto);
+    let platforms = platforms.map(|entry| read_platforms(reader, entry, &builder, &tags)).unwrap_or_default();
     Some(Spec {
         dir: reader.dir.to_path_buf(),
         image: image?,

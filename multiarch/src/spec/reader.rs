@@ -1,28 +1,23 @@
-//! Reads values of a shape from a spec's tree, and collects the problems.
+//! Reader of the values that occur in several places of a spec.
 
 use super::BuilderChoice;
 use error::text::nearest;
 use image_model::reference::is_tag;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use strict_yaml::{Entry, Node, Problem, Value};
+use strict_yaml::{Entry, Node, Value, YamlReader};
 
-/// The entry of a key. Keys are unique: strict_yaml rejects duplicates.
-pub(super) fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
-    entries.iter().find(|entry| entry.key == key)
-}
-
-/// Reads values of a shape, and collects the problems.
+/// Reads values of a spec, and collects the problems.
 pub(super) struct Reader<'a> {
     pub dir: &'a Path,
     /// The spec has `prepare` commands, which may create files that are missing now.
     pub prepares: bool,
-    pub problems: Vec<Problem>,
+    pub yaml: YamlReader,
 }
 
 impl Reader<'_> {
     pub fn problem(&mut self, line: usize, text: impl Into<String>) {
-        self.problems.push(Problem::new(line, text));
+        self.yaml.problem(line, text);
     }
 
     /// A path of the spec, relative to the current directory.
@@ -33,43 +28,26 @@ impl Reader<'_> {
         }
     }
 
-    pub fn missing<T>(&mut self, line: usize, write: &str) -> Option<T> {
+    /// The entry of a key that must be there. `write` is the key with an example of its value.
+    pub fn required<'e>(&mut self, line: usize, entries: &'e [Entry], write: &str) -> Option<&'e Entry> {
         let (key, _) = write.split_once(':').unwrap_or((write, ""));
-        self.problem(line, format!("there is no \"{key}\"; write {write}"));
-        None
+        self.yaml.required(line, entries, key, format!("there is no \"{key}\"; write {write}"))
     }
 
-    /// Keys that begin with `x-` are the writer's own.
     pub fn check_keys<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry>, known: &[&str], of: &str) {
-        for entry in entries {
-            if known.contains(&entry.key.as_str()) || entry.key.starts_with("x-") {
-                continue;
-            }
-            let instead = match nearest(&entry.key, known) {
-                Some(meant) => format!("did you mean \"{meant}\"?"),
-                None => format!("it has {}", known.join(", ")),
-            };
-            self.problem(entry.line, format!("{of} has no key \"{}\"; {instead}", entry.key));
-        }
+        self.yaml.check_keys(entries, known, "it has", |key| format!("{of} has no key \"{key}\""));
     }
 
     /// One value that is not empty.
     pub fn text(&mut self, entry: &Entry) -> Option<String> {
-        match &entry.value.value {
-            Value::Text(text) if !text.is_empty() => Some(text.clone()),
-            Value::Text(_) | Value::Null => {
-                self.problem(
-                    entry.line,
-                    format!("\"{0}\" has no value; write {0}: VALUE, or remove it", entry.key),
-                );
-                None
-            }
-            other => {
-                let text = format!("\"{}\" is one value, not {}", entry.key, other.kind());
-                self.problem(entry.line, text);
-                None
-            }
+        let Entry { key, line, value } = entry;
+        if matches!(&value.value, Value::Null) || matches!(&value.value, Value::Text(text) if text.is_empty())
+        {
+            self.problem(*line, format!("\"{key}\" has no value; write {key}: VALUE, or remove it"));
+            return None;
         }
+        let wrong = |kind: &str| format!("\"{key}\" is one value, not {kind}");
+        self.yaml.text(*line, &value.value, wrong).map(str::to_string)
     }
 
     /// A command as a list of words. One text would need a shell to split it, and there is none.
@@ -102,11 +80,11 @@ impl Reader<'_> {
                         format!("a word of \"{key}\" has a zero byte, which no command takes"),
                     );
                 }
-                Value::Text(word) => words.push(word.clone()),
                 Value::Null => self
                     .problem(node.line, format!("a word of \"{key}\" is empty; write \"\" if you mean that")),
-                other => {
-                    self.problem(node.line, format!("a word of \"{key}\" is one value, not {}", other.kind()))
+                value => {
+                    let wrong = |kind: &str| format!("a word of \"{key}\" is one value, not {kind}");
+                    words.extend(self.yaml.text(node.line, value, wrong).map(str::to_string));
                 }
             }
         }
@@ -115,23 +93,17 @@ impl Reader<'_> {
 
     /// A list of commands.
     pub fn commands(&mut self, entry: &Entry) -> Vec<Vec<String>> {
-        let Value::List(nodes) = &entry.value.value else {
-            let text =
-                format!("\"{0}\" is a list of commands; write {0}: [[PROGRAM, ARGUMENT, ...]]", entry.key);
-            self.problem(entry.line, text);
-            return Vec::new();
-        };
+        let key = &entry.key;
+        let wrong =
+            |_: &str| format!("\"{key}\" is a list of commands; write {key}: [[PROGRAM, ARGUMENT, ...]]");
         let mut commands = Vec::new();
-        for node in nodes {
+        for node in self.yaml.list(entry.line, &entry.value.value, wrong).unwrap_or_default() {
             match &node.value {
-                Value::List(words) if !words.is_empty() => commands.push(self.word_list(&entry.key, words)),
-                _ => {
-                    let text = format!(
-                        "each command of \"{}\" is a list of its own: [PROGRAM, ARGUMENT, ...]",
-                        entry.key
-                    );
-                    self.problem(node.line, text);
-                }
+                Value::List(words) if !words.is_empty() => commands.push(self.word_list(key, words)),
+                _ => self.problem(
+                    node.line,
+                    format!("each command of \"{key}\" is a list of its own: [PROGRAM, ARGUMENT, ...]"),
+                ),
             }
         }
         commands
@@ -156,24 +128,19 @@ impl Reader<'_> {
 
     /// A map of names to texts, some of which have none: name, line, text.
     pub fn optional_texts(&mut self, entry: &Entry) -> Vec<(String, usize, Option<String>)> {
-        let Value::Map(entries) = &entry.value.value else {
-            let kind = entry.value.value.kind();
-            let text = format!("\"{0}\" is a map, not {kind}; write {0}: {{ NAME: VALUE }}", entry.key);
-            self.problem(entry.line, text);
-            return Vec::new();
-        };
+        let key = &entry.key;
+        let wrong = |kind: &str| format!("\"{key}\" is a map, not {kind}; write {key}: {{ NAME: VALUE }}");
         let mut texts = Vec::new();
-        for pair in entries {
-            match &pair.value.value {
-                _ if pair.key.is_empty() => {
-                    self.problem(pair.line, format!("a name in \"{}\" is empty", entry.key))
-                }
-                Value::Text(value) => texts.push((pair.key.clone(), pair.line, Some(value.clone()))),
-                Value::Null => texts.push((pair.key.clone(), pair.line, None)),
-                other => {
-                    let text =
-                        format!("\"{}\" in \"{}\" is one value, not {}", pair.key, entry.key, other.kind());
-                    self.problem(pair.line, text);
+        for Entry { key: name, line, value } in
+            self.yaml.map(entry.line, &entry.value.value, wrong).unwrap_or_default()
+        {
+            match &value.value {
+                _ if name.is_empty() => self.problem(*line, format!("a name in \"{key}\" is empty")),
+                Value::Null => texts.push((name.clone(), *line, None)),
+                value => {
+                    let wrong = |kind: &str| format!("\"{name}\" in \"{key}\" is one value, not {kind}");
+                    let text = self.yaml.text(*line, value, wrong);
+                    texts.extend(text.map(|text| (name.clone(), *line, Some(text.to_string()))));
                 }
             }
         }
@@ -181,18 +148,13 @@ impl Reader<'_> {
     }
 
     pub fn tag(&mut self, node: &Node) -> Option<String> {
-        match &node.value {
-            Value::Text(tag) if is_tag(tag) => Some(tag.clone()),
-            Value::Text(tag) => {
-                let rule = "at most 128 letters, digits, '_', '.', '-', not first '.' or '-'";
-                self.problem(node.line, format!("\"{tag}\" is no tag: {rule}"));
-                None
-            }
-            other => {
-                self.problem(node.line, format!("a tag is one value, not {}", other.kind()));
-                None
-            }
+        let tag = self.yaml.text(node.line, &node.value, |kind| format!("a tag is one value, not {kind}"))?;
+        if !is_tag(tag) {
+            let rule = "at most 128 letters, digits, '_', '.', '-', not first '.' or '-'";
+            self.problem(node.line, format!("\"{tag}\" is no tag: {rule}"));
+            return None;
         }
+        Some(tag.to_string())
     }
 
     pub fn builder(&mut self, entry: &Entry) -> Option<BuilderChoice> {
