@@ -1,5 +1,6 @@
 //! The decision which images get the platform of their binaries, and the advice for those that must be rebuilt.
 
+use cli::suggest;
 use image_evidence::verdict::{Verdict, VerdictKind, runs_on};
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
@@ -194,7 +195,8 @@ pub fn way_out(
     let rebuild = format!("rebuild {platform}");
     match (name, entry.and_then(|entry| removable(node, entry))) {
         (Some(name), Some(platform)) => {
-            format!("{rebuild}; until then, run: manifest-push edit {name} --remove {platform}")
+            let remove = suggest("manifest-push", &["edit", name, "--remove", &platform.to_string()]);
+            format!("{rebuild}; until then, run: {remove}")
         }
         _ => rebuild,
     }

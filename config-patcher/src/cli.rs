@@ -1,5 +1,6 @@
 //! The command line, with one module per command.
 
+use crate::TOOL;
 use clap::{Parser, Subcommand};
 use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay};
 use error::{Error, Exit};
@@ -14,8 +15,6 @@ mod filter;
 mod fix;
 mod inspect;
 mod verify;
-
-const TOOL: &str = "config-patcher";
 
 /// Examples and files for help texts and the manual page.
 pub const DOCS: ProgramDocs = ProgramDocs {

@@ -10,3 +10,5 @@ pub mod inspect;
 pub mod plan;
 pub mod referrers;
 pub mod select;
+
+const TOOL: &str = "config-patcher";

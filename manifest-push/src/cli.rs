@@ -1,5 +1,6 @@
 //! The command line: the commands of manifest-tool and of `docker manifest`, and commands that neither has.
 
+use crate::TOOL;
 use crate::cli::account::AccountArgs;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -24,8 +25,6 @@ mod inspect;
 mod publish;
 mod push;
 pub mod rollback;
-
-pub(crate) const TOOL: &str = "manifest-push";
 
 /// Examples and files for help texts and the manual page.
 pub const DOCS: ProgramDocs = ProgramDocs {

@@ -3,8 +3,10 @@
 //! A draft has names, not manifests: every push resolves them again. It is a spec, which `push from-spec` accepts too if
 //! its platforms are complete.
 
+use crate::TOOL;
 use crate::spec::{self, Member, PublishRequest, Spec, SpecSource};
 use crate::state;
+use cli::suggest;
 use error::Error;
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
@@ -71,7 +73,7 @@ impl Drafts {
         let list = with_default_tag(list);
         let why = format!("there is no draft of this name in \"{}\"", self.dir.display());
         Error::not_found(format!("{verb} \"{list}\""), why)
-            .hint(format!("create one: manifest-push create {list} IMAGE..."))
+            .hint(format!("create one: {}", suggest(TOOL, &["create", &list.to_string(), "IMAGE..."])))
     }
 
     fn nothing_to_remove(&self, list: &RegistryRef) -> Error {
@@ -140,7 +142,8 @@ pub fn sort_as_docker(members: &mut [Member]) {
 fn text(list: &RegistryRef, members: &[Member]) -> String {
     let list = with_default_tag(list);
     let mut out = format!(
-        "# A draft. To publish it, run: manifest-push push {list}\nimage: {}\nmanifests:\n",
+        "# A draft. To publish it, run: {}\nimage: {}\nmanifests:\n",
+        suggest(TOOL, &["push", &list.to_string()]),
         quoted(&list.to_string())
     );
     for member in members {

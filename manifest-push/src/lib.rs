@@ -14,3 +14,5 @@ pub mod plan;
 pub mod rollback;
 pub mod spec;
 pub mod state;
+
+const TOOL: &str = "manifest-push";

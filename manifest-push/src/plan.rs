@@ -2,6 +2,7 @@
 
 use crate::index::{IndexKind, IndexStyle, build_index};
 use crate::spec::{Member, SpecSource};
+use cli::suggest;
 use error::Error;
 use image_model::manifest::{Descriptor, Document, DocumentError};
 use image_model::patch::{MatchRule, Patched, patch_config, patch_manifest};
@@ -246,9 +247,11 @@ fn entry_platform<'a>(
         }
     }
     if !fits && !options.force {
+        let fix = ["fix", &name.to_string(), "--set-platform", &platform.to_string()];
+        let fix = suggest("config-patcher", &fix);
         return Err(format!(
             "\"{name}\" declares {declared} but would be published as {platform}; fix it with --relabel or \
-             `config-patcher fix {name} --set-platform {platform}`, or publish it unchanged with --force"
+             `{fix}`, or publish it unchanged with --force"
         ));
     }
     let contradiction = (!fits).then(|| {

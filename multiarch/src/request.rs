@@ -2,6 +2,7 @@
 
 use crate::example::Example;
 use crate::spec::Spec;
+use cli::suggest;
 use error::Error;
 use image_model::digest::Digest;
 use image_model::platform::Platform;
@@ -164,7 +165,7 @@ fn spec_file(args: &Args, host: &Host) -> Result<PathBuf, Error> {
         _ if usual.is_file() => Ok(usual.into()),
         Some(default) => Ok(default.clone()),
         None => Err(Error::not_found("read the release", format!("there is no {SPEC} in this directory"))
-            .hint("name one, or run `multiarch release --example`")),
+            .hint(format!("name one, or run `{}`", suggest("multiarch", &["release", "--example"])))),
     }
 }
 

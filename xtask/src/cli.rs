@@ -86,6 +86,8 @@ fn build_binfmt_setup(package: &Path) -> Result<(), Error> {
 
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // The other programs are in this clone, but may not be installed.
+    ::cli::set_front_end("cargo run --quiet --package multiarch --");
     // The supervisor of a sandbox must have one thread.
     if let Command::Release(_) | Command::Rollback(_) = &cli.command {
         image_store::atomic_file::remove_temp_files_on_signal();

@@ -3,9 +3,10 @@
 use super::fix::report::{FixReport, print_changes};
 use super::fix::source::PlatformSource;
 use super::fix::{FixArgs, refuse_duplicates};
+use crate::TOOL;
 use crate::plan::{Relabeled, RequestedPlatforms, relabel};
 use crate::referrers::AttachedArtifacts;
-use cli::{Format, Output, print_json};
+use cli::{Format, Output, print_json, suggest};
 use error::Error;
 use error::Exit;
 use image_model::reference::Reference;
@@ -41,7 +42,7 @@ pub fn run(args: &FixArgs, output: &Output) -> Result<Exit, Error> {
     if std::io::stdin().is_terminal() {
         return refuse(
             "standard input is a terminal",
-            "use a pipe: docker save NAME | config-patcher fix - ...",
+            &format!("use a pipe: docker save NAME | {} ...", suggest(TOOL, &["fix", "-"])),
         );
     }
     if is_written && std::io::stdout().is_terminal() {

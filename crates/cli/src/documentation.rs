@@ -1,6 +1,7 @@
 //! Help texts, manual pages and completion scripts, generated from the command line and a program's [`ProgramDocs`].
 
 use crate::streams::{check_stdout, print_text};
+use crate::suggest::called;
 use clap::builder::PossibleValuesParser;
 use clap::{Command, Parser};
 use clap_complete::Shell;
@@ -117,13 +118,13 @@ impl ProgramDocs {
     /// Returns the command line of `T`, where the help of the program and of every subcommand ends with examples and
     /// exit codes.
     pub fn command<T: Parser>(&self) -> Command {
-        let command = T::command();
-        let manual = format!(
-            "\n`{0} man` prints the manual page, `{0} completions SHELL` a completion script.",
-            self.name
-        );
-        let help = self.closing(self.examples.to_vec()) + &manual;
-        self.with_closings(command.after_help(help), self.name)
+        let name = called(self.name);
+        let manual =
+            format!("\n`{name} man` prints the manual page, `{name} completions SHELL` a completion script.");
+        let own = self.renamed(self.examples.iter(), name);
+        let help = self.closing(&own) + &manual;
+        let command = if name == self.name { T::command() } else { T::command().bin_name(name) };
+        self.with_closings(command.after_help(help), name)
     }
 
     /// Adds examples and exit codes to the help of all subcommands. `path` is the command: `manifest-push push`.
@@ -134,27 +135,36 @@ impl ProgramDocs {
             let calls = |(line, _): &&(String, &'static str)| {
                 line.match_indices(&path).any(|(at, _)| !line[at + path.len()..].starts_with(|c| c != ' '))
             };
-            let own: Vec<_> =
-                examples.iter().filter(calls).map(|(line, does)| (line.as_str(), *does)).collect();
-            let help = self.closing(own);
+            let own: Vec<_> = examples.iter().filter(calls).cloned().collect();
+            let help = self.closing(&own);
             self.with_closings(one.after_help(help), &path)
         })
     }
 
-    /// Returns all examples, with those of included programs under this program's name.
+    /// Returns all examples, with those of included programs under the name of this program.
     fn all_examples(&self) -> Vec<(String, &'static str)> {
-        let own = self.examples.iter().chain(self.more_examples);
-        let mut all: Vec<_> = own.map(|(line, does)| ((*line).to_string(), *does)).collect();
-        for docs in self.included {
-            let theirs = docs.all_examples().into_iter();
-            let theirs = theirs.map(|(line, does)| (line.replace(docs.name, self.name), does));
-            let new: Vec<_> = theirs.filter(|(line, _)| all.iter().all(|(known, _)| known != line)).collect();
-            all.extend(new);
+        let name = called(self.name);
+        let mut all = Vec::new();
+        for docs in std::iter::once(self).chain(self.included.iter().copied()) {
+            for example in docs.renamed(docs.examples.iter().chain(docs.more_examples), name) {
+                if all.iter().all(|(known, _)| *known != example.0) {
+                    all.push(example);
+                }
+            }
         }
         all
     }
 
-    fn closing(&self, examples: Vec<(&str, &str)>) -> String {
+    /// Returns examples of this program with `name` in place of its own.
+    fn renamed<'a>(
+        &self,
+        examples: impl Iterator<Item = &'a Example>,
+        name: &str,
+    ) -> Vec<(String, &'static str)> {
+        examples.map(|(line, does)| (line.replace(self.name, name), *does)).collect()
+    }
+
+    fn closing(&self, examples: &[(String, &str)]) -> String {
         let mut text = String::new();
         if !examples.is_empty() {
             text.push_str("Examples:\n");

@@ -16,6 +16,7 @@ mod output;
 #[cfg(feature = "progress")]
 mod progress;
 mod streams;
+mod suggest;
 mod table;
 
 pub use documentation::{DocumentationCommand, Example, ProgramDocs};
@@ -23,4 +24,5 @@ pub use output::{Color, Format, Output};
 #[cfg(feature = "progress")]
 pub use progress::ProgressDisplay;
 pub use streams::{eprint_line, print_json, print_line, print_text};
+pub use suggest::{set_front_end, suggest};
 pub use table::table;

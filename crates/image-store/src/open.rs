@@ -185,7 +185,7 @@ fn registry_pointer(image: &RegistryRef) -> Pointer {
 }
 
 fn stdin(reference: &Reference) -> Error {
-    let why = "standard input can be read only once, which only `config-patcher fix -` supports";
+    let why = "standard input can be read only once, which only `fix -` supports";
     Error::new(Exit::Usage, format!("open \"{reference}\""), why)
         .hint("save it to a file and use docker-archive:FILE")
 }

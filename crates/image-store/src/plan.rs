@@ -323,7 +323,7 @@ fn refuse_unsupported_index(root: &Document, target: &dyn ImageSource) -> Result
         .collect();
     let why = format!("it holds single images, and {} is an index: {}", root.digest(), images.join(", "));
     Err(Error::bad_input(format!("write \"{}\"", target.display_name()), why)
-        .hint("copy one of its images: manifest-push copy --platform PLATFORM, or SOURCE@DIGEST"))
+        .hint("copy one of its images with --platform PLATFORM, or SOURCE@DIGEST"))
 }
 
 /// Returns `PLACE:TAG` as users write it. Images without a tag, and those whose store's name is the image name, are

@@ -2,11 +2,12 @@
 
 use super::Session;
 use super::fetch::fetch_members;
+use crate::TOOL;
 use crate::draft::{Drafts, refers_to, sort_as_docker, valid_spec, with_default_tag};
 use crate::plan::{refuse_problems, select_image};
 use crate::spec::{Member, PublishRequest, Spec, SpecSource, canonical_platform};
 use clap::Args;
-use cli::{Format, Output, print_json, print_line};
+use cli::{Format, Output, print_json, print_line, suggest};
 use error::Error;
 use error::Exit;
 use image_model::platform::Platform;
@@ -64,8 +65,10 @@ pub fn create(args: &Create, session: &Session<'_>, output: &Output) -> Result<E
     }
     let list = with_default_tag(&args.list);
     let refuse_another = || {
-        Error::conflict(format!("draft \"{list}\""), "a draft of this name already exists")
-            .hint(format!("add to it with --amend, or remove it first: manifest-push rm {list}"))
+        Error::conflict(format!("draft \"{list}\""), "a draft of this name already exists").hint(format!(
+            "add to it with --amend, or remove it first: {}",
+            suggest(TOOL, &["rm", &list.to_string()])
+        ))
     };
     if !args.amend && drafts.read(&list)?.is_some() {
         return Err(refuse_another());

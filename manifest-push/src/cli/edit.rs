@@ -3,6 +3,7 @@
 use super::Session;
 use super::fetch::{TargetState, fetch_members};
 use super::publish::{PublishArgs, publish};
+use crate::TOOL;
 use crate::edit::{IndexChanges, edit_index};
 use crate::index::IndexKind;
 use crate::plan::{
@@ -10,7 +11,7 @@ use crate::plan::{
 };
 use crate::spec::{Member, PublishRequest, Spec, SpecSource, canonical_platform};
 use clap::Args;
-use cli::{Format, Output, print_json, print_line};
+use cli::{Format, Output, print_json, print_line, suggest};
 use error::Error;
 use error::Exit;
 use image_model::manifest::Descriptor;
@@ -73,7 +74,8 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     }
     let node = read_tree(&*opened.store, &opened.pointer)?;
     let TreeNode::Index(index) = &node else {
-        let hint = "to make an index of it, use manifest-push create or push from-args";
+        let create = suggest(TOOL, &["create"]);
+        let hint = format!("to make an index of it, use `{create}` or `push from-args`");
         return Err(Error::bad_input(doing, "it is a single image").hint(hint));
     };
     let source = SpecSource::command_line(doing.clone());

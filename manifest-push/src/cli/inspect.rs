@@ -2,12 +2,13 @@
 
 use super::Session;
 use super::fetch::fetch;
+use crate::TOOL;
 use crate::draft::{Drafts, refers_to, valid_spec};
 use crate::index::IndexStyle;
 use crate::inspect;
 use crate::plan::{IndexOptions, combine, refuse_problems};
 use clap::Args;
-use cli::{Format, Output, print_json, print_line};
+use cli::{Format, Output, print_json, print_line, suggest};
 use error::Error;
 use error::Exit;
 use image_model::reference::{Reference, ReferenceError, RegistryRef};
@@ -81,7 +82,8 @@ fn inspect_image(
         print_json(&text);
         return Ok(Exit::Done);
     }
-    show(named, &node, "config-patcher fix --from-index", output)
+    let remedy = suggest("config-patcher", &["fix", &named.image.to_string(), "--from-index"]);
+    show(named, &node, &remedy, output)
 }
 
 fn show(named: &Typed, node: &TreeNode, remedy: &str, output: &Output) -> Result<Exit, Error> {
@@ -107,7 +109,10 @@ fn inspect_draft(
     let file = request.source.file.clone().unwrap_or_default();
     let options = IndexOptions { style: IndexStyle::Docker, force: true, ..IndexOptions::default() };
     let annotate = |error: Error| match error.kind {
-        Exit::BadInput => error.hint(format!("manifest-push annotate {list} IMAGE --os OS --arch ARCH")),
+        Exit::BadInput => {
+            let list = list.to_string();
+            error.hint(suggest(TOOL, &["annotate", &list, "IMAGE", "--os", "OS", "--arch", "ARCH"]))
+        }
         _ => error,
     };
     let fetched = fetch(&request, &[], &options, session, output).map_err(annotate)?;

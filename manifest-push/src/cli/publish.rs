@@ -2,8 +2,9 @@
 //! the journal before it moves.
 
 use super::fetch::TargetState;
+use crate::TOOL;
 use crate::journal::{Journal, JournalRun};
-use cli::Output;
+use cli::{Output, suggest};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Document, media_type};
@@ -129,13 +130,15 @@ fn check_kind(root: &Document, looked: &TargetState, force: bool, output: &Outpu
         let is = |kind: fn(&str) -> bool| named.as_ref().is_some_and(|named| kind(&named.media_type));
         let (what, there, hint) = match root.is_index() {
             true if is(media_type::is_manifest) => {
-                ("an index", "a single image", "choose another tag, or replace it with --force")
+                ("an index", "a single image", "choose another tag, or replace it with --force".to_string())
             }
-            false if is(media_type::is_index) => (
-                "one image",
-                "an index of several platforms",
-                "change one member with `manifest-push edit`, select_image another tag, or replace it with --force",
-            ),
+            false if is(media_type::is_index) => {
+                let edit = suggest(TOOL, &["edit"]);
+                let hint = format!(
+                    "change one member with `{edit}`, choose another tag, or replace it with --force"
+                );
+                ("one image", "an index of several platforms", hint)
+            }
             _ => continue,
         };
         let name = name_of(&store.display_name(), tag);

@@ -1,10 +1,11 @@
 //! `rollback`: restores the tags of the last push.
 
 use super::Session;
+use crate::TOOL;
 use crate::journal::{History, Journal, JournalEntry, JournalFilter, store_name};
 use crate::rollback::{CurrentTags, OpenTarget, RollbackPlan, doing, plan_rollback};
 use clap::Args;
-use cli::{Format, Output, print_json, print_line};
+use cli::{Format, Output, print_json, print_line, suggest};
 use error::Error;
 use error::Exit;
 use image_model::reference::{Reference, RegistryRef};
@@ -108,8 +109,8 @@ fn no_push(args: &Rollback, journal: &Journal) -> Error {
     let hint = match &args.image {
         Some(Reference::Registry(image)) => {
             format!(
-                "{hint}; to restore any other digest: manifest-push copy {}@sha256:OLD {image}",
-                image.name()
+                "{hint}; to restore any other digest: {}",
+                suggest(TOOL, &["copy", &format!("{}@sha256:OLD", image.name()), &image.to_string()])
             )
         }
         _ => hint.into(),
@@ -125,7 +126,7 @@ fn only_new_tags(newest: &JournalEntry, history: &History, filter: &JournalFilte
     let hint = match earlier.iter().find(|entry| entry.old.is_some()) {
         Some(entry) => {
             let name = name_of(&entry.image, &entry.tag);
-            format!("{remove}; to undo the push before it: manifest-push rollback {name}")
+            format!("{remove}; to undo the push before it: {}", suggest(TOOL, &["rollback", &name]))
         }
         None => remove.into(),
     };

@@ -12,6 +12,7 @@ use crate::report::Step;
 use crate::request::Request;
 use crate::spec::Recipe;
 use crate::stages::build::{Build, job};
+use cli::suggest;
 use error::{Error, Exit};
 use image_model::digest::Digest;
 use image_model::manifest::{CONFIG_MAX, Config, ParsedDocument};
@@ -255,7 +256,8 @@ fn way_out(
             format!("the registry has it for {wanted}; run: {docker} pull {name}")
         }
         Some(Offer::Image(_)) if local.is_none() => {
-            format!("{another}; `config-patcher verify {name}` shows what its binaries are for")
+            let verify = suggest("config-patcher", &["verify", name]);
+            format!("{another}; `{verify}` shows what its binaries are for")
         }
         Some(Offer::Index(_) | Offer::Image(_) | Offer::Unknown(_)) | None => another,
     }

@@ -1,7 +1,9 @@
 //! The rows of the result: one per image, with its verdict and advice.
 
+use crate::TOOL;
 use crate::advice::{Decision, JudgedImage, decide, is_sound_alone, way_out};
 use crate::select::is_for;
+use cli::suggest;
 use error::Error;
 use image_evidence::verdict::VerdictKind;
 use image_evidence::verify::{Finding, VerifyDepth};
@@ -166,7 +168,7 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
         .take(places.len())
         .map(|(number, decision)| {
             let row = &rows[places[number]];
-            let name = quoted(&row.requested.name);
+            let name = row.requested.name.as_str();
             match decision {
                 Decision::Keep => None,
                 Decision::Refuse(refusal) => {
@@ -175,13 +177,14 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
                     Some(Advice::Rebuild(format!("{refusal}; {out}")))
                 }
                 Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
-                    let digest = row.image.document.digest();
-                    let member = row.entry.map_or(String::new(), |_| format!(" --platform {digest}"));
-                    Some(Advice::Fix(format!("config-patcher fix {name} --set-platform {platform}{member}")))
+                    let (platform, digest) = (platform.to_string(), row.image.document.digest().as_str());
+                    let mut fix = vec!["fix", name, "--set-platform", platform.as_str()];
+                    fix.extend(row.entry.into_iter().flat_map(|_| ["--platform", digest]));
+                    Some(Advice::Fix(suggest(TOOL, &fix)))
                 }
                 // Exchanged platforms are fixed together or not at all.
                 Decision::Relabel(_) if are_all_clear => {
-                    Some(Advice::Fix(format!("config-patcher fix {name} --from-binaries")))
+                    Some(Advice::Fix(suggest(TOOL, &["fix", name, "--from-binaries"])))
                 }
                 Decision::Relabel(_) => {
                     let platform = row.index_platform().cloned().unwrap_or_else(|| row.declared());
@@ -195,7 +198,7 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
     }
 }
 
-/// The reference for `manifest-push edit`, quoted for a shell. `None` for an image without a tag: an edit would not
+/// The reference for `manifest-push edit`. `None` for an image without a tag: an edit would not
 /// change what users of the image get.
 pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
     let mut reference = reference.clone();
@@ -208,16 +211,10 @@ pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
         }
         (_, _) => return None,
     }
-    Some(quoted(&reference.to_string()))
+    Some(reference.to_string())
 }
 
 const DIFFERS: &str = ", index platform differs";
-
-/// A reference, quoted for a shell if necessary.
-fn quoted(name: &str) -> String {
-    let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@=+,%".contains(&b));
-    if is_plain && !name.is_empty() { name.into() } else { format!("'{}'", name.replace('\'', r"'\''")) }
-}
 
 /// The input of the reports.
 pub struct Results<'a> {

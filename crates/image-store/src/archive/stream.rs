@@ -295,7 +295,7 @@ fn compressed(first: &[u8; 512]) -> Option<Error> {
         Ok(media_type::DOCKER_LAYER) => None,
         _ => Some(
             Error::bad_input(DOING, "the stream is compressed")
-                .hint("decompress it first: ... | zcat | config-patcher fix - ..."),
+                .hint("decompress it first, for example with zcat"),
         ),
     }
 }
