@@ -1,5 +1,6 @@
 //! The command line of `multiarch`: the release, and every command of config-patcher and manifest-push.
 
+use crate::docker_plugin::{self, DockerCall};
 use crate::release::{self, Host};
 use crate::rollback;
 use clap::{Parser, Subcommand};
@@ -105,19 +106,36 @@ struct Rollback {
 
 /// Runs the program that `argv[0]` names: a link to this file with the name of another program is that program.
 pub fn main() -> ExitCode {
-    let called = std::env::args_os().next().map(PathBuf::from);
-    let name = called.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    let mut words = std::env::args_os();
+    let called = words.next().unwrap_or_default();
+    let name = Path::new(&called).file_name().and_then(|name| name.to_str());
     match name {
         Some("config-patcher") => config_patcher::cli::main(),
         Some("manifest-push") => manifest_push::cli::main(),
-        _ => run(),
+        Some("docker-multiarch") => run_as_docker_plugin(&called, words.collect()),
+        Some("kubectl-multiarch") => run("kubectl multiarch", words),
+        _ => run(TOOL, words),
     }
 }
 
-fn run() -> ExitCode {
-    let cli = DOCS
-        .try_parse_from::<Cli>(normalize_go_flags(std::env::args_os()))
-        .unwrap_or_else(|error| error.exit());
+fn run_as_docker_plugin(called: &OsString, words: Vec<OsString>) -> ExitCode {
+    if words.first().is_some_and(|word| word == docker_plugin::METADATA_COMMAND) {
+        ::cli::print_line(&docker_plugin::metadata());
+        return ExitCode::SUCCESS;
+    }
+    let call = DockerCall::parse(words);
+    if let Err(error) = call.apply_environment(called) {
+        ::cli::eprint_line(format!("{TOOL}: cannot {error}"));
+        return error.kind.into();
+    }
+    run("docker multiarch", call.arguments.into_iter())
+}
+
+/// Runs `multiarch`, which the user called as `name`.
+fn run(name: &'static str, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    ::cli::set_front_end(name);
+    let words = std::iter::once(TOOL.into()).chain(arguments);
+    let cli = DOCS.try_parse_from::<Cli>(normalize_go_flags(words)).unwrap_or_else(|error| error.exit());
     // The supervisor of a sandbox must have one thread.
     if !matches!(cli.command, Command::SmokeInside) {
         image_store::atomic_file::remove_temp_files_on_signal();

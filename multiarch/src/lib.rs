@@ -8,6 +8,7 @@ pub mod binfmt_setup;
 pub mod builders;
 pub mod cli;
 pub mod context;
+pub mod docker_plugin;
 pub mod example;
 pub mod example_binaries;
 pub mod progress;

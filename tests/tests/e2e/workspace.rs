@@ -1,5 +1,6 @@
 //! The workspace itself: packages, programs to distribute, documents.
 
+mod advice;
 mod arrows;
 mod ci_examples;
 mod commands;

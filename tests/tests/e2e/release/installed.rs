@@ -3,6 +3,8 @@
 
 use super::{EXAMPLE_DIGEST, digest_of, platforms_of};
 use crate::tools::{Ran, User, program, run};
+use multiarch_tests::need;
+use multiarch_tests::world::require;
 use std::fs;
 use std::process::Command;
 
@@ -81,4 +83,47 @@ fn a_link_with_the_name_of_a_program_is_that_program() {
     }
     let own = installed.run("multiarch", &["--version"]).exits(0);
     assert_eq!(own.line(), format!("multiarch {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn docker_runs_it_as_a_plugin() {
+    need!(require(&["docker"]));
+    let installed = Installed::new();
+    let plugins = installed.user.path("docker config/cli-plugins");
+    fs::create_dir_all(&plugins).unwrap();
+    std::os::unix::fs::symlink(installed.user.path("bin/multiarch"), plugins.join("docker-multiarch"))
+        .unwrap();
+    let docker = |args: &[&str]| {
+        let mut command = Command::new(multiarch_tests::world::program("docker").unwrap());
+        command.args(args).current_dir(installed.user.path("elsewhere")).env_clear();
+        command.env("HOME", installed.user.path("home"));
+        command.env("DOCKER_CONFIG", installed.user.path("docker config"));
+        run(command)
+    };
+    installed.run("multiarch", &["release", "--example"]).exits(0);
+    let found =
+        docker(&["multiarch", "verify", "oci:multi-arch-example", "--format", "json"]).exits(0).json();
+    assert_eq!(found["images"].as_array().unwrap().len(), 12);
+    // Docker's global options, which it passes on, and its help.
+    docker(&["--context", "default", "-D", "multiarch", "inspect", "oci:multi-arch-example"]).exits(0);
+    let host = ["--host", "unix:///nowhere.sock", "multiarch", "verify", "docker-daemon:app"];
+    docker(&host).exits(9).assert_stderr_contains("/nowhere.sock");
+    let help = docker(&["help", "multiarch"]).exits(0).stdout;
+    assert!(help.contains("\n  docker multiarch verify HOST/app:1\n"), "{help}");
+    assert!(docker(&["--help"]).exits(0).stdout.contains("Build, verify, repair and publish multi-platform"));
+    docker(&["multiarch", "verify"]).exits(2).assert_stderr_contains("Usage: docker multiarch verify");
+}
+
+#[test]
+fn kubectl_runs_it_as_a_plugin() {
+    need!(require(&["kubectl"]));
+    let installed = Installed::new();
+    let link = installed.user.path("bin/kubectl-multiarch");
+    std::os::unix::fs::symlink("multiarch", link).unwrap();
+    installed.run("multiarch", &["release", "--example"]).exits(0);
+    let mut command = Command::new(multiarch_tests::world::program("kubectl").unwrap());
+    command.args(["multiarch", "verify", "oci:multi-arch-example"]).env_clear();
+    command.current_dir(installed.user.path("elsewhere")).env("HOME", installed.user.path("home"));
+    command.env("PATH", installed.user.path("bin"));
+    run(command).exits(0);
 }
