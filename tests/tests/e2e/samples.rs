@@ -25,7 +25,7 @@ impl Image {
         let mut words = declared.split('/');
         let (os, architecture) = (words.next().unwrap(), words.next().unwrap());
         let variant = words.next().map_or(String::new(), |variant| format!(r#","variant":"{variant}""#));
-        // As Docker writes it, with what a rewrite would lose: order, escapes, a number that is no exact float.
+        // In the format of Docker, with details that serialization would change: order, escapes, the number 1.50.
         let config = format!(
             r#"{{"architecture":"{architecture}","config":{{"Cmd":["/app"],"StopTimeout":1.50}},"container_config":{{"Hostname":"\u003cbuild\u003e"}},"docker_version":"20.10.24", "moby.buildkit.cache.v0":123456789012345678901234567890,"os":"{os}","rootfs":{{"type":"layers","diff_ids":["{}"]}}{variant}}}"#,
             Digest::of(&layer)
@@ -40,12 +40,12 @@ impl Image {
         Self { layer, config, document }
     }
 
-    /// The same image with another config.
+    /// Returns the same image with another config.
     pub fn with_config(&self, config: String) -> Self {
         Self::of(self.layer.clone(), config)
     }
 
-    /// The config with `architecture` and `variant` in place of amd64, as Docker would have written it.
+    /// Returns the image that declares this platform instead of amd64, with the key order of Docker.
     pub fn relabeled(&self, architecture: &str, variant: &str) -> Self {
         let config = self.config.strip_prefix(r#"{"architecture":"amd64","#).unwrap();
         let config = config.strip_suffix('}').unwrap();
@@ -64,7 +64,7 @@ impl Image {
         Digest::of(self.config.as_bytes()).to_string()
     }
 
-    /// Puts it into a registry under a tag.
+    /// Stores the image in a registry, with a tag.
     pub fn publish(&self, registry: &FakeRegistry, repository: &str, tag: &str) {
         registry.put_blob(repository, &self.layer);
         registry.put_blob(repository, self.config.as_bytes());
@@ -78,7 +78,7 @@ impl Image {
     }
 }
 
-/// With Docker's indent of three spaces.
+/// Returns a manifest with Docker's indentation of three spaces.
 fn manifest(kind: &str, config: &Descriptor, layer: &Descriptor) -> Document {
     let part = |blob: &Descriptor| {
         let Descriptor { media_type, digest, size, .. } = blob;
@@ -94,7 +94,7 @@ fn manifest(kind: &str, config: &Descriptor, layer: &Descriptor) -> Document {
     Document::new(text.into_bytes(), None).unwrap()
 }
 
-/// A tar with one file.
+/// Returns a layer with one file.
 pub fn layer(text: &str) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -113,12 +113,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// Each member with its index platform.
+    /// Returns an index of these members with their index platforms.
     pub fn of(members: &[(&str, &Image)]) -> Self {
         Self::attested(members, None)
     }
 
-    /// With an attestation of the member at this position, as BuildKit writes it.
+    /// Returns an index with an attestation for the member at this position, in the format of BuildKit.
     pub fn attested(members: &[(&str, &Image)], attested: Option<usize>) -> Self {
         let mut entries: Vec<String> =
             members.iter().map(|(platform, image)| entry(platform, &image.document, "")).collect();
@@ -140,7 +140,7 @@ impl Index {
         Self { members: images, document: Document::new(text.into_bytes(), None).unwrap() }
     }
 
-    /// This index as the last entry of another, behind images of its own.
+    /// Returns an index of these images, followed by this index as a nested one.
     pub fn within(&self, beside: &[(&str, &Image)]) -> Document {
         let mut entries: Vec<serde_json::Value> = beside
             .iter()
@@ -164,7 +164,7 @@ impl Index {
         registry.put_manifest(repository, tag, self.document.media_type(), self.document.bytes());
     }
 
-    /// Stores it in memory with the tag `x`.
+    /// Stores the index in memory with the tag `x`.
     fn in_memory(&self) -> MemoryStore {
         let store = MemoryStore::new();
         for member in &self.members {
@@ -174,7 +174,7 @@ impl Index {
         store
     }
 
-    /// Puts it into a store under a tag.
+    /// Writes it to a store with a tag.
     pub fn store(&self, target: &dyn ImageStore, tag: &str) {
         put(self.in_memory(), target, tag);
     }
@@ -193,7 +193,7 @@ fn entry(platform: &str, document: &Document, more: &str) -> String {
 }
 
 impl Image {
-    /// Puts it into a store under a tag.
+    /// Writes it to a store with a tag.
     pub fn store(&self, target: &dyn ImageStore, tag: &str) {
         let store = MemoryStore::new();
         self.add_to(&store);

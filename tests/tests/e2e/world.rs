@@ -1,4 +1,4 @@
-//! The programs with real engines, registries and emulators.
+//! Tests with real engines, registries and emulators.
 
 mod docker_daemon;
 mod fix;

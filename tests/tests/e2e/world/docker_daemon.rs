@@ -1,4 +1,4 @@
-//! `docker-daemon:` through the docker CLI, against a Docker Engine.
+//! `docker-daemon:` with the docker CLI and a Docker Engine.
 
 use crate::samples::{Image, Index};
 use crate::tools::{Ran, User, run};
@@ -9,7 +9,7 @@ use multiarch_tests::need;
 use multiarch_tests::world::{self, Engine};
 use std::fs;
 
-/// An engine with an image, and a user whose `docker` notes what it is asked.
+/// An engine with an image, and a user whose `docker` is a script that logs the subcommands.
 struct Rig {
     engine: Engine,
     user: User,
@@ -22,7 +22,7 @@ impl Rig {
         let docker = world::program("docker").unwrap();
         let log = user.path("log");
         user.script(
-            "noting",
+            "logging-docker",
             &format!("echo \"$2\" >> '{}'; exec '{}' \"$@\"", log.display(), docker.display()),
         );
         let rig = Self { engine, user };
@@ -37,10 +37,10 @@ impl Rig {
 
     fn tool(&self, name: &str, args: &[&str]) -> Ran {
         let mut command = self.user.command(name, args);
-        let noting = self.user.work().parent().unwrap().join("bin/noting");
+        let logging = self.user.work().parent().unwrap().join("bin/logging-docker");
         command.envs(self.engine.env().into_iter().filter(|(key, _)| key != "PATH"));
         run({
-            command.env("MULTIARCH_DOCKER", noting);
+            command.env("MULTIARCH_DOCKER", logging);
             command
         })
     }
@@ -55,44 +55,44 @@ impl Rig {
         log.lines().filter(|line| *line == "load").count()
     }
 
-    fn label(&self, name: &str) -> String {
+    fn platform(&self, name: &str) -> String {
         self.docker(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}/{{.Variant}}", name])
     }
 }
 
-/// A number in it that Docker can read.
-fn wrong() -> Image {
+/// Returns a sample whose number is an integer, as Docker requires.
+fn mislabeled() -> Image {
     let image = Image::new("linux/amd64", "arm's own");
     image.with_config(image.config.replace("1.50", "15"))
 }
 
 #[test]
-fn an_image_in_an_engine_is_fixed_once_and_then_nothing_is_loaded() {
-    let rig = need!(Rig::start(&wrong()));
+fn a_second_fix_in_an_engine_loads_nothing() {
+    let rig = need!(Rig::start(&mislabeled()));
     rig.fix(&["--check"]).exits(1);
     rig.fix(&["--dry-run"]).exits(0);
-    assert_eq!((rig.loads(), rig.label("app:1").as_str()), (0, "linux/amd64/"));
+    assert_eq!((rig.loads(), rig.platform("app:1").as_str()), (0, "linux/amd64/"));
     let inspected =
         rig.tool("config-patcher", &["inspect", "docker-daemon:app:1", "--format", "json"]).exits(0);
     assert_eq!(inspected.json()["images"][0]["declaredPlatform"]["architecture"], "amd64");
     rig.fix(&[]).exits(0);
-    assert_eq!((rig.loads(), rig.label("app:1").as_str()), (1, "linux/arm/v7"));
+    assert_eq!((rig.loads(), rig.platform("app:1").as_str()), (1, "linux/arm/v7"));
     rig.fix(&[]).exits(0).assert_stderr_contains("all platforms are correct");
     assert_eq!(rig.loads(), 1);
-    // The engine's own description of the image: only the platform has changed.
+    // In the engine's description of the image, only the platform has changed.
     let id = rig.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);
-    assert_eq!(id, wrong().relabeled("arm", "v7").config_digest());
+    assert_eq!(id, mislabeled().relabeled("arm", "v7").config_digest());
 }
 
 #[test]
 fn an_image_is_copied_from_an_engine_and_into_it() {
-    let rig = need!(Rig::start(&wrong()));
+    let rig = need!(Rig::start(&mislabeled()));
     rig.fix(&["--output", "oci:out:1"]).exits(0);
-    assert_eq!((rig.loads(), rig.label("app:1").as_str()), (0, "linux/amd64/"));
+    assert_eq!((rig.loads(), rig.platform("app:1").as_str()), (0, "linux/amd64/"));
     let out = OciLayout::open(&rig.user.path("out")).unwrap();
     assert_eq!(check(&out, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
     rig.tool("manifest-push", &["copy", "oci:out:1", "docker-daemon:new:1"]).exits(0);
-    assert_eq!(rig.label("new:1"), "linux/arm/v7");
+    assert_eq!(rig.platform("new:1"), "linux/arm/v7");
     rig.tool("manifest-push", &["copy", "docker-daemon:new:1", "oci:back:1"]).exits(0);
     let back = OciLayout::open(&rig.user.path("back")).unwrap();
     assert_eq!(check(&back, &Pointer::Tag("1".into()), CheckDepth::Layers), []);
@@ -102,7 +102,7 @@ fn an_image_is_copied_from_an_engine_and_into_it() {
 /// The classic engine loads one image of an index and ignores the others silently.
 #[test]
 fn an_index_is_refused_before_any_transfer_and_one_of_its_images_is_loaded() {
-    let rig = need!(Rig::start(&wrong()));
+    let rig = need!(Rig::start(&mislabeled()));
     let (amd64, arm) = (Image::new("linux/amd64", "one"), Image::new("linux/arm/v7", "two"));
     let plain = |image: Image| image.with_config(image.config.replace("1.50", "15"));
     let (amd64, arm) = (plain(amd64), plain(arm));
@@ -116,28 +116,28 @@ fn an_index_is_refused_before_any_transfer_and_one_of_its_images_is_loaded() {
             .assert_stderr_contains("--platform PLATFORM");
     }
     assert_eq!((rig.loads(), rig.docker(&["image", "ls", "-q", "app:2"]).as_str()), (0, ""));
-    // An engine with containerd's store says so; in the words of its documentation, since Debian has none.
+    // A script prints the driver type of an engine with containerd's store, as documented, since Debian 12 has none.
     let docker = world::program("docker").unwrap();
-    let says = "case $1 in info) echo '[[driver-type io.containerd.snapshotter.v1]]';; *) exec";
+    let info = "case $1 in info) echo '[[driver-type io.containerd.snapshotter.v1]]';; *) exec";
     let path = rig.user.path("log");
     let log = path.display();
-    rig.user.script("noting", &format!("{says} '{}' \"$@\";; esac", docker.display()));
+    rig.user.script("logging-docker", &format!("{info} '{}' \"$@\";; esac", docker.display()));
     copy(&["--dry-run", "oci:in:1", "docker-daemon:app:2"]).exits(0);
-    rig.user.script("noting", &format!("echo \"$2\" >> '{log}'; exec '{}' \"$@\"", docker.display()));
+    rig.user.script("logging-docker", &format!("echo \"$2\" >> '{log}'; exec '{}' \"$@\"", docker.display()));
     let ran = copy(&["--platform", "linux/arm/v7", "oci:in:1", "docker-daemon:app:2"]).exits(0);
-    assert!(ran.stderr.contains("  docker-daemon:app:2  new\n"), "named once: {ran}");
-    assert_eq!(rig.label("app:2"), "linux/arm/v7");
-    // What it named is in the engine still, and docker's own words for it are told.
+    assert!(ran.stderr.contains("  docker-daemon:app:2  new\n"), "must occur once: {ran}");
+    assert_eq!(rig.platform("app:2"), "linux/arm/v7");
+    // The old image is still in the engine, and the message has the docker command that restores the name.
     copy(&["--platform", "linux/amd64", "oci:in:1", "docker-daemon:app:2"]).exits(0);
     let ran = rig.tool("manifest-push", &["rollback", "docker-daemon:app:2"]).exits(3);
     let command = ran.stderr.split("; docker ").nth(1).unwrap().trim();
     rig.docker(&command.split(' ').collect::<Vec<_>>());
-    assert_eq!(rig.label("app:2"), "linux/arm/v7");
+    assert_eq!(rig.platform("app:2"), "linux/arm/v7");
 }
 
 #[test]
 fn a_missing_image_is_not_found() {
-    let rig = need!(Rig::start(&wrong()));
+    let rig = need!(Rig::start(&mislabeled()));
     rig.tool("config-patcher", &["inspect", "docker-daemon:absent:1"])
         .exits(5)
         .assert_stderr_contains("no such image");
@@ -159,15 +159,15 @@ fn a_missing_image_is_not_found() {
 
 /// Another build replaces the image while it is fixed.
 #[test]
-fn an_image_that_was_replaced_during_a_fix_is_not_overwritten() {
-    let rig = need!(Rig::start(&wrong()));
+fn an_image_that_is_replaced_during_a_fix_is_not_overwritten() {
+    let rig = need!(Rig::start(&mislabeled()));
     let other = Image::new("linux/amd64", "built meanwhile");
     let other = other.with_config(other.config.replace("1.50", "15"));
     rig.user.write("other.tar", other.classic_archive("app:1"));
     let docker = world::program("docker").unwrap();
-    // As soon as the image was saved.
+    // Another image gets the name right after `docker save`.
     rig.user.script(
-        "noting",
+        "logging-docker",
         &format!(
             "'{docker}' \"$@\"; ended=$?; test \"$2\" = save && '{docker}' load -q -i '{}' >&2; exit $ended",
             rig.user.path("other.tar").display(),

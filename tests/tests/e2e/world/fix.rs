@@ -1,4 +1,4 @@
-//! Archives of all known writers, fixed by `config-patcher fix` and loaded by all known readers.
+//! `config-patcher fix` of archives of all known writers, loaded by all known readers.
 
 use crate::samples::{Image, layer};
 use crate::tools::{Ran, User, program, shown};
@@ -13,19 +13,19 @@ use std::path::Path;
 use std::process::Command;
 
 const PLATFORM: [&str; 2] = ["--set-platform", "linux/arm/v7"];
-/// No emulator and no base image is needed for it.
+/// Needs no emulator and no base image.
 const DOCKERFILE: &str =
     "FROM scratch\nCOPY app /app\nLABEL note=\"<a> & \\u00e9\"\nSTOPSIGNAL 9\nENV A=1.50\nCMD [\"/app\"]\n";
 
-/// The way of fixing: a new file, in place, a stream.
+/// The kind of fix: a new file, in place, or a stream.
 #[derive(Clone, Copy, Debug)]
-enum Way {
-    Anew,
+enum Mode {
+    NewFile,
     InPlace,
     Filter,
 }
 
-/// The writer, and whether it is an OCI archive.
+/// An archive and the program that wrote it.
 struct Saved {
     by: &'static str,
     file: String,
@@ -38,7 +38,7 @@ struct World {
     containers: Vec<(String, String)>,
 }
 
-fn good(mut command: Command) -> String {
+fn run_ok(mut command: Command) -> String {
     let line = shown(&command);
     let ran = Ran::of(line, command.output().unwrap()).exits(0);
     ran.stdout.trim().to_string()
@@ -59,20 +59,20 @@ impl World {
     fn docker(&self, args: &[&str]) -> String {
         let mut command = self.engine.command(args);
         command.current_dir(self.user.work());
-        good(command)
+        run_ok(command)
     }
 
     fn tool(&self, name: &str, args: &[&str]) -> String {
         let mut command = Command::new(world::program(name).unwrap());
         command.envs(self.containers.iter().cloned()).args(args).current_dir(self.user.work());
-        good(command)
+        run_ok(command)
     }
 
-    fn built(&self) -> Vec<Saved> {
+    fn archives_of_builders(&self) -> Vec<Saved> {
         for kit in ["0", "1"] {
             let mut build = self.engine.command(&["build", "-q", "-t", &format!("app:kit{kit}"), "context"]);
             build.env("DOCKER_BUILDKIT", kit).current_dir(self.user.work());
-            good(build);
+            run_ok(build);
             self.docker(&["tag", &format!("app:kit{kit}"), "app:1"]);
             self.docker(&["save", "-o", &format!("docker{kit}.tar"), "app:1"]);
             self.docker(&["rmi", "-f", "app:1"]);
@@ -97,8 +97,8 @@ impl World {
         ]
     }
 
-    /// What writers that are not here leave, and what Docker makes of two layers that are the same.
-    fn made(&self) -> Vec<Saved> {
+    /// Archives in the formats of writers that are not installed, and one of Docker with two equal layers.
+    fn archives_of_other_tools(&self) -> Vec<Saved> {
         let mut all = Vec::new();
         let mut saved = |by: &'static str, file: &str, bytes: Vec<u8>| {
             self.user.write(file, bytes);
@@ -108,32 +108,32 @@ impl World {
         saved("Docker 25 and later", "docker25.tar", docker_25(&image));
         saved("kaniko", "kaniko.tar", kaniko(&image));
         saved("jib", "jib.tar", jib(&image));
-        let twice = twice(&image);
-        self.docker(&["load", "-i", &self.user.write("twice-in.tar", twice).display().to_string()]);
+        let bytes = with_duplicate_layer(&image);
+        self.docker(&["load", "-i", &self.user.write("twice-in.tar", bytes).display().to_string()]);
         self.docker(&["save", "-o", "twice.tar", "app:1"]);
         self.docker(&["rmi", "-f", "app:1"]);
         let links =
             tar_members(&self.user.path("twice.tar")).into_iter().filter(|(_, kind)| kind.is_symlink());
-        assert_eq!(links.count(), 1, "Docker saves the same layer once, and a link to it");
-        all.push(Saved { by: "docker save of doubled layers", file: "twice.tar".into(), is_oci: false });
+        assert_eq!(links.count(), 1, "Docker saves a layer once, with a link for its copy");
+        all.push(Saved { by: "docker save of duplicate layers", file: "twice.tar".into(), is_oci: false });
         all
     }
 
-    fn fix(&self, saved: &Saved, way: Way) -> String {
+    fn fix(&self, saved: &Saved, mode: Mode) -> String {
         let scheme = if saved.is_oci { "oci-archive" } else { "docker-archive" };
-        let fixed = format!("{way:?}-{}", saved.file);
+        let fixed = format!("{mode:?}-{}", saved.file);
         let (from, to) = (self.user.path(&saved.file), self.user.path(&fixed));
         let reference = format!("{scheme}:{fixed}");
-        match way {
-            Way::Filter => {
+        match mode {
+            Mode::Filter => {
                 let mut command = Command::new(program("config-patcher"));
                 command.args([&["fix", "-"][..], &PLATFORM].concat());
                 command.stdin(File::open(from).unwrap()).stdout(File::create(&to).unwrap());
                 Ran::of(shown(&command), command.output().unwrap()).exits(0);
             }
-            Way::Anew | Way::InPlace => {
+            Mode::NewFile | Mode::InPlace => {
                 fs::copy(from, &to).unwrap();
-                let more: &[&str] = if matches!(way, Way::InPlace) { &["--in-place"] } else { &[] };
+                let more: &[&str] = if matches!(mode, Mode::InPlace) { &["--in-place"] } else { &[] };
                 self.user.config_patcher(&[&["fix", &reference], &PLATFORM, more].concat()).exits(0);
             }
         }
@@ -141,15 +141,15 @@ impl World {
         fixed
     }
 
-    fn is_taken_by_everybody(&self, saved: &Saved, fixed: &str, config: &[u8]) {
+    fn assert_loaded_by_all(&self, saved: &Saved, fixed: &str, config: &[u8]) {
         let id = Digest::of(config);
         let what = format!("{}: {fixed}", saved.by);
         let scheme = if saved.is_oci { "oci-archive" } else { "docker-archive" };
         let mut seen = Command::new(world::program("skopeo").unwrap());
         seen.args(["inspect", "--config", "--raw", &format!("{scheme}:{fixed}")]);
-        assert_eq!(good(in_dir(seen, &self.user.work())).as_bytes(), config.trim_ascii(), "{what}");
-        if saved.by != "docker save of doubled layers" {
-            // A copy makes it read and check every layer. skopeo 1.9 does not follow Docker's links.
+        assert_eq!(run_ok(in_dir(seen, &self.user.work())).as_bytes(), config.trim_ascii(), "{what}");
+        if saved.by != "docker save of duplicate layers" {
+            // skopeo copy reads and verifies every layer. skopeo 1.9 does not follow Docker's links.
             self.tool("skopeo", &["copy", "-q", &format!("{scheme}:{fixed}"), &format!("dir:dir-{fixed}")]);
             let loaded = self.tool("podman", &["load", "-q", "-i", fixed]);
             let name = loaded.trim_start_matches("Loaded image: ");
@@ -192,27 +192,27 @@ fn config_of(path: &Path, is_oci: bool) -> Vec<u8> {
     node.images()[0].1.config.as_ref().unwrap().bytes.clone()
 }
 
-/// Every way for every archive. Only the platform in the config may differ.
-fn put_right(world: &World, all: &[Saved]) {
+/// Fixes every archive in every mode. Only the platform in the config may change.
+fn check_fixes(world: &World, all: &[Saved]) {
     for saved in all {
         let before = String::from_utf8(config_of(&world.user.path(&saved.file), saved.is_oci)).unwrap();
-        let label = r#""architecture":"amd64""#;
-        assert_eq!(before.matches(label).count(), 1, "{}: {before}", saved.by);
-        // Docker and BuildKit sort the keys; podman, buildah and kaniko have them in an order of their own, and there
-        // the variant goes behind its kin.
+        let declared = r#""architecture":"amd64""#;
+        assert_eq!(before.matches(declared).count(), 1, "{}: {before}", saved.by);
+        // Docker and BuildKit sort the keys. In the other orders, of podman, buildah and kaniko, the variant follows the
+        // architecture.
         let expected = match before.strip_suffix('}') {
-            Some(sorted) if saved.by != "kaniko" && before[1..].starts_with(label) => {
-                format!(r#"{},"variant":"v7"}}"#, sorted.replace(label, r#""architecture":"arm""#))
+            Some(sorted) if saved.by != "kaniko" && before[1..].starts_with(declared) => {
+                format!(r#"{},"variant":"v7"}}"#, sorted.replace(declared, r#""architecture":"arm""#))
             }
-            _ => before.replace(label, r#""architecture":"arm","variant":"v7""#),
+            _ => before.replace(declared, r#""architecture":"arm","variant":"v7""#),
         };
-        for way in [Way::Anew, Way::InPlace, Way::Filter] {
-            let fixed = world.fix(saved, way);
+        for mode in [Mode::NewFile, Mode::InPlace, Mode::Filter] {
+            let fixed = world.fix(saved, mode);
             let config = config_of(&world.user.path(&fixed), saved.is_oci);
-            assert_eq!(String::from_utf8_lossy(&config), expected, "{}, {way:?}", saved.by);
-            // Loading takes a second each; the three ways differ in where the bytes stand, which we have just read.
-            if matches!((way, saved.is_oci), (Way::Anew, true) | (Way::InPlace | Way::Filter, false)) {
-                world.is_taken_by_everybody(saved, &fixed, &config);
+            assert_eq!(String::from_utf8_lossy(&config), expected, "{}, {mode:?}", saved.by);
+            // Each load takes a second, so every archive is loaded after some of the modes only.
+            if matches!((mode, saved.is_oci), (Mode::NewFile, true) | (Mode::InPlace | Mode::Filter, false)) {
+                world.assert_loaded_by_all(saved, &fixed, &config);
             }
         }
     }
@@ -221,18 +221,18 @@ fn put_right(world: &World, all: &[Saved]) {
 #[test]
 fn archives_of_builders_are_fixed_and_loaded_by_docker_and_podman() {
     let world = need!(World::start());
-    let all = world.built();
-    put_right(&world, &all);
+    let all = world.archives_of_builders();
+    check_fixes(&world, &all);
 }
 
 #[test]
 fn archives_of_other_tools_are_fixed_and_loaded_by_docker_and_podman() {
     let world = need!(World::start());
-    let all = world.made();
-    put_right(&world, &all);
+    let all = world.archives_of_other_tools();
+    check_fixes(&world, &all);
 }
 
-/// Docker reads whole numbers where the other samples have none.
+/// Returns a sample whose number is an integer, as Docker requires.
 fn sample() -> Image {
     let image = Image::new("linux/amd64", "arm's own");
     image.with_config(image.config.replace("1.50", "15"))
@@ -251,7 +251,7 @@ fn tar_members(path: &Path) -> Vec<(String, tar::EntryType)> {
     entries.collect()
 }
 
-/// Folders are the names that end with a slash.
+/// Returns a tar archive. Names that end with a slash are directories.
 fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, bytes) in members {
@@ -265,7 +265,7 @@ fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// `docker save` of Docker 25 and later: a layout, and the lists of the old form that point into it.
+/// Returns the output of `docker save` of Docker 25 and later: an OCI layout with `manifest.json` and `repositories`.
 fn docker_25(image: &Image) -> Vec<u8> {
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", hex(bytes));
     let (config, layer, manifest) = (image.config.as_bytes(), &image.layer[..], image.document.bytes());
@@ -304,7 +304,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     out.finish().unwrap()
 }
 
-/// kaniko's and crane's: the config by its digest, layers compressed, the list in one line.
+/// Returns an archive of kaniko or crane: the config named by its digest, compressed layers, the list in one line.
 fn kaniko(image: &Image) -> Vec<u8> {
     let config = image.config.replace(r#""docker_version":"20.10.24", "#, r#""author":"kaniko","#);
     let (name, layer) = (format!("sha256:{}", hex(config.as_bytes())), gzip(&image.layer));
@@ -313,7 +313,7 @@ fn kaniko(image: &Image) -> Vec<u8> {
     tar_of(&[(&name, config.as_bytes()), (&file, &layer), ("manifest.json", list.as_bytes())])
 }
 
-/// jib's: `config.json`, which says no digest, and layers of the same name twice in the list are possible.
+/// Returns an archive of jib: the config is `config.json`, without a digest in the name.
 fn jib(image: &Image) -> Vec<u8> {
     let config = format!(
         r#"{{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{{"Env":[],"Entrypoint":["java","-cp","@/app/jib-classpath-file","Main"],"ExposedPorts":{{}},"Labels":{{}},"WorkingDir":""}},"history":[{{"created":"1970-01-01T00:00:00Z","author":"Jib","created_by":"jib-maven-plugin:3.4.0","comment":"classes"}}],"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
@@ -325,8 +325,8 @@ fn jib(image: &Image) -> Vec<u8> {
     tar_of(&[(&file, &layer), ("config.json", config.as_bytes()), ("manifest.json", list.as_bytes())])
 }
 
-/// An image with the same layer twice, and another between them.
-fn twice(image: &Image) -> Vec<u8> {
+/// Returns an archive with the same layer twice, and another layer between them.
+fn with_duplicate_layer(image: &Image) -> Vec<u8> {
     let other = layer("between");
     let ids = |all: &[&[u8]]| {
         all.iter().map(|layer| format!("\"sha256:{}\"", hex(layer))).collect::<Vec<_>>().join(",")

@@ -26,19 +26,19 @@ mod secrets;
 mod shared;
 mod spec_push;
 
-/// One image of the seed's example: Debian's static busybox, and what it is when it runs.
+/// An image of the example, with Debian's static busybox.
 struct TestImage {
-    /// Names its folder and its tag.
+    /// Directory and tag.
     name: &'static str,
     platform: &'static str,
-    /// `uname -m` in it, on x86-64 under QEMU.
+    /// Output of `uname -m` in the image, on x86-64 under QEMU.
     machine: &'static str,
     busybox: PathBuf,
 }
 
-/// The seed's four platforms. Only 64-bit arm says by its `uname` which one it is: Debian's emulator of arm has one CPU for
-/// ARMv5 and ARMv7.
-fn seed_images() -> Result<Vec<TestImage>, Skip> {
+/// Returns images of the four platforms of the example. `uname -m` is the same for ARMv5 and ARMv7, since Debian's emulator
+/// has one CPU for both.
+fn example_images() -> Result<Vec<TestImage>, Skip> {
     require(&["busybox"])?;
     let busybox = program("busybox").expect("required above");
     let mut images = vec![TestImage { name: "amd64", platform: "linux/amd64", machine: "x86_64", busybox }];
@@ -56,11 +56,11 @@ struct Workshop {
     images: Vec<TestImage>,
 }
 
-/// Says the platform that the Dockerfile is for and the machine that it runs on.
+/// Prints the platform of the Dockerfile and the machine of the process.
 const CMD: &str = r#"CMD ["/bin/busybox", "sh", "-c", "echo $MADE_FOR $(uname -m)"]"#;
 
 impl Workshop {
-    /// `FROM scratch` and Debian's busybox, with these lines of the Dockerfile after it.
+    /// Writes Dockerfiles with `FROM scratch`, Debian's busybox and these lines.
     fn new(images: Vec<TestImage>, lines: &str) -> Workshop {
         let directory = tempfile::tempdir().unwrap();
         for image in &images {
@@ -77,7 +77,7 @@ impl Workshop {
         self.directory.path().join(name)
     }
 
-    /// Writes release.yaml: these keys, then a platform for each image with its tag and the builder that is asked for it.
+    /// Writes release.yaml: these keys, then a platform for each image with its tag and builder.
     fn write_spec(&self, keys: &str, builder: impl Fn(&TestImage) -> &'static str) {
         let mut text = format!("{keys}\nplatforms:\n");
         for image in &self.images {
@@ -90,9 +90,9 @@ impl Workshop {
         fs::write(self.path("release.yaml"), text).unwrap();
     }
 
-    /// `xtask release release.yaml`, with these arguments after it.
+    /// Returns the command `xtask release release.yaml` with these arguments.
     fn release(&self, arguments: &[&str]) -> Result<Command, Skip> {
-        let mut command = Command::new(ours("xtask")?);
+        let mut command = Command::new(workspace_program("xtask")?);
         command
             .args(["release", "release.yaml", "--work-dir", ".multiarch"])
             .args(arguments)
@@ -104,51 +104,51 @@ impl Workshop {
         serde_json::from_slice(&fs::read(self.path(".multiarch/report.json")).unwrap()).unwrap()
     }
 
-    /// What the report says of one image.
+    /// Returns the entry of the image in the report.
     fn reported(&self, image: &TestImage) -> Value {
         let report = self.report();
         let rows = report["platforms"].as_array().unwrap();
-        rows.iter().find(|row| label(&row["platform"]) == image.platform).unwrap().clone()
+        rows.iter().find(|row| platform_of(&row["platform"]) == image.platform).unwrap().clone()
     }
 }
 
-/// All parts at once: a registry, and one namespace in which every engine is found and reaches it.
+/// A registry, and a namespace in which all engines can reach it.
 struct World {
     registry: Registry,
     engine: Engine,
-    /// podman's and buildah's.
+    /// Storage of podman and buildah.
     containers: TempDir,
 }
 
 impl World {
     fn start(namespace: Namespace) -> Result<World, Skip> {
         require(&["podman", "buildah", "runc", "skopeo"])?;
-        Self::around(Engine::start_in(namespace)?)
+        Self::with_engine(Engine::start_in(namespace)?)
     }
 
-    fn around(engine: Engine) -> Result<World, Skip> {
+    fn with_engine(engine: Engine) -> Result<World, Skip> {
         let registry = Registry::start()?;
         engine.reach(registry.host());
         Ok(World { registry, engine, containers: tempfile::tempdir().unwrap() })
     }
 
-    /// The same command in a user's shell inside.
+    /// Returns the command, to be run in the namespace.
     fn enter(&self, command: &mut Command) -> Command {
         self.engine.enter(command.envs(containers_env(self.containers.path())))
     }
 
-    fn good(&self, line: &str) -> String {
-        good(&mut self.enter(&mut words(line)))
+    fn run_ok(&self, line: &str) -> String {
+        run_ok(&mut self.enter(&mut words(line)))
     }
 
-    /// Builds the image of a folder with this command line, DOCKER_BUILDKIT as given. Gives its id, `sha256:` left out.
+    /// Builds the image with this command line and value of DOCKER_BUILDKIT. Returns its ID without `sha256:`.
     fn build(&self, workshop: &Workshop, image: &TestImage, kit: &str, line: &str) -> String {
         let mut build = words(&format!("{line} {}", workshop.path(image.name).display()));
-        let id = good(self.enter(&mut build).env("DOCKER_BUILDKIT", kit));
+        let id = run_ok(self.enter(&mut build).env("DOCKER_BUILDKIT", kit));
         id.rsplit(['\n', ':']).next().unwrap().to_owned()
     }
 
-    /// Where the images go.
+    /// The repository to publish to.
     fn image(&self) -> String {
         format!("{}/team/app", self.registry.host())
     }
@@ -160,35 +160,35 @@ impl World {
     }
 }
 
-/// A program of this workspace, beside the tests, where cargo puts both.
-fn ours(name: &str) -> Result<PathBuf, Skip> {
-    let own = std::env::current_exe().expect("the path of this program");
-    let found = own.ancestors().map(|place| place.join(name)).find(|place| place.is_file());
+/// Returns the path of a program of this workspace in cargo's target directory.
+fn workspace_program(name: &str) -> Result<PathBuf, Skip> {
+    let test = std::env::current_exe().expect("the path of this program");
+    let found = test.ancestors().map(|path| path.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| Skip::because(format!("no {name} is built: cargo build --workspace --bins")))
 }
 
-/// How a program ended and what it said.
-struct Said {
+/// Exit code and output of a program.
+struct Output {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-fn run(command: &mut Command) -> Said {
+fn run(command: &mut Command) -> Output {
     let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Said { code: done.status.code(), stdout: text(done.stdout), stderr: text(done.stderr) }
+    Output { code: done.status.code(), stdout: text(done.stdout), stderr: text(done.stderr) }
 }
 
-/// Its stdout without the end of the line. With whatever it said where it does not succeed.
+/// Asserts that the command succeeds. Returns stdout without the final line break.
 #[track_caller]
-fn good(command: &mut Command) -> String {
-    let said = run(command);
-    assert_eq!(said.code, Some(0), "{command:?}\n{}\n{}", said.stdout, said.stderr);
-    said.stdout.trim_end().to_owned()
+fn run_ok(command: &mut Command) -> String {
+    let output = run(command);
+    assert_eq!(output.code, Some(0), "{command:?}\n{}\n{}", output.stdout, output.stderr);
+    output.stdout.trim_end().to_owned()
 }
 
-/// A command line without spaces inside its words.
+/// Splits a command line at spaces.
 fn words(line: &str) -> Command {
     let mut words = line.split_whitespace();
     let name = words.next().unwrap();
@@ -197,7 +197,7 @@ fn words(line: &str) -> Command {
     command
 }
 
-/// skopeo 1.9 takes the platform in three flags.
+/// Returns the three flags with which skopeo 1.9 selects a platform.
 fn skopeo_platform(platform: &str) -> String {
     let mut parts = platform.split('/');
     let (os, architecture) = (parts.next().unwrap(), parts.next().unwrap());
@@ -205,45 +205,45 @@ fn skopeo_platform(platform: &str) -> String {
     format!("--override-os {os} --override-arch {architecture} {variant}")
 }
 
-/// `linux/arm/v7` out of a config's or an image's own keys.
-fn label(config: &Value) -> String {
+/// Returns the platform, such as `linux/arm/v7`, from the keys of a config.
+fn platform_of(config: &Value) -> String {
     let parts = ["os", "architecture", "variant"].map(|key| config[key].as_str().unwrap_or_default());
     parts.join("/").trim_end_matches('/').to_owned()
 }
 
-fn label_of(config: &[u8]) -> String {
-    label(&serde_json::from_slice(config).unwrap())
+fn declared_platform_of(config: &[u8]) -> String {
+    platform_of(&serde_json::from_slice(config).unwrap())
 }
 
-/// The id and the label of an image that the engine has.
-fn docker_says(world: &World, name: &str) -> (String, String) {
-    let said = parse(&world.good(&format!("docker image inspect {name}")));
-    // Its API has the config's keys with capital letters.
-    let parts = ["Os", "Architecture", "Variant"].map(|key| said[0][key].as_str().unwrap_or_default());
-    (said[0]["Id"].as_str().unwrap().to_owned(), parts.join("/").trim_end_matches('/').to_owned())
+/// Returns ID and platform of an image in the engine.
+fn docker_inspect(world: &World, name: &str) -> (String, String) {
+    let output = parse(&world.run_ok(&format!("docker image inspect {name}")));
+    // Keys of the API begin with a capital letter.
+    let parts = ["Os", "Architecture", "Variant"].map(|key| output[0][key].as_str().unwrap_or_default());
+    (output[0]["Id"].as_str().unwrap().to_owned(), parts.join("/").trim_end_matches('/').to_owned())
 }
 
 fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The bytes of a blob or manifest, from the registry's disk.
+/// Reads a blob or manifest from the registry's storage directory.
 fn stored(registry: &Registry, digest: &str) -> Vec<u8> {
     let hex = digest.strip_prefix("sha256:").unwrap();
     let place = format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
     fs::read(registry.storage().join(place)).unwrap_or_else(|error| panic!("{digest}: {error}"))
 }
 
-/// Every file of the registry with its size, links between names and digests among them: what is published, all of it.
-fn everything_in(registry: &Registry) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Returns every file in the registry's storage directory with its content, including tags.
+fn registry_files(registry: &Registry) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
-    let mut folders = vec![registry.storage().join("data")];
-    while let Some(folder) = folders.pop() {
-        // The registry makes its folders with the first thing that it keeps.
-        for entry in fs::read_dir(folder).into_iter().flatten() {
+    let mut directories = vec![registry.storage().join("data")];
+    while let Some(directory) = directories.pop() {
+        // The directory does not exist before the first write.
+        for entry in fs::read_dir(directory).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else {
                 files.insert(path.clone(), fs::read(&path).unwrap());
             }
@@ -252,33 +252,34 @@ fn everything_in(registry: &Registry) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// The requests that change a registry, with those before `since` left out.
+/// Returns the requests after the first `since` that change the registry.
 fn writes(registry: &Registry, since: usize) -> Vec<String> {
-    let asked = registry.requests();
-    let changing = asked[since..].iter().filter(|asked| !["GET", "HEAD"].contains(&asked.method.as_str()));
-    changing.map(|asked| format!("{} {}", asked.method, asked.path)).collect()
+    let requests = registry.requests();
+    let changing =
+        requests[since..].iter().filter(|requests| !["GET", "HEAD"].contains(&requests.method.as_str()));
+    changing.map(|requests| format!("{} {}", requests.method, requests.path)).collect()
 }
 
-/// Asserts that `after` is `before` with the values of its label changed, or a variant put in, and not a byte besides.
+/// Asserts that `after` is `before` except for the values of architecture and variant, or an added variant.
 #[track_caller]
-fn assert_only_the_label_differs(before: &[u8], after: &[u8], platform: &str) {
+fn assert_only_the_platform_differs(before: &[u8], after: &[u8], platform: &str) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let (mut before, mut after) = (text(before), text(after));
     let (was, is) = (parse(&before), parse(&after));
-    assert_eq!(label(&is), platform);
+    assert_eq!(platform_of(&is), platform);
     for key in ["architecture", "variant"] {
         match (was[key].as_str(), is[key].as_str()) {
-            // What the label says now, put in by hand.
+            // Replace the old value by the new one.
             (Some(was), Some(is)) => replace_one(&mut before, &member(key, was), &member(key, is)),
             (None, Some(is)) => replace_one(&mut after, &format!(",{}", member(key, is)), ""),
             (None, None) => {}
-            (Some(_), None) => panic!("{key} is gone: {after}"),
+            (Some(_), None) => panic!("{key} was removed: {after}"),
         }
     }
     assert_eq!(before, after);
 }
 
-/// As Go writes it.
+/// Returns a key and value in the format of Go's encoder.
 fn member(key: &str, value: &str) -> String {
     format!("\"{key}\":\"{value}\"")
 }
@@ -289,12 +290,12 @@ fn replace_one(text: &mut String, from: &str, to: &str) {
     *text = text.replacen(from, to, 1);
 }
 
-/// `sha256:...`
+/// Returns the digest, `sha256:...`.
 fn digest_of(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 
-/// Name and bytes of every file in a tar.
+/// Returns name and content of every file in a tar archive.
 fn members_of(archive: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut archive = tar::Archive::new(fs::File::open(archive).unwrap());
     let files = archive.entries().unwrap().map(|entry| {

@@ -10,16 +10,16 @@ fn a_docker_save_archive_is_fixed_in_place_and_every_engine_loads_it() {
 
 fn fix() -> Result<(), Skip> {
     let workshop =
-        Workshop::new(seed_images()?.into_iter().filter(|image| image.name == "arm32v7").collect(), "");
+        Workshop::new(example_images()?.into_iter().filter(|image| image.name == "arm32v7").collect(), "");
     let arm = &workshop.images[0];
-    let says = format!("{} {}", arm.platform, arm.machine);
+    let expected = format!("{} {}", arm.platform, arm.machine);
     let world = World::start(Namespace::with_debian_emulators()?)?;
     let archive = workshop.path("app.tar");
     let id = world.build(&workshop, arm, "0", "docker build -q -t team/app:arm");
-    assert_eq!(docker_says(&world, "team/app:arm").1, "linux/amd64");
-    world.good(&format!("docker save --output {} team/app:arm", archive.display()));
+    assert_eq!(docker_inspect(&world, "team/app:arm").1, "linux/amd64");
+    world.run_ok(&format!("docker save --output {} team/app:arm", archive.display()));
     let before = members_of(&archive);
-    let config_patcher = ours("config-patcher")?;
+    let config_patcher = workspace_program("config-patcher")?;
     let fix = || {
         let line =
             format!("{} fix docker-archive:app.tar --set-platform linux/arm/v7", config_patcher.display());
@@ -31,15 +31,15 @@ fn fix() -> Result<(), Skip> {
     let after = members_of(&archive);
     let config = new_config(&before, &after, &id);
 
-    world.good("docker rmi -f team/app:arm");
-    world.good(&format!("docker load --input {}", archive.display()));
-    assert_eq!(docker_says(&world, "team/app:arm"), (digest_of(&config), arm.platform.to_owned()));
-    assert_eq!(world.good("docker run --rm --network none team/app:arm"), says);
-    world.good(&format!("podman load -q --input {}", archive.display()));
+    world.run_ok("docker rmi -f team/app:arm");
+    world.run_ok(&format!("docker load --input {}", archive.display()));
+    assert_eq!(docker_inspect(&world, "team/app:arm"), (digest_of(&config), arm.platform.to_owned()));
+    assert_eq!(world.run_ok("docker run --rm --network none team/app:arm"), expected);
+    world.run_ok(&format!("podman load -q --input {}", archive.display()));
     let seen = "podman image inspect --format {{.Id}}|{{.Os}}/{{.Architecture}} team/app:arm";
     let id = digest_of(&config).replace("sha256:", "");
-    assert_eq!(world.good(seen), format!("{id}|linux/arm"));
-    assert_eq!(world.good("podman run --rm team/app:arm"), says);
+    assert_eq!(world.run_ok(seen), format!("{id}|linux/arm"));
+    assert_eq!(world.run_ok("podman run --rm team/app:arm"), expected);
 
     let (bytes, meta) = (fs::read(&archive).unwrap(), fs::metadata(&archive).unwrap());
     let again = fix();
@@ -66,7 +66,7 @@ fn new_config(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u
     assert_eq!(files.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     for (name, bytes) in before {
         match name.as_str() {
-            name if name == was => assert_only_the_label_differs(bytes, &config, "linux/arm/v7"),
+            name if name == was => assert_only_the_platform_differs(bytes, &config, "linux/arm/v7"),
             "manifest.json" => {}
             _ => assert_eq!(digest_of(bytes), digest_of(&files[name]), "{name}"),
         }

@@ -1,27 +1,27 @@
-//! The seed's `multi-arch-manifest.yaml`, pushed by `manifest-push push from-spec` over images that Docker built and pushed.
+//! `manifest-push push from-spec` with the `multi-arch-manifest.yaml` of the example and images that Docker pushed.
 
 use super::*;
 use multiarch_tests::need;
 
 #[test]
-fn the_seeds_manifest_spec_makes_one_image_of_four_and_refuses_one_that_is_mislabeled() {
+fn the_spec_of_the_example_is_pushed_and_a_mislabeled_image_is_refused() {
     need!(push());
 }
 
 fn push() -> Result<(), Skip> {
-    let workshop = Workshop::new(seed_images()?, "");
+    let workshop = Workshop::new(example_images()?, "");
     let world = World::start(Namespace::with_debian_emulators()?)?;
     let registry = &world.registry;
     let repository = format!("{}/ckulka/multi-arch-example", registry.host());
     let latest = format!("{repository}:latest");
-    // The seed's file, with only the host changed.
+    // Only the host in the spec is changed.
     let seed =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/multi-arch-example/multi-arch-manifest.yaml");
     let seed = fs::read_to_string(seed).unwrap();
     assert_eq!(seed.matches("image: ckulka/").count(), 5);
     let spec = seed.replace("image: ckulka/", &format!("image: {}/ckulka/", registry.host()));
     fs::write(workshop.path("multi-arch-manifest.yaml"), spec).unwrap();
-    let manifest_push = ours("manifest-push")?;
+    let manifest_push = workspace_program("manifest-push")?;
     let from_spec = || {
         let line = format!("{} push from-spec multi-arch-manifest.yaml", manifest_push.display());
         run(&mut world.enter(words(&line).current_dir(workshop.directory.path())))
@@ -35,50 +35,50 @@ fn push() -> Result<(), Skip> {
             "1",
             &format!("docker build -q --platform {} -t {tag}", image.platform),
         );
-        world.good(&format!("docker push -q {tag}"));
+        world.run_ok(&format!("docker push -q {tag}"));
     }
-    let said = from_spec();
-    assert_eq!(said.code, Some(0), "{}", said.stderr);
-    let list = as_manifest_tool_writes_it(&world, &workshop, &repository);
-    assert_eq!(said.stdout, format!("Digest: {} {}\n", digest_of(list.as_bytes()), list.len()));
+    let output = from_spec();
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let list = expected_list(&world, &workshop, &repository);
+    assert_eq!(output.stdout, format!("Digest: {} {}\n", digest_of(list.as_bytes()), list.len()));
     assert_eq!(stored(registry, &digest_of(list.as_bytes())), list.as_bytes());
     let raw = run(&mut words(&format!("skopeo inspect --tls-verify=false --raw docker://{latest}")));
     assert_eq!(raw.stdout, list, "{}", raw.stderr);
-    let seen = parse(&world.good(&format!("docker manifest inspect --insecure {latest}")));
+    let seen = parse(&world.run_ok(&format!("docker manifest inspect --insecure {latest}")));
     assert_eq!(seen, parse(&list));
-    everybody_gets_their_own(&world, &workshop, &latest);
+    assert_docker_pulls_each_platform(&world, &workshop, &latest);
 
-    // The classic builder's arm image: named in the spec as arm/v7, labelled amd64.
+    // The arm image of the classic builder declares amd64, while the spec has arm/v7.
     let arm = workshop.images.iter().find(|image| image.name == "arm32v7").unwrap();
     let tag = format!("{repository}:{}", arm.name);
     world.build(&workshop, arm, "0", &format!("docker build -q -t {tag}"));
-    world.good(&format!("docker push -q {tag}"));
-    let (files, asked) = (everything_in(registry), registry.requests().len());
+    world.run_ok(&format!("docker push -q {tag}"));
+    let (files, requests) = (registry_files(registry), registry.requests().len());
     let refused = from_spec();
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(3), ""), "{}", refused.stderr);
     let way_out = format!("config-patcher fix {tag} --set-platform linux/arm/v7");
     assert!(refused.stderr.contains(&format!("`{way_out}`")), "{}", refused.stderr);
     assert!(refused.stderr.contains("linux/amd64"), "{}", refused.stderr);
-    assert_eq!((writes(registry, asked), everything_in(registry)), (vec![], files));
+    assert_eq!((writes(registry, requests), registry_files(registry)), (vec![], files));
 
-    // That very command, as it stands there.
+    // The command from the message works as printed.
     let mut way_out = way_out.split(' ');
-    let mut fix = Command::new(ours(way_out.next().unwrap())?);
-    good(fix.args(way_out));
-    let said = from_spec();
-    assert_eq!(said.code, Some(0), "{}", said.stderr);
-    let list = as_manifest_tool_writes_it(&world, &workshop, &repository);
-    assert_eq!(said.stdout, format!("Digest: {} {}\n", digest_of(list.as_bytes()), list.len()));
-    everybody_gets_their_own(&world, &workshop, &latest);
-    let (files, asked) = (everything_in(registry), registry.requests().len());
-    assert_eq!(from_spec().stdout, said.stdout);
-    assert_eq!((writes(registry, asked), everything_in(registry)), (vec![], files));
+    let mut fix = Command::new(workspace_program(way_out.next().unwrap())?);
+    run_ok(fix.args(way_out));
+    let output = from_spec();
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let list = expected_list(&world, &workshop, &repository);
+    assert_eq!(output.stdout, format!("Digest: {} {}\n", digest_of(list.as_bytes()), list.len()));
+    assert_docker_pulls_each_platform(&world, &workshop, &latest);
+    let (files, requests) = (registry_files(registry), registry.requests().len());
+    assert_eq!(from_spec().stdout, output.stdout);
+    assert_eq!((writes(registry, requests), registry_files(registry)), (vec![], files));
     Ok(())
 }
 
-/// The list over what the tags name now. manifest-tool marshals distribution's structs with two spaces of indent.
+/// Returns the list that manifest-tool would push for the current tags: distribution's structs, indented by two spaces.
 /// Source: v2/pkg/registry/pusher.go of manifest-tool, manifest/manifestlist/manifestlist.go of distribution.
-fn as_manifest_tool_writes_it(world: &World, workshop: &Workshop, repository: &str) -> String {
+fn expected_list(world: &World, workshop: &Workshop, repository: &str) -> String {
     let members = workshop.images.iter().map(|image| {
         let manifest =
             words(&format!("skopeo inspect --tls-verify=false --raw docker://{repository}:{}", image.name))
@@ -116,13 +116,13 @@ fn as_manifest_tool_writes_it(world: &World, workshop: &Workshop, repository: &s
     )
 }
 
-fn everybody_gets_their_own(world: &World, workshop: &Workshop, latest: &str) {
+fn assert_docker_pulls_each_platform(world: &World, workshop: &Workshop, latest: &str) {
     for image in &workshop.images {
-        world.good(&format!("docker pull -q --platform {} {latest}", image.platform));
-        let says = format!("{} {}", image.platform, image.machine);
-        assert_eq!(world.good(&format!("docker run --rm --network none {latest}")), says);
-        let (_, label) = docker_says(world, latest);
-        // BuildKit leaves the one variant of 64-bit arm out, and so did nobody here put it in.
-        assert_eq!(label, image.platform.trim_end_matches("/v8"));
+        world.run_ok(&format!("docker pull -q --platform {} {latest}", image.platform));
+        let expected = format!("{} {}", image.platform, image.machine);
+        assert_eq!(world.run_ok(&format!("docker run --rm --network none {latest}")), expected);
+        let (_, platform) = docker_inspect(world, latest);
+        // BuildKit omits the variant v8 of arm64.
+        assert_eq!(platform, image.platform.trim_end_matches("/v8"));
     }
 }
