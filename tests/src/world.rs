@@ -33,7 +33,7 @@ pub use packages::{NewerDocker, debian_packages, newer_docker};
 pub use process::{Proc, run_with_rusage};
 pub use programs::{missing, program, require};
 pub use registry::{Asked, Registry};
-pub use relay::{Door, Relay};
+pub use relay::{Relay, UnixSocketRelay};
 pub use tokens::TokenServer;
 
 /// Why a test cannot run on this machine.

@@ -205,7 +205,7 @@ mod tests {
     use error::Exit;
     use flate2::bufread::MultiGzDecoder;
 
-    /// Gives its bytes in pieces of an odd size.
+    /// A reader that returns pieces of an odd size.
     struct Crumbs<'a>(&'a [u8], usize);
 
     impl Read for Crumbs<'_> {
@@ -224,7 +224,7 @@ mod tests {
         (bytes, gzip.finish())
     }
 
-    /// Text that compresses neither well nor badly, 300 KiB of it.
+    /// Returns 300 KiB of moderately compressible text.
     fn content() -> Vec<u8> {
         (0..40_000_u32)
             .flat_map(|i| format!("{:x} ", i.wrapping_mul(2_654_435_761) >> 8).into_bytes())
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_content_gives_the_same_bytes_however_it_arrives() {
+    fn the_same_content_has_the_same_bytes_for_any_read_size() {
         let content = content();
         let (whole, diff_id) = gzip(content.as_slice());
         assert_eq!(diff_id, Digest::of(&content));
@@ -242,18 +242,18 @@ mod tests {
         let mut back = Vec::new();
         MultiGzDecoder::new(whole.as_slice()).read_to_end(&mut back).unwrap();
         assert!(back == content);
-        // Another digest here means that every image made by these tools gets another digest.
+        // If this digest changes, all images that these tools build have another digest.
         assert_eq!(
             Digest::of(&whole).to_string(),
             "sha256:45db53c56b1fcb161aae636075a169a0f01e42cd89cf7de8b5957d1e823c2426"
         );
     }
 
-    /// An image with these layers in a store, its config naming their diff IDs.
+    /// Returns an image with these layers in a memory store; the config has these diff IDs.
     fn image(layers: &[(&str, &[u8])], diff_ids: &[Digest]) -> (MemoryStore, Pointer) {
         let store = MemoryStore::new();
         let ids: Vec<String> = diff_ids.iter().map(|id| format!("\"{id}\"")).collect();
-        // Spaces and order are Docker's or anybody's: they must come out as they went in.
+        // Unusual spaces and key order, which must be preserved.
         let config = format!(
             "{{ \"os\":\"linux\",\"architecture\": \"amd64\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{}]}}}}",
             ids.join(",")
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_taken_over_with_its_config_byte_for_byte_and_its_layers_compressed() {
+    fn an_image_is_imported_with_its_config_unchanged_and_its_layers_compressed() {
         let plain = content();
         let (zipped, zipped_id) = gzip(&b"other"[..]);
         let layers =
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_is_not_what_the_config_says_is_refused() {
+    fn a_layer_that_differs_from_the_config_is_refused() {
         let layers = [(media_type::DOCKER_LAYER, &b"layer"[..])];
         let check = |diff_ids: &[Digest]| {
             let (store, at) = image(&layers, diff_ids);

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_arrives() {
+    fn every_option_is_used() {
         let args = "tool --ca-file ca.pem --insecure --auth-file auth.json --timeout 5 --max-retry-after 7 --allow-auth-host a.b --parallel 3";
         let args = args.split(' ');
         let options = Tool::try_parse_from(args).unwrap().registry.options(Reporting::default());

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_comes_through_and_stops_the_rest() {
+    fn an_error_is_returned_and_stops_the_rest() {
         let begun = AtomicUsize::new(0);
         let items: Vec<usize> = (0..10_000).collect();
         let result = map(&items, 4, |i| {

@@ -377,9 +377,9 @@ fn a_hook_sees_every_request_before_and_after_it_is_processed() {
     assert_eq!(*seen.lock().unwrap(), [(1, When::Before), (1, When::After)]);
 }
 
-/// What clients that were not written for it make of it.
+/// Copies with skopeo, a client that was not written for this registry.
 #[test]
-fn skopeo_copies_in_and_out() {
+fn skopeo_copies_from_and_to_the_registry() {
     if !Path::new("/usr/bin/skopeo").exists() {
         eprintln!("skipped: no /usr/bin/skopeo");
         return;
@@ -474,7 +474,7 @@ fn large_blobs_go_to_disk_and_not_to_memory() {
     stream.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 202");
     assert_eq!(registry.log().last().map(|logged| logged.request_bytes), Some(blocks << 20));
-    // Wide enough for what other tests of this process may hold.
+    // The margin is for other tests of this process.
     assert!(peak() - before < 128 << 10, "{} KiB", peak() - before);
 }
 

@@ -46,7 +46,7 @@ impl Browser {
         command.args(["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]);
         command.arg(format!("--user-data-dir={}", home.path().join("profile").display())).arg("about:blank");
         command.env("COMMANDS", &commands).env("ANSWERS", &answers).env("HOME", home.path());
-        let process = Proc::spawn_on_leash(&command);
+        let process = Proc::spawn_server(&command);
         // Both ends are opened, so that no side waits for the other.
         let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path).expect("our pipe");
         let (to, from) = (open(&commands), open(&answers));

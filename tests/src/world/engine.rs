@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::namespace::Namespace;
 use super::process::Proc;
-use super::relay::{Door, Relay};
+use super::relay::{Relay, UnixSocketRelay};
 use super::{NewerDocker, Skip, program, require, short_directory};
 
 /// A running engine. Its images and containers are removed when it is dropped; an empty cgroup `docker` may remain.
@@ -69,7 +69,7 @@ impl Engine {
         daemon.env("container", "multiarch-tests");
         std::fs::write(home.join("daemon.json"), configuration).expect("room in /tmp");
         // A network of its own, in which it may create the bridge.
-        let dockerd = Proc::spawn_on_leash(&namespace.enter_with_network(&daemon));
+        let dockerd = Proc::spawn_server(&namespace.enter_with_network(&daemon));
         let mut engine = Engine { relays: std::sync::Mutex::default(), dockerd, namespace, directory, bin };
         let until = Instant::now() + Duration::from_secs(60);
         while !engine.docker(&["version"]).status.success() {
@@ -89,8 +89,8 @@ impl Engine {
     }
 
     /// A TCP address of the host that is forwarded to this engine until the returned value is dropped.
-    pub fn open_door(&self) -> Door {
-        Door::open(&self.directory.path().join("docker.sock"))
+    pub fn relay_to_socket(&self) -> UnixSocketRelay {
+        UnixSocketRelay::open(&self.directory.path().join("docker.sock"))
     }
 
     /// The environment in which a program finds this engine and its client, without the user's configuration.
@@ -161,7 +161,7 @@ fn path_with(bin: &Path) -> String {
 impl Drop for Engine {
     fn drop(&mut self) {
         // Terminated normally, so that it stops its containers and removes their cgroups; the rest ends with the namespace.
-        self.dockerd.let_go(Duration::from_secs(20));
+        self.dockerd.stop_server(Duration::from_secs(20));
     }
 }
 

@@ -12,12 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Runs a program until stdin is closed, also because the writing process ended; then sends SIGTERM to the program.
-const LEASH: &str = r#""$@" & it=$!; cat; kill "$it"; wait "$it""#;
+const SERVER_SCRIPT: &str = r#""$@" & it=$!; cat; kill "$it"; wait "$it""#;
 
 /// A running process. Dropping it ends it.
 pub struct Proc {
     child: Child,
-    leashed: bool,
+    is_server: bool,
     stdout: Collector,
     stderr: Collector,
 }
@@ -33,15 +33,15 @@ impl Proc {
             command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
         let stdout = Collector::of(child.stdout.take());
         let stderr = Collector::of(child.stderr.take());
-        Proc { child, leashed: false, stdout, stderr }
+        Proc { child, is_server: false, stdout, stderr }
     }
 
     /// For servers: one that ends by SIGTERM when this test process is gone, even if that was killed and dropped nothing.
     ///
     /// [`Proc::id`] and [`Proc::signal`] then refer to the shell that watches it; the server has no stdin.
-    pub fn spawn_on_leash(command: &Command) -> Proc {
+    pub fn spawn_server(command: &Command) -> Proc {
         let mut holder = Command::new("sh");
-        holder.args(["-c", LEASH, "sh"]).arg(command.get_program()).args(command.get_args());
+        holder.args(["-c", SERVER_SCRIPT, "sh"]).arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
             match value {
                 Some(value) => holder.env(key, value),
@@ -52,12 +52,12 @@ impl Proc {
             holder.current_dir(directory);
         }
         let mut process = Proc::spawn(holder);
-        process.leashed = true;
+        process.is_server = true;
         process
     }
 
-    /// Ends a server that was started by [`Proc::spawn_on_leash`]; kills the shell if that takes longer.
-    pub fn let_go(&mut self, most: Duration) {
+    /// Ends a server that was started by [`Proc::spawn_server`]; kills the shell if that takes longer.
+    pub fn stop_server(&mut self, most: Duration) {
         self.close_stdin();
         if self.wait(most).is_none() {
             self.end();
@@ -128,7 +128,7 @@ impl Proc {
         }
     }
 
-    /// Waits until the condition is true; false if the process ended or the time elapsed before.
+    /// Waits until the condition is true. Returns false if the process ended or the time elapsed before.
     pub fn wait_until(&mut self, most: Duration, mut holds: impl FnMut(&Proc) -> bool) -> bool {
         let until = Instant::now() + most;
         loop {
@@ -145,9 +145,9 @@ impl Proc {
 
 impl Drop for Proc {
     fn drop(&mut self) {
-        if self.leashed {
+        if self.is_server {
             // Killing the holder would leave the server behind.
-            self.let_go(Duration::from_secs(10));
+            self.stop_server(Duration::from_secs(10));
         }
         self.end();
     }
@@ -256,7 +256,7 @@ mod tests {
     fn a_server_on_a_leash_ends_when_its_holder_lets_go() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ $CANARY; exec sleep 1000"]).env("CANARY", "sings");
-        let mut server = Proc::spawn_on_leash(&command);
+        let mut server = Proc::spawn_server(&command);
         assert!(server.wait_until(Duration::from_secs(5), |server| server.stdout().ends_with("sings\n")));
         let id = server.stdout().split(' ').next().unwrap().to_owned();
         assert!(std::path::Path::new(&format!("/proc/{id}")).exists());

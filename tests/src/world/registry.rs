@@ -95,7 +95,7 @@ impl Registry {
         fs::write(directory.path().join("htpasswd"), HTPASSWD).expect("room in /tmp");
         let mut command = Command::new(program("docker-registry").expect("required above"));
         command.arg("serve").arg(&path);
-        let mut process = Proc::spawn_on_leash(&command);
+        let mut process = Proc::spawn_server(&command);
         let answers = |_: &Proc| get(OWN, &host, "/v2/").is_ok_and(|status| status == 200 || status == 401);
         if process.wait_until(Duration::from_secs(20), answers) {
             return Ok(Registry { process, directory, host, marks: AtomicUsize::new(0) });

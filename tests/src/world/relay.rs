@@ -13,18 +13,17 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
-/// A free address on a loopback of its own, 127.0.0.2, that is forwarded to a unix socket: to its clients, an engine on another
-/// machine. Ends when dropped.
-pub struct Door {
+/// Forwards a free port of 127.0.0.2 to a unix socket, like an engine on another machine, until it is dropped.
+pub struct UnixSocketRelay {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Door {
+impl UnixSocketRelay {
     /// # Panics
     /// If there is no free port.
-    pub fn open(socket: &Path) -> Door {
+    pub fn open(socket: &Path) -> UnixSocketRelay {
         let listener = TcpListener::bind("127.0.0.2:0").expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");
         listener.set_nonblocking(true).expect("a socket");
@@ -33,12 +32,12 @@ impl Door {
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::SeqCst) {
                 match listener.accept() {
-                    Ok((outer, _)) => drop(lead_in(outer, &socket)),
+                    Ok((outer, _)) => drop(connect_to_socket(outer, &socket)),
                     Err(_) => thread::sleep(Duration::from_millis(5)),
                 }
             }
         });
-        Door { address, stopping, thread: Some(thread) }
+        UnixSocketRelay { address, stopping, thread: Some(thread) }
     }
 
     /// `127.0.0.2:PORT`
@@ -47,14 +46,14 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for UnixSocketRelay {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.thread.take().map(JoinHandle::join);
     }
 }
 
-fn lead_in(outer: TcpStream, socket: &Path) -> io::Result<()> {
+fn connect_to_socket(outer: TcpStream, socket: &Path) -> io::Result<()> {
     outer.set_nonblocking(false)?;
     let inner = UnixStream::connect(socket)?;
     let (mut from_outer, mut to_inner) = (outer.try_clone()?, inner.try_clone()?);

@@ -12,7 +12,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const SUFFIX: &str = ".archive-tmp";
 
 /// Returns the archive's directory.
-pub fn folder(path: &Path) -> &Path {
+pub fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if dir != Path::new("") => dir,
         _ => Path::new("."),
@@ -26,11 +26,11 @@ pub fn folder(path: &Path) -> &Path {
 /// `Conflict` if another process holds the lock for 30 seconds.
 pub fn lock(dir: &Path, place: &str) -> Result<File, Error> {
     let doing = || format!("lock the directory of \"{place}\"");
-    let folder = File::open(dir).map_err(|e| Error::from_io(doing(), e))?;
+    let directory = File::open(dir).map_err(|e| Error::from_io(doing(), e))?;
     let until = Instant::now() + LOCK_TIMEOUT;
     loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(folder),
+        match directory.try_lock() {
+            Ok(()) => return Ok(directory),
             Err(TryLockError::WouldBlock) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(20));
             }

@@ -93,9 +93,10 @@ impl DockerArchive {
         };
         // A link to a file that does not exist yet is followed, as a shell redirection does.
         let target = fs::canonicalize(path)
-            .or_else(|_| fs::read_link(path).map(|link| beside::folder(path).join(link)))
+            .or_else(|_| fs::read_link(path).map(|link| beside::directory(path).join(link)))
             .unwrap_or_else(|_| path.to_path_buf());
-        let file = tempfile::tempfile_in(beside::folder(&target)).map_err(|e| Error::from_io(doing(), e))?;
+        let file =
+            tempfile::tempfile_in(beside::directory(&target)).map_err(|e| Error::from_io(doing(), e))?;
         Ok(Self::new(path, target, Snapshot::empty(file, identity, naming)?, None))
     }
 
@@ -307,7 +308,7 @@ impl ImageStore for DockerArchive {
             return Ok(());
         }
         let in_memory = self.state().pending.memory();
-        let bytes = pending::take(blob, open()?, in_memory, beside::folder(&self.path))?;
+        let bytes = pending::take(blob, open()?, in_memory, beside::directory(&self.path))?;
         self.state().pending.blobs.insert(blob.digest.clone(), bytes);
         Ok(())
     }

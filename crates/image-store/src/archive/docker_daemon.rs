@@ -48,7 +48,7 @@ impl DockerDaemon {
             Error::not_found(doing(), "the Docker Engine has no such image")
                 .hint("list images with: docker image ls")
         })?;
-        let dir = folder(&doing())?;
+        let dir = directory(&doing())?;
         let path = dir.path().join(SAVED);
         run(docker(&["image", "save", "--output"]).arg(&path).arg(name), &doing())?;
         let archive = DockerArchive::open(&path, Some(name))?;
@@ -69,7 +69,7 @@ impl DockerDaemon {
     /// Those of the temporary directory.
     pub fn open_or_create(name: &str) -> Result<Self, Error> {
         let doing = format!("write \"{}\"", place_of(name));
-        let dir = folder(&doing)?;
+        let dir = directory(&doing)?;
         let archive = DockerArchive::open_or_create(&dir.path().join(SAVED))?;
         Ok(Self { name: name.into(), archive, saved: Mutex::new(None), dir })
     }
@@ -79,7 +79,7 @@ fn place_of(name: &str) -> String {
     Reference::DockerDaemon { name: name.into() }.to_string()
 }
 
-fn folder(doing: &str) -> Result<TempDir, Error> {
+fn directory(doing: &str) -> Result<TempDir, Error> {
     tempfile::Builder::new().prefix("multiarch-").tempdir().map_err(|e| {
         Error::from_io(doing, e).hint("set TMPDIR to a directory with enough space for the image")
     })

@@ -1,6 +1,6 @@
 //! Replaces an archive by an edited one, which is written beside it and synced before it is renamed; or overwrites parts.
 
-use super::beside::{SUFFIX, folder, lock, prefix, remove_leftovers};
+use super::beside::{SUFFIX, directory, lock, prefix, remove_leftovers};
 use super::edit::{Piece, TarEdit};
 use super::expected::{self, ExpectedNames};
 use super::format::names::Naming;
@@ -37,7 +37,7 @@ pub struct NewArchive {
 /// `Conflict` if the old archive changed since it was read.
 pub fn write(path: &Path, snapshot: &Snapshot, edit: &TarEdit, place: &str) -> Result<NewArchive, Error> {
     let doing = || format!("write \"{place}\"");
-    let dir = folder(path);
+    let dir = directory(path);
     let locked = lock(dir, place)?;
     refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
@@ -101,7 +101,7 @@ pub fn overwrite(
     place: &str,
     check: impl FnOnce() -> Result<Snapshot, Error>,
 ) -> Result<Snapshot, Error> {
-    let dir = folder(path);
+    let dir = directory(path);
     let locked = lock(dir, place)?;
     refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);

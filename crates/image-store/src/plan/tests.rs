@@ -56,7 +56,7 @@ fn references_of_present_documents_are_not_checked_again() {
 }
 
 #[test]
-fn a_tag_that_another_client_moved_is_left_alone() {
+fn a_tag_that_another_client_moved_is_not_overwritten() {
     let (source, node) = source();
     let target = MemoryStore::new();
     let first = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
@@ -72,11 +72,11 @@ fn a_tag_that_another_client_moved_is_left_alone() {
 }
 
 #[test]
-fn a_tag_that_moves_just_before_the_write_is_left_alone() {
+fn a_tag_that_moves_just_before_the_write_is_not_overwritten() {
     let (source, node) = source();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let stores: [Box<dyn ImageStore>; 2] =
-        [Box::new(MemoryStore::new()), Box::new(OciLayout::open_or_create(folder.path()).unwrap())];
+        [Box::new(MemoryStore::new()), Box::new(OciLayout::open_or_create(directory.path()).unwrap())];
     for target in &stores {
         let target = &**target;
         let other =

@@ -1,7 +1,7 @@
-//! Archives made by hand, and what is asked of them.
+//! Tests with generated archives.
 
 use super::*;
-use crate::archive::tar::sample::{archive, file, folder, hard_link, pax, symlink};
+use crate::archive::tar::sample::{archive, directory, file, hard_link, pax, symlink};
 use crate::check::{CheckDepth, check};
 use crate::store::read_blob;
 use error::Exit;
@@ -17,17 +17,17 @@ mod filtering;
 mod names;
 mod overwriting;
 mod reading;
-mod relabelling;
+mod relabeling;
 mod spelling;
 mod writing;
 
-// What `docker save` of Docker 20.10 writes, with made-up ids.
+// IDs in archives like those of `docker save` of Docker 20.10.
 const TOP: &str = "30a8";
 const BOTTOM: &str = "1910";
 
 fn config(architecture: &str, layers: &[&[u8]]) -> String {
     let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
-    // Spaces, a big number and an escape, which no rewriting JSON library would keep.
+    // Spaces, a big number and an escape, which JSON libraries change when they serialize.
     format!(
         r#"{{"created":"\u003c", "architecture":"{architecture}","big":12345678901234567890123,"os":"linux","StopTimeout":1.50,"rootfs":{{"type":"layers","diff_ids":{}}}}}"#,
         json!(diff_ids)
@@ -38,7 +38,8 @@ fn hex(text: &str) -> String {
     Digest::of(text.as_bytes()).hex().to_string()
 }
 
-/// Layers `one`, `one` again as a link, and `two`; the config is named by its digest.
+/// An archive in the classic format. Its layers are `one`, `one` again as a link, and `two`; the config is named by its
+/// digest.
 struct Classic {
     config: String,
     manifest_json: String,
@@ -53,14 +54,14 @@ impl Classic {
             hex(&config)
         ) + "\n";
         let members = vec![
-            folder(&format!("{BOTTOM}/")),
+            directory(&format!("{BOTTOM}/")),
             file(&format!("{BOTTOM}/VERSION"), b"1.0"),
             file(&format!("{BOTTOM}/json"), br#"{"id":"1910","os":"linux"}"#),
             file(&format!("{BOTTOM}/layer.tar"), b"one"),
-            folder("563a/"),
+            directory("563a/"),
             file("563a/json", br#"{"id":"563a","parent":"1910","os":"linux"}"#),
             symlink("563a/layer.tar", &format!("../{BOTTOM}/layer.tar")),
-            folder(&format!("{TOP}/")),
+            directory(&format!("{TOP}/")),
             file(&format!("{TOP}/json"), br#"{"id":"30a8", "architecture":"amd64","os":"linux"}"#),
             file(&format!("{TOP}/layer.tar"), b"two"),
             file(&format!("{}.json", hex(&config)), config.as_bytes()),
@@ -71,7 +72,7 @@ impl Classic {
     }
 }
 
-/// The form of Docker 25 and later. `more` goes into the index entry.
+/// Returns members in the format of Docker 25 and later. `more` is added to the index entry.
 fn layout(tag: &str, more: &str) -> Vec<Vec<u8>> {
     let config = config("amd64", &[b"one", b"two"]);
     let layer = |bytes: &[u8]| Descriptor::of(media_type::OCI_LAYER, bytes);
@@ -93,12 +94,12 @@ fn layout(tag: &str, more: &str) -> Vec<Vec<u8>> {
         hex("two")
     );
     vec![
-        folder("blobs/"),
-        folder("blobs/sha256/"),
+        directory("blobs/"),
+        directory("blobs/sha256/"),
         blob(config.as_bytes()),
         blob(b"one"),
         blob(b"two"),
-        blob(br#"{"id":"an old json that no index names"}"#),
+        blob(br#"{"id":"a legacy json without reference"}"#),
         blob(manifest.as_bytes()),
         file("index.json", index.as_bytes()),
         file("manifest.json", list.as_bytes()),
@@ -146,7 +147,7 @@ fn refuse(bytes: &[u8], kind: Exit, why: &str) {
         Err(error) => {
             assert!(error.kind == kind && error.to_string().contains(why), "{:?} {error}", error.kind)
         }
-        Ok(_) => panic!("it was read, though \"{why}\""),
+        Ok(_) => panic!("accepted; expected: {why}"),
     }
 }
 
@@ -154,19 +155,19 @@ fn tag(text: &str) -> Pointer {
     Pointer::Tag(text.into())
 }
 
-/// Gives an image another label as a plan would: config and manifest change in the bytes that must.
-fn relabelled(store: &DockerArchive, at: &Pointer, architecture: &str) -> Document {
+/// Returns the manifest with another declared platform, and writes its config. Only the necessary bytes change.
+fn relabeled(store: &DockerArchive, at: &Pointer, architecture: &str) -> Document {
     let document = store.read_document(at).unwrap();
     let ParsedDocument::Manifest(manifest) = document.parse().unwrap() else { panic!("an index") };
     let old = read_blob(store, &manifest.config, 1 << 20).unwrap();
-    let label = Config::parse(&old).unwrap().platform.architecture;
+    let declared = Config::parse(&old).unwrap().platform.architecture;
     let old = String::from_utf8(old).unwrap();
     let variant = if architecture == "arm" { ",\"variant\":\"v7\"" } else { "" };
-    let new = old.replacen(&format!(":\"{label}\""), &format!(":\"{architecture}\"{variant}"), 1);
+    let new = old.replacen(&format!(":\"{declared}\""), &format!(":\"{architecture}\"{variant}"), 1);
     let config = Descriptor::of(&manifest.config.media_type, new.as_bytes());
     store.write_blob(&config, &|| Ok(Box::new(new.as_bytes()))).unwrap();
     let text = String::from_utf8(document.bytes().to_vec()).unwrap();
-    // The config's size stands first; a layer may be just as large.
+    // The size of the config is the first one; a layer may have the same size.
     let text = text.replace(manifest.config.digest.as_str(), config.digest.as_str()).replacen(
         &format!("\"size\":{}", manifest.config.size),
         &format!("\"size\":{}", config.size),
@@ -175,25 +176,25 @@ fn relabelled(store: &DockerArchive, at: &Pointer, architecture: &str) -> Docume
     Document::new(text.into_bytes(), None).unwrap()
 }
 
-fn label(store: &DockerArchive, at: &Pointer) -> String {
+fn declared_platform(store: &DockerArchive, at: &Pointer) -> String {
     let ParsedDocument::Manifest(manifest) = store.read_document(at).unwrap().parse().unwrap() else {
         panic!("an index")
     };
     Config::parse(&read_blob(store, &manifest.config, 1 << 20).unwrap()).unwrap().platform.to_string()
 }
 
-fn whole(store: &DockerArchive, at: &str) {
+fn assert_complete(store: &DockerArchive, at: &str) {
     assert_eq!(check(store, &tag(at), CheckDepth::Layers), []);
 }
 
-/// Where two files differ: bytes before, and bytes behind, that are the same.
+/// Returns the number of equal bytes at the beginning and at the end of two files.
 fn unchanged_ends(old: &[u8], new: &[u8]) -> (usize, usize) {
     let before = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let behind = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
     (before, behind)
 }
 
-/// Writes an image of these layers; gives its manifest, in the form that an archive without manifests makes too.
+/// Writes an image of these layers. Returns its manifest, which is the one that a classic archive derives.
 fn add_image(store: &DockerArchive, tag: &str, layers: &[&[u8]]) -> Document {
     let config = config("arm64", layers);
     let layers: Vec<Descriptor> = layers

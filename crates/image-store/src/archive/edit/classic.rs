@@ -271,12 +271,12 @@ fn dropped_members(
             dropped.insert(i);
         }
     }
-    let folders: Vec<Vec<u8>> = dropped
+    let directories: Vec<Vec<u8>> = dropped
         .iter()
         .filter_map(|i| tar.name(&tar.members()[*i]).strip_suffix(b"/layer.tar").map(<[u8]>::to_vec))
         .collect();
-    for folder in folders {
-        let beside = |file: &[u8]| tar.find(&[folder.as_slice(), file].concat());
+    for directory in directories {
+        let beside = |file: &[u8]| tar.find(&[directory.as_slice(), file].concat());
         dropped.extend([beside(b"/json"), beside(b"/VERSION"), beside(b"")].into_iter().flatten());
     }
     Ok(dropped.difference(&used_after).copied().collect())

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_stay_with_the_image_they_have() {
+    fn other_names_keep_their_image() {
         let check = |input: &str, output: &str| assert_eq!(retag(input, "a:1", "n", &["l"]), output);
         check(
             r#"[{"Config":"c","RepoTags":["a:1", "b:1","c:1"],"Layers":["l"]}]"#,
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_without_a_name_is_replaced_in_its_place() {
+    fn an_image_without_a_name_is_replaced_at_its_position() {
         assert_eq!(
             retag(r#"[{"Config":"c","RepoTags":null,"Layers":["l"]}]"#, "", "n", &["l"]),
             r#"[{"Config":"n","RepoTags":null,"Layers":["l"]}]"#
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn new_layers_take_the_old_ones_sources_away() {
+    fn new_layers_remove_the_sources_of_the_old_ones() {
         assert_eq!(
             retag(
                 r#"[{"Config":"c","RepoTags":["a:1"],"Layers":["l"],"LayerSources":{"x":1}}]"#,
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_read_in_two_ways_is_refused() {
+    fn an_ambiguous_list_is_refused() {
         let check = |input: &str, why: &str| {
             let error = ManifestJson::parse(input.as_bytes().to_vec()).unwrap_err().to_string();
             assert!(error.contains(why), "{input}: {error}");

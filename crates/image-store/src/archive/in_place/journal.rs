@@ -41,7 +41,7 @@ struct Overwrite {
 pub fn journal_of(archive: &Path) -> PathBuf {
     let mut name = beside::prefix(archive);
     name.push(&SUFFIX[1..]);
-    beside::folder(archive).join(name)
+    beside::directory(archive).join(name)
 }
 
 /// Finishes the change of a killed writer, if there is one.
@@ -54,7 +54,7 @@ pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
         return Ok(());
     }
     let doing = || format!("finish the interrupted change of \"{place}\"");
-    let locked = beside::lock(beside::folder(archive), place)?;
+    let locked = beside::lock(beside::directory(archive), place)?;
     // Its writer may have been running until the lock was released, and be done now.
     let Some(journal) = read(&path, &doing())? else { return Ok(()) };
     let file = open_to_write(archive).map_err(|e| Error::from_io(doing(), e))?;
@@ -72,7 +72,7 @@ pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
     }
     // Otherwise another archive replaced the one of the journal, maybe in the same inode.
     if is_meant {
-        carry_out(&file, &writes).map_err(|e| Error::from_io(doing(), e))?;
+        apply_writes(&file, &writes).map_err(|e| Error::from_io(doing(), e))?;
     }
     remove(&path, &locked).map_err(|e| Error::from_io(doing(), e))
 }
@@ -115,19 +115,19 @@ fn open_to_write(archive: &Path) -> io::Result<File> {
 
 /// Writes these bytes over the archive. After an error it is unchanged, or the next process that opens it finishes the
 /// change.
-pub fn write(archive: &Path, folder: &File, writes: &[ByteWrite], place: &str) -> Result<(), Error> {
+pub fn write(archive: &Path, directory: &File, writes: &[ByteWrite], place: &str) -> Result<(), Error> {
     let doing = || format!("overwrite parts of \"{place}\"");
     let failed = |e| Error::from_io(doing(), e);
     let file = open_to_write(archive).map_err(failed)?;
     let old = there(&file, writes).map_err(failed)?;
     let path = journal_of(archive);
     begin(archive, &path, &file, &old, writes).map_err(|error| {
-        let _ = remove(&path, folder);
+        let _ = remove(&path, directory);
         failed(error)
     })?;
-    if let Err(error) = carry_out(&file, writes) {
+    if let Err(error) = apply_writes(&file, writes) {
         let error = failed(error);
-        let undone = carry_out(&file, &old).and_then(|()| remove(&path, folder));
+        let undone = apply_writes(&file, &old).and_then(|()| remove(&path, directory));
         return Err(match undone {
             Ok(()) => error,
             Err(_) => error.hint("the archive is partly changed; run the command again to finish it"),
@@ -139,7 +139,7 @@ pub fn write(archive: &Path, folder: &File, writes: &[ByteWrite], place: &str) -
             Err(failed(error).hint(format!("the archive was changed; remove \"{}\"", path.display())))
         }
         _ => {
-            let _ = folder.sync_all();
+            let _ = directory.sync_all();
             Ok(())
         }
     }
@@ -175,13 +175,16 @@ pub fn begin(
     let body = serde_json::to_string(&journal)?;
     let mut beside = AtomicFile::create(|| {
         let prefix = beside::prefix(archive);
-        tempfile::Builder::new().prefix(&prefix).suffix(beside::SUFFIX).tempfile_in(beside::folder(archive))
+        tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(beside::SUFFIX)
+            .tempfile_in(beside::directory(archive))
     })?;
     beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
     beside.persist_durably(path).map(drop)
 }
 
-fn carry_out(file: &File, writes: &[ByteWrite]) -> io::Result<()> {
+fn apply_writes(file: &File, writes: &[ByteWrite]) -> io::Result<()> {
     let modified = file.metadata()?.modified()?;
     for (at, bytes) in writes {
         file.write_all_at(bytes, *at)?;
@@ -190,10 +193,10 @@ fn carry_out(file: &File, writes: &[ByteWrite]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn remove(path: &Path, folder: &File) -> io::Result<()> {
+fn remove(path: &Path, directory: &File) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    folder.sync_all()
+    directory.sync_all()
 }

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_field_may_be_binary_too() {
+    fn short_fields_may_be_binary() {
         assert_eq!(number(b"\x80\0\0\0\0\0\x01\x02"), Ok(258));
         assert_eq!(number(b"\x80\xff\xff\xff\xff\xff\xff\xff"), Ok((1 << 56) - 1));
         assert!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff").is_err());

@@ -24,17 +24,17 @@ impl PatchedFile {
 
     pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let count = self.file.read_at(buffer, at)?;
-        self.lay_over(&mut buffer[..count], at);
+        self.overlay(&mut buffer[..count], at);
         Ok(count)
     }
 
     pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, at)?;
-        self.lay_over(buffer, at);
+        self.overlay(buffer, at);
         Ok(())
     }
 
-    fn lay_over(&self, buffer: &mut [u8], at: u64) {
+    fn overlay(&self, buffer: &mut [u8], at: u64) {
         let end = at + buffer.len() as u64;
         for (start, bytes) in self.writes.iter() {
             let (from, to) = (at.max(*start), end.min(start + bytes.len() as u64));
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_reads_as_if_it_was_overwritten() {
+    fn every_range_is_read_as_if_it_were_overwritten() {
         let old: Vec<u8> = (0..20).collect();
         let writes = [(2, vec![100; 3]), (5, vec![101]), (18, vec![102; 2])];
         let mut file = tempfile::tempfile().unwrap();

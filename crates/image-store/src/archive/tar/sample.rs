@@ -1,11 +1,11 @@
-//! Tars made by hand for tests: also those that no tool would write.
+//! Tar archives for tests, including invalid ones.
 
 use super::write::{END, padding};
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
-/// A header block with a right checksum.
+/// Returns a header block with a correct checksum.
 pub fn header(name: &str, kind: u8, size: u64, link: &str) -> [u8; 512] {
     let mut block = [0_u8; 512];
     let short = &name.as_bytes()[..name.len().min(100)];
@@ -18,18 +18,18 @@ pub fn header(name: &str, kind: u8, size: u64, link: &str) -> [u8; 512] {
     block[156] = kind;
     block[157..157 + link.len()].copy_from_slice(link.as_bytes());
     block[257..265].copy_from_slice(b"ustar\x0000");
-    sign(&mut block);
+    set_checksum(&mut block);
     block
 }
 
-/// Sets the checksum after a change.
-pub fn sign(block: &mut [u8; 512]) {
+/// Sets the checksum.
+pub fn set_checksum(block: &mut [u8; 512]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// A member of any type, with content and padding.
+/// Returns a member of any type, with content and padding.
 pub fn member(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
     let head = header(name, kind, content.len() as u64, "");
     [&head[..], content, padding(content.len() as u64)].concat()
@@ -39,7 +39,7 @@ pub fn file(name: &str, content: &[u8]) -> Vec<u8> {
     member(name, b'0', content)
 }
 
-pub fn folder(name: &str) -> Vec<u8> {
+pub fn directory(name: &str) -> Vec<u8> {
     header(name, b'5', 0, "").to_vec()
 }
 
@@ -51,7 +51,7 @@ pub fn hard_link(name: &str, target: &str) -> Vec<u8> {
     header(name, b'1', 0, target).to_vec()
 }
 
-/// A PAX header of these records.
+/// Returns a PAX header with these records.
 pub fn pax(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
     let mut content = String::new();
     for (key, value) in records {
@@ -62,7 +62,7 @@ pub fn pax(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
     member("PaxHeaders.0/x", kind, content.as_bytes())
 }
 
-/// The members one behind the other, with an end marker.
+/// Returns the concatenated members and an end marker.
 pub fn archive(members: &[Vec<u8>]) -> Vec<u8> {
     [members.concat(), END.to_vec()].concat()
 }

@@ -1,4 +1,6 @@
-use super::sample::{archive, file, folder, hard_link, header, member, on_disk, pax, sign, symlink};
+use super::sample::{
+    archive, directory, file, hard_link, header, member, on_disk, pax, set_checksum, symlink,
+};
 use super::*;
 use crate::archive::tar::write::{END, file_headers, header_like, padding};
 use std::os::unix::fs::FileExt;
@@ -7,8 +9,8 @@ fn read(bytes: &[u8]) -> Result<TarFile, String> {
     TarFile::read(on_disk(bytes)).map_err(|e| e.to_string())
 }
 
-/// What a reader sees: names and contents of files.
-fn seen(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+/// Returns names and contents of files.
+fn files(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let tar = read(bytes).unwrap();
     let files = tar.members().iter().filter(|member| member.kind == MemberKind::File);
     files.map(|m| (show(tar.name(m)), tar.read_small(m, 1 << 20).unwrap())).collect()
@@ -17,14 +19,14 @@ fn seen(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
 fn refuse(bytes: &[u8], why: &str) {
     match read(bytes) {
         Err(error) => assert!(error.contains(why), "expected \"{why}\": {error}"),
-        Ok(_) => panic!("it was read, though \"{why}\""),
+        Ok(_) => panic!("accepted; expected: {why}"),
     }
 }
 
 #[test]
-fn members_are_found_under_their_plain_name() {
+fn members_are_found_by_their_normalized_name() {
     let tar =
-        read(&archive(&[folder("d/"), file("d/a", b"1"), file("./b", b""), file("d//c", b"x")])).unwrap();
+        read(&archive(&[directory("d/"), file("d/a", b"1"), file("./b", b""), file("d//c", b"x")])).unwrap();
     for name in ["d", "d/a", "b", "d/c"] {
         assert!(tar.find(name.as_bytes()).is_some(), "{name}");
     }
@@ -35,12 +37,12 @@ fn members_are_found_under_their_plain_name() {
 }
 
 #[test]
-fn what_two_readers_read_differently_is_refused() {
+fn ambiguous_members_are_refused() {
     let twice = "is a member twice";
     refuse(&archive(&[file("a", b"1"), file("b", b""), file("a", b"2")]), twice);
     refuse(&archive(&[file("a", b"1"), file("./a", b"2")]), twice);
     refuse(&archive(&[file("a", b"1"), symlink("a", "b")]), twice);
-    refuse(&archive(&[folder("a/"), file("a", b"1")]), twice);
+    refuse(&archive(&[directory("a/"), file("a", b"1")]), twice);
     refuse(&archive(&[file("../a", b"1")]), "leaves the archive");
     refuse(&archive(&[file("a/../b", b"1")]), "leaves the archive");
     refuse(&archive(&[file("/etc/passwd", b"1")]), "absolute");
@@ -54,38 +56,38 @@ fn what_two_readers_read_differently_is_refused() {
     refuse(&archive(&[member("a", b'Q', b"")]), "unknown type");
     refuse(&archive(&[member("a", b'1', b"content")]), "not a file but has 7 bytes");
     refuse(&archive(&[member("a/", b'5', b"content")]), "not a file but has 7 bytes");
-    // Two folders of one name are one folder to everybody.
-    assert!(read(&archive(&[folder("a/"), folder("./a/"), file("a/b", b"")])).is_ok());
+    // Duplicate directories are not ambiguous.
+    assert!(read(&archive(&[directory("a/"), directory("./a/"), file("a/b", b"")])).is_ok());
 }
 
 #[test]
-fn a_header_must_be_whole_and_signed() {
+fn a_header_must_be_complete_with_a_correct_checksum() {
     let with = |change: fn(&mut [u8; 512])| {
         let mut block = header("a", b'0', 1, "");
         change(&mut block);
         archive(&[block.to_vec(), [b"1".as_slice(), padding(1)].concat()])
     };
-    assert_eq!(seen(&with(|_| {})), [("a".to_string(), b"1".to_vec())]);
+    assert_eq!(files(&with(|_| {})), [("a".to_string(), b"1".to_vec())]);
     refuse(&with(|block| block[0] = b'b'), "checksum");
     refuse(&with(|block| block[148..156].fill(0)), "not a number");
     refuse(
         &with(|block| {
             block[124..136].copy_from_slice(b"-0000000001\0");
-            sign(block);
+            set_checksum(block);
         }),
         "not a number",
     );
     refuse(
         &with(|block| {
             block[124..136].copy_from_slice(&[0xff; 12]);
-            sign(block);
+            set_checksum(block);
         }),
         "negative or huge",
     );
     refuse(
         &with(|block| {
             block[257..265].copy_from_slice(b"ustarX00");
-            sign(block);
+            set_checksum(block);
         }),
         "unknown format",
     );
@@ -93,22 +95,22 @@ fn a_header_must_be_whole_and_signed() {
         &with(|block| {
             block[257..265].copy_from_slice(b"ustar  \0");
             block[345..350].copy_from_slice(b"evil/");
-            sign(block);
+            set_checksum(block);
         }),
         "half GNU",
     );
     refuse(
         &with(|block| {
             block[508..512].copy_from_slice(b"tar\0");
-            sign(block);
+            set_checksum(block);
         }),
         "star",
     );
-    // 8 GiB in a file of 2 KiB.
+    // A member of 8 GiB in a file of 2 KiB.
     refuse(
         &with(|block| {
             block[124..136].copy_from_slice(b"\x80\0\0\0\0\0\0\x02\0\0\0\0");
-            sign(block);
+            set_checksum(block);
         }),
         "truncated",
     );
@@ -119,14 +121,14 @@ fn names_come_from_prefix_pax_or_gnu_headers() {
     let long = format!("{}/layer.tar", "d".repeat(200));
     let mut with_prefix = header("b", b'0', 1, "");
     with_prefix[345..348].copy_from_slice(b"p/q");
-    sign(&mut with_prefix);
+    set_checksum(&mut with_prefix);
     let bytes = archive(&[
         [&with_prefix[..], b"1", padding(1)].concat(),
         [pax(b'x', &[("path", &long), ("mtime", "1.5")]), file("x", b"2")].concat(),
         [member("././@LongLink", b'L', format!("{long}2\0").as_bytes()), file("y", b"3")].concat(),
         [pax(b'g', &[("comment", "1234")]), file("z", b"4")].concat(),
     ]);
-    let names: Vec<String> = seen(&bytes).into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = files(&bytes).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["p/q/b".to_string(), long.clone(), format!("{long}2"), "z".to_string()]);
     let long_link = archive(&[
         [member("././@LongLink", b'K', b"target\0"), symlink("l", "other")].concat(),
@@ -136,7 +138,7 @@ fn names_come_from_prefix_pax_or_gnu_headers() {
 }
 
 #[test]
-fn extension_headers_that_contradict_are_refused() {
+fn contradictory_extension_headers_are_refused() {
     let after = |extension: Vec<u8>| archive(&[[extension, file("a", b"12345")].concat()]);
     assert!(read(&after(pax(b'x', &[("size", "5")]))).is_ok());
     refuse(&after(pax(b'x', &[("size", "4")])), "the member has 4 bytes in its PAX header");
@@ -167,8 +169,8 @@ fn extension_headers_that_contradict_are_refused() {
 }
 
 #[test]
-fn a_pax_size_counts_where_the_header_has_no_room_for_it() {
-    // A sparse file on disk: only the headers and the end take room.
+fn a_pax_size_is_used_if_the_header_cannot_hold_it() {
+    // A sparse file: only headers and the end marker need disk space.
     let size: u64 = 9 << 30;
     let head = [pax(b'x', &[("size", &size.to_string())]), header("big", b'0', 0, "").to_vec()].concat();
     let file = on_disk(&head);
@@ -181,10 +183,10 @@ fn a_pax_size_counts_where_the_header_has_no_room_for_it() {
 }
 
 #[test]
-fn an_archive_that_was_cut_or_goes_on_behind_its_end_is_refused() {
+fn truncated_archives_and_data_after_the_end_are_refused() {
     let whole = archive(&[file("a", &[1; 700]), file("b", b"2")]);
     for cut in (0..whole.len()).filter(|cut| cut % 512 == 0 || cut % 512 == 511) {
-        // Nothing, a whole member, a whole list, one block of the end marker: readers take these for an end.
+        // Nothing, one member, both members, or one block of the end marker: readers accept these.
         let fine = [0, 1536, 2560, 3072].contains(&cut);
         assert_eq!(read(&whole[..cut]).is_ok(), fine, "cut at {cut}");
     }
@@ -209,7 +211,7 @@ fn links_are_followed_within_the_archive_only() {
         symlink("out", "../../etc/passwd"),
         symlink("root", "/etc/passwd"),
         symlink("nowhere", "x"),
-        folder("f/"),
+        directory("f/"),
     ]))
     .unwrap();
     let ok = |name: &str, way: &[usize]| assert_eq!(tar.resolve(name.as_bytes()).unwrap(), way, "{name}");
@@ -232,7 +234,7 @@ fn links_are_followed_within_the_archive_only() {
 }
 
 #[test]
-fn new_members_are_read_back_and_are_always_the_same() {
+fn new_members_are_read_back_and_deterministic() {
     let long = format!("blobs/sha512/{}", "a".repeat(128));
     let mut bytes = Vec::new();
     for name in ["short", &long] {
@@ -240,14 +242,14 @@ fn new_members_are_read_back_and_are_always_the_same() {
         bytes.extend([&file_headers(name, 3)[..], b"abc", padding(3)].concat());
     }
     bytes.extend(END);
-    assert_eq!(seen(&bytes), [("short".to_string(), b"abc".to_vec()), (long, b"abc".to_vec())]);
+    assert_eq!(files(&bytes), [("short".to_string(), b"abc".to_vec()), (long, b"abc".to_vec())]);
     let huge = file_headers("huge", 10 << 30);
     let block: [u8; 512] = huge.try_into().unwrap();
     assert_eq!(header::TarHeader::parse(&block).unwrap().size, 10 << 30);
 }
 
 #[test]
-fn a_header_in_anothers_place_keeps_owner_and_time() {
+fn a_replacement_header_keeps_owner_and_time() {
     let old = header("a-much-longer-name.json", b'0', 7, "");
     let new = header_like(&old, "b.json", 9).unwrap();
     let block: [u8; 512] = new.clone().try_into().unwrap();
@@ -272,11 +274,11 @@ fn a_header_of_a_member_keeps_the_spelling_of_its_name() {
     assert_eq!(name("d/a", "d/a").as_deref(), Some("./d//a"));
     assert_eq!(name("d/a", "d/./a").as_deref(), Some("./d//a"));
     assert_eq!(name("d/a", "d/c").as_deref(), Some("d/c"));
-    assert_eq!(name("b", "b"), None, "it has two headers");
+    assert_eq!(name("b", "b"), None, "a member with two headers");
 }
 
 #[test]
-fn a_hundred_thousand_members_are_no_burden() {
+fn a_hundred_thousand_members_are_read_quickly() {
     let mut bytes = Vec::new();
     for i in 0..100_000 {
         bytes.extend_from_slice(&header(&format!("{}/{i:06}", "d".repeat(60)), b'0', 0, ""));
@@ -289,11 +291,11 @@ fn a_hundred_thousand_members_are_no_burden() {
 }
 
 #[test]
-fn long_paths_and_names_that_are_no_text_are_kept_as_bytes() {
+fn long_paths_and_names_that_are_not_utf8_are_kept_as_bytes() {
     let path = vec!["a"; 2048].join("/");
     let mut raw = header("x", b'0', 0, "");
     raw[0] = 0xff;
-    sign(&mut raw);
+    set_checksum(&mut raw);
     let tar = read(&archive(&[
         [member("L", b'L', format!("{path}\0").as_bytes()), file("x", b"")].concat(),
         raw.to_vec(),

@@ -30,7 +30,7 @@ fn retagging_keeps_every_other_entry_byte_for_byte() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_and_does_not_hang() {
+fn files_that_are_not_regular_are_refused_without_blocking() {
     let dir = tempfile::tempdir().unwrap();
     let layout = OciLayout::open_or_create(dir.path()).unwrap();
     layout.write_tag("a", &image(&layout, "1")).unwrap();
@@ -49,7 +49,7 @@ fn what_is_no_regular_file_is_refused_and_does_not_hang() {
 }
 
 #[test]
-fn an_image_without_a_name_is_found_and_replaced_in_its_place() {
+fn an_image_without_a_name_is_found_and_replaced_at_its_position() {
     let dir = tempfile::tempdir().unwrap();
     let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let (one, two) = (image(&layout, "1"), image(&layout, "2"));
@@ -64,7 +64,7 @@ fn an_image_without_a_name_is_found_and_replaced_in_its_place() {
 }
 
 #[test]
-fn a_document_is_read_by_its_digest_before_there_is_any_tag() {
+fn a_document_is_read_by_digest_without_any_tag() {
     let dir = tempfile::tempdir().unwrap();
     let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let one = image(&layout, "1");
@@ -74,7 +74,7 @@ fn a_document_is_read_by_its_digest_before_there_is_any_tag() {
 }
 
 #[test]
-fn a_folder_with_other_things_is_not_taken_for_a_layout() {
+fn a_directory_with_other_files_is_not_a_layout() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.txt"), "mine").unwrap();
     assert_eq!(OciLayout::open_or_create(dir.path()).err().map(|e| e.kind), Some(Exit::BadInput));
@@ -100,7 +100,7 @@ fn ten_writers_leave_ten_tags() {
 }
 
 #[test]
-fn a_tag_that_moved_behind_the_look_is_left_alone() {
+fn a_tag_that_moved_after_it_was_read_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let [seen, mine, other] = ["seen", "mine", "other"].map(|note| image(&layout, note));
@@ -129,7 +129,7 @@ fn a_tag_that_moved_behind_the_look_is_left_alone() {
 }
 
 #[test]
-fn an_index_that_would_be_refused_does_not_replace_the_old_one() {
+fn an_index_above_the_size_limit_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let layout = OciLayout::open_or_create(dir.path()).unwrap();
     let (one, two) = (image(&layout, "1"), image(&layout, "2"));
@@ -145,7 +145,7 @@ fn an_index_that_would_be_refused_does_not_replace_the_old_one() {
     };
     let entry = &index[start..end];
     refused(format!("{}{entry},{entry}{}", &index[..start], &index[end..]), "have the tag \"a\"");
-    // As large as a reader takes.
+    // The size limit of readers.
     let space = " ".repeat(DOCUMENT_MAX as usize - index.len());
     let full = format!("{}{entry}{space}{}", &index[..start], &index[end..]);
     fs::write(&path, &full).unwrap();

@@ -57,7 +57,7 @@ impl Secured {
         std::fs::write(home.path().join("config.yml"), config).unwrap();
         let mut command = Command::new(program("docker-registry").unwrap());
         command.arg("serve").arg(home.path().join("config.yml"));
-        let mut process = Proc::spawn_on_leash(&command);
+        let mut process = Proc::spawn_server(&command);
         assert!(process.wait_until(Duration::from_secs(20), |_| TcpStream::connect(&host).is_ok()));
         Self { _process: process, home, host }
     }

@@ -12,16 +12,16 @@ struct Nodes {
     world: World,
     second: Engine,
     /// Forwards TCP connections to the second engine until it is dropped.
-    _door: multiarch_tests::world::Door,
+    _relay: multiarch_tests::world::UnixSocketRelay,
 }
 
 impl Nodes {
     fn start() -> Result<Nodes, Skip> {
         let world = World::start(Namespace::with_debian_emulators()?)?;
         let second = Engine::start()?;
-        let door = second.open_door();
-        world.run_ok(&format!("docker context create {NODE} --docker host=tcp://{}", door.address()));
-        Ok(Nodes { world, second, _door: door })
+        let relay = second.relay_to_socket();
+        world.run_ok(&format!("docker context create {NODE} --docker host=tcp://{}", relay.address()));
+        Ok(Nodes { world, second, _relay: relay })
     }
 
     /// Returns the number of images in an engine, which shows where images were built.

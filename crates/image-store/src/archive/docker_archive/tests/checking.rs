@@ -24,8 +24,11 @@ fn a_result_that_cannot_be_read_does_not_replace_the_archive() {
         };
         let error = edited(&store, &twice, &right).unwrap_err();
         assert_eq!(error.kind, Exit::BadInput);
-        let said = error.to_string();
-        assert!(said.contains("is a member twice") && said.contains("no changes were made"), "{said}");
+        let message = error.to_string();
+        assert!(
+            message.contains("is a member twice") && message.contains("no changes were made"),
+            "{message}"
+        );
         let mut empty = TarEdit::default();
         empty.set(&store.archive(), "manifest.json", b"[]");
         empty.set(
@@ -36,15 +39,15 @@ fn a_result_that_cannot_be_read_does_not_replace_the_archive() {
         assert!(edited(&store, &empty, &right).is_err());
         assert_eq!(disk.bytes(), input);
         assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1);
-        // The store itself still knows what the archive holds, and can write it.
+        // The store still has the table of the archive and can write.
         assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
-        store.write_tag("app:1", &relabelled(&store, &tag("app:1"), "arm")).unwrap();
-        assert_eq!(label(&disk.open(), &tag("app:1")), "linux/arm/v7");
+        store.write_tag("app:1", &relabeled(&store, &tag("app:1"), "arm")).unwrap();
+        assert_eq!(declared_platform(&disk.open(), &tag("app:1")), "linux/arm/v7");
     }
 }
 
 #[test]
-fn a_result_in_which_a_name_means_something_else_does_not_replace_the_archive() {
+fn a_result_in_which_a_name_has_another_image_does_not_replace_the_archive() {
     let input = archive(&Classic::new(r#"["app:1","app:2"]"#).members);
     let disk = on_disk(&input);
     let store = disk.open();
@@ -52,8 +55,8 @@ fn a_result_in_which_a_name_means_something_else_does_not_replace_the_archive() 
         TarEdit { added: vec![("note".into(), NewContent::from(&b"x"[..]))], ..TarEdit::default() };
     let refused = |tag: &str, why: &str| {
         let expected = ExpectedNames::after_tag(&store.archive(), tag, &Digest::of(b"another"));
-        let said = edited(&store, &harmless, &expected).unwrap_err().to_string();
-        assert!(said.contains(why), "{said}");
+        let message = edited(&store, &harmless, &expected).unwrap_err().to_string();
+        assert!(message.contains(why), "{message}");
         assert_eq!(disk.bytes(), input);
     };
     refused("app:2", "app:2 would be sha256:");

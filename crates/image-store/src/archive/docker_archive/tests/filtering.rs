@@ -1,4 +1,4 @@
-//! Streams made by hand. What becomes of real ones is tested with the programs that write them.
+//! Filtering of generated streams. Streams of real programs are tested in `tests/`.
 
 use super::*;
 use crate::archive::stream::{FilterSummary, filter};
@@ -6,7 +6,7 @@ use crate::archive::tar::TarFile;
 use crate::plan::{BlobContent, WantedImage};
 use crate::tree::TreeNode;
 
-fn relabelled(json: &[u8]) -> Option<Vec<u8>> {
+fn relabeled(json: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8(json.to_vec()).unwrap();
     let new = text.replace(r#""architecture":"amd64""#, r#""architecture":"arm","variant":"v7""#);
     (new != text).then(|| new.into_bytes())
@@ -16,7 +16,7 @@ fn relabelled(json: &[u8]) -> Option<Vec<u8>> {
 pub(super) fn to_arm(image: &TreeNode) -> Result<Option<Relabel>, Error> {
     let TreeNode::Image(image) = image else { panic!("an index") };
     let old = image.manifest.config.clone();
-    let Some(config) = relabelled(&image.config.as_ref().unwrap().bytes) else { return Ok(None) };
+    let Some(config) = relabeled(&image.config.as_ref().unwrap().bytes) else { return Ok(None) };
     let new = Descriptor::of(&old.media_type, &config);
     let text = String::from_utf8(image.document.bytes().to_vec()).unwrap();
     let text = text
@@ -34,8 +34,8 @@ fn filtered(input: &[u8]) -> (Vec<u8>, Result<FilterSummary, Error>) {
     (out, result)
 }
 
-/// The stream cannot be taken for a whole archive by anybody.
-fn is_cut(out: &[u8]) {
+/// Asserts that no reader accepts the stream as a complete archive.
+fn assert_truncated(out: &[u8]) {
     assert!(out.is_empty() || out.len() % 512 == 256, "{} bytes", out.len());
 }
 
@@ -45,26 +45,26 @@ fn names(bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn the_label_is_right_and_what_was_there_is_there_in_its_order() {
+fn the_platform_is_fixed_and_the_order_of_members_is_kept() {
     for (members, new) in [(Classic::new(r#"["app:1"]"#).members, 1), (layout("app:1", ""), 2)] {
         let input = archive(&members);
         let (out, passed) = filtered(&input);
         assert!(!passed.unwrap().lists_moved);
         let disk = on_disk(&out);
         let store = disk.open();
-        assert_eq!(label(&store, &store.only_image().unwrap()), "linux/arm/v7");
-        whole(&store, "app:1");
+        assert_eq!(declared_platform(&store, &store.only_image().unwrap()), "linux/arm/v7");
+        assert_complete(&store, "app:1");
         let (before, after) = (names(&input), names(&out));
         assert_eq!(after.len(), before.len() + new);
         let kept: Vec<&String> = after.iter().filter(|name| before.contains(name)).collect();
         assert_eq!(kept, before.iter().collect::<Vec<_>>());
-        // Then there is nothing left to do, and nothing is done.
+        // A second run changes nothing.
         assert_eq!(filtered(&out).0, out);
     }
 }
 
 #[test]
-fn files_for_docker_before_1_10_stay_as_they_are() {
+fn files_for_docker_before_1_10_are_unchanged() {
     let (out, _) = filtered(&archive(&Classic::new(r#"["app:1"]"#).members));
     let disk = on_disk(&out);
     assert_eq!(disk.member("30a8/json"), r#"{"id":"30a8", "architecture":"amd64","os":"linux"}"#);
@@ -73,19 +73,19 @@ fn files_for_docker_before_1_10_stay_as_they_are() {
 }
 
 #[test]
-fn wherever_the_members_stand_the_image_is_the_same() {
+fn the_result_does_not_depend_on_the_order_of_members() {
     let members = layout("app:1", "");
     for turn in 0..members.len() {
         let turned: Vec<Vec<u8>> = [&members[turn..], &members[..turn]].concat();
         let disk = on_disk(&filtered(&archive(&turned)).0);
         let store = disk.open();
-        whole(&store, "app:1");
-        assert_eq!(label(&store, &store.only_image().unwrap()), "linux/arm/v7");
+        assert_complete(&store, "app:1");
+        assert_eq!(declared_platform(&store, &store.only_image().unwrap()), "linux/arm/v7");
     }
 }
 
 #[test]
-fn a_list_in_front_of_a_large_layer_is_moved_behind_it() {
+fn a_list_before_a_large_layer_is_moved_behind_it() {
     let big = vec![7; 3 << 20];
     let config = config("amd64", &[&big]);
     let id = Digest::of(config.as_bytes()).hex().to_string();
@@ -98,31 +98,31 @@ fn a_list_in_front_of_a_large_layer_is_moved_behind_it() {
     let (out, passed) = filtered(&archive(&members));
     assert!(passed.unwrap().lists_moved);
     assert_eq!(names(&out)[0], "l.tar");
-    whole(&on_disk(&out).open(), "app:1");
+    assert_complete(&on_disk(&out).open(), "app:1");
 }
 
 #[test]
-fn a_stream_that_is_cut_anywhere_gives_one_that_is_cut() {
+fn the_output_for_a_truncated_stream_is_truncated() {
     let input = archive(&layout("app:1", ""));
     for length in (0..input.len() - 1024).step_by(256) {
         let (out, result) = filtered(&input[..length]);
         assert!(result.is_err(), "cut at {length}");
-        is_cut(&out);
+        assert_truncated(&out);
     }
     for (extra, why) in [(&b"x"[..], "after the end marker"), (&[0; 100][..], "cut off")] {
         let (out, result) = filtered(&[&input, extra].concat());
         assert!(result.unwrap_err().to_string().contains(why));
-        is_cut(&out);
+        assert_truncated(&out);
     }
 }
 
 #[test]
-fn what_is_no_stream_of_one_image_is_refused_with_a_way_out() {
+fn other_streams_are_refused_with_a_suggestion() {
     let check = |input: &[u8], why: &str| {
         let (out, result) = filtered(input);
         let error = result.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
-        is_cut(&out);
+        assert_truncated(&out);
     };
     check(b"", "empty");
     check(&[&[0x1f, 0x8b, 8, 0][..], &[0; 600]].concat(), "zcat");
@@ -153,7 +153,7 @@ fn every_write_but_the_last_ends_within_a_block() {
             Ok(())
         }
     }
-    /// A pipe that gives odd amounts.
+    /// A reader that returns varying amounts.
     struct Odd<'a>(&'a [u8]);
     impl Read for Odd<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -171,7 +171,7 @@ fn every_write_but_the_last_ends_within_a_block() {
 }
 
 #[test]
-fn a_layer_that_is_compressed_has_its_digest_reckoned_as_it_goes_by() {
+fn the_digest_of_a_compressed_layer_is_computed_in_the_stream() {
     let layer = [&[0x1f, 0x8b, 8, 0][..], &[9; 5000]].concat();
     let config = config("amd64", &[b"plain"]);
     let id = Digest::of(config.as_bytes()).hex().to_string();
@@ -199,19 +199,19 @@ fn a_layer_that_is_compressed_has_its_digest_reckoned_as_it_goes_by() {
     );
 }
 
-/// The new config's name is taken by something else.
+/// Another member has the name of the new config.
 #[test]
-fn a_result_that_a_reader_would_refuse_has_no_end() {
+fn an_invalid_result_is_truncated() {
     let classic = Classic::new(r#"["app:1"]"#);
-    let new = relabelled(classic.config.as_bytes()).unwrap();
+    let new = relabeled(classic.config.as_bytes()).unwrap();
     let mut members = classic.members;
     members.insert(0, file(&format!("{}.json", Digest::of(&new).hex()), b"{}"));
     let input = archive(&members);
     let (out, result) = filtered(&input);
     let error = result.unwrap_err();
     assert!(error.kind == Exit::BadInput && error.to_string().contains("failed its check"), "{error}");
-    is_cut(&out);
-    // Nor is such an archive overwritten.
+    assert_truncated(&out);
+    // Such an archive is not overwritten in place either.
     let disk = on_disk(&input);
     let store = disk.open();
     let place = overwriting::plan(&store).unwrap();

@@ -1,4 +1,4 @@
-//! Members overwritten where they stand, and the journal that makes it safe.
+//! Members overwritten in place, and the journal for interrupted writes.
 
 use super::filtering::to_arm;
 use super::*;
@@ -11,15 +11,15 @@ pub(super) fn plan(store: &DockerArchive) -> Result<InPlacePlan, String> {
     store.plan_in_place(image.digest(), &rewrite).unwrap()
 }
 
-/// The same archive with configs that have this many bytes to spare in their last block.
-fn forms() -> [(Vec<u8>, usize); 2] {
-    // Config and list; config, manifest, index and list.
+/// Returns archives in both formats, each with its number of changed members.
+fn archives() -> [(Vec<u8>, usize); 2] {
+    // Changed members: config and list, or config, manifest, index and list.
     [(archive(&Classic::new(r#"["app:1","app:2"]"#).members), 2), (archive(&layout("app:1", "")), 4)]
 }
 
 #[test]
-fn only_what_changes_is_written_and_all_names_follow() {
-    for (input, members) in forms() {
+fn only_changed_members_are_written_and_all_names_move() {
+    for (input, members) in archives() {
         let disk = on_disk(&input);
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         File::options().write(true).open(&disk.path).unwrap().set_modified(long_ago).unwrap();
@@ -30,8 +30,8 @@ fn only_what_changes_is_written_and_all_names_follow() {
         store.apply_in_place(&place).unwrap();
         for store in [store, disk.open()] {
             for name in store.tags().unwrap() {
-                whole(&store, &name);
-                assert_eq!(label(&store, &tag(&name)), "linux/arm/v7");
+                assert_complete(&store, &name);
+                assert_eq!(declared_platform(&store, &tag(&name)), "linux/arm/v7");
             }
         }
         let after = fs::metadata(&disk.path).unwrap();
@@ -40,33 +40,33 @@ fn only_what_changes_is_written_and_all_names_follow() {
         let changed = disk.bytes().iter().zip(&input).filter(|(a, b)| a != b).count();
         assert!(changed as u64 <= place.bytes());
     }
-    let disk = on_disk(&forms()[0].0);
+    let disk = on_disk(&archives()[0].0);
     let store = disk.open();
     store.apply_in_place(&plan(&store).unwrap()).unwrap();
     assert_eq!(disk.member("30a8/json"), r#"{"id":"30a8", "architecture":"amd64","os":"linux"}"#);
 }
 
-/// It is what the other way of doing it makes, but for the order of the members.
+/// The result equals that of a rewrite, except for the order of members.
 #[test]
-fn the_image_has_the_digest_that_it_has_in_a_rewritten_archive() {
-    for (input, _) in forms() {
+fn an_overwritten_and_a_rewritten_archive_have_the_same_digest() {
+    for (input, _) in archives() {
         let (one, two) = (on_disk(&input), on_disk(&input));
         let store = one.open();
         store.apply_in_place(&plan(&store).unwrap()).unwrap();
         let other = two.open();
-        let document = relabelled(&other, &tag("app:1"), "arm");
+        let document = relabeled(&other, &tag("app:1"), "arm");
         other.write_tag("app:1", &document).unwrap();
         assert_eq!(one.open().read_document(&tag("app:1")).unwrap(), document);
     }
 }
 
 #[test]
-fn what_does_not_fit_is_not_done_and_says_why() {
+fn changes_that_do_not_fit_are_refused_with_the_reason() {
     let refused = |input: Vec<u8>, name: Option<&str>, why: &str| {
         let disk = on_disk(&input);
         let store = DockerArchive::open(&disk.path, name).unwrap();
-        let said = plan(&store).unwrap_err();
-        assert!(said.contains(why), "{said}");
+        let message = plan(&store).unwrap_err();
+        assert!(message.contains(why), "{message}");
         assert_eq!(disk.bytes(), input);
     };
     refused(archive(&Classic::new(r#"["app:1","app:2"]"#).members), Some("app:1"), "other names");
@@ -91,10 +91,10 @@ fn what_does_not_fit_is_not_done_and_says_why() {
     refused(archive(&extended.members), None, "more than one header");
 }
 
-/// What a writer leaves that was killed between its journal and the archive, and within the archive.
+/// A writer is killed after its journal was written, or during the writes to the archive.
 #[test]
-fn who_opens_an_archive_finishes_what_was_begun() {
-    for (input, members) in forms() {
+fn opening_an_archive_completes_an_interrupted_write() {
+    for (input, members) in archives() {
         for done in 0..=members {
             let disk = on_disk(&input);
             let store = disk.open();
@@ -107,8 +107,8 @@ fn who_opens_an_archive_finishes_what_was_begun() {
                 std::os::unix::fs::FileExt::write_all_at(&file, bytes, *at).unwrap();
             }
             let again = disk.open();
-            assert_eq!(label(&again, &tag("app:1")), "linux/arm/v7");
-            whole(&again, "app:1");
+            assert_eq!(declared_platform(&again, &tag("app:1")), "linux/arm/v7");
+            assert_complete(&again, "app:1");
             assert!(!path.exists());
             drop(disk.open());
         }
@@ -116,8 +116,8 @@ fn who_opens_an_archive_finishes_what_was_begun() {
 }
 
 #[test]
-fn a_journal_of_another_file_is_not_carried_out_and_a_damaged_one_is_refused() {
-    let (input, _) = forms()[0].clone();
+fn a_journal_of_another_file_is_ignored_and_a_damaged_one_is_refused() {
+    let (input, _) = archives()[0].clone();
     let disk = on_disk(&input);
     let place = plan(&disk.open()).unwrap();
     let file = File::options().write(true).read(true).open(&disk.path).unwrap();
@@ -128,7 +128,7 @@ fn a_journal_of_another_file_is_not_carried_out_and_a_damaged_one_is_refused() {
     fs::write(&path, text.replace("\"at\":", "\"at\": ")).unwrap();
     let error = DockerArchive::open(&disk.path, None).err().unwrap();
     assert!(error.kind == Exit::Integrity && error.to_string().contains("damaged"), "{error}");
-    // Another archive in the very same inode.
+    // Another archive with the same inode.
     fs::write(&path, &text).unwrap();
     let mut another = input.clone();
     another[place.writes[0].0 as usize + 300] ^= 1;
@@ -139,16 +139,16 @@ fn a_journal_of_another_file_is_not_carried_out_and_a_damaged_one_is_refused() {
     let other = disk.dir.path().join("other");
     fs::write(&other, &input).unwrap();
     fs::rename(&other, &disk.path).unwrap();
-    assert_eq!(label(&disk.open(), &tag("app:1")), "linux/amd64");
+    assert_eq!(declared_platform(&disk.open(), &tag("app:1")), "linux/amd64");
     assert_eq!((disk.bytes(), path.exists()), (input, false));
 }
 
 #[test]
-fn an_archive_that_changed_meanwhile_is_not_overwritten() {
-    let disk = on_disk(&forms()[0].0);
+fn an_archive_that_changed_concurrently_is_not_overwritten() {
+    let disk = on_disk(&archives()[0].0);
     let store = disk.open();
     let place = plan(&store).unwrap();
-    // The same size and, if somebody wants it so, the same time.
+    // Same size and same time of modification.
     let modified = fs::metadata(&disk.path).unwrap().modified().unwrap();
     let mut bytes = disk.bytes();
     bytes[600] ^= 1;
@@ -158,24 +158,24 @@ fn an_archive_that_changed_meanwhile_is_not_overwritten() {
     assert_eq!(disk.bytes(), bytes);
 }
 
-/// A plan whose result a reader would refuse, or in which a name would stand for another image.
+/// Plans with an invalid result, or with a result in which a name has another image.
 #[test]
-fn nothing_is_overwritten_if_the_result_would_be_wrong() {
-    for (input, _) in forms() {
+fn nothing_is_overwritten_if_the_result_would_be_invalid() {
+    for (input, _) in archives() {
         let disk = on_disk(&input);
         let store = disk.open();
         let document = store.read_document(&tag("app:1")).unwrap();
         let right = plan(&store).unwrap();
         let check = |place: &InPlacePlan, why: &str| {
             let error = store.apply_in_place(place).unwrap_err();
-            let said = error.to_string();
-            assert!(error.kind == Exit::BadInput && said.contains(why), "{said}");
-            assert!(said.contains("no changes were made"), "{said}");
+            let message = error.to_string();
+            assert!(error.kind == Exit::BadInput && message.contains(why), "{message}");
+            assert!(message.contains("no changes were made"), "{message}");
             assert_eq!(disk.bytes(), input);
             assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1);
             assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
         };
-        // Less is written than must be, the wrong image is expected, a header is broken.
+        // Missing writes, a wrong expected image, and a damaged header.
         let less = InPlacePlan { writes: right.writes[..1].to_vec(), root: right.root.clone() };
         check(&less, "");
         check(&InPlacePlan { writes: Vec::new(), root: right.root.clone() }, "would be sha256:");
@@ -183,10 +183,10 @@ fn nothing_is_overwritten_if_the_result_would_be_wrong() {
         broken.writes[0].1[124] = b'x';
         check(&broken, "at byte");
         store.apply_in_place(&right).unwrap();
-        assert_eq!(label(&store, &tag("app:1")), "linux/arm/v7");
-        // What was written is what the store reads, and it can go on writing.
+        assert_eq!(declared_platform(&store, &tag("app:1")), "linux/arm/v7");
+        // The store reads what was written, and can write again.
         store.write_tag("app:1", &document).unwrap_err();
-        store.write_tag("app:1", &relabelled(&store, &tag("app:1"), "amd64")).unwrap();
+        store.write_tag("app:1", &relabeled(&store, &tag("app:1"), "amd64")).unwrap();
     }
 }
 
@@ -194,6 +194,6 @@ fn nothing_is_overwritten_if_the_result_would_be_wrong() {
 fn a_docker_save_archive_is_not_overwritten_as_an_oci_archive() {
     let disk = on_disk(&archive(&layout("app:1", "")));
     let store = DockerArchive::open_as(&disk.path, None, Naming::Layout).unwrap();
-    let said = plan(&store).unwrap_err();
-    assert!(said.contains("manifest.json would not be updated"), "{said}");
+    let message = plan(&store).unwrap_err();
+    assert!(message.contains("manifest.json would not be updated"), "{message}");
 }

@@ -1,14 +1,14 @@
-//! What is read from an archive, and what is refused.
+//! Reading of archives, and archives that are refused.
 
 use super::*;
 
 #[test]
-fn an_archive_of_the_old_form_is_read_without_extracting() {
+fn a_classic_archive_is_read_without_extraction() {
     let classic = Classic::new(r#"["app:1","app:2"]"#);
     let disk = on_disk(&archive(&classic.members));
     let store = disk.open();
     assert_eq!(store.tags().unwrap(), ["app:1", "app:2"]);
-    whole(&store, "app:1");
+    assert_complete(&store, "app:1");
     let document = store.read_document(&tag("docker.io/library/app:2")).unwrap();
     assert_eq!(document.media_type(), media_type::DOCKER_MANIFEST);
     let ParsedDocument::Manifest(manifest) = document.parse().unwrap() else { panic!() };
@@ -16,7 +16,7 @@ fn an_archive_of_the_old_form_is_read_without_extracting() {
     let layers: Vec<Descriptor> =
         [b"one", b"one", b"two"].iter().map(|l| Descriptor::of(media_type::DOCKER_LAYER, *l)).collect();
     assert_eq!(manifest.layers, layers);
-    // The same image gives the same manifest, found by its digest and by the image's id too.
+    // The derived manifest is deterministic, and found by its digest and by the image ID.
     assert_eq!(disk.open().read_document(&tag("app:1")).unwrap(), document);
     assert_eq!(store.read_document(&Pointer::from(document.digest())).unwrap(), document);
     assert_eq!(store.read_document(&Pointer::from(&manifest.config.digest)).unwrap(), document);
@@ -27,7 +27,7 @@ fn an_archive_of_the_old_form_is_read_without_extracting() {
 }
 
 #[test]
-fn an_image_is_chosen_by_its_name() {
+fn an_image_is_selected_by_its_name() {
     let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
     let named = DockerArchive::open(&disk.path, Some("app:1")).unwrap();
     assert_eq!(named.only_image().unwrap(), tag("app:1"));
@@ -37,18 +37,18 @@ fn an_image_is_chosen_by_its_name() {
 }
 
 #[test]
-fn an_archive_of_the_new_form_keeps_its_own_manifests() {
+fn an_archive_with_a_layout_has_its_own_manifests() {
     let disk = on_disk(&archive(&layout("app:1", "")));
     let store = disk.open();
     assert_eq!(store.tags().unwrap(), ["app:1"]);
     let document = store.read_document(&tag("app:1")).unwrap();
     assert_eq!(document.media_type(), media_type::OCI_MANIFEST);
     assert_eq!(store.read_document(&tag("docker.io/library/app:1")).unwrap(), document);
-    whole(&store, "app:1");
+    assert_complete(&store, "app:1");
 }
 
 #[test]
-fn a_layer_is_held_against_its_digest_while_it_is_read() {
+fn the_digest_of_a_layer_is_verified_while_it_is_read() {
     let mut members = Classic::new(r#"["app:1"]"#).members;
     members[9] = file(&format!("{TOP}/layer.tar"), b"TWO");
     let disk = on_disk(&archive(&members));
@@ -58,12 +58,12 @@ fn a_layer_is_held_against_its_digest_while_it_is_read() {
 }
 
 #[test]
-fn compressed_layers_are_told_by_their_first_bytes() {
+fn compressed_layers_are_detected_by_their_first_bytes() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(b"one").unwrap();
     let gzip = gzip.finish().unwrap();
     let config = config("amd64", &[b"one"]);
-    // As crane writes it.
+    // The format of crane.
     let list =
         format!(r#"[{{"Config":"sha256:{}","RepoTags":["app:1"],"Layers":["a.tar.gz"]}}]"#, hex(&config));
     let members = |layer: &[u8]| {
@@ -80,7 +80,7 @@ fn compressed_layers_are_told_by_their_first_bytes() {
         panic!()
     };
     assert_eq!(manifest.layers, [Descriptor::of(media_type::DOCKER_LAYER_GZIP, &gzip)]);
-    whole(&disk.open(), "app:1");
+    assert_complete(&disk.open(), "app:1");
     refuse(&members(b"BZh91AY"), Exit::BadInput, "compressed with bzip2");
 }
 
@@ -91,7 +91,7 @@ fn links_between_layers_must_stay_in_the_archive() {
         members[6] = link;
         archive(&members)
     };
-    whole(&on_disk(&with_link(hard_link("563a/layer.tar", "1910/layer.tar"))).open(), "app:1");
+    assert_complete(&on_disk(&with_link(hard_link("563a/layer.tar", "1910/layer.tar"))).open(), "app:1");
     refuse(&with_link(symlink("563a/layer.tar", "layer.tar")), Exit::BadInput, "a circular link");
     refuse(
         &with_link(symlink("563a/layer.tar", "../../../etc/passwd")),
@@ -103,7 +103,7 @@ fn links_between_layers_must_stay_in_the_archive() {
 }
 
 #[test]
-fn lists_that_readers_read_differently_are_refused() {
+fn ambiguous_lists_are_refused() {
     let with = |list: &str| {
         let mut members = Classic::new(r#"["app:1"]"#).members;
         members[11] = file("manifest.json", list.as_bytes());
@@ -138,7 +138,7 @@ fn lists_that_readers_read_differently_are_refused() {
 }
 
 #[test]
-fn configs_are_held_against_their_name_and_read_strictly() {
+fn configs_must_match_their_names_and_be_valid() {
     let with = |text: &str| {
         let classic = Classic::new(r#"["app:1"]"#);
         let mut members = classic.members;
@@ -190,7 +190,7 @@ fn index_and_list_must_agree() {
 }
 
 #[test]
-fn a_layer_that_is_not_the_configs_is_refused() {
+fn a_layer_that_differs_from_the_config_is_refused() {
     let (right, wrong) = (config("amd64", &[b"one", b"two"]), config("amd64", &[b"one", b"six"]));
     let image = on_disk(&archive(&layout("app:1", ""))).open().read_document(&tag("app:1")).unwrap();
     let text = String::from_utf8(image.bytes().to_vec()).unwrap().replace(&hex(&right), &hex(&wrong));
@@ -206,13 +206,13 @@ fn a_layer_that_is_not_the_configs_is_refused() {
 }
 
 #[test]
-fn a_cut_archive_is_refused_or_is_whole() {
+fn a_truncated_archive_is_refused_or_complete() {
     for members in [Classic::new(r#"["app:1"]"#).members, layout("app:1", "")] {
         let bytes = archive(&members);
         for cut in (0..bytes.len()).step_by(512).chain((511..bytes.len()).step_by(512)) {
             let disk = on_disk(&bytes[..cut]);
             if let Ok(store) = DockerArchive::open(&disk.path, None) {
-                whole(&store, "app:1");
+                assert_complete(&store, "app:1");
                 assert!(cut + 1024 + members.last().unwrap().len() >= bytes.len(), "cut at {cut}");
             }
         }
@@ -220,7 +220,7 @@ fn a_cut_archive_is_refused_or_is_whole() {
 }
 
 #[test]
-fn archives_that_are_something_else_are_named_as_what_they_are() {
+fn other_file_formats_are_identified_in_the_error() {
     refuse(b"", Exit::BadInput, "empty");
     refuse(b"\x1f\x8b\x08\0\0\0", Exit::BadInput, "compressed with gzip");
     refuse(b"text", Exit::BadInput, "cut off");
@@ -237,21 +237,21 @@ fn archives_that_are_something_else_are_named_as_what_they_are() {
 }
 
 #[test]
-fn many_readers_read_one_archive_at_once() {
+fn concurrent_readers_read_one_archive() {
     let store = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members)).open();
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| (0..20).for_each(|_| whole(&store, "app:1")));
+            scope.spawn(|| (0..20).for_each(|_| assert_complete(&store, "app:1")));
         }
     });
 }
 
 #[test]
-fn a_reader_goes_on_while_the_archive_is_rewritten() {
+fn a_reader_continues_while_the_archive_is_rewritten() {
     let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
     let (reader, writer) = (disk.open(), disk.open());
     let before = reader.read_document(&tag("app:1")).unwrap();
-    writer.write_tag("app:1", &relabelled(&writer, &tag("app:1"), "arm")).unwrap();
+    writer.write_tag("app:1", &relabeled(&writer, &tag("app:1"), "arm")).unwrap();
     assert_eq!(reader.read_document(&tag("app:1")).unwrap(), before);
-    whole(&reader, "app:1");
+    assert_complete(&reader, "app:1");
 }

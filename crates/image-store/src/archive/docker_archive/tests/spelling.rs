@@ -1,8 +1,8 @@
-//! Member names that one archive spells in two ways: `./a//b` is `a/b`.
+//! Paths with several spellings in one archive: `./a//b` is `a/b`.
 
 use super::*;
 
-/// An image of one layer; the list spells its paths as given.
+/// Returns an archive with one image whose list has these spellings of paths.
 fn classic(config_path: &str, layer_path: &str, tags: &str) -> Vec<u8> {
     let config = config("amd64", &[b"one"]);
     let plain = |path: &str| path.replace("./", "").replace("//", "/");
@@ -14,23 +14,23 @@ fn classic(config_path: &str, layer_path: &str, tags: &str) -> Vec<u8> {
     ])
 }
 
-/// Gives the image another label; whoever opens the archive then finds it.
+/// Relabels all images and checks that a new store reads them.
 fn fixed(input: &[u8]) -> OnDisk {
     let disk = on_disk(input);
     let store = disk.open();
     for name in store.tags().unwrap() {
-        let document = relabelled(&store, &tag(&name), "arm");
+        let document = relabeled(&store, &tag(&name), "arm");
         store.write_tag(&name, &document).unwrap();
     }
     for name in disk.open().tags().unwrap() {
-        assert_eq!(label(&disk.open(), &tag(&name)), "linux/arm/v7");
-        whole(&disk.open(), &name);
+        assert_eq!(declared_platform(&disk.open(), &tag(&name)), "linux/arm/v7");
+        assert_complete(&disk.open(), &name);
     }
     disk
 }
 
 #[test]
-fn a_config_takes_the_place_of_the_old_one_however_its_path_is_spelled() {
+fn a_config_replaces_the_old_one_with_any_spelling_of_its_path() {
     for path in ["c.json", "./c.json", "a//c.json", "a/./c.json"] {
         let input = classic(path, "l.tar", r#"["app:1"]"#);
         let before = on_disk(&input).names();
@@ -44,7 +44,7 @@ fn a_config_takes_the_place_of_the_old_one_however_its_path_is_spelled() {
 }
 
 #[test]
-fn a_member_keeps_the_name_that_its_header_has() {
+fn a_member_keeps_the_spelling_of_its_header() {
     let config = config("amd64", &[b"one"]);
     let list = r#"[{"Config":"c.json","RepoTags":["app:1"],"Layers":["l.tar"]}]"#;
     let disk = fixed(&archive(&[
@@ -60,7 +60,7 @@ fn a_member_keeps_the_name_that_its_header_has() {
 }
 
 #[test]
-fn a_config_that_another_image_spells_otherwise_is_left_to_it() {
+fn a_config_of_another_image_with_another_spelling_is_kept() {
     let config = config("amd64", &[b"one"]);
     let list = r#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l.tar"]},{"Config":"./c.json","RepoTags":["b:1"],"Layers":["./l.tar"]}]"#;
     let disk = on_disk(&archive(&[
@@ -69,14 +69,14 @@ fn a_config_that_another_image_spells_otherwise_is_left_to_it() {
         file("manifest.json", list.as_bytes()),
     ]));
     let store = disk.open();
-    store.write_tag("a:1", &relabelled(&store, &tag("a:1"), "arm")).unwrap();
-    let label = |name: &str| label(&disk.open(), &tag(name));
-    assert_eq!((label("a:1").as_str(), label("b:1").as_str()), ("linux/arm/v7", "linux/amd64"));
-    whole(&disk.open(), "b:1");
+    store.write_tag("a:1", &relabeled(&store, &tag("a:1"), "arm")).unwrap();
+    let declared = |name: &str| declared_platform(&disk.open(), &tag(name));
+    assert_eq!((declared("a:1").as_str(), declared("b:1").as_str()), ("linux/arm/v7", "linux/amd64"));
+    assert_complete(&disk.open(), "b:1");
 }
 
 #[test]
-fn one_file_has_one_digest_whatever_path_leads_to_it() {
+fn one_file_must_have_one_digest_under_all_spellings() {
     let (one, two) = (config("amd64", &[b"one"]), config("amd64", &[b"two"]));
     let list = r#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l.tar"]},{"Config":"d.json","RepoTags":["b:1"],"Layers":["./l.tar"]}]"#;
     let bytes = archive(&[
@@ -89,7 +89,7 @@ fn one_file_has_one_digest_whatever_path_leads_to_it() {
 }
 
 #[test]
-fn a_list_may_spell_the_blobs_of_a_layout_as_it_likes() {
+fn a_list_may_have_other_spellings_of_the_blobs_of_a_layout() {
     let mut members = layout("app:1", "");
     let spelled = [hex("one"), hex("two")].map(|hex| format!("./blobs//sha256/{hex}"));
     let list = String::from_utf8(members[8][512..].to_vec()).unwrap();
@@ -101,9 +101,9 @@ fn a_list_may_spell_the_blobs_of_a_layout_as_it_likes() {
     }
 }
 
-/// Two images share a layer; one of them moves away from it.
+/// Two images share a layer; one of them is changed to another layer.
 #[test]
-fn a_layer_that_the_list_spells_otherwise_is_not_dropped() {
+fn a_layer_with_another_spelling_in_the_list_is_not_removed() {
     let mut members = layout("app:1", "");
     let list = String::from_utf8(members[8][512..].to_vec()).unwrap();
     let list = list.trim_end_matches('\0').replace("\"blobs/sha256/", "\"./blobs/sha256/");
@@ -115,12 +115,12 @@ fn a_layer_that_the_list_spells_otherwise_is_not_dropped() {
     let old = store.read_document(&tag("app:2")).unwrap();
     add_image(&store, "app:3", &[b"three"]);
     assert_eq!(disk.open().read_document(&tag("app:2")).unwrap(), old);
-    whole(&disk.open(), "app:1");
+    assert_complete(&disk.open(), "app:1");
 }
 
-/// Of a layer that no list names, but that has the very content: it is not added once more.
+/// A member with the content of the new layer is used, although no list has it.
 #[test]
-fn a_layer_that_lies_there_already_is_used() {
+fn a_present_layer_is_used() {
     let config = config("amd64", &[b"one"]);
     let list = r#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l.tar"]}]"#;
     let disk = on_disk(&archive(&[
@@ -130,6 +130,6 @@ fn a_layer_that_lies_there_already_is_used() {
         file("manifest.json", list.as_bytes()),
     ]));
     add_image(&disk.open(), "b:1", &[b"two"]);
-    whole(&disk.open(), "b:1");
+    assert_complete(&disk.open(), "b:1");
     assert_eq!(disk.names().iter().filter(|name| name.ends_with("/layer.tar")).count(), 1);
 }

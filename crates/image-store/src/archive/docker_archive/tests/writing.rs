@@ -1,23 +1,23 @@
-//! New images, indexes, names; other writers; what goes and what stays.
+//! New images, indexes and names; concurrent writers; removed and kept members.
 
 use super::*;
 
 #[test]
-fn a_file_that_changed_meanwhile_is_left_alone() {
+fn an_archive_that_changed_concurrently_is_not_replaced() {
     let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
     let (first, second) = (disk.open(), disk.open());
-    first.write_tag("app:1", &relabelled(&first, &tag("app:1"), "arm")).unwrap();
+    first.write_tag("app:1", &relabeled(&first, &tag("app:1"), "arm")).unwrap();
     let bytes = disk.bytes();
-    let error = second.write_tag("app:1", &relabelled(&second, &tag("app:1"), "386")).unwrap_err();
+    let error = second.write_tag("app:1", &relabeled(&second, &tag("app:1"), "386")).unwrap_err();
     assert_eq!((error.kind, disk.bytes() == bytes), (Exit::Conflict, true), "{error}");
-    assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1, "nothing is left behind");
+    assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1, "a temporary file was left");
     fs::remove_file(&disk.path).unwrap();
-    let error = first.write_tag("app:1", &relabelled(&first, &tag("app:1"), "386")).unwrap_err();
+    let error = first.write_tag("app:1", &relabeled(&first, &tag("app:1"), "386")).unwrap_err();
     assert_eq!((error.kind, disk.path.exists()), (Exit::Conflict, false));
 }
 
 #[test]
-fn mode_stays_links_are_written_through_and_leftovers_go() {
+fn the_mode_is_kept_links_are_followed_and_leftovers_are_removed() {
     let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
     fs::set_permissions(&disk.path, fs::Permissions::from_mode(0o640)).unwrap();
     let link = disk.dir.path().join("link.tar");
@@ -25,10 +25,10 @@ fn mode_stays_links_are_written_through_and_leftovers_go() {
     fs::write(disk.dir.path().join(".app.tar.abc.archive-tmp"), b"half").unwrap();
     fs::write(disk.dir.path().join(".other.tar.abc.archive-tmp"), b"not ours").unwrap();
     let store = DockerArchive::open(&link, None).unwrap();
-    store.write_tag("app:1", &relabelled(&store, &tag("app:1"), "arm")).unwrap();
+    store.write_tag("app:1", &relabeled(&store, &tag("app:1"), "arm")).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::metadata(&disk.path).unwrap().mode() & 0o7777, 0o640);
-    assert_eq!(label(&disk.open(), &tag("app:1")), "linux/arm/v7");
+    assert_eq!(declared_platform(&disk.open(), &tag("app:1")), "linux/arm/v7");
     let mut names: Vec<String> = fs::read_dir(disk.dir.path())
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -38,7 +38,7 @@ fn mode_stays_links_are_written_through_and_leftovers_go() {
 }
 
 #[test]
-fn a_new_archive_is_a_layout_that_old_readers_read_too() {
+fn a_new_archive_is_a_layout_with_manifest_json() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("new.tar");
     let store = DockerArchive::open_or_create(&path).unwrap();
@@ -51,15 +51,15 @@ fn a_new_archive_is_a_layout_that_old_readers_read_too() {
         assert_eq!(store.tags().unwrap(), ["app:1", "app:2"]);
         assert_eq!(store.read_document(&tag("app:1")).unwrap(), first);
         assert_eq!(store.read_document(&tag("app:2")).unwrap(), second);
-        whole(&store, "app:1");
-        whole(&store, "app:2");
+        assert_complete(&store, "app:1");
+        assert_complete(&store, "app:2");
     }
-    // Two manifests, two configs, three layers, of which one is shared.
+    // Two manifests, two configs, three layers; one layer is shared.
     let names = disk.names();
     assert_eq!((names.len(), names[0].as_str()), (1 + 2 + 2 + 3 + 2, "oci-layout"));
     let list: serde_json::Value = serde_json::from_str(&disk.member("manifest.json")).unwrap();
     assert_eq!(list[1]["RepoTags"], json!(["app:2"]));
-    // The same content makes the same archive.
+    // The same content results in the same bytes.
     let again = on_disk(b"");
     let store = DockerArchive::open_or_create(&again.path).unwrap();
     add_image(&store, "app:1", &[b"one", b"two"]);
@@ -68,25 +68,25 @@ fn a_new_archive_is_a_layout_that_old_readers_read_too() {
 }
 
 #[test]
-fn what_no_image_needs_any_more_goes_and_what_never_was_named_stays() {
+fn unreferenced_members_are_removed_and_unknown_members_are_kept() {
     let disk = on_disk(&archive(&layout("app:1", "")));
     let store = disk.open();
     add_image(&store, "app:1", &[b"one", b"three"]);
     let names = disk.names();
     let has = |text: &str| names.contains(&format!("blobs/sha256/{}", hex(text)));
     assert_eq!((has("one"), has("two"), has("three")), (true, false, true));
-    assert!(has(r#"{"id":"an old json that no index names"}"#));
+    assert!(has(r#"{"id":"a legacy json without reference"}"#));
     assert_eq!(names.len(), layout("app:1", "").len());
-    whole(&disk.open(), "app:1");
+    assert_complete(&disk.open(), "app:1");
 }
 
 #[test]
-fn new_layers_in_the_old_form_take_the_old_ones_away() {
+fn new_layers_in_a_classic_archive_replace_the_old_ones() {
     let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
     let store = disk.open();
     let document = add_image(&store, "app:1", &[b"one", b"three"]);
     assert_eq!(disk.open().read_document(&tag("app:1")).unwrap(), document);
-    whole(&disk.open(), "app:1");
+    assert_complete(&disk.open(), "app:1");
     let names = disk.names();
     assert!(!names.iter().any(|name| name.starts_with(TOP)), "{names:?}");
     assert!(names.contains(&format!("{}/layer.tar", hex("three"))));
@@ -95,16 +95,16 @@ fn new_layers_in_the_old_form_take_the_old_ones_away() {
         r#"{"app":{"1":"30a8"}}"#,
         "no engine since Docker 1.10 reads it"
     );
-    // Another image beside it.
+    // A second image.
     add_image(&store, "other:1", &[b"one"]);
     let store = disk.open();
     assert_eq!(store.tags().unwrap(), ["app:1", "other:1"]);
-    whole(&store, "app:1");
-    whole(&store, "other:1");
+    assert_complete(&store, "app:1");
+    assert_complete(&store, "other:1");
 }
 
 #[test]
-fn the_old_form_refuses_what_it_cannot_keep() {
+fn a_classic_archive_refuses_what_it_cannot_store() {
     let disk = on_disk(&archive(&Classic::new(r#"["app:1"]"#).members));
     let before = disk.bytes();
     let store = disk.open();
@@ -129,7 +129,7 @@ fn the_old_form_refuses_what_it_cannot_keep() {
 }
 
 #[test]
-fn an_index_keeps_all_its_members_and_shows_one_of_them_to_old_readers() {
+fn an_index_is_stored_completely_and_one_member_is_listed_in_manifest_json() {
     let dir = TempDir::new().unwrap();
     let disk = OnDisk { path: dir.path().join("new.tar"), dir };
     let store = DockerArchive::open_or_create(&disk.path).unwrap();
@@ -140,11 +140,11 @@ fn an_index_keeps_all_its_members_and_shows_one_of_them_to_old_readers() {
     store.write_tag("app:1", &index).unwrap();
     let store = disk.open();
     assert_eq!(store.read_document(&tag("app:1")).unwrap(), index);
-    whole(&store, "app:1");
+    assert_complete(&store, "app:1");
     assert!(disk.member("manifest.json").contains(&hex("one")));
-    // The second member is relabelled; the first keeps its bytes and goes on standing for the index.
+    // The second member is relabeled; the first is unchanged and still the one in manifest.json.
     let list = disk.member("manifest.json");
-    let changed = relabelled(&store, &Pointer::from(children[1].digest()), "arm");
+    let changed = relabeled(&store, &Pointer::from(children[1].digest()), "arm");
     store.write_document(&changed).unwrap();
     let text = String::from_utf8(index.bytes().to_vec()).unwrap();
     let text = text.replace(children[1].digest().as_str(), changed.digest().as_str()).replace(
@@ -157,11 +157,11 @@ fn an_index_keeps_all_its_members_and_shows_one_of_them_to_old_readers() {
     assert_eq!(disk.member("manifest.json"), list);
     let names = disk.names();
     assert!(!names.iter().any(|name| name.ends_with(children[1].digest().hex())), "{names:?}");
-    whole(&disk.open(), "app:1");
+    assert_complete(&disk.open(), "app:1");
 }
 
 #[test]
-fn platforms_that_docker_did_not_save_may_go_on_missing() {
+fn members_that_docker_did_not_save_may_stay_absent() {
     let mut members = layout("app:1", "");
     let image = on_disk(&archive(&members)).open().read_document(&tag("app:1")).unwrap();
     let missing = Descriptor::of(media_type::OCI_MANIFEST, b"elsewhere");
@@ -176,7 +176,7 @@ fn platforms_that_docker_did_not_save_may_go_on_missing() {
     let disk = on_disk(&archive(&members));
     let store = disk.open();
     assert_eq!(store.read_document(&Pointer::from(&missing.digest)).unwrap_err().kind, Exit::NotFound);
-    let changed = relabelled(&store, &Pointer::from(image.digest()), "arm");
+    let changed = relabeled(&store, &Pointer::from(image.digest()), "arm");
     store.write_document(&changed).unwrap();
     let text = index.replace(image.digest().as_str(), changed.digest().as_str()).replace(
         &format!("\"size\":{}", image.bytes().len()),
@@ -185,9 +185,9 @@ fn platforms_that_docker_did_not_save_may_go_on_missing() {
     let wanted = Document::new(text.into_bytes(), None).unwrap();
     store.write_tag("app:1", &wanted).unwrap();
     assert_eq!(disk.open().read_document(&tag("app:1")).unwrap(), wanted);
-    assert_eq!(label(&disk.open(), &Pointer::from(changed.digest())), "linux/arm/v7");
+    assert_eq!(declared_platform(&disk.open(), &Pointer::from(changed.digest())), "linux/arm/v7");
     assert_eq!(disk.names().len(), members.len());
-    // What is missing now and was not before is refused.
+    // A blob that was present must not be absent now.
     let other = Descriptor::of(media_type::OCI_MANIFEST, b"nowhere");
     let broken = json!({"schemaVersion":2,"manifests":[other]}).to_string();
     let error = store.write_tag("app:1", &Document::new(broken.into_bytes(), None).unwrap()).unwrap_err();
@@ -195,7 +195,7 @@ fn platforms_that_docker_did_not_save_may_go_on_missing() {
 }
 
 #[test]
-fn attestations_are_carried_and_not_shown_to_old_readers() {
+fn attestations_are_stored_and_not_listed_in_manifest_json() {
     let dir = TempDir::new().unwrap();
     let disk = OnDisk { path: dir.path().join("new.tar"), dir };
     let store = DockerArchive::open_or_create(&disk.path).unwrap();
@@ -216,7 +216,7 @@ fn attestations_are_carried_and_not_shown_to_old_readers() {
 }
 
 #[test]
-fn what_is_written_and_never_tagged_leaves_the_archive_alone() {
+fn untagged_writes_do_not_change_the_archive() {
     let disk = on_disk(&archive(&layout("app:1", "")));
     let before = (disk.bytes(), fs::metadata(&disk.path).unwrap().ino());
     let store = disk.open();
@@ -229,7 +229,7 @@ fn what_is_written_and_never_tagged_leaves_the_archive_alone() {
 }
 
 #[test]
-fn a_blob_that_is_not_what_it_says_is_not_kept() {
+fn a_blob_with_the_wrong_digest_is_not_stored() {
     let disk = on_disk(&archive(&layout("app:1", "")));
     let store = disk.open();
     for blob in [Descriptor::of("", b"other"), Descriptor::of("", &[1; 1 << 20])] {
@@ -239,7 +239,7 @@ fn a_blob_that_is_not_what_it_says_is_not_kept() {
 }
 
 #[test]
-fn ten_writers_lose_nothing() {
+fn ten_concurrent_writers_lose_no_image() {
     let dir = TempDir::new().unwrap();
     let disk = OnDisk { path: dir.path().join("shared.tar"), dir };
     let write = |i: usize| {
@@ -261,6 +261,6 @@ fn ten_writers_lose_nothing() {
     });
     let store = disk.open();
     assert_eq!(store.tags().unwrap().len(), 10);
-    (0..10).for_each(|i| whole(&store, &format!("app:{i}")));
+    (0..10).for_each(|i| assert_complete(&store, &format!("app:{i}")));
     assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 1);
 }

@@ -1,4 +1,4 @@
-//! A new label for an image that lies in an archive: what changes, and what does not.
+//! Relabeling of images in archives: changed and unchanged bytes.
 
 use super::*;
 
@@ -8,13 +8,13 @@ fn a_relabel_changes_config_and_list_and_nothing_else() {
     let disk = on_disk(&archive(&classic.members));
     let before = disk.names();
     let store = disk.open();
-    let document = relabelled(&store, &tag("app:1"), "arm");
+    let document = relabeled(&store, &tag("app:1"), "arm");
     store.write_tag("app:1", &document).unwrap();
-    // The store that wrote and one that is opened anew agree.
+    // The same store and a new one return the same.
     for store in [store, disk.open()] {
         assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
-        assert_eq!(label(&store, &tag("app:1")), "linux/arm/v7");
-        whole(&store, "app:1");
+        assert_eq!(declared_platform(&store, &tag("app:1")), "linux/arm/v7");
+        assert_complete(&store, "app:1");
     }
     let new_config = classic.config.replace("\"amd64\"", "\"arm\",\"variant\":\"v7\"");
     let rename = |name: &String| name.replace(&hex(&classic.config), &hex(&new_config));
@@ -23,13 +23,13 @@ fn a_relabel_changes_config_and_list_and_nothing_else() {
     assert_eq!(disk.member("manifest.json"), rename(&classic.manifest_json));
     assert_eq!(disk.member(&format!("{TOP}/json")), r#"{"id":"30a8", "architecture":"amd64","os":"linux"}"#);
     assert_eq!(disk.member("repositories"), r#"{"app":{"1":"30a8"}}"#);
-    // Layers, folders and links: every byte as it was, headers included.
+    // Layers, directories and links are unchanged, including headers.
     let old = archive(&classic.members);
     let (before, behind) = unchanged_ends(&old, &disk.bytes());
     let layers_end: usize = classic.members[..8].iter().map(Vec::len).sum();
     assert!(before >= layers_end, "{before} of {layers_end}");
     assert!(behind >= 1024 + classic.members[12].len());
-    // Owner and time of the members that changed stay.
+    // Changed members keep owner and time.
     assert_eq!(
         disk.bytes().windows(8).filter(|w| w == b"0001750\0").count(),
         old.windows(8).filter(|w| w == b"0001750\0").count()
@@ -37,19 +37,19 @@ fn a_relabel_changes_config_and_list_and_nothing_else() {
 }
 
 #[test]
-fn a_new_label_in_the_new_form_changes_index_and_list_and_two_blobs() {
+fn a_relabel_of_a_layout_changes_index_and_list_and_two_blobs() {
     let disk = on_disk(&archive(&layout("app:1", r#""platform":{"architecture":"amd64", "os":"linux"},"#)));
     let before = disk.names();
     let index = disk.member("index.json");
     let store = disk.open();
     let old = store.read_document(&tag("app:1")).unwrap();
-    let document = relabelled(&store, &tag("app:1"), "arm");
+    let document = relabeled(&store, &tag("app:1"), "arm");
     store.write_tag("app:1", &document).unwrap();
     let store = disk.open();
     assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
     assert_eq!(store.tags().unwrap(), ["app:1"]);
-    assert_eq!(label(&store, &tag("app:1")), "linux/arm/v7");
-    whole(&store, "app:1");
+    assert_eq!(declared_platform(&store, &tag("app:1")), "linux/arm/v7");
+    assert_complete(&store, "app:1");
     let after = disk.names();
     assert_eq!(after.len(), before.len());
     assert_eq!(before.iter().filter(|name| !after.contains(name)).count(), 2, "config and manifest go");
@@ -66,7 +66,7 @@ fn a_new_label_in_the_new_form_changes_index_and_list_and_two_blobs() {
 }
 
 #[test]
-fn the_same_again_writes_nothing() {
+fn writing_the_same_image_again_does_not_change_the_file() {
     for bytes in [archive(&Classic::new(r#"["app:1"]"#).members), archive(&layout("app:1", ""))] {
         let disk = on_disk(&bytes);
         let before = fs::metadata(&disk.path).unwrap();
@@ -79,42 +79,45 @@ fn the_same_again_writes_nothing() {
 }
 
 #[test]
-fn another_name_of_the_image_keeps_the_old_one() {
+fn other_names_keep_the_old_image() {
     let members = Classic::new(r#"["app:1","app:2"]"#).members;
     let disk = on_disk(&archive(&members));
     let store = disk.open();
     let old = store.read_document(&tag("app:2")).unwrap();
-    let document = relabelled(&store, &tag("app:1"), "arm");
+    let document = relabeled(&store, &tag("app:1"), "arm");
     store.write_tag("app:1", &document).unwrap();
     let store = disk.open();
     assert_eq!(store.read_document(&tag("app:2")).unwrap(), old);
     assert_eq!(store.read_document(&tag("app:1")).unwrap(), document);
     assert_eq!(
-        (label(&store, &tag("app:1")).as_str(), label(&store, &tag("app:2")).as_str()),
+        (
+            declared_platform(&store, &tag("app:1")).as_str(),
+            declared_platform(&store, &tag("app:2")).as_str()
+        ),
         ("linux/arm/v7", "linux/amd64")
     );
-    // Then the other name follows: the old config is gone, and both names are one image again.
+    // After the other name is moved as well, the old config is removed and both names are one image.
     store.write_tag("app:2", &document).unwrap();
     let store = disk.open();
     assert_eq!(store.only_image().unwrap(), tag("app:1"));
     assert_eq!(store.tags().unwrap(), ["app:1", "app:2"]);
-    whole(&store, "app:2");
+    assert_complete(&store, "app:2");
     assert_eq!(disk.names().len(), members.len());
 }
 
 #[test]
-fn images_without_a_name_can_be_relabelled() {
+fn images_without_a_name_are_relabeled() {
     let disk = on_disk(&archive(&Classic::new("null").members));
     let store = disk.open();
     assert_eq!((store.tags().unwrap().len(), store.only_image().unwrap()), (0, tag(UNNAMED)));
-    let document = relabelled(&store, &tag(UNNAMED), "arm");
+    let document = relabeled(&store, &tag(UNNAMED), "arm");
     store.write_tag(UNNAMED, &document).unwrap();
-    assert_eq!(label(&disk.open(), &tag(UNNAMED)), "linux/arm/v7");
+    assert_eq!(declared_platform(&disk.open(), &tag(UNNAMED)), "linux/arm/v7");
     assert_eq!(disk.member("manifest.json").matches("null").count(), 1);
 }
 
 #[test]
-fn links_to_layers_as_podman_writes_them_are_kept() {
+fn links_to_layers_of_podman_are_kept() {
     let config = config("amd64", &[b"one"]);
     let list = format!(
         r#"[{{"Config":"{}.json","RepoTags":["docker.io/library/app:1"],"Layers":["{}.tar"]}}]"#,
@@ -130,16 +133,16 @@ fn links_to_layers_as_podman_writes_them_are_kept() {
         file("repositories", br#"{"docker.io/library/app":{"1":"22a5"}}"#),
     ]));
     let store = disk.open();
-    let document = relabelled(&store, &tag("app:1"), "arm");
+    let document = relabeled(&store, &tag("app:1"), "arm");
     store.write_tag("app:1", &document).unwrap();
     assert_eq!(disk.open().tags().unwrap(), ["docker.io/library/app:1"]);
     assert_eq!(disk.member("22a5/json"), r#"{"architecture":"amd64","id":"22a5"}"#);
     assert_eq!(disk.member("repositories"), r#"{"docker.io/library/app":{"1":"22a5"}}"#);
-    whole(&disk.open(), "app:1");
+    assert_complete(&disk.open(), "app:1");
 }
 
 #[test]
-fn a_config_whose_name_says_no_digest_keeps_its_name() {
+fn a_config_without_a_digest_in_its_name_keeps_the_name() {
     let config = config("amd64", &[b"one"]);
     let list = r#"[{"Config":"config.json","RepoTags":["app:1"],"Layers":["l.tar"]}]"#;
     let disk = on_disk(&archive(&[
@@ -148,45 +151,44 @@ fn a_config_whose_name_says_no_digest_keeps_its_name() {
         file("manifest.json", list.as_bytes()),
     ]));
     let store = disk.open();
-    let document = relabelled(&store, &tag("app:1"), "arm");
+    let document = relabeled(&store, &tag("app:1"), "arm");
     store.write_tag("app:1", &document).unwrap();
-    assert_eq!(label(&disk.open(), &tag("app:1")), "linux/arm/v7");
+    assert_eq!(declared_platform(&disk.open(), &tag("app:1")), "linux/arm/v7");
     assert_eq!(disk.member("manifest.json"), list);
 }
 
 #[test]
-fn extension_headers_of_kept_members_survive() {
+fn extension_headers_of_kept_members_are_kept() {
     let mut members = Classic::new(r#"["app:1"]"#).members;
     members[3] = [pax(b'x', &[("mtime", "1.25"), ("SCHILY.xattr.user.a", "b")]), members[3].clone()].concat();
     members.insert(0, pax(b'g', &[("comment", "kept")]));
     let disk = on_disk(&archive(&members));
     let store = disk.open();
-    store.write_tag("app:1", &relabelled(&store, &tag("app:1"), "arm")).unwrap();
+    store.write_tag("app:1", &relabeled(&store, &tag("app:1"), "arm")).unwrap();
     let kept: usize = members[..8].iter().map(Vec::len).sum();
     assert_eq!(disk.bytes()[..kept], archive(&members)[..kept]);
-    whole(&disk.open(), "app:1");
+    assert_complete(&disk.open(), "app:1");
 }
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
-    /// Whatever stands around the label in the config, the list and the old json: it stands there afterwards too,
-    /// and so does every other member, byte for byte.
+    /// All bytes around the platform in config, list and legacy json are preserved, and so is every other member.
     #[test]
-    fn bytes_outside_the_label_survive(
+    fn bytes_around_the_platform_are_preserved(
         space in "( |\\n|\\t){0,3}",
         number in "-?[1-9][0-9]{0,30}(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?",
         text in "[ -!#-\\[\\]-~é]{0,9}(\\\\u00[0-9a-f]{2})?",
         layers in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 1..1200), 1..4),
-        in_new_form in proptest::prelude::any::<bool>(),
+        is_layout in proptest::prelude::any::<bool>(),
     ) {
-        // First bytes that are no compression's.
+        // The first byte is not that of a compressed layer.
         let layers: Vec<Vec<u8>> = layers.into_iter().map(|layer| [vec![0], layer].concat()).collect();
         let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
         let noise = format!("{space}\"n\":{space}{number},\"t\"{space}:\"{text}\"");
         let config = format!(
             "{{{noise},{space}\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{{\"diff_ids\":{}}}}}{space}", json!(diff_ids));
-        let config_path = if in_new_form { format!("blobs/sha256/{}", hex(&config)) } else { format!("{}.json", hex(&config)) };
-        let path = |layer: &[u8], i: usize| match in_new_form {
+        let config_path = if is_layout { format!("blobs/sha256/{}", hex(&config)) } else { format!("{}.json", hex(&config)) };
+        let path = |layer: &[u8], i: usize| match is_layout {
             true => format!("blobs/sha256/{}", Digest::of(layer).hex()),
             false => format!("{i}/layer.tar"),
         };
@@ -199,7 +201,7 @@ proptest::proptest! {
                 members.push(file(path, layer));
             }
         }
-        if in_new_form {
+        if is_layout {
             let described: Vec<Descriptor> = layers.iter().map(|layer| Descriptor::of(media_type::OCI_LAYER, layer)).collect();
             let manifest = format!("{{{noise},\"mediaType\":\"{}\",\"config\":{},\"layers\":{}}}", media_type::OCI_MANIFEST,
                 json!(Descriptor::of(media_type::OCI_CONFIG, config.as_bytes())), json!(described));
@@ -215,18 +217,18 @@ proptest::proptest! {
         members.push(file("manifest.json", list.as_bytes()));
         let disk = on_disk(&archive(&members));
         let store = disk.open();
-        let wanted = relabelled(&store, &tag("app:1"), "arm");
+        let wanted = relabeled(&store, &tag("app:1"), "arm");
         store.write_tag("app:1", &wanted).unwrap();
 
         let new_config = config.replace(":\"amd64\"", ":\"arm\",\"variant\":\"v7\"");
         let list = list.replace(&hex(&config), &hex(&new_config));
         proptest::prop_assert_eq!(disk.member("manifest.json"), list);
         proptest::prop_assert_eq!(disk.member(&config_path.replace(&hex(&config), &hex(&new_config))), new_config);
-        if !in_new_form {
+        if !is_layout {
             let json = disk.member(&format!("{}/json", layers.len() - 1));
             proptest::prop_assert_eq!(json, format!("{{{noise},\"architecture\":\"amd64\"}}"));
         }
-        whole(&disk.open(), "app:1");
+        assert_complete(&disk.open(), "app:1");
         for member in &members[1..=seen.len()] {
             proptest::prop_assert!(disk.bytes().windows(member.len()).any(|w| w == member.as_slice()));
         }
