@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_read_as_the_kernel_reads_them() {
+    fn interpreters_of_scripts_are_parsed_as_the_kernel_does() {
         let check = |line: &str, interpreter: &str, argument: Option<&str>| {
             let argument = argument.map(|a| a.as_bytes().to_vec());
             let script = Script {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_other_systems_are_known_and_java_is_none() {
+    fn programs_of_other_systems_are_detected_and_java_classes_are_not_programs() {
         let alien = |head: &[u8]| match of(head) {
             Some(FileFacts::Foreign(platform)) => platform.to_string(),
             other => format!("{other:?}"),

@@ -114,7 +114,7 @@ impl<'a> OverlayTree<'a> {
                     if *links > LINKS_MAX {
                         return Resolved::Missing;
                     }
-                    if let Some(found) = self.beside_link(&here, layer, &rest) {
+                    if let Some(found) = self.through_links(&here, layer, &rest) {
                         return found;
                     }
                     if target.starts_with(b"/") {
@@ -154,7 +154,7 @@ impl<'a> OverlayTree<'a> {
 
     /// A layer with `bin/app` but without an entry for `bin` means the directory that the link `bin` of a lower layer leads
     /// to; engines unpack it there. Such files, of the layer of the link or above, take precedence.
-    fn beside_link(&self, link: &[u8], link_layer: usize, rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
+    fn through_links(&self, link: &[u8], link_layer: usize, rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
         let whole = rest.iter().rev().fold(link.to_vec(), |path, part| join(&path, part));
         if rest.is_empty() || rest.iter().any(|part| part == b"..") {
             return None;
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_packed_without_its_directory_lies_where_the_link_leads() {
+    fn a_file_below_a_link_of_a_lower_layer_is_in_the_target_of_the_link() {
         let base = || Tar::default().directory("usr").directory("usr/bin").symlink("bin", "usr/bin").facts();
         let implied = [base(), Tar::default().file("bin/app", &elf(183)).facts()];
         assert_eq!(show(&implied, "/bin/app"), "/bin/app in 1: arm64");
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_was_not_read_is_asked_for_only_where_it_decides() {
+    fn an_unread_layer_is_required_only_if_it_can_change_the_result() {
         let top = Tar::default().file("app", &elf(183)).file(".wh.old", b"").symlink("sh", "bin/sh").facts();
         let layers = [None, Some(&top)];
         assert_eq!(show_of(&layers, "/app"), "/app in 1: arm64");

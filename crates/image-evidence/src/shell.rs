@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_program_of_a_text_is_found_or_it_is_said_that_it_is_not_clear() {
+    fn every_program_of_a_text_is_found_or_the_text_is_unclear() {
         let check = |text: &str, expected: &str| {
             let (found, is_complete) = commands(text);
             let lines: Vec<String> =
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_a_script_tells_what_it_is_for() {
+    fn the_command_of_the_last_line_is_found() {
         let check = |text: &str, expected: &str| {
             let found = last_command(format!("#!/bin/sh\n{text}").as_bytes());
             let shown = found.map_or(String::new(), |words| String::from_utf8(words.join(&b' ')).unwrap());
@@ -412,7 +412,7 @@ mod tests {
         check("x=$(id -u)\nexec gosu \"$x\" \\\n  server \"$@\" 2>&1", "gosu $x server $@");
         check("cd /srv\n/srv/run", "/srv/run");
         check("exec ./run", "./run");
-        // Nothing that stands within something else, or is not sure to be carried out.
+        // Not a line within another command, or one that is not certain to run.
         check("cd /srv\n./run", "");
         check("export PATH=/opt\nrun", "");
         check("if true; then\n  /app\nfi", "");
@@ -427,7 +427,7 @@ mod tests {
         check("$APP", "");
         check("exit 0", "");
         check("", "");
-        // The script may have ended above, or this is no line of it.
+        // The script may have exited before, or the line is not part of it.
         check("[ \"$A\" = arm ] && exec /arm\nexec /amd", "");
         check("/arm && exit 0\n/amd", "");
         check("exec /app\n/tool", "");
@@ -437,14 +437,14 @@ mod tests {
         check(". /lib.sh\napp", "");
         check(". /lib.sh\n/app", "/app");
         check("shift\nexec \"$@\"", "");
-        // A machine for each: the last one need not be this image's.
+        // Programs for several machines: the last one need not be that of this image.
         check("[ $(uname -m) = aarch64 ] && exec /arm\nexec /amd", "");
         check(&format!("/app {}", "x".repeat(2000)), "");
         assert_eq!(last_command(b"#!/bin/sh\n/app \xff"), None);
     }
 
     #[test]
-    fn what_a_script_is_given_is_what_it_starts_only_if_it_says_so() {
+    fn a_script_runs_its_arguments_only_with_exec_or_a_wrapper() {
         let check =
             |text: &str, expected: bool| assert_eq!(runs_arguments(text.as_bytes()), expected, "{text}");
         check("set -e\nif x; then\n set -- redis \"$@\"\nfi\nexec \"$@\"", true);

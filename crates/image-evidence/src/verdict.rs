@@ -96,7 +96,7 @@ enum Fit {
 
 /// Compares the declared platform with the evidence.
 ///
-/// What is executed decides. Only where nothing is known to be executed, all programs of the image are considered.
+/// Returns the verdict from the executed files. Only if none are known, all programs of the image are considered.
 pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
     let mut reasons = Vec::new();
     let executed = without_multilib(&evidence.executed, &mut reasons);
@@ -269,7 +269,7 @@ fn is_native(platform: &Platform) -> bool {
 mod tests {
     use super::*;
 
-    /// Evidence from lines of `ROLE PATH PLATFORM`; the role `-` is a file that is not executed.
+    /// Returns evidence from lines of `ROLE PATH PLATFORM`; the role `-` is a file that is not executed.
     fn evidence(lines: &[&str]) -> Evidence {
         let mut evidence = Evidence::default();
         for line in lines {
@@ -328,7 +328,7 @@ mod tests {
     use VerdictKind::{Consistent, ForeignPayload, Mislabeled, Mixed, Undetermined};
 
     #[test]
-    fn what_is_executed_decides() {
+    fn executed_files_determine_the_verdict() {
         check("linux/arm64", &["run /app arm64", "shell /bin/sh arm64"], Consistent, "linux/arm64");
         check("linux/arm64/v8", &["run /app arm64"], Consistent, "linux/arm64");
         check("linux/amd64", &["run /app arm64", "shell /bin/sh arm64"], Mislabeled, "linux/arm64");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_promises() {
+    fn levels_are_compared() {
         check("linux/arm/v5", &["run /app arm-v7"], Mislabeled, "linux/arm/v7");
         check("linux/arm/v6", &["run /app arm-v7"], Mislabeled, "linux/arm/v7");
         check("linux/arm/v7", &["run /app arm-v6"], Consistent, "linux/arm/v6");
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_no_label_promised_is_told() {
+    fn a_level_above_the_declared_one_is_a_note() {
         let verdict =
             judge(&"linux/amd64".parse().unwrap(), &evidence(&["run /app amd64-v3", "run /b amd64-v3"]));
         assert_eq!(verdict.reasons, ["/app (entrypoint, layer 0) is for linux/amd64/v3"]);
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn amd64_runs_386_and_nobody_else_does() {
+    fn only_amd64_runs_386() {
         check("linux/amd64", &["run /app 386", "shell /bin/sh amd64"], Consistent, "linux/amd64");
         check("linux/amd64", &["run /app amd64", "- /lib/ld-linux.so.2 386"], Consistent, "linux/amd64");
         check("linux/amd64", &["run /app 386"], Mislabeled, "linux/386");
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_executed_all_programs_are_asked() {
+    fn all_programs_are_considered_if_the_executed_ones_are_unknown() {
         check("linux/arm64", &[], Undetermined, "");
         check("linux/arm64", &["- /a arm64", "- /b arm64"], Consistent, "linux/arm64");
         check("linux/amd64", &["- /a arm64", "- /b arm64"], Mislabeled, "linux/arm64");
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_in_other_words_is_the_same_label() {
+    fn aliases_of_a_platform_are_equal() {
         let declared = Platform::new("linux", "aarch64", None);
         assert_eq!(judge(&declared, &evidence(&["run /app arm64"])).kind, Consistent);
         let none = Platform::default();

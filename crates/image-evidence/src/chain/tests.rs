@@ -1,11 +1,11 @@
-//! Images of a few files, and what a container of them would execute.
+//! Executed chains of images with a few files.
 
 use super::*;
 use crate::elf::tests::Made;
 use crate::layer::LayerFacts;
 use crate::layer::tests::{Tar, elf};
 
-/// A program of this machine that needs this loader.
+/// Returns a program for this machine with this loader.
 fn dynamic(machine: u16, loader: &'static str) -> Vec<u8> {
     Made { interpreter: Some(loader), ..Made::new(true, false, machine, 0) }.file()
 }
@@ -63,7 +63,7 @@ fn scripts_and_wrappers_lead_to_the_program() {
         &["entrypoint /entry.sh", "interpreter /bin/busybox", "started program /usr/local/bin/python3.12"],
         "",
     );
-    // What a script is given and is no program is for the script to understand.
+    // An argument of a script that is not a program is ignored.
     check(
         &layer,
         &config(&["/entry.sh"], &["serve"]),
@@ -121,14 +121,14 @@ fn scripts_and_wrappers_lead_to_the_program() {
     assert!(follow(&tree, &config(&["/endless"], &[])).gaps[0].contains("too many scripts"));
     let again = follow(&tree, &config(&["/again.sh"], &["/again.sh", "/again.sh"]));
     assert!(again.links.len() < 2 * COMMANDS_MAX, "{}", again.links.len());
-    // A shell that is started a thousand times is followed as often as is of use.
+    // Of a thousand starts of a shell, only a limited number is followed.
     let many = vec!["/again.sh /again.sh"; 1000].join(";");
     let many = follow(&tree, &config(&["sh", "-c"], &[&many]));
     assert!(!many.is_reached && many.links.len() < 5 * COMMANDS_MAX, "{}", many.links.len());
 }
 
 #[test]
-fn a_path_of_the_image_is_heeded_and_a_file_without_the_right_to_run_is_passed_over() {
+fn the_path_of_the_image_is_used_and_files_without_execute_bits_are_skipped() {
     let mut header = tar::Header::new_gnu();
     header.set_path("bin/app").unwrap();
     header.set_size(4);
@@ -148,7 +148,7 @@ fn a_path_of_the_image_is_heeded_and_a_file_without_the_right_to_run_is_passed_o
 }
 
 #[test]
-fn loaders_belong_to_programs_and_a_missing_one_is_told() {
+fn loaders_are_part_of_the_chain_and_missing_ones_are_reported() {
     let loader = "/lib64/ld-linux-x86-64.so.2";
     let with =
         Tar::default().file("app", &dynamic(62, loader)).file("lib64/ld-linux-x86-64.so.2", &elf(62)).facts();
@@ -163,7 +163,7 @@ fn loaders_belong_to_programs_and_a_missing_one_is_told() {
 }
 
 #[test]
-fn s6_overlay_brings_its_own_programs() {
+fn the_programs_of_s6_overlay_are_found() {
     let layer = Tar::default()
         .file("init", b"#!/bin/sh -e\nexec /package/...")
         .file("bin/sh", &elf(183))
@@ -175,7 +175,7 @@ fn s6_overlay_brings_its_own_programs() {
 }
 
 #[test]
-fn an_emulator_in_front_is_known_as_one() {
+fn an_emulator_as_the_command_is_detected() {
     let layer = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).file("bin/sh", &elf(40)).facts();
     let config = config(&["/usr/bin/qemu-arm-static", "/bin/sh"], &[]);
     check(&layer, &config, &["emulator /usr/bin/qemu-arm-static", "started program /bin/sh"], "");

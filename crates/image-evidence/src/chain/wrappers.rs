@@ -243,8 +243,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_that_is_started_is_found() {
-        // `~` is a blank within a word.
+    fn the_program_that_a_wrapper_starts_is_found() {
+        // `~` is a space within an argument.
         let check = |line: &str, found: &str| {
             let words: Vec<Vec<u8>> =
                 line.split(' ').map(|word| word.replace('~', " ").into_bytes()).collect();

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_part_of_a_chunk_is_found_at_its_edges() {
+    fn parts_of_a_chunk_are_found_at_its_boundaries() {
         let check = |wanted, at, found: (u64, &[u8])| assert_eq!(part(wanted, at, b"abcd"), found);
         check((0, 100), 10, (10, b"abcd"));
         check((11, 13), 10, (11, b"bc"));

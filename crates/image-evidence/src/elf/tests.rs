@@ -1,10 +1,10 @@
-//! Rows over small files written byte by byte, and bytes that mean harm.
+//! Tests with small generated ELF files and hostile input.
 
 use super::sampler::Sampler;
 use super::*;
 use proptest::prelude::*;
 
-/// A file of one loaded segment, an optional interpreter in it, and what stands behind it.
+/// Returns an ELF file with one loaded segment, an optional interpreter in it, and bytes after it.
 pub struct Made {
     pub is_64: bool,
     pub is_big: bool,
@@ -75,7 +75,7 @@ impl Made {
     }
 }
 
-/// `.ARM.attributes` of these tags and values.
+/// Returns `.ARM.attributes` with these tags and values.
 pub fn arm_attributes(pairs: &[u8]) -> Vec<u8> {
     attributes(b"aeabi\0", pairs)
 }
@@ -88,7 +88,7 @@ fn attributes(vendor: &[u8], pairs: &[u8]) -> Vec<u8> {
 
 pub fn sampled(file: &[u8]) -> Option<Elf> {
     let mut sampler = Sampler::default();
-    // In odd pieces, as a decompressor gives them.
+    // In pieces of an odd size, like the output of a decompressor.
     for piece in file.chunks(4093) {
         sampler.push(piece);
     }
@@ -105,8 +105,8 @@ fn check(made: &Made, platform: &str, details: &[&str]) {
 }
 
 #[test]
-fn every_machine_has_its_name() {
-    // word size, byte order, e_machine, e_flags: as Debian's and Go's programs have them.
+fn every_machine_has_a_platform() {
+    // Word size, byte order, e_machine and e_flags of programs of Debian and Go.
     for (is_64, is_big, machine, flags, platform, details) in [
         (true, false, 62, 0, "linux/amd64", &[][..]),
         (false, false, 62, 0, "linux/amd64", &["x32"]),
@@ -135,7 +135,7 @@ fn every_machine_has_its_name() {
 }
 
 #[test]
-fn attributes_tell_the_level_of_arm() {
+fn attributes_determine_the_level_of_arm() {
     let with = |pairs: &[u8], flags| Made {
         tail: [b"GCC: (Debian)\0", arm_attributes(pairs).as_slice(), &[0; 300]].concat(),
         ..Made::new(false, false, 40, flags)
@@ -149,7 +149,7 @@ fn attributes_tell_the_level_of_arm() {
     check(&with(&[6, 4], 0x0500_0200), "linux/arm/v5", &["soft float", "Tag_CPU_arch v5TE"]);
     check(&with(&[6, 7], 0x0500_0000), "linux/arm/v6", &["Tag_CPU_arch v6KZ"]);
     check(&with(&[6, 14], 0x0500_0000), "linux/arm/v8", &["Tag_CPU_arch v8 or later"]);
-    // Hard float needs v6 whatever else is said; a microcontroller's level says nothing.
+    // Hard float needs v6 in any case; the architecture of a microcontroller determines no level.
     check(&with(&[6, 4], 0x0500_0400), "linux/arm/v6", &["hard float", "Tag_CPU_arch v5TE"]);
     check(&with(&[6, 11], 0x0500_0000), "linux/arm", &[]);
     check(&with(&[6], 0x0500_0000), "linux/arm", &[]);
@@ -176,7 +176,7 @@ fn the_loader_of_hard_float_needs_v6() {
 }
 
 #[test]
-fn the_property_note_tells_the_level_of_amd64() {
+fn the_property_note_determines_the_level_of_amd64() {
     let note = |bits: u32| {
         let property = [0xc000_8002_u32, 4, bits, 0].map(u32::to_le_bytes).concat();
         let head = [4, property.len() as u32, 5].map(u32::to_le_bytes).concat();
@@ -190,7 +190,7 @@ fn the_property_note_tells_the_level_of_amd64() {
 }
 
 #[test]
-fn go_notes_what_it_was_told() {
+fn build_settings_of_go_are_read() {
     let settings = "path\tx\nbuild\tGOARCH=arm\nbuild\tGOARM=6,softfloat\nbuild\tvcs=git\n";
     let mut info = b"\xff Go buildinf:\x04\x02".to_vec();
     info.resize(32, 0);
@@ -206,7 +206,7 @@ fn go_notes_what_it_was_told() {
     for cut in 0..info.len() {
         read(&info[..cut], "arm");
     }
-    // Wherever the pieces are cut, it is found, if it is aligned.
+    // Aligned build settings are found for any size of pieces.
     for (at, found) in [(0, true), (16, true), (4096, true), (8, false)] {
         let mut segment = vec![7; at];
         segment.extend(&info);
@@ -223,10 +223,10 @@ fn go_notes_what_it_was_told() {
 }
 
 #[test]
-fn numbers_that_lie_say_nothing() {
+fn invalid_numbers_are_ignored() {
     let made = Made { interpreter: Some("/lib/ld.so"), ..Made::new(true, false, 62, 0) };
     let file = made.file();
-    // e_phentsize 0, e_phoff near the end of numbers, p_offset of the interpreter behind the end.
+    // e_phentsize 0, e_phoff near the maximum, p_offset of the interpreter after the end.
     for (at, bytes) in [(54, &[0, 0][..]), (32, &[0xff; 8]), (64 + 56 + 8, &[0xff; 8])] {
         let mut wrong = file.clone();
         wrong[at..at + bytes.len()].copy_from_slice(bytes);
@@ -280,7 +280,7 @@ proptest! {
 }
 
 #[test]
-fn this_very_program_is_known() {
+fn the_test_program_itself_is_parsed() {
     let file = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     let found = sampled(&file).unwrap();
     let here = match std::env::consts::ARCH {

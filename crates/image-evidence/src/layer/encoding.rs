@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_known_again() {
+    fn encoded_facts_are_decoded() {
         let layer = decode(&kept(), "name", &key(7)).unwrap();
         assert!(matches!(
             layer.entry(name_hash(b"bin/app")),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_or_of_another_is_nothing() {
+    fn damaged_facts_and_those_of_another_key_are_refused() {
         let bytes = kept();
         assert!(decode(&bytes, "other name", &key(7)).is_none() && decode(&bytes, "name", &key(8)).is_none());
         for at in 0..bytes.len() {

@@ -1,4 +1,4 @@
-//! Layers made here, packed in every way, cut and bent.
+//! Tests with generated layers in every compression, truncated and damaged.
 
 mod hostile;
 
@@ -9,7 +9,7 @@ use image_model::manifest::media_type::OCI_LAYER;
 use image_store::store::memory::MemoryStore;
 use std::io::{Read, Write};
 
-/// A tar under construction.
+/// A tar archive under construction.
 #[derive(Default)]
 pub struct Tar(Vec<u8>);
 
@@ -113,7 +113,7 @@ fn members_are_found_by_name() {
 }
 
 #[test]
-fn of_two_members_the_last_one_counts_and_a_mark_is_kept_with_it() {
+fn the_last_of_two_members_is_used_and_whiteouts_are_kept() {
     let layer = Tar::default()
         .symlink("x", "y")
         .directory("x")
@@ -131,7 +131,7 @@ fn of_two_members_the_last_one_counts_and_a_mark_is_kept_with_it() {
 }
 
 #[test]
-fn every_packing_gives_the_same() {
+fn every_compression_has_the_same_result() {
     let plain = sample();
     let (first, second) = plain.split_at(700);
     let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
@@ -151,7 +151,7 @@ fn every_packing_gives_the_same() {
 }
 
 #[test]
-fn what_is_packed_otherwise_is_skipped_with_a_word() {
+fn unsupported_compression_is_skipped_with_a_reason() {
     for (stored, word) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
         let LayerOutcome::Skipped(why) = read_bytes(stored, b"").unwrap() else { panic!() };
         assert!(why.contains(word), "{why}");
@@ -183,12 +183,12 @@ fn damaged_layers_are_rejected() {
 }
 
 #[test]
-fn a_cut_is_seen_wherever_it_is_but_for_a_missing_end() {
+fn truncation_is_detected_except_for_a_missing_end_marker() {
     let plain = sample();
     let members_end = plain.len() - 1024;
     for cut in (0..plain.len()).step_by(512).flat_map(|block| [block, block + 1, block + 511]) {
         let result = facts(&plain[..cut]);
-        // Exactly between members: GNU tar and Go accept that. Here only content makes a member longer than a block.
+        // Truncated exactly between members, which GNU tar and Go accept.
         let is_refused = result.is_err();
         if cut % 512 != 0 {
             assert!(is_refused, "{cut}");
@@ -229,8 +229,8 @@ fn extension_headers_are_bounded_and_must_agree() {
 }
 
 #[test]
-fn a_bomb_is_refused_long_before_its_end() {
-    // 1 GiB of zeros in one member; zstd packs it into some kilobytes.
+fn a_decompression_bomb_is_refused_early() {
+    // 1 GiB of zeros in one member, which zstd compresses to some kilobytes.
     let mut header = tar::Header::new_gnu();
     header.set_path("zeros").unwrap();
     header.set_size(1 << 30);
@@ -243,7 +243,7 @@ fn a_bomb_is_refused_long_before_its_end() {
 }
 
 #[test]
-fn sparse_members_are_as_long_as_they_lie_in_the_archive() {
+fn sparse_members_have_their_size_in_the_archive() {
     let mut header = tar::Header::new_gnu();
     header.set_path("sparse").unwrap();
     header.set_entry_type(tar::EntryType::new(b'S'));
@@ -259,7 +259,7 @@ fn sparse_members_are_as_long_as_they_lie_in_the_archive() {
 }
 
 #[test]
-fn more_programs_than_are_kept_are_counted() {
+fn programs_above_the_limit_are_counted() {
     let mut builder = LayerBuilder::default();
     let elf = match facts(&sample()).unwrap().programs().next().unwrap().1 {
         FileFacts::Elf(elf) => elf.clone(),
@@ -282,7 +282,7 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(500))]
 
     #[test]
-    fn bent_layers_never_panic(edits in proptest::collection::vec((0_usize..6000, proptest::prelude::any::<u8>()), 0..20), cut in 0_usize..6000) {
+    fn damaged_layers_never_panic(edits in proptest::collection::vec((0_usize..6000, proptest::prelude::any::<u8>()), 0..20), cut in 0_usize..6000) {
         let mut bytes = sample();
         for (at, byte) in edits {
             if let Some(place) = bytes.get_mut(at) {

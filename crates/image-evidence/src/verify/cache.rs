@@ -172,12 +172,12 @@ mod tests {
     use crate::layer::tests::{Tar, elf};
 
     fn cache(dir: &Path) -> LayerCache {
-        // Without `open`: a process hashes names with one key, and other tests of this one have chosen it.
+        // Not with `open`, since a process has one key for names and other tests have set it already.
         LayerCache { dir: dir.to_path_buf(), key: NameKey::new([9; 32]), written: Mutex::default() }
     }
 
     #[test]
-    fn two_that_come_first_have_one_key() {
+    fn two_first_processes_have_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
         let keys: Vec<[u8; 32]> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| *key(dir.path()).unwrap().bytes())).collect();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_go_first_and_leftovers_after_an_hour() {
+    fn least_recently_used_files_are_removed_and_leftovers_after_an_hour() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, size: u64, age: u64| {
             let file = File::create(dir.path().join(name)).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_write_and_read_whole_files() {
+    fn concurrent_processes_read_complete_files() {
         let dir = tempfile::tempdir().unwrap();
         let cache = cache(dir.path());
         let facts = Tar::default().file("bin/app", &elf(183)).facts();

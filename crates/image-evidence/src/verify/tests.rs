@@ -1,4 +1,4 @@
-//! Whole images in memory, and how much of them is read.
+//! Verification of images in memory, and the number of layers that are read.
 
 use super::*;
 use crate::layer::tests::{Tar, elf};
@@ -10,10 +10,10 @@ use image_store::store::{ImageStore, Pointer};
 use image_store::tree::{TreeNode, read_tree};
 use std::sync::Mutex;
 
-fn image(store: &MemoryStore, label: &str, entrypoint: &str, layers: &[Vec<u8>]) -> Image {
+fn image(store: &MemoryStore, declared: &str, entrypoint: &str, layers: &[Vec<u8>]) -> Image {
     let blobs: Vec<Descriptor> = layers.iter().map(|layer| store.add_blob(OCI_LAYER, layer)).collect();
     let diff_ids: Vec<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
-    let mut config = serde_json::to_value(label.parse::<Platform>().unwrap()).unwrap();
+    let mut config = serde_json::to_value(declared.parse::<Platform>().unwrap()).unwrap();
     config["rootfs"] = serde_json::json!({"type": "layers", "diff_ids": diff_ids});
     config["config"] = serde_json::json!({"Entrypoint": [entrypoint]});
     let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
@@ -31,7 +31,7 @@ fn base(machine: u16) -> Vec<u8> {
 }
 
 #[test]
-fn the_release_is_told_before_it_publishes() {
+fn verify_image_reads_all_layers() {
     let store = MemoryStore::new();
     let app = Tar::default().file("app", &elf(183)).end();
     let image = image(&store, "linux/amd64", "/app", &[base(183), app]);
@@ -45,7 +45,7 @@ fn the_release_is_told_before_it_publishes() {
 }
 
 #[test]
-fn a_quick_look_reads_from_the_top_and_no_more_than_it_needs() {
+fn a_quick_verification_reads_layers_from_the_top_until_it_has_the_chain() {
     let store = MemoryStore::new();
     let layers =
         [base(62), Tar::default().file("opt/app", &elf(62)).end(), Tar::default().file("etc/x", b"y").end()];
@@ -67,12 +67,12 @@ fn a_quick_look_reads_from_the_top_and_no_more_than_it_needs() {
     assert_eq!(read(&right, VerifyDepth::Quick), (2, VerdictKind::Consistent));
     assert_eq!(read(&right, VerifyDepth::Full), (3, VerdictKind::Consistent));
     assert_eq!(read(&in_base, VerifyDepth::Quick), (3, VerdictKind::Consistent));
-    // Trouble is never told by half.
+    // A mismatch is reported after all layers were read.
     assert_eq!(read(&wrong, VerifyDepth::Quick), (3, VerdictKind::Mislabeled));
 }
 
 #[test]
-fn a_layer_that_images_share_is_read_once() {
+fn a_shared_layer_is_read_once() {
     let store = MemoryStore::new();
     let images: Vec<Image> = (0..40)
         .map(|i| {
@@ -92,7 +92,7 @@ fn a_layer_that_images_share_is_read_once() {
 }
 
 #[test]
-fn one_image_that_cannot_be_read_does_not_stop_the_others() {
+fn an_unreadable_image_does_not_stop_the_others() {
     let store = MemoryStore::new();
     let bad = image(&store, "linux/amd64", "/app", &[b"not a tar, but 512 bytes long or not".to_vec()]);
     let good = image(&store, "linux/amd64", "/bin/sh", &[base(62)]);
@@ -104,7 +104,7 @@ fn one_image_that_cannot_be_read_does_not_stop_the_others() {
 }
 
 #[test]
-fn an_emulator_that_lies_there_is_a_note() {
+fn an_unused_emulator_is_a_note() {
     let store = MemoryStore::new();
     let emulator = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).end();
     let image = image(&store, "linux/arm", "/bin/sh", &[emulator, base(40)]);
@@ -117,9 +117,9 @@ fn an_emulator_that_lies_there_is_a_note() {
     );
 }
 
-/// The script of every second image on a hub: it starts what it is given.
+/// A common entrypoint script, which executes its arguments.
 #[test]
-fn a_quick_look_finds_the_program_behind_an_entrypoint_script() {
+fn a_quick_verification_follows_an_entrypoint_script() {
     let store = MemoryStore::new();
     let script = Tar::default().file("entry.sh", b"#!/bin/sh\nexec \"$@\"\n").end();
     let app = |machine: u16| Tar::default().file("opt/app", &elf(machine)).end();
@@ -140,14 +140,13 @@ fn a_quick_look_finds_the_program_behind_an_entrypoint_script() {
     check(&["/bin/sh", "/entry.sh", "/opt/app"], &wrong, VerdictKind::Mixed);
     check(&["/bin/sh", "-c", "/bin/busybox true && exec /opt/app"], &wrong, VerdictKind::Mixed);
     check(&["/bin/sh", "-c", "exec \"$@\"", "sh", "/opt/app"], &wrong, VerdictKind::Mixed);
-    // What cannot be known is looked for in every layer, and said.
+    // A command that is known at run time only: all layers are read, and the result has a gap.
     assert_eq!(check(&["/entry.sh", "serve"], &wrong, VerdictKind::ForeignPayload), (3, 2));
 }
 
-/// `FROM` the wrong platform, and the right program copied over it: it does not start where its loader is for another
-/// machine.
+/// A correct program on a base image for another platform cannot start, because its loader is for another machine.
 #[test]
-fn a_quick_look_reads_the_layer_of_the_loader() {
+fn a_quick_verification_reads_the_layer_of_the_loader() {
     let store = MemoryStore::new();
     let loader = "/lib64/ld-linux-x86-64.so.2";
     let base =
@@ -166,7 +165,7 @@ fn a_quick_look_reads_the_layer_of_the_loader() {
     assert_eq!(check(&right, VerdictKind::Consistent, 3), ["/app", "/bin/sh", loader]);
     let wrong = [base(183), other("a"), other("b"), app.clone(), other("c")];
     assert_eq!(check(&wrong, VerdictKind::Mixed, 5), ["/app", "/bin/sh", loader]);
-    // Not in the lowest: then from there upwards.
+    // The loader is not in the lowest layer: the next ones are read upwards.
     let above = [other("a"), base(62), other("b"), other("c"), app.clone()];
     assert_eq!(check(&above, VerdictKind::Consistent, 3), ["/app", "/bin/sh", loader]);
     assert_eq!(check(&[other("a"), other("b"), app], VerdictKind::Consistent, 3), ["/app"]);
@@ -196,16 +195,16 @@ fn the_last_line_of_a_script_is_followed() {
     check(&["/entry.sh"], "exec /opt/app --serve", 183, VerdictKind::Mixed);
     check(&["sh", "/entry.sh"], "exec /opt/app", 183, VerdictKind::Mixed);
     check(&["/entry.sh", "/opt/app"], "exec nice -n 5 \"$@\"", 183, VerdictKind::Mixed);
-    // What a script is given and only reads is no program.
+    // An argument that a script only reads is not a program.
     check(&["/entry.sh", "/opt/app"], "cp \"$@\" /srv", 183, VerdictKind::ForeignPayload);
-    // It may never come to that line, so this is a note.
+    // The script may not reach that line, so this is a note.
     check(&["/entry.sh"], "if test -e /x; then\n/opt/app\nfi", 183, VerdictKind::ForeignPayload);
 }
 
-/// An emulator of the image's own machine runs programs of another; one of the host's machine, as the seed had it, lets
-/// hosts run the image.
+/// An emulator for the machine of the image runs programs of another machine. One for the machine of the host lets the host
+/// run the image.
 #[test]
-fn what_an_emulator_is_given_is_for_the_machine_that_it_emulates() {
+fn arguments_of_an_emulator_are_programs_of_the_emulated_machine() {
     let store = MemoryStore::new();
     let check = |emulator: u16, app: u16, label: &str, kind: VerdictKind| {
         let tar = Tar::default().file("usr/bin/qemu-x-static", &elf(emulator)).file("app", &elf(app)).end();

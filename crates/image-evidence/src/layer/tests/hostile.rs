@@ -1,9 +1,9 @@
-//! Headers, names and packings that mean harm.
+//! Hostile headers, names and compression.
 
 use super::*;
 
-/// A tar whose first header was changed, and signed again.
-fn bent(change: impl Fn(&mut [u8])) -> Vec<u8> {
+/// Returns a tar archive with a changed first header and a correct checksum.
+fn damaged(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut tar = Tar::default().file("bin/app", &elf(183)).file("x", b"y").end();
     change(&mut tar[..512]);
     tar[148..156].fill(b' ');
@@ -13,7 +13,7 @@ fn bent(change: impl Fn(&mut [u8])) -> Vec<u8> {
 }
 
 fn size(field: &[u8]) -> Vec<u8> {
-    bent(|header| header[124..124 + field.len()].copy_from_slice(field))
+    damaged(|header| header[124..124 + field.len()].copy_from_slice(field))
 }
 
 #[test]
@@ -29,22 +29,22 @@ fn sizes_are_read_as_go_reads_them_or_refused() {
     refused(b"-0000000001\0");
     refused(b"0000x000001\0");
     refused(b"9999999999 \0");
-    // 8 GiB in 3 KiB, and the largest number that there is.
+    // 8 GiB in a file of 3 KiB, and the largest number.
     refused(b"100000000000");
     refused(&[&[0x80][..], &[0; 3], &[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]].concat());
 }
 
 #[test]
-fn a_sum_that_is_wrong_is_refused_and_a_signed_one_is_taken() {
-    // Some old tars summed signed bytes; Go takes both.
-    let mut tar = bent(|header| header[0] = 0xe9);
+fn a_wrong_checksum_is_refused_and_a_signed_one_is_accepted() {
+    // Some old tar programs add signed bytes; Go accepts both.
+    let mut tar = damaged(|header| header[0] = 0xe9);
     assert!(facts(&tar).is_ok());
     tar[0] ^= 1;
     assert!(facts(&tar).unwrap_err().to_string().contains("checksum"));
 }
 
 #[test]
-fn the_longest_path_and_names_that_are_no_text_are_names() {
+fn the_longest_path_and_names_that_are_not_utf8_are_accepted() {
     let long = format!("{}app", "d/".repeat(2046));
     assert_eq!(long.len(), 4095);
     let with = |name: &[u8]| {
@@ -64,7 +64,7 @@ fn the_longest_path_and_names_that_are_no_text_are_names() {
 }
 
 #[test]
-fn what_asks_for_too_much_memory_or_a_dictionary_is_refused() {
+fn large_windows_and_dictionaries_are_refused() {
     let plain = sample();
     let frame = |descriptor: &[u8]| [&[0x28, 0xb5, 0x2f, 0xfd][..], descriptor, &[1, 0, 0]].concat();
     // RFC 8878, 3.1.1.1: a window of 2^28 bytes (exponent 18, mantissa 0), and dictionary 7.
@@ -72,7 +72,7 @@ fn what_asks_for_too_much_memory_or_a_dictionary_is_refused() {
         let error = read_bytes(&stored, &plain).unwrap_err();
         assert_eq!(error.kind, Exit::BadInput, "{error}");
     }
-    // 128 MiB is taken.
+    // 128 MiB is accepted.
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     encoder.window_log(27).unwrap();
     encoder.write_all(&plain).unwrap();
@@ -80,8 +80,8 @@ fn what_asks_for_too_much_memory_or_a_dictionary_is_refused() {
 }
 
 #[test]
-fn a_bomb_of_gzip_in_several_members_is_refused() {
-    // Nothing that gzip packs grows more than 1,032-fold, and no real layer grows nearly so much.
+fn a_decompression_bomb_in_several_gzip_members_is_refused() {
+    // The maximum ratio of gzip is 1032; real layers are far below.
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(&vec![0; 32 << 20]).unwrap();
     let zeros = encoder.finish().unwrap();

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_used_only_if_a_layer_can_have_all_of_it() {
+    fn a_table_is_used_only_if_a_layer_can_have_all_its_files() {
         let entries = |entries: &str| format!(r#"{{"version":1,"entries":[{entries}]}}"#);
         let file = |name: &str| format!(r#"{{"type":"reg","name":"{name}","size":1,"offset":0}}"#);
         let chunk = r#"{"type":"chunk","name":"a","offset":5,"chunkOffset":1}"#;
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_not_the_tables_is_damage() {
+    fn a_wrong_length_of_the_table_is_an_error() {
         let json = r#"{"version":1,"entries":[]}"#;
         let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
         for (unpacked, is_right) in [(26, true), (25, false), (27, false), (UNPACKED_MAX + 1, false)] {
