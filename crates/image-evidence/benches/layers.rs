@@ -4,7 +4,7 @@
 
 use error::Error;
 use flate2::bufread::MultiGzDecoder;
-use image_evidence::layer;
+use image_evidence::layer::{self, NameHasher};
 use image_evidence::verify::verify_image;
 use image_store::store::Pointer;
 use image_store::store::oci_layout::OciLayout;
@@ -60,9 +60,10 @@ fn bare(layout: &OciLayout, image: &Image) -> Result<(), Error> {
 
 /// With every check: the digest, the diff_id, the tar, each program.
 fn one_by_one(layout: &OciLayout, image: &Image) -> Result<(), Error> {
+    let hasher = NameHasher::random();
     let diff_ids = image.config.iter().flat_map(|config| &config.parsed.diff_ids);
     for (blob, diff_id) in image.manifest.layers.iter().zip(diff_ids) {
-        layer::read(layout, blob, Some(diff_id))?;
+        layer::read(layout, blob, Some(diff_id), &hasher)?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ mod paths;
 pub mod toc;
 mod walk;
 
-pub use names::{NameKey, name_hash, use_key};
+pub use names::NameHasher;
 pub use paths::{Whiteout, normalize, parent};
 
 /// The facts from a layer, or the reason why it was not read.
@@ -35,8 +35,9 @@ pub enum LayerOutcome {
 }
 
 /// The entries of a layer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LayerFacts {
+    pub(crate) hasher: NameHasher,
     /// Sorted by the hash of the path. A path has at most one entry, one whiteout and one opaque mark.
     records: Vec<Record>,
     text: Vec<u8>,
@@ -116,7 +117,8 @@ const PROGRAMS_MAX: usize = 100_000;
 /// The number of different facts. Beyond half of it, only the platforms are kept.
 const FACTS_MAX: usize = 16_384;
 
-/// Reads a layer to its end. `diff_id` is its digest without compression, from the image config.
+/// Reads a layer to its end. `diff_id` is its digest without compression, from the image config. All layers of an image
+/// need the same hasher.
 ///
 /// # Errors
 /// `Integrity` if it differs from its digest or diff ID; `BadInput` if it is not a valid layer; otherwise as the store.
@@ -124,6 +126,7 @@ pub fn read(
     source: &dyn ImageSource,
     layer: &Descriptor,
     diff_id: Option<&Digest>,
+    hasher: &NameHasher,
 ) -> Result<LayerOutcome, Error> {
     if media_type::is_foreign_layer(&layer.media_type) && !source.has_blob(layer)? {
         return Ok(LayerOutcome::Skipped("it is stored outside the registry".into()));
@@ -134,7 +137,7 @@ pub fn read(
     let doing = || format!("read layer {} of \"{}\"", layer.digest, source.display_name());
     // The store verifies this digest of a layer that is not compressed.
     let diff_id = diff_id.filter(|id| **id != layer.digest);
-    match read_stream(source.open_blob(layer)?, diff_id, &doing) {
+    match read_stream(source.open_blob(layer)?, diff_id, hasher, &doing) {
         Ok(LayerOutcome::Read(mut facts)) => {
             facts.stored = layer.size;
             Ok(LayerOutcome::Read(facts))
@@ -156,6 +159,7 @@ pub fn read(
 pub fn read_stream(
     blob: impl Read,
     diff_id: Option<&Digest>,
+    hasher: &NameHasher,
     doing: &dyn Fn() -> String,
 ) -> Result<LayerOutcome, Error> {
     let failed = |error| decoder::failed(doing(), error);
@@ -167,25 +171,48 @@ pub fn read_stream(
             )));
         }
     };
-    let mut facts = walk::walk(&mut unpacked).map_err(|error| error.at(doing()))?;
+    let mut facts = walk::walk(&mut unpacked, hasher).map_err(|error| error.at(doing()))?;
     unpacked.finish().map_err(failed)?;
     facts.unpacked = unpacked.count();
     Ok(LayerOutcome::Read(Box::new(facts)))
 }
 
 impl LayerFacts {
+    /// A layer without entries.
+    pub fn empty(hasher: &NameHasher) -> Self {
+        Self {
+            hasher: hasher.clone(),
+            records: Vec::new(),
+            text: Vec::new(),
+            links: Vec::new(),
+            facts: Vec::new(),
+            programs: Vec::new(),
+            unlisted: 0,
+            stored: 0,
+            unpacked: 0,
+            is_cached: false,
+            is_partial: false,
+            toc: None,
+        }
+    }
+
+    /// The entry with this normalized path.
+    pub fn entry(&self, path: &[u8]) -> Option<LayerEntry<'_>> {
+        self.entry_of(self.hasher.hash(path))
+    }
+
     /// The entry whose path has this hash.
-    pub fn entry(&self, name: u64) -> Option<LayerEntry<'_>> {
+    pub(crate) fn entry_of(&self, name: u64) -> Option<LayerEntry<'_>> {
         self.of(name).iter().find(|record| record.kind() < WHITEOUT).map(|record| self.decode(*record))
     }
 
     /// Whether the layer removes the path with this hash from lower layers.
-    pub fn is_whiteout(&self, name: u64) -> bool {
+    pub(crate) fn is_whiteout(&self, name: u64) -> bool {
         self.of(name).iter().any(|record| record.kind() == WHITEOUT)
     }
 
     /// Whether the layer removes everything that lower layers have in the directory with this hash.
-    pub fn is_opaque(&self, name: u64) -> bool {
+    pub(crate) fn is_opaque(&self, name: u64) -> bool {
         self.of(name).iter().any(|record| record.kind() == OPAQUE)
     }
 
@@ -198,7 +225,7 @@ impl LayerFacts {
 
     /// Records the facts from a file of which only the location was known. `false`: there is no such file.
     fn learn(&mut self, path: &[u8], facts: Option<FileFacts>) -> bool {
-        let name = name_hash(path);
+        let name = self.hasher.hash(path);
         let at = self.records.partition_point(|record| record.name < name);
         let index = match facts {
             Some(facts) => {
@@ -256,7 +283,6 @@ impl Record {
 }
 
 /// Collects the entries of a layer in their order in the archive.
-#[derive(Default)]
 struct LayerBuilder {
     layer: LayerFacts,
     known: HashMap<FileFacts, u32>,
@@ -270,6 +296,10 @@ struct LayerBuilder {
 struct TooLarge(String);
 
 impl LayerBuilder {
+    fn new(hasher: &NameHasher) -> Self {
+        Self { layer: LayerFacts::empty(hasher), known: HashMap::new(), last_parent: Vec::new() }
+    }
+
     fn directory(&mut self, name: &[u8]) -> Result<(), TooLarge> {
         self.add(name, DIRECTORY)
     }
@@ -389,7 +419,7 @@ impl LayerBuilder {
             }
         }
         let order = self.layer.records.len() as u32;
-        self.layer.records.push(Record { name: name_hash(name), what, order });
+        self.layer.records.push(Record { name: self.layer.hasher.hash(name), what, order });
         Ok(())
     }
 

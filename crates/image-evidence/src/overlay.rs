@@ -3,7 +3,7 @@
 //! Some layers may not have been read. Where one of them decides, the result is [`Resolved::Unread`].
 
 use super::file::FileFacts;
-use super::layer::{LayerEntry, LayerFacts, name_hash, parent};
+use super::layer::{LayerEntry, LayerFacts, NameHasher, parent};
 
 /// As many links as Linux follows before it returns ELOOP.
 const LINKS_MAX: usize = 40;
@@ -13,6 +13,8 @@ const PATH_MAX: usize = 4096;
 /// The layers of an image, lowest first; `None` for a layer that was not read.
 #[derive(Clone)]
 pub struct OverlayTree<'a> {
+    /// The hasher of all layers; `None` if none was read.
+    hasher: Option<&'a NameHasher>,
     layers: Vec<Option<&'a LayerFacts>>,
 }
 
@@ -53,8 +55,20 @@ enum OverlayEntry<'a> {
 
 impl<'a> OverlayTree<'a> {
     /// The overlay of these layers, lowest first.
+    ///
+    /// # Panics
+    /// If the layers were not read with the same hasher.
     pub fn new(layers: Vec<Option<&'a LayerFacts>>) -> Self {
-        Self { layers }
+        let mut hashers = layers.iter().flatten().map(|layer| &layer.hasher);
+        let hasher = hashers.next();
+        let is_same = |other: &NameHasher| hasher.is_some_and(|first| first.key() == other.key());
+        assert!(hashers.all(is_same), "the layers of an image need the same hasher");
+        Self { hasher, layers }
+    }
+
+    fn hash(&self, path: &[u8]) -> u64 {
+        // Without a layer there is nothing to look up.
+        self.hasher.map_or(0, |hasher| hasher.hash(path))
     }
 
     /// Resolves an absolute path. Absolute links and `..` stay within the image.
@@ -144,7 +158,7 @@ impl<'a> OverlayTree<'a> {
                 Resolved::File(ResolvedFile { path: join(b"/", here), layer, facts, executable })
             }
             OverlayEntry::Present(_, LayerEntry::Symlink(_)) => {
-                let below = Self { layers: self.layers[..=layer].to_vec() };
+                let below = Self { hasher: self.hasher, layers: self.layers[..=layer].to_vec() };
                 below.resolve_from(target, links)
             }
             OverlayEntry::Present(..) | OverlayEntry::Missing => Resolved::Missing,
@@ -159,9 +173,9 @@ impl<'a> OverlayTree<'a> {
         if rest.is_empty() || rest.iter().any(|part| part == b"..") {
             return None;
         }
-        let name = name_hash(&whole);
+        let name = self.hash(&whole);
         for (layer, facts) in self.layers.iter().enumerate().skip(link_layer).rev() {
-            if let Some(LayerEntry::File { facts, executable }) = facts.as_ref()?.entry(name) {
+            if let Some(LayerEntry::File { facts, executable }) = facts.as_ref()?.entry_of(name) {
                 return Some(Resolved::File(ResolvedFile {
                     path: join(b"/", &whole),
                     layer,
@@ -180,10 +194,10 @@ impl<'a> OverlayTree<'a> {
             return None;
         }
         let whole = rest.iter().rev().fold(directory.to_vec(), |path, part| join(&path, part));
-        let name = name_hash(&whole);
+        let name = self.hash(&whole);
         for (number, layer) in self.layers.iter().enumerate().rev() {
             let layer = (*layer)?;
-            match layer.entry(name) {
+            match layer.entry_of(name) {
                 Some(LayerEntry::File { facts, executable }) => {
                     return Some(Resolved::File(ResolvedFile {
                         path: join(b"/", &whole),
@@ -196,8 +210,8 @@ impl<'a> OverlayTree<'a> {
                 None => {}
             }
             let hides_below = layer.is_whiteout(name)
-                || layer.is_opaque(name_hash(b""))
-                || ancestors(&whole).any(|ancestor| hides(layer, name_hash(ancestor)));
+                || layer.is_opaque(self.hash(b""))
+                || ancestors(&whole).any(|ancestor| hides(layer, self.hash(ancestor)));
             if hides_below {
                 return None;
             }
@@ -207,13 +221,13 @@ impl<'a> OverlayTree<'a> {
 
     /// What the layers below `top` have under a normalized path.
     fn lookup(&self, name: &[u8], top: usize) -> OverlayEntry<'a> {
-        let whole = name_hash(name);
-        let ancestors: Vec<u64> = ancestors(name).map(name_hash).collect();
-        let root = name_hash(b"");
+        let whole = self.hash(name);
+        let ancestors: Vec<u64> = ancestors(name).map(|path| self.hash(path)).collect();
+        let root = self.hash(b"");
         let mut implied = None;
         for (number, layer) in self.layers[..top.min(self.layers.len())].iter().enumerate().rev() {
             let Some(layer) = layer else { return OverlayEntry::Unread(number) };
-            match layer.entry(whole) {
+            match layer.entry_of(whole) {
                 Some(LayerEntry::Implied) => implied = implied.or(Some(number)),
                 Some(node) => return OverlayEntry::Present(number, node),
                 None => {}
@@ -246,26 +260,26 @@ impl<'a> OverlayTree<'a> {
     /// Whether the file of this layer is executable.
     pub fn is_executable(&self, path: &[u8], layer: usize) -> bool {
         let facts = self.layers.get(layer).copied().flatten();
-        facts.is_some_and(|facts| {
-            matches!(facts.entry(name_hash(path)), Some(LayerEntry::File { executable: true, .. }))
-        })
+        facts
+            .is_some_and(|facts| matches!(facts.entry(path), Some(LayerEntry::File { executable: true, .. })))
     }
 
     /// Whether no higher layer removes or replaces the file of this layer.
     fn is_visible(&self, path: &[u8], layer: usize) -> bool {
-        let whole = name_hash(path);
+        let whole = self.hash(path);
         // Of two entries with the same path, the later one counts.
-        if !self.layers[layer].is_some_and(|own| matches!(own.entry(whole), Some(LayerEntry::File { .. }))) {
+        if !self.layers[layer].is_some_and(|own| matches!(own.entry_of(whole), Some(LayerEntry::File { .. })))
+        {
             return false;
         }
         let above: Vec<&LayerFacts> = self.layers[layer + 1..].iter().filter_map(|layer| *layer).collect();
         if above.is_empty() {
             return true;
         }
-        let ancestors: Vec<u64> = ancestors(path).map(name_hash).collect();
-        let root = name_hash(b"");
+        let ancestors: Vec<u64> = ancestors(path).map(|path| self.hash(path)).collect();
+        let root = self.hash(b"");
         above.iter().all(|upper| {
-            upper.entry(whole).is_none()
+            upper.entry_of(whole).is_none()
                 && !upper.is_whiteout(whole)
                 && !upper.is_opaque(root)
                 && !ancestors.iter().any(|ancestor| hides(upper, *ancestor))
@@ -285,7 +299,7 @@ impl<'a> OverlayTree<'a> {
 
 /// Whether a layer hides what lower layers have in the directory with this hash.
 fn hides(layer: &LayerFacts, directory: u64) -> bool {
-    let in_its_place = layer.entry(directory).is_some_and(|node| {
+    let in_its_place = layer.entry_of(directory).is_some_and(|node| {
         matches!(
             node,
             LayerEntry::File { .. } | LayerEntry::HardLink(_) | LayerEntry::Other | LayerEntry::Symlink(_)

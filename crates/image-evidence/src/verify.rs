@@ -7,7 +7,7 @@ mod reading;
 
 use crate::chain::{self, ChainRole, ExecutedChain, display_path};
 use crate::file::FileFacts;
-use crate::layer::{LayerFacts, LayerOutcome};
+use crate::layer::{LayerFacts, LayerOutcome, NameHasher};
 use crate::overlay::OverlayTree;
 use crate::verdict::{Evidence, EvidenceFile, ProgramGroup, Verdict, VerdictKind, judge};
 use cache::LayerCache;
@@ -101,7 +101,8 @@ impl VerifyOptions<'_> {
 /// Verifies images and returns the results in the same order. A layer that several images share is read once. An image that
 /// cannot be read does not stop the others.
 pub fn verify_all(targets: &[VerifyTarget<'_>], options: &VerifyOptions<'_>) -> Vec<Result<Finding, Error>> {
-    let mut cache = LayersRead::new();
+    let hasher = options.cache.map_or_else(NameHasher::random, |cache| cache.hasher().clone());
+    let mut cache = LayersRead { hasher, layers: BTreeMap::new() };
     let mut findings = Vec::with_capacity(targets.len());
     let mut rest = targets;
     while !rest.is_empty() {
@@ -109,7 +110,7 @@ pub fn verify_all(targets: &[VerifyTarget<'_>], options: &VerifyOptions<'_>) -> 
         findings.extend(verify_some(now, options, &mut cache));
         rest = later;
         let needed: BTreeSet<LayerKey> = rest.iter().flat_map(|target| keys(target.image)).collect();
-        cache.retain(|key, _| needed.contains(key));
+        cache.layers.retain(|key, _| needed.contains(key));
     }
     findings
 }
@@ -209,9 +210,9 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     let mut skipped = Vec::new();
     let mut highest_skipped = None;
     let mut missing = Vec::new();
-    let empty = &LayerFacts::default();
+    let empty = &LayerFacts::empty(&cache.hasher);
     for (number, key) in work.keys.iter().enumerate() {
-        layers.push(match cache.get(key) {
+        layers.push(match cache.layers.get(key) {
             // A table of contents is enough only for a quick verification.
             Some(Ok(LayerOutcome::Read(facts))) if facts.is_partial && *depth == VerifyDepth::Full => {
                 missing.push(number);

@@ -1,9 +1,9 @@
 //! Tables of contents: a file has the content of its digest whatever the table says, and few bytes are requested.
 
-use super::{filled, gzip};
+use super::{filled, gzip, hasher};
 use error::Error;
 use image_evidence::file::{self, FileFacts};
-use image_evidence::layer::{LayerEntry, LayerFacts, name_hash, toc as tables};
+use image_evidence::layer::{LayerEntry, LayerFacts, toc as tables};
 use image_evidence::{elf::sampler::Sampler, overlay::OverlayTree};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, media_type};
@@ -48,7 +48,7 @@ pub fn toc(bytes: &[u8]) {
         _ => None,
     });
     let source = Blob::new(parts.concat(), &json, is_zstd);
-    let Ok(Some(mut facts)) = tables::read(&source, &source.layer) else { return };
+    let Ok(Some(mut facts)) = tables::read(&source, &source.layer, &hasher()) else { return };
     let said: Vec<Option<FileFacts>> = CONTENTS
         .iter()
         .filter(|content| contains(&json, Digest::of(content).hex().as_bytes()))
@@ -78,7 +78,7 @@ pub fn toc(bytes: &[u8]) {
 fn followed<'a>(facts: &'a LayerFacts, path: &'a [u8]) -> Option<LayerEntry<'a>> {
     let mut path = path;
     for _ in 0..50 {
-        match facts.entry(name_hash(path))? {
+        match facts.entry(path)? {
             LayerEntry::HardLink(further) => path = further,
             node => return Some(node),
         }

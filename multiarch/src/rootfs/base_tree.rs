@@ -1,7 +1,7 @@
 //! The directories and links of a base image, as its layers leave them. Nothing is extracted.
 
 use error::Error;
-use image_evidence::layer::{self, LayerEntry, LayerFacts, LayerOutcome};
+use image_evidence::layer::{self, LayerEntry, LayerFacts, LayerOutcome, NameHasher};
 use image_evidence::overlay::OverlayTree;
 use image_model::digest::Digest;
 use image_model::manifest::Descriptor;
@@ -26,8 +26,9 @@ impl BaseTree {
     /// one that differs from its digest or its diff ID; otherwise as the store.
     pub fn read(source: &dyn ImageSource, layers: &[Descriptor], diff_ids: &[Digest]) -> Result<Self, Error> {
         let mut tree = Self::default();
+        let hasher = NameHasher::random();
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
-            match layer::read(source, layer, Some(diff_id))? {
+            match layer::read(source, layer, Some(diff_id), &hasher)? {
                 LayerOutcome::Read(facts) => tree.layers.push(*facts),
                 LayerOutcome::Skipped(reason) => {
                     return Err(Error::bad_input(

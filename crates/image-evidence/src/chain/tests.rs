@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::elf::tests::Made;
-use crate::layer::LayerFacts;
 use crate::layer::tests::{Tar, elf};
+use crate::layer::{LayerFacts, NameHasher};
 
 /// Returns a program for this machine with this loader.
 fn dynamic(machine: u16, loader: &'static str) -> Vec<u8> {
@@ -140,7 +140,9 @@ fn the_path_of_the_image_is_used_and_files_without_execute_bits_are_skipped() {
     bytes.extend(Tar::default().file("opt/bin/app", &elf(62)).end());
     let store = image_store::store::memory::MemoryStore::new();
     let blob = store.add_blob(image_model::manifest::media_type::OCI_LAYER, &bytes);
-    let Ok(crate::layer::LayerOutcome::Read(layer)) = crate::layer::read(&store, &blob, None) else {
+    let Ok(crate::layer::LayerOutcome::Read(layer)) =
+        crate::layer::read(&store, &blob, None, &NameHasher::random())
+    else {
         panic!()
     };
     let config = Config { env: vec!["PATH=/bin:/opt/bin".into()], ..config(&["app"], &[]) };

@@ -3,7 +3,7 @@
 //! Numbers are little-endian. A checksum that requires the key and a check of every index make sure that damaged bytes are
 //! rejected, never decoded to wrong facts.
 
-use super::{LayerFacts, NameKey, Program, Record, name_hash};
+use super::{LayerFacts, NameHasher, Program, Record};
 use crate::file::FileFacts;
 use image_model::digest::{Digest, Hasher};
 use std::ops::Range;
@@ -15,11 +15,11 @@ const PROBE: &[u8] = b"usr/bin/env";
 const SUM: usize = 64;
 
 /// Encodes the facts from the layer with this name. `None`: the encoding has more than `most` bytes.
-pub fn encode(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Option<Vec<u8>> {
+pub fn encode(layer: &LayerFacts, name: &str, most: usize) -> Option<Vec<u8>> {
     let facts = serde_json::to_vec(&layer.facts).ok()?;
     let mut out = Vec::with_capacity(layer.records.len() * 12 + layer.text.len() + facts.len() + 1024);
     out.extend_from_slice(VERSION.as_bytes());
-    put(&mut out, name_hash(PROBE));
+    put(&mut out, layer.hasher.hash(PROBE));
     part(&mut out, name.as_bytes());
     for number in [layer.unlisted, layer.stored, layer.unpacked] {
         put(&mut out, number);
@@ -39,22 +39,22 @@ pub fn encode(layer: &LayerFacts, name: &str, key: &NameKey, most: usize) -> Opt
         out.extend_from_slice(&record.name.to_le_bytes());
         out.extend_from_slice(&record.what.to_le_bytes());
     }
-    let sum = sum(&out, key);
+    let sum = sum(&out, &layer.hasher);
     out.extend_from_slice(sum.hex().as_bytes());
     (out.len() <= most).then_some(out)
 }
 
-/// Decodes what [`encode`] wrote for the layer with this name and with this key. `None`: it is anything else.
-pub fn decode(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
+/// Decodes what [`encode`] wrote for the layer with this name and this hasher. `None`: it is anything else.
+pub fn decode(bytes: &[u8], name: &str, hasher: &NameHasher) -> Option<LayerFacts> {
     let (content, found) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
-    if sum(content, key).hex().as_bytes() != found {
+    if sum(content, hasher).hex().as_bytes() != found {
         return None;
     }
     let mut rest = Rest(content.strip_prefix(VERSION.as_bytes())?);
-    if rest.number()? != name_hash(PROBE) || rest.part()? != name.as_bytes() {
+    if rest.number()? != hasher.hash(PROBE) || rest.part()? != name.as_bytes() {
         return None;
     }
-    let mut layer = LayerFacts { is_cached: true, ..LayerFacts::default() };
+    let mut layer = LayerFacts { is_cached: true, ..LayerFacts::empty(hasher) };
     for number in [&mut layer.unlisted, &mut layer.stored, &mut layer.unpacked] {
         *number = rest.number()?;
     }
@@ -78,13 +78,13 @@ pub fn decode(bytes: &[u8], name: &str, key: &NameKey) -> Option<LayerFacts> {
     (rest.0.is_empty() && layer.records.is_sorted_by_key(|record| record.name)).then_some(layer)
 }
 
-fn sum(content: &[u8], key: &NameKey) -> Digest {
+fn sum(content: &[u8], hasher: &NameHasher) -> Digest {
     // With the key at both ends, a checksum cannot be extended to one of more bytes.
-    let mut hasher = Hasher::sha256();
-    for part in [key.bytes().as_slice(), content, key.bytes()] {
-        hasher.update(part);
+    let mut sum = Hasher::sha256();
+    for part in [hasher.key().as_slice(), content, hasher.key()] {
+        sum.update(part);
     }
-    hasher.finish()
+    sum.finish()
 }
 
 fn put(out: &mut Vec<u8>, number: u64) {
@@ -130,40 +130,41 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
     use crate::layer::LayerEntry;
-    use crate::layer::tests::{Tar, elf};
+    use crate::layer::tests::{HASHER_KEY, Tar, elf};
 
-    fn key(byte: u8) -> NameKey {
-        NameKey::new([byte; 32])
+    fn hasher() -> NameHasher {
+        NameHasher::new(HASHER_KEY)
     }
 
     fn kept() -> Vec<u8> {
         let layer =
             Tar::default().file("bin/app", &elf(183)).symlink("bin/sh", "app").file("opt/.wh.x", b"").facts();
-        encode(&layer, "name", &key(7), usize::MAX).unwrap()
+        encode(&layer, "name", usize::MAX).unwrap()
     }
 
     #[test]
     fn encoded_facts_are_decoded() {
-        let layer = decode(&kept(), "name", &key(7)).unwrap();
+        let layer = decode(&kept(), "name", &hasher()).unwrap();
         assert!(matches!(
-            layer.entry(name_hash(b"bin/app")),
+            layer.entry(b"bin/app"),
             Some(LayerEntry::File { facts: Some(FileFacts::Elf(_)), .. })
         ));
-        assert_eq!(layer.entry(name_hash(b"bin/sh")), Some(LayerEntry::Symlink(b"app")));
-        assert!(layer.is_whiteout(name_hash(b"opt/x")) && layer.is_cached);
+        assert_eq!(layer.entry(b"bin/sh"), Some(LayerEntry::Symlink(b"app")));
+        assert!(layer.is_whiteout(hasher().hash(b"opt/x")) && layer.is_cached);
         assert_eq!(layer.programs().map(|(path, _)| path).collect::<Vec<_>>(), [b"bin/app"]);
     }
 
     #[test]
     fn damaged_facts_and_those_of_another_key_are_refused() {
         let bytes = kept();
-        assert!(decode(&bytes, "other name", &key(7)).is_none() && decode(&bytes, "name", &key(8)).is_none());
+        assert!(decode(&bytes, "other name", &hasher()).is_none());
+        assert!(decode(&bytes, "name", &NameHasher::random()).is_none());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(decode(&damaged, "name", &key(7)).is_none(), "byte {at}");
-            assert!(decode(&bytes[..at], "name", &key(7)).is_none(), "cut at {at}");
+            assert!(decode(&damaged, "name", &hasher()).is_none(), "byte {at}");
+            assert!(decode(&bytes[..at], "name", &hasher()).is_none(), "cut at {at}");
         }
-        assert!(encode(&LayerFacts::default(), "name", &key(7), 100).is_none(), "too large");
+        assert!(encode(&LayerFacts::empty(&hasher()), "name", 100).is_none(), "too large");
     }
 }

@@ -9,6 +9,9 @@ use image_model::manifest::media_type::OCI_LAYER;
 use image_store::store::memory::MemoryStore;
 use std::io::{Read, Write};
 
+/// The key of the hashes of all layers here, so that they can be put on top of each other.
+pub const HASHER_KEY: [u8; 32] = [7; 32];
+
 /// A tar archive under construction.
 #[derive(Default)]
 pub struct Tar(Vec<u8>);
@@ -57,7 +60,7 @@ impl Tar {
 fn read_bytes(stored: &[u8], unpacked: &[u8]) -> Result<LayerOutcome, Error> {
     let store = MemoryStore::new();
     let blob = store.add_blob(OCI_LAYER, stored);
-    read(&store, &blob, Some(&Digest::of(unpacked)))
+    read(&store, &blob, Some(&Digest::of(unpacked)), &NameHasher::new(HASHER_KEY))
 }
 
 fn facts(bytes: &[u8]) -> Result<LayerFacts, Error> {
@@ -91,7 +94,7 @@ fn sample() -> Vec<u8> {
 }
 
 fn node<'a>(layer: &'a LayerFacts, name: &str) -> Option<LayerEntry<'a>> {
-    layer.entry(name_hash(name.as_bytes()))
+    layer.entry(name.as_bytes())
 }
 
 #[test]
@@ -108,7 +111,8 @@ fn members_are_found_by_name() {
     assert_eq!(node(&layer, "etc/passwd"), Some(LayerEntry::File { facts: None, executable: true }));
     assert_eq!(node(&layer, "dev/null"), Some(LayerEntry::Other));
     assert_eq!((node(&layer, "usr/gone"), node(&layer, "etc/.wh.gone")), (None, None));
-    assert!(layer.is_whiteout(name_hash(b"usr/gone")) && layer.is_opaque(name_hash(b"opt")));
+    let hash = |path: &[u8]| layer.hasher.hash(path);
+    assert!(layer.is_whiteout(hash(b"usr/gone")) && layer.is_opaque(hash(b"opt")));
     assert_eq!(layer.programs().map(|(path, _)| path).collect::<Vec<_>>(), [b"bin/app"]);
 }
 
@@ -127,7 +131,8 @@ fn the_last_of_two_members_is_used_and_whiteouts_are_kept() {
         (node(&layer, "x"), node(&layer, "a")),
         (Some(LayerEntry::Directory), Some(LayerEntry::Symlink(b"c")))
     );
-    assert!(layer.is_whiteout(name_hash(b"x")) && layer.is_opaque(name_hash(b"x")));
+    let x = layer.hasher.hash(b"x");
+    assert!(layer.is_whiteout(x) && layer.is_opaque(x));
 }
 
 #[test]
@@ -260,7 +265,7 @@ fn sparse_members_have_their_size_in_the_archive() {
 
 #[test]
 fn programs_above_the_limit_are_counted() {
-    let mut builder = LayerBuilder::default();
+    let mut builder = LayerBuilder::new(&NameHasher::new(HASHER_KEY));
     let elf = match facts(&sample()).unwrap().programs().next().unwrap().1 {
         FileFacts::Elf(elf) => elf.clone(),
         _ => panic!(),

@@ -6,7 +6,7 @@
 //!
 //! Sources: stargz-snapshotter, docs/estargz.md; containers/storage, pkg/chunked/internal.
 
-use super::{LayerEntry, LayerFacts};
+use super::{LayerEntry, LayerFacts, NameHasher};
 use crate::elf::sampler::Sampler;
 use crate::file;
 use error::Error;
@@ -65,7 +65,11 @@ struct FileLocation {
 ///
 /// # Errors
 /// As the store.
-pub fn read(source: &dyn ImageSource, layer: &Descriptor) -> Result<Option<LayerFacts>, Error> {
+pub fn read(
+    source: &dyn ImageSource,
+    layer: &Descriptor,
+    hasher: &NameHasher,
+) -> Result<Option<LayerFacts>, Error> {
     let is_elsewhere =
         media_type::is_foreign_layer(&layer.media_type) || layer.media_type.contains("+encrypted");
     if layer.size < WORTH_FROM || is_elsewhere {
@@ -75,7 +79,7 @@ pub fn read(source: &dyn ImageSource, layer: &Descriptor) -> Result<Option<Layer
         Some(digest) => estargz(source, layer, digest)?,
         None => zstd_chunked(source, layer)?,
     };
-    Ok(found.and_then(|(stored, read)| Some(LayerFacts { stored: read, ..stored.facts(layer)? })))
+    Ok(found.and_then(|(stored, read)| Some(LayerFacts { stored: read, ..stored.facts(layer, hasher)? })))
 }
 
 /// Reads one file and adds its facts. `false`: the file cannot be read alone; read the layer itself.
@@ -85,7 +89,7 @@ pub fn read(source: &dyn ImageSource, layer: &Descriptor) -> Result<Option<Layer
 pub fn fetch(source: &dyn ImageSource, facts: &mut LayerFacts, path: &[u8]) -> Result<bool, Error> {
     let Some(path) = target(facts, path) else { return Ok(false) };
     let Some(toc) = &facts.toc else { return Ok(false) };
-    let Some(place) = toc.files.get(&super::name_hash(&path)) else { return Ok(false) };
+    let Some(place) = toc.files.get(&facts.hasher.hash(&path)) else { return Ok(false) };
     let parts = &toc.parts[place.parts.start as usize..place.parts.end as usize];
     if parts::runs(parts).count() > REQUESTS_MAX {
         return Ok(false);
@@ -110,7 +114,7 @@ pub fn fetch(source: &dyn ImageSource, facts: &mut LayerFacts, path: &[u8]) -> R
 fn target(facts: &LayerFacts, path: &[u8]) -> Option<Vec<u8>> {
     let mut path = path;
     for _ in 0..40 {
-        match facts.entry(super::name_hash(path))? {
+        match facts.entry(path)? {
             LayerEntry::HardLink(further) => path = further,
             LayerEntry::File { .. } => return Some(path.to_vec()),
             _ => return None,

@@ -3,7 +3,7 @@
 
 use super::decoder::{LayerDecoder, failed};
 use super::paths::{PATH_MAX, Whiteout, normalize};
-use super::{LayerBuilder, LayerFacts, TooLarge};
+use super::{LayerBuilder, LayerFacts, NameHasher, TooLarge};
 use crate::elf::sampler::Sampler;
 use crate::file;
 use error::Error;
@@ -38,10 +38,10 @@ impl WalkError {
 }
 
 /// Reads the layer to its end, padding included.
-pub fn walk(layer: &mut LayerDecoder<'_>) -> Result<LayerFacts, WalkError> {
+pub fn walk(layer: &mut LayerDecoder<'_>, hasher: &NameHasher) -> Result<LayerFacts, WalkError> {
     let mut walk = Walk {
         layer,
-        builder: LayerBuilder::default(),
+        builder: LayerBuilder::new(hasher),
         sampler: Sampler::default(),
         buffer: vec![0; 64 << 10],
     };

@@ -6,7 +6,7 @@
 //! damaged files are ignored. A failure costs time, but never changes a result.
 
 use crate::layer::encoding;
-use crate::layer::{LayerFacts, NameKey, use_key};
+use crate::layer::{LayerFacts, NameHasher};
 use image_model::digest::Digest;
 use image_store::atomic_file::AtomicFile;
 use std::fs::{self, File};
@@ -30,7 +30,8 @@ const UNFINISHED: &str = ".new-";
 /// A cache directory.
 pub struct LayerCache {
     dir: PathBuf,
-    key: NameKey,
+    /// Has the key of the directory.
+    hasher: NameHasher,
     /// Bytes written by this process since the directory was last pruned.
     written: Mutex<u64>,
 }
@@ -47,16 +48,17 @@ impl LayerCache {
     /// Opens or creates a cache directory.
     ///
     /// # Errors
-    /// If the directory cannot be written, or if this process uses another cache directory.
+    /// If the directory cannot be written.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let key = key(dir)?;
-        if !use_key(key) {
-            return Err(io::Error::other("this process uses another cache directory"));
-        }
-        let cache = Self { dir: dir.to_path_buf(), key, written: Mutex::default() };
+        let cache = Self { dir: dir.to_path_buf(), hasher: hasher(dir)?, written: Mutex::default() };
         cache.prune();
         Ok(cache)
+    }
+
+    /// The hasher of the cached layers, which layers need that are read with them.
+    pub fn hasher(&self) -> &NameHasher {
+        &self.hasher
     }
 
     /// The facts from a layer that was read whole.
@@ -76,7 +78,7 @@ impl LayerCache {
         let file = File::open(&path).ok()?;
         let mut bytes = Vec::new();
         Read::take(&file, FILE_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
-        let found = encoding::decode(&bytes, &name, &self.key);
+        let found = encoding::decode(&bytes, &name, &self.hasher);
         match &found {
             // The modification time is the time of the last use.
             Some(_) => drop(file.set_modified(SystemTime::now())),
@@ -88,7 +90,7 @@ impl LayerCache {
     /// Writes the facts from a layer, if possible.
     pub fn write(&self, layer: &Digest, diff_id: Option<&Digest>, facts: &LayerFacts) {
         let (name, path) = self.place(layer, diff_id, if facts.is_partial { IN_PART } else { "" });
-        let Some(bytes) = encoding::encode(facts, &name, &self.key, FILE_MAX) else { return };
+        let Some(bytes) = encoding::encode(facts, &name, FILE_MAX) else { return };
         // Nothing depends on it, for example on a full disk.
         if keep(&self.dir, &path, &bytes).is_err() {
             return;
@@ -133,13 +135,13 @@ impl LayerCache {
     }
 }
 
-/// The key of the directory. The first process creates it.
-fn key(dir: &Path) -> io::Result<NameKey> {
+/// The hasher with the key of the directory. The first process creates the key.
+fn hasher(dir: &Path) -> io::Result<NameHasher> {
     let path = dir.join("key");
     for _ in 0..3 {
         let found = fs::read(&path).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         if let Some(bytes) = found {
-            return Ok(NameKey::new(bytes));
+            return Ok(NameHasher::new(bytes));
         }
         let mut bytes = [0; 32];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -169,23 +171,25 @@ fn keep(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::tests::{Tar, elf};
+    use crate::layer::tests::{HASHER_KEY, Tar, elf};
 
     fn cache(dir: &Path) -> LayerCache {
-        // Not with `open`, since a process has one key for names and other tests have set it already.
-        LayerCache { dir: dir.to_path_buf(), key: NameKey::new([9; 32]), written: Mutex::default() }
+        // Without `open`: its key is random, and the layers of the tests have this one.
+        let hasher = NameHasher::new(HASHER_KEY);
+        LayerCache { dir: dir.to_path_buf(), hasher, written: Mutex::default() }
     }
 
     #[test]
     fn two_first_processes_have_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
         let keys: Vec<[u8; 32]> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| *key(dir.path()).unwrap().bytes())).collect();
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| *hasher(dir.path()).unwrap().key())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(keys.iter().all(|key| *key == keys[0] && *key != [0; 32]));
         fs::write(dir.path().join("key"), b"cut").unwrap();
-        assert_ne!(*key(dir.path()).unwrap().bytes(), keys[0], "a damaged key is replaced");
+        assert_ne!(*hasher(dir.path()).unwrap().key(), keys[0], "a damaged key is replaced");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reading of layers: from the cache, by their table of contents, or whole.
 
 use super::{VerifyDepth, VerifyOptions, VerifyTarget};
-use crate::layer::{self, LayerOutcome, toc};
+use crate::layer::{self, LayerOutcome, NameHasher, toc};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::Descriptor;
@@ -13,7 +13,11 @@ use std::convert::Infallible;
 /// A layer: its digest and its diff ID.
 pub type LayerKey = (Digest, Option<Digest>);
 /// The layers that were read.
-pub type LayersRead = BTreeMap<LayerKey, Result<LayerOutcome, Error>>;
+pub struct LayersRead {
+    /// The hasher of all of them; that of the cache, if there is one.
+    pub hasher: NameHasher,
+    pub layers: BTreeMap<LayerKey, Result<LayerOutcome, Error>>,
+}
 
 /// A layer to read.
 #[derive(Clone)]
@@ -69,29 +73,33 @@ pub fn read(
     let wanted: Vec<(LayerKey, LayerRequest, std::sync::Mutex<Option<LayerOutcome>>)> = wanted
         .into_iter()
         .map(|(key, wanted)| {
-            let before = known.remove(&key).and_then(Result::ok);
+            let before = known.layers.remove(&key).and_then(Result::ok);
             (key, wanted, std::sync::Mutex::new(before))
         })
         .collect();
+    let hasher = &known.hasher;
     let at_once = std::thread::available_parallelism().map_or(2, usize::from).min(parallel::REQUESTS);
     let at_once = targets.iter().map(|target| target.source.concurrency(at_once)).min().unwrap_or(at_once);
     let read = parallel::map(&wanted, at_once, |(key, wanted, before)| {
         let source = targets[wanted.target].source;
         let before = before.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         Ok::<_, Infallible>(match (&wanted.how, before) {
-            (How::Files(files), Some(before)) => read_files(source, before, files, wanted, key, options),
-            (How::Names, _) => read_names(source, wanted, key, options),
-            (How::Whole | How::Files(_), _) => read_whole(source, wanted, key, options),
+            (How::Files(files), Some(before)) => {
+                read_files(source, before, files, wanted, key, hasher, options)
+            }
+            (How::Names, _) => read_names(source, wanted, key, hasher, options),
+            (How::Whole | How::Files(_), _) => read_whole(source, wanted, key, hasher, options),
         })
     });
     let Ok(read) = read;
-    known.extend(wanted.into_iter().map(|(key, ..)| key).zip(read));
+    known.layers.extend(wanted.into_iter().map(|(key, ..)| key).zip(read));
 }
 
 fn read_whole(
     source: &dyn ImageSource,
     wanted: &LayerRequest,
     key: &LayerKey,
+    hasher: &NameHasher,
     options: &VerifyOptions<'_>,
 ) -> Result<LayerOutcome, Error> {
     let diff_id = key.1.as_ref();
@@ -99,7 +107,7 @@ fn read_whole(
         return Ok(LayerOutcome::Read(Box::new(facts)));
     }
     (options.on_layer)(&wanted.layer);
-    let read = layer::read(source, &wanted.layer, diff_id)?;
+    let read = layer::read(source, &wanted.layer, diff_id, hasher)?;
     if let (Some(cache), LayerOutcome::Read(facts)) = (options.cache, &read) {
         cache.write(&key.0, diff_id, facts);
     }
@@ -110,6 +118,7 @@ fn read_names(
     source: &dyn ImageSource,
     wanted: &LayerRequest,
     key: &LayerKey,
+    hasher: &NameHasher,
     options: &VerifyOptions<'_>,
 ) -> Result<LayerOutcome, Error> {
     let diff_id = key.1.as_ref();
@@ -119,9 +128,9 @@ fn read_names(
     if let Some(facts) = known {
         return Ok(LayerOutcome::Read(Box::new(facts)));
     }
-    match toc::read(source, &wanted.layer)? {
+    match toc::read(source, &wanted.layer, hasher)? {
         Some(facts) => Ok(LayerOutcome::Read(Box::new(facts))),
-        None => read_whole(source, wanted, key, options),
+        None => read_whole(source, wanted, key, hasher, options),
     }
 }
 
@@ -131,19 +140,20 @@ fn read_files(
     files: &[Vec<u8>],
     wanted: &LayerRequest,
     key: &LayerKey,
+    hasher: &NameHasher,
     options: &VerifyOptions<'_>,
 ) -> Result<LayerOutcome, Error> {
     let LayerOutcome::Read(mut facts) = before else { return Ok(before) };
     // Cached facts do not have the locations of files that were not read.
     if facts.toc.is_none() {
-        match toc::read(source, &wanted.layer)? {
+        match toc::read(source, &wanted.layer, hasher)? {
             Some(anew) => *facts = anew,
-            None => return read_whole(source, wanted, key, options),
+            None => return read_whole(source, wanted, key, hasher, options),
         }
     }
     for path in files {
         if !toc::fetch(source, &mut facts, path)? {
-            return read_whole(source, wanted, key, options);
+            return read_whole(source, wanted, key, hasher, options);
         }
     }
     if let Some(cache) = options.cache {

@@ -6,7 +6,7 @@ use super::{Compression, FILE_MAX, FileLocation, Toc};
 use crate::file::FileFacts;
 use crate::layer::decoder::zstd_decoder;
 use crate::layer::paths::{PATH_MAX, Whiteout, normalize};
-use crate::layer::{LayerBuilder, LayerFacts, name_hash};
+use crate::layer::{LayerBuilder, LayerFacts, NameHasher};
 use flate2::read::GzDecoder;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::Descriptor;
@@ -30,7 +30,7 @@ pub enum StoredTable {
 
 impl StoredTable {
     /// The facts from the table. `None`: it is damaged, or has entries that no layer can have.
-    pub fn facts(&self, layer: &Descriptor) -> Option<LayerFacts> {
+    pub fn facts(&self, layer: &Descriptor, hasher: &NameHasher) -> Option<LayerFacts> {
         let (packer, end) = match self {
             Self::Gzip { end, .. } => (Compression::Gzip, *end),
             Self::Zstd { end, .. } => (Compression::Zstd, *end),
@@ -44,7 +44,14 @@ impl StoredTable {
         })?;
         begins.sort_unstable();
         begins.dedup();
-        let mut table = Table { begins, end, ..Table::default() };
+        let mut table = Table {
+            builder: LayerBuilder::new(hasher),
+            files: HashMap::new(),
+            parts: Vec::new(),
+            begins,
+            end,
+            last: None,
+        };
         self.each(&mut |entry| table.add(&entry))?;
         let mut facts = table.builder.finish();
         facts.is_partial = true;
@@ -181,7 +188,6 @@ impl<'de> Visitor<'de> for Entries<'_> {
 }
 
 /// The table under construction.
-#[derive(Default)]
 struct Table {
     builder: LayerBuilder,
     files: HashMap<u64, FileLocation>,
@@ -225,7 +231,7 @@ impl Table {
             EntryType::Reg | EntryType::Chunk => {
                 let facts = if entry.size == 0 { None } else { Some(FileFacts::Unread) };
                 let added = builder.file(&name, facts, entry.mode & 0o111 != 0);
-                self.file(name_hash(&name), entry);
+                self.file(self.builder.layer.hasher.hash(&name), entry);
                 added
             }
         }
@@ -303,7 +309,7 @@ mod tests {
     fn reads(json: &str) -> bool {
         let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
         let stored = StoredTable::Zstd { packed, unpacked: json.len() as u64, end: 100 };
-        stored.facts(&Descriptor::new("", Digest::of(b""), 200)).is_some()
+        stored.facts(&Descriptor::new("", Digest::of(b""), 200), &NameHasher::random()).is_some()
     }
 
     #[test]
