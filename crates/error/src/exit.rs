@@ -40,7 +40,7 @@ impl Exit {
         (Exit::Network, "network or registry failed, retries exhausted"),
         (Exit::Integrity, "digest or size differs from the expected one"),
         (Exit::Conflict, "conflict: tag moved, lock held, or name taken"),
-        (Exit::Local, "local I/O or the kernel failed; the message says what was changed"),
+        (Exit::Local, "local I/O or kernel error; the message lists changes"),
         (Exit::CommandFailed, "a command of yours (build, prepare, sbom, sign) failed"),
     ];
 }
