@@ -1,85 +1,79 @@
-//! Carries a plan out: all of it or nothing.
+//! Execution of a plan: all of it or nothing.
 //!
-//! First every new rule is registered, a replacement under a temporary name; the entry registered last is compared
-//! first, so it serves from then on. Then the new rules are tried. Only when all work do old entries go. A failure
-//! before that leaves every old entry as it was: it was never touched.
+//! First every new rule is registered, a replacement under a temporary name; the kernel compares the entry that was
+//! registered last first, so the new one is used from then on. Then the new rules are verified. Old entries are removed
+//! only when all new ones work. A failure before that leaves every old entry as it was: it was never touched.
 
 use std::ffi::OsString;
 
-use crate::escape::escaped;
-use crate::exit::Exit;
-use crate::kernel::{KernelError, WriteTable};
-use crate::plan::{Plan, Step, Wish, temporary_name};
+use error::{Error, Exit};
+
+use crate::kernel::WriteTable;
+use crate::plan::{HandlerRequest, Plan, Step, temporary_name};
 use crate::rule::{Entry, Rule};
 
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error("{0}; the previous state was restored")]
-    Kernel(KernelError),
-    #[error("{name} is registered but does not work: {reason}; the previous state was restored")]
-    DoesNotRun { name: String, reason: String },
-    #[error("{cause}; and {}", .left.join("; "))]
-    NotRestored { cause: Box<ApplyError>, left: Vec<String> },
-}
-
-impl ApplyError {
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Kernel(cause) => cause.exit(),
-            Self::DoesNotRun { .. } | Self::NotRestored { .. } => Exit::Io,
-        }
-    }
-}
-
-/// `try_out` says why a rule that was just registered does not work; it is called once all are registered.
+/// Executes the plan. `verify` is called once, when all new rules are registered, and returns why one does not work.
+///
+/// # Errors
+/// The first error of the table or of `verify`, after the previous state was restored. `Local` if it could not be
+/// restored completely; the reason then has what is left.
 pub fn apply(
     plan: &Plan,
     table: &mut impl WriteTable,
-    try_out: &mut dyn FnMut(&[&Wish]) -> Result<(), ApplyError>,
-) -> Result<(), ApplyError> {
+    verify: &mut dyn FnMut(&[&HandlerRequest]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut done = vec![];
-    let result = carry_out(plan.steps(), table, try_out, &mut done);
-    let Err(cause) = result else { return Ok(()) };
-    let left: Vec<String> = done.into_iter().rev().filter_map(|undo| undo.carry_out(table).err()).collect();
-    Err(if left.is_empty() { cause } else { ApplyError::NotRestored { cause: Box::new(cause), left } })
+    let result = execute(plan.steps(), table, verify, &mut done);
+    let Err(mut cause) = result else { return Ok(()) };
+    let undone = done.into_iter().rev().map(|undo| undo.execute(table));
+    let left: Vec<String> =
+        undone.filter_map(Result::err).map(|error| format!("could not {error}")).collect();
+    if left.is_empty() {
+        cause.reason += "; the previous state was restored";
+    } else {
+        cause.reason += &format!("; the previous state was not restored: {}", left.join("; "));
+        cause.kind = Exit::Local;
+    }
+    Err(cause)
 }
 
-/// How to take back one write.
+/// How to undo one write.
 enum Undo {
     Remove(OsString),
-    /// Undone in reverse order, so the new entry under the same name is gone by then and its stand-in still serves.
-    PutBack(Entry),
+    /// Undone in reverse order: by then the new entry under the same name is removed, and the one under the temporary
+    /// name is still there.
+    Restore(Entry),
     Disable(OsString),
 }
 
-fn carry_out(
+fn execute(
     steps: &[Step],
     table: &mut impl WriteTable,
-    try_out: &mut dyn FnMut(&[&Wish]) -> Result<(), ApplyError>,
+    verify: &mut dyn FnMut(&[&HandlerRequest]) -> Result<(), Error>,
     done: &mut Vec<Undo>,
-) -> Result<(), ApplyError> {
-    let mut new = vec![];
+) -> Result<(), Error> {
+    let mut new_handlers = vec![];
     for step in steps {
         match step {
-            Step::Register(wish) => {
-                register(table, &wish.rule, done)?;
-                new.push(wish);
+            Step::Register(new) => {
+                register(table, &new.rule, done)?;
+                new_handlers.push(new);
             }
-            Step::Replace { new: wish, .. } => {
-                let temporary = under_temporary_name(&wish.rule);
-                // Left behind by a run that was killed: the entry under the right name serves meanwhile.
-                table.remove(&temporary.name).map_err(ApplyError::Kernel)?;
+            Step::Replace { new, .. } => {
+                let temporary = under_temporary_name(&new.rule);
+                // A run that was killed may have left it behind; the entry under the final name is still there.
+                table.remove(&temporary.name)?;
                 register(table, &temporary, done)?;
-                new.push(wish);
+                new_handlers.push(new);
             }
             Step::Enable { name } => {
                 done.push(Undo::Disable(name.clone()));
-                table.enable(name).map_err(ApplyError::Kernel)?;
+                table.enable(name)?;
             }
             Step::Remove { .. } => {}
         }
     }
-    try_out(&new)?;
+    verify(&new_handlers)?;
     for step in steps {
         match step {
             Step::Replace { old, new } => {
@@ -90,10 +84,10 @@ fn carry_out(
             Step::Register(_) | Step::Enable { .. } => {}
         }
     }
-    // Nothing can fail any more but this; and a temporary name that stays is found by the next run.
+    // Only this can fail from here on, and a temporary entry that is left is removed by the next run.
     for step in steps {
         if let Step::Replace { new, .. } = step {
-            table.remove(&temporary_name(&new.rule.name)).map_err(ApplyError::Kernel)?;
+            table.remove(&temporary_name(&new.rule.name))?;
         }
     }
     Ok(())
@@ -103,37 +97,30 @@ fn under_temporary_name(rule: &Rule) -> Rule {
     Rule { name: temporary_name(&rule.name), ..rule.clone() }
 }
 
-fn register(table: &mut impl WriteTable, rule: &Rule, done: &mut Vec<Undo>) -> Result<(), ApplyError> {
-    // Noted first: the kernel may have taken the line even where we were told otherwise.
-    let already = table.entry(&rule.name).map_err(ApplyError::Kernel)?;
-    if already.is_none() {
+fn register(table: &mut impl WriteTable, rule: &Rule, done: &mut Vec<Undo>) -> Result<(), Error> {
+    // Recorded first: the kernel may have registered the line even if the write failed.
+    if table.entry(&rule.name)?.is_none() {
         done.push(Undo::Remove(rule.name.clone()));
     }
-    table.register(rule).map_err(ApplyError::Kernel)
+    table.register(rule)
 }
 
-fn remove(table: &mut impl WriteTable, old: &Entry, done: &mut Vec<Undo>) -> Result<(), ApplyError> {
-    done.push(Undo::PutBack(old.clone()));
-    table.remove(&old.rule.name).map_err(ApplyError::Kernel)
+fn remove(table: &mut impl WriteTable, old: &Entry, done: &mut Vec<Undo>) -> Result<(), Error> {
+    done.push(Undo::Restore(old.clone()));
+    table.remove(&old.rule.name)
 }
 
 impl Undo {
-    /// Or a sentence on what could not be taken back.
-    fn carry_out(self, table: &mut impl WriteTable) -> Result<(), String> {
+    fn execute(self, table: &mut impl WriteTable) -> Result<(), Error> {
         match self {
-            Self::Remove(name) => table
-                .remove(&name)
-                .map_err(|error| format!("{} could not be removed: {error}", escaped(&name))),
-            Self::PutBack(old) => put_back(table, &old)
-                .map_err(|error| format!("{} could not be restored: {error}", escaped(&old.rule.name))),
-            Self::Disable(name) => table
-                .disable(&name)
-                .map_err(|error| format!("{} could not be disabled again: {error}", escaped(&name))),
+            Self::Remove(name) => table.remove(&name),
+            Self::Restore(old) => restore(table, &old),
+            Self::Disable(name) => table.disable(&name),
         }
     }
 }
 
-fn put_back(table: &mut impl WriteTable, old: &Entry) -> Result<(), KernelError> {
+fn restore(table: &mut impl WriteTable, old: &Entry) -> Result<(), Error> {
     if table.entry(&old.rule.name)?.is_some() {
         return Ok(());
     }

@@ -1,8 +1,19 @@
-//! The five commands: read, decide, show, write, in that order.
+//! The commands: each reads, decides, prints and writes, in that order.
 
 pub mod probe;
 pub mod register;
+mod report;
 pub mod run;
-mod show;
 pub mod status;
 pub mod unregister;
+
+use cli::print_json;
+use error::Error;
+use serde::Serialize;
+
+/// Prints a result as indented JSON.
+fn print_pretty_json(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value);
+    print_json(&text.map_err(|error| Error::local("print the result as JSON", error.to_string()))?);
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! The few fields of an ELF header that this tool reads or writes.
+//! The fields of an ELF header that patterns and checks use.
 
 /// Word size, `EI_CLASS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,23 +40,27 @@ impl Data {
     }
 }
 
-/// Which machine a file is for.
+/// The machine that a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ident {
+    /// Word size.
     pub class: Class,
+    /// Byte order.
     pub data: Data,
+    /// `e_machine`.
     pub machine: u16,
 }
 
-/// What the head of an executable says. `dynamic`: it names a program interpreter (PT_INTERP), that is, it needs
-/// `ld.so` and libraries from wherever it runs.
+/// The header of an executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// The machine.
     pub ident: Ident,
+    /// Whether it has a program interpreter (PT_INTERP), and so requires `ld.so` and libraries where it runs.
     pub dynamic: bool,
 }
 
-/// `None` when `head` (the first kilobytes of a file) is no ELF executable with its program headers in there.
+/// Parses the first kilobytes of a file. Returns `None` if they are not an ELF header and all program headers.
 pub fn parse(head: &[u8]) -> Option<Header> {
     let ident = parse_ident(head)?;
     // Offsets of e_phoff, e_phentsize, e_phnum: elf.h, Elf32_Ehdr and Elf64_Ehdr.
@@ -75,6 +79,7 @@ pub fn parse(head: &[u8]) -> Option<Header> {
     Some(Header { ident, dynamic })
 }
 
+/// Parses the first 20 bytes of a file. Returns `None` if they are not an ELF header.
 pub fn parse_ident(head: &[u8]) -> Option<Ident> {
     let rest = head.strip_prefix(b"\x7fELF")?;
     let class = match rest.first()? {
@@ -96,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_test_program_itself_is_an_elf_of_this_cpu() {
+    fn the_test_program_is_an_elf_executable() {
         let own = std::fs::read("/proc/self/exe").unwrap();
         let header = parse(&own[..4096]).unwrap();
         assert_eq!(header.ident.class, Class::Bits64);
@@ -104,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_or_foreign_heads_are_not_elf() {
+    fn truncated_or_other_headers_are_not_elf() {
         for head in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", b"\x7fELF\x03\x01", b"\x7fELF\x02\x01\x01"] {
             assert_eq!(parse(head), None);
         }

@@ -1,49 +1,59 @@
-//! Every machine that QEMU's user mode runs: one table, one row per machine.
+//! The machines that QEMU emulates in user mode: one table, one row per machine.
 //!
-//! The patterns by which the kernel recognises a machine are made from the rows, never copied: lists that were
-//! copied by hand carry mistakes for years (a byte order swapped for one machine, two machines with one pattern).
+//! The patterns that the kernel compares are computed from the rows. Lists of patterns that were copied by hand contain
+//! mistakes (a byte order that is swapped for one machine, two machines with the same pattern).
 
 pub mod file;
 pub mod search;
 
+use error::Error;
+use error::text::nearest;
+
 use crate::elf::{Class, Data, Ident};
-use crate::platform::{Platform, PlatformError};
+use crate::platform::Platform;
 use crate::probe_programs::{self as programs, Program};
 use crate::rule::Pattern;
 
-/// One row. Numbers of `e_machine` are those of elf.h, `EM_*` is named beside each.
+/// One row. Values of `e_machine` are from elf.h; the comment beside each is its `EM_*`.
 #[derive(Debug)]
 pub struct Machine {
-    /// As QEMU says it: the emulator is `qemu-NAME`, the entry as well.
+    /// QEMU's name: the emulator and the entry are called `qemu-NAME`.
     pub name: &'static str,
-    /// What else people call it: `uname -m`, Debian's port, GOARCH.
+    /// Other names: `uname -m`, Debian's port, GOARCH.
     pub aliases: &'static [&'static str],
+    /// Word size, byte order and `e_machine`.
     pub ident: Ident,
-    /// A bit of `e_flags` that tells it from another machine with the same ident.
+    /// A bit of `e_flags` that distinguishes it from another machine with the same ident.
     pub flags: Option<FlagBit>,
-    /// `EI_ABIVERSION` is not always 0 there.
+    /// Whether `EI_ABIVERSION` may have any value.
     pub any_abi_version: bool,
-    /// Name of the emulator behind `qemu-`; differs from `name` where one emulator serves two machines.
+    /// Name of the emulator without `qemu-`; differs from `name` if one emulator is for two machines.
     pub qemu: &'static str,
-    /// OCI platforms, each with the program that proves it. Empty where OCI has no word for the machine.
-    pub serves: &'static [Serves],
-    /// The program that any CPU of this machine runs.
+    /// OCI platforms, each with its probe program. Empty if OCI has no name for the machine.
+    pub platform_programs: &'static [PlatformProgram],
+    /// The probe program that any CPU of this machine runs.
     pub program: &'static Program,
 }
 
+/// An OCI platform and its probe program.
 #[derive(Debug)]
-pub struct Serves {
+pub struct PlatformProgram {
+    /// `linux/arm/v7`.
     pub platform: &'static str,
+    /// Uses instructions that the level below does not have.
     pub program: &'static Program,
 }
 
+/// A required bit of `e_flags`.
 #[derive(Debug, Clone, Copy)]
 pub struct FlagBit {
+    /// The mask of the bit.
     pub bit: u32,
+    /// Its value.
     pub set: bool,
 }
 
-/// EF_MIPS_ABI2: n32 has it, o32 has not. Both are 32-bit ELF with EM_MIPS.
+/// EF_MIPS_ABI2: set for n32, not set for o32. Both are 32-bit ELF with EM_MIPS.
 const N32: Option<FlagBit> = Some(FlagBit { bit: 0x20, set: true });
 const O32: Option<FlagBit> = Some(FlagBit { bit: 0x20, set: false });
 
@@ -55,14 +65,14 @@ macro_rules! machines {
     ($( $name:literal $aliases:tt $class:ident $data:ident $em:literal $program:ident $platforms:tt { $($field:ident: $value:expr),* } )*) => {
         &[$( Machine {
             $($field: $value,)*
-            ..row($name, &$aliases, ident(Class::$class, Data::$data, $em), &programs::$program, serves!($platforms))
+            ..row($name, &$aliases, ident(Class::$class, Data::$data, $em), &programs::$program, platform_programs!($platforms))
         } ),*]
     };
 }
 
-macro_rules! serves {
+macro_rules! platform_programs {
     ([$($platform:literal = $program:ident),*]) => {
-        const { &[$( Serves { platform: $platform, program: &programs::$program } ),*] }
+        const { &[$( PlatformProgram { platform: $platform, program: &programs::$program } ),*] }
     };
 }
 
@@ -71,12 +81,21 @@ const fn row(
     aliases: &'static [&'static str],
     ident: Ident,
     program: &'static Program,
-    serves: &'static [Serves],
+    platform_programs: &'static [PlatformProgram],
 ) -> Machine {
-    Machine { name, aliases, ident, flags: None, any_abi_version: false, qemu: name, serves, program }
+    Machine {
+        name,
+        aliases,
+        ident,
+        flags: None,
+        any_abi_version: false,
+        qemu: name,
+        platform_programs,
+        program,
+    }
 }
 
-/// name, aliases, word size, byte order, e_machine, probe program, platforms, and what else is particular.
+/// Columns: name, aliases, word size, byte order, e_machine, probe program, platforms, other fields.
 #[rustfmt::skip]
 pub static MACHINES: &[Machine] = machines! {
     "aarch64"      ["arm64", "arm64v8"]            Bits64 Little 183 ARM64        ["linux/arm64" = ARM64] {}              // EM_AARCH64
@@ -90,11 +109,11 @@ pub static MACHINES: &[Machine] = machines! {
     "hexagon"      []                              Bits32 Little 164 HEXAGON      [] {}                                   // EM_QDSP6
     "hppa"         ["parisc"]                      Bits32 Big    15  HPPA         [] {}                                   // EM_PARISC
     "i386"         ["386", "i686", "x86"]          Bits32 Little 3   I386         ["linux/386" = I386] {}                 // EM_386
-    "loongarch64"  ["loong64"]                     Bits64 Little 258 LOONG64      ["linux/loong64" = LOONG64] { any_abi_version: true } // EM_LOONGARCH; the old world's binaries count their ABI there
+    "loongarch64"  ["loong64"]                     Bits64 Little 258 LOONG64      ["linux/loong64" = LOONG64] { any_abi_version: true } // EM_LOONGARCH; old-world binaries have their ABI version there
     "m68k"         []                              Bits32 Big    4   M68K         [] {}                                   // EM_68K
     "microblaze"   []                              Bits32 Big    189 MICROBLAZE   [] {}                                   // EM_MICROBLAZE
     "microblazeel" []                              Bits32 Little 189 MICROBLAZEEL [] {}
-    "microblaze-old"   []                          Bits32 Big    0xbaab MICROBLAZE   [] { qemu: "microblaze" }            // EM_MICROBLAZE_OLD, what tools wrote before 189 was assigned
+    "microblaze-old"   []                          Bits32 Big    0xbaab MICROBLAZE   [] { qemu: "microblaze" }            // EM_MICROBLAZE_OLD, which tools wrote before 189 was assigned
     "microblazeel-old" []                          Bits32 Little 0xbaab MICROBLAZEEL [] { qemu: "microblazeel" }
     "mips"         []                              Bits32 Big    8   MIPS         ["linux/mips" = MIPS] { flags: O32, any_abi_version: true }       // EM_MIPS; ABI version 1 is PIC calls
     "mipsel"       ["mipsle"]                      Bits32 Little 8   MIPSLE       ["linux/mipsle" = MIPSLE] { flags: O32, any_abi_version: true }
@@ -121,26 +140,27 @@ pub static MACHINES: &[Machine] = machines! {
     "xtensaeb"     []                              Bits32 Big    94  XTENSAEB     [] {}
 };
 
-/// Flags of an ELF header, where a rule looks at them: they lie at byte 36 of a 32-bit header.
+/// Offset of `e_flags` in a 32-bit ELF header, the only one where a pattern compares it.
 const FLAGS_AT: usize = 36;
 
 impl Machine {
+    /// Finds a machine by its name or an alias.
     pub fn by_name(name: &str) -> Option<&'static Self> {
         MACHINES.iter().find(|machine| machine.name == name || machine.aliases.contains(&name))
     }
 
-    /// The entry's name in the kernel's table: the one that QEMU, Debian and Docker's image use as well, so that one
-    /// machine has one entry whoever registers it.
+    /// The name of the entry: the one that QEMU, Debian and Docker's image use as well, so that a machine has one entry
+    /// regardless of the program that registers it.
     pub fn entry_name(&self) -> String {
         format!("qemu-{}", self.name)
     }
 
-    /// What the kernel compares to recognise a program of this machine.
+    /// The pattern that matches programs of this machine.
     ///
     /// Compared: magic number, word size, byte order, version, padding, e_machine, and e_type with its lowest bit
-    /// ignored (2 is ET_EXEC, 3 is ET_DYN). Not compared: EI_OSABI, because static programs of glibc carry 3 (GNU)
-    /// there, and e_version. That e_version is in the pattern at all, with an empty mask, is this tool's signature:
-    /// nobody else writes it, so [`Pattern::is_signed`] tells our entries from everybody else's.
+    /// ignored (2 is ET_EXEC, 3 is ET_DYN). Not compared: EI_OSABI, which is 3 (GNU) in
+    /// static programs of glibc, and e_version. The pattern contains e_version with an empty mask as a signature: no other
+    /// program writes that, so [`Pattern::is_signed`] recognizes the entries of this program.
     pub fn pattern(&self) -> Pattern {
         let Ident { class, data, machine } = self.ident;
         let mut magic = b"\x7fELF".to_vec();
@@ -163,82 +183,87 @@ impl Machine {
         Pattern { offset: 0, magic, mask }
     }
 
-    /// The program that proves this machine at its simplest, as a file.
+    /// The probe program of this machine, as an ELF executable.
     pub fn probe(&self) -> Vec<u8> {
         programs::elf(self.program, self.ident)
     }
 
-    /// What a person calls this machine first.
+    /// The OCI platforms of this machine.
     pub fn platforms(&self) -> impl Iterator<Item = &'static str> {
-        self.serves.iter().map(|serves| serves.platform)
+        self.platform_programs.iter().map(|one| one.platform)
     }
 }
 
-/// What somebody names on the command line: a platform (one level of a machine), or a machine.
+/// A platform (one level of a machine) or a machine, as given on the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// `linux/arm/v7`, or `alpha` where OCI has no word.
-    pub label: &'static str,
+    /// `linux/arm/v7`, or the name of the machine.
+    pub name: &'static str,
+    /// The machine.
     pub machine: &'static Machine,
+    /// The probe program.
     pub program: &'static Program,
-    /// Asked for as a platform: it is enough that the CPU runs it.
+    /// Whether it was given as a platform, for which no emulator is required if the CPU runs it.
     pub as_platform: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum TargetError {
-    #[error(transparent)]
-    Form(#[from] PlatformError),
-    #[error("no machine or platform is called \"{0}\": the known ones are {known}", known = known())]
-    Unknown(String),
-}
-
 impl Target {
-    pub fn parse(text: &str) -> Result<Self, TargetError> {
+    /// Parses a platform, or the name or an alias of a machine.
+    ///
+    /// # Errors
+    /// `BadInput` if it is unknown or malformed.
+    pub fn parse(text: &str) -> Result<Self, Error> {
         if let Some(machine) = Machine::by_name(text) {
             return Ok(Self::of_machine(machine));
         }
         if !text.contains('/') {
-            return Err(TargetError::Unknown(crate::escape::escaped(text)));
+            return Err(unknown(text));
         }
-        let wanted: Platform = text.parse()?;
-        let label = wanted.to_string();
-        Self::platforms()
-            .find(|target| target.label == label)
-            .ok_or_else(|| TargetError::Unknown(crate::escape::escaped(text)))
+        let platform = text.parse::<Platform>()?.to_string();
+        Self::platforms().find(|target| target.name == platform).ok_or_else(|| unknown(text))
     }
 
+    /// The target for a machine as such: any of its CPUs.
     pub fn of_machine(machine: &'static Machine) -> Self {
-        Self { label: machine.name, machine, program: machine.program, as_platform: false }
+        Self { name: machine.name, machine, program: machine.program, as_platform: false }
     }
 
-    /// Every platform of the table.
+    /// All platforms.
     pub fn platforms() -> impl Iterator<Item = Self> {
         MACHINES.iter().flat_map(|machine| {
-            machine.serves.iter().map(move |serves| Self {
-                label: serves.platform,
+            machine.platform_programs.iter().map(move |one| Self {
+                name: one.platform,
                 machine,
-                program: serves.program,
+                program: one.program,
                 as_platform: true,
             })
         })
     }
 
-    /// Every platform, and every machine that has none: what can be probed.
+    /// All platforms, and all machines without one.
     pub fn all() -> impl Iterator<Item = Self> {
-        let nameless = MACHINES.iter().filter(|machine| machine.serves.is_empty());
-        Self::platforms().chain(nameless.map(Self::of_machine))
+        let without_platform = MACHINES.iter().filter(|machine| machine.platform_programs.is_empty());
+        Self::platforms().chain(without_platform.map(Self::of_machine))
     }
 
+    /// The probe program as an ELF executable.
     pub fn file(&self) -> Vec<u8> {
         programs::elf(self.program, self.machine.ident)
     }
 }
 
-fn known() -> String {
-    let platforms: Vec<&str> = MACHINES.iter().flat_map(Machine::platforms).collect();
-    let machines: Vec<&str> = MACHINES.iter().map(|machine| machine.name).collect();
-    format!("{}; {}", platforms.join(" "), machines.join(" "))
+fn unknown(text: &str) -> Error {
+    let platforms: Vec<&str> = Target::platforms().map(|target| target.name).collect();
+    let names = MACHINES.iter().flat_map(|machine| std::iter::once(&machine.name).chain(machine.aliases));
+    let known: Vec<&str> = platforms.iter().copied().chain(names.copied()).collect();
+    let hint = match nearest(text, &known) {
+        Some(name) => format!("did you mean {name}?"),
+        None => {
+            let machines: Vec<&str> = MACHINES.iter().map(|machine| machine.name).collect();
+            format!("platforms: {}; machines: {}", platforms.join(" "), machines.join(" "))
+        }
+    };
+    Error::bad_input(format!("parse platform \"{text}\""), "unknown platform or machine").hint(hint)
 }
 
 #[cfg(test)]
@@ -260,18 +285,18 @@ mod tests {
     }
 
     #[test]
-    fn each_probe_is_caught_by_its_own_pattern_and_by_no_other() {
+    fn each_probe_program_matches_the_pattern_of_its_machine_only() {
         for target in Target::all() {
             let file = target.file();
             for machine in MACHINES {
                 let own = std::ptr::eq(machine, target.machine);
-                assert_eq!(machine.pattern().matches(&file), own, "{} by {}", target.label, machine.name);
+                assert_eq!(machine.pattern().matches(&file), own, "{} by {}", target.name, machine.name);
             }
         }
     }
 
     #[test]
-    fn no_pattern_catches_a_script_or_an_empty_file() {
+    fn no_pattern_matches_a_script_or_an_empty_file() {
         for machine in MACHINES {
             for head in [&b"#!/bin/sh\n#########################################"[..], b"", &[0; 64]] {
                 assert!(!machine.pattern().matches(head));
@@ -281,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn static_glibc_programs_and_shared_objects_are_caught() {
+    fn patterns_match_static_glibc_programs_and_shared_objects() {
         for machine in MACHINES {
             let mut file = machine.probe();
             file[7] = 3; // ELFOSABI_GNU
@@ -295,8 +320,8 @@ mod tests {
     }
 
     #[test]
-    fn what_people_type_finds_its_row() {
-        for (text, label, machine) in [
+    fn platforms_and_aliases_are_parsed() {
+        for (text, name, machine) in [
             ("linux/arm64", "linux/arm64", "aarch64"),
             ("arm64", "aarch64", "aarch64"),
             ("aarch64", "aarch64", "aarch64"),
@@ -308,7 +333,7 @@ mod tests {
             ("linux/386", "linux/386", "i386"),
         ] {
             let target = Target::parse(text).unwrap();
-            assert_eq!((target.label, target.machine.name), (label, machine), "{text}");
+            assert_eq!((target.name, target.machine.name), (name, machine), "{text}");
         }
         for text in ["*", "-1", "status", "qemu-arm", "WSLInterop", "linux/arm/v9", "linux/pdp11", ""] {
             assert!(Target::parse(text).is_err(), "{text}");

@@ -1,6 +1,6 @@
-//! What will change in the table, decided without touching it.
+//! The changes to the table, decided without writing it.
 //!
-//! A plan is a value: `--dry-run` prints it, and [`crate::apply`] carries out the very same value.
+//! `--dry-run` prints a plan, and [`crate::apply`] executes the same value.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -8,231 +8,237 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::emulators::Machine;
-use crate::escape::escaped;
-use crate::exit::Exit;
-use crate::rule::{Entry, LineError, Rule};
+use error::Error;
+use error::text::Escaped;
 
-/// An entry that somebody asked for, and the file that its interpreter is.
+use crate::emulators::Machine;
+use crate::rule::{Entry, Rule};
+
+/// A handler to register, and the file of its emulator.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct HandlerRequest {
+    /// The machine whose programs it runs.
     pub machine: &'static Machine,
+    /// The entry to register.
     pub rule: Rule,
+    /// The emulator with all symbolic links resolved.
     pub real_path: PathBuf,
+    /// Device of the emulator.
     pub device: u64,
+    /// Inode of the emulator.
     pub inode: u64,
 }
 
-/// An entry that is there.
+/// A handler that is registered.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ExistingHandler {
+    /// Its entry.
     pub entry: Entry,
-    /// Where its interpreter really lies; `None` when nothing is there any more.
+    /// The emulator with all symbolic links resolved; `None` if it does not exist anymore.
     pub real_path: Option<PathBuf>,
-    /// Device and inode of the file that the kernel holds for it, where a probe found out.
-    pub held: Option<(u64, u64)>,
+    /// Device and inode of the file that the kernel holds open, if a probe showed it.
+    pub open_file: Option<(u64, u64)>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The writes to the table, and notes for the user.
+#[derive(Debug, Clone)]
 pub enum Plan {
-    NothingToDo { notes: Vec<String> },
-    Work { steps: Vec<Step>, notes: Vec<String> },
+    /// No writes.
+    NothingToDo {
+        /// Notes for the user.
+        notes: Vec<String>,
+    },
+    /// At least one write.
+    Work {
+        /// The writes.
+        steps: Vec<Step>,
+        /// Notes for the user.
+        notes: Vec<String>,
+    },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One change of the table.
+#[derive(Debug, Clone)]
 pub enum Step {
-    Register(Wish),
-    /// At no instant is the machine without a handler.
+    /// Register a new handler.
+    Register(HandlerRequest),
+    /// Replace a handler, so that one of the two is registered at any moment.
     Replace {
+        /// The handler to remove, and to restore after a failure.
         old: Entry,
-        new: Wish,
+        /// The handler to register.
+        new: HandlerRequest,
     },
+    /// Enable an entry.
     Enable {
+        /// The name of the entry.
         name: OsString,
     },
-    /// `old` is what is lost, so that it can be put back.
+    /// Remove a handler.
     Remove {
+        /// The handler to remove, and to restore after a failure.
         old: Entry,
     },
 }
 
-/// What [`Step::Register`] needs of a [`Wanted`].
-#[derive(Debug, Clone)]
-pub struct Wish {
-    pub machine: &'static Machine,
-    pub rule: Rule,
-    pub device: u64,
-    pub inode: u64,
-}
-
-impl PartialEq for Wish {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.machine, other.machine)
-            && (&self.rule, self.device, self.inode) == (&other.rule, other.device, other.inode)
-    }
-}
-
-impl Eq for Wish {}
-
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    #[error("{}", .0.join("; "))]
-    Conflicts(Vec<String>),
-    #[error(transparent)]
-    Line(#[from] LineError),
-}
-
-impl PlanError {
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Conflicts(_) => Exit::Conflict,
-            Self::Line(_) => Exit::BadInput,
-        }
-    }
-}
-
-/// The name under which a replacement stands beside the old entry for a moment.
+/// The name under which a replacement is registered while the old entry exists.
 pub fn temporary_name(name: &OsStr) -> OsString {
     let mut temporary = name.to_owned();
     temporary.push(".new");
     temporary
 }
 
-fn is_stray(entry: &Entry) -> bool {
+/// Whether a run that was killed left this entry under a temporary name.
+fn is_leftover(entry: &Entry) -> bool {
     entry.rule.is_ours() && entry.rule.name.as_bytes().ends_with(b".new")
 }
 
-/// `replace`: entries of other people, or with another emulator, may give way.
-pub fn plan_register(wanted: &[Wanted], seen: &[Seen], replace: bool) -> Result<Plan, PlanError> {
+/// Plans the registration of `requests`. With `replace`, handlers of other programs or with another emulator are
+/// replaced.
+///
+/// # Errors
+/// `Conflict` for a handler that is not to be replaced, `BadInput` for one that the kernel would refuse.
+pub fn plan_register(
+    requests: &[HandlerRequest],
+    existing: &[ExistingHandler],
+    replace: bool,
+) -> Result<Plan, Error> {
     let (mut steps, mut notes, mut conflicts) = (vec![], vec![], vec![]);
-    for wanted in wanted {
-        // What cannot be written is an error before anything is written.
-        wanted.rule.line()?;
-        let Some(there) = seen.iter().find(|seen| seen.entry.rule.name == wanted.rule.name) else {
-            notes.extend(overtaken(wanted, seen));
-            steps.push(Step::Register(wish(wanted)));
+    for request in requests {
+        // A line that cannot be written is an error before anything is written.
+        request.rule.line()?;
+        let same_name = |one: &&ExistingHandler| one.entry.rule.name == request.rule.name;
+        let Some(current) = existing.iter().find(same_name) else {
+            notes.extend(precedence_note(request, existing));
+            steps.push(Step::Register(request.clone()));
             continue;
         };
-        match compare(wanted, there) {
-            Comparison::Same if there.entry.enabled => {}
-            Comparison::Same => steps.push(Step::Enable { name: wanted.rule.name.clone() }),
+        let replacement = || Step::Replace { old: current.entry.clone(), new: request.clone() };
+        match compare(request, current) {
+            Comparison::Same if current.entry.enabled => {}
+            Comparison::Same => steps.push(Step::Enable { name: request.rule.name.clone() }),
             Comparison::OlderFile => {
                 notes.push(format!(
-                    "{}: the file {} was replaced since; the kernel still holds the old one",
-                    escaped(&wanted.rule.name),
-                    escaped(&wanted.rule.interpreter)
+                    "{}: {} was replaced, and the kernel uses the old file",
+                    request.rule.name.display(),
+                    request.rule.interpreter.display()
                 ));
-                steps.push(Step::Replace { old: there.entry.clone(), new: wish(wanted) });
+                steps.push(replacement());
             }
             Comparison::Other if replace => {
-                // It must be possible to put it back.
-                there.entry.rule.line()?;
-                steps.push(Step::Replace { old: there.entry.clone(), new: wish(wanted) });
+                // It must be possible to restore it.
+                current.entry.rule.line()?;
+                steps.push(replacement());
             }
-            Comparison::Other => conflicts.push(conflict(wanted, there)),
+            Comparison::Other => conflicts.push(conflict(request, current)),
         }
     }
-    if !conflicts.is_empty() {
-        return Err(PlanError::Conflicts(conflicts));
-    }
-    // A run that was killed half-way left its temporary names behind.
-    let strays = seen.iter().map(|seen| &seen.entry).filter(|entry| is_stray(entry));
-    steps.extend(strays.map(|stray| Step::Remove { old: stray.clone() }));
+    check_conflicts("register handlers", conflicts)?;
+    let leftovers = existing.iter().map(|one| &one.entry).filter(|entry| is_leftover(entry));
+    steps.extend(leftovers.map(|entry| Step::Remove { old: entry.clone() }));
     Ok(plan(steps, notes))
 }
 
-/// `names`: entries that may be removed only if this tool made them; `exact`: whoever made them.
+/// Plans the removal of entries: those in `names` if this program registered them, those in `exact` in any case.
+///
+/// # Errors
+/// `Conflict` if another program registered an entry in `names`.
 pub fn plan_unregister(
     names: &BTreeSet<OsString>,
     exact: &BTreeSet<OsString>,
-    seen: &[Entry],
-) -> Result<Plan, PlanError> {
+    entries: &[Entry],
+) -> Result<Plan, Error> {
     let (mut steps, mut conflicts) = (vec![], vec![]);
-    for entry in seen {
+    for entry in entries {
         let name = &entry.rule.name;
-        if exact.contains(name) || (entry.rule.is_ours() && (names.contains(name) || is_stray(entry))) {
+        if exact.contains(name) || (entry.rule.is_ours() && (names.contains(name) || is_leftover(entry))) {
             steps.push(Step::Remove { old: entry.clone() });
         } else if names.contains(name) {
-            let name = escaped(name);
-            conflicts.push(format!(
-                "{name} was not made by binfmt-setup: to remove it all the same: binfmt-setup unregister {name}"
-            ));
+            let name = name.display();
+            conflicts.push(
+                Error::conflict(format!("unregister {name}"), "it was not registered by binfmt-setup")
+                    .hint(format!("to remove it anyway, run: binfmt-setup unregister {name}")),
+            );
         }
     }
-    if conflicts.is_empty() { Ok(plan(steps, vec![])) } else { Err(PlanError::Conflicts(conflicts)) }
+    check_conflicts("unregister handlers", conflicts)?;
+    Ok(plan(steps, vec![]))
+}
+
+/// Returns one conflict as it is, and several as the problems of one error.
+///
+/// # Errors
+/// `Conflict` if there is any.
+pub fn check_conflicts(action: &str, mut conflicts: Vec<Error>) -> Result<(), Error> {
+    match conflicts.len() {
+        0 => Ok(()),
+        1 => Err(conflicts.remove(0)),
+        count => Err(Error::conflict(action, format!("{count} conflicts; nothing was written"))
+            .problems(conflicts.iter().map(|error| format!("cannot {error}")).collect())),
+    }
 }
 
 fn plan(steps: Vec<Step>, notes: Vec<String>) -> Plan {
     if steps.is_empty() { Plan::NothingToDo { notes } } else { Plan::Work { steps, notes } }
 }
 
-fn wish(wanted: &Wanted) -> Wish {
-    let Wanted { machine, rule, device, inode, .. } = wanted.clone();
-    Wish { machine, rule, device, inode }
-}
-
 enum Comparison {
     Same,
-    /// The same words, but the file behind the path is a new one.
+    /// The same entry, but another file has the emulator's path now.
     OlderFile,
     Other,
 }
 
-fn compare(wanted: &Wanted, there: &Seen) -> Comparison {
-    let rule = &there.entry.rule;
-    let is_newer_file = there.held.is_some_and(|held| held != (wanted.device, wanted.inode));
-    if *rule == wanted.rule {
+fn compare(request: &HandlerRequest, current: &ExistingHandler) -> Comparison {
+    let (rule, new) = (&current.entry.rule, &request.rule);
+    let is_newer_file = current.open_file.is_some_and(|file| file != (request.device, request.inode));
+    if rule == new {
         return if is_newer_file { Comparison::OlderFile } else { Comparison::Same };
     }
-    // The same emulator under another of its names, registered by somebody else: it does what was asked for, if it
-    // is held open, catches programs of the machine and hands over what the wanted one would.
-    let same_file = there.real_path.as_deref() == Some(wanted.real_path.as_path()) && !is_newer_file;
-    let serves = there.entry.matches(&wanted.machine.probe());
-    let same_flags = (rule.flags.fix_binary, rule.flags.credentials, rule.flags.preserve_argv0)
-        == (wanted.rule.flags.fix_binary, wanted.rule.flags.credentials, wanted.rule.flags.preserve_argv0);
-    if same_file && serves && same_flags { Comparison::Same } else { Comparison::Other }
+    // Another program may have registered the same emulator under another path. That is equivalent if the kernel holds
+    // the same file open, the pattern matches programs of the machine, and the flags are the same.
+    let same_file = current.real_path.as_deref() == Some(request.real_path.as_path()) && !is_newer_file;
+    let matches = current.entry.matches(&request.machine.probe());
+    let flags = |rule: &Rule| (rule.flags.fix_binary, rule.flags.credentials, rule.flags.preserve_argv0);
+    if same_file && matches && flags(rule) == flags(new) { Comparison::Same } else { Comparison::Other }
 }
 
-fn conflict(wanted: &Wanted, there: &Seen) -> String {
-    let rule = &there.entry.rule;
-    let what = if rule.interpreter == wanted.rule.interpreter {
-        format!("with flags {} and not {}", Shown(&rule.flags), Shown(&wanted.rule.flags))
+fn conflict(request: &HandlerRequest, current: &ExistingHandler) -> Error {
+    let (rule, new) = (&current.entry.rule, &request.rule);
+    let difference = if rule.interpreter == new.interpreter {
+        let flags = |rule: &Rule| match rule.flags.to_string() {
+            none if none.is_empty() => "none".to_owned(),
+            flags => flags,
+        };
+        format!("with flags {}, not {}", flags(rule), flags(new))
     } else {
-        format!("with {} and not {}", escaped(&rule.interpreter), escaped(&wanted.rule.interpreter))
+        format!("with {}, not {}", rule.interpreter.display(), new.interpreter.display())
     };
-    let works = if there.held.is_some() { ", and it works" } else { "" };
-    format!("{} is registered {what}{works}: --replace puts the new one in its place", escaped(&rule.name))
+    let works = if current.open_file.is_some() { ", and works" } else { "" };
+    let why = format!("it is registered {difference}{works}");
+    Error::conflict(format!("register {}", rule.name.display()), why).hint("use --replace to replace it")
 }
 
-/// Flags, and a word for none.
-struct Shown<'a>(&'a crate::rule::Flags);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = self.0.to_string();
-        f.write_str(if flags.is_empty() { "(none)" } else { &flags })
-    }
-}
-
-/// Entries of other names that serve the machine today and will come second.
-fn overtaken(wanted: &Wanted, seen: &[Seen]) -> Option<String> {
-    let program = wanted.machine.probe();
-    let other = seen
+/// A note if a handler of another name runs programs of the machine so far.
+fn precedence_note(request: &HandlerRequest, existing: &[ExistingHandler]) -> Option<String> {
+    let program = request.machine.probe();
+    let other = existing
         .iter()
-        .map(|seen| &seen.entry)
-        .find(|entry| entry.enabled && !is_stray(entry) && entry.matches(&program))?;
-    let (new, old) = (escaped(&wanted.rule.name), escaped(&other.rule.name));
-    Some(format!("{new} goes before {old}, which serves the same programs now"))
+        .map(|one| &one.entry)
+        .find(|entry| entry.enabled && !is_leftover(entry) && entry.matches(&program))?;
+    let (new, old) = (request.rule.name.display(), other.rule.name.display());
+    Some(format!("{new} takes precedence over {old}, which has run the same programs so far"))
 }
 
 impl Plan {
+    /// Notes for the user.
     pub fn notes(&self) -> &[String] {
         match self {
             Self::NothingToDo { notes } | Self::Work { notes, .. } => notes,
         }
     }
 
-    /// Whether a step brings this entry about.
+    /// Whether a step registers or enables this entry.
     pub fn writes(&self, name: &OsStr) -> bool {
         self.steps().iter().any(|step| match step {
             Step::Register(new) | Step::Replace { new, .. } => new.rule.name == name,
@@ -241,6 +247,7 @@ impl Plan {
         })
     }
 
+    /// The writes.
     pub fn steps(&self) -> &[Step] {
         match self {
             Self::NothingToDo { .. } => &[],
@@ -249,7 +256,7 @@ impl Plan {
     }
 }
 
-/// One line per write, exactly as it would be written.
+/// One line per write, with the line that is written to the kernel.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.steps().is_empty() {
@@ -261,23 +268,24 @@ impl fmt::Display for Plan {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |text: &OsStr| Escaped(&text.to_string_lossy()).to_string();
         match self {
-            Self::Register(new) => write!(f, "register {}", shown_line(&new.rule)),
+            Self::Register(new) => write!(f, "register {}", line_text(&new.rule)),
             Self::Replace { old, new } => {
-                write!(f, "replace  {} ({})", shown_line(&new.rule), escaped(&old.rule.interpreter))
+                write!(f, "replace  {} ({})", line_text(&new.rule), text(old.rule.interpreter.as_os_str()))
             }
-            Self::Enable { name } => write!(f, "enable   {}", escaped(name)),
+            Self::Enable { name } => write!(f, "enable   {}", text(name)),
             Self::Remove { old } => {
-                write!(f, "remove   {} ({})", escaped(&old.rule.name), escaped(&old.rule.interpreter))
+                write!(f, "remove   {} ({})", text(&old.rule.name), text(old.rule.interpreter.as_os_str()))
             }
         }
     }
 }
 
-/// The line itself, whose escapes are meant: `\x7f` stays as it is written to the kernel.
-pub fn shown_line(rule: &Rule) -> String {
+/// The line that is written to the kernel, or why there is none.
+pub fn line_text(rule: &Rule) -> String {
     match rule.line() {
-        Ok(line) => String::from_utf8_lossy(&line).into_owned(),
+        Ok(line) => Escaped(&String::from_utf8_lossy(&line)).to_string(),
         Err(error) => error.to_string(),
     }
 }
@@ -287,7 +295,7 @@ mod tests {
     use super::*;
     use crate::rule::Kind;
 
-    fn wanted(name: &str, path: &str) -> Wanted {
+    fn request(name: &str, path: &str) -> HandlerRequest {
         let machine = Machine::by_name(name).unwrap();
         let rule = Rule {
             name: machine.entry_name().into(),
@@ -295,15 +303,15 @@ mod tests {
             interpreter: path.into(),
             flags: "PF".parse().unwrap(),
         };
-        Wanted { machine, rule, real_path: path.into(), device: 1, inode: 7 }
+        HandlerRequest { machine, rule, real_path: path.into(), device: 1, inode: 7 }
     }
 
-    fn seen(wanted: &Wanted) -> Seen {
-        let entry = Entry { rule: wanted.rule.clone(), enabled: true };
-        Seen { entry, real_path: Some(wanted.real_path.clone()), held: Some((1, 7)) }
+    fn existing(request: &HandlerRequest) -> ExistingHandler {
+        let entry = Entry { rule: request.rule.clone(), enabled: true };
+        ExistingHandler { entry, real_path: Some(request.real_path.clone()), open_file: Some((1, 7)) }
     }
 
-    fn shown(plan: Result<Plan, PlanError>) -> String {
+    fn summary(plan: Result<Plan, Error>) -> String {
         match plan {
             Ok(plan) => plan
                 .steps()
@@ -311,24 +319,24 @@ mod tests {
                 .map(|step| step.to_string().split([':', '(']).next().unwrap().trim().to_owned())
                 .collect::<Vec<_>>()
                 .join(", "),
-            Err(error) => format!("exit {}", error.exit() as u8),
+            Err(error) => format!("exit {}", error.kind as u8),
         }
     }
 
     #[test]
-    fn what_is_there_already_is_left_alone_and_what_differs_needs_a_word() {
-        let arm = wanted("arm", "/usr/bin/qemu-arm");
-        let same = seen(&arm);
+    fn an_equal_handler_is_kept_and_a_different_one_requires_replace() {
+        let arm = request("arm", "/usr/bin/qemu-arm");
+        let same = existing(&arm);
         let mut disabled = same.clone();
         disabled.entry.enabled = false;
-        let stale = Seen { held: Some((1, 6)), ..same.clone() };
-        let other = Seen { held: None, ..seen(&wanted("arm", "/opt/qemu-arm")) };
-        // Debian's name for the same file.
-        let mut debian = Seen { real_path: Some("/usr/bin/qemu-arm".into()), ..other.clone() };
-        debian.held = Some((1, 7));
+        let stale = ExistingHandler { open_file: Some((1, 6)), ..same.clone() };
+        let other = ExistingHandler { open_file: None, ..existing(&request("arm", "/opt/qemu-arm")) };
+        // Debian's path of the same file.
+        let mut debian = ExistingHandler { real_path: Some("/usr/bin/qemu-arm".into()), ..other.clone() };
+        debian.open_file = Some((1, 7));
         let mut by_path = debian.clone();
         by_path.entry.rule.flags = "P".parse().unwrap();
-        for (there, replace, steps) in [
+        for (current, replace, steps) in [
             (vec![], false, "register"),
             (vec![same.clone()], false, ""),
             (vec![same], true, ""),
@@ -339,36 +347,42 @@ mod tests {
             (vec![debian], false, ""),
             (vec![by_path], false, "exit 8"),
         ] {
-            assert_eq!(shown(plan_register(std::slice::from_ref(&arm), &there, replace)), steps, "{there:?}");
+            assert_eq!(
+                summary(plan_register(std::slice::from_ref(&arm), &current, replace)),
+                steps,
+                "{current:?}"
+            );
         }
     }
 
     #[test]
-    fn all_conflicts_are_told_at_once() {
-        let (arm, s390x) = (wanted("arm", "/new/arm"), wanted("s390x", "/new/s390x"));
-        let there = [seen(&wanted("arm", "/old/arm")), seen(&wanted("s390x", "/old/s390x"))];
-        let error = plan_register(&[arm, s390x], &there, false).unwrap_err().to_string();
-        assert!(error.contains("qemu-arm") && error.contains("qemu-s390x"), "{error}");
+    fn all_conflicts_are_reported_at_once() {
+        let (arm, s390x) = (request("arm", "/new/arm"), request("s390x", "/new/s390x"));
+        let current = [existing(&request("arm", "/old/arm")), existing(&request("s390x", "/old/s390x"))];
+        let error = plan_register(&[arm, s390x], &current, false).unwrap_err();
+        assert_eq!(error.to_string(), "register handlers: 2 conflicts; nothing was written");
+        let [first, second] = &error.problems[..] else { panic!("{error:?}") };
+        assert!(first.contains("qemu-arm") && second.contains("qemu-s390x"), "{error:?}");
     }
 
     #[test]
-    fn what_a_killed_run_left_is_removed_last() {
-        let arm = wanted("arm", "/usr/bin/qemu-arm");
-        let mut stray = seen(&arm);
-        stray.entry.rule.name = temporary_name(&arm.rule.name);
+    fn entries_that_a_killed_run_left_are_removed_last() {
+        let arm = request("arm", "/usr/bin/qemu-arm");
+        let mut leftover = existing(&arm);
+        leftover.entry.rule.name = temporary_name(&arm.rule.name);
         assert_eq!(
-            shown(plan_register(std::slice::from_ref(&arm), &[stray.clone()], false)),
+            summary(plan_register(std::slice::from_ref(&arm), &[leftover.clone()], false)),
             "register, remove   qemu-arm.new"
         );
-        // The same name by somebody else is theirs.
-        stray.entry.rule.kind = Kind::Extension("x".into());
-        assert_eq!(shown(plan_register(&[arm], &[stray], false)), "register");
+        // An entry of another program with such a name is kept.
+        leftover.entry.rule.kind = Kind::Extension("x".into());
+        assert_eq!(summary(plan_register(&[arm], &[leftover], false)), "register");
     }
 
     #[test]
-    fn only_our_own_entries_go_unless_named_exactly() {
-        let ours = seen(&wanted("arm", "/usr/bin/qemu-arm")).entry;
-        let mut theirs = seen(&wanted("s390x", "/usr/bin/qemu-s390x")).entry;
+    fn entries_of_other_programs_are_removed_by_their_exact_name_only() {
+        let ours = existing(&request("arm", "/usr/bin/qemu-arm")).entry;
+        let mut theirs = existing(&request("s390x", "/usr/bin/qemu-s390x")).entry;
         let Kind::Magic(pattern) = &mut theirs.rule.kind else { unreachable!() };
         pattern.magic.truncate(20);
         pattern.mask.truncate(20);
@@ -382,13 +396,13 @@ mod tests {
             (set(&["qemu-s390x"]), set(&[]), "exit 8"),
             (set(&[]), set(&["qemu-s390x"]), "remove   qemu-s390x"),
         ] {
-            assert_eq!(shown(plan_unregister(&names, &exact, &table)), steps);
+            assert_eq!(summary(plan_unregister(&names, &exact, &table)), steps);
         }
     }
 
     #[test]
-    fn the_plan_shows_the_line_as_the_kernel_gets_it() {
-        let plan = plan_register(&[wanted("s390x", "/q")], &[], false).unwrap().to_string();
+    fn a_plan_prints_the_line_that_is_written_to_the_kernel() {
+        let plan = plan_register(&[request("s390x", "/q")], &[], false).unwrap().to_string();
         let line = r"register :qemu-s390x:M:0:\x7f\x45\x4c\x46\x02\x02\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x16\x00\x00\x00\x01:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\x00\x00\x00\x00:/q:PF";
         assert_eq!(plan.trim_end(), line);
     }

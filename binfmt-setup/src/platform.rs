@@ -1,28 +1,26 @@
-//! `os/architecture[/variant]` as the OCI image specification writes it, in the spelling that containerd compares.
+//! Platforms `os/architecture[/variant]` of the OCI image-spec, normalized as in containerd.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Normalised: `aarch64` is `arm64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`, `armel` is `arm/v6`.
+use error::Error;
+
+/// A Linux platform, normalized: `aarch64` is `arm64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`, `armel` is `arm/v6`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     pub architecture: String,
     pub variant: Option<String>,
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PlatformError {
-    #[error("\"{0}\" is not os/architecture[/variant]: write it like linux/arm64 or linux/arm/v7")]
-    Form(String),
-    #[error("\"{0}\" is not for Linux: emulators run Linux programs only")]
-    NotLinux(String),
-}
-
 impl FromStr for Platform {
-    type Err = PlatformError;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let form = || PlatformError::Form(crate::escape::escaped(text));
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let doing = || format!("parse platform \"{text}\"");
+        let form = || {
+            Error::bad_input(doing(), "it is not os/architecture[/variant]")
+                .hint("write it like linux/arm64 or linux/arm/v7")
+        };
         let parts: Vec<&str> = text.split('/').collect();
         let known = |part: &&str| {
             !part.is_empty()
@@ -36,9 +34,11 @@ impl FromStr for Platform {
         let (architecture, variant) = match parts[..] {
             ["linux", architecture] => (architecture, None),
             ["linux", architecture, variant] => (architecture, Some(variant)),
-            // `arm/v7` as people shorten it; `windows/amd64` has the same form and is told apart by the v.
+            // `arm/v7` without the os; the v distinguishes it from `windows/amd64`.
             [architecture, variant] if variant.starts_with('v') => (architecture, Some(variant)),
-            [_, _] | [_, _, _] => return Err(PlatformError::NotLinux(crate::escape::escaped(text))),
+            [_, _] | [_, _, _] => {
+                return Err(Error::bad_input(doing(), "emulators run Linux programs only"));
+            }
             _ => return Err(form()),
         };
         // containerd platforms/database.go: normalizeArch.
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_platform_meet() {
+    fn spellings_of_one_platform_are_equal() {
         for (text, normal) in [
             ("linux/arm64", "linux/arm64"),
             ("linux/arm64/v8", "linux/arm64"),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_linux_platform_is_refused() {
+    fn other_texts_are_refused() {
         for text in
             ["", "linux/", "/arm", "linux/arm/v7/x", "windows/amd64", "linux/arm\n", "linux/ARM64", "*"]
         {

@@ -1,9 +1,9 @@
-//! Really executes a tiny program and says who ran it.
+//! Execution of a tiny program, which shows whether the CPU or which emulator runs it.
 //!
-//! Files in the kernel's table prove nothing: an entry may be shadowed, its emulator may be broken, or the table may
-//! not apply to this process at all. So the program is run, alone in an empty root folder (where only an emulator
-//! with flag F can be found). Its output goes to a pipe that is already full: while it waits there, the kernel
-//! tells by `/proc/PID/exe` which file really runs it, even one that was deleted or lies in a container's image.
+//! An entry in the kernel's table proves nothing: it may be shadowed, its emulator may be broken, or the table may not
+//! apply to this process. So the program is executed, alone in an empty root directory, where only an emulator with flag
+//! F is found. Its output goes to a pipe that is full: while it waits, `/proc/PID/exe` is the file that executes it, even
+//! one that was deleted or is in the image of a container.
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use error::{Error, io_reason};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
@@ -23,143 +24,164 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access, chdir, chroot, execve, geteuid};
 
 use crate::emulators::Target;
-use crate::escape::escaped;
 use crate::probe_programs::{EXIT_BASE, WRITTEN};
 
-const FOLDER_PREFIX: &str = "binfmt-probe-";
+const DIRECTORY_PREFIX: &str = "binfmt-probe-";
 
-/// How long a program of ten instructions may take on a loaded machine before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum run time of a program of ten instructions, on a loaded machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Result of one probe.
 #[derive(Debug)]
-pub struct Outcome {
-    pub verdict: Result<Ran, Failed>,
-    pub took: Duration,
+pub struct ProbeOutcome {
+    /// What executed the program, or why it did not run.
+    pub result: Result<Execution, ProbeFailure>,
+    /// From writing the program to its end.
+    pub duration: Duration,
 }
 
+/// What executed a program.
 #[derive(Debug)]
-pub enum Ran {
-    /// By the CPU itself.
+pub enum Execution {
+    /// The CPU.
     Native,
+    /// An emulator.
     Emulated(Emulator),
 }
 
-/// The file that really ran the program.
+/// The file that executed the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emulator {
-    /// As the kernel names it, without its ` (deleted)`.
+    /// As the kernel shows it, without ` (deleted)`.
     pub path: PathBuf,
+    /// Whether the file was deleted.
     pub deleted: bool,
+    /// Device of the file.
     pub device: u64,
+    /// Inode of the file.
     pub inode: u64,
-    /// First line of `--version`, from the very file that the kernel holds; where it was asked for.
+    /// First line of `--version`, of the file that the kernel holds open; if it was requested.
     pub version: Option<String>,
-    /// ``argv[0]`` arrived as given, not replaced by the path.
+    /// Whether the program got its original `argv[0]`, not the path.
     pub kept_argv0: bool,
 }
 
+/// Why a program did not run.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum ProbeFailure {
     #[error("no binfmt_misc handler is registered for it")]
-    NoEntry,
+    NoHandler,
     #[error(
         "the emulator is not found from inside another root directory: flag F is missing, or it is linked dynamically"
     )]
-    NotFound,
-    #[error("the emulator's own machine is caught by an entry: every start ends in a loop")]
+    EmulatorNotFound,
+    #[error("a handler matches the emulator itself: every start ends in a loop")]
     Loop,
-    #[error("the kernel may not execute it: {0}")]
+    #[error("the kernel refused to execute it: {}", io_reason(&(*.0).into()))]
     Denied(Errno),
     #[error(
-        "killed by signal {signal}{said}: the CPU, or the CPU model of the emulator, is older than this platform"
+        "killed by signal {signal}{message}: the CPU, or the CPU model of the emulator, is older than this platform"
     )]
-    Illegal { signal: i32, said: String },
-    #[error("killed by signal {signal}{said}: the emulator is broken")]
-    Crashed { signal: i32, said: String },
-    #[error("an argument was lost: the emulator expects flag P and the entry lacks it")]
-    ShiftedArguments,
-    #[error("ended with exit status {status} and the wrong output{said}")]
-    Wrong { status: i32, said: String },
-    #[error("did not end within {0} s, or wrote without end", PATIENCE.as_secs())]
-    Hangs,
-    #[error("cannot be tried: {0}")]
-    Untried(String),
+    IllegalInstruction { signal: i32, message: String },
+    #[error("killed by signal {signal}{message}: the emulator is broken")]
+    Crashed { signal: i32, message: String },
+    #[error("an argument was lost: the emulator requires flag P, which the handler does not have")]
+    LostArgument,
+    #[error("exit status {status} or the output is wrong{message}")]
+    WrongOutput { status: i32, message: String },
+    #[error("did not end within {0} s, or wrote too much", TIMEOUT.as_secs())]
+    Timeout,
+    #[error("cannot be probed: {0}")]
+    NotProbed(String),
 }
 
-/// A folder with nothing in it but the program under test.
+/// Executes programs in an empty directory, which is removed when the value is dropped.
 #[derive(Debug)]
 pub struct Prober {
-    folder: PathBuf,
+    directory: PathBuf,
     nonce: String,
     confinement: Cell<Confinement>,
-    /// Held as long as the folder is in use, so that it can be told from one that a killed process left.
+    /// Locked while the directory is in use, which distinguishes it from one that a killed process left.
     _lock: File,
 }
 
-/// How a child gets into the empty folder.
+/// How a child process enters the empty directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Confinement {
-    /// As root.
+    /// With chroot(2), as root.
     Chroot,
-    /// As anybody, in a user namespace of its own, which inherits the table.
+    /// With chroot(2) in a new user namespace, which inherits the table. Does not require root.
     UserNamespace,
-    /// Not at all, where neither is allowed: then flag F is not proven.
+    /// Not at all, if neither is allowed. This does not prove flag F.
     None,
 }
 
-/// What the child reports when it could not get into the folder: no exec fails with this number.
+/// The error of a child that could not enter the directory. exec(2) never fails with this number.
 const NOT_CONFINED: Errno = Errno::ENOANO;
 
 impl Prober {
-    pub fn new() -> io::Result<Self> {
+    /// Creates the directory, and removes those that killed processes left.
+    ///
+    /// # Errors
+    /// `Local` without a temporary directory from which programs can be executed.
+    pub fn new() -> Result<Self, Error> {
+        Self::try_new().map_err(|error| Error::local("prepare a directory for the probe", io_reason(&error)))
+    }
+
+    fn try_new() -> io::Result<Self> {
         let mut random = [0; WRITTEN / 2];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
         let nonce: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let above = executable_folder()?;
-        sweep(&above);
-        let folder = above.join(format!("{FOLDER_PREFIX}{nonce}"));
-        std::fs::create_dir(&folder)?;
-        let lock = File::open(&folder)?;
+        let parent = executable_directory()?;
+        remove_stale_directories(&parent);
+        let directory = parent.join(format!("{DIRECTORY_PREFIX}{nonce}"));
+        std::fs::create_dir(&directory)?;
+        let lock = File::open(&directory)?;
         lock.try_lock()?;
-        // Whatever the umask: a child in a user namespace is nobody's friend.
-        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755))?;
-        Ok(Self { folder, nonce, confinement: Cell::new(Confinement::Chroot), _lock: lock })
+        // Whatever the umask: in its user namespace the child has no permissions as the owner.
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o755))?;
+        Ok(Self { directory, nonce, confinement: Cell::new(Confinement::Chroot), _lock: lock })
     }
 
-    pub fn run(&self, target: Target) -> Outcome {
+    /// Executes the program of `target`.
+    pub fn run(&self, target: Target) -> ProbeOutcome {
         self.run_with(target, |_| None)
     }
 
-    /// Also asks the emulator for its version, which takes as long as the program.
-    pub fn run_with_version(&self, target: Target) -> Outcome {
+    /// Executes the program of `target` and determines the version of the emulator, which takes twice as long.
+    pub fn run_with_version(&self, target: Target) -> ProbeOutcome {
         self.run_with(target, version_of)
     }
 
-    fn run_with(&self, target: Target, version: fn(&Path) -> Option<String>) -> Outcome {
+    fn run_with(&self, target: Target, version: fn(&Path) -> Option<String>) -> ProbeOutcome {
         let begin = Instant::now();
-        let verdict = self.try_run(&target.file(), version);
-        Outcome { verdict, took: begin.elapsed() }
+        let result = self.try_run(&target.file(), version);
+        ProbeOutcome { result, duration: begin.elapsed() }
     }
 
-    fn try_run(&self, program: &[u8], version: fn(&Path) -> Option<String>) -> Result<Ran, Failed> {
-        let file = self.folder.join("probe");
-        write_executable(&file, program).map_err(untried)?;
-        let (mut reader, writer) = io::pipe().map_err(untried)?;
-        let filled = fill(&writer).map_err(untried)?;
+    fn try_run(
+        &self,
+        program: &[u8],
+        version: fn(&Path) -> Option<String>,
+    ) -> Result<Execution, ProbeFailure> {
+        let file = self.directory.join("probe");
+        write_executable(&file, program).map_err(not_probed)?;
+        let (mut reader, writer) = io::pipe().map_err(not_probed)?;
+        let filled = fill(&writer).map_err(not_probed)?;
         let mut child = self.spawn(&file, writer)?;
         let found = executable_of(&child, &file, version);
-        let (output, said, status) = drain(&mut child, &mut reader, filled)?;
-        let kept_argv0 = judge(&output, said, status, &self.nonce)?;
-        Ok(match found.map_err(untried)? {
-            None => Ran::Native,
-            Some(emulator) => Ran::Emulated(Emulator { kept_argv0, ..emulator }),
+        let (output, message, status) = drain(&mut child, &mut reader, filled)?;
+        let kept_argv0 = check_output(&output, message, status, &self.nonce)?;
+        Ok(match found.map_err(not_probed)? {
+            None => Execution::Native,
+            Some(emulator) => Execution::Emulated(Emulator { kept_argv0, ..emulator }),
         })
     }
 
-    fn spawn(&self, file: &Path, output: io::PipeWriter) -> Result<Child, Failed> {
+    fn spawn(&self, file: &Path, output: io::PipeWriter) -> Result<Child, ProbeFailure> {
         loop {
             let confinement = self.confinement.get();
-            let output = output.try_clone().map_err(untried)?;
+            let output = output.try_clone().map_err(not_probed)?;
             let error = match self.spawn_in(confinement, file, output) {
                 Ok(child) => return Ok(child),
                 Err(error) => error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw),
@@ -167,13 +189,13 @@ impl Prober {
             let weaker = match confinement {
                 Confinement::Chroot => Confinement::UserNamespace,
                 Confinement::UserNamespace => Confinement::None,
-                Confinement::None => return Err(why_not_executed(error)),
+                Confinement::None => return Err(exec_failure(error)),
             };
             match error {
                 NOT_CONFINED => self.confinement.set(weaker),
-                // Another thread's child holds our file open for writing until its exec.
+                // A child of another thread has the file open for writing until its exec.
                 Errno::ETXTBSY => std::thread::sleep(Duration::from_millis(1)),
-                error => return Err(why_not_executed(error)),
+                error => return Err(exec_failure(error)),
             }
         }
     }
@@ -181,21 +203,21 @@ impl Prober {
     fn spawn_in(&self, confinement: Confinement, file: &Path, output: io::PipeWriter) -> io::Result<Child> {
         let path = if confinement == Confinement::None { file } else { Path::new("/probe") };
         let path = CString::new(path.as_os_str().as_bytes())?;
-        // One more argument: an emulator that eats one is found out.
+        // One more argument, to detect an emulator that drops one.
         let arguments = [CString::new(self.nonce.as_str())?, c"one-more".to_owned()];
-        // QEMU's CPU model is part of what is asked; nothing else of the environment is.
+        // QEMU's CPU model is part of what is probed; the rest of the environment is not.
         let model = std::env::var_os("QEMU_CPU").map(|model| [b"QEMU_CPU=", model.as_bytes()].concat());
         let environment: Vec<CString> = model.map(CString::new).transpose()?.into_iter().collect();
-        let folder = self.folder.clone();
+        let directory = self.directory.clone();
         let execute = move || {
             if confinement == Confinement::UserNamespace {
                 unshare(CloneFlags::CLONE_NEWUSER).map_err(|_| NOT_CONFINED)?;
             }
             if confinement != Confinement::None {
-                chroot(&folder).map_err(|_| NOT_CONFINED)?;
+                chroot(&directory).map_err(|_| NOT_CONFINED)?;
                 chdir("/")?;
             }
-            // Not by Command itself: on ENOEXEC that would give the program to /bin/sh.
+            // Not with Command, which passes the program to /bin/sh on ENOEXEC.
             match execve(&path, &arguments, &environment)? {}
         };
         let mut command = Command::new(file);
@@ -213,39 +235,39 @@ impl Prober {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        // What is left behind is swept up by a later run.
-        let _ = std::fs::remove_dir_all(&self.folder);
+        // A directory that is left is removed by a later run.
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Removes what processes that were killed have left behind.
-fn sweep(above: &Path) {
+/// Removes directories that killed processes left.
+fn remove_stale_directories(parent: &Path) {
     let is_old = |found: &std::fs::Metadata| {
         let age = found.modified().ok().and_then(|time| time.elapsed().ok());
-        // A young one may be about to be locked.
+        // A new one may not be locked yet.
         found.is_dir() && found.uid() == geteuid().as_raw() && age.is_some_and(|age| age.as_secs() > 60)
     };
-    for file in std::fs::read_dir(above).into_iter().flatten().flatten() {
-        let is_left = file.file_name().as_bytes().starts_with(FOLDER_PREFIX.as_bytes())
+    for file in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_left = file.file_name().as_bytes().starts_with(DIRECTORY_PREFIX.as_bytes())
             && file.metadata().is_ok_and(|found| is_old(&found))
-            && File::open(file.path()).is_ok_and(|folder| folder.try_lock().is_ok());
+            && File::open(file.path()).is_ok_and(|directory| directory.try_lock().is_ok());
         if is_left {
-            // The next one will try again.
+            // The next run tries again.
             let _ = std::fs::remove_dir_all(file.path());
         }
     }
 }
 
-/// The first temporary folder from which programs may be started.
-fn executable_folder() -> io::Result<PathBuf> {
-    let usable = |folder: &&Path| {
-        let may_execute = statvfs(*folder).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC));
-        may_execute && access(*folder, AccessFlags::W_OK).is_ok()
+/// The first temporary directory from which programs can be executed.
+fn executable_directory() -> io::Result<PathBuf> {
+    let usable = |directory: &&Path| {
+        let may_execute = statvfs(*directory).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC));
+        may_execute && access(*directory, AccessFlags::W_OK).is_ok()
     };
     let asked = std::env::temp_dir();
-    let folders =
+    let directories =
         [asked.as_path(), "/tmp".as_ref(), "/var/tmp".as_ref(), "/run".as_ref(), "/dev/shm".as_ref()];
-    let found = folders.into_iter().find(usable).map(Path::to_owned);
+    let found = directories.into_iter().find(usable).map(Path::to_owned);
     found.ok_or_else(|| {
         io::Error::other("no temporary directory that is writable and not mounted noexec: set TMPDIR")
     })
@@ -256,16 +278,16 @@ fn write_executable(path: &Path, program: &[u8]) -> io::Result<()> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))
 }
 
-/// Fills the pipe to the brim, so that a write to it waits; returns the number of bytes.
+/// Fills the pipe, so that a write to it waits. Returns the number of bytes.
 fn fill(mut pipe: &io::PipeWriter) -> io::Result<usize> {
-    // The smallest size there is: one page. If even that is refused, the default does as well.
+    // The minimum size is one page. If that is refused, the default works as well.
     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(4096));
     let size = usize::try_from(fcntl(pipe, FcntlArg::F_GETPIPE_SZ)?).map_err(io::Error::other)?;
     pipe.write_all(&vec![0; size])?;
     Ok(size)
 }
 
-/// Which file runs the child, or `None` when it is the program itself. `version` is asked of that very file.
+/// The file that executes the child, or `None` if it is the program itself. `version` is called with that file.
 fn executable_of(
     child: &Child,
     program: &Path,
@@ -292,13 +314,13 @@ fn executable_of(
     }))
 }
 
-/// First line that `FILE --version` prints, if it prints one.
+/// The first line that `FILE --version` prints, if any.
 pub fn version_of(file: &Path) -> Option<String> {
     let (mut reader, writer) = io::pipe().ok()?;
     let mut command = Command::new(file);
     command.arg("--version").env_clear().stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
     let mut child = command.spawn().ok()?;
-    // The command holds the pipe's other end as well.
+    // The command has the other end of the pipe open as well.
     drop(command);
     let (output, status) = watch(&mut child, &mut reader, 1 << 16).ok().flatten()?;
     let text = String::from_utf8_lossy(&output);
@@ -306,48 +328,48 @@ pub fn version_of(file: &Path) -> Option<String> {
     (status.success() && !line.is_empty()).then(|| line.to_owned())
 }
 
-/// Empties the pipe, waits for the end; gives what the program wrote, what the emulator said, and the exit status.
+/// Empties the pipe and waits for the child. Returns its output, the first line on stderr in parentheses, and its status.
 fn drain(
     child: &mut Child,
     pipe: &mut io::PipeReader,
     filled: usize,
-) -> Result<(Vec<u8>, String, ExitStatus), Failed> {
-    let watched = watch(child, pipe, filled + 4096).map_err(untried)?;
-    let (mut output, status) = watched.ok_or(Failed::Hangs)?;
-    let mut said = vec![];
+) -> Result<(Vec<u8>, String, ExitStatus), ProbeFailure> {
+    let watched = watch(child, pipe, filled + 4096).map_err(not_probed)?;
+    let (mut output, status) = watched.ok_or(ProbeFailure::Timeout)?;
+    let mut message = vec![];
     if let Some(stderr) = child.stderr.take() {
-        stderr.take(400).read_to_end(&mut said).map_err(untried)?;
+        stderr.take(400).read_to_end(&mut message).map_err(not_probed)?;
     }
-    let said = String::from_utf8_lossy(&said);
-    let said = said.lines().next().map(|line| format!(" ({})", escaped(line))).unwrap_or_default();
-    Ok((output.split_off(filled.min(output.len())), said, status))
+    let message = String::from_utf8_lossy(&message);
+    let message = message.lines().next().map(|line| format!(" ({line})")).unwrap_or_default();
+    Ok((output.split_off(filled.min(output.len())), message, status))
 }
 
-/// Reads until the child ends. `None`: it did not, or it wrote more than `most` bytes; it is gone all the same.
+/// Reads until the child ends. Returns `None` after killing it if it did not end or wrote more than `limit` bytes.
 fn watch(
     child: &mut Child,
     pipe: &mut io::PipeReader,
-    most: usize,
+    limit: usize,
 ) -> io::Result<Option<(Vec<u8>, ExitStatus)>> {
     fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let begin = Instant::now();
     let mut output = vec![];
     loop {
-        // Before reading: what it wrote before it ended is in the pipe by then.
+        // Before reading: everything that it wrote is in the pipe when it has ended.
         let ended = child.try_wait()?;
         let mut chunk = [0; 4096];
-        // An end, or an empty pipe for now: both are no bytes.
+        // Both the end and an empty pipe return no bytes.
         while let Ok(length @ 1..) = pipe.read(&mut chunk) {
             output.extend(&chunk[..length]);
-            if output.len() > most {
+            if output.len() > limit {
                 break;
             }
         }
-        let too_much = output.len() > most;
+        let too_much = output.len() > limit;
         if let (Some(status), false) = (ended, too_much) {
             return Ok(Some((output, status)));
         }
-        if too_much || begin.elapsed() > PATIENCE {
+        if too_much || begin.elapsed() > TIMEOUT {
             child.kill()?;
             child.wait()?;
             return Ok(None);
@@ -356,39 +378,44 @@ fn watch(
     }
 }
 
-/// Whether `argv[0]` was kept, or what went wrong.
-fn judge(output: &[u8], said: String, status: ExitStatus, nonce: &str) -> Result<bool, Failed> {
+/// Returns whether `argv[0]` was kept, or the failure.
+fn check_output(
+    output: &[u8],
+    message: String,
+    status: ExitStatus,
+    nonce: &str,
+) -> Result<bool, ProbeFailure> {
     // argv[0] and one more.
     const EXPECTED: i32 = EXIT_BASE + 2;
     let Some(code) = status.code() else {
         let signal = status.signal().unwrap_or_default();
         let is_illegal = signal == nix::sys::signal::Signal::SIGILL as i32;
         return Err(if is_illegal {
-            Failed::Illegal { signal, said }
+            ProbeFailure::IllegalInstruction { signal, message }
         } else {
-            Failed::Crashed { signal, said }
+            ProbeFailure::Crashed { signal, message }
         });
     };
     match code {
         EXPECTED if output == nonce.as_bytes() => Ok(true),
         EXPECTED if output.starts_with(b"/") => Ok(false),
-        code if code == EXPECTED - 1 && output.len() == WRITTEN => Err(Failed::ShiftedArguments),
-        code => Err(Failed::Wrong { status: code, said }),
+        code if code == EXPECTED - 1 && output.len() == WRITTEN => Err(ProbeFailure::LostArgument),
+        code => Err(ProbeFailure::WrongOutput { status: code, message }),
     }
 }
 
-fn why_not_executed(errno: Errno) -> Failed {
+fn exec_failure(errno: Errno) -> ProbeFailure {
     match errno {
-        Errno::ENOEXEC => Failed::NoEntry,
-        Errno::ENOENT => Failed::NotFound,
-        Errno::ELOOP => Failed::Loop,
-        Errno::EACCES | Errno::EPERM => Failed::Denied(errno),
-        other => Failed::Untried(other.desc().to_owned()),
+        Errno::ENOEXEC => ProbeFailure::NoHandler,
+        Errno::ENOENT => ProbeFailure::EmulatorNotFound,
+        Errno::ELOOP => ProbeFailure::Loop,
+        Errno::EACCES | Errno::EPERM => ProbeFailure::Denied(errno),
+        other => ProbeFailure::NotProbed(other.desc().to_owned()),
     }
 }
 
-fn untried(error: io::Error) -> Failed {
-    Failed::Untried(error.to_string())
+fn not_probed(error: io::Error) -> ProbeFailure {
+    ProbeFailure::NotProbed(error.to_string())
 }
 
 #[cfg(test)]
@@ -396,7 +423,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_writes_without_end_has_no_version() {
+    fn a_program_that_writes_endlessly_has_no_version() {
         let file = std::env::temp_dir().join(format!("writes-without-end-{}", std::process::id()));
         write_executable(&file, b"#!/bin/sh\nwhile :; do echo y; done\n").unwrap();
         assert_eq!(version_of(&file), None);
@@ -406,15 +433,22 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_of_a_program_is_judged() {
+    fn output_and_status_of_a_program_are_checked() {
         let exit = |code: i32| ExitStatus::from_raw(code << 8);
-        let judge = |output: &[u8], status| judge(output, String::new(), status, "0123456789abcdef");
-        assert!(matches!(judge(b"0123456789abcdef", exit(42)), Ok(true)));
-        assert!(matches!(judge(b"/probe\0one-more\0", exit(42)), Ok(false)));
-        assert!(matches!(judge(b"one-more\0.......", exit(41)), Err(Failed::ShiftedArguments)));
-        assert!(matches!(judge(b"0123456789abcdef", exit(0)), Err(Failed::Wrong { .. })));
-        assert!(matches!(judge(b"", exit(255)), Err(Failed::Wrong { status: 255, .. })));
-        assert!(matches!(judge(b"", ExitStatus::from_raw(4)), Err(Failed::Illegal { .. })));
-        assert!(matches!(judge(b"", ExitStatus::from_raw(11)), Err(Failed::Crashed { signal: 11, .. })));
+        let check_output =
+            |output: &[u8], status| check_output(output, String::new(), status, "0123456789abcdef");
+        assert!(matches!(check_output(b"0123456789abcdef", exit(42)), Ok(true)));
+        assert!(matches!(check_output(b"/probe\0one-more\0", exit(42)), Ok(false)));
+        assert!(matches!(check_output(b"one-more\0.......", exit(41)), Err(ProbeFailure::LostArgument)));
+        assert!(matches!(check_output(b"0123456789abcdef", exit(0)), Err(ProbeFailure::WrongOutput { .. })));
+        assert!(matches!(check_output(b"", exit(255)), Err(ProbeFailure::WrongOutput { status: 255, .. })));
+        assert!(matches!(
+            check_output(b"", ExitStatus::from_raw(4)),
+            Err(ProbeFailure::IllegalInstruction { .. })
+        ));
+        assert!(matches!(
+            check_output(b"", ExitStatus::from_raw(11)),
+            Err(ProbeFailure::Crashed { signal: 11, .. })
+        ));
     }
 }

@@ -1,150 +1,132 @@
-//! From what was typed to the entries that are wanted: which emulator serves which machine, with which flags.
+//! The handlers that a command line requests: which emulator runs which machine, with which flags.
 
 use std::path::PathBuf;
 
+use error::{Error, Exit};
+
 use crate::elf::Ident;
-use crate::emulators::file::{self, Content, EmulatorFile, FileError, Version};
+use crate::emulators::file::{self, Content, EmulatorFile, Version};
 use crate::emulators::search::{Found, search};
 use crate::emulators::{MACHINES, Machine, Target};
-use crate::escape::escaped;
-use crate::exit::Exit;
-use crate::plan::Wanted;
+use crate::host::in_initial_user_namespace;
+use crate::plan::HandlerRequest;
 use crate::probe::version_of;
 use crate::rule::{Flags, Kind, Rule};
 
-/// What to make run, and with what.
+/// The machines to run, and their emulators.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Empty with `all`.
     pub targets: Vec<Target>,
-    /// Every machine of which an emulator is found.
+    /// Every machine whose emulator is found.
     pub all: bool,
-    pub folders: Vec<PathBuf>,
-    /// Emulators named one by one.
-    pub named: Vec<(&'static Machine, PathBuf)>,
-    /// `None`: as the emulator wants it.
+    /// Directories to search for emulators.
+    pub emulator_dirs: Vec<PathBuf>,
+    /// Emulators of single machines.
+    pub emulators: Vec<(&'static Machine, PathBuf)>,
+    /// `None`: the default of each emulator.
     pub flags: Option<Flags>,
-    /// Flag C, which must be asked for by its long name.
+    /// Flag C, which requires its own option.
     pub credentials: bool,
 }
 
-/// What this machine is, as far as it decides.
+/// The properties of this host on which a plan depends.
 #[derive(Debug, Clone)]
 pub struct Host {
+    /// The machine that this program was built for, which runs without an emulator.
     pub ident: Option<Ident>,
+    /// Major and minor version of the kernel.
     pub kernel: (u32, u32),
-    /// Machines whose programs the CPU runs by itself.
+    /// Machines whose programs the CPU runs.
     pub native: Vec<&'static Machine>,
 }
 
+/// The handlers to register.
 #[derive(Debug, Default)]
 pub struct Resolved {
-    pub wanted: Vec<Wanted>,
-    /// Platforms for which nothing needs doing.
+    /// One for each machine that requires an emulator.
+    pub handlers: Vec<HandlerRequest>,
+    /// Requested platforms that the CPU runs.
     pub native: Vec<Target>,
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(
-        "no emulator for {what} in {folders}{passed_over}: install qemu-user-static, or use --emulator-dir"
-    )]
-    NotFound { what: String, folders: String, passed_over: String },
-    #[error(
-        "flag C lets emulated set-uid programs run as root, and whoever starts one can steer the emulator: say \
-         --credentials if that is what you want"
-    )]
-    Unconfirmed,
-    #[error(
-        "this CPU runs programs of {0} itself, and an entry for them would send each of them, perhaps every program \
-         of this machine, through an emulator: leave it out"
-    )]
-    Native(&'static str),
-}
-
-impl RequestError {
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::File(error) => error.exit(),
-            Self::NotFound { .. } => Exit::NotFound,
-            Self::Native(_) => Exit::BadInput,
-            Self::Unconfirmed => Exit::Usage,
-        }
-    }
-}
-
 impl Request {
-    pub fn resolve(&self, host: &Host) -> Result<Resolved, RequestError> {
+    /// Finds and checks the emulators.
+    ///
+    /// # Errors
+    /// `NotFound` without an emulator, `NotPermitted` for an unsafe one, `BadInput` for an unsuitable one or a machine
+    /// that the CPU runs, `Usage` for flag C without `credentials`.
+    pub fn resolve(&self, host: &Host) -> Result<Resolved, Error> {
         if self.flags.is_some_and(|flags| flags.credentials) && !self.credentials {
-            return Err(RequestError::Unconfirmed);
+            let why = "flag C runs emulated set-uid programs as root, and every user who starts one controls its emulator";
+            return Err(
+                Error::new(Exit::Usage, "use flag C", why).hint("add --credentials if you accept this")
+            );
         }
         let mut resolved = Resolved::default();
         for machine in self.machines(host, &mut resolved)? {
             let Some(emulator) = self.emulator(machine)? else { continue };
-            let (wanted, warnings) = self.entry(machine, emulator, host)?;
-            resolved.wanted.push(wanted);
+            let (handler, warnings) = self.handler(machine, emulator, host)?;
+            resolved.handlers.push(handler);
             resolved.warnings.extend(warnings);
         }
-        if self.all && resolved.wanted.is_empty() {
-            return Err(self.not_found("any machine".to_owned(), vec![]));
+        if self.all && resolved.handlers.is_empty() {
+            return Err(self.not_found("any machine", &[]));
         }
         Ok(resolved)
     }
 
-    /// Each machine once, in the order of the table.
-    fn machines(&self, host: &Host, resolved: &mut Resolved) -> Result<Vec<&'static Machine>, RequestError> {
+    /// Whether the command line names this machine or its emulator, or requests all.
+    pub fn includes(&self, machine: &Machine) -> bool {
+        self.all
+            || self.targets.iter().any(|target| std::ptr::eq(target.machine, machine))
+            || self.emulators.iter().any(|(one, _)| std::ptr::eq(*one, machine))
+    }
+
+    /// The requested machines that require an emulator, in the order of [`MACHINES`].
+    fn machines(&self, host: &Host, resolved: &mut Resolved) -> Result<Vec<&'static Machine>, Error> {
         let is_native = |machine: &Machine| host.native.iter().any(|native| std::ptr::eq(*native, machine));
-        for target in &self.targets {
-            if !is_native(target.machine) {
-                continue;
-            }
-            // The platform runs: that is all that was asked for. An emulator of the CPU's own machine is a mistake.
+        for target in self.targets.iter().filter(|target| is_native(target.machine)) {
+            // A platform that runs is all that was requested. An emulator of the CPU's own machine is a mistake.
             if !target.as_platform {
-                return Err(RequestError::Native(target.machine.name));
+                return Err(native_machine(target.machine));
             }
             resolved.native.push(*target);
         }
-        if let Some((machine, _)) = self.named.iter().find(|(machine, _)| is_native(machine)) {
-            return Err(RequestError::Native(machine.name));
+        if let Some((machine, _)) = self.emulators.iter().find(|(machine, _)| is_native(machine)) {
+            return Err(native_machine(machine));
         }
-        let asked = |machine: &&Machine| {
-            let by_target = self.targets.iter().any(|target| std::ptr::eq(target.machine, *machine));
-            let by_emulator = self.named.iter().any(|(named, _)| std::ptr::eq(*named, *machine));
-            (self.all || by_target || by_emulator) && !is_native(machine)
-        };
-        Ok(MACHINES.iter().filter(asked).collect())
+        Ok(MACHINES.iter().filter(|machine| self.includes(machine) && !is_native(machine)).collect())
     }
 
-    /// `None`: there is none, and nobody asked for this machine in particular.
-    fn emulator(&self, machine: &'static Machine) -> Result<Option<EmulatorFile>, RequestError> {
-        if let Some((_, path)) = self.named.iter().find(|(named, _)| std::ptr::eq(*named, machine)) {
-            return Ok(Some(file::read(path)?));
+    /// The emulator of this machine. With `all`, `None` if there is none.
+    fn emulator(&self, machine: &'static Machine) -> Result<Option<EmulatorFile>, Error> {
+        if let Some((_, path)) = self.emulators.iter().find(|(one, _)| std::ptr::eq(*one, machine)) {
+            return file::read(path).map(Some);
         }
-        match search(machine, &self.folders) {
+        match search(machine, &self.emulator_dirs) {
             Found::Emulator(found) => Ok(Some(found)),
             Found::Nothing { .. } if self.all => Ok(None),
-            Found::Nothing { passed_over } => Err(self.not_found(machine.name.to_owned(), passed_over)),
+            Found::Nothing { skipped } => Err(self.not_found(machine.name, &skipped)),
         }
     }
 
-    fn not_found(&self, what: String, passed_over: Vec<String>) -> RequestError {
-        let folders: Vec<String> = self.folders.iter().map(escaped).collect();
-        let passed_over = match passed_over.join(", ") {
-            names if names.is_empty() => names,
-            names => format!(" ({names})"),
-        };
-        RequestError::NotFound { what, folders: folders.join(" "), passed_over }
+    fn not_found(&self, machine: &str, skipped: &[String]) -> Error {
+        let directories: Vec<String> =
+            self.emulator_dirs.iter().map(|dir| dir.display().to_string()).collect();
+        let skipped = if skipped.is_empty() { String::new() } else { format!(" ({})", skipped.join(", ")) };
+        let why = format!("no emulator for {machine} in {}{skipped}", directories.join(" "));
+        Error::not_found("choose emulators", why).hint("install qemu-user-static, or use --emulator-dir")
     }
 
-    fn entry(
+    fn handler(
         &self,
         machine: &'static Machine,
         emulator: EmulatorFile,
         host: &Host,
-    ) -> Result<(Wanted, Vec<String>), RequestError> {
+    ) -> Result<(HandlerRequest, Vec<String>), Error> {
         // Before it is executed, even if only for its version.
         file::check(&emulator, host.ident, self.credentials)?;
         let version = version_of(&emulator.path).as_deref().and_then(Version::parse);
@@ -153,7 +135,7 @@ impl Request {
         }
         let mut flags =
             self.flags.unwrap_or_else(|| file::default_flags(&emulator, version.as_ref(), host.kernel));
-        // The kernel sets O by itself for C.
+        // The kernel sets O with C.
         flags.credentials |= self.credentials;
         flags.open_binary |= self.credentials;
         let warnings = warnings(&emulator, flags);
@@ -164,33 +146,36 @@ impl Request {
             flags,
         };
         let EmulatorFile { real_path, device, inode, .. } = emulator;
-        Ok((Wanted { machine, rule, real_path, device, inode }, warnings))
+        Ok((HandlerRequest { machine, rule, real_path, device, inode }, warnings))
     }
 }
 
+fn native_machine(machine: &Machine) -> Error {
+    let why =
+        "this CPU runs its programs, and a handler could send every program of this host through an emulator";
+    Error::bad_input(format!("use an emulator for {}", machine.name), why).hint("omit this machine")
+}
+
 fn warnings(emulator: &EmulatorFile, flags: Flags) -> Vec<String> {
-    let path = escaped(&emulator.path);
+    let path = emulator.path.display();
     let mut warnings = vec![];
     if matches!(emulator.content, Content::Elf(header) if header.dynamic) {
-        warnings.push(format!("{path} is linked dynamically: it will not start in containers and chroots"));
+        warnings.push(format!("{path} is linked dynamically: it does not start in containers and chroots"));
     }
     if !flags.fix_binary {
-        warnings
-            .push(format!("{path} without flag F: containers and chroots need their own copy at this path"));
+        warnings.push(format!("{path} without flag F: containers and chroots require a copy at this path"));
     }
     if flags.credentials {
         warnings.push(format!(
-            "{path} with flag C runs set-uid programs as root; whoever starts one can steer it by QEMU_* variables \
-             (QEMU_LOG_FILENAME writes any file): do this on machines without other users only"
+            "{path} with flag C runs set-uid programs as root, and every user who starts one controls it with QEMU_* \
+             variables (QEMU_LOG_FILENAME writes any file): only for machines without other users"
         ));
     }
     if let (Some(not_of_root), false) = (&emulator.not_of_root, flags.credentials) {
-        // In a user namespace the owner of everything else has no name, and that is nothing to warn of.
-        if crate::facts::in_first_user_namespace() {
-            warnings.push(format!(
-                "{} does not belong to root: its owner can replace the emulator",
-                escaped(not_of_root)
-            ));
+        // In a user namespace the owner of most files has no name, so a warning would be wrong.
+        if in_initial_user_namespace() {
+            let file = not_of_root.display();
+            warnings.push(format!("{file} does not belong to root: its owner can replace the emulator"));
         }
     }
     warnings
@@ -202,7 +187,7 @@ mod tests {
 
     fn host() -> Host {
         Host {
-            ident: crate::facts::own_ident(),
+            ident: crate::host::own_ident(),
             kernel: (6, 18),
             native: vec![Machine::by_name("x86_64").unwrap(), Machine::by_name("i386").unwrap()],
         }
@@ -210,23 +195,29 @@ mod tests {
 
     fn request(targets: &[&str]) -> Request {
         let targets = targets.iter().map(|text| Target::parse(text).unwrap()).collect();
-        Request { targets, folders: vec!["/nonexistent".into()], ..Request::default() }
+        Request { targets, emulator_dirs: vec!["/nonexistent".into()], ..Request::default() }
     }
 
     #[test]
-    fn a_native_platform_is_satisfied_and_a_native_machine_refused() {
+    fn a_native_platform_requires_nothing_and_a_native_machine_is_refused() {
         let resolved = request(&["linux/amd64", "linux/386"]).resolve(&host()).unwrap();
-        assert_eq!((resolved.native.len(), resolved.wanted.len()), (2, 0));
-        assert!(matches!(request(&["x86_64"]).resolve(&host()), Err(RequestError::Native("x86_64"))));
-        let mut named = request(&[]);
-        named.named.push((Machine::by_name("i386").unwrap(), "/usr/bin/qemu-i386".into()));
-        assert!(matches!(named.resolve(&host()), Err(RequestError::Native("i386"))));
+        assert_eq!((resolved.native.len(), resolved.handlers.len()), (2, 0));
+        let assert_native = |request: Request, machine: &str| {
+            let error = request.resolve(&host()).unwrap_err();
+            assert_eq!(
+                (error.kind, error.action),
+                (Exit::BadInput, format!("use an emulator for {machine}"))
+            );
+        };
+        assert_native(request(&["x86_64"]), "x86_64");
+        let i386 = (Machine::by_name("i386").unwrap(), "/usr/bin/qemu-i386".into());
+        assert_native(Request { emulators: vec![i386], ..request(&[]) }, "i386");
     }
 
     #[test]
-    fn what_is_missing_names_the_folders_that_were_searched() {
+    fn a_missing_emulator_is_reported_with_the_searched_directories() {
         let error = request(&["linux/s390x"]).resolve(&host()).unwrap_err();
-        assert_eq!(error.exit(), Exit::NotFound);
-        assert!(error.to_string().contains("s390x in /nonexistent:"), "{error}");
+        assert_eq!(error.kind, Exit::NotFound);
+        assert!(error.to_string().contains("s390x in /nonexistent;"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
-//! One entry of binfmt_misc, as the kernel writes and reads it.
+//! One binfmt_misc entry, in the format that the kernel reads and in the one that it prints.
 //!
-//! To register, one line is written in one `write(2)`: `:name:M:offset:magic:mask:interpreter:flags`, where the first
-//! byte says what separates the fields. To read, there is one small file per entry. Rules of both: the kernel's
+//! An entry is registered by one line in one `write(2)`: `:name:M:offset:magic:mask:interpreter:flags`, where the first
+//! byte is the separator of the fields. It is read from one small file per entry. Source of both formats: the kernel's
 //! `fs/binfmt_misc.c`, and Documentation/admin-guide/binfmt-misc.rst.
 
 use std::ffi::{OsStr, OsString};
@@ -10,13 +10,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::escape::escaped;
+use error::Error;
 
-/// Longest line that the kernel takes, MAX_REGISTER_LENGTH.
-pub const LONGEST_LINE: usize = 1920;
-/// The kernel looks at this many first bytes of a program, BINPRM_BUF_SIZE since Linux 5.1.
+/// Maximum length of a line in bytes, MAX_REGISTER_LENGTH.
+pub const LINE_MAX: usize = 1920;
+/// The kernel compares this many bytes at the start of a program, BINPRM_BUF_SIZE since Linux 5.1.
 pub const WINDOW: usize = 256;
 
+/// What an entry matches and which emulator it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub name: OsString,
@@ -25,14 +26,16 @@ pub struct Rule {
     pub flags: Flags,
 }
 
+/// What an entry matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// By the first bytes of the program.
+    /// Matches the first bytes of the program.
     Magic(Pattern),
-    /// By the end of its name, without the dot.
+    /// Matches the extension of its name, without the dot.
     Extension(OsString),
 }
 
+/// Bytes at the start of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     pub offset: usize,
@@ -42,7 +45,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// What the kernel computes for a program that begins with `head`; it reads zeros behind the end of a short file.
+    /// Whether the kernel matches a program that begins with `head`; it reads zeros after the end of a short file.
     pub fn matches(&self, head: &[u8]) -> bool {
         (self.magic.iter().zip(&self.mask).enumerate()).all(|(i, (magic, mask))| {
             let byte = head.get(self.offset + i).copied().unwrap_or(0);
@@ -50,7 +53,7 @@ impl Pattern {
         })
     }
 
-    /// Made by this tool: see [`crate::emulators::Machine::pattern`].
+    /// Whether this program wrote the pattern: see [`crate::emulators::Machine::pattern`].
     pub fn is_signed(&self) -> bool {
         self.offset == 0
             && self.magic.starts_with(b"\x7fELF")
@@ -60,14 +63,16 @@ impl Pattern {
 }
 
 impl Rule {
+    /// Whether this program registered it.
     pub fn is_ours(&self) -> bool {
         self.name.as_bytes().starts_with(b"qemu-")
             && matches!(&self.kind, Kind::Magic(pattern) if pattern.is_signed())
     }
 }
 
-/// P: ``argv[0]`` is kept. O: the program is handed over open. C: credentials are those of the program (implies O).
-/// F: the interpreter is opened now, once, so that it serves chroots and containers.
+/// P: the emulator gets the original `argv[0]`. O: the emulator gets the program as an open file. C: credentials are
+/// those of the program (implies O). F: the kernel opens the emulator at registration, so that it is found in chroots and
+/// containers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
     pub preserve_argv0: bool,
@@ -76,23 +81,19 @@ pub struct Flags {
     pub fix_binary: bool,
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("\"{0}\" are not flags of binfmt_misc: use letters of POCF")]
-pub struct FlagsError(String);
-
 impl FromStr for Flags {
-    type Err = FlagsError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, FlagsError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let mut flags = Self::default();
         for letter in text.chars() {
             match letter {
                 'P' => flags.preserve_argv0 = true,
                 'O' => flags.open_binary = true,
-                // The kernel sets O by itself for C.
+                // The kernel sets O with C.
                 'C' => (flags.credentials, flags.open_binary) = (true, true),
                 'F' => flags.fix_binary = true,
-                _ => return Err(FlagsError(escaped(text))),
+                _ => return Err(format!("unknown flag \"{letter}\": use letters of POCF")),
             }
         }
         Ok(flags)
@@ -112,88 +113,95 @@ impl fmt::Display for Flags {
     }
 }
 
-/// The kernel would refuse such a line with a bare EINVAL, or worse, accept it and mean something else.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum LineError {
-    #[error(
-        "\"{0}\" cannot name an entry: use 1 to 255 characters, none of them \"/\" or a control character, \
-         and neither \".\", \"..\", \"register\" nor \"status\""
-    )]
-    Name(String),
-    #[error("the path \"{0}\" of the emulator is not absolute: write it from the root on")]
-    Relative(String),
-    #[error(
-        "the path \"{0}\" of the emulator has a control character in it: it would forge lines in the kernel's \
-         table; move the emulator"
-    )]
-    Path(String),
-    #[error(
-        "the pattern of {0} is empty, has a mask of another length or only of zeros, or ends after byte 256"
-    )]
-    Pattern(String),
-    #[error(
-        "no character separates the fields of {0}: each candidate occurs in a name or path; move the emulator"
-    )]
-    Separator(String),
-    #[error("the line for {0} has {1} bytes and the kernel takes 1920: give the emulator a shorter path")]
-    Long(String, usize),
-}
-
 impl Rule {
     /// The line that registers this rule. Each byte of magic and mask is written as `\xHH`: a raw zero byte would end
-    /// the pattern there, and what is left of it would catch the host's own programs.
-    pub fn line(&self) -> Result<Vec<u8>, LineError> {
-        let shown = escaped(&self.name);
+    /// the pattern there, and the rest of it would match the host's own programs.
+    ///
+    /// # Errors
+    /// `BadInput` for a rule that the kernel would refuse with EINVAL only, or accept with another meaning.
+    pub fn line(&self) -> Result<Vec<u8>, Error> {
+        let path = self.interpreter.display();
+        let refused = |reason: String, hint: &str| {
+            Error::bad_input(format!("register {}", self.name.display()), reason).hint(hint)
+        };
         if !is_safe_name(&self.name) {
-            return Err(LineError::Name(shown));
+            return Err(refused(
+                "invalid name".into(),
+                "use 1 to 255 characters, no \"/\" and no control character, and neither \".\", \"..\", \"register\" nor \
+                 \"status\"",
+            ));
         }
         let interpreter = self.interpreter.as_os_str().as_bytes();
         if !self.interpreter.is_absolute() {
-            return Err(LineError::Relative(escaped(&self.interpreter)));
+            return Err(refused(
+                format!("the emulator's path \"{path}\" is relative"),
+                "use an absolute path",
+            ));
         }
         if interpreter.iter().any(u8::is_ascii_control) {
-            return Err(LineError::Path(escaped(&self.interpreter)));
+            let why =
+                format!("the emulator's path \"{path}\" has a control character, which would forge lines");
+            return Err(refused(why, "move the emulator"));
         }
-        let (kind, offset, magic, mask): (_, _, Vec<u8>, Vec<u8>) = match &self.kind {
-            Kind::Magic(Pattern { offset, magic, mask }) => {
-                let fits = offset.checked_add(magic.len()).is_some_and(|end| end <= WINDOW);
-                let is_empty = mask.iter().all(|byte| *byte == 0);
-                if !fits || magic.len() != mask.len() || is_empty {
-                    return Err(LineError::Pattern(shown));
-                }
-                // No mask is a full mask; with one written out, a pattern of 256 bytes would not fit into a line.
-                let is_full = mask.iter().all(|byte| *byte == 0xff);
-                (b"M", offset.to_string(), hex(magic), if is_full { vec![] } else { hex(mask) })
-            }
-            Kind::Extension(extension) => {
-                let bytes = extension.as_bytes();
-                if bytes.is_empty() || bytes.iter().any(|b| b.is_ascii_control() || *b == b'/') {
-                    return Err(LineError::Pattern(shown));
-                }
-                (b"E", String::new(), bytes.to_vec(), Vec::new())
-            }
-        };
+        let [kind, offset, magic, mask] = self.kind.fields().ok_or_else(|| {
+            refused(
+                "invalid pattern".into(),
+                "use a mask of the same length that is not zero, and end before byte 256",
+            )
+        })?;
         let flags = self.flags.to_string();
         let fields: [&[u8]; 7] =
-            [self.name.as_bytes(), kind, offset.as_bytes(), &magic, &mask, interpreter, flags.as_bytes()];
+            [self.name.as_bytes(), &kind, &offset, &magic, &mask, interpreter, flags.as_bytes()];
         // Not the backslash, nor anything that the offset, the flags or an escape are written with; and neither "#"
         // nor ";", with which a line of binfmt.d(5) would be a comment.
         let separator = b":|,!@%^~=+?&*$"
             .iter()
             .find(|separator| fields.iter().all(|field| !field.contains(separator)))
-            .ok_or_else(|| LineError::Separator(shown.clone()))?;
+            .ok_or_else(|| {
+                refused(
+                    format!("no separator is left: all occur in the name or in \"{path}\""),
+                    "move the emulator",
+                )
+            })?;
         let mut line = vec![];
         for field in fields {
             line.push(*separator);
             line.extend(field);
         }
-        if line.len() > LONGEST_LINE {
-            return Err(LineError::Long(shown, line.len()));
+        if line.len() > LINE_MAX {
+            let why = format!("the line has {} bytes, and the kernel accepts {LINE_MAX}", line.len());
+            return Err(refused(why, "use a shorter path for the emulator"));
         }
         Ok(line)
     }
 }
 
+impl Kind {
+    /// The fields type, offset, magic and mask, or `None` if the kernel would refuse them.
+    fn fields(&self) -> Option<[Vec<u8>; 4]> {
+        match self {
+            Self::Magic(Pattern { offset, magic, mask }) => {
+                let fits = offset.checked_add(magic.len()).is_some_and(|end| end <= WINDOW);
+                let is_empty = mask.iter().all(|byte| *byte == 0);
+                if !fits || magic.len() != mask.len() || is_empty {
+                    return None;
+                }
+                // No mask is a full mask; with one written out, a pattern of 256 bytes would not fit into a line.
+                let is_full = mask.iter().all(|byte| *byte == 0xff);
+                let mask = if is_full { vec![] } else { hex(mask) };
+                Some([b"M".to_vec(), offset.to_string().into_bytes(), hex(magic), mask])
+            }
+            Self::Extension(extension) => {
+                let bytes = extension.as_bytes();
+                let is_valid =
+                    !bytes.is_empty() && !bytes.iter().any(|byte| byte.is_ascii_control() || *byte == b'/');
+                is_valid.then(|| [b"E".to_vec(), vec![], bytes.to_vec(), vec![]])
+            }
+        }
+    }
+}
+
+/// Whether an entry can have this name, and a file of the table is meant by it.
 pub fn is_safe_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     (1..=255).contains(&bytes.len())
@@ -205,25 +213,26 @@ fn hex(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()).collect()
 }
 
-/// An entry of the table as its file shows it.
+/// An entry of the table, as its file shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub rule: Rule,
     pub enabled: bool,
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the kernel shows {0} in a form that this program does not know")]
-pub struct EntryError(String);
-
 impl Entry {
     /// Reads `enabled|disabled`, `interpreter PATH`, `flags: POCF`, then `extension .EXT`, or `offset N`, `magic HEX`
     /// and perhaps `mask HEX`.
     ///
-    /// The kernel writes a path as it got it, line breaks and all. So the lines behind the path are found from the
-    /// end, where the kernel's own words stand, and whatever lies between is the path, forged lines included.
-    pub fn parse(name: &OsStr, text: &[u8]) -> Result<Self, EntryError> {
-        Self::try_parse(name, text).ok_or_else(|| EntryError(escaped(name)))
+    /// The kernel prints a path as it was given, line breaks included. So the lines after the path are found from the
+    /// end, where the kernel's own words are; everything before is the path, forged lines included.
+    ///
+    /// # Errors
+    /// `Local` for any other text.
+    pub fn parse(name: &OsStr, text: &[u8]) -> Result<Self, Error> {
+        let doing = || format!("read handler {}", name.display());
+        Self::try_parse(name, text)
+            .ok_or_else(|| Error::local(doing(), "the kernel shows it in an unknown form"))
     }
 
     fn try_parse(name: &OsStr, text: &[u8]) -> Option<Self> {
@@ -239,13 +248,13 @@ impl Entry {
         Some(Self { rule: Rule { name: name.to_owned(), kind, interpreter, flags }, enabled })
     }
 
-    /// The machine's first bytes are caught by this entry.
+    /// Whether the entry matches a program that begins with `head`, apart from being enabled.
     pub fn matches(&self, head: &[u8]) -> bool {
         matches!(&self.rule.kind, Kind::Magic(pattern) if pattern.matches(head))
     }
 }
 
-/// The entry to which the kernel gives a program that begins with `head`; `entries` in the kernel's order.
+/// The entry that the kernel uses for a program that begins with `head`. `entries` are in the kernel's order.
 pub fn first_match<'a>(entries: &'a [Entry], head: &[u8]) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.enabled && entry.matches(head))
 }
@@ -273,7 +282,7 @@ fn parse_extension(text: &[u8]) -> Option<(&[u8], Kind)> {
     Some((&text[..at], Kind::Extension(extension)))
 }
 
-/// What stands before the last line break, and what behind.
+/// The text before and after the last line break.
 fn split_last_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = text.iter().rposition(|byte| *byte == b'\n')?;
     Some((&text[..at], &text[at + 1..]))
@@ -291,6 +300,7 @@ fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use error::Exit;
 
     fn rule(name: &str, interpreter: &str) -> Rule {
         let pattern = Pattern { offset: 0, magic: vec![0x7f, 0], mask: vec![0xff, 0xfe] };
@@ -300,6 +310,13 @@ mod tests {
             interpreter: interpreter.into(),
             flags: "F".parse().unwrap(),
         }
+    }
+
+    #[track_caller]
+    fn assert_refused(line: Result<Vec<u8>, Error>, reason: &str) {
+        let error = line.unwrap_err();
+        assert_eq!(error.kind, Exit::BadInput, "{error}");
+        assert!(error.reason.contains(reason), "{error}");
     }
 
     #[test]
@@ -313,24 +330,24 @@ mod tests {
     fn a_colon_in_the_path_changes_the_separator() {
         let line = rule("q", "/tmp/a:b|c/qemu").line().unwrap();
         assert!(line.starts_with(b",q,M,"), "{}", String::from_utf8_lossy(&line));
-        assert!(matches!(rule("q", "/:|,!@%^~=+?&*$").line(), Err(LineError::Separator(_))));
+        assert_refused(rule("q", "/:|,!@%^~=+?&*$").line(), "no separator is left");
     }
 
     #[test]
-    fn names_and_paths_that_forge_are_refused() {
+    fn names_and_paths_that_could_forge_lines_are_refused() {
         let long = "x".repeat(256);
         for name in ["", ".", "..", "a/b", "register", "status", "a\nb", "a\0b", "\x1b[2J", &long] {
-            assert!(matches!(rule(name, "/q").line(), Err(LineError::Name(_))), "{name:?}");
+            assert_refused(rule(name, "/q").line(), "invalid name");
         }
         assert!(rule(&"x".repeat(255), "/q").line().is_ok());
-        assert!(matches!(rule("q", "/x\nflags: F").line(), Err(LineError::Path(_))));
-        assert!(matches!(rule("q", "bin/qemu").line(), Err(LineError::Relative(_))));
-        let path = format!("/{}", "p".repeat(LONGEST_LINE));
-        assert!(matches!(rule("q", &path).line(), Err(LineError::Long(..))));
+        assert_refused(rule("q", "/x\nflags: F").line(), "control character");
+        assert_refused(rule("q", "bin/qemu").line(), "is relative");
+        let path = format!("/{}", "p".repeat(LINE_MAX));
+        assert_refused(rule("q", &path).line(), "and the kernel accepts 1920");
     }
 
     #[test]
-    fn patterns_that_the_kernel_refuses_or_that_catch_everything_are_refused() {
+    fn patterns_that_the_kernel_refuses_or_that_match_everything_are_refused() {
         let with = |offset, magic: &[u8], mask: &[u8]| {
             let pattern = Pattern { offset, magic: magic.to_vec(), mask: mask.to_vec() };
             Rule { kind: Kind::Magic(pattern), ..rule("q", "/q") }.line()
@@ -345,11 +362,11 @@ mod tests {
             (0, &[1, 2], &[0, 0]),
             (0, &[], &[]),
         ] {
-            assert!(matches!(with(offset, magic, mask), Err(LineError::Pattern(_))), "{magic:?} at {offset}");
+            assert_refused(with(offset, magic, mask), "invalid pattern");
         }
     }
 
-    fn parse(text: &str) -> Result<Entry, EntryError> {
+    fn parse(text: &str) -> Result<Entry, Error> {
         Entry::parse("x".as_ref(), text.as_bytes())
     }
 
@@ -377,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_entry() {
+    fn other_texts_are_not_entries() {
         for text in [
             "",
             "enabled\n",
@@ -408,7 +425,7 @@ mod tests {
         assert!(pattern.matches(&[0, 0xab, 3]));
         assert!(!pattern.matches(&[0xab, 3, 0]));
         assert!(!pattern.matches(&[0, 0xab, 4]));
-        // Behind the end of a short file are zeros.
+        // After the end of a short file the kernel reads zeros.
         assert!(!pattern.matches(&[0, 0xab]));
     }
 }

@@ -1,89 +1,101 @@
-//! What is registered, and whether it works: the table as it is, each entry tried.
+//! The registered handlers and whether they work.
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use cli::table;
+use error::Error;
 use serde::Serialize;
 
 use crate::emulators::{MACHINES, Machine, Target};
-use crate::escape::escaped;
-use crate::facts;
-use crate::kernel::{KernelError, ReadTable, Table};
-use crate::owner::{Owner, owner};
-use crate::probe::{Outcome, Prober, Ran};
+use crate::entry_owner::{EntryOwner, entry_owner};
+use crate::host;
+use crate::kernel::{ReadTable, Table};
+use crate::probe::{Execution, ProbeOutcome, Prober};
 use crate::rule::{Entry, first_match};
 
+/// The table of handlers. Field names are keys of the JSON output.
 #[derive(Debug, Serialize)]
 pub struct Status {
+    /// Whether binfmt_misc is mounted.
     pub mounted: bool,
+    /// Whether binfmt_misc is enabled as a whole.
     pub enabled: bool,
-    /// Another table than that of process 1; `null` where that cannot be told.
+    /// Whether it differs from the table of process 1; `null` if that is unknown.
     pub private: Option<bool>,
+    /// In the order in which the kernel compares them.
     pub entries: Vec<EntryStatus>,
-    /// Platforms that neither the CPU nor an entry runs.
+    /// Platforms that do not run.
     pub missing: Vec<&'static str>,
 }
 
+/// One handler. Field names are keys of the JSON output.
 #[derive(Debug, Serialize)]
 pub struct EntryStatus {
+    /// The name of the entry.
     pub name: String,
+    /// Whether the entry is enabled.
     pub enabled: bool,
+    /// The path of the emulator.
     pub interpreter: String,
+    /// Letters of POCF.
     pub flags: String,
-    /// The first machine whose programs it catches.
+    /// The first machine whose programs it matches.
     pub machine: Option<&'static str>,
-    /// Platforms that it was seen to run.
+    /// Platforms whose programs it ran.
     pub platforms: Vec<&'static str>,
-    pub owner: Owner,
-    /// Of the file that the kernel really runs.
+    /// The program that registered it.
+    pub owner: EntryOwner,
+    /// Version of the emulator that the kernel executes.
     pub version: Option<String>,
-    /// `null`: an entry for something else than programs of a known machine.
+    /// `null` if it is not for programs of a known machine.
     pub runs: Option<bool>,
-    /// Why it does not run, or what is to be said about one that does.
+    /// Why it does not run, or a limitation of one that does.
     pub reason: Option<String>,
 }
 
-pub fn status(at: &Path, prober: &Prober) -> Result<Status, KernelError> {
-    let table = match Table::open(at) {
-        Err(KernelError::NotMounted(_)) => None,
-        found => Some(found?),
-    };
+/// Reads the table at `at` and probes every machine.
+///
+/// # Errors
+/// `NotPermitted` or `Local` if the table cannot be read.
+pub fn status(at: &Path, prober: &Prober) -> Result<Status, Error> {
+    let table = Table::open(at)?;
     let (entries, enabled, private) = match &table {
-        Some(table) => (table.entries()?, table.is_enabled()?, facts::is_private(table.device()?)),
+        Some(table) => (table.entries()?, table.is_enabled()?, host::is_private_table(table.device()?)),
         None => (vec![], false, None),
     };
-    let outcomes: HashMap<&str, Outcome> =
-        Target::all().map(|target| (target.label, prober.run_with_version(target))).collect();
-    // Built once: there may be thousands of entries.
+    let outcomes: HashMap<&str, ProbeOutcome> =
+        Target::all().map(|target| (target.name, prober.run_with_version(target))).collect();
+    // Created once: there may be thousands of entries.
     let programs: Vec<(&Machine, Vec<u8>)> =
         MACHINES.iter().map(|machine| (machine, machine.probe())).collect();
-    let world = World { entries: &entries, enabled, outcomes: &outcomes, programs: &programs };
-    let of_entries = entries.iter().map(|entry| world.entry_status(entry)).collect();
-    let runs = |label: &&str| outcomes.get(label).is_some_and(|outcome| outcome.verdict.is_ok());
-    let missing = Target::platforms().map(|target| target.label).filter(|label| !runs(label)).collect();
+    let inputs = StatusInputs { entries: &entries, enabled, outcomes: &outcomes, programs: &programs };
+    let of_entries = entries.iter().map(|entry| inputs.entry_status(entry)).collect();
+    let runs = |name: &&str| outcomes.get(name).is_some_and(|outcome| outcome.result.is_ok());
+    let missing = Target::platforms().map(|target| target.name).filter(|name| !runs(name)).collect();
     Ok(Status { mounted: table.is_some(), enabled, private, entries: of_entries, missing })
 }
 
-/// All that was read, against which one entry is judged.
-struct World<'a> {
+/// Everything from which the status of an entry follows.
+struct StatusInputs<'a> {
     entries: &'a [Entry],
     enabled: bool,
-    outcomes: &'a HashMap<&'static str, Outcome>,
+    outcomes: &'a HashMap<&'static str, ProbeOutcome>,
     programs: &'a [(&'static Machine, Vec<u8>)],
 }
 
-impl World<'_> {
+impl StatusInputs<'_> {
     fn entry_status(&self, entry: &Entry) -> EntryStatus {
         let rule = &entry.rule;
         let found = self.programs.iter().find(|(_, program)| entry.matches(program));
         let mut status = EntryStatus {
-            name: escaped(&rule.name),
+            name: rule.name.display().to_string(),
             enabled: entry.enabled,
-            interpreter: escaped(&rule.interpreter),
+            interpreter: rule.interpreter.display().to_string(),
             flags: rule.flags.to_string(),
             machine: found.map(|(machine, _)| machine.name),
             platforms: vec![],
-            owner: owner(rule),
+            owner: entry_owner(rule),
             version: None,
             runs: None,
             reason: None,
@@ -95,7 +107,7 @@ impl World<'_> {
         status.version = verdict.version;
         if verdict.runs {
             let runs =
-                |platform: &&str| self.outcomes.get(platform).is_some_and(|outcome| outcome.verdict.is_ok());
+                |platform: &&str| self.outcomes.get(platform).is_some_and(|outcome| outcome.result.is_ok());
             status.platforms = machine.platforms().filter(runs).collect();
         }
         status
@@ -104,31 +116,36 @@ impl World<'_> {
     fn verdict(&self, entry: &Entry, machine: &Machine, program: &[u8]) -> Verdict {
         let fails = |reason: String| Verdict { runs: false, reason: Some(reason), version: None };
         if !entry.enabled {
-            return fails("the entry is disabled: binfmt-setup register enables it".to_owned());
+            return fails(format!(
+                "the handler is disabled; enable it with: binfmt-setup register {}",
+                machine.name
+            ));
         }
         if !self.enabled {
-            return fails("binfmt_misc as a whole is switched off: echo 1 > its file status".to_owned());
+            return fails(
+                "binfmt_misc is disabled; run: echo 1 > /proc/sys/fs/binfmt_misc/status".to_owned(),
+            );
         }
-        // The kernel takes the first entry that matches, and the list is in its order.
+        // The kernel uses the first entry that matches, and the list is in its order.
         let first = first_match(self.entries, program);
         if let Some(first) = first.filter(|first| first.rule.name != entry.rule.name) {
-            return fails(format!("shadowed by {}, which was registered later", escaped(&first.rule.name)));
+            return fails(format!("shadowed by {}, which was registered later", first.rule.name.display()));
         }
-        // One of the machine's programs that ran, or else the first and its fault.
-        let labels = machine.platforms().chain(machine.serves.is_empty().then_some(machine.name));
-        let outcomes: Vec<&Outcome> = labels.filter_map(|label| self.outcomes.get(label)).collect();
-        let Some(outcome) = outcomes.iter().find(|outcome| outcome.verdict.is_ok()).or(outcomes.first())
+        // A program of the machine that ran, or else the first one and its failure.
+        let names = machine.platforms().chain(machine.platform_programs.is_empty().then_some(machine.name));
+        let outcomes: Vec<&ProbeOutcome> = names.filter_map(|name| self.outcomes.get(name)).collect();
+        let Some(outcome) = outcomes.iter().find(|outcome| outcome.result.is_ok()).or(outcomes.first())
         else {
-            return fails("there is no program to try it with".to_owned());
+            return fails("there is no program to probe it with".to_owned());
         };
-        match &outcome.verdict {
-        Ok(Ran::Emulated(emulator)) => {
-            Verdict { runs: true, reason: remark(entry, emulator), version: emulator.version.clone() }
+        match &outcome.result {
+        Ok(Execution::Emulated(emulator)) => {
+            Verdict { runs: true, reason: note(entry, emulator), version: emulator.version.clone() }
         }
-        Ok(Ran::Native) => fails("the CPU runs these programs itself, and this table is not asked".to_owned()),
-        Err(crate::probe::Failed::NoEntry) => fails(
-            "the kernel does not use this table for this process: its user namespace once had a table of its own; \
-             start in a fresh one"
+        Ok(Execution::Native) => fails("the CPU runs these programs, so the handler is not used".to_owned()),
+        Err(crate::probe::ProbeFailure::NoHandler) => fails(
+            "the kernel does not use this table for this process, because its user namespace had another one before; \
+             use a new user namespace"
                 .to_owned(),
         ),
         Err(reason) => fails(reason.to_string()),
@@ -142,78 +159,76 @@ struct Verdict {
     version: Option<String>,
 }
 
-/// What is to be said about an entry though it runs.
-fn remark(entry: &Entry, emulator: &crate::probe::Emulator) -> Option<String> {
+/// A limitation of an entry that runs.
+fn note(entry: &Entry, emulator: &crate::probe::Emulator) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let rule = &entry.rule;
     let on_disk = std::fs::metadata(&rule.interpreter).map(|found| (found.dev(), found.ino()));
-    let held = (emulator.device, emulator.inode);
-    if rule.flags.fix_binary && on_disk.as_ref().is_ok_and(|on_disk| *on_disk != held) {
+    let open_file = (emulator.device, emulator.inode);
+    if rule.flags.fix_binary && on_disk.as_ref().is_ok_and(|on_disk| *on_disk != open_file) {
         return Some(
-            "stale: the file was replaced and the kernel holds the old one: register it again".to_owned(),
+            "stale: the file was replaced, and the kernel uses the old one; register it again".to_owned(),
         );
     }
     if rule.flags.fix_binary && on_disk.is_err() {
-        return Some(
-            "the kernel holds a file that is not on this disk (any more), perhaps of a container".to_owned(),
-        );
+        return Some("the emulator is not on this disk: it was deleted, or is in a container".to_owned());
     }
     if !rule.flags.fix_binary {
-        return Some("no flag F: not in containers and chroots without a copy of the emulator".to_owned());
+        return Some("no flag F: containers and chroots require a copy of the emulator".to_owned());
     }
     if rule.flags.credentials {
         return Some(
-            "flag C: set-uid programs run as root under an emulator that its caller can steer".to_owned(),
+            "flag C: set-uid programs run as root, and every user who starts one controls the emulator"
+                .to_owned(),
         );
     }
     (!emulator.kept_argv0).then(|| "argv[0] is replaced by the path (no flag P)".to_owned())
 }
 
 impl Status {
-    pub fn to_text(&self, color: bool) -> String {
+    /// The table of handlers for people.
+    pub fn to_text(&self) -> String {
         let mut text = match (self.mounted, self.enabled, self.private) {
             (false, ..) => "binfmt_misc is not mounted\n".to_owned(),
-            (true, false, _) => "binfmt_misc is switched off as a whole: no entry works\n".to_owned(),
-            (true, true, Some(true)) => "private table of this user namespace\n".to_owned(),
+            (true, false, _) => "binfmt_misc is disabled: no handler works\n".to_owned(),
+            (true, true, Some(true)) => "private handlers of this user namespace\n".to_owned(),
             (true, true, _) => String::new(),
         };
         if !self.entries.is_empty() {
-            let mut rows = vec![
-                ["ENTRY", "RUNS", "FLAGS", "EMULATOR", "VERSION", "PLATFORMS", "BY", ""].map(String::from),
-            ];
-            rows.extend(self.entries.iter().map(EntryStatus::row));
-            text += &crate::text::columns(&rows, color);
+            let rows: Vec<_> = self.entries.iter().map(EntryStatus::row).collect();
+            text += &table(&HEADING, &rows);
         }
         if !self.missing.is_empty() {
-            text += &format!("do not run here: {}\n", self.missing.join(" "));
+            text += &format!("platforms that do not run: {}\n", self.missing.join(" "));
         }
         text
     }
 }
 
+const HEADING: [&str; 8] = ["HANDLER", "RUNS", "FLAGS", "EMULATOR", "VERSION", "PLATFORMS", "OWNER", ""];
+
 impl EntryStatus {
-    fn row(&self) -> [String; 8] {
+    fn row(&self) -> Vec<String> {
         let runs = match self.runs {
             Some(true) => "yes",
             Some(false) => "no",
             None => "-",
         };
-        // "qemu-arm version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)": the number is what a row has room for.
+        // "qemu-arm version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)": a row has room for the number only.
         let version = self.version.as_deref().and_then(|line| line.split(' ').nth(2)).unwrap_or("-");
         let platforms = match self.platforms.join(",") {
             none if none.is_empty() => self.machine.unwrap_or("-").to_owned(),
             platforms => platforms,
         };
-        let reason = self.reason.clone().unwrap_or_default();
-        [
+        vec![
             self.name.clone(),
             runs.to_owned(),
             if self.flags.is_empty() { "-".to_owned() } else { self.flags.clone() },
             self.interpreter.clone(),
-            escaped(version),
+            version.to_owned(),
             platforms,
             self.owner.to_string(),
-            reason,
+            self.reason.clone().unwrap_or_default(),
         ]
     }
 }

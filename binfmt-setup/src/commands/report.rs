@@ -1,75 +1,80 @@
-//! A plan on stdout: before it is carried out its lines, afterwards a table; and what a person should know on stderr.
+//! A plan on stdout: its writes before it is applied, a table afterwards; and notes on stderr.
 
 use std::path::PathBuf;
 
-use crate::error::Error;
-use crate::escape::escaped;
+use cli::{Format, Output, print_text, table};
+use error::Error;
+
+use super::print_pretty_json;
 use crate::persist::Files;
-use crate::plan::{Plan, Step, shown_line};
+use crate::plan::{Plan, Step, line_text};
 use crate::request::Resolved;
-use crate::text::columns;
-use crate::voice::Voice;
 
-/// Whether the plan shown is to be carried out or was.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tense {
-    Future,
-    Past,
-}
-
-pub(super) struct Shown<'a> {
+/// What a command planned or did.
+pub(super) struct Report<'a> {
     pub plan: &'a Plan,
     pub files: &'a Files,
     pub resolved: &'a Resolved,
-    pub tense: Tense,
+    /// Whether the plan was applied.
+    pub is_applied: bool,
 }
 
-pub(super) fn show(shown: &Shown, voice: &Voice) -> Result<(), Error> {
-    let Shown { plan, files, resolved, tense } = shown;
-    resolved.warnings.iter().for_each(|warning| voice.note(&format!("warning: {warning}")));
-    let native: Vec<&str> = resolved.native.iter().map(|target| target.label).collect();
-    if voice.is_json() {
-        let steps: Vec<_> = plan.steps().iter().map(step_json).collect();
-        let paths = |paths: Vec<&PathBuf>| paths.into_iter().map(escaped).collect::<Vec<_>>();
-        return voice.json(&serde_json::json!({
-            "steps": steps,
-            "native": native,
-            "files_written": paths(files.write.iter().map(|(path, _)| path).collect()),
-            "files_deleted": paths(files.remove.iter().collect()),
-            "notes": plan.notes(),
-        }));
+impl Report<'_> {
+    /// Prints the report, with warnings and notes on stderr.
+    pub fn print(&self, output: &Output) -> Result<(), Error> {
+        let Self { plan, files, resolved, is_applied } = self;
+        print_warnings(resolved, output);
+        let native: Vec<&str> = resolved.native.iter().map(|target| target.name).collect();
+        if output.format == Format::Json {
+            let steps: Vec<_> = plan.steps().iter().map(step_json).collect();
+            let path = |path: &PathBuf| path.display().to_string();
+            return print_pretty_json(&serde_json::json!({
+                "steps": steps,
+                "native": native,
+                "files_written": files.write.iter().map(|(file, _)| path(file)).collect::<Vec<_>>(),
+                "files_deleted": files.remove.iter().map(path).collect::<Vec<_>>(),
+                "notes": plan.notes(),
+            }));
+        }
+        plan.notes().iter().for_each(|note| output.info(note));
+        if !native.is_empty() {
+            output.info(&format!("{}: this CPU runs it, no emulator is required", native.join(" ")));
+        }
+        let steps = match plan {
+            Plan::NothingToDo { .. } if !files.is_empty() => String::new(),
+            Plan::Work { .. } if *is_applied => applied_table(plan),
+            _ => plan.to_string(),
+        };
+        print_text(&format!("{steps}{files}"));
+        Ok(())
     }
-    plan.notes().iter().for_each(|note| voice.note(note));
-    if !native.is_empty() {
-        voice.note(&format!("{}: this CPU runs it itself", native.join(" ")));
-    }
-    let table = match (plan, tense) {
-        (Plan::NothingToDo { .. }, _) if !files.is_empty() => String::new(),
-        (Plan::Work { .. }, Tense::Past) => done_table(plan, voice.color()),
-        _ => plan.to_string(),
-    };
-    voice.result(&format!("{table}{files}"))
 }
 
-fn done_table(plan: &Plan, color: bool) -> String {
-    let mut rows = vec![["DONE", "ENTRY", "FLAGS", "EMULATOR", "PLATFORMS"].map(String::from)];
-    rows.extend(plan.steps().iter().map(|step| {
-        let (done, name, wish) = match step {
+/// Prints the warnings on stderr.
+pub(super) fn print_warnings(resolved: &Resolved, output: &Output) {
+    let warn = output.warning_printer();
+    resolved.warnings.iter().for_each(|warning| warn(warning));
+}
+
+fn applied_table(plan: &Plan) -> String {
+    let row = |step: &Step| {
+        let (done, name, new) = match step {
             Step::Register(new) => ("registered", &new.rule.name, Some(new)),
             Step::Replace { new, .. } => ("replaced", &new.rule.name, Some(new)),
             Step::Enable { name } => ("enabled", name, None),
             Step::Remove { old } => ("removed", &old.rule.name, None),
         };
-        let platforms = wish.map(|wish| wish.machine.platforms().collect::<Vec<_>>().join(","));
-        [
+        let platforms = new.map(|new| new.machine.platforms().collect::<Vec<_>>().join(","));
+        vec![
             done.to_owned(),
-            escaped(name),
-            wish.map_or("-".to_owned(), |wish| wish.rule.flags.to_string()),
-            wish.map_or("-".to_owned(), |wish| escaped(&wish.rule.interpreter)),
+            name.display().to_string(),
+            new.map_or("-".to_owned(), |new| new.rule.flags.to_string()),
+            new.map_or("-".to_owned(), |new| new.rule.interpreter.display().to_string()),
             platforms.unwrap_or_default(),
         ]
-    }));
-    columns(&rows, color)
+    };
+    let rows: Vec<_> = plan.steps().iter().map(row).collect();
+    table(&["DONE", "HANDLER", "FLAGS", "EMULATOR", "PLATFORMS"], &rows)
 }
 
 fn step_json(step: &Step) -> serde_json::Value {
@@ -81,9 +86,9 @@ fn step_json(step: &Step) -> serde_json::Value {
     };
     serde_json::json!({
         "action": action,
-        "name": escaped(name),
-        "interpreter": rule.map(|rule| escaped(&rule.interpreter)),
+        "name": name.display().to_string(),
+        "interpreter": rule.map(|rule| rule.interpreter.display().to_string()),
         "flags": rule.map(|rule| rule.flags.to_string()),
-        "line": rule.map(shown_line),
+        "line": rule.map(line_text),
     })
 }

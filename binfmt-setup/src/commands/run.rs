@@ -1,49 +1,59 @@
-//! `run`: one command with a table of its own.
+//! `binfmt-setup run`: one command with private handlers.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::register::{Decision, How, LOCK_PATIENCE, plan_from, try_out};
-use super::show::{Shown, Tense, show};
+use cli::Output;
+use error::{Error, Exit};
+
+use super::register::{
+    LOCK_TIMEOUT, PlannedRegistration, RegisterOptions, plan_registration, platform_does_not_run,
+    verify_handlers,
+};
+use super::report::{Report, print_warnings};
 use crate::apply::apply;
-use crate::error::Error;
-use crate::escape::escaped;
-use crate::exit::Exit;
 use crate::namespace;
 use crate::persist::Files;
 use crate::probe::Prober;
 use crate::request::Request;
-use crate::voice::Voice;
 
-pub fn show_run(request: &Request, voice: &Voice) -> Result<Exit, Error> {
-    let prober = Prober::new().map_err(Error::Prober)?;
-    let how = How { replace: false, persist: false, probe: false, dry_run: true };
-    let Decision { plan, resolved, .. } = plan_from(request, vec![], &how, &prober)?;
-    show(&Shown { plan: &plan, files: &Files::default(), resolved: &resolved, tense: Tense::Future }, voice)?;
+/// Prints the plan of [`run`].
+///
+/// # Errors
+/// As [`Request::resolve`].
+pub fn print_plan(request: &Request, output: &Output) -> Result<Exit, Error> {
+    let options = RegisterOptions { dry_run: true, ..RegisterOptions::default() };
+    let PlannedRegistration { plan, resolved, .. } =
+        plan_registration(request, vec![], options, &Prober::new()?)?;
+    Report { plan: &plan, files: &Files::default(), resolved: &resolved, is_applied: false }.print(output)?;
     Ok(Exit::Done)
 }
 
-/// Returns only when COMMAND could not be started.
-pub fn run(at: &Path, request: &Request, command: &[OsString], voice: &Voice) -> Result<Exit, Error> {
-    let how = How { replace: false, persist: false, probe: false, dry_run: false };
-    let table = namespace::enter(at)?;
-    let mut table = table.lock(LOCK_PATIENCE)?;
-    // The new table is empty, so what runs now runs natively, or by nobody.
-    let prober = Prober::new().map_err(Error::Prober)?;
-    let Decision { plan, resolved, .. } = plan_from(request, vec![], &how, &prober)?;
-    resolved.warnings.iter().for_each(|warning| voice.note(&format!("warning: {warning}")));
-    plan.steps().iter().for_each(|step| voice.detail(&step.to_string()));
-    // What was asked for by name must run; what merely was found need not be tried.
-    apply(&plan, &mut table, &mut |new| if request.all { Ok(()) } else { try_out(new, &prober) })?;
+/// Replaces this process by `command`, in namespaces with private handlers.
+///
+/// # Errors
+/// `NotPermitted` if namespaces are forbidden, `Local` if a requested platform does not run, `NotFound` without the
+/// command, or as [`Request::resolve`].
+pub fn run(at: &Path, request: &Request, command: &[OsString], output: &Output) -> Result<Exit, Error> {
+    let mut table = namespace::enter(at)?.lock(LOCK_TIMEOUT)?;
+    // The new table is empty, so a program that runs now is run by the CPU.
+    let prober = Prober::new()?;
+    let PlannedRegistration { plan, resolved, .. } =
+        plan_registration(request, vec![], RegisterOptions::default(), &prober)?;
+    print_warnings(&resolved, output);
+    plan.steps().iter().for_each(|step| output.verbose_info(&step.to_string()));
+    // Only requested platforms must run, not every emulator that was found.
+    apply(&plan, &mut table, &mut |new| if request.all { Ok(()) } else { verify_handlers(new, &prober) })?;
     for target in &request.targets {
-        if let Err(reason) = prober.run(*target).verdict {
-            return Err(Error::DoesNotRun(target.label, reason.to_string()));
-        }
+        prober
+            .run(*target)
+            .result
+            .map_err(|reason| platform_does_not_run(target.name, reason.to_string()))?;
     }
     drop((prober, table));
     let [program, arguments @ ..] = command else { return Ok(Exit::Done) };
-    let source = Command::new(program).args(arguments).exec();
-    Err(Error::Command { command: escaped(program), source })
+    let error = Command::new(program).args(arguments).exec();
+    Err(Error::from_io(format!("start {}", program.display()), error))
 }

@@ -1,20 +1,23 @@
-//! `status`: shows the table, and changes nothing.
+//! `binfmt-setup status`: the registered handlers.
 
 use std::path::Path;
 
-use crate::error::Error;
-use crate::exit::Exit;
+use cli::{Format, Output, print_text};
+use error::{Error, Exit};
+
+use super::print_pretty_json;
 use crate::probe::Prober;
 use crate::status;
-use crate::voice::Voice;
 
-pub fn status(at: &Path, voice: &Voice) -> Result<Exit, Error> {
-    let prober = Prober::new().map_err(Error::Prober)?;
-    let status = status::status(at, &prober)?;
-    if voice.is_json() {
-        voice.json(&status)?
-    } else {
-        voice.result(&status.to_text(voice.color()))?
+/// Prints the handlers in the table at `at`, and whether they work.
+///
+/// # Errors
+/// `NotPermitted` or `Local` if the table cannot be read.
+pub fn status(at: &Path, output: &Output) -> Result<Exit, Error> {
+    let status = status::status(at, &Prober::new()?)?;
+    match output.format {
+        Format::Json => print_pretty_json(&status)?,
+        Format::Text => print_text(&status.to_text()),
     }
     Ok(Exit::Done)
 }

@@ -1,30 +1,30 @@
-//! One emulator file: what it is, and whether the kernel may be given it.
+//! One emulator file: its properties, and checks before it is registered.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use error::{Error, Exit};
+
 use super::Machine;
 use crate::elf::{self, Header, Ident};
-use crate::escape::escaped;
-use crate::exit::Exit;
 use crate::rule::Flags;
 
-/// What is on disk; nothing is judged yet.
+/// Properties of the file, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmulatorFile {
-    /// As it was named: the kernel keeps this text.
+    /// As given: the kernel stores this text.
     pub path: PathBuf,
-    /// Where it really lies, behind all symbolic links.
+    /// With all symbolic links resolved.
     pub real_path: PathBuf,
     pub device: u64,
     pub inode: u64,
     pub content: Content,
     pub may_execute: bool,
-    /// The file or a folder above it that somebody other than its owner can write.
+    /// The file or a parent directory that other users than its owner can write.
     pub writable_by_others: Option<PathBuf>,
-    /// The file or a folder above it that does not belong to root.
+    /// The file or a parent directory that does not belong to root.
     pub not_of_root: Option<PathBuf>,
 }
 
@@ -37,57 +37,21 @@ pub enum Content {
     NotAFile,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    #[error(
-        "the emulator's path \"{0}\" is relative, and the kernel keeps the text: give it from the root on"
-    )]
-    Relative(String),
-    #[error("no emulator at {0}: install qemu-user-static, or name the right place")]
-    Missing(String),
-    #[error("cannot read the emulator {path}: {source}")]
-    Unreadable { path: String, source: io::Error },
-    #[error("{0} is not an executable file: chmod +x it, or name another emulator")]
-    NotExecutable(String),
-    #[error("{path} cannot be an emulator: it is {what}: name the QEMU binary itself")]
-    NotAnEmulator { path: String, what: &'static str },
-    #[error("{0} is built for another machine than this one: get the build for this CPU")]
-    OtherMachine(String),
-    #[error("{path} emulates {emulates}, not {wanted}: programs of {wanted} would not start")]
-    OtherTarget { path: String, emulates: String, wanted: &'static str },
-    #[error("{0} can be written by others, who could so run anything in everybody's name: chmod go-w it")]
-    Writable(String),
-    #[error(
-        "flag C gives root's rights to the emulator, and {0} does not belong to root: chown it, or do without C"
-    )]
-    NotOfRoot(String),
-}
-
-impl FileError {
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Missing(_) => Exit::NotFound,
-            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Exit::NotPermitted
-            }
-            Self::Unreadable { .. } => Exit::Io,
-            Self::NotExecutable(_) | Self::Writable(_) | Self::NotOfRoot(_) => Exit::NotPermitted,
-            Self::Relative(_)
-            | Self::NotAnEmulator { .. }
-            | Self::OtherMachine(_)
-            | Self::OtherTarget { .. } => Exit::BadInput,
-        }
-    }
-}
-
-pub fn read(path: &Path) -> Result<EmulatorFile, FileError> {
-    let shown = || escaped(path);
+/// Inspects the file at `path`.
+///
+/// # Errors
+/// `BadInput` for a relative path, `NotFound`, `NotPermitted`, or `Local`.
+pub fn read(path: &Path) -> Result<EmulatorFile, Error> {
     if !path.is_absolute() {
-        return Err(FileError::Relative(shown()));
+        let why = "the path is relative, and the kernel stores it as it is";
+        return Err(refused(path, Exit::BadInput, why, "use an absolute path"));
     }
-    let unreadable = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => FileError::Missing(shown()),
-        _ => FileError::Unreadable { path: shown(), source },
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let hint = "install qemu-user-static, or use another path";
+            refused(path, Exit::NotFound, "no such file", hint)
+        }
+        _ => Error::from_io(format!("read emulator {}", path.display()), error),
     };
     let real_path = path.canonicalize().map_err(unreadable)?;
     let found = std::fs::metadata(&real_path).map_err(unreadable)?;
@@ -115,86 +79,101 @@ fn content(path: &Path) -> io::Result<Content> {
     })
 }
 
-/// The path itself, or the lowest folder above it, of which `is` holds.
+/// The path itself or its closest parent directory for which `is` returns true.
 fn first_above(path: &Path, is: impl Fn(&std::fs::Metadata) -> bool) -> Option<PathBuf> {
     path.ancestors().find(|step| std::fs::metadata(step).is_ok_and(|found| is(&found))).map(Path::to_owned)
 }
 
 fn is_writable_by_others(found: &std::fs::Metadata) -> bool {
     let mode = found.permissions().mode();
-    // In a folder like /tmp (sticky) only the owner can replace a file.
-    let is_sticky_folder = found.is_dir() && mode & 0o1000 != 0;
+    // In a sticky directory like /tmp only the owner can replace a file.
+    let is_sticky_directory = found.is_dir() && mode & 0o1000 != 0;
     let by_anybody = mode & 0o002 != 0;
-    // Group root is root's own; any other group is other people.
+    // Only root is in group root, and only the user in a group of the same number.
     let by_group = mode & 0o020 != 0 && found.gid() != 0 && found.gid() != found.uid();
-    (by_anybody || by_group) && !is_sticky_folder
+    (by_anybody || by_group) && !is_sticky_directory
 }
 
-/// Refuses what the kernel would refuse with a bare number, and what it would take though it cannot work.
-pub fn check(file: &EmulatorFile, own: Option<Ident>, credentials: bool) -> Result<(), FileError> {
-    let path = escaped(&file.path);
-    let no_emulator = |what| Err(FileError::NotAnEmulator { path: path.clone(), what });
+fn refused(path: &Path, kind: Exit, reason: impl Into<String>, hint: &str) -> Error {
+    Error::new(kind, format!("use emulator {}", path.display()), reason).hint(hint)
+}
+
+/// Checks what the kernel would refuse with an error number only, and what it would accept although it cannot work.
+/// `own` is the machine of this host.
+///
+/// # Errors
+/// `BadInput` for a file that is not an emulator for this host; `NotPermitted` if it is not executable, if other users
+/// can write it, or with `credentials` if it does not belong to root.
+pub fn check(file: &EmulatorFile, own: Option<Ident>, credentials: bool) -> Result<(), Error> {
+    let path = &file.path;
+    let not_an_emulator = |what: &str| {
+        Err(refused(path, Exit::BadInput, format!("it is {what}"), "use the QEMU binary itself"))
+    };
     let header = match file.content {
-        Content::NotAFile => return no_emulator("no file"),
-        Content::Empty => return no_emulator("an empty file"),
-        Content::Script => return no_emulator("a script, which itself needs an interpreter"),
-        Content::Other => return no_emulator("no ELF program"),
+        Content::NotAFile => return not_an_emulator("not a regular file"),
+        Content::Empty => return not_an_emulator("an empty file"),
+        Content::Script => return not_an_emulator("a script, which requires an interpreter itself"),
+        Content::Other => return not_an_emulator("not an ELF executable"),
         Content::Elf(header) => header,
     };
     if !file.may_execute {
-        return Err(FileError::NotExecutable(path));
+        let hint = format!("run: chmod +x {}", path.display());
+        return Err(refused(path, Exit::NotPermitted, "it is not executable", &hint));
     }
     if own.is_some_and(|own| own != header.ident) {
-        return Err(FileError::OtherMachine(path));
+        let why = "it is built for another machine than this one";
+        return Err(refused(path, Exit::BadInput, why, "use the build for this CPU"));
     }
     if let Some(writable) = &file.writable_by_others {
-        return Err(FileError::Writable(escaped(writable)));
+        let writable = writable.display();
+        let why = format!("{writable} can be written by other users, who could run any code as every user");
+        return Err(refused(path, Exit::NotPermitted, why, &format!("run: chmod go-w {writable}")));
     }
     if let Some(not_of_root) = file.not_of_root.as_ref().filter(|_| credentials) {
-        return Err(FileError::NotOfRoot(escaped(not_of_root)));
+        let not_of_root = not_of_root.display();
+        let why = format!("with flag C it runs as root, and {not_of_root} does not belong to root");
+        let hint = format!("run: chown root {not_of_root}, or omit --credentials");
+        return Err(refused(path, Exit::NotPermitted, why, &hint));
     }
     Ok(())
 }
 
-/// What the emulator says of itself.
+/// What the emulator prints for `--version`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// `aarch64` of `qemu-aarch64 version 7.2.22 (Debian ...)`.
+    /// `aarch64` in `qemu-aarch64 version 7.2.22 (Debian ...)`.
     pub emulates: String,
     pub number: (u32, u32),
 }
 
 impl Version {
-    /// `None`: not QEMU, of which nothing is known then.
+    /// Parses the first line of the output. Returns `None` for an emulator other than QEMU.
     pub fn parse(line: &str) -> Option<Self> {
         let (emulates, rest) = line.strip_prefix("qemu-")?.split_once(" version ")?;
-        Some(Self { emulates: emulates.to_owned(), number: crate::facts::parse_version(rest)? })
+        Some(Self { emulates: emulates.to_owned(), number: crate::host::parse_version(rest)? })
     }
 }
 
-pub fn check_version(
-    file: &EmulatorFile,
-    version: &Version,
-    machine: &'static Machine,
-) -> Result<(), FileError> {
+/// Checks that the emulator emulates `machine`.
+///
+/// # Errors
+/// `BadInput` if it does not.
+pub fn check_version(file: &EmulatorFile, version: &Version, machine: &'static Machine) -> Result<(), Error> {
     if version.emulates == machine.qemu {
         return Ok(());
     }
-    Err(FileError::OtherTarget {
-        path: escaped(&file.path),
-        emulates: escaped(&version.emulates),
-        wanted: machine.name,
-    })
+    let why = format!("it emulates {}, not {}", version.emulates, machine.qemu);
+    Err(refused(&file.path, Exit::BadInput, why, &format!("use qemu-{}", machine.qemu)))
 }
 
-/// F always: chroots and containers need it. P, where both sides understand it, so that programs see the `argv[0]` that
-/// they were started with.
+/// Returns F, which chroots and containers require, and P if kernel and emulator support it, so that programs see the
+/// `argv[0]` with which they were started.
 pub fn default_flags(file: &EmulatorFile, version: Option<&Version>, kernel: (u32, u32)) -> Flags {
-    // Debian's builds under this name take one argument too many without P.
+    // Debian's builds with this name always expect P and lose an argument without it.
     let named_for_p = file.path.as_os_str().to_string_lossy().ends_with("-binfmt-P");
     // QEMU reads the flag from AT_FLAGS since 6.0, and Linux writes it there since 5.12.
-    let understands_p = kernel >= (5, 12) && version.is_some_and(|version| version.number >= (6, 0));
-    Flags { fix_binary: true, preserve_argv0: named_for_p || understands_p, ..Flags::default() }
+    let supports_p = kernel >= (5, 12) && version.is_some_and(|version| version.number >= (6, 0));
+    Flags { fix_binary: true, preserve_argv0: named_for_p || supports_p, ..Flags::default() }
 }
 
 #[cfg(test)]
@@ -219,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_be_no_emulator_is_told_apart() {
+    fn files_that_are_not_usable_are_refused() {
         let check = |file: EmulatorFile, credentials| {
-            check(&file, Some(X86_64), credentials).map_err(|error| error.exit())
+            check(&file, Some(X86_64), credentials).map_err(|error| error.kind)
         };
         assert_eq!(check(good(), false), Ok(()));
         assert_eq!(check(good(), true), Ok(()));
@@ -239,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_as_qemu_prints_them() {
+    fn the_output_of_qemu_is_parsed() {
         let version = Version::parse("qemu-aarch64 version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)").unwrap();
         assert_eq!(version, Version { emulates: "aarch64".into(), number: (7, 2) });
         assert_eq!(Version::parse("Box64 v0.3.2"), None);
     }
 
     #[test]
-    fn p_is_set_where_kernel_and_emulator_agree_on_it() {
+    fn p_is_set_if_kernel_and_emulator_support_it() {
         let qemu = |number| Some(Version { emulates: "arm".into(), number });
         let debian = EmulatorFile { path: "/usr/libexec/qemu-binfmt/arm-binfmt-P".into(), ..good() };
         for (file, version, kernel, flags) in [

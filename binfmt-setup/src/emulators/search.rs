@@ -1,15 +1,14 @@
-//! Where emulators lie, as Debian, Fedora, Alpine, Arch, Docker's images and a plain folder name them.
+//! Search for emulators under the names of Debian, Fedora, Alpine, Arch, openSUSE and Docker's images.
 
 use std::path::{Path, PathBuf};
 
 use super::Machine;
 use super::file::{self, Content, EmulatorFile};
-use crate::escape::escaped;
 
-/// Searched in this order: what an administrator put there goes before the distribution's.
-pub const FOLDERS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/usr/libexec/qemu-binfmt"];
+/// Searched in this order: files of the administrator take precedence over those of the distribution.
+pub const EMULATOR_DIRS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/usr/libexec/qemu-binfmt"];
 
-/// How an emulator of `qemu` may be called.
+/// The possible file names of the emulator `qemu`.
 fn names(qemu: &str) -> [String; 5] {
     [
         format!("qemu-{qemu}-static"), // Debian until 12, Fedora, Arch, multiarch/qemu-user-static
@@ -20,32 +19,34 @@ fn names(qemu: &str) -> [String; 5] {
     ]
 }
 
-/// Either an emulator, or what was seen and passed over on the way.
+/// Result of [`search`].
 #[derive(Debug)]
 pub enum Found {
     Emulator(EmulatorFile),
-    Nothing { passed_over: Vec<String> },
+    /// No usable emulator. `skipped` has the reasons why files were not usable.
+    Nothing {
+        skipped: Vec<String>,
+    },
 }
 
-/// The first file by one of the names that could serve: a dynamically linked one is passed over, since it starts
-/// outside of containers only.
-pub fn search(machine: &Machine, folders: &[PathBuf]) -> Found {
-    let mut passed_over = vec![];
-    for path in folders.iter().flat_map(|folder| candidates(machine, folder)) {
+/// Returns the first usable emulator. A dynamically linked one is skipped, because it does not start in containers.
+pub fn search(machine: &Machine, directories: &[PathBuf]) -> Found {
+    let mut skipped = vec![];
+    for path in directories.iter().flat_map(|directory| candidates(machine, directory)) {
         let Ok(found) = file::read(&path) else { continue };
         match found.content {
             Content::Elf(header) if !header.dynamic && found.may_execute => return Found::Emulator(found),
             Content::Elf(header) if header.dynamic => {
-                passed_over.push(format!("{} is linked dynamically", escaped(&path)));
+                skipped.push(format!("{} is linked dynamically", path.display()));
             }
-            _ => passed_over.push(format!("{} is not an executable program", escaped(&path))),
+            _ => skipped.push(format!("{} is not an executable program", path.display())),
         }
     }
-    Found::Nothing { passed_over }
+    Found::Nothing { skipped }
 }
 
-fn candidates(machine: &Machine, folder: &Path) -> impl Iterator<Item = PathBuf> {
-    names(machine.qemu).into_iter().map(|name| folder.join(name))
+fn candidates(machine: &Machine, directory: &Path) -> impl Iterator<Item = PathBuf> {
+    names(machine.qemu).into_iter().map(|name| directory.join(name))
 }
 
 #[cfg(test)]
@@ -53,37 +54,35 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn put(folder: &Path, name: &str, bytes: &[u8]) {
-        std::fs::write(folder.join(name), bytes).unwrap();
-        std::fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+    fn put(directory: &Path, name: &str, bytes: &[u8]) {
+        std::fs::write(directory.join(name), bytes).unwrap();
+        std::fs::set_permissions(directory.join(name), PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     #[test]
-    fn each_distributions_name_is_found_and_earlier_folders_win() {
+    fn the_names_of_all_distributions_are_found_and_earlier_directories_take_precedence() {
         let arm = Machine::by_name("arm").unwrap();
-        // Any static ELF will do: the search does not run it.
+        // Any static ELF is enough: the search does not run it.
         let program = Machine::by_name("x86_64").unwrap().probe();
         for name in names("arm") {
             let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             put(second.path(), &name, &program);
-            let folders = [first.path().to_owned(), second.path().to_owned()];
-            let Found::Emulator(found) = search(arm, &folders) else { panic!("{name} not found") };
+            let directories = [first.path().to_owned(), second.path().to_owned()];
+            let Found::Emulator(found) = search(arm, &directories) else { panic!("{name} not found") };
             assert_eq!(found.path, second.path().join(&name));
             put(first.path(), "qemu-arm", &program);
-            let Found::Emulator(found) = search(arm, &folders) else { panic!("{name} not found") };
+            let Found::Emulator(found) = search(arm, &directories) else { panic!("{name} not found") };
             assert_eq!(found.path, first.path().join("qemu-arm"));
         }
     }
 
     #[test]
-    fn what_cannot_serve_is_passed_over_and_named() {
+    fn files_that_are_not_usable_are_skipped_with_a_reason() {
         let arm = Machine::by_name("arm").unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        put(folder.path(), "qemu-arm-static", b"#!/bin/sh\n");
-        let Found::Nothing { passed_over } = search(arm, &[folder.path().to_owned()]) else {
-            panic!("found")
-        };
-        assert_eq!(passed_over.len(), 1);
-        assert!(passed_over[0].contains("qemu-arm-static is not an executable program"));
+        let directory = tempfile::tempdir().unwrap();
+        put(directory.path(), "qemu-arm-static", b"#!/bin/sh\n");
+        let Found::Nothing { skipped } = search(arm, &[directory.path().to_owned()]) else { panic!("found") };
+        assert_eq!(skipped.len(), 1);
+        assert!(skipped[0].contains("qemu-arm-static is not an executable program"));
     }
 }

@@ -60,7 +60,7 @@ fn a_write_cut_short_registers_nothing() {
     let register = format!("{TABLE}/register");
     let short = ["-P", &register, "-e", "trace=write", "-e", "inject=write:retval=20:when=1"];
     let Some(failed) = world.traced(&short, &["register", "arm"]) else { return };
-    failed.exits(9).says("took 20 of");
+    failed.exits(9).says("the kernel took 20 of");
     assert!(world.entries().is_empty());
 }
 

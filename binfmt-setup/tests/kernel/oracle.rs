@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use binfmt_setup::rule::{Entry, Flags, Kind, LONGEST_LINE, Pattern, Rule};
+use binfmt_setup::rule::{Entry, Flags, Kind, LINE_MAX, Pattern, Rule};
 
 use crate::world::{TABLE, User, World, world};
 
@@ -98,8 +98,8 @@ fn our_limits_are_the_kernels() {
     let path = |length: usize| format!("/{}", "p".repeat(length - base));
     // Each is taken by both, or by neither: ours is asked with `line()`, the kernel with the same fields by hand.
     for (rule, by_hand, fits) in [
-        (rule("l", Kind::Magic(pattern(0, 4)), &path(LONGEST_LINE)), None, true),
-        (rule("m", Kind::Magic(pattern(0, 4)), &path(LONGEST_LINE + 1)), Some((":m:M:0:", 4)), false),
+        (rule("l", Kind::Magic(pattern(0, 4)), &path(LINE_MAX)), None, true),
+        (rule("m", Kind::Magic(pattern(0, 4)), &path(LINE_MAX + 1)), Some((":m:M:0:", 4)), false),
         (rule("a", Kind::Magic(pattern(0, 256)), "/q"), None, true),
         (rule("b", Kind::Magic(pattern(0, 257)), "/q"), Some((":b:M:0:", 257)), false),
         (rule("c", Kind::Magic(pattern(252, 4)), "/q"), None, true),

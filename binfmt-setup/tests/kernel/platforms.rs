@@ -36,10 +36,12 @@ fn each_machine_that_debian_ships_an_emulator_for_runs_its_program() {
         let Some(run) = tool(user, &["run", "--", "TOOL", "probe", "--format", "json"]) else { continue };
         let report = run.succeeds().json();
         let platforms = report["platforms"].as_array().unwrap();
-        let runs = |label: &str| platforms.iter().any(|row| row["platform"] == label && row["runs"] == true);
+        let runs = |name: &str| platforms.iter().any(|row| row["platform"] == name && row["runs"] == true);
         for machine in MACHINES.iter().filter(|machine| found_emulators().contains(&machine.qemu)) {
-            for label in machine.platforms().chain(machine.serves.is_empty().then_some(machine.name)) {
-                assert!(runs(label), "{label} as {user:?}: {run:#?}");
+            for name in
+                machine.platforms().chain(machine.platform_programs.is_empty().then_some(machine.name))
+            {
+                assert!(runs(name), "{name} as {user:?}: {run:#?}");
             }
         }
         assert!(platforms.iter().any(|row| row["how"] == "emulated"), "{run:#?}");
@@ -204,7 +206,10 @@ fn a_namespace_that_lost_its_table_is_recognised() {
         (&entry["name"], &entry["enabled"], &entry["runs"]),
         (&"qemu-arm".into(), &true.into(), &false.into())
     );
-    assert!(entry["reason"].as_str().unwrap().contains("once had a table of its own"), "{entry}");
+    assert!(
+        entry["reason"].as_str().unwrap().contains("its user namespace had another one before"),
+        "{entry}"
+    );
 }
 
 #[test]
@@ -214,18 +219,18 @@ fn each_level_of_amd64_needs_a_cpu_of_that_level() {
     if !std::path::Path::new(qemu).exists() {
         return skip("no QEMU that plays older x86-64 models");
     }
-    let labels = ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/amd64/v4"];
+    let names = ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/amd64/v4"];
     // QEMU's own translator knows no AVX-512.
     for (model, runs) in [("qemu64", 1), ("Nehalem", 2), ("Haswell", 3), ("max", 3)] {
-        for (level, label) in labels.iter().enumerate() {
+        for (level, name) in names.iter().enumerate() {
             let program = world.room().join("program");
-            let target = binfmt_setup::emulators::Target::parse(label).unwrap();
+            let target = binfmt_setup::emulators::Target::parse(name).unwrap();
             std::fs::write(&program, target.file()).unwrap();
             std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
             let ended = ended(Command::new(qemu).args(["-cpu", model]).arg(&program));
             // argc is 1; without an exit code it was killed, by SIGILL.
             let wanted = (level < runs).then_some(41);
-            assert_eq!(ended.code, wanted, "{label} on {model}: {ended:?}");
+            assert_eq!(ended.code, wanted, "{name} on {model}: {ended:?}");
         }
     }
 }

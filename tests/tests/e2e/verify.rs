@@ -30,18 +30,18 @@ fn every_platform_of_the_emulator_table_is_verified() {
     let user = User::new();
     for (number, target) in Target::platforms().enumerate() {
         let layer = || vec![Layer::new().file("app", &target.file()).end()];
-        let right = image(target.label, &["/app"], layer()).layout(&user, &format!("right{number}"));
+        let right = image(target.name, &["/app"], layer()).layout(&user, &format!("right{number}"));
         let (verdict, ..) = verdict_of(&user, &right);
-        assert_eq!(verdict, "consistent", "{}", target.label);
+        assert_eq!(verdict, "consistent", "{}", target.name);
         let declared = if target.machine.name == "aarch64" { "linux/s390x" } else { "linux/arm64" };
         let wrong = image(declared, &["/app"], layer()).layout(&user, &format!("wrong{number}"));
         let (verdict, binaries, fix) = verdict_of(&user, &wrong);
         let architecture = |platform: &str| platform.split('/').nth(1).unwrap().to_string();
         assert_eq!(
             (verdict.as_str(), architecture(&binaries)),
-            ("mislabeled", architecture(target.label)),
+            ("mislabeled", architecture(target.name)),
             "{}",
-            target.label
+            target.name
         );
         assert_eq!(fix.unwrap(), format!("config-patcher fix {wrong} --set-platform {binaries}"));
     }

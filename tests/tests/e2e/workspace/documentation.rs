@@ -31,8 +31,27 @@ fn every_manual_page_has_all_commands() {
     }
 }
 
+#[test]
+fn the_manual_page_of_binfmt_setup_has_its_commands_and_their_options() {
+    let page = User::new().run("binfmt-setup", &["man"]).exits(0).stdout;
+    let commands =
+        ["STATUS", "REGISTER", "UNREGISTER", "PROBE", "RUN"].map(|name| format!(".SH COMMAND {name}\n"));
+    for wanted in commands.iter().map(String::as_str).chain([".TH binfmt-setup 8", "\\-\\-replace"]) {
+        assert!(page.contains(wanted), "{wanted} is not in:\n{page}");
+    }
+    assert!(!page.contains("COMPLETIONS"), "{page}");
+    for heading in ["\"EXIT STATUS\"", "FILES", "EXAMPLES", "\"SEE ALSO\""] {
+        assert_eq!(page.matches(&format!(".SH {heading}\n")).count(), 1, "{heading}:\n{page}");
+    }
+    assert!(!page.contains("EXTRA"), "{page}");
+    for (exit, meaning) in error::Exit::MEANINGS {
+        let row = format!("\\fB{}\\fR\n{meaning}", exit as u8);
+        assert!(page.contains(&row), "{row}:\n{page}");
+    }
+}
+
 /// The programs that use `cli::ProgramDocs`.
-const DOCUMENTED: [&str; 3] = ["config-patcher", "manifest-push", "multiarch"];
+const DOCUMENTED: [&str; 4] = ["binfmt-setup", "config-patcher", "manifest-push", "multiarch"];
 
 const ALL: [&str; 3] = ["binfmt-setup", "config-patcher", "manifest-push"];
 
@@ -148,6 +167,8 @@ fn bash_completes_inside_of_a_command() {
     check("multiarch release --only linux/ppc", "linux/ppc64le");
     check("binfmt-setup register --dr", "--dry-run");
     check("binfmt-setup unregister --pers", "--persist");
+    check("binfmt-setup register linux/ppc64l", "linux/ppc64le");
+    check("binfmt-setup run --platform linux/s3", "linux/s390x");
 }
 
 /// The output of `manifest-push copy` to a slow registry.
