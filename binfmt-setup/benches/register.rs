@@ -1,5 +1,5 @@
-//! All of Debian's emulators into an empty table: this tool, with and without its probes, against a shell loop over the
-//! same lines and against update-binfmts, in one run. Each round has a namespace of its own.
+//! Measures the registration of all emulators of Debian in an empty table: binfmt-setup with and without probes, a shell
+//! loop over the same lines, and update-binfmts. Each round uses a new namespace.
 //!
 //! `cargo bench -p binfmt-setup`; update-binfmts is taken from PATH, or from the variable UPDATE_BINFMTS.
 
@@ -12,7 +12,7 @@ const TABLE: &str = "/proc/sys/fs/binfmt_misc";
 fn main() {
     let tool = env!("CARGO_BIN_EXE_binfmt-setup");
     let update_binfmts = std::env::var("UPDATE_BINFMTS").unwrap_or_else(|_| "update-binfmts".to_owned());
-    let contestants = [
+    let commands = [
         ("register all", format!("{tool} register all")),
         ("register all --no-probe", format!("{tool} register all --no-probe")),
         (
@@ -22,11 +22,11 @@ fn main() {
         ("update-binfmts --enable", format!("{update_binfmts} --enable")),
     ];
     let mut first = None;
-    for (name, command) in contestants {
+    for (name, command) in commands {
         let mut times: Vec<Duration> = (0..ROUNDS).filter_map(|_| round(&command, &update_binfmts)).collect();
         times.sort();
         let Some((median, entries)) = times.get(times.len() / 2).map(|median| (*median, times.len())) else {
-            println!("{name:26} cannot run here");
+            println!("{name:26} skipped: it cannot run on this host");
             continue;
         };
         let ratio = median.as_secs_f64() / first.get_or_insert(median).as_secs_f64();
@@ -34,7 +34,7 @@ fn main() {
     }
 }
 
-/// Time of `command` in a fresh namespace where update-binfmts knows Debian's formats; `None` if it registers nothing.
+/// Returns the time of `command` in a new namespace where Debian's formats are imported, or `None` if it registers nothing.
 fn round(command: &str, update_binfmts: &str) -> Option<Duration> {
     let script = format!(
         "mount -t binfmt_misc b {TABLE}; mount -t tmpfs t /var/lib; mkdir -p /var/lib/binfmts; \

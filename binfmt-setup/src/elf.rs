@@ -4,7 +4,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Class {
+    /// 32-bit.
     Bits32 = 1,
+    /// 64-bit.
     Bits64 = 2,
 }
 
@@ -12,11 +14,14 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Data {
+    /// Little-endian.
     Little = 1,
+    /// Big-endian.
     Big = 2,
 }
 
 impl Data {
+    /// The bytes of a 16-bit number.
     pub fn u16(self, value: u16) -> [u8; 2] {
         match self {
             Self::Little => value.to_le_bytes(),
@@ -24,6 +29,7 @@ impl Data {
         }
     }
 
+    /// The bytes of a 32-bit number.
     pub fn u32(self, value: u32) -> [u8; 4] {
         match self {
             Self::Little => value.to_le_bytes(),

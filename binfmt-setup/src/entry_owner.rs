@@ -23,6 +23,7 @@ pub enum EntryOwner {
     Wsl,
     /// A container like tonistiigi/binfmt, because the emulator is not on this disk.
     Container,
+    /// Any other program.
     Unknown,
 }
 

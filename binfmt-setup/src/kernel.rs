@@ -180,6 +180,7 @@ pub struct LockedTable {
 }
 
 impl LockedTable {
+    /// The table for reading.
     pub fn table(&self) -> &Table {
         &self.table
     }

@@ -3,6 +3,8 @@
 //! Start with [`cli`] for the commands. [`kernel`] reads and writes the table, [`plan`] decides without writing, [`apply`]
 //! executes a plan, and [`probe`] runs a program to see whether a handler works.
 
+#![warn(missing_docs)]
+
 pub mod apply;
 pub mod cli;
 pub mod commands;
@@ -16,7 +18,7 @@ pub mod persist;
 pub mod plan;
 pub mod platform;
 pub mod probe;
-pub mod probe_programs;
+mod probe_programs;
 pub mod request;
 pub mod rule;
 pub mod status;

@@ -8,7 +8,9 @@ use error::Error;
 /// A Linux platform, normalized: `aarch64` is `arm64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`, `armel` is `arm/v6`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
+    /// A GOARCH: `arm64`.
     pub architecture: String,
+    /// `v7`.
     pub variant: Option<String>,
 }
 

@@ -67,6 +67,7 @@ pub struct Emulator {
 }
 
 /// Why a program did not run.
+#[expect(missing_docs, reason = "the message of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeFailure {
     #[error("no binfmt_misc handler is registered for it")]
@@ -87,7 +88,7 @@ pub enum ProbeFailure {
     Crashed { signal: i32, message: String },
     #[error("an argument was lost: the emulator requires flag P, which the handler does not have")]
     LostArgument,
-    #[error("exit status {status} or the output is wrong{message}")]
+    #[error("unexpected output or exit status {status}{message}")]
     WrongOutput { status: i32, message: String },
     #[error("did not end within {0} s, or wrote too much", TIMEOUT.as_secs())]
     Timeout,
@@ -410,12 +411,12 @@ fn exec_failure(errno: Errno) -> ProbeFailure {
         Errno::ENOENT => ProbeFailure::EmulatorNotFound,
         Errno::ELOOP => ProbeFailure::Loop,
         Errno::EACCES | Errno::EPERM => ProbeFailure::Denied(errno),
-        other => ProbeFailure::NotProbed(other.desc().to_owned()),
+        other => not_probed(other.into()),
     }
 }
 
 fn not_probed(error: io::Error) -> ProbeFailure {
-    ProbeFailure::NotProbed(error.to_string())
+    ProbeFailure::NotProbed(io_reason(&error))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
-//! One tiny program per machine, as machine code: it writes 16 bytes from `argv[0]` to stdout and exits with 40 + argc.
+//! Machine code of one tiny program per machine, which writes 16 bytes of `argv[0]` to stdout and exits with 40 + argc.
 //!
-//! What that proves when it is run with a random `argv[0]`: the emulator (or the CPU) executed the instructions; it
-//! handed `argv[0]` through (flag P) or put the path there; no argument was eaten on the way. The programs need no
-//! libc, no data, no relocation. As C:
+//! Run with a random `argv[0]`, it proves that the emulator or the CPU executed the instructions, whether it passed
+//! `argv[0]` (flag P) or the path, and that no argument was lost. The programs have no libc, data or relocations. In C:
 //!
 //! ```c
 //! void _start(void) { /* stack: argc, argv[0], argv[1], ... */
@@ -21,14 +20,14 @@ pub const EXIT_BASE: i32 = 40;
 
 #[derive(Debug)]
 pub struct Program {
-    /// `e_flags` of the ELF header: the emulator picks ABI or CPU by it.
+    /// `e_flags` of the ELF header: the emulator selects ABI or CPU by it.
     pub elf_flags: u32,
     pub code: Code,
 }
 
 #[derive(Debug)]
 pub enum Code {
-    /// Instructions of varying length, as they lie in memory.
+    /// Instructions of varying length, as in memory.
     Bytes(&'static [u8]),
     /// 16-bit instructions in the byte order of the machine's data.
     Halves(&'static [u16]),
@@ -57,7 +56,7 @@ fn code_bytes(program: &Program, data: Data) -> Vec<u8> {
 }
 
 /// The x86-64 program with room for instructions that a CPU of a given level (x86-64 psABI) has and the level below
-/// has not. Syscalls: write 1, exit 60.
+/// does not have. Syscalls: write 1, exit 60.
 macro_rules! amd64 {
     ($($level:expr),*) => {
         Program {
@@ -67,7 +66,7 @@ macro_rules! amd64 {
                 0x48, 0x8b, 0x74, 0x24, 0x08, // mov 8(%rsp),%rsi           argv[0]
                 $($level,)*
                 0xb8, 1, 0, 0, 0, // mov $1,%eax                write
-                0x89, 0xc7, // mov %eax,%edi              stdout is 1, too
+                0x89, 0xc7, // mov %eax,%edi              stdout is 1 as well
                 0xba, 16, 0, 0, 0, // mov $16,%edx
                 0x0f, 0x05, // syscall
                 0x8d, 0x7b, 40, // lea 40(%rbx),%edi
@@ -114,7 +113,7 @@ pub static I386: Program = Program { elf_flags: 0, code: X86_32 };
 /// EF_ARM_EABI_VER5.
 const EABI5: u32 = 0x0500_0000;
 
-/// The ARM program with room for instructions that a CPU of a given level has and the level below has not.
+/// The ARM program with room for instructions that a CPU of a given level has and the level below does not have.
 macro_rules! arm {
     ($($level:expr),*) => {
         Program {
@@ -134,7 +133,7 @@ macro_rules! arm {
         }
     };
 }
-/// ARMv4 encodings only: every ARM CPU in this tool's reach runs them.
+/// ARMv4 encodings only: every ARM CPU that QEMU emulates runs them.
 pub static ARM: Program = arm![];
 /// Without EF_ARM_BE8 code is big-endian as data is.
 pub static ARMBE: Program = arm![];
@@ -147,7 +146,7 @@ pub static ARM_V7: Program = arm![0xe300_3001, 0xe7e3_3053, 0xf57f_f05f];
 /// `lda r3,\[sp\]`, a load with acquire: SIGILL below v8.
 pub static ARM_V8: Program = arm![0xe19d_3c9f];
 
-/// AArch64; asm-generic syscalls: write 64, exit 93. Instructions are little-endian, in a big-endian program, too.
+/// AArch64; asm-generic syscalls: write 64, exit 93. Instructions are little-endian, also in a big-endian program.
 const AARCH64: Code = Code::LittleWords(&[
     0xf940_03f3, // ldr x19,[sp]               argc
     0xf940_07e1, // ldr x1,[sp,#8]             argv[0]
@@ -287,7 +286,7 @@ macro_rules! sparc32 {
         Program {
             elf_flags: $flags,
             code: Code::Words(&[
-                0xe003_a040, // ld [%sp+64],%l0            argc, behind a register window
+                0xe003_a040, // ld [%sp+64],%l0            argc, after a register window
                 0xd203_a044, // ld [%sp+68],%o1            argv[0]
                 0x9010_2001, // mov 1,%o0
                 0x9410_2010, // mov 16,%o2
@@ -301,7 +300,7 @@ macro_rules! sparc32 {
     };
 }
 pub static SPARC: Program = sparc32!(0);
-/// EF_SPARC_32PLUS, which this e_machine must carry.
+/// EF_SPARC_32PLUS, which this e_machine requires.
 pub static SPARC32PLUS: Program = sparc32!(0x100);
 
 /// The syscall numbers are those of OSF/1.

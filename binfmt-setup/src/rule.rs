@@ -20,9 +20,13 @@ pub const WINDOW: usize = 256;
 /// What an entry matches and which emulator it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
+    /// The name of the entry.
     pub name: OsString,
+    /// What it matches.
     pub kind: Kind,
+    /// The path of the emulator.
     pub interpreter: PathBuf,
+    /// Its flags.
     pub flags: Flags,
 }
 
@@ -38,9 +42,11 @@ pub enum Kind {
 /// Bytes at the start of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
+    /// Offset of the first compared byte.
     pub offset: usize,
+    /// The bytes to compare.
     pub magic: Vec<u8>,
-    /// As long as `magic`.
+    /// The bits to compare; as long as `magic`.
     pub mask: Vec<u8>,
 }
 
@@ -75,9 +81,13 @@ impl Rule {
 /// containers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
+    /// P.
     pub preserve_argv0: bool,
+    /// O.
     pub open_binary: bool,
+    /// C.
     pub credentials: bool,
+    /// F.
     pub fix_binary: bool,
 }
 
@@ -216,7 +226,9 @@ fn hex(bytes: &[u8]) -> Vec<u8> {
 /// An entry of the table, as its file shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// What it matches and starts.
     pub rule: Rule,
+    /// Whether it is enabled.
     pub enabled: bool,
 }
 

@@ -18,9 +18,13 @@ pub struct EmulatorFile {
     pub path: PathBuf,
     /// With all symbolic links resolved.
     pub real_path: PathBuf,
+    /// Device of the file.
     pub device: u64,
+    /// Inode of the file.
     pub inode: u64,
+    /// What the first bytes show.
     pub content: Content,
+    /// Whether any x bit is set.
     pub may_execute: bool,
     /// The file or a parent directory that other users than its owner can write.
     pub writable_by_others: Option<PathBuf>,
@@ -28,12 +32,18 @@ pub struct EmulatorFile {
     pub not_of_root: Option<PathBuf>,
 }
 
+/// What the first bytes of a file show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
+    /// An ELF executable.
     Elf(Header),
+    /// A script: it begins with `#!`.
     Script,
+    /// An empty file.
     Empty,
+    /// Any other file.
     Other,
+    /// A directory, device, socket or pipe.
     NotAFile,
 }
 
@@ -143,6 +153,7 @@ pub fn check(file: &EmulatorFile, own: Option<Ident>, credentials: bool) -> Resu
 pub struct Version {
     /// `aarch64` in `qemu-aarch64 version 7.2.22 (Debian ...)`.
     pub emulates: String,
+    /// Major and minor version.
     pub number: (u32, u32),
 }
 

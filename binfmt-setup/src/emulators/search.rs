@@ -22,9 +22,11 @@ fn names(qemu: &str) -> [String; 5] {
 /// Result of [`search`].
 #[derive(Debug)]
 pub enum Found {
+    /// A usable emulator.
     Emulator(EmulatorFile),
-    /// No usable emulator. `skipped` has the reasons why files were not usable.
+    /// No usable emulator.
     Nothing {
+        /// Why files were not usable.
         skipped: Vec<String>,
     },
 }

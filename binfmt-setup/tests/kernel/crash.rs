@@ -1,4 +1,4 @@
-//! A table half-written is never left: not by an error at any write, not by a kill at any system call.
+//! The table after an error at any write, and after SIGKILL at any system call.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::world::{TABLE, User, World, world};
 const FOREIGN: &[u8] = b":python3.11:M::\\xa7\\x0d\\x0d\\x0a::/usr/bin/python3.11:";
 const MACHINES: [&str; 3] = ["arm", "s390x", "mipsel"];
 
-/// Three entries of ours with copies of the emulators, one of somebody else's.
+/// Three handlers of this program with copies of the emulators, and one of another program.
 fn prepared() -> Option<World> {
     let world = world(User::Caller)?;
     world.write(FOREIGN);
@@ -16,7 +16,7 @@ fn prepared() -> Option<World> {
         let copy = world.copy_of_emulator(machine, &format!("qemu-{machine}"));
         arguments.extend(["--emulator".to_owned(), format!("{machine}={}", copy.display())]);
     }
-    world.tool(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).succeeds();
+    world.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).succeeds();
     Some(world)
 }
 
@@ -30,64 +30,64 @@ fn writes(world: &World) -> usize {
 }
 
 #[test]
-fn an_error_at_any_write_puts_everything_back() {
+fn an_error_at_any_write_restores_everything() {
     let Some(world) = prepared() else { return };
     let before = world.snapshot();
     let register = format!("{TABLE}/register");
-    // New under temporary names, new under their own names.
+    // New handlers under temporary names, then under their final names.
     let register_writes = 2 * MACHINES.len();
     for error in ["ENOENT", "EACCES", "EINVAL"] {
         for nth in 1..=register_writes {
-            let spoil = format!("inject=write:error={error}:when={nth}");
+            let injection = format!("inject=write:error={error}:when={nth}");
             let Some(failed) =
-                world.traced(&["-P", &register, "-e", "trace=write", "-e", &spoil], &replace())
+                world.traced(&["-P", &register, "-e", "trace=write", "-e", &injection], &replace())
             else {
                 return;
             };
-            failed.exits(9).says("the previous state was restored");
+            failed.exits(9).reports("the previous state was restored");
             assert_eq!(world.snapshot(), before, "{error} at {nth}");
-            assert!(world.tool(&["probe", "arm", "s390x", "mipsel"]).succeeds().stdout.contains("emulated"));
+            assert!(world.run(&["probe", "arm", "s390x", "mipsel"]).succeeds().stdout.contains("emulated"));
         }
     }
     let Some(fine) = world.traced(&["-P", &register, "-e", "trace=write"], &replace()) else { return };
     fine.succeeds();
-    assert_eq!(writes(&world), register_writes, "the rows above reach each write\n{}", world.trace());
+    assert_eq!(writes(&world), register_writes, "the numbers above reach every write\n{}", world.trace());
 }
 
 #[test]
-fn a_write_cut_short_registers_nothing() {
+fn a_short_write_registers_nothing() {
     let Some(world) = world(User::Caller) else { return };
     let register = format!("{TABLE}/register");
     let short = ["-P", &register, "-e", "trace=write", "-e", "inject=write:retval=20:when=1"];
     let Some(failed) = world.traced(&short, &["register", "arm"]) else { return };
-    failed.exits(9).says("the kernel took 20 of");
+    failed.exits(9).reports("the kernel took 20 of");
     assert!(world.entries().is_empty());
 }
 
-/// Kills the tool at its `nth` call of this kind that `strace` counts; the next run must finish the work. Answers
+/// Kills the program at its `nth` call of this kind that `strace` counts; the next run must complete the work. Returns
 /// whether there was such a call.
 fn killed_at(strace: &[&str], calls: &str, nth: usize) -> Option<bool> {
     let world = prepared()?;
     let kill = format!("inject={calls}:signal=SIGKILL:when={nth}");
     let killed = world.traced(&[strace, &["-e", &kill]].concat(), &replace())?;
-    // strace ends like the program that it traced.
+    // strace exits like the program that it traced.
     let was_killed = killed.code != Some(0);
-    // At no instant was there a machine without a handler.
-    world.tool(&["probe", "arm", "s390x", "mipsel"]).succeeds();
-    world.tool(&replace()).succeeds();
+    // Every machine has a handler at any moment.
+    world.run(&["probe", "arm", "s390x", "mipsel"]).succeeds();
+    world.run(&replace()).succeeds();
     assert_eq!(world.entries(), ["python3.11", "qemu-arm", "qemu-mipsel", "qemu-s390x"], "killed at {nth}");
     for machine in MACHINES {
         assert!(world.entry(&format!("qemu-{machine}")).contains(&format!("/usr/bin/qemu-{machine}-static")));
     }
     assert!(world.entry("python3.11").contains("interpreter /usr/bin/python3.11\n"));
-    assert_eq!(world.tool(&replace()).succeeds().stdout, "nothing to do\n");
+    assert_eq!(world.run(&replace()).succeeds().stdout, "nothing to do\n");
     Some(was_killed)
 }
 
 #[test]
-fn killed_at_any_write_to_the_table_the_next_run_finishes_the_work() {
+fn after_a_kill_at_any_write_to_the_table_the_next_run_completes() {
     let mut nth = 1;
-    // write(2) to a file of the table and to nothing else: the lines, and -1 to entries.
+    // Only write(2) to files of the table: the lines, and -1 to entries.
     let files: Vec<String> = ["register".to_owned()]
         .into_iter()
         .chain(MACHINES.iter().flat_map(|machine| [format!("qemu-{machine}"), format!("qemu-{machine}.new")]))
@@ -104,19 +104,19 @@ fn killed_at_any_write_to_the_table_the_next_run_finishes_the_work() {
     assert_eq!(nth - 1, 4 * MACHINES.len());
 }
 
-/// Each of more than a thousand system calls takes minutes: by default each 53rd, all of them with MULTIARCH_SWEEP=1.
+/// All of more than a thousand system calls take minutes: by default every 53rd, all with MULTIARCH_SWEEP=1.
 #[test]
-fn killed_at_any_system_call_the_next_run_finishes_the_work() {
+fn after_a_kill_at_any_system_call_the_next_run_completes() {
     let Some(world) = prepared() else { return };
     if world.traced(&["-e", "trace=all"], &replace()).is_none() {
         return;
     }
-    // strace counts each kind of call by itself: the third read, the ninth openat.
+    // strace counts each kind of call separately: the third read, the ninth openat.
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let trace = world.trace();
     let mut calls = vec![];
     for name in trace.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name) {
-        // Those begin and end the process, before and after anything of ours.
+        // exec and exit are the begin and the end of the process.
         if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !name.starts_with("exec")
         {
             let nth = kinds.entry(name.to_owned()).or_default();
@@ -128,11 +128,11 @@ fn killed_at_any_system_call_the_next_run_finishes_the_work() {
     let tried = calls.iter().step_by(step);
     let killed =
         tried.clone().filter(|(name, nth)| killed_at(&["-e", "trace=all"], name, *nth).unwrap_or_default());
-    // Some runs wait a little less often than the one that was counted, and so are not killed.
+    // Some runs wait less often than the one that was counted, and so are not killed.
     let (killed, tried) = (killed.count(), tried.count());
     assert!(
         calls.len() > 500 && killed * 2 > tried,
-        "killed at {killed} of {tried}, of {} calls",
+        "killed at {killed} of {tried} calls, of {} in total",
         calls.len()
     );
 }

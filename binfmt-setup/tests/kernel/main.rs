@@ -1,12 +1,12 @@
-//! The real program against the real kernel, in private namespaces. Nothing here is a mock, and nothing here needs
-//! root: each test runs as the user that started it, and where that is root, the important ones run as nobody, too.
+//! The program on a real kernel, in private namespaces. No test uses a mock or requires root. If root runs the tests, the
+//! important ones are run as nobody as well.
 
 #![expect(clippy::unwrap_used, reason = "in a test the panic is the report")]
 
+mod concurrency;
 mod crash;
-mod crowd;
 mod faults;
-mod oracle;
+mod line_format;
 mod persist;
 mod platforms;
 mod register;

@@ -1,4 +1,4 @@
-//! `register` and `unregister`: what they write, what they leave alone, and what they refuse.
+//! `register` and `unregister`.
 
 use crate::world::{User, world};
 
@@ -6,45 +6,45 @@ use crate::world::{User, world};
 fn a_second_run_has_nothing_to_do() {
     for user in [User::Caller, User::Nobody] {
         let Some(world) = world(user) else { continue };
-        world.tool(&["register", "linux/arm64", "linux/arm/v7", "linux/amd64"]).succeeds();
+        world.run(&["register", "linux/arm64", "linux/arm/v7", "linux/amd64"]).succeeds();
         assert_eq!(world.entries(), ["qemu-aarch64", "qemu-arm"]);
         let before = world.snapshot();
-        let again = world.tool(&["register", "linux/arm64", "linux/arm/v7", "linux/amd64"]);
+        let again = world.run(&["register", "linux/arm64", "linux/arm/v7", "linux/amd64"]);
         assert_eq!(again.succeeds().stdout, "nothing to do\n");
         assert_eq!(world.snapshot(), before);
-        world.tool(&["unregister", "linux/arm64"]).succeeds();
+        world.run(&["unregister", "linux/arm64"]).succeeds();
         assert_eq!(world.entries(), ["qemu-arm"]);
-        world.tool(&["unregister", "all"]).succeeds();
-        assert_eq!(world.tool(&["unregister", "all"]).succeeds().stdout, "nothing to do\n");
+        world.run(&["unregister", "all"]).succeeds();
+        assert_eq!(world.run(&["unregister", "all"]).succeeds().stdout, "nothing to do\n");
         assert!(world.entries().is_empty());
     }
 }
 
 #[test]
-fn a_dry_run_shows_the_line_and_writes_nothing() {
+fn a_dry_run_prints_the_line_and_writes_nothing() {
     let Some(world) = world(User::Caller) else { return };
-    let shown = world.tool(&["register", "--dry-run", "s390x"]);
-    let line = shown.succeeds().stdout.strip_prefix("register ").unwrap().trim_end().to_owned();
+    let dry_run = world.run(&["register", "--dry-run", "s390x"]);
+    let line = dry_run.succeeds().stdout.strip_prefix("register ").unwrap().trim_end().to_owned();
     assert!(world.entries().is_empty());
-    // What was shown is what the kernel takes.
+    // The kernel accepts the printed line.
     world.write(line.as_bytes());
-    assert_eq!(world.tool(&["register", "s390x"]).succeeds().stdout, "nothing to do\n");
-    world.tool(&["unregister", "--dry-run", "s390x"]).succeeds();
+    assert_eq!(world.run(&["register", "s390x"]).succeeds().stdout, "nothing to do\n");
+    world.run(&["unregister", "--dry-run", "s390x"]).succeeds();
     assert_eq!(world.entries(), ["qemu-s390x"]);
 }
 
 #[test]
-fn another_emulator_needs_replace() {
+fn another_emulator_requires_replace() {
     let Some(world) = world(User::Caller) else { return };
     let other = world.copy_of_emulator("arm", "my-qemu-arm");
     let other = format!("arm={}", other.display());
-    world.tool(&["register", "arm"]).succeeds();
+    world.run(&["register", "arm"]).succeeds();
     let before = world.snapshot();
-    let refused = world.tool(&["register", "--emulator", &other]);
-    refused.exits(8).says("--replace");
+    let refused = world.run(&["register", "--emulator", &other]);
+    refused.exits(8).reports("--replace");
     assert_eq!(world.snapshot(), before);
-    world.tool(&["register", "--emulator", &other, "--replace"]).succeeds();
+    world.run(&["register", "--emulator", &other, "--replace"]).succeeds();
     assert_eq!(world.entries(), ["qemu-arm"]);
     assert!(world.entry("qemu-arm").contains("my-qemu-arm"));
-    world.tool(&["probe", "linux/arm/v7"]).succeeds();
+    world.run(&["probe", "linux/arm/v7"]).succeeds();
 }

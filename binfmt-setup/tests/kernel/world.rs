@@ -1,4 +1,4 @@
-//! A private table to test against: a process that holds a user and mount namespace open, and commands run in there.
+//! A user and mount namespace with a private table, kept open by a process, and commands that run in it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,62 +12,61 @@ const NOBODY: &str = "65534";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum User {
-    /// Whoever runs the tests.
+    /// The user who runs the tests.
     Caller,
     Nobody,
 }
 
-/// A namespace with an empty table of its own. It ends with the value, or with the test process.
+/// A namespace with an empty private table. It ends when the value is dropped or the test process ends.
 pub struct World {
-    keeper: Child,
+    holder: Child,
     _stdin: ChildStdin,
     user: User,
-    /// Readable by everybody: a copy of the program, and room for the test.
-    pub folder: tempfile::TempDir,
+    /// Readable by every user. Contains a copy of the program and the writable directory.
+    pub directory: tempfile::TempDir,
 }
 
-/// Ends the test as skipped where this machine does not allow what it needs: a failure, unless the caller said that
-/// such a machine is meant.
+/// Reports a test as skipped if this host does not allow it. Fails unless MULTIARCH_ALLOW_SKIP is set.
 pub fn skip(why: &str) {
     let allowed = std::env::var_os("MULTIARCH_ALLOW_SKIP").is_some();
     assert!(allowed, "cannot run here: {why}; set MULTIARCH_ALLOW_SKIP=1 to skip such tests");
     eprintln!("SKIPPED: {why}");
 }
 
-/// `None`, and the test counts as skipped, where user namespaces with a table of their own are not allowed.
+/// Returns `None` after skipping the test if user namespaces with a private table are not allowed.
 pub fn world(user: User) -> Option<World> {
     world_with(user, &format!("mount -t binfmt_misc binfmt_misc {TABLE}"))
 }
 
-/// A namespace that `setup`, a shell script, prepares.
+/// Creates a namespace and runs the shell script `setup` in it.
 pub fn world_with(user: User, setup: &str) -> Option<World> {
     if user == User::Nobody && !nix::unistd::geteuid().is_root() {
         skip("only root can become nobody");
         return None;
     }
-    let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
-    let program = folder.path().join("binfmt-setup");
+    let directory = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let program = directory.path().join("binfmt-setup");
     fs::copy(env!("CARGO_BIN_EXE_binfmt-setup"), &program).unwrap();
     fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-    let room = folder.path().join("room");
-    fs::create_dir(&room).unwrap();
-    fs::set_permissions(&room, PermissionsExt::from_mode(0o1777)).unwrap();
+    let writable = directory.path().join("writable");
+    fs::create_dir(&writable).unwrap();
+    fs::set_permissions(&writable, PermissionsExt::from_mode(0o1777)).unwrap();
 
     let mut command = as_user(user, "unshare");
     command.args(["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec"]);
-    // cat ends when the test process, which holds its stdin, does.
+    // cat ends with the test process, which has the other end of its stdin.
     command.arg(format!("{setup}\necho ready\nexec cat"));
-    let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let stdin = keeper.stdin.take().unwrap();
+    let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let stdin = holder.stdin.take().unwrap();
     let mut line = String::new();
-    BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
     if line != "ready\n" {
-        keeper.wait().unwrap();
+        holder.wait().unwrap();
         skip("a user namespace with its own binfmt_misc is not allowed");
         return None;
     }
-    let world = World { keeper, _stdin: stdin, user, folder };
-    world.assert_not_the_hosts();
+    let world = World { holder, _stdin: stdin, user, directory };
+    world.assert_private_table();
     Some(world)
 }
 
@@ -91,66 +90,67 @@ fn as_user(user: User, program: &str) -> Command {
 }
 
 impl World {
-    /// Root in a user namespace could write the host's table by accident; never here.
-    pub fn assert_not_the_hosts(&self) {
+    /// Fails if commands would use the table of the host, which root in a user namespace could write.
+    pub fn assert_private_table(&self) {
         for namespace in ["user", "mnt"] {
             let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/{namespace}")).unwrap();
-            assert_ne!(of("self"), of(&self.keeper.id().to_string()));
+            assert_ne!(of("self"), of(&self.holder.id().to_string()));
         }
-        // The same folder is no table where none is mounted; then there is nothing to write to.
+        // If no table is mounted inside, there is nothing to write to.
         let table = |path: &Path| is_table(path).then(|| fs::metadata(path).unwrap().dev());
         let inside = table(&self.table());
         assert!(inside.is_none() || inside != table(TABLE.as_ref()), "this is the table of the host");
     }
 
-    /// Any command inside.
+    /// A command that runs inside.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = as_user(self.user, "nsenter");
         command.args(["--user", "--mount", "--preserve-credentials", "--target"]);
-        command.arg(self.keeper.id().to_string()).arg("--").arg(program);
+        command.arg(self.holder.id().to_string()).arg("--").arg(program);
         command
     }
 
     pub fn program(&self) -> PathBuf {
-        self.folder.path().join("binfmt-setup")
+        self.directory.path().join("binfmt-setup")
     }
 
-    /// Room that the user of the world may write.
-    pub fn room(&self) -> PathBuf {
-        self.folder.path().join("room")
+    /// A directory that the user of the namespace may write.
+    pub fn writable_dir(&self) -> PathBuf {
+        self.directory.path().join("writable")
     }
 
-    pub fn tool(&self, arguments: &[&str]) -> Ended {
-        self.assert_not_the_hosts();
-        ended(self.command(self.program()).args(arguments))
+    /// Runs binfmt-setup inside.
+    pub fn run(&self, arguments: &[&str]) -> RunResult {
+        self.assert_private_table();
+        run_command(self.command(self.program()).args(arguments))
     }
 
-    /// The tool under strace, which can spoil a system call or kill the tool at it.
-    pub fn traced(&self, strace: &[&str], arguments: &[&str]) -> Option<Ended> {
+    /// Runs binfmt-setup under strace, which can make a system call fail or kill the program at it.
+    pub fn traced(&self, strace: &[&str], arguments: &[&str]) -> Option<RunResult> {
         if !Path::new("/usr/bin/strace").exists() {
             skip("strace is not installed");
             return None;
         }
-        self.assert_not_the_hosts();
-        let log = self.folder.path().join("strace");
+        self.assert_private_table();
+        let log = self.directory.path().join("strace");
         let mut command = self.command("strace");
         command.arg("-o").arg(log).args(strace).arg(self.program()).args(arguments);
-        Some(ended(&mut command))
+        Some(run_command(&mut command))
     }
 
-    /// What strace saw.
+    /// The log of strace.
     pub fn trace(&self) -> String {
-        fs::read_to_string(self.folder.path().join("strace")).unwrap()
+        fs::read_to_string(self.directory.path().join("strace")).unwrap()
     }
 
-    pub fn shell(&self, script: &str) -> Ended {
-        self.assert_not_the_hosts();
-        ended(self.command("sh").args(["-ec", script]))
+    pub fn shell(&self, script: &str) -> RunResult {
+        self.assert_private_table();
+        run_command(self.command("sh").args(["-ec", script]))
     }
 
-    /// The table as seen from outside.
+    /// The path of the table from outside.
     pub fn table(&self) -> PathBuf {
-        Path::new("/proc").join(self.keeper.id().to_string()).join("root").join(&TABLE[1..])
+        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(&TABLE[1..])
     }
 
     /// Names of all entries, sorted.
@@ -167,23 +167,23 @@ impl World {
         String::from_utf8_lossy(&fs::read(self.table().join(name)).unwrap()).into_owned()
     }
 
-    /// Everything that the table says.
+    /// The names and texts of all entries.
     pub fn snapshot(&self) -> Vec<(String, String)> {
         self.entries().into_iter().map(|name| (self.entry(&name), name)).collect()
     }
 
-    /// Registers a line as somebody else would.
+    /// Registers a line like another program.
     pub fn write(&self, line: &[u8]) {
-        self.assert_not_the_hosts();
-        let file = self.folder.path().join("line");
+        self.assert_private_table();
+        let file = self.directory.path().join("line");
         fs::write(&file, line).unwrap();
         let script = format!("dd bs=4096 status=none if={} of={TABLE}/register", file.display());
         self.shell(&script).succeeds();
     }
 
-    /// A copy of Debian's emulator of `machine`, in a place of its own.
+    /// A copy of Debian's emulator of `machine` in the directory of this test.
     pub fn copy_of_emulator(&self, machine: &str, name: &str) -> PathBuf {
-        let copy = self.folder.path().join(name);
+        let copy = self.directory.path().join(name);
         fs::copy(format!("/usr/bin/qemu-{machine}-static"), &copy).unwrap();
         fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
         copy
@@ -192,8 +192,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = self.keeper.kill();
-        let _ = self.keeper.wait();
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
     }
 }
 
@@ -202,21 +202,21 @@ fn is_table(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).unwrap().filesystem_type() == nix::sys::statfs::FsType(0x4249_4e4d)
 }
 
-/// How a program ended and what it said.
+/// Exit code and output of a program.
 #[derive(Debug)]
-pub struct Ended {
+pub struct RunResult {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-pub fn ended(command: &mut Command) -> Ended {
+pub fn run_command(command: &mut Command) -> RunResult {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ended { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
+    RunResult { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
 }
 
-impl Ended {
+impl RunResult {
     #[track_caller]
     pub fn succeeds(&self) -> &Self {
         self.exits(0)
@@ -228,9 +228,9 @@ impl Ended {
         self
     }
 
-    /// One line on stderr, in the form `TOOL: cannot ...: where: what to do`.
+    /// Asserts that an error on stderr contains `word`: `TOOL: cannot VERB THING: REASON; WAY OUT`.
     #[track_caller]
-    pub fn says(&self, word: &str) -> &Self {
+    pub fn reports(&self, word: &str) -> &Self {
         let line = self.stderr.lines().find(|line| line.starts_with("binfmt-setup: cannot "));
         assert!(line.is_some_and(|line| line.contains(word)), "no {word:?} in {self:#?}");
         self

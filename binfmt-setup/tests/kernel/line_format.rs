@@ -1,4 +1,5 @@
-//! The kernel as the judge of our lines: what we write it takes and shows again, what we refuse it refuses as well.
+//! Comparison of the line format with the kernel: it accepts and prints every line of this program, and refuses what this
+//! program refuses.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -7,10 +8,10 @@ use binfmt_setup::rule::{Entry, Flags, Kind, LINE_MAX, Pattern, Rule};
 
 use crate::world::{TABLE, User, World, world};
 
-/// A small generator (xorshift64) with a fixed beginning: a failure can be run again.
-struct Dice(u64);
+/// A pseudorandom generator (xorshift64) with a fixed seed, so that a failure can be reproduced.
+struct Generator(u64);
 
-impl Dice {
+impl Generator {
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -23,7 +24,7 @@ impl Dice {
     }
 
     fn text(&mut self, length: usize) -> Vec<u8> {
-        // What names and paths are made of, the candidates for separators among them.
+        // Characters of names and paths, with all candidates for separators.
         const LETTERS: &[u8] = b"abcXYZ0189-_. :|;,!@#%^~=+?&*$\\\xc3\xbc";
         (0..length).map(|_| LETTERS[self.below(LETTERS.len())]).collect()
     }
@@ -48,36 +49,36 @@ impl Dice {
     }
 }
 
-/// Writes each line by itself; answers which were taken.
-fn take(world: &World, lines: &[Vec<u8>]) -> Vec<bool> {
-    world.assert_not_the_hosts();
-    let folder = world.room().join("lines");
-    std::fs::create_dir_all(&folder).unwrap();
+/// Writes the lines one by one, and returns which of them were accepted.
+fn accepted(world: &World, lines: &[Vec<u8>]) -> Vec<bool> {
+    world.assert_private_table();
+    let directory = world.writable_dir().join("lines");
+    std::fs::create_dir_all(&directory).unwrap();
     for (i, line) in lines.iter().enumerate() {
-        std::fs::write(folder.join(i.to_string()), line).unwrap();
+        std::fs::write(directory.join(i.to_string()), line).unwrap();
     }
     let script = format!(
         "i=0; while [ $i -lt {} ]; do \
          if dd bs=4096 status=none if={}/$i of={TABLE}/register 2>/dev/null; then echo yes; else echo no; fi; \
          i=$((i+1)); done",
         lines.len(),
-        folder.display()
+        directory.display()
     );
     world.shell(&script).succeeds().stdout.lines().map(|line| line == "yes").collect()
 }
 
 #[test]
-fn each_line_we_make_is_taken_and_read_back_equal() {
+fn every_line_is_accepted_and_read_back_equal() {
     let Some(world) = world(User::Caller) else { return };
-    let mut dice = Dice(0x5eed);
-    let mut rules: Vec<Rule> = (0..150).map(|_| dice.rule()).collect();
+    let mut generator = Generator(0x5eed);
+    let mut rules: Vec<Rule> = (0..150).map(|_| generator.rule()).collect();
     rules.iter_mut().enumerate().for_each(|(i, rule)| rule.name.push(i.to_string()));
-    let made: Vec<(Rule, Vec<u8>)> =
+    let lines: Vec<(Rule, Vec<u8>)> =
         rules.into_iter().filter_map(|rule| rule.line().ok().map(|line| (rule, line))).collect();
-    assert!(made.len() > 80, "{}", made.len());
-    let taken = take(&world, &made.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>());
-    for ((rule, line), taken) in made.iter().zip(taken) {
-        assert!(taken, "{}", String::from_utf8_lossy(line));
+    assert!(lines.len() > 80, "{}", lines.len());
+    let is_accepted = accepted(&world, &lines.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>());
+    for ((rule, line), is_accepted) in lines.iter().zip(is_accepted) {
+        assert!(is_accepted, "{}", String::from_utf8_lossy(line));
         let text = std::fs::read(world.table().join(&rule.name)).unwrap();
         let entry = Entry::parse(&rule.name, &text).unwrap();
         assert_eq!(&entry.rule, rule, "{}", String::from_utf8_lossy(&text));
@@ -85,7 +86,7 @@ fn each_line_we_make_is_taken_and_read_back_equal() {
 }
 
 #[test]
-fn our_limits_are_the_kernels() {
+fn the_limits_are_those_of_the_kernel() {
     let Some(world) = world(User::Caller) else { return };
     let pattern = |offset, length| Pattern { offset, magic: vec![7; length], mask: vec![0xff; length] };
     let rule = |name: &str, kind, path: &str| Rule {
@@ -96,8 +97,8 @@ fn our_limits_are_the_kernels() {
     };
     let base = rule("l", Kind::Magic(pattern(0, 4)), "/").line().unwrap().len();
     let path = |length: usize| format!("/{}", "p".repeat(length - base));
-    // Each is taken by both, or by neither: ours is asked with `line()`, the kernel with the same fields by hand.
-    for (rule, by_hand, fits) in [
+    // Each is accepted by `line()` and by the kernel, or by none of them; the kernel gets the same fields in any case.
+    for (rule, other_line, fits) in [
         (rule("l", Kind::Magic(pattern(0, 4)), &path(LINE_MAX)), None, true),
         (rule("m", Kind::Magic(pattern(0, 4)), &path(LINE_MAX + 1)), Some((":m:M:0:", 4)), false),
         (rule("a", Kind::Magic(pattern(0, 256)), "/q"), None, true),
@@ -112,7 +113,7 @@ fn our_limits_are_the_kernels() {
         (rule("f", Kind::Extension("a/b".into()), "/q"), None, false),
     ] {
         assert_eq!(rule.line().is_ok(), fits, "{rule:?}");
-        let line = match (rule.line(), by_hand) {
+        let line = match (rule.line(), other_line) {
             (Ok(line), _) => line,
             (Err(_), Some((head, length))) => {
                 let head =
@@ -121,6 +122,6 @@ fn our_limits_are_the_kernels() {
             }
             (Err(_), None) => format!(":{}:E::a/b::/q:", rule.name.display()).into_bytes(),
         };
-        assert_eq!(take(&world, &[line]), [fits], "{rule:?}");
+        assert_eq!(accepted(&world, &[line]), [fits], "{rule:?}");
     }
 }
