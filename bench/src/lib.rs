@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 #[derive(clap::Parser, Debug)]
 #[command(name = "cargo xtask bench", max_term_width = 110)]
 pub struct Args {
-    /// What to measure
+    /// Measurements to run
     #[arg(value_enum)]
     what: What,
 }

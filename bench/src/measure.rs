@@ -177,7 +177,7 @@ pub fn quiet(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Whether a program is in `PATH`.
+/// Returns whether a program is in `PATH`.
 pub fn is_here(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())

@@ -11,13 +11,13 @@ use std::fmt;
 #[derive(Clone, Copy)]
 pub struct JudgedImage<'a> {
     pub entry: Option<&'a Descriptor>,
-    /// What the config declares.
+    /// Declared platform.
     pub declared: &'a Platform,
     /// `None` if the layers could not be read.
     pub verdict: Option<&'a Verdict>,
 }
 
-/// What to do with an image.
+/// Advice for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Keep it: the platform metadata matches the binaries, or the binaries show nothing.
@@ -184,7 +184,7 @@ fn canonical(platform: &Platform) -> Platform {
     )
 }
 
-/// What to do about a member that must be rebuilt. `name` is the reference for `manifest-push edit`, if that can change
+/// Returns advice for a member that must be rebuilt. `name` is the reference for `manifest-push edit`, if that can change
 /// the image.
 pub fn way_out(
     node: &TreeNode,

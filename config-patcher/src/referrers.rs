@@ -35,7 +35,7 @@ pub struct Referrer {
     pub copy: Option<Digest>,
 }
 
-/// What is attached to the old image.
+/// Referrers and attestations of the old image.
 #[derive(Clone, Debug, Default)]
 pub struct AttachedArtifacts {
     pub referrers: Vec<Referrer>,

@@ -189,7 +189,7 @@ pub fn valid_spec(request: PublishRequest) -> Result<Spec, Error> {
     }
 }
 
-/// Whether a member has this name.
+/// Returns whether a member has this name.
 pub fn refers_to(member: &Member, image: &RegistryRef) -> bool {
     matches!(&member.image, Reference::Registry(known) if with_default_tag(known) == with_default_tag(image))
 }

@@ -94,7 +94,7 @@ pub fn combine(found: &[FetchedMember], options: &IndexOptions) -> Result<Combin
     Ok(CombinedIndex { wanted, notes })
 }
 
-/// Whether a client on one host could select either of these entries.
+/// Returns whether a client on one host could select either of these entries.
 pub fn same_platform(a: &Descriptor, b: &Descriptor) -> bool {
     match (&a.platform, &b.platform) {
         (Some(a), Some(b)) => a.matches(b) && a.os_features == b.os_features && a.os_version == b.os_version,

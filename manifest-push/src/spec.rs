@@ -40,7 +40,7 @@ pub struct PublishRequest {
     pub ignore_missing: bool,
 }
 
-/// Where a spec comes from, and the operation that it is for, as messages need them.
+/// Source of a spec and the operation that it is for, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecSource {
     /// `publish "spec.yaml"`, `edit "q.io/app:1"`.

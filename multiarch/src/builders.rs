@@ -54,7 +54,7 @@ pub trait Builder: Send + Sync {
         None
     }
 
-    /// Whether the build runs programs that this host's CPU cannot run natively, whether or not an emulator is registered.
+    /// Returns whether the build runs programs that this host's CPU cannot run natively, with or without a registered emulator.
     fn needs_emulator(&self, job: &BuildJob) -> bool;
 
     /// The image that the engine has under the name of a base image. `None` if it has none, or has no storage.
@@ -152,7 +152,7 @@ fn first_for(
         .problems(reasons))
 }
 
-/// Whether this host's CPU runs programs of a platform natively.
+/// Returns whether this host's CPU runs programs of a platform natively.
 pub fn runs_natively(platform: &Platform) -> bool {
     let platform = platform.normalized();
     // A CPU may lack a level above the first. No emulator is registered for levels, so they count as native.

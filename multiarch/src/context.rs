@@ -1,4 +1,4 @@
-//! What all stages of a release share: the request, the target, and how progress is reported.
+//! State that all stages of a release share: the request, the target, and how progress is reported.
 
 use crate::binfmt_setup::BinfmtSetup;
 use crate::builders::OpenImage;
@@ -13,7 +13,7 @@ use image_store::open::{Stores, Target};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What all stages of a release share.
+/// State that all stages of a release share.
 pub struct ReleaseContext<'a> {
     pub request: Request,
     pub target: Target,

@@ -91,7 +91,7 @@ pub struct DeclaredPlatform {
 }
 
 impl DeclaredPlatform {
-    /// Whether the release replaced what the builder declared.
+    /// Returns whether the release replaced what the builder declared.
     pub fn is_fixed(&self) -> bool {
         self.built != self.published
     }

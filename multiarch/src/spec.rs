@@ -205,7 +205,7 @@ impl fmt::Display for BuilderChoice {
     }
 }
 
-/// What to do with a config that declares another platform than its key in the spec.
+/// Handling of a config that declares another platform than its key in the spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMismatch {
     /// Write the platform of the key.

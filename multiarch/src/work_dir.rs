@@ -19,7 +19,7 @@ use std::path::Path;
 
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const OPEN_TO_OTHERS: u32 = 0o077;
-/// What a work directory contains.
+/// Contents of a work directory.
 const PARTS: [&str; 6] = ["build", "logs", "records", "released", "smoke", "staging"];
 
 /// Fails with `NotPermitted` if another user can write in the work directory. One that does not exist is fine.

@@ -96,7 +96,7 @@ pub enum When {
 
 type Hook = Box<dyn Fn(&Request, When) + Send + Sync>;
 
-/// What the connection threads share.
+/// State that the connection threads share.
 struct Shared {
     options: Options,
     state: Mutex<State>,
@@ -254,7 +254,7 @@ impl FakeRegistry {
         lock(&self.shared.log).credentials.clone()
     }
 
-    /// What a correct client would not have done; empty after a correct run.
+    /// Protocol violations of the client; empty after a correct run.
     pub fn violations(&self) -> Vec<String> {
         lock(&self.shared.violations).clone()
     }

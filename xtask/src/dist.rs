@@ -95,7 +95,7 @@ const TOOLS: [Tool; 4] = [
     },
 ];
 
-/// What will be written.
+/// Files to be written.
 struct Plan {
     version: &'static str,
     out: PathBuf,

@@ -64,7 +64,7 @@ impl FixArgs {
         self.image == Reference::Stdin
     }
 
-    /// Where the right platform comes from. Prints a warning if the options are deprecated.
+    /// Returns the source of the right platform. Prints a warning if the options are deprecated.
     pub(super) fn platform_source(&self, output: &Output) -> Result<PlatformSource, Error> {
         let (source, warning) = self.source.source(&self.image.to_string())?;
         if let Some(warning) = warning {
@@ -175,7 +175,7 @@ fn read(args: &FixArgs, source: &PlatformSource, opened: &OpenedImage) -> Result
     })
 }
 
-/// What a fix changes, and what it writes.
+/// The changes of a fix, and its writes.
 struct FixDecision {
     relabeled: Relabeled,
     plan: FixPlan,

@@ -25,7 +25,7 @@ impl std::fmt::Display for MemberSelector {
 /// Requests for the members of one index, by position. Other members are not changed.
 pub type MemberRequests = BTreeMap<usize, PlatformRequest>;
 
-/// What is requested for one member.
+/// Requested platform of one member.
 pub enum PlatformRequest {
     /// The member is an image; it declares this platform.
     Declare(Platform, MatchRule),

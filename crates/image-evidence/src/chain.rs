@@ -80,7 +80,7 @@ impl ChainRole {
 pub struct ExecutedChain<'a> {
     /// The files in the order in which they were found.
     pub links: Vec<ChainLink<'a>>,
-    /// Where it could not be followed further, and what a program lacks.
+    /// Points at which the chain could not be followed, and missing loaders.
     pub gaps: Vec<String>,
     /// The index of a layer that must be read to find the program.
     pub unread: Option<usize>,
@@ -318,7 +318,7 @@ impl<'a> Walk<'_, 'a> {
         Resolved::Missing
     }
 
-    /// Whether only the location of the file is known. Then it is added to the files that must be read.
+    /// Returns whether only the location of the file is known. Then it is added to the files that must be read.
     fn must_be_read(&mut self, file: &ResolvedFile<'a>) -> bool {
         let is_unread = file.facts == Some(&FileFacts::Unread);
         if is_unread {

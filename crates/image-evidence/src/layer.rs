@@ -81,7 +81,7 @@ pub enum LayerEntry<'a> {
     Implied,
     /// A regular file.
     File {
-        /// What the file shows; `None` for data.
+        /// Facts about the file; `None` for data.
         facts: Option<&'a FileFacts>,
         /// Whether any execute bit is set.
         executable: bool,
@@ -206,12 +206,12 @@ impl LayerFacts {
         self.of(name).iter().find(|record| record.kind() < WHITEOUT).map(|record| self.decode(*record))
     }
 
-    /// Whether the layer removes the path with this hash from lower layers.
+    /// Returns whether the layer removes the path with this hash from lower layers.
     pub(crate) fn is_whiteout(&self, name: u64) -> bool {
         self.of(name).iter().any(|record| record.kind() == WHITEOUT)
     }
 
-    /// Whether the layer removes everything that lower layers have in the directory with this hash.
+    /// Returns whether the layer removes everything that lower layers have in the directory with this hash.
     pub(crate) fn is_opaque(&self, name: u64) -> bool {
         self.of(name).iter().any(|record| record.kind() == OPAQUE)
     }

@@ -18,7 +18,7 @@ pub struct OverlayTree<'a> {
     layers: Vec<Option<&'a LayerFacts>>,
 }
 
-/// What a path leads to, with links followed.
+/// Target of a path, with links followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolved<'a> {
     /// A regular file.
@@ -40,13 +40,13 @@ pub struct ResolvedFile<'a> {
     pub path: Vec<u8>,
     /// The index of its layer; 0 is the lowest.
     pub layer: usize,
-    /// What the file shows; `None` for data.
+    /// Facts about the file; `None` for data.
     pub facts: Option<&'a FileFacts>,
     /// Whether any execute bit is set.
     pub executable: bool,
 }
 
-/// What the overlay has under one path, without following links.
+/// Content of the overlay at one path, without following links.
 enum OverlayEntry<'a> {
     Present(usize, LayerEntry<'a>),
     Missing,
@@ -219,7 +219,7 @@ impl<'a> OverlayTree<'a> {
         None
     }
 
-    /// What the layers below `top` have under a normalized path.
+    /// Returns the entry at a normalized path in the layers below `top`.
     fn lookup(&self, name: &[u8], top: usize) -> OverlayEntry<'a> {
         let whole = self.hash(name);
         let ancestors: Vec<u64> = ancestors(name).map(|path| self.hash(path)).collect();
@@ -257,14 +257,14 @@ impl<'a> OverlayTree<'a> {
         )
     }
 
-    /// Whether the file of this layer is executable.
+    /// Returns whether the file of this layer is executable.
     pub fn is_executable(&self, path: &[u8], layer: usize) -> bool {
         let facts = self.layers.get(layer).copied().flatten();
         facts
             .is_some_and(|facts| matches!(facts.entry(path), Some(LayerEntry::File { executable: true, .. })))
     }
 
-    /// Whether no higher layer removes or replaces the file of this layer.
+    /// Returns whether no higher layer removes or replaces the file of this layer.
     fn is_visible(&self, path: &[u8], layer: usize) -> bool {
         let whole = self.hash(path);
         // Of two entries with the same path, the later one counts.
@@ -291,13 +291,13 @@ impl<'a> OverlayTree<'a> {
         self.layers.iter().flatten().map(|layer| layer.unlisted).sum()
     }
 
-    /// Whether all layers were read.
+    /// Returns whether all layers were read.
     pub fn is_whole(&self) -> bool {
         self.layers.iter().all(Option::is_some)
     }
 }
 
-/// Whether a layer hides what lower layers have in the directory with this hash.
+/// Returns whether a layer hides what lower layers have in the directory with this hash.
 fn hides(layer: &LayerFacts, directory: u64) -> bool {
     let in_its_place = layer.entry_of(directory).is_some_and(|node| {
         matches!(

@@ -59,7 +59,7 @@ const UNKNOWN: [&str; 23] = [
     "!", "{", "}", "time", ".", "source", "eval", "trap", "cd", "pushd",
 ];
 
-/// Whether a program of this name takes a script of shell commands.
+/// Returns whether a program of this name takes a script of shell commands.
 pub fn is_shell(name: &[u8]) -> bool {
     let base = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
     SHELLS.iter().any(|shell| shell.as_bytes() == base)
@@ -102,7 +102,7 @@ pub fn last_command(text: &[u8]) -> Option<ShellCommand> {
     is_sure.then_some(command)
 }
 
-/// Whether a script starts its arguments, as in `exec "$@"` or `exec gosu app "$@"`.
+/// Returns whether a script starts its arguments, as in `exec "$@"` or `exec gosu app "$@"`.
 pub fn runs_arguments(text: &[u8]) -> bool {
     // Check the cheapest condition first: most scripts do not use their arguments.
     let names_words = |text: &&str| ["$@", "${@}", "$*"].iter().any(|all| text.contains(all));
@@ -150,7 +150,7 @@ fn tokens(line: &str) -> impl Iterator<Item = &str> {
     line.split(|sign: char| sign.is_whitespace() || ";&|()".contains(sign)).filter(|word| !word.is_empty())
 }
 
-/// Whether the script may end at this line, successfully or by `exec`, or whether a here-document begins.
+/// Returns whether the script may end at this line, successfully or by `exec`, or whether a here-document begins.
 fn may_end(line: &str) -> bool {
     if line.contains("<<") {
         return true;

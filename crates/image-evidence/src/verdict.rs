@@ -26,7 +26,7 @@ pub struct ProgramGroup {
     pub platform: Platform,
     /// The number of programs and libraries.
     pub count: u64,
-    /// How many of them are executable and not libraries or firmware.
+    /// Number of those that are executable and not libraries or firmware.
     #[serde(skip)]
     pub executable: u64,
     /// At most five of them.
@@ -85,7 +85,7 @@ pub struct Verdict {
     pub files: Vec<EvidenceFile>,
 }
 
-/// How the platform of a file compares with the declared one.
+/// Result of comparing the platform of a file with the declared one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {
     Fits,
@@ -248,7 +248,7 @@ fn fit(declared: &Platform, found: &Platform) -> Fit {
     }
 }
 
-/// Whether binaries for `binaries` run on hosts that pull images for `platform`.
+/// Returns whether binaries for `binaries` run on hosts that pull images for `platform`.
 pub fn runs_on(platform: &Platform, binaries: &Platform) -> bool {
     fit(platform, binaries) == Fit::Fits
 }
@@ -259,7 +259,7 @@ fn level(variant: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Whether it is an architecture that Linux runs on, not a coprocessor or a virtual machine.
+/// Returns whether it is an architecture that Linux runs on, not a coprocessor or a virtual machine.
 fn is_native(platform: &Platform) -> bool {
     let name = platform.architecture.as_str();
     !name.starts_with("elf-machine-") && !matches!(name, "bpf" | "avr" | "cuda" | "amdgpu" | "hexagon")

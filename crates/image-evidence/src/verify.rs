@@ -20,7 +20,7 @@ use image_store::tree::Image;
 use reading::{LayerKey, LayerRequest, LayersRead};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How much of an image is read.
+/// Amount of data that is read of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyDepth {
     /// From the top layer down, until the program of the image is known and was built for the declared platform. Any other
@@ -56,7 +56,7 @@ pub struct Finding {
     pub layers: usize,
     /// The number of layers that were read, in this run or an earlier one.
     pub layers_read: usize,
-    /// How many of those came from the cache.
+    /// Number of those that came from the cache.
     pub layers_cached: usize,
     /// Layers that cannot be read, with the reason.
     pub skipped: Vec<(Digest, String)>,
@@ -80,10 +80,10 @@ pub fn verify_image(source: &dyn ImageSource, image: &Image, platform: &Platform
     findings.pop().unwrap_or_else(|| Err(Error::bad_input("verify an image", "there is no finding")))
 }
 
-/// How [`verify_all`] reads images.
+/// Options of [`verify_all`].
 #[derive(Clone, Copy)]
 pub struct VerifyOptions<'a> {
-    /// How much to read.
+    /// Amount of data to read.
     pub depth: VerifyDepth,
     /// Called for each layer that is about to be read.
     pub on_layer: &'a (dyn Fn(&Descriptor) + Sync),

@@ -82,7 +82,7 @@ pub struct Descriptor {
     /// `artifactType`, of artifacts that are no images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// Where a foreign layer is downloaded from.
+    /// Download URLs of a foreign layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub urls: Vec<String>,
     /// The content itself, base64; it changes with digest and size.

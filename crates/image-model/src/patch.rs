@@ -17,7 +17,7 @@ pub enum Patched {
     Changed(Vec<u8>),
 }
 
-/// How literally a declared platform must equal the wanted one.
+/// Strictness of the comparison of a declared platform with the wanted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchRule {
     /// The user gave the platform: its variant must be written out.

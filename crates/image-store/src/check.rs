@@ -13,7 +13,7 @@ use std::io::Read;
 pub struct ImageProblem {
     /// The part that has it: the reference, then the platforms of the members on the way to it.
     pub at: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub what: String,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for ImageProblem {
     }
 }
 
-/// How much of an image is read.
+/// Amount of data that is read of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckDepth {
     /// Documents and configs. Of blobs, only the presence is checked.

@@ -138,14 +138,14 @@ pub struct Plan {
     pub mounts: Option<(String, String)>,
 }
 
-/// What is known of a target before a plan is made for it: queried while other things were read.
+/// State of a target that was queried in parallel with other reads, before the plan is made.
 #[derive(Clone, Debug, Default)]
 pub struct TargetInfo {
-    /// What tags refer to.
+    /// Digests of tags.
     pub tags: BTreeMap<String, Option<Descriptor>>,
     /// Digests of tags that were resolved once more, as the last requests before the plan.
     pub rechecked_tags: BTreeMap<String, Option<Digest>>,
-    /// Whether documents are present.
+    /// Presence of documents.
     pub documents: BTreeMap<Digest, bool>,
 }
 

@@ -39,7 +39,7 @@ pub struct ApiRequest<'a, 'c> {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: RequestBody<'a, 'c>,
-    /// What the token of the request must allow.
+    /// Scopes that the token of the request must have.
     pub required: &'a RequiredScopes,
     /// The registry that the request belongs to.
     pub auth: &'a RegistryAuth,

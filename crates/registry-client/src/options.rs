@@ -92,7 +92,7 @@ impl RegistryOptions {
 
 type Print = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Where a client reports warnings, requests and transfer counts. By default, it only counts.
+/// Destinations of warnings, requests and transfer counts. By default, a client only counts.
 #[derive(Clone)]
 pub struct Reporting {
     /// Receives warnings.

@@ -70,7 +70,7 @@ fn prepare(sandbox: &Sandbox, go: PipeReader) -> Result<(), Refusal> {
     setsid().step("leave the session").map(drop)
 }
 
-/// Whether the other end of the pipe is closed. No further byte is sent through it.
+/// Returns whether the other end of the pipe is closed. No further byte is sent through it.
 fn is_closed(pipe: &PipeReader) -> bool {
     let mut watched = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0)

@@ -1,6 +1,6 @@
 //! Isolation of a program from an image, for smoke tests.
 //!
-//! What it guarantees, as root and as an ordinary user:
+//! Guarantees, for root and for ordinary users:
 //!
 //! - The program sees no file, process, socket, key or network of the host: it has user, mount, PID, network, IPC, UTS and
 //!   cgroup namespaces, and the host's file systems are detached from its root directory, which is read-only.
@@ -10,7 +10,7 @@
 //! - It ends when the caller ends, with all processes that it started.
 //! - Processes, open files, file sizes, `/tmp` and core dumps are limited.
 //!
-//! What it does not guarantee: there is no seccomp filter, so the program reaches the whole system call interface of the
+//! Not guaranteed: there is no seccomp filter, so the program reaches the whole system call interface of the
 //! kernel, including io_uring, userfaultfd and AF_VSOCK, which no namespace confines. Memory of all processes together and CPU
 //! time are not limited. Where `/proc/sys` is read-only, as in containers, it can create further user namespaces. Where the
 //! kernel does not allow to mount `/proc`, as in containers, `/proc` is the image's own, usually empty directory. A kernel
@@ -108,7 +108,7 @@ impl SandboxIds {
         if ids.is_own() { Self { uid: 0, gid: 0, ..ids } } else { ids }
     }
 
-    /// Whether the sandbox has only the id of the supervisor itself.
+    /// Returns whether the sandbox has only the id of the supervisor itself.
     pub fn is_own(self) -> bool {
         self.count == 1
     }
@@ -151,7 +151,7 @@ fn unprivileged(map: &str) -> Option<SandboxIds> {
 pub enum SandboxEvent {
     /// This host does not allow the sandbox; nothing of the image has run.
     Refused {
-        /// What failed, a verb phrase such as `mount /proc`.
+        /// The failed operation, a verb phrase such as `mount /proc`.
         step: String,
         /// The error of the kernel.
         error: String,

@@ -42,7 +42,7 @@ pub fn rollback(args: &Rollback, session: &Session<'_>, output: &Output) -> Resu
     execute(&plan, RollbackOptions { dry_run, force, nothing: "nothing to do" }, output)
 }
 
-/// How a rollback is carried out.
+/// Options of a rollback.
 #[derive(Clone, Copy)]
 pub struct RollbackOptions<'a> {
     pub dry_run: bool,

@@ -227,7 +227,7 @@ fn is_false(value: &Option<bool>) -> bool {
     *value != Some(true)
 }
 
-/// What is printed for an image or index. `name` as it was typed.
+/// Returns the output for an image or index. `name` is the reference as typed.
 pub fn raw(name: &str, node: &TreeNode, expand_config: bool) -> Result<String, Error> {
     let failed = |e: serde_json::Error| Error::bad_input(format!("show \"{name}\""), e.to_string());
     match node {

@@ -119,7 +119,7 @@ fn a_platform_twice_by_config_is_a_problem() {
     assert!(text.contains("duplicate platform"), "{text}");
 }
 
-/// What BuildKit pushes for one platform: an index over the image and its attestation (docker/buildx#1509).
+/// Returns an index as BuildKit pushes it for one platform: an index over the image and its attestation (docker/buildx#1509).
 #[test]
 fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
     let store = MemoryStore::new();

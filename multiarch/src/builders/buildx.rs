@@ -23,7 +23,7 @@ pub struct Buildx {
     builder: Option<String>,
 }
 
-/// How to get the image out of a builder.
+/// Way in which the image is exported from a builder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum WayOut {
     Archive,

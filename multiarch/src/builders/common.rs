@@ -87,7 +87,7 @@ pub fn read_dockerfile(job: &BuildJob, recipe: &DockerfileRecipe) -> Result<Dock
     Ok(Dockerfile::parse(&text, &recipe.build_args, &job.platform))
 }
 
-/// Whether the Dockerfile has a RUN of a foreign platform. One that does not exist yet, since a command writes it, has none.
+/// Returns whether the Dockerfile has a RUN of a foreign platform. One that does not exist yet, since a command writes it, has none.
 pub fn needs_emulator(job: &BuildJob) -> bool {
     let Recipe::Dockerfile(recipe) = &job.recipe else { return false };
     !runs_natively(&job.platform)

@@ -168,7 +168,7 @@ pub(super) fn save_step(id: &str, archive: &Path) -> Step {
     Step::new(&["save", "--output"]).arg(archive).arg(id)
 }
 
-/// Whether this line of docker's output is an error about `--platform`. Source: cli/command/image/build.go and daemon/images/image.go of Docker 19.03 to 28.
+/// Returns whether this line of docker's output is an error about `--platform`. Source: cli/command/image/build.go and daemon/images/image.go of Docker 19.03 to 28.
 fn is_about_platform(line: &str) -> bool {
     line.contains("does not match the specified platform")
         // The error of containerd's image store.

@@ -78,7 +78,7 @@ impl Dockerfile {
         found
     }
 
-    /// Whether a stage of the target platform has a RUN, including stages that the target does not need.
+    /// Returns whether a stage of the target platform has a RUN, including stages that the target does not need.
     pub fn runs_programs(&self) -> bool {
         self.stages.iter().any(|stage| stage.runs && stage.asked != Asked::Builder)
     }
@@ -113,7 +113,7 @@ impl Dockerfile {
         self.stages[at].base != "scratch" && self.base_stage(at).is_none()
     }
 
-    /// Whether a stage that the target needs has the same first layers for several platforms: none, or an image of a platform
+    /// Returns whether a stage that the target needs has the same first layers for several platforms: none, or an image of a platform
     /// that is not the target platform.
     pub fn begins_alike(&self, target: Option<&str>) -> bool {
         let needed = self.needed(target);

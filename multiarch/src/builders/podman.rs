@@ -113,7 +113,7 @@ fn build_step(begin: &[&str], job: &BuildJob, recipe: &DockerfileRecipe, id: &Pa
     step.recipe(recipe)
 }
 
-/// Whether cached layers of one platform may be used for another. podman 4 and buildah 1 identify a cached layer by the
+/// Returns whether cached layers of one platform may be used for another. podman 4 and buildah 1 identify a cached layer by the
 /// layers below it and the text of its instruction, so that `ENV A=$TARGETARCH` of two platforms is the same for them if both
 /// begin with the same layers.
 fn may_mix(job: &BuildJob, recipe: &DockerfileRecipe) -> bool {

@@ -282,7 +282,7 @@ impl Step {
 /// Shorter values are not replaced: they are no secrets, and the log would become unreadable.
 const SECRET_MIN: usize = 4;
 
-/// Whether a variable configures programs: a build argument of that name must not be set for the engine's program.
+/// Returns whether a variable configures programs: a build argument of that name must not be set for the engine's program.
 fn configures_programs(name: &str) -> bool {
     const PREFIXES: [&str; 10] = [
         "DOCKER_",

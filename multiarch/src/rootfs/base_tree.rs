@@ -42,7 +42,7 @@ impl BaseTree {
         Ok(tree)
     }
 
-    /// Whether the path is a directory, and not a link to one.
+    /// Returns whether the path is a directory, and not a link to one.
     pub fn has_directory(&self, path: &[u8]) -> bool {
         path.is_empty()
             || matches!(self.overlay().entry(path), Some(LayerEntry::Directory | LayerEntry::Implied))

@@ -110,7 +110,7 @@ pub fn write(
         .map_err(|e| Error::bad_input(format!("write a config for {platform}"), e.to_string()))
 }
 
-/// What the spec says, over what the base says.
+/// Returns the config of the base image with the values of the spec.
 fn laid_over(mut config: Map<String, Value>, run: &RunConfig) -> Map<String, Value> {
     if let Some(entrypoint) = &run.entrypoint {
         set_words(&mut config, "Entrypoint", entrypoint);

@@ -140,7 +140,7 @@ fn read_contexts(reader: &mut Reader<'_>, entry: &Entry) -> BTreeMap<String, Str
     contexts
 }
 
-/// What a shell takes for a variable's name.
+/// Returns whether a shell accepts this as the name of a variable.
 fn is_variable(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !name.starts_with(|c: char| c.is_ascii_digit())

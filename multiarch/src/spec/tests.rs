@@ -24,7 +24,7 @@ fn parse(text: &str) -> Result<Spec, Vec<Problem>> {
     })
 }
 
-/// What is said of a spec, one problem a row.
+/// Problems of specs, one in each row.
 fn problems(text: &str) -> Vec<String> {
     match parse(text) {
         Ok(spec) => panic!("nothing wrong was found: {spec:?}"),

@@ -156,7 +156,7 @@ impl ReleasePlan {
         })
     }
 
-    /// What these writes do to the tags of the plan. A tag that they do not move keeps its digest.
+    /// Returns the tags of the plan after these writes. A tag that they do not move keeps its digest.
     pub fn tag_changes(&self, writes: &image_store::plan::Plan) -> Vec<TagReport> {
         let moved: Vec<TagReport> = writes.tags.iter().map(TagReport::from).collect();
         let unmoved = self.tags.iter().filter(|(tag, _)| !moved.iter().any(|step| step.tag == *tag));

@@ -3,7 +3,7 @@
 //! No engine is needed. The verified layers are unpacked into a temporary directory; `binfmt-setup run` creates a
 //! private namespace with the emulator in it, without root; in it, this program runs the command in a [sandbox].
 //!
-//! What the host lacks is [`SmokeResult::NotRun`]. Whatever the image causes is [`SmokeResult::Failed`]: an image must not
+//! A missing feature of the host is [`SmokeResult::NotRun`]. Every problem that the image causes is [`SmokeResult::Failed`]: an image must not
 //! be able to disable its own test.
 //!
 //! [sandbox]: sandbox

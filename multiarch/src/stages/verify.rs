@@ -98,7 +98,7 @@ fn verify_members(
     .problems(problems))
 }
 
-/// Whether images with this verdict must not be published.
+/// Returns whether images with this verdict must not be published.
 fn stops_release(kind: VerdictKind) -> bool {
     match kind {
         VerdictKind::Mislabeled | VerdictKind::Mixed => true,
@@ -106,7 +106,7 @@ fn stops_release(kind: VerdictKind) -> bool {
     }
 }
 
-/// How much of an image was read for a recorded verdict. Every verdict that does not stop a release is recorded, with its
+/// Amount of data that was read for a recorded verdict. Every verdict that does not stop a release is recorded, with its
 /// reasons: the same image gives the same verdict, so a later run needs to print it only. A verdict that stops the release
 /// is not recorded: the user corrects the build, and the image with that digest is not wanted again.
 #[derive(Clone, Copy)]

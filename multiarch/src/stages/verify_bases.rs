@@ -32,7 +32,7 @@ pub struct Base {
     line: usize,
     name: String,
     pub check: BaseCheck,
-    /// What to do if it is wrong.
+    /// Advice for a wrong base image.
     way_out: String,
 }
 
@@ -192,7 +192,7 @@ fn read_offer(name: &RegistryRef, open: &OpenImage) -> Result<Offer, Error> {
 }
 
 impl LocalImage {
-    /// Whether the engine uses it, right or wrong, without reading the registry.
+    /// Returns whether the engine uses it, right or wrong, without reading the registry.
     fn is_used(&self, wanted: &Platform) -> bool {
         self.is_used_unchecked || may_be_base(&self.platform, wanted)
     }
@@ -224,7 +224,7 @@ fn judge(builder: &str, local: Option<&LocalImage>, offer: Option<&Offer>, wante
     }
 }
 
-/// What to do about a wrong base image. An engine that has another platform of it in its storage is no reason to change
+/// Returns advice for a wrong base image. An engine that has another platform of it in its storage is no reason to change
 /// its platform metadata.
 fn way_out(
     builder: &str,
@@ -263,7 +263,7 @@ fn way_out(
     }
 }
 
-/// Whether an image for `wanted` may be based on one that declares `said`: the same architecture, of no higher level. An
+/// Returns whether an image for `wanted` may be based on one that declares `said`: the same architecture, of no higher level. An
 /// arm image without a variant may have any level.
 fn may_be_base(said: &Platform, wanted: &Platform) -> bool {
     let (a, b) = (said.normalized(), wanted.normalized());

@@ -81,7 +81,7 @@ pub fn prune_siblings(own: &Path) {
     }
 }
 
-/// Whether this is the name of a default work directory: `NAME-0123456789ab`. Others are not touched.
+/// Returns whether this is the name of a default work directory: `NAME-0123456789ab`. Others are not touched.
 fn is_default_name(name: &str) -> bool {
     let key = name.rsplit_once('-').map_or("", |(_, key)| key);
     key.len() == 12 && key.bytes().all(|b| b.is_ascii_hexdigit())

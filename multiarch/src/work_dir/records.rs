@@ -42,7 +42,7 @@ impl Records {
         Some(found)
     }
 
-    /// Whether there is a record. This does not count as a use.
+    /// Returns whether there is a record. This does not count as a use.
     pub fn has(&self, kind: &str, inputs: &impl Serialize) -> bool {
         self.path(kind, inputs).is_ok_and(|path| path.is_file())
     }

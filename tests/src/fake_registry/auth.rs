@@ -14,7 +14,7 @@ use serde_json::json;
 use super::http::{Request, Response, form};
 use super::routes::Route;
 
-/// How the registry authenticates clients.
+/// Authentication of clients by the registry.
 #[derive(Clone, Debug, Default)]
 pub enum Auth {
     #[default]

@@ -12,7 +12,7 @@ use super::http::{self, Body, Listener, Payload, Request, Response, Sending};
 use super::log::Logged;
 use super::{Act, Shared, When, lock, routes};
 
-/// What happens to the connection after a request.
+/// State of the connection after a request.
 enum Next {
     KeepAlive,
     /// FIN.

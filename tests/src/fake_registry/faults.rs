@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::http::Request;
 
-/// What happens to a request that a [`Fault`] applies to. Several faults may apply to one request.
+/// Effect of a [`Fault`] on a request. Several faults may apply to one request.
 #[derive(Clone, Debug)]
 pub enum Act {
     /// Respond with this only: the request is not processed, its body is read and dropped.

@@ -74,7 +74,7 @@ impl Request {
     }
 }
 
-/// How the length of a request body is determined.
+/// Framing of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(u64),
@@ -292,7 +292,7 @@ impl Response {
     }
 }
 
-/// How a response is sent, if a fault applies.
+/// Changes to a response by faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sending {
     /// Only the head is sent: the response to HEAD.

@@ -188,7 +188,7 @@ impl State {
         Some((digest.to_owned(), repository.manifests.get(digest)?))
     }
 
-    /// What the manifest references and the repository lacks: the check that a registry makes at every PUT.
+    /// Returns the digests that the manifest references and the repository lacks: the check that a registry makes at every PUT.
     pub(super) fn missing_of(&self, repository: &str, manifest: &Value) -> Vec<String> {
         let held = self.repositories.get(repository);
         let lacks_manifest =

@@ -45,7 +45,7 @@ pub struct Target {
     pub debian: &'static str,
     /// C compiler and linker.
     pub compiler: String,
-    /// How its programs are linked, for the table.
+    /// Linkage of its programs, for the table.
     pub linking: String,
     /// This host can run its programs.
     pub is_host: bool,

@@ -30,7 +30,7 @@ pub struct SourceArgs {
     from_index: bool,
 }
 
-/// Where the right platform comes from.
+/// Source of the right platform.
 #[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one value per run")]
 pub enum PlatformSource {
@@ -111,7 +111,7 @@ mod tests {
         source: SourceArgs,
     }
 
-    /// What a command line requests: `index`, `binaries`, `P` or `P of MEMBER`, and `deprecated`; or `usage`.
+    /// Parses a command line to `index`, `binaries`, `P` or `P of MEMBER`, and `deprecated`; or `usage`.
     fn meaning(options: &str) -> String {
         let words = std::iter::once("fix").chain(options.split_whitespace());
         let Ok(command) = Command::try_parse_from(words) else { return "usage".into() };

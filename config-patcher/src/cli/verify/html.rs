@@ -19,7 +19,7 @@ use std::fmt::Write;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// How the page shows a verdict: its key, its symbol, its text.
+/// Presentation of a verdict: key, symbol and text.
 struct Mark {
     key: &'static str,
     sign: &'static str,

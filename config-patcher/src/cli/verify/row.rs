@@ -35,7 +35,7 @@ pub struct Row<'a> {
     advice: Option<Advice>,
 }
 
-/// What the user can do about a wrong image.
+/// Advice for a wrong image.
 enum Advice {
     /// This command fixes it.
     Fix(String),
@@ -109,7 +109,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What to do if no command fixes the image.
+    /// Returns advice for an image that no command fixes.
     pub fn rebuild(&self) -> Option<&str> {
         match &self.advice {
             Some(Advice::Rebuild(text)) => Some(text),

@@ -2,7 +2,7 @@
 
 use crate::shell::{self, ShellCommand};
 
-/// What a program starts, as far as its arguments show.
+/// Programs that a wrapper starts, as far as its arguments show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrapped {
     /// It is not a wrapper, or has nothing to start.
@@ -24,7 +24,7 @@ pub enum Wrapped {
         /// Whether the text of `-c` starts the arguments.
         runs_arguments: bool,
     },
-    /// What it starts is known only at run time. The text is the message.
+    /// The started program is known only at run time. The text is the message.
     Unknown(String),
 }
 
@@ -85,7 +85,7 @@ const STARTERS: [&str; 14] = [
 /// Programs that are several in one file and choose by the name.
 const MULTI_CALL: [&str; 3] = ["busybox", "toybox", "coreutils"];
 
-/// What the program `name`, which is the file at `path`, starts.
+/// Returns the programs that `name`, the file at `path`, starts.
 pub fn starts(name: &[u8], path: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     match wraps(name, arguments) {
         // As in /init -> /sbin/tini.
@@ -98,7 +98,7 @@ fn base(name: &[u8]) -> &str {
     std::str::from_utf8(name.rsplit(|b| *b == b'/').next().unwrap_or(name)).unwrap_or_default()
 }
 
-/// What a program with this name and these arguments starts.
+/// Returns the programs that a program with this name and these arguments starts.
 fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     let base = base(name);
     // Its release files are named like tini-static-amd64.

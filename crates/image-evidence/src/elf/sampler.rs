@@ -7,7 +7,7 @@ pub const HEAD: usize = 64 << 10;
 /// Bytes that are kept of a file that is neither ELF nor a script.
 const FIRST: usize = 4 << 10;
 const DYNAMIC: usize = 8 << 10;
-/// What follows the last loaded segment begins with the attributes; symbols and debug data may come after them.
+/// The bytes after the last loaded segment begin with the attributes; symbols and debug data may follow.
 const TAIL: usize = 256 << 10;
 const GO: usize = 512 << 10;
 
@@ -43,7 +43,7 @@ pub struct Sample<'a> {
     pub dynamic: &'a [u8],
     /// The path of the loader, with its NUL.
     pub interpreter: &'a [u8],
-    /// What follows the last loaded segment.
+    /// Bytes after the last loaded segment.
     pub tail: &'a [u8],
     /// Go's build settings, beginning with their magic.
     pub go: &'a [u8],
@@ -104,7 +104,7 @@ impl Sampler {
         self.go.push(start, bytes, GO);
     }
 
-    /// Whether more of the file is needed: of a file that is not ELF, only the first bytes are.
+    /// Returns whether more of the file is needed: of a file that is not ELF, only the first bytes are.
     pub fn wants_more(&self) -> bool {
         self.head.len() < self.head_max() || ElfHeader::parse(&self.head).is_some()
     }

@@ -8,7 +8,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Metadata of AUFS, which Docker ignores as well.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// What an entry whose name starts with `.wh.` means. Source: OCI image-spec, layer.md, "Whiteouts".
+/// Meaning of an entry whose name starts with `.wh.`. Source: OCI image-spec, layer.md, "Whiteouts".
 ///
 /// Whiteouts apply to lower layers, never to the layer that has them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -267,7 +267,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Whether Go accepts the field as a number (archive/tar, parseNumeric). Other readers accept more, and see entries that no
+/// Returns whether Go accepts the field as a number (archive/tar, parseNumeric). Other readers accept more, and see entries that no
 /// engine unpacks.
 fn is_number(field: &[u8]) -> bool {
     if field[0] & 0x80 != 0 {
@@ -280,7 +280,7 @@ fn is_number(field: &[u8]) -> bool {
     digits.iter().all(|b| matches!(b, b'0'..=b'7'))
 }
 
-/// Whether any execute bit is set.
+/// Returns whether any execute bit is set.
 fn executable(block: &[u8; 512]) -> bool {
     let field = &block[MODE];
     // GNU tar's binary numbers.

@@ -162,7 +162,7 @@ fn an_index_follows_its_members() {
     assert_eq!(String::from_utf8_lossy(patch_index(&index, &changes).unwrap().bytes()), expected);
 }
 
-/// What generators write besides Docker, podman and buildah: other orders, other times, keys of their own. (Shortened
+/// Configs of generators other than Docker, podman and buildah, with other key orders, times and keys. (Shortened
 /// from what kaniko 1.9, jib 3.4, ko 0.15, Bazel's rules_oci and Cloud Native Buildpacks put into their configs.)
 #[test]
 fn configs_of_other_generators_keep_all_but_their_label() {

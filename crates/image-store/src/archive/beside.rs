@@ -6,7 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a second writer waits for the first.
+/// Time for which a writer waits for another one.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Suffix of temporary files.
 pub const SUFFIX: &str = ".archive-tmp";

@@ -10,7 +10,7 @@ use registry_client::meter::{BlobProgress, Meter};
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
-/// What to do with a tag that another client moved after the plan was made.
+/// Handling of a tag that another client moved after the plan was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MovedTag {
     /// Leave it alone and fail with `Conflict`.
@@ -36,7 +36,7 @@ pub type BeforeTag<'a> = &'a dyn Fn(&TagStep, Option<&Digest>) -> Result<(), Err
 /// Conditions under which a tag is moved.
 #[derive(Clone, Copy)]
 pub struct TagGuard<'a> {
-    /// What to do if it moved since the plan was made.
+    /// Handling of a tag that moved since the plan was made.
     pub moved: MovedTag,
     /// Called before each tag, for instance to record its digest in a journal.
     pub before: BeforeTag<'a>,

@@ -31,7 +31,7 @@ pub use tags::REF_NAME;
 const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 const EMPTY_INDEX: &str =
     "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
-/// How long a second writer waits for the first.
+/// Time for which a writer waits for another one.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An OCI image layout.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Maximum output of a helper, in bytes.
 const OUTPUT_MAX: u64 = 1 << 20;
 
-/// What `docker-credential-NAME get` prints.
+/// Output of `docker-credential-NAME get`.
 #[derive(Deserialize)]
 struct HelperOutput {
     #[serde(rename = "Username", default)]

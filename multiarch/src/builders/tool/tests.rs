@@ -1,4 +1,4 @@
-//! What a step is for a person, for the program, and in its log.
+//! Tests of how a step is printed, executed and logged.
 
 use super::*;
 

@@ -109,7 +109,7 @@ pub fn other_images<'a>(index: &'a Index, spec: &Spec) -> Vec<&'a Descriptor> {
     entries.filter(|entry| others.contains(&entry.digest)).collect()
 }
 
-/// Whether an earlier run verified this image against its binaries.
+/// Returns whether an earlier run verified this image against its binaries.
 pub fn is_verified(records: &Records, digest: &Digest, platform: &Platform) -> bool {
     [VerdictDepth::Full, VerdictDepth::Quick].iter().any(|depth| depth.is_recorded(records, digest, platform))
 }

@@ -20,7 +20,7 @@ mod disk;
 mod release;
 mod trace;
 
-/// Where the journal of tag moves is kept, so that it is on the recorded disk.
+/// Directory of the journal of tag moves, on the recorded disk.
 const STATE: &str = "state";
 /// Number of states in which the program is run again.
 const RUN_AGAIN: usize = 12;

@@ -20,7 +20,7 @@ const FOREIGN: [&str; 9] = [
     "--root",
 ];
 
-/// What the words in capitals stand for.
+/// Values of the placeholders in capitals.
 const PLACEHOLDERS: [(&str, &str); 8] = [
     ("HOST/REPO", "registry.example.org/app"),
     ("HOST/", "registry.example.org/"),

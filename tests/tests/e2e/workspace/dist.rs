@@ -173,7 +173,7 @@ fn keeps_the_old_one_on_failure(made: &Path) {
     assert!(!beside.iter().any(|name| name == ".dist.new"), "{beside:?}");
 }
 
-/// What changes files, each kind counted for itself.
+/// System calls that change files. Each element is counted separately.
 const CALLS: &str = "openat,write,mkdir,chmod,rename,renameat2,copy_file_range,unlinkat,rmdir";
 /// Of each kind of call so many moments, the first and the last among them.
 const MOMENTS: usize = 4;

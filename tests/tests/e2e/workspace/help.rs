@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 pub const PROGRAMS: [&str; 6] =
     ["bench", "binfmt-setup", "config-patcher", "manifest-push", "multiarch", "xtask"];
 
-/// What `PROGRAM PATH... --help` prints.
+/// Output of `PROGRAM PATH... --help`.
 pub struct Help {
     pub program: &'static str,
     pub path: Vec<String>,

@@ -63,7 +63,7 @@ fn user() -> User {
     user
 }
 
-/// What a person sees of a command, stdout and stderr in the order in which they were written.
+/// Runs a command line in bash. Returns stdout and stderr in the order in which they were written.
 fn seen(user: &User, line: &str) -> String {
     let mut shell = Command::new("bash");
     shell.args(["-c", &format!("{line} 2>&1")]).current_dir(user.work()).env_clear();

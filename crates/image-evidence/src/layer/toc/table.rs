@@ -305,7 +305,7 @@ impl Table {
 mod tests {
     use super::*;
 
-    /// Whether the table is used.
+    /// Returns whether the table is used.
     fn reads(json: &str) -> bool {
         let packed = zstd::encode_all(json.as_bytes(), 1).unwrap();
         let stored = StoredTable::Zstd { packed, unpacked: json.len() as u64, end: 100 };
