@@ -51,7 +51,7 @@ fn found(out: &mut String, finding: &Finding) {
         list(out, "reasons", finding.verdict.reasons.iter());
     }
     if !finding.chain.is_empty() {
-        out.push_str("<table><caption>Executed chain: files that a container start executes or loads</caption><thead><tr><th scope=\"col\">Role</th><th scope=\"col\">File</th><th scope=\"col\">Layer</th><th scope=\"col\">Platform</th><th scope=\"col\">EvidenceFile by</th></tr></thead><tbody>\n");
+        out.push_str("<table><caption>Executed chain: files that a container start executes or loads</caption><thead><tr><th scope=\"col\">Role</th><th scope=\"col\">File</th><th scope=\"col\">Layer</th><th scope=\"col\">Platform</th><th scope=\"col\">Evidence</th></tr></thead><tbody>\n");
         finding.chain.iter().for_each(|file| line(out, file));
         out.push_str("</tbody></table>\n");
     }
