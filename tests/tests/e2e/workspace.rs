@@ -12,7 +12,7 @@ mod help;
 mod links;
 mod modules;
 mod packages;
-mod quick_start;
+mod page_examples;
 mod sources;
 mod tables;
 mod words;
