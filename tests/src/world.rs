@@ -32,7 +32,7 @@ pub use namespace::Namespace;
 pub use packages::{NewerDocker, debian_packages, newer_docker};
 pub use process::{Proc, run_with_rusage};
 pub use programs::{missing, program, require};
-pub use registry::{Asked, Registry};
+pub use registry::{LoggedRequest, Registry};
 pub use relay::{Relay, UnixSocketRelay};
 pub use tokens::TokenServer;
 

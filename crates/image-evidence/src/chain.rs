@@ -266,7 +266,7 @@ impl<'a> Walk<'_, 'a> {
     /// start.
     fn arguments(&mut self, words: Vec<Vec<u8>>, steps: usize) -> bool {
         let Some(name) = words.first().filter(|word| !word.starts_with(b"-")) else { return false };
-        match self.look(name) {
+        match self.resolve_file(name) {
             Resolved::File(file) if file.executable => {
                 let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
                 is_known || self.program(words, ChainRole::Started, steps)
@@ -281,7 +281,7 @@ impl<'a> Walk<'_, 'a> {
 
     /// Finds a command as execvp(3) does, or adds a gap.
     fn command(&mut self, name: &[u8]) -> Option<ResolvedFile<'a>> {
-        match self.look(name) {
+        match self.resolve_file(name) {
             Resolved::File(file) => return Some(file),
             Resolved::Unread(layer) => self.chain.unread = Some(layer),
             _ if name.contains(&b'/') => {
@@ -300,7 +300,7 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    fn look(&self, name: &[u8]) -> Resolved<'a> {
+    fn resolve_file(&self, name: &[u8]) -> Resolved<'a> {
         if name.contains(&b'/') {
             return self.tree.resolve(&self.in_working_dir(name));
         }

@@ -17,7 +17,7 @@ pub struct Browser {
     to: File,
     from: Receiver<Value>,
     session: Option<String>,
-    asked: u64,
+    requests: u64,
     events: Vec<Value>,
     _process: Proc,
     _home: TempDir,
@@ -67,7 +67,7 @@ impl Browser {
             to,
             from: receive,
             session: None,
-            asked: 0,
+            requests: 0,
             events: Vec::new(),
             _process: process,
             _home: home,
@@ -139,8 +139,8 @@ impl Browser {
         let nodes = self.ask("Accessibility.getFullAXTree", json!({}))["nodes"].clone();
         let word = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
         let nodes = nodes.as_array().expect("a list of nodes");
-        let told = nodes.iter().filter(|node| node["ignored"] == false);
-        told.map(|node| (word(&node["role"]), word(&node["name"]))).collect()
+        let visible = nodes.iter().filter(|node| node["ignored"] == false);
+        visible.map(|node| (word(&node["role"]), word(&node["name"]))).collect()
     }
 
     /// Sets the preferred color scheme, `light` or `dark`.
@@ -182,8 +182,8 @@ impl Browser {
     }
 
     fn ask(&mut self, method: &str, params: Value) -> Value {
-        self.asked += 1;
-        let id = self.asked;
+        self.requests += 1;
+        let id = self.requests;
         let mut message = json!({"id": id, "method": method, "params": params});
         if let Some(session) = &self.session {
             message["sessionId"] = session.as_str().into();

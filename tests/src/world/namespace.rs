@@ -65,8 +65,8 @@ impl Namespace {
             fs::write(&path, "0 0 1\n1 1 4294967294\n")
                 .map_err(|error| Skip::because(format!("{path}: {error}")))?;
         }
-        let told = holder.stdin().map(|stdin| stdin.write_all(b"go\n"));
-        if !matches!(told, Some(Ok(())))
+        let started = holder.stdin().map(|stdin| stdin.write_all(b"go\n"));
+        if !matches!(started, Some(Ok(())))
             || !holder.wait_until(Duration::from_secs(10), |holder| holder.stdout().contains("ready"))
         {
             // Linux before 6.7 has no binfmt_misc in user namespaces.
@@ -194,8 +194,8 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "id -u; pwd; echo $CANARY; stat -c %u /etc/passwd /tmp"]);
         command.current_dir("/usr/lib").env("CANARY", "sings");
-        let said = namespace.enter(&command).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&said.stdout), "0\n/usr/lib\nsings\n0\n0\n", "{said:?}");
+        let output = namespace.enter(&command).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n/usr/lib\nsings\n0\n0\n", "{output:?}");
     }
 
     #[test]

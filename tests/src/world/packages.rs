@@ -123,8 +123,8 @@ fn download(debian: &str, suite: &str, packages: &[&str], work: &Path) -> Result
         let done = apt.args(arguments).output().expect("apt-get");
         // `update` warns and succeeds if a mirror does not respond; then `download` fails.
         if !done.status.success() {
-            let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            return Err(Skip::because(format!("no packages of {} in {suite}: {}", debian, said.trim())));
+            let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(Skip::because(format!("no packages of {} in {suite}: {}", debian, stderr.trim())));
         }
     }
     Ok(())

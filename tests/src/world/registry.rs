@@ -31,7 +31,7 @@ pub struct Registry {
 
 /// One line of its access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct LoggedRequest {
     pub method: String,
     /// Path and query.
     pub path: String,
@@ -117,16 +117,16 @@ impl Registry {
     ///
     /// # Panics
     /// If it does not respond.
-    pub fn requests(&self) -> Vec<Asked> {
-        // A line is logged after the response: once our own mark is in the log, all earlier responses are, too.
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        // A line is logged after the response: when the marked request is in the log, all earlier ones are as well.
         let mark = format!("/v2/?mark={}", self.marks.fetch_add(1, Ordering::SeqCst));
         let until = Instant::now() + Duration::from_secs(10);
         get(OWN, &self.host, &mark).expect("an answer of the registry");
         loop {
             let log = self.process.stdout();
             if log.contains(&format!("\"GET {mark} ")) {
-                let asked = log.lines().filter_map(parse_line);
-                return asked.filter(|asked| asked.agent != OWN).collect();
+                let requests = log.lines().filter_map(parse_line);
+                return requests.filter(|request| request.agent != OWN).collect();
             }
             assert!(Instant::now() < until, "the registry's log lacks {mark}: {log}");
             thread::sleep(Duration::from_millis(5));
@@ -135,18 +135,18 @@ impl Registry {
 
     /// The number of requests with this method and a matching path (with query).
     pub fn count(&self, method: &str, path: impl Fn(&str) -> bool) -> usize {
-        self.requests().iter().filter(|asked| asked.method == method && path(&asked.path)).count()
+        self.requests().iter().filter(|request| request.method == method && path(&request.path)).count()
     }
 }
 
 /// Apache's combined format: `HOST - - [TIME] "METHOD PATH HTTP/1.1" STATUS BYTES "REFERER" "AGENT"`
-fn parse_line(line: &str) -> Option<Asked> {
+fn parse_line(line: &str) -> Option<LoggedRequest> {
     let quoted: Vec<&str> = line.split('"').collect();
     let [_, request, numbers, _, _, agent, ..] = quoted.as_slice() else { return None };
     let (method, rest) = request.split_once(' ')?;
     let (path, _) = rest.rsplit_once(' ')?;
     let (status, bytes) = numbers.trim().split_once(' ')?;
-    Some(Asked {
+    Some(LoggedRequest {
         method: method.to_owned(),
         path: path.to_owned(),
         status: status.parse().ok()?,
@@ -176,9 +176,12 @@ mod tests {
     #[test]
     fn lines_of_the_access_log_are_understood() {
         let line = r#"127.0.0.1 - - [23/Nov/2026:23:42:37 +0000] "HEAD /v2/x/blobs/sha256:ef?a=b HTTP/1.1" 404 157 "" "skopeo/1.9""#;
-        let asked = parse_line(line).unwrap();
-        assert_eq!((asked.method.as_str(), asked.status, asked.bytes), ("HEAD", 404, 157));
-        assert_eq!((asked.path.as_str(), asked.agent.as_str()), ("/v2/x/blobs/sha256:ef?a=b", "skopeo/1.9"));
+        let requests = parse_line(line).unwrap();
+        assert_eq!((requests.method.as_str(), requests.status, requests.bytes), ("HEAD", 404, 157));
+        assert_eq!(
+            (requests.path.as_str(), requests.agent.as_str()),
+            ("/v2/x/blobs/sha256:ef?a=b", "skopeo/1.9")
+        );
         assert_eq!(parse_line("time=\"...\" level=warning msg=\"x\""), None);
     }
 

@@ -19,7 +19,7 @@ use super::{Skip, program, require, short_directory};
 pub struct TokenServer {
     host: String,
     directory: TempDir,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -41,8 +41,8 @@ impl TokenServer {
         let pem = std::fs::read_to_string(&certificate).expect("openssl wrote it");
         // PEM is base64 between two marker lines.
         let der: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        let (asked, stopping) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
-        let (heard, stop) = (Arc::clone(&asked), Arc::clone(&stopping));
+        let (requests, stopping) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
+        let (heard, stop) = (Arc::clone(&requests), Arc::clone(&stopping));
         let signer = Signer { key, der };
         let thread = thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -53,7 +53,7 @@ impl TokenServer {
                 drop(answer(&stream, &signer, &heard));
             }
         });
-        Ok(TokenServer { host, directory, asked, stopping, thread: Some(thread) })
+        Ok(TokenServer { host, directory, requests, stopping, thread: Some(thread) })
     }
 
     pub fn host(&self) -> &str {
@@ -65,8 +65,8 @@ impl TokenServer {
     }
 
     /// The scopes of each request so far, joined by spaces.
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

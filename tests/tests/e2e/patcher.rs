@@ -46,7 +46,7 @@ impl Rig {
         )
     }
 
-    fn named(&self, tag: &str) -> Option<String> {
+    fn digest_of_tag(&self, tag: &str) -> Option<String> {
         self.registry.tag(REPOSITORY, tag)
     }
 
@@ -69,13 +69,13 @@ impl Rig {
     fn assert_nothing_written(&self) {
         let log = self.registry.log();
         assert!(log.iter().all(|l| matches!(l.method.as_str(), "GET" | "HEAD")), "{log:?}");
-        assert_eq!(self.named("arm32v7").as_deref(), Some(self.wrong.digest()));
+        assert_eq!(self.digest_of_tag("arm32v7").as_deref(), Some(self.wrong.digest()));
     }
 
     fn assert_sound(&self) {
         assert_eq!(self.registry.violations(), [""; 0]);
         for tag in self.registry.tags(REPOSITORY) {
-            self.registry.closure_complete(REPOSITORY, &self.named(&tag).unwrap()).unwrap();
+            self.registry.closure_complete(REPOSITORY, &self.digest_of_tag(&tag).unwrap()).unwrap();
         }
     }
 }

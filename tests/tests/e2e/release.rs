@@ -76,18 +76,18 @@ fn index_of(layout: &Path) -> ImageIndex {
 fn platforms_of(layout: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in index_of(layout).manifests() {
-        let said = entry.platform().as_ref().unwrap();
+        let platform = entry.platform().as_ref().unwrap();
         let manifest = ImageManifest::from_reader(blob(layout, entry).as_slice()).unwrap();
         let config = blob(layout, manifest.config());
         let config = ImageConfiguration::from_reader(config.as_slice()).unwrap();
-        assert_eq!((config.os(), config.architecture()), (said.os(), said.architecture()));
-        assert_eq!(config.variant(), said.variant(), "{entry:?}");
+        assert_eq!((config.os(), config.architecture()), (platform.os(), platform.architecture()));
+        assert_eq!(config.variant(), platform.variant(), "{entry:?}");
         assert_eq!(config.rootfs().diff_ids().len(), manifest.layers().len());
         for layer in manifest.layers() {
             blob(layout, layer);
         }
-        let variant = said.variant().as_ref().map_or(String::new(), |variant| format!("/{variant}"));
-        found.push(format!("{}/{}{variant}", said.os(), said.architecture()));
+        let variant = platform.variant().as_ref().map_or(String::new(), |variant| format!("/{variant}"));
+        found.push(format!("{}/{}{variant}", platform.os(), platform.architecture()));
     }
     found
 }
@@ -150,9 +150,9 @@ fn every_program_of_the_example_runs_and_prints_its_platform() {
     for platform in ran.json()["platforms"].as_array().unwrap() {
         let smoke = &platform["smoke"];
         assert_eq!(smoke["result"], "passed", "{platform}");
-        let said = smoke["output"].as_str().unwrap();
+        let output = smoke["output"].as_str().unwrap();
         let architecture = platform["platform"]["architecture"].as_str().unwrap();
-        assert!(said.starts_with(&format!("linux/{architecture}")), "{platform}");
+        assert!(output.starts_with(&format!("linux/{architecture}")), "{platform}");
     }
 }
 
@@ -229,5 +229,5 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
     let before = listing(&user.work());
     user.release(&["app/release.yaml", "--dry-run"]).exits(0);
     assert!(listing(&user.work()) == before);
-    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    assert!(registry.log().iter().all(|requests| requests.method == "HEAD"), "{:?}", registry.log());
 }

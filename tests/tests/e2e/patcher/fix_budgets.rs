@@ -79,18 +79,18 @@ fn against_docker_registry() -> Result<(), Skip> {
     let registry = Registry::start()?;
     seed(registry.host());
     let seen = Seen::new(&registry);
-    seen.asked();
+    seen.requests();
     fix(&user, registry.host(), "one", &ARM).exits(0);
     let one = "1 GET blob, 2 GET manifest, 1 GET referrers, 1 GET tags, 1 HEAD manifest, 1 POST blob, 1 PUT blob, 1 PUT manifest";
-    assert_eq!(seen.asked(), one);
+    assert_eq!(seen.requests(), one);
     fix(&user, registry.host(), "eight", &["--from-index"]).exits(0);
     let eight = "8 GET blob, 10 GET manifest, 1 GET referrers, 1 GET tags, 1 HEAD manifest, 8 POST blob, 8 PUT blob, 9 PUT manifest";
-    assert_eq!(seen.asked(), eight);
+    assert_eq!(seen.requests(), eight);
     fix(&user, registry.host(), "one", &[&ARM[..], &["--check"]].concat()).exits(0);
     fix(&user, registry.host(), "eight", &["--from-index"])
         .exits(0)
         .assert_stderr_contains("all platforms are correct");
-    assert_eq!(seen.asked(), "9 GET blob, 10 GET manifest");
+    assert_eq!(seen.requests(), "9 GET blob, 10 GET manifest");
 
     assert_copied_by_skopeo(&user, registry.host());
 
@@ -98,14 +98,18 @@ fn against_docker_registry() -> Result<(), Skip> {
     user.log_in(registry.host(), "ann", "s3cret");
     seed(registry.host());
     let seen = Seen::new(&registry);
-    seen.asked();
-    let before = tokens.asked().len();
+    seen.requests();
+    let before = tokens.requests().len();
     fix(&user, registry.host(), "one", &ARM).exits(0);
     // One more than without tokens: the first one is rejected with 401.
-    assert_eq!(seen.asked(), one.replace("2 GET manifest", "3 GET manifest"));
-    assert_eq!(tokens.asked()[before..], ["repository:team/app:pull,push"], "one token, asked for once");
+    assert_eq!(seen.requests(), one.replace("2 GET manifest", "3 GET manifest"));
+    assert_eq!(
+        tokens.requests()[before..],
+        ["repository:team/app:pull,push"],
+        "one token, requests for once"
+    );
     fix(&user, registry.host(), "eight", &["--from-index"]).exits(0);
-    assert_eq!(seen.asked(), eight.replace("10 GET manifest", "11 GET manifest"));
+    assert_eq!(seen.requests(), eight.replace("10 GET manifest", "11 GET manifest"));
 
     // A user with read access can check, and gets exit code 4 for a write.
     let other = User::new();

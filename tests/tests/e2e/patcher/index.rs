@@ -21,7 +21,7 @@ fn every_member_gets_its_index_platform_and_attestations_refer_to_the_new_image(
         old.replace(rig.wrong.digest(), rig.right.digest()).replace(&size(&rig.wrong), &size(&rig.right));
     let (_, now) = rig.registry.manifest(REPOSITORY, "latest").unwrap();
     assert_eq!(String::from_utf8(now).unwrap(), expected);
-    assert_eq!(Some(ran.line()), rig.named("latest").as_deref());
+    assert_eq!(Some(ran.line()), rig.digest_of_tag("latest").as_deref());
     assert_eq!(rig.registry.count("PUT", |path| path.contains("/manifests/")), 2);
     rig.assert_sound();
     let again = rig

@@ -80,8 +80,8 @@ fn a_docker_save_archive_is_fixed_in_place() {
     assert_eq!(again.line(), done.line());
     fix(&["--check"]).exits(0);
     assert!(listing(&user.work()) == before);
-    let named = ["fix", "docker-archive:app.tar:team/none:1", "--set-platform", "linux/arm/v7"];
-    user.config_patcher(&named).exits(5).assert_stderr_contains("team/app:1");
+    let digest_of_tag = ["fix", "docker-archive:app.tar:team/none:1", "--set-platform", "linux/arm/v7"];
+    user.config_patcher(&digest_of_tag).exits(5).assert_stderr_contains("team/app:1");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn the_result_goes_to_another_store_and_the_source_is_only_read() {
             (&json["digest"], &json["images"][0]["declaredPlatform"]["variant"]),
             (&rig.right.digest().into(), &"v7".into())
         );
-        assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
+        assert_eq!(rig.digest_of_tag("arm32v7").as_deref(), Some(rig.wrong.digest()));
     }
     let layout = OciLayout::open(&rig.user.path("out")).unwrap();
     assert_eq!(check(&layout, &tag("1"), CheckDepth::Layers), []);

@@ -24,11 +24,11 @@ fn a_tag_that_moves_between_read_and_write_is_not_overwritten() {
         });
         if forced {
             rig.fix(&["--force"]).exits(0).prints(rig.right.digest());
-            assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.right.digest()));
+            assert_eq!(rig.digest_of_tag("arm32v7").as_deref(), Some(rig.right.digest()));
         } else {
             let ran = rig.fix(&[]).exits(8).assert_stderr_contains(other.digest());
             assert_eq!(ran.stdout, "");
-            assert_eq!(rig.named("arm32v7").as_deref(), Some(other.digest()));
+            assert_eq!(rig.digest_of_tag("arm32v7").as_deref(), Some(other.digest()));
         }
         rig.assert_sound();
     }

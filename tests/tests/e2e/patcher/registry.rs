@@ -11,7 +11,7 @@ fn an_image_in_a_registry_is_fixed_and_all_other_bytes_are_preserved() {
         .exits(0)
         .prints(rig.right.digest())
         .assert_stderr_contains("declared platform linux/amd64 -> linux/arm/v7");
-    assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.right.digest()));
+    assert_eq!(rig.digest_of_tag("arm32v7").as_deref(), Some(rig.right.digest()));
     let config = rig.registry.blob(REPOSITORY, &rig.right.config_digest()).unwrap();
     assert_eq!(String::from_utf8(config).unwrap(), rig.right.config);
     let (_, manifest) = rig.registry.manifest(REPOSITORY, "arm32v7").unwrap();
@@ -25,20 +25,20 @@ fn an_image_in_a_registry_is_fixed_and_all_other_bytes_are_preserved() {
 fn a_fix_in_a_registry_is_nine_requests_and_no_layer_moves() {
     let rig = Rig::new();
     rig.fix(&[]).exits(0);
-    let mut asked = rig.requests();
-    let (config, upload) = (place(&asked, "GET old config 200"), place(&asked, "POST upload 202"));
-    assert_eq!(config.min(upload) + 1, config.max(upload), "concurrent: {asked:?}");
+    let mut requests = rig.requests();
+    let (config, upload) = (place(&requests, "GET old config 200"), place(&requests, "POST upload 202"));
+    assert_eq!(config.min(upload) + 1, config.max(upload), "concurrent: {requests:?}");
     for meanwhile in ["GET old manifest 404", "GET list 200", "GET old config 200", "POST upload 202"] {
-        asked.remove(place(&asked, meanwhile));
+        requests.remove(place(&requests, meanwhile));
     }
     let expected =
         ["GET arm32v7 200", "PUT upload 201", "HEAD arm32v7 200", "PUT arm32v7 201", "GET arm32v7 200"];
-    assert_eq!(asked, expected);
+    assert_eq!(requests, expected);
     assert_eq!(rig.registry.open_uploads(), 0);
 }
 
-fn place(asked: &[String], request: &str) -> usize {
-    asked.iter().position(|one| one == request).unwrap_or_else(|| panic!("no {request}: {asked:?}"))
+fn place(requests: &[String], request: &str) -> usize {
+    requests.iter().position(|one| one == request).unwrap_or_else(|| panic!("no {request}: {requests:?}"))
 }
 
 #[test]
@@ -125,9 +125,9 @@ fn json_has_old_and_new_digests() {
 fn other_tags_can_be_moved_instead() {
     let rig = Rig::new();
     rig.fix(&["--tag", "fixed", "--tag", "v7"]).exits(0).prints(rig.right.digest());
-    assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
+    assert_eq!(rig.digest_of_tag("arm32v7").as_deref(), Some(rig.wrong.digest()));
     for tag in ["fixed", "v7"] {
-        assert_eq!(rig.named(tag).as_deref(), Some(rig.right.digest()));
+        assert_eq!(rig.digest_of_tag(tag).as_deref(), Some(rig.right.digest()));
     }
     rig.assert_sound();
 }
@@ -140,7 +140,7 @@ fn an_image_given_by_digest_is_fixed_without_a_tag() {
     assert_eq!(ran.line(), rig.right.digest());
     assert!(rig.registry.manifest(REPOSITORY, rig.right.digest()).is_some());
     assert_eq!(rig.registry.tags(REPOSITORY), ["arm32v7"]);
-    assert_eq!(rig.named("arm32v7").as_deref(), Some(rig.wrong.digest()));
+    assert_eq!(rig.digest_of_tag("arm32v7").as_deref(), Some(rig.wrong.digest()));
 }
 
 #[test]

@@ -93,23 +93,23 @@ fn against_docker_registry() -> Result<(), Skip> {
     let registry = Registry::start()?;
     let seen = Seen::new(&registry);
     seed(&registry, &User::new());
-    seen.asked();
+    seen.requests();
     let user = User::new();
     push(&registry, &user, "team/app:latest", "team/app:TAG").exits(0);
-    assert_eq!(seen.asked(), "4 GET blob, 5 GET manifest, 2 HEAD manifest, 1 PUT manifest");
+    assert_eq!(seen.requests(), "4 GET blob, 5 GET manifest, 2 HEAD manifest, 1 PUT manifest");
     push(&registry, &user, "team/app:latest", "team/app:TAG")
         .exits(0)
         .assert_stderr_contains("nothing to do in");
-    assert_eq!(seen.asked(), "4 GET blob, 4 GET manifest, 2 HEAD manifest");
+    assert_eq!(seen.requests(), "4 GET blob, 4 GET manifest, 2 HEAD manifest");
     push(&registry, &user, "team/all:latest", "team/TAG:1").exits(0);
-    assert_eq!(seen.asked(), "4 GET blob, 5 GET manifest, 7 HEAD manifest, 8 POST blob, 5 PUT manifest");
+    assert_eq!(seen.requests(), "4 GET blob, 5 GET manifest, 7 HEAD manifest, 8 POST blob, 5 PUT manifest");
 
     let (registry, tokens) = Registry::start_with_tokens()?;
     let seen = Seen::new(&registry);
     user.log_in(registry.host(), "ann", "s3cret");
     seed(&registry, &user);
-    seen.asked();
-    let before = tokens.asked().len();
+    seen.requests();
+    let before = tokens.requests().len();
     push(&registry, &user, "team/app:latest", "team/app:TAG").exits(0);
     // One more than without tokens: the rejected one. Which request is the first is not deterministic.
     let open = [
@@ -117,13 +117,18 @@ fn against_docker_registry() -> Result<(), Skip> {
         "4 GET blob, 6 GET manifest, 2 HEAD manifest, 1 PUT manifest",
         "4 GET blob, 5 GET manifest, 3 HEAD manifest, 1 PUT manifest",
     ];
-    let asked = seen.asked();
-    assert!(open.contains(&asked.as_str()), "{asked}");
-    assert_eq!(tokens.asked()[before..], ["repository:team/app:pull,push"]);
-    let before = tokens.asked().len();
+    let requests = seen.requests();
+    assert!(open.contains(&requests.as_str()), "{requests}");
+    assert_eq!(tokens.requests()[before..], ["repository:team/app:pull,push"]);
+    let before = tokens.requests().len();
     push(&registry, &user, "team/all:latest", "team/TAG:1").exits(0);
-    assert_eq!(tokens.asked().len() - before, 1, "one token for five repositories: {:?}", tokens.asked());
-    seen.asked();
+    assert_eq!(
+        tokens.requests().len() - before,
+        1,
+        "one token for five repositories: {:?}",
+        tokens.requests()
+    );
+    seen.requests();
 
     // Another user may read only; the registry rejects the writes.
     let other = User::new();

@@ -75,7 +75,7 @@ impl Rig {
     }
 
     /// Returns `METHOD STATUS` of each request since the last call.
-    fn asked(&self) -> Vec<String> {
+    fn requests(&self) -> Vec<String> {
         let log = self.registry.take_log();
         log.iter().map(|l| format!("{} {}", l.method, l.status.unwrap_or(0))).collect()
     }
@@ -171,7 +171,7 @@ fn an_image_survives_a_round_trip_through_a_real_registry() {
     write_and_read_back(&rig.client(), registry.host());
     // No request only checks whether the registry has the API.
     assert_eq!(registry.count("GET", |path| path == "/v2/"), 0);
-    assert!(registry.requests().iter().all(|asked| asked.agent.starts_with("multiarch/")));
+    assert!(registry.requests().iter().all(|requests| requests.agent.starts_with("multiarch/")));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn an_image_is_pushed_to_a_real_registry_with_a_password() {
         registry.host()
     ));
     write_and_read_back(&rig.client(), registry.host());
-    let unauthorized = registry.requests().iter().filter(|asked| asked.status == 401).count();
+    let unauthorized = registry.requests().iter().filter(|requests| requests.status == 401).count();
     assert_eq!(unauthorized, 1, "credentials are sent after the first challenge");
     rig.auth_file("{}");
     let store = RegistryStore::reading(&rig.client(), registry.host(), "team/app").unwrap();
@@ -216,12 +216,12 @@ fn no_request_is_redundant() {
     let rig = Rig::open();
     let store = rig.store();
     push(&store, "1").unwrap();
-    assert_eq!(rig.asked(), ["POST 202", "PUT 201", "POST 202", "PUT 201", "PUT 201", "PUT 201"]);
+    assert_eq!(rig.requests(), ["POST 202", "PUT 201", "POST 202", "PUT 201", "PUT 201", "PUT 201"]);
     store.read_document(&tag("1")).unwrap();
     store.resolve(&tag("1")).unwrap();
     store.has_blob(&config()).unwrap();
     read(&store, &config()).unwrap();
-    assert_eq!(rig.asked(), ["GET 200", "HEAD 200", "HEAD 200", "GET 200"]);
+    assert_eq!(rig.requests(), ["GET 200", "HEAD 200", "HEAD 200", "GET 200"]);
     assert_eq!(rig.registry.peak_connections(), 1);
 }
 

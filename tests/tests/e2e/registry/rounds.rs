@@ -64,7 +64,7 @@ impl<'a> Seen<'a> {
         Self { registry, count: std::cell::Cell::new(0) }
     }
 
-    pub fn asked(&self) -> String {
+    pub fn requests(&self) -> String {
         let all = self.registry.requests();
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for one in &all[self.count.replace(all.len())..] {

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 /// A docker with two images for amd64: `base:kept`, and one of the platforms of `base:pulled`.
-const DOCKER: &str = r#"echo "$@" >> asked
+const DOCKER: &str = r#"echo "$@" >> requests
 case "$*" in
   version*Server*) echo 20.10.24;;
   version*) echo ${CLIENT:-20.10.24};;
@@ -33,7 +33,7 @@ fn release(
     let mut command = user.command("xtask", &[&["release", "release.yaml"], args].concat());
     command.envs(variables.iter().copied());
     let ran = run(command);
-    (ran, fs::read_to_string(user.path("asked")).unwrap())
+    (ran, fs::read_to_string(user.path("requests")).unwrap())
 }
 
 /// `base:one`, one image for amd64; `base:many` and `base:pulled`, an index for amd64 and arm64.
@@ -52,7 +52,7 @@ fn a_base_image_for_another_platform_stops_the_release_with_the_line_of_its_from
     let registry = bases();
     let stops = |dockerfile: &str, variables: &[(&str, &str)], named: &str| {
         for args in [&["--dry-run"][..], &[]] {
-            let (ran, asked) = release(&registry, dockerfile, args, variables);
+            let (ran, requests) = release(&registry, dockerfile, args, variables);
             let ran = ran.exits(1);
             let named = named.replace("HOST", &registry.host());
             assert!(
@@ -60,7 +60,7 @@ fn a_base_image_for_another_platform_stops_the_release_with_the_line_of_its_from
                 "{named}: {ran}"
             );
             assert!(!ran.stderr.contains("config-patcher fix"), "{ran}");
-            assert!(!asked.lines().any(|line| line.starts_with("build")), "{asked}");
+            assert!(!requests.lines().any(|line| line.starts_with("build")), "{requests}");
             assert_eq!(ran.stdout, "");
         }
     };
@@ -87,7 +87,7 @@ fn a_base_image_for_another_platform_stops_the_release_with_the_line_of_its_from
         "give linux/arm64 a Dockerfile of its own with FROM HOST/base:pulled@sha256:",
     );
     stops("FROM HOST/base:pulled\n", &[], "set DOCKER_BUILDKIT=1");
-    assert!(registry.log().iter().all(|asked| ["GET", "HEAD"].contains(&asked.method.as_str())));
+    assert!(registry.log().iter().all(|requests| ["GET", "HEAD"].contains(&requests.method.as_str())));
 }
 
 #[test]
@@ -109,13 +109,13 @@ fn a_dockerfile_of_its_own_with_the_digest_is_built() {
 fn a_base_image_that_is_right_or_cannot_be_checked_does_not_stop_the_release() {
     let registry = bases();
     let goes_on = |dockerfile: &str, said: &str| {
-        let (ran, asked) = release(&registry, dockerfile, &["--dry-run", "--verbose"], &[]);
+        let (ran, requests) = release(&registry, dockerfile, &["--dry-run", "--verbose"], &[]);
         assert!(ran.exits(0).stderr.contains(said), "{said}");
-        assert!(!asked.lines().any(|line| line.starts_with("build")), "{asked}");
+        assert!(!requests.lines().any(|line| line.starts_with("build")), "{requests}");
         // It gets to the build, which is all that this docker does not do.
-        let (ran, asked) = release(&registry, dockerfile, &[], &[]);
+        let (ran, requests) = release(&registry, dockerfile, &[], &[]);
         let ran = ran.exits(1);
-        assert!(ran.stderr.contains("built after all") && asked.contains("\nbuild"), "{ran}");
+        assert!(ran.stderr.contains("built after all") && requests.contains("\nbuild"), "{ran}");
     };
     goes_on("FROM HOST/base:many\n", "base:many\" has linux/arm64, in the registry");
     goes_on("FROM HOST/base:none\n", "base:none\" could not be checked: ");

@@ -58,8 +58,11 @@ fn a_failed_release_reports_its_step_and_a_rollback_of_it_has_nothing_to_do() {
     let second = stage.tags();
     let text = spec(&format!("{}/team/app", stage.registry.host()));
     let refused = |path: &'static str| {
-        Fault::when(move |asked| asked.method == "HEAD" && asked.path.contains(path), Act::status(403))
-            .forever()
+        Fault::when(
+            move |requests| requests.method == "HEAD" && requests.path.contains(path),
+            Act::status(403),
+        )
+        .forever()
     };
     let other = crate::samples::Image::new("linux/amd64", "x");
     let rows: [(&str, u8, &str, Option<Fault>); 4] = [
@@ -106,8 +109,8 @@ fn tags_that_a_failed_release_moved_are_in_its_report_and_are_restored() {
     stage.release(0);
     let first = stage.tags();
     stage.user.write("app/armv7", "the second program for armv7");
-    let last = |asked: &multiarch_tests::fake_registry::Request| {
-        asked.method == "PUT" && asked.path.ends_with("/manifests/1.0")
+    let last = |requests: &multiarch_tests::fake_registry::Request| {
+        requests.method == "PUT" && requests.path.ends_with("/manifests/1.0")
     };
     stage.registry.fault(Fault::when(last, Act::status(403)).forever());
     let broken = stage.release(4);
@@ -130,10 +133,10 @@ fn tags_that_a_failed_release_moved_are_in_its_report_and_are_restored() {
     let other = spec(&format!("{}/team/other", stage.registry.host()));
     stage.user.write("app/other.yaml", other);
     stage.user.release(&["app/other.yaml", "--work-dir", "w"]).exits(0);
-    let whole = stage.release(0);
+    let successful = stage.release(0);
     let was: Vec<Option<&str>> =
-        whole["tags"].as_array().unwrap().iter().map(|tag| tag["was"].as_str()).collect();
-    assert!(was.iter().all(|was| first.iter().any(|first| first.as_deref() == *was)), "{whole}");
+        successful["tags"].as_array().unwrap().iter().map(|tag| tag["was"].as_str()).collect();
+    assert!(was.iter().all(|was| first.iter().any(|first| first.as_deref() == *was)), "{successful}");
     stage.user.run("xtask", &["rollback", "w/report.json"]).exits(0);
     assert_eq!(stage.tags(), first);
 }
@@ -142,8 +145,8 @@ fn tags_that_a_failed_release_moved_are_in_its_report_and_are_restored() {
 #[test]
 fn a_tag_whose_response_was_lost_is_reported_correctly() {
     let stage = Stage::new();
-    let lost = |asked: &multiarch_tests::fake_registry::Request| {
-        asked.method == "PUT" && asked.path.ends_with("/manifests/latest")
+    let lost = |requests: &multiarch_tests::fake_registry::Request| {
+        requests.method == "PUT" && requests.path.ends_with("/manifests/latest")
     };
     stage.registry.fault(Fault::when(lost, Act::LostAnswer).forever());
     let failed = stage.release(6)["failed"].take();

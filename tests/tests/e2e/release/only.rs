@@ -44,8 +44,8 @@ fn only_one_platform_is_built_and_the_others_are_retained() {
         assert!(shown.stderr.contains(&format!("published as {digest}")), "{shown}");
     }
     // A release of all platforms gives the same index.
-    let whole = user.release(&["app/release.yaml"]).exits(0);
-    assert_eq!(digest_of(&whole), digest_of(&ran));
+    let full = user.release(&["app/release.yaml"]).exits(0);
+    assert_eq!(digest_of(&full), digest_of(&ran));
     user.release(&["app/release.yaml", "--only", "linux/s390x"])
         .exits(3)
         .assert_stderr_contains("it has linux/amd64, linux/arm/v7");
@@ -60,8 +60,8 @@ fn only_retains_images_that_are_not_in_the_spec_and_a_full_release_removes_them(
     let architectures = || -> Vec<String> {
         let (_, bytes) = registry.manifest("team/app", "latest").unwrap();
         let index = ImageIndex::from_reader(bytes.as_slice()).unwrap();
-        let said = |entry: &Descriptor| entry.platform().as_ref().unwrap().architecture().to_string();
-        index.manifests().iter().map(said).collect()
+        let architecture = |entry: &Descriptor| entry.platform().as_ref().unwrap().architecture().to_string();
+        index.manifests().iter().map(architecture).collect()
     };
     let shorter: Vec<&str> = text.lines().filter(|line| !line.contains("linux/arm64")).collect();
     user.write("app/release.yaml", shorter.join("\n"));
@@ -130,7 +130,8 @@ fn retained_images_are_verified_once() {
         let report =
             user.release(&[&only[..], &[work_dir]].concat()).exits(0).assert_stderr_contains(&planned).json();
         let log = registry.take_log();
-        let read = log.iter().filter(|asked| asked.method == "GET" && asked.path.ends_with(&layer)).count();
+        let read =
+            log.iter().filter(|requests| requests.method == "GET" && requests.path.ends_with(&layer)).count();
         assert_eq!(read, usize::from(is_read), "{report}");
         let kept = report["platforms"].as_array().unwrap().last().unwrap();
         assert_eq!((&kept["builder"], &kept["platform"]["architecture"]), (&"".into(), &"amd64".into()));
@@ -169,7 +170,7 @@ fn a_retained_image_that_fails_verification_stops_the_release() {
             }
             _ => {
                 let layer = layer_of(&registry, "arm64");
-                let gone = Fault::when(move |asked| asked.path.ends_with(&layer), Act::status(404));
+                let gone = Fault::when(move |requests| requests.path.ends_with(&layer), Act::status(404));
                 registry.fault(gone.forever());
             }
         }

@@ -41,7 +41,7 @@ fn a_file_that_prepare_did_not_create_stops_the_release() {
     let user = user_with_spec(&text);
     let ran = user.release(&["app/release.yaml"]).exits(5);
     assert!(ran.stderr.contains("armv7"), "{ran}");
-    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    assert!(registry.log().iter().all(|requests| requests.method == "HEAD"), "{:?}", registry.log());
     let text = spec(&format!("{}/team/app", registry.host())) + "prepare: [[\"false\"]]\n";
     let user = user_with_spec(&text);
     user.release(&["app/release.yaml"])
@@ -94,7 +94,7 @@ fn a_failed_smoke_test_stops_the_release_and_nothing_is_published() {
     user.release(&["app/release.yaml"])
         .exits(1)
         .assert_stderr_contains("linux/amd64: \"/tmp\" is not executable");
-    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    assert!(registry.log().iter().all(|requests| requests.method == "HEAD"), "{:?}", registry.log());
     user.release(&["app/release.yaml", "--no-smoke", "--dry-run"]).exits(0);
     user.write("app/release.yaml", text("/hello"));
     user.release(&["app/release.yaml"]).exits(0).assert_stderr_contains("smoke linux/amd64: passed");
@@ -138,7 +138,7 @@ fn binaries_for_another_platform_stop_the_release() {
         .exits(1)
         .assert_stderr_contains("/app/hello is for darwin/arm64, layer sha256:")
         .assert_stderr_contains("nothing was published");
-    assert!(registry.log().iter().all(|asked| asked.method == "HEAD"), "{:?}", registry.log());
+    assert!(registry.log().iter().all(|requests| requests.method == "HEAD"), "{:?}", registry.log());
     user.write("app/release.yaml", text("linux-arm64"));
     let report = user.release(&["app/release.yaml", "--format", "json"]).exits(0).json();
     for platform in report["platforms"].as_array().unwrap() {

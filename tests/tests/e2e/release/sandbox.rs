@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Some id that is nobody's.
+/// A user ID that does not exist on the host.
 const ORDINARY: u32 = 12_345;
 
 /// A release of one image for this machine whose smoke test is the attack program.
@@ -156,8 +156,8 @@ fn a_killed_release_leaves_no_process_behind() {
         );
         attacked.user.release(&["release.yaml"]).exits(0);
         let cache = attacked.user.work().parent().unwrap().join("home/.cache/multiarch");
-        let folder = fs::read_dir(cache).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap();
-        assert!(!folder.path().join("smoke").exists());
+        let directory = fs::read_dir(cache).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap();
+        assert!(!directory.path().join("smoke").exists());
     }
 }
 

@@ -14,8 +14,8 @@ fn tags_of_members_and_of_the_index_are_moved_in_this_order() {
     let put: Vec<String> = registry
         .log()
         .iter()
-        .filter(|asked| asked.method == "PUT" && asked.path.contains("/manifests/"))
-        .map(|asked| asked.path.rsplit('/').next().unwrap().to_string())
+        .filter(|requests| requests.method == "PUT" && requests.path.contains("/manifests/"))
+        .map(|requests| requests.path.rsplit('/').next().unwrap().to_string())
         .collect();
     let (documents, tags) = put.split_at(put.len() - 3);
     assert_eq!(tags, ["arm32v7", "latest", "1.0"]);
@@ -59,8 +59,8 @@ fn a_rerun_keeps_what_a_rollback_needs_and_a_rollback_moves_all_tags_or_none() {
     for args in [&[][..], &["--dry-run"]] {
         let ran = rollback(args).exits(8).assert_stderr_contains("no tag was moved");
         for tag in ["arm32v7", "1.0"] {
-            let told = format!(":{tag}\" refers to {}, not to sha256:", other.digest());
-            assert!(ran.stderr.contains(&told), "{ran}");
+            let message = format!(":{tag}\" refers to {}, not to sha256:", other.digest());
+            assert!(ran.stderr.contains(&message), "{ran}");
         }
         assert_eq!(tags(), was);
     }

@@ -205,7 +205,7 @@ fn a_filter_that_is_stopped_and_continued_writes_every_byte() {
 /// Parses a line such as `write(1, ""..., 262144) = 65536`. Small requests belong to other files.
 fn is_short(line: &str) -> bool {
     let Some((call, result)) = line.rsplit_once(" = ") else { return false };
-    let asked =
+    let requests =
         call.trim_end().trim_end_matches(')').rsplit(", ").next().and_then(|count| count.parse().ok());
-    matches!((asked, result.parse::<u64>()), (Some(asked), Ok(done)) if asked > 1 << 16 && (1..asked).contains(&done))
+    matches!((requests, result.parse::<u64>()), (Some(requests), Ok(done)) if requests > 1 << 16 && (1..requests).contains(&done))
 }

@@ -87,9 +87,9 @@ fn the_page_filters_and_explains_verdicts_without_network_access() {
     assert!(details.as_str().unwrap().contains("/lib/<b>&\\u{202e}t.exe is for windows/amd64"), "{details}");
     assert_eq!(browser.value("document.querySelectorAll('b').length"), 0);
 
-    let asked: Vec<String> =
-        browser.requests().into_iter().filter(|asked| !asked.starts_with(&url)).collect();
-    assert_eq!(asked, ["about:blank"; 0], "the page requests other resources");
+    let requests: Vec<String> =
+        browser.requests().into_iter().filter(|requests| !requests.starts_with(&url)).collect();
+    assert_eq!(requests, ["about:blank"; 0], "the page requests other resources");
     assert_eq!(browser.complaints(), [""; 0]);
     // The Content Security Policy blocks injected scripts and images.
     browser.value("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.hurt = 1'}))");

@@ -76,8 +76,8 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
 fn the_advice_of_verify_works_as_printed_in_every_form() {
     for caller in Caller::all() {
         let text = caller.wrong("in text");
-        let said = caller.check(&format!("verify {text}")).exits(1).stdout;
-        let command = between(&said, "to fix it, run: ", "\n");
+        let output = caller.check(&format!("verify {text}")).exits(1).stdout;
+        let command = between(&output, "to fix it, run: ", "\n");
         assert!(command.starts_with(&format!("{} fix '", caller.check)), "{command}");
         caller.shell(command).exits(0);
         caller.check(&format!("verify {text}")).exits(0);
@@ -122,8 +122,8 @@ fn the_edit_that_verify_and_fix_suggest_works_as_printed() {
             put(wrong_build(), &OciLayout::open_or_create(&caller.user.path(&dir)).unwrap(), "v1");
             let name = format!("'oci:{}:v1'", caller.user.path(&dir).display());
             let ran = caller.check(&format!("{command} {name}")).exits(1);
-            let said = ran.stdout + &ran.stderr;
-            let edit = between(&said, "until then, run: ", "\n");
+            let output = ran.stdout + &ran.stderr;
+            let edit = between(&output, "until then, run: ", "\n");
             assert!(edit.starts_with(&format!("{} edit '", caller.publish)), "{edit}");
             caller.shell(edit).exits(0);
             caller.check(&format!("verify {name}")).exits(0);
@@ -163,8 +163,8 @@ fn an_index_that_declares_a_wrong_platform_is_fixed_as_inspect_prints() {
     let [caller, ..] = Caller::all();
     put(index(), &OciLayout::open_or_create(&caller.user.path("an index")).unwrap(), "v1");
     let name = format!("'oci:{}:v1'", caller.user.path("an index").display());
-    let said = caller.publish(&format!("inspect {name}")).exits(0).stdout;
-    caller.shell(between(&said, "; fix: ", "\n")).exits(0);
+    let output = caller.publish(&format!("inspect {name}")).exits(0).stdout;
+    caller.shell(between(&output, "; fix: ", "\n")).exits(0);
     caller.check(&format!("verify {name}")).exits(0);
 }
 

@@ -1,4 +1,4 @@
-//! The arrows between the packages are the ones that ARCHITECTURE.md draws.
+//! Dependencies between the packages, which must be those in the drawing of ARCHITECTURE.md.
 
 use super::sources::{metadata, workspace};
 use std::collections::{BTreeMap, BTreeSet};

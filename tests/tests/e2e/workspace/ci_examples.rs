@@ -76,9 +76,9 @@ fn a_failed_release_is_reported_on_the_job_page() {
     );
     user.release(&["release.yaml", "--summary", "page.md"]).exits(1);
     let page = fs::read_to_string(user.path("page.md")).unwrap();
-    let said = format!(
+    let expected = format!(
         "### Release of `oci:{}` failed\n\n`cannot prepare with \"false\": ",
         user.path("out").display()
     );
-    assert!(page.starts_with(&said), "{page}");
+    assert!(page.starts_with(&expected), "{page}");
 }

@@ -1,4 +1,4 @@
-//! The commands and options in README and docs: each is one that a program has.
+//! Commands and options in README and docs, which must exist.
 
 use super::help::{Help, PROGRAMS, all_helps, words_that_are_flags};
 use super::sources::workspace;
@@ -32,21 +32,21 @@ const PLACEHOLDERS: [(&str, &str); 8] = [
     ("ARCH", "amd64"),
 ];
 
-/// One command in a page: the words behind the name of the program.
+/// A command in a page, without the name of the program.
 #[derive(Debug)]
 struct Mention {
     place: String,
     program: &'static str,
     words: Vec<String>,
-    /// All options in the line, in its explanation, too.
+    /// All options in the line, including those in its explanation.
     flags: Vec<String>,
-    /// Brackets and alternatives: for people, not for a shell.
+    /// Has brackets or alternatives, so that a shell cannot execute it.
     is_synopsis: bool,
 }
 
 fn pages() -> Vec<PathBuf> {
     let docs = fs::read_dir(workspace().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let named = [
+    let other_pages = [
         "README.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
@@ -54,11 +54,11 @@ fn pages() -> Vec<PathBuf> {
         "examples/multi-arch-example/README.md",
     ];
     docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"))
-        .chain(named.map(|name| workspace().join(name)))
+        .chain(other_pages.map(|name| workspace().join(name)))
         .collect()
 }
 
-/// Lines of code blocks, and the code inside of sentences; each with its line number.
+/// Returns lines of code blocks and inline code, with line numbers.
 fn code(text: &str) -> Vec<(usize, String)> {
     let mut code: Vec<(usize, String)> = Vec::new();
     let mut is_fenced = false;
@@ -67,7 +67,7 @@ fn code(text: &str) -> Vec<(usize, String)> {
             is_fenced = !is_fenced;
         } else if is_fenced || line.starts_with("    ") {
             let line = line.trim();
-            // What a synopsis continues with.
+            // A continued line of a synopsis.
             match code.last_mut() {
                 Some((last, before)) if *last == at && line.starts_with(['[', '-']) => {
                     *before += " ";
@@ -83,7 +83,7 @@ fn code(text: &str) -> Vec<(usize, String)> {
     code
 }
 
-/// The commands of ours in a line of code.
+/// Returns the commands of this workspace in a line of code.
 fn mentions(place: &str, line: &str) -> Vec<Mention> {
     let line = line.replace("cargo xtask", "xtask");
     let parts = line.split(" | ").flat_map(|part| part.split(" && "));
@@ -93,8 +93,8 @@ fn mentions(place: &str, line: &str) -> Vec<Mention> {
     parts.into_iter().filter_map(|part| mention(place, part)).collect()
 }
 
-/// Placeholders are replaced, and digests that a page shortens.
-fn word_of_a_shell(word: &str) -> String {
+/// Replaces placeholders and shortened digests.
+fn shell_word(word: &str) -> String {
     let word = word.trim_matches(['"', '\'', '`', ',', ';']);
     let word = match word.split_once("sha256:") {
         Some((before, digest)) if digest.ends_with("...") => format!("{before}DIGEST"),
@@ -106,28 +106,28 @@ fn word_of_a_shell(word: &str) -> String {
 fn mention(place: &str, part: &str) -> Option<Mention> {
     let all: Vec<&str> = part.split(' ').collect();
     let start = all.iter().position(|word| PROGRAMS.contains(word))?;
-    // Behind the name of another program it is an argument: `docker run tools config-patcher`, `cargo run -p xtask`.
+    // After the name of another program it is an argument: `docker run tools config-patcher`, `cargo run -p xtask`.
     let is_argument = all[..start].iter().any(|word| ["-p", "--path", "--package", "--tool"].contains(word));
     if is_argument {
         return None;
     }
-    // The drawing of ARCHITECTURE.md.
+    // A line of the drawing in ARCHITECTURE.md.
     if all[start + 1..].iter().any(|word| ["->", "..>"].contains(word)) {
         return None;
     }
-    // `xtask bench` is a program of its own.
+    // `xtask bench` is a separate program.
     let start = start + usize::from(all[start] == "xtask" && all.get(start + 1) == Some(&"bench"));
     let program = PROGRAMS.into_iter().find(|program| *program == all[start])?;
     let rest = all[start + 1..].join(" ");
     let ends = ["  ", " #", " -- ", " > "];
     let command = ends.iter().fold(rest.as_str(), |command, end| command.split(end).next().unwrap());
-    let words: Vec<String> = command.split_whitespace().map(word_of_a_shell).collect();
+    let words: Vec<String> = command.split_whitespace().map(shell_word).collect();
     let is_synopsis = words.iter().any(|word| word.contains(['[', '(', '|', '<']) || word.contains("..."));
     let flags = words_that_are_flags(rest.split(" -- ").next().unwrap());
     Some(Mention { place: place.to_string(), program, words, flags, is_synopsis })
 }
 
-/// The words without what is in brackets: `push [--type T] from-spec FILE` is `push from-spec FILE`.
+/// Returns the words that are not in brackets: `push [--type T] from-spec FILE` is `push from-spec FILE`.
 fn required(words: &[String]) -> Vec<&str> {
     let mut depth = 0;
     let mut required = Vec::new();
@@ -141,7 +141,7 @@ fn required(words: &[String]) -> Vec<&str> {
     required
 }
 
-/// The help of the program, and of each command down to the one that the first words name, which is the last.
+/// Returns the help of the program and of each subcommand in the words; the innermost one is the last.
 fn helps_of<'a>(helps: &'a [Help], mention: &Mention) -> Vec<&'a Help> {
     let words = required(&mention.words);
     let fits = |help: &&Help| {

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Debian's program, see dpkg(1).
+/// Returns the command dpkg(1).
 const DPKG: &str = "dpkg-deb";
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// `xtask dist` of the workspace at `root`, as cargo would run it there.
+/// Returns the command `xtask dist` for the workspace at `root`.
 fn dist(root: &Path, out: &Path) -> Command {
     let mut command = Command::new(program("xtask"));
     command.args(["dist", "--tool", "binfmt-setup", "--profile", "quick", "--allow-dirty", "--out"]).arg(out);
@@ -150,21 +150,23 @@ fn check_package(made: &Path, dir: &Path) {
     unpack.arg(&root);
     run(unpack).exits(0);
     // Without a loader and libraries: it runs in an empty root directory.
-    let said = run({
+    let result = run({
         let mut command = Command::new(root.join("usr/sbin/binfmt-setup"));
         command.arg("--version").env_clear();
         command
     });
-    assert_eq!(said.exits(0).stdout, format!("binfmt-setup {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(result.exits(0).stdout, format!("binfmt-setup {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 /// A full disk, simulated by a limit of 64 KiB for files.
 fn keeps_the_old_one_on_failure(made: &Path) {
     let before = listing(made);
-    let whole = dist(&workspace(), made);
+    let complete = dist(&workspace(), made);
     let mut shell = Command::new("sh");
-    shell.args(["-c", r#"trap '' XFSZ; ulimit -f 128; exec "$0" "$@""#]).arg(whole.get_program());
-    shell.args(whole.get_args()).envs(whole.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.args(["-c", r#"trap '' XFSZ; ulimit -f 128; exec "$0" "$@""#]).arg(complete.get_program());
+    shell
+        .args(complete.get_args())
+        .envs(complete.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let ran = run(shell);
     assert_eq!(ran.code, Some(9), "{ran}");
     assert!(listing(made) == before, "the old one has changed: {ran}");
@@ -175,10 +177,10 @@ fn keeps_the_old_one_on_failure(made: &Path) {
 
 /// System calls that change files. Each element is counted separately.
 const CALLS: &str = "openat,write,mkdir,chmod,rename,renameat2,copy_file_range,unlinkat,rmdir";
-/// Of each kind of call so many moments, the first and the last among them.
+/// Number of moments for each kind of call, including the first and the last one.
 const MOMENTS: usize = 4;
 
-/// `xtask dist` under strace; its children, cargo and the release of the image, are left alone.
+/// Returns the command `xtask dist` under strace, without its children, cargo and the release of the image.
 fn traced(out: &Path, arguments: &[&str]) -> Command {
     let plain = dist(&workspace(), out);
     let mut command = Command::new(world::program("strace").unwrap());
@@ -193,7 +195,7 @@ fn traced(out: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Calls of each kind after the programs are built, as strace counts them: from the first of all.
+/// Returns the numbers of calls of each kind after the programs were built, as strace counts them from the start.
 fn moments(log: &str) -> Vec<(String, usize)> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut after: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -250,7 +252,7 @@ fn a_killed_run_leaves_the_old_distribution_and_the_next_run_completes() {
         assert!(now == old || now == new, "{call} {nth}");
         moved += usize::from(now == new);
     }
-    // Children of killed runs end by themselves.
+    // Children of killed runs exit without a signal.
     std::thread::sleep(Duration::from_millis(200));
     run(dist(&workspace(), &made)).exits(0);
     assert_eq!(sums(&made), new, "the same as without a kill");

@@ -1,4 +1,4 @@
-//! Replays the seeds of the fuzz targets, former findings included.
+//! Replay of the seeds of the fuzz targets, including former findings.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ fn properties_of_the_fuzz_targets_are_true_for_every_seed() {
     assert_eq!(
         directories,
         properties::TARGETS.len(),
-        "each target has a directory of seeds, and there is no other"
+        "each target must have a directory of seeds, without others"
     );
     for (target, property) in properties::TARGETS {
         let mut count = 0;
         for entry in std::fs::read_dir(seeds.join(target)).unwrap() {
             let path = entry.unwrap().path();
             let bytes = std::fs::read(&path).unwrap();
-            // For the report of a panic.
+            // Printed if the property panics.
             eprintln!("{}", path.display());
             property(&bytes);
             // Truncated at many lengths, as networks and disks may deliver it.

@@ -28,16 +28,16 @@ pub fn all_helps(user: &User) -> Vec<Help> {
     all
 }
 
-/// The names below `Commands:`; those that clap adds need no look of their own.
+/// Returns the names below `Commands:`, without those that clap adds.
 fn subcommands(help: &str) -> Vec<String> {
     let section =
         help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // The name of a command stands behind two spaces; what its description wraps to, behind more.
+    // The name of a command is indented by two spaces, continued lines of its description by more.
     let names = section.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     names.filter(|name| !["", "help"].contains(name)).map(str::to_string).collect()
 }
 
-/// The options that a help text lists, aliases included.
+/// Returns the options in a help text, including aliases.
 fn flags(help: &str) -> BTreeSet<String> {
     let listed =
         help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(words_that_are_flags);

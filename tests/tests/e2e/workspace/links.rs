@@ -1,4 +1,4 @@
-//! The links of this repository's pages: files and headings exist.
+//! Links in the pages of this repository, whose files and headings must exist.
 
 use std::collections::BTreeSet;
 use std::fs;

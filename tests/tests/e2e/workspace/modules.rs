@@ -1,4 +1,4 @@
-//! The modules inside each package: no circles, except between a module and those inside it.
+//! Dependencies between the modules of each package, which must not form circles.
 
 use super::sources::{ModulePath, Package, product};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ struct Use {
     path: String,
 }
 
-/// The parts of a `use` tree or a path: `a::{b, c::d}` is `a::b` and `a::c::d`. Also how much of the tokens it took.
+/// The parts of a `use` tree or a path: `a::{b, c::d}` is `a::b` and `a::c::d`. Also returns the number of parsed tokens.
 fn paths(tokens: &[&str]) -> (Vec<Vec<String>>, usize) {
     let Some(first) = tokens.first() else { return (vec![vec![]], 0) };
     if *first == "{" {
@@ -42,7 +42,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Names, `::`, and every other sign by itself.
+/// Splits code into names, `::`, and single characters.
 fn tokens(code: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = code.trim_start();
@@ -138,7 +138,7 @@ fn reachable<'a>(graph: &Graph<'a>, start: &str) -> BTreeSet<&'a str> {
     seen
 }
 
-/// Circles among the modules that lie in one module, each with all that is inside it.
+/// Returns the circles between modules of one parent, each with its submodules.
 fn circles(package: &Package) -> Vec<String> {
     let uses = uses(package);
     let mut graphs: BTreeMap<&[String], Graph> = BTreeMap::new();

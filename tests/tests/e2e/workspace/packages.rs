@@ -1,9 +1,9 @@
-//! The packages side by side: names that are unique, and sizes.
+//! Unique names of public types, and sizes of packages.
 
 use super::sources::product;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// No package holds more than this part of the product's lines.
+/// Largest part of all lines that one package may have.
 const PERCENT_MAX: usize = 22;
 
 #[test]

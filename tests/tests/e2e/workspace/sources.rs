@@ -18,7 +18,7 @@ pub struct Package {
 
 /// One source file.
 pub struct Module {
-    /// The code, with blanks in place of comments, text literals and tests.
+    /// The code, with spaces instead of comments, text literals and tests.
     pub code: String,
     /// Lines of the file without its tests; comments count.
     pub lines: usize,
@@ -115,12 +115,12 @@ fn module_path(file: &Path) -> ModulePath {
     if names == ["lib"] || names == ["main"] { Vec::new() } else { names }
 }
 
-/// As many bytes with only the line breaks left, so that every offset and line number stays.
+/// Replaces all characters except line breaks by spaces, so that offsets and line numbers do not change.
 fn blanks(text: &str) -> String {
     text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
 }
 
-/// The code with blanks in place of comments and of the content of text and character literals.
+/// Returns the code with spaces instead of comments and of the content of text and character literals.
 fn without_text(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -131,7 +131,7 @@ fn without_text(text: &str) -> String {
             rest = &rest[length..];
             continue;
         }
-        // A whole word, so that the last letter of `for` does not begin a raw string.
+        // A complete word, so that the last letter of `for` does not begin a raw string.
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
         let length = word.max(c.len_utf8());
@@ -169,7 +169,7 @@ fn text_length(text: &str) -> usize {
     let mut chars = text.chars();
     match (chars.next(), chars.next(), chars.next()) {
         (Some('\''), Some('\\'), _) => escaped_end(text, 1, '\''),
-        // Not a lifetime.
+        // A character literal and not a lifetime.
         (Some('\''), Some(c), Some('\'')) => 2 + c.len_utf8(),
         _ => 0,
     }
@@ -186,7 +186,7 @@ fn escaped_end(text: &str, start: usize, quote: char) -> usize {
     text.len()
 }
 
-/// The items behind `#[cfg(test)]`, from the attribute to their end.
+/// Returns the ranges of items after `#[cfg(test)]`, including the attribute.
 fn test_items(code: &str) -> Vec<Range<usize>> {
     let mut items = Vec::new();
     let mut from = 0;

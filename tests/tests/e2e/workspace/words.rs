@@ -1,4 +1,4 @@
-//! Sentences that were replaced by plain ones: no help, manual page, message or document contains them again.
+//! Replaced sentences, which no help text, manual page, message or document may contain.
 
 use super::help::all_helps;
 use super::sources::workspace;
@@ -33,7 +33,7 @@ const REPLACED: [&str; 24] = [
     "the image with a label that does not contradict it",
 ];
 
-/// In lowercase, with one space between words and without the signs that begin a comment's line.
+/// Returns the text in lowercase, with single spaces and without comment signs.
 fn plain(text: &str) -> String {
     let words = text.split_whitespace().filter(|word| !["//", "///", "//!"].contains(word));
     words.collect::<Vec<_>>().join(" ").to_lowercase()

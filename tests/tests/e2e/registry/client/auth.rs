@@ -318,9 +318,9 @@ fn an_identity_token_is_exchanged_or_else_used_as_a_password() {
         Rig::new(Options { auth: Auth::Bearer(Bearer::new("<token>", "identity")), ..Options::default() });
     rig.auth_file(&format!(r#"{{"auths":{{"{}":{{"identitytoken":"identity"}}}}}}"#, rig.registry.host()));
     push(&rig.store(), "1").unwrap();
-    let asked: Vec<String> =
+    let requests: Vec<String> =
         rig.registry.log().into_iter().filter(|l| l.listener == Listener::Token).map(|l| l.method).collect();
-    assert_eq!(asked, ["POST", "GET"]);
+    assert_eq!(requests, ["POST", "GET"]);
 }
 
 #[test]

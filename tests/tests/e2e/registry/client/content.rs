@@ -44,7 +44,7 @@ fn a_download_that_always_breaks_is_an_error() {
     let error = read(&rig.source(), &layer()).unwrap_err();
     assert_eq!(error.kind, Exit::Network, "{error}");
     assert!(error.to_string().contains("at byte 0 of 5 (5 attempts)"), "{error}");
-    assert_eq!(rig.asked().len(), 5);
+    assert_eq!(rig.requests().len(), 5);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_manifest_above_the_limit_is_refused() {
     rig.registry.put_manifest("team/app", "long", media_type::OCI_MANIFEST, &long);
     let error = rig.source().read_document(&tag("long")).unwrap_err();
     assert_eq!(error.kind, Exit::BadInput, "{error}");
-    assert_eq!(rig.asked().len(), 1);
+    assert_eq!(rig.requests().len(), 1);
 }
 
 /// A server that sends this response to every request and closes the connection, until the test ends.
@@ -211,7 +211,7 @@ fn a_manifest_above_the_limit_of_registries_is_not_sent() {
     text.resize((4 << 20) + 1, b' ');
     let long = Document::new(text, None).unwrap();
     assert_eq!(rig.store().write_document(&long).unwrap_err().kind, Exit::BadInput);
-    assert_eq!(rig.asked(), [""; 0]);
+    assert_eq!(rig.requests(), [""; 0]);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn the_session_of_a_failed_mount_is_used_for_the_upload() {
     assert!(!store.mount_blob(&config(), &host, "team/base").unwrap());
     assert!(!store.mount_blob(&layer(), &host, "team/base").unwrap());
     write(&store, &config(), CONFIG).unwrap();
-    assert_eq!(rig.asked(), ["POST 202", "POST 202", "PUT 201"]);
+    assert_eq!(rig.requests(), ["POST 202", "POST 202", "PUT 201"]);
     assert_eq!(rig.registry.open_uploads(), 1);
     drop(store);
     assert_eq!(rig.registry.open_uploads(), 0, "an unused session is canceled");
@@ -264,7 +264,7 @@ fn redirects_are_limited_in_number_and_target() {
         assert!(text.contains(why), "{text}");
     };
     refused("{path}", "more than 5 redirects");
-    assert_eq!(rig.asked().len(), 6, "too many redirects are not retried");
+    assert_eq!(rig.requests().len(), 6, "too many redirects are not retried");
     refused("http://169.254.169.254/x", "169.254.169.254");
     refused("http://[::ffff:169.254.169.254]/x?sig=s3cret", "is not a public address");
     refused("http://0.0.0.0/x", "0.0.0.0");

@@ -64,7 +64,7 @@ fn a_permanent_fault_ends_after_five_attempts() {
             let error = job().unwrap_err();
             assert_eq!(error.kind, Exit::Network, "{error}");
             assert!(error.to_string().contains("(5 attempts)"), "{error}");
-            assert_eq!(rig.asked().len(), 5, "{act:?}: {error}");
+            assert_eq!(rig.requests().len(), 5, "{act:?}: {error}");
         }
     }
 }
@@ -143,7 +143,7 @@ fn a_retry_after_above_the_limit_is_an_error_at_once() {
     let rig = Rig::open();
     rig.registry.fault(Fault::at(1, Act::retry_after(429, "999999")).forever());
     let error = rig.source().has_blob(&config()).unwrap_err();
-    assert_eq!((error.kind, rig.asked().len()), (Exit::Network, 1));
+    assert_eq!((error.kind, rig.requests().len()), (Exit::Network, 1));
     assert!(error.to_string().contains("999999 s"), "{error}");
 }
 
@@ -163,7 +163,7 @@ fn client_errors_are_not_retried() {
         let rig = Rig::open();
         rig.registry.fault(Fault::at(1, Act::status(status)).forever());
         let error = rig.store().write_tag("1", &image()).unwrap_err();
-        assert_eq!((error.kind, rig.asked().len()), (kind, 1), "{error}");
+        assert_eq!((error.kind, rig.requests().len()), (kind, 1), "{error}");
         assert!(error.to_string().contains("SCRIPTED: scripted fault"), "{error}");
     }
     // A long error body does not change the error.
@@ -177,7 +177,7 @@ fn client_errors_are_not_retried() {
     }
     let rig = Rig::open();
     assert_eq!(rig.source().read_document(&tag("1")).unwrap_err().kind, Exit::NotFound);
-    assert_eq!(rig.asked(), ["GET 404"]);
+    assert_eq!(rig.requests(), ["GET 404"]);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_registry_without_head_for_manifests_gets_a_get() {
     ] {
         rig.registry.fault(Fault::when(|r| r.method == "HEAD", act));
         assert_eq!(store.resolve(&tag("1")).unwrap(), Some(image().descriptor()));
-        assert_eq!(rig.asked().len(), 2);
+        assert_eq!(rig.requests().len(), 2);
     }
     rig.registry.fault(Fault::when(|r| r.method == "HEAD", Act::status(405)));
     assert_eq!(store.resolve(&tag("absent")).unwrap(), None);

@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 /// A proxy that connects every host name to the same registry, until the test ends.
 struct Proxy {
     host: String,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
@@ -18,19 +18,19 @@ impl Proxy {
     fn start(registry: &str, answer: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let asked = Arc::<Mutex<Vec<String>>>::default();
-        let (heard, registry) = (Arc::clone(&asked), registry.to_string());
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let (heard, registry) = (Arc::clone(&requests), registry.to_string());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (heard, registry) = (Arc::clone(&heard), registry.clone());
                 std::thread::spawn(move || serve(stream, &registry, answer, &heard));
             }
         });
-        Self { host, asked }
+        Self { host, requests }
     }
 
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
@@ -82,17 +82,17 @@ fn behind_a_proxy() -> Result<(), Skip> {
     // The tag does not exist: the registry's 404 shows that it was reached.
     let ran = inspect(&user, &registry, &[("HTTPS_PROXY", through.clone())]).exits(5);
     assert!(!ran.stderr.contains(SECRET), "{ran}");
-    let asked = proxy.asked();
-    assert!(asked[0].starts_with(&format!("CONNECT {NAME}:443 ")), "{asked:?}");
+    let requests = proxy.requests();
+    assert!(requests[0].starts_with(&format!("CONNECT {NAME}:443 ")), "{requests:?}");
     assert!(
-        asked.iter().all(|head| head.to_ascii_lowercase().contains("proxy-authorization: basic")),
-        "{asked:?}"
+        requests.iter().all(|head| head.to_ascii_lowercase().contains("proxy-authorization: basic")),
+        "{requests:?}"
     );
 
     // Without the proxy, the host name is unknown.
     let direct = [("HTTPS_PROXY", through.clone()), ("NO_PROXY", format!("other,{NAME}"))];
     inspect(&user, &registry, &direct).exits(6);
-    assert_eq!(proxy.asked().len(), asked.len());
+    assert_eq!(proxy.requests().len(), requests.len());
 
     for (answer, code) in
         [("407 Proxy Authentication Required", 4), ("403 Forbidden", 6), ("502 Bad Gateway", 6)]
@@ -127,6 +127,6 @@ fn the_registry_never_receives_credentials_of_the_proxy() {
     );
     command.env("HTTP_PROXY", format!("http://ann:{SECRET}@{}", proxy.host));
     run(command).exits(0);
-    assert!(!proxy.asked().is_empty());
+    assert!(!proxy.requests().is_empty());
     assert_eq!(*leaks.lock().unwrap(), [""; 0]);
 }
