@@ -269,8 +269,8 @@ pub(super) fn token(
 }
 
 /// The granted part of the requested scopes: a token server does not refuse a scope, it grants less.
-fn grant(bearer: &Bearer, known: bool, mut requests: Grants) -> Grants {
-    requests.retain(|name, actions| {
+fn grant(bearer: &Bearer, known: bool, mut requested: Grants) -> Grants {
+    requested.retain(|name, actions| {
         if bearer.forbidden.contains(name) {
             return false;
         }
@@ -282,7 +282,7 @@ fn grant(bearer: &Bearer, known: bool, mut requests: Grants) -> Grants {
         }
         !actions.is_empty()
     });
-    requests
+    requested
 }
 
 fn join(actions: &BTreeSet<String>) -> String {

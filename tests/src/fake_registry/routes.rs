@@ -235,12 +235,12 @@ fn ranged(ranges: bool, request: &Request, path: std::path::PathBuf, size: u64) 
         answer.payload = Payload::File { path, offset, length };
         answer
     };
-    let requests = request.header("range").and_then(|range| range.strip_prefix("bytes="));
-    let Some(requests) = requests.filter(|_| ranges) else {
+    let range = request.header("range").and_then(|range| range.strip_prefix("bytes="));
+    let Some(range) = range.filter(|_| ranges) else {
         let whole = answer(200, 0, size);
         return if ranges { whole.with("Accept-Ranges", "bytes") } else { whole };
     };
-    let (first, last) = match requests.split_once('-') {
+    let (first, last) = match range.split_once('-') {
         Some(("", tail)) => {
             (tail.parse().ok().map(|tail: u64| size.saturating_sub(tail)), size.checked_sub(1))
         }
@@ -254,7 +254,7 @@ fn ranged(ranges: bool, request: &Request, path: std::path::PathBuf, size: u64) 
         (Some(first), Some(last)) if first <= last => answer(206, first, last - first + 1)
             .with("Content-Range", format!("bytes {first}-{last}/{size}"))
             .with("Accept-Ranges", "bytes"),
-        _ => Response::error(416, "SIZE_INVALID", requests).with("Content-Range", format!("bytes */{size}")),
+        _ => Response::error(416, "SIZE_INVALID", range).with("Content-Range", format!("bytes */{size}")),
     }
 }
 
@@ -417,8 +417,8 @@ fn list_tags(shared: &Shared, request: &Request, name: &str) -> Response {
     let Some(repository) = state.repositories.get(name) else {
         return Response::error(404, "NAME_UNKNOWN", name);
     };
-    let requests = request.query("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
-    let most = requests.min(shared.options.tag_page);
+    let requested = request.query("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    let most = requested.min(shared.options.tag_page);
     let last = request.query("last").unwrap_or_default();
     let mut tags: Vec<&String> = repository.tags.keys().filter(|tag| **tag > last).take(most + 1).collect();
     let more = tags.len() > most;

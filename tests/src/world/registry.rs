@@ -176,10 +176,10 @@ mod tests {
     #[test]
     fn lines_of_the_access_log_are_understood() {
         let line = r#"127.0.0.1 - - [23/Nov/2026:23:42:37 +0000] "HEAD /v2/x/blobs/sha256:ef?a=b HTTP/1.1" 404 157 "" "skopeo/1.9""#;
-        let requests = parse_line(line).unwrap();
-        assert_eq!((requests.method.as_str(), requests.status, requests.bytes), ("HEAD", 404, 157));
+        let request = parse_line(line).unwrap();
+        assert_eq!((request.method.as_str(), request.status, request.bytes), ("HEAD", 404, 157));
         assert_eq!(
-            (requests.path.as_str(), requests.agent.as_str()),
+            (request.path.as_str(), request.agent.as_str()),
             ("/v2/x/blobs/sha256:ef?a=b", "skopeo/1.9")
         );
         assert_eq!(parse_line("time=\"...\" level=warning msg=\"x\""), None);

@@ -103,11 +103,7 @@ fn against_docker_registry() -> Result<(), Skip> {
     fix(&user, registry.host(), "one", &ARM).exits(0);
     // One more than without tokens: the first one is rejected with 401.
     assert_eq!(seen.requests(), one.replace("2 GET manifest", "3 GET manifest"));
-    assert_eq!(
-        tokens.requests()[before..],
-        ["repository:team/app:pull,push"],
-        "one token, requests for once"
-    );
+    assert_eq!(tokens.requests()[before..], ["repository:team/app:pull,push"], "one token, requested once");
     fix(&user, registry.host(), "eight", &["--from-index"]).exits(0);
     assert_eq!(seen.requests(), eight.replace("10 GET manifest", "11 GET manifest"));
 
