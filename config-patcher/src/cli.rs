@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay};
 use error::{Error, Exit};
 use image_model::platform::COMMON_PLATFORMS;
+use image_store::atomic_file::TempFiles;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use registry_client::{Reporting, meter};
@@ -95,20 +96,20 @@ pub enum Command {
 }
 
 pub fn main() -> ExitCode {
-    image_store::atomic_file::remove_temp_files_on_signal();
+    let temp_files = TempFiles::removed_on_signal();
     let cli: Cli = DOCS.parse();
     let result = match cli.command {
-        AnyCommand::Own(command) => command.run(&cli.registry, &cli.output),
+        AnyCommand::Own(command) => command.run(&cli.registry, temp_files, &cli.output),
         AnyCommand::Documentation(what) => what.print::<Cli>(&DOCS),
     };
     cli.output.finish(TOOL, result)
 }
 
 impl Command {
-    pub fn run(self, registry: &RegistryArgs, output: &Output) -> Result<Exit, Error> {
+    pub fn run(self, registry: &RegistryArgs, temp_files: TempFiles, output: &Output) -> Result<Exit, Error> {
         let reporting = Reporting::new(output.warning_printer(), |line| ::cli::eprint_line(line.to_string()));
         let meter = Arc::clone(&reporting.meter);
-        let stores = Stores::new(registry.options(reporting));
+        let stores = Stores::new(registry.options(reporting), temp_files);
         let _display =
             ProgressDisplay::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
         match self {

@@ -9,6 +9,7 @@ use error::Error;
 use error::Exit;
 use image_model::platform::COMMON_PLATFORMS;
 use image_model::reference::Reference;
+use image_store::atomic_file::TempFiles;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use registry_client::{Reporting, meter};
@@ -124,12 +125,13 @@ pub enum Command {
 }
 
 pub fn main() -> ExitCode {
-    image_store::atomic_file::remove_temp_files_on_signal();
+    let temp_files = TempFiles::removed_on_signal();
     let words = account::normalize_go_flags(std::env::args_os());
     let cli = DOCS
         .try_parse_from::<Cli>(words.clone())
         .unwrap_or_else(|error| with_suggestion(error, &words).exit());
-    let (session, output) = (Session::new(&cli.registry, &cli.account, &cli.output), &cli.output);
+    let output = &cli.output;
+    let session = Session::new(&cli.registry, &cli.account, output, temp_files);
     let result = match &cli.command {
         AnyCommand::Own(command) => command.run(&session, output),
         AnyCommand::Inspect(args) => inspect::inspect(args, &session, output),
@@ -155,7 +157,7 @@ impl Command {
         match self {
             Self::Push(args) => push::push(args, session, output),
             Self::Create(args) => draft::create(args, session, output),
-            Self::Annotate(args) => draft::annotate(args, output),
+            Self::Annotate(args) => draft::annotate(args, session, output),
             Self::Rm(args) => draft::remove(args),
             Self::Edit(args) => edit::edit(args, session, output),
             Self::Copy(args) => copy::copy(args, session, output),
@@ -169,23 +171,29 @@ pub struct Session<'a> {
     account: &'a AccountArgs,
     output: &'a Output,
     reporting: Reporting,
+    temp_files: TempFiles,
     _display: ProgressDisplay,
 }
 
 impl<'a> Session<'a> {
-    pub fn new(registry: &'a RegistryArgs, account: &'a AccountArgs, output: &'a Output) -> Self {
+    pub fn new(
+        registry: &'a RegistryArgs,
+        account: &'a AccountArgs,
+        output: &'a Output,
+        temp_files: TempFiles,
+    ) -> Self {
         let reporting = Reporting::new(output.warning_printer(), |line| ::cli::eprint_line(line.to_string()));
         let meter = Arc::clone(&reporting.meter);
         let display =
             ProgressDisplay::start(output, move |since, bar| meter::line(&meter.counts(), since, bar));
-        Self { registry, account, output, reporting, _display: display }
+        Self { registry, account, output, reporting, temp_files, _display: display }
     }
 
     /// The stores of a command. `--username` and its password are for the registry of `subject` only.
     pub fn stores(&self, subject: &Reference) -> Result<Stores, Error> {
         let mut options = self.registry.options(self.reporting.clone());
         self.account.add_to(&mut options, subject, self.output)?;
-        Ok(Stores::new(options))
+        Ok(Stores::new(options, self.temp_files.clone()))
     }
 }
 

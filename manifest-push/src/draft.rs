@@ -10,7 +10,7 @@ use cli::suggest;
 use error::Error;
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
-use image_store::atomic_file;
+use image_store::atomic_file::TempFiles;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -88,11 +88,16 @@ impl Drafts {
         Error { hint: Some(hint), ..error }
     }
 
-    pub fn write(&self, list: &RegistryRef, members: &[Member]) -> Result<PathBuf, Error> {
+    pub fn write(
+        &self,
+        temp_files: &TempFiles,
+        list: &RegistryRef,
+        members: &[Member],
+    ) -> Result<PathBuf, Error> {
         let path = self.path(list);
         let doing = || format!("write draft \"{}\"", path.display());
         let failed = |e| Error::from_io(doing(), e);
-        atomic_file::write_durably(&path, text(list, members).as_bytes(), 0o666).map_err(failed)?;
+        temp_files.write_durably(&path, text(list, members).as_bytes(), 0o666).map_err(failed)?;
         Ok(path)
     }
 
@@ -217,7 +222,7 @@ mod tests {
             member("127.0.0.1:5000/team/app:win", windows),
             member("127.0.0.1:5000/team/app:x", Platform::default()),
         ];
-        let path = drafts.write(&list, &members).unwrap();
+        let path = drafts.write(&TempFiles::default(), &list, &members).unwrap();
         assert!(path.ends_with("127.0.0.1:5000/team/app:latest.yaml"), "{path:?}");
         let spec = valid_spec(drafts.read(&list).unwrap().unwrap()).unwrap();
         assert_eq!(spec.image.to_string(), "127.0.0.1:5000/team/app:latest");

@@ -8,6 +8,7 @@ use cli::{DocumentationCommand, Output, ProgramDocs};
 use error::{Error, Exit};
 use image_model::platform::COMMON_PLATFORMS;
 use image_model::reference::Reference;
+use image_store::atomic_file::TempFiles;
 use image_store::options::RegistryArgs;
 use manifest_push::cli::Session;
 use manifest_push::cli::account::{AccountArgs, normalize_go_flags};
@@ -137,15 +138,20 @@ fn run(name: &'static str, arguments: impl Iterator<Item = OsString>) -> ExitCod
     let words = std::iter::once(TOOL.into()).chain(arguments);
     let cli = DOCS.try_parse_from::<Cli>(normalize_go_flags(words)).unwrap_or_else(|error| error.exit());
     // The supervisor of a sandbox must have one thread.
-    if !matches!(cli.command, Command::SmokeInside) {
-        image_store::atomic_file::remove_temp_files_on_signal();
-    }
+    let temp_files = match cli.command {
+        Command::SmokeInside => TempFiles::default(),
+        _ => TempFiles::removed_on_signal(),
+    };
     let Cli { command, output, registry, account } = cli;
     let result = match command {
-        Command::Release(args) => release::run(&args, &registry, &Host::default(), &output),
-        Command::Rollback(args) => roll_back(args, &registry, &account, &output),
-        Command::Check(command) => command.run(&registry, &output),
-        Command::Publish(command) => command.run(&Session::new(&registry, &account, &output), &output),
+        Command::Release(args) => {
+            release::run(&args, &registry, &Host { temp_files, ..Host::default() }, &output)
+        }
+        Command::Rollback(args) => roll_back(args, &registry, &account, temp_files, &output),
+        Command::Check(command) => command.run(&registry, temp_files, &output),
+        Command::Publish(command) => {
+            command.run(&Session::new(&registry, &account, &output, temp_files), &output)
+        }
         Command::Binfmt { arguments } => Err(run_binfmt_setup(&arguments)),
         Command::SmokeInside => sandbox::supervise()
             .map(|()| Exit::Done)
@@ -160,12 +166,13 @@ fn roll_back(
     args: Rollback,
     registry: &RegistryArgs,
     account: &AccountArgs,
+    temp_files: TempFiles,
     output: &Output,
 ) -> Result<Exit, Error> {
     let Rollback { subject, dry_run, force } = args;
     let report = subject.as_ref().map(PathBuf::from).filter(|path| path.is_file());
     if let Some(report) = report {
-        return rollback::run(&rollback::Args { report, dry_run, force }, registry, output);
+        return rollback::run(&rollback::Args { report, dry_run, force }, registry, temp_files, output);
     }
     let image = subject.map(|text| {
         text.parse::<Reference>().map_err(|error| {
@@ -174,7 +181,8 @@ fn roll_back(
         })
     });
     let args = manifest_push::cli::rollback::Rollback { image: image.transpose()?, dry_run, force };
-    manifest_push::cli::rollback::rollback(&args, &Session::new(registry, account, output), output)
+    let session = Session::new(registry, account, output, temp_files);
+    manifest_push::cli::rollback::rollback(&args, &session, output)
 }
 
 /// Replaces this process by binfmt-setup. Returns only if that failed.

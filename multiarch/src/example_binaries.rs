@@ -5,7 +5,7 @@
 //! that older machines do not have, and declare that in `.ARM.attributes`, as a linker would.
 
 use image_model::platform::Platform;
-use image_store::atomic_file::{AtomicFile, parent_dir};
+use image_store::atomic_file::{TempFiles, parent_dir};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -38,7 +38,7 @@ pub fn write_all(dir: &Path) -> io::Result<()> {
             continue;
         }
         fs::create_dir_all(parent_dir(&path))?;
-        let mut file = AtomicFile::create_in(parent_dir(&path), 0o755)?;
+        let mut file = TempFiles::default().create_in(parent_dir(&path), 0o755)?;
         file.as_file_mut().write_all(&bytes)?;
         // Independent of the umask, since the mode becomes that of the file in the image.
         file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;

@@ -73,7 +73,8 @@ fn run_stages(context: &ReleaseContext<'_>, plan: &ReleasePlan) -> Result<Report
     prepare(context, &plan.prepare)?;
     verify_bases(context, &plan.builds)?;
     register_emulators(context, &plan.emulators)?;
-    let staging = Arc::new(OciLayout::open_or_create(&context.request.work_dir.join("staging"))?);
+    let staging = OciLayout::open_or_create(&context.request.work_dir.join("staging"))?;
+    let staging = Arc::new(staging.with_temp_files(&context.request.temp_files));
     let members = build(context, &plan.builds, &staging)?;
     let members = fix_platform(context, members, &staging)?;
     prune::mark_used(&staging, members.iter().map(|member| &member.image));

@@ -5,7 +5,7 @@ use image_evidence::verdict::Verdict;
 use image_model::digest::Digest;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
-use image_store::atomic_file;
+use image_store::atomic_file::TempFiles;
 use image_store::plan::TagStep;
 use manifest_push::journal::{History, JournalEntry, JournalRun, store_name};
 use serde::{Deserialize, Serialize};
@@ -230,10 +230,10 @@ impl Report {
     }
 
     /// Writes the report atomically and durably: a reader never sees half of it, and a rollback needs it.
-    pub fn write(&self, path: &Path) -> Result<(), Error> {
+    pub fn write(&self, temp_files: &TempFiles, path: &Path) -> Result<(), Error> {
         let doing = || format!("write the report \"{}\"", path.display());
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::local(doing(), e.to_string()))?;
-        let write = || atomic_file::write_durably(path, format!("{text}\n").as_bytes(), 0o644);
+        let write = || temp_files.write_durably(path, format!("{text}\n").as_bytes(), 0o644);
         write().map_err(|e| Error::from_io(doing(), e))
     }
 }

@@ -7,6 +7,7 @@ use error::Error;
 use image_model::digest::Digest;
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
+use image_store::atomic_file::TempFiles;
 use image_store::plan::MovedTag;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub struct Host {
     pub default_spec: Option<PathBuf>,
     /// The program binfmt-setup, if its path is known.
     pub binfmt_setup: Option<PathBuf>,
+    pub temp_files: TempFiles,
 }
 
 /// The command line of `release`.
@@ -79,6 +81,7 @@ pub struct Request {
     pub moved: MovedTag,
     /// SOURCE_DATE_EPOCH (reproducible-builds.org): the creation time of images, in seconds since 1970.
     pub epoch: Option<u64>,
+    pub temp_files: TempFiles,
     /// Its temporary files are removed when the request is dropped.
     _example: Option<Example>,
 }
@@ -150,6 +153,7 @@ impl Request {
             jobs: usize::from(args.jobs),
             moved,
             epoch,
+            temp_files: host.temp_files.clone(),
             _example: example,
         })
     }

@@ -5,6 +5,7 @@ use cli::Output;
 use error::Error;
 use error::Exit;
 use image_model::reference::Reference;
+use image_store::atomic_file::TempFiles;
 use image_store::open::Stores;
 use image_store::options::RegistryArgs;
 use manifest_push::cli::rollback::{RollbackOptions, rollback_moves};
@@ -23,11 +24,16 @@ pub struct Args {
     pub force: bool,
 }
 
-pub fn run(args: &Args, registry: &RegistryArgs, output: &Output) -> Result<Exit, Error> {
+pub fn run(
+    args: &Args,
+    registry: &RegistryArgs,
+    temp_files: TempFiles,
+    output: &Output,
+) -> Result<Exit, Error> {
     let report = read(args)?;
     let options =
         registry.options(Reporting::new(output.warning_printer(), |line| cli::eprint_line(line.to_string())));
-    let stores = Stores::new(options);
+    let stores = Stores::new(options, temp_files);
     let open = |image: &Reference| stores.target(image);
     let nothing = report.failed.as_ref().map_or("nothing to do".to_string(), nothing_moved);
     let options = RollbackOptions { dry_run: args.dry_run, force: args.force, nothing: &nothing };

@@ -4,6 +4,7 @@ use crate::{bench, ci, dist};
 use clap::{Parser, Subcommand};
 use cli::Output;
 use error::{Error, Exit};
+use image_store::atomic_file::TempFiles;
 use image_store::options::RegistryArgs;
 use multiarch::release::{self, Host};
 use multiarch::{example_binaries, rollback};
@@ -57,7 +58,7 @@ struct WithRegistry<T: clap::Args> {
 }
 
 /// The example of this workspace as the default spec. Builds binfmt-setup, so that it is never older than its source.
-fn host() -> Result<Host, Error> {
+fn host(temp_files: TempFiles) -> Result<Host, Error> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     // `cargo run` sets the variable to this package; a test harness sets it to another one.
     let is_run_by_cargo =
@@ -68,7 +69,7 @@ fn host() -> Result<Host, Error> {
     let workspace = package.parent().unwrap_or(package);
     let example = Path::new(EXAMPLE);
     let default_spec = if example.is_file() { example.into() } else { workspace.join(example) };
-    Ok(Host { default_spec: Some(default_spec), binfmt_setup: None })
+    Ok(Host { default_spec: Some(default_spec), binfmt_setup: None, temp_files })
 }
 
 fn build_binfmt_setup(package: &Path) -> Result<(), Error> {
@@ -89,14 +90,15 @@ pub fn main() -> ExitCode {
     // The other programs are in this clone, but may not be installed.
     ::cli::set_front_end("cargo run --quiet --package multiarch --");
     // The supervisor of a sandbox must have one thread.
-    if let Command::Release(_) | Command::Rollback(_) = &cli.command {
-        image_store::atomic_file::remove_temp_files_on_signal();
-    }
+    let temp_files = match &cli.command {
+        Command::Release(_) | Command::Rollback(_) => TempFiles::removed_on_signal(),
+        _ => TempFiles::default(),
+    };
     let result = match cli.command {
         Command::Release(args) => {
-            host().and_then(|host| release::run(&args.command, &args.registry, &host, &cli.output))
+            host(temp_files).and_then(|host| release::run(&args.command, &args.registry, &host, &cli.output))
         }
-        Command::Rollback(args) => rollback::run(&args.command, &args.registry, &cli.output),
+        Command::Rollback(args) => rollback::run(&args.command, &args.registry, temp_files, &cli.output),
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args, &cli.output),

@@ -135,7 +135,7 @@ fn open(args: &FixArgs, stores: &Stores) -> Result<OpenedImage, Error> {
         let opened = stores.source(&args.image)?;
         return Ok(OpenedImage { source: opened.store, store: None, archive: None, pointer: opened.pointer });
     }
-    if let Some(archive) = open_for_edit(args)? {
+    if let Some(archive) = open_for_edit(args, stores)? {
         let pointer = archive.only_image()?;
         let archive = Arc::new(archive);
         return Ok(OpenedImage {
@@ -150,13 +150,14 @@ fn open(args: &FixArgs, stores: &Stores) -> Result<OpenedImage, Error> {
     Ok(OpenedImage { source: store.clone(), store: Some(store), archive: None, pointer })
 }
 
-fn open_for_edit(args: &FixArgs) -> Result<Option<DockerArchive>, Error> {
+fn open_for_edit(args: &FixArgs, stores: &Stores) -> Result<Option<DockerArchive>, Error> {
     Ok(match &args.image {
         Reference::DockerArchive { file, name } if args.in_place => {
-            Some(DockerArchive::open(file, name.as_deref())?)
+            Some(DockerArchive::open(file, name.as_deref())?.with_temp_files(stores.temp_files()))
         }
         Reference::OciArchive { file, tag } if args.in_place => {
-            Some(OciArchive::open(file, tag.as_deref())?.into_archive())
+            let archive = OciArchive::open(file, tag.as_deref())?.with_temp_files(stores.temp_files());
+            Some(archive.into_archive())
         }
         _ => None,
     })

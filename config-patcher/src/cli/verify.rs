@@ -68,12 +68,12 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         return Ok(Exit::Done);
     }
     // Before the layers are read, which may take minutes.
-    args.reports.check()?;
+    args.reports.check(stores.temp_files())?;
     let references = references(args, stores)?;
     let requested = parallel::map(&references, stores.concurrency(parallel::REQUESTS), |reference| {
         Ok::<_, Error>(reference.read(args.platform.as_ref()))
     })?;
-    let kept = if args.no_cache { None } else { LayerCache::for_user() };
+    let kept = if args.no_cache { None } else { LayerCache::for_user(stores.temp_files()) };
     let rows = judge_all(&requested, args.platform.as_ref(), kept.as_ref(), output);
     match output.format {
         Format::Json => print_line(&json::text(&requested, &rows)),
@@ -82,7 +82,7 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
             text::print(&rows, shows_image, args.explain);
         }
     }
-    args.reports.write(&requested, &rows, args.strict)?;
+    args.reports.write(stores.temp_files(), &requested, &rows, args.strict)?;
     let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::CheckFailed } else { Exit::Done };
     let is_empty = rows.is_empty();
     let mut failed: Vec<Error> = rows.into_iter().filter_map(|row| row.finding.err()).collect();

@@ -1,6 +1,6 @@
 //! Files that readers see whole or not at all: written under a temporary name, then renamed.
 //!
-//! A program that dies of SIGINT, SIGTERM or SIGHUP runs no destructors. [`remove_temp_files_on_signal`] waits for these
+//! A program that dies of SIGINT, SIGTERM or SIGHUP runs no destructors. [`TempFiles::removed_on_signal`] waits for these
 //! signals on a thread of its own, removes the temporary files, and then lets the signal end the process, as its sender
 //! expects.
 
@@ -10,16 +10,13 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
-/// The temporary files of this process. A signal ends the whole process, so this list belongs to the process.
-static TEMP_FILES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-
-fn temp_files() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    // A panic elsewhere leaves a whole set: every change is one insertion or removal.
-    TEMP_FILES.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Creates temporary files and lists those that exist. Clones share the list. A program has one, which it gets from
+/// [`TempFiles::removed_on_signal`]; the files of a default one remain if a signal ends the process.
+#[derive(Clone, Debug, Default)]
+pub struct TempFiles(Arc<Mutex<BTreeSet<PathBuf>>>);
 
 /// A new file under a temporary name. It is removed when it is dropped, or when a signal ends the process, unless it got
 /// its final name before.
@@ -31,24 +28,91 @@ pub struct AtomicFile {
 }
 
 #[derive(Debug)]
-struct ListedPath(PathBuf);
+struct ListedPath {
+    path: PathBuf,
+    list: TempFiles,
+}
 
-impl AtomicFile {
+impl TempFiles {
+    /// Makes SIGINT, SIGTERM and SIGHUP remove these files before they end the process. Call it before the first thread
+    /// starts: threads inherit that these signals are blocked. (Child processes do not: std gives them an empty mask.)
+    pub fn removed_on_signal() -> Self {
+        let temp_files = Self::default();
+        let mut watched = SigSet::empty();
+        let ignored = ignored();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            // Under nohup, SIGHUP stays ignored.
+            if ignored >> (signal as u32 - 1) & 1 == 0 {
+                watched.add(signal);
+            }
+        }
+        // A file that grows beyond setrlimit(2) must be an error with a message, not the end of the process.
+        let mut blocked = watched;
+        blocked.add(Signal::SIGXFSZ);
+        if blocked.thread_block().is_err() {
+            return temp_files;
+        }
+        let list = temp_files.clone();
+        if std::thread::Builder::new().spawn(move || end_on_signal(&watched, &list)).is_err() {
+            let _ = watched.thread_unblock();
+        }
+        temp_files
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        // A panic elsewhere leaves a whole set: every change is one insertion or removal.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Creates a file in `dir`, readable and writable as `mode` less the umask permits.
-    pub fn create_in(dir: &Path, mode: u32) -> io::Result<Self> {
-        Self::create(|| tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(dir))
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn create_in(&self, dir: &Path, mode: u32) -> io::Result<AtomicFile> {
+        self.create(|| tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(dir))
     }
 
     /// Creates a file by `make`, for names that other code recognizes.
-    pub fn create(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Those of `make`, without the temporary name.
+    pub fn create(&self, make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<AtomicFile> {
         // The thread that ends the program takes the same lock: no file exists that is not listed yet.
-        let mut temp_files = temp_files();
+        let mut list = self.lock();
         let file = make().map_err(without_path)?;
         let path = file.path().to_path_buf();
-        temp_files.insert(path.clone());
-        Ok(Self { file, listed: ListedPath(path) })
+        list.insert(path.clone());
+        Ok(AtomicFile { file, listed: ListedPath { path, list: self.clone() } })
     }
 
+    /// Writes a whole file over `path`, creating its directory. A new file gets `mode` less the umask. After a power cut
+    /// the old file or an empty one may be there.
+    ///
+    /// # Errors
+    /// Those of the file system; the old file is unchanged.
+    pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+        let dir = parent_dir(path);
+        fs::create_dir_all(dir)?;
+        let mut file = self.create_in(dir, mode)?;
+        file.as_file_mut().write_all(content)?;
+        file.persist(path).map(drop)
+    }
+
+    /// Does what [`Self::write`] does. `Ok` means that the file, its name and the directories above it outlast a power
+    /// cut.
+    ///
+    /// # Errors
+    /// Those of the file system; unless the last sync failed, the old file is unchanged.
+    pub fn write_durably(&self, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+        let dir = parent_dir(path);
+        create_dir_durably(dir)?;
+        let mut file = self.create_in(dir, mode)?;
+        file.as_file_mut().write_all(content)?;
+        file.persist_durably(path).map(drop)
+    }
+}
+
+impl AtomicFile {
     /// The open file.
     pub fn as_file(&self) -> &File {
         self.file.as_file()
@@ -63,9 +127,9 @@ impl AtomicFile {
     pub fn persist(self, path: &Path) -> io::Result<File> {
         let Self { file, listed } = self;
         // Held so that the program does not end between the rename and the return.
-        let temp_files = temp_files();
+        let list = listed.list.lock();
         let renamed = file.persist(path).map_err(|error| error.error);
-        drop(temp_files);
+        drop(list);
         drop(listed);
         renamed
     }
@@ -84,7 +148,7 @@ impl AtomicFile {
 
 impl Drop for ListedPath {
     fn drop(&mut self) {
-        temp_files().remove(&self.0);
+        self.list.lock().remove(&self.path);
     }
 }
 
@@ -94,25 +158,6 @@ fn without_path(error: io::Error) -> io::Error {
     let Some((reason, _)) = text.split_once(" at path ") else { return error };
     let code = reason.rsplit_once("(os error ").and_then(|(_, code)| code.strip_suffix(')')?.parse().ok());
     code.map_or_else(|| io::Error::new(error.kind(), reason.to_string()), io::Error::from_raw_os_error)
-}
-
-/// Writes a whole file over `path`, creating its directory. A new file gets `mode` less the umask. After a power cut the
-/// old file or an empty one may be there.
-pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let dir = parent_dir(path);
-    fs::create_dir_all(dir)?;
-    let mut file = AtomicFile::create_in(dir, mode)?;
-    file.as_file_mut().write_all(content)?;
-    file.persist(path).map(drop)
-}
-
-/// Does what [`write()`] does. `Ok` means that the file, its name and the directories above it outlast a power cut.
-pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let dir = parent_dir(path);
-    create_dir_durably(dir)?;
-    let mut file = AtomicFile::create_in(dir, mode)?;
-    file.as_file_mut().write_all(content)?;
-    file.persist_durably(path).map(drop)
 }
 
 /// The directory of a file; `.` for a bare file name.
@@ -135,32 +180,11 @@ pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes SIGINT, SIGTERM and SIGHUP remove temporary files before they end the process. Call it before the first thread
-/// starts: threads inherit that these signals are blocked. (Child processes do not: std gives them an empty mask.)
-pub fn remove_temp_files_on_signal() {
-    let mut watched = SigSet::empty();
-    let ignored = ignored();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // Under nohup, SIGHUP stays ignored.
-        if ignored >> (signal as u32 - 1) & 1 == 0 {
-            watched.add(signal);
-        }
-    }
-    // A file that grows beyond setrlimit(2) must be an error with a message, not the end of the process.
-    let mut blocked = watched;
-    blocked.add(Signal::SIGXFSZ);
-    if blocked.thread_block().is_err() {
-        return;
-    }
-    if std::thread::Builder::new().spawn(move || end_on_signal(&watched)).is_err() {
-        let _ = watched.thread_unblock();
-    }
-}
-
-fn end_on_signal(watched: &SigSet) {
+fn end_on_signal(watched: &SigSet, temp_files: &TempFiles) {
     let Ok(signal) = watched.wait() else { return };
-    let temp_files = temp_files();
-    for path in temp_files.iter() {
+    // Locked until the end, so that no further file is created.
+    let list = temp_files.lock();
+    for path in list.iter() {
         let _ = fs::remove_file(path);
     }
     let _ = watched.thread_unblock();
@@ -183,8 +207,9 @@ mod tests {
     #[test]
     fn a_file_is_temporary_until_it_is_persisted_or_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let new = || AtomicFile::create_in(dir.path(), 0o600).unwrap();
-        let ours = || temp_files().iter().filter(|path| path.starts_with(dir.path())).count();
+        let temp_files = TempFiles::default();
+        let new = || temp_files.create_in(dir.path(), 0o600).unwrap();
+        let ours = || temp_files.lock().len();
         let (kept, dropped) = (new(), new());
         assert_eq!(ours(), 2);
         kept.persist(&dir.path().join("kept")).unwrap();
@@ -197,11 +222,12 @@ mod tests {
     fn a_file_is_replaced_whole_in_directories_that_are_created() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/file");
-        write(&path, b"old", 0o600).unwrap();
-        write_durably(&path, b"new", 0o600).unwrap();
+        let temp_files = TempFiles::default();
+        temp_files.write(&path, b"old", 0o600).unwrap();
+        temp_files.write_durably(&path, b"new", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let error = AtomicFile::create_in(&path, 0o600).unwrap_err();
+        let error = temp_files.create_in(&path, 0o600).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ENOTDIR as i32));
     }
 }

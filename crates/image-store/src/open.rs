@@ -1,6 +1,7 @@
 //! Opens the store of an image reference.
 
 use crate::archive::{DockerArchive, DockerDaemon, OciArchive};
+use crate::atomic_file::TempFiles;
 use crate::store::oci_layout::OciLayout;
 use crate::store::registry::RegistryStore;
 use crate::store::{ImageSource, ImageStore, Pointer, UNNAMED};
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Opens stores. All registries share one client: one connection pool, one cache of tokens.
 pub struct Stores {
     options: RegistryOptions,
+    temp_files: TempFiles,
     client: Mutex<Option<Client>>,
 }
 
@@ -37,9 +39,14 @@ pub struct Target {
 }
 
 impl Stores {
-    /// Returns an opener with these options for registries.
-    pub fn new(options: RegistryOptions) -> Self {
-        Self { options, client: Mutex::new(None) }
+    /// Returns an opener with these options for registries. Local stores list their temporary files in `temp_files`.
+    pub fn new(options: RegistryOptions, temp_files: TempFiles) -> Self {
+        Self { options, temp_files, client: Mutex::new(None) }
+    }
+
+    /// Returns the list of the temporary files of all stores.
+    pub fn temp_files(&self) -> &TempFiles {
+        &self.temp_files
     }
 
     /// Returns the meter that counts what the stores transfer.
@@ -90,7 +97,7 @@ impl Stores {
                 Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) })
             }
             Reference::OciLayout { dir, tag } => {
-                let layout = OciLayout::open(dir)?;
+                let layout = OciLayout::open(dir)?.with_temp_files(&self.temp_files);
                 let pointer = match tag {
                     Some(tag) => Pointer::Tag(tag.clone()),
                     None => layout.only_image()?,
@@ -98,17 +105,17 @@ impl Stores {
                 Ok(Opened { store: Arc::new(layout), pointer })
             }
             Reference::OciArchive { file, tag } => {
-                let archive = OciArchive::open(file, tag.as_deref())?;
+                let archive = OciArchive::open(file, tag.as_deref())?.with_temp_files(&self.temp_files);
                 let pointer = archive.only_image()?;
                 Ok(Opened { store: Arc::new(archive), pointer })
             }
             Reference::DockerArchive { file, name } => {
-                let archive = DockerArchive::open(file, name.as_deref())?;
+                let archive = DockerArchive::open(file, name.as_deref())?.with_temp_files(&self.temp_files);
                 let pointer = archive.only_image()?;
                 Ok(Opened { store: Arc::new(archive), pointer })
             }
             Reference::DockerDaemon { name } => {
-                let daemon = DockerDaemon::open(name)?;
+                let daemon = DockerDaemon::open(name)?.with_temp_files(&self.temp_files);
                 Ok(Opened { store: Arc::new(daemon), pointer: Pointer::Tag(name.clone()) })
             }
             Reference::Stdin => Err(stdin(reference)),
@@ -135,22 +142,22 @@ impl Stores {
                 Ok(self.writing(Arc::new(store), tag))
             }
             Reference::OciLayout { dir, tag } => {
-                let layout = OciLayout::open_or_create(dir)?;
+                let layout = OciLayout::open_or_create(dir)?.with_temp_files(&self.temp_files);
                 let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(self.writing(Arc::new(layout), tag))
             }
             Reference::OciArchive { file, tag } => {
-                let archive = OciArchive::open_or_create(file)?;
+                let archive = OciArchive::open_or_create(file)?.with_temp_files(&self.temp_files);
                 let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(self.writing(Arc::new(archive), tag))
             }
             Reference::DockerArchive { file, name } => {
-                let archive = DockerArchive::open_or_create(file)?;
+                let archive = DockerArchive::open_or_create(file)?.with_temp_files(&self.temp_files);
                 let tag = name.clone().unwrap_or_else(|| UNNAMED.into());
                 Ok(self.writing(Arc::new(archive), tag))
             }
             Reference::DockerDaemon { name } => {
-                let daemon = DockerDaemon::open_or_create(name)?;
+                let daemon = DockerDaemon::open_or_create(name)?.with_temp_files(&self.temp_files);
                 Ok(self.writing(Arc::new(daemon), name.clone()))
             }
             Reference::Stdin => Err(stdin(reference)),

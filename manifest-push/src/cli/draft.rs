@@ -86,7 +86,7 @@ pub fn create(args: &Create, session: &Session<'_>, output: &Output) -> Result<E
         }
     }
     sort_as_docker(&mut members);
-    let path = drafts.write(&list, &members)?;
+    let path = drafts.write(&session.temp_files, &list, &members)?;
     output.verbose_info(&format!("draft: {}", path.display()));
     match output.format {
         Format::Text => print_line(&format!("Created manifest list {list}")),
@@ -136,7 +136,7 @@ fn check_images(
     if problems.is_empty() { Ok(()) } else { Err(refuse_problems(&request.source, &problems)) }
 }
 
-pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
+pub fn annotate(args: &Annotate, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
     let drafts = Drafts::of_user()?;
     let _lock = drafts.lock()?;
     let draft = drafts.read(&args.list)?.ok_or_else(|| drafts.missing("annotate", &args.list))?;
@@ -156,7 +156,7 @@ pub fn annotate(args: &Annotate, output: &Output) -> Result<Exit, Error> {
         }
     }
     member.platform = canonical_platform(platform).map_err(|why| Error::bad_input(doing(), why))?;
-    let path = drafts.write(&args.list, &members)?;
+    let path = drafts.write(&session.temp_files, &args.list, &members)?;
     output.verbose_info(&format!("draft: {}", path.display()));
     Ok(Exit::Done)
 }

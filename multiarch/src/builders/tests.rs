@@ -6,6 +6,7 @@ use super::podman::Podman;
 use super::*;
 use crate::spec::{BuildArgs, DockerfileRecipe, FilesRecipe, Secret, SecretSource};
 use image_model::manifest::{CONFIG_MAX, ParsedDocument};
+use image_store::atomic_file::TempFiles;
 use image_store::store::read_blob;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +23,7 @@ fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
         }),
         work_dir: dir.join("work"),
         epoch: None,
-        records: Records::new(dir),
+        records: Records::new(dir, &TempFiles::default()),
     }
 }
 
@@ -352,7 +353,7 @@ fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
         recipe: Recipe::Files(recipe(from)),
         work_dir: dir.path().join("work"),
         epoch: None,
-        records: Records::new(&dir.path().join("records")),
+        records: Records::new(&dir.path().join("records"), &TempFiles::default()),
     };
     let log = dir.path().join("log");
     let base = OciLayout::open_or_create(&dir.path().join("base")).unwrap();

@@ -3,6 +3,7 @@
 use super::*;
 use crate::spec::RunConfig;
 use flate2::bufread::MultiGzDecoder;
+use image_store::atomic_file::TempFiles;
 use image_store::check;
 use std::fs;
 use std::io::{BufReader, Read};
@@ -47,7 +48,7 @@ fn build(
 ) -> Result<Document, Error> {
     let platform: Platform = platform.parse().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let records = Records::new(dir.path());
+    let records = Records::new(dir.path(), &TempFiles::default());
     build_image(&RootfsJob { platform: &platform, recipe, epoch: 0, records: &records }, base, out)
 }
 
@@ -247,7 +248,7 @@ fn check_tagged(out: &OciLayout, document: &Document) -> Vec<check::ImageProblem
 #[test]
 fn what_was_compressed_is_compressed_again_only_where_it_changed_or_is_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let records = Records::new(&dir.path().join("work"));
+    let records = Records::new(&dir.path().join("work"), &TempFiles::default());
     let recipe = tiny(dir.path(), &["bin/app"], 0o755);
     let platform = "linux/arm64".parse().unwrap();
     let layer = |out: &OciLayout| {

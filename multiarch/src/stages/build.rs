@@ -33,7 +33,7 @@ pub fn job(request: &Request, one: &PlatformSpec) -> BuildJob {
         recipe: one.recipe.clone(),
         work_dir: request.work_dir.join("build").join(file_name(&one.platform)),
         epoch: request.epoch,
-        records: Records::new(&request.work_dir),
+        records: Records::new(&request.work_dir, &request.temp_files),
     }
 }
 

@@ -31,7 +31,7 @@ pub fn load<'a>(
     let request = Request::from_args(args, host)?;
     work_dir::check(&request)?;
     let reporting = Reporting::new(output.warning_printer(), |line| cli::eprint_line(line.to_string()));
-    let stores = Arc::new(Stores::new(registry.options(reporting.clone())));
+    let stores = Arc::new(Stores::new(registry.options(reporting.clone()), host.temp_files.clone()));
     let target = open_target(&request, &stores)?;
     let paths = ReleasePaths::new(
         &request.work_dir,
@@ -39,7 +39,7 @@ pub fn load<'a>(
         &request.spec.image,
         &target.store.display_name(),
     );
-    let quick_stores = Arc::new(Stores::new(quick_options(registry, &reporting)));
+    let quick_stores = Arc::new(Stores::new(quick_options(registry, &reporting), host.temp_files.clone()));
     Ok(ReleaseContext {
         request,
         target,

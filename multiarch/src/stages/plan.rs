@@ -87,7 +87,7 @@ pub fn plan(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
     let tags = current_tags(&request.spec, &*target.store)?;
     let first = tags.iter().find(|(tag, _)| target.tags.first() == Some(tag));
     let published = published_index(first.and_then(|(_, digest)| digest.as_ref()), target);
-    let records = Records::new(&request.work_dir);
+    let records = Records::new(&request.work_dir, &request.temp_files);
     let others = published.as_ref().map(|index| {
         let others = other_images(index, &request.spec);
         others.into_iter().map(|entry| OtherImage::from_entry(entry, &records)).collect::<Vec<_>>()

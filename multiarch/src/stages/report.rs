@@ -13,8 +13,8 @@ use manifest_push::journal::Journal;
 /// `Local` if a file cannot be written; the image is published.
 pub fn save_report(context: &ReleaseContext<'_>, published: &Report) -> Result<(), Error> {
     // The copy that a rollback needs is written first.
-    published.write(&context.paths.released())?;
-    published.write(&context.request.report)?;
+    published.write(&context.request.temp_files, &context.paths.released())?;
+    published.write(&context.request.temp_files, &context.request.report)?;
     Journal::of_user()?.finish(context.paths.id())
 }
 
@@ -54,7 +54,7 @@ pub fn report_failure(context: &ReleaseContext<'_>, error: Error) -> Error {
         Some(found.map(|found| found.digest))
     };
     let failed = state.failure_report(&paths.image, &error, earlier, resolve, context.started.elapsed());
-    match failed.write(&request.report) {
+    match failed.write(&request.temp_files, &request.report) {
         Ok(()) => output.info(&format!("report: {}", request.report.display())),
         Err(error) => output.info(&format!("cannot {error}")),
     }

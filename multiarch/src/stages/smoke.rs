@@ -53,7 +53,7 @@ pub fn smoke(
     if command.is_empty() {
         return Ok(members.iter().map(|_| None).collect());
     }
-    let records = Records::new(&request.work_dir);
+    let records = Records::new(&request.work_dir, &request.temp_files);
     board.next("smoke", members.len());
     let results = parallel::map(members, request.jobs, |member| {
         let platform = &member.platform;

@@ -40,7 +40,7 @@ fn verify_members(
     staging: &OciLayout,
 ) -> Result<Vec<EvidenceReport>, Error> {
     let Reporter { output, state, .. } = reporter;
-    let records = Records::new(&request.work_dir);
+    let records = Records::new(&request.work_dir, &request.temp_files);
     let known: Vec<Option<EvidenceReport>> = members
         .iter()
         .map(|member| VerdictDepth::Full.recorded(&records, member.image.document.digest(), &member.platform))

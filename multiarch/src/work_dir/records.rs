@@ -5,7 +5,7 @@
 
 use error::Error;
 use image_model::digest::Digest;
-use image_store::atomic_file;
+use image_store::atomic_file::TempFiles;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
@@ -20,17 +20,18 @@ pub struct Records {
     dir: PathBuf,
     /// Identifies this build of the program.
     program: String,
+    temp_files: TempFiles,
 }
 
 impl Records {
-    pub fn new(work_dir: &Path) -> Self {
+    pub fn new(work_dir: &Path, temp_files: &TempFiles) -> Self {
         // /proc, since a build may have replaced the file.
         let program = fs::metadata("/proc/self/exe");
         let program = program.map_or_else(
             |_| env!("CARGO_PKG_VERSION").to_string(),
             |meta| format!("{}-{}-{}", meta.len(), meta.mtime(), meta.mtime_nsec()),
         );
-        Self { dir: work_dir.join("records"), program }
+        Self { dir: work_dir.join("records"), program, temp_files: temp_files.clone() }
     }
 
     /// The record for the same inputs. `None` if it cannot be read.
@@ -50,7 +51,7 @@ impl Records {
     pub fn keep(&self, kind: &str, inputs: &impl Serialize, found: &impl Serialize) -> Result<(), Error> {
         let doing = || format!("write a record to \"{}\"", self.dir.display());
         // It may be lost in a power cut: a record can be written again.
-        let write = || atomic_file::write(&self.path(kind, inputs)?, &serde_json::to_vec(found)?, 0o600);
+        let write = || self.temp_files.write(&self.path(kind, inputs)?, &serde_json::to_vec(found)?, 0o600);
         write().map_err(|e| Error::from_io(doing(), e))
     }
 
@@ -67,7 +68,7 @@ mod tests {
     #[test]
     fn a_record_is_found_for_the_same_inputs() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path());
+        let records = Records::new(dir.path(), &TempFiles::default());
         let get = |kind: &str, inputs: &str| records.get::<u32>(kind, &inputs);
         assert_eq!(get("smoke", "a"), None);
         records.keep("smoke", &"a", &1).unwrap();

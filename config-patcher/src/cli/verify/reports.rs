@@ -4,7 +4,7 @@ use super::row::{RequestedImage, Results, Row};
 use super::{html, junit, sarif};
 use clap::Args;
 use error::Error;
-use image_store::atomic_file::{self, AtomicFile, parent_dir};
+use image_store::atomic_file::{TempFiles, parent_dir};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -30,17 +30,23 @@ impl Reports {
     ///
     /// # Errors
     /// Bad input, if one is a directory; not found or not permitted, if its directory cannot be written in.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self, temp_files: &TempFiles) -> Result<(), Error> {
         for file in self.files() {
             if file.is_dir() {
                 return Err(Error::bad_input(doing(file), "it is a directory").hint("specify a file"));
             }
-            AtomicFile::create_in(parent_dir(file), 0o600).map_err(|e| failed(file, e))?;
+            temp_files.create_in(parent_dir(file), 0o600).map_err(|e| failed(file, e))?;
         }
         Ok(())
     }
 
-    pub fn write(&self, requested: &[RequestedImage], rows: &[Row<'_>], strict: bool) -> Result<(), Error> {
+    pub fn write(
+        &self,
+        temp_files: &TempFiles,
+        requested: &[RequestedImage],
+        rows: &[Row<'_>],
+        strict: bool,
+    ) -> Result<(), Error> {
         let results = Results { requested, rows, strict };
         let made = [
             (&self.html, html::page as fn(&Results<'_>) -> String),
@@ -49,7 +55,7 @@ impl Reports {
         ];
         for (file, text) in made {
             if let Some(file) = file {
-                atomic_file::write(file, text(&results).as_bytes(), 0o666).map_err(|e| failed(file, e))?;
+                temp_files.write(file, text(&results).as_bytes(), 0o666).map_err(|e| failed(file, e))?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@
 use crate::layer::encoding;
 use crate::layer::{LayerFacts, NameHasher};
 use image_model::digest::Digest;
-use image_store::atomic_file::AtomicFile;
+use image_store::atomic_file::TempFiles;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -32,26 +32,32 @@ pub struct LayerCache {
     dir: PathBuf,
     /// Has the key of the directory.
     hasher: NameHasher,
+    temp_files: TempFiles,
     /// Bytes written by this process since the directory was last pruned.
     written: Mutex<u64>,
 }
 
 impl LayerCache {
     /// The cache of the user. `None`: there is no such directory, or it cannot be used.
-    pub fn for_user() -> Option<Self> {
+    pub fn for_user(temp_files: &TempFiles) -> Option<Self> {
         let absolute =
             |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-        Self::open(&home.join("multiarch").join("layers")).ok()
+        Self::open(&home.join("multiarch").join("layers"), temp_files).ok()
     }
 
     /// Opens or creates a cache directory.
     ///
     /// # Errors
     /// If the directory cannot be written.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, temp_files: &TempFiles) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let cache = Self { dir: dir.to_path_buf(), hasher: hasher(dir)?, written: Mutex::default() };
+        let cache = Self {
+            dir: dir.to_path_buf(),
+            hasher: hasher(dir)?,
+            temp_files: temp_files.clone(),
+            written: Mutex::default(),
+        };
         cache.prune();
         Ok(cache)
     }
@@ -92,7 +98,7 @@ impl LayerCache {
         let (name, path) = self.place(layer, diff_id, if facts.is_partial { IN_PART } else { "" });
         let Some(bytes) = encoding::encode(facts, &name, FILE_MAX) else { return };
         // Nothing depends on it, for example on a full disk.
-        if keep(&self.dir, &path, &bytes).is_err() {
+        if self.keep(&path, &bytes).is_err() {
             return;
         }
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,6 +107,12 @@ impl LayerCache {
             *written = 0;
             self.prune();
         }
+    }
+
+    fn keep(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.temp_files.create(|| unfinished(&self.dir))?;
+        file.as_file_mut().write_all(bytes)?;
+        file.persist(path).map(drop)
     }
 
     fn place(&self, layer: &Digest, diff_id: Option<&Digest>, what: &str) -> (String, PathBuf) {
@@ -162,12 +174,6 @@ fn unfinished(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)
 }
 
-fn keep(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = AtomicFile::create(|| unfinished(dir))?;
-    file.as_file_mut().write_all(bytes)?;
-    file.persist(path).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +182,8 @@ mod tests {
     fn cache(dir: &Path) -> LayerCache {
         // Without `open`: its key is random, and the layers of the tests have this one.
         let hasher = NameHasher::new(HASHER_KEY);
-        LayerCache { dir: dir.to_path_buf(), hasher, written: Mutex::default() }
+        let (temp_files, written) = (TempFiles::default(), Mutex::default());
+        LayerCache { dir: dir.to_path_buf(), hasher, temp_files, written }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::pending::{self, Pending};
 use super::relabel::Relabel;
 use super::snapshot::{FileIdentity, Snapshot};
 use super::{beside, write};
+use crate::atomic_file::TempFiles;
 use crate::regular_file::open_regular;
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, UNNAMED};
 use crate::subject::referrers_among;
@@ -36,6 +37,7 @@ pub struct DockerArchive {
     path: PathBuf,
     /// The name of the image that was requested.
     only: Option<String>,
+    temp_files: TempFiles,
     state: Mutex<State>,
     /// Locked while the archive is rewritten.
     writing: Mutex<()>,
@@ -63,6 +65,13 @@ impl DockerArchive {
     /// As [`Self::open`].
     pub fn open_or_create(path: &Path) -> Result<Self, Error> {
         Self::open_or_create_as(path, Naming::Docker)
+    }
+
+    /// The same store, whose temporary files are in this list. A program whose store is not opened by
+    /// [`Stores`](crate::open::Stores) calls this before the first write.
+    #[must_use]
+    pub fn with_temp_files(self, temp_files: &TempFiles) -> Self {
+        Self { temp_files: temp_files.clone(), ..self }
     }
 
     pub(super) fn open_as(path: &Path, name: Option<&str>, naming: Naming) -> Result<Self, Error> {
@@ -108,6 +117,7 @@ impl DockerArchive {
             named: named.to_path_buf(),
             path,
             only: only.map(str::to_string),
+            temp_files: TempFiles::default(),
             state: Mutex::new(state),
             writing: Mutex::new(()),
         }
@@ -159,7 +169,7 @@ impl DockerArchive {
             (ExpectedNames::after_relabel(&archive, &place.root), archive.layer_digests());
         drop(archive);
         self.exchange(&name, |old| {
-            write::overwrite(&self.path, old, place, &name, || {
+            write::overwrite(&self.temp_files, &self.path, old, place, &name, || {
                 let result = old.read_over(&place.writes, &name, &layer_digests);
                 let result = result.map_err(|error| expected::unreadable(&name, error))?;
                 expected.check(&result).map_err(|why| expected::refused(&name, &why))?;
@@ -369,7 +379,7 @@ impl ImageStore for DockerArchive {
             return Ok(());
         }
         let expected = ExpectedNames::after_tag(&archive, tag, document.digest());
-        let written = write::write(&self.path, &archive, &edit, &place)?;
+        let written = write::write(&self.temp_files, &self.path, &archive, &edit, &place)?;
         drop(archive);
         self.exchange(&place, |_| written.replace(&self.path, &place, self.naming, &expected))
     }

@@ -4,6 +4,7 @@
 //! temporary [`DockerArchive`]; the archive is loaded when a tag moves in it, and not otherwise.
 
 use super::docker_archive::DockerArchive;
+use crate::atomic_file::TempFiles;
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer};
 use error::Error;
 use image_model::digest::Digest;
@@ -37,6 +38,13 @@ struct Saved {
 }
 
 impl DockerDaemon {
+    /// The same store, whose temporary files are in this list. A program whose store is not opened by
+    /// [`Stores`](crate::open::Stores) calls this before the first write.
+    #[must_use]
+    pub fn with_temp_files(self, temp_files: &TempFiles) -> Self {
+        Self { archive: self.archive.with_temp_files(temp_files), ..self }
+    }
+
     /// Saves an existing image and opens it.
     ///
     /// # Errors

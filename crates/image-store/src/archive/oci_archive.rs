@@ -6,6 +6,7 @@
 
 use super::docker_archive::DockerArchive;
 use super::format::names::Naming;
+use crate::atomic_file::TempFiles;
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList};
 use error::Error;
 use image_model::digest::Digest;
@@ -31,6 +32,13 @@ impl OciArchive {
     /// As [`DockerArchive::open`].
     pub fn open_or_create(path: &Path) -> Result<Self, Error> {
         DockerArchive::open_or_create_as(path, Naming::Layout).map(Self)
+    }
+
+    /// The same store, whose temporary files are in this list. A program whose store is not opened by
+    /// [`Stores`](crate::open::Stores) calls this before the first write.
+    #[must_use]
+    pub fn with_temp_files(self, temp_files: &TempFiles) -> Self {
+        Self(self.0.with_temp_files(temp_files))
     }
 
     /// Returns the archive with the operations of a [`DockerArchive`]; its tags remain those of an OCI layout.

@@ -8,7 +8,7 @@ use super::in_place::{InPlacePlan, journal};
 use super::pending::NewContent;
 use super::snapshot::{FileIdentity, LayerDigests, Snapshot};
 use super::tar::write;
-use crate::atomic_file::AtomicFile;
+use crate::atomic_file::{AtomicFile, TempFiles};
 use crate::file_metadata::{copy_metadata, copy_times};
 use error::Error;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -35,14 +35,20 @@ pub struct NewArchive {
 ///
 /// # Errors
 /// `Conflict` if the old archive changed since it was read.
-pub fn write(path: &Path, snapshot: &Snapshot, edit: &TarEdit, place: &str) -> Result<NewArchive, Error> {
+pub fn write(
+    temp_files: &TempFiles,
+    path: &Path,
+    snapshot: &Snapshot,
+    edit: &TarEdit,
+    place: &str,
+) -> Result<NewArchive, Error> {
     let doing = || format!("write \"{place}\"");
     let dir = directory(path);
     let locked = lock(dir, place)?;
     refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
     let pieces = edit.pieces(snapshot);
-    let file = write_beside(dir, path, snapshot, &pieces).map_err(|e| Error::from_io(doing(), e))?;
+    let file = write_beside(temp_files, path, snapshot, &pieces).map_err(|e| Error::from_io(doing(), e))?;
     Ok(NewArchive {
         file,
         identity: snapshot.identity,
@@ -95,6 +101,7 @@ fn moved(pieces: &[Piece], known: LayerDigests) -> LayerDigests {
 /// # Errors
 /// `Conflict` if the archive changed since it was read.
 pub fn overwrite(
+    temp_files: &TempFiles,
     path: &Path,
     snapshot: &Snapshot,
     new: &InPlacePlan,
@@ -106,7 +113,7 @@ pub fn overwrite(
     refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
     let mut result = check()?;
-    journal::write(path, &locked, &new.writes, place)?;
+    journal::write(temp_files, path, &locked, &new.writes, place)?;
     result.set_written().map_err(|e| Error::from_io(format!("read \"{place}\""), e))?;
     Ok(result)
 }
@@ -125,13 +132,22 @@ fn refuse_changed(path: &Path, identity: Option<FileIdentity>, place: &str) -> R
         .hint("no changes were made; run the command again"))
 }
 
-fn write_beside(dir: &Path, path: &Path, snapshot: &Snapshot, pieces: &[Piece]) -> io::Result<AtomicFile> {
+fn write_beside(
+    temp_files: &TempFiles,
+    path: &Path,
+    snapshot: &Snapshot,
+    pieces: &[Piece],
+) -> io::Result<AtomicFile> {
     // A new archive gets its mode less the umask, as any new file. One that replaces another gets that one's mode at the
     // end, and no other user may read it until then.
     let mode = if snapshot.identity.is_some() { 0o600 } else { 0o666 };
-    let mut file = AtomicFile::create(|| {
+    let mut file = temp_files.create(|| {
         let mode = Permissions::from_mode(mode);
-        tempfile::Builder::new().prefix(&prefix(path)).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
+        tempfile::Builder::new()
+            .prefix(&prefix(path))
+            .suffix(SUFFIX)
+            .permissions(mode)
+            .tempfile_in(directory(path))
     })?;
     write_pieces(pieces, snapshot.tar.file(), file.as_file_mut())?;
     if snapshot.identity.is_some() {

@@ -4,7 +4,7 @@
 //! partial file. A blob must be a regular file: links, pipes and devices are refused without being followed.
 
 use super::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, TagMove, UNNAMED};
-use crate::atomic_file::{AtomicFile, create_dir_durably, parent_dir};
+use crate::atomic_file::{AtomicFile, TempFiles, create_dir_durably, parent_dir};
 use crate::file_metadata::copy_metadata;
 use crate::regular_file::{open_regular, read_small};
 use crate::subject::referrers_among;
@@ -37,6 +37,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// An OCI image layout.
 pub struct OciLayout {
     dir: PathBuf,
+    temp_files: TempFiles,
     /// Done with the first write: removes the temporary files of killed writers.
     cleaned: Once,
     /// `index.json` as it was read last, since a thousand tags would parse the same bytes a thousand times.
@@ -44,12 +45,21 @@ pub struct OciLayout {
 }
 
 impl OciLayout {
+    fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            temp_files: TempFiles::default(),
+            cleaned: Once::new(),
+            last: Mutex::default(),
+        }
+    }
+
     /// Opens an existing layout.
     ///
     /// # Errors
     /// `NotFound` if there is no such directory, `BadInput` if it is no layout.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let layout = Self { dir: dir.to_path_buf(), cleaned: Once::new(), last: Mutex::default() };
+        let layout = Self::new(dir);
         let doing = || format!("open \"{}\"", layout.display_name());
         let marker = layout.dir.join("oci-layout");
         let text = read_small(&marker, 4096).map_err(|e| match e.kind() {
@@ -74,7 +84,7 @@ impl OciLayout {
     /// # Errors
     /// `BadInput` if the directory has other files.
     pub fn open_or_create(dir: &Path) -> Result<Self, Error> {
-        let layout = Self { dir: dir.to_path_buf(), cleaned: Once::new(), last: Mutex::default() };
+        let layout = Self::new(dir);
         if dir.join("oci-layout").exists() {
             return Self::open(dir);
         }
@@ -94,6 +104,13 @@ impl OciLayout {
                 }
             }
         }
+    }
+
+    /// The same store, whose temporary files are in this list. A program whose store is not opened by
+    /// [`Stores`](crate::open::Stores) calls this before the first write.
+    #[must_use]
+    pub fn with_temp_files(self, temp_files: &TempFiles) -> Self {
+        Self { temp_files: temp_files.clone(), ..self }
     }
 
     /// The directory.
@@ -155,7 +172,7 @@ impl OciLayout {
         let dir = self.dir.join("blobs").join("sha256");
         create_dir_durably(&dir)?;
         self.remove_leftovers();
-        unfinished::create(&dir)
+        unfinished::create(&self.temp_files, &dir)
     }
 
     fn remove_leftovers(&self) {
@@ -245,7 +262,7 @@ impl OciLayout {
     /// Replaces a file in the layout's directory atomically.
     fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.remove_leftovers();
-        let mut file = unfinished::create(&self.dir)?;
+        let mut file = unfinished::create(&self.temp_files, &self.dir)?;
         file.as_file_mut().write_all(bytes)?;
         let path = self.dir.join(name);
         match open_regular(&path) {

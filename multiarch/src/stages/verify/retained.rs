@@ -124,7 +124,7 @@ pub fn verify_retained(
     retained: &mut RetainedMembers,
 ) -> Result<(), Error> {
     let Reporter { output, .. } = reporter;
-    let records = Records::new(&request.work_dir);
+    let records = Records::new(&request.work_dir, &request.temp_files);
     let doing = || format!("retain the published images of {}", request.spec.image);
     let mut problems = Vec::new();
     for member in retained.members.iter_mut().filter(|member| member.is_image()) {

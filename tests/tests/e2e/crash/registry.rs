@@ -154,8 +154,9 @@ impl Publisher<'_> {
         use image_store::open::Stores;
         use registry_client::RegistryOptions;
         let name = format!("{}/{}:{tag}", self.registry.host(), self.repository);
-        let opened =
-            Stores::new(RegistryOptions::default()).source(&name.parse::<Reference>().unwrap()).unwrap();
+        let opened = Stores::new(RegistryOptions::default(), Default::default())
+            .source(&name.parse::<Reference>().unwrap())
+            .unwrap();
         let problems: Vec<String> = check(&*opened.store, &opened.pointer, CheckDepth::Layers)
             .iter()
             .map(ToString::to_string)

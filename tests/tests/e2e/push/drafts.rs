@@ -181,7 +181,8 @@ fn against_docker() -> Result<(), Skip> {
     require(&["docker"])?;
     let registry = Registry::start()?;
     let user = User::new();
-    let stores = image_store::open::Stores::new(registry_client::RegistryOptions::default());
+    let stores =
+        image_store::open::Stores::new(registry_client::RegistryOptions::default(), Default::default());
     let put = |image: &Image, name: &str| {
         let target = stores.target(&name.parse().unwrap()).unwrap();
         image.store(&*target.store, &target.tags[0]);

@@ -321,7 +321,7 @@ fn a_real_registry_without_the_api_gets_lists_under_tags() {
     let wrong = Image::new("linux/amd64", "arm's own");
     let right = wrong.relabeled("arm", "v7");
     let (sbom, name) = (referrer(SBOM, &wrong.document), format!("{}/{REPOSITORY}:1", registry.host()));
-    let stores = Stores::new(RegistryOptions::default());
+    let stores = Stores::new(RegistryOptions::default(), Default::default());
     let target = stores.target(&name.parse().unwrap()).unwrap().store;
     wrong.store(&*target, "1");
     for bytes in [&b"{}"[..], b"about the image"] {

@@ -6,7 +6,7 @@
 
 use crate::archive::beside;
 use crate::archive::tar::ByteWrite;
-use crate::atomic_file::AtomicFile;
+use crate::atomic_file::TempFiles;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use error::Error;
@@ -115,13 +115,19 @@ fn open_to_write(archive: &Path) -> io::Result<File> {
 
 /// Writes these bytes over the archive. After an error it is unchanged, or the next process that opens it finishes the
 /// change.
-pub fn write(archive: &Path, directory: &File, writes: &[ByteWrite], place: &str) -> Result<(), Error> {
+pub fn write(
+    temp_files: &TempFiles,
+    archive: &Path,
+    directory: &File,
+    writes: &[ByteWrite],
+    place: &str,
+) -> Result<(), Error> {
     let doing = || format!("overwrite parts of \"{place}\"");
     let failed = |e| Error::from_io(doing(), e);
     let file = open_to_write(archive).map_err(failed)?;
     let old = there(&file, writes).map_err(failed)?;
     let path = journal_of(archive);
-    begin(archive, &path, &file, &old, writes).map_err(|error| {
+    begin(temp_files, archive, &path, &file, &old, writes).map_err(|error| {
         let _ = remove(&path, directory);
         failed(error)
     })?;
@@ -158,6 +164,7 @@ pub fn there(file: &File, writes: &[ByteWrite]) -> io::Result<Vec<ByteWrite>> {
 
 /// Writes the journal.
 pub fn begin(
+    temp_files: &TempFiles,
     archive: &Path,
     path: &Path,
     file: &File,
@@ -173,7 +180,7 @@ pub fn begin(
     let writes = old.iter().zip(writes).map(overwrite).collect();
     let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
     let body = serde_json::to_string(&journal)?;
-    let mut beside = AtomicFile::create(|| {
+    let mut beside = temp_files.create(|| {
         let prefix = beside::prefix(archive);
         tempfile::Builder::new()
             .prefix(&prefix)

@@ -1,7 +1,7 @@
 //! Temporary files of a layout. A writer locks its file, so that files of killed writers are recognized: nobody has a
 //! lock on them.
 
-use crate::atomic_file::AtomicFile;
+use crate::atomic_file::{AtomicFile, TempFiles};
 use crate::regular_file::open_regular;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions, TryLockError};
@@ -13,10 +13,10 @@ const PREFIX: &str = ".write-";
 const SUFFIX: &str = ".tmp";
 
 /// Creates a temporary file in `dir`.
-pub fn create(dir: &Path) -> io::Result<AtomicFile> {
+pub fn create(temp_files: &TempFiles, dir: &Path) -> io::Result<AtomicFile> {
     loop {
         let mode = Permissions::from_mode(0o666);
-        let file = AtomicFile::create(|| {
+        let file = temp_files.create(|| {
             tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
         })?;
         match file.as_file().try_lock() {
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn only_temporary_files_without_a_writer_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let at_work = create(dir.path()).unwrap();
+        let at_work = create(&TempFiles::default(), dir.path()).unwrap();
         let left = dir.path().join(format!("{PREFIX}1{SUFFIX}"));
         fs::write(&left, "").unwrap();
         let other = dir.path().join("other.tmp");

@@ -7,7 +7,7 @@ use crate::archive::pending::NewContent;
 /// Carries out an edit that no plan makes, as `write_tag` would.
 fn edited(store: &DockerArchive, edit: &TarEdit, expected: &ExpectedNames) -> Result<(), Error> {
     let place = store.display_name();
-    let written = write::write(&store.path, &store.archive(), edit, &place)?;
+    let written = write::write(&store.temp_files, &store.path, &store.archive(), edit, &place)?;
     store.exchange(&place, |_| written.replace(&store.path, &place, store.naming, expected))
 }
 

@@ -102,7 +102,7 @@ fn opening_an_archive_completes_an_interrupted_write() {
             let file = File::options().write(true).read(true).open(&disk.path).unwrap();
             let path = journal::journal_of(&disk.path);
             let old = journal::there(&file, &place.writes).unwrap();
-            journal::begin(&disk.path, &path, &file, &old, &place.writes).unwrap();
+            journal::begin(&TempFiles::default(), &disk.path, &path, &file, &old, &place.writes).unwrap();
             for (at, bytes) in &place.writes[..done] {
                 std::os::unix::fs::FileExt::write_all_at(&file, bytes, *at).unwrap();
             }
@@ -123,7 +123,7 @@ fn a_journal_of_another_file_is_ignored_and_a_damaged_one_is_refused() {
     let file = File::options().write(true).read(true).open(&disk.path).unwrap();
     let path = journal::journal_of(&disk.path);
     let old = journal::there(&file, &place.writes).unwrap();
-    journal::begin(&disk.path, &path, &file, &old, &place.writes).unwrap();
+    journal::begin(&TempFiles::default(), &disk.path, &path, &file, &old, &place.writes).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"at\":", "\"at\": ")).unwrap();
     let error = DockerArchive::open(&disk.path, None).err().unwrap();
