@@ -14,5 +14,6 @@ mod modules;
 mod packages;
 mod page_examples;
 mod sources;
+mod statics;
 mod tables;
 mod words;
