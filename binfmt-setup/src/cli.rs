@@ -192,7 +192,7 @@ struct RunArgs {
 
 fn parse_emulator(text: &str) -> Result<(&'static Machine, PathBuf), String> {
     let (name, path) = text.split_once('=').ok_or("write it like aarch64=/usr/bin/qemu-aarch64")?;
-    let target = Target::parse(name).map_err(|error| error.to_string())?;
+    let target = Target::parse(name).map_err(|error| format!("cannot {error}"))?;
     Ok((target.machine, path.into()))
 }
 

@@ -253,15 +253,11 @@ impl Target {
 }
 
 fn unknown(text: &str) -> Error {
-    let platforms: Vec<&str> = Target::platforms().map(|target| target.name).collect();
     let names = MACHINES.iter().flat_map(|machine| std::iter::once(&machine.name).chain(machine.aliases));
-    let known: Vec<&str> = platforms.iter().copied().chain(names.copied()).collect();
+    let known: Vec<&str> = Target::platforms().map(|target| target.name).chain(names.copied()).collect();
     let hint = match nearest(text, &known) {
         Some(name) => format!("did you mean {name}?"),
-        None => {
-            let machines: Vec<&str> = MACHINES.iter().map(|machine| machine.name).collect();
-            format!("platforms: {}; machines: {}", platforms.join(" "), machines.join(" "))
-        }
+        None => "to list all platforms, run: binfmt-setup probe".to_owned(),
     };
     Error::bad_input(format!("parse platform \"{text}\""), "unknown platform or machine").hint(hint)
 }

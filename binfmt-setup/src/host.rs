@@ -35,8 +35,8 @@ pub fn is_private_table(device: u64) -> Option<bool> {
         return Some(false);
     }
     let mounts = read_to_string("/proc/1/mountinfo").ok()?;
-    let theirs = binfmt_misc_devices(&mounts);
-    Some(!theirs.contains(&(nix::sys::stat::major(device), nix::sys::stat::minor(device))))
+    let devices = binfmt_misc_devices(&mounts);
+    Some(!devices.contains(&(nix::sys::stat::major(device), nix::sys::stat::minor(device))))
 }
 
 /// Devices of all mounts of binfmt_misc in a mountinfo (proc(5)): `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS... - TYPE ...`.

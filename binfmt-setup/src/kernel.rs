@@ -103,7 +103,7 @@ impl Table {
         let path = self.at.join("register");
         let register = OpenOptions::new().write(true).open(&path);
         let register = register.map_err(|error| table_error("write", &path, &error))?;
-        // Only root can open this file for writing, so nobody else can hold the lock against us.
+        // Only root can open this file for writing, so other users cannot block this program.
         let begin = Instant::now();
         loop {
             match register.try_lock() {

@@ -265,9 +265,9 @@ fn executable_directory() -> io::Result<PathBuf> {
         let may_execute = statvfs(*directory).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC));
         may_execute && access(*directory, AccessFlags::W_OK).is_ok()
     };
-    let asked = std::env::temp_dir();
+    let preferred = std::env::temp_dir();
     let directories =
-        [asked.as_path(), "/tmp".as_ref(), "/var/tmp".as_ref(), "/run".as_ref(), "/dev/shm".as_ref()];
+        [preferred.as_path(), "/tmp".as_ref(), "/var/tmp".as_ref(), "/run".as_ref(), "/dev/shm".as_ref()];
     let found = directories.into_iter().find(usable).map(Path::to_owned);
     found.ok_or_else(|| {
         io::Error::other("no temporary directory that is writable and not mounted noexec: set TMPDIR")

@@ -6,7 +6,7 @@ use error::Exit;
 
 const DOCUMENTED: [&str; 4] = ["binfmt-setup", "config-patcher", "manifest-push", "multiarch"];
 
-/// The codes and meanings of `Exit status:` in a help text. Lines are joined where the terminal is too narrow.
+/// The codes and meanings of `Exit status:` in a help text.
 fn in_help(text: &str) -> Vec<(String, String)> {
     let section = text.split("\nExit status:\n").nth(1).unwrap_or_default();
     let rows = section.lines().take_while(|line| !line.is_empty()).map(|line| line.trim().split_once(' '));
