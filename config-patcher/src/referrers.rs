@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_signatures_of_referrers_are_the_same_every_time() {
+    fn copies_of_signatures_of_referrers_are_deterministic() {
         let store = MemoryStore::new();
         let (old, new) = (manifest(&store, "old", None), manifest(&store, "newer", None));
         let sbom = manifest(&store, "sbom", Some(&old));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_manifest_that_is_no_referrer_is_reported_and_not_copied() {
+    fn a_listed_manifest_that_is_not_a_referrer_is_reported_and_not_copied() {
         let store = MemoryStore::new();
         let (old, new) = (manifest(&store, "old", None), manifest(&store, "new", None));
         let other = manifest(&store, "of another", Some(&new));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_without_end_is_refused() {
+    fn an_endless_chain_is_refused() {
         let store = MemoryStore::new();
         let (old, new) = (manifest(&store, "old", None), manifest(&store, "new", None));
         let mut last = old.clone();

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn manifest_tools_own_lines_are_understood() {
+    fn command_lines_of_manifest_tool_are_accepted() {
         for line in [
             "m push from-spec multi-arch-manifest.yaml",
             "m --plain-http push --type oci from-spec --ignore-missing x.yaml",
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_docker_manifest_are_understood() {
+    fn command_lines_of_docker_manifest_are_accepted() {
         for line in [
             "m create a/b:1 a/b:amd64 a/b:arm",
             "m create --amend --insecure a/b:1 a/b:amd64",

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_is_read_as_it_was_written() {
+    fn a_draft_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let drafts = Drafts { dir: dir.path().into() };
         let list: RegistryRef = "127.0.0.1:5000/team/app".parse().unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn members_stand_as_docker_orders_them() {
+    fn members_have_the_order_of_docker() {
         let names = ["a.io/x:b", "a.io/x:a", "a.io/x-1:a", "a.io/x/y:a"];
         let mut members: Vec<Member> = names.iter().map(|name| member(name, Platform::default())).collect();
         sort_as_docker(&mut members);

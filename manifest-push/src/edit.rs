@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_keeps_every_byte() {
+    fn unchanged_entries_keep_every_byte() {
         let (a, b, c) = (old("a"), old("b"), old("c"));
         let index = format!("{{\"n\":1e3,\"manifests\":[ {a},\n {b} , {c} ] , \"z\":null}}");
         let remove =
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_changes_by_its_name_alone_and_back_to_the_same_bytes() {
+    fn a_conversion_changes_only_the_media_type_and_is_reversible() {
         let of = |kind: IndexKind| IndexChanges { kind: Some(kind), ..IndexChanges::default() };
         let members = [entry("a"), entry("b")];
         let list =
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_entry_is_indented_as_its_neighbours() {
+    fn a_new_entry_has_the_indentation_of_its_neighbors() {
         let one = crate::index::build_index(
             IndexKind::Oci,
             IndexStyle::ManifestTool,
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_is_set_where_it_stands_or_added() {
+    fn an_annotation_is_replaced_in_place_or_added() {
         let changes =
             IndexChanges { annotations: [("k".into(), "<".into())].into(), ..IndexChanges::default() };
         assert_eq!(

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_docker_list_is_written_as_manifest_tool_writes_it() {
+    fn a_docker_list_has_the_bytes_of_manifest_tool() {
         let members = [member(media_type::DOCKER_MANIFEST, "linux/arm/v7")];
         let list = build_index(IndexKind::of(&members), IndexStyle::ManifestTool, &members, &BTreeMap::new())
             .unwrap();

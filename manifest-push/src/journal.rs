@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_added_and_a_broken_one_spoils_no_other() {
+    fn lines_are_appended_and_a_damaged_one_is_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal { path: dir.path().join("deep/journal.jsonl") };
         assert_eq!(journal.read().unwrap().entries, []);

@@ -314,7 +314,7 @@ manifests:
     }
 
     #[test]
-    fn the_seeds_spec_is_read_as_it_stands() {
+    fn the_spec_of_the_example_is_read() {
         let spec = good(SEED);
         assert_eq!(spec.image.to_string(), "docker.io/ckulka/multi-arch-example:latest");
         let platforms: Vec<String> = spec.members.iter().map(|m| m.platform.to_string()).collect();
@@ -337,7 +337,7 @@ manifests:
     }
 
     #[test]
-    fn every_problem_comes_at_once_with_its_line() {
+    fn all_problems_are_reported_at_once_with_their_lines() {
         let text = SEED
             .replace("variant: v7", "varient: v7")
             .replace("architecture: arm\n", "architecture: aarch64\n")
@@ -354,7 +354,7 @@ manifests:
     }
 
     #[test]
-    fn a_platform_twice_is_found_whatever_it_is_called() {
+    fn duplicate_platforms_are_found_under_any_alias() {
         let text = SEED
             .replace("arm\n      os: linux\n      variant: v7", "amd64\n      os: linux\n      variant: v1");
         assert!(
@@ -371,7 +371,7 @@ manifests:
     }
 
     #[test]
-    fn an_empty_spec_says_what_is_missing() {
+    fn problems_of_an_empty_spec_list_the_missing_keys() {
         assert!(problems("").iter().any(|p| p.contains("must be a map")));
         assert!(problems("image: a\n").iter().any(|p| p.contains("\"manifests\" is missing")));
         assert!(problems("image: a\nmanifests: []\n").iter().any(|p| p.contains("\"manifests\" is empty")));

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dockers_command_line_is_taken_apart() {
+    fn the_command_line_of_docker_is_parsed() {
         let check = |line: &str, arguments: &str, environment: &[(&str, &str)]| {
             let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
             let call = DockerCall::parse(words(line));

@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_again_changes_no_file() {
+    fn a_second_write_changes_no_file() {
         let dir = written();
         let file = path(dir.path(), &"linux/s390x".parse().unwrap());
         let before = fs::metadata(&file).unwrap().modified().unwrap();

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_goes_back_to_its_previous_digest_unless_another_client_moved_it() {
+    fn a_tag_is_restored_unless_another_client_moved_it() {
         let store = Arc::new(MemoryStore::new());
         let (old, new, other) = (image(&store, "old"), image(&store, "new"), image(&store, "other"));
         store.write_tag("latest", &old).unwrap();

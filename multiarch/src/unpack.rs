@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_that_no_layer_can_cause_are_the_hosts() {
+    fn only_errors_that_no_layer_can_cause_are_attributed_to_the_host() {
         let check = |error: io::Error, of_host: bool| {
             let shown = format!("{error:?}");
             assert_eq!(matches!(classify("unpack".into(), error), UnpackError::Host(_)), of_host, "{shown}");

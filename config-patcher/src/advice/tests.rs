@@ -77,7 +77,7 @@ fn a_wrong_build_is_not_relabeled() {
 }
 
 #[test]
-fn a_relabel_that_leaves_a_sound_index_is_decided() {
+fn a_relabel_that_results_in_a_valid_index_is_planned() {
     // moby#36552
     check(&[AMD64, ("linux/amd64 linux/amd64 linux/arm/v7", "linux/arm/v7")]);
     check(&[AMD64, ("linux/arm64 linux/amd64 linux/arm64", "linux/arm64")]);
@@ -104,7 +104,7 @@ fn a_relabel_that_leaves_a_sound_index_is_decided() {
 }
 
 #[test]
-fn levels_are_relabeled_unless_the_platform_is_there_already() {
+fn levels_are_relabeled_unless_another_member_has_the_platform() {
     check(&[AMD64, ("linux/arm/v6 linux/arm/v6 linux/arm/v7", "linux/arm/v7")]);
     check(&[
         ("linux/arm/v6 linux/arm/v6 linux/arm/v7", "rebuild: twice lost"),
@@ -130,7 +130,7 @@ fn a_program_for_another_system_is_never_relabeled() {
 }
 
 #[test]
-fn no_alias_gets_from_a_config_into_an_index() {
+fn an_alias_in_a_config_is_normalized_in_the_index() {
     check(&[("linux/arm64 linux/aarch64 linux/arm64", "linux/arm64")]);
     check(&[("linux/aarch64 linux/arm64 linux/arm64", "linux/arm64")]);
     check(&[("linux/aarch64 linux/amd64 linux/arm64", "linux/arm64")]);

@@ -48,7 +48,7 @@ fn changes(node: &TreeNode, requested: &RequestedPlatforms) -> Changes {
 }
 
 #[test]
-fn only_the_wrong_member_changes_and_its_attestation_follows() {
+fn only_the_mislabeled_member_and_its_attestation_change() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
     let found = changes(&node, &RequestedPlatforms::FromIndex);
@@ -79,7 +79,7 @@ fn a_second_run_has_nothing_to_do() {
 }
 
 #[test]
-fn another_store_gets_the_whole_image_without_the_old_parts() {
+fn another_store_gets_the_complete_image_without_old_blobs() {
     let (store, target) = (MemoryStore::new(), MemoryStore::new());
     let node = seed_index(&store);
     let found = changes(&node, &RequestedPlatforms::FromIndex);
@@ -94,7 +94,7 @@ fn another_store_gets_the_whole_image_without_the_old_parts() {
 }
 
 #[test]
-fn a_member_is_named_by_platform_or_digest_and_its_entry_follows() {
+fn a_member_is_selected_by_platform_or_digest_and_its_entry_follows() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
     let platform: Platform = "linux/arm/v6".parse().unwrap();
@@ -136,7 +136,7 @@ fn nest(store: &MemoryStore, inner: &Document) -> TreeNode {
 }
 
 #[test]
-fn members_of_indexes_within_indexes_are_found_by_each_name() {
+fn members_of_nested_indexes_are_found_by_platform_and_digest() {
     let arm: Platform = "linux/arm/v7".parse().unwrap();
     let by: [fn(&Digest, &Platform) -> RequestedPlatforms; 3] = [
         |_, arm| RequestedPlatforms::Member {
@@ -200,7 +200,7 @@ fn a_nested_index_is_not_an_image_and_its_duplicates_are_noted() {
 }
 
 #[test]
-fn an_ambiguous_request_is_refused_with_a_way_out() {
+fn an_ambiguous_request_is_refused_with_a_suggestion() {
     let store = MemoryStore::new();
     let node = seed_index(&store);
     let refused = |labels: RequestedPlatforms, kind: Exit, hint: &str| {

@@ -1,6 +1,6 @@
 //! Layers read one after the other on one core, against the bare gzip crate over the same files; then together.
 //!
-//! `cargo bench --package config-patcher -- LAYOUT`: a folder with an image under the tag `1`.
+//! `cargo bench --package config-patcher -- LAYOUT`: a directory with an OCI layout that has an image under the tag `1`.
 
 use error::Error;
 use flate2::bufread::MultiGzDecoder;

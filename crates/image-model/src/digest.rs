@@ -178,7 +178,7 @@ impl<R: Read> Read for Verified<R> {
             }
             return Ok(count);
         }
-        // The end: told once; later reads stay at the end.
+        // The error is returned once; later reads return the end.
         if let Some(hasher) = self.hasher.take() {
             if self.seen != self.size {
                 return Err(self.wrong(format!("{} bytes came, {} were promised", self.seen, self.size)));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_tells_wrong_bytes_at_the_end() {
+    fn wrong_bytes_are_reported_at_the_end() {
         let digest: Digest = ABC.parse().unwrap();
         let check = |bytes: &[u8], size: u64| {
             let mut out = Vec::new();

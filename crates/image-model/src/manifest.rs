@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_is_read_with_its_dotted_keys() {
+    fn a_platform_is_read_with_its_dotted_keys() {
         let config = Config::parse(
             br#"{"architecture":"amd64","os":"windows","os.version":"10.0.1","os.features":["win32k"],"variant":"","rootfs":{"diff_ids":null},"config":{"Env":null,"Cmd":["x"]}}"#,
         )

@@ -286,7 +286,7 @@ impl Splice {
             self.replace(inside..inside, format!("{comma}{key}:{value}"));
             return Ok(());
         };
-        // What stands between "{" and the first key, and around its colon, is how this document is spaced.
+        // The spacing of this document is that between "{" and the first key, and around its colon.
         let lead = String::from_utf8_lossy(&input[object.at.start + 1..first.key_at.start]).into_owned();
         let colon = String::from_utf8_lossy(&input[first.key_at.end..first.value_at.start]).into_owned();
         match anchor {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_inserted_as_its_neighbours_are_spaced() {
+    fn a_missing_key_is_inserted_with_the_spacing_of_its_neighbors() {
         let check =
             |input: &str, output: &str| assert_eq!(set(input, "v", "1", &["b", "a"]).unwrap(), output);
         check(r#"{"a":2}"#, r#"{"a":2,"v":1}"#);
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_goes_with_its_comma() {
+    fn a_member_is_removed_with_its_comma() {
         let check = |input: &str, output: &str| {
             let object = JsonObject::parse(input.as_bytes()).unwrap();
             let mut splice = Splice::default();
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_readers_read_differently_are_refused() {
+    fn ambiguous_keys_are_refused() {
         let check = |input: &str| set(input, "os", "1", &[]).unwrap_err().to_string();
         assert!(check(r#"{"os":1,"os":2}"#).contains("more than once"));
         assert!(check(r#"{"OS":1}"#).contains("differs from"));
@@ -396,16 +396,16 @@ mod tests {
     }
 
     #[test]
-    fn deep_input_is_no_danger() {
+    fn deep_nesting_is_refused_without_a_stack_overflow() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(200_000), "]".repeat(200_000));
         // serde_json walks ignored values without recursion; either answer is fine, a crash is not.
         let _ = set(&deep, "b", "1", &[]);
     }
 
     proptest::proptest! {
-        /// Every byte outside the value survives, whatever stands around it.
+        /// Every byte outside the value is preserved.
         #[test]
-        fn bytes_outside_the_value_survive(
+        fn bytes_outside_the_value_are_preserved(
             before in "( |\\n|\\t){0,3}", key in "[b-z]{1,4}", number in "-?[1-9][0-9]{0,30}(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?",
             text in "[ -!#-\\[\\]-~é]{0,9}(\\\\u00[0-9a-f]{2})?", old in "\"[a-z0-9]{0,8}\"",
         ) {

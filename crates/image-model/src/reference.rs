@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_that_is_said_beside_a_reference_follows_the_same_rule() {
+    fn a_tag_option_follows_the_rules_of_tags_in_references() {
         let check = |reference: &str, tag: &str, may: bool| {
             let reference: Reference = reference.parse().unwrap();
             assert_eq!(reference.check_tag(tag).is_ok(), may, "{reference} {tag}");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_docker_reads_them() {
+    fn names_are_parsed_as_by_docker() {
         let check = |text: &str, meant: &str| assert_eq!(shown(text), meant, "{text}");
         check("alpine", "docker.io/library/alpine");
         check("alpine:3", "docker.io/library/alpine:3");

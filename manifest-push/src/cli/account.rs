@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_taken_as_go_takes_them() {
+    fn options_are_parsed_as_by_go() {
         let check = |line: &str, meant: &str| {
             let words = normalize_go_flags(line.split(' ').map(OsString::from));
             let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap()).collect();

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_set_as_go_sets_it() {
+    fn json_has_the_format_of_go() {
         let check = |text: &str, set: &str| assert_eq!(indented(text.as_bytes()).unwrap(), set);
         check(
             r#"{"a": [1, {"b":"x\"{,"}],"c":{ },"d":[]}"#,

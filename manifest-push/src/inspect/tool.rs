@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_go_writes_them() {
+    fn times_have_the_format_of_go() {
         let check = |text: &str, meant: &str| {
             let time: Time = serde_json::from_value(text.into()).unwrap();
             assert_eq!(serde_json::to_value(time).unwrap(), meant);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_is_shown_with_the_keys_that_go_knows_in_their_order() {
+    fn a_config_is_printed_with_the_keys_and_order_of_go() {
         let config: ImageConfig = serde_json::from_str(
             r#"{"os":"linux","docker_version":"20.10","architecture":"arm","config":{"Cmd":["/a"],"StopTimeout":1.5,"ExposedPorts":{"80/tcp":{}},"Env":null},"rootfs":{"diff_ids":["sha256:a"],"type":"layers"},"history":[{"created_by":"<x>","empty_layer":true}]}"#,
         )

@@ -46,7 +46,7 @@ fn combined(found: &[FetchedMember], options: &IndexOptions) -> String {
 }
 
 #[test]
-fn members_from_several_stores_become_one_whole_image() {
+fn members_from_several_stores_become_one_complete_image() {
     let found = [found("linux/amd64", "linux/amd64"), found("linux/arm/v7", "linux/arm/v7")];
     let wanted = combine(&found, &IndexOptions::default()).unwrap().wanted;
     let target = MemoryStore::new();
@@ -64,7 +64,7 @@ fn the_platform_comes_from_the_spec_or_the_config() {
 }
 
 #[test]
-fn an_image_that_declares_another_platform_is_refused_with_a_way_out() {
+fn an_image_that_declares_another_platform_is_refused_with_a_suggestion() {
     let wrong = || [found("linux/amd64", "linux/arm/v7")];
     let text = combined(&wrong(), &IndexOptions::default());
     assert!(
@@ -105,7 +105,7 @@ fn a_mislabeled_image_is_fixed_and_complete() {
 }
 
 #[test]
-fn one_image_may_stand_for_two_platforms() {
+fn one_image_may_be_listed_for_two_platforms() {
     let options = IndexOptions { force: true, ..IndexOptions::default() };
     let both = [found("linux/arm/v6", "linux/arm/v6"), found("linux/arm/v6", "linux/arm/v7")];
     let wanted = combine(&both, &options).unwrap().wanted;
@@ -114,14 +114,14 @@ fn one_image_may_stand_for_two_platforms() {
 }
 
 #[test]
-fn a_platform_twice_by_config_is_a_problem() {
+fn a_duplicate_platform_by_config_is_a_problem() {
     let text = combined(&[found("linux/arm64", ""), found("linux/arm64/v8", "")], &IndexOptions::default());
     assert!(text.contains("duplicate platform"), "{text}");
 }
 
 /// Returns an index as BuildKit pushes it for one platform: an index over the image and its attestation (docker/buildx#1509).
 #[test]
-fn an_index_of_one_image_and_its_attestation_is_taken_whole() {
+fn an_index_of_one_image_and_its_attestation_is_accepted() {
     let store = MemoryStore::new();
     let image = add_image(&store, "linux/arm64");
     let attestation = add_image(&store, "unknown/unknown");

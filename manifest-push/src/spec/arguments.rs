@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments_are_told_all_at_once() {
+    fn all_problems_of_arguments_are_reported_at_once() {
         let (_, problems) = arguments("linux,linux/aarch64,linux/amd64,linux/amd64/v1", "A/ARCH", "x");
         let format_problem: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let format_problem = format_problem.join("\n");

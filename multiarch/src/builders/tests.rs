@@ -80,7 +80,7 @@ fn staging(dir: &Path) -> OciLayout {
 }
 
 #[test]
-fn docker_builds_saves_and_the_image_is_taken_as_docker_made_it() {
+fn docker_builds_and_saves_and_the_image_is_imported_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let docker = docker(dir.path(), "");
     let job = job(dir.path(), "FROM scratch\nADD f /\n", "linux/arm/v7");
@@ -101,7 +101,7 @@ fn docker_builds_saves_and_the_image_is_taken_as_docker_made_it() {
              TOKEN=hunter2\nsave --output DIR/work/image.tar {ID}\nTOKEN=none\n"
         )
     );
-    // Nothing large stays behind; and the plan says what was done.
+    // No large file is left, and the plan has the result.
     assert!(!dir.path().join("work/image.tar").exists());
     let described = docker.describe(&job).join("\n").replace(&*dir.path().to_string_lossy(), "DIR");
     let wanted = built.replace("TOKEN=hunter2\n", "").replace("TOKEN=none\n", "").replace(ID, "IMAGE-ID");
@@ -112,7 +112,7 @@ fn docker_builds_saves_and_the_image_is_taken_as_docker_made_it() {
 
 /// Docker 28 with containerd's image store: `--iidfile` gets the config's digest, and there is no such image.
 #[test]
-fn an_engine_that_knows_images_by_their_manifests_is_asked_for_those() {
+fn an_engine_with_containerds_store_is_queried_by_manifest() {
     const MANIFEST: &str = "sha256:4423628950e46a2f9b4b8f69fc3c68b03d32ae1d1127b2c0a3cec11c63e6116c";
     let dir = tempfile::tempdir().unwrap();
     let metadata = format!(
@@ -135,12 +135,12 @@ fn an_engine_that_knows_images_by_their_manifests_is_asked_for_those() {
     };
     assert_eq!(build(MANIFEST), format!("save --output DIR/work/image.tar {MANIFEST}"));
     assert_eq!(build(ID), format!("save --output DIR/work/image.tar {ID}"));
-    // Neither: what docker says of the id is the clearest.
+    // Neither: the error of docker about the ID is the most helpful.
     assert_eq!(build("else"), format!("save --output DIR/work/image.tar {ID}"));
 }
 
 #[test]
-fn where_docker_takes_no_platform_an_image_from_nothing_is_built_without() {
+fn an_image_from_scratch_is_built_without_platform_if_docker_does_not_support_it() {
     // Docker 20.10's classic builder, and Docker 28's over containerd's image store.
     for said in [
         "does not match the specified platform: wanted linux/arm/v7",
@@ -166,7 +166,7 @@ fn where_docker_takes_no_platform_an_image_from_nothing_is_built_without() {
 }
 
 #[test]
-fn a_build_that_fails_says_so_without_the_values_of_arguments() {
+fn a_failed_build_is_reported_without_the_values_of_arguments() {
     let dir = tempfile::tempdir().unwrap();
     let docker = docker(dir.path(), "echo Step 1/2: fetching with $TOKEN; exit 3");
     let job = job(dir.path(), "FROM scratch\n", "linux/arm64");
@@ -178,7 +178,7 @@ fn a_build_that_fails_says_so_without_the_values_of_arguments() {
 }
 
 #[test]
-fn podman_pushes_into_a_layout_that_is_taken_over_byte_for_byte() {
+fn podman_pushes_to_a_layout_that_is_imported_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     // What the engine "pushes": an image with annotations of its own.
     let engine = OciLayout::open_or_create(&dir.path().join("engine-image")).unwrap();
@@ -232,7 +232,7 @@ esac"#,
 }
 
 #[test]
-fn buildx_writes_an_archive_that_is_taken_over_byte_for_byte() {
+fn buildx_writes_an_archive_that_is_imported_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let buildx = buildx(dir.path(), "docker-container");
     assert_eq!((buildx.name().as_str(), buildx.available()), ("buildx:farm", Ok(())));
@@ -250,7 +250,7 @@ fn buildx_writes_an_archive_that_is_taken_over_byte_for_byte() {
 }
 
 #[test]
-fn what_the_driver_docker_builds_is_saved_from_the_engine_of_its_context() {
+fn images_of_the_docker_driver_are_saved_from_the_engine_of_its_context() {
     let dir = tempfile::tempdir().unwrap();
     let buildx = buildx(dir.path(), "docker");
     let job = job(dir.path(), "FROM scratch\n", "linux/arm/v7");
@@ -264,7 +264,7 @@ fn what_the_driver_docker_builds_is_saved_from_the_engine_of_its_context() {
 }
 
 #[test]
-fn an_emulator_is_needed_for_a_run_of_a_foreign_platform_alone() {
+fn only_a_run_of_a_foreign_platform_needs_an_emulator() {
     let dir = tempfile::tempdir().unwrap();
     let docker = docker(dir.path(), "");
     let (native, foreign) = match std::env::consts::ARCH {
@@ -310,7 +310,7 @@ impl Builder for Engine {
 }
 
 #[test]
-fn the_first_engine_that_works_is_chosen_and_it_is_said_why() {
+fn the_first_working_engine_is_selected_with_a_reason() {
     let with_secret = |secrets| DockerfileRecipe { secrets, ..DockerfileRecipe::new("D".into(), ".".into()) };
     let choose_for = |secrets, engines: Vec<Engine>| {
         first_for(
@@ -333,7 +333,7 @@ fn the_first_engine_that_works_is_chosen_and_it_is_said_why() {
 }
 
 #[test]
-fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
+fn the_embedded_builder_copies_files_onto_a_base_image() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("app"), "app").unwrap();
     let base_dir = dir.path().join("base");
@@ -369,7 +369,7 @@ fn files_are_made_by_the_embedded_builder_on_a_base_that_is_opened_by_name() {
 }
 
 #[test]
-fn docker_without_the_plugin_is_told_from_a_builder_that_is_not_there() {
+fn a_missing_plugin_and_a_missing_builder_have_different_errors() {
     let dir = tempfile::tempdir().unwrap();
     let check = |text: &str, why: &str| {
         let buildx = Buildx::with(&script(dir.path(), text), "farm");

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_lead_where_the_links_of_the_base_lead() {
+    fn paths_follow_the_links_of_the_base() {
         let long = format!("{}/", "n".repeat(150));
         let bases = trees(&[
             &[
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_would_eat_the_memory_is_refused() {
+    fn a_layer_above_the_memory_limit_is_refused() {
         let store = MemoryStore::new();
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::GNULongName);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_cannot_be_read_is_an_error_with_a_way_out() {
+    fn an_unreadable_layer_is_an_error_with_a_suggestion() {
         let store = MemoryStore::new();
         let xz = b"\xfd7zXZ\0....";
         let blob = store.add_blob(media_type::OCI_LAYER, xz);

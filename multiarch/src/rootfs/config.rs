@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_spec_says_is_laid_over_what_the_base_says() {
+    fn values_of_the_spec_override_those_of_the_base() {
         let base = r#"{"Cmd":["sh"],"Entrypoint":["/base"],"Env":["PATH=/bin","A=1"],"Labels":{"a":"1"},
             "StopSignal":"SIGQUIT","User":"base","ExposedPorts":{"80/tcp":{}}}"#;
         let check = |run: RunConfig, wanted: &str| {

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_holds_files_directories_and_links_sorted_with_their_parents() {
+    fn a_layer_has_sorted_files_directories_and_links_with_their_parents() {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("app"), "run", 0o700);
         write(&dir.path().join("etc/b.conf"), "b", 0o600);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_and_contents_of_every_size_come_out_whole() {
+    fn long_names_and_contents_of_every_size_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
         let mut layer = Layer::default();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_layer_can_hold_is_refused() {
+    fn files_that_no_layer_can_contain_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("a"), "a", 0o644);
         write(&dir.path().join("b"), "b", 0o644);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_while_it_is_read_is_noticed() {
+    fn a_file_that_changes_during_the_read_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let check = |text: &str| {
             let file = dir.path().join("a");

@@ -69,7 +69,7 @@ fn layers(document: &Document) -> Vec<Descriptor> {
 }
 
 #[test]
-fn the_same_files_give_the_same_digest_whoever_writes_them_and_when() {
+fn the_same_files_have_the_same_digest_for_any_owner_and_time() {
     let digest = |names: &[&str], mode: u32| {
         let dir = tempfile::tempdir().unwrap();
         let recipe = tiny(dir.path(), names, mode);
@@ -85,7 +85,7 @@ fn the_same_files_give_the_same_digest_whoever_writes_them_and_when() {
 }
 
 #[test]
-fn an_image_says_what_the_spec_says() {
+fn an_image_has_the_values_of_the_spec() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = tiny(dir.path(), &["bin/app"], 0o755);
     let out = layout(dir.path());
@@ -152,9 +152,9 @@ fn base<'a>(store: &'a OciLayout, document: &Document) -> Option<Base<'a>> {
 }
 
 #[test]
-fn a_base_is_chosen_by_platform_and_its_layers_config_and_links_are_kept() {
+fn a_base_is_selected_by_platform_and_its_layers_config_and_links_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    // The config of arm/v5 says no variant, as those of many images do.
+    // The config of arm/v5 has no variant, as in many images.
     let platforms =
         [("linux/amd64", "linux/amd64"), ("linux/arm64", "linux/arm64"), ("linux/arm/v5", "linux/arm")];
     let (store, index) = base_index(dir.path(), &platforms);
@@ -209,7 +209,7 @@ fn a_base_for_another_platform_is_refused_by_name() {
 }
 
 #[test]
-fn python_and_gnu_tar_read_the_layer_as_it_is_meant() {
+fn python_and_gnu_tar_read_the_layer() {
     let dir = tempfile::tempdir().unwrap();
     let long = format!("{}/{}", "d".repeat(110), "f".repeat(110));
     let recipe = tiny(dir.path(), &["bin/app", "link", &long], 0o755);
@@ -246,7 +246,7 @@ fn check_tagged(out: &OciLayout, document: &Document) -> Vec<check::ImageProblem
 }
 
 #[test]
-fn what_was_compressed_is_compressed_again_only_where_it_changed_or_is_gone() {
+fn only_changed_or_missing_layers_are_compressed_again() {
     let dir = tempfile::tempdir().unwrap();
     let records = Records::new(&dir.path().join("work"), &TempFiles::default());
     let recipe = tiny(dir.path(), &["bin/app"], 0o755);

@@ -1,4 +1,4 @@
-//! release.yaml in rows: what it means, and what is said where it is wrong.
+//! Tests of release.yaml: values and problems.
 
 use super::*;
 use error::Exit;
@@ -95,7 +95,7 @@ fn a_whole_spec_is_read_into_values() {
 }
 
 #[test]
-fn what_is_not_said_has_a_default() {
+fn missing_keys_have_defaults() {
     let spec = parse("image: oci:dist/out\nplatforms: { linux/amd64: { dockerfile: Dockerfile } }").unwrap();
     assert_eq!((spec.tags.as_slice(), spec.on_mismatch), (&["latest".to_string()][..], OnMismatch::Fix));
     assert_eq!(spec.image, Reference::OciLayout { dir: spec.dir.join("dist/out"), tag: None });
@@ -111,7 +111,7 @@ fn values_of_build_arguments_are_not_shown() {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once_each_with_its_line() {
+fn all_problems_are_reported_at_once_with_their_lines() {
     let text = "\
 imag: a/b
 tags: [latest, latest, '-x']
@@ -146,7 +146,7 @@ on-mismatch: repair
 }
 
 #[test]
-fn each_fault_says_what_to_write_instead() {
+fn each_problem_has_a_suggestion() {
     const GOOD: &str = "linux/amd64: { dockerfile: Dockerfile }";
     let top = |line: &str, wanted: &str| {
         let said = problems(&format!("image: a/b\n{line}\nplatforms: {{ {GOOD} }}"));
@@ -264,7 +264,7 @@ fn no_platform_is_a_problem() {
 }
 
 #[test]
-fn what_prepare_may_make_need_not_be_there_yet() {
+fn files_that_prepare_creates_may_be_absent() {
     let text = "image: a/b\nprepare: [[make]]\nplatforms:\n  linux/amd64: { copy: { made: /made } }\n  linux/386: { dockerfile: made }";
     assert!(parse(text).is_ok());
     assert_eq!(problems(&text.replace("prepare: [[make]]", "x-prepare: []")).len(), 2);
@@ -293,7 +293,7 @@ fn a_file_is_shown_with_its_name_before_each_line() {
 }
 
 #[test]
-fn the_example_specs_are_right() {
+fn the_example_specs_are_valid() {
     let load = |name: &str| {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/multi-arch-example");
         Spec::load(&dir.join(name)).unwrap_or_else(|error| panic!("{error}: {:#?}", error.problems))
@@ -335,7 +335,7 @@ fn builders_have_names_and_instances() {
 }
 
 #[test]
-fn what_a_build_gets_besides_its_arguments_is_read() {
+fn secrets_contexts_and_caches_are_parsed() {
     let keys = "secrets: { npm: { file: app }, token: { env: TOKEN } }, build-contexts: { lib: sub, \
                 base: 'docker-image://alpine:3' }, cache-from: [a/b], cache-to: ['type=inline']";
     let spec = parse(&format!(

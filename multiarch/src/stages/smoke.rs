@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_sandbox_that_did_not_begin_is_not_run() {
+    fn only_a_sandbox_that_did_not_start_is_not_run() {
         let refused = || SandboxEvent::Refused { step: "mount /proc".into(), error: "no".into() };
         let not_executed = || SandboxEvent::NotExecuted { why: "\"/app\" is not in the image".into() };
         let check = |events: &[SandboxEvent], in_time: bool, expected: &str| {

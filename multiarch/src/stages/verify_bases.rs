@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_that_the_engine_has_for_another_platform_is_never_to_be_fixed() {
+    fn a_base_that_the_engine_has_for_another_platform_is_never_advised_to_be_fixed() {
         let platform = |text: &str| text.parse::<Platform>().unwrap();
         let wanted = platform("linux/arm64");
         let check = |builder: &str, local: Option<bool>, offer: Option<Offer>, said: &[&str]| {

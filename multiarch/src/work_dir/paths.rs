@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_spec_and_image_has_a_stable_file_of_its_own() {
+    fn each_spec_and_image_has_its_own_stable_file() {
         let dir = tempfile::tempdir().unwrap();
         let name = |spec: &str, image: &str| {
             let image: Reference = image.parse().unwrap();

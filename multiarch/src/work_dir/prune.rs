@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn old_and_longest_unused_content_is_removed_except_what_this_run_has_used() {
+    fn old_and_least_recently_used_content_is_removed_except_that_of_this_run() {
         let dir = tempfile::tempdir().unwrap();
         let work = dir.path();
         let blobs = work.join("staging/blobs/sha256");
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_work_directories_are_emptied_and_forgotten_ones_removed() {
+    fn unused_work_directories_are_emptied_and_later_removed() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path();
         let key = |name: &str| format!("{name}-{}", image_model::digest::Digest::of(name.as_bytes()).short());

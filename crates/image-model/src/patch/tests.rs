@@ -15,7 +15,7 @@ fn check(config: &str, wanted: &str, expected: &str) {
 }
 
 #[test]
-fn only_the_label_changes() {
+fn only_the_platform_changes() {
     check(
         r#"{"architecture":"amd64","config":{"StopTimeout":1.50},"container":"c0","os":"linux","x":"\u003c"}"#,
         "linux/arm/v7",
@@ -56,7 +56,7 @@ fn only_the_label_changes() {
 }
 
 /// Docker and BuildKit sort a config's keys, and Go's struct of an index entry's platform happens to be sorted as well. So
-/// what is put right has the bytes, and the digest, that it would have had from the start.
+/// a fixed document has the bytes and the digest that it would have had from the start.
 #[test]
 fn sorted_keys_stay_sorted() {
     check(
@@ -86,7 +86,7 @@ fn sorted_keys_stay_sorted() {
 }
 
 #[test]
-fn a_right_label_is_left_alone() {
+fn a_correct_platform_is_unchanged() {
     let unchanged =
         |config: &str, wanted: &str, ask: MatchRule| assert_eq!(patched(config, wanted, ask), None);
     unchanged(r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#, "linux/arm64", MatchRule::Explicit);
@@ -100,7 +100,7 @@ fn a_right_label_is_left_alone() {
 }
 
 #[test]
-fn keys_that_readers_read_differently_are_refused() {
+fn ambiguous_keys_are_refused() {
     let refused = |config: &str| {
         patch_config(config.as_bytes(), &"linux/arm64".parse().unwrap(), MatchRule::Explicit).is_err()
     };
@@ -126,7 +126,7 @@ fn a_manifest_follows_its_config_with_digest_size_and_data() {
 }
 
 #[test]
-fn what_belongs_to_a_manifest_follows_it() {
+fn attestations_of_a_manifest_are_updated() {
     let subject = Document::new(br#"{"manifests":[]}"#.to_vec(), None).unwrap();
     let old = Digest::of(b"x");
     let text = format!(
@@ -165,7 +165,7 @@ fn an_index_follows_its_members() {
 /// Configs of generators other than Docker, podman and buildah, with other key orders, times and keys. (Shortened
 /// from what kaniko 1.9, jib 3.4, ko 0.15, Bazel's rules_oci and Cloud Native Buildpacks put into their configs.)
 #[test]
-fn configs_of_other_generators_keep_all_but_their_label() {
+fn configs_of_other_generators_change_only_in_their_platform() {
     let label = r#""architecture":"amd64""#;
     for config in [
         r#"{"architecture":"amd64","author":"kaniko","created":"0001-01-01T00:00:00Z","history":[{"author":"kaniko","created":"0001-01-01T00:00:00Z","created_by":"COPY app /app"}],"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Cmd":["/app"],"Env":["PATH=/bin"],"Labels":null,"ArgsEscaped":true}}"#,
@@ -303,7 +303,7 @@ mod generated {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 1_000 } else { 20_000 }))]
 
         #[test]
-        fn no_byte_outside_the_label_changes(config in written()) {
+        fn no_byte_outside_the_platform_changes(config in written()) {
             let before = config.text(&config.members);
             let expected = config.text(&put_right(&config.members));
             let done = patched(&before, "linux/arm/v7", MatchRule::Explicit);

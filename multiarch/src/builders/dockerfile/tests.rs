@@ -8,7 +8,7 @@ fn parse(text: &str, args: &[(&str, &str)]) -> Dockerfile {
 }
 
 #[test]
-fn bases_are_what_no_stage_is() {
+fn bases_are_names_that_are_not_stages() {
     let check = |text: &str, args: &[(&str, &str)], bases: &[(usize, &str)]| {
         let found = parse(text, args);
         let found: Vec<(usize, &str)> =
@@ -43,7 +43,7 @@ fn programs_run_where_a_stage_of_the_image_has_a_run() {
 }
 
 #[test]
-fn only_what_the_target_needs_is_looked_at() {
+fn only_stages_that_the_target_needs_are_considered() {
     let check = |text: &str, target: Option<&str>, bases: &[&str]| {
         let found = parse(text, &[]);
         let found: Vec<&str> = found.needed_bases(target).into_iter().map(|s| s.base.as_str()).collect();
@@ -62,7 +62,7 @@ fn only_what_the_target_needs_is_looked_at() {
 }
 
 #[test]
-fn a_platform_is_the_targets_the_builders_or_another() {
+fn a_platform_is_that_of_the_target_the_builder_or_another() {
     let check = |from: &str, asked: Asked| {
         let found = parse(&format!("ARG P=linux/arm64 Q='linux/arm'\n{from}\n"), &[]);
         assert_eq!(found.stages[0].asked, asked, "{from}");
@@ -82,7 +82,7 @@ fn a_platform_is_the_targets_the_builders_or_another() {
 }
 
 #[test]
-fn the_root_is_what_the_image_itself_starts_from() {
+fn the_root_is_the_first_base_of_the_target() {
     let check = |text: &str, target: Option<&str>, line: usize| {
         assert_eq!(parse(text, &[]).root(target).map(|stage| stage.line), Some(line), "{text}");
     };
@@ -92,7 +92,7 @@ fn the_root_is_what_the_image_itself_starts_from() {
 }
 
 #[test]
-fn stages_that_begin_alike_for_all_platforms_are_known() {
+fn stages_with_the_same_start_for_all_platforms_are_found() {
     let check = |text: &str, alike: bool| assert_eq!(parse(text, &[]).begins_alike(None), alike, "{text}");
     check("FROM scratch\nCOPY a /", true);
     check("FROM debian\nCOPY a /", false);

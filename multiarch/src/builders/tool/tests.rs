@@ -27,7 +27,7 @@ fn values_of_build_arguments_are_neither_shown_nor_arguments() {
 }
 
 #[test]
-fn a_step_that_fails_says_its_command_its_status_and_the_end_of_its_log() {
+fn a_failed_step_is_reported_with_command_status_and_end_of_log() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("logs/build.log");
     let shell = Tool::at("sh", Path::new("sh"));
@@ -48,7 +48,7 @@ fn a_step_that_fails_says_its_command_its_status_and_the_end_of_its_log() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_named() {
+fn a_missing_program_is_named() {
     let none = Tool::at("none", Path::new("/nonexistent/none"));
     assert_eq!(none.ask(&["version"]), Err("it is not installed".into()));
     let sh = Tool::at("sh", Path::new("sh"));
@@ -83,7 +83,7 @@ fn every_key_of_a_recipe_is_an_argument_and_a_secret_is_one_by_its_place() {
         "docker build --secret id=npm,src=DIR/npmrc --secret id=path,env=PATH --build-context lib=../lib \
          --cache-from type=registry,ref=a/b --cache-to type=inline --file D ."
     );
-    // And no log has it, though the build says it.
+    // The log does not have it, although the build prints it.
     let log = dir.path().join("log");
     let mut step = Step::new(&["-c", "cat \"$0\"; echo \"PATH is $PATH\" >&2; exit 1"]).arg(&file);
     step.secrets = Step::new(&[]).recipe(&recipe).secrets;
@@ -94,7 +94,7 @@ fn every_key_of_a_recipe_is_an_argument_and_a_secret_is_one_by_its_place() {
 }
 
 #[test]
-fn a_program_that_a_build_leaves_behind_is_not_waited_for() {
+fn a_build_does_not_wait_for_background_programs() {
     let dir = tempfile::tempdir().unwrap();
     let mut step = Step::new(&["-c", "sleep 30 & echo done"]);
     step.hide("password-9".into(), "[secret]");

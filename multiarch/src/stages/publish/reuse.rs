@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_timestamps_and_names_of_the_engine_are_no_difference() {
+    fn only_timestamps_and_names_of_the_engine_are_ignored() {
         let config = |created: &str, more: &str| {
             format!(
                 r#"{{"created":"{created}","os":"linux","architecture":"arm",{more}"history":[{{"created":"{created}","created_by":"x"}}],"rootfs":{{"type":"layers","diff_ids":["sha256:{0}"]}}}}"#,
