@@ -85,7 +85,10 @@ impl Tool {
         Err(line.map_or_else(|| format!("it ends with {}", output.status), str::to_string))
     }
 
-    /// Runs a step of a build. An error contains the last lines of the output.
+    /// Runs a step of a build.
+    ///
+    /// # Errors
+    /// `CommandFailed` if the program fails, with the last lines of its output; as [`Error::from_io`] if it does not start.
     pub fn run(&self, step: &Step, log: &Path) -> Result<(), Error> {
         let doing = || format!("run \"{}\"", self.shown(step));
         let mut file = open_log(log).map_err(|e| Error::from_io(doing(), e))?;
@@ -106,7 +109,7 @@ impl Tool {
             return Ok(());
         }
         let lines = last_lines(&mut file, begin).unwrap_or_default();
-        Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {status}"))
+        Err(Error::new(Exit::CommandFailed, doing(), format!("it ended with {status}"))
             .hint(format!("nothing was published; all that it said is in {}", log.display()))
             .problems(lines.iter().map(|line| format!("{}: {line}", self.name)).collect()))
     }

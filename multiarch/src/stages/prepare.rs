@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 /// Runs the `prepare` commands one after the other in the spec's directory.
 ///
 /// # Errors
-/// `CheckFailed` if a command fails; the rest is not run.
+/// `CommandFailed` if a command fails; the rest is not run.
 pub fn prepare(context: &ReleaseContext<'_>, commands: &[Vec<String>]) -> Result<(), Error> {
     context.begin(Step::Prepare);
     for command in commands {
@@ -33,6 +33,6 @@ fn run(command: &[String], dir: &Path) -> Result<(), Error> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(Exit::CheckFailed, doing(), format!("it ended with {status}"))
+    Err(Error::new(Exit::CommandFailed, doing(), format!("it ended with {status}"))
         .hint("nothing was published"))
 }

@@ -38,7 +38,7 @@ fn a_failed_step_is_reported_with_command_status_and_end_of_log() {
     let error = shell.run(&step, &log).unwrap_err();
     assert!(error.to_string().contains("it ended with exit status: 7"), "{error}");
     assert!(error.to_string().contains("build.log"), "{error}");
-    assert_eq!(error.kind, error::Exit::CheckFailed);
+    assert_eq!(error.kind, error::Exit::CommandFailed);
     assert!(error.to_string().contains("nothing was published"), "{error}");
     assert_eq!(error.problems.len(), LINES_SHOWN);
     assert_eq!(error.problems[0], "sh: line 12");

@@ -67,7 +67,7 @@ fn a_failed_release_reports_its_step_and_a_rollback_of_it_has_nothing_to_do() {
     let other = crate::samples::Image::new("linux/amd64", "x");
     let rows: [(&str, u8, &str, Option<Fault>); 4] = [
         ("plan", 4, "", Some(refused("/manifests/"))),
-        ("prepare", 1, "prepare: [[\"false\"]]\n", None),
+        ("prepare", 10, "prepare: [[\"false\"]]\n", None),
         ("build", 5, "prepare: [[rm, armv7]]\n", None),
         ("smoke", 1, "smoke: [/absent]\n", None),
     ];

@@ -45,7 +45,7 @@ fn a_file_that_prepare_did_not_create_stops_the_release() {
     let text = spec(&format!("{}/team/app", registry.host())) + "prepare: [[\"false\"]]\n";
     let user = user_with_spec(&text);
     user.release(&["app/release.yaml"])
-        .exits(1)
+        .exits(10)
         .assert_stderr_contains("prepare with \"false\"")
         .assert_stderr_contains("nothing was published");
     assert_eq!(registry.tags("team/app"), [""; 0]);

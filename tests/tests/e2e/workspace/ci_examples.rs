@@ -74,7 +74,7 @@ fn a_failed_release_is_reported_on_the_job_page() {
         "release.yaml",
         "image: oci:out\nprepare: [[\"false\"]]\nplatforms:\n  linux/amd64: { copy: { amd64: /app } }\n",
     );
-    user.release(&["release.yaml", "--summary", "page.md"]).exits(1);
+    user.release(&["release.yaml", "--summary", "page.md"]).exits(10);
     let page = fs::read_to_string(user.path("page.md")).unwrap();
     let expected = format!(
         "### Release of `oci:{}` failed\n\n`cannot prepare with \"false\": ",
