@@ -38,6 +38,7 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
         if let (plan, Format::Json) = (plan?, output.format) {
             print_json(&plan.to_json().to_string());
         }
+        context.reporter.output.end_dry_run();
         return Ok(Exit::Done);
     }
     match plan.and_then(|plan| execute(&context, &plan)) {

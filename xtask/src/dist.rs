@@ -113,6 +113,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Error> {
     let plan = decide(args)?;
     output.info_lines(&plan.to_string());
     if args.dry_run {
+        output.end_dry_run();
         return Ok(Exit::Done);
     }
     let made = make(&plan, output)?;

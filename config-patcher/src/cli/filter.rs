@@ -75,6 +75,9 @@ pub fn run(args: &FixArgs, output: &Output) -> Result<Exit, Error> {
     } else {
         output.info(&digest);
     }
+    if args.dry_run {
+        output.end_dry_run();
+    }
     Ok(if args.check && changed { Exit::CheckFailed } else { Exit::Done })
 }
 

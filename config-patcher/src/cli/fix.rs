@@ -116,6 +116,9 @@ pub fn run(args: &FixArgs, stores: &Stores, output: &Output) -> Result<Exit, Err
         return Ok(if fix.relabeled.is_unchanged() { Exit::Done } else { Exit::CheckFailed });
     }
     report.print(&attached, fix.plan.store_plan(), !args.dry_run);
+    if args.dry_run {
+        output.end_dry_run();
+    }
     Ok(Exit::Done)
 }
 

@@ -60,6 +60,11 @@ impl Output {
         }
     }
 
+    /// Prints the last line of every `--dry-run`.
+    pub fn end_dry_run(&self) {
+        self.info("dry run: nothing was written");
+    }
+
     /// Prints several lines on stderr, each escaped separately, unless `--quiet` is given.
     pub fn info_lines(&self, lines: &str) {
         for line in lines.lines() {

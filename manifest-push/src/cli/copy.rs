@@ -46,6 +46,7 @@ pub fn copy(args: &Copy, session: &Session<'_>, output: &Output) -> Result<Exit,
         Format::Text => print_line(node.digest().as_str()),
         Format::Json => print_json(&done.json(node.digest())),
     }
+    done.finish(output);
     Ok(Exit::Done)
 }
 

@@ -104,6 +104,7 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
         Format::Text => print_line(root.digest().as_str()),
         Format::Json => print_json(&done.json(root.digest())),
     }
+    done.finish(output);
     Ok(Exit::Done)
 }
 

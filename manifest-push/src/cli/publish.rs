@@ -180,6 +180,13 @@ fn describe(progress: &Progress<'_>) -> String {
 }
 
 impl Published {
+    /// Prints the last line of a dry run, after the result.
+    pub fn finish(&self, output: &Output) {
+        if self.dry_run {
+            output.end_dry_run();
+        }
+    }
+
     /// `schemaVersion`, `digest`, `changed`, `written`, `bytes` (at most), and `tags`, each with `image`, `tag`, `was`, `now`.
     pub fn json(&self, digest: &Digest) -> String {
         let tags: Vec<serde_json::Value> = self

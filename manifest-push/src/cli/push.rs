@@ -192,6 +192,7 @@ fn publish(
             print_line(root.digest().as_str());
         }
     }
+    done.finish(output);
     Ok(Exit::Done)
 }
 

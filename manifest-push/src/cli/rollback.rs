@@ -88,6 +88,9 @@ fn execute(plan: &RollbackPlan, options: RollbackOptions<'_>, output: &Output) -
         }),
         Format::Json => print_json(&plan.json(dry_run).to_string()),
     }
+    if dry_run {
+        output.end_dry_run();
+    }
     Ok(Exit::Done)
 }
 

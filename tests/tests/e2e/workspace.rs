@@ -6,6 +6,7 @@ mod ci_examples;
 mod commands;
 mod dist;
 mod documentation;
+mod dry_runs;
 mod exits;
 mod fuzz_seeds;
 mod help;
