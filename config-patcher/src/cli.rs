@@ -2,7 +2,7 @@
 
 use crate::TOOL;
 use clap::{Parser, Subcommand};
-use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay};
+use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay, ResultSchema};
 use error::{Error, Exit};
 use image_model::platform::COMMON_PLATFORMS;
 use image_store::atomic_file::TempFiles;
@@ -39,6 +39,11 @@ pub const DOCS: ProgramDocs = ProgramDocs {
             "docker save app | config-patcher fix - --set-platform linux/arm64 | docker load",
             "fix an image of the Docker Engine without a file",
         ),
+    ],
+    schemas: &[
+        ResultSchema { command: "inspect", text: include_str!("cli/inspect.schema.json") },
+        ResultSchema { command: "verify", text: include_str!("cli/verify/verify.schema.json") },
+        ResultSchema { command: "fix", text: include_str!("cli/fix.schema.json") },
     ],
     files: &[(
         "$XDG_CACHE_HOME/multiarch/layers/",

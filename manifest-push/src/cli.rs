@@ -4,7 +4,7 @@ use crate::TOOL;
 use crate::cli::account::AccountArgs;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay};
+use cli::{DocumentationCommand, Output, ProgramDocs, ProgressDisplay, ResultSchema};
 use error::Error;
 use error::Exit;
 use image_model::platform::COMMON_PLATFORMS;
@@ -26,6 +26,8 @@ mod inspect;
 mod publish;
 mod push;
 pub mod rollback;
+
+const PUBLISH_SCHEMA: &str = include_str!("cli/publish.schema.json");
 
 /// Examples and files for help texts and the manual page.
 pub const DOCS: ProgramDocs = ProgramDocs {
@@ -54,6 +56,14 @@ pub const DOCS: ProgramDocs = ProgramDocs {
             "replace the image for a platform",
         ),
         ("manifest-push rollback HOST/app:1 --dry-run", "print the previous digests, change nothing"),
+    ],
+    schemas: &[
+        ResultSchema { command: "push", text: PUBLISH_SCHEMA },
+        ResultSchema { command: "create", text: include_str!("cli/create.schema.json") },
+        ResultSchema { command: "inspect", text: include_str!("cli/inspect.schema.json") },
+        ResultSchema { command: "edit", text: PUBLISH_SCHEMA },
+        ResultSchema { command: "copy", text: PUBLISH_SCHEMA },
+        ResultSchema { command: "rollback", text: include_str!("cli/rollback.schema.json") },
     ],
     files: &[
         (

@@ -4,7 +4,7 @@ use crate::docker_plugin::{self, DockerCall};
 use crate::release::{self, Host};
 use crate::rollback;
 use clap::{Parser, Subcommand};
-use cli::{DocumentationCommand, Output, ProgramDocs};
+use cli::{DocumentationCommand, Output, ProgramDocs, ResultSchema};
 use error::{Error, Exit};
 use image_model::platform::COMMON_PLATFORMS;
 use image_model::reference::Reference;
@@ -35,6 +35,7 @@ const DOCS: ProgramDocs = ProgramDocs {
         ("multiarch binfmt status", "print the registered emulators"),
     ],
     included: &[&config_patcher::cli::DOCS, &manifest_push::cli::DOCS],
+    schemas: &[ResultSchema { command: "release", text: include_str!("release.schema.json") }],
     files: &[
         (
             "$XDG_CACHE_HOME/multiarch/",

@@ -32,7 +32,7 @@ use std::sync::Arc;
 #[derive(Args)]
 pub struct VerifyArgs {
     /// The images or indexes
-    #[arg(required_unless_present_any = ["all_tags", "schema"])]
+    #[arg(required_unless_present = "all_tags")]
     image: Vec<Reference>,
     /// Verify all tags of this repository, layout or archive (repeatable)
     #[arg(long, value_name = "REPO")]
@@ -55,18 +55,11 @@ pub struct VerifyArgs {
     /// Do not use or update the cache of what earlier runs found in layers
     #[arg(long)]
     no_cache: bool,
-    /// Print the JSON Schema of `--format json` and exit
-    #[arg(long, exclusive = true)]
-    schema: bool,
     #[command(flatten)]
     reports: Reports,
 }
 
 pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, Error> {
-    if args.schema {
-        print_line(json::SCHEMA.trim_end());
-        return Ok(Exit::Done);
-    }
     // Before the layers are read, which may take minutes.
     args.reports.check(stores.temp_files())?;
     let references = references(args, stores)?;

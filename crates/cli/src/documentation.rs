@@ -1,6 +1,7 @@
 //! Help texts, manual pages and completion scripts, generated from the command line and a program's [`ProgramDocs`].
 
-use crate::streams::{check_stdout, print_text};
+use crate::schema::{self, ResultSchema};
+use crate::streams::{check_stdout, eprint_line, print_text};
 use crate::suggest::called;
 use clap::builder::PossibleValuesParser;
 use clap::{Command, Parser};
@@ -63,6 +64,8 @@ pub struct ProgramDocs {
     pub more_examples: &'static [Example],
     /// Programs whose subcommands this program has as well: their examples are shown under this program's name.
     pub included: &'static [&'static ProgramDocs],
+    /// The commands with a JSON form of their own, which have the option `--schema`.
+    pub schemas: &'static [ResultSchema],
     /// Exit codes and their meanings.
     pub exit_codes: &'static [(Exit, &'static str)],
     /// Paths, and what the program keeps there.
@@ -90,6 +93,7 @@ impl ProgramDocs {
         examples: &[],
         more_examples: &[],
         included: &[],
+        schemas: &[],
         exit_codes: &Exit::MEANINGS,
         files: &[],
         uses_registries: false,
@@ -102,7 +106,7 @@ impl ProgramDocs {
         self.try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
     }
 
-    /// Parses `words`, the first of which is the name of the program.
+    /// Parses `words`, the first of which is the name of the program. Prints the schema and exits if `--schema` is given.
     ///
     /// # Errors
     /// What clap reports, including `--help` and `--version`.
@@ -112,6 +116,13 @@ impl ProgramDocs {
     ) -> Result<T, clap::Error> {
         let mut command = self.command::<T>();
         let matches = command.try_get_matches_from_mut(words)?;
+        if let Some(schema) = schema::requested(&matches, &self.all_schemas()) {
+            // Before the arguments are converted: required ones are absent.
+            let printed = schema
+                .print(called(self.name))
+                .map_err(|e| eprint_line(format!("{}: cannot {e}", self.name)));
+            std::process::exit(if printed.is_ok() { Exit::Done as i32 } else { Exit::Local as i32 });
+        }
         T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
@@ -123,7 +134,8 @@ impl ProgramDocs {
             format!("\n`{name} man` prints the manual page, `{name} completions SHELL` a completion script.");
         let own = self.renamed(self.examples.iter(), name);
         let help = self.closing(&own) + &manual;
-        let command = if name == self.name { T::command() } else { T::command().bin_name(name) };
+        let command = self.with_schemas(T::command());
+        let command = if name == self.name { command } else { command.bin_name(name) };
         self.with_closings(command.after_help(help), name)
     }
 
@@ -139,6 +151,16 @@ impl ProgramDocs {
             let help = self.closing(&own);
             self.with_closings(one.after_help(help), &path)
         })
+    }
+
+    /// The schemas of this program and of those that it includes. For commands of the same name the first one counts.
+    fn all_schemas(&self) -> Vec<ResultSchema> {
+        let included = self.included.iter().flat_map(|docs| docs.schemas);
+        self.schemas.iter().chain(included).copied().collect()
+    }
+
+    fn with_schemas(&self, command: Command) -> Command {
+        schema::with_option(command, "", &self.all_schemas())
     }
 
     /// Returns all examples, with those of included programs under the name of this program.
@@ -222,9 +244,11 @@ impl DocumentationCommand {
     pub fn print<T: Parser>(self, docs: &ProgramDocs) -> Result<Exit, Error> {
         let mut text = Vec::new();
         match self {
-            Self::Completions { shell } => text = completions(shell, T::command(), docs).into_bytes(),
+            Self::Completions { shell } => {
+                text = completions(shell, docs.with_schemas(T::command()), docs).into_bytes()
+            }
             Self::Man => {
-                let mut command = T::command();
+                let mut command = docs.with_schemas(T::command());
                 command.build();
                 write_manual(&command, docs, &mut text)
                     .map_err(|e| Error::from_io("write the manual page", e))?;

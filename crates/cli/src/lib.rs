@@ -15,6 +15,7 @@ mod documentation;
 mod output;
 #[cfg(feature = "progress")]
 mod progress;
+mod schema;
 mod streams;
 mod suggest;
 mod table;
@@ -23,6 +24,7 @@ pub use documentation::{DocumentationCommand, Example, ProgramDocs};
 pub use output::{Color, Format, Output};
 #[cfg(feature = "progress")]
 pub use progress::ProgressDisplay;
+pub use schema::ResultSchema;
 pub use streams::{eprint_line, print_json, print_line, print_text};
 pub use suggest::{set_front_end, suggest};
 pub use table::table;

@@ -102,6 +102,7 @@ impl Output {
         let line = format!("cannot {error}");
         if self.format == Format::Json {
             let text = serde_json::json!({
+                "schemaVersion": 2,
                 "error": {"exit": error.kind as u8, "message": line, "problems": error.problems}
             });
             print_json(&text.to_string());

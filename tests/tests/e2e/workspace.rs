@@ -14,6 +14,7 @@ mod links;
 mod modules;
 mod packages;
 mod page_examples;
+mod schemas;
 mod sources;
 mod statics;
 mod tables;

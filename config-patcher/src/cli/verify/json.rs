@@ -4,9 +4,6 @@ use super::row::{RequestedImage, Row};
 use error::Error;
 use serde_json::{Value, json};
 
-/// The output of `--schema`.
-pub const SCHEMA: &str = include_str!("verify.schema.json");
-
 /// The result, on one line.
 pub fn text(requested: &[RequestedImage], rows: &[Row<'_>]) -> String {
     in_ascii(&json!({"schemaVersion": 2, "images": images(requested, rows)}).to_string())
