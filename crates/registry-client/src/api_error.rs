@@ -1,5 +1,6 @@
 //! Error responses of registries: status and body as an [`Error`] with exit code and hint.
 
+use crate::credentials::credential::login_hint;
 use crate::http::transport::{HttpResponse, ResponseHead};
 use crate::http::url::Url;
 use crate::retry::{RequestFailure, RetryAfter, is_transient, retry_after};
@@ -38,7 +39,10 @@ pub fn from_head(action: &str, head: &ResponseHead, body: &[u8]) -> Error {
 }
 
 /// Returns the response, or a failure to retry if its status is transient.
-pub fn check_transient(action: &str, response: HttpResponse) -> Result<HttpResponse, RequestFailure> {
+///
+/// # Errors
+/// [`RequestFailure`] with the time to wait, if the server gave one.
+pub(crate) fn check_transient(action: &str, response: HttpResponse) -> Result<HttpResponse, RequestFailure> {
     if !is_transient(response.status) {
         return Ok(response);
     }
@@ -69,10 +73,7 @@ fn hint(head: &ResponseHead, kind: Exit, message: &str) -> Option<String> {
         (400, _) if message.is_empty() && !head.url.is_tls() => {
             Some("if the registry uses TLS, pass its CA certificate with --ca-file".to_string())
         }
-        (401, _) => {
-            let log_in = || format!("if the repository exists, run: docker login {}", login_host(&head.url));
-            Some(head.auth_hint.clone().unwrap_or_else(log_in))
-        }
+        (401, _) => Some(head.auth_hint.clone().unwrap_or_else(|| login_hint(&login_host(&head.url)))),
         (405, _) => Some("the registry may be read-only or not allow deletion".into()),
         (409 | 412 | 400, Exit::Conflict) => Some("if tags are immutable there, choose another tag".into()),
         _ => None,

@@ -31,6 +31,11 @@ impl Credential {
     }
 }
 
+/// Returns the hint for a request without a credential: registries refuse to say whether a private repository exists.
+pub fn login_hint(host: &str) -> String {
+    format!("if the repository exists, run: docker login {host}")
+}
+
 /// A credential and its source: a file, a helper, the command line.
 #[derive(Clone, Debug)]
 pub struct FoundCredential {
@@ -47,7 +52,7 @@ impl FoundCredential {
     /// Returns the hint for a registry at `host` that refused the credential, without any secret.
     pub fn auth_hint(&self, host: &str) -> String {
         let what = match &self.credential {
-            Credential::Anonymous => return format!("if the repository exists, run: docker login {host}"),
+            Credential::Anonymous => return login_hint(host),
             Credential::Password { user, .. } => format!("for user \"{user}\""),
             Credential::Identity { .. } => "with the identity token".into(),
             Credential::Registry(_) => "with the registry token".into(),
