@@ -305,6 +305,20 @@ fn architecture(header: &ElfHeader) -> &'static str {
     }
 }
 
+/// Takes a number in LEB128 (7 bits in a byte, the lowest first) from the front, as build attributes and Go write it.
+fn uleb128(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..63).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// The operating system of EI_OSABI. Linux programs have System V, GNU (static glibc) or an ABI of ARM's.
 fn operating_system(header: &ElfHeader) -> &'static str {
     match header.os_abi {

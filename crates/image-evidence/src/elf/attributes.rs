@@ -3,7 +3,7 @@
 //! They follow the last loaded segment and survive `strip`. They are found by their format, not through the section table,
 //! which may be far away, after megabytes of debug data.
 
-use super::{CpuLevel, NumberFormat};
+use super::{CpuLevel, NumberFormat, uleb128};
 
 const EM_ARM: u16 = 40;
 const EM_RISCV: u16 = 243;
@@ -57,10 +57,10 @@ fn is_text(tag: u64) -> bool {
 }
 
 fn arm(mut pairs: &[u8], level: &mut CpuLevel, details: &mut Vec<String>) {
-    while let Some(tag) = uleb(&mut pairs) {
+    while let Some(tag) = uleb128(&mut pairs) {
         // Tag_compatibility: a number, then a text.
         if tag == 32 {
-            if uleb(&mut pairs).is_none() || text(&mut pairs).is_none() {
+            if uleb128(&mut pairs).is_none() || text(&mut pairs).is_none() {
                 return;
             }
             continue;
@@ -71,7 +71,7 @@ fn arm(mut pairs: &[u8], level: &mut CpuLevel, details: &mut Vec<String>) {
             }
             continue;
         }
-        let Some(value) = uleb(&mut pairs) else { return };
+        let Some(value) = uleb128(&mut pairs) else { return };
         match tag {
             6 => {
                 // Tag_CPU_arch. Measured with an assembler: v4 1, v4T 2, v5T 3, v5TE 4, v6 6, v7 10, v8 14.
@@ -97,9 +97,9 @@ fn arm(mut pairs: &[u8], level: &mut CpuLevel, details: &mut Vec<String>) {
 
 /// Source: the RISC-V psABI, "Attributes": even tags are numbers, odd ones texts; 5 is Tag_RISCV_arch.
 fn riscv(mut pairs: &[u8], details: &mut Vec<String>) {
-    while let Some(tag) = uleb(&mut pairs) {
+    while let Some(tag) = uleb128(&mut pairs) {
         if tag % 2 == 0 {
-            if uleb(&mut pairs).is_none() {
+            if uleb128(&mut pairs).is_none() {
                 return;
             }
             continue;
@@ -109,19 +109,6 @@ fn riscv(mut pairs: &[u8], details: &mut Vec<String>) {
             details.push(String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned());
         }
     }
-}
-
-fn uleb(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..63).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {

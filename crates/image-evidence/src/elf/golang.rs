@@ -4,7 +4,7 @@
 //! if version and settings follow at byte 32, each after its length. Programs of Go before 1.18 have pointers there and
 //! are not read.
 
-use super::CpuLevel;
+use super::{CpuLevel, uleb128};
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const INLINE: u8 = 2;
@@ -88,21 +88,8 @@ fn settings(info: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let mut rest = info.get(STRINGS_AT..)?;
-    let version = usize::try_from(varint(&mut rest)?).ok()?;
+    let version = usize::try_from(uleb128(&mut rest)?).ok()?;
     rest = rest.get(version..)?;
-    let length = usize::try_from(varint(&mut rest)?).unwrap_or(usize::MAX);
+    let length = usize::try_from(uleb128(&mut rest)?).unwrap_or(usize::MAX);
     Some(&rest[..length.min(rest.len())])
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..63).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
