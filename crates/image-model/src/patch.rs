@@ -107,25 +107,27 @@ fn quoted(text: &str) -> String {
 
 /// Returns the manifest with another config: digest, size and, if present, the inlined content of the descriptor.
 pub fn patch_manifest(manifest: &Document, config: &[u8]) -> Result<Document, DocumentError> {
-    let input = manifest.bytes();
-    let object = JsonObject::parse(input)?;
-    let absent = || DocumentError::Shape("it has no \"config\"".into());
-    let member = object.unique(input, "config")?.ok_or_else(absent)?;
-    let mut splice = Splice::default();
-    let at = JsonObject::parse_at(input, &member.value_at, "config")?;
-    splice_descriptor(input, &at, &Descriptor::of("", config), config, &mut splice)?;
-    Document::new(splice.apply(input), Some(manifest.media_type()))
+    patch_descriptor(manifest, "config", &Descriptor::of("", config), config)
 }
 
 /// Returns the manifest of a referrer with another subject.
 pub fn patch_subject(manifest: &Document, subject: &Document) -> Result<Document, DocumentError> {
+    patch_descriptor(manifest, "subject", &subject.descriptor(), subject.bytes())
+}
+
+fn patch_descriptor(
+    manifest: &Document,
+    key: &str,
+    now: &Descriptor,
+    content: &[u8],
+) -> Result<Document, DocumentError> {
     let input = manifest.bytes();
     let object = JsonObject::parse(input)?;
-    let absent = || DocumentError::Shape("it has no \"subject\"".into());
-    let member = object.unique(input, "subject")?.ok_or_else(absent)?;
+    let absent = || DocumentError::Shape(format!("it has no \"{key}\""));
+    let member = object.unique(input, key)?.ok_or_else(absent)?;
     let mut splice = Splice::default();
-    let at = JsonObject::parse_at(input, &member.value_at, "subject")?;
-    splice_descriptor(input, &at, &subject.descriptor(), subject.bytes(), &mut splice)?;
+    let at = JsonObject::parse_at(input, &member.value_at, key)?;
+    splice_descriptor(input, &at, now, content, &mut splice)?;
     Document::new(splice.apply(input), Some(manifest.media_type()))
 }
 

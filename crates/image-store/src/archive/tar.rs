@@ -100,6 +100,19 @@ pub enum MemberKind {
     Global,
 }
 
+impl MemberKind {
+    /// The type of the member whose last header is at `at`.
+    fn of(entry: EntryKind, at: u64) -> Result<Self, TarError> {
+        match entry {
+            EntryKind::File => Ok(Self::File),
+            EntryKind::HardLink => Ok(Self::HardLink),
+            EntryKind::Symlink => Ok(Self::Symlink),
+            EntryKind::Directory => Ok(Self::Directory),
+            EntryKind::Extension(_) => Err(refused(at, "an extension header in a member's place")),
+        }
+    }
+}
+
 /// A tar file and the table of its members.
 pub struct TarFile {
     bytes: PatchedFile,
@@ -200,7 +213,12 @@ impl TarFile {
 
     /// Returns this member's header for `size` bytes of content under `name`. A name that differs only in spelling is left as
     /// it is. `None` if the member is a link, or has or needs more than one header.
-    pub fn header_for(&self, member: &TarMember, name: &str, size: u64) -> Result<Option<Vec<u8>>, TarError> {
+    pub fn header_for(
+        &self,
+        member: &TarMember,
+        name: &str,
+        size: u64,
+    ) -> Result<Option<Vec<u8>>, TarError> {
         if member.start != member.header_at || member.kind != MemberKind::File {
             return Ok(None);
         }
@@ -326,13 +344,7 @@ impl TarFile {
         let link = extensions.link.unwrap_or(header.link);
         let name = plain_name(&raw_name).map_err(|why| refused(at, why))?;
         let ends_as_directory = raw_name.ends_with(b"/") || raw_name.ends_with(b"/.");
-        let kind = match header.kind {
-            EntryKind::File => MemberKind::File,
-            EntryKind::HardLink => MemberKind::HardLink,
-            EntryKind::Symlink => MemberKind::Symlink,
-            EntryKind::Directory => MemberKind::Directory,
-            EntryKind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
-        };
+        let kind = MemberKind::of(header.kind, at)?;
         // Old tars mark a directory by the slash alone; readers differ about when that counts.
         if kind != MemberKind::Directory && (ends_as_directory || name.is_empty()) {
             return Err(refused(

@@ -130,13 +130,7 @@ impl<R: Read> TarStream<R> {
         let size = extensions.size(header.size).map_err(|why| refused(at, why))?;
         let name = extensions.name.unwrap_or_else(|| header.name.clone());
         let name = plain_name(&name).map_err(|why| refused(at, why))?;
-        let kind = match header.kind {
-            EntryKind::File => MemberKind::File,
-            EntryKind::HardLink => MemberKind::HardLink,
-            EntryKind::Symlink => MemberKind::Symlink,
-            EntryKind::Directory => MemberKind::Directory,
-            EntryKind::Extension(_) => return Err(refused(at, "an extension header in a member's place")),
-        };
+        let kind = MemberKind::of(header.kind, at)?;
         // Some readers skip such content, others do not.
         if kind != MemberKind::File && size != 0 {
             let why = format!("\"{}\" is not a file but has {size} bytes of content", super::show(&name));
