@@ -32,7 +32,7 @@
 //! assert_eq!(finding.verdict.reasons, ["it contains no programs"]);
 //! ```
 
-#![warn(missing_docs)]
+#![warn(clippy::missing_errors_doc, missing_docs)]
 
 pub mod chain;
 pub mod elf;

@@ -15,7 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![warn(missing_docs)]
+#![warn(clippy::missing_errors_doc, missing_docs)]
 
 pub mod digest;
 pub mod manifest;

@@ -195,6 +195,11 @@ struct Head {
 impl Document {
     /// Checks that the bytes are a manifest or index. `declared` is the media type in a header or descriptor, if any;
     /// parameters (`; charset=utf-8`) are ignored.
+    ///
+    /// # Errors
+    /// [`DocumentError::Json`] or [`DocumentError::Shape`] if the bytes are damaged or readers may disagree about them,
+    /// [`DocumentError::Schema1`] for the old format, [`DocumentError::Ambiguous`] or [`DocumentError::Confusion`] if they may be
+    /// taken for another type, [`DocumentError::Unknown`] for any other media type.
     pub fn new(bytes: Vec<u8>, declared: Option<&str>) -> Result<Self, DocumentError> {
         let object = JsonObject::parse(&bytes)?;
         for key in ["schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject"] {
@@ -433,6 +438,9 @@ impl Config {
 }
 
 /// Reads the platform from the object of a config or of an index entry's `platform`.
+///
+/// # Errors
+/// [`DocumentError::Shape`] if a field has another type, [`DocumentError::Json`] if readers may disagree about a key.
 pub fn read_platform(bytes: &[u8], object: &JsonObject) -> Result<Platform, DocumentError> {
     let text = |key: &str| -> Result<Option<String>, DocumentError> {
         let Some(member) = object.unique(bytes, key)? else { return Ok(None) };

@@ -106,11 +106,17 @@ fn quoted(text: &str) -> String {
 }
 
 /// Returns the manifest with another config: digest, size and, if present, the inlined content of the descriptor.
+///
+/// # Errors
+/// [`DocumentError::Shape`] if there is no `config`, [`DocumentError::Json`] if readers may disagree about a key that is changed.
 pub fn patch_manifest(manifest: &Document, config: &[u8]) -> Result<Document, DocumentError> {
     patch_descriptor(manifest, "config", &Descriptor::of("", config), config)
 }
 
 /// Returns the manifest of a referrer with another subject.
+///
+/// # Errors
+/// [`DocumentError::Shape`] if there is no `subject`, [`DocumentError::Json`] if readers may disagree about a key that is changed.
 pub fn patch_subject(manifest: &Document, subject: &Document) -> Result<Document, DocumentError> {
     patch_descriptor(manifest, "subject", &subject.descriptor(), subject.bytes())
 }
@@ -163,6 +169,10 @@ pub struct EntryChange<'a> {
 }
 
 /// Returns the index with these entries changed.
+///
+/// # Errors
+/// [`DocumentError::Shape`] if an index of `changes` is not in `manifests`, [`DocumentError::Json`] if readers may disagree about a
+/// key that is changed.
 pub fn patch_index(index: &Document, changes: &[EntryChange<'_>]) -> Result<Document, DocumentError> {
     let input = index.bytes();
     let object = JsonObject::parse(input)?;

@@ -52,12 +52,18 @@ pub struct JsonObject {
 }
 
 /// Checks that the whole input is one JSON value and nothing else. A byte order mark is refused.
+///
+/// # Errors
+/// [`JsonError::Syntax`].
 pub fn check_syntax(input: &[u8]) -> Result<(), JsonError> {
     serde_json::from_slice::<IgnoredAny>(input).map(drop).map_err(|e| JsonError::Syntax(e.to_string()))
 }
 
 impl JsonObject {
     /// Parses a document that is an object.
+    ///
+    /// # Errors
+    /// [`JsonError::Syntax`], or [`JsonError::NotAnObject`] for another value.
     pub fn parse(input: &[u8]) -> Result<Self, JsonError> {
         check_syntax(input)?;
         let start = skip_space(input, 0);
@@ -65,6 +71,9 @@ impl JsonObject {
     }
 
     /// Parses an object inside a document that [`check_syntax`] accepted. `what` names it in the error.
+    ///
+    /// # Errors
+    /// [`JsonError::NotAnObject`] for another value.
     pub fn parse_at(input: &[u8], value_at: &Range<usize>, what: &str) -> Result<Self, JsonError> {
         Self::read(input, value_at.start).ok_or_else(|| JsonError::NotAnObject(format!("\"{what}\"")))
     }
@@ -124,17 +133,6 @@ impl JsonObject {
     /// Returns whether the keys are sorted, as Docker and `BuildKit` write configs.
     pub fn is_sorted(&self) -> bool {
         self.members.len() > 1 && self.members.is_sorted_by(|a, b| a.key < b.key)
-    }
-
-    /// Checks that no key occurs twice, for documents of which every key is read.
-    pub fn refuse_duplicates(&self) -> Result<(), JsonError> {
-        let mut seen = std::collections::BTreeSet::new();
-        for member in &self.members {
-            if !seen.insert(member.key.as_str()) {
-                return Err(JsonError::Duplicate(member.key.clone()));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -202,6 +200,9 @@ fn string_end(input: &[u8], start: usize) -> usize {
 }
 
 /// Returns the byte ranges of the elements of an array.
+///
+/// # Errors
+/// [`JsonError::NotAnObject`] if the value is not an array.
 pub fn elements(input: &[u8], value_at: &Range<usize>, what: &str) -> Result<Vec<Range<usize>>, JsonError> {
     if input.get(value_at.start) != Some(&b'[') {
         return Err(JsonError::NotAnObject(format!("\"{what}\"")));
@@ -236,6 +237,9 @@ impl Splice {
 
     /// Sets the value of `key` in `object`: replaces it, or inserts a member after the first existing key of `after`, or
     /// else as the first member. Spacing follows the neighbors.
+    ///
+    /// # Errors
+    /// As [`JsonObject::unique`], for `key` and for the keys of `after`.
     pub fn set(
         &mut self,
         input: &[u8],
@@ -256,7 +260,10 @@ impl Splice {
     }
 
     /// Sets the value of `key` in an object whose keys are sorted, and keeps them sorted.
-    pub fn set_sorted(
+    ///
+    /// # Errors
+    /// As [`JsonObject::unique`].
+    pub(crate) fn set_sorted(
         &mut self,
         input: &[u8],
         object: &JsonObject,
@@ -303,6 +310,9 @@ impl Splice {
     }
 
     /// Takes the member `key` away, with one comma. Nothing happens if it is not there.
+    ///
+    /// # Errors
+    /// As [`JsonObject::unique`].
     pub fn remove(&mut self, input: &[u8], object: &JsonObject, key: &str) -> Result<(), JsonError> {
         let Some(member) = object.unique(input, key)? else { return Ok(()) };
         let index = object.members.iter().position(|m| m.key_at == member.key_at).unwrap_or(0);

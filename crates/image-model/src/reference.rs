@@ -129,6 +129,9 @@ impl FromStr for Reference {
 
 impl Reference {
     /// Checks that the tag is valid in the store of this reference.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Tag`]; for Docker's archives and engine, the error of parsing the tag as a name.
     pub fn check_tag(&self, tag: &str) -> Result<(), ReferenceError> {
         let fits = match self {
             Self::Registry(_) => is_tag(tag),

@@ -124,6 +124,9 @@ impl AtomicFile {
     }
 
     /// Renames the file to `path`, which may exist. After a power cut the old file or an empty one may be there.
+    ///
+    /// # Errors
+    /// As rename(2). The temporary file is removed.
     pub fn persist(self, path: &Path) -> io::Result<File> {
         let Self { file, listed } = self;
         // Held so that the program does not end between the rename and the return.
@@ -136,6 +139,9 @@ impl AtomicFile {
 
     /// Renames the file to `path`, which may exist. `Ok` means that content and name outlast a power cut, if the
     /// directory does (see [`create_dir_durably`]).
+    ///
+    /// # Errors
+    /// As fsync(2) and rename(2). The new file is in place only if syncing its directory failed.
     pub fn persist_durably(self, path: &Path) -> io::Result<File> {
         self.as_file().sync_all()?;
         // Opened before the rename: an error after it would be reported with the new file in place.
@@ -167,6 +173,9 @@ pub fn parent_dir(path: &Path) -> &Path {
 
 /// Creates a directory and those above it, if they do not exist. `Ok` means that they outlast a power cut: a file that
 /// was synced is lost with a directory that was not.
+///
+/// # Errors
+/// As mkdir(2) and fsync(2); `AlreadyExists` if something else has the path.
 pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
     let above = parent_dir(dir);
     let created = fs::create_dir(dir).or_else(|error| match error.kind() {

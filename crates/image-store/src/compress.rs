@@ -138,6 +138,9 @@ pub fn import_compressed(
 }
 
 /// Returns the manifest of one image, with keys in the order in which Docker writes them.
+///
+/// # Errors
+/// `BadInput` if the descriptors do not make a valid manifest.
 pub fn manifest(
     format: ManifestFormat,
     config: Descriptor,

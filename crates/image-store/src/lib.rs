@@ -37,7 +37,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![warn(missing_docs)]
+#![warn(clippy::missing_errors_doc, missing_docs)]
 
 pub mod archive;
 pub mod atomic_file;

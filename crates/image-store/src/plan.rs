@@ -151,6 +151,9 @@ pub struct TargetInfo {
 
 impl TargetInfo {
     /// Resolves these tags and documents, in parallel.
+    ///
+    /// # Errors
+    /// As [`ImageSource::resolve`].
     pub fn query(target: &dyn ImageSource, tags: &[String], documents: &[Digest]) -> Result<Self, Error> {
         let tags = tags.iter().map(|tag| Pointer::Tag(tag.clone()));
         let asked: Vec<Pointer> = tags.chain(documents.iter().map(Pointer::from)).collect();
@@ -166,6 +169,9 @@ impl TargetInfo {
     }
 
     /// Resolves the tags once more, together with these documents.
+    ///
+    /// # Errors
+    /// As [`ImageSource::resolve`].
     pub fn recheck(&mut self, target: &dyn ImageSource, documents: &[Digest]) -> Result<(), Error> {
         let tags: Vec<String> = self.tags.keys().cloned().collect();
         let Self { tags, documents, .. } = Self::query(target, &tags, documents)?;
@@ -209,6 +215,9 @@ pub fn plan(wanted: WantedImage, target: &dyn ImageSource, tags: &[String]) -> R
 }
 
 /// Does what [`plan()`] does, without asking for what `known` has.
+///
+/// # Errors
+/// As [`plan()`].
 pub fn plan_with_info(
     wanted: WantedImage,
     target: &dyn ImageSource,

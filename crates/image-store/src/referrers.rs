@@ -41,6 +41,9 @@ pub fn tag_of(subject: &Digest) -> String {
 
 /// Returns what is attached to each of these documents. It takes at most two round trips if the store lists referrers
 /// and has few tags.
+///
+/// # Errors
+/// As [`ImageSource::referrers`] and [`ImageSource::read_document`]. Tags that cannot be listed are no error.
 pub fn find_attached(source: &dyn ImageSource, subjects: &[Digest]) -> Result<Vec<Attached>, Error> {
     let (tags, listed) = std::thread::scope(|scope| {
         let tags = scope.spawn(|| source.tags_in_one_request());

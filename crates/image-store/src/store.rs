@@ -62,28 +62,47 @@ pub trait ImageSource: Send + Sync {
 
     /// Returns the descriptor of what `at` refers to, without fetching it; `None` if there is no such document. What
     /// a registry answers about a tag was not verified.
+    ///
+    /// # Errors
+    /// `Network` or `NotPermitted` from a registry; `Local`, `BadInput` or `Integrity` if a local store cannot be read. An
+    /// absent document is no error.
     fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error>;
 
     /// Returns all tags of the store, sorted.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; `NotFound` for a repository that does not exist.
     fn tags(&self) -> Result<Vec<String>, Error>;
 
     /// Returns all tags, or `None` if that takes more than one request.
+    ///
+    /// # Errors
+    /// As [`Self::tags`].
     fn tags_in_one_request(&self) -> Result<Option<Vec<String>>, Error> {
         self.tags().map(Some)
     }
 
     /// Returns the other tags that belong to the same entry of the store's index as this one. Only archives have such
     /// tags.
+    ///
+    /// # Errors
+    /// As [`Self::tags`].
     fn tags_of_same_entry(&self, _tag: &str) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
     /// Returns the manifests whose subject is `subject`, as far as the store lists them.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
     fn referrers(&self, _subject: &Digest) -> Result<ReferrerList, Error> {
         Ok(ReferrerList::TagSchema(Vec::new()))
     }
 
     /// Returns whether a blob of this digest and size can be read here.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]. An absent blob is no error.
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error>;
 
     /// Returns a reader of a blob. It fails at the end if the content has another digest or size.
@@ -94,12 +113,18 @@ pub trait ImageSource: Send + Sync {
 
     /// Returns a reader of a blob that need not verify it. It is for [`ImageStore::write_blob`], which verifies what it
     /// reads: to hash a layer twice takes longer than to send it.
+    ///
+    /// # Errors
+    /// As [`Self::open_blob`].
     fn open_unverified(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
         self.open_blob(blob)
     }
 
     /// Returns a reader of these bytes of a blob, or `None` if the store gives out whole blobs only. The bytes are not
     /// verified: the caller must compare them with a digest of their own.
+    ///
+    /// # Errors
+    /// As [`Self::open_blob`].
     fn open_blob_range<'a>(
         &'a self,
         _blob: &Descriptor,
@@ -109,6 +134,9 @@ pub trait ImageSource: Send + Sync {
     }
 
     /// Returns whether the store can hold an index with all its images, not only single images.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
     fn supports_indexes(&self) -> Result<bool, Error> {
         Ok(true)
     }
@@ -135,6 +163,9 @@ pub trait ImageStore: ImageSource {
     fn write_blob(&self, blob: &Descriptor, open: OpenContent<'_>) -> Result<(), Error>;
 
     /// Mounts a blob from another repository of the same registry. `Ok(false)` means that it must be written instead.
+    ///
+    /// # Errors
+    /// As [`Self::write_blob`]. A registry that refuses to mount is no error.
     fn mount_blob(&self, _blob: &Descriptor, _host: &str, _repository: &str) -> Result<bool, Error> {
         Ok(false)
     }
@@ -147,6 +178,9 @@ pub trait ImageStore: ImageSource {
 
     /// Writes a manifest that has a subject, which need not be there. `Ok(true)` means that the store lists it under
     /// its subject from now on.
+    ///
+    /// # Errors
+    /// As [`Self::write_document`].
     fn write_referrer(&self, document: &Document) -> Result<bool, Error> {
         self.write_document(document).map(|()| false)
     }
@@ -156,11 +190,18 @@ pub trait ImageStore: ImageSource {
 
     /// Writes a document and makes `tag` refer to it. A reader sees the old document or the new one. `Ok` means that
     /// it is found under the tag.
+    ///
+    /// # Errors
+    /// As [`Self::write_document`]; `BadInput` for a tag that the store cannot have,
+    /// `Conflict` if another process has the lock of a local store or changed it.
     fn write_tag(&self, tag: &str, document: &Document) -> Result<(), Error>;
 
     /// Does what [`Self::write_tag`] does if `tag` still refers to `was` (`None`: to nothing), or to this document
     /// already. Stores with a lock compare while they hold it. The others write whatever the tag refers to: a registry
     /// can only be asked before.
+    ///
+    /// # Errors
+    /// As [`Self::write_tag`]. A tag that was moved is no error.
     fn move_tag(&self, tag: &str, _was: Option<&Digest>, document: &Document) -> Result<TagMove, Error> {
         self.write_tag(tag, document).map(|()| TagMove::Done)
     }

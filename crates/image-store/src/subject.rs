@@ -25,11 +25,17 @@ impl ReferrerFields {
 }
 
 /// Returns the subject of a manifest, or `None` if it has none.
+///
+/// # Errors
+/// [`DocumentError::Shape`] if the subject is not a descriptor.
 pub fn subject_of(document: &Document) -> Result<Option<Descriptor>, DocumentError> {
     Ok(ReferrerFields::read(document)?.subject)
 }
 
 /// Returns the descriptor of a referrer as a list of referrers has it: with artifact type and annotations.
+///
+/// # Errors
+/// [`DocumentError::Shape`] if the subject, config or annotations have another type.
 pub fn referrer_entry(document: &Document) -> Result<Descriptor, DocumentError> {
     let read = ReferrerFields::read(document)?;
     let mut entry = document.descriptor();

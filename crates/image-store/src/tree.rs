@@ -168,6 +168,9 @@ pub fn read_tree(source: &dyn ImageSource, at: &Pointer) -> Result<TreeNode, Err
 }
 
 /// Returns the tree of a document that has been read already. `depth` is the number of indexes above it.
+///
+/// # Errors
+/// As [`read_tree`].
 pub fn read_tree_below(
     source: &dyn ImageSource,
     document: Document,

@@ -30,7 +30,7 @@
 //! }
 //! ```
 
-#![warn(missing_docs)]
+#![warn(clippy::missing_errors_doc, missing_docs)]
 
 pub mod api_error;
 mod auth;

@@ -27,6 +27,9 @@ pub struct LayerDecoder<'a> {
 impl<'a> LayerDecoder<'a> {
     /// Detects the compression from the first bytes, because some builders write zstd layers with the media type for gzip.
     /// `Ok(Err(name))`: the compression is known, but not supported.
+    ///
+    /// # Errors
+    /// That of reading the first bytes.
     pub fn new(mut blob: impl Read + 'a, diff_id: Option<&Digest>) -> io::Result<Result<Self, &'static str>> {
         let mut first = Vec::with_capacity(8);
         blob.by_ref().take(8).read_to_end(&mut first)?;
@@ -65,7 +68,10 @@ impl<'a> LayerDecoder<'a> {
 }
 
 /// A zstd decoder that rejects large windows.
-pub fn zstd_decoder<R: BufRead>(buffered: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
+///
+/// # Errors
+/// `OutOfMemory`.
+pub(crate) fn zstd_decoder<R: BufRead>(buffered: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
     Ok(decoder)

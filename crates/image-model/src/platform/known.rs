@@ -69,6 +69,9 @@ impl Platform {
 
     /// Checks that engines and runtimes know the platform. Empty fields are not checked. `text` is the platform as it was
     /// written, for the error.
+    ///
+    /// # Errors
+    /// [`PlatformError::Unknown`] with a suggestion.
     pub fn check_known(&self, text: &str) -> Result<(), PlatformError> {
         let is = |field: &str, known: &str| field.is_empty() || field == known;
         let pair = KNOWN.iter().any(|(os, architectures)| {

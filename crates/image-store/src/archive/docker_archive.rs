@@ -148,6 +148,9 @@ impl DockerArchive {
 
     /// Returns a plan that overwrites the changed members without moving others, so that the time does not depend on the
     /// archive's size; or the reason why that is impossible.
+    ///
+    /// # Errors
+    /// `BadInput` if a document of the archive is damaged, otherwise that of reading the file.
     pub fn plan_in_place(
         &self,
         was: &Digest,

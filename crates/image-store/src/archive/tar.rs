@@ -136,7 +136,10 @@ impl TarFile {
     }
 
     /// Reads the table as if these bytes were written over the file. None of them is after its end.
-    pub fn read_over(file: Arc<File>, writes: &[ByteWrite]) -> Result<Self, TarError> {
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_over(file: Arc<File>, writes: &[ByteWrite]) -> Result<Self, TarError> {
         let length = file.metadata()?.len();
         let mut tar = Self::bare(PatchedFile::new(file, writes), length);
         // Reserved at once: a growing table is copied and takes twice the memory. Unused pages are never touched.
@@ -213,7 +216,10 @@ impl TarFile {
 
     /// Returns this member's header for `size` bytes of content under `name`. A name that differs only in spelling is left as
     /// it is. `None` if the member is a link, or has or needs more than one header.
-    pub fn header_for(
+    ///
+    /// # Errors
+    /// That of reading the old header.
+    pub(crate) fn header_for(
         &self,
         member: &TarMember,
         name: &str,
@@ -262,6 +268,9 @@ impl TarFile {
     }
 
     /// Returns the content of a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`TarError::Refused`] if it is larger, otherwise that of reading the file.
     pub fn read_small(&self, member: &TarMember, limit: u64) -> Result<Vec<u8>, TarError> {
         if member.size > limit {
             let name = show(self.name(member));
@@ -274,7 +283,10 @@ impl TarFile {
     }
 
     /// Returns the block at this offset.
-    pub fn block(&self, at: u64) -> Result<[u8; 512], TarError> {
+    ///
+    /// # Errors
+    /// [`TarError::Refused`] if the file ends before the end of the block, otherwise that of reading it.
+    pub(crate) fn block(&self, at: u64) -> Result<[u8; 512], TarError> {
         let mut block = [0; 512];
         if self.length - at < BLOCK {
             return Err(refused(at, "the archive is cut off within a block"));

@@ -70,6 +70,10 @@ enum LastRequest<'a> {
 }
 
 /// Writes blobs and documents, which no reader sees yet. The tag is resolved again together with the last of them.
+///
+/// # Errors
+/// As [`ImageStore::write_blob`] and [`ImageStore::write_document`]. Blobs and documents that were written remain; no tag was
+/// moved.
 pub fn apply_content(
     plan: &Plan,
     store: &dyn ImageStore,

@@ -142,6 +142,9 @@ impl OciLayout {
     }
 
     /// Writes a blob whose digest is not known in advance, and returns its descriptor.
+    ///
+    /// # Errors
+    /// That of reading `content`; `Local` or `NotPermitted` if the layout cannot be written.
     pub fn add_blob(&self, media_type: &str, mut content: impl Read) -> Result<Descriptor, Error> {
         let doing = || format!("write a blob to \"{}\"", self.display_name());
         let mut file = self.temporary().map_err(|e| Error::from_io(doing(), e))?;

@@ -52,6 +52,9 @@ impl RegistryStore {
     }
 
     /// Opens a repository for reading and writing; else as [`RegistryStore::reading`].
+    ///
+    /// # Errors
+    /// As [`RegistryStore::reading`].
     pub fn writing(client: &Client, host: &str, repository: &str) -> Result<Self, Error> {
         Self::new(client, host, repository, &["pull", "push"])
     }

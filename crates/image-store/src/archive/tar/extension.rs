@@ -82,6 +82,9 @@ impl Extensions {
 }
 
 /// Checks that a global header does not rename or resize later members: Go ignores it, GNU tar does not.
+///
+/// # Errors
+/// The reason, for a refused or malformed header.
 pub fn check_global(content: &[u8]) -> Result<(), String> {
     for (key, _) in records(content)? {
         refuse_sparse(key)?;

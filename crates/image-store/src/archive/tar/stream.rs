@@ -154,6 +154,9 @@ impl<R: Read> TarStream<R> {
     }
 
     /// Reads content or padding; the caller knows the size.
+    ///
+    /// # Errors
+    /// [`TarError::Refused`] if the stream ends, otherwise that of reading it.
     pub fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         loop {
             match self.input.read(buffer) {
@@ -174,7 +177,10 @@ impl<R: Read> TarStream<R> {
     }
 
     /// Fills the buffer with content or padding.
-    pub fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), TarError> {
+    ///
+    /// # Errors
+    /// As [`Self::read_some`].
+    pub(crate) fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), TarError> {
         while !buffer.is_empty() {
             let count = self.read_some(buffer)?;
             buffer = &mut buffer[count..];
