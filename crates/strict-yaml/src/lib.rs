@@ -10,7 +10,7 @@
 //! let entries = reader.map(root.line, &root.value, |kind| format!("the file is a map, not {kind}")).unwrap();
 //! reader.check_keys(entries, &["image", "tags"], "known are", |key| format!("unknown key \"{key}\""));
 //! let image = find(entries, "image").unwrap();
-//! let image = reader.text(image.line, &image.value, |kind| format!("\"image\" is one value, not {kind}"));
+//! let image = reader.text(image.line, &image.value.value, |kind| format!("\"image\" is one value, not {kind}"));
 //! assert_eq!(image, Some("a/b"));
 //! let problems = reader.into_problems();
 //! assert_eq!(problems[0].to_string(), "2: unknown key \"tag\"; did you mean \"tags\"?");
