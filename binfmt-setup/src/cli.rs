@@ -232,10 +232,12 @@ fn run(command: Command, output: &Output) -> Result<Exit, Error> {
             let targets = targets.iter().map(|text| Target::parse(text)).collect::<Result<_, _>>()?;
             let request = emulators.request(targets, !all.is_empty());
             let options = RegisterOptions { replace, persist, probe: !no_probe, dry_run };
-            commands::register::register(at, &request, options, output)
+            let exit = commands::register::register(at, &request, options, output)?;
+            Ok(end(exit, dry_run, output))
         }
         Command::Unregister(UnregisterArgs { targets, persist, dry_run }) => {
-            commands::unregister::unregister(at, &targets, persist, dry_run, output)
+            let exit = commands::unregister::unregister(at, &targets, persist, dry_run, output)?;
+            Ok(end(exit, dry_run, output))
         }
         Command::Run(RunArgs { platform, emulators, dry_run, command }) => {
             let all = platform.is_empty() && emulators.emulator.is_empty();
@@ -244,12 +246,21 @@ fn run(command: Command, output: &Output) -> Result<Exit, Error> {
                 |text: &String| Target::parse(text).map(|target| Target { as_platform: true, ..target });
             let platforms = platform.iter().map(as_platform).collect::<Result<_, _>>()?;
             let request = emulators.request(platforms, all);
-            match dry_run {
-                true => commands::run::print_plan(&request, output),
-                false => commands::run::run(at, &request, &command, output),
-            }
+            let exit = match dry_run {
+                true => commands::run::print_plan(&request, output)?,
+                false => commands::run::run(at, &request, &command, output)?,
+            };
+            Ok(end(exit, dry_run, output))
         }
     }
+}
+
+/// Prints the last line of a dry run.
+fn end(exit: Exit, is_dry_run: bool, output: &Output) -> Exit {
+    if is_dry_run {
+        output.end_dry_run();
+    }
+    exit
 }
 
 #[cfg(test)]

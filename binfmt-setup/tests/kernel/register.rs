@@ -29,7 +29,10 @@ fn a_dry_run_prints_the_line_and_writes_nothing() {
     // The kernel accepts the printed line.
     world.write(line.as_bytes());
     assert_eq!(world.run(&["register", "s390x"]).succeeds().stdout, "nothing to do\n");
-    world.run(&["unregister", "--dry-run", "s390x"]).succeeds();
+    let unregister = world.run(&["unregister", "--dry-run", "s390x"]);
+    for ran in [&dry_run, &unregister] {
+        assert_eq!(ran.succeeds().stderr.lines().last(), Some("dry run: nothing was written"));
+    }
     assert_eq!(world.entries(), ["qemu-s390x"]);
 }
 
