@@ -6,7 +6,7 @@ use crate::from_binaries::from_binaries;
 use crate::plan::{DuplicatePlatform, Relabeled, RequestedPlatforms, relabel};
 use crate::referrers::{AttachedArtifacts, copy_referrers, find_referrers};
 use clap::Args;
-use cli::Output;
+use cli::{Format, Output};
 use error::{Error, Exit, text};
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, InPlacePlan, OciArchive};
@@ -32,6 +32,9 @@ pub struct FixArgs {
     /// Write the result to this image; IMAGE is not changed
     #[arg(long, short, value_name = "IMAGE")]
     pub(super) output: Option<Reference>,
+    /// Format of the result on stdout; without the short form -o, which is --output here
+    #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", help_heading = "Output")]
+    format: Format,
     /// Move this tag instead of the tag of IMAGE (repeatable)
     #[arg(long, value_name = "TAG", conflicts_with = "output")]
     pub(super) tag: Vec<String>,

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 #[command(next_help_heading = "Output")]
 pub struct Output {
     /// Format of the result on stdout
-    #[arg(long, value_enum, default_value_t = Format::Text, global = true, value_name = "FORMAT")]
+    #[arg(long, short = 'o', value_enum, default_value_t = Format::Text, global = true, value_name = "FORMAT")]
     pub format: Format,
     /// Suppress output except errors
     #[arg(long, short, global = true, conflicts_with = "verbose")]
