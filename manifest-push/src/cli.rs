@@ -139,7 +139,7 @@ pub fn main() -> ExitCode {
     let words = account::normalize_go_flags(std::env::args_os());
     let cli = DOCS
         .try_parse_from::<Cli>(words.clone())
-        .unwrap_or_else(|error| with_suggestion(error, &words).exit());
+        .unwrap_or_else(|error| ::cli::exit_with_usage::<Cli>(&with_suggestion(error, &words), &words));
     let output = &cli.output;
     let session = Session::new(&cli.registry, &cli.account, output, temp_files);
     let result = match &cli.command {

@@ -137,7 +137,7 @@ fn run_as_docker_plugin(called: &OsString, words: Vec<OsString>) -> ExitCode {
 fn run(name: &'static str, arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ::cli::set_front_end(name);
     let words = std::iter::once(TOOL.into()).chain(arguments);
-    let cli = DOCS.try_parse_from::<Cli>(normalize_go_flags(words)).unwrap_or_else(|error| error.exit());
+    let cli: Cli = DOCS.parse_from(&normalize_go_flags(words));
     // The supervisor of a sandbox must have one thread.
     let temp_files = match cli.command {
         Command::SmokeInside => TempFiles::default(),

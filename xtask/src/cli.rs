@@ -86,7 +86,9 @@ fn build_binfmt_setup(package: &Path) -> Result<(), Error> {
 }
 
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli =
+        Cli::try_parse_from(&words).unwrap_or_else(|error| ::cli::exit_with_usage::<Cli>(&error, &words));
     // The other programs are in this clone, but may not be installed.
     ::cli::set_front_end("cargo run --quiet --package multiarch --");
     // The supervisor of a sandbox must have one thread.

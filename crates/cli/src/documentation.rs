@@ -3,6 +3,7 @@
 use crate::schema::{self, ResultSchema};
 use crate::streams::{check_stdout, eprint_line, print_text};
 use crate::suggest::called;
+use crate::usage::exit_with_usage;
 use clap::builder::PossibleValuesParser;
 use clap::{Command, Parser};
 use clap_complete::Shell;
@@ -103,7 +104,12 @@ impl ProgramDocs {
 
     /// Parses the arguments of this process. Prints help, version or a usage error and exits if clap says so.
     pub fn parse<T: Parser>(&self) -> T {
-        self.try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+        self.parse_from(&std::env::args_os().collect::<Vec<_>>())
+    }
+
+    /// Parses `words` as [`parse`](Self::parse) does the arguments of this process.
+    pub fn parse_from<T: Parser>(&self, words: &[OsString]) -> T {
+        self.try_parse_from(words.iter().cloned()).unwrap_or_else(|error| exit_with_usage::<T>(&error, words))
     }
 
     /// Parses `words`, the first of which is the name of the program. Prints the schema and exits if `--schema` is given.

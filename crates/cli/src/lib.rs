@@ -19,6 +19,7 @@ mod schema;
 mod streams;
 mod suggest;
 mod table;
+mod usage;
 
 pub use documentation::{DocumentationCommand, Example, ProgramDocs};
 pub use output::{Color, Format, Output};
@@ -28,3 +29,4 @@ pub use schema::ResultSchema;
 pub use streams::{eprint_line, print_json, print_line, print_text};
 pub use suggest::{set_front_end, suggest};
 pub use table::table;
+pub use usage::exit_with_usage;

@@ -99,19 +99,21 @@ impl Output {
             (Ok(exit), Ok(())) => return exit.into(),
             (Ok(_), Err(error)) | (Err(error), _) => error,
         };
-        let line = format!("cannot {error}");
         if self.format == Format::Json {
-            let text = serde_json::json!({
-                "schemaVersion": 2,
-                "error": {"exit": error.kind as u8, "message": line, "problems": error.problems}
-            });
-            print_json(&text.to_string());
+            print_json(&error_json(&error));
         }
         let (red, plain) = if self.is_colored() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         for problem in &error.problems {
             eprint_line(format!("{red}{tool}:{plain} {}", Escaped(problem)));
         }
-        eprint_line(format!("{red}{tool}:{plain} {}", Escaped(&line)));
+        eprint_line(format!("{red}{tool}:{plain} {}", Escaped(&format!("cannot {error}"))));
         error.kind.into()
     }
+}
+
+/// Returns the result of a command that failed, as JSON.
+pub(crate) fn error_json(error: &Error) -> String {
+    let message = format!("cannot {error}");
+    let error = serde_json::json!({"exit": error.kind as u8, "message": message, "problems": error.problems});
+    serde_json::json!({"schemaVersion": 2, "error": error}).to_string()
 }

@@ -18,4 +18,5 @@ mod schemas;
 mod sources;
 mod statics;
 mod tables;
+mod usage_errors;
 mod words;

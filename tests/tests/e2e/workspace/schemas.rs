@@ -108,7 +108,7 @@ fn the_json_of_every_command_is_as_its_schema_specifies() {
 
 /// Valid by `schema.json`; not any more without a key, or with another key.
 #[track_caller]
-fn is_valid(prepared: &Prepared, ran: &Ran, text: &str) {
+pub fn is_valid(prepared: &Prepared, ran: &Ran, text: &str) {
     prepared.user.write("output.json", text);
     let check = "import copy, json, jsonschema\n\
                  schema, output = (json.load(open(name)) for name in ('schema.json', 'output.json'))\n\
