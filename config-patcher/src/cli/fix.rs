@@ -1,12 +1,13 @@
 //! `config-patcher fix`: declares the right platform, in place or in a copy.
 
 use super::verify::row::editable;
+use crate::TOOL;
 use crate::advice;
 use crate::from_binaries::from_binaries;
 use crate::plan::{DuplicatePlatform, Relabeled, RequestedPlatforms, relabel};
 use crate::referrers::{AttachedArtifacts, copy_referrers, find_referrers};
 use clap::Args;
-use cli::{Format, Output};
+use cli::{Format, Output, suggest};
 use error::{Error, Exit, text};
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, InPlacePlan, OciArchive};
@@ -69,11 +70,32 @@ impl FixArgs {
 
     /// Returns the source of the right platform. Prints a warning if the options are deprecated.
     pub(super) fn platform_source(&self, output: &Output) -> Result<PlatformSource, Error> {
-        let (source, warning) = self.source.source(&self.image.to_string())?;
-        if let Some(warning) = warning {
-            output.warning_printer()(&warning);
+        let image = self.image.to_string();
+        let (source, instead) = self.source.source(&image)?;
+        if let Some(instead) = instead {
+            let words = ["fix".into(), image].into_iter().chain(instead).chain(self.other_options());
+            let words: Vec<String> = words.collect();
+            let command = suggest(TOOL, &words.iter().map(String::as_str).collect::<Vec<_>>());
+            output.warning_printer()(&format!(
+                "--platform without --set-platform is deprecated and changes its meaning in 1.0; write: {command}"
+            ));
         }
         Ok(source)
+    }
+
+    /// The options other than those of the platform source, as they are typed.
+    fn other_options(&self) -> Vec<String> {
+        let output = self.output.iter().map(|image| ["--output".into(), image.to_string()]);
+        let tags = self.tag.iter().map(|tag| ["--tag".into(), tag.clone()]);
+        let switches = [
+            ("--check", self.check),
+            ("--dry-run", self.dry_run),
+            ("--in-place", self.in_place),
+            ("--carry-referrers", self.carry_referrers),
+            ("--force", self.force),
+        ];
+        let switches = switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_string());
+        output.chain(tags).flatten().chain(switches).collect()
     }
 
     /// # Errors

@@ -40,11 +40,11 @@ pub enum PlatformSource {
 }
 
 impl SourceArgs {
-    /// The source, and a warning where the options have another meaning from 1.0 on. `image` is for the error.
+    /// The source, and the options to write instead if these have another meaning from 1.0 on. `image` is for the error.
     ///
     /// # Errors
     /// Usage, if the options name no source, or two members.
-    pub fn source(&self, image: &str) -> Result<(PlatformSource, Option<String>), Error> {
+    pub fn source(&self, image: &str) -> Result<(PlatformSource, Option<Vec<String>>), Error> {
         let usage =
             |why: &str, hint: &str| Error::new(Exit::Usage, format!("fix \"{image}\""), why).hint(hint);
         match (&self.set_platform, &self.platform, &self.member) {
@@ -60,8 +60,9 @@ impl SourceArgs {
                 let wanted = Platform::parse_known(&platform.to_string()).map_err(|error| {
                     usage(&error.to_string(), "--platform without --set-platform declares a platform")
                 })?;
-                let source = declare(&wanted, member.as_ref());
-                Ok((source, Some(deprecated(&wanted, member.as_ref()))))
+                let selected = member.iter().flat_map(|member| ["--platform".into(), member.to_string()]);
+                let options = ["--set-platform".into(), wanted.to_string()].into_iter().chain(selected);
+                Ok((declare(&wanted, member.as_ref()), Some(options.collect())))
             }
             (None, Some(MemberSelector::Digest(_)), _) | (None, None, Some(_)) => {
                 Err(usage("no platform to declare is given", "add --set-platform PLATFORM"))
@@ -80,17 +81,6 @@ fn declare(platform: &Platform, member: Option<&MemberSelector>) -> PlatformSour
         Some(member) => RequestedPlatforms::Member { member: member.clone(), platform },
         None => RequestedPlatforms::Image(platform),
     })
-}
-
-fn deprecated(platform: &Platform, member: Option<&MemberSelector>) -> String {
-    let (old, new) = match member {
-        Some(member) => (
-            format!("--member {member} --platform {platform}"),
-            format!("--set-platform {platform} --platform {member}"),
-        ),
-        None => (format!("--platform {platform}"), format!("--set-platform {platform}")),
-    };
-    format!("`fix {old}` is deprecated and changes its meaning in 1.0; write `fix {new}`")
 }
 
 fn parse_member(text: &str) -> Result<MemberSelector, String> {
@@ -115,7 +105,7 @@ mod tests {
     fn meaning(options: &str) -> String {
         let words = std::iter::once("fix").chain(options.split_whitespace());
         let Ok(command) = Command::try_parse_from(words) else { return "usage".into() };
-        let (source, warning) = match command.source.source("x") {
+        let (source, instead) = match command.source.source("x") {
             Ok(found) => found,
             Err(error) => {
                 assert_eq!(error.kind, Exit::Usage, "{options}: {error}");
@@ -131,12 +121,11 @@ mod tests {
             }
             PlatformSource::Requested(RequestedPlatforms::Members(_)) => unreachable!(),
         };
-        match warning {
+        match instead {
             None => text,
-            Some(warning) => {
-                // The advice has the same meaning as the old form, without a warning.
-                let advice = warning.rsplit("`fix ").next().and_then(|rest| rest.strip_suffix('`'));
-                assert_eq!(meaning(advice.unwrap()), text, "{options}");
+            Some(instead) => {
+                // The same meaning as the old form, without a warning.
+                assert_eq!(meaning(&instead.join(" ")), text, "{options}");
                 format!("{text}, deprecated")
             }
         }

@@ -57,8 +57,9 @@ fn the_options_of_0_1_keep_their_meaning_and_print_a_warning() {
     index.publish(&rig.registry, REPOSITORY, "a");
     let fix = |args: &[&str]| rig.user.config_patcher(&[&["fix", &rig.image("a"), "--check"], args].concat());
     let old = fix(&["--member", "linux/amd64", "--platform", "linux/arm/v7", "--format", "json"]).exits(1);
-    let advice = "write `fix --set-platform linux/arm/v7 --platform linux/amd64`";
-    assert!(old.stderr.contains("warning: ") && old.stderr.contains(advice), "{old}");
+    let options = "--set-platform linux/arm/v7 --platform linux/amd64 --check\n";
+    let advice = format!("write: config-patcher fix {} {options}", rig.image("a"));
+    assert!(old.stderr.contains("warning: ") && old.stderr.contains(&advice), "{old}");
     let new = fix(&["--set-platform", "linux/arm/v7", "--platform", "linux/amd64", "--format", "json"]);
     assert!(!new.stderr.contains("warning: "), "{new}");
     assert_eq!(old.json(), new.json());

@@ -169,6 +169,22 @@ fn an_index_that_declares_a_wrong_platform_is_fixed_as_inspect_prints() {
 }
 
 #[test]
+fn the_fix_that_the_deprecated_option_suggests_does_the_same() {
+    for caller in Caller::all() {
+        let name = caller.wrong("old form");
+        let old = format!("fix {name} --platform linux/arm64 --output 'oci:a copy:v1' --force");
+        let ran = caller.check(&old).exits(0);
+        let command = between(&ran.stderr, "in 1.0; write: ", "\n");
+        assert!(command.starts_with(&format!("{} fix '", caller.check)), "{command}");
+        std::fs::remove_dir_all(caller.user.path("a copy")).unwrap();
+        let again = caller.shell(command).exits(0).prints(ran.line());
+        assert!(!again.stderr.contains("deprecated"), "{again}");
+        caller.check("verify 'oci:a copy:v1'").exits(0);
+        caller.check(&format!("verify {name}")).exits(1);
+    }
+}
+
+#[test]
 fn help_shows_the_program_that_was_called() {
     for caller in Caller::all() {
         for command in ["inspect", "verify", "fix"] {
