@@ -112,7 +112,7 @@ pub struct EvidenceReport {
 impl EvidenceReport {
     /// The cell of the table.
     pub fn to_text(&self) -> String {
-        format!("{}{}", self.verdict.replace('-', " "), if self.quick { ", quick look" } else { "" })
+        format!("{}{}", self.verdict.replace('-', " "), if self.quick { ", quick check" } else { "" })
     }
 }
 
