@@ -10,7 +10,7 @@ mod text;
 
 use crate::select::{images_for, is_for};
 use clap::Args;
-use cli::{Format, Output, print_line};
+use cli::{Format, Output, print_json};
 use error::Error;
 use error::Exit;
 use error::text::format_bytes;
@@ -68,8 +68,10 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
     })?;
     let kept = if args.no_cache { None } else { LayerCache::for_user(stores.temp_files()) };
     let rows = judge_all(&requested, args.platform.as_ref(), kept.as_ref(), output);
+    let is_empty = rows.is_empty() && requested.iter().all(|requested| requested.node.is_ok());
     match output.format {
-        Format::Json => print_line(&json::text(&requested, &rows)),
+        _ if is_empty => {}
+        Format::Json => print_json(&json::text(&requested, &rows)),
         Format::Text => {
             let shows_image = requested.len() > 1 || !args.all_tags.is_empty();
             text::print(&rows, shows_image, args.explain);
@@ -77,15 +79,14 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
     }
     args.reports.write(stores.temp_files(), &requested, &rows, args.strict)?;
     let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::CheckFailed } else { Exit::Done };
-    let is_empty = rows.is_empty();
     let mut failed: Vec<Error> = rows.into_iter().filter_map(|row| row.finding.err()).collect();
     failed.extend(requested.into_iter().filter_map(|requested| requested.node.err()));
-    if failed.is_empty() && is_empty {
+    if is_empty {
         return Err(
             Error::bad_input("verify", "it contains no image").hint("specify an image, not an artifact")
         );
     }
-    outcome(found, failed, output)
+    outcome(found, failed)
 }
 
 /// An image or index that will be read.
@@ -214,18 +215,10 @@ fn judge_all<'a>(
 }
 
 /// The exit code: that of the first error if something could not be read, because the result is incomplete then.
-fn outcome(found: Exit, mut failed: Vec<Error>, output: &Output) -> Result<Exit, Error> {
+fn outcome(found: Exit, mut failed: Vec<Error>) -> Result<Exit, Error> {
     if failed.is_empty() {
         return Ok(found);
     }
     let first = failed.remove(0);
-    let others: Vec<String> = failed.iter().map(|error| format!("cannot {error}")).collect();
-    if output.format == Format::Text {
-        return Err(first.problems(others));
-    }
-    // The JSON object on stdout contains them already; a second object would be invalid JSON.
-    for line in others.into_iter().chain([format!("cannot {first}")]) {
-        output.info(&format!("{}: {line}", super::TOOL));
-    }
-    Ok(first.kind)
+    Err(first.problems(failed.iter().map(|error| format!("cannot {error}")).collect()))
 }

@@ -1,6 +1,6 @@
 //! The output options of every command, and printing of messages and errors.
 
-use crate::streams::{check_stdout, eprint_line, print_json};
+use crate::streams::{check_stdout, eprint_line, has_json, print_json};
 use error::Error;
 use error::Exit;
 use error::text::Escaped;
@@ -92,14 +92,15 @@ impl Output {
         }
     }
 
-    /// Prints the error, if any, on stderr and with `--format json` on stdout as well, and returns the exit status of
-    /// the process. A result that could not be printed is an error.
+    /// Prints the error, if any, on stderr, and returns the exit status of the process. With `--format json`, prints it
+    /// on stdout as well, unless a result is there: two values would be invalid. A result that could not be printed is an
+    /// error.
     pub fn finish(&self, tool: &str, result: Result<Exit, Error>) -> ExitCode {
         let error = match (result, check_stdout()) {
             (Ok(exit), Ok(())) => return exit.into(),
             (Ok(_), Err(error)) | (Err(error), _) => error,
         };
-        if self.format == Format::Json {
+        if self.format == Format::Json && !has_json() {
             print_json(&error_json(&error));
         }
         let (red, plain) = if self.is_colored() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };

@@ -2,6 +2,7 @@
 
 use error::Error;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether there is a progress line on the terminal, which must be erased before anything else is written there.
 #[cfg(feature = "progress")]
@@ -53,9 +54,18 @@ pub fn print_line(line: &str) {
     print_text(&format!("{line}\n"));
 }
 
+/// Whether a JSON result is on stdout: an error object behind it would make both invalid.
+static HAS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether [`print_json`] was called.
+pub(crate) fn has_json() -> bool {
+    HAS_JSON.load(Ordering::Relaxed)
+}
+
 /// Prints a JSON result on stdout, with control characters escaped: it may contain text of images, and stdout may be a
 /// terminal.
 pub fn print_json(json: &str) {
+    HAS_JSON.store(true, Ordering::Relaxed);
     print_line(&error::text::escape_json(json));
 }
 

@@ -54,6 +54,30 @@ fn the_json_is_valid_by_its_schema() {
     assert_valid(&user, "unread.json", "del result['images'][0]['error']");
 }
 
+#[test]
+fn errors_are_those_of_the_program_that_runs_and_not_in_a_second_json_value() {
+    let user = User::new();
+    let names = images(&user);
+    for program in ["config-patcher", "multiarch"] {
+        for format in ["text", "json"] {
+            let words = ["verify", &names[6], &names[0], &names[6], "--format", format, "--quiet"];
+            let ran = user.run(program, &words).exits(5);
+            let errors: Vec<&str> = ran.stderr.lines().collect();
+            assert_eq!(errors.len(), 2, "{ran}");
+            let prefix = format!("{program}: cannot ");
+            assert!(errors.iter().all(|line| line.starts_with(&prefix)), "{ran}");
+            if format == "json" {
+                assert_eq!(ran.json()["images"].as_array().unwrap().len(), 3, "{ran}");
+            }
+        }
+    }
+    std::fs::create_dir(user.path("empty")).unwrap();
+    user.write("empty/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+    user.write("empty/index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
+    let ran = user.run("multiarch", &["verify", "--all-tags", "oci:empty", "--format", "json"]).exits(3);
+    assert_eq!(ran.json()["error"]["exit"], 3, "{ran}");
+}
+
 /// Asserts that the result is valid by `schema.json`, and invalid after the change `damage`.
 fn assert_valid(user: &User, result: &str, damage: &str) {
     let check = format!(
