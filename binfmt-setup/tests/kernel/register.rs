@@ -30,7 +30,10 @@ fn a_dry_run_prints_the_line_and_writes_nothing() {
     world.write(line.as_bytes());
     assert_eq!(world.run(&["register", "s390x"]).succeeds().stdout, "nothing to do\n");
     let unregister = world.run(&["unregister", "--dry-run", "s390x"]);
-    for ran in [&dry_run, &unregister] {
+    // The plan of `run` is for an empty table, and the command is not started.
+    let run = world.run(&["run", "--dry-run", "--platform", "s390x", "--", "false"]);
+    assert_eq!(run.stdout, dry_run.stdout);
+    for ran in [&dry_run, &unregister, &run] {
         assert_eq!(ran.succeeds().stderr.lines().last(), Some("dry run: nothing was written"));
     }
     assert_eq!(world.entries(), ["qemu-s390x"]);

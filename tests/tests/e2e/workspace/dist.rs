@@ -62,7 +62,9 @@ fn a_distribution_is_complete_and_reproducible_in_another_directory() {
         command.arg("--dry-run");
         command
     });
-    assert!(shown.exits(0).stderr.contains("x86_64-unknown-linux-"), "the plan names the targets");
+    let shown = shown.exits(0);
+    assert!(shown.stderr.contains("x86_64-unknown-linux-"), "the plan names the targets");
+    assert_eq!(shown.stderr.lines().last(), Some(super::dry_runs::LAST_LINE));
     assert!(!dir.path().join("made").exists(), "a dry run writes nothing");
 
     let ran = run(dist(&workspace(), &made)).exits(0);

@@ -6,7 +6,7 @@ use crate::verify::made::{Layer, image, probe, publish};
 use multiarch_tests::fake_registry::FakeRegistry;
 use std::process::Stdio;
 
-const LAST_LINE: &str = "dry run: nothing was written";
+pub const LAST_LINE: &str = "dry run: nothing was written";
 
 /// A registry with images, and files of a user for every command.
 pub struct Prepared {
