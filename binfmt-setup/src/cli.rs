@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use cli::{DocumentationCommand, Output, ProgramDocs};
+use cli::{DocumentationCommand, Output, ProgramDocs, ResultSchema};
 use error::{Error, Exit};
 
 use crate::commands;
@@ -17,6 +17,7 @@ use crate::request::Request;
 use crate::rule::Flags;
 
 const TOOL: &str = "binfmt-setup";
+const PLAN_SCHEMA: &str = include_str!("commands/plan.schema.json");
 
 /// Examples and files for help texts and the manual page.
 pub const DOCS: ProgramDocs = ProgramDocs {
@@ -42,6 +43,12 @@ pub const DOCS: ProgramDocs = ProgramDocs {
         ("sudo binfmt-setup unregister qemu-arm", "remove this handler, whichever program registered it"),
         ("binfmt-setup run --platform linux/s390x -- ./hello", "register one platform only"),
         ("binfmt-setup probe --format json", "print which platforms run, as JSON"),
+    ],
+    schemas: &[
+        ResultSchema { command: "status", text: include_str!("commands/status.schema.json") },
+        ResultSchema { command: "probe", text: include_str!("commands/probe.schema.json") },
+        ResultSchema { command: "register", text: PLAN_SCHEMA },
+        ResultSchema { command: "unregister", text: PLAN_SCHEMA },
     ],
     files: &[
         ("/proc/sys/fs/binfmt_misc/", "the registered handlers"),

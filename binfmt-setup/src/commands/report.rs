@@ -31,8 +31,8 @@ impl Report<'_> {
             return print_pretty_json(&serde_json::json!({
                 "steps": steps,
                 "native": native,
-                "files_written": files.write.iter().map(|(file, _)| path(file)).collect::<Vec<_>>(),
-                "files_deleted": files.remove.iter().map(path).collect::<Vec<_>>(),
+                "filesWritten": files.write.iter().map(|(file, _)| path(file)).collect::<Vec<_>>(),
+                "filesDeleted": files.remove.iter().map(path).collect::<Vec<_>>(),
                 "notes": plan.notes(),
             }));
         }
