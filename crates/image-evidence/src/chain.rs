@@ -6,7 +6,7 @@
 
 use super::elf::Elf;
 use super::file::FileFacts;
-use super::overlay::{OverlayTree, Resolved, ResolvedFile};
+use super::overlay::{OverlayTree, PATH_MAX, Resolved, ResolvedFile};
 use super::shell;
 use image_model::manifest::Config;
 
@@ -152,6 +152,13 @@ impl<'a> Walk<'_, 'a> {
             return false;
         }
         for left in (0..steps).rev() {
+            if !shell::is_short_enough(&argv) {
+                self.gap("a command is longer than Linux accepts".into());
+                return false;
+            }
+            // Words are copied, and texts among them read, in the time of about as many look-ups.
+            let size = shell::command_size(&argv) + self.config.working_dir.len();
+            self.tree.budget().spend(size as u64 / 16);
             let Some(name) = argv.first().cloned() else { return false };
             if name.contains(&b'$') {
                 self.gap(format!("what {} stands for is known only at run time", display_path(&name)));
@@ -284,6 +291,7 @@ impl<'a> Walk<'_, 'a> {
         match self.resolve_file(name) {
             Resolved::File(file) => return Some(file),
             Resolved::Unread(layer) => self.chain.unread = Some(layer),
+            _ if self.tree.budget().is_spent() => {}
             _ if name.contains(&b'/') => {
                 let path = self.in_working_dir(name);
                 self.gap(format!("{} is not in the image", display_path(&path)));
@@ -308,6 +316,13 @@ impl<'a> Walk<'_, 'a> {
         for directory in set.unwrap_or(DEFAULT_PATH).split(':') {
             let directory =
                 if directory.starts_with('/') { directory } else { self.config.working_dir.as_str() };
+            if self.tree.budget().is_spent() {
+                break;
+            }
+            if directory.len() + name.len() > PATH_MAX {
+                self.tree.budget().spend(1);
+                continue;
+            }
             let path = [directory.as_bytes(), b"/", name].concat();
             match self.tree.resolve(&path) {
                 Resolved::File(file) if file.executable => return Resolved::File(file),
@@ -361,6 +376,8 @@ impl<'a> Walk<'_, 'a> {
             }
             let program = display_path(&link.file.path);
             self.emulated = link.emulated;
+            // Every file that is found is compared with those before.
+            self.tree.budget().spend(self.chain.links.len() as u64 / 16);
             self.loader(elf, &program);
             for name in &elf.needed {
                 self.library(elf, name);

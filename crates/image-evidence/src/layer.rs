@@ -111,6 +111,9 @@ const NO_FACTS: u32 = u32::MAX >> INDEX_AT;
 
 /// A layer with more entries is rejected, because it needs too much memory. Large images have a few hundred thousand.
 const RECORDS_MAX: usize = 2_500_000;
+/// The number of records before duplicates are removed: every entry, and the directories above it if they differ from those
+/// of the entry before.
+const RECORDED_MAX: usize = 50_000_000;
 /// Bytes of the paths of programs and the targets of links.
 const TEXT_MAX: usize = 24 << 20;
 const PROGRAMS_MAX: usize = 100_000;
@@ -171,7 +174,13 @@ pub fn read_stream(
             )));
         }
     };
-    let mut facts = walk::walk(&mut unpacked, hasher).map_err(|error| error.at(doing()))?;
+    let mut facts = match walk::walk(&mut unpacked, hasher) {
+        // Engines accept more.
+        Err(walk::WalkError::Io(error)) if decoder::WindowTooLarge::is_in(&error) => {
+            return Ok(LayerOutcome::Skipped(error.to_string()));
+        }
+        walked => walked.map_err(|error| error.at(doing()))?,
+    };
     unpacked.finish().map_err(failed)?;
     facts.unpacked = unpacked.count();
     Ok(LayerOutcome::Read(Box::new(facts)))
@@ -214,6 +223,11 @@ impl LayerFacts {
     /// Returns whether the layer removes everything that lower layers have in the directory with this hash.
     pub(crate) fn is_opaque(&self, name: u64) -> bool {
         self.of(name).iter().any(|record| record.kind() == OPAQUE)
+    }
+
+    /// Returns whether the layer hides what lower layers have in the directory with this hash.
+    pub(crate) fn hides(&self, directory: u64) -> bool {
+        self.of(directory).iter().any(|record| !matches!(record.kind(), DIRECTORY | IMPLIED))
     }
 
     /// Paths and facts of the files that were built for a platform.
@@ -288,6 +302,8 @@ struct LayerBuilder {
     known: HashMap<FileFacts, u32>,
     /// The directory of the last entry, which the next entry usually shares.
     last_parent: Vec<u8>,
+    /// The number of records that were added, duplicates included.
+    recorded: usize,
 }
 
 /// A layer that needs too much memory.
@@ -297,7 +313,7 @@ struct TooLarge(String);
 
 impl LayerBuilder {
     fn new(hasher: &NameHasher) -> Self {
-        Self { layer: LayerFacts::empty(hasher), known: HashMap::new(), last_parent: Vec::new() }
+        Self { layer: LayerFacts::empty(hasher), known: HashMap::new(), last_parent: Vec::new(), recorded: 0 }
     }
 
     fn directory(&mut self, name: &[u8]) -> Result<(), TooLarge> {
@@ -396,21 +412,23 @@ impl LayerBuilder {
     fn add(&mut self, name: &[u8], what: u32) -> Result<(), TooLarge> {
         let parent = parent(name);
         if self.last_parent != parent {
-            for (end, byte) in parent.iter().enumerate() {
-                if *byte == b'/' {
-                    self.record(&parent[..end], IMPLIED)?;
-                }
-            }
             if !parent.is_empty() {
-                self.record(parent, IMPLIED)?;
+                for directory in self.layer.hasher.hash_all(parent) {
+                    self.record(directory, IMPLIED)?;
+                }
             }
             self.last_parent.clear();
             self.last_parent.extend_from_slice(parent);
         }
-        self.record(name, what)
+        self.record(self.layer.hasher.hash(name), what)
     }
 
-    fn record(&mut self, name: &[u8], what: u32) -> Result<(), TooLarge> {
+    /// Adds a record of the path with this hash.
+    fn record(&mut self, name: u64, what: u32) -> Result<(), TooLarge> {
+        self.recorded += 1;
+        if self.recorded > RECORDED_MAX {
+            return Err(TooLarge(format!("it names more than {RECORDED_MAX} files and directories")));
+        }
         if self.layer.records.len() >= RECORDS_MAX {
             // Directories that are implied repeatedly fill the list, so remove duplicates first.
             self.deduplicate();
@@ -419,7 +437,7 @@ impl LayerBuilder {
             }
         }
         let order = self.layer.records.len() as u32;
-        self.layer.records.push(Record { name: self.layer.hasher.hash(name), what, order });
+        self.layer.records.push(Record { name, what, order });
         Ok(())
     }
 

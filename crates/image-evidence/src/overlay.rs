@@ -4,11 +4,47 @@
 
 use super::file::FileFacts;
 use super::layer::{LayerEntry, LayerFacts, NameHasher, parent};
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// As many links as Linux follows before it returns ELOOP.
 const LINKS_MAX: usize = 40;
 /// The longest path that Linux accepts.
-const PATH_MAX: usize = 4096;
+pub(crate) const PATH_MAX: usize = 4096;
+
+/// The number of look-ups for one image. A look-up is the search for one path, or for one directory above it, in one layer.
+/// An image with 30,000 programs in 127 layers needs at most 35 million, a Debian image with one layer 2,000. So many take a
+/// few seconds.
+pub const LOOKUPS_MAX: u64 = 50_000_000;
+
+/// The look-ups that are left for one image. Clones share the number.
+#[derive(Clone, Debug)]
+pub struct LookupBudget(Rc<Cell<u64>>);
+
+impl LookupBudget {
+    /// A budget of this many look-ups.
+    pub fn new(lookups: u64) -> Self {
+        Self(Rc::new(Cell::new(lookups)))
+    }
+
+    /// Takes look-ups from the budget. `false`: too few are left; then none are left for others.
+    pub fn spend(&self, lookups: u64) -> bool {
+        let left = self.0.get().checked_sub(lookups);
+        self.0.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// Returns whether no look-up is left.
+    pub fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+impl Default for LookupBudget {
+    fn default() -> Self {
+        Self::new(LOOKUPS_MAX)
+    }
+}
 
 /// The layers of an image, lowest first; `None` for a layer that was not read.
 #[derive(Clone)]
@@ -16,6 +52,7 @@ pub struct OverlayTree<'a> {
     /// The hasher of all layers; `None` if none was read.
     hasher: Option<&'a NameHasher>,
     layers: Vec<Option<&'a LayerFacts>>,
+    budget: LookupBudget,
 }
 
 /// Target of a path, with links followed.
@@ -54,21 +91,41 @@ enum OverlayEntry<'a> {
 }
 
 impl<'a> OverlayTree<'a> {
-    /// The overlay of these layers, lowest first.
+    /// The overlay of these layers, lowest first, with a budget of its own.
     ///
     /// # Panics
     /// If the layers were not read with the same hasher.
     pub fn new(layers: Vec<Option<&'a LayerFacts>>) -> Self {
+        Self::with_budget(layers, LookupBudget::default())
+    }
+
+    /// The overlay of these layers, lowest first. Once the budget is spent, it finds nothing.
+    ///
+    /// # Panics
+    /// If the layers were not read with the same hasher.
+    pub fn with_budget(layers: Vec<Option<&'a LayerFacts>>, budget: LookupBudget) -> Self {
         let mut hashers = layers.iter().flatten().map(|layer| &layer.hasher);
         let hasher = hashers.next();
         let is_same = |other: &NameHasher| hasher.is_some_and(|first| first.key() == other.key());
         assert!(hashers.all(is_same), "the layers of an image need the same hasher");
-        Self { hasher, layers }
+        Self { hasher, layers, budget }
+    }
+
+    /// The look-ups that are left.
+    pub fn budget(&self) -> &LookupBudget {
+        &self.budget
     }
 
     fn hash(&self, path: &[u8]) -> u64 {
         // Without a layer there is nothing to look up.
         self.hasher.map_or(0, |hasher| hasher.hash(path))
+    }
+
+    /// The hashes of the directories above a path, the highest first, and that of the path.
+    fn hash_all(&self, path: &[u8]) -> (Vec<u64>, u64) {
+        let mut hashes = self.hasher.map_or_else(Vec::new, |hasher| hasher.hash_all(path));
+        let whole = hashes.pop().unwrap_or(0);
+        (hashes, whole)
     }
 
     /// Resolves an absolute path. Absolute links and `..` stay within the image.
@@ -86,6 +143,9 @@ impl<'a> OverlayTree<'a> {
     }
 
     fn resolve_from(&self, path: &[u8], links: &mut usize) -> Resolved<'a> {
+        if path.len() > PATH_MAX || !self.budget.spend(1) {
+            return Resolved::Missing;
+        }
         // The parts that are still to be followed, the next one last.
         let mut rest: Vec<Vec<u8>> = parts(path);
         let mut at: Vec<u8> = Vec::new();
@@ -158,7 +218,9 @@ impl<'a> OverlayTree<'a> {
                 Resolved::File(ResolvedFile { path: join(b"/", here), layer, facts, executable })
             }
             OverlayEntry::Present(_, LayerEntry::Symlink(_)) => {
-                let below = Self { hasher: self.hasher, layers: self.layers[..=layer].to_vec() };
+                // The layers are copied.
+                self.budget.spend(layer as u64 / 16);
+                let below = Self { layers: self.layers[..=layer].to_vec(), ..self.clone() };
                 below.resolve_from(target, links)
             }
             OverlayEntry::Present(..) | OverlayEntry::Missing => Resolved::Missing,
@@ -169,12 +231,15 @@ impl<'a> OverlayTree<'a> {
     /// A layer with `bin/app` but without an entry for `bin` means the directory that the link `bin` of a lower layer leads
     /// to; engines unpack it there. Such files, of the layer of the link or above, take precedence.
     fn through_links(&self, link: &[u8], link_layer: usize, rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
-        let whole = rest.iter().rev().fold(link.to_vec(), |path, part| join(&path, part));
-        if rest.is_empty() || rest.iter().any(|part| part == b"..") {
+        let whole = whole_path(link, rest)?;
+        let name = self.hash(&whole);
+        if !self.budget.spend(weight(&whole)) {
             return None;
         }
-        let name = self.hash(&whole);
         for (layer, facts) in self.layers.iter().enumerate().skip(link_layer).rev() {
+            if !self.budget.spend(1) {
+                return None;
+            }
             if let Some(LayerEntry::File { facts, executable }) = facts.as_ref()?.entry_of(name) {
                 return Some(Resolved::File(ResolvedFile {
                     path: join(b"/", &whole),
@@ -190,13 +255,10 @@ impl<'a> OverlayTree<'a> {
     /// A file that a layer has under exactly this path. Lower layers that were not read decide only whether a directory on
     /// the way is a link; in both cases the file is in it.
     fn literal(&self, directory: &[u8], rest: &[Vec<u8>]) -> Option<Resolved<'a>> {
-        if rest.is_empty() || rest.iter().any(|part| part == b"..") {
-            return None;
-        }
-        let whole = rest.iter().rev().fold(directory.to_vec(), |path, part| join(&path, part));
-        let name = self.hash(&whole);
+        let whole = whole_path(directory, rest)?;
+        let (ancestors, name) = self.hash_all(&whole);
         for (number, layer) in self.layers.iter().enumerate().rev() {
-            let layer = (*layer)?;
+            let layer = (*layer).filter(|_| self.budget.spend(1 + ancestors.len() as u64))?;
             match layer.entry_of(name) {
                 Some(LayerEntry::File { facts, executable }) => {
                     return Some(Resolved::File(ResolvedFile {
@@ -211,7 +273,7 @@ impl<'a> OverlayTree<'a> {
             }
             let hides_below = layer.is_whiteout(name)
                 || layer.is_opaque(self.hash(b""))
-                || ancestors(&whole).any(|ancestor| hides(layer, self.hash(ancestor)));
+                || ancestors.iter().any(|ancestor| layer.hides(*ancestor));
             if hides_below {
                 return None;
             }
@@ -221,12 +283,17 @@ impl<'a> OverlayTree<'a> {
 
     /// Returns the entry at a normalized path in the layers below `top`.
     fn lookup(&self, name: &[u8], top: usize) -> OverlayEntry<'a> {
-        let whole = self.hash(name);
-        let ancestors: Vec<u64> = ancestors(name).map(|path| self.hash(path)).collect();
+        if !self.budget.spend(weight(name)) {
+            return OverlayEntry::Missing;
+        }
+        let (ancestors, whole) = self.hash_all(name);
         let root = self.hash(b"");
         let mut implied = None;
         for (number, layer) in self.layers[..top.min(self.layers.len())].iter().enumerate().rev() {
             let Some(layer) = layer else { return OverlayEntry::Unread(number) };
+            if !self.budget.spend(1 + ancestors.len() as u64) {
+                return OverlayEntry::Missing;
+            }
             match layer.entry_of(whole) {
                 Some(LayerEntry::Implied) => implied = implied.or(Some(number)),
                 Some(node) => return OverlayEntry::Present(number, node),
@@ -234,7 +301,7 @@ impl<'a> OverlayTree<'a> {
             }
             let hides_below = layer.is_whiteout(whole)
                 || layer.is_opaque(root)
-                || ancestors.iter().any(|ancestor| hides(layer, *ancestor));
+                || ancestors.iter().any(|ancestor| layer.hides(*ancestor));
             if hides_below {
                 break;
             }
@@ -245,12 +312,14 @@ impl<'a> OverlayTree<'a> {
         }
     }
 
-    /// All programs that a container can see, as path, layer index and facts. Only layers that were read are considered.
+    /// All programs that a container can see, as path, layer index and facts. Only layers that were read are considered, and
+    /// programs only as long as the budget lasts.
     pub fn programs(&self) -> impl Iterator<Item = (&'a [u8], usize, &'a FileFacts)> {
         self.layers.iter().enumerate().filter_map(|(number, layer)| Some((number, (*layer)?))).flat_map(
             move |(number, layer)| {
                 layer
                     .programs()
+                    .take_while(|_| !self.budget.is_spent())
                     .filter(move |(path, _)| self.is_visible(path, number))
                     .map(move |(path, facts)| (path, number, facts))
             },
@@ -266,23 +335,22 @@ impl<'a> OverlayTree<'a> {
 
     /// Returns whether no higher layer removes or replaces the file of this layer.
     fn is_visible(&self, path: &[u8], layer: usize) -> bool {
-        let whole = self.hash(path);
+        if !self.budget.spend(1 + weight(path)) {
+            return false;
+        }
+        let (ancestors, whole) = self.hash_all(path);
         // Of two entries with the same path, the later one counts.
         if !self.layers[layer].is_some_and(|own| matches!(own.entry_of(whole), Some(LayerEntry::File { .. })))
         {
             return false;
         }
-        let above: Vec<&LayerFacts> = self.layers[layer + 1..].iter().filter_map(|layer| *layer).collect();
-        if above.is_empty() {
-            return true;
-        }
-        let ancestors: Vec<u64> = ancestors(path).map(|path| self.hash(path)).collect();
         let root = self.hash(b"");
-        above.iter().all(|upper| {
-            upper.entry_of(whole).is_none()
+        self.layers[layer + 1..].iter().flatten().all(|upper| {
+            self.budget.spend(1 + ancestors.len() as u64)
+                && upper.entry_of(whole).is_none()
                 && !upper.is_whiteout(whole)
                 && !upper.is_opaque(root)
-                && !ancestors.iter().any(|ancestor| hides(upper, *ancestor))
+                && !ancestors.iter().any(|ancestor| upper.hides(*ancestor))
         })
     }
 
@@ -297,20 +365,22 @@ impl<'a> OverlayTree<'a> {
     }
 }
 
-/// Returns whether a layer hides what lower layers have in the directory with this hash.
-fn hides(layer: &LayerFacts, directory: u64) -> bool {
-    let in_its_place = layer.entry_of(directory).is_some_and(|node| {
-        matches!(
-            node,
-            LayerEntry::File { .. } | LayerEntry::HardLink(_) | LayerEntry::Other | LayerEntry::Symlink(_)
-        )
-    });
-    in_its_place || layer.is_whiteout(directory) || layer.is_opaque(directory)
+/// The look-ups that hashing a path counts as.
+fn weight(path: &[u8]) -> u64 {
+    path.len() as u64 / 64
 }
 
-/// The directories above a normalized path, without the root.
-fn ancestors(name: &[u8]) -> impl Iterator<Item = &[u8]> {
-    name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &name[..end])
+/// A directory with the parts below it, the next one last. `None` for no parts, and if one of them is `..`.
+fn whole_path(directory: &[u8], rest: &[Vec<u8>]) -> Option<Vec<u8>> {
+    if rest.is_empty() || rest.iter().any(|part| part == b"..") {
+        return None;
+    }
+    let mut whole = directory.to_vec();
+    for part in rest.iter().rev() {
+        whole.push(b'/');
+        whole.extend_from_slice(part);
+    }
+    Some(whole)
 }
 
 /// The parts of a path in reverse order.

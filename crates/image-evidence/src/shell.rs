@@ -46,6 +46,10 @@ const STARTERS: [&str; 18] = [
 ];
 /// The longest command that is kept.
 const COMMAND_MAX: usize = 1024;
+/// The longest word of a command, as Linux has it (MAX_ARG_STRLEN).
+const WORD_MAX: usize = 128 << 10;
+/// Bytes of all words of a command. Linux allows 6 MiB at most.
+const WORDS_MAX: usize = 1 << 20;
 
 /// Commands that the shell executes itself and that start nothing.
 const BUILTINS: [&str; 27] = [
@@ -65,13 +69,27 @@ pub fn is_shell(name: &[u8]) -> bool {
     SHELLS.iter().any(|shell| shell.as_bytes() == base)
 }
 
-/// The command with `"$@"` replaced by the arguments of the script.
+/// The command with `"$@"` replaced by the arguments of the script; empty if it would be longer than Linux accepts.
 pub fn substitute_arguments(command: &[Vec<u8>], words: &[Vec<u8>]) -> ShellCommand {
-    let stands_for = |word: &Vec<u8>| match ALL_WORDS.contains(&word.as_slice()) {
-        true => words.to_vec(),
-        false => vec![word.clone()],
+    let stands_for = |word| match ALL_WORDS.iter().any(|all| word == all) {
+        true => words,
+        false => std::slice::from_ref(word),
     };
-    command.iter().flat_map(stands_for).collect()
+    let length: usize = command.iter().map(|word| command_size(stands_for(word))).sum();
+    match length <= WORDS_MAX {
+        true => command.iter().flat_map(stands_for).cloned().collect(),
+        false => Vec::new(),
+    }
+}
+
+/// Returns whether Linux accepts the words of a command.
+pub fn is_short_enough(command: &[Vec<u8>]) -> bool {
+    command_size(command) <= WORDS_MAX && command.iter().all(|word| word.len() < WORD_MAX)
+}
+
+/// The bytes that a process has for these words: each with its end and a pointer.
+pub fn command_size(words: &[Vec<u8>]) -> usize {
+    words.iter().map(|word| word.len() + 1 + size_of::<usize>()).sum()
 }
 
 /// The command that a script executes at its end: its last line, if that is one simple command and nothing before it may end

@@ -8,7 +8,7 @@ mod reading;
 use crate::chain::{self, ChainRole, ExecutedChain, display_path};
 use crate::file::FileFacts;
 use crate::layer::{LayerFacts, LayerOutcome, NameHasher};
-use crate::overlay::OverlayTree;
+use crate::overlay::{LOOKUPS_MAX, LookupBudget, OverlayTree};
 use crate::verdict::{Evidence, EvidenceFile, ProgramGroup, Verdict, VerdictKind, judge};
 use cache::LayerCache;
 use error::Error;
@@ -58,12 +58,17 @@ pub struct Finding {
     pub layers_read: usize,
     /// Number of those that came from the cache.
     pub layers_cached: usize,
+    /// Number of those of which only the table of contents and some files were read. The table is what the image says about
+    /// itself: engines that do not read it may find other files.
+    pub layers_by_table: usize,
     /// Layers that cannot be read, with the reason.
     pub skipped: Vec<(Digest, String)>,
     /// Bytes of stored layers that were read in this run.
     pub bytes_read: u64,
 }
 
+/// The number of layers of an image. Linux mounts at most 500 as an overlay; Docker has at most 127.
+const LAYERS_MAX: usize = 1_000;
 /// The number of images that are verified together. Layers that they share stay in memory until the last of them is done.
 const BATCH: usize = 16;
 /// The number of examples in a [`ProgramGroup`].
@@ -89,12 +94,14 @@ pub struct VerifyOptions<'a> {
     pub on_layer: &'a (dyn Fn(&Descriptor) + Sync),
     /// Evidence of earlier runs.
     pub cache: Option<&'a LayerCache>,
+    /// Whether a quick verification may read the table of contents of a layer instead of the layer.
+    pub tables: bool,
 }
 
 impl VerifyOptions<'_> {
     /// Options without a callback and without a cache.
     pub fn new(depth: VerifyDepth) -> Self {
-        Self { depth, on_layer: &|_| {}, cache: None }
+        Self { depth, on_layer: &|_| {}, cache: None, tables: true }
     }
 }
 
@@ -130,6 +137,8 @@ fn keys(image: &Image) -> Vec<LayerKey> {
 struct Work<'a> {
     target: VerifyTarget<'a>,
     keys: Vec<LayerKey>,
+    /// For all steps together.
+    budget: LookupBudget,
     done: Option<Result<Finding, Error>>,
 }
 
@@ -143,6 +152,7 @@ fn verify_some(
         .map(|target| Work {
             target: *target,
             keys: keys(target.image),
+            budget: LookupBudget::default(),
             done: check_counts(target).err().map(Err),
         })
         .collect();
@@ -192,6 +202,10 @@ fn check_counts(target: &VerifyTarget<'_>) -> Result<(), Error> {
         let why = format!("its manifest has {layers} layers, its config lists {diff_ids}");
         return Err(Error::bad_input(doing(), why));
     }
+    if layers > LAYERS_MAX {
+        let why = format!("it has {layers} layers; an image has at most {LAYERS_MAX}");
+        return Err(Error::bad_input(doing(), why));
+    }
     Ok(())
 }
 
@@ -203,54 +217,73 @@ enum Step {
     Files(Vec<(usize, Vec<u8>)>),
 }
 
+/// The layers of an image, as far as they were read.
+struct KnownLayers<'a> {
+    /// Lowest first; `None` for a layer that must be read, an empty one for a layer that cannot be read.
+    layers: Vec<Option<&'a LayerFacts>>,
+    /// Those that must be read, as indexes.
+    missing: Vec<usize>,
+    /// Those that cannot be read, with the reason.
+    skipped: Vec<(usize, String)>,
+}
+
+impl<'a> KnownLayers<'a> {
+    fn new(
+        work: &Work<'_>,
+        depth: VerifyDepth,
+        cache: &'a LayersRead,
+        empty: &'a LayerFacts,
+    ) -> Result<Self, Error> {
+        let mut known = Self { layers: Vec::new(), missing: Vec::new(), skipped: Vec::new() };
+        for (number, key) in work.keys.iter().enumerate() {
+            known.layers.push(match cache.layers.get(key) {
+                // A table of contents is enough only for a quick verification.
+                Some(Ok(LayerOutcome::Read(facts))) if !facts.is_partial || depth != VerifyDepth::Full => {
+                    Some(facts)
+                }
+                // Its contents are unknown, so it is treated as empty.
+                Some(Ok(LayerOutcome::Skipped(why))) => {
+                    known.skipped.push((number, why.clone()));
+                    Some(empty)
+                }
+                Some(Err(error)) => return Err(error.clone()),
+                Some(Ok(LayerOutcome::Read(_))) | None => {
+                    known.missing.push(number);
+                    None
+                }
+            });
+        }
+        Ok(known)
+    }
+}
+
 /// Decides with the layers that were read, or says what must be read next. A quick verification that finds a problem
 /// continues as a full one.
 fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
-    let mut layers: Vec<Option<&LayerFacts>> = Vec::new();
-    let mut skipped = Vec::new();
-    let mut highest_skipped = None;
-    let mut missing = Vec::new();
     let empty = &LayerFacts::empty(&cache.hasher);
-    for (number, key) in work.keys.iter().enumerate() {
-        layers.push(match cache.layers.get(key) {
-            // A table of contents is enough only for a quick verification.
-            Some(Ok(LayerOutcome::Read(facts))) if facts.is_partial && *depth == VerifyDepth::Full => {
-                missing.push(number);
-                None
-            }
-            Some(Ok(LayerOutcome::Read(facts))) => Some(facts),
-            // Its contents are unknown, so it is treated as empty.
-            Some(Ok(LayerOutcome::Skipped(why))) => {
-                skipped.push((key.0.clone(), why.clone()));
-                highest_skipped = Some(number);
-                Some(empty)
-            }
-            Some(Err(error)) => return Step::Done(Box::new(Err(error.clone()))),
-            None => {
-                missing.push(number);
-                None
-            }
-        });
-    }
+    let KnownLayers { layers, missing, skipped } = match KnownLayers::new(work, *depth, cache, empty) {
+        Ok(known) => known,
+        Err(error) => return Step::Done(Box::new(Err(error))),
+    };
     if *depth == VerifyDepth::Full && !missing.is_empty() {
         return Step::Read(missing);
     }
-    let tree = OverlayTree::new(layers.clone());
+    let tree = OverlayTree::with_budget(layers.clone(), work.budget.clone());
     let no_config = Config::default();
     let config = work.target.image.config.as_ref().map_or(&no_config, |config| &config.parsed);
     let mut chain = chain::follow(&tree, config);
     if chain.unread_files.is_empty() && chain.is_reached && chain.lacks_loader && !missing.is_empty() {
         // Loaders are in the base image, usually in the lowest layer. The layers between are assumed not to change them.
         let as_if_empty = layers.iter().map(|layer| Some(layer.unwrap_or(empty))).collect();
-        chain = chain::follow(&OverlayTree::new(as_if_empty), config);
-        if chain.lacks_loader {
+        chain = chain::follow(&OverlayTree::with_budget(as_if_empty, work.budget.clone()), config);
+        if chain.lacks_loader && !work.budget.is_spent() {
             return Step::Read(vec![missing[0]]);
         }
     }
-    if !chain.unread_files.is_empty() {
+    if !chain.unread_files.is_empty() && !work.budget.is_spent() {
         return Step::Files(chain.unread_files);
     }
-    if !missing.is_empty() && !chain.is_reached {
+    if !missing.is_empty() && !chain.is_reached && !work.budget.is_spent() {
         // One layer at a time from the top, or all of them if no single one would decide.
         return match chain.unread {
             Some(layer) => Step::Read(vec![layer]),
@@ -258,10 +291,14 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
         };
     }
     let evidence = evidence(&tree, &chain, work.target.platform);
-    let verdict = judge(work.target.platform, &evidence);
+    let verdict = match work.budget.is_spent() {
+        true => too_many_lookups(),
+        false => judge(work.target.platform, &evidence),
+    };
     let is_partial = |number: &usize| layers[*number].is_none_or(|layer| layer.is_partial);
     let unread: Vec<usize> = (0..layers.len()).filter(is_partial).collect();
-    if !unread.is_empty() && !matches!(verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload) {
+    let is_fine = matches!(verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload);
+    if !unread.is_empty() && !is_fine && !work.budget.is_spent() {
         *depth = VerifyDepth::Full;
         return Step::Read(unread);
     }
@@ -276,7 +313,8 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
         layers: layers.len(),
         layers_read,
         layers_cached,
-        skipped,
+        layers_by_table: layers.iter().flatten().filter(|layer| layer.is_partial).count(),
+        skipped: skipped.iter().map(|(number, why)| (work.keys[*number].0.clone(), why.clone())).collect(),
         bytes_read,
     };
     let unlisted = tree.unlisted();
@@ -285,12 +323,18 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     }
     // A layer that was not read may contain anything, and may hide files of lower layers.
     let is_hidden = |skipped: usize| chain.links.iter().any(|link| link.file.layer < skipped);
-    let may_decide = highest_skipped.is_some_and(|number| !chain.is_reached || is_hidden(number));
+    let may_decide = skipped.last().is_some_and(|(number, _)| !chain.is_reached || is_hidden(*number));
     if may_decide && matches!(finding.verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload) {
         finding.verdict.kind = VerdictKind::Undetermined;
         finding.verdict.reasons.push("layers that could not be read may change the result".into());
     }
     Step::Done(Box::new(Ok(finding)))
+}
+
+/// The verdict on an image that was not followed to its end.
+fn too_many_lookups() -> Verdict {
+    let reason = format!("the image needs more than {LOOKUPS_MAX} look-ups");
+    Verdict { kind: VerdictKind::Undetermined, binaries: None, reasons: vec![reason], files: Vec::new() }
 }
 
 fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform) -> Evidence {

@@ -4,6 +4,7 @@ use super::*;
 use crate::elf::tests::Made;
 use crate::layer::tests::{Tar, elf};
 use crate::layer::{LayerFacts, NameHasher};
+use crate::overlay::LookupBudget;
 
 /// Returns a program for this machine with this loader.
 fn dynamic(machine: u16, loader: &'static str) -> Vec<u8> {
@@ -181,4 +182,107 @@ fn an_emulator_as_the_command_is_detected() {
     let layer = Tar::default().file("usr/bin/qemu-arm-static", &elf(62)).file("bin/sh", &elf(40)).facts();
     let config = config(&["/usr/bin/qemu-arm-static", "/bin/sh"], &[]);
     check(&layer, &config, &["emulator /usr/bin/qemu-arm-static", "started program /bin/sh"], "");
+}
+
+/// Follows with this many look-ups. Returns whether they were spent.
+fn is_spent(lookups: u64, layers: &[&LayerFacts], config: &Config) -> bool {
+    let layers = layers.iter().copied().map(Some).collect();
+    let tree = OverlayTree::with_budget(layers, LookupBudget::new(lookups));
+    follow(&tree, config);
+    tree.budget().is_spent()
+}
+
+/// Each of these would take minutes, or gigabytes, without a budget.
+#[test]
+fn what_makes_a_chain_long_is_counted_as_lookups() {
+    let deep = format!("{}app", "d/".repeat(1500));
+    let mut tar = Tar::default()
+        .file("bin/sh", &elf(62))
+        .file("bin/env", &elf(62))
+        .file("again.sh", b"#!/bin/sh\nexec /again.sh \"$@\" \"$@\" \"$@\"\n")
+        .member(b'L', "x", "", &[deep.as_bytes(), b"\0"].concat())
+        .file("short", &elf(62));
+    for i in 0..39 {
+        tar = tar.symlink(&format!("l{i}"), &format!("l{}", i + 1));
+    }
+    let layer = tar.symlink("l39", "d").facts();
+    let layers = vec![&layer; 61];
+    let sh = |text: &str, words: &[&str]| config(&[&["/bin/sh", "-c", text, "x"], words].concat(), &[]);
+    let with = |variable: String, config: Config| Config { env: vec![variable], ..config };
+    let many = |text: &str| (0..400).map(|i| format!("{text}{i};")).collect::<String>();
+    let nested = (0..400).map(|_| "/bin/sh -c '\"$@\";\"$@\"' x \"$@\";").collect::<String>();
+    let words = vec!["w"; 50_000];
+    let wrappers = vec!["/bin/env"; 50_000];
+    let cases = [
+        (
+            true,
+            "PATH of many directories",
+            with(format!("PATH={}", "/d:".repeat(400_000)), sh(&many("x"), &[])),
+        ),
+        (
+            true,
+            "PATH of long directories",
+            with(format!("PATH={}", format!("/{}:", "d/".repeat(1500)).repeat(1000)), sh(&many("x"), &[])),
+        ),
+        (true, "PATH of links", with(format!("PATH={}", "/l0/d/d/d:".repeat(10_000)), sh(&many("x"), &[]))),
+        (true, "deep paths", sh(&format!("/{deep}/../app;").repeat(40), &[])),
+        (true, "all arguments in each command", sh(&"/bin/env \"$@\";".repeat(400), &words)),
+        (false, "shells in shells", sh(&nested, &["/bin/sh", "-c", "\"$@\";\"$@\"", "x", "/bin/env", "y"])),
+        (false, "a script that starts itself", config(&["/again.sh"], &words)),
+        (true, "wrappers", config(&wrappers, &[])),
+        (
+            true,
+            "a long working directory",
+            Config { working_dir: "d/".repeat(1 << 20), ..sh(&many("./x"), &[]) },
+        ),
+    ];
+    for (spends, what, config) in cases {
+        let begun = std::time::Instant::now();
+        assert_eq!(is_spent(200_000, &layers, &config), spends, "{what}");
+        assert!(begun.elapsed().as_secs() < 10, "{what}: {:?}", begun.elapsed());
+    }
+    assert!(!is_spent(1_000, &[&layer], &config(&["/bin/env", "/bin/sh"], &[])));
+}
+
+/// Linux has these limits: 128 KiB for a word, 4096 bytes for a path.
+#[test]
+fn what_linux_refuses_is_not_followed() {
+    let layer = Tar::default().file("bin/sh", &elf(62)).file("bin/env", &elf(62)).facts();
+    let long = "x".repeat(128 << 10);
+    check(
+        &layer,
+        &config(&["/bin/sh", "-c", &long], &[]),
+        &["shell /bin/sh"],
+        "a command is longer than Linux accepts",
+    );
+    let words = vec!["w"; 120_000];
+    check(
+        &layer,
+        &config(&["/bin/env"], &words),
+        &["shell /bin/sh"],
+        "a command is longer than Linux accepts",
+    );
+    let times = "/bin/env \"$@\" \"$@\" \"$@\"";
+    check(
+        &layer,
+        &config(&["/bin/sh", "-c", times, "x"], &words[..50_000]),
+        &["entrypoint /bin/sh"],
+        "what /bin/sh starts is known only at run time",
+    );
+    let path = format!("/{}bin/sh", "./".repeat(2100));
+    check(&layer, &config(&[&path], &[]), &["shell /bin/sh"], "is not in the image");
+}
+
+#[test]
+fn more_than_500_commands_are_not_followed() {
+    let layer = Tar::default().file("bin/sh", &elf(62)).file("bin/x", &elf(62)).facts();
+    let commands = |count: usize| config(&["/bin/sh", "-c", &"/bin/x;".repeat(count)], &[]);
+    check(
+        &layer,
+        &commands(499),
+        &[&["entrypoint /bin/sh"][..], &["started program /bin/x"; 499]].concat(),
+        "",
+    );
+    let tree = OverlayTree::new(vec![Some(&layer)]);
+    assert_eq!(follow(&tree, &commands(501)).gaps, ["it starts more than 500 commands"]);
 }

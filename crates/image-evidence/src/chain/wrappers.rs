@@ -82,6 +82,9 @@ const STARTERS: [&str; 14] = [
     "prlimit",
 ];
 
+/// Bytes of all commands of one shell, arguments included.
+const COMMANDS_SIZE_MAX: usize = 4 << 20;
+
 /// Programs that are several in one file and choose by the name.
 const MULTI_CALL: [&str; 3] = ["busybox", "toybox", "coreutils"];
 
@@ -158,8 +161,15 @@ fn shell(arguments: &[Vec<u8>]) -> Wrapped {
             let handed = arguments.get(at + 2..).unwrap_or_default().to_vec();
             let (written, is_complete) =
                 std::str::from_utf8(text).map_or((Vec::new(), false), shell::commands);
-            let mut commands: Vec<ShellCommand> =
-                written.iter().map(|command| shell::substitute_arguments(command, &handed)).collect();
+            let mut size = 0;
+            let mut commands: Vec<ShellCommand> = written
+                .iter()
+                .map(|command| shell::substitute_arguments(command, &handed))
+                .take_while(|command| {
+                    size += shell::command_size(command);
+                    size <= COMMANDS_SIZE_MAX
+                })
+                .collect();
             commands.retain(|command| !command.is_empty());
             let is_complete = is_complete && commands.len() == written.len();
             let runs_arguments = shell::runs_arguments(text);

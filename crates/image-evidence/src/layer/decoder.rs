@@ -12,8 +12,9 @@ const UNPACKED_MAX: u64 = 64 << 30;
 /// From this size on, a layer with a higher compression ratio is rejected. gzip reaches at most 1:1032.
 const RATIO_FROM: u64 = 64 << 20;
 const RATIO_MAX: u64 = 1000;
-/// The largest window of zstd, 128 MiB, as in `zstd -d`. A frame may require gigabytes.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// The largest window of zstd, 32 MiB. BuildKit and Podman write no larger one (klauspost/compress, SpeedBestCompression);
+/// engines read up to 512 MiB, so a layer with a larger one is not broken. The window is allocated for each layer.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 const BUFFER: usize = 64 << 10;
 
 /// A reader of the unpacked bytes of a layer, which counts and hashes them.
@@ -67,6 +68,26 @@ impl<'a> LayerDecoder<'a> {
     }
 }
 
+/// A zstd frame whose window is larger than what is allocated.
+#[derive(Debug, thiserror::Error)]
+#[error("its zstd window is larger than {} MiB", 1_u32 << ZSTD_WINDOW_LOG_MAX >> 20)]
+pub struct WindowTooLarge;
+
+impl WindowTooLarge {
+    /// Returns whether this is the reason of an error.
+    pub fn is_in(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
+/// The errors of libzstd have no codes after their conversion. ZSTD_error_frameParameter_windowTooLarge is 16.
+fn with_reason(error: io::Error) -> io::Error {
+    match error.to_string() == zstd::zstd_safe::get_error_name(16_usize.wrapping_neg()) {
+        true => io::Error::new(io::ErrorKind::InvalidData, WindowTooLarge),
+        false => error,
+    }
+}
+
 /// A zstd decoder that rejects large windows.
 ///
 /// # Errors
@@ -79,7 +100,7 @@ pub(crate) fn zstd_decoder<R: BufRead>(buffered: R) -> io::Result<zstd::stream::
 
 impl Read for LayerDecoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let count = self.inner.read(buffer).map_err(with_reason)?;
         self.count += count as u64;
         let refuse = |why: String| {
             Err(Error::bad_input("unpack a layer", why).hint("do not use this image").into_io())

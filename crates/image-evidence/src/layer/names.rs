@@ -41,11 +41,41 @@ impl NameHasher {
         hasher.write(name);
         hasher.finish()
     }
+
+    /// The hashes of the directories above a normalized path, the root excluded, and that of the path itself at the end.
+    /// Takes time in proportion to the length of the path.
+    pub(crate) fn hash_all(&self, name: &[u8]) -> Vec<u64> {
+        let mut hasher = self.start.clone();
+        let mut hashes = Vec::new();
+        for (number, part) in name.split(|byte| *byte == b'/').enumerate() {
+            if number > 0 {
+                hasher.write(b"/");
+            }
+            hasher.write(part);
+            hashes.push(hasher.finish());
+        }
+        hashes
+    }
 }
 
 // The key is a secret.
 impl fmt::Debug for NameHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NameHasher")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_of_directories_do_not_depend_on_the_path_below() {
+        let hasher = NameHasher::random();
+        for path in ["", "a", "usr/local/bin/python3.12", "a/b/c/d/e/f/g/h/i/j/k/l"] {
+            let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+            let each: Vec<u64> = ends.map(|end| hasher.hash(path[..end].as_bytes())).collect();
+            assert_eq!(hasher.hash_all(path.as_bytes()), each, "{path}");
+        }
     }
 }

@@ -263,6 +263,18 @@ fn sparse_members_have_their_size_in_the_archive() {
     assert!(node(&layer, "sparse").is_some() && node(&layer, "after").is_some());
 }
 
+/// Repeated directories are counted, because a hostile layer repeats thousands of them in each entry.
+#[test]
+fn a_layer_that_names_more_than_50_000_000_directories_is_refused() {
+    let mut builder = LayerBuilder::new(&NameHasher::new(HASHER_KEY));
+    builder.recorded = 49_999_996;
+    builder.directory(b"a/b/c").unwrap();
+    assert_eq!(builder.recorded, 49_999_999);
+    builder.directory(b"a/b/d").unwrap();
+    let error = builder.directory(b"a/b/e").unwrap_err();
+    assert_eq!(error.to_string(), "it names more than 50000000 files and directories");
+}
+
 #[test]
 fn programs_above_the_limit_are_counted() {
     let mut builder = LayerBuilder::new(&NameHasher::new(HASHER_KEY));

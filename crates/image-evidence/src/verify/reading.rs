@@ -87,8 +87,8 @@ pub fn read(
             (How::Files(files), Some(before)) => {
                 read_files(source, before, files, wanted, key, hasher, options)
             }
-            (How::Names, _) => read_names(source, wanted, key, hasher, options),
-            (How::Whole | How::Files(_), _) => read_whole(source, wanted, key, hasher, options),
+            (How::Names, _) if options.tables => read_names(source, wanted, key, hasher, options),
+            (How::Whole | How::Names | How::Files(_), _) => read_whole(source, wanted, key, hasher, options),
         })
     });
     let Ok(read) = read;

@@ -57,7 +57,7 @@ fn a_quick_verification_reads_layers_from_the_top_until_it_has_the_chain() {
         let wanted = &image.config.as_ref().unwrap().parsed.platform;
         let subject = VerifyTarget { source: &store, image, platform: wanted };
         let on_layer = |_: &Descriptor| *seen.lock().unwrap() += 1;
-        let options = VerifyOptions { depth, on_layer: &on_layer, cache: None };
+        let options = VerifyOptions { on_layer: &on_layer, ..VerifyOptions::new(depth) };
         let mut findings = verify_all(&[subject], &options);
         let finding = findings.pop().unwrap().unwrap();
         let seen = *seen.lock().unwrap();
@@ -85,8 +85,10 @@ fn a_shared_layer_is_read_once() {
         images.iter().map(|image| VerifyTarget { source: &store, image, platform: &wanted }).collect();
     let seen = Mutex::new(Vec::new());
     let on_layer = |layer: &Descriptor| seen.lock().unwrap().push(layer.digest.clone());
-    let findings =
-        verify_all(&subjects, &VerifyOptions { depth: VerifyDepth::Full, on_layer: &on_layer, cache: None });
+    let findings = verify_all(
+        &subjects,
+        &VerifyOptions { on_layer: &on_layer, ..VerifyOptions::new(VerifyDepth::Full) },
+    );
     assert!(findings.iter().all(|finding| finding.as_ref().unwrap().verdict.kind == VerdictKind::Consistent));
     assert_eq!(seen.lock().unwrap().len(), 41);
 }
@@ -222,4 +224,33 @@ fn arguments_of_an_emulator_are_programs_of_the_emulated_machine() {
 fn dynamic(machine: u16, interpreter: &'static str) -> Vec<u8> {
     use crate::elf::tests::Made;
     Made { interpreter: Some(interpreter), ..Made::new(true, false, machine, 0) }.file()
+}
+
+#[test]
+fn an_image_that_needs_too_many_lookups_is_undetermined() {
+    let store = MemoryStore::new();
+    let mut layers: Vec<Vec<u8>> =
+        (0..60).map(|i| Tar::default().file(&format!("srv/{i}"), b"x").end()).collect();
+    layers.insert(0, base(62));
+    let mut image = image(&store, "linux/arm64", "/bin/sh", &layers);
+    let config = &mut image.config.as_mut().unwrap().parsed;
+    config.env = vec![format!("PATH={}", "/d:".repeat(400_000))];
+    config.entrypoint = vec!["/bin/sh".into(), "-c".into(), (0..500).map(|i| format!("x{i};")).collect()];
+    let verdict = verify_image(&store, &image, &"linux/arm64".parse().unwrap()).unwrap().verdict;
+    assert_eq!(verdict.kind, VerdictKind::Undetermined);
+    assert_eq!(verdict.reasons, ["the image needs more than 50000000 look-ups"]);
+    assert_eq!((verdict.binaries, verdict.files.len()), (None, 0));
+}
+
+#[test]
+fn an_image_with_more_than_1000_layers_is_refused() {
+    let store = MemoryStore::new();
+    let check = |count: usize| {
+        let image = image(&store, "linux/amd64", "/bin/sh", &vec![base(62); count]);
+        verify_image(&store, &image, &"linux/amd64".parse().unwrap())
+    };
+    assert_eq!(check(1000).unwrap().verdict.kind, VerdictKind::Consistent);
+    let error = check(1001).unwrap_err();
+    assert_eq!(error.kind, Exit::BadInput);
+    assert!(error.to_string().contains("it has 1001 layers; an image has at most 1000"), "{error}");
 }

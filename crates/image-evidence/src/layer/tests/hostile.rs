@@ -61,19 +61,31 @@ fn the_longest_path_and_names_that_are_not_utf8_are_accepted() {
 }
 
 #[test]
-fn large_windows_and_dictionaries_are_refused() {
+fn zstd_windows_up_to_32_mib_are_read_and_larger_ones_are_skipped() {
     let plain = sample();
+    let stored = |window: u32| {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window).unwrap();
+        encoder.long_distance_matching(true).unwrap();
+        encoder.write_all(&plain).unwrap();
+        encoder.finish().unwrap()
+    };
     let frame = |descriptor: &[u8]| [&[0x28, 0xb5, 0x2f, 0xfd][..], descriptor, &[1, 0, 0]].concat();
-    // RFC 8878, 3.1.1.1: a window of 2^28 bytes (exponent 18, mantissa 0), and dictionary 7.
-    for stored in [frame(&[0x00, 18 << 3]), frame(&[0x01, 0x00, 7])] {
-        let error = read_bytes(&stored, &plain).unwrap_err();
-        assert_eq!(error.kind, Exit::BadInput, "{error}");
+    let skipped = |stored: &[u8]| match read_bytes(stored, &plain).unwrap() {
+        LayerOutcome::Read(_) => String::new(),
+        LayerOutcome::Skipped(why) => why,
+    };
+    for window in [23, 25] {
+        assert_eq!(skipped(&stored(window)), "", "2^{window}");
     }
-    // 128 MiB is accepted.
-    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.window_log(27).unwrap();
-    encoder.write_all(&plain).unwrap();
-    assert!(read_bytes(&encoder.finish().unwrap(), &plain).is_ok());
+    // As `zstd --long` writes it; and by RFC 8878, 3.1.1.1, a window of 2^28 bytes (exponent 18, mantissa 0).
+    let first = zstd::encode_all(&plain[..512], 1).unwrap();
+    for stored in [stored(26), stored(27), frame(&[0x00, 18 << 3]), [first, stored(27)].concat()] {
+        assert_eq!(skipped(&stored), "its zstd window is larger than 32 MiB");
+    }
+    // Dictionary 7.
+    let error = read_bytes(&frame(&[0x01, 0x00, 7]), &plain).unwrap_err();
+    assert_eq!(error.kind, Exit::BadInput, "{error}");
 }
 
 #[test]
