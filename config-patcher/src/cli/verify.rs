@@ -40,7 +40,7 @@ pub struct VerifyArgs {
     /// Verify only this platform of an index
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
-    /// Exit with 1 for "foreign payload" and "undetermined" as well
+    /// Exit with 1 for "foreign payload" and "undetermined" as well, and do not use tables of contents of layers
     #[arg(long)]
     strict: bool,
     /// Print the executed chain: every file that a container start would execute or load
@@ -67,7 +67,7 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         Ok::<_, Error>(reference.read(args.platform.as_ref()))
     })?;
     let kept = if args.no_cache { None } else { LayerCache::for_user(stores.temp_files()) };
-    let rows = judge_all(&requested, args.platform.as_ref(), kept.as_ref(), output);
+    let rows = judge_all(&requested, args, kept.as_ref(), output);
     let is_empty = rows.is_empty() && requested.iter().all(|requested| requested.node.is_ok());
     match output.format {
         _ if is_empty => {}
@@ -174,10 +174,11 @@ fn depth(args: &VerifyArgs, reference: &Reference) -> VerifyDepth {
 
 fn judge_all<'a>(
     requested: &'a [RequestedImage],
-    platform: Option<&Platform>,
+    args: &VerifyArgs,
     kept: Option<&LayerCache>,
     output: &Output,
 ) -> Vec<Row<'a>> {
+    let platform = args.platform.as_ref();
     let mut placed = Vec::new();
     for depth in [VerifyDepth::Quick, VerifyDepth::Full] {
         let mut wanted = Vec::new();
@@ -200,7 +201,8 @@ fn judge_all<'a>(
         let say = |layer: &Descriptor| {
             output.verbose_info(&format!("reading layer {} ({})", layer.digest, format_bytes(layer.size)))
         };
-        let findings = verify_all(&subjects, &VerifyOptions { depth, on_layer: &say, cache: kept });
+        let options = VerifyOptions { depth, on_layer: &say, cache: kept, tables: !args.strict };
+        let findings = verify_all(&subjects, &options);
         placed.extend(wanted.into_iter().zip(findings).map(|((place, requested, entry, image), finding)| {
             (place, Row::new(requested, entry, image, finding))
         }));

@@ -26,7 +26,8 @@ fn images(requested: &[RequestedImage], rows: &[Row<'_>]) -> Vec<Value> {
                 "verdict": finding.verdict.kind, "binaryPlatform": finding.verdict.binaries,
                 "reasons": finding.verdict.reasons, "evidence": finding.verdict.files, "executedChain": finding.chain,
                 "gaps": finding.gaps, "programs": finding.programs, "layers": finding.layers,
-                "layersRead": finding.layers_read, "layersCached": finding.layers_cached, "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
+                "layersRead": finding.layers_read, "layersCached": finding.layers_cached, "layersByTable": finding.layers_by_table,
+                "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
                 "skipped": finding.skipped.iter().map(|(layer, why)| json!({"layer": layer, "why": why})).collect::<Vec<_>>(),
             }),
         };

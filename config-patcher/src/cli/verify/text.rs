@@ -5,6 +5,7 @@ use cli::print_line;
 use cli::table;
 use error::text::{Escaped, format_bytes};
 use image_evidence::verdict::EvidenceFile;
+use image_evidence::verify::Finding;
 
 pub fn print(rows: &[Row<'_>], shows_image: bool, explain: bool) {
     let mut heading = vec!["DECLARED", "INDEX", "BINARIES", "VERDICT"];
@@ -36,6 +37,7 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
     let Ok(finding) = &row.finding else { return Vec::new() };
     let mut lines: Vec<String> = finding.verdict.reasons.iter().map(|reason| format!("  {reason}")).collect();
     lines.extend(finding.skipped.iter().map(|(layer, why)| format!("  layer {layer} was not read: {why}")));
+    lines.extend(by_table(finding).map(|line| format!("  {line}")));
     if explain {
         lines.extend(finding.chain.iter().map(explained));
         lines.extend(finding.gaps.iter().map(|gap| format!("  {gap}")));
@@ -56,6 +58,16 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
         lines.insert(0, format!("{}{member}: {}", row.requested.name, finding.verdict.kind.text()));
     }
     lines
+}
+
+/// The layers of which only the table of contents was read.
+pub fn by_table(finding: &Finding) -> Option<String> {
+    let layers = match finding.layers_by_table {
+        0 => return None,
+        1 => "1 layer was verified by its table of contents".into(),
+        count => format!("{count} layers were verified by their tables of contents"),
+    };
+    Some(format!("{layers}, which may differ from the layer; to read everything: --full"))
 }
 
 fn explained(shown: &EvidenceFile) -> String {

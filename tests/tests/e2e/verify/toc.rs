@@ -26,11 +26,13 @@ enum Member {
     HardLink(&'static str, &'static str),
     /// A file with another digest in the table: name, content with that digest, content in the layer.
     WrongDigest(&'static str, Vec<u8>, Vec<u8>),
+    /// A file with another name in the table: name in the table, name in the layer, content.
+    Renamed(&'static str, &'static str, Vec<u8>),
     /// This number of files in the table only.
     Listed(u32),
 }
 
-use Member::{File, HardLink, Listed, Symlink, WrongDigest};
+use Member::{File, HardLink, Listed, Renamed, Symlink, WrongDigest};
 
 /// Returns 2 MiB of incompressible data, because small layers are read completely.
 fn ballast() -> Member {
@@ -57,7 +59,7 @@ fn header(member: &Member) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o755);
     let (name, link, kind, size) = match member {
-        File(name, content) | WrongDigest(name, _, content) => {
+        File(name, content) | WrongDigest(name, _, content) | Renamed(_, name, content) => {
             (*name, "", tar::EntryType::Regular, content.len())
         }
         Symlink(name, target) => (*name, *target, tar::EntryType::Symlink, 0),
@@ -94,7 +96,7 @@ fn chunked(members: &[Member], compress: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<
                 entries.push(json!({"type": "hardlink", "name": name, "linkName": target}))
             }
             Listed(_) => {}
-            File(name, content) | WrongDigest(name, _, content) => {
+            File(name, content) | WrongDigest(name, _, content) | Renamed(name, _, content) => {
                 let digested = if let WrongDigest(_, digested, _) = member { digested } else { content };
                 let cut = if content.len() > 1 << 20 { 1 << 20 } else { content.len() };
                 let mut entry = json!({
@@ -336,6 +338,39 @@ fn a_table_without_a_valid_digest_is_not_used() {
         tag("no-digest", &|layer| {
             layer.annotations.as_object_mut().unwrap().values_mut().for_each(|value| *value = "x".into());
         });
+    }
+}
+
+/// The table has the names of two programs exchanged: by the table the image runs on arm64, by the layer it does not.
+#[test]
+fn a_table_that_contradicts_its_layer_is_not_used_with_strict() {
+    for make in [estargz, zstd_chunked] {
+        let registry = FakeRegistry::start();
+        let layer = make(&[
+            ballast(),
+            Renamed("usr/share/other", "usr/bin/app", probe("linux/amd64")),
+            Renamed("usr/bin/app", "usr/share/other", probe("linux/arm64")),
+        ]);
+        publish_running(&registry, &layer, "lie", &["/usr/bin/app"]);
+        assert_eq!(verify_tag(&registry, "lie", &[]).0, "consistent");
+        for arguments in [["--strict"].as_slice(), &["--full"], &["--quick", "--strict"]] {
+            let (verdict, _, whole) = verify_tag(&registry, "lie", arguments);
+            assert_eq!((verdict.as_str(), whole), ("mislabeled", true), "{arguments:?}");
+        }
+        let page = tempfile::tempdir().unwrap();
+        let page = page.path().join("page.html");
+        let name = format!("{}/app:lie", registry.host());
+        let user = User::new();
+        let ran = verify(&user, &[name.as_str(), "--html", page.to_str().unwrap()]);
+        let says = "1 layer was verified by its table of contents";
+        assert!(ran.stdout.contains(says), "{ran}");
+        assert!(std::fs::read_to_string(&page).unwrap().contains(says));
+        let ran = verify(&user, &[name.as_str(), "--format", "json"]);
+        assert_eq!(ran.json()["images"][0]["layersByTable"], 1, "{ran}");
+        // The facts that a table said are not used later either.
+        let ran = verify(&user, &[name.as_str(), "--format", "json", "--strict"]);
+        let found = &ran.json()["images"][0];
+        assert_eq!((&found["verdict"], &found["layersByTable"]), (&json!("mislabeled"), &json!(0)), "{ran}");
     }
 }
 

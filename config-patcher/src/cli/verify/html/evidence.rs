@@ -2,7 +2,7 @@
 
 use super::{Mark, shown};
 use crate::cli::verify::row::Row;
-use crate::cli::verify::text::programs;
+use crate::cli::verify::text::{by_table, programs};
 use error::text::format_bytes;
 use image_evidence::verdict::EvidenceFile;
 use image_evidence::verify::Finding;
@@ -56,7 +56,7 @@ fn found(out: &mut String, finding: &Finding) {
         out.push_str("</tbody></table>\n");
     }
     let skipped = finding.skipped.iter().map(|(layer, why)| format!("layer {layer} was not read: {why}"));
-    let notes: Vec<String> = finding.gaps.iter().cloned().chain(skipped).collect();
+    let notes: Vec<String> = finding.gaps.iter().cloned().chain(skipped).chain(by_table(finding)).collect();
     if !notes.is_empty() {
         list(out, "gaps", notes.iter());
     }
