@@ -1,14 +1,14 @@
 //! PID 1 of a sandbox, which builds the root directory, starts the command and reaps orphans.
 
-use crate::{Refusal, Sandbox, SandboxEvent, Step, limits, mounts};
+use crate::{Refusal, Sandbox, SandboxEvent, Step, limits, mounts, seccomp};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{
-    ForkResult, Gid, Uid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, sethostname,
-    setresgid, setresuid, setsid,
+    ForkResult, Gid, Uid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, setgroups,
+    sethostname, setresgid, setresuid, setsid,
 };
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
@@ -50,9 +50,8 @@ fn may_begin(mut go: &PipeReader) -> bool {
 fn prepare(sandbox: &Sandbox, go: PipeReader) -> Result<(), Refusal> {
     // Before the change of ids, because directories above the tree may be accessible only to the id of the caller.
     mounts::enter_tree(&sandbox.root)?;
-    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-    setresgid(gid, gid, gid).step("become group 0 of the sandbox")?;
-    setresuid(uid, uid, uid).step("become user 0 of the sandbox")?;
+    let (uid, gid) = if sandbox.ids.is_own() { (sandbox.user.uid, sandbox.user.gid) } else { (0, 0) };
+    become_user(uid, gid)?;
     // After the change of ids, which clears both.
     prctl::set_pdeathsig(Signal::SIGKILL).step("end with the supervisor")?;
     prctl::set_dumpable(false).step("hide this process from the command")?;
@@ -62,12 +61,19 @@ fn prepare(sandbox: &Sandbox, go: PipeReader) -> Result<(), Refusal> {
     drop(go);
     // While the host's /proc is still mounted: the first writes to it, and the second can mount a /proc only then.
     limits::forbid_user_namespaces();
+    limits::limit_shared_memory();
     mounts::mount_all()?;
     mounts::leave_the_host()?;
     sethostname("sandbox").step("set the host name")?;
     limits::bring_up_loopback();
     limits::leave_the_keyring();
     setsid().step("leave the session").map(drop)
+}
+
+fn become_user(uid: u32, gid: u32) -> Result<(), Refusal> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid).step("take the group id of the sandbox")?;
+    setresuid(uid, uid, uid).step("take the user id of the sandbox")
 }
 
 /// Returns whether the other end of the pipe is closed. No further byte is sent through it.
@@ -83,10 +89,11 @@ fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<lib
     match forked.step("start a process")? {
         ForkResult::Parent { child } => {
             limits::drop_all_capabilities().step("drop capabilities")?;
+            restrict_system_calls()?;
             Ok(child.as_raw())
         }
         ForkResult::Child => {
-            if let Err(refusal) = confine(output) {
+            if let Err(refusal) = confine(sandbox, output) {
                 SandboxEvent::from(refusal).send(events);
                 std::process::exit(1)
             }
@@ -102,7 +109,7 @@ fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<lib
 }
 
 /// Takes everything from this process that the command must not have.
-fn confine(output: &impl AsFd) -> Result<(), Refusal> {
+fn confine(sandbox: &Sandbox, output: &impl AsFd) -> Result<(), Refusal> {
     setsid().step("leave the session")?;
     let null = File::options().read(true).open("/dev/null").step("open /dev/null")?;
     dup2_stdin(&null).step("close the input")?;
@@ -114,8 +121,19 @@ fn confine(output: &impl AsFd) -> Result<(), Refusal> {
     limits::close_descriptors().step("close descriptors")?;
     limits::set_limits().step("set limits")?;
     limits::keep_container_capabilities().step("drop capabilities")?;
+    if !sandbox.ids.is_own() {
+        // A user other than root loses the capabilities with this.
+        let groups: Vec<Gid> = sandbox.user.groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups).step("set the groups of the image's user")?;
+        become_user(sandbox.user.uid, sandbox.user.gid)?;
+    }
     // Last, so that nothing before depends on it.
-    prctl::set_no_new_privs().step("forbid new privileges")
+    restrict_system_calls()
+}
+
+fn restrict_system_calls() -> Result<(), Refusal> {
+    prctl::set_no_new_privs().step("forbid new privileges")?;
+    seccomp::install().step("install a system call filter")
 }
 
 /// Waits for the command and returns its wait status. Reaps orphans.
@@ -146,6 +164,10 @@ fn execute(sandbox: &Sandbox) -> Result<Infallible, String> {
     let mut env = sandbox.env.clone();
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {
         env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        let home = Some(sandbox.user.home.as_str()).filter(|home| !home.is_empty());
+        env.push(format!("HOME={}", home.unwrap_or("/")));
     }
     let env_c = env.iter().map(|text| c_string(text)).collect::<Result<Vec<_>, _>>()?;
     let mut found = Errno::ENOENT;

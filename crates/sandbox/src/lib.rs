@@ -8,13 +8,13 @@
 //!   privileges, and `/proc` and `/dev` have no file that acts on the host. As root it does not run with the host's root id,
 //!   unless the process has no other id, as in some containers.
 //! - It ends when the caller ends, with all processes that it started.
-//! - Processes, open files, file sizes, `/tmp` and core dumps are limited.
+//! - Processes, memory, open files, file sizes, `/tmp` and core dumps are limited. The caller watches the memory of all
+//!   processes together with [`memory_of`]; shared memory and files of memfd_create(2) are limited one by one only.
+//! - System calls are filtered with an allow list like that of container engines.
 //!
-//! Not guaranteed: there is no seccomp filter, so the program reaches the whole system call interface of the
-//! kernel, including io_uring, userfaultfd and AF_VSOCK, which no namespace confines. Memory of all processes together and CPU
-//! time are not limited. Where `/proc/sys` is read-only, as in containers, it can create further user namespaces. Where the
-//! kernel does not allow to mount `/proc`, as in containers, `/proc` is the image's own, usually empty directory. A kernel
-//! that does not allow the namespaces is reported ([`SandboxEvent::Refused`]); there is no weaker sandbox.
+//! Not guaranteed: protection from bugs of the kernel or of QEMU. Where the kernel does not allow to mount
+//! `/proc`, as in containers, `/proc` is the image's own, usually empty directory. A kernel that does not allow the namespaces
+//! or the filter is reported ([`SandboxEvent::Refused`]); there is no weaker sandbox.
 //!
 //! Three processes take part. The *supervisor* ([`supervise`]) runs in the namespace of `binfmt-setup run`, where the
 //! emulators are registered. It creates the namespaces and writes their id maps. *init* is PID 1 of the new PID namespace. It
@@ -24,11 +24,12 @@
 //! The caller writes a [`Sandbox`] to the supervisor's stdin and reads events from its stdout:
 //!
 //! ```
-//! use sandbox::{Sandbox, SandboxEvent, SandboxIds};
+//! use sandbox::{Sandbox, SandboxEvent, SandboxIds, SandboxUser};
 //!
 //! let sandbox = Sandbox {
 //!     root: "/work/root".into(),
 //!     ids: SandboxIds::of_process(),
+//!     user: SandboxUser::default(),
 //!     command: vec!["/app".into(), "--version".into()],
 //!     env: vec!["LANG=C".into()],
 //!     working_dir: "/".into(),
@@ -47,7 +48,9 @@
 mod init;
 mod limits;
 mod mounts;
+mod seccomp;
 mod supervisor;
+mod user;
 
 use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
@@ -55,7 +58,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-pub use supervisor::supervise;
+pub use supervisor::{memory_of, supervise};
+pub use user::SandboxUser;
 
 /// A command and its root directory.
 ///
@@ -67,9 +71,11 @@ pub struct Sandbox {
     pub root: PathBuf,
     /// The ids of the sandbox.
     pub ids: SandboxIds,
+    /// The user of the command. If the sandbox has one id only, it is this one inside.
+    pub user: SandboxUser,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// The environment as `NAME=VALUE`. Without PATH, the default of container engines is used.
+    /// The environment as `NAME=VALUE`. Without PATH, the default of container engines is used, without HOME that of the user.
     pub env: Vec<String>,
     /// The working directory in the image.
     pub working_dir: PathBuf,
@@ -78,7 +84,8 @@ pub struct Sandbox {
     pub caller: i32,
 }
 
-/// The user and group ids of the sandbox: `count` ids of the supervisor's namespace, which are ids 0 to `count - 1` inside.
+/// The user and group ids of the sandbox: `count` ids of the supervisor's namespace, which are ids 0 to `count - 1` inside. A
+/// single id is that of the command's user inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxIds {
     uid: u32,
@@ -88,8 +95,8 @@ pub struct SandboxIds {
 
 /// First of the ids that systemd's table of uid ranges (UIDS-GIDS) leaves unused.
 const UNUSED_IDS: u64 = 0x7000_0000;
-/// As many ids as a container usually has.
-const IDS_MAX: u64 = 65_536;
+/// The whole of that range, so that every user of an image has an id.
+const IDS_MAX: u64 = 0x7ffe_0000 - UNUSED_IDS;
 
 impl SandboxIds {
     /// Ids for a supervisor in the user namespace of this process. They never include root, unless this process can use no
@@ -217,7 +224,7 @@ mod tests {
         let check = |map: &str, expected: Option<(u32, u32)>| {
             assert_eq!(unprivileged(map).map(|ids| (ids.uid, ids.count)), expected, "{map}");
         };
-        check("         0          0 4294967295\n", Some((0x7000_0000, 65_536)));
+        check("         0          0 4294967295\n", Some((0x7000_0000, 0x0ffe_0000)));
         // A rootless container of Podman, one with few ids, and one with root alone.
         check("0 1000 1\n1 100000 65536\n", Some((1, 65_536)));
         check("0 100000 65536\n", Some((1, 65_535)));

@@ -96,6 +96,12 @@ pub fn forbid_user_namespaces() {
     let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");
 }
 
+/// Limits System V shared memory of the sandbox, in pages. As for user namespaces, nothing depends on it: older kernels allow it
+/// to the host's root only.
+pub fn limit_shared_memory() {
+    let _ = fs::write("/proc/sys/kernel/shmall", "16384");
+}
+
 /// Brings up the loopback interface, as `docker run --network none` does. Nothing depends on it.
 pub fn bring_up_loopback() {
     #[expect(unsafe_code, reason = "zeroes are a valid ifreq; the kernel reads it during the call")]

@@ -1,13 +1,13 @@
 //! The supervisor of a sandbox, which creates the namespaces, writes their id maps and waits for init.
 
-use crate::{Refusal, Sandbox, SandboxEvent, SandboxIds, Step, init};
+use crate::{Refusal, Sandbox, SandboxEvent, Step, init};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, dup, getppid, setgroups};
+use nix::unistd::{Pid, SysconfVar, dup, getppid, setgroups, sysconf};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ fn run(sandbox: &Sandbox, events: &mut File) -> Result<(), Refusal> {
         }
         Some(child) => {
             drop(go);
-            let mapped = write_maps(child, sandbox.ids).and_then(|()| (&tell).write_all(&[1]));
+            let mapped = write_maps(child, sandbox).and_then(|()| (&tell).write_all(&[1]));
             if mapped.is_err() {
                 drop(tell);
                 let _ = waitpid(child, None);
@@ -85,13 +85,38 @@ fn fork_into_namespaces() -> Result<Option<Pid>, Errno> {
 }
 
 /// Writes the id maps of a new user namespace.
-fn write_maps(child: Pid, ids: SandboxIds) -> io::Result<()> {
+fn write_maps(child: Pid, Sandbox { ids, user, .. }: &Sandbox) -> io::Result<()> {
     let process = PathBuf::from(format!("/proc/{child}"));
-    let map = |first: u32| format!("0 {first} {}\n", ids.count);
+    let map = |inside: u32, first: u32| {
+        let inside = if ids.is_own() { inside } else { 0 };
+        format!("{inside} {first} {}\n", ids.count)
+    };
     if ids.is_own() {
         // The kernel requires this before it accepts a gid map from a process without CAP_SETGID.
         fs::write(process.join("setgroups"), "deny")?;
     }
-    fs::write(process.join("uid_map"), map(ids.uid))?;
-    fs::write(process.join("gid_map"), map(ids.gid))
+    fs::write(process.join("uid_map"), map(user.uid, ids.uid))?;
+    fs::write(process.join("gid_map"), map(user.gid, ids.gid))
+}
+
+/// Bytes of memory that a supervisor and all processes of its sandbox use: anonymous pages, without what they share. Processes
+/// that end meanwhile count as zero.
+pub fn memory_of(supervisor: u32) -> u64 {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
+    let mut pages = 0u64;
+    let mut left = vec![supervisor];
+    while let Some(process) = left.pop() {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+        let fields: Vec<u64> = read("statm").split(' ').filter_map(|field| field.parse().ok()).collect();
+        if let [_, resident, shared, ..] = fields[..] {
+            pages += resident.saturating_sub(shared);
+        }
+        // An orphan becomes a child of init, so this finds all of them.
+        let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { continue };
+        for thread in threads.flatten() {
+            let children = read(&format!("task/{}/children", thread.file_name().display()));
+            left.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    pages * page.unwrap_or(4096)
 }

@@ -15,13 +15,14 @@ use crate::report::{SmokeResult, Step};
 use crate::stages::build::{Member, file_name};
 use crate::unpack::{UnpackError, unpack};
 use crate::work_dir::records::Records;
+use error::text::format_bytes;
 use error::{Error, Exit};
 use image_model::platform::Platform;
 use image_store::parallel;
 use image_store::store::ImageSource;
 use image_store::store::oci_layout::OciLayout;
 use image_store::tree::Image;
-use sandbox::{Sandbox, SandboxEvent, SandboxIds};
+use sandbox::{Sandbox, SandboxEvent, SandboxIds, SandboxUser};
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -33,6 +34,10 @@ use std::time::{Duration, Instant};
 
 /// Emulation is slow; a program that hangs must not hang the release.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// Memory of all processes of an image together.
+const MEMORY_MAX: u64 = 4 << 30;
+/// How often time and memory are compared with their limits.
+const INTERVAL: Duration = Duration::from_millis(50);
 /// The first bytes of the output are kept for the report.
 const OUTPUT_MAX: usize = 4096;
 const EVENTS_MAX: u64 = 64 << 10;
@@ -119,6 +124,7 @@ fn run_command(
     let ids = if binfmt.is_some() { SandboxIds::in_private_namespace() } else { SandboxIds::of_process() };
     let sandbox = Sandbox {
         ids,
+        user: SandboxUser::default(),
         command: command.to_vec(),
         env: config.map(|config| config.env.clone()).unwrap_or_default(),
         working_dir: Path::new("/").join(config.map_or("", |config| config.working_dir.as_str())),
@@ -126,7 +132,10 @@ fn run_command(
         root,
     };
     let result = match unpack(source, &image.manifest.layers, &sandbox.root, &sandbox.working_dir, ids) {
-        Ok(()) => run(&sandbox, platform, binfmt, dir).map_err(local),
+        Ok(()) => match SandboxUser::find(&sandbox.root, config.map_or("", |config| config.user.as_str())) {
+            Ok(user) => run(&Sandbox { user, ..sandbox }, platform, binfmt, dir).map_err(local),
+            Err(why) => Ok(SmokeResult::Failed { why, output: String::new() }),
+        },
         Err(UnpackError::Image(why)) => Ok(SmokeResult::Failed { why, output: String::new() }),
         Err(UnpackError::Host(error)) => Err(error),
     };
@@ -177,8 +186,8 @@ fn run(
         read.map(|_| text)
     });
     let output = thread::spawn(move || first_bytes(output));
-    let in_time = wait.recv_timeout(TIME_LIMIT).is_ok();
-    if !in_time {
+    let exceeded = watch(&wait, child.id(), TIME_LIMIT, MEMORY_MAX);
+    if exceeded.is_some() {
         // The sandbox ends with the supervisor.
         child.kill()?;
     }
@@ -189,7 +198,21 @@ fn run(
     };
     let (events, output) = (joined(events.join())?, joined(output.join())?);
     let events: Vec<SandboxEvent> = events.lines().filter_map(SandboxEvent::parse).collect();
-    Ok(judge(&events, in_time, milliseconds, output))
+    Ok(judge(&events, exceeded, milliseconds, output))
+}
+
+/// Waits until the sandbox ends or exceeds a limit, which is returned in words.
+fn watch(ended: &mpsc::Receiver<()>, supervisor: u32, time: Duration, memory: u64) -> Option<String> {
+    let begun = Instant::now();
+    while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(INTERVAL) {
+        if begun.elapsed() > time {
+            return Some(format!("it took longer than {} s", time.as_secs()));
+        }
+        if sandbox::memory_of(supervisor) > memory {
+            return Some(format!("its processes used more than {} of memory", format_bytes(memory)));
+        }
+    }
+    None
 }
 
 /// Returns the first bytes of the output. All of it is read, so that the program never blocks.
@@ -200,7 +223,12 @@ fn first_bytes(mut pipe: impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&kept).trim().to_string())
 }
 
-fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: String) -> SmokeResult {
+fn judge(
+    events: &[SandboxEvent],
+    exceeded: Option<String>,
+    milliseconds: u64,
+    output: String,
+) -> SmokeResult {
     // Once the image has run, it may have caused whatever follows.
     let mut has_begun = false;
     for event in events {
@@ -216,7 +244,7 @@ fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: Stri
             SandboxEvent::NotExecuted { why } => {
                 return SmokeResult::Failed { why: why.clone(), output: String::new() };
             }
-            SandboxEvent::Ended { status } if in_time => {
+            SandboxEvent::Ended { status } if exceeded.is_none() => {
                 let status = ExitStatus::from_raw(*status);
                 return match status.success() {
                     true => SmokeResult::Passed { milliseconds, output },
@@ -230,10 +258,7 @@ fn judge(events: &[SandboxEvent], in_time: bool, milliseconds: u64, output: Stri
         // Nothing of the image has run: binfmt-setup could not create a namespace, or the platform has no emulator.
         return SmokeResult::NotRun { why: last_line(&output) };
     }
-    let why = match in_time {
-        true => "its processes were killed".to_string(),
-        false => format!("it took longer than {} s", TIME_LIMIT.as_secs()),
-    };
+    let why = exceeded.unwrap_or_else(|| "its processes were killed".to_string());
     SmokeResult::Failed { why, output }
 }
 
@@ -262,7 +287,8 @@ mod tests {
         let refused = || SandboxEvent::Refused { step: "mount /proc".into(), error: "no".into() };
         let not_executed = || SandboxEvent::NotExecuted { why: "\"/app\" is not in the image".into() };
         let check = |events: &[SandboxEvent], in_time: bool, expected: &str| {
-            let found = match judge(events, in_time, 1, "first\nlast".into()) {
+            let exceeded = (!in_time).then(|| "it took longer than 120 s".to_string());
+            let found = match judge(events, exceeded, 1, "first\nlast".into()) {
                 SmokeResult::Passed { .. } => "passed".to_string(),
                 SmokeResult::Failed { why, .. } => format!("failed: {why}"),
                 SmokeResult::NotRun { why } => format!("not run: {why}"),
@@ -290,6 +316,30 @@ mod tests {
         );
         check(&[SandboxEvent::Began], true, "failed: its processes were killed");
         check(&[SandboxEvent::Began], false, "failed: it took longer than 120 s");
+    }
+
+    #[test]
+    fn time_and_memory_of_all_processes_are_limited() {
+        let check = |script: &str, time: Duration, memory: u64, expected: Option<&str>| {
+            let mut child = Command::new("sh").args(["-c", script]).process_group(0).spawn().unwrap();
+            let (ended, wait) = mpsc::channel();
+            let process = child.id();
+            let watched = thread::spawn(move || watch(&wait, process, time, memory));
+            if expected.is_none() {
+                child.wait().unwrap();
+                ended.send(()).unwrap();
+            }
+            assert_eq!(watched.join().unwrap().as_deref(), expected, "{script}");
+            let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+            child.wait().unwrap();
+        };
+        let minute = Duration::from_secs(60);
+        check("true", minute, MEMORY_MAX, None);
+        check("sleep 3", Duration::ZERO, MEMORY_MAX, Some("it took longer than 0 s"));
+        // The memory is that of a grandchild.
+        let hungry = "python3 -c 'import time; kept = bytearray(10**8); time.sleep(9)' & sleep 9";
+        check(hungry, minute, 64 << 20, Some("its processes used more than 64.0 MiB of memory"));
     }
 
     #[test]
