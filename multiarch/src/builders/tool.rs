@@ -6,8 +6,9 @@ use error::Error;
 use error::Exit;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -142,19 +143,51 @@ fn run_redacted(mut command: Command, log: &File, secrets: &[Hidden]) -> std::io
 /// Time limit for output after the build has ended.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
 
-fn copy_redacted(reader: impl Read, log: &mut File, secrets: &[Hidden]) -> std::io::Result<()> {
-    let mut reader = BufReader::new(reader);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? > 0 {
-        let text = String::from_utf8_lossy(&line);
-        log.write_all(redacted(&text, secrets).as_bytes())?;
-        line.clear();
+/// Bytes that are redacted and written at once, however long a line is.
+const CHUNK: usize = 64 << 10;
+
+/// Copies the output. Only as many bytes are kept as a secret at the end of a chunk may need to be complete.
+fn copy_redacted(mut reader: impl Read, log: &mut impl Write, secrets: &[Hidden]) -> std::io::Result<()> {
+    let longest = secrets.iter().map(|secret| secret.value.len()).max().unwrap_or(0);
+    let mut kept = Vec::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = match reader.read(&mut chunk) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        kept.extend_from_slice(&chunk[..count]);
+        let end = if count == 0 { kept.len() } else { kept.len().saturating_sub(longest.saturating_sub(1)) };
+        let done = write_redacted(&kept, end, log, secrets)?;
+        kept.drain(..done);
+        if count == 0 {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
-fn redacted(line: &str, secrets: &[Hidden]) -> String {
-    secrets.iter().fold(line.to_string(), |line, secret| line.replace(&secret.value, secret.shown))
+/// Writes the bytes before `end`, and a secret that begins there with its last byte. Returns the number of bytes.
+fn write_redacted(
+    text: &[u8],
+    end: usize,
+    log: &mut impl Write,
+    secrets: &[Hidden],
+) -> std::io::Result<usize> {
+    let (mut at, mut plain) = (0, 0);
+    while at < end {
+        // Of two secrets that begin here, the longer one.
+        let found = secrets.iter().filter(|secret| text[at..].starts_with(secret.value.as_bytes()));
+        let Some(secret) = found.max_by_key(|secret| secret.value.len()) else {
+            at += 1;
+            continue;
+        };
+        log.write_all(&text[plain..at])?;
+        log.write_all(secret.shown.as_bytes())?;
+        at += secret.value.len();
+        plain = at;
+    }
+    log.write_all(&text[plain..at])?;
+    Ok(at)
 }
 
 /// A value that must not be printed, and its replacement.
@@ -213,7 +246,7 @@ impl Step {
         for to in &recipe.cache_to {
             self = self.arg("--cache-to").arg(to);
         }
-        self.arg("--file").arg(&recipe.dockerfile).arg(&recipe.context)
+        self.arg("--file").arg(&recipe.dockerfile).arg(operand(&recipe.context))
     }
 
     /// The options of a recipe for BuildKit: one image without attestations, with the creation time of SOURCE_DATE_EPOCH.
@@ -245,20 +278,26 @@ impl Step {
         self.arg("--secret").arg(format!("id={},{source}", secret.id))
     }
 
-    /// Passes only names as arguments, which every user of the host can read, and values in the environment, where the engine
-    /// reads the variable with the name.
+    /// Arguments are visible to every user of the host, so the values of secrets are passed in the environment, where the engine
+    /// reads the variable with the name. All other values are arguments: a variable could configure the engine's program.
     fn build_args(mut self, args: &BuildArgs) -> Self {
         for (name, value) in &args.0 {
             self = self.arg("--build-arg");
-            match value {
-                // This variable would configure the engine's program.
-                Some(value) if configures_programs(name) => {
-                    self = self.arg(format!("{name}={value}"));
+            let secret = match value {
+                Some(value) if is_secret(name) => {
+                    self = self.arg(name).env(name, value);
+                    Some(value.clone())
                 }
-                Some(value) => self = self.arg(name).env(name, value),
-                None => self = self.arg(name),
-            }
-            if let Some(value) = value.clone().or_else(|| std::env::var(name).ok()) {
+                Some(value) => {
+                    self = self.arg(format!("{name}={value}"));
+                    None
+                }
+                None => {
+                    self = self.arg(name);
+                    std::env::var(name).ok()
+                }
+            };
+            if let Some(value) = secret {
                 self.hide(value, "[build argument]");
             }
         }
@@ -285,23 +324,32 @@ impl Step {
 /// Shorter values are not replaced: they are no secrets, and the log would become unreadable.
 const SECRET_MIN: usize = 4;
 
-/// Returns whether a variable configures programs: a build argument of that name must not be set for the engine's program.
-fn configures_programs(name: &str) -> bool {
-    const PREFIXES: [&str; 10] = [
-        "DOCKER_",
-        "BUILDKIT_",
-        "BUILDX_",
-        "BUILDAH_",
+/// Returns whether a build argument has the name of a secret. Names of variables that engines, or the programs that they start, read are
+/// excluded.
+fn is_secret(name: &str) -> bool {
+    const WORDS: [&str; 7] =
+        ["TOKEN", "PASSWORD", "PASSWD", "SECRET", "CREDENTIAL", "API_KEY", "PRIVATE_KEY"];
+    const OF_PROGRAMS: [&str; 12] = [
+        "BUILDAH",
+        "BUILDKIT",
+        "BUILDX",
         "CONTAINER",
+        "DOCKER",
+        "GIT_",
         "LD_",
+        "PODMAN",
+        "REGISTRY",
         "SSH_",
         "XDG_",
-        "REGISTRY_",
-        "GO",
+        "_",
     ];
-    const NAMES: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "USER"];
-    let is_proxy = name.to_ascii_lowercase().ends_with("_proxy");
-    is_proxy || NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let name = name.to_ascii_uppercase();
+    WORDS.iter().any(|word| name.contains(word)) && !OF_PROGRAMS.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A path as an operand, which is never read as an option.
+fn operand(path: &Path) -> PathBuf {
+    if path.as_os_str().as_bytes().starts_with(b"-") { Path::new(".").join(path) } else { path.to_path_buf() }
 }
 
 fn quoted(argument: &str) -> String {

@@ -12,7 +12,7 @@ fn recipe(args: &[(&str, Option<&str>)]) -> DockerfileRecipe {
 }
 
 #[test]
-fn values_of_build_arguments_are_neither_shown_nor_arguments() {
+fn secret_build_arguments_are_neither_shown_nor_arguments() {
     let step = Step::new(&["build"]).recipe(&recipe(&[("TOKEN", Some("hunter2")), ("FROM_ENV", None)]));
     assert_eq!(
         step.shown("docker"),
@@ -20,10 +20,66 @@ fn values_of_build_arguments_are_neither_shown_nor_arguments() {
     );
     assert!(step.arguments.iter().all(|argument| !argument.to_string_lossy().contains("hunter2")));
     assert_eq!(step.environment, [("TOKEN".to_string(), "hunter2".to_string())]);
-    // What the program itself would heed goes another way, and is not shown either.
-    let step = Step::new(&["build"]).recipe(&recipe(&[("HTTP_PROXY", Some("http://me:secret@proxy"))]));
-    assert!(step.environment.is_empty());
-    assert_eq!(step.shown("docker"), "docker build --target 'run time' --build-arg HTTP_PROXY --file D .");
+}
+
+#[test]
+fn no_build_argument_configures_the_engine() {
+    for name in [
+        "HTTP_PROXY",
+        "GIT_SSH_COMMAND",
+        "_CONTAINERS_USERNS_CONFIGURED",
+        "STORAGE_DRIVER",
+        "BASH_ENV",
+        "PATH",
+        "VERSION",
+        "DOCKER_TOKEN",
+        "REGISTRY_PASSWORD",
+        "GODEBUG",
+    ] {
+        let step = Step::new(&["build"]).recipe(&recipe(&[(name, Some("value"))]));
+        assert!(step.environment.is_empty(), "{name}");
+        assert!(step.arguments.contains(&format!("{name}=value").into()), "{name}");
+        // Only secrets are replaced in a log.
+        assert!(step.secrets.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_context_is_never_an_option() {
+    let recipe = DockerfileRecipe { context: "--volume=:host".into(), ..recipe(&[]) };
+    let step = Step::new(&["build"]).recipe(&recipe);
+    assert_eq!(step.arguments.last().unwrap(), "./--volume=:host");
+}
+
+#[test]
+fn secrets_are_replaced_in_lines_of_any_length() {
+    let hidden = |value: &str, shown| Hidden { value: value.into(), shown };
+    let secrets = [hidden("hunter2", "[secret]"), hidden("hunter2hunter2", "[long]")];
+    let check = |text: &str, expected: &str| {
+        let mut log = Vec::new();
+        copy_redacted(text.as_bytes(), &mut log, &secrets).unwrap();
+        assert_eq!(String::from_utf8(log).unwrap(), expected);
+    };
+    check("", "");
+    check("hunter2", "[secret]");
+    check("a hunter2hunter2\nhunter", "a [long]\nhunter");
+    for before in CHUNK - 20..CHUNK + 2 {
+        let dots = ".".repeat(before);
+        check(&format!("{dots}hunter2 hunter2hunter2{dots}"), &format!("{dots}[secret] [long]{dots}"));
+    }
+    // One byte at a time.
+    struct Slowly<'a>(&'a [u8]);
+    impl Read for Slowly<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.0.len().min(1);
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+    let mut log = Vec::new();
+    copy_redacted(Slowly(b"is hunter2!"), &mut log, &secrets).unwrap();
+    assert_eq!(log, b"is [secret]!");
 }
 
 #[test]
