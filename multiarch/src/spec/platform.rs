@@ -159,6 +159,7 @@ fn read_files(
         labels: find(entries, "labels").map(|entry| reader.texts(entry)).unwrap_or_default(),
         expose: find(entries, "expose").map(|entry| read_ports(reader, entry)).unwrap_or_default(),
     };
+    check_characters(reader, entries, &run);
     if let (Some(workdir), Some(entry)) = (&run.workdir, find(entries, "workdir"))
         && !workdir.starts_with('/')
     {
@@ -170,6 +171,26 @@ fn read_files(
         }
     }
     Some(FilesRecipe { from, copy, run })
+}
+
+/// Refuses characters that no user name, path or variable can have: a line break in a user would add a line to what engines and
+/// scripts read, and a zero byte ends a text for the kernel.
+fn check_characters(reader: &mut Reader<'_>, entries: &[Entry], run: &RunConfig) {
+    let is_control = |text: &str| text.chars().any(char::is_control);
+    let has_zero = |text: &String| text.contains('\0');
+    let user = |user: &String| is_control(user) || user.contains(char::is_whitespace);
+    for (key, is_wrong) in [
+        ("user", run.user.as_ref().is_some_and(user)),
+        ("workdir", run.workdir.as_ref().is_some_and(|workdir| is_control(workdir))),
+        ("env", run.env.keys().any(|name| is_control(name)) || run.env.values().any(has_zero)),
+        ("labels", run.labels.keys().any(|name| is_control(name)) || run.labels.values().any(has_zero)),
+    ] {
+        if let (true, Some(entry)) = (is_wrong, find(entries, key)) {
+            let text =
+                format!("\"{key}\" contains a line break or another character that is not allowed there");
+            reader.problem(entry.value.line, text);
+        }
+    }
 }
 
 /// A base image; paths are relative to the directory of the spec.

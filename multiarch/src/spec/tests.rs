@@ -359,3 +359,24 @@ fn secrets_contexts_and_caches_are_parsed() {
         (&["a/b".into()][..], &["type=inline".into()][..])
     );
 }
+
+#[test]
+fn control_characters_are_refused_where_they_would_be_read_as_something_else() {
+    for (keys, key) in [
+        (r#"user: "root\nX""#, "user"),
+        (r#"user: "a b""#, "user"),
+        (r#"workdir: "/a\rb""#, "workdir"),
+        (r#"env: { "A\nB": x }"#, "env"),
+        (r#"env: { A: "x\0" }"#, "env"),
+        (r#"labels: { "a\nb": x }"#, "labels"),
+    ] {
+        let text = format!("image: a/b\nplatforms: {{ linux/amd64: {{ copy: {{ app: /app }}, {keys} }} }}");
+        let problems = parse(&text).unwrap_err();
+        let expected = format!("\"{key}\" contains a line break or another character");
+        assert!(problems.len() == 1 && problems[0].text.starts_with(&expected), "{keys}: {problems:?}");
+        assert_eq!(problems[0].line, 2, "{keys}");
+    }
+    let text = r#"image: a/b
+platforms: { linux/amd64: { copy: { app: /app }, user: "app:app", env: { A: "two\nlines" }, cmd: ["a\nb"] } }"#;
+    parse(text).unwrap();
+}
