@@ -29,6 +29,9 @@ const PACKAGES: [&str; 19] = [
     "umoci",
 ];
 
+/// Debian packages that only the long tests use.
+const FULL_PACKAGES: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
+
 /// The variable that proptest reads.
 const SEED: &str = "PROPTEST_RNG_SEED";
 
@@ -37,6 +40,9 @@ pub struct Args {
     /// Do not install Debian packages; tests that need a missing one are skipped
     #[arg(long)]
     no_install: bool,
+    /// Run the long tests as well: escape attempts under emulation, sweeps, licenses of all dependencies
+    #[arg(long)]
+    full: bool,
     /// Run each fuzz target for one minute instead (needs the nightly toolchain)
     #[arg(long)]
     fuzz: bool,
@@ -49,17 +55,34 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let install =
         !args.no_install && nix::unistd::geteuid().is_root() && Path::new("/etc/debian_version").exists();
     if install {
-        install_packages()?;
+        install_packages(&PACKAGES)?;
+        if args.full {
+            install_packages(&FULL_PACKAGES)?;
+        }
     } else {
         eprintln!("ci: not root on Debian, or --no-install: tests that need a missing program are skipped");
     }
     // If all packages are installed, a skipped test counts as failed.
     let world: &[(&str, &str)] = if install { &[("MULTIARCH_REQUIRE_WORLD", "1")] } else { &[] };
+    // With the long tests, so that they compile in every run.
+    let lints = cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]);
     step("format", cargo(&["fmt", "--all", "--check"]))?;
-    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    step("lints", lints)?;
     let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", docs)?;
+    if args.full && !has("cargo-deny") {
+        step("cargo-deny", cargo(&["install", "cargo-deny", "--locked", "--quiet"]))?;
+    }
     if has("cargo-deny") {
         step(
             "licenses, bans, sources",
@@ -67,7 +90,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         )?;
     } else {
         eprintln!(
-            "ci: cargo-deny is not installed: licenses, bans and sources are checked by the hosted workflow"
+            "ci: cargo-deny is not installed: --full installs it and checks licenses, bans and sources"
         );
     }
     // The end-to-end tests run the tools as programs; no test harness builds the binaries of other packages.
@@ -76,6 +99,9 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         true => cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]),
         false => cargo(&["test", "--workspace", "--no-fail-fast"]),
     };
+    if args.full {
+        tests.args(["--features", "multiarch-tests/full"]);
+    }
     tests.envs(world.iter().copied());
     // A failure must be reproducible on another machine, so generated cases are the same in each run. `cargo test` without
     // the variable generates new ones.
@@ -86,8 +112,8 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-fn install_packages() -> Result<(), Error> {
-    let missing: Vec<&str> = PACKAGES.into_iter().filter(|package| !is_installed(package)).collect();
+fn install_packages(packages: &[&str]) -> Result<(), Error> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
