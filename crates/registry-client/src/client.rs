@@ -39,6 +39,8 @@ pub struct ApiRequest<'a, 'c> {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: RequestBody<'a, 'c>,
+    /// Expected size of the response's body if it is a blob, else 0. Its time limit is longer.
+    pub response_size: u64,
     /// Scopes that the token of the request must have.
     pub required: &'a RequiredScopes,
     /// The registry that the request belongs to.
@@ -178,6 +180,7 @@ impl Client {
                 headers: &request.headers,
                 authorization,
                 body: request.body,
+                response_size: request.response_size,
                 address_policy,
             };
             let response = self.0.transport.send(&http_request)?;

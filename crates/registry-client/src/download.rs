@@ -111,6 +111,7 @@ impl Download {
             url: self.url.clone(),
             headers,
             body: RequestBody::Empty,
+            response_size: self.size,
             required: &self.required,
             auth: &self.auth,
         })?;

@@ -87,7 +87,8 @@ impl RegistryStore {
     /// A request without headers and body.
     fn request<'a, 'c>(&'a self, action: &'a str, method: &'static str, url: Url) -> ApiRequest<'a, 'c> {
         let (body, headers) = (RequestBody::Empty, Vec::new());
-        ApiRequest { action, method, url, headers, body, required: &self.required, auth: &self.auth }
+        let (required, auth) = (&self.required, &*self.auth);
+        ApiRequest { action, method, url, headers, body, response_size: 0, required, auth }
     }
 
     fn manifest_request<'a>(

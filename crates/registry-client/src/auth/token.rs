@@ -121,6 +121,7 @@ impl TokenRequest<'_> {
             headers,
             authorization,
             body,
+            response_size: 0,
             address_policy: self.address_policy,
         }
     }

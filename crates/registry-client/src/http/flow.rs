@@ -71,7 +71,7 @@ pub struct MinRateReader<R> {
 /// The length of the window in which the rate is measured: curl's default of --speed-time.
 pub const WINDOW: Duration = Duration::from_secs(30);
 /// Minimum rate in bytes per second.
-const RATE_MIN: u64 = 64;
+pub const RATE_MIN: u64 = 64;
 
 impl<R: Read> MinRateReader<R> {
     pub fn new(inner: R, window: Duration) -> Self {

@@ -1,7 +1,7 @@
 //! A single HTTP exchange: connections, time limits, and the errors of a failed exchange.
 
 use crate::http::address::{AddressPolicy, FilteringResolver, ForbiddenAddress, literal};
-use crate::http::flow::{MinRateReader, VerifiedUpload, WINDOW};
+use crate::http::flow::{MinRateReader, RATE_MIN, VerifiedUpload, WINDOW};
 use crate::http::proxy;
 use crate::http::tls::{self, TlsSettings};
 use crate::http::url::Url;
@@ -37,6 +37,8 @@ pub struct HttpRequest<'a, 'c> {
     pub headers: &'a [(&'static str, String)],
     pub authorization: Option<&'a str>,
     pub body: RequestBody<'a, 'c>,
+    /// Expected size of the response's body if it is a blob, else 0.
+    pub response_size: u64,
     pub address_policy: AddressPolicy,
 }
 
@@ -127,11 +129,16 @@ impl Transport {
         }
         let malformed =
             |e: ureq::http::Error| RequestFailure::permanent(Error::bad_input(request.action, e.to_string()));
+        // Trailers of a chunked body are read and dropped within one read, which no other limit ends.
+        let body_time = Some(self.timeout + Duration::from_secs(request.response_size / RATE_MIN));
         let sent = match request.body {
             RequestBody::Empty if matches!(request.method, "POST" | "PUT") => {
                 agent.run(builder.body(&[] as &[u8]).map_err(malformed)?)
             }
-            RequestBody::Empty => agent.run(builder.body(()).map_err(malformed)?),
+            RequestBody::Empty => {
+                let http_request = builder.body(()).map_err(malformed)?;
+                agent.run(agent.configure_request(http_request).timeout_recv_body(body_time).build())
+            }
             RequestBody::Bytes(bytes) => agent.run(builder.body(bytes).map_err(malformed)?),
             RequestBody::Blob { digest, size, from, open } => {
                 let left = size - from;
@@ -210,6 +217,7 @@ impl Transport {
             .timeout_per_write(Some(self.idle))
             // A head that arrives byte by byte never reaches the limit of a single read.
             .timeout_recv_response(Some((self.idle * 2).min(self.timeout)))
+            .timeout_recv_body(Some(self.timeout))
             .max_idle_connections(32)
             .max_idle_connections_per_host(32);
         if request.url.is_tls() {

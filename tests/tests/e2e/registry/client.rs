@@ -15,6 +15,7 @@ use std::time::Duration;
 
 mod auth;
 mod content;
+mod endless;
 mod faults;
 mod proxies;
 mod tls;

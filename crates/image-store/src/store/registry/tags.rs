@@ -8,11 +8,16 @@ use image_model::reference::is_tag;
 use registry_client::{ResponseHead, Url, api_error};
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashSet};
+use std::time::Instant;
 
 /// Maximum size of a page in bytes; some registries return all tags in one page.
 const PAGE_MAX: u64 = 16 << 20;
 const PAGES_MAX: usize = 10_000;
+/// Pages without a new tag; a list with more of them does not end.
+pub const EMPTY_PAGES_MAX: usize = 2;
 const TAGS_MAX: usize = 1_000_000;
+/// Bytes of all tags together, which bounds the memory.
+const BYTES_MAX: usize = 24 << 20;
 
 /// The response of `tags/list`.
 #[derive(Deserialize)]
@@ -28,15 +33,28 @@ pub fn list(store: &RegistryStore) -> Result<Vec<String>, Error> {
     let mut tags = BTreeSet::new();
     let mut seen = HashSet::new();
     let mut next = Some(first(store));
+    let (mut bytes, mut empty_pages) = (0, 0);
+    let end = Instant::now() + store.client.retry_policy().timeout;
     while let Some(url) = next {
-        if !seen.insert(url.unredacted()) || seen.len() > PAGES_MAX {
+        let is_endless = seen.len() >= PAGES_MAX || empty_pages >= EMPTY_PAGES_MAX;
+        if is_endless || !seen.insert(url.unredacted()) {
             return Err(wrong(format!("the list did not end after {} pages", seen.len())));
         }
-        let (page, link) = read(store, &action, &url)?;
-        tags.extend(page);
-        if tags.len() > TAGS_MAX {
-            return Err(wrong(format!("there are more than {TAGS_MAX} tags")));
+        if Instant::now() > end {
+            let reason = format!("the list did not end in time, after {} pages", seen.len());
+            return Err(Error::network(&*action, reason).hint("a longer time is set with --timeout"));
         }
+        let (page, link) = read(store, &action, &url)?;
+        let before = tags.len();
+        for tag in page {
+            bytes += tag.len();
+            tags.insert(tag);
+        }
+        if tags.len() > TAGS_MAX || bytes > BYTES_MAX {
+            let reason = format!("there are more than {TAGS_MAX} tags, or {} MiB of them", BYTES_MAX >> 20);
+            return Err(wrong(reason));
+        }
+        empty_pages = if tags.len() == before { empty_pages + 1 } else { 0 };
         next = link;
     }
     Ok(tags.into_iter().collect())
