@@ -30,7 +30,7 @@ const PACKAGES: [&str; 19] = [
 ];
 
 /// Debian packages that only the long tests use.
-const FULL_PACKAGES: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
+const FULL_PACKAGES: [&str; 3] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "mmdebstrap"];
 
 /// The variable that proptest reads.
 const SEED: &str = "PROPTEST_RNG_SEED";

@@ -52,6 +52,29 @@ pub fn newer_docker() -> Result<NewerDocker, Skip> {
     Ok(NewerDocker { bin: kept.join("bin"), buildx })
 }
 
+/// A tar file of a minimal Debian 12 with these packages installed, made once and kept under the target directory. Takes minutes.
+///
+/// # Panics
+/// If mmdebstrap fails.
+pub fn debian_root(name: &str, packages: &[&str]) -> Result<PathBuf, Skip> {
+    require(&["mmdebstrap"])?;
+    let home = target_directory().join("world/packages");
+    fs::create_dir_all(&home).expect("a directory under target");
+    let kept = home.join(format!("{name}.tar"));
+    let lock = File::create(home.join(format!("{name}.lock"))).expect("a lock file");
+    lock.lock().expect("a lock");
+    if !kept.exists() {
+        let work = tempfile::tempdir_in(&home).expect("a directory under target");
+        let made = work.path().join("root.tar");
+        let mut make = Command::new("mmdebstrap");
+        make.args(["--quiet", "--variant=minbase", &format!("--include={}", packages.join(","))]);
+        let done = make.arg("bookworm").arg(&made).arg(archive()?).output().expect("mmdebstrap");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        fs::rename(made, &kept).expect("a rename within target");
+    }
+    Ok(kept)
+}
+
 /// These packages of a Debian architecture from the first suite that has them, in a directory of this name.
 fn unpacked(
     name: &str,

@@ -1,5 +1,7 @@
 //! Tests with real engines, registries and emulators.
 
 mod docker_daemon;
+#[cfg(feature = "full")]
+mod entrypoints;
 mod fix;
 mod release;
