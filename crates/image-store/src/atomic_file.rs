@@ -4,12 +4,16 @@
 //! signals on a thread of its own, removes the temporary files, and then lets the signal end the process, as its sender
 //! expects.
 
-use nix::sys::signal::{SigSet, Signal, raise};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
@@ -34,27 +38,24 @@ struct ListedPath {
 }
 
 impl TempFiles {
-    /// Makes SIGINT, SIGTERM and SIGHUP remove these files before they end the process. Call it before the first thread
-    /// starts: threads inherit that these signals are blocked. (Child processes do not: std gives them an empty mask.)
+    /// Makes SIGINT, SIGTERM and SIGHUP remove these files before they end the process. Handlers of signals do not reach child
+    /// processes, as a mask of blocked signals would, with which no builder could be interrupted.
     pub fn removed_on_signal() -> Self {
         let temp_files = Self::default();
-        let mut watched = SigSet::empty();
         let ignored = ignored();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            // Under nohup, SIGHUP stays ignored.
-            if ignored >> (signal as u32 - 1) & 1 == 0 {
-                watched.add(signal);
-            }
-        }
+        // Under nohup, SIGHUP stays ignored.
+        let watched = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        let watched: Vec<i32> = watched.collect();
         // A file that grows beyond setrlimit(2) must be an error with a message, not the end of the process.
-        let mut blocked = watched;
-        blocked.add(Signal::SIGXFSZ);
-        if blocked.thread_block().is_err() {
-            return temp_files;
-        }
+        let _ = flag::register(SIGXFSZ, Arc::default());
+        let Ok(mut signals) = Signals::new(&watched) else { return temp_files };
         let list = temp_files.clone();
-        if std::thread::Builder::new().spawn(move || end_on_signal(&watched, &list)).is_err() {
-            let _ = watched.thread_unblock();
+        let wait =
+            move || signals.forever().next().into_iter().for_each(|signal| end_on_signal(signal, &list));
+        if std::thread::Builder::new().spawn(wait).is_err() {
+            for signal in watched {
+                let _ = flag::register_conditional_default(signal, Arc::new(AtomicBool::new(true)));
+            }
         }
         temp_files
     }
@@ -189,17 +190,15 @@ pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn end_on_signal(watched: &SigSet, temp_files: &TempFiles) {
-    let Ok(signal) = watched.wait() else { return };
+fn end_on_signal(signal: i32, temp_files: &TempFiles) {
     // Locked until the end, so that no further file is created.
     let list = temp_files.lock();
     for path in list.iter() {
         let _ = fs::remove_file(path);
     }
-    let _ = watched.thread_unblock();
-    let _ = raise(signal);
-    // Not reached: the signal is neither ignored nor handled.
-    std::process::exit(128 + signal as i32);
+    let _ = emulate_default_handler(signal);
+    // Not reached: the default of these signals ends the process.
+    std::process::exit(128 + signal);
 }
 
 /// Returns `SigIgn` of /proc/PID/status (proc_pid_status(5)): one bit for each signal that was ignored at the start.

@@ -145,3 +145,13 @@ fn binaries_for_another_platform_stop_the_release() {
         assert_eq!(platform["evidence"]["verdict"], "consistent", "{platform}");
     }
 }
+
+/// Ctrl-C ends what a release started, too: its signal mask and ignored signals are not inherited.
+#[test]
+fn commands_of_a_release_can_be_interrupted() {
+    let status = "grep -E '^Sig(Blk|Ign):' /proc/self/status > signals";
+    let user = user_with_spec(&(spec("oci:out") + &format!("prepare: [[sh, -c, \"{status}\"]]\n")));
+    user.release(&["app/release.yaml"]).exits(0);
+    let none = format!("SigBlk:\t{0:016}\nSigIgn:\t{0:016}\n", 0);
+    assert_eq!(std::fs::read_to_string(user.path("app/signals")).unwrap(), none);
+}
