@@ -1,14 +1,16 @@
-//! PID 1 of a sandbox, which builds the root directory, starts the command and reaps orphans.
+//! The first process of a sandbox, which starts the command in a PID namespace of its own and waits for it.
 
+use crate::supervisor::fork_into;
 use crate::{Refusal, Sandbox, SandboxEvent, Step, limits, mounts, seccomp};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{
-    ForkResult, Gid, Uid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, setgroups,
-    sethostname, setresgid, setresuid, setsid,
+    Gid, Uid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, setgroups, sethostname, setresgid,
+    setresuid, setsid,
 };
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
@@ -59,11 +61,6 @@ fn prepare(sandbox: &Sandbox, go: PipeReader) -> Result<(), Refusal> {
         return Err(Refusal { step: "find the supervisor alive", error: Errno::ESRCH.into() });
     }
     drop(go);
-    // While the host's /proc is still mounted: the first writes to it, and the second can mount a /proc only then.
-    limits::forbid_user_namespaces();
-    limits::limit_shared_memory();
-    mounts::mount_all()?;
-    mounts::leave_the_host()?;
     sethostname("sandbox").step("set the host name")?;
     limits::bring_up_loopback();
     limits::leave_the_keyring();
@@ -84,16 +81,14 @@ fn is_closed(pipe: &PipeReader) -> bool {
 
 /// Forks the command. This process gives up its privileges.
 fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<libc::pid_t, Refusal> {
-    #[expect(unsafe_code, reason = "this process has one thread, so the child may do anything")]
-    let forked = unsafe { fork() };
-    match forked.step("start a process")? {
-        ForkResult::Parent { child } => {
+    match fork_into(CloneFlags::CLONE_NEWPID).step("start a process")? {
+        Some(child) => {
             limits::drop_all_capabilities().step("drop capabilities")?;
             restrict_system_calls()?;
             Ok(child.as_raw())
         }
-        ForkResult::Child => {
-            if let Err(refusal) = confine(sandbox, output) {
+        None => {
+            if let Err(refusal) = replace_root().and_then(|()| confine(sandbox, output)) {
                 SandboxEvent::from(refusal).send(events);
                 std::process::exit(1)
             }
@@ -108,6 +103,15 @@ fn start(sandbox: &Sandbox, events: &mut File, output: &impl AsFd) -> Result<lib
     }
 }
 
+/// Replaces the root directory of the mount namespace, also for init. `/proc` shows the PID namespace of this process.
+fn replace_root() -> Result<(), Refusal> {
+    // While the host's /proc is still mounted: the first two write to it, and the third can mount a /proc only then.
+    limits::forbid_user_namespaces();
+    limits::limit_shared_memory();
+    mounts::mount_all()?;
+    mounts::leave_the_host()
+}
+
 /// Takes everything from this process that the command must not have.
 fn confine(sandbox: &Sandbox, output: &impl AsFd) -> Result<(), Refusal> {
     setsid().step("leave the session")?;
@@ -118,6 +122,7 @@ fn confine(sandbox: &Sandbox, output: &impl AsFd) -> Result<(), Refusal> {
     #[expect(unsafe_code, reason = "the default action is not a function of this program")]
     // Rust ignores SIGPIPE when a program starts, and execve(2) keeps that.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.step("reset SIGPIPE")?;
+    SigSet::empty().thread_set_mask().step("unblock signals")?;
     limits::close_descriptors().step("close descriptors")?;
     limits::set_limits().step("set limits")?;
     limits::keep_container_capabilities().step("drop capabilities")?;
@@ -136,15 +141,15 @@ fn restrict_system_calls() -> Result<(), Refusal> {
     seccomp::install().step("install a system call filter")
 }
 
-/// Waits for the command and returns its wait status. Reaps orphans.
+/// Waits for the command and returns its wait status. When it ends, so do all processes of its PID namespace.
 fn wait_for(command: libc::pid_t) -> i32 {
     loop {
         let mut status = 0;
         #[expect(unsafe_code, reason = "nix does not give the status as the kernel does")]
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        let pid = unsafe { libc::waitpid(command, &raw mut status, 0) };
         match Errno::result(pid) {
-            Ok(pid) if pid == command => return status,
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(_) => return status,
+            Err(Errno::EINTR) => {}
             // Not reached: the command is a child of this process.
             Err(_) => return 0x7f00,
         }

@@ -17,9 +17,9 @@
 //! or the filter is reported ([`SandboxEvent::Refused`]); there is no weaker sandbox.
 //!
 //! Three processes take part. The *supervisor* ([`supervise`]) runs in the namespace of `binfmt-setup run`, where the
-//! emulators are registered. It creates the namespaces and writes their id maps. *init* is PID 1 of the new PID namespace. It
-//! builds the root directory and waits. The *command* is its child. All of them report to the caller through one pipe
-//! ([`SandboxEvent`]), which the command cannot reach.
+//! emulators are registered. It creates the namespaces and writes their id maps. *init* is the first process in them. It waits
+//! for the *command*, which is process 1 of a PID namespace of its own, as in a container. All of them report to the caller
+//! through one pipe ([`SandboxEvent`]), which the command cannot reach.
 //!
 //! The caller writes a [`Sandbox`] to the supervisor's stdin and reads events from its stdout:
 //!

@@ -42,7 +42,7 @@ fn run(sandbox: &Sandbox, events: &mut File) -> Result<(), Refusal> {
     // it. Some hosts do not allow it; nothing depends on it.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let (go, tell) = io::pipe().step("create a pipe")?;
-    match fork_into_namespaces().step("create namespaces")? {
+    match fork_into(NAMESPACES).step("create namespaces")? {
         None => {
             drop(tell);
             init::run(sandbox, go, events)
@@ -63,16 +63,17 @@ fn run(sandbox: &Sandbox, events: &mut File) -> Result<(), Refusal> {
     }
 }
 
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUSER
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWCGROUP);
+
 /// fork(2) with new namespaces for the child. `None` in the child.
-fn fork_into_namespaces() -> Result<Option<Pid>, Errno> {
-    let flags = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
-    let flags = libc::c_long::from(flags.bits() | libc::SIGCHLD);
+pub fn fork_into(namespaces: CloneFlags) -> Result<Option<Pid>, Errno> {
+    let flags = libc::c_long::from(namespaces.bits() | libc::SIGCHLD);
     #[expect(
         unsafe_code,
         reason = "without CLONE_VM and a stack this is fork; the process has one thread, so the child may do anything"
