@@ -1,6 +1,6 @@
 //! The first process of a sandbox, which starts the command in a PID namespace of its own and waits for it.
 
-use crate::supervisor::fork_into;
+use crate::namespaces::fork_into;
 use crate::{Refusal, Sandbox, SandboxEvent, Step, limits, mounts, seccomp};
 use nix::errno::Errno;
 use nix::libc;

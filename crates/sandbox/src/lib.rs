@@ -48,6 +48,7 @@
 mod init;
 mod limits;
 mod mounts;
+mod namespaces;
 mod seccomp;
 mod supervisor;
 mod user;
