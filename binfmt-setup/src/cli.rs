@@ -204,13 +204,13 @@ fn parse_emulator(text: &str) -> Result<(&'static Machine, PathBuf), String> {
 }
 
 impl EmulatorArgs {
-    fn request(self, targets: Vec<Target>, all: bool) -> Request {
+    fn request(self, targets: Vec<Target>, all: bool, for_everybody: bool) -> Request {
         let emulator_dirs = match self.emulator_dir {
             none if none.is_empty() => EMULATOR_DIRS.iter().map(PathBuf::from).collect(),
             given => given,
         };
         let Self { emulator, flags, credentials, .. } = self;
-        Request { targets, all, emulator_dirs, emulators: emulator, flags, credentials }
+        Request { targets, all, emulator_dirs, emulators: emulator, flags, credentials, for_everybody }
     }
 }
 
@@ -237,7 +237,7 @@ fn run(command: Command, output: &Output) -> Result<Exit, Error> {
             let (all, targets): (Vec<String>, Vec<String>) =
                 targets.into_iter().partition(|text| text == "all");
             let targets = targets.iter().map(|text| Target::parse(text)).collect::<Result<_, _>>()?;
-            let request = emulators.request(targets, !all.is_empty());
+            let request = emulators.request(targets, !all.is_empty(), true);
             let options = RegisterOptions { replace, persist, probe: !no_probe, dry_run };
             let exit = commands::register::register(at, &request, options, output)?;
             Ok(end(exit, dry_run, output))
@@ -252,7 +252,7 @@ fn run(command: Command, output: &Output) -> Result<Exit, Error> {
             let as_platform =
                 |text: &String| Target::parse(text).map(|target| Target { as_platform: true, ..target });
             let platforms = platform.iter().map(as_platform).collect::<Result<_, _>>()?;
-            let request = emulators.request(platforms, all);
+            let request = emulators.request(platforms, all, false);
             let exit = match dry_run {
                 true => commands::run::print_plan(&request, output)?,
                 false => commands::run::run(at, &request, &command, output)?,

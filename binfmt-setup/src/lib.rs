@@ -22,3 +22,4 @@ mod probe_programs;
 pub mod request;
 pub mod rule;
 pub mod status;
+mod trusted_path;

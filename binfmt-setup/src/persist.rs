@@ -15,6 +15,7 @@ use error::text::Escaped;
 
 use crate::entry_owner::{BINFMT_SUPPORT, binfmt_d_lines};
 use crate::plan::{HandlerRequest, check_conflicts};
+use crate::trusted_path;
 
 const DIRECTORY: &str = "/etc/binfmt.d";
 /// The first line of every file that this program writes.
@@ -47,10 +48,11 @@ pub fn read(name: &str) -> OnDisk {
 /// Plans the files for `handlers`. With `replace`, files of other programs are overridden.
 ///
 /// # Errors
-/// `Conflict` if another program registers the same name at boot, `BadInput` for a rule that cannot be a line.
+/// `NotPermitted` if another user can change the files; `Conflict` if another program registers the same name at boot, `BadInput` for a rule that cannot be a line.
 pub fn plan(handlers: &[(HandlerRequest, OnDisk)], replace: bool) -> Result<Files, Error> {
     let (mut files, mut conflicts) = (Files::default(), vec![]);
     for (handler, on_disk) in handlers {
+        check_owners(on_disk)?;
         let name = handler.machine.entry_name();
         let line = String::from_utf8_lossy(&handler.rule.line()?).into_owned();
         let conflict = |why: String| Error::conflict(format!("persist {name}"), why);
@@ -71,6 +73,27 @@ pub fn plan(handlers: &[(HandlerRequest, OnDisk)], replace: bool) -> Result<File
         }
     }
     check_conflicts("persist handlers", conflicts).map(|()| files)
+}
+
+/// Checks that no other user can change what is registered at boot.
+fn check_owners(on_disk: &OnDisk) -> Result<(), Error> {
+    let paths = on_disk.lines.iter().map(|(path, _)| path.as_path()).chain([Path::new(DIRECTORY)]);
+    for path in paths {
+        let refused = |why: String, hint: String| {
+            Err(Error::not_permitted(format!("write {DIRECTORY}"), why).hint(hint))
+        };
+        if let Some((step, owner)) = trusted_path::of_another_user(path) {
+            let step = step.display();
+            let why = format!("{step} belongs to user {owner}, who could run any code as every user at boot");
+            return refused(why, format!("run: chown root {step}"));
+        }
+        if let Some(step) = trusted_path::writable_by_others(path) {
+            let step = step.display();
+            let why = format!("{step} can be written by other users, who could run any code at boot");
+            return refused(why, format!("run: chmod go-w {step}"));
+        }
+    }
+    Ok(())
 }
 
 /// The path with the name of the file to override, if there is one: files of other names would all be read, and the
@@ -132,7 +155,12 @@ pub fn stage(files: Files) -> Result<Staged, Error> {
 }
 
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    // What a killed process of the same number left; never a link to another file.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
     file.set_permissions(PermissionsExt::from_mode(0o644))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -28,6 +28,8 @@ pub struct Request {
     pub flags: Option<Flags>,
     /// Flag C, which requires its own option.
     pub credentials: bool,
+    /// Every user of the host will execute the emulators.
+    pub for_everybody: bool,
 }
 
 /// The properties of this host on which a plan depends.
@@ -128,7 +130,7 @@ impl Request {
         host: &Host,
     ) -> Result<(HandlerRequest, Vec<String>), Error> {
         // Before it is executed, even if only for its version.
-        file::check(&emulator, host.ident, self.credentials)?;
+        file::check(&emulator, host.ident, self.for_everybody, self.credentials)?;
         let version = version_of(&emulator.path).as_deref().and_then(Version::parse);
         if let Some(version) = &version {
             file::check_version(&emulator, version, machine)?;

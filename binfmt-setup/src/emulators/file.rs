@@ -10,6 +10,7 @@ use error::{Error, Exit};
 use super::Machine;
 use crate::elf::{self, Header, Ident};
 use crate::rule::Flags;
+use crate::trusted_path;
 
 /// Properties of the file, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +27,12 @@ pub struct EmulatorFile {
     pub content: Content,
     /// Whether any x bit is set.
     pub may_execute: bool,
-    /// The file or a parent directory that other users than its owner can write.
+    /// The file, or a directory or link on the way to it, that other users than its owner can write.
     pub writable_by_others: Option<PathBuf>,
-    /// The file or a parent directory that does not belong to root.
+    /// The file, or a directory or link on the way to it, that does not belong to root.
     pub not_of_root: Option<PathBuf>,
+    /// The file, or a directory or link on the way to it, that belongs to neither root nor the caller, with its owner.
+    pub of_another_user: Option<(PathBuf, u32)>,
 }
 
 /// What the first bytes of a file show.
@@ -72,8 +75,9 @@ pub fn read(path: &Path) -> Result<EmulatorFile, Error> {
         inode: found.ino(),
         content,
         may_execute: found.permissions().mode() & 0o111 != 0,
-        writable_by_others: first_above(&real_path, is_writable_by_others),
-        not_of_root: first_above(&real_path, |found| found.uid() != 0),
+        writable_by_others: trusted_path::writable_by_others(path),
+        not_of_root: trusted_path::not_of_root(path),
+        of_another_user: trusted_path::of_another_user(path),
         real_path,
     })
 }
@@ -89,32 +93,23 @@ fn content(path: &Path) -> io::Result<Content> {
     })
 }
 
-/// The path itself or its closest parent directory for which `is` returns true.
-fn first_above(path: &Path, is: impl Fn(&std::fs::Metadata) -> bool) -> Option<PathBuf> {
-    path.ancestors().find(|step| std::fs::metadata(step).is_ok_and(|found| is(&found))).map(Path::to_owned)
-}
-
-fn is_writable_by_others(found: &std::fs::Metadata) -> bool {
-    let mode = found.permissions().mode();
-    // In a sticky directory like /tmp only the owner can replace a file.
-    let is_sticky_directory = found.is_dir() && mode & 0o1000 != 0;
-    let by_anybody = mode & 0o002 != 0;
-    // Only root is in group root, and only the user in a group of the same number.
-    let by_group = mode & 0o020 != 0 && found.gid() != 0 && found.gid() != found.uid();
-    (by_anybody || by_group) && !is_sticky_directory
-}
-
 fn refused(path: &Path, kind: Exit, reason: impl Into<String>, hint: &str) -> Error {
     Error::new(kind, format!("use emulator {}", path.display()), reason).hint(hint)
 }
 
 /// Checks what the kernel would refuse with an error number only, and what it would accept although it cannot work.
-/// `own` is the machine of this host.
+/// `own` is the machine of this host. `for_everybody`: every user of the host will execute it.
 ///
 /// # Errors
 /// `BadInput` for a file that is not an emulator for this host; `NotPermitted` if it is not executable, if other users
-/// can write it, or with `credentials` if it does not belong to root.
-pub fn check(file: &EmulatorFile, own: Option<Ident>, credentials: bool) -> Result<(), Error> {
+/// can write it, with `for_everybody` if another user than root and the caller owns it, or with `credentials` if it does
+/// not belong to root.
+pub fn check(
+    file: &EmulatorFile,
+    own: Option<Ident>,
+    for_everybody: bool,
+    credentials: bool,
+) -> Result<(), Error> {
     let path = &file.path;
     let not_an_emulator = |what: &str| {
         Err(refused(path, Exit::BadInput, format!("it is {what}"), "use the QEMU binary itself"))
@@ -138,6 +133,11 @@ pub fn check(file: &EmulatorFile, own: Option<Ident>, credentials: bool) -> Resu
         let writable = writable.display();
         let why = format!("{writable} can be written by other users, who could run any code as every user");
         return Err(refused(path, Exit::NotPermitted, why, &format!("run: chmod go-w {writable}")));
+    }
+    if let Some((step, owner)) = file.of_another_user.as_ref().filter(|_| for_everybody) {
+        let why = format!("{} belongs to user {owner}, who could run any code as every user", step.display());
+        let hint = format!("run: install -m 755 {} /usr/local/bin/", path.display());
+        return Err(refused(path, Exit::NotPermitted, why, &hint));
     }
     if let Some(not_of_root) = file.not_of_root.as_ref().filter(|_| credentials) {
         let not_of_root = not_of_root.display();
@@ -205,13 +205,14 @@ mod tests {
             may_execute: true,
             writable_by_others: None,
             not_of_root: None,
+            of_another_user: None,
         }
     }
 
     #[test]
     fn files_that_are_not_usable_are_refused() {
         let check = |file: EmulatorFile, credentials| {
-            check(&file, Some(X86_64), credentials).map_err(|error| error.kind)
+            super::check(&file, Some(X86_64), false, credentials).map_err(|error| error.kind)
         };
         assert_eq!(check(good(), false), Ok(()));
         assert_eq!(check(good(), true), Ok(()));
@@ -226,6 +227,11 @@ mod tests {
         let of_somebody = EmulatorFile { not_of_root: Some("/home/x".into()), ..good() };
         assert_eq!(check(of_somebody.clone(), false), Ok(()));
         assert_eq!(check(of_somebody, true), Err(Exit::NotPermitted));
+        let of_another = EmulatorFile { of_another_user: Some(("/home/x".into(), 1000)), ..good() };
+        assert_eq!(check(of_another.clone(), false), Ok(()));
+        let error = super::check(&of_another, Some(X86_64), true, false).unwrap_err();
+        assert_eq!(error.kind, Exit::NotPermitted);
+        assert!(error.to_string().contains("/home/x belongs to user 1000"), "{error}");
     }
 
     #[test]

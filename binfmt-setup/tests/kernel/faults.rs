@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use binfmt_setup::emulators::Machine;
 
-use crate::world::{TABLE, User, World, run_command, world, world_with};
+use crate::world::{TABLE, User, World, run_command, world, world_of_all_users, world_with};
 
 /// Asserts the exit code, a part of the message, and that the table is unchanged.
 fn refused(world: &World, arguments: &[&str], code: i32, word: &str) {
@@ -226,6 +226,53 @@ fn credentials_require_an_emulator_that_only_root_can_change() {
         assert!(allowed.succeeds().stderr.contains("QEMU_LOG_FILENAME"), "{allowed:?}");
         assert!(world.entry("qemu-arm").contains("flags: POCF\n"));
     }
+}
+
+#[test]
+fn an_emulator_of_another_user_is_not_registered_for_everybody() {
+    let Some(world) = world_of_all_users("") else { return };
+    let directory = world.directory.path().to_owned();
+    let own =
+        |name: &str, user: u32| nix::unistd::chown(&directory.join(name), Some(user.into()), None).unwrap();
+    let register = |path: &str| {
+        let emulator = format!("arm={}", directory.join(path).display());
+        world.run(&["register", "--replace", "--emulator", &emulator])
+    };
+    let belongs = |step: &str| format!("{} belongs to user 1234", directory.join(step).display());
+    fs::create_dir_all(directory.join("theirs/inner")).unwrap();
+    fs::create_dir(directory.join("links")).unwrap();
+    world.copy_of_emulator("arm", "theirs/inner/qemu-arm");
+    world.copy_of_emulator("arm", "qemu-arm");
+    std::os::unix::fs::symlink(directory.join("qemu-arm"), directory.join("theirs/link")).unwrap();
+    std::os::unix::fs::symlink("../theirs/link", directory.join("links/link")).unwrap();
+
+    own("qemu-arm", 1234);
+    let inner = directory.join("theirs/inner");
+    for arguments in [vec!["arm"], vec!["arm", "--dry-run"], vec!["all"], vec!["arm", "--persist"]] {
+        let dir = directory.to_str().unwrap();
+        let arguments = [&["register", "--emulator-dir", dir][..], &arguments].concat();
+        world.run(&arguments).exits(4).reports(&belongs("qemu-arm"));
+    }
+    own("qemu-arm", 0);
+    own("theirs", 1234);
+    for path in ["theirs/inner/qemu-arm", "theirs/link", "links/link"] {
+        register(path).exits(4).reports(" belongs to user 1234, who could run any code as every user");
+        assert_eq!(world.entries(), [""; 0], "{path}");
+    }
+    world
+        .run(&["register", "arm", "--emulator-dir", inner.to_str().unwrap()])
+        .exits(4)
+        .reports(&belongs("theirs"));
+    // A private table is used by the caller only.
+    let inner = inner.to_str().unwrap();
+    world.run(&["run", "--platform", "arm", "--emulator-dir", inner, "--dry-run", "--", "true"]).succeeds();
+    // The way out.
+    let copy = format!("install -m 755 {inner}/qemu-arm {}/", world.writable_dir().display());
+    world.shell(&copy).succeeds();
+    register("writable/qemu-arm").succeeds();
+    assert_eq!(world.entries(), ["qemu-arm"]);
+    own("theirs", 0);
+    register("links/link").succeeds();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Files in /etc/binfmt.d.
 
-use crate::world::{TABLE, User, World, world_with};
+use crate::world::{TABLE, User, World, world_of_all_users, world_with};
 
 /// A namespace with a private /etc/binfmt.d.
 fn persistent_world() -> Option<World> {
@@ -31,6 +31,34 @@ fn a_persisted_file_registers_the_same_entry_after_a_reboot() {
     world.run(&["unregister", "mipsel", "--persist"]).succeeds();
     assert_eq!(world.shell("ls -A /etc/binfmt.d").stdout, "");
     assert!(world.entries().is_empty());
+}
+
+#[test]
+fn files_that_another_user_can_change_are_refused() {
+    let Some(world) = world_of_all_users("mkdir -p /etc/binfmt.d; mount -t tmpfs t /etc/binfmt.d") else {
+        return;
+    };
+    let persist = || world.run(&["register", "mipsel", "--persist", "--replace"]);
+    for (break_it, repair, why) in [
+        ("chown 1234 /etc/binfmt.d", "chown 0 /etc/binfmt.d", "/etc/binfmt.d belongs to user 1234"),
+        ("chmod 777 /etc/binfmt.d", "chmod 755 /etc/binfmt.d", "/etc/binfmt.d can be written by other users"),
+    ] {
+        world.shell(break_it).succeeds();
+        persist().exits(4).reports(why);
+        assert_eq!((world.entries().len(), world.shell("ls -A /etc/binfmt.d").stdout), (0, String::new()));
+        world.shell(repair).succeeds();
+    }
+    persist().succeeds();
+    let file = "/etc/binfmt.d/qemu-mipsel.conf";
+    world.shell(&format!("chown 1234 {file}")).succeeds();
+    persist().exits(4).reports(&format!("{file} belongs to user 1234"));
+    world.shell(&format!("chown 0 {file}; rm {file}; ln -s /writable-by-nobody {file}")).succeeds();
+    // A link is replaced, not followed.
+    persist().succeeds();
+    assert_eq!(
+        world.shell(&format!("test -h {file} || echo file; ls /writable-by-nobody || true")).stdout,
+        "file\n"
+    );
 }
 
 #[test]

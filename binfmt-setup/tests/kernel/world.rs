@@ -40,6 +40,29 @@ pub fn world(user: User) -> Option<World> {
 
 /// Creates a namespace and runs the shell script `setup` in it.
 pub fn world_with(user: User, setup: &str) -> Option<World> {
+    let unshare = ["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec"];
+    world_in(user, setup, |_| {
+        let mut command = as_user(user, "unshare");
+        command.args(unshare);
+        command
+    })
+}
+
+/// Creates a namespace in which all users have the same ids as outside, with an empty table. `None` without root.
+pub fn world_of_all_users(setup: &str) -> Option<World> {
+    if !nix::unistd::geteuid().is_root() {
+        skip("only root can map other users");
+        return None;
+    }
+    world_in(User::Caller, setup, |program| {
+        let mut command = Command::new(program);
+        // Nothing is registered for the platform of the CPU.
+        command.args(["run", "--quiet", "--platform", "linux/amd64", "--", "sh", "-ec"]);
+        command
+    })
+}
+
+fn world_in(user: User, setup: &str, enter: impl FnOnce(&Path) -> Command) -> Option<World> {
     if user == User::Nobody && !nix::unistd::geteuid().is_root() {
         skip("only root can become nobody");
         return None;
@@ -52,8 +75,7 @@ pub fn world_with(user: User, setup: &str) -> Option<World> {
     fs::create_dir(&writable).unwrap();
     fs::set_permissions(&writable, PermissionsExt::from_mode(0o1777)).unwrap();
 
-    let mut command = as_user(user, "unshare");
-    command.args(["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec"]);
+    let mut command = enter(&program);
     // cat ends with the test process, which has the other end of its stdin.
     command.arg(format!("{setup}\necho ready\nexec cat"));
     let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
