@@ -4,6 +4,7 @@
 //! lead to its own root. Set-user-id and set-group-id bits, devices, FIFOs and sockets are left out.
 
 use error::Error;
+use error::text::format_bytes;
 use image_evidence::layer::decoder::LayerDecoder;
 use image_evidence::layer::{self, Whiteout};
 use image_model::manifest::Descriptor;
@@ -11,19 +12,26 @@ use image_store::store::ImageSource;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use sandbox::SandboxIds;
+use std::cell::Cell;
 use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use tar::EntryType;
 
-/// Bytes of all files together.
-const UNPACKED_MAX: u64 = 16 << 30;
+/// What an image may use. Large images have a few hundred thousand entries, some ten directories deep.
+const LIMITS: UnpackLimits =
+    UnpackLimits { bytes: 16 << 30, entries: 2_000_000, depth: 256, free: 512 << 20 };
+/// Free space is looked up after so many bytes.
+const FREE_AFTER: u64 = 64 << 20;
 /// Directories that the sandbox mounts over.
 const MOUNT_POINTS: [&str; 3] = ["proc", "dev", "tmp"];
 const DIRECTORY: u32 = 0o755;
@@ -39,6 +47,19 @@ pub enum UnpackError {
     Host(Error),
 }
 
+/// The space that an image may use.
+#[derive(Clone, Copy, Debug)]
+struct UnpackLimits {
+    /// Bytes of all files together, holes included.
+    bytes: u64,
+    /// Entries of all layers, directories that they imply, and names that opaque whiteouts are compared with.
+    entries: u64,
+    /// Directories above a directory. Removing a tree needs an open directory for each.
+    depth: usize,
+    /// Bytes that stay free on the disk.
+    free: u64,
+}
+
 /// Unpacks the layers, lowest first, to `root`, which is an empty directory, and creates `working_dir`.
 pub fn unpack(
     source: &dyn ImageSource,
@@ -51,7 +72,7 @@ pub fn unpack(
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let root = openat(AT_FDCWD, root, flags, Mode::empty())
         .map_err(|errno| local("open the directory for the smoke test", errno))?;
-    let mut tree = Tree { root, ids, left: UNPACKED_MAX };
+    let mut tree = Tree::new(root, ids, LIMITS);
     // Independent of the umask of the caller.
     tree.set_metadata(tree.root.as_fd(), OsStr::new("."), DIRECTORY, (0, 0))
         .map_err(|error| classify("prepare the directory for the smoke test".into(), error))?;
@@ -98,31 +119,97 @@ fn classify(doing: String, error: io::Error) -> UnpackError {
 struct Tree {
     root: OwnedFd,
     ids: SandboxIds,
-    /// Bytes of files that may still be written.
-    left: u64,
+    limits: UnpackLimits,
+    /// Bytes of files that were written.
+    bytes: u64,
+    entries: Cell<u64>,
+}
+
+/// Paths that a layer has added, as hashes: a hostile layer has millions of long ones.
+#[derive(Default)]
+struct AddedPaths {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl AddedPaths {
+    fn add_with_ancestors(&mut self, path: &Path) {
+        self.hashes.extend(path.ancestors().map(|path| self.hasher.hash_one(path)));
+    }
+
+    fn contains(&self, path: &Path) -> bool {
+        self.hashes.contains(&self.hasher.hash_one(path))
+    }
 }
 
 impl Tree {
+    fn new(root: OwnedFd, ids: SandboxIds, limits: UnpackLimits) -> Self {
+        Self { root, ids, limits, bytes: 0, entries: Cell::new(0) }
+    }
+
     fn add_layer(&mut self, content: impl Read) -> io::Result<()> {
         let mut archive = tar::Archive::new(content);
         // A whiteout removes files of lower layers, not of its own.
-        let mut added: HashSet<PathBuf> = HashSet::new();
+        let mut added = AddedPaths::default();
         for entry in archive.entries()? {
             let mut entry = entry?;
+            self.count_entry()?;
             let path = normalized(&entry.path()?)?;
             match Whiteout::parse(path.as_os_str().as_bytes()) {
                 Some(whiteout) => self.remove_lower(&whiteout, &path, &added)?,
-                None if self.add(&mut entry, &path)? => {
-                    added.extend(path.ancestors().map(Path::to_path_buf));
-                }
+                None if self.add(&mut entry, &path)? => added.add_with_ancestors(&path),
                 None => {}
             }
         }
         Ok(())
     }
 
+    fn count_entry(&self) -> io::Result<()> {
+        self.entries.set(self.entries.get() + 1);
+        match self.entries.get() <= self.limits.entries {
+            true => Ok(()),
+            false => Err(invalid(format!("it has more than {} files and directories", self.limits.entries))),
+        }
+    }
+
+    /// Writes the content of a file.
+    fn write_file(&mut self, mut content: impl Read, file: &mut File) -> io::Result<()> {
+        loop {
+            let free = fstatvfs(&*file)?;
+            if free.blocks_available().saturating_mul(free.fragment_size()) < self.limits.free {
+                return Err(Errno::ENOSPC.into());
+            }
+            let most = FREE_AFTER.min(self.limits.bytes - self.bytes + 1);
+            let count = io::copy(&mut content.by_ref().take(most), file)?;
+            self.bytes += count;
+            if self.bytes > self.limits.bytes {
+                return Err(invalid(format!(
+                    "its files are larger than {}",
+                    format_bytes(self.limits.bytes)
+                )));
+            }
+            if count < most {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Creates a directory.
+    fn create_dir(&self, above: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.count_entry()?;
+        // The kernel knows where links led. It cannot tell a path that is too long.
+        let place = fs::read_link(descriptor_path(&above));
+        let root = fs::read_link(descriptor_path(&self.root))?;
+        let depth = place.ok().and_then(|place| Some(place.strip_prefix(&root).ok()?.components().count()));
+        if depth.is_none_or(|depth| depth >= self.limits.depth) {
+            let why = format!("its directories are more than {} deep", self.limits.depth);
+            return Err(invalid(why));
+        }
+        Ok(mkdirat(above, name, Mode::from_bits_truncate(DIRECTORY))?)
+    }
+
     /// Carries out the whiteout at `path`, except for what its own layer added before.
-    fn remove_lower(&self, whiteout: &Whiteout, path: &Path, added: &HashSet<PathBuf>) -> io::Result<()> {
+    fn remove_lower(&self, whiteout: &Whiteout, path: &Path, added: &AddedPaths) -> io::Result<()> {
         // What is removed is below the directory that the whiteout itself is in.
         let parent = path.parent().unwrap_or(Path::new(""));
         match whiteout {
@@ -132,6 +219,7 @@ impl Tree {
                 let Ok(dir) = self.open_dir(parent) else { return Ok(()) };
                 for entry in fs::read_dir(descriptor_path(&dir))? {
                     let name = entry?.file_name();
+                    self.count_entry()?;
                     if !added.contains(&parent.join(&name)) {
                         remove(dir.as_fd(), &name)?;
                     }
@@ -168,7 +256,7 @@ impl Tree {
             EntryType::Directory => {
                 if !is_directory(dir, name) {
                     remove(dir, name)?;
-                    mkdirat(dir, name, Mode::from_bits_truncate(DIRECTORY))?;
+                    self.create_dir(dir, name)?;
                 }
                 // Otherwise an ordinary user could not remove the tree.
                 self.set_metadata(dir, name, mode | 0o700, owner)?;
@@ -178,10 +266,7 @@ impl Tree {
                 let flags =
                     OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
                 let file = openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
-                let count = io::copy(&mut entry.take(self.left + 1), &mut File::from(file))?;
-                self.left = self.left.checked_sub(count).ok_or_else(|| {
-                    invalid(format!("its files are larger than {} GiB", UNPACKED_MAX >> 30))
-                })?;
+                self.write_file(entry, &mut File::from(file))?;
                 self.set_metadata(dir, name, mode, owner)?;
             }
             EntryType::Symlink => {
@@ -249,7 +334,7 @@ impl Tree {
         let above = self.make_dir(above)?;
         if !is_directory(above.as_fd(), name) {
             remove(above.as_fd(), name)?;
-            mkdirat(&above, name, Mode::from_bits_truncate(DIRECTORY))?;
+            self.create_dir(above.as_fd(), name)?;
             self.set_metadata(above.as_fd(), name, DIRECTORY, (0, 0))?;
         }
         Ok(self.open_dir(path)?)
@@ -363,9 +448,13 @@ mod tests {
         }
 
         fn add(&self, entries: &[(&str, &str)]) -> io::Result<()> {
+            self.add_within(LIMITS, &layer(entries))
+        }
+
+        fn add_within(&self, limits: UnpackLimits, layer: &[u8]) -> io::Result<()> {
             let root = File::open(self.path("")).unwrap().into();
-            let mut tree = Tree { root, ids: SandboxIds::of_process(), left: UNPACKED_MAX };
-            tree.add_layer(&layer(entries)[..])?;
+            let mut tree = Tree::new(root, SandboxIds::of_process(), limits);
+            tree.add_layer(layer)?;
             tree.finish(Path::new("/work/dir"))
         }
 
@@ -455,6 +544,78 @@ mod tests {
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(tree.path(path)).unwrap().permissions())
         };
         assert_eq!((mode("su") & 0o7777, mode("dir") & 0o7777), (0o755, 0o755));
+    }
+
+    /// What an image exceeds is its own fault; what the host lacks is not.
+    #[test]
+    fn an_image_that_is_too_large_fails() {
+        let text = "x".repeat(1000);
+        let many: Vec<(String, &str)> = (0..20).map(|i| (format!("dir{i}/file"), "")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let links: Vec<(String, &str)> = (0..40).map(|i| (format!("link{i} => a"), "")).collect();
+        let links =
+            [&[("a", "1")][..], &links.iter().map(|(l, t)| (l.as_str(), *t)).collect::<Vec<_>>()].concat();
+        let opaque = [&[("d/", "")][..], &[("d/.wh..wh..opq", ""); 40]].concat();
+        let crowded = [&many[..], &[(".wh..wh..opq", "")]].concat();
+        let deep = format!("{}/file", "d/".repeat(40));
+        // Each path is short, and leads through the link before it.
+        let hop = "d/".repeat(9);
+        let hops = [(format!("{hop}one -> /{hop}"), ""), (format!("{hop}one/{hop}f"), "")];
+        let hops: Vec<(&str, &str)> = hops.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let mut sparse = tar::Header::new_gnu();
+        sparse.set_path("sparse").unwrap();
+        sparse.set_entry_type(EntryType::GNUSparse);
+        sparse.set_size(0);
+        sparse.set_mode(0o644);
+        (sparse.set_uid(0), sparse.set_gid(0));
+        let gnu = sparse.as_gnu_mut().unwrap();
+        gnu.sparse[0] = tar::GnuSparseHeader { offset: *b"00000010000\0", numbytes: *b"00000000000\0" };
+        gnu.realsize = *b"00000010000\0";
+        sparse.set_cksum();
+        let sparse = [sparse.as_bytes().as_slice(), &[0; 1024]].concat();
+        let limits = UnpackLimits { bytes: 1500, entries: 30, depth: 16, free: 0 };
+        for (what, layer, why) in [
+            ("two files", layer(&[("a", &text), ("b", &text)]), "its files are larger than 1.5 KiB"),
+            ("a file of holes", sparse, "its files are larger than 1.5 KiB"),
+            ("directories", layer(&many), "it has more than 30 files and directories"),
+            ("hard links", layer(&links), "it has more than 30 files and directories"),
+            ("whiteouts", layer(&opaque), "it has more than 30 files and directories"),
+            ("a directory that is listed", layer(&crowded), "it has more than 30 files and directories"),
+            ("a deep path", layer(&[(&deep, "")]), "its directories are more than 16 deep"),
+            ("links into depth", layer(&hops), "its directories are more than 16 deep"),
+        ] {
+            let error = Unpacking::new().add_within(limits, &layer).unwrap_err();
+            assert_eq!(error.to_string(), why, "{what}");
+            assert!(matches!(classify("unpack".into(), error), UnpackError::Image(_)), "{what}");
+        }
+        let fits = layer(&[("a", &text), ("b", &text[..500]), ("d/d/d/d/d/d/d/d/d/d/d/d/", "")]);
+        Unpacking::new().add_within(limits, &fits).unwrap();
+        let full = UnpackLimits { free: u64::MAX, ..LIMITS };
+        let error = Unpacking::new().add_within(full, &layer(&[("a", "x")])).unwrap_err();
+        let UnpackError::Host(error) = classify("unpack".into(), error) else { panic!("of the image") };
+        assert!(error.to_string().ends_with("; free space, or use --no-smoke"), "{error}");
+    }
+
+    /// The deepest tree that is unpacked can be removed with 1024 open files, the usual limit.
+    #[test]
+    fn the_limits_are_those_of_the_documentation() {
+        assert_eq!(
+            (LIMITS.bytes >> 30, LIMITS.entries, LIMITS.depth, LIMITS.free >> 20),
+            (16, 2_000_000, 256, 512)
+        );
+        let tree = Unpacking::new();
+        let deep = tar_of_depth(255);
+        tree.add_within(LIMITS, &deep).unwrap();
+        fs::remove_dir_all(tree.path("")).unwrap();
+        assert!(Unpacking::new().add_within(LIMITS, &tar_of_depth(300)).is_err());
+    }
+
+    fn tar_of_depth(depth: usize) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        (header.set_size(0), header.set_mode(0o644), header.set_uid(0), header.set_gid(0));
+        builder.append_data(&mut header, format!("{}f", "d/".repeat(depth)), io::empty()).unwrap();
+        builder.into_inner().unwrap()
     }
 
     #[test]

@@ -74,7 +74,7 @@ mod tests {
         let hasher = NameHasher::random();
         for path in ["", "a", "usr/local/bin/python3.12", "a/b/c/d/e/f/g/h/i/j/k/l"] {
             let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
-            let each: Vec<u64> = ends.map(|end| hasher.hash(path[..end].as_bytes())).collect();
+            let each: Vec<u64> = ends.map(|end| hasher.hash(&path.as_bytes()[..end])).collect();
             assert_eq!(hasher.hash_all(path.as_bytes()), each, "{path}");
         }
     }
