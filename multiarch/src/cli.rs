@@ -4,7 +4,7 @@ use crate::docker_plugin::{self, DockerCall};
 use crate::release::{self, Host};
 use crate::rollback;
 use clap::{Parser, Subcommand};
-use cli::{DocumentationCommand, Output, ProgramDocs, ResultSchema};
+use cli::{Color, DocumentationCommand, Format, Output, ProgramDocs, ResultSchema};
 use error::{Error, Exit};
 use image_model::platform::COMMON_PLATFORMS;
 use image_model::reference::Reference;
@@ -153,7 +153,7 @@ fn run(name: &'static str, arguments: impl Iterator<Item = OsString>) -> ExitCod
         Command::Publish(command) => {
             command.run(&Session::new(&registry, &account, &output, temp_files), &output)
         }
-        Command::Binfmt { arguments } => Err(run_binfmt_setup(&arguments)),
+        Command::Binfmt { arguments } => Err(run_binfmt_setup(&arguments, &output)),
         Command::SmokeInside => sandbox::supervise()
             .map(|()| Exit::Done)
             .map_err(|e| Error::from_io("read the description of a sandbox", e)),
@@ -186,12 +186,21 @@ fn roll_back(
     manifest_push::cli::rollback::rollback(&args, &session, output)
 }
 
-/// Replaces this process by binfmt-setup. Returns only if that failed.
-fn run_binfmt_setup(arguments: &[OsString]) -> Error {
+/// Replaces this process by binfmt-setup, with the output options in front of its arguments. Returns only if that failed.
+fn run_binfmt_setup(arguments: &[OsString], output: &Output) -> Error {
     let doing = "run binfmt-setup";
+    let options = [
+        ("--format=json", output.format == Format::Json),
+        ("--quiet", output.quiet),
+        ("--verbose", output.verbose),
+        ("--color=always", output.color == Color::Always),
+        ("--color=never", output.color == Color::Never),
+    ];
+    let options = options.into_iter().filter(|(_, is_set)| *is_set).map(|(option, _)| option);
     match crate::binfmt_setup::BinfmtSetup::find(None) {
         Some(binfmt) => {
-            Error::from_io(doing, std::process::Command::new(binfmt.program()).args(arguments).exec())
+            let mut command = std::process::Command::new(binfmt.program());
+            Error::from_io(doing, command.args(options).args(arguments).exec())
         }
         None => Error::not_found(doing, "it is neither beside multiarch nor in PATH")
             .hint("install it: cargo install --path binfmt-setup"),

@@ -48,6 +48,11 @@ fn a_usage_error_is_an_object_as_well() {
     }
     let version = prepared.run("multiarch", "--format json --version").exits(0);
     assert!(version.stdout.starts_with("multiarch "), "{version}");
+    // The output options of multiarch are those of binfmt-setup as well.
+    for line in ["-o json binfmt --no-such-option", "binfmt --format json probe --no-such-option"] {
+        let ran = prepared.run("multiarch", line).exits(2);
+        assert_eq!(ran.json()["error"]["exit"], 2, "{ran}");
+    }
     prepared.run("config-patcher", "fix --no-such-option -o json").exits(2).prints_nothing();
     prepared.run("binfmt-setup", "run --no-such-option -- tool --format json").exits(2).prints_nothing();
 }
