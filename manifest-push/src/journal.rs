@@ -93,8 +93,12 @@ pub fn store_name(image: &Reference) -> String {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
     let store = match image {
         Reference::Registry(image) => return image.name(),
-        Reference::OciLayout { dir, .. } => Reference::OciLayout { dir: absolute(dir), tag: None },
-        Reference::OciArchive { file, .. } => Reference::OciArchive { file: absolute(file), tag: None },
+        Reference::OciLayout { dir, .. } => {
+            Reference::OciLayout { dir: absolute(dir), tag: None, digest: None }
+        }
+        Reference::OciArchive { file, .. } => {
+            Reference::OciArchive { file: absolute(file), tag: None, digest: None }
+        }
         Reference::DockerArchive { file, .. } => {
             Reference::DockerArchive { file: absolute(file), name: None }
         }

@@ -49,7 +49,5 @@ impl ReleaseContext<'_> {
 /// # Errors
 /// As [`Stores::target`].
 pub fn open_target(request: &Request, stores: &Stores) -> Result<Target, Error> {
-    let mut target = stores.target(&request.spec.image)?;
-    target.tags.clone_from(&request.spec.tags);
-    Ok(target)
+    stores.target_with_tags(&request.spec.image, request.spec.tags.clone())
 }

@@ -38,7 +38,7 @@ impl Example {
         let mut spec = Spec::load(&self.dir.path().join("release.yaml"))?;
         // The programs are written already.
         spec.prepare.clear();
-        spec.image = Reference::OciLayout { dir: LAYOUT.into(), tag: None };
+        spec.image = Reference::OciLayout { dir: LAYOUT.into(), tag: None, digest: None };
         Ok(spec)
     }
 }

@@ -188,7 +188,7 @@ fn refuse_unsuitable_target(to: &Reference) -> Result<(), Error> {
     let hint = "name HOST/REPOSITORY or oci:DIR; the tags are those of the spec";
     match to {
         Reference::Registry(RegistryRef { tag: None, digest: None, .. })
-        | Reference::OciLayout { tag: None, .. } => Ok(()),
+        | Reference::OciLayout { tag: None, digest: None, .. } => Ok(()),
         Reference::Registry(_) | Reference::OciLayout { .. } => {
             Err(Error::bad_input(doing(), "it names a tag or a digest").hint(hint))
         }

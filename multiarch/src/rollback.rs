@@ -34,7 +34,7 @@ pub fn run(
     let options =
         registry.options(Reporting::new(output.warning_printer(), |line| cli::eprint_line(line.to_string())));
     let stores = Stores::new(options, temp_files);
-    let open = |image: &Reference| stores.target(image);
+    let open = |image: &Reference| stores.target_with_tags(image, Vec::new());
     let nothing = report.failed.as_ref().map_or("nothing to do".to_string(), nothing_moved);
     let options = RollbackOptions { dry_run: args.dry_run, force: args.force, nothing: &nothing };
     rollback_moves(&report.moves(), &open, options, output)

@@ -11,10 +11,10 @@ use cli::{Format, Output, suggest};
 use error::{Error, Exit, text};
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, InPlacePlan, OciArchive};
-use image_store::open::Stores;
+use image_store::open::{Stores, tags_to_move};
 use image_store::plan::{MovedTag, Plan, WantedImage, apply, plan, plan_new};
 use image_store::referrers;
-use image_store::store::{ImageSource, ImageStore, Pointer, UNNAMED};
+use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::{TreeNode, read_tree_below};
 use registry_client::meter::Meter;
 use report::{FixReport, describe, print_changes};
@@ -183,8 +183,9 @@ fn open_for_edit(args: &FixArgs, stores: &Stores) -> Result<Option<DockerArchive
         Reference::DockerArchive { file, name } if args.in_place => {
             Some(DockerArchive::open(file, name.as_deref())?.with_temp_files(stores.temp_files()))
         }
-        Reference::OciArchive { file, tag } if args.in_place => {
-            let archive = OciArchive::open(file, tag.as_deref())?.with_temp_files(stores.temp_files());
+        Reference::OciArchive { file, tag, digest } if args.in_place => {
+            let name = digest.as_ref().map(ToString::to_string).or(tag.clone());
+            let archive = OciArchive::open(file, name.as_deref())?.with_temp_files(stores.temp_files());
             Some(archive.into_archive())
         }
         _ => None,
@@ -315,7 +316,10 @@ fn plan_writes(
             (plan_copy(relabeled, node, &opened.source, &*target.store, &target.tags)?, target.store)
         }
         (None, Some(store)) => {
-            let tags = tags_to_move(args, &**store, &opened.pointer)?;
+            let tags = match args.tag.as_slice() {
+                [] => tags_to_move(&args.image, &**store, &opened.pointer)?,
+                tags => tags.to_vec(),
+            };
             (plan_update(relabeled, node, &opened.pointer, &**store, tags)?, store.clone())
         }
         (None, None) => return Ok(FixPlan::None),
@@ -411,40 +415,6 @@ fn find_attached(
         let note = format!("referrers of the old image are unknown: cannot {error}");
         AttachedArtifacts { notes: vec![note], ..AttachedArtifacts::default() }
     }))
-}
-
-/// The tags to move: those of `--tag`, otherwise the tag of IMAGE. All names of an archive's only image move.
-fn tags_to_move(args: &FixArgs, store: &dyn ImageStore, pointer: &Pointer) -> Result<Vec<String>, Error> {
-    if !args.tag.is_empty() {
-        return Ok(args.tag.clone());
-    }
-    match (&args.image, pointer) {
-        (Reference::Registry(image), _) => Ok(match (&image.tag, &image.digest) {
-            (None, Some(_)) => Vec::new(),
-            (tag, _) => vec![tag.clone().unwrap_or_else(|| "latest".into())],
-        }),
-        (Reference::DockerArchive { name: None, .. } | Reference::OciArchive { tag: None, .. }, pointer) => {
-            let digest = store.resolve(pointer)?.map(|found| found.digest);
-            let mut tags = Vec::new();
-            // The archive may list the image once more without a name.
-            for tag in store.tags()?.into_iter().chain([UNNAMED.to_string()]) {
-                if store.resolve(&Pointer::Tag(tag.clone()))?.map(|found| found.digest) == digest {
-                    tags.push(tag);
-                }
-            }
-            if let (true, Pointer::Tag(tag)) = (tags.is_empty(), pointer) {
-                tags.push(tag.clone());
-            }
-            Ok(tags)
-        }
-        // The requested tag moves last: until then, a second run finds something to fix.
-        (_, Pointer::Tag(tag)) => {
-            let mut tags = store.tags_of_same_entry(tag)?;
-            tags.push(tag.clone());
-            Ok(tags)
-        }
-        (_, Pointer::Digest(_)) => Ok(Vec::new()),
-    }
 }
 
 /// Plans the new parts of an image in its own store. The digest of the tag by which it was read is known.

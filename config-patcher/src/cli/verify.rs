@@ -147,13 +147,7 @@ impl ToRead {
 /// # Errors
 /// Usage, if the reference has a tag or digest.
 fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSource>, Error> {
-    let has_tag = match reference {
-        Reference::Registry(image) => image.tag.is_some() || image.digest.is_some(),
-        Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. } => tag.is_some(),
-        Reference::DockerArchive { name, .. } => name.is_some(),
-        _ => false,
-    };
-    if has_tag {
+    if reference.tag().is_some() || reference.digest().is_some() {
         let doing = format!("verify all tags of \"{reference}\"");
         let error = Error::new(Exit::Usage, doing, "it has a tag or digest");
         return Err(error.hint("omit the tag, or --all-tags"));

@@ -13,19 +13,23 @@ use std::str::FromStr;
 pub enum Reference {
     /// `HOST/REPO[:TAG][@DIGEST]`
     Registry(RegistryRef),
-    /// `oci:DIR[:TAG]`
+    /// `oci:DIR[:TAG][@DIGEST]`
     OciLayout {
         /// The directory.
         dir: PathBuf,
         /// The tag, if given.
         tag: Option<String>,
+        /// The digest, if given.
+        digest: Option<Digest>,
     },
-    /// `oci-archive:FILE[:TAG]`
+    /// `oci-archive:FILE[:TAG][@DIGEST]`
     OciArchive {
         /// The file.
         file: PathBuf,
         /// The tag, if given.
         tag: Option<String>,
+        /// The digest, if given.
+        digest: Option<Digest>,
     },
     /// `docker-archive:FILE[:NAME]`
     DockerArchive {
@@ -96,7 +100,7 @@ impl FromStr for Reference {
         let Some((scheme, rest)) = text.split_once(':') else {
             return Ok(Self::Registry(text.parse()?));
         };
-        let path_and_name = || {
+        let path_and_name = |rest| {
             let (path, name) = split_path(rest);
             if path.is_empty() {
                 Err(ReferenceError::Empty(text.into()))
@@ -104,18 +108,19 @@ impl FromStr for Reference {
                 Ok((PathBuf::from(path), name))
             }
         };
-        let path_and_tag = || {
-            let (path, tag) = path_and_name()?;
+        let in_layout = || {
+            let (rest, digest) = split_digest(text, rest)?;
+            let (path, tag) = path_and_name(rest)?;
             if let Some(tag) = tag.as_deref().filter(|tag| !is_layout_tag(tag)) {
                 return Err(ReferenceError::Tag(text.into(), tag.into()));
             }
-            Ok((path, tag))
+            Ok((path, tag, digest))
         };
         match scheme {
-            "oci" => path_and_tag().map(|(dir, tag)| Self::OciLayout { dir, tag }),
-            "oci-archive" => path_and_tag().map(|(file, tag)| Self::OciArchive { file, tag }),
+            "oci" => in_layout().map(|(dir, tag, digest)| Self::OciLayout { dir, tag, digest }),
+            "oci-archive" => in_layout().map(|(file, tag, digest)| Self::OciArchive { file, tag, digest }),
             "docker-archive" => {
-                let (file, name) = path_and_name()?;
+                let (file, name) = path_and_name(rest)?;
                 let name = name.map(|name| docker_name(&name)).transpose()?;
                 Ok(Self::DockerArchive { file, name })
             }
@@ -128,6 +133,39 @@ impl FromStr for Reference {
 }
 
 impl Reference {
+    /// Returns the tag of the reference; of an archive of `docker save`, the name. A Docker Engine has names alone.
+    pub fn tag(&self) -> Option<&str> {
+        match self {
+            Self::Registry(RegistryRef { tag, .. })
+            | Self::OciLayout { tag, .. }
+            | Self::OciArchive { tag, .. }
+            | Self::DockerArchive { name: tag, .. } => tag.as_deref(),
+            Self::DockerDaemon { .. } | Self::Stdin => None,
+        }
+    }
+
+    /// Returns the digest of the reference.
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Registry(RegistryRef { digest, .. })
+            | Self::OciLayout { digest, .. }
+            | Self::OciArchive { digest, .. } => digest.as_ref(),
+            Self::DockerArchive { .. } | Self::DockerDaemon { .. } | Self::Stdin => None,
+        }
+    }
+
+    /// Returns the reference without its digest.
+    #[must_use]
+    pub fn without_digest(mut self) -> Self {
+        if let Self::Registry(RegistryRef { digest, .. })
+        | Self::OciLayout { digest, .. }
+        | Self::OciArchive { digest, .. } = &mut self
+        {
+            *digest = None;
+        }
+        self
+    }
+
     /// Checks that the tag is valid in the store of this reference.
     ///
     /// # Errors
@@ -155,6 +193,17 @@ fn split_path(text: &str) -> (&str, Option<String>) {
         Some((path, "")) => (path, None),
         Some((path, name)) => (path, Some(name.to_string())),
         None => (text, None),
+    }
+}
+
+/// Splits `REST@DIGEST`. An `@` that no digest follows belongs to a path or tag.
+fn split_digest<'a>(text: &str, rest: &'a str) -> Result<(&'a str, Option<Digest>), ReferenceError> {
+    match rest.rsplit_once('@') {
+        Some((rest, digest)) if digest.starts_with("sha256:") || digest.starts_with("sha512:") => {
+            let digest = digest.parse().map_err(|e| ReferenceError::Digest(text.into(), e))?;
+            Ok((rest, Some(digest)))
+        }
+        _ => Ok((rest, None)),
     }
 }
 
@@ -289,15 +338,16 @@ impl fmt::Display for RegistryRef {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let local = |f: &mut fmt::Formatter<'_>, scheme: &str, path: &PathBuf, name: &Option<String>| {
+        let local = |f: &mut fmt::Formatter<'_>, scheme: &str, path: &PathBuf| {
             write!(f, "{scheme}:{}", path.display())?;
-            name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
+            self.tag().map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
+            self.digest().map_or(Ok(()), |digest| write!(f, "@{digest}"))
         };
         match self {
             Self::Registry(image) => image.fmt(f),
-            Self::OciLayout { dir, tag } => local(f, "oci", dir, tag),
-            Self::OciArchive { file, tag } => local(f, "oci-archive", file, tag),
-            Self::DockerArchive { file, name } => local(f, "docker-archive", file, name),
+            Self::OciLayout { dir, .. } => local(f, "oci", dir),
+            Self::OciArchive { file, .. } => local(f, "oci-archive", file),
+            Self::DockerArchive { file, .. } => local(f, "docker-archive", file),
             Self::DockerDaemon { name } => write!(f, "docker-daemon:{name}"),
             Self::Stdin => f.write_str("-"),
         }
@@ -351,6 +401,13 @@ mod tests {
         check("-", "-");
         let digest = format!("sha256:{}", "a".repeat(64));
         check(&format!("a/b:1@{digest}"), &format!("docker.io/a/b:1@{digest}"));
+        for local in ["oci:d", "oci:d:1", "oci:a@b:team/app:1@x", "oci-archive:a.tar", "oci-archive:a.tar:1"]
+        {
+            check(&format!("{local}@{digest}"), &format!("{local}@{digest}"));
+            let parsed: Reference = format!("{local}@{digest}").parse().unwrap();
+            assert_eq!(parsed.digest().map(Digest::to_string), Some(digest.clone()), "{local}");
+            assert_eq!(parsed.without_digest(), local.parse().unwrap());
+        }
     }
 
     #[test]
@@ -370,6 +427,8 @@ mod tests {
         check("http://127.0.0.1:5000/app", "remove \"http://\"");
         check("user@host", "is not a digest");
         check("a@sha256:../../x", "is not a digest");
+        check("oci:d@sha256:abc", "is not a digest");
+        check(&format!("oci:@sha256:{}", "a".repeat(64)), "empty");
         check("ä.de/x", "is not a host");
         check("a/b:-x", "is not a tag");
         check("a/b:x\n", "is not a tag");

@@ -2,11 +2,14 @@
 
 use crate::archive::{DockerArchive, DockerDaemon, OciArchive};
 use crate::atomic_file::TempFiles;
+use crate::plan::name_of;
 use crate::store::oci_layout::OciLayout;
 use crate::store::registry::RegistryStore;
 use crate::store::{ImageSource, ImageStore, Pointer, UNNAMED};
 use error::Error;
 use error::Exit;
+use image_model::digest::Digest;
+use image_model::manifest::ParsedDocument;
 use image_model::reference::{Reference, RegistryRef};
 use registry_client::meter::Meter;
 use registry_client::{Client, RegistryOptions};
@@ -96,17 +99,18 @@ impl Stores {
                 let store = RegistryStore::writing(&self.client()?, &image.host, &image.repository)?;
                 Ok(Opened { store: Arc::new(store), pointer: registry_pointer(image) })
             }
-            Reference::OciLayout { dir, tag } => {
+            Reference::OciLayout { dir, tag, digest } => {
                 let layout = OciLayout::open(dir)?.with_temp_files(&self.temp_files);
-                let pointer = match tag {
-                    Some(tag) => Pointer::Tag(tag.clone()),
-                    None => layout.only_image()?,
+                let pointer = match (digest, tag) {
+                    (Some(digest), _) => Pointer::from(digest),
+                    (None, Some(tag)) => Pointer::Tag(tag.clone()),
+                    (None, None) => layout.only_image()?,
                 };
                 Ok(Opened { store: Arc::new(layout), pointer })
             }
-            Reference::OciArchive { file, tag } => {
+            Reference::OciArchive { file, tag, digest } => {
                 let archive = OciArchive::open(file, tag.as_deref())?.with_temp_files(&self.temp_files);
-                let pointer = archive.only_image()?;
+                let pointer = digest.as_ref().map_or_else(|| archive.only_image(), |one| Ok(one.into()))?;
                 Ok(Opened { store: Arc::new(archive), pointer })
             }
             Reference::DockerArchive { file, name } => {
@@ -122,47 +126,146 @@ impl Stores {
         }
     }
 
-    fn writing(&self, store: Arc<dyn ImageStore>, tag: String) -> Target {
-        Target { store, tags: vec![tag], meter: self.meter() }
-    }
-
-    /// Opens a store to write an image to. Local stores are created with the first write.
+    /// Opens a store to write an image to, under the tag of the reference. Local stores are created with the first
+    /// write. Without a tag, the image is `latest` in a registry. In a layout or archive, it replaces the image without
+    /// a tag, or that of the only tag.
     ///
     /// # Errors
-    /// `BadInput` for a digest, or a directory or file that holds something else; `Usage` for standard input.
+    /// `BadInput` for a digest, for a directory or file that holds something else, and if the tag is ambiguous; `Usage`
+    /// for standard input.
     pub fn target(&self, reference: &Reference) -> Result<Target, Error> {
-        match reference {
+        if reference.digest().is_some() {
+            let why = "the digest follows from the content and cannot be chosen";
+            return Err(Error::bad_input(format!("write \"{reference}\""), why).hint("use a tag"));
+        }
+        let target = self.target_with_tags(reference, Vec::new())?;
+        let tag = match (reference, reference.tag()) {
+            (_, Some(tag)) => tag.to_string(),
+            (Reference::Registry(_), None) => "latest".into(),
+            (Reference::DockerDaemon { name }, None) => name.clone(),
+            (_, None) => tag_to_replace(reference, &*target.store)?,
+        };
+        Ok(Target { tags: vec![tag], ..target })
+    }
+
+    /// Opens a store to write an image to, under these tags instead of that of the reference.
+    ///
+    /// # Errors
+    /// `BadInput` for a directory or file that holds something else; `Usage` for standard input.
+    pub fn target_with_tags(&self, reference: &Reference, tags: Vec<String>) -> Result<Target, Error> {
+        let temp_files = &self.temp_files;
+        let store: Arc<dyn ImageStore> = match reference {
             Reference::Registry(image) => {
-                if image.digest.is_some() {
-                    let why = "the digest follows from the content and cannot be chosen";
-                    return Err(Error::bad_input(format!("write \"{reference}\""), why).hint("use a tag"));
-                }
-                let store = RegistryStore::writing(&self.client()?, &image.host, &image.repository)?;
-                let tag = image.tag.clone().unwrap_or_else(|| "latest".into());
-                Ok(self.writing(Arc::new(store), tag))
+                Arc::new(RegistryStore::writing(&self.client()?, &image.host, &image.repository)?)
             }
-            Reference::OciLayout { dir, tag } => {
-                let layout = OciLayout::open_or_create(dir)?.with_temp_files(&self.temp_files);
-                let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
-                Ok(self.writing(Arc::new(layout), tag))
+            Reference::OciLayout { dir, .. } => {
+                Arc::new(OciLayout::open_or_create(dir)?.with_temp_files(temp_files))
             }
-            Reference::OciArchive { file, tag } => {
-                let archive = OciArchive::open_or_create(file)?.with_temp_files(&self.temp_files);
-                let tag = tag.clone().unwrap_or_else(|| UNNAMED.into());
-                Ok(self.writing(Arc::new(archive), tag))
+            Reference::OciArchive { file, .. } => {
+                Arc::new(OciArchive::open_or_create(file)?.with_temp_files(temp_files))
             }
-            Reference::DockerArchive { file, name } => {
-                let archive = DockerArchive::open_or_create(file)?.with_temp_files(&self.temp_files);
-                let tag = name.clone().unwrap_or_else(|| UNNAMED.into());
-                Ok(self.writing(Arc::new(archive), tag))
+            Reference::DockerArchive { file, .. } => {
+                Arc::new(DockerArchive::open_or_create(file)?.with_temp_files(temp_files))
             }
             Reference::DockerDaemon { name } => {
-                let daemon = DockerDaemon::open_or_create(name)?.with_temp_files(&self.temp_files);
-                Ok(self.writing(Arc::new(daemon), name.clone()))
+                Arc::new(DockerDaemon::open_or_create(name)?.with_temp_files(temp_files))
             }
-            Reference::Stdin => Err(stdin(reference)),
+            Reference::Stdin => return Err(stdin(reference)),
+        };
+        Ok(Target { store, tags, meter: self.meter() })
+    }
+}
+
+/// Returns the tag under which an image is written to a layout or archive without one: [`UNNAMED`] if there is such an
+/// image, or no tag; otherwise the only tag.
+fn tag_to_replace(reference: &Reference, store: &dyn ImageStore) -> Result<String, Error> {
+    let tags = store.tags()?;
+    if tags.is_empty() || store.resolve(&Pointer::Tag(UNNAMED.into()))?.is_some() {
+        return Ok(UNNAMED.into());
+    }
+    match tags.as_slice() {
+        [only] => Ok(only.clone()),
+        many => {
+            let why = format!("it has {} tags", many.len());
+            Err(Error::bad_input(format!("choose the tag to write in \"{reference}\""), why)
+                .hint(format!("add a tag, an existing one ({}) or a new one", many.join(", "))))
         }
     }
+}
+
+/// Returns the tags that refer to an image that was opened in its own store, and that move when it changes: that of the
+/// reference, or all of the only image of an archive or layout. A digest in a registry needs no tag.
+///
+/// # Errors
+/// `BadInput` if no tag, or several tags, refer to a digest in a layout or archive.
+pub fn tags_to_move(
+    reference: &Reference,
+    store: &dyn ImageStore,
+    pointer: &Pointer,
+) -> Result<Vec<String>, Error> {
+    match (reference, pointer) {
+        (Reference::Registry(_), Pointer::Digest(_)) => {
+            Ok(reference.tag().map(Into::into).into_iter().collect())
+        }
+        (Reference::Registry(_), Pointer::Tag(tag)) => Ok(vec![tag.clone()]),
+        (_, Pointer::Digest(digest)) if reference.digest().is_some() => match reference.tag() {
+            Some(tag) => Ok(vec![tag.into()]),
+            None => tag_of_digest(reference, store, digest).map(|tag| vec![tag]),
+        },
+        (Reference::DockerArchive { name: None, .. } | Reference::OciArchive { tag: None, .. }, pointer) => {
+            let digest = store.resolve(pointer)?.map(|found| found.digest);
+            let mut tags = tags_of_digest(store, digest.as_ref())?;
+            if let (true, Pointer::Tag(tag)) = (tags.is_empty(), pointer) {
+                tags.push(tag.clone());
+            }
+            Ok(tags)
+        }
+        // The requested tag moves last: until then, a second run finds something to fix.
+        (_, Pointer::Tag(tag)) => {
+            let mut tags = store.tags_of_same_entry(tag)?;
+            tags.push(tag.clone());
+            Ok(tags)
+        }
+        (_, Pointer::Digest(_)) => Ok(Vec::new()),
+    }
+}
+
+fn tags_of_digest(store: &dyn ImageStore, digest: Option<&Digest>) -> Result<Vec<String>, Error> {
+    let mut tags = Vec::new();
+    // An archive may list the image once more without a name.
+    for tag in store.tags()?.into_iter().chain([UNNAMED.to_string()]) {
+        if store.resolve(&Pointer::Tag(tag.clone()))?.map(|found| found.digest).as_ref() == digest {
+            tags.push(tag);
+        }
+    }
+    Ok(tags)
+}
+
+/// Returns the only tag of a digest. The error names the index that the digest is a member of.
+fn tag_of_digest(reference: &Reference, store: &dyn ImageStore, digest: &Digest) -> Result<String, Error> {
+    let doing = format!("choose the tag to move for \"{reference}\"");
+    let mut tags = tags_of_digest(store, Some(digest))?;
+    if tags.len() > 1 {
+        let why = format!("{} tags refer to it", tags.len());
+        return Err(Error::bad_input(doing, why).hint(format!("add one of the tags: {}", tags.join(", "))));
+    }
+    if let Some(tag) = tags.pop() {
+        return Ok(tag);
+    }
+    for tag in store.tags()?.into_iter().chain([UNNAMED.to_string()]) {
+        let pointer = Pointer::Tag(tag.clone());
+        if store.resolve(&pointer)?.is_none() {
+            continue;
+        }
+        let document = store.read_document(&pointer)?.parse().map_err(|e| e.at(&doing))?;
+        if matches!(document, ParsedDocument::Index(index) if index.manifests.iter().any(|m| m.digest == *digest))
+        {
+            let name = name_of(&store.display_name(), &tag);
+            let hint = format!("use {name}; with --set-platform, add --platform {digest}");
+            return Err(Error::bad_input(doing, format!("it is a member of {name}")).hint(hint));
+        }
+    }
+    Err(Error::bad_input(doing, "no tag refers to it").hint("use --tag, or --output"))
 }
 
 /// Refuses an archive or layout without its prefix, which would be requested from docker.io. A file or directory that

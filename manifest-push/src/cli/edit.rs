@@ -17,7 +17,7 @@ use error::Exit;
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
-use image_store::open::Stores;
+use image_store::open::{Stores, tags_to_move};
 use image_store::plan::WantedImage;
 use image_store::store::Pointer;
 use image_store::tree::{IndexNode, NestedMember, TreeNode, matching, read_tree};
@@ -66,11 +66,15 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     }
     let (incoming, annotations) = from_args(args, &doing)?;
     let stores = session.stores(&args.image)?;
-    // Both are opened before the first options, so that one token is requested for both.
+    if args.image.digest().is_some() && args.image.tag().is_none() && args.tag.is_empty() {
+        let why = "the image is given by digest, which cannot be moved";
+        return Err(Error::new(Exit::Usage, doing, why).hint("set a tag for the result with --tag"));
+    }
+    // Both are opened before the first request, so that one token is requested for both.
     let opened = stores.source(&args.image)?;
-    let mut target = stores.target(&target_reference(args, &doing)?)?;
-    if !args.tag.is_empty() {
-        target.tags = args.tag.clone();
+    let mut target = stores.target_with_tags(&args.image, args.tag.clone())?;
+    if target.tags.is_empty() {
+        target.tags = tags_to_move(&args.image, &*target.store, &opened.pointer)?;
     }
     let node = read_tree(&*opened.store, &opened.pointer)?;
     let TreeNode::Index(index) = &node else {
@@ -106,20 +110,6 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     }
     done.finish(output);
     Ok(Exit::Done)
-}
-
-/// The reference to write to: the image's tag, or the tags of `--tag`, which an image by digest needs.
-fn target_reference(args: &Edit, doing: &str) -> Result<Reference, Error> {
-    let mut reference = args.image.clone();
-    if let Reference::Registry(image) = &mut reference
-        && image.digest.take().is_some()
-        && args.tag.is_empty()
-        && image.tag.is_none()
-    {
-        let why = "the image is given by digest, which cannot be moved";
-        return Err(Error::new(Exit::Usage, doing, why).hint("set a tag for the result with --tag"));
-    }
-    Ok(reference)
 }
 
 /// Parses the arguments: the new images, and annotations of the index.

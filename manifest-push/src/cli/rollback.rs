@@ -8,7 +8,7 @@ use clap::Args;
 use cli::{Format, Output, print_json, print_line, suggest};
 use error::Error;
 use error::Exit;
-use image_model::reference::{Reference, RegistryRef};
+use image_model::reference::Reference;
 use image_store::plan::name_of;
 
 #[derive(Args)]
@@ -24,12 +24,12 @@ pub struct Rollback {
 }
 
 pub fn rollback(args: &Rollback, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {
-    let open = |image: &Reference| session.stores(image)?.target(image);
+    let open = |image: &Reference| session.stores(image)?.target_with_tags(image, Vec::new());
     let tags = CurrentTags::new(&open);
     let journal = Journal::of_user()?;
     let filter = JournalFilter {
         image: args.image.as_ref().map(store_name),
-        tag: args.image.as_ref().and_then(tag_of),
+        tag: args.image.as_ref().and_then(Reference::tag).map(str::to_string),
     };
     let history = without_moves_never_made(journal.read()?, &filter, &tags)?;
     let moves = history.last_push(&filter);
@@ -92,17 +92,6 @@ fn execute(plan: &RollbackPlan, options: RollbackOptions<'_>, output: &Output) -
         output.end_dry_run();
     }
     Ok(Exit::Done)
-}
-
-fn tag_of(image: &Reference) -> Option<String> {
-    match image {
-        Reference::Registry(RegistryRef { tag, .. })
-        | Reference::OciLayout { tag, .. }
-        | Reference::OciArchive { tag, .. }
-        | Reference::DockerArchive { name: tag, .. } => tag.clone(),
-        // Its store name includes the tag.
-        Reference::DockerDaemon { .. } | Reference::Stdin => None,
-    }
 }
 
 fn no_push(args: &Rollback, journal: &Journal) -> Error {

@@ -197,11 +197,11 @@ fn check_characters(reader: &mut Reader<'_>, entries: &[Entry], run: &RunConfig)
 fn read_base(reader: &mut Reader<'_>, entry: &Entry) -> Option<Reference> {
     let text = reader.text(entry)?;
     match text.parse::<Reference>() {
-        Ok(Reference::OciLayout { dir: path, tag }) => {
-            Some(Reference::OciLayout { dir: reader.path(path), tag })
+        Ok(Reference::OciLayout { dir: path, tag, digest }) => {
+            Some(Reference::OciLayout { dir: reader.path(path), tag, digest })
         }
-        Ok(Reference::OciArchive { file, tag }) => {
-            Some(Reference::OciArchive { file: reader.path(file), tag })
+        Ok(Reference::OciArchive { file, tag, digest }) => {
+            Some(Reference::OciArchive { file: reader.path(file), tag, digest })
         }
         Ok(Reference::DockerArchive { file, name }) => {
             Some(Reference::DockerArchive { file: reader.path(file), name })

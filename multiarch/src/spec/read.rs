@@ -78,10 +78,10 @@ fn read_image(reader: &mut Reader<'_>, entry: &Entry) -> Option<Reference> {
         Ok(Reference::Registry(RegistryRef { tag: None, digest: None, host, repository })) => {
             return Some(Reference::Registry(RegistryRef { host, repository, tag: None, digest: None }));
         }
-        Ok(Reference::OciLayout { dir, tag: None }) => {
-            return Some(Reference::OciLayout { dir: reader.path(dir), tag: None });
+        Ok(Reference::OciLayout { dir, tag: None, digest: None }) => {
+            return Some(Reference::OciLayout { dir: reader.path(dir), tag: None, digest: None });
         }
-        Ok(Reference::Registry(image)) if image.digest.is_some() => {
+        Ok(image) if image.digest().is_some() => {
             format!(
                 "image \"{text}\" names a digest, which is not known before the image is built; remove it"
             )

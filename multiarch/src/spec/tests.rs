@@ -98,7 +98,7 @@ fn a_whole_spec_is_read_into_values() {
 fn missing_keys_have_defaults() {
     let spec = parse("image: oci:dist/out\nplatforms: { linux/amd64: { dockerfile: Dockerfile } }").unwrap();
     assert_eq!((spec.tags.as_slice(), spec.on_mismatch), (&["latest".to_string()][..], OnMismatch::Fix));
-    assert_eq!(spec.image, Reference::OciLayout { dir: spec.dir.join("dist/out"), tag: None });
+    assert_eq!(spec.image, Reference::OciLayout { dir: spec.dir.join("dist/out"), tag: None, digest: None });
     assert!(spec.smoke.is_empty() && spec.prepare.is_empty() && spec.annotations.is_empty());
     let Recipe::Dockerfile(recipe) = &spec.platforms[0].recipe else { panic!("{spec:?}") };
     assert_eq!(recipe.context, spec.dir);

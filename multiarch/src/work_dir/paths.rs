@@ -24,7 +24,9 @@ pub struct ReleasePaths {
 impl ReleasePaths {
     pub fn new(work_dir: &Path, spec: &Path, image: &Reference, place: &str) -> Self {
         let reference = match image {
-            Reference::OciLayout { dir, .. } => Reference::OciLayout { dir: absolute(dir), tag: None },
+            Reference::OciLayout { dir, .. } => {
+                Reference::OciLayout { dir: absolute(dir), tag: None, digest: None }
+            }
             _ => image.clone(),
         };
         let image = match &reference {

@@ -203,8 +203,9 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
 pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
     let mut reference = reference.clone();
     match (&mut reference, pointer) {
-        (Reference::Registry(image), _) if image.digest.is_some() && image.tag.is_none() => return None,
+        (image, _) if image.digest().is_some() && image.tag().is_none() => return None,
         (Reference::Registry(_), _) => {}
+        (image, _) if image.digest().is_some() => {}
         (Reference::OciLayout { tag, .. } | Reference::OciArchive { tag, .. }, Pointer::Tag(requested))
         | (Reference::DockerArchive { name: tag, .. }, Pointer::Tag(requested)) => {
             *tag = Some(requested.clone())

@@ -249,7 +249,7 @@ fn place_of(path: &Path, naming: Naming) -> String {
     let file = path.to_path_buf();
     match naming {
         Naming::Docker => Reference::DockerArchive { file, name: None }.to_string(),
-        Naming::Layout => Reference::OciArchive { file, tag: None }.to_string(),
+        Naming::Layout => Reference::OciArchive { file, tag: None, digest: None }.to_string(),
     }
 }
 

@@ -279,7 +279,7 @@ impl OciLayout {
 
 impl ImageSource for OciLayout {
     fn display_name(&self) -> String {
-        Reference::OciLayout { dir: self.dir.clone(), tag: None }.to_string()
+        Reference::OciLayout { dir: self.dir.clone(), tag: None, digest: None }.to_string()
     }
 
     fn read_document(&self, at: &Pointer) -> Result<Document, Error> {
