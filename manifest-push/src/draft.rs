@@ -5,18 +5,24 @@
 
 use crate::TOOL;
 use crate::spec::{self, Member, PublishRequest, Spec, SpecSource};
-use crate::state;
 use cli::suggest;
 use error::Error;
 use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
 use image_store::atomic_file::TempFiles;
-use std::fs::{self, File};
+use image_store::directory::{Directory, parent_dir};
+use image_store::private_dir::{PrivateDir, STATE};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// Bytes of a draft, which has a few hundred for each platform.
+const DRAFT_MAX: u64 = 1 << 20;
 
 /// The drafts of a user, `HOST/REPOSITORY:TAG.yaml` in one directory.
 pub struct Drafts {
-    dir: PathBuf,
+    /// The directory above, which has the journal too.
+    state: PathBuf,
 }
 
 /// Locks all drafts until it is dropped: several `create --amend` may run at once.
@@ -25,27 +31,38 @@ pub struct DraftLock {
 }
 
 impl Drafts {
+    /// The drafts in `$XDG_STATE_HOME/multiarch`.
+    ///
+    /// # Errors
+    /// As [`PrivateDir::open`].
     pub fn of_user() -> Result<Self, Error> {
-        Ok(Self { dir: state::directory("find the directory for drafts")?.join("drafts") })
+        let drafts = Self { state: STATE.path()? };
+        drafts.open().map(|_| drafts)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.state.join("drafts")
+    }
+
+    fn open(&self) -> Result<Option<PrivateDir>, Error> {
+        let state = PrivateDir::open(&self.state, STATE.purpose)?;
+        state.map_or(Ok(None), |state| state.subdir("drafts"))
+    }
+
+    fn create(&self) -> Result<PrivateDir, Error> {
+        PrivateDir::create(&self.state, STATE.purpose)?.create_subdir("drafts")
     }
 
     /// The file of a draft, which may not exist.
     pub fn path(&self, list: &RegistryRef) -> PathBuf {
-        // At least two components: the host, and the repository with its tag.
-        let list = with_default_tag(list);
-        self.dir.join(&list.host).join(format!(
-            "{}:{}.yaml",
-            list.repository,
-            list.tag.as_deref().unwrap_or("latest")
-        ))
+        self.dir().join(relative_path(list))
     }
 
     pub fn lock(&self) -> Result<DraftLock, Error> {
-        let doing = || format!("lock the drafts in \"{}\"", self.dir.display());
-        fs::create_dir_all(&self.dir).map_err(|e| Error::from_io(doing(), e))?;
-        let file = File::create(self.dir.join(".lock")).map_err(|e| Error::from_io(doing(), e))?;
-        file.lock().map_err(|e| Error::from_io(doing(), e))?;
-        Ok(DraftLock { _file: file })
+        let lock = self.create()?.dir().open_lock(".lock", 0o600);
+        let locked = lock.and_then(|file| file.lock().map(|()| file));
+        let doing = || format!("lock the drafts in \"{}\"", self.dir().display());
+        Ok(DraftLock { _file: locked.map_err(|e| Error::from_io(doing(), e))? })
     }
 
     /// `None` if there is no such draft.
@@ -54,9 +71,9 @@ impl Drafts {
         if list.digest.is_some() {
             return Ok(None);
         }
-        let path = self.path(list);
-        let file = path.display().to_string();
-        match fs::read(&path) {
+        let file = self.path(list).display().to_string();
+        let Some(dir) = self.open()? else { return Ok(None) };
+        match dir.read_small(relative_path(list), DRAFT_MAX) {
             Ok(text) => {
                 let (spec, problems) = spec::parse_draft(&String::from_utf8_lossy(&text));
                 let doing = format!("publish the draft of \"{}\"", with_default_tag(list));
@@ -71,14 +88,16 @@ impl Drafts {
     /// The error of a command whose draft does not exist.
     pub fn missing(&self, verb: &str, list: &RegistryRef) -> Error {
         let list = with_default_tag(list);
-        let why = format!("there is no draft of this name in \"{}\"", self.dir.display());
+        let why = format!("there is no draft of this name in \"{}\"", self.dir().display());
         Error::not_found(format!("{verb} \"{list}\""), why)
             .hint(format!("create one: {}", suggest(TOOL, &["create", &list.to_string(), "IMAGE..."])))
     }
 
     fn nothing_to_remove(&self, list: &RegistryRef) -> Error {
         let mut names = Vec::new();
-        draft_names(&self.dir, &mut names);
+        if let Ok(Some(dir)) = self.open() {
+            draft_names(dir.dir(), &mut names);
+        }
         names.sort();
         let hint = match names.as_slice() {
             [] => "there are no drafts; rm does not remove published images".to_string(),
@@ -96,8 +115,11 @@ impl Drafts {
     ) -> Result<PathBuf, Error> {
         let path = self.path(list);
         let doing = || format!("write draft \"{}\"", path.display());
-        let failed = |e| Error::from_io(doing(), e);
-        temp_files.write_durably(&path, text(list, members).as_bytes(), 0o666).map_err(failed)?;
+        let relative = relative_path(list);
+        let dir = self.create()?.dir().create_dir(parent_dir(&relative), 0o700);
+        let name = relative.file_name().unwrap_or(OsStr::new("draft.yaml"));
+        let write = |dir| temp_files.write_durably_in(&dir, name, text(list, members).as_bytes(), 0o600);
+        dir.and_then(write).map_err(|e| Error::from_io(doing(), e))?;
         Ok(path)
     }
 
@@ -106,22 +128,32 @@ impl Drafts {
             let doing = format!("remove the draft of \"{list}\"");
             return Err(Error::bad_input(doing, "a draft has no digest").hint("use its tag"));
         }
-        let path = self.path(list);
-        match fs::remove_file(&path) {
+        let Some(dir) = self.open()? else { return Err(self.nothing_to_remove(list)) };
+        match dir.dir().remove_file(relative_path(list)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(self.nothing_to_remove(list)),
-            removed => removed.map_err(|e| Error::from_io(format!("remove \"{}\"", path.display()), e)),
+            removed => {
+                let doing = || format!("remove \"{}\"", self.path(list).display());
+                removed.map_err(|e| Error::from_io(doing(), e))
+            }
         }
     }
 }
 
+/// The file of a draft in the directory of drafts.
+fn relative_path(list: &RegistryRef) -> PathBuf {
+    // At least two components: the host, and the repository with its tag.
+    let list = with_default_tag(list);
+    let tag = list.tag.as_deref().unwrap_or("latest");
+    Path::new(&list.host).join(format!("{}:{tag}.yaml", list.repository))
+}
+
 /// Collects the names of all drafts that can be read.
-fn draft_names(dir: &Path, names: &mut Vec<String>) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            draft_names(&path, names);
-        } else if path.extension().is_some_and(|ending| ending == "yaml") {
-            let text = fs::read(&path).unwrap_or_default();
+fn draft_names(dir: &Directory, names: &mut Vec<String>) {
+    for name in dir.names().unwrap_or_default() {
+        if let Ok(dir) = dir.open_dir(&name) {
+            draft_names(&dir, names);
+        } else if Path::new(&name).extension().is_some_and(|ending| ending == "yaml") {
+            let text = dir.read_small(&name, DRAFT_MAX).unwrap_or_default();
             let (spec, _) = spec::parse_draft(&String::from_utf8_lossy(&text));
             names.extend(spec.map(|spec| spec.image.to_string()));
         }
@@ -211,7 +243,7 @@ mod tests {
     #[test]
     fn a_draft_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        let drafts = Drafts { dir: dir.path().into() };
+        let drafts = Drafts { state: dir.path().into() };
         let list: RegistryRef = "127.0.0.1:5000/team/app".parse().unwrap();
         assert!(drafts.read(&list).unwrap().is_none());
         let arm = Platform { variant: Some("v7".into()), ..Platform::default() };

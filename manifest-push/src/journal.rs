@@ -2,17 +2,20 @@
 //!
 //! A line is on disk before its tag moves, so that every move can be rolled back, whenever the run is interrupted.
 
-use crate::state;
-use error::Error;
+use error::{Error, Exit};
 use image_model::digest::Digest;
 use image_model::reference::Reference;
-use image_store::atomic_file::create_dir_durably;
+use image_store::private_dir::{PrivateDir, STATE};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+const FILE: &str = "journal.jsonl";
+/// Bytes of the journal that are read, the newest ones. A line has about 300.
+const READ_MAX: u64 = 64 << 20;
 
 /// One move of one tag, as a line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,9 +110,10 @@ pub fn store_name(image: &Reference) -> String {
     store.to_string()
 }
 
-/// The journal of a user, a file with one JSON object per line.
+/// The journal of a user, a file with one JSON object per line. Other users can neither read nor write it: a rollback
+/// moves tags to the digests in it.
 pub struct Journal {
-    path: PathBuf,
+    dir: PathBuf,
 }
 
 impl Journal {
@@ -118,62 +122,81 @@ impl Journal {
     /// # Errors
     /// `Local` if neither `XDG_STATE_HOME` nor `HOME` is set.
     pub fn of_user() -> Result<Self, Error> {
-        Ok(Self { path: state::directory("find the journal")?.join("journal.jsonl") })
+        Ok(Self { dir: STATE.path()? })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    /// Checks that moves can be recorded. Called before anything is published.
+    ///
+    /// # Errors
+    /// `NotPermitted` if another user can write the journal, `Local` if this one cannot.
+    pub fn check(&self) -> Result<(), Error> {
+        let opened = PrivateDir::create(&self.dir, STATE.purpose).and_then(|dir| match dir.open_file(FILE) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        });
+        opened.map_err(|error| self.not_recorded(error, "nothing was published"))
     }
 
     /// `Ok` means that the entry is on disk.
     ///
     /// # Errors
-    /// `Local` if it cannot be written.
+    /// As [`Self::check`].
     pub fn append(&self, entry: &JournalEntry) -> Result<(), Error> {
-        self.append_line(entry).map_err(|e| {
-            Error::local(format!("record the push in \"{}\"", self.path.display()), e.to_string())
-                .hint("the tag was not moved; set XDG_STATE_HOME to a writable directory")
-        })
+        self.append_line(entry).map_err(|error| self.not_recorded(error, "the tag was not moved"))
     }
 
     /// Records that a release came to its end: its next run is not a continuation.
     ///
     /// # Errors
-    /// `Local` if it cannot be written.
+    /// As [`Self::check`].
     pub fn finish(&self, release: &str) -> Result<(), Error> {
         let history = self.read()?;
         let Some(run) = history.interrupted_run(release) else { return Ok(()) };
         let line = Finished { time: since_1970().as_secs(), finished: run.to_string() };
-        self.append_line(&line).map_err(|e| {
-            Error::local(format!("record the release in \"{}\"", self.path.display()), e.to_string())
-        })
+        self.append_line(&line).map_err(|error| self.not_recorded(error, "the release is complete"))
     }
 
-    fn append_line(&self, value: &impl Serialize) -> std::io::Result<()> {
-        let line = serde_json::to_string(value)?;
-        let dir = self.path.parent().unwrap_or(Path::new("/"));
-        create_dir_durably(dir)?;
-        let is_new = !self.path.exists();
-        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&self.path)?;
-        file.lock()?;
-        // A run that was killed may have left half a line. It must not spoil this one.
-        let gap = if ends_with_newline(&mut file)? { "" } else { "\n" };
-        file.write_all(format!("{gap}{line}\n").as_bytes())?;
-        file.sync_all()?;
-        // A new file survives a power cut only if its directory is synced, too.
-        if is_new { File::open(dir)?.sync_all() } else { Ok(()) }
+    fn append_line(&self, value: &impl Serialize) -> Result<(), Error> {
+        let dir = PrivateDir::create(&self.dir, STATE.purpose)?;
+        let append = || {
+            let line = serde_json::to_string(value)?;
+            let mut file = dir.append_to_file(FILE)?;
+            file.lock()?;
+            let is_new = file.metadata()?.len() == 0;
+            // A run that was killed may have left half a line. It must not spoil this one.
+            let gap = if is_new || ends_with_newline(&mut file)? { "" } else { "\n" };
+            file.write_all(format!("{gap}{line}\n").as_bytes())?;
+            file.sync_all()?;
+            // A new file survives a power cut only if its directory is synced, too.
+            if is_new { dir.dir().sync() } else { Ok(()) }
+        };
+        append().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::from_io(format!("use \"{}\"", self.path().display()), error)
+    }
+
+    /// The error of a push whose move cannot be recorded. `state` is what was done.
+    fn not_recorded(&self, error: Error, state: &str) -> Error {
+        let kind = if error.kind == Exit::NotPermitted { error.kind } else { Exit::Local };
+        let hint = error.hint.unwrap_or_else(|| "set XDG_STATE_HOME to a writable directory".into());
+        Error::new(kind, format!("record the push in \"{}\"", self.path().display()), error.reason)
+            .hint(format!("{state}; {hint}"))
     }
 
     /// Everything in the journal. Lines that cannot be read are skipped: a run that was killed leaves half a line.
     ///
     /// # Errors
-    /// The kind of the I/O error. A journal that does not exist is empty.
+    /// `NotPermitted` if another user can write it; the kind of the I/O error. A journal that does not exist is empty.
     pub fn read(&self) -> Result<History, Error> {
-        let text = match std::fs::read(&self.path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(Error::from_io(format!("read \"{}\"", self.path.display()), e)),
-        };
+        let dir = PrivateDir::open(&self.dir, STATE.purpose)?;
+        let text =
+            dir.map_or(Ok(Vec::new()), |dir| newest_bytes(&dir)).map_err(|error| self.failed(error))?;
         let mut history = History::default();
         for line in text.split(|byte| *byte == b'\n') {
             if let Ok(entry) = serde_json::from_slice(line) {
@@ -186,10 +209,18 @@ impl Journal {
     }
 }
 
+fn newest_bytes(dir: &PrivateDir) -> std::io::Result<Vec<u8>> {
+    let mut file = match dir.open_file(FILE) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(READ_MAX)))?;
+    file.take(READ_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
-    if file.metadata()?.len() == 0 {
-        return Ok(true);
-    }
     let mut last = [0];
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;
@@ -316,10 +347,10 @@ mod tests {
     #[test]
     fn lines_are_appended_and_a_damaged_one_is_skipped() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal { path: dir.path().join("deep/journal.jsonl") };
+        let journal = Journal { dir: dir.path().join("deep") };
         assert_eq!(journal.read().unwrap().entries, []);
         journal.append(&entry("1", "a", "x", None)).unwrap();
-        let mut file = OpenOptions::new().append(true).open(&journal.path).unwrap();
+        let mut file = File::options().append(true).open(journal.path()).unwrap();
         file.write_all(b"\xff\xfe{\"garbage\n{\"time\":1,\"publi").unwrap();
         journal.append(&entry("2", "a", "x", None)).unwrap();
         let expected = [entry("1", "a", "x", None), entry("2", "a", "x", None)];
@@ -329,12 +360,12 @@ mod tests {
     #[test]
     fn a_journal_of_0_1_0_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal { path: dir.path().join("journal.jsonl") };
+        let journal = Journal { dir: dir.path().into() };
         let digest = Digest::of(b"x");
         let line = format!(
             r#"{{"time":1,"publish":"1.0-7","image":"a","tag":"x","old":null,"new":"{digest}","undoes":"0"}}"#
         );
-        std::fs::write(&journal.path, line).unwrap();
+        std::fs::write(journal.path(), line).unwrap();
         let expected = JournalEntry { old: None, ..entry("1.0-7", "a", "x", Some("0")) };
         assert_eq!(journal.read().unwrap().entries, [expected]);
     }
@@ -383,7 +414,7 @@ mod tests {
     #[test]
     fn a_release_continues_its_interrupted_run_and_both_are_rolled_back_as_one() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal { path: dir.path().join("journal.jsonl") };
+        let journal = Journal { dir: dir.path().into() };
         let image: Reference = "127.0.0.1:5000/a/b".parse().unwrap();
         let digest = |text: &str| Digest::of(text.as_bytes());
         let append = |run: &JournalRun, tag: &str, old: Option<&str>, new: &str| {

@@ -13,6 +13,5 @@ pub mod journal;
 pub mod plan;
 pub mod rollback;
 pub mod spec;
-pub mod state;
 
 const TOOL: &str = "manifest-push";

@@ -176,6 +176,7 @@ impl RollbackPlan {
             return Ok(());
         }
         let (journal, run) = (Journal::of_user()?, JournalRun::new());
+        journal.check()?;
         let moved = if force { MovedTag::Overwrite } else { MovedTag::Refuse };
         for StoreRollback { plan, reference, store, runs } in &self.stores {
             let before = |step: &TagStep, now: Option<&Digest>| {

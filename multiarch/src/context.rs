@@ -7,6 +7,7 @@ use crate::report::Step;
 use crate::request::Request;
 use crate::run_state::RunState;
 use crate::work_dir::paths::ReleasePaths;
+use crate::work_dir::records::Records;
 use cli::Output;
 use error::Error;
 use image_store::open::{Stores, Target};
@@ -18,6 +19,8 @@ pub struct ReleaseContext<'a> {
     pub request: Request,
     pub target: Target,
     pub paths: ReleasePaths,
+    /// Results of earlier runs.
+    pub records: Records,
     /// Opens the base images of builds.
     pub open: OpenImage,
     /// Opens base images that are only inspected; gives up soon where there is no network.

@@ -5,7 +5,8 @@
 //! that older machines do not have, and declare that in `.ARM.attributes`, as a linker would.
 
 use image_model::platform::Platform;
-use image_store::atomic_file::{TempFiles, parent_dir};
+use image_store::atomic_file::TempFiles;
+use image_store::directory::parent_dir;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;

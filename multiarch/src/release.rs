@@ -16,11 +16,12 @@ use crate::stages::report::{report, report_failure, save_report};
 use crate::stages::smoke::{remove_tree, smoke};
 use crate::stages::verify::{VerifiedMembers, verify};
 use crate::stages::verify_bases::{refuse_wrong_bases, verify_bases};
-use crate::work_dir::{lock, prune};
+use crate::work_dir::{lock, prune, remove_temporary};
 use cli::{Format, Output, ProgressDisplay, print_json};
 use error::{Error, Exit};
 use image_store::options::RegistryArgs;
 use image_store::store::oci_layout::OciLayout;
+use manifest_push::journal::Journal;
 use registry_client::meter;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -32,7 +33,7 @@ pub use crate::request::{Args, Host};
 /// # Errors
 /// Of whatever kind the stage that failed has. With `--dry-run` aside, a report of the failure is written.
 pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -> Result<Exit, Error> {
-    let context = load(args, registry, host, output)?;
+    let mut context = load(args, registry, host, output)?;
     let plan = plan_and_show(&context);
     if args.dry_run {
         if let (plan, Format::Json) = (plan?, output.format) {
@@ -41,10 +42,14 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
         context.reporter.output.end_dry_run();
         return Ok(Exit::Done);
     }
-    match plan.and_then(|plan| execute(&context, &plan)) {
+    let ended = match plan.and_then(|plan| execute(&context, &plan)) {
         Ok(published) => report(&context, &published),
         Err(error) => Err(report_failure(&context, error)),
+    };
+    if let Some(dir) = context.request.temporary.take() {
+        remove_temporary(dir, &context.request.report);
     }
+    ended
 }
 
 fn plan_and_show(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
@@ -60,6 +65,8 @@ fn execute(context: &ReleaseContext<'_>, plan: &ReleasePlan) -> Result<Report, E
     let _display = display_progress(context);
     let work_dir = &context.request.work_dir;
     let _lock = lock::acquire(&context.request)?;
+    // Before the builds: without a journal, nothing could be rolled back.
+    Journal::of_user()?.check()?;
     // A run that was killed may have left an unpacked image.
     remove_tree(&work_dir.join("smoke")).map_err(|e| Error::from_io("remove what a smoke test left", e))?;
     let done = run_stages(context, plan);

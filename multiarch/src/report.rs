@@ -6,6 +6,7 @@ use image_model::digest::Digest;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::atomic_file::TempFiles;
+use image_store::directory::read_small;
 use image_store::plan::TagStep;
 use manifest_push::journal::{History, JournalEntry, JournalRun, store_name};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub mod summary;
 
 /// The version of the report's form. Form 1 is that of version 0.1.0: it is read, but not written.
 pub const SCHEMA_VERSION: u8 = 2;
+/// Bytes of a report that is read again. One has a few kilobytes.
+const REPORT_MAX: u64 = 16 << 20;
 
 /// The report file. Its fields stay; new ones may be added. Aliases are the names of form 1.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -210,7 +213,7 @@ pub fn with_previous_digests(
 
 /// The report in this file, if there is one and it is about this image.
 pub fn read(path: &Path, image: &str) -> Option<Report> {
-    let found: Report = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let found: Report = serde_json::from_slice(&read_small(path, REPORT_MAX).ok()?).ok()?;
     (found.image == image).then_some(found)
 }
 

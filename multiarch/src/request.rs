@@ -9,8 +9,10 @@ use image_model::platform::Platform;
 use image_model::reference::{Reference, RegistryRef};
 use image_store::atomic_file::TempFiles;
 use image_store::plan::MovedTag;
+use image_store::private_dir::CACHE;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// The spec that is read by default.
 const SPEC: &str = "release.yaml";
@@ -75,6 +77,10 @@ pub struct Request {
     pub work_dir: PathBuf,
     /// No work directory was given: it is in the cache, and so are those of other specs and nothing else.
     pub is_beside_others: bool,
+    /// No work directory was given.
+    pub is_default_work_dir: bool,
+    /// The work directory, if it is in place of a default one that cannot be used.
+    pub temporary: Option<TempDir>,
     pub report: PathBuf,
     pub summary: Option<PathBuf>,
     pub jobs: usize,
@@ -124,7 +130,7 @@ impl Request {
                 spec.platforms.iter().map(|one| one.platform.clone()).filter(|p| !is_wanted(p)).collect();
             spec.platforms.retain(|one| is_wanted(&one.platform));
         }
-        let home = cache_home();
+        let home = CACHE.path().ok();
         let is_beside_others = args.work_dir.is_none() && home.is_some();
         let work_dir = args.work_dir.clone().unwrap_or_else(|| default_work_dir(&file, home));
         let report = args.report.clone().unwrap_or_else(|| work_dir.join(default_report(args.to.as_ref())));
@@ -148,6 +154,8 @@ impl Request {
             file,
             work_dir,
             is_beside_others,
+            is_default_work_dir: args.work_dir.is_none(),
+            temporary: None,
             report,
             summary,
             jobs: usize::from(args.jobs),
@@ -156,6 +164,16 @@ impl Request {
             temp_files: host.temp_files.clone(),
             _example: example,
         })
+    }
+
+    /// Moves the work directory, and a report that would have been in it.
+    pub fn use_temporary_work_dir(&mut self, dir: TempDir) {
+        if let Ok(report) = self.report.strip_prefix(&self.work_dir) {
+            self.report = dir.path().join(report);
+        }
+        self.work_dir = dir.path().to_path_buf();
+        self.is_beside_others = false;
+        self.temporary = Some(dir);
     }
 }
 
@@ -197,13 +215,6 @@ fn refuse_unsuitable_target(to: &Reference) -> Result<(), Error> {
         | Reference::DockerDaemon { .. }
         | Reference::Stdin => Err(Error::bad_input(doing(), "it cannot hold several platforms").hint(hint)),
     }
-}
-
-/// The directory of default work directories.
-fn cache_home() -> Option<PathBuf> {
-    let named = |variable: &str| std::env::var_os(variable).filter(|value| Path::new(value).is_absolute());
-    let cache = named("XDG_CACHE_HOME").map(PathBuf::from);
-    Some(cache.or_else(|| Some(Path::new(&named("HOME")?).join(".cache")))?.join("multiarch"))
 }
 
 /// The default work directory of a spec. It is outside of the build contexts, since engines read all files there.

@@ -1,7 +1,8 @@
-//! Checks of the work directory, which outlives a release.
+//! The work directory, which outlives a release.
 //!
 //! Records in it say what was verified and tested, and reports say what a rollback restores. So nobody else may write
-//! in it: not in the directory itself, and not in `multiarch` of the cache, where default work directories are.
+//! in it: not in the directory itself, and not in `multiarch` of the cache, where default work directories are. If the
+//! default one cannot be used, a temporary one takes its place.
 
 pub mod lock;
 pub mod paths;
@@ -9,87 +10,88 @@ pub mod prune;
 pub mod records;
 
 use crate::request::Request;
+use cli::Output;
 use error::Error;
-use image_store::atomic_file::create_dir_durably;
-use nix::unistd::geteuid;
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use image_store::private_dir::{DirPurpose, PrivateDir};
+use std::fs;
 use std::path::Path;
+use tempfile::TempDir;
 
-const WRITABLE_BY_OTHERS: u32 = 0o022;
-const OPEN_TO_OTHERS: u32 = 0o077;
 /// Contents of a work directory.
 const PARTS: [&str; 6] = ["build", "logs", "records", "released", "smoke", "staging"];
+const WORK: DirPurpose =
+    DirPurpose { name: "work directory", way_out: "name another directory with --work-dir" };
 
-/// Fails with `NotPermitted` if another user can write in the work directory. One that does not exist is fine.
-pub fn check(request: &Request) -> Result<(), Error> {
-    for dir in guarded(request) {
-        match fs::metadata(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::from_io(doing(dir), error)),
-            Ok(meta) => check_one(dir, &meta)?,
-        }
+/// Opens the work directory of a release, or a temporary one in place of a default one that cannot be used. `None` in a
+/// dry run, which changes nothing, if it does not exist.
+///
+/// # Errors
+/// As [`make`], for a directory that was named.
+pub fn open(request: &mut Request, dry_run: bool, output: &Output) -> Result<Option<PrivateDir>, Error> {
+    let opened = if dry_run { check(request) } else { make(request).map(Some) };
+    let Err(error) = opened else { return opened };
+    if !request.is_default_work_dir {
+        return Err(error);
     }
-    for part in PARTS.map(|part| request.work_dir.join(part)) {
-        match fs::symlink_metadata(&part) {
-            Ok(meta) if !meta.is_dir() => {
-                return Err(Error::not_permitted(doing(&part), "it is not a directory").hint(OTHER));
-            }
-            Ok(meta) => check_owner(&part, &meta)?,
-            Err(_) => {}
-        }
-    }
-    Ok(())
+    let temporary = tempfile::Builder::new().prefix("multiarch-").tempdir();
+    let temporary = temporary.map_err(|e| Error::from_io("create a temporary work directory", e))?;
+    output.warning_printer()(&format!(
+        "cannot {}: {}; this release does not use it and begins from scratch; {}",
+        error.action,
+        error.reason,
+        error.hint.as_deref().unwrap_or(WORK.way_out)
+    ));
+    request.use_temporary_work_dir(temporary);
+    make(request).map(Some)
+}
+
+/// Opens the work directory and checks that no other user can write in it. `None`: it does not exist.
+fn check(request: &Request) -> Result<Option<PrivateDir>, Error> {
+    let dir = match home(request) {
+        Some((home, name)) => match PrivateDir::open(home, WORK)? {
+            Some(home) => home.subdir(name)?,
+            None => None,
+        },
+        None => PrivateDir::open(&request.work_dir, WORK)?,
+    };
+    dir.iter().try_for_each(check_parts)?;
+    Ok(dir)
 }
 
 /// Creates the work directory, durably, open to its owner only, and checks it.
-pub fn make(request: &Request) -> Result<(), Error> {
-    check(request)?;
-    for dir in guarded(request) {
-        let made = create_dir_durably(dir).and_then(|()| {
-            let meta = fs::metadata(dir)?;
-            if meta.uid() == geteuid().as_raw() && meta.mode() & OPEN_TO_OTHERS != 0 {
-                fs::set_permissions(dir, fs::Permissions::from_mode(meta.mode() & 0o700))?;
-            }
-            Ok(())
-        });
-        made.map_err(|error| Error::from_io(doing(dir), error))?;
-    }
-    // Another process may have created it first.
-    check(request)
+///
+/// # Errors
+/// `NotPermitted` if another user owns it or can write in it.
+fn make(request: &Request) -> Result<PrivateDir, Error> {
+    let dir = match home(request) {
+        Some((home, name)) => PrivateDir::create(home, WORK)?.create_subdir(name)?,
+        None => PrivateDir::create(&request.work_dir, WORK)?,
+    };
+    check_parts(&dir)?;
+    Ok(dir)
 }
 
-fn guarded(request: &Request) -> impl Iterator<Item = &Path> {
-    let home = request.work_dir.parent().filter(|_| request.is_beside_others);
-    home.into_iter().chain([request.work_dir.as_path()])
+fn check_parts(dir: &PrivateDir) -> Result<(), Error> {
+    PARTS.iter().try_for_each(|part| dir.subdir(part).map(drop))
 }
 
-const OTHER: &str = "name another directory with --work-dir";
-
-fn doing(dir: &Path) -> String {
-    format!("use the work directory \"{}\"", dir.display())
+/// The directory of all default work directories, and the name of this one in it.
+fn home(request: &Request) -> Option<(&Path, &str)> {
+    let dir = request.work_dir.as_path();
+    Some((dir.parent()?, dir.file_name()?.to_str()?)).filter(|_| request.is_beside_others)
 }
 
-fn check_one(dir: &Path, meta: &Metadata) -> Result<(), Error> {
-    if !meta.is_dir() {
-        return Err(Error::bad_input(doing(dir), "it is not a directory").hint(OTHER));
+/// Removes a temporary work directory, except for a report in it and for logs that the report refers to.
+pub fn remove_temporary(dir: TempDir, report: &Path) {
+    let text = fs::read_to_string(report).unwrap_or_default();
+    let has_report = report.starts_with(dir.path());
+    let has_logs = text.contains(&*dir.path().to_string_lossy());
+    if !has_report && !has_logs {
+        return;
     }
-    check_owner(dir, meta)?;
-    if meta.mode() & WRITABLE_BY_OTHERS != 0 {
-        let why = format!("other users can write in it (mode {:04o})", meta.mode() & 0o7777);
-        let hint =
-            format!("if you trust its contents, run: chmod -R go-w \"{}\"; otherwise {OTHER}", dir.display());
-        return Err(Error::not_permitted(doing(dir), why).hint(hint));
+    let dir = dir.keep();
+    for part in PARTS.iter().filter(|part| !has_logs || **part != "logs") {
+        drop(fs::remove_dir_all(dir.join(part)));
     }
-    Ok(())
-}
-
-fn check_owner(dir: &Path, meta: &Metadata) -> Result<(), Error> {
-    let user = geteuid().as_raw();
-    if meta.uid() == user {
-        return Ok(());
-    }
-    let why = format!("it belongs to user {}, and this is user {user}", meta.uid());
-    Err(Error::not_permitted(doing(dir), why).hint(OTHER))
+    drop(fs::remove_file(dir.join("lock")));
 }

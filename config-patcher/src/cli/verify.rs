@@ -66,8 +66,8 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
     let requested = parallel::map(&references, stores.concurrency(parallel::REQUESTS), |reference| {
         Ok::<_, Error>(reference.read(args.platform.as_ref()))
     })?;
-    let kept = if args.no_cache { None } else { LayerCache::for_user(stores.temp_files()) };
-    let rows = judge_all(&requested, args, kept.as_ref(), output);
+    let cache = if args.no_cache { None } else { cache(stores, output) };
+    let rows = judge_all(&requested, args, cache.as_ref(), output);
     let is_empty = rows.is_empty() && requested.iter().all(|requested| requested.node.is_ok());
     match output.format {
         _ if is_empty => {}
@@ -87,6 +87,12 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         );
     }
     outcome(found, failed)
+}
+
+/// The cache of the user, if it can be used.
+fn cache(stores: &Stores, output: &Output) -> Option<LayerCache> {
+    let cache = LayerCache::for_user(stores.temp_files());
+    cache.map_err(|error| output.verbose_info(&format!("no cache is used: cannot {error}"))).ok()
 }
 
 /// An image or index that will be read.

@@ -39,6 +39,7 @@ pub mod elf;
 pub mod file;
 pub mod layer;
 pub mod overlay;
+pub mod secret;
 pub mod shell;
 pub mod verdict;
 pub mod verify;

@@ -4,36 +4,42 @@
 //! signals on a thread of its own, removes the temporary files, and then lets the signal end the process, as its sender
 //! expects.
 
+use crate::directory::{Directory, create_dir_durably, parent_dir};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, linkat, openat, renameat, renameat_with, unlinkat};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tempfile::NamedTempFile;
 
 /// Creates temporary files and lists those that exist. Clones share the list. A program has one, which it gets from
 /// [`TempFiles::removed_on_signal`]; the files of a default one remain if a signal ends the process.
 #[derive(Clone, Debug, Default)]
-pub struct TempFiles(Arc<Mutex<BTreeSet<PathBuf>>>);
+pub struct TempFiles(Arc<Mutex<BTreeMap<PathBuf, Directory>>>);
 
 /// A new file under a temporary name. It is removed when it is dropped, or when a signal ends the process, unless it got
 /// its final name before.
 #[derive(Debug)]
 pub struct AtomicFile {
-    // Dropped in this order: a file that is not listed must not exist.
-    file: NamedTempFile,
-    listed: ListedPath,
+    file: File,
+    name: TempName,
 }
 
+/// The temporary name of a file; removed when it is dropped.
 #[derive(Debug)]
-struct ListedPath {
-    path: PathBuf,
+struct TempName {
+    dir: Directory,
+    name: OsString,
+    /// The file has this name, not its final one.
+    is_used: bool,
     list: TempFiles,
 }
 
@@ -60,8 +66,8 @@ impl TempFiles {
         temp_files
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        // A panic elsewhere leaves a whole set: every change is one insertion or removal.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Directory>> {
+        // A panic elsewhere leaves a whole list: every change is one insertion or removal.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,20 +76,31 @@ impl TempFiles {
     /// # Errors
     /// As open(2).
     pub fn create_in(&self, dir: &Path, mode: u32) -> io::Result<AtomicFile> {
-        self.create(|| tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(dir))
+        self.create(&Directory::open(dir)?, OsStr::new(".tmp"), "", mode)
     }
 
-    /// Creates a file by `make`, for names that other code recognizes.
+    /// Creates a file whose temporary name other code recognizes by its prefix and suffix.
     ///
     /// # Errors
-    /// Those of `make`, without the temporary name.
-    pub fn create(&self, make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<AtomicFile> {
+    /// As open(2).
+    pub fn create(&self, dir: &Directory, prefix: &OsStr, suffix: &str, mode: u32) -> io::Result<AtomicFile> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // The thread that ends the program takes the same lock: no file exists that is not listed yet.
         let mut list = self.lock();
-        let file = make().map_err(without_path)?;
-        let path = file.path().to_path_buf();
-        list.insert(path.clone());
-        Ok(AtomicFile { file, listed: ListedPath { path, list: self.clone() } })
+        loop {
+            let mut name = prefix.to_os_string();
+            // Short, since the prefix can be as long as the name of an archive.
+            name.push(format!("{:06x}{suffix}", RandomState::new().hash_one(prefix) & 0xff_ffff));
+            match openat(dir.fd(), &name, flags, Mode::from_raw_mode(mode)) {
+                Err(Errno::EXIST | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(file) => {
+                    list.insert(dir.path().join(&name), dir.clone());
+                    let name = TempName { dir: dir.clone(), name, is_used: true, list: self.clone() };
+                    return Ok(AtomicFile { file: file.into(), name });
+                }
+            }
+        }
     }
 
     /// Writes a whole file over `path`, creating its directory. A new file gets `mode` less the umask. After a power cut
@@ -106,22 +123,36 @@ impl TempFiles {
     /// Those of the file system; unless the last sync failed, the old file is unchanged.
     pub fn write_durably(&self, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         let dir = parent_dir(path);
-        create_dir_durably(dir)?;
-        let mut file = self.create_in(dir, mode)?;
+        create_dir_durably(dir, 0o777)?;
+        self.write_durably_in(&Directory::open(dir)?, file_name(path)?, content, mode)
+    }
+
+    /// Does what [`Self::write_durably`] does, with a name in an open directory.
+    ///
+    /// # Errors
+    /// Those of the file system; unless the last sync failed, the old file is unchanged.
+    pub fn write_durably_in(
+        &self,
+        dir: &Directory,
+        name: &OsStr,
+        content: &[u8],
+        mode: u32,
+    ) -> io::Result<()> {
+        let mut file = self.create(dir, OsStr::new(".tmp"), "", mode)?;
         file.as_file_mut().write_all(content)?;
-        file.persist_durably(path).map(drop)
+        file.persist_durably_in(dir, name).map(drop)
     }
 }
 
 impl AtomicFile {
     /// The open file.
     pub fn as_file(&self) -> &File {
-        self.file.as_file()
+        &self.file
     }
 
     /// The open file, to write to.
     pub fn as_file_mut(&mut self) -> &mut File {
-        self.file.as_file_mut()
+        &mut self.file
     }
 
     /// Renames the file to `path`, which may exist. After a power cut the old file or an empty one may be there.
@@ -129,13 +160,38 @@ impl AtomicFile {
     /// # Errors
     /// As rename(2). The temporary file is removed.
     pub fn persist(self, path: &Path) -> io::Result<File> {
-        let Self { file, listed } = self;
+        self.persist_in(&Directory::open(parent_dir(path))?, file_name(path)?)
+    }
+
+    /// Does what [`Self::persist`] does, with a name in an open directory.
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub fn persist_in(mut self, dir: &Directory, name: &OsStr) -> io::Result<File> {
         // Held so that the program does not end between the rename and the return.
-        let list = listed.list.lock();
-        let renamed = file.persist(path).map_err(|error| error.error);
+        let list = self.name.list.lock();
+        let renamed = renameat(self.name.dir.fd(), &self.name.name, dir.fd(), name);
         drop(list);
-        drop(listed);
-        renamed
+        renamed?;
+        self.name.is_used = false;
+        Ok(self.file)
+    }
+
+    /// Gives the file this name in its own directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if something has the name.
+    pub fn persist_new(mut self, name: &OsStr) -> io::Result<File> {
+        let (dir, temporary) = (self.name.dir.fd(), &self.name.name);
+        match renameat_with(dir, temporary, dir, name, RenameFlags::NOREPLACE) {
+            // Not every file system has this. The temporary name of a linked file is removed.
+            Err(Errno::INVAL | Errno::NOSYS) => linkat(dir, temporary, dir, name, AtFlags::empty())?,
+            renamed => {
+                renamed?;
+                self.name.is_used = false;
+            }
+        }
+        Ok(self.file)
     }
 
     /// Renames the file to `path`, which may exist. `Ok` means that content and name outlast a power cut, if the
@@ -144,57 +200,42 @@ impl AtomicFile {
     /// # Errors
     /// As fsync(2) and rename(2). The new file is in place only if syncing its directory failed.
     pub fn persist_durably(self, path: &Path) -> io::Result<File> {
+        self.persist_durably_in(&Directory::open(parent_dir(path))?, file_name(path)?)
+    }
+
+    /// Does what [`Self::persist_durably`] does, with a name in an open directory.
+    ///
+    /// # Errors
+    /// As rename(2) and fsync(2).
+    pub fn persist_durably_in(self, dir: &Directory, name: &OsStr) -> io::Result<File> {
         self.as_file().sync_all()?;
         // Opened before the rename: an error after it would be reported with the new file in place.
-        let dir = File::open(parent_dir(path))?;
-        let file = self.persist(path)?;
-        dir.sync_all()?;
+        let synced = dir.synced()?;
+        let file = self.persist_in(dir, name)?;
+        synced.sync_all()?;
         Ok(file)
     }
 }
 
-impl Drop for ListedPath {
+impl Drop for TempName {
     fn drop(&mut self) {
-        self.list.lock().remove(&self.path);
+        let mut list = self.list.lock();
+        if self.is_used {
+            let _ = unlinkat(self.dir.fd(), &self.name, AtFlags::empty());
+        }
+        list.remove(&self.dir.path().join(&self.name));
     }
 }
 
-/// Returns the system's error. tempfile wraps it and adds the temporary name, which means nothing to the user.
-fn without_path(error: io::Error) -> io::Error {
-    let text = error.to_string();
-    let Some((reason, _)) = text.split_once(" at path ") else { return error };
-    let code = reason.rsplit_once("(os error ").and_then(|(_, code)| code.strip_suffix(')')?.parse().ok());
-    code.map_or_else(|| io::Error::new(error.kind(), reason.to_string()), io::Error::from_raw_os_error)
-}
-
-/// The directory of a file; `.` for a bare file name.
-pub fn parent_dir(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Creates a directory and those above it, if they do not exist. `Ok` means that they outlast a power cut: a file that
-/// was synced is lost with a directory that was not.
-///
-/// # Errors
-/// As mkdir(2) and fsync(2); `AlreadyExists` if something else has the path.
-pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
-    let above = parent_dir(dir);
-    let created = fs::create_dir(dir).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => create_dir_durably(above).and_then(|()| fs::create_dir(dir)),
-        _ => Err(error),
-    });
-    match created {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => File::open(above)?.sync_all(),
-    }
+fn file_name(path: &Path) -> io::Result<&OsStr> {
+    path.file_name().ok_or(io::Error::from(io::ErrorKind::IsADirectory))
 }
 
 fn end_on_signal(signal: i32, temp_files: &TempFiles) {
     // Locked until the end, so that no further file is created.
     let list = temp_files.lock();
-    for path in list.iter() {
-        let _ = fs::remove_file(path);
+    for (path, dir) in list.iter() {
+        let _ = unlinkat(dir.fd(), path.file_name().unwrap_or_default(), AtFlags::empty());
     }
     let _ = emulate_default_handler(signal);
     // Not reached: the default of these signals ends the process.
@@ -211,6 +252,7 @@ fn ignored() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_file_is_temporary_until_it_is_persisted_or_dropped() {

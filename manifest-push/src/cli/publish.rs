@@ -82,6 +82,10 @@ pub fn publish(
 
 fn apply_all(planned: &[(Plan, TargetState)], write: &PublishArgs, output: &Output) -> Result<(), Error> {
     let tell = |progress: Progress<'_>| output.verbose_info(&describe(&progress));
+    // Opened only if a tag moves: if there is nothing to do, no state directory is needed.
+    let moves = planned.iter().any(|(plan, _)| !plan.tags.is_empty());
+    let journal = if moves { Some(Journal::of_user()?) } else { None };
+    journal.iter().try_for_each(Journal::check)?;
     let mut looks = Vec::new();
     for (plan, looked) in planned {
         looks.push(apply_content(plan, &*looked.target.store, &looked.target.meter, &tell)?);
@@ -92,9 +96,6 @@ fn apply_all(planned: &[(Plan, TargetState)], write: &PublishArgs, output: &Outp
     }
     let mut looks = looks.into_iter();
     let moved = if write.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-    // Opened only if a tag moves: if there is nothing to do, no state directory is needed.
-    let moves = planned.iter().any(|(plan, _)| !plan.tags.is_empty());
-    let journal = if moves { Some(Journal::of_user()?) } else { None };
     let run = JournalRun::new();
     for (plan, looked) in planned {
         let before = |step: &TagStep, now: Option<&Digest>| {

@@ -6,7 +6,6 @@ use super::podman::Podman;
 use super::*;
 use crate::spec::{BuildArgs, DockerfileRecipe, FilesRecipe, Secret, SecretSource};
 use image_model::manifest::{CONFIG_MAX, ParsedDocument};
-use image_store::atomic_file::TempFiles;
 use image_store::store::read_blob;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +22,7 @@ fn job(dir: &Path, dockerfile: &str, platform: &str) -> BuildJob {
         }),
         work_dir: dir.join("work"),
         epoch: None,
-        records: Records::new(dir, &TempFiles::default()),
+        records: Records::in_dir(dir),
     }
 }
 
@@ -353,7 +352,7 @@ fn the_embedded_builder_copies_files_onto_a_base_image() {
         recipe: Recipe::Files(recipe(from)),
         work_dir: dir.path().join("work"),
         epoch: None,
-        records: Records::new(&dir.path().join("records"), &TempFiles::default()),
+        records: Records::in_dir(&dir.path().join("records")),
     };
     let log = dir.path().join("log");
     let base = OciLayout::open_or_create(&dir.path().join("base")).unwrap();

@@ -3,7 +3,6 @@
 use super::*;
 use crate::spec::RunConfig;
 use flate2::bufread::MultiGzDecoder;
-use image_store::atomic_file::TempFiles;
 use image_store::check;
 use std::fs;
 use std::io::{BufReader, Read};
@@ -48,7 +47,7 @@ fn build(
 ) -> Result<Document, Error> {
     let platform: Platform = platform.parse().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let records = Records::new(dir.path(), &TempFiles::default());
+    let records = Records::in_dir(dir.path());
     build_image(&RootfsJob { platform: &platform, recipe, epoch: 0, records: &records }, base, out)
 }
 
@@ -248,7 +247,7 @@ fn check_tagged(out: &OciLayout, document: &Document) -> Vec<check::ImageProblem
 #[test]
 fn only_changed_or_missing_layers_are_compressed_again() {
     let dir = tempfile::tempdir().unwrap();
-    let records = Records::new(&dir.path().join("work"), &TempFiles::default());
+    let records = Records::in_dir(&dir.path().join("work"));
     let recipe = tiny(dir.path(), &["bin/app"], 0o755);
     let platform = "linux/arm64".parse().unwrap();
     let layer = |out: &OciLayout| {

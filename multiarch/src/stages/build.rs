@@ -3,9 +3,7 @@
 use crate::builders::{BuildJob, Builder};
 use crate::context::ReleaseContext;
 use crate::report::{DeclaredPlatform, EvidenceReport, PlatformReport, SmokeResult, Step};
-use crate::request::Request;
 use crate::spec::{PlatformSpec, Recipe, SecretSource};
-use crate::work_dir::records::Records;
 use error::Error;
 use image_model::platform::Platform;
 use image_store::parallel;
@@ -27,13 +25,14 @@ pub struct Build {
 }
 
 /// The inputs of a builder for one image.
-pub fn job(request: &Request, one: &PlatformSpec) -> BuildJob {
+pub fn job(context: &ReleaseContext<'_>, one: &PlatformSpec) -> BuildJob {
+    let ReleaseContext { request, records, .. } = context;
     BuildJob {
         platform: one.platform.clone(),
         recipe: one.recipe.clone(),
         work_dir: request.work_dir.join("build").join(file_name(&one.platform)),
         epoch: request.epoch,
-        records: Records::new(&request.work_dir, &request.temp_files),
+        records: records.clone(),
     }
 }
 
@@ -75,23 +74,23 @@ pub fn build(
     reporter.board.next("build", builds.len());
     parallel::map(builds, context.request.jobs, |build| {
         let _running = reporter.board.begin(&build.spec.platform);
-        let member = build_one(&context.request, build, staging)?;
+        let member = build_one(context, build, staging)?;
         reporter.state.add_image(member.report(None, None));
         reporter.output.info(&format!("built {} with {}", build.spec.platform, build.builder.name()));
         Ok(member)
     })
 }
 
-fn build_one(request: &Request, build: &Build, staging: &OciLayout) -> Result<Member, Error> {
+fn build_one(context: &ReleaseContext<'_>, build: &Build, staging: &OciLayout) -> Result<Member, Error> {
     let begun = Instant::now();
     let platform = &build.spec.platform;
-    let log = request.work_dir.join("logs").join(format!("{}.log", file_name(platform)));
+    let log = context.request.work_dir.join("logs").join(format!("{}.log", file_name(platform)));
     if let Some(dir) = log.parent() {
         fs::create_dir_all(dir).map_err(|e| Error::from_io("create the directory for build logs", e))?;
     }
     // The log of an earlier run.
     let _ = fs::remove_file(&log);
-    let built = build.builder.build(&job(request, &build.spec), staging, &log)?;
+    let built = build.builder.build(&job(context, &build.spec), staging, &log)?;
     let TreeNode::Image(image) = read_tree_below(staging, built, 0)? else {
         let doing = format!("release the image for {platform}");
         return Err(Error::bad_input(doing, "its builder made an index, not one image"));

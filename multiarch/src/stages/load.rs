@@ -1,4 +1,4 @@
-//! Reads the spec and opens the target. Nothing is written.
+//! Reads the spec, opens the work directory and the target. Nothing else is written.
 
 use crate::binfmt_setup::BinfmtSetup;
 use crate::builders::OpenImage;
@@ -8,6 +8,7 @@ use crate::request::{Args, Host, Request};
 use crate::run_state::RunState;
 use crate::work_dir;
 use crate::work_dir::paths::ReleasePaths;
+use crate::work_dir::records::Records;
 use cli::Output;
 use error::Error;
 use image_store::open::Stores;
@@ -16,7 +17,7 @@ use registry_client::{RegistryOptions, Reporting};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Reads the spec, checks the work directory and opens the target.
+/// Reads the spec, opens the work directory and the target.
 ///
 /// # Errors
 /// `BadInput` for a spec with problems, all of them listed; `NotPermitted` for a work directory that other users can
@@ -28,8 +29,9 @@ pub fn load<'a>(
     output: &'a Output,
 ) -> Result<ReleaseContext<'a>, Error> {
     let started = Instant::now();
-    let request = Request::from_args(args, host)?;
-    work_dir::check(&request)?;
+    let mut request = Request::from_args(args, host)?;
+    let work_dir = work_dir::open(&mut request, args.dry_run, output)?;
+    let records = Records::new(work_dir, args.dry_run, &request.temp_files)?;
     let reporting = Reporting::new(output.warning_printer(), |line| cli::eprint_line(line.to_string()));
     let stores = Arc::new(Stores::new(registry.options(reporting.clone()), host.temp_files.clone()));
     let target = open_target(&request, &stores)?;
@@ -44,6 +46,7 @@ pub fn load<'a>(
         request,
         target,
         paths,
+        records,
         binfmt: BinfmtSetup::find(host.binfmt_setup.as_deref()),
         open: opener(stores),
         open_base: opener(Arc::clone(&quick_stores)),

@@ -69,13 +69,13 @@ impl OtherImage {
 /// # Errors
 /// `NotFound` for an engine, a secret or an emulator that is missing; otherwise as reads of the target.
 pub fn plan(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
-    let ReleaseContext { request, target, open, open_base, binfmt, reporter, .. } = context;
+    let ReleaseContext { request, target, records, open, binfmt, reporter, .. } = context;
     reporter.state.set_wanted_tags(tag_names(&request.spec));
     // Engines answer slowly, and several questions go to each.
     let builds = parallel::map(&request.spec.platforms, parallel::REQUESTS, |one| {
         refuse_missing_secrets(one)?;
         let (builder, why) = builders::choose(&one.builder, &one.recipe, open)?;
-        let job = job(request, one);
+        let job = job(context, one);
         Ok::<_, Error>(Build {
             commands: builder.describe(&job),
             needs_emulator: builder.needs_emulator(&job),
@@ -87,10 +87,9 @@ pub fn plan(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
     let tags = current_tags(&request.spec, &*target.store)?;
     let first = tags.iter().find(|(tag, _)| target.tags.first() == Some(tag));
     let published = published_index(first.and_then(|(_, digest)| digest.as_ref()), target);
-    let records = Records::new(&request.work_dir, &request.temp_files);
     let others = published.as_ref().map(|index| {
         let others = other_images(index, &request.spec);
-        others.into_iter().map(|entry| OtherImage::from_entry(entry, &records)).collect::<Vec<_>>()
+        others.into_iter().map(|entry| OtherImage::from_entry(entry, records)).collect::<Vec<_>>()
     });
     let (retained, removed) = if request.retains_others {
         let unread = || request.retained.iter().cloned().map(OtherImage::unread).collect();
@@ -106,7 +105,7 @@ pub fn plan(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
         emulators: plan_emulators(&builds, binfmt.as_ref())?,
         on_mismatch: request.spec.on_mismatch,
         smoke: request.spec.smoke.clone(),
-        bases: inspect_bases(request, &builds, open_base)?,
+        bases: inspect_bases(context, &builds)?,
         published,
         tags,
         builds,

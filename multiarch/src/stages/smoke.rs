@@ -14,7 +14,6 @@ use crate::context::{ReleaseContext, Reporter};
 use crate::report::{SmokeResult, Step};
 use crate::stages::build::{Member, file_name};
 use crate::unpack::{UnpackError, unpack};
-use crate::work_dir::records::Records;
 use error::text::format_bytes;
 use error::{Error, Exit};
 use image_model::platform::Platform;
@@ -48,7 +47,7 @@ const EVENTS_MAX: u64 = 64 << 10;
 /// `CheckFailed` if the command fails in an image, with all images in which it does. An image that this host cannot run is
 /// reported and does not stop the release.
 pub fn smoke(
-    ReleaseContext { request, binfmt, reporter, .. }: &ReleaseContext<'_>,
+    ReleaseContext { request, records, binfmt, reporter, .. }: &ReleaseContext<'_>,
     members: &[Member],
     staging: &OciLayout,
 ) -> Result<Vec<Option<SmokeResult>>, Error> {
@@ -58,7 +57,6 @@ pub fn smoke(
     if command.is_empty() {
         return Ok(members.iter().map(|_| None).collect());
     }
-    let records = Records::new(&request.work_dir, &request.temp_files);
     board.next("smoke", members.len());
     let results = parallel::map(members, request.jobs, |member| {
         let platform = &member.platform;

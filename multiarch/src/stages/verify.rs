@@ -35,15 +35,14 @@ pub fn verify(
 }
 
 fn verify_members(
-    ReleaseContext { request, reporter, .. }: &ReleaseContext<'_>,
+    ReleaseContext { request, records, reporter, .. }: &ReleaseContext<'_>,
     members: &[Member],
     staging: &OciLayout,
 ) -> Result<Vec<EvidenceReport>, Error> {
     let Reporter { output, state, .. } = reporter;
-    let records = Records::new(&request.work_dir, &request.temp_files);
     let known: Vec<Option<EvidenceReport>> = members
         .iter()
-        .map(|member| VerdictDepth::Full.recorded(&records, member.image.document.digest(), &member.platform))
+        .map(|member| VerdictDepth::Full.recorded(records, member.image.document.digest(), &member.platform))
         .collect();
     let subjects: Vec<VerifyTarget<'_>> = members
         .iter()
@@ -78,7 +77,7 @@ fn verify_members(
                 evidence.push(report);
                 continue;
             }
-            VerdictDepth::Full.record(&records, member.image.document.digest(), platform, &report)?;
+            VerdictDepth::Full.record(records, member.image.document.digest(), platform, &report)?;
             report
         };
         report.reasons.iter().for_each(|reason| output.info(&format!("  note: {reason}")));

@@ -9,7 +9,6 @@ use crate::builders::dockerfile::{Asked, Stage};
 use crate::builders::{BuildJob, LocalImage, OpenImage};
 use crate::context::ReleaseContext;
 use crate::report::Step;
-use crate::request::Request;
 use crate::spec::Recipe;
 use crate::stages::build::{Build, job};
 use cli::suggest;
@@ -64,15 +63,15 @@ pub fn verify_bases(context: &ReleaseContext<'_>, builds: &[Build]) -> Result<()
         return Ok(());
     }
     context.begin(Step::VerifyBases);
-    refuse_wrong_bases(context, &inspect_bases(&context.request, builds, &context.open_base)?)
+    refuse_wrong_bases(context, &inspect_bases(context, builds)?)
 }
 
 /// Checks the base images of all builds. A Dockerfile that does not exist yet, since a command writes it, is skipped.
-pub fn inspect_bases(request: &Request, builds: &[Build], open: &OpenImage) -> Result<Vec<Base>, Error> {
+pub fn inspect_bases(context: &ReleaseContext<'_>, builds: &[Build]) -> Result<Vec<Base>, Error> {
     let mut wanted = Vec::new();
     for build in builds {
         let Recipe::Dockerfile(recipe) = &build.spec.recipe else { continue };
-        let job = job(request, &build.spec);
+        let job = job(context, &build.spec);
         let Ok(dockerfile) = read_dockerfile(&job, recipe) else { continue };
         let target = recipe.target.as_deref();
         let root = dockerfile.root(target).map(|stage| stage.line);
@@ -99,7 +98,7 @@ pub fn inspect_bases(request: &Request, builds: &[Build], open: &OpenImage) -> R
         Ok::<_, Error>(local)
     };
     let locals = parallel::map(&wanted, parallel::REQUESTS, asked)?;
-    let offers = Offers::read(&wanted, &locals, open)?;
+    let offers = Offers::read(&wanted, &locals, &context.open_base)?;
     let judged = wanted.into_iter().zip(locals).map(|((base, look), local)| match look {
         Some((build, platform)) => {
             let builder = &*build.builder;

@@ -5,9 +5,10 @@
 //! their work directory. Errors are ignored.
 
 use image_model::digest::Digest;
+use image_store::directory::{Directory, open_regular};
 use image_store::store::oci_layout::OciLayout;
 use image_store::tree::Image;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -25,6 +26,8 @@ const RECORDS_MAX: u64 = 8 << 20;
 const TOTAL_MAX: u64 = 24 << 30;
 /// Minimum time between two checks of the other work directories.
 const BETWEEN: Duration = DAY;
+/// The file whose time is that of the last check.
+const MARK: &str = ".swept";
 /// Directories that a release can create again.
 const REPRODUCIBLE: [&str; 5] = ["staging", "records", "build", "smoke", "logs"];
 
@@ -32,7 +35,7 @@ const REPRODUCIBLE: [&str; 5] = ["staging", "records", "build", "smoke", "logs"]
 pub fn mark_used<'a>(staging: &OciLayout, images: impl Iterator<Item = &'a Image>) {
     let mark = |digest: &Digest| {
         let path = staging.dir().join("blobs").join(digest.algorithm()).join(digest.hex());
-        drop(File::open(path).and_then(|file| file.set_modified(SystemTime::now())));
+        drop(open_regular(&path).and_then(|file| file.set_modified(SystemTime::now())));
     };
     for image in images {
         mark(image.document.digest());
@@ -52,18 +55,18 @@ pub fn prune(work_dir: &Path, began: SystemTime) {
 /// Removes old content of the work directories beside this one, once a day.
 pub fn prune_siblings(own: &Path) {
     let Some(home) = own.parent() else { return };
-    let mark = home.join(".swept");
-    let last = fs::metadata(&mark).and_then(|meta| meta.modified());
+    let last = fs::symlink_metadata(home.join(MARK)).and_then(|meta| meta.modified());
     if last.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < BETWEEN)) {
         return;
     }
     // Written first, so that only one of two releases continues.
-    if File::create(&mark).and_then(|file| file.set_modified(SystemTime::now())).is_err() {
+    let file = Directory::open(home).and_then(|home| home.open_lock(MARK, 0o600));
+    if file.and_then(|file| file.set_modified(SystemTime::now())).is_err() {
         return;
     }
     let mut dirs: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
-        let used = fs::metadata(entry.path().join("lock")).and_then(|meta| meta.modified());
+        let used = fs::symlink_metadata(entry.path().join("lock")).and_then(|meta| meta.modified());
         if let (Ok(used), true) = (used, is_default_name(&entry.file_name().to_string_lossy())) {
             dirs.push((used, entry.path()));
         }
@@ -90,7 +93,8 @@ fn is_default_name(name: &str) -> bool {
 /// Removes what can be created again, or all of a work directory that was not used for a year. Returns false if it is in
 /// use.
 fn empty(dir: &Path, age: Duration) -> bool {
-    let Ok(lock) = File::options().write(true).open(dir.join("lock")) else { return false };
+    let lock = Directory::open_itself(dir).and_then(|dir| dir.open_lock("lock", 0o600));
+    let Ok(lock) = lock else { return false };
     if lock.try_lock().is_err() {
         return false;
     }
@@ -155,6 +159,7 @@ fn size_of(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     /// A file without blocks on disk, last used so many days ago.
     fn file(path: &Path, size: u64, days: u32) {

@@ -5,6 +5,7 @@
 mod crash;
 mod local_jobs;
 mod patcher;
+mod private_dirs;
 mod push;
 mod registry;
 mod release;

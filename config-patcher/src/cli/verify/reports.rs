@@ -4,7 +4,8 @@ use super::row::{RequestedImage, Results, Row};
 use super::{html, junit, sarif};
 use clap::Args;
 use error::Error;
-use image_store::atomic_file::{TempFiles, parent_dir};
+use image_store::atomic_file::TempFiles;
+use image_store::directory::parent_dir;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]

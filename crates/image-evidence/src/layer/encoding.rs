@@ -5,7 +5,8 @@
 
 use super::{LayerFacts, NameHasher, Program, Record};
 use crate::file::FileFacts;
-use image_model::digest::{Digest, Hasher};
+use crate::secret::keyed_digest;
+use image_model::digest::Digest;
 use std::ops::Range;
 
 /// Changes with the encoding and with the facts that are read from files, so that older encodings are rejected.
@@ -79,12 +80,7 @@ pub fn decode(bytes: &[u8], name: &str, hasher: &NameHasher) -> Option<LayerFact
 }
 
 fn sum(content: &[u8], hasher: &NameHasher) -> Digest {
-    // With the key at both ends, a checksum cannot be extended to one of more bytes.
-    let mut sum = Hasher::sha256();
-    for part in [hasher.key().as_slice(), content, hasher.key()] {
-        sum.update(part);
-    }
-    sum.finish()
+    keyed_digest(hasher.key(), content)
 }
 
 fn put(out: &mut Vec<u8>, number: u64) {

@@ -3,16 +3,20 @@
 //! `$XDG_CACHE_HOME/multiarch/layers` contains `key`, a secret of this directory, and a file for each layer. Files are named
 //! by digest and diff ID, so they never become outdated. They contain hashes of paths, link targets and facts from
 //! programs: no URLs and no credentials. Files are written atomically, so that several processes can share the directory;
-//! damaged files are ignored. A failure costs time, but never changes a result.
+//! damaged files are ignored. A failure costs time, but never changes a result. A directory in which other users can write
+//! is not used.
 
 use crate::layer::encoding;
 use crate::layer::{LayerFacts, NameHasher};
+use crate::secret::{self, SecretKey, UNFINISHED};
+use error::Error;
 use image_model::digest::Digest;
 use image_store::atomic_file::TempFiles;
-use std::fs::{self, File};
+use image_store::private_dir::{CACHE, PrivateDir};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
@@ -25,11 +29,10 @@ const FILE_MAX: usize = 32 << 20;
 const LEFT_AFTER: Duration = Duration::from_secs(3600);
 /// The suffix of the name for layers that were read in part.
 const IN_PART: &str = " in part";
-const UNFINISHED: &str = ".new-";
 
 /// A cache directory.
 pub struct LayerCache {
-    dir: PathBuf,
+    dir: PrivateDir,
     /// Has the key of the directory.
     hasher: NameHasher,
     temp_files: TempFiles,
@@ -38,26 +41,25 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
-    /// The cache of the user. `None`: there is no such directory, or it cannot be used.
-    pub fn for_user(temp_files: &TempFiles) -> Option<Self> {
-        let absolute =
-            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let home = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-        Self::open(&home.join("multiarch").join("layers"), temp_files).ok()
-    }
-
-    /// Opens or creates a cache directory.
+    /// The cache of the user.
     ///
     /// # Errors
-    /// If the directory cannot be written.
-    pub fn open(dir: &Path, temp_files: &TempFiles) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let cache = Self {
-            dir: dir.to_path_buf(),
-            hasher: hasher(dir)?,
-            temp_files: temp_files.clone(),
-            written: Mutex::default(),
-        };
+    /// Why it cannot be used: `Local` if there is no such directory, `NotPermitted` if others can write in it.
+    pub fn for_user(temp_files: &TempFiles) -> Result<Self, Error> {
+        Self::open(&CACHE.path()?, temp_files)
+    }
+
+    /// Opens or creates `layers` in a cache directory, for example `~/.cache/multiarch`.
+    ///
+    /// # Errors
+    /// As [`PrivateDir::create`].
+    pub fn open(cache: &Path, temp_files: &TempFiles) -> Result<Self, Error> {
+        let dir = PrivateDir::create(cache, CACHE.purpose)?.create_subdir("layers")?;
+        let key = SecretKey::create(&dir, temp_files);
+        let key =
+            key.map_err(|e| Error::from_io(format!("use the cache \"{}\"", dir.path().display()), e))?;
+        let hasher = NameHasher::new(*key.bytes());
+        let cache = Self { dir, hasher, temp_files: temp_files.clone(), written: Mutex::default() };
         cache.prune();
         Ok(cache)
     }
@@ -80,25 +82,33 @@ impl LayerCache {
     }
 
     fn read_as(&self, layer: &Digest, diff_id: Option<&Digest>, what: &str) -> Option<LayerFacts> {
-        let (name, path) = self.place(layer, diff_id, what);
-        let file = File::open(&path).ok()?;
+        let (name, file_name) = place(layer, diff_id, what);
+        let remove = || drop(self.dir.dir().remove_file(&file_name));
+        let file = match self.dir.open_file(&file_name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(_) => {
+                remove();
+                return None;
+            }
+        };
         let mut bytes = Vec::new();
         Read::take(&file, FILE_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
         let found = encoding::decode(&bytes, &name, &self.hasher);
         match &found {
             // The modification time is the time of the last use.
             Some(_) => drop(file.set_modified(SystemTime::now())),
-            None => drop(fs::remove_file(&path)),
+            None => remove(),
         }
         found
     }
 
     /// Writes the facts from a layer, if possible.
     pub fn write(&self, layer: &Digest, diff_id: Option<&Digest>, facts: &LayerFacts) {
-        let (name, path) = self.place(layer, diff_id, if facts.is_partial { IN_PART } else { "" });
+        let (name, file_name) = place(layer, diff_id, if facts.is_partial { IN_PART } else { "" });
         let Some(bytes) = encoding::encode(facts, &name, FILE_MAX) else { return };
         // Nothing depends on it, for example on a full disk.
-        if self.keep(&path, &bytes).is_err() {
+        if self.keep(&file_name, &bytes).is_err() {
             return;
         }
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,94 +119,72 @@ impl LayerCache {
         }
     }
 
-    fn keep(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = self.temp_files.create(|| unfinished(&self.dir))?;
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let dir = self.dir.dir();
+        let mut file = self.temp_files.create(dir, OsStr::new(UNFINISHED), "", 0o600)?;
         file.as_file_mut().write_all(bytes)?;
-        file.persist(path).map(drop)
-    }
-
-    fn place(&self, layer: &Digest, diff_id: Option<&Digest>, what: &str) -> (String, PathBuf) {
-        let name = format!("{layer} {}{what}", diff_id.map_or("-", Digest::as_str));
-        let path = self.dir.join(Digest::of(name.as_bytes()).hex());
-        (name, path)
+        file.persist_in(dir, OsStr::new(name)).map(drop)
     }
 
     /// Removes the least recently used files until the others are small enough.
     fn prune(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return };
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
-        for entry in entries.flatten() {
-            let (Ok(metadata), name) = (entry.metadata(), entry.file_name()) else { continue };
+        let dir = self.dir.dir();
+        let Ok(names) = dir.names() else { return };
+        let mut files: Vec<(SystemTime, u64, OsString)> = Vec::new();
+        for name in names {
+            let Ok(metadata) = dir.open_file(&name).and_then(|file| file.metadata()) else { continue };
             let Ok(used) = metadata.modified() else { continue };
             let is_left = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
             if is_left && used.elapsed().is_ok_and(|age| age > LEFT_AFTER) {
-                drop(fs::remove_file(entry.path()));
-            } else if !is_left && name != "key" && metadata.is_file() {
-                files.push((used, metadata.size(), entry.path()));
+                drop(dir.remove_file(name));
+            } else if !is_left && name != secret::FILE {
+                files.push((used, metadata.size(), name));
             }
         }
         let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
         files.sort();
-        for (_, size, path) in files {
+        for (_, size, name) in files {
             if total <= BYTES_MAX {
                 return;
             }
-            drop(fs::remove_file(path));
+            drop(dir.remove_file(name));
             total -= size;
         }
     }
 }
 
-/// The hasher with the key of the directory. The first process creates the key.
-fn hasher(dir: &Path) -> io::Result<NameHasher> {
-    let path = dir.join("key");
-    for _ in 0..3 {
-        let found = fs::read(&path).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        if let Some(bytes) = found {
-            return Ok(NameHasher::new(bytes));
-        }
-        let mut bytes = [0; 32];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        let mut new = unfinished(dir)?;
-        new.write_all(&bytes)?;
-        // If two processes create it at once, the second one reads the key of the first.
-        match new.persist_noclobber(&path) {
-            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
-            Err(_) if fs::metadata(&path)?.size() != 32 => fs::remove_file(&path)?,
-            _ => {}
-        }
-    }
-    Err(io::Error::other("the key file keeps changing"))
-}
-
-fn unfinished(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)
+/// The name of a layer in its cache file, and the name of that file.
+fn place(layer: &Digest, diff_id: Option<&Digest>, what: &str) -> (String, String) {
+    let name = format!("{layer} {}{what}", diff_id.map_or("-", Digest::as_str));
+    let file_name = Digest::of(name.as_bytes()).hex().to_string();
+    (name, file_name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::layer::tests::{HASHER_KEY, Tar, elf};
+    use std::fs::{self, File};
 
     fn cache(dir: &Path) -> LayerCache {
         // Without `open`: its key is random, and the layers of the tests have this one.
         let hasher = NameHasher::new(HASHER_KEY);
         let (temp_files, written) = (TempFiles::default(), Mutex::default());
-        LayerCache { dir: dir.to_path_buf(), hasher, temp_files, written }
+        let dir = PrivateDir::create(dir, CACHE.purpose).unwrap();
+        LayerCache { dir, hasher, temp_files, written }
     }
 
     #[test]
     fn two_first_processes_have_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
+        let key = || *LayerCache::open(dir.path(), &TempFiles::default()).unwrap().hasher.key();
         let keys: Vec<[u8; 32]> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| *hasher(dir.path()).unwrap().key())).collect();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(key)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(keys.iter().all(|key| *key == keys[0] && *key != [0; 32]));
-        fs::write(dir.path().join("key"), b"cut").unwrap();
-        assert_ne!(*hasher(dir.path()).unwrap().key(), keys[0], "a damaged key is replaced");
+        fs::write(dir.path().join("layers/key"), b"cut").unwrap();
+        assert_ne!(key(), keys[0], "a damaged key is replaced");
     }
 
     #[test]
@@ -239,7 +227,7 @@ mod tests {
             }
         });
         assert!(cache.read(&layer, Some(&layer)).is_none(), "what it unpacks to is part of the name");
-        let place = cache.place(&layer, None, "").1;
+        let place = dir.path().join(place(&layer, None, "").1);
         fs::write(&place, b"damaged").unwrap();
         assert!(cache.read(&layer, None).is_none() && !place.exists());
     }

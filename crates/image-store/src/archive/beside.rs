@@ -11,14 +11,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Suffix of temporary files.
 pub const SUFFIX: &str = ".archive-tmp";
 
-/// Returns the archive's directory.
-pub fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    }
-}
-
 /// Locks the archive's directory until the file is dropped: a lock on the archive would be lost when it is replaced, and a
 /// lock file would remain.
 ///

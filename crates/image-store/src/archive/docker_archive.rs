@@ -14,9 +14,9 @@ use super::in_place::{self, InPlacePlan, journal};
 use super::pending::{self, Pending};
 use super::relabel::Relabel;
 use super::snapshot::{FileIdentity, Snapshot};
-use super::{beside, write};
+use super::write;
 use crate::atomic_file::TempFiles;
-use crate::regular_file::open_regular;
+use crate::directory::{open_regular, parent_dir};
 use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, UNNAMED};
 use crate::subject::referrers_among;
 use error::Error;
@@ -102,10 +102,9 @@ impl DockerArchive {
         };
         // A link to a file that does not exist yet is followed, as a shell redirection does.
         let target = fs::canonicalize(path)
-            .or_else(|_| fs::read_link(path).map(|link| beside::directory(path).join(link)))
+            .or_else(|_| fs::read_link(path).map(|link| parent_dir(path).join(link)))
             .unwrap_or_else(|_| path.to_path_buf());
-        let file =
-            tempfile::tempfile_in(beside::directory(&target)).map_err(|e| Error::from_io(doing(), e))?;
+        let file = tempfile::tempfile_in(parent_dir(&target)).map_err(|e| Error::from_io(doing(), e))?;
         Ok(Self::new(path, target, Snapshot::empty(file, identity, naming)?, None))
     }
 
@@ -321,7 +320,7 @@ impl ImageStore for DockerArchive {
             return Ok(());
         }
         let in_memory = self.state().pending.memory();
-        let bytes = pending::take(blob, open()?, in_memory, beside::directory(&self.path))?;
+        let bytes = pending::take(blob, open()?, in_memory, parent_dir(&self.path))?;
         self.state().pending.blobs.insert(blob.digest.clone(), bytes);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Replaces an archive by an edited one, which is written beside it and synced before it is renamed; or overwrites parts.
 
-use super::beside::{SUFFIX, directory, lock, prefix, remove_leftovers};
+use super::beside::{SUFFIX, lock, prefix, remove_leftovers};
 use super::edit::{Piece, TarEdit};
 use super::expected::{self, ExpectedNames};
 use super::format::names::Naming;
@@ -9,13 +9,13 @@ use super::pending::NewContent;
 use super::snapshot::{FileIdentity, LayerDigests, Snapshot};
 use super::tar::write;
 use crate::atomic_file::{AtomicFile, TempFiles};
+use crate::directory::{Directory, parent_dir};
 use crate::file_metadata::{copy_metadata, copy_times};
 use error::Error;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Bytes that are copied before the kernel is told to write them to disk.
@@ -43,7 +43,7 @@ pub fn write(
     place: &str,
 ) -> Result<NewArchive, Error> {
     let doing = || format!("write \"{place}\"");
-    let dir = directory(path);
+    let dir = parent_dir(path);
     let locked = lock(dir, place)?;
     refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
@@ -108,7 +108,7 @@ pub fn overwrite(
     place: &str,
     check: impl FnOnce() -> Result<Snapshot, Error>,
 ) -> Result<Snapshot, Error> {
-    let dir = directory(path);
+    let dir = parent_dir(path);
     let locked = lock(dir, place)?;
     refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
@@ -141,14 +141,8 @@ fn write_beside(
     // A new archive gets its mode less the umask, as any new file. One that replaces another gets that one's mode at the
     // end, and no other user may read it until then.
     let mode = if snapshot.identity.is_some() { 0o600 } else { 0o666 };
-    let mut file = temp_files.create(|| {
-        let mode = Permissions::from_mode(mode);
-        tempfile::Builder::new()
-            .prefix(&prefix(path))
-            .suffix(SUFFIX)
-            .permissions(mode)
-            .tempfile_in(directory(path))
-    })?;
+    let dir = Directory::open(parent_dir(path))?;
+    let mut file = temp_files.create(&dir, &prefix(path), SUFFIX, mode)?;
     write_pieces(pieces, snapshot.tar.file(), file.as_file_mut())?;
     if snapshot.identity.is_some() {
         copy_metadata(snapshot.tar.file(), file.as_file())?;

@@ -1,19 +1,21 @@
 //! OCI image layouts: directories with `oci-layout`, `index.json` and `blobs/ALGORITHM/HEX` (image-spec, image-layout.md).
 //!
 //! Writers take a lock beside `index.json` and rename a whole new file over it. Readers need no lock and never see a
-//! partial file. A blob must be a regular file: links, pipes and devices are refused without being followed.
+//! partial file. A blob must be a regular file: links, pipes and devices are refused without being followed. Layouts of
+//! build systems have `blobs` as a link, which readers follow; a writer does not leave the directory of the layout.
 
 use super::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, TagMove, UNNAMED};
-use crate::atomic_file::{AtomicFile, TempFiles, create_dir_durably, parent_dir};
+use crate::atomic_file::{AtomicFile, TempFiles};
+use crate::directory::{Directory, create_dir_durably, open_regular, read_small};
 use crate::file_metadata::copy_metadata;
-use crate::regular_file::{open_regular, read_small};
 use crate::subject::referrers_among;
-use error::{Error, retry_interrupted};
+use error::{Error, Exit, retry_interrupted};
 use image_model::digest::{Digest, Hasher, Verified};
 use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, Index, ParsedDocument};
 use image_model::raw_json::JsonObject;
 use image_model::reference::Reference;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -170,26 +172,42 @@ impl OciLayout {
         self.dir.join("blobs").join(digest.algorithm()).join(digest.hex())
     }
 
+    /// The directory of the layout, to write in. It may be a link; nothing in it may be one.
+    fn directory(&self) -> io::Result<Directory> {
+        create_dir_durably(&self.dir, 0o777)?;
+        Directory::open(&self.dir)
+    }
+
+    /// The directory of the blobs with this algorithm, to write in.
+    fn blob_directory(&self, algorithm: &str) -> io::Result<Directory> {
+        let dir = self.directory()?.create_dir(Path::new("blobs").join(algorithm), 0o777);
+        dir.map_err(|error| match Error::from_io(format!("write to \"{}\"", self.display_name()), error) {
+            error if error.kind == Exit::BadInput => error.hint("copy the image to a new layout").into_io(),
+            error => error.into_io(),
+        })
+    }
+
     /// Creates a temporary file beside the blobs.
     fn temporary(&self) -> io::Result<AtomicFile> {
-        let dir = self.dir.join("blobs").join("sha256");
-        create_dir_durably(&dir)?;
+        let dir = self.blob_directory("sha256")?;
         self.remove_leftovers();
         unfinished::create(&self.temp_files, &dir)
     }
 
     fn remove_leftovers(&self) {
         self.cleaned.call_once(|| {
-            unfinished::remove_leftovers(&self.dir);
-            unfinished::remove_leftovers(&self.dir.join("blobs").join("sha256"));
+            let Ok(dir) = Directory::open(&self.dir) else { return };
+            unfinished::remove_leftovers(&dir);
+            if let Ok(blobs) = dir.open_dir("blobs/sha256") {
+                unfinished::remove_leftovers(&blobs);
+            }
         });
     }
 
     /// Renames a temporary file to the blob of this digest.
     fn store_blob(&self, file: AtomicFile, digest: &Digest) -> io::Result<()> {
-        let path = self.blob_path(digest);
-        create_dir_durably(parent_dir(&path))?;
-        file.persist_durably(&path).map(drop)
+        let dir = self.blob_directory(digest.algorithm())?;
+        file.persist_durably_in(&dir, OsStr::new(digest.hex())).map(drop)
     }
 
     /// Returns `index.json` as bytes and parsed.
@@ -242,9 +260,7 @@ impl OciLayout {
     /// `Conflict` if another process holds it for 30 seconds.
     fn lock(&self) -> Result<File, Error> {
         let doing = || format!("lock \"{}\"", self.display_name());
-        create_dir_durably(&self.dir).map_err(|e| Error::from_io(doing(), e))?;
-        let path = self.dir.join(".lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = self.directory().and_then(|dir| dir.open_lock(".lock", 0o666));
         let file = file.map_err(|e| Error::from_io(doing(), e))?;
         let until = Instant::now() + LOCK_TIMEOUT;
         loop {
@@ -265,15 +281,15 @@ impl OciLayout {
     /// Replaces a file in the layout's directory atomically.
     fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.remove_leftovers();
-        let mut file = unfinished::create(&self.temp_files, &self.dir)?;
+        let dir = Directory::open(&self.dir)?;
+        let mut file = unfinished::create(&self.temp_files, &dir)?;
         file.as_file_mut().write_all(bytes)?;
-        let path = self.dir.join(name);
-        match open_regular(&path) {
+        match dir.open_file(name) {
             Ok(old) => copy_metadata(&old, file.as_file())?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        file.persist_durably(&path).map(drop)
+        file.persist_durably_in(&dir, OsStr::new(name)).map(drop)
     }
 }
 

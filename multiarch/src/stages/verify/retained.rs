@@ -120,11 +120,10 @@ pub fn is_verified(records: &Records, digest: &Digest, platform: &Platform) -> b
 /// # Errors
 /// `CheckFailed` if an image fails, with all that do.
 pub fn verify_retained(
-    ReleaseContext { request, target, reporter, .. }: &ReleaseContext<'_>,
+    ReleaseContext { request, target, records, reporter, .. }: &ReleaseContext<'_>,
     retained: &mut RetainedMembers,
 ) -> Result<(), Error> {
     let Reporter { output, .. } = reporter;
-    let records = Records::new(&request.work_dir, &request.temp_files);
     let doing = || format!("retain the published images of {}", request.spec.image);
     let mut problems = Vec::new();
     for member in retained.members.iter_mut().filter(|member| member.is_image()) {
@@ -141,7 +140,7 @@ pub fn verify_retained(
             member.smoke = records.get("smoke", &(digest, &wanted, &request.spec.smoke));
             let known = [VerdictDepth::Full, VerdictDepth::Quick]
                 .iter()
-                .find_map(|depth| depth.recorded(&records, digest, &wanted));
+                .find_map(|depth| depth.recorded(records, digest, &wanted));
             if known.is_some() {
                 member.evidence = known;
                 continue;
@@ -157,7 +156,7 @@ pub fn verify_retained(
             if stops_release(verdict.kind) {
                 problems.extend(contradictions(&wanted, image, verdict));
             } else {
-                VerdictDepth::Quick.record(&records, digest, &wanted, &report)?;
+                VerdictDepth::Quick.record(records, digest, &wanted, &report)?;
             }
             member.evidence = Some(report);
         }

@@ -81,6 +81,7 @@ fn recorded(user: &User, name: &str, args: &[&str]) -> Vec<Call> {
         .arg(program(name))
         .args(args)
         .current_dir(user.work())
+        .env("XDG_CACHE_HOME", user.path("../home/.cache"))
         .env("XDG_STATE_HOME", user.path(STATE));
     Ran::of(shown(&command), command.output().unwrap()).exits(0);
     let work = user.work().canonicalize().unwrap();

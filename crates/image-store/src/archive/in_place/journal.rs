@@ -7,6 +7,7 @@
 use crate::archive::beside;
 use crate::archive::tar::ByteWrite;
 use crate::atomic_file::TempFiles;
+use crate::directory::{Directory, open_regular, parent_dir};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use error::Error;
@@ -41,7 +42,7 @@ struct Overwrite {
 pub fn journal_of(archive: &Path) -> PathBuf {
     let mut name = beside::prefix(archive);
     name.push(&SUFFIX[1..]);
-    beside::directory(archive).join(name)
+    parent_dir(archive).join(name)
 }
 
 /// Finishes the change of a killed writer, if there is one.
@@ -54,7 +55,7 @@ pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
         return Ok(());
     }
     let doing = || format!("finish the interrupted change of \"{place}\"");
-    let locked = beside::lock(beside::directory(archive), place)?;
+    let locked = beside::lock(parent_dir(archive), place)?;
     // Its writer may have been running until the lock was released, and be done now.
     let Some(journal) = read(&path, &doing())? else { return Ok(()) };
     let file = open_to_write(archive).map_err(|e| Error::from_io(doing(), e))?;
@@ -89,8 +90,7 @@ fn is_between(file: &File, at: u64, was: &[u8], now: &[u8]) -> io::Result<bool> 
 
 /// Returns `None` if it does not exist.
 fn read(path: &Path, doing: &str) -> Result<Option<Journal>, Error> {
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+    let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::from_io(doing, error)),
@@ -180,13 +180,8 @@ pub fn begin(
     let writes = old.iter().zip(writes).map(overwrite).collect();
     let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
     let body = serde_json::to_string(&journal)?;
-    let mut beside = temp_files.create(|| {
-        let prefix = beside::prefix(archive);
-        tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(beside::SUFFIX)
-            .tempfile_in(beside::directory(archive))
-    })?;
+    let dir = Directory::open(parent_dir(archive))?;
+    let mut beside = temp_files.create(&dir, &beside::prefix(archive), beside::SUFFIX, 0o600)?;
     beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
     beside.persist_durably(path).map(drop)
 }

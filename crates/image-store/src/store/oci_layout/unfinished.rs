@@ -2,23 +2,19 @@
 //! lock on them.
 
 use crate::atomic_file::{AtomicFile, TempFiles};
-use crate::regular_file::open_regular;
+use crate::directory::Directory;
 use std::ffi::OsStr;
-use std::fs::{self, Permissions, TryLockError};
+use std::fs::TryLockError;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 
 const PREFIX: &str = ".write-";
 const SUFFIX: &str = ".tmp";
 
 /// Creates a temporary file in `dir`.
-pub fn create(temp_files: &TempFiles, dir: &Path) -> io::Result<AtomicFile> {
+pub fn create(temp_files: &TempFiles, dir: &Directory) -> io::Result<AtomicFile> {
     loop {
-        let mode = Permissions::from_mode(0o666);
-        let file = temp_files.create(|| {
-            tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(dir)
-        })?;
+        let file = temp_files.create(dir, OsStr::new(PREFIX), SUFFIX, 0o666)?;
         match file.as_file().try_lock() {
             // Before it was locked, another process may have removed it as a leftover.
             Ok(()) if file.as_file().metadata()?.nlink() == 0 => {}
@@ -36,13 +32,12 @@ pub fn is_unfinished(name: &OsStr) -> bool {
 }
 
 /// Removes the temporary files of killed writers. Errors are ignored, since such files only take up space.
-pub fn remove_leftovers(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| is_unfinished(&entry.file_name())) {
-        if let Ok(file) = open_regular(&entry.path())
+pub fn remove_leftovers(dir: &Directory) {
+    for name in dir.names().unwrap_or_default().iter().filter(|name| is_unfinished(name)) {
+        if let Ok(file) = dir.open_file(name)
             && file.try_lock().is_ok()
         {
-            let _ = fs::remove_file(entry.path());
+            let _ = dir.remove_file(name);
         }
     }
 }
@@ -50,21 +45,23 @@ pub fn remove_leftovers(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn only_temporary_files_without_a_writer_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let at_work = create(&TempFiles::default(), dir.path()).unwrap();
+        let open = Directory::open(dir.path()).unwrap();
+        let at_work = create(&TempFiles::default(), &open).unwrap();
         let left = dir.path().join(format!("{PREFIX}1{SUFFIX}"));
         fs::write(&left, "").unwrap();
         let other = dir.path().join("other.tmp");
         fs::write(&other, "").unwrap();
-        remove_leftovers(dir.path());
+        remove_leftovers(&open);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the locked file and the other one");
         assert!(other.exists() && !left.exists());
         let kept = dir.path().join("kept");
         at_work.persist(&kept).unwrap();
-        remove_leftovers(dir.path());
+        remove_leftovers(&open);
         assert!(kept.exists());
     }
 }

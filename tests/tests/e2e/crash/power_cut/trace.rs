@@ -103,11 +103,13 @@ impl Reader<'_> {
                 Call::Copy { from: (from_path, from), to: (to_path, to), length: number() }
             }
             "rename" => Call::Rename(self.path(arguments[0]), self.path(arguments[1])),
-            "renameat" | "renameat2" => Call::Rename(self.path(arguments[1]), self.path(arguments[3])),
+            "renameat" | "renameat2" => {
+                Call::Rename(self.path_in(&arguments[..2]), self.path_in(&arguments[2..4]))
+            }
             "unlink" => Call::Unlink(self.path(arguments[0])),
-            "unlinkat" => Call::Unlink(self.path(arguments[1])),
+            "unlinkat" => Call::Unlink(self.path_in(&arguments[..2])),
             "mkdir" => Call::Mkdir(self.path(arguments[0])),
-            "mkdirat" => Call::Mkdir(self.path(arguments[1])),
+            "mkdirat" => Call::Mkdir(self.path_in(&arguments[..2])),
             "fsync" | "fdatasync" => Call::Sync(fd(0).1),
             _ => panic!("the model of the disk does not have this call: {line}"),
         };
@@ -139,6 +141,14 @@ impl Reader<'_> {
         let (path, deleted) = path.rsplit_once('>').unwrap_or((path, ""));
         let path = [text(path), deleted.as_bytes().to_vec()].concat();
         (number.parse().unwrap(), PathBuf::from(OsString::from_vec(path)))
+    }
+
+    /// Parses a descriptor of a directory and a path relative to it.
+    fn path_in(&self, arguments: &[&str]) -> PathBuf {
+        match arguments[0].starts_with("AT_FDCWD") {
+            true => self.path(arguments[1]),
+            false => self.fd(arguments[0]).1.join(OsString::from_vec(text(arguments[1]))),
+        }
     }
 
     fn path(&self, argument: &str) -> PathBuf {
