@@ -44,6 +44,9 @@ pub struct Args {
     /// Skip the smoke tests
     #[arg(long)]
     no_smoke: bool,
+    /// Fail if a smoke test cannot run on this host
+    #[arg(long, conflicts_with = "no_smoke")]
+    require_smoke: bool,
     /// Print the plan, with -v every command, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -84,6 +87,8 @@ pub struct Request {
     pub report: PathBuf,
     pub summary: Option<PathBuf>,
     pub jobs: usize,
+    /// A smoke test that cannot run on this host is a failure.
+    pub require_smoke: bool,
     pub moved: MovedTag,
     /// SOURCE_DATE_EPOCH (reproducible-builds.org): the creation time of images, in seconds since 1970.
     pub epoch: Option<u64>,
@@ -113,6 +118,11 @@ impl Request {
         }
         if args.no_smoke {
             spec.smoke.clear();
+        }
+        if args.require_smoke && spec.smoke.is_empty() {
+            let doing = format!("release \"{}\"", file.display());
+            let hint = "write smoke: [PROGRAM, ARGUMENT], or leave out --require-smoke";
+            return Err(Error::bad_input(doing, "the spec has no smoke command").hint(hint));
         }
         let mut retained = Vec::new();
         if !args.only.is_empty() {
@@ -159,6 +169,7 @@ impl Request {
             report,
             summary,
             jobs: usize::from(args.jobs),
+            require_smoke: args.require_smoke,
             moved,
             epoch,
             temp_files: host.temp_files.clone(),

@@ -12,6 +12,7 @@ use crate::binfmt_setup::BinfmtSetup;
 use crate::builders::runs_natively;
 use crate::context::{ReleaseContext, Reporter};
 use crate::report::{SmokeResult, Step};
+use crate::request::Request;
 use crate::stages::build::{Member, file_name};
 use crate::unpack::{UnpackError, unpack};
 use error::text::format_bytes;
@@ -83,9 +84,16 @@ pub fn smoke(
         });
         Ok::<_, Error>(result)
     })?;
+    stop_if_failed(request, members, &results)?;
+    Ok(results.into_iter().map(Some).collect())
+}
+
+/// Stops the release if an image failed its test, or was not tested although that is required.
+fn stop_if_failed(request: &Request, members: &[Member], results: &[SmokeResult]) -> Result<(), Error> {
+    let doing = || format!("release {}", request.spec.image);
     let failed: Vec<String> = members
         .iter()
-        .zip(&results)
+        .zip(results)
         .filter_map(|(member, result)| match result {
             SmokeResult::Failed { why, output } => {
                 let output = if output.is_empty() { String::new() } else { format!(": {output}") };
@@ -95,11 +103,23 @@ pub fn smoke(
         })
         .collect();
     if !failed.is_empty() {
-        let doing = format!("release {}", request.spec.image);
-        let why = format!("\"{}\" failed in {} of {} images", command.join(" "), failed.len(), members.len());
-        return Err(Error::new(Exit::CheckFailed, doing, why).hint("nothing was published").problems(failed));
+        let command = request.spec.smoke.join(" ");
+        let why = format!("\"{command}\" failed in {} of {} images", failed.len(), members.len());
+        return Err(Error::new(Exit::CheckFailed, doing(), why)
+            .hint("nothing was published")
+            .problems(failed));
     }
-    Ok(results.into_iter().map(Some).collect())
+    let not_run = members.iter().zip(results).filter_map(|(member, result)| match result {
+        SmokeResult::NotRun { why } => Some(format!("{}: not run on this host: {why}", member.platform)),
+        _ => None,
+    });
+    let not_run: Vec<String> = not_run.collect();
+    if request.require_smoke && !not_run.is_empty() {
+        let why = format!("{} of {} smoke tests were not run", not_run.len(), members.len());
+        let error = Error::new(Exit::CheckFailed, doing(), why).hint("nothing was published");
+        return Err(error.problems(not_run));
+    }
+    Ok(())
 }
 
 /// Runs `command` in the image. `dir` is removed before and afterwards.

@@ -274,3 +274,41 @@ fn a_work_directory_that_others_can_write_is_refused() {
     release(&[]).exits(0);
     assert_eq!(fs::read_to_string(user.path("w/lock")).unwrap(), "kept");
 }
+
+/// A host without the emulator, or without namespaces, must be able to say that this is not enough.
+#[test]
+fn a_required_test_that_cannot_run_is_a_failure() {
+    let registry = FakeRegistry::start();
+    let user = User::new();
+    user.run("xtask", &["example-binaries", "programs"]).exits(0);
+    let platform = |platform: &str, file: &str| {
+        format!("  {platform}: {{ copy: {{ programs/{file}/hello: /hello }} }}\n")
+    };
+    let spec = |smoke: &str, platforms: &str| {
+        user.write(
+            "release.yaml",
+            format!("image: {}/team/app\n{smoke}platforms:\n{platforms}", registry.host()),
+        );
+    };
+    let arm = platform("linux/arm64", "linux-arm64");
+    // Without binfmt-setup beside it, no emulator can be used.
+    let alone = copy(&program("multiarch"), &user.work().parent().unwrap().join("bin"));
+    let release = |args: &[&str]| {
+        let mut command = Command::new(&alone);
+        for (key, value) in user.command("multiarch", &[]).get_envs() {
+            value.map(|value| command.env(key, value));
+        }
+        command.env_remove("MULTIARCH_BINFMT_SETUP").env("PATH", "/usr/bin:/bin");
+        command.args(["release", "release.yaml"]).args(args).current_dir(user.work());
+        run(command)
+    };
+    spec("smoke: [/hello]\n", &arm);
+    release(&["--require-smoke"])
+        .exits(1)
+        .assert_stderr_contains("linux/arm64: not run on this host: ")
+        .assert_stderr_contains("1 of 1 smoke tests were not run; nothing was published");
+    assert_eq!(registry.tags("team/app"), [""; 0]);
+    release(&[]).exits(0).assert_stderr_contains("not run on this host");
+    spec("", &arm);
+    release(&["--require-smoke"]).exits(3).assert_stderr_contains("the spec has no smoke command");
+}
