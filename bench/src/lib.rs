@@ -6,6 +6,7 @@ mod push;
 mod registry;
 mod relay;
 mod release;
+mod soak;
 mod verify;
 
 use error::Error;
@@ -31,6 +32,8 @@ enum What {
     Push,
     /// release of the example for eight platforms, cold and warm, compared with loops of crane and buildah
     Release,
+    /// Five minutes of random commands, some killed, with a registry that pauses; then many of one kind at once
+    Soak,
     /// config-patcher verify of a large image in docker-registry, compared with skopeo, umoci and file; and of 1,000 tags
     Verify,
 }
@@ -41,6 +44,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         What::Fix => fix::run().map(|()| Exit::Done),
         What::Push => push::run().map(|()| Exit::Done),
         What::Release => release::run().map(|()| Exit::Done),
+        What::Soak => soak::run().map(|()| Exit::Done),
         What::Verify => verify::run().map(|()| Exit::Done),
     }
 }

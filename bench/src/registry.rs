@@ -54,6 +54,13 @@ impl Registry {
         &self.host
     }
 
+    /// Sends a signal to the registry.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let process = nix::unistd::Pid::from_raw(self.process.id().cast_signed());
+        // It is a child that has not been waited for, so the id is its own.
+        let _ = nix::sys::signal::kill(process, signal);
+    }
+
     /// The same measurement on this machine, and with a round-trip time of 50 ms.
     pub fn near_and_far(
         &self,
