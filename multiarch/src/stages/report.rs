@@ -6,16 +6,28 @@ use cli::{Format, print_json, print_line};
 use error::{Error, Exit};
 use image_store::store::Pointer;
 use manifest_push::journal::Journal;
+use std::path::Path;
 
 /// Writes the report of a release that succeeded.
 ///
 /// # Errors
 /// `Local` if a file cannot be written; the image is published.
 pub fn save_report(context: &ReleaseContext<'_>, published: &Report) -> Result<(), Error> {
+    let write = |file: &Path| published.write(&context.request.temp_files, file);
     // The copy that a rollback needs is written first.
-    published.write(&context.request.temp_files, &context.paths.released())?;
-    published.write(&context.request.temp_files, &context.request.report)?;
-    Journal::of_user()?.finish(context.paths.id())
+    write(&context.paths.released())
+        .and_then(|()| write(&context.request.report))
+        .and_then(|()| Journal::of_user()?.finish(context.paths.id()))
+        .map_err(|error| error.hint(published_as(context, published)))
+}
+
+/// The hint of errors after the last tag has moved.
+fn published_as(context: &ReleaseContext<'_>, published: &Report) -> String {
+    let image = context.target.store.display_name();
+    let digest = published.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
+    let tag = context.request.spec.tags.first().map(|tag| format!(":{tag}")).unwrap_or_default();
+    let rollback = cli::suggest("multiarch", &["rollback", &format!("{image}{tag}")]);
+    format!("the image was published as {image}{digest}; to roll it back, run: {rollback}")
 }
 
 /// Prints the table to stderr and the image, or its JSON report, to stdout. Appends the summary, if one is wanted.
@@ -25,7 +37,8 @@ pub fn save_report(context: &ReleaseContext<'_>, published: &Report) -> Result<(
 pub fn report(context: &ReleaseContext<'_>, published: &Report) -> Result<Exit, Error> {
     let output = context.reporter.output;
     if let Some(file) = &context.request.summary {
-        summary::append(file, &summary::of_report(published))?;
+        let appended = summary::append(file, &summary::of_report(published));
+        appended.map_err(|error| error.hint(published_as(context, published)))?;
     }
     output.info_lines(&published.table());
     output.info(&format!("report: {}", context.request.report.display()));

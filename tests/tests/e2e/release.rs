@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 mod bases;
+mod disasters;
 mod failed;
 mod installed;
 mod only;
