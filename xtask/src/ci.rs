@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         false => cargo(&["test", "--workspace", "--no-fail-fast"]),
     };
     if args.full {
-        tests.args(["--features", "multiarch-tests/full"]);
+        tests.args(["--features", "multiarch-tests/full"]).env("MULTIARCH_SWEEP", "1");
     }
     tests.envs(world.iter().copied());
     // A failure must be reproducible on another machine, so generated cases are the same in each run. `cargo test` without
