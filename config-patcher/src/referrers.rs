@@ -82,6 +82,9 @@ pub fn copy_referrers(
             found.tags.extend(tags.into_iter().map(|tag| (old.clone(), tag)));
             let unseen: Vec<Descriptor> =
                 referrers.into_iter().filter(|entry| seen.insert(entry.digest.clone())).collect();
+            if found.steps.len() + unseen.len() > COPIES_MAX {
+                return Err(too_many(source, &format!("there are more than {COPIES_MAX}")));
+            }
             let read = parallel::map(&unseen, source.concurrency(parallel::REQUESTS), |entry| {
                 read(source, entry, old)
             })?;
@@ -100,9 +103,6 @@ pub fn copy_referrers(
                 found.steps.push(ReferrerStep { subject, document: document.clone(), by_tag });
                 next.push(ReplacedSubject { old: entry.digest.clone(), new: document });
             }
-        }
-        if found.steps.len() > COPIES_MAX {
-            return Err(too_many(source, &format!("there are more than {COPIES_MAX}")));
         }
         if next.is_empty() {
             return Ok(found);
@@ -209,6 +209,21 @@ mod tests {
         listed(&store, &old, &[&other]);
         let found = copy_referrers(&store, &[ReplacedSubject { old: old.digest().clone(), new }]).unwrap();
         assert!(found.steps.is_empty() && found.notes[0].contains("its subject is not"), "{found:?}");
+    }
+
+    #[test]
+    fn more_than_1000_referrers_are_not_copied() {
+        let store = MemoryStore::new();
+        let (old, new) = (manifest(&store, "old", None), manifest(&store, "new", None));
+        let referrers: Vec<Document> =
+            (0..1001).map(|i| manifest(&store, &i.to_string(), Some(&old))).collect();
+        let copy = |count: usize| {
+            listed(&store, &old, &referrers[..count].iter().collect::<Vec<_>>());
+            copy_referrers(&store, &[ReplacedSubject { old: old.digest().clone(), new: new.clone() }])
+        };
+        assert_eq!(copy(1000).unwrap().steps.len(), 1000);
+        let error = copy(1001).unwrap_err();
+        assert!(error.to_string().contains("there are more than 1000"), "{error}");
     }
 
     #[test]

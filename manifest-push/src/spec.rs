@@ -314,6 +314,14 @@ manifests:
     }
 
     #[test]
+    fn a_list_of_more_than_1_mib_is_refused() {
+        let (spec, problems) = super::parse(&"#".repeat((1 << 20) + 1));
+        assert!(spec.is_none());
+        assert_eq!(problems.len(), 1);
+        assert!(format!("{:?}", problems[0]).contains("the spec is larger than 1048576 bytes"));
+    }
+
+    #[test]
     fn the_spec_of_the_example_is_read() {
         let spec = good(SEED);
         assert_eq!(spec.image.to_string(), "docker.io/ckulka/multi-arch-example:latest");

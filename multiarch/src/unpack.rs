@@ -567,7 +567,8 @@ mod tests {
         sparse.set_entry_type(EntryType::GNUSparse);
         sparse.set_size(0);
         sparse.set_mode(0o644);
-        (sparse.set_uid(0), sparse.set_gid(0));
+        sparse.set_uid(0);
+        sparse.set_gid(0);
         let gnu = sparse.as_gnu_mut().unwrap();
         gnu.sparse[0] = tar::GnuSparseHeader { offset: *b"00000010000\0", numbytes: *b"00000000000\0" };
         gnu.realsize = *b"00000010000\0";
@@ -613,7 +614,10 @@ mod tests {
     fn tar_of_depth(depth: usize) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
-        (header.set_size(0), header.set_mode(0o644), header.set_uid(0), header.set_gid(0));
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
         builder.append_data(&mut header, format!("{}f", "d/".repeat(depth)), io::empty()).unwrap();
         builder.into_inner().unwrap()
     }

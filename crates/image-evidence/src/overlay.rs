@@ -420,6 +420,21 @@ mod tests {
         }
     }
 
+    /// As many as Linux follows.
+    #[test]
+    fn forty_links_are_followed_and_no_more() {
+        let mut tar = Tar::default().file("l41", b"x").hard_link("h41", "l41");
+        for i in 0..41 {
+            let next = format!("l{}", i + 1);
+            tar = tar.symlink(&format!("l{i}"), &next).hard_link(&format!("h{i}"), &format!("h{}", i + 1));
+        }
+        let layers = [tar.facts()];
+        assert_eq!(show(&layers, "/l1"), "/l41 in 0: data");
+        assert_eq!(show(&layers, "/l0"), "Missing");
+        assert_eq!(show(&layers, "/h2"), "/h2 in 0: data");
+        assert_eq!(show(&layers, "/h0"), "Missing");
+    }
+
     #[test]
     fn links_are_followed_within_the_image() {
         let layers = [Tar::default()

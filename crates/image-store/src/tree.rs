@@ -303,6 +303,22 @@ mod tests {
     }
 
     #[test]
+    fn a_config_of_more_than_4_mib_is_refused() {
+        let store = MemoryStore::new();
+        let read = |size: usize| {
+            let mut config = br#"{"os":"linux","architecture":"arm64"}"#.to_vec();
+            config.resize(size, b' ');
+            let config = store.add_blob(media_type::OCI_CONFIG, &config);
+            let image = serde_json::json!({"schemaVersion": 2, "config": config, "layers": []}).to_string();
+            let image = Document::new(image.into_bytes(), None).unwrap();
+            store.write_document(&image).unwrap();
+            read_tree(&store, &Pointer::from(image.digest()))
+        };
+        assert!(read(4 << 20).is_ok());
+        assert_eq!(read((4 << 20) + 1).unwrap_err().kind, Exit::BadInput);
+    }
+
+    #[test]
     fn a_few_small_indexes_cannot_expand_to_millions_of_images() {
         let store = MemoryStore::new();
         let config = store.add_blob(media_type::OCI_CONFIG, br#"{"os":"linux","architecture":"arm64"}"#);

@@ -327,5 +327,8 @@ mod tests {
                 .map(|i| format!("a{i}: &a{i} [{}]\n", format!("*a{},", i - 1).repeat(9)))
                 .collect::<String>();
         check(&bomb, "!!5: the spec has more than 10000 values");
+        for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000)] {
+            check(&deep, "!!1: ");
+        }
     }
 }

@@ -271,6 +271,16 @@ fn files_that_prepare_creates_may_be_absent() {
 }
 
 #[test]
+fn a_spec_of_more_than_1_mib_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("release.yaml");
+    std::fs::write(&file, vec![b'#'; (1 << 20) + 1]).unwrap();
+    let error = Spec::load(&file).unwrap_err();
+    assert_eq!(error.kind, error::Exit::BadInput);
+    assert!(error.to_string().contains("it is larger than 1048576 bytes"), "{error}");
+}
+
+#[test]
 fn platforms_may_share_values_with_aliases() {
     let text = "image: a/b\nx-all: &all { dockerfile: Dockerfile, build-args: { A: b } }\nplatforms:\n  linux/amd64: *all\n  linux/386: { <<: *all, tag: i386 }";
     let spec = parse(text).unwrap();

@@ -2,6 +2,7 @@
 
 mod advice;
 mod arrows;
+mod bounds;
 mod ci_examples;
 mod commands;
 mod dist;

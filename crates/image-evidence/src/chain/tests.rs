@@ -286,3 +286,17 @@ fn more_than_500_commands_are_not_followed() {
     let tree = OverlayTree::new(vec![Some(&layer)]);
     assert_eq!(follow(&tree, &commands(501)).gaps, ["it starts more than 500 commands"]);
 }
+
+#[test]
+fn scripts_are_read_up_to_64_kib() {
+    let script = |size: usize| {
+        let mut text = b"#!/bin/sh\n".to_vec();
+        text.resize(size - 10, b'#');
+        text.extend(b"\nexec /app");
+        let layer = Tar::default().file("run", &text).file("bin/sh", &elf(62)).file("app", &elf(62)).facts();
+        let tree = OverlayTree::new(vec![Some(&layer)]);
+        follow(&tree, &config(&["/run"], &[])).is_reached
+    };
+    assert!(script((64 << 10) - 1));
+    assert!(!script(64 << 10));
+}

@@ -263,6 +263,16 @@ fn sparse_members_have_their_size_in_the_archive() {
     assert!(node(&layer, "sparse").is_some() && node(&layer, "after").is_some());
 }
 
+#[test]
+fn a_layer_of_2_500_000_entries_is_refused() {
+    let mut builder = LayerBuilder::new(&NameHasher::new(HASHER_KEY));
+    for hash in 0..2_500_000 {
+        builder.record(hash, DIRECTORY).unwrap();
+    }
+    let error = builder.directory(b"one more").unwrap_err();
+    assert_eq!(error.to_string(), "it has more than 1250000 entries");
+}
+
 /// Repeated directories are counted, because a hostile layer repeats thousands of them in each entry.
 #[test]
 fn a_layer_that_names_more_than_50_000_000_directories_is_refused() {

@@ -167,3 +167,16 @@ fn debug_shows_no_secret() {
     let credential = Credential::Password { user: "u".into(), password: Secret::new("s3cret") };
     assert!(!format!("{credential:?}").contains("s3cret"));
 }
+
+#[test]
+fn a_file_of_more_than_4_mib_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("auth.json");
+    let read = |size: usize| {
+        std::fs::write(&file, vec![b' '; size]).unwrap();
+        read_file(&file, &Reporting::default()).map(drop)
+    };
+    assert!(read(4 << 20).is_ok());
+    let error = read((4 << 20) + 1).unwrap_err();
+    assert!(error.to_string().contains("it is larger than 4194304 bytes"), "{error}");
+}

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 mod auth;
+mod bounds;
 mod content;
 mod endless;
 mod faults;

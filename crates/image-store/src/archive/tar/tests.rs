@@ -278,6 +278,29 @@ fn a_header_of_a_member_keeps_the_spelling_of_its_name() {
 }
 
 #[test]
+fn names_links_and_extensions_of_an_archive_are_bounded() {
+    let chain: Vec<Vec<u8>> = (0..42).map(|i| symlink(&format!("l{i}"), &format!("l{}", i + 1))).collect();
+    let tar = read(&archive(&[chain, vec![file("l42", b"1")]].concat())).unwrap();
+    assert_eq!(tar.resolve(b"l2").unwrap().len(), 41);
+    assert!(tar.resolve(b"l1").unwrap_err().to_string().contains("a circular link"));
+
+    let extended = |size: usize| member("x", b'x', &vec![b' '; size]);
+    refuse(&archive(&[extended((1 << 20) + 1), file("a", b"")]), "extension header");
+    refuse(&archive(&[member("L", b'L', &vec![b'n'; (64 << 10) + 1]), file("a", b"")]), "name");
+
+    // 20 MiB of names: 320 of 64 KiB each, which is the longest.
+    let long = |i: usize| {
+        let mut name = format!("{i:09}/{}", "n/".repeat(32 << 10)).into_bytes();
+        name.truncate((64 << 10) - 2);
+        name.extend(b"n\0");
+        [member("L", b'L', &name), file("a", b"")].concat()
+    };
+    let members = |count: usize| (0..count).map(long).collect::<Vec<_>>();
+    assert!(read(&archive(&members(319))).is_ok());
+    refuse(&archive(&members(321)), "the names in the archive exceed 20971520 bytes");
+}
+
+#[test]
 fn a_hundred_thousand_members_are_read_quickly() {
     let mut bytes = Vec::new();
     for i in 0..100_000 {

@@ -11,6 +11,7 @@ use registry_client::api_error;
 
 /// Maximum number of pages: an image has a few signatures and SBOMs.
 const PAGES_MAX: usize = 100;
+const ENTRIES_MAX: usize = 10_000;
 
 /// Returns what the registry lists as referrers of `subject`.
 pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Error> {
@@ -38,6 +39,9 @@ pub fn list(store: &RegistryStore, subject: &Digest) -> Result<ReferrerList, Err
             ParsedDocument::Index(index) => {
                 empty_pages = if index.manifests.is_empty() { empty_pages + 1 } else { 0 };
                 found.extend(index.manifests);
+                if found.len() > ENTRIES_MAX {
+                    return Err(wrong(format!("there are more than {ENTRIES_MAX}")));
+                }
             }
             ParsedDocument::Manifest(_) => {
                 return Err(wrong("the response is an image manifest, not an index".into()));
