@@ -264,3 +264,57 @@ pub fn create_dir_durably(dir: &Path, mode: u32) -> io::Result<()> {
         Ok(()) => File::open(above)?.sync_all(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atomic_file::TempFiles;
+    use error::Exit;
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn kind<T>(result: io::Result<T>) -> Exit {
+        Error::from_io("try", result.err().unwrap()).kind
+    }
+
+    #[test]
+    fn nothing_is_reached_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("real/deep")).unwrap();
+        fs::write(at("real/deep/file"), "text").unwrap();
+        symlink(at("real"), at("link")).unwrap();
+        symlink(at("real/deep/file"), at("real/link")).unwrap();
+        let open = Directory::open(dir.path()).unwrap();
+        assert_eq!(open.read_small("real/deep/file", 4).unwrap(), b"text");
+        assert_eq!(kind(open.read_small("real/deep/file", 3)), Exit::BadInput);
+        assert_eq!(kind(open.read_small("link/deep/file", 4)), Exit::BadInput);
+        assert_eq!(kind(open.create_dir("link/new", 0o700)), Exit::BadInput);
+        assert_eq!(kind(open.append_to_file("real/link", 0o600)), Exit::BadInput);
+        assert_eq!(kind(open.open_dir("real/deep/../..")), Exit::Local);
+        assert_eq!(kind(Directory::open_itself(&at("link"))), Exit::BadInput);
+        assert!(Directory::open(&at("link")).is_ok() && !at("real/new").exists());
+    }
+
+    #[test]
+    fn an_open_directory_stays_the_same_when_its_path_gets_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("ours")).unwrap();
+        fs::create_dir(at("theirs")).unwrap();
+        let ours = Directory::open(&at("ours")).unwrap();
+        let mut file = TempFiles::default().create(&ours, OsStr::new(".x"), "", 0o600).unwrap();
+        fs::rename(at("ours"), at("moved")).unwrap();
+        symlink(at("theirs"), at("ours")).unwrap();
+        io::Write::write_all(file.as_file_mut(), b"text").unwrap();
+        file.persist_durably_in(&ours, OsStr::new("file")).unwrap();
+        drop(TempFiles::default().create(&ours, OsStr::new(".x"), "", 0o600).unwrap());
+        ours.create_dir("sub", 0o700).unwrap();
+        let mut names = ours.names().unwrap();
+        names.sort();
+        assert_eq!(names, ["file", "sub"]);
+        assert_eq!(fs::read(at("moved/file")).unwrap(), b"text");
+        assert_eq!(fs::read_dir(at("theirs")).unwrap().count(), 0);
+    }
+}

@@ -257,3 +257,62 @@ fn refused(path: &Path, purpose: DirPurpose, error: io::Error) -> Error {
     let error = Error::from_io(doing(path, purpose), error);
     Error { action: doing(path, purpose), ..error.hint(purpose.way_out) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use error::Exit;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    const TEST: DirPurpose = DirPurpose { name: "directory", way_out: "use another" };
+
+    #[test]
+    fn what_others_could_change_is_refused_and_what_they_could_read_is_closed() {
+        // The modes of a directory, of one in it and of a file in that; whether both can be used.
+        let rows = [
+            (0o700, 0o700, 0o600, Ok(())),
+            (0o755, 0o755, 0o644, Ok(())),
+            (0o777, 0o700, 0o600, Err("directory")),
+            (0o720, 0o700, 0o600, Err("directory")),
+            (0o755, 0o775, 0o600, Err("sub")),
+            (0o755, 0o755, 0o664, Err("file")),
+            (0o755, 0o700, 0o666, Ok(())),
+            (0o700, 0o777, 0o666, Ok(())),
+            (0o744, 0o777, 0o666, Ok(())),
+        ];
+        for (outer, inner, of_file, expected) in rows {
+            let temporary = tempfile::tempdir().unwrap();
+            let at = |name: &str| temporary.path().join(name);
+            fs::create_dir_all(at("a/b")).unwrap();
+            fs::write(at("a/b/file"), "text").unwrap();
+            for (path, mode) in [("a/b/file", of_file), ("a/b", inner), ("a", outer)] {
+                fs::set_permissions(at(path), Permissions::from_mode(mode)).unwrap();
+            }
+            let mode = |path: &str| fs::metadata(at(path)).unwrap().permissions().mode() & 0o777;
+            let used = |dir: Result<PrivateDir, Error>| {
+                let dir = dir.map_err(|error| (error.kind, "directory"))?;
+                let sub = dir.subdir("b").map_err(|error| (error.kind, "sub"))?.unwrap();
+                let file = sub.open_file("file");
+                file.map(drop).map_err(|error| (Error::from_io("use it", error).kind, "file"))
+            };
+            let expected = expected.map_err(|what| (Exit::NotPermitted, what));
+            let row = format!("{outer:o} {inner:o} {of_file:o}");
+            assert_eq!(used(PrivateDir::open(&at("a"), TEST).map(Option::unwrap)), expected, "{row}");
+            assert_eq!(mode("a"), outer, "{row}: nothing is changed to read");
+            assert_eq!(used(PrivateDir::create(&at("a"), TEST)), expected, "{row}");
+            assert!(mode("a") == 0o700 || expected == Err((Exit::NotPermitted, "directory")), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_created_closed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a/b");
+        assert!(PrivateDir::open(&path, TEST).unwrap().is_none());
+        let dir = PrivateDir::create(&path, TEST).unwrap().create_subdir("c").unwrap();
+        dir.append_to_file("file").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(dir.path()), mode(&path.join("c/file"))), (0o700, 0o700, 0o600));
+    }
+}

@@ -86,8 +86,8 @@ impl Records {
             let (name, content) = (self.name(kind, inputs)?, serde_json::to_vec(found)?);
             // It may be lost in a power cut: a record can be written again.
             let mut file = self.temp_files.create(dir.dir(), OsStr::new(".tmp"), "", 0o600)?;
-            file.as_file_mut().write_all(format!("{}\n", self.seal(&name, &content).hex()).as_bytes())?;
-            file.as_file_mut().write_all(&content)?;
+            let seal = self.seal(&name, &content);
+            file.as_file_mut().write_all(&[seal.hex().as_bytes(), b"\n", &content].concat())?;
             file.persist_in(dir.dir(), OsStr::new(&name)).map(drop)
         };
         let doing = || format!("write a record to \"{}\"", dir.path().display());
