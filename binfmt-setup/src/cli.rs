@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use cli::{DocumentationCommand, Output, ProgramDocs, ResultSchema};
 use error::{Error, Exit};
 
+use crate::TOOL;
 use crate::commands;
 use crate::commands::register::RegisterOptions;
 use crate::emulators::search::EMULATOR_DIRS;
@@ -16,7 +17,6 @@ use crate::kernel::MOUNT_POINT;
 use crate::request::Request;
 use crate::rule::Flags;
 
-const TOOL: &str = "binfmt-setup";
 const PLAN_SCHEMA: &str = include_str!("commands/plan.schema.json");
 
 /// Examples and files for help texts and the manual page.

@@ -23,3 +23,5 @@ pub mod request;
 pub mod rule;
 pub mod status;
 mod trusted_path;
+
+const TOOL: &str = "binfmt-setup";

@@ -1,7 +1,9 @@
 //! The decision which images get the platform of their binaries, and the advice for those that must be rebuilt.
 
+use crate::TOOL;
 use cli::suggest;
 use image_evidence::verdict::{Verdict, VerdictKind, runs_on};
+use image_model::digest::Digest;
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_store::tree::TreeNode;
@@ -63,6 +65,21 @@ impl fmt::Display for Refusal {
                 write!(f, "the image for {platform} has binaries for {binaries}, and ")?;
                 f.write_str(&consequence(platform, would_be, *is_duplicate, *is_lost))
             }
+        }
+    }
+}
+
+impl Refusal {
+    /// Returns the end of the advice if the image may be right and its platform metadata wrong: no other member is for
+    /// the platform of its binaries. `name` is the reference of the index, if a tag refers to it.
+    pub fn relabel_hint(&self, digest: &Digest, name: Option<&str>) -> String {
+        match (&self.reason, name) {
+            (Reason::Unsound { would_be, is_duplicate: false, .. }, Some(name)) => {
+                let platform = would_be.to_string();
+                let words = ["fix", name, "--set-platform", &platform, "--platform", digest.as_str()];
+                format!("; or, if it was meant to be {platform}, run: {}", suggest(TOOL, &words))
+            }
+            _ => String::new(),
         }
     }
 }

@@ -62,8 +62,8 @@ pub const DOCS: ProgramDocs = ProgramDocs {
 /// right platform into the config and updates the manifests and indexes above it: no layer is transferred, all
 /// other bytes are preserved, and a correct image keeps its digest.
 ///
-/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
-/// docker-daemon:NAME[:TAG]. `fix -` reads a `docker save` stream from stdin and writes the fixed one to stdout.
+/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG][@DIGEST], oci-archive:FILE[:TAG][@DIGEST],
+/// docker-archive:FILE[:NAME] or docker-daemon:NAME[:TAG]. `fix -` reads a `docker save` stream from stdin and writes the fixed one to stdout.
 #[derive(Parser)]
 #[command(name = TOOL, version, max_term_width = 110)]
 struct Cli {
@@ -92,7 +92,17 @@ pub enum Command {
     /// Verify platform metadata against the binaries
     ///
     /// Reads the layers and finds the files that a container start would execute, but extracts and runs nothing.
-    /// Exits with 1 if an image is mislabeled or mixed, or if its index platform differs.
+    /// Exits with 1 if an image is mislabeled or mixed, or if its index platform differs. The verdicts:
+    ///
+    /// * consistent: the binaries match the declared platform
+    ///
+    /// * mislabeled: the binaries are for another platform, or need a higher variant
+    ///
+    /// * mixed: the binaries are for several platforms
+    ///
+    /// * foreign payload: the binaries match; other files are for another platform
+    ///
+    /// * undetermined: there is no program, only scripts or data
     Verify(verify::VerifyArgs),
     /// Declare the right platform, in place or in a copy
     ///

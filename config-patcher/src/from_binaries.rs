@@ -3,9 +3,10 @@
 use crate::advice::{self, Decision, JudgedImage, decide};
 use crate::plan::RequestedPlatforms;
 use error::{Error, Exit};
-use image_evidence::verdict::VerdictKind;
+use image_evidence::verdict::{Verdict, VerdictKind};
 use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
 use image_model::manifest::Descriptor;
+use image_model::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::TreeNode;
 
@@ -51,14 +52,17 @@ pub fn from_binaries(
         let digest = subject.image.document.digest();
         let refuse = |kind: Exit, why: String| {
             let doing = format!("fix {digest} of \"{}\" by its binaries", source.display_name());
-            Err(Error::new(kind, doing, why).problems(verdict.reasons.clone()))
+            Err(Error::new(kind, doing, why).problems(reasons(source, subject, subject.platform, verdict)))
         };
+        let member = if node.document().is_index() { format!(" --platform {digest}") } else { String::new() };
         match (verdict.kind, decision) {
             (VerdictKind::Mislabeled, Decision::Relabel(platform))
                 if platform.architecture == "arm" && platform.variant.is_none() =>
             {
-                let why = "they are for arm of an unknown version; use --set-platform linux/arm/vN";
-                return refuse(Exit::BadInput, why.into());
+                let why = format!(
+                    "they are for arm of an unknown version; use --set-platform linux/arm/vN{member}"
+                );
+                return refuse(Exit::BadInput, why);
             }
             (
                 VerdictKind::Mislabeled | VerdictKind::Consistent | VerdictKind::ForeignPayload,
@@ -74,7 +78,9 @@ pub fn from_binaries(
                 );
             }
             (VerdictKind::Undetermined, _) => {
-                return refuse(Exit::BadInput, "they show no platform; use --set-platform PLATFORM".into());
+                let from_index = if member.is_empty() { "" } else { ", or --from-index" };
+                let why = format!("they show no platform; use --set-platform PLATFORM{member}{from_index}");
+                return refuse(Exit::BadInput, why);
             }
         }
     }
@@ -92,6 +98,18 @@ pub fn from_binaries(
     })
 }
 
+/// The reasons of a verdict, each with the image that it is about.
+fn reasons(
+    source: &dyn ImageSource,
+    subject: &VerifyTarget<'_>,
+    platform: &Platform,
+    verdict: &Verdict,
+) -> Vec<String> {
+    let digest = subject.image.document.digest();
+    let about = |reason: &String| format!("{digest} ({platform}) of \"{}\": {reason}", source.display_name());
+    verdict.reasons.iter().map(about).collect()
+}
+
 /// Fails if a member must be rebuilt: the first such member is the error, the others are its problems.
 fn refuse(
     source: &dyn ImageSource,
@@ -106,11 +124,14 @@ fn refuse(
         let Decision::Refuse(refusal) = decision else { continue };
         let digest = subjects[at].image.document.digest();
         let hint = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
+        let hint = hint + &refusal.relabel_hint(digest, editable);
         let doing =
             format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.display_name());
-        let reasons = judged[at].verdict.map_or(&[][..], |verdict| &verdict.reasons);
+        let reasons = judged[at]
+            .verdict
+            .map_or(Vec::new(), |verdict| reasons(source, &subjects[at], &refusal.platform, verdict));
         let error = Error::new(Exit::CheckFailed, doing, refusal.to_string()).hint(hint);
-        refused.push(error.problems(reasons.to_vec()));
+        refused.push(error.problems(reasons));
     }
     if refused.is_empty() {
         return Ok(());

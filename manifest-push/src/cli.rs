@@ -84,8 +84,8 @@ pub const DOCS: ProgramDocs = ProgramDocs {
 /// written: if there are problems, all of them are reported and nothing is written. Missing blobs are written first,
 /// then manifests by digest, the index, and the tag last.
 ///
-/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
-/// docker-daemon:NAME[:TAG].
+/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG][@DIGEST], oci-archive:FILE[:TAG][@DIGEST],
+/// docker-archive:FILE[:NAME] or docker-daemon:NAME[:TAG].
 #[derive(Parser)]
 #[command(name = TOOL, version, max_term_width = 110)]
 struct Cli {

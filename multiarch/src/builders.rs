@@ -121,10 +121,7 @@ fn auto(recipe: &Recipe, open: &OpenImage) -> Result<(Box<dyn Builder>, String),
     let recipe = match recipe {
         Recipe::Dockerfile(recipe) => recipe,
         Recipe::Files(_) => {
-            return Ok((
-                Box::new(rootfs::Rootfs::new(open.clone())),
-                "it has files and no Dockerfile".into(),
-            ));
+            return Ok((Box::new(rootfs::Rootfs::new(open.clone())), "files, no Dockerfile".into()));
         }
     };
     let engines: [Box<dyn Builder>; 3] = [

@@ -31,7 +31,7 @@ const DOCS: ProgramDocs = ProgramDocs {
     ],
     more_examples: &[
         ("multiarch release app.yaml", "build, verify and publish what app.yaml describes"),
-        ("multiarch rollback report.json", "restore the tags of a release, on any machine"),
+        ("multiarch rollback report.json", "restore the tags of a release, on any host"),
         ("multiarch binfmt status", "print the registered emulators"),
     ],
     included: &[&config_patcher::cli::DOCS, &manifest_push::cli::DOCS],
@@ -54,8 +54,8 @@ const DOCS: ProgramDocs = ProgramDocs {
 
 /// Build, verify, repair and publish multi-platform images
 ///
-/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or
-/// docker-daemon:NAME[:TAG].
+/// IMAGE is HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG][@DIGEST], oci-archive:FILE[:TAG][@DIGEST],
+/// docker-archive:FILE[:NAME] or docker-daemon:NAME[:TAG].
 #[derive(Parser)]
 #[command(name = TOOL, version, max_term_width = 110)]
 struct Cli {
@@ -95,7 +95,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Rollback {
-    /// The image whose last push is rolled back, or the report of a release [default: the image of the last push]
+    /// The image whose last push is rolled back, or the report of a release [default: the image
+    /// of the newest push not yet rolled back]
     #[arg(value_name = "IMAGE|REPORT")]
     subject: Option<String>,
     /// Print the digest that each tag will have, change nothing

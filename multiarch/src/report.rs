@@ -227,7 +227,7 @@ impl Report {
     pub fn table(&self) -> String {
         let rows: Vec<Vec<String>> = self.platforms.iter().map(PlatformReport::row).collect();
         cli::table(
-            &["PLATFORM", "BUILDER", "DECLARED", "BINARIES", "SMOKE", "LAYERS", "MANIFEST", "TIME"],
+            &["PLATFORM", "BUILDER", "METADATA", "BINARIES", "SMOKE", "LAYERS", "MANIFEST", "TIME"],
             &rows,
         )
     }

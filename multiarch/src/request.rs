@@ -35,7 +35,7 @@ pub struct Args {
     /// Release the example, which needs no other file, to oci:multi-arch-example
     #[arg(long, conflicts_with = "spec")]
     example: bool,
-    /// Build only this platform and retain the others as published (repeat for several)
+    /// Build only this platform and retain the others as published (repeatable)
     #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
     only: Vec<Platform>,
     /// Publish to this repository, or oci:DIR, instead of the image of the spec

@@ -27,7 +27,7 @@ pub struct Args {
     /// Directory to write [default: target/dist]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Build only this program (repeat for several)
+    /// Build only this program (repeatable)
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(TOOLS.map(|tool| tool.name)))]
     tool: Vec<String>,
     /// Cargo profile
@@ -66,7 +66,7 @@ const TOOLS: [Tool; 4] = [
         section: 8,
         bin: "usr/sbin",
         recommends: Some("qemu-user-static"),
-        summary: "run programs of other CPUs on this machine",
+        summary: "run programs of other CPUs on this host",
         description: "Registers QEMU emulators in the kernel's binfmt_misc, and probes them by running\na program of each platform. Private emulators for one command need no root.",
     },
     Tool {

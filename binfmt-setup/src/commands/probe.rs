@@ -6,7 +6,7 @@ use cli::{Format, Output, print_text, table};
 use error::{Error, Exit};
 use serde::Serialize;
 
-use super::print_pretty_json;
+use super::{print_pretty_json, print_way_to_run};
 use crate::emulators::Target;
 use crate::kernel::{ReadTable, Table};
 use crate::probe::{Execution, ProbeOutcome, Prober};
@@ -39,7 +39,12 @@ pub fn probe(at: &Path, targets: &[Target], output: &Output) -> Result<Exit, Err
         requested.iter().map(|target| probed(*target, &prober.run(*target), &entries)).collect();
     match output.format {
         Format::Json => print_pretty_json(&serde_json::json!({ "platforms": results }))?,
-        Format::Text => print_text(&text(&results)),
+        Format::Text => {
+            print_text(&text(&results));
+            let missing: Vec<&str> =
+                results.iter().filter(|result| !result.runs).map(|result| result.platform).collect();
+            print_way_to_run(&missing, output);
+        }
     }
     let all_run = results.iter().all(|result| result.runs);
     Ok(if all_run || targets.is_empty() { Exit::Done } else { Exit::CheckFailed })

@@ -198,7 +198,8 @@ impl ProgramDocs {
             text.push_str("Examples:\n");
         }
         for (line, does) in examples {
-            text.push_str(&format!("  # {does}\n  {line}\n\n"));
+            let (does, line) = (broken(&format!("# {does}"), "\n  # "), broken(line, " \\\n      "));
+            text.push_str(&format!("  {does}\n  {line}\n\n"));
         }
         text.push_str("Exit status:\n");
         for (exit, meaning) in self.exit_codes {
@@ -234,6 +235,24 @@ impl ProgramDocs {
             pages.map(|(name, section)| format!("\\fB{}\\fR({section}", roff(name))).collect();
         writeln!(page, ".SH \"SEE ALSO\"\n{}", pages.join(",\n"))
     }
+}
+
+/// Breaks a line of an example at spaces, so that clap does not wrap it on a terminal of 60 columns: what is wrapped
+/// cannot be pasted.
+fn broken(line: &str, break_with: &str) -> String {
+    const WIDTH: usize = 54;
+    let (mut text, mut width) = (String::new(), 0);
+    for word in line.split(' ') {
+        let separator = match width {
+            0 => "",
+            _ if width + 1 + word.len() > WIDTH => break_with,
+            _ => " ",
+        };
+        // The indentation of a continued line is longer by 4.
+        width = if separator == break_with { 4 } else { width + separator.len() } + word.len();
+        text = text + separator + word;
+    }
+    text
 }
 
 /// Escapes text for roff: hyphens that can be copied, no escapes, no request at the start of a line.

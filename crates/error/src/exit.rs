@@ -40,8 +40,8 @@ impl Exit {
         (Exit::Network, "network or registry failed, retries exhausted"),
         (Exit::Integrity, "digest or size differs from the expected one"),
         (Exit::Conflict, "conflict: tag moved, lock held, or name taken"),
-        (Exit::Local, "local I/O or kernel error; the message lists changes"),
-        (Exit::CommandFailed, "a command of yours (build, prepare, sbom, sign) failed"),
+        (Exit::Local, "local I/O or kernel error; the message lists what was changed"),
+        (Exit::CommandFailed, "a user-supplied command failed (release only)"),
     ];
 }
 

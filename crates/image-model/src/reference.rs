@@ -82,6 +82,11 @@ pub enum ReferenceError {
     /// A URL, with its scheme.
     #[error("image \"{0}\" is a URL; remove \"{1}\"")]
     Url(String, &'static str),
+    /// A path without the prefix of a store.
+    #[error(
+        "image \"{0}\" is a path; did you mean oci:{0} (a directory), docker-archive:{0} or oci-archive:{0} (a file)?"
+    )]
+    Path(String),
     /// Invalid digest.
     #[error("image \"{0}\": {1}")]
     Digest(String, crate::digest::DigestError),
@@ -223,6 +228,9 @@ impl FromStr for RegistryRef {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         if text.is_empty() {
             return Err(ReferenceError::Empty(text.into()));
+        }
+        if text == "." || ["./", "../", "/"].iter().any(|start| text.starts_with(start)) {
+            return Err(ReferenceError::Path(text.into()));
         }
         if let Some(scheme) = ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme)) {
             return Err(ReferenceError::Url(text.into(), scheme));
@@ -430,6 +438,10 @@ mod tests {
         check("oci:d@sha256:abc", "is not a digest");
         check(&format!("oci:@sha256:{}", "a".repeat(64)), "empty");
         check("ä.de/x", "is not a host");
+        for path in ["./e", "../e", "/e", "./e:latest", "."] {
+            check(path, &format!("did you mean oci:{path} (a directory)"));
+            assert!(format!("oci:{path}").parse::<Reference>().is_ok(), "{path}");
+        }
         check("a/b:-x", "is not a tag");
         check("a/b:x\n", "is not a tag");
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct RegistryArgs {
     /// Use plain HTTP for HOST (for all registries if no HOST is given)
     ///
-    /// Registries on this machine (localhost, 127.0.0.0/8, ::1) use plain HTTP by default, unless their port is 443,
+    /// Registries on this host (localhost, 127.0.0.0/8, ::1) use plain HTTP by default, unless their port is 443,
     /// they have a directory in /etc/docker/certs.d, or --ca-file is given. Credentials are sent over plain HTTP too.
     #[arg(long, global = true, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub plain_http: Vec<String>,

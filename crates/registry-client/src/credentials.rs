@@ -300,7 +300,7 @@ fn read_file(file: &Path, reporting: &Reporting) -> Result<Option<AuthFile>, Err
     if holds_secrets && meta.permissions().mode() & 0o006 != 0 {
         let mode = meta.permissions().mode() & 0o777;
         (reporting.warn)(&format!(
-            "all users of this machine can access the credentials in {file} (mode {mode:04o}); run: chmod 600 {file}",
+            "all users of this host can access the credentials in {file} (mode {mode:04o}); run: chmod 600 {file}",
             file = file.display()
         ));
     }

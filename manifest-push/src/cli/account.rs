@@ -19,14 +19,20 @@ pub struct AccountArgs {
     /// Read the password from standard input
     #[arg(long, global = true, conflicts_with = "password")]
     password_stdin: bool,
-    /// Password; visible to all users of this machine in the process list
+    /// Password; visible to all users of this host in the process list
     #[arg(long, global = true, value_name = "PASSWORD")]
     password: Option<String>,
     /// Docker's config directory, or a config.json file
-    #[arg(long, global = true, value_name = "PATH", conflicts_with = "auth_file")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        conflicts_with = "auth_file",
+        help_heading = "Registries"
+    )]
     docker_cfg: Option<PathBuf>,
     /// Print every request
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     debug: bool,
     #[arg(skip)]
     known: OnceLock<Option<(String, Secret)>>,

@@ -18,9 +18,10 @@ use strict_yaml::Problem;
 #[derive(Args)]
 pub struct Create {
     /// Name of the index
+    #[arg(value_parser = draft_name)]
     list: RegistryRef,
     /// Images for the index
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", value_parser = draft_name)]
     images: Vec<RegistryRef>,
     /// Add the images to an existing draft
     #[arg(long, short)]
@@ -30,6 +31,7 @@ pub struct Create {
 #[derive(Args)]
 pub struct Annotate {
     /// Name of the draft
+    #[arg(value_parser = draft_name)]
     list: RegistryRef,
     /// Image in the draft
     image: RegistryRef,
@@ -53,8 +55,20 @@ pub struct Annotate {
 #[derive(Args)]
 pub struct Remove {
     /// Names of the drafts
-    #[arg(required = true, value_name = "LIST")]
+    #[arg(required = true, value_name = "LIST", value_parser = draft_name)]
     lists: Vec<RegistryRef>,
+}
+
+/// Parses the name of a draft, or of an image in one.
+pub fn draft_name(text: &str) -> Result<RegistryRef, String> {
+    match text.parse() {
+        Ok(Reference::Registry(image)) => Ok(image),
+        Ok(_) => Err(format!(
+            "drafts are for registries only; for other images, use: {}",
+            suggest(TOOL, &["push", "from-spec"])
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 pub fn create(args: &Create, session: &Session<'_>, output: &Output) -> Result<Exit, Error> {

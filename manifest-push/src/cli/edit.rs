@@ -43,7 +43,7 @@ pub struct Edit {
     /// Convert the index between Docker and OCI; its images are unchanged
     #[arg(long, value_enum, value_name = "TYPE")]
     r#type: Option<IndexKind>,
-    /// Tag for the result, instead of the tag in IMAGE; can be repeated
+    /// Tag for the result, instead of the tag in IMAGE (repeatable)
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
     /// Fix images that declare another platform: they get a new config, layers are unchanged

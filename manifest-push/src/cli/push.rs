@@ -1,6 +1,7 @@
 //! `push`: publishes an index from a spec, from arguments or from a draft.
 
 use super::Session;
+use super::draft::draft_name;
 use super::fetch::fetch;
 use super::publish::{self, PublishArgs};
 use crate::draft::Drafts;
@@ -12,14 +13,14 @@ use cli::{Format, Output, print_json, print_line};
 use error::Error;
 use error::Exit;
 use error::text::nearest;
-use image_model::reference::{Reference, ReferenceError, RegistryRef};
+use image_model::reference::{Reference, RegistryRef};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 #[command(subcommand_negates_reqs = true)]
 pub struct Push {
-    /// IndexKind of index [default: docker if all members are Docker manifests, otherwise oci]
+    /// Type of the index [default: docker if all members are Docker manifests, otherwise oci]
     #[arg(long, value_enum, value_name = "TYPE", global = true)]
     r#type: Option<IndexKind>,
     /// Name of the draft to push, as in `docker manifest push`
@@ -39,7 +40,7 @@ struct PushOptions {
     /// Fix images that declare another platform: they get a new config, layers are unchanged
     #[arg(long, global = true)]
     relabel: bool,
-    /// Also publish the index under this name; can be repeated
+    /// Also publish the index under this name (repeatable)
     #[arg(long, value_name = "IMAGE", global = true)]
     also: Vec<Reference>,
     #[command(flatten)]
@@ -96,7 +97,7 @@ struct FromArgs {
 fn list(text: &str) -> Result<RegistryRef, String> {
     match near(text) {
         Some(near) => Err(format!("did you mean {near}? Otherwise, add a tag: {text}:latest")),
-        None => text.parse().map_err(|e: ReferenceError| e.to_string()),
+        None => draft_name(text),
     }
 }
 

@@ -13,7 +13,8 @@ use image_store::plan::name_of;
 
 #[derive(Args)]
 pub struct Rollback {
-    /// Undo the last push of this image or tag [default: the last push of all]
+    /// Undo the last push of this image or tag [default: the image of the newest push not yet rolled
+    /// back]
     pub image: Option<Reference>,
     /// Print the digest that each tag would be restored to, change nothing
     #[arg(long)]
@@ -97,7 +98,7 @@ fn execute(plan: &RollbackPlan, options: RollbackOptions<'_>, output: &Output) -
 fn no_push(args: &Rollback, journal: &Journal) -> Error {
     let what = args.image.as_ref().map_or("the last push".to_string(), |image| format!("\"{image}\""));
     let why = format!("\"{}\" has no push to roll back", journal.path().display());
-    let hint = "push, edit, copy and release record there what they publish as this user on this machine";
+    let hint = "push, edit, copy and release record there what they publish as this user on this host";
     let hint = match &args.image {
         Some(Reference::Registry(image)) => {
             format!(
@@ -113,7 +114,7 @@ fn no_push(args: &Rollback, journal: &Journal) -> Error {
 /// To skip such a push silently would roll back another push than the one that was meant.
 fn only_new_tags(newest: &JournalEntry, history: &History, filter: &JournalFilter) -> Error {
     let why = "the push created the tag; there is no previous digest to restore";
-    let remove = "the tag remains, since a rollback removes none";
+    let remove = "rollback does not delete tags";
     let earlier = history.last_restorable_push(filter);
     let hint = match earlier.iter().find(|entry| entry.old.is_some()) {
         Some(entry) => {

@@ -357,7 +357,7 @@ fn the_embedded_builder_copies_files_onto_a_base_image() {
     let log = dir.path().join("log");
     let base = OciLayout::open_or_create(&dir.path().join("base")).unwrap();
     let (builder, why) = choose(&BuilderChoice::Auto, &job(None).recipe, &open).unwrap();
-    assert_eq!((builder.name().as_str(), why.as_str()), ("rootfs", "it has files and no Dockerfile"));
+    assert_eq!((builder.name().as_str(), why.as_str()), ("rootfs", "files, no Dockerfile"));
     let made = builder.build(&job(None), &base, &log).unwrap();
     image_store::store::ImageStore::write_tag(&base, "1", &made).unwrap();
     let on_base = builder.build(&job(Some("base:1")), &staging(dir.path()), &log).unwrap();

@@ -13,7 +13,7 @@ const SOURCE: &str = "Platform source (exactly one is required)";
 
 #[derive(Args)]
 pub struct SourceArgs {
-    /// Declare this platform: OS/ARCHITECTURE[/VARIANT]
+    /// Declare this platform, in its index entry too: OS/ARCHITECTURE[/VARIANT]
     #[arg(long, help_heading = SOURCE, value_name = "PLATFORM", value_parser = Platform::parse_known, conflicts_with_all = ["from_binaries", "from_index"])]
     set_platform: Option<Platform>,
     /// With --set-platform: select one member of an index, by its index platform or its digest

@@ -173,8 +173,10 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
                 Decision::Keep => None,
                 Decision::Refuse(refusal) => {
                     let node = row.requested.node.as_ref().ok()?;
-                    let out = way_out(node, row.entry, &refusal.platform, row.requested.editable.as_deref());
-                    Some(Advice::Rebuild(format!("{refusal}; {out}")))
+                    let name = row.requested.editable.as_deref();
+                    let out = way_out(node, row.entry, &refusal.platform, name);
+                    let relabel = refusal.relabel_hint(row.image.document.digest(), name);
+                    Some(Advice::Rebuild(format!("{refusal}; {out}{relabel}")))
                 }
                 Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
                     let (platform, digest) = (platform.to_string(), row.image.document.digest().as_str());

@@ -8,7 +8,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// Returns whether a host, with or without a port, is this machine: `localhost`, names under it, 127.0.0.0/8 and `[::1]`.
+/// Returns whether a host, with or without a port, is this host: `localhost`, names under it, 127.0.0.0/8 and `[::1]`.
 /// `.local` is the local network, and `127.0.0.1.example.com` can be any machine.
 pub fn is_loopback(host: &str) -> bool {
     let name = split_port(host).0.to_ascii_lowercase();

@@ -4,7 +4,7 @@ use crate::http::address::{is_loopback, literal};
 use crate::http::url::{Url, split_port};
 use ureq::Proxy;
 
-/// Returns the proxy for a URL; none for this machine and for hosts in NO_PROXY.
+/// Returns the proxy for a URL; none for this host and for hosts in NO_PROXY.
 ///
 /// # Errors
 /// The reason, without the value of the variable: it may contain a password.

@@ -26,7 +26,7 @@ pub fn is_used(options: &RegistryOptions, host: &str) -> bool {
     if !is_loopback(host) {
         return true;
     }
-    // Plain HTTP is the default on this machine, unless there are certificates for the registry.
+    // Plain HTTP is the default on this host, unless there are certificates for the registry.
     let has_certs = options.certs_dirs.iter().any(|dir| dir.join(host).is_dir());
     host.ends_with(":443") || options.ca_file.is_some() || has_certs
 }

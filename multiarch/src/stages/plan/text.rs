@@ -19,7 +19,11 @@ impl ReleasePlan {
             let images =
                 if group.len() == 1 { "1 image".to_string() } else { format!("{} images", group.len()) };
             let why = if group[0].why.is_empty() { String::new() } else { format!(" ({})", group[0].why) };
-            add("build", format!("{images} with {}{why}", group[0].builder.name()));
+            let builder = match group[0].builder.name() {
+                name if name == "rootfs" => "the built-in builder rootfs".to_string(),
+                name => name,
+            };
+            add("build", format!("{images} with {builder}{why}"));
             self.images(&group, is_verbose).into_iter().for_each(|line| add("", line));
         }
         for OtherImage { platform, is_verified, .. } in &self.retained {
@@ -30,10 +34,10 @@ impl ReleasePlan {
             add("remove", format!("{platform}: it is published, but it is not in the spec"));
         }
         let mismatch = match self.on_mismatch {
-            OnMismatch::Fix => "is fixed",
-            OnMismatch::Fail => "stops the release",
+            OnMismatch::Fix => "fix configs whose platform differs from the key in release.yaml",
+            OnMismatch::Fail => "fail if the platform of a config differs from the key in release.yaml",
         };
-        add("platform", format!("a config that declares another platform than its key {mismatch}"));
+        add("platform", mismatch.into());
         add("verify", "binaries for another platform stop the release".into());
         if !self.smoke.is_empty() {
             let command = self.smoke.join(" ");
