@@ -107,7 +107,7 @@ enum AnyCommand {
     Inspect(inspect::Inspect),
     /// Restore tags to the digests they had before the last push
     ///
-    /// `push`, `edit`, `copy` and `multiarch release` record every tag that they move, with its previous digest, in
+    /// `push`, `edit`, `copy`, `fix` and `multiarch release` record every tag that they move, with its previous digest, in
     /// $XDG_STATE_HOME/multiarch/journal.jsonl (default: ~/.local/state/multiarch/journal.jsonl). A tag that the push
     /// created has no previous digest: it is reported and left unchanged. A second rollback undoes the push before.
     Rollback(rollback::Rollback),

@@ -1,7 +1,7 @@
 //! Assembles, publishes, edits, copies and restores multi-platform images.
 //!
 //! [`spec`] and [`draft`] are what users write, [`plan`] combines their images, [`index`] has the exact bytes of the result,
-//! [`edit`] changes an existing index. [`journal`] records every move of a tag, [`rollback`] undoes them. The commands are in
+//! [`edit`] changes an existing index. [`rollback`] undoes moves of tags. The commands are in
 //! [`cli`].
 
 pub mod cli;
@@ -9,7 +9,6 @@ pub mod draft;
 pub mod edit;
 pub mod index;
 pub mod inspect;
-pub mod journal;
 pub mod plan;
 pub mod rollback;
 pub mod spec;

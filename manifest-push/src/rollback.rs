@@ -1,6 +1,5 @@
 //! Rollback of tag moves, from the journal or from the report of a release: all tags are restored, or none.
 
-use crate::journal::{Journal, JournalEntry, JournalRun};
 use error::{Error, Exit};
 use image_model::digest::Digest;
 use image_model::reference::{Reference, ReferenceError};
@@ -10,6 +9,7 @@ use image_store::store::{ImageStore, Pointer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tag_journal::{Journal, JournalEntry, JournalRun};
 
 /// Opens the store of an image.
 pub type OpenTarget<'a> = &'a dyn Fn(&Reference) -> Result<Target, Error>;

@@ -21,10 +21,10 @@ use cli::{Format, Output, ProgressDisplay, print_json};
 use error::{Error, Exit};
 use image_store::options::RegistryArgs;
 use image_store::store::oci_layout::OciLayout;
-use manifest_push::journal::Journal;
 use registry_client::meter;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tag_journal::Journal;
 
 pub use crate::request::{Args, Host};
 

@@ -8,9 +8,9 @@ use image_model::reference::Reference;
 use image_store::atomic_file::TempFiles;
 use image_store::directory::read_small;
 use image_store::plan::TagStep;
-use manifest_push::journal::{History, JournalEntry, JournalRun, store_name};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use tag_journal::{History, JournalEntry, JournalRun, store_name};
 
 pub mod summary;
 

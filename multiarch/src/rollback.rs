@@ -67,9 +67,9 @@ mod tests {
     use image_store::open::Target;
     use image_store::store::memory::MemoryStore;
     use image_store::store::{ImageSource, ImageStore, Pointer};
-    use manifest_push::journal::JournalEntry;
     use manifest_push::rollback::{CurrentTags, plan_rollback};
     use std::sync::Arc;
+    use tag_journal::JournalEntry;
 
     fn image(store: &MemoryStore, note: &str) -> Document {
         let config = store.add_blob(media_type::OCI_CONFIG, b"{}");

@@ -12,7 +12,7 @@ use error::{Error, Exit, text};
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, InPlacePlan, OciArchive};
 use image_store::open::{Stores, tags_to_move};
-use image_store::plan::{MovedTag, Plan, WantedImage, apply, plan, plan_new};
+use image_store::plan::{MovedTag, Plan, Progress, WantedImage, plan, plan_new};
 use image_store::referrers;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::{TreeNode, read_tree_below};
@@ -20,6 +20,7 @@ use registry_client::meter::Meter;
 use report::{FixReport, describe, print_changes};
 use source::{PlatformSource, SourceArgs};
 use std::sync::Arc;
+use tag_journal::apply_recorded;
 
 pub(super) mod report;
 pub(super) mod source;
@@ -372,7 +373,9 @@ fn write(
         FixPlan::Store { plan, attached, store, .. } => {
             let write = || {
                 let moved = if args.force { MovedTag::Overwrite } else { MovedTag::Refuse };
-                apply(plan, &**store, moved, meter, &|progress| output.verbose_info(&describe(&progress)))
+                let target = args.output.as_ref().unwrap_or(&args.image);
+                let report = |progress: Progress<'_>| output.verbose_info(&describe(&progress));
+                apply_recorded(plan, &**store, target, moved, meter, &report)
             };
             if let Some(attached) = attached {
                 // Before the tag moves: a second run finds all platforms correct and would copy nothing.

@@ -241,6 +241,9 @@ impl ProgramDocs {
 /// cannot be pasted.
 fn broken(line: &str, break_with: &str) -> String {
     const WIDTH: usize = 54;
+    if line.len() <= WIDTH + 4 {
+        return line.to_string();
+    }
     let (mut text, mut width) = (String::new(), 0);
     for word in line.split(' ') {
         let separator = match width {

@@ -3,7 +3,6 @@
 
 use super::fetch::TargetState;
 use crate::TOOL;
-use crate::journal::{Journal, JournalRun};
 use cli::{Output, suggest};
 use error::Error;
 use image_model::digest::Digest;
@@ -14,6 +13,7 @@ use image_store::plan::{
 };
 use image_store::store::Pointer;
 use std::str::FromStr;
+use tag_journal::{Journal, JournalRun};
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Publishing")]

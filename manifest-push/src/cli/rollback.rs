@@ -2,7 +2,6 @@
 
 use super::Session;
 use crate::TOOL;
-use crate::journal::{History, Journal, JournalEntry, JournalFilter, store_name};
 use crate::rollback::{CurrentTags, OpenTarget, RollbackPlan, doing, plan_rollback};
 use clap::Args;
 use cli::{Format, Output, print_json, print_line, suggest};
@@ -10,6 +9,7 @@ use error::Error;
 use error::Exit;
 use image_model::reference::Reference;
 use image_store::plan::name_of;
+use tag_journal::{History, Journal, JournalEntry, JournalFilter, store_name};
 
 #[derive(Args)]
 pub struct Rollback {
@@ -98,7 +98,7 @@ fn execute(plan: &RollbackPlan, options: RollbackOptions<'_>, output: &Output) -
 fn no_push(args: &Rollback, journal: &Journal) -> Error {
     let what = args.image.as_ref().map_or("the last push".to_string(), |image| format!("\"{image}\""));
     let why = format!("\"{}\" has no push to roll back", journal.path().display());
-    let hint = "push, edit, copy and release record there what they publish as this user on this host";
+    let hint = "push, edit, copy, fix and release record there what they publish as this user on this host";
     let hint = match &args.image {
         Some(Reference::Registry(image)) => {
             format!(

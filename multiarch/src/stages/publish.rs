@@ -19,9 +19,9 @@ use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
 use image_store::tree::TreeNode;
 use manifest_push::index::{IndexKind, IndexStyle, build_index};
-use manifest_push::journal::{Journal, JournalRun};
 use reuse::reuse_published;
 use std::sync::Arc;
+use tag_journal::{Journal, JournalRun};
 
 mod reuse;
 

@@ -5,8 +5,8 @@ use crate::report::{self, Report, summary};
 use cli::{Format, print_json, print_line};
 use error::{Error, Exit};
 use image_store::store::Pointer;
-use manifest_push::journal::Journal;
 use std::path::Path;
+use tag_journal::Journal;
 
 /// Writes the report of a release that succeeded.
 ///

@@ -10,7 +10,7 @@ use super::edit::plan_tag;
 use super::expected::{self, ExpectedNames};
 use super::format::MANIFEST_JSON;
 use super::format::names::Naming;
-use super::in_place::{self, InPlacePlan, journal};
+use super::in_place::{self, InPlacePlan, redo_log};
 use super::pending::{self, Pending};
 use super::relabel::Relabel;
 use super::snapshot::{FileIdentity, Snapshot};
@@ -78,7 +78,7 @@ impl DockerArchive {
         let place = place_of(path, naming);
         let doing = || format!("open \"{place}\"");
         let target = fs::canonicalize(path).map_err(|e| Error::from_io(doing(), e))?;
-        journal::recover(&target, &place)?;
+        redo_log::recover(&target, &place)?;
         let file = open_regular(&target).map_err(|e| Error::from_io(doing(), e))?;
         let archive = Self::new(path, target, Snapshot::read(file, &place, naming)?, name);
         if let Some(name) = name {

@@ -15,7 +15,7 @@ use image_model::digest::Digest;
 use image_model::manifest::{Document, ParsedDocument};
 use std::collections::BTreeMap;
 
-pub mod journal;
+pub mod redo_log;
 
 /// Plan of [`DockerArchive::apply_in_place`](super::DockerArchive::apply_in_place): bytes that replace others at the same
 /// offset, in whole members.

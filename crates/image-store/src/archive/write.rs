@@ -4,7 +4,7 @@ use super::beside::{SUFFIX, lock, prefix, remove_leftovers};
 use super::edit::{Piece, TarEdit};
 use super::expected::{self, ExpectedNames};
 use super::format::names::Naming;
-use super::in_place::{InPlacePlan, journal};
+use super::in_place::{InPlacePlan, redo_log};
 use super::pending::NewContent;
 use super::snapshot::{FileIdentity, LayerDigests, Snapshot};
 use super::tar::write;
@@ -113,7 +113,7 @@ pub fn overwrite(
     refuse_changed(path, snapshot.identity, place)?;
     remove_leftovers(dir, path);
     let mut result = check()?;
-    journal::write(temp_files, path, &locked, &new.writes, place)?;
+    redo_log::write(temp_files, path, &locked, &new.writes, place)?;
     result.set_written().map_err(|e| Error::from_io(format!("read \"{place}\""), e))?;
     Ok(result)
 }

@@ -1,4 +1,4 @@
-//! Members overwritten in place, and the journal for interrupted writes.
+//! Members overwritten in place, and the redo log for interrupted writes.
 
 use super::filtering::to_arm;
 use super::*;
@@ -91,7 +91,7 @@ fn changes_that_do_not_fit_are_refused_with_the_reason() {
     refused(archive(&extended.members), None, "more than one header");
 }
 
-/// A writer is killed after its journal was written, or during the writes to the archive.
+/// A writer is killed after its redo log was written, or during the writes to the archive.
 #[test]
 fn opening_an_archive_completes_an_interrupted_write() {
     for (input, members) in archives() {
@@ -100,9 +100,9 @@ fn opening_an_archive_completes_an_interrupted_write() {
             let store = disk.open();
             let place = plan(&store).unwrap();
             let file = File::options().write(true).read(true).open(&disk.path).unwrap();
-            let path = journal::journal_of(&disk.path);
-            let old = journal::there(&file, &place.writes).unwrap();
-            journal::begin(&TempFiles::default(), &disk.path, &path, &file, &old, &place.writes).unwrap();
+            let path = redo_log::path_of(&disk.path);
+            let old = redo_log::there(&file, &place.writes).unwrap();
+            redo_log::begin(&TempFiles::default(), &disk.path, &path, &file, &old, &place.writes).unwrap();
             for (at, bytes) in &place.writes[..done] {
                 std::os::unix::fs::FileExt::write_all_at(&file, bytes, *at).unwrap();
             }
@@ -116,14 +116,14 @@ fn opening_an_archive_completes_an_interrupted_write() {
 }
 
 #[test]
-fn a_journal_of_another_file_is_ignored_and_a_damaged_one_is_refused() {
+fn a_redo_log_of_another_file_is_ignored_and_a_damaged_one_is_refused() {
     let (input, _) = archives()[0].clone();
     let disk = on_disk(&input);
     let place = plan(&disk.open()).unwrap();
     let file = File::options().write(true).read(true).open(&disk.path).unwrap();
-    let path = journal::journal_of(&disk.path);
-    let old = journal::there(&file, &place.writes).unwrap();
-    journal::begin(&TempFiles::default(), &disk.path, &path, &file, &old, &place.writes).unwrap();
+    let path = redo_log::path_of(&disk.path);
+    let old = redo_log::there(&file, &place.writes).unwrap();
+    redo_log::begin(&TempFiles::default(), &disk.path, &path, &file, &old, &place.writes).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"at\":", "\"at\": ")).unwrap();
     let error = DockerArchive::open(&disk.path, None).err().unwrap();

@@ -1,11 +1,16 @@
-//! The journal of tag moves: which digest a tag referred to before a push, edit, copy or release moved it.
+//! The journal of tag moves: which digest a tag referred to before a command moved it.
 //!
 //! A line is on disk before its tag moves, so that every move can be rolled back, whenever the run is interrupted.
+
+#![warn(clippy::missing_errors_doc, missing_docs)]
 
 use error::{Error, Exit};
 use image_model::digest::Digest;
 use image_model::reference::Reference;
+use image_store::plan::{MovedTag, Plan, Progress, TagGuard, TagStep, apply, apply_content, apply_tags};
 use image_store::private_dir::{PrivateDir, STATE};
+use image_store::store::ImageStore;
+use registry_client::meter::Meter;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -26,9 +31,11 @@ pub struct JournalEntry {
     pub publish: String,
     /// HOST/REPOSITORY, or a local store with its absolute path. See [`store_name`].
     pub image: String,
+    /// The tag.
     pub tag: String,
     /// `None`: the tag did not exist.
     pub old: Option<Digest>,
+    /// The digest to which it was moved.
     pub new: Digest,
     /// The run whose move this one undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +61,7 @@ pub struct JournalRun {
 }
 
 impl JournalRun {
+    /// A run that is no release.
     pub fn new() -> Self {
         let since = since_1970();
         let publish = format!("{}.{:09}-{}", since.as_secs(), since.subsec_nanos(), std::process::id());
@@ -67,6 +75,7 @@ impl JournalRun {
         Self { publish, release: Some(release.into()) }
     }
 
+    /// The entry of one move of this run, made now.
     pub fn entry(&self, image: &Reference, tag: &str, old: Option<&Digest>, new: &Digest) -> JournalEntry {
         JournalEntry {
             time: since_1970().as_secs(),
@@ -125,6 +134,7 @@ impl Journal {
         Ok(Self { dir: STATE.path()? })
     }
 
+    /// The path of the file.
     pub fn path(&self) -> PathBuf {
         self.dir.join(FILE)
     }
@@ -220,6 +230,33 @@ fn newest_bytes(dir: &PrivateDir) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Applies a plan, as [`apply`](image_store::plan::apply) does. Moves of tags in registries and layouts are recorded in the
+/// user's journal; archives and the Docker Engine do not keep the previous image.
+///
+/// # Errors
+/// As [`apply`](image_store::plan::apply), and [`Journal::check`].
+pub fn apply_recorded(
+    plan: &Plan,
+    store: &dyn ImageStore,
+    reference: &Reference,
+    moved: MovedTag,
+    meter: &Meter,
+    report: &(dyn Fn(Progress<'_>) + Sync),
+) -> Result<(), Error> {
+    let keeps_previous = matches!(reference, Reference::Registry(_) | Reference::OciLayout { .. });
+    if plan.tags.is_empty() || !keeps_previous {
+        return apply(plan, store, moved, meter, report);
+    }
+    let journal = Journal::of_user()?;
+    journal.check()?;
+    let looked = apply_content(plan, store, meter, report)?;
+    let run = JournalRun::new();
+    let before = |step: &TagStep, now: Option<&Digest>| {
+        journal.append(&run.entry(reference, &step.tag, now, step.document.digest()))
+    };
+    apply_tags(plan, store, TagGuard { moved, before: &before }, looked, report)
+}
+
 fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
     let mut last = [0];
     file.seek(SeekFrom::End(-1))?;
@@ -232,6 +269,7 @@ fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
 pub struct JournalFilter {
     /// As [`store_name`] returns it.
     pub image: Option<String>,
+    /// The tag.
     pub tag: Option<String>,
 }
 
@@ -245,6 +283,7 @@ impl JournalFilter {
 /// The entries of a journal, oldest first.
 #[derive(Debug, Default)]
 pub struct History {
+    /// The moves of tags.
     pub entries: Vec<JournalEntry>,
     /// Runs of releases that came to their end.
     finished: BTreeSet<String>,

@@ -1,8 +1,8 @@
-//! Journal of an archive that is being overwritten: a file beside it with the bytes before and after.
+//! Redo log of an archive that is being overwritten: a file beside it with the bytes before and after.
 //!
-//! The journal is synced before the archive changes, and removed when the changed archive is synced. Opening an archive with
-//! a journal finishes the change, so a killed writer leaves the old archive or, for readers in this crate, the new one.
-//! Other programs ignore the journal: until then they may see a partly changed archive.
+//! The redo log is synced before the archive changes, and removed when the changed archive is synced. Opening an archive with
+//! a redo log finishes the change, so a killed writer leaves the old archive or, for readers in this crate, the new one.
+//! Other programs ignore the redo log: until then they may see a partly changed archive.
 
 use crate::archive::beside;
 use crate::archive::tar::ByteWrite;
@@ -18,13 +18,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Suffix of journals.
+/// Suffix of redo logs.
 const SUFFIX: &str = ".archive-journal";
-/// Largest journal. It has configs and lists in base64, which are far smaller.
-const JOURNAL_MAX: u64 = 128 << 20;
+/// Largest log. It has configs and lists in base64, which are far smaller.
+const LOG_MAX: u64 = 128 << 20;
 
 #[derive(Serialize, Deserialize)]
-struct Journal {
+struct RedoLog {
     version: u32,
     device: u64,
     inode: u64,
@@ -39,7 +39,7 @@ struct Overwrite {
     now: String,
 }
 
-pub fn journal_of(archive: &Path) -> PathBuf {
+pub fn path_of(archive: &Path) -> PathBuf {
     let mut name = beside::prefix(archive);
     name.push(&SUFFIX[1..]);
     parent_dir(archive).join(name)
@@ -48,30 +48,30 @@ pub fn journal_of(archive: &Path) -> PathBuf {
 /// Finishes the change of a killed writer, if there is one.
 ///
 /// # Errors
-/// `Integrity` if the journal is damaged.
+/// `Integrity` if the redo log is damaged.
 pub fn recover(archive: &Path, place: &str) -> Result<(), Error> {
-    let path = journal_of(archive);
+    let path = path_of(archive);
     if !path.exists() {
         return Ok(());
     }
     let doing = || format!("finish the interrupted change of \"{place}\"");
     let locked = beside::lock(parent_dir(archive), place)?;
     // Its writer may have been running until the lock was released, and be done now.
-    let Some(journal) = read(&path, &doing())? else { return Ok(()) };
+    let Some(log) = read(&path, &doing())? else { return Ok(()) };
     let file = open_to_write(archive).map_err(|e| Error::from_io(doing(), e))?;
     let meta = file.metadata().map_err(|e| Error::from_io(doing(), e))?;
-    let is_same = (meta.dev(), meta.ino(), meta.size()) == (journal.device, journal.inode, journal.length);
+    let is_same = (meta.dev(), meta.ino(), meta.size()) == (log.device, log.inode, log.length);
     let damaged = |e: base64::DecodeError| Error::integrity(doing(), e.to_string());
     let mut writes = Vec::new();
     let mut is_meant = is_same;
-    for write in &journal.writes {
+    for write in &log.writes {
         let was = STANDARD.decode(&write.was).map_err(damaged)?;
         let now = STANDARD.decode(&write.now).map_err(damaged)?;
         is_meant =
             is_meant && is_between(&file, write.at, &was, &now).map_err(|e| Error::from_io(doing(), e))?;
         writes.push((write.at, now));
     }
-    // Otherwise another archive replaced the one of the journal, maybe in the same inode.
+    // Otherwise another archive replaced the one of the redo log, maybe in the same inode.
     if is_meant {
         apply_writes(&file, &writes).map_err(|e| Error::from_io(doing(), e))?;
     }
@@ -89,23 +89,22 @@ fn is_between(file: &File, at: u64, was: &[u8], now: &[u8]) -> io::Result<bool> 
 }
 
 /// Returns `None` if it does not exist.
-fn read(path: &Path, doing: &str) -> Result<Option<Journal>, Error> {
+fn read(path: &Path, doing: &str) -> Result<Option<RedoLog>, Error> {
     let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::from_io(doing, error)),
     };
     let mut text = String::new();
-    file.take(JOURNAL_MAX).read_to_string(&mut text).map_err(|e| Error::from_io(doing, e))?;
-    let journal =
-        text.split_once('\n').filter(|(digest, body)| *digest == Digest::of(body.as_bytes()).as_str());
-    let journal = journal.and_then(|(_, body)| serde_json::from_str::<Journal>(body).ok());
-    let journal = journal.filter(|journal| journal.version == 1);
+    file.take(LOG_MAX).read_to_string(&mut text).map_err(|e| Error::from_io(doing, e))?;
+    let log = text.split_once('\n').filter(|(digest, body)| *digest == Digest::of(body.as_bytes()).as_str());
+    let log = log.and_then(|(_, body)| serde_json::from_str::<RedoLog>(body).ok());
+    let log = log.filter(|log| log.version == 1);
     let damaged = || {
-        Error::integrity(doing, format!("its journal \"{}\" is damaged", path.display()))
-            .hint("if no other process uses the archive, remove the journal")
+        Error::integrity(doing, format!("its redo log \"{}\" is damaged", path.display()))
+            .hint("if no other process uses the archive, remove the redo log")
     };
-    journal.map(Some).ok_or_else(damaged)
+    log.map(Some).ok_or_else(damaged)
 }
 
 fn open_to_write(archive: &Path) -> io::Result<File> {
@@ -126,7 +125,7 @@ pub fn write(
     let failed = |e| Error::from_io(doing(), e);
     let file = open_to_write(archive).map_err(failed)?;
     let old = there(&file, writes).map_err(failed)?;
-    let path = journal_of(archive);
+    let path = path_of(archive);
     begin(temp_files, archive, &path, &file, &old, writes).map_err(|error| {
         let _ = remove(&path, directory);
         failed(error)
@@ -139,7 +138,7 @@ pub fn write(
             Err(_) => error.hint("the archive is partly changed; run the command again to finish it"),
         });
     }
-    // The archive is synced. A journal that reappears after a power cut would write the same bytes again.
+    // The archive is synced. A redo log that reappears after a power cut would write the same bytes again.
     match fs::remove_file(&path).or_else(|_| fs::remove_file(&path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(error).hint(format!("the archive was changed; remove \"{}\"", path.display())))
@@ -162,7 +161,7 @@ pub fn there(file: &File, writes: &[ByteWrite]) -> io::Result<Vec<ByteWrite>> {
     Ok(old)
 }
 
-/// Writes the journal.
+/// Writes the log.
 pub fn begin(
     temp_files: &TempFiles,
     archive: &Path,
@@ -178,8 +177,8 @@ pub fn begin(
         now: STANDARD.encode(&new.1),
     };
     let writes = old.iter().zip(writes).map(overwrite).collect();
-    let journal = Journal { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
-    let body = serde_json::to_string(&journal)?;
+    let log = RedoLog { version: 1, device: meta.dev(), inode: meta.ino(), length: meta.size(), writes };
+    let body = serde_json::to_string(&log)?;
     let dir = Directory::open(parent_dir(archive))?;
     let mut beside = temp_files.create(&dir, &beside::prefix(archive), beside::SUFFIX, 0o600)?;
     beside.as_file_mut().write_all(format!("{}\n{body}", Digest::of(body.as_bytes())).as_bytes())?;
