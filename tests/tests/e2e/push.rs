@@ -16,6 +16,7 @@ mod budgets;
 mod copies;
 mod drafts;
 mod edits;
+mod local_names;
 mod messages;
 mod publishers;
 mod rollback;

@@ -85,3 +85,18 @@ fn inspect_prints_declared_and_index_platform_and_escapes_foreign_text() {
         rig.user.config_patcher(&["fix", &rig.image("evil"), "--set-platform", "linux/arm/v7", "--dry-run"]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{ran}");
 }
+
+#[test]
+fn an_index_of_images_without_programs_is_not_fixed_by_its_binaries() {
+    let rig = Rig::new();
+    Index::of(&[("linux/arm/v7", &rig.wrong)]).publish(&rig.registry, REPOSITORY, "a");
+    let (image, digest) = (rig.image("a"), rig.wrong.digest());
+    rig.user
+        .config_patcher(&["fix", &image, "--from-binaries"])
+        .exits(3)
+        .assert_stderr_contains(&format!("use --set-platform PLATFORM --platform {digest}, or --from-index"))
+        .assert_stderr_contains(&format!("{digest} (linux/amd64) of \""))
+        .assert_stderr_contains("\": it contains no programs");
+    let fix = ["fix", &image, "--set-platform", "linux/arm/v7", "--platform", digest];
+    rig.user.config_patcher(&fix).exits(0);
+}

@@ -74,7 +74,7 @@ fn every_push_is_recorded_and_can_be_rolled_back() {
     rollback(&[&none])
         .exits(5)
         .assert_stderr_contains("journal.jsonl")
-        .assert_stderr_contains("push, edit, copy and release record there")
+        .assert_stderr_contains("push, edit, copy, fix and release record there")
         .assert_stderr_contains(&copy);
     rig.assert_sound();
 }

@@ -258,3 +258,18 @@ fn one_platform_is_verified_and_the_advice_considers_the_others() {
     );
     inspect("linux/s390x").exits(5).assert_stderr_contains("it has linux/amd64, linux/arm64");
 }
+
+#[test]
+fn a_wrong_index_platform_is_corrected_by_the_printed_command() {
+    let user = User::new();
+    let name = layout(&user, index(&[AMD64, "linux/s390x linux/s390x linux/arm64"]), "layout");
+    let rebuild = advice(&user, &name).1.unwrap();
+    let (_, command) = rebuild
+        .split_once("; or, if it was meant to be linux/arm64, run: ")
+        .unwrap_or_else(|| panic!("{rebuild}"));
+    user.config_patcher(&["fix", &name, "--from-binaries"]).exits(1).assert_stderr_contains(command);
+    run_advice(&user, command).exits(0);
+    verify(&user, &[&name]).exits(0);
+    let now: Vec<String> = inspected(&user, &name).into_iter().map(|(_, entry, _)| entry).collect();
+    assert_eq!(now, ["linux/amd64", "linux/arm64"]);
+}

@@ -45,7 +45,7 @@ fn the_manual_page_of_binfmt_setup_has_its_commands_and_their_options() {
     }
     assert!(!page.contains("EXTRA"), "{page}");
     for (exit, meaning) in error::Exit::MEANINGS {
-        let row = format!("\\fB{}\\fR\n{meaning}", exit as u8);
+        let row = format!("\\fB{}\\fR\n{}", exit as u8, meaning.replace('-', "\\-"));
         assert!(page.contains(&row), "{row}:\n{page}");
     }
 }
@@ -205,4 +205,30 @@ fn a_terminal_shows_progress_and_a_log_is_not_flooded() {
         assert!(!shown.contains('\x1b') && !shown.contains("request"), "{shown:?}");
         assert!(shown.lines().count() < 9, "{shown}");
     }
+}
+
+/// A wrapped command cannot be pasted: continued lines end with a backslash, and comments repeat the `#`.
+#[test]
+fn examples_can_be_pasted_from_a_narrow_terminal() {
+    let user = User::new();
+    let mut seen = 0;
+    for help in all_helps(&user) {
+        for columns in ["60", "100"] {
+            let words: Vec<&str> = help.path.iter().map(String::as_str).chain(["--help"]).collect();
+            let mut command = user.command(help.program, &words);
+            command.env("COLUMNS", columns);
+            let text = run(command).exits(0).stdout;
+            let examples = text.lines().skip_while(|line| *line != "Examples:").skip(1);
+            let mut is_open = false;
+            for line in examples.take_while(|line| *line != "Exit status:") {
+                let is_command = !line.is_empty() && !line.starts_with("  # ");
+                let is_continued = line.starts_with("      ");
+                let place = format!("{} {:?} at {columns}: {line}", help.program, help.path);
+                assert!(line.len() <= 60 && is_continued == is_open, "{place}");
+                is_open = is_command && line.ends_with(" \\");
+                seen += usize::from(is_continued);
+            }
+        }
+    }
+    assert!(seen > 5, "only {seen} lines are continued");
 }

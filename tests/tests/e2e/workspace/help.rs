@@ -39,8 +39,12 @@ fn subcommands(help: &str) -> Vec<String> {
 
 /// Returns the options in a help text, including aliases.
 fn flags(help: &str) -> BTreeSet<String> {
-    let listed =
-        help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(words_that_are_flags);
+    // Continued lines of an example may begin with an option.
+    let listed = help
+        .lines()
+        .take_while(|line| *line != "Examples:")
+        .filter(|line| line.trim_start().starts_with('-'))
+        .flat_map(words_that_are_flags);
     let aliases = help.split("[alias").skip(1).filter_map(|rest| rest.split(']').next());
     listed.chain(aliases.flat_map(words_that_are_flags)).collect()
 }

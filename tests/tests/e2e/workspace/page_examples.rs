@@ -49,6 +49,10 @@ fn steps(block: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for line in block.lines() {
         match (line.strip_prefix("$ "), steps.last_mut()) {
+            // The lines of a file that the command writes belong to the command.
+            (None, Some(step)) if step.command.contains("<<'EOF'") && !step.command.ends_with("\nEOF") => {
+                step.command += &format!("\n{line}");
+            }
             (Some(command), _) => steps.push(Step { command: command.to_string(), shown: String::new() }),
             (None, Some(step)) => step.shown += &format!("{line}\n"),
             (None, None) => panic!("no command above {line:?}"),
@@ -85,7 +89,7 @@ fn user() -> User {
 /// Runs a command line in bash. Returns stdout and stderr in the order in which they were written.
 fn output_of(user: &User, line: &str) -> String {
     let mut shell = Command::new("bash");
-    shell.args(["-c", &format!("{line} 2>&1")]).current_dir(user.work()).env_clear();
+    shell.args(["-c", &format!("exec 2>&1\n{line}")]).current_dir(user.work()).env_clear();
     let variables = user.command("multiarch", &[]);
     shell.envs(variables.get_envs().filter_map(|(name, value)| Some((name, value?))));
     run(shell).stdout
@@ -96,7 +100,7 @@ fn output_of(user: &User, line: &str) -> String {
 fn check_examples(user: &User, part: &str, host: &str) -> usize {
     let mut count = 0;
     for step in blocks(part).iter().filter(|block| block.starts_with("$ ")).flat_map(|block| steps(block)) {
-        if let Some(file) = step.command.strip_prefix("cat ") {
+        if let Some(file) = step.command.strip_prefix("cat ").filter(|rest| !rest.contains("<<")) {
             user.write(file, step.shown.replace(EXAMPLE_HOST, host));
         }
         let found = output_of(user, &step.command.replace(EXAMPLE_HOST, host)).replace(host, EXAMPLE_HOST);
