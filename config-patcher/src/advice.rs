@@ -187,7 +187,13 @@ impl JudgedImage<'_> {
                 }
                 _ => Decision::Keep,
             },
-            (VerdictKind::Mislabeled | VerdictKind::Mixed | VerdictKind::Undetermined, _) => Decision::Keep,
+            (
+                VerdictKind::Mislabeled
+                | VerdictKind::WrongBuild
+                | VerdictKind::Mixed
+                | VerdictKind::Undetermined,
+                _,
+            ) => Decision::Keep,
         }
     }
 }

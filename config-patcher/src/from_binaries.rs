@@ -71,7 +71,7 @@ pub fn from_binaries(
                 members.push((digest.clone(), platform));
             }
             (VerdictKind::Consistent | VerdictKind::ForeignPayload, _) => {}
-            (VerdictKind::Mixed | VerdictKind::Mislabeled, _) => {
+            (VerdictKind::Mixed | VerdictKind::Mislabeled | VerdictKind::WrongBuild, _) => {
                 return refuse(
                     Exit::CheckFailed,
                     "they were built for several platforms; rebuild the image".into(),

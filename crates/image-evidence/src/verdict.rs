@@ -50,6 +50,8 @@ pub enum VerdictKind {
     Consistent,
     /// The executed files were built for one other platform.
     Mislabeled,
+    /// The same, and no other declared platform would be right: the index would lose this platform, or have the other one twice.
+    WrongBuild,
     /// The executed files were built for several platforms: no declared platform can be right.
     Mixed,
     /// The executed files were built for the declared platform; other files were not.
@@ -64,6 +66,7 @@ impl VerdictKind {
         match self {
             Self::Consistent => "consistent",
             Self::Mislabeled => "mislabeled",
+            Self::WrongBuild => "wrong build",
             Self::Mixed => "mixed",
             Self::ForeignPayload => "foreign payload",
             Self::Undetermined => "undetermined",

@@ -67,7 +67,7 @@ fn verify_members(
             let finding = found.next().unwrap_or_else(|| {
                 Err(Error::local(format!("verify {platform} against its binaries"), "it was not read"))
             })?;
-            let verdict = &finding.verdict;
+            let verdict = &of_build(platform, finding.verdict);
             let binaries = verdict.binaries.as_ref().map_or("none".to_string(), ToString::to_string);
             output.info(&format!("verify {platform}: {} (binaries: {binaries})", verdict.kind.text()));
             let report = EvidenceReport::from(verdict);
@@ -97,10 +97,19 @@ fn verify_members(
     .problems(problems))
 }
 
+/// The verdict on an image that was built for this platform: with binaries for another architecture, the build is what is wrong.
+fn of_build(platform: &Platform, verdict: Verdict) -> Verdict {
+    let is_other = verdict.binaries.as_ref().is_some_and(|binaries| {
+        (&binaries.os, &binaries.architecture) != (&platform.os, &platform.architecture)
+    });
+    let is_wrong_build = verdict.kind == VerdictKind::Mislabeled && is_other;
+    Verdict { kind: if is_wrong_build { VerdictKind::WrongBuild } else { verdict.kind }, ..verdict }
+}
+
 /// Returns whether images with this verdict must not be published.
 fn stops_release(kind: VerdictKind) -> bool {
     match kind {
-        VerdictKind::Mislabeled | VerdictKind::Mixed => true,
+        VerdictKind::Mislabeled | VerdictKind::WrongBuild | VerdictKind::Mixed => true,
         VerdictKind::Consistent | VerdictKind::ForeignPayload | VerdictKind::Undetermined => false,
     }
 }

@@ -64,6 +64,17 @@ impl Records {
         Self { work_dir: Some(work_dir), program: "this".into(), key, temp_files: TempFiles::default() }
     }
 
+    /// Gives all records of a test this content.
+    #[cfg(test)]
+    pub fn overwrite_all(&self, content: &impl Serialize) {
+        let content = serde_json::to_vec(content).unwrap();
+        let dir = self.work_dir.as_ref().unwrap().path().join(DIRECTORY);
+        for file in fs::read_dir(dir).unwrap().flatten() {
+            let seal = self.seal(&file.file_name().to_string_lossy(), &content);
+            fs::write(file.path(), [seal.hex().as_bytes(), b"\n", &content].concat()).unwrap();
+        }
+    }
+
     /// The record for the same inputs. `None` if there is none of this user.
     pub fn get<T: DeserializeOwned>(&self, kind: &str, inputs: &impl Serialize) -> Option<T> {
         let name = self.name(kind, inputs).ok()?;

@@ -27,8 +27,9 @@ struct Mark {
 }
 
 /// In the order of the filters: what must be fixed comes first.
-const MARKS: [Mark; 7] = [
+const MARKS: [Mark; 8] = [
     Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
+    Mark { key: "wrong-build", sign: "⇄", words: "wrong build" },
     Mark { key: "mixed", sign: "⚠", words: "mixed" },
     Mark { key: "index-differs", sign: "≠", words: "index platform differs" },
     Mark { key: "not-read", sign: "!", words: "not read" },
@@ -165,6 +166,7 @@ fn mark(row: &Row<'_>) -> &'static Mark {
         Err(_) => "not-read",
         Ok(finding) => match finding.verdict.kind {
             VerdictKind::Mislabeled => "mislabeled",
+            VerdictKind::WrongBuild => "wrong-build",
             VerdictKind::Mixed => "mixed",
             _ if !row.index_agrees() => "index-differs",
             VerdictKind::Consistent => "consistent",

@@ -1,7 +1,7 @@
 //! The rows of the result: one per image, with its verdict and advice.
 
 use crate::TOOL;
-use crate::advice::{Decision, JudgedImage, decide, is_sound_alone, way_out};
+use crate::advice::{Decision, JudgedImage, Reason, decide, is_sound_alone, way_out};
 use crate::select::is_for;
 use cli::suggest;
 use error::Error;
@@ -69,7 +69,7 @@ impl<'a> Row<'a> {
     pub fn is_wrong(&self, strict: bool) -> bool {
         let Ok(finding) = &self.finding else { return false };
         let kind = finding.verdict.kind;
-        matches!(kind, VerdictKind::Mislabeled | VerdictKind::Mixed)
+        matches!(kind, VerdictKind::Mislabeled | VerdictKind::WrongBuild | VerdictKind::Mixed)
             || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
             || !self.index_agrees()
     }
@@ -195,9 +195,50 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
             }
         })
         .collect();
-    for (at, advice) in places.into_iter().zip(advice) {
+    for (number, (&at, advice)) in places.iter().zip(advice).enumerate() {
         rows[at].advice = advice;
+        if let Decision::Refuse(refusal) = &decisions[number]
+            && rows[at].index_agrees()
+        {
+            mark_as_wrong_build(rows, at, &refusal.reason);
+        }
     }
+}
+
+/// Changes the verdict on a mislabeled image whose metadata is not what is wrong. What the manifests show of the cause becomes a
+/// reason.
+fn mark_as_wrong_build(rows: &mut [Row<'_>], at: usize, reason: &Reason) {
+    let Reason::Unsound { would_be, .. } = reason else { return };
+    let cause = shared_layers(rows, at, would_be);
+    if let Ok(finding) = &mut rows[at].finding
+        && finding.verdict.kind == VerdictKind::Mislabeled
+    {
+        finding.verdict.kind = VerdictKind::WrongBuild;
+        finding.verdict.reasons.extend(cause);
+    }
+}
+
+/// The layers that the image shares with the image for the platform of its binaries, if a program of the evidence lies in them.
+fn shared_layers(rows: &[Row<'_>], at: usize, binaries: &Platform) -> Option<String> {
+    let row = &rows[at];
+    let of_binaries = |other: &&Row<'_>| {
+        std::ptr::eq(other.requested, row.requested)
+            && other.index_platform().is_some_and(|it| it.matches(binaries))
+    };
+    let other = rows.iter().filter(|other| !std::ptr::eq(*other, row)).find(of_binaries)?;
+    let (own, others) = (&row.image.manifest.layers, &other.image.manifest.layers);
+    let count = own.iter().zip(others).take_while(|(own, other)| own.digest == other.digest).count();
+    let files = &row.finding.as_ref().ok()?.verdict.files;
+    if !files.iter().any(|file| file.layer < count) {
+        return None;
+    }
+    if count == own.len() && count == others.len() {
+        return Some(format!("it has the same layers as {binaries}"));
+    }
+    let layers = if count == 1 { "first layer is".to_string() } else { format!("first {count} layers are") };
+    Some(format!(
+        "it has the same base as {binaries}: its {layers} that image's; the base image was probably pinned to one platform"
+    ))
 }
 
 /// The reference for `manifest-push edit`. `None` for an image without a tag: an edit would not

@@ -8,10 +8,16 @@ use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
 /// Rules with their descriptions and levels; `--strict` turns notes into errors.
-const RULES: [(&str, &str, &str); 6] = [
+const RULES: [(&str, &str, &str); 7] = [
     (
         "mislabeled",
         "The binaries that a container would execute were built for another platform than the declared one",
+        "error",
+    ),
+    (
+        "wrong-build",
+        "The binaries that a container would execute were built for another platform, and the index has or needs both: the image \
+         must be built again",
         "error",
     ),
     ("mixed", "The binaries that a container would execute were built for several platforms", "error"),
@@ -82,6 +88,7 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
     let rule = match finding.verdict.kind {
         VerdictKind::Consistent => None,
         VerdictKind::Mislabeled => Some(("mislabeled", "error")),
+        VerdictKind::WrongBuild => Some(("wrong-build", "error")),
         VerdictKind::Mixed => Some(("mixed", "error")),
         VerdictKind::ForeignPayload => Some(("foreign-payload", note)),
         VerdictKind::Undetermined => Some(("undetermined", note)),

@@ -123,7 +123,7 @@ fn binaries_for_another_platform_stop_the_release() {
     user.write("app/release.yaml", text("linux-amd64"));
     let ran = user.release(&["app/release.yaml"]).exits(1);
     for named in
-        ["linux/arm64: mislabeled", "/app/hello is for linux/amd64, layer sha256:", "nothing was published"]
+        ["linux/arm64: wrong build", "/app/hello is for linux/amd64, layer sha256:", "nothing was published"]
     {
         assert!(ran.stderr.contains(named), "{named}: {ran}");
     }

@@ -70,14 +70,23 @@ fn run_advice(user: &User, advice: &str) -> Ran {
     user.run(program, &rest.split(' ').collect::<Vec<_>>())
 }
 
-/// Returns the advice of verify for the only mislabeled image: the command that fixes it, or the text about a rebuild.
+/// Returns the advice of verify for the only wrong image: the command that fixes it, or the text about a rebuild.
 #[track_caller]
 fn advice(user: &User, name: &str) -> (Option<String>, Option<String>) {
     let found = verify(user, &[name, "--format", "json"]).exits(1).json();
     let images = found["images"].as_array().unwrap().clone();
-    let wrong: Vec<_> = images.iter().filter(|one| one["verdict"] == "mislabeled").collect();
+    let wrong: Vec<_> = images
+        .iter()
+        .filter(|one| one["verdict"] == "mislabeled" || one["verdict"] == "wrong-build")
+        .collect();
     assert_eq!(wrong.len(), 1, "{found}");
     let text = |key: &str| wrong[0][key].as_str().map(str::to_string);
+    // A relabel is advised for wrong metadata only.
+    assert_eq!(
+        text("fix").is_some(),
+        wrong[0]["verdict"] == "mislabeled" && text("rebuild").is_none(),
+        "{found}"
+    );
     (text("fix"), text("rebuild"))
 }
 
@@ -125,6 +134,44 @@ fn an_image_with_the_binaries_of_another_member_must_be_rebuilt_in_every_store()
         assert_eq!(left, ["linux/amd64"], "{name}");
     }
     assert_eq!(registry.violations(), [""; 0]);
+}
+
+/// The commonest accidents: a base image that is pinned to one platform's digest, and a build that made the same image twice.
+#[test]
+fn a_wrong_build_names_its_cause_where_the_manifests_show_it() {
+    let user = User::new();
+    let base = || Layer::new().file("bin/sh", &probe("linux/amd64")).end();
+    let own = |text: &str| Layer::new().file("own", text.as_bytes()).end();
+    let add = |store: &MemoryStore, declared: &str, layers: Vec<Vec<u8>>| {
+        let mut entry = image(declared, &["/bin/sh"], layers).add_to(store).descriptor();
+        entry.platform = Some(declared.parse().unwrap());
+        entry
+    };
+    for (name, layers, cause) in [
+        (
+            "base",
+            vec![base(), own("arm64")],
+            "it has the same base as linux/amd64: its first layer is that image's; the base image was probably pinned to one platform",
+        ),
+        ("same", vec![base(), own("amd64")], "it has the same layers as linux/amd64"),
+    ] {
+        let store = MemoryStore::new();
+        let entries =
+            [add(&store, "linux/amd64", vec![base(), own("amd64")]), add(&store, "linux/arm64", layers)];
+        add_index(&store, &entries);
+        let name = layout(&user, store, name);
+        let found = verify(&user, &[&name, "--format", "json"]).exits(1).json();
+        assert_eq!(found["images"][0]["verdict"], "consistent", "{found}");
+        assert_eq!(found["images"][1]["verdict"], "wrong-build", "{found}");
+        let reasons = found["images"][1]["reasons"].to_string();
+        assert!(reasons.contains(cause), "{reasons}");
+        let reports = ["--html", "r.html", "--sarif", "r.sarif", "--junit", "r.xml"];
+        let text = verify(&user, &[&[name.as_str()], &reports[..]].concat()).exits(1).stdout;
+        assert!(text.contains("linux/arm64: wrong build") && text.contains(cause), "{text}");
+        let read = |file: &str| std::fs::read_to_string(user.path(file)).unwrap();
+        assert!(read("r.sarif").contains("\"ruleId\":\"wrong-build\""));
+        assert!(read("r.html").contains("wrong build") && read("r.xml").contains("wrong build"));
+    }
 }
 
 #[test]
