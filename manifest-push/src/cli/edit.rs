@@ -28,16 +28,16 @@ use strict_yaml::Problem;
 pub struct Edit {
     /// Index to edit
     image: Reference,
-    /// Add an image; PLATFORM= sets a platform that the image does not declare
+    /// Add an image; PLATFORM= sets a platform that it does not declare (repeatable)
     #[arg(long, value_name = "[PLATFORM=]IMAGE")]
     add: Vec<String>,
-    /// Replace the image for this platform
+    /// Replace the image for this platform (repeatable)
     #[arg(long, value_name = "PLATFORM=IMAGE")]
     replace: Vec<String>,
-    /// Remove the image for this platform, with its attestations
+    /// Remove the image for this platform, with its attestations (repeatable)
     #[arg(long, value_name = "PLATFORM")]
     remove: Vec<Platform>,
-    /// Set an annotation of the index
+    /// Set an annotation of the index (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
     /// Convert the index between Docker and OCI; its images are unchanged
