@@ -77,7 +77,8 @@ impl Soak {
             .iter()
             .map(|platform| {
                 let dir = platform.replace('/', "-");
-                format!("  {platform}: {{ copy: {{ programs/{dir}/hello: /hello }}, cmd: [/hello], tag: {dir} }}\n")
+                let tag = platform.replacen('/', "-", 1).replace('/', "");
+                format!("  {platform}: {{ copy: {{ programs/{dir}/hello: /hello }}, cmd: [/hello], tag: {tag} }}\n")
             })
             .collect();
         let spec = format!("image: {}\nplatforms:\n{}", self.image("app"), rows.concat());
@@ -225,7 +226,6 @@ impl Soak {
             let platforms =
                 if number.is_multiple_of(2) { "linux/amd64,linux/arm64" } else { "linux/amd64,linux/arm/v7" };
             let (template, target) = (format!("{}:OS-ARCHVARIANT", self.image("app")), self.image("crowd"));
-            let template = template.replace("OS-ARCHVARIANT", "linux-amd64");
             vec!["push", "from-args", "--platforms", platforms, "--template", &template, "--target", &target]
                 .into_iter()
                 .map(str::to_string)

@@ -26,7 +26,7 @@ const WORK: DirPurpose =
 /// dry run, which changes nothing, if it does not exist.
 ///
 /// # Errors
-/// As [`make`], for a directory that was named.
+/// As `make`, for a directory that was named.
 pub fn open(request: &mut Request, dry_run: bool, output: &Output) -> Result<Option<PrivateDir>, Error> {
     let opened = if dry_run { check(request) } else { make(request).map(Some) };
     let Err(error) = opened else { return opened };

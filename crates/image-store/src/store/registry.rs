@@ -10,7 +10,8 @@ use image_model::digest::{Digest, Verified};
 use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, PUSH_MAX, media_type};
 use image_model::reference::{ReferenceError, RegistryRef};
 use registry_client::{
-    ApiRequest, Client, Download, RegistryAuth, RequestBody, RequiredScopes, Scopes, Url, api_error,
+    ApiRequest, Client, Download, RegistryAuth, RequestBody, RequestFailure, RequiredScopes, Scopes, Url,
+    api_error, retry,
 };
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -123,10 +124,18 @@ impl RegistryStore {
         let mut request = self.request(action, "PUT", self.url(&format!("manifests/{at}")));
         request.headers.push(("Content-Type", document.media_type().into()));
         request.body = RequestBody::Bytes(document.bytes());
-        let response = self.client.send(&request)?;
-        if !(200..300).contains(&response.status) {
-            return Err(api_error::from_response(action, response));
-        }
+        let response = retry(self.client.retry_policy(), || {
+            let response = self.client.attempt(&request)?;
+            if (200..300).contains(&response.status) {
+                return Ok(response);
+            }
+            let status = response.status;
+            let error = api_error::from_response(action, response);
+            // The files of distribution's file system driver are not replaced atomically: while another client pushes the same
+            // image, blobs that are there are unknown for a moment.
+            let is_race = matches!(status, 400 | 404) && error.reason.contains("MANIFEST_BLOB_UNKNOWN");
+            Err(if is_race { RequestFailure::transient(error) } else { RequestFailure::permanent(error) })
+        })?;
         let checked =
             upload::check_digest(action, response.header("docker-content-digest"), document.digest());
         checked.map_err(|failure| failure.error)?;

@@ -262,3 +262,27 @@ fn a_refused_connection_is_a_network_error() {
     assert_eq!(error.kind, Exit::Network);
     assert!(error.to_string().contains("refused") && error.to_string().contains("(5 attempts)"), "{error}");
 }
+
+/// distribution does not replace its files atomically: while others push the same image, blobs are unknown for a moment.
+#[test]
+fn a_manifest_whose_blobs_are_unknown_for_a_moment_is_written() {
+    let unknown = |code: &str| {
+        let body = format!("{{\"errors\":[{{\"code\":\"DIGEST_INVALID\"}},{{\"code\":\"{code}\"}}]}}");
+        Act::Answer { status: 400, headers: Vec::new(), body: body.into_bytes() }
+    };
+    let is_put = |request: &multiarch_tests::fake_registry::Request| {
+        request.method == "PUT" && request.path.contains("/manifests/")
+    };
+    let rig = Rig::open();
+    rig.registry.fault(Fault::when(is_put, unknown("MANIFEST_BLOB_UNKNOWN")).times(2));
+    push(&rig.store(), "1").unwrap();
+    assert_eq!(rig.registry.tag("team/app", "1").as_deref(), Some(image().digest().as_str()));
+    // What stays unknown is an error, and so is any other refusal, at once.
+    for (code, attempts) in [("MANIFEST_BLOB_UNKNOWN", 5), ("MANIFEST_INVALID", 1)] {
+        let rig = Rig::open();
+        rig.registry.fault(Fault::when(is_put, unknown(code)).forever());
+        let error = push(&rig.store(), "1").unwrap_err();
+        assert!(error.to_string().contains(code), "{error}");
+        assert_eq!(rig.registry.faults_fired(), attempts, "{code}");
+    }
+}
