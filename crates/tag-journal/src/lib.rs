@@ -230,11 +230,11 @@ fn newest_bytes(dir: &PrivateDir) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Applies a plan, as [`apply`](image_store::plan::apply) does. Moves of tags in registries and layouts are recorded in the
+/// Applies a plan, as [`apply`] does. Moves of tags in registries and layouts are recorded in the
 /// user's journal; archives and the Docker Engine do not keep the previous image.
 ///
 /// # Errors
-/// As [`apply`](image_store::plan::apply), and [`Journal::check`].
+/// As [`apply`], and [`Journal::check`].
 pub fn apply_recorded(
     plan: &Plan,
     store: &dyn ImageStore,
