@@ -42,6 +42,7 @@ pub fn classify(sample: &Sample<'_>) -> Option<FileFacts> {
     match head {
         [0x7f, b'E', b'L', b'F', ..] => elf::read(sample).map(FileFacts::Elf),
         [b'#', b'!', ..] => script(head).map(FileFacts::Script),
+        [b'M', b'Z', b'q', b'F', b'p', b'D', b'=', ..] => Some(FileFacts::Script(portable())),
         [b'M', b'Z', ..] => pe(head).map(FileFacts::Foreign),
         _ => mach_o(head).map(FileFacts::Foreign),
     }
@@ -66,11 +67,44 @@ fn script(head: &[u8]) -> Option<Script> {
     Some(Script { interpreter: interpreter.to_vec(), argument, last_command, runs_arguments })
 }
 
+/// An actually portable executable: a shell script that starts the program for the host's machine, in a file that is a
+/// Windows program too. Source: cosmopolitan's ape/specification.md, "MZqFpD".
+fn portable() -> Script {
+    Script { interpreter: b"/bin/sh".to_vec(), argument: None, last_command: None, runs_arguments: false }
+}
+
+/// Returns whether a PE file has no machine code: a .NET assembly in intermediate language, which every machine runs.
+/// Source: ECMA-335, II.25.2.3.3 "CLI header", II.25.3.3.1 "Runtime flags"; a ReadyToRun image has no ILONLY flag.
+fn is_managed(head: &[u8], header: u64) -> Option<bool> {
+    const N: NumberFormat = NumberFormat { is_64: false, is_big: false };
+    const CLI_HEADER: u64 = 14;
+    let (sections, optional_size) = (N.u16(head, header + 6)?, N.u16(head, header + 20)?);
+    let optional = header + 24;
+    let directories = optional + if N.u16(head, optional)? == 0x20b { 112 } else { 96 };
+    if u64::from(N.u32(head, directories - 4)?) <= CLI_HEADER {
+        return Some(false);
+    }
+    let address = N.u32(head, directories + 8 * CLI_HEADER)?;
+    let flags = (0..u64::from(sections)).find_map(|number| {
+        let section = optional + u64::from(optional_size) + 40 * number;
+        let offset = address.checked_sub(N.u32(head, section + 12)?)?;
+        let is_inside = offset < N.u32(head, section + 16)?;
+        let start = u64::from(N.u32(head, section + 20)?) + u64::from(offset);
+        if is_inside { N.u32(head, start + 16) } else { None }
+    })?;
+    let has = |flag: u32| flags & flag != 0;
+    let (il_only, requires_32_bit, prefers_32_bit) = (has(1), has(2), has(0x2_0000));
+    Some(il_only && (prefers_32_bit || !requires_32_bit))
+}
+
 /// Source: the PE format, "MS-DOS Stub" and "Machine Types".
 fn pe(head: &[u8]) -> Option<Platform> {
     const N: NumberFormat = NumberFormat { is_64: false, is_big: false };
     let header = u64::from(N.u32(head, 0x3c)?);
     if N.u32(head, header)?.to_le_bytes() != *b"PE\0\0" {
+        return None;
+    }
+    if is_managed(head, header) == Some(true) {
         return None;
     }
     let architecture = match N.u16(head, header.checked_add(4)?)? {
@@ -160,5 +194,59 @@ mod tests {
         assert_eq!(alien(b"\xca\xfe\xba\xbe\0\0\0\x34\x01\0\0\x07"), "None");
         assert_eq!(alien(b"MZ"), "None");
         assert_eq!(alien(b""), "None");
+    }
+
+    #[test]
+    fn a_portable_executable_is_a_script_for_the_shell() {
+        let mut file = b"MZqFpD='\n".to_vec();
+        file.resize(0x48, 0);
+        file[0x3c] = 0x40;
+        file[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
+        assert_eq!(of(&file), Some(FileFacts::Script(portable())));
+    }
+
+    /// Returns a PE file with one section and this CLI header flags, at file offset 0x208 as compilers write it.
+    fn assembly(machine: u16, flags: u32) -> Vec<u8> {
+        let (is_64, mut file) = (machine != 0x14c, vec![0; 0x300]);
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"MZ");
+        put(0x3c, &[0x80]);
+        put(0x80, b"PE\0\0");
+        put(0x84, &machine.to_le_bytes());
+        put(0x86, &[1]);
+        let (size, directories) = if is_64 { (240_u16, 112) } else { (224, 96) };
+        put(0x94, &size.to_le_bytes());
+        put(0x98, if is_64 { &[0x0b, 2] } else { &[0x0b, 1] });
+        put(0x98 + directories - 4, &[16]);
+        put(0x98 + directories + 8 * 14, &[0x08, 0x20, 0, 0, 72]);
+        let section = 0x98 + usize::from(size);
+        put(section + 12, &[0, 0x20]);
+        put(section + 16, &[0, 2]);
+        put(section + 20, &[0, 2]);
+        put(0x208 + 16, &flags.to_le_bytes());
+        file
+    }
+
+    #[test]
+    fn net_assemblies_in_intermediate_language_have_no_machine() {
+        let check = |machine: u16, flags: u32, found: Option<&str>| {
+            let platform = found.map(|name| FileFacts::Foreign(Platform::new("windows", name, None)));
+            assert_eq!(of(&assembly(machine, flags)), platform, "{machine:#x} {flags:#x}");
+        };
+        check(0x14c, 1, None);
+        check(0x8664, 9, None);
+        check(0x14c, 0x2_0003, None);
+        check(0x14c, 3, Some("386"));
+        // ReadyToRun has machine code.
+        check(0x8664, 4, Some("amd64"));
+        check(0xaa64, 0, Some("arm64"));
+        let mut native = assembly(0x14c, 1);
+        native[0x98 + 96 + 8 * 14] = 0;
+        native[0x98 + 96 + 8 * 14 + 1] = 0;
+        assert!(of(&native).is_some());
+        let whole = assembly(0x14c, 1);
+        for end in 0..whole.len() {
+            of(&whole[..end]);
+        }
     }
 }

@@ -7,7 +7,7 @@ const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox-s
 /// All arguments of the script.
 const ALL_WORDS: [&[u8]; 3] = [b"$@", b"${@}", b"$*"];
 /// Words in scripts that choose a program by the architecture of the host, or start an emulator.
-const CHOOSERS: [&str; 14] = [
+const CHOOSERS: [&str; 15] = [
     "uname",
     "print-arch",
     "TARGETARCH",
@@ -20,6 +20,7 @@ const CHOOSERS: [&str; 14] = [
     "lscpu",
     "qemu",
     "box64",
+    "box86",
     "FEX",
     "rosetta",
 ];

@@ -340,15 +340,17 @@ fn too_many_lookups() -> Verdict {
 fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform) -> Evidence {
     // An emulator that was built for the image's platform reads the emulated program as data. One for another platform is
     // there for hosts of that platform, and then the emulated program is the image's own.
-    let is_for_image = |link: &&chain::ChainLink<'_>| {
-        let own = link.file.facts.and_then(platform);
-        own.is_some_and(|(own, _)| own.architecture == wanted.normalized().architecture)
+    let is_for = |link: &chain::ChainLink<'_>, architecture: &str| {
+        link.file.facts.and_then(platform).is_some_and(|(own, _)| own.architecture == architecture)
     };
+    let wanted = wanted.normalized().architecture;
+    // box86 is a 32-bit program, which arm64 kernels with 32-bit support run.
+    let runs_as_32_bit = |link: &chain::ChainLink<'_>| wanted == "arm64" && is_for(link, "arm");
     let mut emulators = chain.links.iter().filter(|link| link.role == ChainRole::Emulator);
-    let emulates_others = emulators.any(|link| is_for_image(&link));
-    let decides = |link: &&chain::ChainLink<'_>| match emulates_others {
-        true => !link.emulated,
-        false => link.role != ChainRole::Emulator,
+    let emulates_others = emulators.any(|link| is_for(link, &wanted) || runs_as_32_bit(link));
+    let decides = |link: &&chain::ChainLink<'_>| match link.role {
+        ChainRole::Emulator => emulates_others && is_for(link, &wanted),
+        _ => !(emulates_others && link.emulated),
     };
     let executed = chain.links.iter().filter(decides).filter_map(evidence_file).collect();
     let mut all: BTreeMap<Platform, ProgramGroup> = BTreeMap::new();

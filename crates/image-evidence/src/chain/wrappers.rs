@@ -82,6 +82,11 @@ const STARTERS: [&str; 14] = [
     "prlimit",
 ];
 
+/// Emulators beside QEMU that run their arguments. Source: the README files of box86, box64, FEX-Emu and blink, and Apple's
+/// documentation of Rosetta.
+const EMULATORS: [&str; 8] =
+    ["box86", "box64", "box32", "FEX", "FEXInterpreter", "FEXLoader", "rosetta", "blink"];
+
 /// Bytes of all commands of one shell, arguments included.
 const COMMANDS_SIZE_MAX: usize = 4 << 20;
 
@@ -130,15 +135,22 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     if shell::is_shell(name) {
         return shell(arguments);
     }
-    if base.starts_with("qemu-") && !base.starts_with("qemu-system") {
-        let valued =
-            ["-L", "-0", "-cpu", "-E", "-U", "-B", "-R", "-s", "-g", "-r", "-d", "-D", "-p", "-execve"];
-        return match command(words(arguments, &valued)) {
-            Wrapped::Command(inner) => Wrapped::Emulated(inner),
-            other => other,
-        };
+    match emulator_options(base) {
+        Some(valued) => Wrapped::Emulated(words(arguments, valued).to_vec()),
+        None => Wrapped::Nothing,
     }
-    Wrapped::Nothing
+}
+
+/// The options with a value of an emulator that runs its arguments; `None` if it is no such emulator.
+fn emulator_options(base: &str) -> Option<&'static [&'static str]> {
+    let is_qemu = base.starts_with("qemu-") && !base.starts_with("qemu-system");
+    match EMULATORS.contains(&base) {
+        true => Some(&[]),
+        false if is_qemu => {
+            Some(&["-L", "-0", "-cpu", "-E", "-U", "-B", "-R", "-s", "-g", "-r", "-d", "-D", "-p", "-execve"])
+        }
+        false => None,
+    }
 }
 
 fn command(words: &[Vec<u8>]) -> Wrapped {
@@ -316,6 +328,8 @@ mod tests {
         check("/bin/busybox httpd -f", "");
         check("/usr/bin/qemu-arm-static -cpu x /bin/sh -c y", "emulated /bin/sh -c y");
         check("/usr/bin/qemu-arm-static -execve -0 sh /bin/sh", "emulated sh /bin/sh");
+        check("box86 /srv/app -x", "emulated /srv/app -x");
+        check("/usr/bin/FEXInterpreter /srv/app", "emulated /srv/app");
         check("/app tini x", "");
         check("/app", "");
         let words = [b"--".to_vec(), b"/app".to_vec()];

@@ -221,6 +221,41 @@ fn arguments_of_an_emulator_are_programs_of_the_emulated_machine() {
     check(62, 62, "linux/arm64", VerdictKind::Mixed);
 }
 
+/// box86 is a program for 32-bit arm that runs 386 programs, in arm64 images as well.
+#[test]
+fn box86_in_an_arm64_image_is_an_emulator() {
+    let store = MemoryStore::new();
+    let check = |emulator: &str, machine: u16, label: &str, kind: VerdictKind| {
+        let path = format!("usr/bin/{emulator}");
+        let tar = Tar::default().file(&path, &elf(machine)).file("app", &elf(3)).end();
+        let mut image = image(&store, label, "", &[base(if label == "linux/arm64" { 183 } else { 62 }), tar]);
+        image.config.as_mut().unwrap().parsed.entrypoint = vec![emulator.into(), "/app".into()];
+        let finding = verify_image(&store, &image, &label.parse().unwrap()).unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{emulator} {label} {:?}", finding.verdict);
+    };
+    check("box86", 40, "linux/arm64", VerdictKind::ForeignPayload);
+    check("box64", 183, "linux/arm64", VerdictKind::ForeignPayload);
+    check("FEXInterpreter", 183, "linux/arm64", VerdictKind::ForeignPayload);
+    check("server", 40, "linux/arm64", VerdictKind::Mixed);
+    check("box86", 183, "linux/amd64", VerdictKind::ForeignPayload);
+}
+
+/// The kernel does not start it, and the shell runs it as a script on every machine.
+#[test]
+fn a_portable_executable_is_for_no_single_machine() {
+    let store = MemoryStore::new();
+    let file = [&b"MZqFpD='\n"[..], &[0; 0x31], b"\x40\0\0\0PE\0\0\x64\x86"].concat();
+    for (machine, label) in [(62, "linux/amd64"), (183, "linux/arm64")] {
+        let mut image = image(&store, label, "", &[base(machine), Tar::default().file("app", &file).end()]);
+        for entrypoint in [&["/bin/sh", "-c", "/app -h"][..], &["/bin/sh", "/app"], &["/app"]] {
+            let words = entrypoint.iter().map(ToString::to_string).collect();
+            image.config.as_mut().unwrap().parsed.entrypoint = words;
+            let finding = verify_image(&store, &image, &label.parse().unwrap()).unwrap();
+            assert_eq!(finding.verdict.kind, VerdictKind::Consistent, "{:?}", finding.verdict);
+        }
+    }
+}
+
 fn dynamic(machine: u16, interpreter: &'static str) -> Vec<u8> {
     use crate::elf::tests::Made;
     Made { interpreter: Some(interpreter), ..Made::new(true, false, machine, 0) }.file()
