@@ -216,7 +216,7 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
     assert_eq!(ran.stdout, "", "a dry run has no result");
     for line in [
         "prepare   cargo xtask example-binaries",
-        "build     12 images with rootfs",
+        "build     12 images with the built-in builder rootfs",
         "linux/arm/v5    1 file to /hello  new",
         "smoke     /hello",
         ":latest  new",

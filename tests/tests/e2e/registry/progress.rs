@@ -27,12 +27,12 @@ fn a_terminal_shows_the_platforms_that_are_being_built_and_a_log_does_not() {
     on_terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(user.work());
     on_terminal.env_clear().envs(release.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let seen = run(on_terminal);
-    assert_eq!(seen.code, Some(1), "{seen}");
+    assert_eq!(seen.code, Some(10), "{seen}");
     let drawn = seen.stdout.split('\r').find(|line| line.contains("build 0 of 2 done: "));
     let drawn = drawn.unwrap_or_else(|| panic!("{seen}"));
     assert!(drawn.contains("linux/amd64 ") && drawn.contains("linux/arm64 "), "{drawn}");
 
-    let plain = run(release).exits(1);
+    let plain = run(release).exits(10);
     assert!(!plain.stderr.contains("of 2 done") && !plain.stderr.contains('\r'), "{plain}");
     assert!(plain.stderr.contains("cargo xtask: docker: the end"), "the end of the log is shown: {plain}");
     assert!(plain.stderr.contains("all that it said is in "), "and the path of the whole log: {plain}");
