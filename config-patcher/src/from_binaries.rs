@@ -30,12 +30,14 @@ pub fn from_binaries(
             entries.push(entry);
         }
     }
+    let absent = node.unread();
+    let unknown = Platform::default();
     let findings = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full));
     let verdicts = findings
         .into_iter()
         .map(|finding| finding.map(|finding| finding.verdict))
         .collect::<Result<Vec<_>, Error>>()?;
-    let judged: Vec<JudgedImage<'_>> = subjects
+    let mut judged: Vec<JudgedImage<'_>> = subjects
         .iter()
         .zip(&entries)
         .zip(&verdicts)
@@ -45,6 +47,14 @@ pub fn from_binaries(
             verdict: Some(verdict),
         })
         .collect();
+    // Engines still look for an absent member under its platform.
+    let of_entry = |entry: &Descriptor| entry.attested_digest().is_none();
+    judged.extend(
+        absent
+            .into_iter()
+            .filter_map(|(entry, _)| entry.filter(|entry| of_entry(entry)))
+            .map(|entry| JudgedImage { entry: Some(entry), declared: &unknown, verdict: None }),
+    );
     let decisions = decide(&judged);
     refuse(source, node, &subjects, &judged, &decisions, editable)?;
     let mut members = Vec::new();
@@ -54,7 +64,8 @@ pub fn from_binaries(
             let doing = format!("fix {digest} of \"{}\" by its binaries", source.display_name());
             Err(Error::new(kind, doing, why).problems(reasons(source, subject, subject.platform, verdict)))
         };
-        let member = if node.document().is_index() { format!(" --platform {digest}") } else { String::new() };
+        let member =
+            if matches!(node, TreeNode::Index(_)) { format!(" --platform {digest}") } else { String::new() };
         match (verdict.kind, decision) {
             (VerdictKind::Mislabeled, Decision::Relabel(platform))
                 if platform.architecture == "arm" && platform.variant.is_none() =>
@@ -90,6 +101,7 @@ pub fn from_binaries(
             RequestedPlatforms::Members(members)
         }
         (TreeNode::Image(_), Some((_, platform))) => RequestedPlatforms::Image(platform),
+        (TreeNode::Unread(unread), _) => return Err(unread.error.clone()),
         // The declared platform is correct: to request it changes nothing.
         (TreeNode::Image(image), None) => {
             let declared = image.config.as_ref().map(|config| config.parsed.platform.clone());

@@ -1,16 +1,21 @@
 //! The output of `inspect`, as text and as JSON.
 
-use crate::select::ImageWithEntry;
+use crate::select::LeafWithEntry;
 use error::text;
-use image_model::manifest::Descriptor;
-use image_store::tree::{Image, TreeNode};
+use image_model::manifest::{Descriptor, Document};
+use image_store::tree::{Image, TreeNode, UnreadNode};
 use serde_json::{Value, json};
 
 /// A table with one row for each of the `images` of `node`.
-pub fn text(node: &TreeNode, images: &[ImageWithEntry<'_>]) -> String {
-    let root = node.document();
-    let mut out = format!("{}  {}\n", root.digest(), root.media_type());
-    let rows: Vec<Vec<String>> = images.iter().map(|(entry, image)| row(*entry, image)).collect();
+pub fn text(node: &TreeNode, images: &[LeafWithEntry<'_>]) -> String {
+    let media_type = node.document().map_or("-", Document::media_type);
+    let mut out = format!("{}  {media_type}\n", node.digest());
+    let row = |(entry, node): &LeafWithEntry<'_>| match node {
+        TreeNode::Image(image) => Some(row(*entry, image)),
+        TreeNode::Unread(unread) => Some(unread_row(*entry, unread)),
+        TreeNode::Index(_) => None,
+    };
+    let rows: Vec<Vec<String>> = images.iter().filter_map(row).collect();
     out.push_str(&cli::table(&["INDEX", "DECLARED", "LAYERS", "SIZE", "MANIFEST", "CONFIG", "NOTE"], &rows));
     out
 }
@@ -27,6 +32,21 @@ fn row(entry: Option<&Descriptor>, image: &Image) -> Vec<String> {
         image.document.digest().short().to_string(),
         image.manifest.config.digest.short().to_string(),
         note(entry, image),
+    ]
+}
+
+fn unread_row(entry: Option<&Descriptor>, unread: &UnreadNode) -> Vec<String> {
+    let index_platform = entry.and_then(|entry| entry.platform.as_ref());
+    let note = unread.absent_part().unwrap_or_else(|| format!("cannot {}", unread.error));
+    let unknown = || "-".to_string();
+    vec![
+        index_platform.map_or_else(unknown, ToString::to_string),
+        unknown(),
+        unknown(),
+        unknown(),
+        unread.digest.short().to_string(),
+        unknown(),
+        text::Escaped(&note).to_string(),
     ]
 }
 
@@ -54,11 +74,17 @@ fn note(entry: Option<&Descriptor>, image: &Image) -> String {
 }
 
 /// The JSON form: `schemaVersion`, `digest`, `mediaType`, and `images`, each with `indexPlatform`, `declaredPlatform`,
-/// `attests`, `runnable`, `manifest`, `mediaType`, `config`, `layers` (digest, size, mediaType).
-pub fn json(node: &TreeNode, images: &[ImageWithEntry<'_>]) -> Value {
+/// `attests`, `runnable`, `manifest`, `mediaType`, `config`, `layers` (digest, size, mediaType). An image that could not be
+/// read has `absent` (what the store does not have, or null) and `error` as well.
+pub fn json(node: &TreeNode, images: &[LeafWithEntry<'_>]) -> Value {
     let images: Vec<Value> = images
         .iter()
-        .map(|(entry, image)| {
+        .map(|(entry, node)| {
+            let image = match node {
+                TreeNode::Image(image) => image,
+                TreeNode::Index(_) => return Value::Null,
+                TreeNode::Unread(unread) => return unread_json(*entry, unread),
+            };
             let layers: Vec<Value> = image
                 .manifest
                 .layers
@@ -77,5 +103,20 @@ pub fn json(node: &TreeNode, images: &[ImageWithEntry<'_>]) -> Value {
             })
         })
         .collect();
-    json!({"schemaVersion": 2, "digest": node.digest(), "mediaType": node.document().media_type(), "images": images})
+    json!({"schemaVersion": 2, "digest": node.digest(), "mediaType": node.document().map(Document::media_type), "images": images})
+}
+
+fn unread_json(entry: Option<&Descriptor>, unread: &UnreadNode) -> Value {
+    json!({
+        "indexPlatform": entry.and_then(|entry| entry.platform.as_ref()),
+        "declaredPlatform": null,
+        "attests": entry.and_then(|entry| entry.attested_digest()),
+        "runnable": false,
+        "manifest": unread.digest,
+        "mediaType": entry.map(|entry| &entry.media_type),
+        "config": null,
+        "layers": [],
+        "absent": unread.absent_part(),
+        "error": format!("cannot {}", unread.error),
+    })
 }

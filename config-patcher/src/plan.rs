@@ -122,6 +122,7 @@ pub fn relabel(node: &TreeNode, requested: &RequestedPlatforms, name: &str) -> R
         ) => {
             return Err(work.refuse("it is a single image, not an index", "use --set-platform PLATFORM"));
         }
+        (TreeNode::Unread(unread), _) => return Err(unread.error.clone()),
         (TreeNode::Index(index), requested) => {
             let all = runnable_nested_members(index);
             let requests = work.requests(index, &all, requested)?;
@@ -144,7 +145,7 @@ pub fn relabel(node: &TreeNode, requested: &RequestedPlatforms, name: &str) -> R
 /// The number of levels below a node.
 fn height(node: &TreeNode) -> usize {
     match node {
-        TreeNode::Image(_) => 0,
+        TreeNode::Image(_) | TreeNode::Unread(_) => 0,
         TreeNode::Index(index) => index.members.iter().map(height).max().map_or(0, |highest| highest + 1),
     }
 }
@@ -295,6 +296,7 @@ impl Relabeling<'_> {
                     let hint = "select one of its images, or use --from-index";
                     return Err(self.refuse("the member is an index itself", hint));
                 }
+                (TreeNode::Unread(unread), _) => return Err(unread.error.clone()),
                 // An image has no members.
                 (TreeNode::Image(_), PlatformRequest::Within(_)) => None,
             };
@@ -347,7 +349,7 @@ impl Relabeling<'_> {
             (None, TreeNode::Image(image)) => {
                 image.config.as_ref().map(|config| config.parsed.platform.clone())
             }
-            (None, TreeNode::Index(_)) => None,
+            (None, TreeNode::Index(_) | TreeNode::Unread(_)) => None,
         };
         let after = |member: &NestedMember<'_>| {
             requested_platform(requests, &member.path).cloned().or_else(|| before(member))

@@ -172,6 +172,7 @@ pub fn select_image(one: &FetchedMember) -> Result<SelectedImage<'_>, String> {
             false => Err(format!("\"{name}\" is an artifact or attestation, not an image")),
         },
         TreeNode::Index(index) => select_from_index(index, &one.member),
+        TreeNode::Unread(unread) => Err(unread.error.to_string()),
     }
 }
 

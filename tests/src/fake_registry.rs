@@ -349,6 +349,12 @@ impl FakeRegistry {
         lock(&self.shared.state).repository(repository).tags.remove(tag);
     }
 
+    /// Deletes a manifest, as a cleanup of the registry would.
+    pub fn delete_manifest(&self, repository: &str, digest: &str) {
+        let deleted = lock(&self.shared.state).repository(repository).manifests.remove(digest);
+        assert!(deleted.is_some(), "no manifest {digest} to delete");
+    }
+
     /// Replaces the bytes of a blob under its old digest.
     pub fn corrupt_blob(&self, digest: &str, bytes: &[u8]) {
         let known = lock(&self.shared.state).corrupt_blob(digest, bytes).expect("room for a blob");

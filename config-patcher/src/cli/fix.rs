@@ -15,7 +15,7 @@ use image_store::open::{Stores, tags_to_move};
 use image_store::plan::{MovedTag, Plan, Progress, WantedImage, plan, plan_new};
 use image_store::referrers;
 use image_store::store::{ImageSource, ImageStore, Pointer};
-use image_store::tree::{TreeNode, read_tree_below};
+use image_store::tree::{TreeNode, read_sparse_tree_below, refuse_unreadable};
 use registry_client::meter::Meter;
 use report::{FixReport, describe, print_changes};
 use source::{PlatformSource, SourceArgs};
@@ -134,7 +134,9 @@ pub fn run(args: &FixArgs, stores: &Stores, output: &Output) -> Result<Exit, Err
         FixPlan::InPlace { .. } | FixPlan::Store { .. } if args.dry_run => {
             find_attached(args, &opened, &fix, &node)?
         }
-        plan => write(args, plan, &stores.meter(), output, &|| find_attached(args, &opened, &fix, &node))?,
+        plan => {
+            write(args, &node, plan, &stores.meter(), output, &|| find_attached(args, &opened, &fix, &node))?
+        }
     };
     let report = FixReport { relabeled: &fix.relabeled, node: &node, output };
     if args.check {
@@ -202,7 +204,9 @@ fn read(args: &FixArgs, source: &PlatformSource, opened: &OpenedImage) -> Result
         if let (true, Some(store)) = (is_likely, &opened.store) {
             scope.spawn(|| store.prepare_blob_write());
         }
-        read_tree_below(&*opened.source, document, 0)
+        let node = read_sparse_tree_below(&*opened.source, document)?;
+        refuse_unreadable(&node.leaves())?;
+        Ok(node)
     })
 }
 
@@ -359,6 +363,7 @@ fn show(fix: &FixDecision, node: &TreeNode, output: &Output) {
 /// Makes the writes of the plan. Returns what is attached to the old image: `find` reads it.
 fn write(
     args: &FixArgs,
+    node: &TreeNode,
     plan: &FixPlan,
     meter: &Meter,
     output: &Output,
@@ -376,6 +381,7 @@ fn write(
                 let target = args.output.as_ref().unwrap_or(&args.image);
                 let report = |progress: Progress<'_>| output.verbose_info(&describe(&progress));
                 apply_recorded(plan, &**store, target, moved, meter, &report)
+                    .map_err(|error| with_removal(error, args, node))
             };
             if let Some(attached) = attached {
                 // Before the tag moves: a second run finds all platforms correct and would copy nothing.
@@ -391,6 +397,19 @@ fn write(
             })
         }
     }
+}
+
+/// Adds the way out to the error of a store that refuses an index with absent members.
+fn with_removal(error: Error, args: &FixArgs, node: &TreeNode) -> Error {
+    let removed = node.absent_platforms();
+    if error.kind != Exit::BadInput || removed.is_empty() {
+        return error;
+    }
+    let image = args.image.to_string();
+    let mut words = vec!["edit", &image];
+    words.extend(removed.iter().flat_map(|platform| ["--remove", platform]));
+    let command = suggest("manifest-push", &words);
+    error.hint(format!("members of the index are absent; to remove them, run: {command}"))
 }
 
 /// Finds what is attached to the old image, unless it is known. A fix does not depend on it: a failure is a note.
@@ -450,8 +469,10 @@ fn plan_copy(
     target: &dyn ImageStore,
     tags: &[String],
 ) -> Result<Plan, Error> {
+    let hint = "the copy would be incomplete too; fix the image in its place, without --output";
+    node.require_complete().map_err(|error| error.hint(hint))?;
     let wanted = match relabeled {
-        Relabeled::Unchanged => WantedImage::copy_of(node, source),
+        Relabeled::Unchanged => WantedImage::copy_of(node, source)?,
         Relabeled::Changed(changes) => changes.complete(node, source),
     };
     plan(wanted, target, tags)

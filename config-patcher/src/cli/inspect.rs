@@ -9,7 +9,7 @@ use error::Exit;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::open::Stores;
-use image_store::tree::read_tree;
+use image_store::tree::{read_sparse_tree, refuse_unreadable};
 
 #[derive(Args)]
 pub struct InspectArgs {
@@ -22,11 +22,11 @@ pub struct InspectArgs {
 
 pub fn run(args: &InspectArgs, stores: &Stores, output: &Output) -> Result<Exit, Error> {
     let opened = stores.source(&args.image)?;
-    let node = read_tree(&*opened.store, &opened.pointer)?;
+    let node = read_sparse_tree(&*opened.store, &opened.pointer)?;
     let images = images_for(&node, args.platform.as_ref(), &args.image.to_string())?;
     match output.format {
         Format::Json => print_json(&inspect::json(&node, &images).to_string()),
         Format::Text => print_line(inspect::text(&node, &images).trim_end()),
     }
-    Ok(Exit::Done)
+    refuse_unreadable(&images).map(|()| Exit::Done)
 }

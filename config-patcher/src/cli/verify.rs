@@ -24,9 +24,9 @@ use image_store::open::Stores;
 use image_store::parallel;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::read_tree;
+use image_store::tree::{TreeNode, read_sparse_tree};
 use reports::Reports;
-use row::{RequestedImage, Row};
+use row::{NotJudged, RequestedImage, Row};
 use std::sync::Arc;
 
 #[derive(Args)]
@@ -79,7 +79,13 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
     }
     args.reports.write(stores.temp_files(), &requested, &rows, args.strict)?;
     let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::CheckFailed } else { Exit::Done };
-    let mut failed: Vec<Error> = rows.into_iter().filter_map(|row| row.finding.err()).collect();
+    let mut failed: Vec<Error> = rows
+        .into_iter()
+        .filter_map(|row| match row.finding {
+            Err(NotJudged::Failed(error)) => Some(error),
+            Ok(_) | Err(NotJudged::Incomplete(_)) => None,
+        })
+        .collect();
     failed.extend(requested.into_iter().filter_map(|requested| requested.node.err()));
     if is_empty {
         return Err(
@@ -139,7 +145,7 @@ fn references(args: &VerifyArgs, stores: &Stores) -> Result<Vec<ToRead>, Error> 
 
 impl ToRead {
     fn read(&self, platform: Option<&Platform>) -> RequestedImage {
-        let mut node = read_tree(&*self.source, &self.pointer);
+        let mut node = read_sparse_tree(&*self.source, &self.pointer);
         if self.is_explicit {
             node = node.and_then(|node| images_for(&node, platform, &self.name).map(drop).map(|()| node));
         }
@@ -183,19 +189,29 @@ fn judge_all<'a>(
     for depth in [VerifyDepth::Quick, VerifyDepth::Full] {
         let mut wanted = Vec::new();
         let mut subjects = Vec::new();
-        for (place, requested) in
-            requested.iter().enumerate().filter(|(_, requested)| requested.depth == depth)
-        {
+        let of_depth = requested.iter().enumerate().filter(|(_, requested)| requested.depth == depth);
+        for (number, requested) in of_depth {
             let Ok(node) = &requested.node else { continue };
-            let is_selected = |image: &_| platform.is_none_or(|platform| is_for(image, platform));
-            for (entry, image) in node.images().into_iter().filter(is_selected) {
-                let Some(config) = image.config.as_ref().filter(|_| image.is_runnable()) else { continue };
-                wanted.push((place, requested, entry, image));
-                subjects.push(VerifyTarget {
-                    source: &*requested.source,
-                    image,
-                    platform: &config.parsed.platform,
-                });
+            for (at, (entry, node)) in node.leaves().into_iter().enumerate() {
+                if platform.is_some_and(|platform| !is_for(&(entry, node), platform)) {
+                    continue;
+                }
+                let place = (number, at);
+                match node {
+                    TreeNode::Image(image) => {
+                        let config = image.config.as_ref().filter(|_| image.is_runnable());
+                        let Some(config) = config else { continue };
+                        wanted.push((place, requested, entry, node));
+                        let platform = &config.parsed.platform;
+                        subjects.push(VerifyTarget { source: &*requested.source, image, platform });
+                    }
+                    // Containers start without their attestations.
+                    TreeNode::Unread(unread) if !entry.is_some_and(|e| e.attested_digest().is_some()) => {
+                        let finding = Err(row::not_judged(unread));
+                        placed.push((place, Row::new(requested, entry, node, finding)));
+                    }
+                    TreeNode::Unread(_) | TreeNode::Index(_) => {}
+                }
             }
         }
         let say = |layer: &Descriptor| {
@@ -203,8 +219,10 @@ fn judge_all<'a>(
         };
         let options = VerifyOptions { depth, on_layer: &say, cache: kept, tables: !args.strict };
         let findings = verify_all(&subjects, &options);
-        placed.extend(wanted.into_iter().zip(findings).map(|((place, requested, entry, image), finding)| {
-            (place, Row::new(requested, entry, image, finding))
+        let found = wanted.into_iter().zip(&subjects).zip(findings);
+        placed.extend(found.map(|(((place, requested, entry, node), subject), finding)| {
+            let finding = finding.map_err(|error| absent_layers(subject, error));
+            (place, Row::new(requested, entry, node, finding))
         }));
     }
     // In the order of the request; members in the order of their index.
@@ -214,6 +232,22 @@ fn judge_all<'a>(
         row::advise(rows, platform);
     }
     rows
+}
+
+/// What is missing of an image of which a layer was not found. Only then the store is asked for each layer.
+fn absent_layers(target: &VerifyTarget<'_>, error: Error) -> NotJudged {
+    if error.kind != Exit::NotFound {
+        return NotJudged::Failed(error);
+    }
+    let layers = &target.image.manifest.layers;
+    let at_once = target.source.concurrency(parallel::LOOKUPS);
+    let present = match parallel::map(layers, at_once, |layer| target.source.has_blob(layer)) {
+        Ok(present) => present,
+        Err(error) => return NotJudged::Failed(error),
+    };
+    let absent = layers.iter().zip(present).filter(|(_, present)| !present);
+    let absent: Vec<String> = absent.map(|(layer, _)| format!("layer {} is absent", layer.digest)).collect();
+    if absent.is_empty() { NotJudged::Failed(error) } else { NotJudged::Incomplete(absent) }
 }
 
 /// The exit code: that of the first error if something could not be read, because the result is incomplete then.

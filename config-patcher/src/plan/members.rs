@@ -41,17 +41,17 @@ pub fn runnable_members(index: &IndexNode) -> Vec<usize> {
         {
             Some(i)
         }
-        TreeNode::Image(_) => None,
+        TreeNode::Image(_) | TreeNode::Unread(_) => None,
         TreeNode::Index(_) => Some(i),
     };
     index.members.iter().enumerate().filter_map(is_runnable).collect()
 }
 
-/// Runnable images, and indexes, at any depth.
+/// Runnable images, members that could not be read, and indexes, at any depth.
 pub fn runnable_nested_members(index: &IndexNode) -> Vec<NestedMember<'_>> {
     let is_runnable = |member_of_index: &NestedMember<'_>| match member_of_index.node {
         TreeNode::Image(image) => image.is_runnable(),
-        TreeNode::Index(_) => true,
+        TreeNode::Index(_) | TreeNode::Unread(_) => true,
     };
     index.nested_members().into_iter().filter(is_runnable).collect()
 }

@@ -173,7 +173,7 @@ fn members_of_nested_indexes_are_found_by_platform_and_digest() {
 fn a_nested_index_is_not_an_image_and_its_duplicates_are_noted() {
     let store = MemoryStore::new();
     let inner = seed_index(&store);
-    let node = nest(&store, inner.document());
+    let node = nest(&store, inner.document().unwrap());
     let refused = |member: MemberSelector, kind: Exit, why: &str| {
         let platform = "linux/arm/v7".parse().unwrap();
         let error = relabel(&node, &RequestedPlatforms::Member { member, platform }, "x").unwrap_err();

@@ -59,6 +59,7 @@ impl Walk<'_> {
         match node {
             TreeNode::Image(image) => self.image(image, at),
             TreeNode::Index(index) => self.index(index, at),
+            TreeNode::Unread(unread) => self.add(at, unread.error.to_string()),
         }
     }
 

@@ -28,12 +28,12 @@
 //! let v1 = Pointer::Tag("v1".into());
 //! let tree = read_tree(&*source, &v1)?;
 //! let target = MemoryStore::new();
-//! let copy = plan(WantedImage::copy_of(&tree, &source), &target, &["v1".into()])?;
+//! let copy = plan(WantedImage::copy_of(&tree, &source)?, &target, &["v1".into()])?;
 //! apply(&copy, &target, MovedTag::Refuse, &Meter::default(), &|_| {})?;
 //! assert_eq!(check(&target, &v1, CheckDepth::Layers), []);
 //!
 //! // A second plan has no writes.
-//! assert!(plan(WantedImage::copy_of(&tree, &source), &target, &["v1".into()])?.is_nothing());
+//! assert!(plan(WantedImage::copy_of(&tree, &source)?, &target, &["v1".into()])?.is_nothing());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -44,13 +44,23 @@ impl WantedImage {
     }
 
     /// Returns `node` with everything below it, to be copied from `source`.
-    pub fn copy_of(node: &TreeNode, source: &Arc<dyn ImageSource>) -> Self {
-        let mut wanted = Self::of_root(node.document().clone());
+    ///
+    /// # Errors
+    /// As [`TreeNode::require_complete`].
+    pub fn copy_of(node: &TreeNode, source: &Arc<dyn ImageSource>) -> Result<Self, Error> {
+        node.require_complete()?;
+        let root = match node {
+            TreeNode::Image(image) => &image.document,
+            TreeNode::Index(index) => &index.document,
+            TreeNode::Unread(unread) => return Err(unread.error.clone()),
+        };
+        let mut wanted = Self::of_root(root.clone());
         wanted.add(node, source, true);
-        wanted
+        Ok(wanted)
     }
 
-    /// Adds `node` with everything below it. Returns its height: 0 for an image. The root is not part of a level.
+    /// Adds `node` with everything below it, as far as it was read. Returns its height: 0 for an image. The root is not
+    /// part of a level.
     pub fn add(&mut self, node: &TreeNode, source: &Arc<dyn ImageSource>, is_root: bool) -> usize {
         let height = match node {
             TreeNode::Image(image) => {
@@ -64,9 +74,10 @@ impl WantedImage {
                 let heights = index.members.iter().map(|member| self.add(member, source, false));
                 heights.max().map_or(0, |highest| highest + 1)
             }
+            TreeNode::Unread(_) => return 0,
         };
-        if !is_root {
-            self.add_document(height, node.document().clone());
+        if let (false, Some(document)) = (is_root, node.document()) {
+            self.add_document(height, document.clone());
         }
         height
     }

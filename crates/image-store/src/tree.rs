@@ -2,7 +2,7 @@
 
 use crate::parallel;
 use crate::store::{ImageSource, Pointer, read_blob};
-use error::Error;
+use error::{Error, Exit};
 use image_model::digest::Digest;
 use image_model::manifest::{
     CONFIG_MAX, Config, Descriptor, Document, Index, Manifest, ParsedDocument, media_type,
@@ -23,6 +23,50 @@ pub enum TreeNode {
     Image(Image),
     /// An index.
     Index(IndexNode),
+    /// An image or index that could not be read; only in trees of [`read_sparse_tree`].
+    Unread(UnreadNode),
+}
+
+/// An image or index that could not be read.
+#[derive(Clone, Debug)]
+pub struct UnreadNode {
+    /// The digest of the manifest or index.
+    pub digest: Digest,
+    /// The manifest, if only its config could not be read.
+    pub document: Option<Document>,
+    /// Why it could not be read.
+    pub error: Error,
+}
+
+/// Fails if one of these nodes could not be read for another reason than its absence.
+///
+/// # Errors
+/// That of the first such node.
+pub fn refuse_unreadable(leaves: &[(Option<&Descriptor>, &TreeNode)]) -> Result<(), Error> {
+    let failed = leaves.iter().find_map(|(_, node)| match node {
+        TreeNode::Unread(unread) if !unread.is_absent() => Some(unread.error.clone()),
+        _ => None,
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+impl UnreadNode {
+    /// Returns whether the store does not have the document or its config.
+    pub fn is_absent(&self) -> bool {
+        self.error.kind == Exit::NotFound
+    }
+
+    /// What is absent, as a sentence without a period; `None` if it could not be read for another reason.
+    pub fn absent_part(&self) -> Option<String> {
+        let config = self.document.as_ref().and_then(|document| match document.parse() {
+            Ok(ParsedDocument::Manifest(manifest)) => Some(manifest.config.digest),
+            _ => None,
+        });
+        self.is_absent().then(|| match config {
+            Some(config) => format!("config {config} is absent"),
+            None => format!("manifest {} is absent", self.digest),
+        })
+    }
 }
 
 /// One manifest with its config.
@@ -57,21 +101,63 @@ pub struct IndexNode {
 }
 
 impl TreeNode {
-    /// The manifest or index itself.
-    pub fn document(&self) -> &Document {
+    /// The manifest or index itself, if it was read.
+    pub fn document(&self) -> Option<&Document> {
         match self {
-            Self::Image(image) => &image.document,
-            Self::Index(index) => &index.document,
+            Self::Image(image) => Some(&image.document),
+            Self::Index(index) => Some(&index.document),
+            Self::Unread(unread) => unread.document.as_ref(),
         }
     }
 
-    /// The digest of [`Self::document`].
+    /// The digest of the manifest or index.
     pub fn digest(&self) -> &Digest {
-        self.document().digest()
+        match self {
+            Self::Image(image) => image.document.digest(),
+            Self::Index(index) => index.document.digest(),
+            Self::Unread(unread) => &unread.digest,
+        }
     }
 
     /// Returns every image of the tree with its index entry (`None` for the root), depth first.
     pub fn images(&self) -> Vec<(Option<&Descriptor>, &Image)> {
+        let image = |(entry, node)| match node {
+            &Self::Image(ref image) => Some((entry, image)),
+            Self::Index(_) | Self::Unread(_) => None,
+        };
+        self.leaves().into_iter().filter_map(image).collect()
+    }
+
+    /// Returns what could not be read, with its index entry (`None` for the root), depth first.
+    pub fn unread(&self) -> Vec<(Option<&Descriptor>, &UnreadNode)> {
+        let unread = |(entry, node)| match node {
+            &Self::Unread(ref unread) => Some((entry, unread)),
+            Self::Index(_) | Self::Image(_) => None,
+        };
+        self.leaves().into_iter().filter_map(unread).collect()
+    }
+
+    /// Returns the platforms of absent members of the root, as its entries have them.
+    pub fn absent_platforms(&self) -> Vec<String> {
+        let Self::Index(node) = self else { return Vec::new() };
+        let members = node.index.manifests.iter().zip(&node.members);
+        let absent = members.filter(|(entry, member)| {
+            entry.attested_digest().is_none() && matches!(member, Self::Unread(unread) if unread.is_absent())
+        });
+        absent.filter_map(|(entry, _)| entry.platform.as_ref().map(ToString::to_string)).collect()
+    }
+
+    /// Fails if a part of the tree could not be read.
+    ///
+    /// # Errors
+    /// That of the first such part.
+    pub fn require_complete(&self) -> Result<(), Error> {
+        self.unread().first().map_or(Ok(()), |(_, unread)| Err(unread.error.clone()))
+    }
+
+    /// Returns every image of the tree, and what could not be read, with its index entry (`None` for the root), depth
+    /// first.
+    pub fn leaves(&self) -> Vec<(Option<&Descriptor>, &Self)> {
         let mut out = Vec::new();
         self.collect(None, &mut out);
         out
@@ -80,10 +166,10 @@ impl TreeNode {
     fn collect<'a>(
         &'a self,
         entry: Option<&'a Descriptor>,
-        out: &mut Vec<(Option<&'a Descriptor>, &'a Image)>,
+        out: &mut Vec<(Option<&'a Descriptor>, &'a Self)>,
     ) {
         match self {
-            Self::Image(image) => out.push((entry, image)),
+            Self::Image(_) | Self::Unread(_) => out.push((entry, self)),
             Self::Index(node) => {
                 for (entry, member) in node.index.manifests.iter().zip(&node.members) {
                     member.collect(Some(entry), out);
@@ -107,9 +193,9 @@ pub struct NestedMember<'a> {
 }
 
 impl NestedMember<'_> {
-    /// Returns whether the member is an image or artifact, not an index.
+    /// Returns whether the member is an image or artifact, not an index. A member that could not be read counts as an image.
     pub fn is_image(&self) -> bool {
-        matches!(self.node, TreeNode::Image(_))
+        !matches!(self.node, TreeNode::Index(_))
     }
 
     /// Returns whether the member is listed in an index below the root.
@@ -176,43 +262,84 @@ pub fn read_tree_below(
     document: Document,
     depth: usize,
 ) -> Result<TreeNode, Error> {
-    read_within(source, document, depth, &AtomicUsize::new(MEMBERS_MAX))
+    Reading::new(source, false).node(document, depth)
 }
 
-/// `left` is the number of members that the whole tree may still have.
-fn read_within(
-    source: &dyn ImageSource,
-    document: Document,
-    depth: usize,
-    left: &AtomicUsize,
-) -> Result<TreeNode, Error> {
-    let what = format!("{} of \"{}\"", document.digest(), source.display_name());
-    match document.parse().map_err(|e| e.at(&what))? {
-        ParsedDocument::Manifest(manifest) => {
-            let config = read_config(source, &manifest.config, &what)?;
-            Ok(TreeNode::Image(Image { document, manifest, config }))
+/// Reads as [`read_tree`], but members that cannot be read do not stop the others: they are [`TreeNode::Unread`]. So is the
+/// root if its config is absent.
+///
+/// # Errors
+/// As [`read_tree`], for the root itself and for the limits of a tree.
+pub fn read_sparse_tree(source: &dyn ImageSource, at: &Pointer) -> Result<TreeNode, Error> {
+    read_sparse_tree_below(source, source.read_document(at)?)
+}
+
+/// Returns the tree of a root that has been read already.
+///
+/// # Errors
+/// As [`read_sparse_tree`].
+pub fn read_sparse_tree_below(source: &dyn ImageSource, document: Document) -> Result<TreeNode, Error> {
+    Reading::new(source, true).node(document, 0)
+}
+
+/// The state of reading a tree.
+struct Reading<'a> {
+    source: &'a dyn ImageSource,
+    /// The number of members that the whole tree may still have.
+    left: AtomicUsize,
+    /// Members that cannot be read are nodes.
+    is_sparse: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(source: &'a dyn ImageSource, is_sparse: bool) -> Self {
+        Self { source, left: AtomicUsize::new(MEMBERS_MAX), is_sparse }
+    }
+
+    fn node(&self, document: Document, depth: usize) -> Result<TreeNode, Error> {
+        let what = format!("{} of \"{}\"", document.digest(), self.source.display_name());
+        match document.parse() {
+            Ok(ParsedDocument::Index(index)) => self.index(document, index, depth, &what),
+            Ok(ParsedDocument::Manifest(manifest)) => match read_config(self.source, &manifest.config, &what)
+            {
+                Ok(config) => Ok(TreeNode::Image(Image { document, manifest, config })),
+                Err(error) if depth == 0 && error.kind != Exit::NotFound => Err(error),
+                Err(error) => self.unread(document.digest().clone(), Some(document), error),
+            },
+            Err(error) if depth == 0 => Err(error.at(&what)),
+            Err(error) => self.unread(document.digest().clone(), None, error.at(&what)),
         }
-        ParsedDocument::Index(index) => {
-            let doing = || format!("read index {what}");
-            if depth >= DEPTH_MAX {
-                return Err(Error::bad_input(doing(), format!("indexes are nested deeper than {DEPTH_MAX}")));
-            }
-            if index.manifests.len() > MEMBERS_MAX {
-                let why = format!("it has {} members; the limit is {MEMBERS_MAX}", index.manifests.len());
-                return Err(Error::bad_input(doing(), why));
-            }
-            let members = index.manifests.len();
-            if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(members)).is_err() {
-                let why = format!("the indexes of this image have more than {MEMBERS_MAX} members in total");
-                return Err(Error::bad_input(doing(), why));
-            }
-            // Only the first level is read in parallel: nested indexes would multiply the connections.
-            let at_once = if depth == 0 { source.concurrency(parallel::REQUESTS) } else { 1 };
-            let members = parallel::map(&index.manifests, at_once, |entry| {
-                read_within(source, read_member(source, entry)?, depth + 1, left)
+    }
+
+    fn unread(&self, digest: Digest, document: Option<Document>, error: Error) -> Result<TreeNode, Error> {
+        match self.is_sparse {
+            true => Ok(TreeNode::Unread(UnreadNode { digest, document, error })),
+            false => Err(error),
+        }
+    }
+
+    fn index(&self, document: Document, index: Index, depth: usize, what: &str) -> Result<TreeNode, Error> {
+        let refuse = |why: String| Err(Error::bad_input(format!("read index {what}"), why));
+        let members = index.manifests.len();
+        if depth >= DEPTH_MAX {
+            return refuse(format!("indexes are nested deeper than {DEPTH_MAX}"));
+        }
+        if members > MEMBERS_MAX {
+            return refuse(format!("it has {members} members; the limit is {MEMBERS_MAX}"));
+        }
+        if self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(members)).is_err() {
+            return refuse(format!(
+                "the indexes of this image have more than {MEMBERS_MAX} members in total"
+            ));
+        }
+        // Only the first level is read in parallel: nested indexes would multiply the connections.
+        let at_once = if depth == 0 { self.source.concurrency(parallel::REQUESTS) } else { 1 };
+        let members =
+            parallel::map(&index.manifests, at_once, |entry| match read_member(self.source, entry) {
+                Ok(document) => self.node(document, depth + 1),
+                Err(error) => self.unread(entry.digest.clone(), None, error),
             })?;
-            Ok(TreeNode::Index(IndexNode { document, index, members }))
-        }
+        Ok(TreeNode::Index(IndexNode { document, index, members }))
     }
 }
 
@@ -251,7 +378,6 @@ mod tests {
     use super::*;
     use crate::store::ImageStore;
     use crate::store::memory::MemoryStore;
-    use error::Exit;
 
     fn index_over(store: &MemoryStore, entries: &[Descriptor]) -> Document {
         let index = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();

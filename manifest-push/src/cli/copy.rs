@@ -11,7 +11,7 @@ use error::Exit;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::plan::{TargetInfo, WantedImage};
-use image_store::tree::{TreeNode, read_tree};
+use image_store::tree::{TreeNode, read_sparse_tree};
 
 #[derive(Args)]
 pub struct Copy {
@@ -35,19 +35,36 @@ pub fn copy(args: &Copy, session: &Session<'_>, output: &Output) -> Result<Exit,
     let opened = stores.source(&args.source)?;
     // Both are opened before the first request, so that one token is requested for both.
     let target = stores.target(&args.destination)?;
-    let mut node = read_tree(&*opened.store, &opened.pointer)?;
+    let mut node = read_sparse_tree(&*opened.store, &opened.pointer)?;
     if let Some(platform) = &args.platform {
         node = image_for(node, platform, &args.source)?;
     }
+    let wanted = WantedImage::copy_of(&node, &opened.store).map_err(|error| with_way_out(error, &node))?;
     let known = TargetInfo::query(&*target.store, &target.tags, &[])?;
     let target = TargetState { reference: args.destination.clone(), target, known };
-    let done = publish(WantedImage::copy_of(&node, &opened.store), vec![target], &args.write, output)?;
+    let done = publish(wanted, vec![target], &args.write, output)?;
     match output.format {
         Format::Text => print_line(node.digest().as_str()),
         Format::Json => print_json(&done.json(node.digest())),
     }
     done.finish(output);
     Ok(Exit::Done)
+}
+
+/// Adds the platforms that can be copied to the error for an incomplete index.
+fn with_way_out(error: Error, node: &TreeNode) -> Error {
+    let entries =
+        node.images().into_iter().filter_map(|(entry, image)| entry.filter(|_| image.is_runnable()));
+    let platforms: Vec<String> =
+        entries.filter_map(|entry| entry.platform.as_ref().map(ToString::to_string)).collect();
+    match platforms.is_empty() {
+        true => error,
+        false => {
+            let hint =
+                format!("copy one of the platforms that are there with --platform: {}", platforms.join(", "));
+            error.hint(hint)
+        }
+    }
 }
 
 /// Returns the image for a platform. A single image must declare it.
@@ -64,5 +81,6 @@ fn image_for(node: TreeNode, platform: &Platform, source: &Reference) -> Result<
             }
             Ok(TreeNode::Image(image))
         }
+        TreeNode::Unread(unread) => Err(unread.error),
     }
 }

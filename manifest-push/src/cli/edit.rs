@@ -20,7 +20,7 @@ use image_model::reference::Reference;
 use image_store::open::{Stores, tags_to_move};
 use image_store::plan::WantedImage;
 use image_store::store::Pointer;
-use image_store::tree::{IndexNode, NestedMember, TreeNode, matching, read_tree};
+use image_store::tree::{IndexNode, NestedMember, TreeNode, matching, read_sparse_tree};
 use std::collections::BTreeMap;
 use strict_yaml::Problem;
 
@@ -76,7 +76,7 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     if target.tags.is_empty() {
         target.tags = tags_to_move(&args.image, &*target.store, &opened.pointer)?;
     }
-    let node = read_tree(&*opened.store, &opened.pointer)?;
+    let node = read_sparse_tree(&*opened.store, &opened.pointer)?;
     let TreeNode::Index(index) = &node else {
         let create = suggest(TOOL, &["create"]);
         let hint = format!("to make an index of it, use `{create}` or `push from-args`");
@@ -98,12 +98,19 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     looked.mark_present(&node, &*opened.store);
     // The result is based on this digest. A tag that was moved since must not be overwritten.
     if let Pointer::Tag(tag) = opened.pointer {
-        looked.known.tags.insert(tag, Some(node.document().descriptor()));
+        looked.known.tags.insert(tag, Some(index.document.descriptor()));
     }
     for one in &found {
         looked.mark_present(&one.node, &*one.source);
     }
-    let done = publish(wanted, vec![looked], &args.write, output)?;
+    let absent: Vec<String> = node.absent_platforms().iter().map(|p| format!("--remove {p}")).collect();
+    let done = publish(wanted, vec![looked], &args.write, output).map_err(|error| match error.kind {
+        Exit::BadInput if !absent.is_empty() => error.hint(format!(
+            "members of the index are absent; remove them with the same command: {}",
+            absent.join(" ")
+        )),
+        _ => error,
+    })?;
     match output.format {
         Format::Text => print_line(root.digest().as_str()),
         Format::Json => print_json(&done.json(root.digest())),

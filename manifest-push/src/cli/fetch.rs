@@ -117,6 +117,9 @@ fn open_target(reference: &Reference, spec: &Spec, stores: &Stores) -> Result<Ta
 }
 
 fn mark_tree(node: &TreeNode, known: &mut TargetInfo) {
+    if matches!(node, TreeNode::Unread(_)) {
+        return;
+    }
     known.documents.insert(node.digest().clone(), true);
     if let TreeNode::Index(index) = node {
         index.members.iter().for_each(|member| mark_tree(member, known));

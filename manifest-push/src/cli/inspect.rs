@@ -12,7 +12,7 @@ use cli::{Format, Output, print_json, print_line, suggest};
 use error::Error;
 use error::Exit;
 use image_model::reference::{Reference, ReferenceError, RegistryRef};
-use image_store::tree::{TreeNode, read_tree};
+use image_store::tree::{TreeNode, read_sparse_tree, refuse_unreadable};
 use std::io::Write;
 use std::str::FromStr;
 
@@ -76,11 +76,12 @@ fn inspect_image(
         let document = opened.store.read_document(&opened.pointer)?;
         return print_bytes(document.bytes());
     }
-    let node = read_tree(&*opened.store, &opened.pointer)?;
+    let node = read_sparse_tree(&*opened.store, &opened.pointer)?;
     if args.raw {
         let text = inspect::tool::raw(&named.text, &node, args.expand_config)?;
         print_json(&text);
-        return Ok(Exit::Done);
+        note_unread(&node, output);
+        return refuse_unreadable(&node.leaves()).map(|()| Exit::Done);
     }
     let remedy = suggest("config-patcher", &["fix", &named.image.to_string(), "--from-index"]);
     show(named, &node, &remedy, output)
@@ -90,10 +91,24 @@ fn show(named: &Typed, node: &TreeNode, remedy: &str, output: &Output) -> Result
     let name = named.image.to_string();
     match (output.format, output.verbose) {
         (Format::Json, _) => print_json(&inspect::json(&name, node).to_string()),
-        (Format::Text, true) => print_json(&inspect::docker::verbose(&name, node)?),
+        (Format::Text, true) => {
+            print_json(&inspect::docker::verbose(&name, node)?);
+            note_unread(node, output);
+        }
         (Format::Text, false) => print_line(inspect::text(&name, node, remedy).trim_end()),
     }
-    Ok(Exit::Done)
+    refuse_unreadable(&node.leaves()).map(|()| Exit::Done)
+}
+
+/// Names on stderr what docker's and manifest-tool's formats cannot show.
+fn note_unread(node: &TreeNode, output: &Output) {
+    for (entry, unread) in node.unread() {
+        let platform = entry.and_then(|entry| entry.platform.as_ref());
+        let member = platform.map_or(String::new(), |platform| format!("{platform}: "));
+        if let Some(part) = unread.absent_part() {
+            output.info(&format!("note: {member}{part}"));
+        }
+    }
 }
 
 /// Prints a draft as the index that pushing it now would publish.

@@ -227,7 +227,7 @@ fn is_false(value: &Option<bool>) -> bool {
     *value != Some(true)
 }
 
-/// Returns the output for an image or index. `name` is the reference as typed.
+/// Returns the output for an image or index, without members that are absent. `name` is the reference as typed.
 pub fn raw(name: &str, node: &TreeNode, expand_config: bool) -> Result<String, Error> {
     let failed = |e: serde_json::Error| Error::bad_input(format!("show \"{name}\""), e.to_string());
     match node {
@@ -235,16 +235,23 @@ pub fn raw(name: &str, node: &TreeNode, expand_config: bool) -> Result<String, E
             false => shown_image(name, image).and_then(|shown| marshal(&shown)).map_err(failed),
             true => expanded_image(name, image).and_then(|shown| marshal(&shown)).map_err(failed),
         },
+        TreeNode::Unread(unread) => Err(unread.error.clone()),
         TreeNode::Index(index) => {
             let mut manifests = Vec::new();
             for member in &index.members {
-                let TreeNode::Image(image) = member else {
-                    let why = format!("its member {} is an index", member.digest());
-                    return Err(
-                        Error::bad_input(format!("show \"{name}\""), why).hint("omit --raw, or use --bytes")
-                    );
+                let document = match member {
+                    TreeNode::Image(image) => &image.document,
+                    TreeNode::Unread(unread) => match &unread.document {
+                        Some(document) => document,
+                        None => continue,
+                    },
+                    TreeNode::Index(_) => {
+                        let why = format!("its member {} is an index", member.digest());
+                        let error = Error::bad_input(format!("show \"{name}\""), why);
+                        return Err(error.hint("omit --raw, or use --bytes"));
+                    }
                 };
-                manifests.push(manifest(&image.document).map_err(failed)?);
+                manifests.push(manifest(document).map_err(failed)?);
             }
             let head: Head = serde_json::from_slice(index.document.bytes()).map_err(failed)?;
             let annotations = Some(index.index.annotations.clone());

@@ -54,6 +54,7 @@ fn ensure_platform(member: Member, staging: &OciLayout) -> Result<Member, Error>
         TreeNode::Index(_) => {
             Err(Error::bad_input(format!("fix {subject}"), "it is an index, not one image"))
         }
+        TreeNode::Unread(unread) => Err(unread.error),
     }
 }
 

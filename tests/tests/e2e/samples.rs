@@ -225,6 +225,6 @@ impl Image {
 fn put(source: MemoryStore, target: &dyn ImageStore, tag: &str) {
     let node = read_tree(&source, &Pointer::Tag("x".into())).unwrap();
     let source: Arc<dyn ImageSource> = Arc::new(source);
-    let steps = plan(WantedImage::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
+    let steps = plan(WantedImage::copy_of(&node, &source).unwrap(), target, &[tag.to_string()]).unwrap();
     apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod corpus;
 mod hostile;
+mod incomplete;
 pub mod made;
 mod page;
 mod reports;

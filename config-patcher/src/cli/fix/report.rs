@@ -19,6 +19,12 @@ pub fn describe(progress: &Progress<'_>) -> String {
 
 /// Prints what changes in each image.
 pub fn print_changes(relabeled: &Relabeled, node: &TreeNode, output: &Output) {
+    for (entry, unread) in node.unread() {
+        let platform = entry.and_then(|entry| entry.platform.as_ref());
+        let member = platform.map_or(String::new(), |platform| format!("{platform}: "));
+        let part = unread.absent_part().unwrap_or_else(|| unread.error.to_string());
+        output.info(&format!("note: {member}{part}; its entry is not changed"));
+    }
     let Relabeled::Changed(Changes { images, notes, .. }) = relabeled else {
         output.info(&format!("all platforms are correct: {} is unchanged", node.digest()));
         return;

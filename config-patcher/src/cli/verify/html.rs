@@ -6,8 +6,7 @@
 
 mod evidence;
 
-use super::row::Results;
-use super::row::Row;
+use super::row::{NotJudged, Results, Row};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use error::text::Escaped;
@@ -27,11 +26,12 @@ struct Mark {
 }
 
 /// In the order of the filters: what must be fixed comes first.
-const MARKS: [Mark; 8] = [
+const MARKS: [Mark; 9] = [
     Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
     Mark { key: "wrong-build", sign: "⇄", words: "wrong build" },
     Mark { key: "mixed", sign: "⚠", words: "mixed" },
     Mark { key: "index-differs", sign: "≠", words: "index platform differs" },
+    Mark { key: "incomplete", sign: "∅", words: "incomplete" },
     Mark { key: "not-read", sign: "!", words: "not read" },
     Mark { key: "foreign-payload", sign: "◆", words: "foreign payload" },
     Mark { key: "undetermined", sign: "?", words: "undetermined" },
@@ -151,7 +151,7 @@ fn cell(out: &mut String, number: usize, row: &Row<'_>) {
 
 /// The column of an image: its index platform, or its declared platform outside an index.
 fn column_of(row: &Row<'_>) -> String {
-    row.index_platform().map_or_else(|| row.declared_text(), ToString::to_string)
+    row.platform_text()
 }
 
 fn columns(rows: &[Row<'_>]) -> Vec<String> {
@@ -163,7 +163,8 @@ fn columns(rows: &[Row<'_>]) -> Vec<String> {
 
 fn mark(row: &Row<'_>) -> &'static Mark {
     let key = match &row.finding {
-        Err(_) => "not-read",
+        Err(NotJudged::Incomplete(_)) => "incomplete",
+        Err(NotJudged::Failed(_)) => "not-read",
         Ok(finding) => match finding.verdict.kind {
             VerdictKind::Mislabeled => "mislabeled",
             VerdictKind::WrongBuild => "wrong-build",

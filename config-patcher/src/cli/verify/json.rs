@@ -1,6 +1,6 @@
 //! The result as JSON, as specified by `verify.schema.json`.
 
-use super::row::{RequestedImage, Row};
+use super::row::{NotJudged, RequestedImage, Row};
 use error::Error;
 use serde_json::{Value, json};
 
@@ -17,11 +17,14 @@ fn images(requested: &[RequestedImage], rows: &[Row<'_>]) -> Vec<Value> {
     });
     let rows = rows.iter().map(|row| {
         let common = json!({
-            "image": row.requested.name, "manifest": row.image.document.digest(), "indexPlatform": row.index_platform(),
-            "declaredPlatform": row.declared(), "indexAgrees": row.index_agrees(),
+            "image": row.requested.name, "manifest": row.node.digest(), "indexPlatform": row.index_platform(),
+            "declaredPlatform": row.config_platform(), "indexAgrees": row.index_agrees(),
         });
         let more = match &row.finding {
-            Err(failed) => json!({"error": error(failed)}),
+            Err(NotJudged::Failed(failed)) => json!({"error": error(failed)}),
+            Err(NotJudged::Incomplete(parts)) => {
+                json!({"verdict": "incomplete", "reasons": parts, "fix": row.fix(), "rebuild": row.rebuild()})
+            }
             Ok(finding) => json!({
                 "verdict": finding.verdict.kind, "binaryPlatform": finding.verdict.binaries,
                 "reasons": finding.verdict.reasons, "evidence": finding.verdict.files, "executedChain": finding.chain,

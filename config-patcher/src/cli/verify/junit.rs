@@ -1,7 +1,6 @@
 //! The JUnit report: one suite per requested image or index, one test case per image.
 
-use super::row::Results;
-use super::row::Row;
+use super::row::{NotJudged, Results, Row};
 use error::text::Escaped;
 use image_evidence::verdict::VerdictKind;
 use std::fmt::Write;
@@ -25,7 +24,7 @@ pub fn text(results: &Results<'_>) -> String {
             );
         }
         for row in &rows {
-            let case = row.index_platform().map_or_else(|| row.declared_text(), ToString::to_string);
+            let case = row.platform_text();
             let _ = write!(cases, "    <testcase classname=\"{name}\" name=\"{}\"", xml(&case));
             let inside = inside(row, results.strict);
             match &inside {
@@ -51,25 +50,26 @@ pub fn text(results: &Results<'_>) -> String {
 
 /// The element inside a test case that did not pass.
 fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
-    let finding = match &row.finding {
-        Err(error) => {
-            return Some(("error", format!("<error message=\"{}\"/>", xml(&format!("cannot {error}")))));
-        }
-        Ok(finding) => finding,
-    };
+    if let Err(NotJudged::Failed(error)) = &row.finding {
+        return Some(("error", format!("<error message=\"{}\"/>", xml(&format!("cannot {error}")))));
+    }
     let verdict = xml(&row.verdict_text());
     if row.is_wrong(strict) {
-        let lines = finding.verdict.reasons.iter().cloned().chain(row.advice_text());
+        let lines = row.reasons().iter().cloned().chain(row.advice_text());
         let lines: Vec<String> = lines.map(|line| xml(&line)).collect();
+        let what = match row.is_incomplete() {
+            true => "a part of the image is absent".to_string(),
+            false => format!("the binaries are for {}", xml(&row.binaries_text())),
+        };
         let element = format!(
-            "<failure type=\"{verdict}\" message=\"{verdict}: the binaries are for {}\">{}</failure>",
-            xml(&row.binaries_text()),
+            "<failure type=\"{verdict}\" message=\"{verdict}: {what}\">{}</failure>",
             lines.join("\n")
         );
         return Some(("failure", element));
     }
-    (finding.verdict.kind == VerdictKind::Undetermined)
-        .then(|| ("skipped", format!("<skipped message=\"{verdict}\"/>")))
+    let is_undetermined =
+        row.finding.as_ref().is_ok_and(|finding| finding.verdict.kind == VerdictKind::Undetermined);
+    is_undetermined.then(|| ("skipped", format!("<skipped message=\"{verdict}\"/>")))
 }
 
 /// Text for XML. Control characters, which XML cannot contain, are escaped as for a terminal.

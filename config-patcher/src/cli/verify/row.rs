@@ -11,7 +11,7 @@ use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::{Image, TreeNode};
+use image_store::tree::{TreeNode, UnreadNode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -29,10 +29,26 @@ pub struct RequestedImage {
 pub struct Row<'a> {
     pub requested: &'a RequestedImage,
     pub entry: Option<&'a Descriptor>,
-    pub image: &'a Image,
-    pub finding: Result<Finding, Error>,
+    /// The image, or what could not be read.
+    pub node: &'a TreeNode,
+    pub finding: Result<Finding, NotJudged>,
     /// Set by [`advise`].
     advice: Option<Advice>,
+}
+
+/// Why there is no verdict on the binaries of an image.
+pub enum NotJudged {
+    /// The store does not have these parts of it, each a sentence.
+    Incomplete(Vec<String>),
+    Failed(Error),
+}
+
+/// Why an image that could not be read was not judged.
+pub fn not_judged(unread: &UnreadNode) -> NotJudged {
+    match unread.absent_part() {
+        Some(part) => NotJudged::Incomplete(vec![part]),
+        None => NotJudged::Failed(unread.error.clone()),
+    }
 }
 
 /// Advice for a wrong image.
@@ -47,37 +63,70 @@ impl<'a> Row<'a> {
     pub fn new(
         requested: &'a RequestedImage,
         entry: Option<&'a Descriptor>,
-        image: &'a Image,
-        finding: Result<Finding, Error>,
+        node: &'a TreeNode,
+        finding: Result<Finding, NotJudged>,
     ) -> Self {
-        Self { requested, entry, image, finding, advice: None }
+        Self { requested, entry, node, finding, advice: None }
+    }
+
+    /// The declared platform; `None` if the config was not read.
+    pub fn config_platform(&self) -> Option<&Platform> {
+        match self.node {
+            TreeNode::Image(image) => image.config.as_ref().map(|config| &config.parsed.platform),
+            TreeNode::Index(_) | TreeNode::Unread(_) => None,
+        }
     }
 
     pub fn declared(&self) -> Platform {
-        self.image.config.as_ref().map(|config| config.parsed.platform.clone()).unwrap_or_default()
+        self.config_platform().cloned().unwrap_or_default()
     }
 
     pub fn index_platform(&self) -> Option<&Platform> {
         self.entry.and_then(|entry| entry.platform.as_ref())
     }
 
-    /// True if the index platform and the declared platform match, or there is no index platform.
+    /// True if the index platform and the declared platform match, or one of them is unknown.
     pub fn index_agrees(&self) -> bool {
-        self.index_platform().is_none_or(|index| self.declared().satisfies_entry(index))
+        let declared = self.config_platform();
+        let agrees = |index: &Platform| declared.is_none_or(|declared| declared.satisfies_entry(index));
+        self.index_platform().is_none_or(agrees)
     }
 
     pub fn is_wrong(&self, strict: bool) -> bool {
-        let Ok(finding) = &self.finding else { return false };
+        let finding = match &self.finding {
+            Ok(finding) => finding,
+            Err(NotJudged::Incomplete(_)) => return true,
+            Err(NotJudged::Failed(_)) => return false,
+        };
         let kind = finding.verdict.kind;
         matches!(kind, VerdictKind::Mislabeled | VerdictKind::WrongBuild | VerdictKind::Mixed)
             || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
             || !self.index_agrees()
     }
 
+    /// Returns whether a part of the image is absent from the store.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(self.finding, Err(NotJudged::Incomplete(_)))
+    }
+
+    /// The reasons of the verdict, each a sentence.
+    pub fn reasons(&self) -> &[String] {
+        match &self.finding {
+            Ok(finding) => &finding.verdict.reasons,
+            Err(NotJudged::Incomplete(parts)) => parts,
+            Err(NotJudged::Failed(_)) => &[],
+        }
+    }
+
     /// The declared platform, for people.
     pub fn declared_text(&self) -> String {
-        let declared = self.declared();
+        let Some(declared) = self.config_platform() else { return "-".into() };
         if declared.architecture.is_empty() { "(none)".into() } else { declared.to_string() }
+    }
+
+    /// The index platform, or the declared platform outside an index, for people.
+    pub fn platform_text(&self) -> String {
+        self.index_platform().map_or_else(|| self.declared_text(), ToString::to_string)
     }
 
     /// The binary platform, for people: several platforms if the binaries disagree.
@@ -96,7 +145,11 @@ impl<'a> Row<'a> {
 
     /// The verdict, and whether the index platform differs.
     pub fn verdict_text(&self) -> String {
-        let verdict = self.finding.as_ref().map_or("not read", |finding| finding.verdict.kind.text());
+        let verdict = match &self.finding {
+            Ok(finding) => finding.verdict.kind.text(),
+            Err(NotJudged::Incomplete(_)) => "incomplete",
+            Err(NotJudged::Failed(_)) => "not read",
+        };
         let differs = if self.index_agrees() || self.finding.is_err() { "" } else { DIFFERS };
         format!("{verdict}{differs}")
     }
@@ -133,7 +186,16 @@ impl<'a> Row<'a> {
 pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
     let is_member = |row: &Row<'_>| row.entry.is_none_or(|entry| entry.attested_digest().is_none());
     let places: Vec<usize> = (0..rows.len()).filter(|at| is_member(&rows[*at])).collect();
-    let declared_platforms: Vec<Platform> = places.iter().map(|at| rows[*at].declared()).collect();
+    // Engines still look for an absent member under its index platform.
+    let declared_platforms: Vec<Platform> = places
+        .iter()
+        .map(|at| rows[*at].config_platform().or(rows[*at].index_platform()).cloned().unwrap_or_default())
+        .collect();
+    let is_unread = |number: usize| {
+        places
+            .get(number)
+            .is_some_and(|at| rows[*at].is_incomplete() && matches!(rows[*at].node, TreeNode::Unread(_)))
+    };
     let mut judged: Vec<JudgedImage<'_>> = places
         .iter()
         .zip(&declared_platforms)
@@ -145,18 +207,26 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
         .collect();
     let node = rows.first().and_then(|row| row.requested.node.as_ref().ok());
     if let (Some(selected), Some(node)) = (selected, node) {
-        let others = node.images().into_iter().filter(|image| !is_for(image, selected));
-        judged.extend(others.filter_map(|(entry, image)| {
+        let others = node.leaves().into_iter().filter(|leaf| !is_for(leaf, selected));
+        judged.extend(others.filter_map(|(entry, node)| {
             let is_member = entry.is_none_or(|entry| entry.attested_digest().is_none());
+            let image = match node {
+                TreeNode::Image(image) => image,
+                TreeNode::Index(_) | TreeNode::Unread(_) => {
+                    let declared = entry?.platform.as_ref().filter(|_| is_member)?;
+                    return Some(JudgedImage { entry, declared, verdict: None });
+                }
+            };
             let config = image.config.as_ref().filter(|_| image.is_runnable() && is_member)?;
             Some(JudgedImage { entry, declared: &config.parsed.platform, verdict: None })
         }));
     }
     let decisions = decide(&judged);
     // Whether `fix --from-binaries` fixes all at once: it refuses an index with an image that cannot be fixed.
-    let are_all_clear = judged.iter().zip(&decisions).all(|(image, decision)| {
+    let are_all_clear = judged.iter().zip(&decisions).enumerate().all(|(number, (image, decision))| {
         let kind = image.verdict.map(|verdict| verdict.kind);
         match decision {
+            Decision::Keep if is_unread(number) => true,
             Decision::Keep => matches!(kind, Some(VerdictKind::Consistent | VerdictKind::ForeignPayload)),
             Decision::Relabel(platform) => platform.architecture != "arm" || platform.variant.is_some(),
             Decision::Refuse(_) => false,
@@ -170,16 +240,26 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
             let row = &rows[places[number]];
             let name = row.requested.name.as_str();
             match decision {
+                Decision::Keep if row.is_incomplete() => {
+                    let node = row.requested.node.as_ref().ok()?;
+                    let platform = &declared_platforms[number];
+                    Some(Advice::Rebuild(way_out(
+                        node,
+                        row.entry,
+                        platform,
+                        row.requested.editable.as_deref(),
+                    )))
+                }
                 Decision::Keep => None,
                 Decision::Refuse(refusal) => {
                     let node = row.requested.node.as_ref().ok()?;
                     let name = row.requested.editable.as_deref();
                     let out = way_out(node, row.entry, &refusal.platform, name);
-                    let relabel = refusal.relabel_hint(row.image.document.digest(), name);
+                    let relabel = refusal.relabel_hint(row.node.digest(), name);
                     Some(Advice::Rebuild(format!("{refusal}; {out}{relabel}")))
                 }
                 Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
-                    let (platform, digest) = (platform.to_string(), row.image.document.digest().as_str());
+                    let (platform, digest) = (platform.to_string(), row.node.digest().as_str());
                     let mut fix = vec!["fix", name, "--set-platform", platform.as_str()];
                     fix.extend(row.entry.into_iter().flat_map(|_| ["--platform", digest]));
                     Some(Advice::Fix(suggest(TOOL, &fix)))
@@ -226,7 +306,8 @@ fn shared_layers(rows: &[Row<'_>], at: usize, binaries: &Platform) -> Option<Str
             && other.index_platform().is_some_and(|it| it.matches(binaries))
     };
     let other = rows.iter().filter(|other| !std::ptr::eq(*other, row)).find(of_binaries)?;
-    let (own, others) = (&row.image.manifest.layers, &other.image.manifest.layers);
+    let (TreeNode::Image(own), TreeNode::Image(others)) = (row.node, other.node) else { return None };
+    let (own, others) = (&own.manifest.layers, &others.manifest.layers);
     let count = own.iter().zip(others).take_while(|(own, other)| own.digest == other.digest).count();
     let files = &row.finding.as_ref().ok()?.verdict.files;
     if !files.iter().any(|file| file.layer < count) {

@@ -1,14 +1,13 @@
 //! The SARIF 2.1.0 report: one result per image that is not consistent.
 
 use super::json::in_ascii;
-use super::row::Results;
-use super::row::Row;
+use super::row::{NotJudged, Results, Row};
 use error::text::Escaped;
 use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
 /// Rules with their descriptions and levels; `--strict` turns notes into errors.
-const RULES: [(&str, &str, &str); 7] = [
+const RULES: [(&str, &str, &str); 8] = [
     (
         "mislabeled",
         "The binaries that a container would execute were built for another platform than the declared one",
@@ -29,6 +28,7 @@ const RULES: [(&str, &str, &str); 7] = [
     ("undetermined", "The image contains no binary that shows its platform", "note"),
     ("index-differs", "The index platform and the declared platform differ", "error"),
     ("not-read", "The image could not be read", "error"),
+    ("incomplete", "A manifest, config or layer of the image is absent from the store", "error"),
 ];
 
 pub fn text(results: &Results<'_>) -> String {
@@ -63,10 +63,15 @@ pub fn text(results: &Results<'_>) -> String {
 
 fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
     let name = &row.requested.name;
-    let member = row.index_platform().map_or_else(|| row.declared_text(), ToString::to_string);
-    let digest = Some(row.image.document.digest().as_str());
+    let member = row.platform_text();
+    let digest = Some(row.node.digest().as_str());
     let finding = match &row.finding {
-        Err(error) => {
+        Err(NotJudged::Incomplete(parts)) => {
+            let advice = row.rebuild().map_or(String::new(), |text| format!(". {text}"));
+            let text = format!("{name} {member}: incomplete: {}{advice}", parts.join("; "));
+            return vec![result("incomplete", "error", &text, name, &[], digest)];
+        }
+        Err(NotJudged::Failed(error)) => {
             return vec![result(
                 "not-read",
                 "error",

@@ -34,8 +34,22 @@ fn cells(row: &Row<'_>, shows_image: bool) -> Vec<String> {
 
 /// The lines below the table about one image; none if it is consistent.
 fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
-    let Ok(finding) = &row.finding else { return Vec::new() };
-    let mut lines: Vec<String> = finding.verdict.reasons.iter().map(|reason| format!("  {reason}")).collect();
+    let mut lines: Vec<String> = row.reasons().iter().map(|reason| format!("  {reason}")).collect();
+    if let Ok(finding) = &row.finding {
+        lines.extend(reading(finding, explain));
+    }
+    lines.extend(row.advice_text().map(|advice| format!("  {advice}")));
+    if !lines.is_empty() {
+        let member = row.index_platform().map_or(String::new(), |platform| format!(" {platform}"));
+        let verdict = row.finding.as_ref().map_or("incomplete", |finding| finding.verdict.kind.text());
+        lines.insert(0, format!("{}{member}: {verdict}", row.requested.name));
+    }
+    lines
+}
+
+/// The lines about what was read of an image.
+fn reading(finding: &Finding, explain: bool) -> Vec<String> {
+    let mut lines = Vec::new();
     lines.extend(finding.skipped.iter().map(|(layer, why)| format!("  layer {layer} was not read: {why}")));
     lines.extend(by_table(finding).map(|line| format!("  {line}")));
     if explain {
@@ -51,11 +65,6 @@ fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
             String::new()
         };
         lines.push(format!("  read {} of {} layers{kept}, {read}", finding.layers_read, finding.layers));
-    }
-    lines.extend(row.advice_text().map(|advice| format!("  {advice}")));
-    if !lines.is_empty() {
-        let member = row.index_platform().map_or(String::new(), |platform| format!(" {platform}"));
-        lines.insert(0, format!("{}{member}: {}", row.requested.name, finding.verdict.kind.text()));
     }
     lines
 }

@@ -22,7 +22,7 @@ fn image(store: &MemoryStore, declared: &str, entrypoint: &str, layers: &[Vec<u8
     store.write_document(&document).unwrap();
     match read_tree(store, &Pointer::from(document.digest())).unwrap() {
         TreeNode::Image(image) => image,
-        TreeNode::Index(_) => panic!(),
+        TreeNode::Index(_) | TreeNode::Unread(_) => panic!(),
     }
 }
 

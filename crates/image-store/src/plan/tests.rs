@@ -36,11 +36,11 @@ fn tags() -> Vec<String> {
 fn a_copy_is_complete_and_a_second_run_has_nothing_to_do() {
     let (source, node) = source();
     let target = MemoryStore::new();
-    let first = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
+    let first = plan(WantedImage::copy_of(&node, &source).unwrap(), &target, &tags()).unwrap();
     assert_eq!((first.blobs.len(), first.levels.len(), first.tags.len()), (3, 1, 1));
     apply(&first, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert_eq!(read_tree(&target, &Pointer::Tag("v1".into())).unwrap().digest(), node.digest());
-    let second = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
+    let second = plan(WantedImage::copy_of(&node, &source).unwrap(), &target, &tags()).unwrap();
     assert!(second.is_nothing());
 }
 
@@ -48,10 +48,10 @@ fn a_copy_is_complete_and_a_second_run_has_nothing_to_do() {
 fn references_of_present_documents_are_not_checked_again() {
     let (source, node) = source();
     let target = MemoryStore::new();
-    let by_digest = plan(WantedImage::copy_of(&node, &source), &target, &[]).unwrap();
+    let by_digest = plan(WantedImage::copy_of(&node, &source).unwrap(), &target, &[]).unwrap();
     apply(&by_digest, &target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
     assert!(target.tags().unwrap().is_empty());
-    let then = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
+    let then = plan(WantedImage::copy_of(&node, &source).unwrap(), &target, &tags()).unwrap();
     assert_eq!((then.blobs.len(), then.levels.len(), then.tags.len()), (0, 0, 1));
 }
 
@@ -59,7 +59,7 @@ fn references_of_present_documents_are_not_checked_again() {
 fn a_tag_that_another_client_moved_is_not_overwritten() {
     let (source, node) = source();
     let target = MemoryStore::new();
-    let first = plan(WantedImage::copy_of(&node, &source), &target, &tags()).unwrap();
+    let first = plan(WantedImage::copy_of(&node, &source).unwrap(), &target, &tags()).unwrap();
     let config = target.add_blob(OCI_CONFIG, b"{}");
     let other = serde_json::json!({"schemaVersion":2,"config":config,"layers":[]}).to_string();
     let other = Document::new(other.into_bytes(), None).unwrap();
@@ -82,7 +82,7 @@ fn a_tag_that_moves_just_before_the_write_is_not_overwritten() {
         let other =
             serde_json::json!({"schemaVersion":2,"manifests":[],"annotations":{"by":"somebody else"}});
         let other = Document::new(other.to_string().into_bytes(), None).unwrap();
-        let first = plan(WantedImage::copy_of(&node, &source), target, &tags()).unwrap();
+        let first = plan(WantedImage::copy_of(&node, &source).unwrap(), target, &tags()).unwrap();
         apply_content(&first, target, &Meter::default(), &|_| {}).unwrap();
         // The hook runs after the tag was resolved: another process may move the tag at that moment.
         let before = |_: &TagStep, now: Option<&Digest>| {
@@ -100,7 +100,9 @@ fn a_tag_that_moves_just_before_the_write_is_not_overwritten() {
 #[test]
 fn a_plan_prints_every_write_with_old_and_new_digest() {
     let (source, node) = source();
-    let shown = plan(WantedImage::copy_of(&node, &source), &MemoryStore::new(), &tags()).unwrap().to_string();
+    let shown = plan(WantedImage::copy_of(&node, &source).unwrap(), &MemoryStore::new(), &tags())
+        .unwrap()
+        .to_string();
     assert_eq!(shown.matches("  blob ").count(), 3);
     assert_eq!(shown.matches("  manifest ").count(), 2);
     assert!(shown.contains(&format!("  tag       {}", node.digest())), "{shown}");

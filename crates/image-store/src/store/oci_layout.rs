@@ -11,9 +11,10 @@ use crate::file_metadata::copy_metadata;
 use crate::subject::referrers_among;
 use error::{Error, Exit, retry_interrupted};
 use image_model::digest::{Digest, Hasher, Verified};
-use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, Index, ParsedDocument};
+use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, Index, ParsedDocument, media_type};
 use image_model::raw_json::JsonObject;
 use image_model::reference::Reference;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -399,7 +400,8 @@ impl ImageStore for OciLayout {
             }
         };
         for descriptor in &needed {
-            if !self.has_blob(descriptor)? {
+            let may_be_absent = || Ok(document.is_index() && self.is_listed(&descriptor.digest)?);
+            if !self.has_blob(descriptor)? && !may_be_absent()? {
                 return Err(absent(&descriptor.digest));
             }
         }
@@ -423,6 +425,30 @@ impl ImageStore for OciLayout {
 }
 
 impl OciLayout {
+    /// Returns whether an index of the layout lists this member. It may be absent: of an image that was pulled for one
+    /// platform, Docker Engine and containerd save the whole index.
+    fn is_listed(&self, member: &Digest) -> Result<bool, Error> {
+        if !self.exists() {
+            return Ok(false);
+        }
+        let mut open: Vec<Descriptor> = self.read_index()?.1.manifests.clone();
+        let mut seen = BTreeSet::new();
+        while let Some(entry) = open.pop() {
+            let is_new = media_type::is_index(&entry.media_type) && seen.insert(entry.digest.clone());
+            if !is_new || !self.has_blob(&entry)? {
+                continue;
+            }
+            let at = Pointer::from(&entry.digest);
+            if let Ok(ParsedDocument::Index(index)) = self.read_document(&at)?.parse() {
+                if index.manifests.iter().any(|listed| listed.digest == *member) {
+                    return Ok(true);
+                }
+                open.extend(index.manifests);
+            }
+        }
+        Ok(false)
+    }
+
     /// Moves a tag. The caller has held `_lock` since it resolved the tag.
     fn retag_locked(&self, tag: &str, document: &Document, _lock: &File) -> Result<(), Error> {
         let doing = || format!("tag \"{tag}\" in \"{}\"", self.display_name());

@@ -49,7 +49,7 @@ fn find_same(member: &Member, index: &Index, target: &dyn ImageSource) -> Option
     }
     match read_tree(target, &Pointer::from(&entry.digest)).ok()? {
         TreeNode::Image(published) => differs_only_in_time(built, &published).then_some(published),
-        TreeNode::Index(_) => None,
+        TreeNode::Index(_) | TreeNode::Unread(_) => None,
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         let document = Document::new(text.to_string().into_bytes(), None).unwrap();
         match read_tree_below(&store, document, 0).unwrap() {
             TreeNode::Image(image) => image,
-            TreeNode::Index(_) => unreachable!("it is an image"),
+            TreeNode::Index(_) | TreeNode::Unread(_) => unreachable!("it is an image"),
         }
     }
 

@@ -286,7 +286,7 @@ fn a_plan_is_applied_and_a_second_plan_is_empty() {
     for_each_store(|tested| {
         let sample = sample("one");
         let node = read_tree(&*sample.source, &tag("x")).unwrap();
-        let wanted = || WantedImage::copy_of(&node, &sample.source);
+        let wanted = || WantedImage::copy_of(&node, &sample.source).unwrap();
         let tags = [tested.tags[0].to_string()];
         let first = plan(wanted(), &*tested.store, &tags).unwrap();
         assert!(!first.is_nothing());

@@ -88,7 +88,7 @@ fn copy_to_archive(dir: &Path, path: &Path, name: &str) {
     let source: Arc<dyn ImageSource> = Arc::new(layout(dir));
     let node = read_tree(&*source, &tag("v1")).unwrap();
     let store = DockerArchive::open_or_create(path).unwrap();
-    let wanted = || WantedImage::copy_of(&node, &source);
+    let wanted = || WantedImage::copy_of(&node, &source).unwrap();
     let tags = [name.to_string()];
     let first = plan(wanted(), &store, &tags).unwrap();
     apply(&first, &store, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();

@@ -120,7 +120,7 @@ impl TestImage<'_> {
 pub fn put(store: MemoryStore, target: &dyn ImageStore, tag: &str) {
     let node = read_tree(&store, &Pointer::Tag("x".into())).unwrap();
     let source: Arc<dyn ImageSource> = Arc::new(store);
-    let steps = plan(WantedImage::copy_of(&node, &source), target, &[tag.to_string()]).unwrap();
+    let steps = plan(WantedImage::copy_of(&node, &source).unwrap(), target, &[tag.to_string()]).unwrap();
     apply(&steps, target, MovedTag::Refuse, &Meter::default(), &|_| {}).unwrap();
 }
 

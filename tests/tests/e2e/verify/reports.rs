@@ -42,16 +42,26 @@ fn the_json_is_valid_by_its_schema() {
         "result.json",
         "del result['images'][1]['verdict'], result['images'][1]['declaredPlatform']",
     );
-    // An image whose layer is absent.
-    for blob in std::fs::read_dir(user.path("index/blobs/sha256")).unwrap() {
-        let blob = blob.unwrap().path();
-        if serde_json::from_slice::<serde_json::Value>(&std::fs::read(&blob).unwrap()).is_err() {
-            std::fs::remove_file(blob).unwrap();
-        }
+    // An image whose layers are damaged, and one whose layers are absent.
+    let layers = || {
+        let blobs =
+            std::fs::read_dir(user.path("index/blobs/sha256")).unwrap().map(|blob| blob.unwrap().path());
+        blobs.filter(|blob| {
+            serde_json::from_slice::<serde_json::Value>(&std::fs::read(blob).unwrap()).is_err()
+        })
+    };
+    for blob in layers() {
+        let size = std::fs::metadata(&blob).unwrap().len() as usize;
+        std::fs::write(blob, vec![b'x'; size]).unwrap();
     }
-    let ran = verify(&user, &[names[5], "--no-cache", "--format", "json"]).exits(5);
+    let ran = verify(&user, &[names[5], "--no-cache", "--format", "json"]).exits(7);
     user.write("unread.json", &ran.stdout);
     assert_valid(&user, "unread.json", "del result['images'][0]['error']");
+    layers().for_each(|blob| std::fs::remove_file(blob).unwrap());
+    let ran = verify(&user, &[names[5], "--no-cache", "--format", "json"]).exits(1);
+    user.write("incomplete.json", &ran.stdout);
+    assert_eq!(ran.json()["images"][0]["verdict"], "incomplete", "{ran}");
+    assert_valid(&user, "incomplete.json", "del result['images'][0]['reasons']");
 }
 
 #[test]

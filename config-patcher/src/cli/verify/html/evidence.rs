@@ -1,7 +1,7 @@
 //! The section of the HTML report for one image: platforms, verdict, reasons and evidence.
 
 use super::{Mark, shown};
-use crate::cli::verify::row::Row;
+use crate::cli::verify::row::{NotJudged, Row};
 use crate::cli::verify::text::{by_table, programs};
 use error::text::format_bytes;
 use image_evidence::verdict::EvidenceFile;
@@ -28,7 +28,8 @@ pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
         shown(&row.verdict_text())
     );
     match &row.finding {
-        Err(error) => {
+        Err(NotJudged::Incomplete(parts)) => list(out, "reasons", parts.iter()),
+        Err(NotJudged::Failed(error)) => {
             let _ = writeln!(out, "<p>cannot {}</p>", shown(&error.to_string()));
         }
         Ok(finding) => found(out, finding),
@@ -39,11 +40,7 @@ pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
     if let Some(text) = row.rebuild() {
         let _ = writeln!(out, "<p class=\"fix\">{}</p>", shown(text));
     }
-    let _ = writeln!(
-        out,
-        "<p class=\"digest\">manifest <code>{}</code></p>\n</section>",
-        row.image.document.digest()
-    );
+    let _ = writeln!(out, "<p class=\"digest\">manifest <code>{}</code></p>\n</section>", row.node.digest());
 }
 
 fn found(out: &mut String, finding: &Finding) {

@@ -1,0 +1,195 @@
+//! Indexes with absent members, configs and layers: what is there is judged, fixed, copied and edited.
+
+use super::made::{Layer, image, probe, put, verify};
+use crate::tools::User;
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, Document, media_type};
+use image_store::store::memory::MemoryStore;
+use image_store::store::oci_layout::OciLayout;
+use image_store::store::registry::RegistryStore;
+use image_store::store::{ImageSource, ImageStore, Pointer};
+use image_store::tree::{TreeNode, read_tree};
+use multiarch_tests::fake_registry::{Act, FakeRegistry, Fault};
+use registry_client::{Client, RegistryOptions};
+use std::fs::{read, remove_file};
+use std::path::{Path, PathBuf};
+
+/// Returns an index of a right amd64 image, an arm64 image that declares amd64, and an s390x image; and their digests.
+fn index() -> (MemoryStore, Vec<Digest>) {
+    let store = MemoryStore::new();
+    let members = [("amd64", "amd64"), ("arm64", "amd64"), ("s390x", "s390x")];
+    let entries: Vec<Descriptor> = members
+        .iter()
+        .map(|(listed, declared)| {
+            let layer = Layer::new().file("app", &probe(&format!("linux/{listed}"))).end();
+            let declared = format!("linux/{declared}");
+            let mut entry = image(&declared, &["/app"], vec![layer]).add_to(&store).descriptor();
+            entry.platform = Some(format!("linux/{listed}").parse().unwrap());
+            entry
+        })
+        .collect();
+    let text =
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+    let document = Document::new(text.to_string().into_bytes(), None).unwrap();
+    store.write_tag("x", &document).unwrap();
+    (store, entries.into_iter().map(|entry| entry.digest).collect())
+}
+
+fn registry() -> (FakeRegistry, String, Vec<Digest>) {
+    let registry = FakeRegistry::start();
+    let (store, digests) = index();
+    let name = format!("{}/app:v1", registry.host());
+    let client = Client::new(RegistryOptions::default()).unwrap();
+    put(store, &RegistryStore::writing(&client, &registry.host(), "app").unwrap(), "v1");
+    (registry, name, digests)
+}
+
+fn layout(user: &User, name: &str) -> (PathBuf, Vec<Digest>) {
+    let (store, digests) = index();
+    put(store, &OciLayout::open_or_create(&user.path(name)).unwrap(), "v1");
+    (user.path(name), digests)
+}
+
+fn blob(layout: &Path, digest: &Digest) -> PathBuf {
+    layout.join("blobs/sha256").join(digest.hex())
+}
+
+/// Returns the verdicts of `verify`, with the index platforms.
+fn verdicts(user: &User, name: &str, exit: u8) -> Vec<(String, String)> {
+    let found = verify(user, &[name, "--no-cache", "--format", "json"]).exits(exit).json();
+    let images = found["images"].as_array().unwrap().iter();
+    let text = |one: &serde_json::Value| one.as_str().unwrap_or("-").to_string();
+    images.map(|one| (text(&one["indexPlatform"]["architecture"]), text(&one["verdict"]))).collect()
+}
+
+fn expected(amd64: &str, arm64: &str, s390x: &str) -> Vec<(String, String)> {
+    let rows = [("amd64", amd64), ("arm64", arm64), ("s390x", s390x)];
+    rows.iter().map(|(platform, verdict)| (platform.to_string(), verdict.to_string())).collect()
+}
+
+#[test]
+fn an_absent_member_in_a_registry_does_not_stop_the_others() {
+    let user = User::new();
+    let (registry, name, digests) = registry();
+    registry.delete_manifest("app", digests[2].as_str());
+    assert_eq!(verdicts(&user, &name, 1), expected("consistent", "mislabeled", "incomplete"));
+    let reports = ["--html", "r.html", "--sarif", "r.sarif", "--junit", "r.xml"];
+    let ran = verify(&user, &[&[name.as_str()][..], &reports].concat()).exits(1);
+    let advice = format!("manifest-push edit {name} --remove linux/s390x");
+    for text in [format!("manifest {} is absent", digests[2]), advice.clone()] {
+        assert!(ran.stdout.contains(&text), "{ran}");
+        for report in [reports[1], reports[3], reports[5]] {
+            let report = std::fs::read_to_string(user.path(report)).unwrap();
+            assert!(report.contains(&text), "{report}");
+        }
+    }
+    // A tag that is incomplete does not hide the others, nor another one that is complete.
+    registry.set_tag("app", "v2", digests[0].as_str());
+    let all = format!("{}/app", registry.host());
+    let all = verify(&user, &["--all-tags", &all, "--format", "json"]).exits(1).json();
+    assert_eq!(all["images"].as_array().unwrap().len(), 4, "{all}");
+    for program in ["config-patcher", "manifest-push"] {
+        let ran = user.run(program, &["inspect", &name]).exits(0);
+        assert!(ran.stdout.contains(&format!("manifest {} is absent", digests[2])), "{ran}");
+        let json = user.run(program, &["inspect", &name, "--format", "json"]).exits(0).json();
+        let key = if program == "manifest-push" { "members" } else { "images" };
+        assert!(json[key][2]["absent"].as_str().unwrap().contains(digests[2].as_str()), "{json}");
+    }
+    let raw = user.manifest_push(&["inspect", "--raw", &name]).exits(0);
+    let members: serde_json::Value = serde_json::from_str(&raw.stdout).unwrap();
+    assert_eq!(members["manifests"].as_array().unwrap().len(), 2, "{raw}");
+    let (_, bytes) = registry.manifest("app", "v1").unwrap();
+    assert_eq!(user.manifest_push(&["inspect", "--bytes", &name]).exits(0).stdout.as_bytes(), bytes);
+
+    let copy = format!("{}/copy:v1", registry.host());
+    let ran = user.manifest_push(&["copy", &name, &copy]).exits(5);
+    assert!(ran.stderr.contains("--platform: linux/amd64, linux/arm64"), "{ran}");
+    user.manifest_push(&["copy", &name, &copy, "--platform", "linux/s390x"]).exits(5);
+    user.manifest_push(&["copy", &name, &copy, "--platform", "linux/amd64"]).exits(0);
+    assert_eq!(registry.tag("copy", "v1").unwrap(), digests[0].as_str());
+
+    // This registry refuses an index whose members it does not have; the way out works as printed.
+    let ran = user.config_patcher(&["fix", &name, "--from-binaries"]).exits(3);
+    assert!(ran.stderr.contains(&advice), "{ran}");
+    let ran = user.manifest_push(&["edit", &name, "--type", "docker"]).exits(3);
+    assert!(ran.stderr.contains("--remove linux/s390x"), "{ran}");
+    assert_eq!(registry.manifest("app", "v1").unwrap().1, bytes);
+    user.run("manifest-push", &advice.split(' ').skip(1).collect::<Vec<_>>()).exits(0);
+    user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0);
+    let found = verdicts(&user, &name, 0);
+    assert_eq!(found, expected("consistent", "consistent", "")[..2]);
+}
+
+#[test]
+fn a_member_that_fails_otherwise_is_a_row_and_the_exit_code_is_its_own() {
+    let user = User::new();
+    let (registry, name, digests) = registry();
+    let denied = digests[2].to_string();
+    let is_denied = move |request: &multiarch_tests::fake_registry::Request| {
+        request.is_manifest() && request.path.contains(&denied)
+    };
+    registry.fault(Fault::when(is_denied, Act::status(403)).forever());
+    assert_eq!(verdicts(&user, &name, 4), expected("consistent", "mislabeled", "-"));
+    for program in ["config-patcher", "manifest-push"] {
+        let ran = user.run(program, &["inspect", &name]).exits(4);
+        assert!(ran.stdout.contains("linux/s390x"), "{ran}");
+    }
+}
+
+#[test]
+fn absent_configs_and_layers_are_incomplete() {
+    let user = User::new();
+    let (dir, digests) = layout(&user, "out");
+    let name = format!("oci:{}:v1", dir.display());
+    let parts = |digest: &Digest| {
+        let TreeNode::Image(image) =
+            read_tree(&OciLayout::open(&dir).unwrap(), &Pointer::from(digest)).unwrap()
+        else {
+            panic!()
+        };
+        (image.manifest.config.digest.clone(), image.manifest.layers[0].digest.clone())
+    };
+    let ((_, layer), (config, _)) = (parts(&digests[0]), parts(&digests[2]));
+    remove_file(blob(&dir, &layer)).unwrap();
+    remove_file(blob(&dir, &config)).unwrap();
+    assert_eq!(verdicts(&user, &name, 1), expected("incomplete", "mislabeled", "incomplete"));
+    let ran = verify(&user, &[&name, "--no-cache"]).exits(1);
+    assert!(ran.stdout.contains(&format!("layer {layer} is absent")), "{ran}");
+    assert!(ran.stdout.contains(&format!("config {config} is absent")), "{ran}");
+    // A single image: its manifest is there.
+    let single = format!("oci:{}@{}", dir.display(), digests[2]);
+    let ran = verify(&user, &[&single, "--no-cache"]).exits(1);
+    assert!(ran.stdout.contains("incomplete"), "{ran}");
+}
+
+#[test]
+fn a_sparse_layout_or_archive_is_fixed_and_edited() {
+    let user = User::new();
+    let (dir, digests) = layout(&user, "out");
+    remove_file(blob(&dir, &digests[2])).unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_dir_all("", &dir).unwrap();
+    std::fs::write(user.path("saved.tar"), archive.into_inner().unwrap()).unwrap();
+    let archive = format!("oci-archive:{}:v1", user.path("saved.tar").display());
+    for name in [format!("oci:{}:v1", dir.display()), archive] {
+        assert_eq!(verdicts(&user, &name, 1), expected("consistent", "mislabeled", "incomplete"));
+        user.config_patcher(&["fix", &name, "--from-binaries", "--output", "oci:copy:v1"]).exits(5);
+        let ran = user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0);
+        assert!(
+            ran.stderr.contains(&format!("note: linux/s390x: manifest {} is absent", digests[2])),
+            "{ran}"
+        );
+        assert_eq!(verdicts(&user, &name, 1), expected("consistent", "consistent", "incomplete"));
+        user.manifest_push(&["edit", &name, "--remove", "linux/s390x"]).exits(0);
+        assert_eq!(verdicts(&user, &name, 0).len(), 2);
+    }
+    assert!(read(user.path("copy/index.json")).is_err(), "an incomplete copy was written");
+    // A member that no index of the layout lists may not be absent.
+    let store = OciLayout::open(&dir).unwrap();
+    let mut other = store.read_document(&Pointer::Tag("v1".into())).unwrap().descriptor();
+    other.digest = Digest::of(b"absent");
+    let text =
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [other]});
+    let document = Document::new(text.to_string().into_bytes(), None).unwrap();
+    assert!(store.write_tag("other", &document).unwrap_err().to_string().contains("is absent"));
+}
