@@ -177,13 +177,14 @@ impl JudgedImage<'_> {
                     }));
                 }
                 // The index platform may have a variant or version that the binaries do not show.
-                let entry = self.index().filter(|index| runs_on(index, binaries));
-                Decision::Relabel(entry.map_or_else(|| binaries.clone(), canonical))
+                let fits = |platform: &&Platform| runs_on(platform, binaries);
+                let platform = self.index().filter(fits).or(Some(self.declared).filter(fits));
+                Decision::Relabel(platform.unwrap_or(binaries).canonical())
             }
             (VerdictKind::Consistent | VerdictKind::ForeignPayload, _) => match self.index() {
                 Some(index) if !self.declared.satisfies_entry(index) => {
                     let is_same = self.declared.matches(index);
-                    Decision::Relabel(canonical(if is_same { index } else { self.declared }))
+                    Decision::Relabel(if is_same { index } else { self.declared }.canonical())
                 }
                 _ => Decision::Keep,
             },
@@ -196,15 +197,6 @@ impl JudgedImage<'_> {
             ) => Decision::Keep,
         }
     }
-}
-
-/// The platform with the canonical names, which engines look for, in place of aliases.
-fn canonical(platform: &Platform) -> Platform {
-    let parsed = platform.to_string().parse::<Platform>();
-    parsed.map_or_else(
-        |_| platform.clone(),
-        |parsed| Platform { os_features: platform.os_features.clone(), ..parsed },
-    )
 }
 
 /// Returns advice for a member that must be rebuilt. `name` is the reference for `manifest-push edit`, if that can change

@@ -32,7 +32,7 @@ pub enum RequestedPlatforms {
     Member { member: MemberSelector, platform: Platform },
     /// These platforms for these members of an index; the others are not changed.
     Members(Vec<(Digest, Platform)>),
-    /// For each member of an index, its index platform.
+    /// For each member of an index, its index platform, with canonical names in place of aliases in both.
     FromIndex,
 }
 
@@ -269,7 +269,7 @@ impl Relabeling<'_> {
                 // A nested index needs no platform; its entries have one.
                 (TreeNode::Index(inner), _) => PlatformRequest::Within(self.by_entries(inner)?),
                 (_, Some(platform)) if !platform.architecture.is_empty() && !platform.os.is_empty() => {
-                    PlatformRequest::Declare(platform.clone(), MatchRule::IndexEntry)
+                    PlatformRequest::Declare(platform.canonical(), MatchRule::IndexEntry)
                 }
                 _ => {
                     let why = format!("the index entry of {} has no platform", entry.digest);
@@ -309,8 +309,15 @@ impl Relabeling<'_> {
             replaced.iter().map(|(i, now)| (node.index.manifests[*i].digest.as_str(), now)).collect();
         let mut changes = Vec::new();
         for (i, entry) in node.index.manifests.iter().enumerate() {
-            let platform = requested_platform(requests, &[i])
-                .filter(|p| !entry.platform.as_ref().is_some_and(|said| said.satisfies(p)));
+            let platform = match requests.get(&i) {
+                Some(PlatformRequest::Declare(platform, rule)) => Some(platform).filter(|platform| {
+                    !entry.platform.as_ref().is_some_and(|said| match rule {
+                        MatchRule::Explicit => said.satisfies(platform),
+                        MatchRule::IndexEntry => said == *platform,
+                    })
+                }),
+                Some(PlatformRequest::Within(_)) | None => None,
+            };
             let attests = entry
                 .attested_digest()
                 .and_then(|subject| moved.get(subject))

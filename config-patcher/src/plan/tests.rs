@@ -244,3 +244,28 @@ fn two_images_for_one_platform_are_noted() {
     check("linux/arm/v7", false);
     check("linux/arm64", false);
 }
+
+/// An index entry may have an alias; neither the config nor the new entry gets it.
+#[test]
+fn aliases_of_index_entries_become_canonical_names() {
+    let store = MemoryStore::new();
+    let check = |declared: &str, alias: Platform, name: &str, images: usize| {
+        let image = add_image(&store, declared);
+        let mut wrong = image.descriptor();
+        wrong.platform = Some(alias);
+        let text = serde_json::json!({"schemaVersion":2,"manifests":[wrong]}).to_string();
+        store.write_tag("alias", &Document::new(text.into_bytes(), None).unwrap()).unwrap();
+        let node = read_tree(&store, &Pointer::Tag("alias".into())).unwrap();
+        let found = changes(&node, &RequestedPlatforms::FromIndex);
+        let names: Vec<String> = found.images.iter().map(|change| change.new.to_string()).collect();
+        assert_eq!(names, vec![name; images]);
+        let index: serde_json::Value = serde_json::from_slice(found.root.bytes()).unwrap();
+        let written: Platform = serde_json::from_value(index["manifests"][0]["platform"].clone()).unwrap();
+        assert_eq!(written.to_string(), name);
+    };
+    check("linux/amd64", Platform::new("linux", "x86_64", None), "linux/amd64", 0);
+    check("linux/amd64", Platform::new("Linux", "AMD64", None), "linux/amd64", 0);
+    check("linux/amd64", Platform::new("linux", "aarch64", None), "linux/arm64", 1);
+    check("linux/arm64", Platform::new("linux", "arm64", Some("armv8")), "linux/arm64/v8", 0);
+    check("linux/amd64", Platform::new("linux", "armhf", None), "linux/arm/v7", 1);
+}

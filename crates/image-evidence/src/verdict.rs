@@ -110,6 +110,11 @@ pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
     if verdict.kind == VerdictKind::Consistent {
         foreign(declared, evidence, &mut verdict);
     }
+    let name = declared.canonical();
+    if name != *declared && matches!(verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload) {
+        verdict.kind = VerdictKind::Mislabeled;
+        verdict.reasons.insert(0, format!("no engine looks for {declared}; the platform is named {name}"));
+    }
     reasons.append(&mut verdict.reasons);
     Verdict { reasons, ..verdict }
 }
@@ -408,9 +413,21 @@ mod tests {
     }
 
     #[test]
-    fn aliases_of_a_platform_are_equal() {
+    fn an_alias_is_mislabeled() {
+        let check = |architecture: &str, variant: Option<&str>, kind: VerdictKind| {
+            let declared = Platform::new("linux", architecture, variant);
+            let verdict = judge(&declared, &evidence(&["run /app arm64", "- /x amd64"]));
+            assert_eq!(verdict.kind, kind, "{declared}");
+            assert_eq!(verdict.binaries, Some(Platform::new("linux", "arm64", None)));
+        };
+        check("aarch64", None, Mislabeled);
+        check("ARM64", None, Mislabeled);
+        check("arm64", Some("armv8"), Mislabeled);
+        check("arm64", Some("v8"), ForeignPayload);
+        check("arm64", Some(""), ForeignPayload);
         let declared = Platform::new("linux", "aarch64", None);
-        assert_eq!(judge(&declared, &evidence(&["run /app arm64"])).kind, Consistent);
+        let verdict = judge(&declared, &evidence(&["run /app arm64"]));
+        assert_eq!(verdict.reasons, ["no engine looks for linux/aarch64; the platform is named linux/arm64"]);
         let none = Platform::default();
         assert_eq!(judge(&none, &evidence(&["run /app arm64"])).kind, Mislabeled);
     }

@@ -64,8 +64,10 @@ fn splice_platform_keys(
             set.push(("variant", quoted(variant), &["architecture"]));
         }
         Some(_) => {}
-        // The old variant belongs to another architecture, or was not requested.
-        None if declared.variant.is_some() && !declared.matches(wanted) => {
+        // The old variant belongs to another architecture, was not requested, or is an alias.
+        None if declared.variant.is_some()
+            && (!declared.matches(wanted) || declared.canonical().variant != declared.variant) =>
+        {
             splice.remove(input, object, "variant")?
         }
         None => {}

@@ -111,10 +111,10 @@ impl Platform {
             architecture = (*canonical).to_string();
             variant = variant.or_else(|| implied.map(str::to_string));
         }
+        variant = variant.map(|variant| canonical_variant(&architecture, &variant));
         variant = match (architecture.as_str(), variant.as_deref()) {
-            ("arm64", None | Some("" | "8" | "v8")) | ("amd64", None | Some("" | "v1")) => None,
-            ("arm", None | Some("" | "7")) => Some("v7".into()),
-            ("arm", Some(v @ ("5" | "6" | "8"))) => Some(format!("v{v}")),
+            ("arm64", None | Some("" | "v8")) | ("amd64", None | Some("" | "v1")) => None,
+            ("arm", None | Some("")) => Some("v7".into()),
             (_, Some("")) => None,
             (_, v) => v.map(str::to_string),
         };
@@ -125,6 +125,21 @@ impl Platform {
             os_version: self.os_version.clone(),
             os_features: self.os_features.clone(),
         }
+    }
+
+    /// Returns the platform with the names that engines look for in place of aliases: `aarch64` is `arm64`, `Linux` is
+    /// `linux`, the variant `armv8` or `8` is `v8`. Nothing else changes: `arm64/v8` keeps its variant, `arm` gets none.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        let Self { os, architecture, .. } = self.normalized();
+        let written = self.architecture.to_lowercase();
+        let implied =
+            ALIASES.iter().find(|(alias, ..)| *alias == written).and_then(|(_, _, implied)| *implied);
+        let variant = match self.variant.as_deref() {
+            None | Some("") => implied.map(str::to_string).or_else(|| self.variant.clone()),
+            Some(variant) => Some(canonical_variant(&architecture, variant)),
+        };
+        Self { os, architecture, variant, ..self.clone() }
     }
 
     /// Returns whether both platforms are equal in normalized form. `os.version` is compared only if both have one.
@@ -144,7 +159,9 @@ impl Platform {
         let same_version = requested.os_version.is_none() || self.os_version == requested.os_version;
         let same_features = requested.os_features.is_empty() || self.os_features == requested.os_features;
         // `matches` resolves aliases, but no engine finds an image that declares "aarch64".
-        let same_names = self.os == requested.os && self.architecture == requested.architecture;
+        let same_names = self.os == requested.os
+            && self.architecture == requested.architecture
+            && self.canonical().variant == self.variant;
         same_names && same_variant && same_version && same_features && self.matches(requested)
     }
 
@@ -158,6 +175,16 @@ impl Platform {
         let same_version = entry.os_version.is_none() || self.os_version == entry.os_version;
         same_names && same_variant && same_version && self.matches(entry)
     }
+}
+
+/// The name of a variant of arm or arm64, `v7`, for `7`, `armv7` and `V7`; another variant in lowercase.
+fn canonical_variant(architecture: &str, variant: &str) -> String {
+    let variant = variant.to_lowercase();
+    if !matches!(architecture, "arm" | "arm64") {
+        return variant;
+    }
+    let name = variant.strip_prefix("arm").unwrap_or(&variant);
+    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("v{name}") } else { name.to_string() }
 }
 
 impl FromStr for Platform {
@@ -238,6 +265,29 @@ mod tests {
         check("arm/v7", "linux/arm/v7");
         check("armhf", "linux/arm/v7");
         check("x86_64/v3", "linux/amd64/v3");
+    }
+
+    #[test]
+    fn the_canonical_platform_has_no_alias_and_the_same_variant() {
+        let check = |os: &str, architecture: &str, variant: Option<&str>, name: &str| {
+            let platform = Platform::new(os, architecture, variant);
+            assert_eq!(platform.canonical().to_string(), name);
+            assert!(platform.matches(&platform.canonical()), "{platform}");
+            assert_eq!(platform.canonical().canonical(), platform.canonical());
+        };
+        check("linux", "aarch64", None, "linux/arm64");
+        check("Linux", "x86_64", None, "linux/amd64");
+        check("linux", "armhf", None, "linux/arm/v7");
+        check("linux", "arm64", Some("armv8"), "linux/arm64/v8");
+        check("linux", "arm", Some("7"), "linux/arm/v7");
+        check("linux", "arm", Some("armv6"), "linux/arm/v6");
+        check("macos", "ARM64", Some("V8"), "darwin/arm64/v8");
+        for text in ["linux/arm64/v8", "linux/arm64", "linux/arm", "linux/amd64/v1", "linux/riscv64/rva23u64"]
+        {
+            assert_eq!(platform(text).canonical(), platform(text));
+        }
+        let empty = Platform::new("linux", "amd64", Some(""));
+        assert_eq!(empty.canonical(), empty);
     }
 
     #[test]
