@@ -12,7 +12,8 @@ use image_model::manifest::Config;
 
 mod wrappers;
 
-use wrappers::{Wrapped, starts};
+pub use wrappers::starts_arguments;
+use wrappers::{Wrapped, after_dashes, starts};
 
 /// The number of scripts and wrappers that start each other. The kernel follows five interpreters; images have two or three
 /// wrappers.
@@ -180,11 +181,18 @@ impl<'a> Walk<'_, 'a> {
             }
             match facts {
                 Some(FileFacts::Script(script)) => {
+                    // A script may be a wrapper by its name, as xvfb-run and wait-for-it.sh are.
+                    let wrapped = match known {
+                        Wrapped::Command(inner) => Some(inner),
+                        _ => None,
+                    };
                     script_run.get_or_insert_with(|| ShellScript {
                         path: path.clone(),
-                        words: argv[1..].to_vec(),
-                        last_command: script.last_command.clone(),
-                        runs_arguments: script.runs_arguments,
+                        last_command: script.last_command.clone().filter(|_| wrapped.is_none()),
+                        runs_arguments: script.runs_arguments || wrapped.is_some(),
+                        words: wrapped.unwrap_or_else(|| {
+                            shell::set_arguments(script.option_arguments.as_deref(), &argv[1..])
+                        }),
                     });
                     // As the kernel does: the interpreter, its one argument, the script, the arguments of the script.
                     let mut line = vec![script.interpreter.clone()];
@@ -201,9 +209,10 @@ impl<'a> Walk<'_, 'a> {
                     }
                     Wrapped::Nothing => {
                         // An interpreter other than a shell is the program, whatever its script does.
-                        if let Some(script) = script_run {
-                            self.arguments(script.words, left);
-                        }
+                        // An unknown wrapper usually has `--` before the program that it starts.
+                        let words = script_run
+                            .map_or_else(|| after_dashes(&argv[1..]).to_vec(), |script| script.words);
+                        self.arguments(words, left);
                         return self.chain.unread.is_none();
                     }
                     Wrapped::Shell { commands, is_complete, script, arguments, runs_arguments } => {
@@ -243,6 +252,7 @@ impl<'a> Walk<'_, 'a> {
         match self.tree.resolve(&script.path) {
             Resolved::File(file) if !self.must_be_read(&file) => {
                 if let Some(FileFacts::Script(read)) = file.facts {
+                    script.words = shell::set_arguments(read.option_arguments.as_deref(), &script.words);
                     script.last_command = read.last_command.clone();
                     script.runs_arguments = read.runs_arguments;
                 }

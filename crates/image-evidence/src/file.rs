@@ -29,6 +29,8 @@ pub struct Script {
     pub argument: Option<Vec<u8>>,
     /// The command that a shell script executes at its end, if that is certain.
     pub last_command: Option<shell::ShellCommand>,
+    /// The words that a shell script puts before arguments that begin with an option.
+    pub option_arguments: Option<shell::ShellCommand>,
     /// Whether it executes its arguments, as `exec "$@"` does. Assumed of scripts for other interpreters than a shell.
     pub runs_arguments: bool,
 }
@@ -64,13 +66,21 @@ fn script(head: &[u8]) -> Option<Script> {
     let is_known = is_shell && head.len() < sampler::HEAD;
     let last_command = if is_known { shell::last_command(head) } else { None };
     let runs_arguments = !is_shell || (is_known && shell::runs_arguments(head));
-    Some(Script { interpreter: interpreter.to_vec(), argument, last_command, runs_arguments })
+    let option_arguments = if is_known { shell::option_arguments(head) } else { None };
+    let interpreter = interpreter.to_vec();
+    Some(Script { interpreter, argument, last_command, option_arguments, runs_arguments })
 }
 
 /// An actually portable executable: a shell script that starts the program for the host's machine, in a file that is a
 /// Windows program too. Source: cosmopolitan's ape/specification.md, "MZqFpD".
 fn portable() -> Script {
-    Script { interpreter: b"/bin/sh".to_vec(), argument: None, last_command: None, runs_arguments: false }
+    Script {
+        interpreter: b"/bin/sh".to_vec(),
+        argument: None,
+        last_command: None,
+        option_arguments: None,
+        runs_arguments: false,
+    }
 }
 
 /// Returns whether a PE file has no machine code: a .NET assembly in intermediate language, which every machine runs.
@@ -154,6 +164,7 @@ mod tests {
                 interpreter: interpreter.into(),
                 argument,
                 last_command: None,
+                option_arguments: None,
                 runs_arguments: !line.contains("/bin/sh"),
             };
             assert_eq!(of(line.as_bytes()), Some(FileFacts::Script(script)), "{line}");

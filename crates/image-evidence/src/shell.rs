@@ -24,27 +24,6 @@ const CHOOSERS: [&str; 15] = [
     "FEX",
     "rosetta",
 ];
-/// Programs that start their arguments. `chain::wrappers` finds the command among them.
-const STARTERS: [&str; 18] = [
-    "gosu",
-    "su-exec",
-    "tini",
-    "dumb-init",
-    "catatonit",
-    "env",
-    "nice",
-    "ionice",
-    "stdbuf",
-    "timeout",
-    "nohup",
-    "setsid",
-    "setpriv",
-    "chpst",
-    "sudo",
-    "s6-setuidgid",
-    "setuidgid",
-    "command",
-];
 /// The longest command that is kept.
 const COMMAND_MAX: usize = 1024;
 /// The longest word of a command, as Linux has it (MAX_ARG_STRLEN).
@@ -59,9 +38,9 @@ const BUILTINS: [&str; 27] = [
     "kill", "pwd", "sleep",
 ];
 /// Words after which it is unknown what starts, or whether it does.
-const UNKNOWN: [&str; 23] = [
+const UNKNOWN: [&str; 22] = [
     "if", "then", "else", "elif", "fi", "while", "until", "for", "do", "done", "case", "esac", "function",
-    "!", "{", "}", "time", ".", "source", "eval", "trap", "cd", "pushd",
+    "!", "{", "}", ".", "source", "eval", "trap", "cd", "pushd",
 ];
 
 /// Returns whether a program of this name takes a script of shell commands.
@@ -144,7 +123,7 @@ pub fn runs_arguments(text: &[u8]) -> bool {
         let words: Vec<&str> = tokens(line).collect();
         let is_started = |at: usize| match words.get(at).map(|word| word.rsplit('/').next().unwrap_or(word)) {
             Some(word) if is_all(word) => true,
-            Some(word) => STARTERS.contains(&word) && words[at..].iter().any(|word| is_all(word)),
+            Some(word) => crate::chain::starts_arguments(word) && words[at..].iter().any(|word| is_all(word)),
             None => false,
         };
         is_started(0) || words.iter().enumerate().any(|(at, word)| *word == "exec" && is_started(at + 1))
@@ -265,10 +244,16 @@ fn command(words: &[Word]) -> Option<ShellCommand> {
         if is_assignment && word.text.starts_with("PATH=") {
             return None;
         }
-        if !is_assignment && word.text != "exec" && word.text != "command" {
-            break;
-        }
-        rest = &rest[1..];
+        rest = match word.text.as_str() {
+            _ if is_assignment => &rest[1..],
+            "exec" => without_exec_options(&rest[1..])?,
+            "command" | "time" => match &rest[1..] {
+                [option, rest @ ..] if option.text == "-p" => rest,
+                [option, ..] if option.text.starts_with('-') => return None,
+                rest => rest,
+            },
+            _ => break,
+        };
     }
     let Some(program) = rest.first() else { return Some(Vec::new()) };
     let name = program.text.as_str();
@@ -281,6 +266,54 @@ fn command(words: &[Word]) -> Option<ShellCommand> {
         return (!sets_path).then(Vec::new);
     }
     Some(rest.iter().map(|word| word.text.clone().into_bytes()).collect())
+}
+
+/// The words after `exec` and its options `-a NAME`, `-c` and `-l`. `None`: it has other options.
+fn without_exec_options(mut words: &[Word]) -> Option<&[Word]> {
+    while let [first, rest @ ..] = words {
+        let Some(letters) = first.text.strip_prefix('-') else { break };
+        if letters == "-" {
+            return Some(rest);
+        }
+        let flags = letters.trim_start_matches(['c', 'l']);
+        words = match flags.strip_prefix('a') {
+            Some("") => rest.get(1..)?,
+            Some(_) => rest,
+            None if flags.is_empty() && !letters.is_empty() => rest,
+            None => return None,
+        };
+    }
+    Some(words)
+}
+
+/// The words that a script puts before its arguments if the first of them is an option, as official images do:
+/// `if [ "${1#-}" != "$1" ]; then set -- redis-server "$@"; fi`.
+pub fn option_arguments(text: &[u8]) -> Option<ShellCommand> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.contains("set --") && !chooses(text))?;
+    let text = text.replace("\\\n", " ");
+    let all: Vec<&str> = written(&text).collect();
+    let tests_option = |line: &str| ["#-}", ":0:1}", "-*"].iter().any(|test| line.contains(test));
+    all.iter().enumerate().find_map(|(at, line)| {
+        let start = line.find("set -- ")?;
+        if !all[at.saturating_sub(2)..=at].iter().any(|before| tests_option(before)) {
+            return None;
+        }
+        let (lines, true) = lines(&line[start..]) else { return None };
+        let [_, _, before @ .., last] = lines.first()?.words.as_slice() else { return None };
+        let is_literal = !before.is_empty() && before.iter().all(|word| word.is_plain);
+        let is_kept = is_literal && ALL_WORDS.contains(&last.text.as_bytes());
+        is_kept.then(|| before.iter().map(|word| word.text.clone().into_bytes()).collect())
+    })
+}
+
+/// The arguments of a script after it has put `before` in front of an option.
+pub fn set_arguments(before: Option<&[Vec<u8>]>, arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    match before {
+        Some(before) if arguments.first().is_some_and(|word| word.starts_with(b"-")) => {
+            [before, arguments].concat()
+        }
+        _ => arguments.to_vec(),
+    }
 }
 
 /// The lines of a text by POSIX shell, "Token Recognition", without expansions. `false`: the rest of the text was not
@@ -414,7 +447,13 @@ mod tests {
         check("exec 2>&1; /a", "/a");
         check("/opt/*/app", "?");
         check("cat <<x\napp\nx", "cat ?");
-        check("exec -a x app", "?");
+        check("exec -a x app", "app");
+        check("exec -a \"$0\" /app \"$@\"", "/app $@");
+        check("exec -cl -- /app", "/app");
+        check("exec -aname /app", "/app");
+        check("exec -x /app", "?");
+        check("time -p /app", "/app");
+        check("command -v app", "?");
         check("", "");
     }
 
@@ -460,6 +499,24 @@ mod tests {
         check("[ $(uname -m) = aarch64 ] && exec /arm\nexec /amd", "");
         check(&format!("/app {}", "x".repeat(2000)), "");
         assert_eq!(last_command(b"#!/bin/sh\n/app \xff"), None);
+    }
+
+    #[test]
+    fn the_words_before_an_option_are_found() {
+        let check = |text: &str, expected: Option<&str>| {
+            let found = option_arguments(text.as_bytes());
+            let shown = found.map(|words| String::from_utf8(words.join(&b' ')).unwrap());
+            assert_eq!(shown.as_deref(), expected, "{text}");
+        };
+        check("if [ \"${1#-}\" != \"$1\" ]; then\n\tset -- redis-server \"$@\"\nfi", Some("redis-server"));
+        check("if [ \"${1:0:1}\" = '-' ]; then set -- postgres -x \"$@\"; fi", Some("postgres -x"));
+        check("case \"$1\" in\n-*) set -- app \"$@\" ;;\nesac", Some("app"));
+        check("if [ -z \"$1\" ]; then\n set -- app \"$@\"\nfi", None);
+        check("[ \"${1#-}\" ] && set -- $APP \"$@\"", None);
+        check("[ \"${1#-}\" ] && set -- app", None);
+        let words = |text: &str| text.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!(set_arguments(Some(&words("app")), &words("-v x")), words("app -v x"));
+        assert_eq!(set_arguments(Some(&words("app")), &words("x")), words("x"));
     }
 
     #[test]

@@ -300,3 +300,33 @@ fn scripts_are_read_up_to_64_kib() {
     assert!(script((64 << 10) - 1));
     assert!(!script(64 << 10));
 }
+
+#[test]
+fn wrappers_that_are_scripts_and_unknown_ones_lead_to_the_program() {
+    let layer = Tar::default()
+        .file("bin/sh", &elf(62))
+        .file("bin/wrap", &elf(62))
+        .file("bin/xvfb-run", b"#!/bin/sh\nexit $RETVAL\n")
+        .file("bin/redis", &elf(62))
+        .file("app", &elf(62))
+        .file(
+            "entry.sh",
+            b"#!/bin/sh\nif [ \"${1#-}\" != \"$1\" ]; then\n set -- redis \"$@\"\nfi\nexec \"$@\"\n",
+        )
+        .facts();
+    let unknown = ["entrypoint /bin/wrap", "started program /app", "shell /bin/sh"];
+    check(&layer, &config(&["wrap", "run", "--"], &["/app"]), &unknown, "");
+    check(
+        &layer,
+        &config(&["wrap", "run", "--"], &["/data"]),
+        &["entrypoint /bin/wrap", "shell /bin/sh"],
+        "",
+    );
+    let script = ["entrypoint /bin/xvfb-run", "interpreter /bin/sh", "started program /app"];
+    check(&layer, &config(&["xvfb-run", "-a", "/app"], &[]), &script, "");
+    let redis = ["entrypoint /entry.sh", "interpreter /bin/sh", "started program /bin/redis"];
+    check(&layer, &config(&["/entry.sh"], &["--appendonly", "yes"]), &redis, "");
+    check(&layer, &config(&["/entry.sh"], &["redis"]), &redis, "");
+    let by_shell = ["entrypoint /bin/sh", "started program /bin/redis"];
+    check(&layer, &config(&["/bin/sh", "/entry.sh"], &["--appendonly"]), &by_shell, "");
+}

@@ -40,7 +40,7 @@ const fn wrapper(names: &'static [&'static str], valued: &'static [&'static str]
 }
 
 /// Source: each program's own help.
-const WRAPPERS: [Wrapper; 12] = [
+const WRAPPERS: [Wrapper; 30] = [
     wrapper(&["tini", "tini-static", "docker-init"], &["-p", "-e"], 0),
     wrapper(&["catatonit"], &[], 0),
     wrapper(&["dumb-init"], &["-r", "--rewrite"], 0),
@@ -61,26 +61,104 @@ const WRAPPERS: [Wrapper; 12] = [
         0,
     ),
     wrapper(&["sudo"], &["-u", "-g", "--user", "--group"], 0),
+    wrapper(&["taskset"], &[], 1),
+    wrapper(&["chrt"], &["-T", "-P", "-D", "--sched-runtime", "--sched-period", "--sched-deadline"], 1),
+    wrapper(
+        &["numactl"],
+        &[
+            "-i",
+            "-m",
+            "-N",
+            "-C",
+            "-p",
+            "--interleave",
+            "--membind",
+            "--cpunodebind",
+            "--physcpubind",
+            "--preferred",
+        ],
+        0,
+    ),
+    wrapper(&["prlimit"], &["-o", "--output"], 0),
+    wrapper(&["linux32", "linux64", "i386", "x86_64", "uname26"], &[], 0),
+    wrapper(
+        &["xvfb-run"],
+        &[
+            "-e",
+            "-f",
+            "-n",
+            "-p",
+            "-s",
+            "-w",
+            "--error-file",
+            "--auth-file",
+            "--server-num",
+            "--xauth-protocol",
+            "--server-args",
+            "--wait",
+        ],
+        0,
+    ),
+    wrapper(&["envdir", "s6-envdir", "setlock", "s6-setlock"], &["-c", "-t"], 1),
+    wrapper(&["flock"], &["-w", "-E", "--timeout", "--wait", "--conflict-exit-code"], 1),
+    wrapper(
+        &["softlimit", "s6-softlimit"],
+        &["-m", "-d", "-s", "-l", "-a", "-o", "-p", "-f", "-c", "-r", "-t"],
+        0,
+    ),
+    wrapper(&["s6-applyuidgid"], &["-u", "-g", "-G"], 0),
+    wrapper(&["s6-setsid", "s6-fghack", "s6-background"], &[], 0),
+    wrapper(
+        &["dockerize"],
+        &[
+            "-wait",
+            "-timeout",
+            "-template",
+            "-stdout",
+            "-stderr",
+            "-wait-http-header",
+            "-wait-retry-interval",
+            "-delims",
+            "-env",
+            "-env-section",
+            "-poll",
+        ],
+        0,
+    ),
+    wrapper(&["ddtrace-run", "vault-env", "fixuid", "jemalloc.sh", "eatmydata", "unbuffer"], &[], 0),
+    wrapper(&["newrelic-admin", "faketime"], &[], 1),
+    wrapper(&["time"], &["-f", "-o", "--format", "--output"], 0),
+    wrapper(
+        &["pid1"],
+        &["-e", "-u", "-g", "-w", "-t", "--env", "--user", "--group", "--workdir", "--timeout"],
+        0,
+    ),
+    wrapper(&["dbus-run-session"], &["--config-file", "--dbus-daemon"], 0),
+    wrapper(&["proxychains4", "proxychains", "torsocks"], &["-f"], 0),
+];
+
+/// Wrappers whose own arguments end with `--`, whatever is before it.
+const BEFORE_DASHES: [&str; 14] = [
+    "wait-for-it.sh",
+    "wait-for-it",
+    "wait-for",
+    "wait-for.sh",
+    "doppler",
+    "aws-vault",
+    "chamber",
+    "infisical",
+    "dotenvx",
+    "op",
+    "teller",
+    "cpulimit",
+    "watchexec",
+    "my_init",
 ];
 
 /// Programs that start others in ways that are not followed: in another root, by another user's shell, from a directory of
 /// services.
-const STARTERS: [&str; 14] = [
-    "chroot",
-    "taskset",
-    "runuser",
-    "su",
-    "unshare",
-    "nsenter",
-    "numactl",
-    "capsh",
-    "runsv",
-    "runsvdir",
-    "s6-svscan",
-    "supervisord",
-    "bwrap",
-    "prlimit",
-];
+const STARTERS: [&str; 9] =
+    ["chroot", "unshare", "nsenter", "capsh", "runsv", "runsvdir", "s6-svscan", "supervisord", "bwrap"];
 
 /// Emulators beside QEMU that run their arguments. Source: the README files of box86, box64, FEX-Emu and blink, and Apple's
 /// documentation of Rosetta.
@@ -114,6 +192,16 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
     if let Some(wrapper) = WRAPPERS.iter().find(|wrapper| wrapper.names.contains(&known)) {
         return command(words(arguments, wrapper.valued).get(wrapper.words..).unwrap_or_default());
     }
+    if BEFORE_DASHES.contains(&base) {
+        return command(after_dashes(arguments));
+    }
+    if matches!(base, "su" | "runuser") && !arguments.is_empty() {
+        return user_shell(base, arguments);
+    }
+    if base == "setarch" {
+        let named = arguments.first().is_some_and(|word| !word.starts_with(b"-"));
+        return command(words(&arguments[usize::from(named)..], &[]));
+    }
     if STARTERS.contains(&base) && !arguments.is_empty() {
         return Wrapped::Unknown(format!("what {base} starts is known only at run time"));
     }
@@ -123,7 +211,7 @@ fn wraps(name: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
             ["--library-path", "--preload", "--argv0", "--inhibit-rpath", "--audit", "--glibc-hwcaps-mask"];
         return command(words(arguments, &valued));
     }
-    if base == "env" {
+    if matches!(base, "env" | "s6-env") {
         return env(arguments);
     }
     if base == "busybox" {
@@ -151,6 +239,33 @@ fn emulator_options(base: &str) -> Option<&'static [&'static str]> {
         }
         false => None,
     }
+}
+
+/// The words after the first `--`; empty if there is none.
+pub fn after_dashes(arguments: &[Vec<u8>]) -> &[Vec<u8>] {
+    let at = arguments.iter().position(|word| word == b"--");
+    at.and_then(|at| arguments.get(at + 1..)).unwrap_or_default()
+}
+
+/// `su [USER] -c TEXT`, which a shell executes, or `runuser -u USER COMMAND`.
+fn user_shell(base: &str, arguments: &[Vec<u8>]) -> Wrapped {
+    let text = arguments.iter().position(|word| word == b"-c" || word == b"--command");
+    let names_user = arguments.iter().any(|word| word == b"-u" || word.starts_with(b"--user"));
+    match text.and_then(|at| arguments.get(at + 1)) {
+        _ if base == "runuser" && names_user => {
+            let valued = ["-u", "-g", "-G", "-w", "--user", "--group", "--supp-group"];
+            command(words(arguments, &valued))
+        }
+        Some(text) => shell(&[b"-c".to_vec(), text.clone()]),
+        None => Wrapped::Unknown(format!("what {base} starts is known only at run time")),
+    }
+}
+
+/// Returns whether a program of this name starts its arguments.
+pub fn starts_arguments(name: &str) -> bool {
+    matches!(name, "env" | "s6-env" | "setarch" | "runuser" | "command")
+        || BEFORE_DASHES.contains(&name)
+        || WRAPPERS.iter().any(|wrapper| wrapper.names.contains(&name))
 }
 
 fn command(words: &[Vec<u8>]) -> Wrapped {
@@ -328,6 +443,28 @@ mod tests {
         check("/bin/busybox httpd -f", "");
         check("/usr/bin/qemu-arm-static -cpu x /bin/sh -c y", "emulated /bin/sh -c y");
         check("/usr/bin/qemu-arm-static -execve -0 sh /bin/sh", "emulated sh /bin/sh");
+        check("runuser -u app -- /app", "/app");
+        check("runuser app -c /app~-x", "/app -x");
+        check("su - app -s /bin/sh -c exec~/app", "/app");
+        check("su - app", "?");
+        check("taskset -c 0,1 /app", "/app");
+        check("chrt -i 0 /app", "/app");
+        check("numactl --interleave=all -m 0 /app", "/app");
+        check("prlimit --nofile=1024 /app", "/app");
+        check("setarch x86_64 -R /app", "/app");
+        check("setarch -R /app", "/app");
+        check("linux32 /app", "/app");
+        check("xvfb-run -a -s -screen~0 /app", "/app");
+        check("envdir /env /app", "/app");
+        check("flock -n /lock /app", "/app");
+        check("dockerize -wait tcp://db:1 -timeout 5s /app", "/app");
+        check("wait-for-it.sh db:1 -t 3 -- /app", "/app");
+        check("wait-for-it.sh db:1", "");
+        check("doppler run -- /app", "/app");
+        check("ddtrace-run /app", "/app");
+        check("time -f %e /app", "/app");
+        check("s6-env A=b /app", "/app");
+        check("pid1 /app", "/app");
         check("box86 /srv/app -x", "emulated /srv/app -x");
         check("/usr/bin/FEXInterpreter /srv/app", "emulated /srv/app");
         check("/app tini x", "");
