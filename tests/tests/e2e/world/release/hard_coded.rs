@@ -26,7 +26,7 @@ fn stop() -> Result<(), Skip> {
             assert!(lines.any(|line| line.contains(text)), "{builder}: {text}: {}", output.stderr);
         };
         assert!(
-            output.stderr.contains("\nverify linux/arm64/v8: mislabeled"),
+            output.stderr.contains("\nverify linux/arm64/v8: wrong build"),
             "{builder}: {}",
             output.stderr
         );
