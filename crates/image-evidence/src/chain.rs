@@ -96,7 +96,8 @@ pub struct ExecutedChain<'a> {
 
 /// Follows the executed chain: first the program of the image, then the loaders and libraries.
 pub fn follow<'a>(tree: &OverlayTree<'a>, config: &Config) -> ExecutedChain<'a> {
-    let mut walk = Walk { tree, config, chain: ExecutedChain::default(), commands: 0, emulated: false };
+    let mut walk =
+        Walk { tree, config, chain: ExecutedChain::default(), commands: 0, emulated: false, path: None };
     walk.programs();
     if walk.chain.unread.is_none() && walk.chain.unread_files.is_empty() {
         walk.loaders_and_libraries();
@@ -111,6 +112,8 @@ struct Walk<'t, 'a> {
     commands: usize,
     /// Whether an emulator runs what is followed now.
     emulated: bool,
+    /// The PATH that a script has set, in place of that of the image.
+    path: Option<String>,
 }
 
 /// A script that a shell executes, and what is known about what it starts.
@@ -136,10 +139,36 @@ impl<'a> Walk<'_, 'a> {
     /// Follows one command to its program. Returns whether everything that it starts is known. `steps` limits the number of
     /// scripts and wrappers.
     fn program(&mut self, argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
-        let before = self.emulated;
-        let is_known = self.steps(argv, first, steps);
-        self.emulated = before;
+        let before = (self.emulated, self.path.clone());
+        let is_known = self.enter_path(argv).is_some_and(|argv| self.steps(argv, first, steps));
+        (self.emulated, self.path) = before;
         is_known
+    }
+
+    /// Takes the PATH before a command of a script, with the PATH until then in it. `None`: it is known only at run time.
+    fn enter_path(&mut self, mut argv: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+        let Some(set) = argv.first().and_then(|word| word.strip_prefix(b"PATH=")) else { return Some(argv) };
+        let before = self.search_path().to_string();
+        let set = String::from_utf8_lossy(set);
+        let is_before = |part: &str| part == "$PATH" || part == "${PATH}";
+        if set.split(':').any(|part| part.contains(['$', '`', '~']) && !is_before(part)) {
+            self.gap("the PATH of a script is known only at run time".into());
+            return None;
+        }
+        let parts: Vec<&str> =
+            set.split(':').map(|part| if is_before(part) { before.as_str() } else { part }).collect();
+        // Linux accepts no longer variable.
+        if parts.iter().map(|part| part.len() + 1).sum::<usize>() > 128 << 10 {
+            return None;
+        }
+        self.path = Some(parts.join(":"));
+        argv.remove(0);
+        Some(argv)
+    }
+
+    fn search_path(&self) -> &str {
+        let of_image = || self.config.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
+        self.path.as_deref().or_else(of_image).unwrap_or(DEFAULT_PATH)
     }
 
     fn steps(&mut self, mut argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
@@ -322,8 +351,7 @@ impl<'a> Walk<'_, 'a> {
         if name.contains(&b'/') {
             return self.tree.resolve(&self.in_working_dir(name));
         }
-        let set = self.config.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
-        for directory in set.unwrap_or(DEFAULT_PATH).split(':') {
+        for directory in self.search_path().split(':') {
             let directory =
                 if directory.starts_with('/') { directory } else { self.config.working_dir.as_str() };
             if self.tree.budget().is_spent() {

@@ -87,17 +87,32 @@ pub fn last_command(text: &[u8]) -> Option<ShellCommand> {
     }
     let (lines, true) = lines(line) else { return None };
     let [line] = lines.as_slice() else { return None };
-    let command = command(&line.words)?;
-    let name = std::str::from_utf8(command.first()?).ok()?;
+    let mut command = command(&line.words)?;
+    if let Some(path) = only_path(&text, &above).filter(|_| !command.is_empty() && is_in_path(&command)) {
+        command.insert(0, path);
+    }
+    let has_path = command.first()?.starts_with(b"PATH=");
+    let is_path_known = text.matches("PATH=").count() == usize::from(has_path);
+    let name = std::str::from_utf8(command.get(usize::from(has_path))?).ok()?;
     let is_sure = match name {
         // Even if something may end the script before, its purpose is to start its arguments.
         name if ALL_WORDS.contains(&name.as_bytes()) => runs_arguments(text.as_bytes()),
         name if name.starts_with('/') => !above.iter().any(|line| may_end(line)),
         name if name.contains('/') => !above.iter().any(|line| may_end(line) || line.contains("cd ")),
         // A function or an alias may have the same name as a program.
-        name => !text.contains("PATH=") && !above.iter().any(|line| may_end(line) || may_define(line, name)),
+        name => is_path_known && !above.iter().any(|line| may_end(line) || may_define(line, name)),
     };
     is_sure.then_some(command)
+}
+
+/// The `PATH=...` of a script that sets it once, outside of any condition, in a line above its last one.
+fn only_path(text: &str, above: &[&str]) -> Option<Vec<u8>> {
+    let at = above.iter().position(|line| line.contains("PATH="))?;
+    let opens = |line: &&&str| line.ends_with('{') || tokens(line).any(|word| OPENERS.contains(&word));
+    let is_conditional = above[..at].iter().any(|line| opens(&line));
+    let (lines, true) = lines(above[at]) else { return None };
+    let [line] = lines.as_slice() else { return None };
+    set_path(&line.words).filter(|_| !is_conditional && text.matches("PATH=").count() == 1)
 }
 
 /// Returns whether a script starts its arguments, as in `exec "$@"` or `exec gosu app "$@"`.
@@ -207,7 +222,7 @@ pub fn commands(text: &str) -> (Vec<ShellCommand>, bool) {
     let mut found = Vec::new();
     // After a change of the working directory or PATH, only an absolute path identifies a file.
     let mut is_moved = false;
-    let (mut depth, mut on_condition) = (0_usize, false);
+    let (mut depth, mut on_condition, mut path) = (0_usize, false, None);
     for line in lines.iter().filter(|line| !line.words.is_empty()) {
         let first = line.words[0].text.as_str();
         depth += usize::from(OPENERS.contains(&first));
@@ -219,8 +234,16 @@ pub fn commands(text: &str) -> (Vec<ShellCommand>, bool) {
             };
         on_condition = !is_sure || TESTS.contains(&first);
         depth = depth.saturating_sub(usize::from(CLOSERS.contains(&first)));
+        // A second PATH may contain the first one.
+        if let Some(set) = set_path(&line.words).filter(|_| is_sure && path.is_none()) {
+            path = Some(set);
+            continue;
+        }
         match command(&line.words) {
             Some(words) if words.is_empty() => {}
+            Some(words) if is_sure && !is_moved && is_in_path(&words) => {
+                found.push(path.iter().cloned().chain(words).collect());
+            }
             Some(words) if is_sure && (!is_moved || words[0].starts_with(b"/")) => found.push(words),
             Some(_) | None => is_complete = false,
         }
@@ -235,14 +258,19 @@ pub fn commands(text: &str) -> (Vec<ShellCommand>, bool) {
     (found, is_complete)
 }
 
+/// Returns whether a command is found in the PATH of the script.
+fn is_in_path(words: &[Vec<u8>]) -> bool {
+    !words[0].contains(&b'/') && !words[0].starts_with(b"PATH=")
+}
+
 /// The program of one simple command with its arguments; empty if it starts nothing. `None`: it is unknown what it starts.
+/// A first word `PATH=...` is the PATH in which the program is found.
 fn command(words: &[Word]) -> Option<ShellCommand> {
-    let mut rest = words;
+    let (mut rest, mut path) = (words, None);
     while let Some(word) = rest.first() {
         let is_assignment = is_assignment(&word.text);
-        // With another PATH or options of exec, the program may be another file.
-        if is_assignment && word.text.starts_with("PATH=") {
-            return None;
+        if word.text.starts_with("PATH=") {
+            path = Some(word.text.clone().into_bytes());
         }
         rest = match word.text.as_str() {
             _ if is_assignment => &rest[1..],
@@ -255,7 +283,7 @@ fn command(words: &[Word]) -> Option<ShellCommand> {
             _ => break,
         };
     }
-    let Some(program) = rest.first() else { return Some(Vec::new()) };
+    let Some(program) = rest.first() else { return path.is_none().then(Vec::new) };
     let name = program.text.as_str();
     let is_known = program.is_plain || ALL_WORDS.contains(&name.as_bytes());
     if !is_known || name.starts_with('-') || UNKNOWN.contains(&name) {
@@ -265,7 +293,18 @@ fn command(words: &[Word]) -> Option<ShellCommand> {
         let sets_path = rest.iter().any(|word| word.text.starts_with("PATH="));
         return (!sets_path).then(Vec::new);
     }
-    Some(rest.iter().map(|word| word.text.clone().into_bytes()).collect())
+    let path = path.filter(|_| !name.contains('/'));
+    Some(path.into_iter().chain(rest.iter().map(|word| word.text.clone().into_bytes())).collect())
+}
+
+/// The `PATH=...` of a line that only sets or exports it.
+fn set_path(words: &[Word]) -> Option<Vec<u8>> {
+    match words {
+        [export, word] if export.text == "export" && word.text.starts_with("PATH=") => Some(word),
+        [word] if word.text.starts_with("PATH=") => Some(word),
+        _ => None,
+    }
+    .map(|word| word.text.clone().into_bytes())
 }
 
 /// The words after `exec` and its options `-a NAME`, `-c` and `-l`. `None`: it has other options.
@@ -430,8 +469,10 @@ mod tests {
         check("$APP", "?");
         check("exec \"$@\"", "$@");
         check("exec gosu me \"$@\"", "gosu me $@");
-        check("PATH=/opt app", "?");
-        check("export PATH=/opt; app", "?");
+        check("PATH=/opt app", "PATH=/opt app");
+        check("PATH=/opt /bin/app", "/bin/app");
+        check("export PATH=/opt; app", "PATH=/opt app");
+        check("[ x ] && PATH=/opt; app", "?");
         check("cd /opt && ./app && /bin/x", "/bin/x ?");
         check("if true; then app; fi", "?");
         check("setup; (app)", "setup ?");
@@ -472,7 +513,10 @@ mod tests {
         check("exec ./run", "./run");
         // Not a line within another command, or one that is not certain to run.
         check("cd /srv\n./run", "");
-        check("export PATH=/opt\nrun", "");
+        check("export PATH=/opt\nrun", "PATH=/opt run");
+        check("PATH=/opt:$PATH exec run", "PATH=/opt:$PATH run");
+        check("if x; then\nexport PATH=/opt\nfi\nrun", "");
+        check("PATH=/a\nPATH=/b\nrun", "");
         check("if true; then\n  /app\nfi", "");
         check("main() {\n  /app\n}", "");
         check("while :; do\n /app\ndone", "");

@@ -330,3 +330,24 @@ fn wrappers_that_are_scripts_and_unknown_ones_lead_to_the_program() {
     let by_shell = ["entrypoint /bin/sh", "started program /bin/redis"];
     check(&layer, &config(&["/bin/sh", "/entry.sh"], &["--appendonly"]), &by_shell, "");
 }
+
+#[test]
+fn the_path_that_a_script_sets_is_used() {
+    let layer = Tar::default()
+        .file("bin/sh", &elf(62))
+        .file("srv/bin/server", &elf(62))
+        .file("a", b"#!/bin/sh\nexport PATH=$PATH:/srv/bin\nexec server\n")
+        .file("b", b"#!/bin/sh\nPATH=\"/srv/bin:$PATH\" exec server \"$@\"\n")
+        .file("c", b"#!/bin/sh\nexport PATH=$HOME/bin:$PATH\nexec server\n")
+        .facts();
+    for script in ["/a", "/b"] {
+        let links =
+            [&format!("entrypoint {script}"), "interpreter /bin/sh", "started program /srv/bin/server"];
+        check(&layer, &config(&[script], &["-v"]), &links, "");
+    }
+    let links = ["entrypoint /c", "interpreter /bin/sh"];
+    check(&layer, &config(&["/c"], &[]), &links, "the PATH of a script is known only at run time");
+    let text = "export PATH=/srv/bin:$PATH && server";
+    let links = ["entrypoint /bin/sh", "started program /srv/bin/server"];
+    check(&layer, &config(&["/bin/sh", "-c"], &[text]), &links, "");
+}
