@@ -31,7 +31,11 @@ pub fn print_changes(relabeled: &Relabeled, node: &TreeNode, output: &Output) {
     };
     for change in images {
         let name = change.index_platform.as_ref().map_or("image".to_string(), ToString::to_string);
-        output.info(&format!("{name}: declared platform {} -> {}", change.declared, change.new));
+        let declared = match change.declared.architecture.as_str() {
+            "" => "(none)".to_string(),
+            _ => change.declared.to_string(),
+        };
+        output.info(&format!("{name}: declared platform {declared} -> {}", change.new));
         output.info(&format!("  config    {} -> {}", change.config.0, change.config.1));
         output.info(&format!("  manifest  {} -> {}", change.manifest.0, change.manifest.1));
     }
