@@ -137,6 +137,9 @@ pub fn read(
     if layer.media_type.contains("+encrypted") {
         return Ok(LayerOutcome::Skipped("it is encrypted".into()));
     }
+    if is_other_format(&layer.media_type) {
+        return Ok(LayerOutcome::Skipped(format!("it is no tar file, but \"{}\"", layer.media_type)));
+    }
     let doing = || format!("read layer {} of \"{}\"", layer.digest, source.display_name());
     // The store verifies this digest of a layer that is not compressed.
     let diff_id = diff_id.filter(|id| **id != layer.digest);
@@ -153,6 +156,11 @@ pub fn read(
         }
         other => other,
     }
+}
+
+/// Returns whether a vendor's media type is that of another format than tar: nydus, EROFS, squashfs, WebAssembly.
+fn is_other_format(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.") && !media_type.contains("tar")
 }
 
 /// Reads a layer from its stored bytes. `doing` describes the operation in errors.
