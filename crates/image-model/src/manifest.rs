@@ -73,8 +73,8 @@ pub struct Descriptor {
     pub size: u64,
     /// The digest of the content.
     pub digest: Digest,
-    /// The index platform, in entries of an index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The index platform, in entries of an index. One without an operating system or an architecture counts as absent.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "complete_platform")]
     pub platform: Option<Platform>,
     /// `annotations`; absent and `null` are empty.
     #[serde(default, skip_serializing_if = "is_empty", deserialize_with = "null_is_empty")]
@@ -95,10 +95,16 @@ fn is_empty(map: &BTreeMap<String, String>) -> bool {
 }
 
 /// Go writes `null` for an empty slice or map.
-fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(crate) fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
     d: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+/// Clients choose by operating system and architecture, so a platform without one of them selects nothing.
+fn complete_platform<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Platform>, D::Error> {
+    let platform = Option::<Platform>::deserialize(d)?;
+    Ok(platform.filter(|platform| !platform.os.is_empty() && !platform.architecture.is_empty()))
 }
 
 impl Descriptor {
@@ -305,7 +311,9 @@ impl Document {
         for key in ["mediaType", "digest", "size", "data", "annotations"] {
             object.unique(&self.bytes, key)?;
         }
-        if let Some(platform) = object.unique(&self.bytes, "platform")? {
+        let is_null = |at: &std::ops::Range<usize>| self.bytes.get(at.clone()) == Some(b"null");
+        let platform = object.unique(&self.bytes, "platform")?.filter(|member| !is_null(&member.value_at));
+        if let Some(platform) = platform {
             let platform = JsonObject::parse_at(&self.bytes, &platform.value_at, "platform")?;
             for key in PLATFORM_KEYS {
                 platform.unique(&self.bytes, key)?;

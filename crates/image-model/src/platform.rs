@@ -1,5 +1,6 @@
 //! Platforms, `os/architecture[/variant][:os.version]`, and the rules by which they are compared.
 
+use crate::manifest::null_is_empty;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -30,14 +31,21 @@ pub const COMMON_PLATFORMS: [&str; 15] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
     /// `amd64`, as Go's GOARCH.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub architecture: String,
     /// `linux`, as Go's GOOS.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub os: String,
     /// `10.0.17763.1`, of Windows images.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
     /// `win32k`, of Windows images.
-    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "os.features",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
     pub os_features: Vec<String>,
     /// `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
