@@ -34,7 +34,7 @@ pub struct VerifyArgs {
     /// The images or indexes
     #[arg(required_unless_present = "all_tags")]
     image: Vec<Reference>,
-    /// Verify all tags of this repository, layout or archive (repeatable)
+    /// Verify all tags of this repository; of a layout or archive, images without a tag as well (repeatable)
     #[arg(long, value_name = "REPO")]
     all_tags: Vec<Reference>,
     /// Verify only this platform of an index
@@ -139,6 +139,14 @@ fn references(args: &VerifyArgs, stores: &Stores) -> Result<Vec<ToRead>, Error> 
                 is_explicit: false,
             });
         }
+        references.extend(store.untagged()?.into_iter().map(|digest| ToRead {
+            name: format!("{}@{digest}", store.display_name()),
+            editable: None,
+            source: store.clone(),
+            pointer: Pointer::Digest(digest),
+            depth: depth(args, reference),
+            is_explicit: false,
+        }));
     }
     Ok(references)
 }

@@ -74,6 +74,14 @@ pub trait ImageSource: Send + Sync {
     /// As [`Self::resolve`]; `NotFound` for a repository that does not exist.
     fn tags(&self) -> Result<Vec<String>, Error>;
 
+    /// Returns the images of a local store that have no tag.
+    ///
+    /// # Errors
+    /// As [`Self::tags`].
+    fn untagged(&self) -> Result<Vec<Digest>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Returns all tags, or `None` if that takes more than one request.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod made;
 mod page;
 mod reports;
 mod toc;
+mod unusual;
 mod world_builders;
 mod wrong_build;
 

@@ -23,6 +23,7 @@ use error::Error;
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{Descriptor, Document, ParsedDocument};
 use image_model::reference::Reference;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -267,6 +268,13 @@ impl ImageSource for DockerArchive {
 
     fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error> {
         Ok(self.find(at)?.map(|document| document.descriptor()))
+    }
+
+    fn untagged(&self) -> Result<Vec<Digest>, Error> {
+        let archive = self.archive();
+        let tagged: BTreeSet<&Digest> = archive.names.values().map(|named| &named.document).collect();
+        let all: BTreeSet<&Digest> = archive.unnamed.iter().map(|named| &named.document).collect();
+        Ok(all.difference(&tagged).map(|digest| (*digest).clone()).collect())
     }
 
     fn tags(&self) -> Result<Vec<String>, Error> {

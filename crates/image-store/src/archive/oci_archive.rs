@@ -68,6 +68,10 @@ impl ImageSource for OciArchive {
         self.0.resolve(at)
     }
 
+    fn untagged(&self) -> Result<Vec<Digest>, Error> {
+        self.0.untagged()
+    }
+
     fn tags(&self) -> Result<Vec<String>, Error> {
         self.0.tags()
     }

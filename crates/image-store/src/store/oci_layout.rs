@@ -322,6 +322,17 @@ impl ImageSource for OciLayout {
         }))
     }
 
+    fn untagged(&self) -> Result<Vec<Digest>, Error> {
+        if !self.exists() {
+            return Ok(Vec::new());
+        }
+        let (_, index) = self.read_index()?;
+        let is_tagged = |entry: &&Descriptor| entry.annotations.contains_key(REF_NAME);
+        let tagged: BTreeSet<&Digest> = index.manifests.iter().filter(is_tagged).map(|e| &e.digest).collect();
+        let all: BTreeSet<&Digest> = index.manifests.iter().map(|entry| &entry.digest).collect();
+        Ok(all.difference(&tagged).map(|digest| (*digest).clone()).collect())
+    }
+
     fn tags(&self) -> Result<Vec<String>, Error> {
         if !self.exists() {
             return Ok(Vec::new());
