@@ -1,7 +1,7 @@
 //! Manifests, indexes and configs, parsed strictly. Bytes and digest are kept in one value.
 
 use crate::digest::Digest;
-use crate::platform::Platform;
+use crate::platform::{Platform, null_is_empty};
 use crate::raw_json::{self, JsonError, JsonObject};
 use error::Error;
 use serde::{Deserialize, Serialize};
@@ -92,13 +92,6 @@ pub struct Descriptor {
 
 fn is_empty(map: &BTreeMap<String, String>) -> bool {
     map.is_empty()
-}
-
-/// Go writes `null` for an empty slice or map.
-pub(crate) fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
-    d: D,
-) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
 /// Clients choose by operating system and architecture, so a platform without one of them selects nothing.

@@ -1,6 +1,5 @@
 //! Platforms, `os/architecture[/variant][:os.version]`, and the rules by which they are compared.
 
-use crate::manifest::null_is_empty;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -50,6 +49,13 @@ pub struct Platform {
     /// `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+}
+
+/// Go writes `null` for an empty slice or map.
+pub(crate) fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
 /// Why a text is not a platform.
