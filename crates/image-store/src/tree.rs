@@ -121,20 +121,22 @@ impl TreeNode {
 
     /// Returns every image of the tree with its index entry (`None` for the root), depth first.
     pub fn images(&self) -> Vec<(Option<&Descriptor>, &Image)> {
-        let image = |(entry, node)| match node {
-            &Self::Image(ref image) => Some((entry, image)),
+        let leaves = self.leaves().into_iter();
+        let images = leaves.filter_map(|(entry, node)| match node {
+            Self::Image(image) => Some((entry, image)),
             Self::Index(_) | Self::Unread(_) => None,
-        };
-        self.leaves().into_iter().filter_map(image).collect()
+        });
+        images.collect()
     }
 
     /// Returns what could not be read, with its index entry (`None` for the root), depth first.
     pub fn unread(&self) -> Vec<(Option<&Descriptor>, &UnreadNode)> {
-        let unread = |(entry, node)| match node {
-            &Self::Unread(ref unread) => Some((entry, unread)),
+        let leaves = self.leaves().into_iter();
+        let unread = leaves.filter_map(|(entry, node)| match node {
+            Self::Unread(unread) => Some((entry, unread)),
             Self::Index(_) | Self::Image(_) => None,
-        };
-        self.leaves().into_iter().filter_map(unread).collect()
+        });
+        unread.collect()
     }
 
     /// Returns the platforms of absent members of the root, as its entries have them.
