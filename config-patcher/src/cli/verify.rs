@@ -214,7 +214,7 @@ fn judge_all<'a>(
                         subjects.push(VerifyTarget { source: &*requested.source, image, platform });
                     }
                     // Containers start without their attestations.
-                    TreeNode::Unread(unread) if !entry.is_some_and(|e| e.attested_digest().is_some()) => {
+                    TreeNode::Unread(unread) if entry.is_none_or(|e| e.attested_digest().is_none()) => {
                         let finding = Err(row::not_judged(unread));
                         placed.push((place, Row::new(requested, entry, node, finding)));
                     }
