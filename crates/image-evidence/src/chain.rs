@@ -12,7 +12,6 @@ use image_model::manifest::Config;
 
 mod wrappers;
 
-pub use wrappers::starts_arguments;
 use wrappers::{Wrapped, after_dashes, starts};
 
 /// The number of scripts and wrappers that start each other. The kernel follows five interpreters; images have two or three

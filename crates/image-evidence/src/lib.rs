@@ -37,6 +37,7 @@
 pub mod chain;
 pub mod elf;
 pub mod file;
+mod known_wrappers;
 pub mod layer;
 pub mod overlay;
 pub mod secret;

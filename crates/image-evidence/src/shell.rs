@@ -1,5 +1,7 @@
 //! A reader of shell scripts: the commands that a text starts, as far as they are known without running it.
 
+use crate::known_wrappers::starts_arguments;
+
 /// A program and its arguments as written. One of `ALL_WORDS` stands for the arguments of the script.
 pub type ShellCommand = Vec<Vec<u8>>;
 
@@ -138,7 +140,7 @@ pub fn runs_arguments(text: &[u8]) -> bool {
         let words: Vec<&str> = tokens(line).collect();
         let is_started = |at: usize| match words.get(at).map(|word| word.rsplit('/').next().unwrap_or(word)) {
             Some(word) if is_all(word) => true,
-            Some(word) => crate::chain::starts_arguments(word) && words[at..].iter().any(|word| is_all(word)),
+            Some(word) => starts_arguments(word) && words[at..].iter().any(|word| is_all(word)),
             None => false,
         };
         is_started(0) || words.iter().enumerate().any(|(at, word)| *word == "exec" && is_started(at + 1))

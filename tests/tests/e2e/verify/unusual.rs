@@ -45,7 +45,7 @@ fn all_tags_of_a_layout_or_archive_include_images_without_a_tag() {
     std::fs::write(&path, list.to_string()).unwrap();
     let mut archive = tar::Builder::new(Vec::new());
     archive.append_dir_all("", &dir).unwrap();
-    user.write("out.tar", &archive.into_inner().unwrap());
+    user.write("out.tar", archive.into_inner().unwrap());
     for store in [format!("oci:{}", dir.display()), format!("oci-archive:{}", user.path("out.tar").display())]
     {
         let found = verify(&user, &["--all-tags", &store, "--format", "json"]).exits(1).json();
