@@ -54,10 +54,10 @@ pub fn run() -> Result<(), Error> {
 
 /// Reading layers compared with the gzip crate alone, in one optimized program, with the same files.
 fn unpacking(layout: &Path) -> Result<(), Error> {
-    let failed = |e| Error::from_io("run the bench of config-patcher", e);
+    let failed = |e| Error::from_io("run the bench of image-evidence", e);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["bench", "--quiet", "--package", "config-patcher", "--bench", "layers", "--"]).arg(layout);
+    command.args(["bench", "--quiet", "--package", "image-evidence", "--bench", "layers", "--"]).arg(layout);
     match command.stdin(Stdio::null()).status().map_err(failed)? {
         status if status.success() => Ok(()),
         status => Err(failed(io::Error::other(format!("cargo ended with {status}")))),
