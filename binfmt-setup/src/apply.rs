@@ -2,7 +2,7 @@
 //!
 //! First every new rule is registered, a replacement under a temporary name; the kernel compares the entry that was
 //! registered last first, so the new one is used from then on. Then the new rules are verified. Old entries are removed
-//! only when all new ones work. A failure before that leaves every old entry as it was: it was never touched.
+//! only when all new ones work. A failure before that changes no old entry.
 
 use std::ffi::OsString;
 
@@ -37,7 +37,7 @@ pub fn apply(
     Err(cause)
 }
 
-/// How to undo one write.
+/// The reverse of one write.
 enum Undo {
     Remove(OsString),
     /// Undone in reverse order: by then the new entry under the same name is removed, and the one under the temporary

@@ -17,7 +17,7 @@ use nix::sys::statfs::{FsType, statfs};
 
 use crate::rule::{Entry, Rule, is_safe_name};
 
-/// Where every distribution mounts binfmt_misc.
+/// The mount point of binfmt_misc in every distribution.
 pub const MOUNT_POINT: &str = "/proc/sys/fs/binfmt_misc";
 
 /// Read access to a table, for everything that decides.

@@ -30,7 +30,7 @@ pub struct Files {
     pub remove: Vec<PathBuf>,
 }
 
-/// What registers an entry at boot so far.
+/// The file that registers an entry at boot so far.
 #[derive(Debug, Default)]
 pub struct OnDisk {
     /// Files in the directories of binfmt.d that register the name, with the line.
@@ -155,7 +155,7 @@ pub fn stage(files: Files) -> Result<Staged, Error> {
 }
 
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
-    // What a killed process of the same number left; never a link to another file.
+    // A file that a killed process with the same id left; never a link to another file.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

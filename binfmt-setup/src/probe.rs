@@ -34,13 +34,13 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Result of one probe.
 #[derive(Debug)]
 pub struct ProbeOutcome {
-    /// What executed the program, or why it did not run.
+    /// The kernel or emulator that executed the program, or the reason why it did not run.
     pub result: Result<Execution, ProbeFailure>,
     /// From writing the program to its end.
     pub duration: Duration,
 }
 
-/// What executed a program.
+/// The kernel or emulator that executed a program.
 #[derive(Debug)]
 pub enum Execution {
     /// The CPU.

@@ -10,7 +10,7 @@ use crate::persist::Files;
 use crate::plan::{Plan, Step, line_text};
 use crate::request::Resolved;
 
-/// What a command planned or did.
+/// The writes that a command planned or made.
 pub(super) struct Report<'a> {
     pub plan: &'a Plan,
     pub files: &'a Files,

@@ -23,7 +23,7 @@ pub struct EmulatorFile {
     pub device: u64,
     /// Inode of the file.
     pub inode: u64,
-    /// What the first bytes show.
+    /// Result of reading the first bytes.
     pub content: Content,
     /// Whether any x bit is set.
     pub may_execute: bool,
@@ -35,7 +35,7 @@ pub struct EmulatorFile {
     pub of_another_user: Option<(PathBuf, u32)>,
 }
 
-/// What the first bytes of a file show.
+/// Result of reading the first bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// An ELF executable.
@@ -148,7 +148,7 @@ pub fn check(
     Ok(())
 }
 
-/// What the emulator prints for `--version`.
+/// Output of the emulator's `--version`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     /// `aarch64` in `qemu-aarch64 version 7.2.22 (Debian ...)`.
