@@ -69,18 +69,43 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// One thing to do about an image: words, and the command that does it. As text: `until then, run: COMMAND`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdviceStep {
+    pub words: String,
+    pub command: Option<String>,
+}
+
+impl AdviceStep {
+    pub fn words(words: impl Into<String>) -> Self {
+        Self { words: words.into(), command: None }
+    }
+
+    pub fn run(words: impl Into<String>, command: String) -> Self {
+        Self { words: words.into(), command: Some(command) }
+    }
+}
+
+impl fmt::Display for AdviceStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)?;
+        self.command.iter().try_for_each(|command| write!(f, ", run: {command}"))
+    }
+}
+
+/// The steps as one text.
+pub fn steps_text(steps: &[AdviceStep]) -> String {
+    steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 impl Refusal {
-    /// Returns the end of the advice if the image may be right and its platform metadata wrong: no other member is for
-    /// the platform of its binaries. `name` is the reference of the index, if a tag refers to it.
-    pub fn relabel_hint(&self, digest: &Digest, name: Option<&str>) -> String {
-        match (&self.reason, name) {
-            (Reason::Unsound { would_be, is_duplicate: false, .. }, Some(name)) => {
-                let platform = would_be.to_string();
-                let words = ["fix", name, "--set-platform", &platform, "--platform", digest.as_str()];
-                format!("; or, if it was meant to be {platform}, run: {}", suggest(TOOL, &words))
-            }
-            _ => String::new(),
-        }
+    /// Returns the last step of the advice if the image may be right and its platform metadata wrong: no other member is
+    /// for the platform of its binaries. `name` is the reference of the index, if a tag refers to it.
+    pub fn relabel_step(&self, digest: &Digest, name: Option<&str>) -> Option<AdviceStep> {
+        let Reason::Unsound { would_be, is_duplicate: false, .. } = &self.reason else { return None };
+        let platform = would_be.to_string();
+        let words = ["fix", name?, "--set-platform", &platform, "--platform", digest.as_str()];
+        Some(AdviceStep::run(format!("or, if it was meant to be {platform}"), suggest(TOOL, &words)))
     }
 }
 
@@ -206,15 +231,13 @@ pub fn way_out(
     entry: Option<&Descriptor>,
     platform: &Platform,
     name: Option<&str>,
-) -> String {
-    let rebuild = format!("rebuild {platform}");
-    match (name, entry.and_then(|entry| removable(node, entry))) {
-        (Some(name), Some(platform)) => {
-            let remove = suggest("manifest-push", &["edit", name, "--remove", &platform.to_string()]);
-            format!("{rebuild}; until then, run: {remove}")
-        }
-        _ => rebuild,
+) -> Vec<AdviceStep> {
+    let mut steps = vec![AdviceStep::words(format!("rebuild {platform}"))];
+    if let (Some(name), Some(platform)) = (name, entry.and_then(|entry| removable(node, entry))) {
+        let remove = suggest("manifest-push", &["edit", name, "--remove", &platform.to_string()]);
+        steps.push(AdviceStep::run("until then", remove));
     }
+    steps
 }
 
 /// The platform by which `manifest-push edit --remove` can remove this entry.

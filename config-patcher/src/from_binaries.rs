@@ -135,8 +135,9 @@ fn refuse(
     for (at, decision) in decisions.iter().enumerate() {
         let Decision::Refuse(refusal) = decision else { continue };
         let digest = subjects[at].image.document.digest();
-        let hint = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
-        let hint = hint + &refusal.relabel_hint(digest, editable);
+        let mut steps = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
+        steps.extend(refusal.relabel_step(digest, editable));
+        let hint = advice::steps_text(&steps);
         let doing =
             format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.display_name());
         let reasons = judged[at]

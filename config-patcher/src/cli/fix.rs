@@ -291,7 +291,7 @@ pub(super) fn refuse_duplicates(
     let entry = node.images().into_iter().find_map(|(entry, _)| entry.filter(|entry| *entry == member));
     let doing = format!("fix {} ({old}) of \"{image}\"", member.digest);
     let why = format!("{}; the other one is {twin}", advice::consequence(old, new, true, *is_lost));
-    let hint = advice::way_out(node, entry, old, editable);
+    let hint = advice::steps_text(&advice::way_out(node, entry, old, editable));
     Err(Error::new(Exit::CheckFailed, doing, why).hint(format!("{hint}; {way_out}")))
 }
 

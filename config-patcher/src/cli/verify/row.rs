@@ -1,7 +1,7 @@
 //! The rows of the result: one per image, with its verdict and advice.
 
 use crate::TOOL;
-use crate::advice::{Decision, JudgedImage, Reason, decide, is_sound_alone, way_out};
+use crate::advice::{AdviceStep, Decision, JudgedImage, Reason, decide, is_sound_alone, steps_text, way_out};
 use crate::select::is_for;
 use cli::suggest;
 use error::Error;
@@ -56,7 +56,7 @@ enum Advice {
     /// This command fixes it.
     Fix(String),
     /// No command fixes it: the reason and what to do instead.
-    Rebuild(String),
+    Rebuild(Vec<AdviceStep>),
 }
 
 impl<'a> Row<'a> {
@@ -163,20 +163,25 @@ impl<'a> Row<'a> {
     }
 
     /// Returns advice for an image that no command fixes.
-    pub fn rebuild(&self) -> Option<&str> {
+    pub fn rebuild(&self) -> Option<String> {
         match &self.advice {
-            Some(Advice::Rebuild(text)) => Some(text),
+            Some(Advice::Rebuild(steps)) => Some(steps_text(steps)),
             Some(Advice::Fix(_)) | None => None,
+        }
+    }
+
+    /// Either of the two, step by step.
+    pub fn advice_steps(&self) -> Vec<AdviceStep> {
+        match &self.advice {
+            Some(Advice::Fix(command)) => vec![AdviceStep::run("to fix it", command.clone())],
+            Some(Advice::Rebuild(steps)) => steps.clone(),
+            None => Vec::new(),
         }
     }
 
     /// Either of the two, as a sentence.
     pub fn advice_text(&self) -> Option<String> {
-        match &self.advice {
-            Some(Advice::Fix(command)) => Some(format!("to fix it, run: {command}")),
-            Some(Advice::Rebuild(text)) => Some(text.clone()),
-            None => None,
-        }
+        self.advice.as_ref().map(|_| steps_text(&self.advice_steps()))
     }
 }
 
@@ -254,9 +259,10 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
                 Decision::Refuse(refusal) => {
                     let node = row.requested.node.as_ref().ok()?;
                     let name = row.requested.editable.as_deref();
-                    let out = way_out(node, row.entry, &refusal.platform, name);
-                    let relabel = refusal.relabel_hint(row.node.digest(), name);
-                    Some(Advice::Rebuild(format!("{refusal}; {out}{relabel}")))
+                    let mut steps = vec![AdviceStep::words(refusal.to_string())];
+                    steps.extend(way_out(node, row.entry, &refusal.platform, name));
+                    steps.extend(refusal.relabel_step(row.node.digest(), name));
+                    Some(Advice::Rebuild(steps))
                 }
                 Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
                     let (platform, digest) = (platform.to_string(), row.node.digest().as_str());
@@ -270,7 +276,7 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
                 }
                 Decision::Relabel(_) => {
                     let platform = row.index_platform().cloned().unwrap_or_else(|| row.declared());
-                    Some(Advice::Rebuild(format!("rebuild {platform}")))
+                    Some(Advice::Rebuild(vec![AdviceStep::words(format!("rebuild {platform}"))]))
                 }
             }
         })

@@ -38,7 +38,7 @@ pub fn section(out: &mut String, number: usize, row: &Row<'_>, mark: &Mark) {
         let _ = writeln!(out, "<p class=\"fix\">To fix it, run: <code>{}</code></p>", shown(fix));
     }
     if let Some(text) = row.rebuild() {
-        let _ = writeln!(out, "<p class=\"fix\">{}</p>", shown(text));
+        let _ = writeln!(out, "<p class=\"fix\">{}</p>", shown(&text));
     }
     let _ = writeln!(out, "<p class=\"digest\">manifest <code>{}</code></p>\n</section>", row.node.digest());
 }
