@@ -189,7 +189,14 @@ impl JudgedImage<'_> {
 
     fn by_itself(&self) -> Decision {
         let Some(verdict) = self.verdict else { return Decision::Keep };
-        match (verdict.kind, &verdict.binaries) {
+        // Only the declared platform of a program for another operating system may be wrong.
+        let is_declared_wrongly = verdict.kind == VerdictKind::WouldNotStart
+            && self
+                .index()
+                .is_some_and(|index| verdict.binaries.as_ref().is_some_and(|own| runs_on(index, own)))
+            && verdict.failure.as_ref().is_some_and(|failure| failure.other_system().is_some());
+        let kind = if is_declared_wrongly { VerdictKind::Mislabeled } else { verdict.kind };
+        match (kind, &verdict.binaries) {
             (VerdictKind::Mislabeled, Some(binaries)) => {
                 let index_os = self.index().map(|index| &index.os);
                 let mut systems = index_os.into_iter().chain([&self.declared.os]).filter(|os| !os.is_empty());
@@ -217,6 +224,7 @@ impl JudgedImage<'_> {
                 VerdictKind::Mislabeled
                 | VerdictKind::WrongBuild
                 | VerdictKind::Mixed
+                | VerdictKind::WouldNotStart
                 | VerdictKind::Undetermined,
                 _,
             ) => Decision::Keep,

@@ -76,7 +76,10 @@ pub fn from_binaries(
                 return refuse(Exit::BadInput, why);
             }
             (
-                VerdictKind::Mislabeled | VerdictKind::Consistent | VerdictKind::ForeignPayload,
+                VerdictKind::Mislabeled
+                | VerdictKind::WouldNotStart
+                | VerdictKind::Consistent
+                | VerdictKind::ForeignPayload,
                 Decision::Relabel(platform),
             ) => {
                 members.push((digest.clone(), platform));
@@ -87,6 +90,10 @@ pub fn from_binaries(
                     Exit::CheckFailed,
                     "they were built for several platforms; rebuild the image".into(),
                 );
+            }
+            (VerdictKind::WouldNotStart, _) => {
+                let advice = verdict.failure.as_ref().map_or(String::new(), |failure| failure.advice());
+                return refuse(Exit::CheckFailed, format!("it would not start; {advice}"));
             }
             (VerdictKind::Undetermined, _) => {
                 let from_index = if member.is_empty() { "" } else { ", or --from-index" };

@@ -21,7 +21,7 @@ fn check(rows: &[(&str, &str)]) {
                 Some(binaries) if runs_on(&platform(row[1]), binaries) => VerdictKind::Consistent,
                 Some(_) => VerdictKind::Mislabeled,
             };
-            Verdict { kind, binaries, reasons: Vec::new(), files: Vec::new() }
+            Verdict { kind, binaries, reasons: Vec::new(), files: Vec::new(), failure: None }
         })
         .collect();
     let declared: Vec<Platform> = words.iter().map(|row| platform(row[1])).collect();

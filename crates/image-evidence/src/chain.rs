@@ -262,7 +262,7 @@ impl<'a> Walk<'_, 'a> {
                     }
                 },
                 Some(FileFacts::Foreign(_) | FileFacts::Unread) => return false,
-                None => {
+                Some(FileFacts::Data(_)) | None => {
                     self.gap(format!("{} is neither a program nor a script", display_path(&path)));
                     return false;
                 }

@@ -17,6 +17,74 @@ pub enum FileFacts {
     Foreign(Platform),
     /// The file was not read, only the layer's table of contents.
     Unread,
+    /// An executable file that is none of these. Other data has no facts.
+    Data(DataKind),
+}
+
+/// The kind of a file that the kernel cannot execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataKind {
+    /// It has no bytes.
+    Empty,
+    /// Text without a `#!` line.
+    Text,
+    /// A `#!` line after a byte order mark.
+    ByteOrderMark,
+    /// A `#!` line without an interpreter.
+    NoInterpreter,
+    /// A Java class file.
+    JavaClass,
+    /// A zip archive, such as a jar.
+    Zip,
+    /// A program of DOS, or one of Windows without machine code.
+    Dos,
+    /// An ELF file that ends in its header.
+    TruncatedElf,
+    /// Anything else.
+    Other,
+}
+
+impl DataKind {
+    /// The kind in words, after "it is".
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Text => "text without a #! line",
+            Self::ByteOrderMark => "a script with a byte order mark before #!",
+            Self::NoInterpreter => "a script with an empty #! line",
+            Self::JavaClass => "a Java class",
+            Self::Zip => "a zip archive",
+            Self::Dos => "a program for DOS or .NET",
+            Self::TruncatedElf => "a truncated ELF file",
+            Self::Other => "data",
+        }
+    }
+}
+
+/// The kind of a file of which [`classify`] returned `None`. `None`: the kernel, or the runtime of another kind of
+/// container, may execute it.
+pub fn data_kind(sample: &Sample<'_>) -> Option<DataKind> {
+    let head = sample.head;
+    Some(match head {
+        [] => DataKind::Empty,
+        [0x7f, b'E', b'L', b'F', rest @ ..] => match rest {
+            // The kernel ignores word size and byte order. The number of program headers is near the end of the header.
+            [1, 1 | 2, ..] if head.len() < 46 => DataKind::TruncatedElf,
+            [2, 1 | 2, ..] if head.len() < 58 => DataKind::TruncatedElf,
+            _ if head.len() < 16 => DataKind::TruncatedElf,
+            _ => return None,
+        },
+        [b'#', b'!', ..] => DataKind::NoInterpreter,
+        [0xef, 0xbb, 0xbf, b'#', b'!', ..] => DataKind::ByteOrderMark,
+        [b'M', b'Z', ..] => DataKind::Dos,
+        [b'P', b'K', 3, 4, ..] => DataKind::Zip,
+        [0xca, 0xfe, 0xba, 0xbe, ..] => DataKind::JavaClass,
+        // WebAssembly, which some OCI runtimes execute.
+        [0, b'a', b's', b'm', ..] => return None,
+        _ if head.iter().all(|byte| matches!(byte, 9..=13 | 27 | 32..)) => DataKind::Text,
+        _ => DataKind::Other,
+    })
 }
 
 /// A script that starts with `#!INTERPRETER [ARGUMENT]`. The kernel passes everything after the interpreter as one
@@ -53,7 +121,7 @@ pub fn classify(sample: &Sample<'_>) -> Option<FileFacts> {
 fn script(head: &[u8]) -> Option<Script> {
     let line = &head[2..head.len().min(SHEBANG_MAX)];
     let line = line.split(|b| matches!(b, b'\n' | 0)).next()?;
-    let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r');
+    let is_blank = |b: &u8| matches!(b, b' ' | b'\t');
     let start = line.iter().position(|b| !is_blank(b))?;
     let end = line.iter().rposition(|b| !is_blank(b))? + 1;
     let line = line.get(start..end)?;
@@ -61,7 +129,7 @@ fn script(head: &[u8]) -> Option<Script> {
     let (interpreter, rest) = line.split_at(cut);
     let argument = rest.iter().position(|b| !is_blank(b)).map(|at| rest[at..].to_vec());
     let words = argument.iter().flat_map(|argument| argument.split(u8::is_ascii_whitespace));
-    let is_shell = shell::is_shell(interpreter) || words.into_iter().any(shell::is_shell);
+    let is_shell = shell::is_shell(interpreter.trim_ascii_end()) || words.into_iter().any(shell::is_shell);
     // The sample does not have the end of a longer script.
     let is_known = is_shell && head.len() < sampler::HEAD;
     let last_command = if is_known { shell::last_command(head) } else { None };
@@ -172,7 +240,9 @@ mod tests {
         check("#!/bin/sh\n", "/bin/sh", None);
         check("#! /bin/sh -e\necho x", "/bin/sh", Some("-e"));
         check("#!/usr/bin/env -S python3 -u\n", "/usr/bin/env", Some("-S python3 -u"));
-        check("#!/bin/sh\r\n", "/bin/sh", None);
+        // To the kernel, a carriage return is a part of the name.
+        check("#!/bin/sh\r\n", "/bin/sh\r", None);
+        check("#!/bin/sh -e\r\n", "/bin/sh", Some("-e\r"));
         check("#!/bin/sh", "/bin/sh", None);
         let last = |text: &str| match of(text.as_bytes()) {
             Some(FileFacts::Script(script)) => {
@@ -186,6 +256,28 @@ mod tests {
         assert_eq!(last(&format!("#!/bin/sh\n#{}\n/app", "x".repeat(sampler::HEAD))), None);
         assert_eq!(of(b"#!\n"), None);
         assert_eq!(of(b"#!"), None);
+        assert_eq!(of(b"#! \t\n/bin/sh"), None);
+    }
+
+    #[test]
+    fn data_that_the_kernel_refuses_has_a_kind() {
+        let check = |head: &[u8], kind: Option<DataKind>| {
+            assert_eq!(of(head), None, "{head:?}");
+            assert_eq!(data_kind(&Sample { head, ..Sample::default() }), kind, "{head:?}");
+        };
+        check(b"", Some(DataKind::Empty));
+        check(b"echo hello\r\n", Some(DataKind::Text));
+        check("# gr\u{fc}n\n".as_bytes(), Some(DataKind::Text));
+        check(b"\xef\xbb\xbf#!/bin/sh\n", Some(DataKind::ByteOrderMark));
+        check(b"#! \n", Some(DataKind::NoInterpreter));
+        check(b"\xca\xfe\xba\xbe\0\0\0\x34", Some(DataKind::JavaClass));
+        check(b"PK\x03\x04\x14", Some(DataKind::Zip));
+        check(b"MZ\0", Some(DataKind::Dos));
+        check(b"\x7fELF\x02\x01\x01", Some(DataKind::TruncatedElf));
+        check(b"\0\x01\x02", Some(DataKind::Other));
+        check(b"\0asm\x01\0\0\0", None);
+        // A kernel does not look at the word size.
+        check(&[b"\x7fELF\x09\x01".as_slice(), &[0; 60]].concat(), None);
     }
 
     #[test]

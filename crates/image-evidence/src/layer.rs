@@ -386,7 +386,7 @@ impl LayerBuilder {
                     elf.interpreter = None;
                 }
                 FileFacts::Script(script) => script.last_command = None,
-                FileFacts::Foreign(_) | FileFacts::Unread => {}
+                FileFacts::Foreign(_) | FileFacts::Unread | FileFacts::Data(_) => {}
             }
             if let Some(index) = self.known.get(&facts) {
                 return Some(*index);

@@ -42,5 +42,6 @@ pub mod layer;
 pub mod overlay;
 pub mod secret;
 pub mod shell;
+pub mod start;
 pub mod verdict;
 pub mod verify;

@@ -411,8 +411,8 @@ mod tests {
             Resolved::File(file) => {
                 let what = match file.facts {
                     Some(FileFacts::Elf(elf)) => elf.platform.architecture.as_str(),
+                    Some(FileFacts::Data(_)) | None => "data",
                     Some(_) => "other",
-                    None => "data",
                 };
                 format!("{} in {}: {what}", String::from_utf8_lossy(&file.path), file.layer)
             }

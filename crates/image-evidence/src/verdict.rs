@@ -1,5 +1,6 @@
 //! The verdict on an image: its declared platform compared with the evidence, a pure function.
 
+use crate::start::StartFailure;
 use image_model::platform::Platform;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub struct Evidence {
     pub executed: Vec<EvidenceFile>,
     /// All programs that a container can see, including the executed ones.
     pub programs: Vec<ProgramGroup>,
+    /// The file at which the start of a container certainly fails.
+    pub failure: Option<StartFailure>,
 }
 
 /// The result of comparing the declared platform with the evidence.
@@ -54,6 +57,8 @@ pub enum VerdictKind {
     WrongBuild,
     /// The executed files were built for several platforms: no declared platform can be right.
     Mixed,
+    /// The kernel refuses to execute a file of the executed chain, whatever the platform metadata is.
+    WouldNotStart,
     /// The executed files were built for the declared platform; other files were not.
     ForeignPayload,
     /// Nothing shows what the image was built for.
@@ -68,6 +73,7 @@ impl VerdictKind {
             Self::Mislabeled => "mislabeled",
             Self::WrongBuild => "wrong build",
             Self::Mixed => "mixed",
+            Self::WouldNotStart => "would not start",
             Self::ForeignPayload => "foreign payload",
             Self::Undetermined => "undetermined",
         }
@@ -86,6 +92,9 @@ pub struct Verdict {
     pub reasons: Vec<String>,
     /// The files behind the reasons.
     pub files: Vec<EvidenceFile>,
+    /// The file at which the start of a container fails. It decides only [`VerdictKind::WouldNotStart`], but an image with
+    /// another verdict may have one as well.
+    pub failure: Option<StartFailure>,
 }
 
 /// Result of comparing the platform of a file with the declared one.
@@ -107,6 +116,9 @@ pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
         true => judge_by_all(declared, evidence),
         false => judge_executed(declared, &executed, evidence),
     };
+    if let Some(failure) = evidence.failure.as_ref().filter(|_| declared.os.eq_ignore_ascii_case("linux")) {
+        add_failure(&mut verdict, failure, !executed.is_empty());
+    }
     if verdict.kind == VerdictKind::Consistent {
         foreign(declared, evidence, &mut verdict);
     }
@@ -117,6 +129,21 @@ pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
     }
     reasons.append(&mut verdict.reasons);
     Verdict { reasons, ..verdict }
+}
+
+/// Adds a failed start. Programs for another platform are the graver fault: with a loader for the right platform, they would not
+/// start either.
+fn add_failure(verdict: &mut Verdict, failure: &StartFailure, are_executed: bool) {
+    let is_foreign = are_executed && matches!(verdict.kind, VerdictKind::Mislabeled | VerdictKind::Mixed);
+    verdict.failure = Some(failure.clone());
+    match failure.other_system() {
+        None if is_foreign => return verdict.reasons.push(failure.to_string()),
+        // An image is not made for another operating system by its metadata.
+        Some(platform) => verdict.binaries = Some(platform.clone()),
+        None => {}
+    }
+    verdict.kind = VerdictKind::WouldNotStart;
+    verdict.reasons = vec![failure.to_string()];
 }
 
 /// Leaves out 386 programs beside amd64 ones: amd64 processors run both, so such an image is for amd64.
@@ -144,10 +171,16 @@ fn judge_executed(declared: &Platform, executed: &[EvidenceFile], evidence: &Evi
                 .take(1)
                 .map(reason)
                 .collect();
-            return Verdict { kind: VerdictKind::Consistent, binaries, reasons, files: executed.to_vec() };
+            return Verdict {
+                kind: VerdictKind::Consistent,
+                binaries,
+                reasons,
+                files: executed.to_vec(),
+                failure: None,
+            };
         }
         let reasons = wrong.iter().map(reason).collect();
-        return Verdict { kind: VerdictKind::Mislabeled, binaries, reasons, files: wrong };
+        return Verdict { kind: VerdictKind::Mislabeled, binaries, reasons, files: wrong, failure: None };
     }
     let mut wrong = [of(Fit::Other), of(Fit::NeedsMore)].concat();
     // Nothing fits, so every file contradicts another one.
@@ -155,7 +188,7 @@ fn judge_executed(declared: &Platform, executed: &[EvidenceFile], evidence: &Evi
         wrong = executed.to_vec();
     }
     let reasons = wrong.iter().map(reason).collect();
-    Verdict { kind: VerdictKind::Mixed, binaries: None, reasons, files: wrong }
+    Verdict { kind: VerdictKind::Mixed, binaries: None, reasons, files: wrong, failure: None }
 }
 
 /// The verdict where nothing is known to be executed: every platform that the image has programs for counts.
@@ -171,7 +204,13 @@ fn judge_by_all(declared: &Platform, evidence: &Evidence) -> Verdict {
         groups.iter().flat_map(|group| group.examples.iter().take(1).cloned()).collect();
     if shown.is_empty() {
         let reasons = vec!["it contains no programs".into()];
-        return Verdict { kind: VerdictKind::Undetermined, binaries: None, reasons, files: shown };
+        return Verdict {
+            kind: VerdictKind::Undetermined,
+            binaries: None,
+            reasons,
+            files: shown,
+            failure: None,
+        };
     }
     let why = "what it executes is unknown; all its programs were considered";
     let mut verdict = judge_executed(declared, &shown, evidence);

@@ -334,7 +334,13 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
 /// The verdict on an image that was not followed to its end.
 fn too_many_lookups() -> Verdict {
     let reason = format!("the image needs more than {LOOKUPS_MAX} look-ups");
-    Verdict { kind: VerdictKind::Undetermined, binaries: None, reasons: vec![reason], files: Vec::new() }
+    Verdict {
+        kind: VerdictKind::Undetermined,
+        binaries: None,
+        reasons: vec![reason],
+        files: Vec::new(),
+        failure: None,
+    }
 }
 
 fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform) -> Evidence {
@@ -376,7 +382,7 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
             group.examples.push(EvidenceFile { path, role: "", layer, platform, details: details.to_vec() });
         }
     }
-    Evidence { executed, programs: all.into_values().collect() }
+    Evidence { executed, programs: all.into_values().collect(), failure: None }
 }
 
 fn evidence_file(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
@@ -396,7 +402,7 @@ fn platform(facts: &FileFacts) -> Option<(&Platform, &[String])> {
         FileFacts::Elf(elf) if elf.kind == crate::elf::ElfKind::Other => None,
         FileFacts::Elf(elf) => Some((&elf.platform, &elf.details)),
         FileFacts::Foreign(platform) => Some((platform, &[])),
-        FileFacts::Script(_) | FileFacts::Unread => None,
+        FileFacts::Script(_) | FileFacts::Unread | FileFacts::Data(_) => None,
     }
 }
 

@@ -378,6 +378,8 @@ pub struct Config {
     pub user: String,
     /// `config.WorkingDir`
     pub working_dir: String,
+    /// The paths of `config.Volumes`; empty if it is not an object.
+    pub volumes: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -407,6 +409,8 @@ struct RawRun {
     user: String,
     #[serde(default, deserialize_with = "null_is_empty")]
     working_dir: String,
+    #[serde(default)]
+    volumes: serde_json::Value,
 }
 
 impl Config {
@@ -433,6 +437,8 @@ impl Config {
             config.env = run.env;
             config.user = run.user;
             config.working_dir = run.working_dir;
+            config.volumes =
+                run.volumes.as_object().into_iter().flat_map(|all| all.keys().cloned()).collect();
         }
         Ok(config)
     }

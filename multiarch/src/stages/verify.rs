@@ -109,7 +109,10 @@ fn of_build(platform: &Platform, verdict: Verdict) -> Verdict {
 /// Returns whether images with this verdict must not be published.
 fn stops_release(kind: VerdictKind) -> bool {
     match kind {
-        VerdictKind::Mislabeled | VerdictKind::WrongBuild | VerdictKind::Mixed => true,
+        VerdictKind::Mislabeled
+        | VerdictKind::WrongBuild
+        | VerdictKind::Mixed
+        | VerdictKind::WouldNotStart => true,
         VerdictKind::Consistent | VerdictKind::ForeignPayload | VerdictKind::Undetermined => false,
     }
 }

@@ -26,10 +26,11 @@ struct Mark {
 }
 
 /// In the order of the filters: what must be fixed comes first.
-const MARKS: [Mark; 9] = [
+const MARKS: [Mark; 10] = [
     Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
     Mark { key: "wrong-build", sign: "⇄", words: "wrong build" },
     Mark { key: "mixed", sign: "⚠", words: "mixed" },
+    Mark { key: "would-not-start", sign: "⊘", words: "would not start" },
     Mark { key: "index-differs", sign: "≠", words: "index platform differs" },
     Mark { key: "incomplete", sign: "∅", words: "incomplete" },
     Mark { key: "not-read", sign: "!", words: "not read" },
@@ -169,6 +170,7 @@ fn mark(row: &Row<'_>) -> &'static Mark {
             VerdictKind::Mislabeled => "mislabeled",
             VerdictKind::WrongBuild => "wrong-build",
             VerdictKind::Mixed => "mixed",
+            VerdictKind::WouldNotStart => "would-not-start",
             _ if !row.index_agrees() => "index-differs",
             VerdictKind::Consistent => "consistent",
             VerdictKind::ForeignPayload => "foreign-payload",

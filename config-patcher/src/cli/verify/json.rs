@@ -28,6 +28,7 @@ fn images(requested: &[RequestedImage], rows: &[Row<'_>]) -> Vec<Value> {
             Ok(finding) => json!({
                 "verdict": finding.verdict.kind, "binaryPlatform": finding.verdict.binaries,
                 "reasons": finding.verdict.reasons, "evidence": finding.verdict.files, "executedChain": finding.chain,
+                "startFailure": finding.verdict.failure,
                 "gaps": finding.gaps, "programs": finding.programs, "layers": finding.layers,
                 "layersRead": finding.layers_read, "layersCached": finding.layers_cached, "layersByTable": finding.layers_by_table,
                 "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),

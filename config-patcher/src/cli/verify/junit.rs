@@ -57,9 +57,11 @@ fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
     if row.is_wrong(strict) {
         let lines = row.reasons().iter().cloned().chain(row.advice_text());
         let lines: Vec<String> = lines.map(|line| xml(&line)).collect();
-        let what = match row.is_incomplete() {
-            true => "a part of the image is absent".to_string(),
-            false => format!("the binaries are for {}", xml(&row.binaries_text())),
+        let failure = row.finding.as_ref().ok().and_then(|finding| finding.verdict.failure.as_ref());
+        let what = match (row.is_incomplete(), failure) {
+            (true, _) => "a part of the image is absent".to_string(),
+            (false, Some(failure)) => xml(&failure.to_string()),
+            (false, None) => format!("the binaries are for {}", xml(&row.binaries_text())),
         };
         let element = format!(
             "<failure type=\"{verdict}\" message=\"{verdict}: {what}\">{}</failure>",

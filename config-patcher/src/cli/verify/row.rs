@@ -99,8 +99,13 @@ impl<'a> Row<'a> {
             Err(NotJudged::Failed(_)) => return false,
         };
         let kind = finding.verdict.kind;
-        matches!(kind, VerdictKind::Mislabeled | VerdictKind::WrongBuild | VerdictKind::Mixed)
-            || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
+        matches!(
+            kind,
+            VerdictKind::Mislabeled
+                | VerdictKind::WrongBuild
+                | VerdictKind::Mixed
+                | VerdictKind::WouldNotStart
+        ) || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
             || !self.index_agrees()
     }
 
@@ -255,7 +260,12 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
                         row.requested.editable.as_deref(),
                     )))
                 }
-                Decision::Keep => None,
+                Decision::Keep => {
+                    let verdict = &row.finding.as_ref().ok()?.verdict;
+                    let failure =
+                        verdict.failure.as_ref().filter(|_| verdict.kind == VerdictKind::WouldNotStart);
+                    Some(Advice::Rebuild(vec![AdviceStep::words(failure?.advice())]))
+                }
                 Decision::Refuse(refusal) => {
                     let node = row.requested.node.as_ref().ok()?;
                     let name = row.requested.editable.as_deref();

@@ -7,7 +7,7 @@ use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
 /// Rules with their descriptions and levels; `--strict` turns notes into errors.
-const RULES: [(&str, &str, &str); 8] = [
+const RULES: [(&str, &str, &str); 9] = [
     (
         "mislabeled",
         "The binaries that a container would execute were built for another platform than the declared one",
@@ -20,6 +20,11 @@ const RULES: [(&str, &str, &str); 8] = [
         "error",
     ),
     ("mixed", "The binaries that a container would execute were built for several platforms", "error"),
+    (
+        "would-not-start",
+        "A file that a container start executes is absent, or the kernel refuses to execute it",
+        "error",
+    ),
     (
         "foreign-payload",
         "The image contains a program for another platform, outside the executed chain",
@@ -95,16 +100,17 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
         VerdictKind::Mislabeled => Some(("mislabeled", "error")),
         VerdictKind::WrongBuild => Some(("wrong-build", "error")),
         VerdictKind::Mixed => Some(("mixed", "error")),
+        VerdictKind::WouldNotStart => Some(("would-not-start", "error")),
         VerdictKind::ForeignPayload => Some(("foreign-payload", note)),
         VerdictKind::Undetermined => Some(("undetermined", note)),
     };
     if let Some((rule, level)) = rule {
         let why = finding.verdict.reasons.join("; ");
-        let text = format!(
-            "{name} {member}: {}, the binaries are for {}: {why}{fix}",
-            finding.verdict.kind.text(),
-            row.binaries_text()
-        );
+        let verdict = match finding.verdict.kind {
+            VerdictKind::WouldNotStart => "would not start".into(),
+            kind => format!("{}, the binaries are for {}", kind.text(), row.binaries_text()),
+        };
+        let text = format!("{name} {member}: {verdict}: {why}{fix}");
         found.push(result(rule, level, &text, name, &finding.verdict.files, digest));
     }
     if !row.index_agrees() {

@@ -4,6 +4,7 @@ mod hostile;
 
 use super::*;
 use crate::elf::tests::Made;
+use crate::file::DataKind;
 use error::Exit;
 use image_model::manifest::media_type::OCI_LAYER;
 use image_store::store::memory::MemoryStore;
@@ -108,7 +109,8 @@ fn members_are_found_by_name() {
     assert_eq!(node(&layer, "bin/sh"), Some(LayerEntry::Symlink(b"app")));
     assert_eq!(node(&layer, "bin/ash"), Some(LayerEntry::HardLink(b"bin/app")));
     assert_eq!(node(&layer, "etc"), Some(LayerEntry::Implied));
-    assert_eq!(node(&layer, "etc/passwd"), Some(LayerEntry::File { facts: None, executable: true }));
+    let text = Some(&FileFacts::Data(DataKind::Text));
+    assert_eq!(node(&layer, "etc/passwd"), Some(LayerEntry::File { facts: text, executable: true }));
     assert_eq!(node(&layer, "dev/null"), Some(LayerEntry::Other));
     assert_eq!((node(&layer, "usr/gone"), node(&layer, "etc/.wh.gone")), (None, None));
     let hash = |path: &[u8]| layer.hasher.hash(path);

@@ -5,7 +5,7 @@ use super::decoder::{LayerDecoder, failed};
 use super::paths::{PATH_MAX, Whiteout, normalize};
 use super::{LayerBuilder, LayerFacts, NameHasher, TooLarge};
 use crate::elf::sampler::Sampler;
-use crate::file;
+use crate::file::{self, FileFacts};
 use error::Error;
 use image_store::archive::tar::extension::{self, EXTENSION_MAX, Extensions};
 use image_store::archive::tar::header::HeaderFields;
@@ -166,7 +166,9 @@ impl Walk<'_, '_> {
         }
         self.skip_exactly(left)?;
         self.skip_padding(size)?;
-        let facts = file::classify(&self.sampler.finish());
+        let sample = self.sampler.finish();
+        let data = || if is_executable { file::data_kind(&sample).map(FileFacts::Data) } else { None };
+        let facts = file::classify(&sample).or_else(data);
         self.builder.file(name, facts, is_executable)?;
         Ok(())
     }
