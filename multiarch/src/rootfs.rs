@@ -45,7 +45,7 @@ pub struct Base<'a> {
 /// Builds an image and writes it to `out`, without a tag. `Ok` means that everything it references is in `out`.
 pub fn build_image(job: &RootfsJob<'_>, base: Option<Base<'_>>, out: &OciLayout) -> Result<Document, Error> {
     let doing = || format!("build the image for {}", job.platform);
-    let created = config::rfc3339(job.epoch).ok_or_else(|| {
+    let created = image_model::date::rfc3339(job.epoch).ok_or_else(|| {
         Error::bad_input(doing(), format!("the time {} is after the year 9999", job.epoch))
             .hint("set SOURCE_DATE_EPOCH to seconds since 1970")
     })?;

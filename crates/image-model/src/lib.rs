@@ -17,6 +17,7 @@
 
 #![warn(clippy::missing_errors_doc, missing_docs)]
 
+pub mod date;
 pub mod digest;
 pub mod manifest;
 pub mod patch;

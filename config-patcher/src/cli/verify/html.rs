@@ -1,36 +1,40 @@
-//! The HTML report: a table of images and platforms, and the evidence for each verdict.
+//! The HTML report: a table of images and platforms with problems first, and the evidence for each verdict.
 //!
-//! The page is complete without its script, which only collapses the evidence and filters the table. Foreign text is
-//! escaped here; the script never turns text into markup. The Content-Security-Policy allows no loading, and no script
-//! but this one.
+//! The page is complete without its script, which only collapses the evidence, filters the table and copies commands. The
+//! template escapes markup; [`shown`] escapes control characters. The Content-Security-Policy allows no loading, and no
+//! script but this one.
 
-mod evidence;
-
-use super::row::{NotJudged, Results, Row};
+use super::row::{NotJudged, RequestedImage, Results, Row};
+use super::text::{by_table, programs};
+use crate::TOOL;
+use askama::Template;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use error::text::Escaped;
-use image_evidence::verdict::VerdictKind;
+use cli::suggest;
+use error::text::{Escaped, format_bytes};
+use image_evidence::verdict::{EvidenceFile, VerdictKind};
+use image_evidence::verify::Finding;
 use image_model::digest::Digest;
+use image_model::reference::Reference;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const STYLE: &str = include_str!("../../../templates/page.css");
+const SCRIPT: &str = include_str!("../../../templates/page.js");
 
 /// Presentation of a verdict: key, symbol and text.
+#[derive(PartialEq)]
 struct Mark {
     key: &'static str,
     sign: &'static str,
     words: &'static str,
 }
 
-/// In the order of the filters: what must be fixed comes first.
+/// The worst first, in the order of the table and of the filters.
 const MARKS: [Mark; 10] = [
-    Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
     Mark { key: "wrong-build", sign: "⇄", words: "wrong build" },
-    Mark { key: "mixed", sign: "⚠", words: "mixed" },
+    Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
     Mark { key: "would-not-start", sign: "⊘", words: "would not start" },
+    Mark { key: "mixed", sign: "⚠", words: "mixed" },
     Mark { key: "index-differs", sign: "≠", words: "index platform differs" },
     Mark { key: "incomplete", sign: "∅", words: "incomplete" },
     Mark { key: "not-read", sign: "!", words: "not read" },
@@ -39,120 +43,258 @@ const MARKS: [Mark; 10] = [
     Mark { key: "consistent", sign: "✓", words: "consistent" },
 ];
 
-pub fn page(results: &Results<'_>) -> String {
-    let columns = columns(results.rows);
-    let mut out = String::new();
-    let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
-        hash(STYLE),
-        hash(SCRIPT)
-    );
-    let _ = write!(
-        out,
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{} of {} images need attention · config-patcher verify</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
-        results.rows.iter().filter(|row| row.is_wrong(results.strict) || row.finding.is_err()).count(),
-        results.rows.len()
-    );
-    head(&mut out, results, &columns);
-    matrix(&mut out, results, &columns);
-    out.push_str("<section id=\"evidence\" aria-label=\"Evidence\">\n<h2>Evidence</h2>\n");
-    for (number, row) in results.rows.iter().enumerate() {
-        evidence::section(&mut out, number, row, mark(row));
-    }
-    let _ = write!(out, "</section>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
-    out
+fn mark(row: &Row<'_>) -> &'static Mark {
+    by_key(match &row.finding {
+        Err(NotJudged::Incomplete(_)) => "incomplete",
+        Err(NotJudged::Failed(_)) => "not-read",
+        Ok(finding) => match finding.verdict.kind {
+            VerdictKind::Mislabeled => "mislabeled",
+            VerdictKind::WrongBuild => "wrong-build",
+            VerdictKind::WouldNotStart => "would-not-start",
+            VerdictKind::Mixed => "mixed",
+            _ if !row.index_agrees() => "index-differs",
+            VerdictKind::Consistent => "consistent",
+            VerdictKind::ForeignPayload => "foreign-payload",
+            VerdictKind::Undetermined => "undetermined",
+        },
+    })
 }
 
-fn head(out: &mut String, results: &Results<'_>, columns: &[String]) {
-    out.push_str("<header>\n<h1>Platform verification</h1>\n<p class=\"lead\">The declared platform and the index platform of every image, compared with the binaries that a container would execute.</p>\n");
-    out.push_str("<form id=\"filters\" role=\"search\" aria-label=\"Filter the table\">\n<fieldset class=\"tiles\"><legend>Verdicts</legend>\n");
-    for mark in &MARKS {
-        let count = results.rows.iter().filter(|row| self::mark(row).key == mark.key).count();
-        if count > 0 {
-            let _ = writeln!(
-                out,
-                "<label class=\"tile {0}\"><input type=\"checkbox\" name=\"verdict\" value=\"{0}\" checked><span class=\"count\">{count}</span><span class=\"words\"><span aria-hidden=\"true\">{1}</span> {2}</span></label>",
-                mark.key, mark.sign, mark.words
-            );
+fn by_key(key: &str) -> &'static Mark {
+    MARKS.iter().find(|mark| mark.key == key).unwrap_or(&MARKS[0])
+}
+
+/// The place of a mark in [`MARKS`]: 0 for the worst.
+fn severity(mark: &Mark) -> usize {
+    MARKS.iter().position(|other| other == mark).unwrap_or(MARKS.len())
+}
+
+/// The page as the template has it. All texts have passed [`shown`].
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page {
+    subject: String,
+    attention: String,
+    needs_attention: bool,
+    date: String,
+    tool: String,
+    command: String,
+    policy: String,
+    style: &'static str,
+    script: &'static str,
+    tiles: Vec<(&'static Mark, usize)>,
+    columns: Vec<String>,
+    repositories: Vec<Repository>,
+    sections: Vec<(usize, Section)>,
+}
+
+/// The images of one repository, layout or archive.
+struct Repository {
+    name: String,
+    attention: String,
+    images: Vec<ImageRow>,
+}
+
+/// The row of one requested image or index.
+struct ImageRow {
+    name: String,
+    /// The tag or digest.
+    short: String,
+    worst: &'static Mark,
+    error: Option<String>,
+    /// For each column, the verdicts of that platform.
+    cells: Vec<Vec<Cell>>,
+}
+
+/// One verdict. `number` is that of its section.
+struct Cell {
+    number: usize,
+    mark: &'static Mark,
+    /// Platforms that differ from the heading of the column.
+    more: Vec<(&'static str, String)>,
+}
+
+/// The evidence for one image.
+struct Section {
+    mark: &'static Mark,
+    name: String,
+    platform: String,
+    facts: Vec<(&'static str, String)>,
+    verdict: String,
+    reasons: Vec<String>,
+    /// Words, and the command that they introduce.
+    advice: Vec<(String, Option<String>)>,
+    chain: Vec<ChainFile>,
+    notes: Vec<String>,
+    read: Option<String>,
+    digest: String,
+}
+
+/// One file of the executed chain.
+struct ChainFile {
+    role: &'static str,
+    path: String,
+    layer: usize,
+    platform: String,
+    details: String,
+}
+
+/// The page. `time` is shown as it is, and `command` is the command line without the program.
+pub fn page(results: &Results<'_>, time: &str, command: &[String]) -> String {
+    let page = Page::new(results, time, command);
+    // Writing to a string fails only if a Display implementation fails, and these are strings and numbers.
+    page.render().unwrap_or_else(|error| format!("<!doctype html><title>{error}</title>"))
+}
+
+impl Page {
+    fn new(results: &Results<'_>, time: &str, command: &[String]) -> Self {
+        let needing = results.rows.iter().filter(|row| needs_attention(row, results.strict)).count()
+            + results.requested.iter().filter(|requested| requested.node.is_err()).count();
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let columns = columns(results.rows);
+        let repositories = repositories(results, &columns);
+        let mut sections: Vec<(usize, Section)> =
+            results.rows.iter().enumerate().map(|(number, row)| (number, Section::new(row))).collect();
+        sections.sort_by_key(|(_, section)| severity(section.mark));
+        let count = |mark: &Mark| results.rows.iter().filter(|row| self::mark(row) == mark).count();
+        Self {
+            subject: subject(&repositories),
+            attention: attention(needing, total(results)),
+            needs_attention: needing > 0,
+            date: time.to_string(),
+            tool: format!("{TOOL} {}", env!("CARGO_PKG_VERSION")),
+            command: shown(&suggest(TOOL, &words)),
+            policy: format!(
+                "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
+                hash(STYLE),
+                hash(SCRIPT)
+            ),
+            style: STYLE,
+            script: SCRIPT,
+            tiles: MARKS.iter().map(|mark| (mark, count(mark))).filter(|(_, count)| *count > 0).collect(),
+            columns,
+            repositories,
+            sections,
         }
     }
-    out.push_str("</fieldset>\n<div class=\"fields\"><label>Name <input type=\"search\" name=\"q\" placeholder=\"any\" autocomplete=\"off\"></label>\n<label>Platform <select name=\"platform\"><option value=\"\">all</option>");
-    for column in columns {
-        let _ = write!(out, "<option>{}</option>", shown(column));
-    }
-    out.push_str("</select></label>\n<output id=\"status\" role=\"status\"></output></div>\n</form>\n</header>\n<main>\n");
 }
 
-fn matrix(out: &mut String, results: &Results<'_>, columns: &[String]) {
-    out.push_str("<div class=\"scroll\" role=\"region\" aria-label=\"Verdicts\" tabindex=\"0\">\n<table id=\"matrix\">\n<caption>Verdicts by name and platform. Columns are index platforms, or declared platforms of images outside an index.</caption>\n<thead><tr><th scope=\"col\">Name</th>");
-    for column in columns {
-        let _ = write!(out, "<th scope=\"col\" data-platform=\"{0}\">{0}</th>", shown(column));
+/// The number of images, with those that could not be read.
+fn total(results: &Results<'_>) -> usize {
+    results.rows.len() + results.requested.iter().filter(|requested| requested.node.is_err()).count()
+}
+
+fn needs_attention(row: &Row<'_>, strict: bool) -> bool {
+    row.is_wrong(strict) || row.finding.is_err()
+}
+
+fn attention(needing: usize, total: usize) -> String {
+    let images = if total == 1 { "1 image" } else { &format!("{total} images") };
+    let need = if needing == 1 { "needs" } else { "need" };
+    match needing {
+        0 if total == 1 => "the image needs no attention".into(),
+        0 => format!("none of {images} needs attention"),
+        _ => format!("{needing} of {images} {need} attention"),
     }
-    out.push_str("</tr></thead>\n<tbody>\n");
-    let mut by_name: BTreeMap<*const super::row::RequestedImage, Vec<(usize, &Row<'_>)>> = BTreeMap::new();
+}
+
+/// What was verified: one or two repositories, or their number.
+fn subject(repositories: &[Repository]) -> String {
+    match repositories {
+        [] => "no image".into(),
+        [one] => match one.images.as_slice() {
+            [image] => image.name.clone(),
+            _ => one.name.clone(),
+        },
+        [first, second] => format!("{} and {}", first.name, second.name),
+        [first, rest @ ..] => format!("{} and {} more", first.name, rest.len()),
+    }
+}
+
+fn repositories(results: &Results<'_>, columns: &[String]) -> Vec<Repository> {
+    let mut rows: BTreeMap<*const RequestedImage, Vec<(usize, &Row<'_>)>> = BTreeMap::new();
     for (number, row) in results.rows.iter().enumerate() {
-        by_name.entry(row.requested).or_default().push((number, row));
+        rows.entry(row.requested).or_default().push((number, row));
     }
+    // By name; the images keep the requested order among equals.
+    let mut by_name: BTreeMap<String, (Vec<ImageRow>, usize, usize)> = BTreeMap::new();
     for requested in results.requested {
-        let cut = requested.name.rfind('/').map_or(0, |at| at + 1);
-        let cut = requested.name[cut..].find(':').map_or(cut, |at| cut + at + 1);
-        let (place, tag) = requested.name.split_at(cut);
-        let _ = write!(
-            out,
-            "<tr data-name=\"{}\"><th scope=\"row\"><span class=\"place\">{}</span>{}</th>",
-            shown(&requested.name),
-            shown(place),
-            shown(tag)
-        );
-        if let Err(error) = &requested.node {
-            let _ = write!(
-                out,
-                "<td class=\"unread\" colspan=\"{}\">cannot {}</td>",
-                columns.len().max(1),
-                shown(&error.to_string())
-            );
-        } else {
-            let own = by_name.get(&std::ptr::from_ref(requested)).map_or(&[][..], Vec::as_slice);
-            for column in columns {
-                let _ = write!(out, "<td data-platform=\"{}\">", shown(column));
-                for (number, row) in own.iter().filter(|(_, row)| column_of(row) == *column) {
-                    cell(out, *number, row);
-                }
-                out.push_str("</td>");
-            }
-        }
-        out.push_str("</tr>\n");
+        let own = rows.get(&std::ptr::from_ref(requested)).map_or(&[][..], Vec::as_slice);
+        let (repository, short) = split_name(&requested.name);
+        let (images, needing, total) = by_name.entry(repository.to_string()).or_default();
+        let failed = usize::from(requested.node.is_err());
+        *needing += own.iter().filter(|(_, row)| needs_attention(row, results.strict)).count() + failed;
+        *total += own.len() + failed;
+        images.push(ImageRow::new(requested, short, own, columns));
     }
-    out.push_str(
-        "</tbody>\n</table>\n</div>\n<p id=\"nothing\" hidden>No image matches these filters.</p>\n",
-    );
+    let mut repositories: Vec<Repository> = by_name
+        .into_iter()
+        .map(|(name, (mut images, needing, total))| {
+            images.sort_by_key(|image| severity(image.worst));
+            Repository { name: shown(&name), attention: attention(needing, total), images }
+        })
+        .collect();
+    let worst = |repository: &Repository| {
+        repository.images.first().map_or(MARKS.len(), |image| severity(image.worst))
+    };
+    repositories.sort_by_key(worst);
+    repositories
 }
 
-fn cell(out: &mut String, number: usize, row: &Row<'_>) {
-    let mark = mark(row);
-    // Platforms that differ from the column heading.
-    let mut more = String::new();
-    if matches!(mark.key, "mislabeled" | "mixed" | "index-differs") {
-        for (what, said) in [("declared", row.declared_text()), ("binaries", row.binaries_text())] {
-            if said != column_of(row) {
-                let _ = write!(more, "<span class=\"more\">{what} {}</span>", shown(&said));
-            }
-        }
+/// The repository, layout or archive of a name, and the tag or digest in it; the whole name twice if it has none.
+fn split_name(name: &str) -> (&str, &str) {
+    let parsed: Option<Reference> = name.parse().ok();
+    let Some(parsed) = parsed else { return (name, name) };
+    let digest = parsed.digest().map_or(0, |digest| digest.as_str().len() + 1);
+    let tag = parsed.tag().map_or(0, |tag| tag.len() + 1);
+    let cut = name.len().saturating_sub(digest + tag);
+    match (name.get(..cut), name.get(cut + 1..)) {
+        (Some(repository), Some(short)) if !repository.is_empty() && !short.is_empty() => (repository, short),
+        _ => (name, name),
     }
-    let _ = write!(
-        out,
-        "<a class=\"cell {0}\" data-verdict=\"{0}\" href=\"#e{number}\"><span aria-hidden=\"true\">{1}</span> {2}{more}</a>",
-        mark.key, mark.sign, mark.words
-    );
 }
 
-/// The column of an image: its index platform, or its declared platform outside an index.
+impl ImageRow {
+    fn new(requested: &RequestedImage, short: &str, rows: &[(usize, &Row<'_>)], columns: &[String]) -> Self {
+        let of_column = |column: &String| -> Vec<Cell> {
+            let own = rows.iter().filter(|(_, row)| column_of(row) == *column);
+            own.map(|(number, row)| Cell::new(*number, row)).collect()
+        };
+        let marks = rows.iter().map(|(_, row)| mark(row));
+        let error = requested.node.as_ref().err();
+        let worst = match error {
+            Some(_) => by_key("not-read"),
+            None => marks.min_by_key(|mark| severity(mark)).unwrap_or(by_key("consistent")),
+        };
+        Self {
+            name: shown(&requested.name),
+            short: shown(short),
+            worst,
+            error: error.map(|error| shown(&format!("cannot {error}"))),
+            cells: columns.iter().map(of_column).collect(),
+        }
+    }
+}
+
+impl Cell {
+    fn new(number: usize, row: &Row<'_>) -> Self {
+        let mark = mark(row);
+        let is_about_platforms = matches!(mark.key, "mislabeled" | "wrong-build" | "mixed" | "index-differs");
+        let platforms = [("declared", row.declared_text()), ("binaries", row.binaries_text())];
+        let differing =
+            platforms.into_iter().filter(|(_, text)| is_about_platforms && *text != column_of(row));
+        Self { number, mark, more: differing.map(|(what, text)| (what, shown(&text))).collect() }
+    }
+}
+
+/// The column of an image: its index platform, or its declared platform outside an index, in the form in which platforms
+/// are compared: `linux/arm64/v8` is in the column of `linux/arm64`.
 fn column_of(row: &Row<'_>) -> String {
-    row.platform_text()
+    let platform = row.index_platform().or_else(|| row.config_platform());
+    match platform.filter(|platform| !platform.architecture.is_empty()) {
+        Some(platform) => shown(&platform.normalized().to_string()),
+        None => row.platform_text(),
+    }
 }
 
 fn columns(rows: &[Row<'_>]) -> Vec<String> {
@@ -162,22 +304,62 @@ fn columns(rows: &[Row<'_>]) -> Vec<String> {
     columns
 }
 
-fn mark(row: &Row<'_>) -> &'static Mark {
-    let key = match &row.finding {
-        Err(NotJudged::Incomplete(_)) => "incomplete",
-        Err(NotJudged::Failed(_)) => "not-read",
-        Ok(finding) => match finding.verdict.kind {
-            VerdictKind::Mislabeled => "mislabeled",
-            VerdictKind::WrongBuild => "wrong-build",
-            VerdictKind::Mixed => "mixed",
-            VerdictKind::WouldNotStart => "would-not-start",
-            _ if !row.index_agrees() => "index-differs",
-            VerdictKind::Consistent => "consistent",
-            VerdictKind::ForeignPayload => "foreign-payload",
-            VerdictKind::Undetermined => "undetermined",
-        },
-    };
-    MARKS.iter().find(|mark| mark.key == key).unwrap_or(&MARKS[0])
+impl Section {
+    fn new(row: &Row<'_>) -> Self {
+        let in_index = row.index_platform().map_or("no index".into(), ToString::to_string);
+        let facts = [
+            ("Declared platform", row.declared_text()),
+            ("Index platform", in_index),
+            ("Binary platform", row.binaries_text()),
+        ];
+        let reasons = match &row.finding {
+            Err(NotJudged::Failed(error)) => vec![shown(&format!("cannot {error}"))],
+            Ok(_) | Err(NotJudged::Incomplete(_)) => row.reasons().iter().map(|text| shown(text)).collect(),
+        };
+        let advice = row.advice_steps().into_iter();
+        let finding = row.finding.as_ref().ok();
+        Self {
+            mark: mark(row),
+            name: shown(&row.requested.name),
+            platform: shown(&row.platform_text()),
+            facts: facts.into_iter().map(|(term, text)| (term, shown(&text))).collect(),
+            verdict: shown(&row.verdict_text()),
+            reasons,
+            advice: advice.map(|step| (shown(&step.words), step.command.map(|line| shown(&line)))).collect(),
+            chain: finding.map_or(Vec::new(), |finding| finding.chain.iter().map(ChainFile::new).collect()),
+            notes: finding.map_or(Vec::new(), notes),
+            read: finding.map(read),
+            digest: row.node.digest().to_string(),
+        }
+    }
+}
+
+impl ChainFile {
+    fn new(file: &EvidenceFile) -> Self {
+        Self {
+            role: file.role,
+            path: shown(&file.path),
+            layer: file.layer,
+            platform: shown(&file.platform.to_string()),
+            details: shown(&file.details.join(", ")),
+        }
+    }
+}
+
+fn notes(finding: &Finding) -> Vec<String> {
+    let skipped = finding.skipped.iter().map(|(layer, why)| format!("layer {layer} was not read: {why}"));
+    let notes = finding.gaps.iter().cloned().chain(skipped).chain(by_table(finding));
+    notes.map(|note| shown(&note)).collect()
+}
+
+/// What the image contains, and how much of it was read.
+fn read(finding: &Finding) -> String {
+    let groups = finding.programs.iter();
+    let groups: Vec<String> =
+        groups.map(|group| format!("{} for {}", programs(group.count), group.platform)).collect();
+    let groups = if groups.is_empty() { "no programs".to_string() } else { groups.join(", ") };
+    let (read, layers, bytes) = (finding.layers_read, finding.layers, format_bytes(finding.bytes_read));
+    shown(&format!("{groups} · {read} of {layers} layers read, {bytes}"))
 }
 
 fn hash(text: &str) -> String {
@@ -188,23 +370,7 @@ fn hash(text: &str) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Foreign text for the page, with control characters and HTML markup escaped.
+/// Foreign text with control characters escaped.
 fn shown(text: &str) -> String {
-    escaped(&Escaped(text).to_string())
-}
-
-/// Escapes the five characters that are markup in HTML and XML.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
+    Escaped(text).to_string()
 }

@@ -76,5 +76,16 @@ fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
 
 /// Text for XML. Control characters, which XML cannot contain, are escaped as for a terminal.
 fn xml(text: &str) -> String {
-    super::html::escaped(&Escaped(text).to_string()).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
+    let mut out = String::with_capacity(text.len());
+    for c in Escaped(text).to_string().chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            other => out.push(other),
+        }
+    }
+    out
 }

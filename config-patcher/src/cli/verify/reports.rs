@@ -4,9 +4,11 @@ use super::row::{RequestedImage, Results, Row};
 use super::{html, junit, sarif};
 use clap::Args;
 use error::Error;
+use image_model::date::rfc3339;
 use image_store::atomic_file::TempFiles;
 use image_store::directory::parent_dir;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Args)]
 #[command(next_help_heading = "Reports")]
@@ -50,7 +52,7 @@ impl Reports {
     ) -> Result<(), Error> {
         let results = Results { requested, rows, strict };
         let made = [
-            (&self.html, html::page as fn(&Results<'_>) -> String),
+            (&self.html, html_page as fn(&Results<'_>) -> String),
             (&self.sarif, sarif::text),
             (&self.junit, junit::text),
         ];
@@ -61,6 +63,18 @@ impl Reports {
         }
         Ok(())
     }
+}
+
+/// The page with the time and the command line of this run. Options of this program have no secrets.
+fn html_page(results: &Results<'_>) -> String {
+    let seconds = match std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok()) {
+        Some(seconds) => seconds,
+        None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    // Docker passes the name of the plugin.
+    let words: Vec<String> = words.skip_while(|word| word == "multiarch").collect();
+    html::page(results, &rfc3339(seconds).unwrap_or_default(), &words)
 }
 
 fn failed(file: &Path, error: std::io::Error) -> Error {

@@ -5,6 +5,7 @@ use crate::advice::{AdviceStep, Decision, JudgedImage, Reason, decide, is_sound_
 use crate::select::is_for;
 use cli::suggest;
 use error::Error;
+use image_evidence::chain::ChainRole;
 use image_evidence::verdict::VerdictKind;
 use image_evidence::verify::{Finding, VerifyDepth};
 use image_model::manifest::Descriptor;
@@ -140,8 +141,9 @@ impl<'a> Row<'a> {
         match (&finding.verdict.binaries, finding.verdict.kind) {
             (Some(platform), _) => platform.to_string(),
             (None, VerdictKind::Mixed) => {
-                let names: BTreeSet<String> =
-                    finding.verdict.files.iter().map(|shown| shown.platform.to_string()).collect();
+                let executed = finding.chain.iter().filter(|shown| shown.role != ChainRole::Emulator.text());
+                let files = finding.verdict.files.iter().chain(executed);
+                let names: BTreeSet<String> = files.map(|shown| shown.platform.to_string()).collect();
                 names.into_iter().collect::<Vec<_>>().join(" + ")
             }
             (None, _) => "-".into(),

@@ -182,12 +182,18 @@ fn every_output_format_advises_a_rebuild_instead_of_a_fix() {
     let text = verify(&user, &[&[name.as_str()], &reports[..]].concat()).exits(1).stdout;
     let all = verify(&user, &["--all-tags", name.strip_suffix(":v1").unwrap()]).exits(1).stdout;
     let read = |file: &str| std::fs::read_to_string(user.path(file)).unwrap();
-    for output in [text, all, read("r.html"), read("r.sarif"), read("r.xml")] {
+    let command = format!("manifest-push edit {name} --remove linux/arm64");
+    for output in [text, all, read("r.sarif"), read("r.xml")] {
         assert!(!output.contains("config-patcher fix "), "{output}");
-        let out =
-            format!("rebuild linux/arm64; until then, run: manifest-push edit {name} --remove linux/arm64");
+        let out = format!("rebuild linux/arm64; until then, run: {command}");
         assert!(output.contains(&out), "{output}");
     }
+    let page = read("r.html");
+    assert!(!page.contains("config-patcher fix "), "{page}");
+    assert!(
+        page.contains("rebuild linux/arm64</p>") && page.contains(&format!("<code>{command}</code>")),
+        "{page}"
+    );
 }
 
 #[test]

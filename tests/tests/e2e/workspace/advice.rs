@@ -90,7 +90,8 @@ fn the_advice_of_verify_works_as_printed_in_every_form() {
         let html = caller.wrong("in HTML");
         caller.check(&format!("verify {html} --html page.html --junit page.xml")).exits(1);
         let page = std::fs::read_to_string(caller.user.path("page.html")).unwrap();
-        let command = between(&page, "To fix it, run: <code>", "</code>").replace("&#39;", "'");
+        let advice = between(&page, "to fix it, run:</p>", "</section>");
+        let command = between(advice, "<code>", "</code>").replace("&#39;", "'");
         caller.shell(&command).exits(0);
         caller.check(&format!("verify {html} --platform linux/arm64")).exits(0);
     }

@@ -1,8 +1,9 @@
 
 "use strict";
-// Collapses the evidence into the table, and filters. The state is in the URL, so that a view can be shared.
+// Collapses the evidence into the table, filters, and copies commands. The state is in the URL, so that a view can be shared.
 const filters = document.getElementById("filters");
-const rows = [...document.querySelectorAll("#matrix > tbody > tr")];
+const rows = [...document.querySelectorAll("#matrix > tbody > tr.image")];
+const repositories = [...document.querySelectorAll("#matrix > tbody")];
 const boxes = [...filters.querySelectorAll("input[name=verdict]")];
 let opened = null;
 
@@ -17,6 +18,22 @@ for (const link of document.querySelectorAll("a.cell")) {
   button.addEventListener("click", () => { toggle(button); remember(); });
   link.replaceWith(button);
 }
+
+for (const code of document.querySelectorAll(".command > code")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.setAttribute("aria-label", `Copy the command ${code.textContent}`);
+  button.addEventListener("click", () => {
+    // Also where the page was opened from a file, and a browser may not let scripts use navigator.clipboard.
+    getSelection().selectAllChildren(code);
+    button.textContent = document.execCommand("copy") ? "Copied" : "Press Ctrl+C";
+    document.getElementById("status").textContent = button.textContent;
+  });
+  code.after(button);
+}
+
 const shelf = document.getElementById("evidence");
 shelf.hidden = true;
 
@@ -65,10 +82,11 @@ function apply() {
     row.hidden = !named || (left === 0 && !row.querySelector(":scope > .unread"));
     shown += left;
   }
+  for (const repository of repositories) repository.hidden = !repository.querySelector(":scope > tr.image:not([hidden])");
   for (const heading of document.querySelectorAll("#matrix > thead th[data-platform]"))
     heading.hidden = platform !== "" && heading.dataset.platform !== platform;
   if (opened && (opened.button.hidden || opened.button.closest("td").hidden || opened.button.closest("tr").hidden)) close();
-  const all = document.querySelectorAll("button.cell").length;
+  const all = document.querySelectorAll("#matrix button.cell").length;
   document.getElementById("status").textContent = `${shown} of ${all} images shown`;
   document.getElementById("nothing").hidden = rows.some((row) => !row.hidden);
 }
