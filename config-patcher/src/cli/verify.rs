@@ -3,6 +3,7 @@
 mod html;
 mod json;
 mod junit;
+mod needs;
 mod reports;
 pub(super) mod row;
 mod sarif;

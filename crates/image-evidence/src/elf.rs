@@ -7,6 +7,7 @@
 //! The `object` crate is not used: it wants the whole file in memory or a seekable one, and has neither build
 //! attributes nor Go's settings, which are most of this module.
 
+use crate::cpu::{self, CpuMark, MarkReader};
 use image_model::platform::Platform;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ pub struct Elf {
     /// Its platform, in the names of the OCI image-spec. The variant is the lowest that the file is known to need; `None`
     /// where that is unknown.
     pub platform: Platform,
+    /// The CPU level that it records. `None`: it records none, which says nothing about what it needs.
+    pub mark: Option<CpuMark>,
     /// Whether it can be executed.
     pub kind: ElfKind,
     /// The dynamic loader, an absolute path.
@@ -190,29 +193,30 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
     let segments: Vec<Segment> = header.segments(sample.head).collect();
     let interpreter = interpreter(sample.interpreter);
     let needed = needed(sample, &header, &segments);
-    let mut level = CpuLevel::default();
+    let architecture = architecture(&header);
+    let mut marks = MarkReader::new(architecture);
     let mut details = Vec::new();
     for segment in segments.iter().filter(|s| matches!(s.kind, PT_GNU_PROPERTY | PT_NOTE)) {
         if let Some(content) = sample.in_head(segment.offset, segment.size) {
-            notes::read(content, header.numbers, &mut level, &mut details);
+            notes::read(content, header.numbers, &mut marks, &mut details);
         }
     }
-    let architecture = architecture(&header);
-    flags(&header, architecture, &mut level, &mut details);
-    attributes::read(sample.tail, header.machine, header.numbers, &mut level, &mut details);
-    golang::read(sample.go, architecture, &mut level, &mut details);
+    flags(&header, architecture, &mut marks, &mut details);
+    attributes::read(sample.tail, header.machine, header.numbers, &mut marks, &mut details);
+    golang::read(sample.go, architecture, &mut marks, &mut details);
     // The hard-float loaders of glibc and musl. Raspbian's, for v6, has the same name.
     if architecture == "arm"
         && interpreter
             .as_ref()
             .is_some_and(|path| path.ends_with(b"armhf.so.3") || path.ends_with(b"armhf.so.1"))
     {
-        level.at_least(6);
+        marks.add("v6", "a loader for hard float", true);
     }
     // The flags and the attributes both tell about floats.
     let mut seen = std::collections::BTreeSet::new();
     details.retain(|detail| seen.insert(detail.clone()));
-    let variant = level.variant(architecture);
+    let mark = marks.finish();
+    let variant = mark.as_ref().and_then(|mark| cpu::variant(architecture, &mark.level));
     let name = match architecture {
         "" => format!("elf-machine-{}", header.machine),
         known => known.to_string(),
@@ -225,32 +229,7 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
         _ => ElfKind::Other,
     };
     let platform = Platform::new(operating_system(&header), &name, variant);
-    Some(Elf { platform, kind, interpreter, needed, details })
-}
-
-/// The lowest CPU level that a file is known to need: 5 to 8 for arm, 1 to 4 for amd64, 8 or 9 for arm64.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CpuLevel(u8);
-
-impl CpuLevel {
-    /// Raises the level to at least this one.
-    pub fn at_least(&mut self, level: u8) {
-        self.0 = self.0.max(level);
-    }
-
-    fn variant(self, architecture: &str) -> Option<&'static str> {
-        match (architecture, self.0) {
-            ("arm", 1..=5) => Some("v5"),
-            ("arm", 6) => Some("v6"),
-            ("arm", 7) => Some("v7"),
-            ("arm", 8..) => Some("v8"),
-            ("amd64", 2) => Some("v2"),
-            ("amd64", 3) => Some("v3"),
-            ("amd64", 4..) => Some("v4"),
-            ("arm64", 9..) => Some("v9"),
-            _ => None,
-        }
-    }
+    Some(Elf { platform, mark, kind, interpreter, needed, details })
 }
 
 const EM_BPF: u16 = 247;
@@ -331,13 +310,13 @@ fn operating_system(header: &ElfHeader) -> &'static str {
 }
 
 /// Facts from `e_flags`. Sources: the processor supplements; measured on Debian's binaries of ten machines.
-fn flags(header: &ElfHeader, architecture: &str, level: &mut CpuLevel, details: &mut Vec<String>) {
+fn flags(header: &ElfHeader, architecture: &str, marks: &mut MarkReader, details: &mut Vec<String>) {
     let flags = header.flags;
     let mut say = |text: &str| details.push(text.to_string());
     match architecture {
         "arm" if flags & 0x400 != 0 => {
             // The hard-float ABI passes numbers in VFP registers, which ARMv5 of Debian's kind lacks.
-            level.at_least(6);
+            marks.add("v6", "hard float", true);
             say("hard float");
         }
         "arm" if flags & 0x200 != 0 => say("soft float"),
@@ -377,6 +356,9 @@ fn flags(header: &ElfHeader, architecture: &str, level: &mut CpuLevel, details: 
             ];
             if let Some(name) = ISA.get((flags >> 28) as usize) {
                 say(name);
+                if let Some(level) = mips_level(architecture, name) {
+                    marks.add(level, name, false);
+                }
             }
             if flags & 0x400 != 0 {
                 say("NaN 2008");
@@ -384,6 +366,16 @@ fn flags(header: &ElfHeader, architecture: &str, level: &mut CpuLevel, details: 
         }
         _ => {}
     }
+}
+
+/// The level of an ISA of `e_flags`.
+fn mips_level(architecture: &str, isa: &str) -> Option<&'static str> {
+    const ROMAN: [(&str, &str); 5] =
+        [("I", "mips1"), ("II", "mips2"), ("III", "mips3"), ("IV", "mips4"), ("V", "mips5")];
+    let old =
+        ROMAN.iter().find(|(roman, _)| isa.strip_prefix("MIPS ") == Some(roman)).map(|(_, level)| *level);
+    let name = old.map_or_else(|| isa.to_lowercase(), str::to_string);
+    cpu::levels(architecture).iter().copied().find(|level| *level == name)
 }
 
 /// An absolute path that ends where the file says.

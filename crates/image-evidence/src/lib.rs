@@ -2,8 +2,8 @@
 //!
 //! Start at [`verify::verify_image`] for one image, or [`verify::verify_all`] for many. The steps, from bottom to top:
 //! [`mod@file`], [`elf`] and [`shell`] read the facts from one file, [`layer`] reads one layer, [`overlay`] puts layers on
-//! top of each other, [`chain`] follows what a container start executes, and [`verdict`] compares the result with the
-//! declared platform. [`verify::cache`] keeps the facts from layers between runs.
+//! top of each other, [`chain`] follows what a container start executes, [`verdict`] compares the result with the
+//! declared platform, and [`needs`] finds the CPU level that it needs. [`verify::cache`] keeps the facts from layers between runs.
 //!
 //! ```
 //! use image_evidence::verdict::VerdictKind;
@@ -35,10 +35,12 @@
 #![warn(clippy::missing_errors_doc, missing_docs)]
 
 pub mod chain;
+pub mod cpu;
 pub mod elf;
 pub mod file;
 mod known_wrappers;
 pub mod layer;
+pub mod needs;
 pub mod overlay;
 pub mod secret;
 pub mod shell;

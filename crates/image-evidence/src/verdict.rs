@@ -1,5 +1,7 @@
 //! The verdict on an image: its declared platform compared with the evidence, a pure function.
 
+use crate::chain::ChainRole;
+use crate::cpu::CpuMark;
 use crate::start::StartFailure;
 use image_model::platform::Platform;
 use serde::Serialize;
@@ -18,6 +20,18 @@ pub struct EvidenceFile {
     pub platform: Platform,
     /// Facts from the file that explain the platform, such as `hard float` or `GOARM=6`.
     pub details: Vec<String>,
+    /// The CPU level that it records.
+    #[serde(skip)]
+    pub mark: Option<CpuMark>,
+}
+
+impl EvidenceFile {
+    /// Returns whether the image needs the level that the file records. A library may have code for a higher level that it runs
+    /// only after a check of the CPU, as libgcrypt and nettle of Debian have; then its build attributes have that level.
+    pub(crate) fn decides_level(&self) -> bool {
+        let is_certain = self.mark.as_ref().is_none_or(|mark| mark.is_certain);
+        is_certain || self.role != ChainRole::Library.text()
+    }
 }
 
 /// The programs of an image that were built for one platform.
@@ -34,6 +48,15 @@ pub struct ProgramGroup {
     pub examples: Vec<EvidenceFile>,
 }
 
+/// The files of an image that record one CPU level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelGroup {
+    /// The number of programs and libraries.
+    pub count: u64,
+    /// One of them.
+    pub example: EvidenceFile,
+}
+
 /// The files of an image from which its platform follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -43,6 +66,8 @@ pub struct Evidence {
     pub programs: Vec<ProgramGroup>,
     /// The file at which the start of a container certainly fails.
     pub failure: Option<StartFailure>,
+    /// Those that record a CPU level, by architecture and level.
+    pub levels: Vec<LevelGroup>,
 }
 
 /// The result of comparing the declared platform with the evidence.
@@ -85,7 +110,7 @@ impl VerdictKind {
 pub struct Verdict {
     /// The result.
     pub kind: VerdictKind,
-    /// The binary platform, with the highest CPU level that any file is known to need. `None`: there is none, or the
+    /// The binary platform, with the highest CPU level that an executed file is known to need. `None`: there is none, or the
     /// files contradict each other.
     pub binaries: Option<Platform>,
     /// The reasons, each a sentence without a period.
@@ -114,7 +139,7 @@ pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
     let executed = without_multilib(&evidence.executed, &mut reasons);
     let mut verdict = match executed.is_empty() {
         true => judge_by_all(declared, evidence),
-        false => judge_executed(declared, &executed, evidence),
+        false => judge_executed(declared, &executed),
     };
     if let Some(failure) = evidence.failure.as_ref().filter(|_| declared.os.eq_ignore_ascii_case("linux")) {
         add_failure(&mut verdict, failure, !executed.is_empty());
@@ -156,18 +181,18 @@ fn without_multilib(executed: &[EvidenceFile], reasons: &mut Vec<String>) -> Vec
     executed.iter().filter(|shown| shown.platform.architecture != "386").cloned().collect()
 }
 
-fn judge_executed(declared: &Platform, executed: &[EvidenceFile], evidence: &Evidence) -> Verdict {
+fn judge_executed(declared: &Platform, executed: &[EvidenceFile]) -> Verdict {
     let of = |wanted: Fit| -> Vec<EvidenceFile> {
-        executed.iter().filter(|shown| fit(declared, &shown.platform) == wanted).cloned().collect()
+        executed.iter().filter(|shown| fit_of(declared, shown) == wanted).cloned().collect()
     };
     let machines = machines(executed);
     if let [(os, architecture)] = machines.as_slice() {
-        let binaries = Some(needed(os, architecture, executed, &evidence.programs));
+        let binaries = Some(needed(os, architecture, executed));
         let wrong: Vec<EvidenceFile> = [of(Fit::Other), of(Fit::NeedsMore)].concat();
         if wrong.is_empty() {
             let reasons = executed
                 .iter()
-                .filter(|shown| is_above(declared, &shown.platform))
+                .filter(|shown| shown.decides_level() && is_above(declared, &shown.platform))
                 .take(1)
                 .map(reason)
                 .collect();
@@ -200,8 +225,12 @@ fn judge_by_all(declared: &Platform, evidence: &Evidence) -> Verdict {
             is_native(&group.platform) && (group.platform.os == "linux" || group.platform.os == declared.os)
         })
         .collect();
+    let fits = |group: &ProgramGroup| fit(declared, &group.platform) == Fit::Fits;
+    let some_fit = groups.iter().any(|group| fits(group));
+    // A file for a higher level counts only if it is executed.
+    let counts = |group: &&&ProgramGroup| !(some_fit && fit(declared, &group.platform) == Fit::NeedsMore);
     let shown: Vec<EvidenceFile> =
-        groups.iter().flat_map(|group| group.examples.iter().take(1).cloned()).collect();
+        groups.iter().filter(counts).flat_map(|group| group.examples.iter().take(1).cloned()).collect();
     if shown.is_empty() {
         let reasons = vec!["it contains no programs".into()];
         return Verdict {
@@ -213,10 +242,9 @@ fn judge_by_all(declared: &Platform, evidence: &Evidence) -> Verdict {
         };
     }
     let why = "what it executes is unknown; all its programs were considered";
-    let mut verdict = judge_executed(declared, &shown, evidence);
+    let mut verdict = judge_executed(declared, &shown);
     verdict.reasons.insert(0, why.into());
     if verdict.kind == VerdictKind::Mixed {
-        let some_fit = shown.iter().any(|shown| fit(declared, &shown.platform) == Fit::Fits);
         verdict.kind = if some_fit { VerdictKind::ForeignPayload } else { VerdictKind::Undetermined };
     }
     // Libraries, firmware and test data may be for any architecture.
@@ -235,14 +263,13 @@ fn foreign(declared: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
         if runs_anyway && group.platform.os == declared.os {
             continue;
         }
-        let word = match fit(declared, &group.platform) {
-            Fit::Fits => continue,
-            Fit::Other => "is for",
-            Fit::NeedsMore => "needs",
-        };
+        // A file for a higher level is a note of `needs`: it may be there for a processor that has the level.
+        if fit(declared, &group.platform) != Fit::Other {
+            continue;
+        }
         let Some(first) = group.examples.first() else { continue };
         let more = if group.count > 1 { format!(" (and {} more)", group.count - 1) } else { String::new() };
-        verdict.reasons.push(format!("{}{more} {word} {}", first.path, group.platform));
+        verdict.reasons.push(format!("{}{more} is for {}", first.path, group.platform));
         verdict.kind = VerdictKind::ForeignPayload;
         verdict.files.extend(group.examples.iter().cloned());
     }
@@ -269,14 +296,20 @@ fn machines(shown: &[EvidenceFile]) -> Vec<(String, String)> {
     names.into_keys().collect()
 }
 
-/// The binary platform of these files, with the highest CPU level that any program of the image needs.
-fn needed(os: &str, architecture: &str, executed: &[EvidenceFile], all: &[ProgramGroup]) -> Platform {
-    let same = |platform: &&Platform| platform.os == os && platform.architecture == architecture;
-    let executed = executed.iter().map(|shown| &shown.platform);
-    let platforms = executed.chain(all.iter().map(|group| &group.platform)).filter(same);
-    let highest =
-        platforms.filter_map(|platform| platform.variant.as_deref()).max_by_key(|variant| level(variant));
+/// The binary platform of these files, with the highest CPU level that one of them needs.
+fn needed(os: &str, architecture: &str, executed: &[EvidenceFile]) -> Platform {
+    let deciding = executed.iter().filter(|shown| shown.decides_level());
+    let variants = deciding.filter_map(|shown| shown.platform.variant.as_deref());
+    let highest = variants.max_by_key(|variant| level(variant));
     Platform::new(os, architecture, highest)
+}
+
+/// Compares the declared platform with that of an executed file.
+fn fit_of(declared: &Platform, shown: &EvidenceFile) -> Fit {
+    match fit(declared, &shown.platform) {
+        Fit::NeedsMore if !shown.decides_level() => Fit::Fits,
+        fit => fit,
+    }
 }
 
 /// A declared amd64 or arm64 without a variant allows every level, because whole distributions that are built for
@@ -325,6 +358,7 @@ mod tests {
             let role = match *role {
                 "-" => "",
                 "shell" => "shell",
+                "library" => "library",
                 _ => "entrypoint",
             };
             let (os, rest) = platform.split_once('/').unwrap_or(("linux", platform));
@@ -333,12 +367,15 @@ mod tests {
                 None => (rest, None),
             };
             let platform = Platform::new(os, architecture, variant.as_deref());
+            // As build attributes record it.
+            let mark = |level: String| CpuMark { level, proof: "attributes".into(), is_certain: false };
             let shown = EvidenceFile {
                 path: (*path).into(),
                 role,
                 layer: 0,
                 platform: platform.clone(),
                 details: Vec::new(),
+                mark: variant.map(mark),
             };
             match evidence.programs.iter_mut().find(|group| group.platform == platform) {
                 Some(group) => group.count += 1,
@@ -411,12 +448,23 @@ mod tests {
         check("linux/arm64/v9", &["run /app arm64-v9"], Consistent, "linux/arm64/v9");
         // Debian's armhf has Go programs for v6: the highest level counts.
         check("linux/amd64", &["run /app arm-v6", "shell /bin/sh arm-v7"], Mislabeled, "linux/arm/v7");
-        check(
-            "linux/arm/v6",
-            &["run /app arm-v6", "- /usr/lib/lib.so arm-v7"],
-            ForeignPayload,
-            "linux/arm/v7",
-        );
+    }
+
+    #[test]
+    fn a_higher_level_counts_only_where_it_is_certainly_executed() {
+        // Debian's libgcrypt has code for v8 that it runs after a check of the CPU, and its nettle on armel for v6.
+        let gcrypt = "- /usr/lib/libgcrypt.so.20 arm-v8";
+        check("linux/arm/v7", &["run /python3 arm-v7", gcrypt], Consistent, "linux/arm/v7");
+        check("linux/arm", &["run /python3 arm-v7", gcrypt], Consistent, "linux/arm/v7");
+        let loaded = "library /usr/lib/libgcrypt.so.20 arm-v8";
+        check("linux/arm/v7", &["run /gpgv arm-v7", loaded], Consistent, "linux/arm/v7");
+        check("linux/amd64", &["run /gpgv arm-v7", loaded], Mislabeled, "linux/arm/v7");
+        check("linux/arm/v6", &["run /app arm-v6", "- /usr/lib/lib.so arm-v7"], Consistent, "linux/arm/v6");
+        check("linux/amd64/v2", &["run /app amd64", "- /x amd64-v3"], Consistent, "linux/amd64");
+        // Nothing is known to be executed.
+        check("linux/arm/v7", &["- /a arm-v7", gcrypt], Consistent, "linux/arm/v7");
+        check("linux/arm/v6", &["- /a arm-v7"], Mislabeled, "linux/arm/v7");
+        check("linux/arm/v7", &["- /a arm-v7", gcrypt, "- /x amd64"], ForeignPayload, "");
     }
 
     #[test]

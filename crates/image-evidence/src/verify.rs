@@ -6,10 +6,12 @@ pub mod cache;
 mod reading;
 
 use crate::chain::{self, ChainRole, ExecutedChain, display_path};
+use crate::cpu::CpuMark;
 use crate::file::FileFacts;
 use crate::layer::{LayerFacts, LayerOutcome, NameHasher};
+use crate::needs::{Needs, needs};
 use crate::overlay::{LOOKUPS_MAX, LookupBudget, OverlayTree};
-use crate::verdict::{Evidence, EvidenceFile, ProgramGroup, Verdict, VerdictKind, judge};
+use crate::verdict::{Evidence, EvidenceFile, LevelGroup, ProgramGroup, Verdict, VerdictKind, judge};
 use cache::LayerCache;
 use error::Error;
 use image_model::digest::Digest;
@@ -52,6 +54,8 @@ pub struct Finding {
     pub gaps: Vec<String>,
     /// All programs by platform, in the layers that were read.
     pub programs: Vec<ProgramGroup>,
+    /// The CPU level that the image needs.
+    pub needs: Needs,
     /// The number of layers.
     pub layers: usize,
     /// The number of layers that were read, in this run or an earlier one.
@@ -306,6 +310,7 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     let layers_cached = layers.iter().flatten().filter(|layer| layer.is_cached).count();
     let bytes_read = layers.iter().flatten().filter(|layer| !layer.is_cached).map(|layer| layer.stored).sum();
     let mut finding = Finding {
+        needs: needs(&evidence, verdict.binaries.as_ref()),
         verdict,
         chain: chain.links.iter().filter_map(evidence_file).collect(),
         gaps: chain.gaps,
@@ -360,6 +365,7 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
     };
     let executed = chain.links.iter().filter(decides).filter_map(evidence_file).collect();
     let mut all: BTreeMap<Platform, ProgramGroup> = BTreeMap::new();
+    let mut levels: BTreeMap<Platform, LevelGroup> = BTreeMap::new();
     for (path, layer, facts) in tree.programs() {
         let Some((platform, details)) = platform(facts) else { continue };
         // The loader chooses among these by CPU level, so their level is not required.
@@ -376,13 +382,24 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
         let may_be_data =
             [&b".so"[..], b"firmware/"].iter().any(|part| path.windows(part.len()).any(|at| at == *part));
         group.executable += u64::from(!may_be_data && tree.is_executable(path, layer));
+        let shown = || EvidenceFile {
+            path: format!("/{}", display_path(path)),
+            role: "",
+            layer,
+            platform: platform.clone(),
+            details: details.to_vec(),
+            mark: mark(facts).cloned(),
+        };
         if group.examples.len() < EXAMPLES {
-            let path = format!("/{}", display_path(path));
-            let platform = platform.clone();
-            group.examples.push(EvidenceFile { path, role: "", layer, platform, details: details.to_vec() });
+            group.examples.push(shown());
+        }
+        if let Some(mark) = mark(facts) {
+            let level = Platform::new(&platform.os, &platform.architecture, Some(&mark.level));
+            levels.entry(level).or_insert_with(|| LevelGroup { count: 0, example: shown() }).count += 1;
         }
     }
-    Evidence { executed, programs: all.into_values().collect(), failure: None }
+    let (programs, levels) = (all.into_values().collect(), levels.into_values().collect());
+    Evidence { executed, programs, levels, failure: None }
 }
 
 fn evidence_file(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
@@ -393,7 +410,16 @@ fn evidence_file(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
         layer: link.file.layer,
         platform: platform.clone(),
         details: details.to_vec(),
+        mark: link.file.facts.and_then(mark).cloned(),
     })
+}
+
+/// The CPU level that a file records.
+fn mark(facts: &FileFacts) -> Option<&CpuMark> {
+    match facts {
+        FileFacts::Elf(elf) => elf.mark.as_ref(),
+        FileFacts::Foreign(_) | FileFacts::Script(_) | FileFacts::Data(_) | FileFacts::Unread => None,
+    }
 }
 
 /// The platform of a file with its details, if the file has machine code that a container can execute.

@@ -1,5 +1,6 @@
 //! The result as text: a table, and below it the details of every image that is not consistent.
 
+use super::needs;
 use super::row::Row;
 use cli::print_line;
 use cli::table;
@@ -7,14 +8,12 @@ use error::text::{Escaped, format_bytes};
 use image_evidence::verdict::EvidenceFile;
 use image_evidence::verify::Finding;
 
+/// The width of a terminal.
+const WIDTH: usize = 80;
+
 pub fn print(rows: &[Row<'_>], shows_image: bool, explain: bool) {
-    let mut heading = vec!["DECLARED", "INDEX", "BINARIES", "VERDICT"];
-    if shows_image {
-        heading.insert(0, "IMAGE");
-    }
-    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, shows_image)).collect();
     if !rows.is_empty() {
-        print_line(table(&heading, &cells).trim_end());
+        print_line(overview(rows, shows_image).trim_end());
     }
     for row in rows {
         for line in remarks(row, explain) {
@@ -23,12 +22,40 @@ pub fn print(rows: &[Row<'_>], shows_image: bool, explain: bool) {
     }
 }
 
-fn cells(row: &Row<'_>, shows_image: bool) -> Vec<String> {
+/// The table. It has the column NEEDS if a level is known, unless that makes it wider than a terminal.
+fn overview(rows: &[Row<'_>], shows_image: bool) -> String {
+    let has_marks = rows.iter().any(|row| row.finding.as_ref().is_ok_and(|it| it.needs.level().is_some()));
+    let plain = table_of(rows, shows_image, false);
+    if !has_marks {
+        return plain;
+    }
+    let full = table_of(rows, shows_image, true);
+    let is_wide = |table: &str| table.lines().any(|line| line.chars().count() > WIDTH);
+    if is_wide(&full) && !is_wide(&plain) { plain } else { full }
+}
+
+fn table_of(rows: &[Row<'_>], shows_image: bool, shows_needs: bool) -> String {
+    let mut heading = vec!["DECLARED", "INDEX", "BINARIES", "VERDICT"];
+    if shows_image {
+        heading.insert(0, "IMAGE");
+    }
+    if shows_needs {
+        heading.insert(heading.len() - 1, "NEEDS");
+    }
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, shows_image, shows_needs)).collect();
+    table(&heading, &cells)
+}
+
+fn cells(row: &Row<'_>, shows_image: bool, shows_needs: bool) -> Vec<String> {
     let said = row.index_platform().map_or("-".into(), ToString::to_string);
-    let mut cells = vec![row.declared_text(), said, row.binaries_text(), row.verdict_text()];
+    let mut cells = vec![row.declared_text(), said, row.binaries_text()];
     if shows_image {
         cells.insert(0, row.requested.name.clone());
     }
+    if shows_needs {
+        cells.push(row.finding.as_ref().map_or("-", |finding| needs::text(&finding.needs)).into());
+    }
+    cells.push(row.verdict_text());
     cells
 }
 
@@ -52,7 +79,9 @@ fn reading(finding: &Finding, explain: bool) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(finding.skipped.iter().map(|(layer, why)| format!("  layer {layer} was not read: {why}")));
     lines.extend(by_table(finding).map(|line| format!("  {line}")));
+    lines.extend(needs::notes(&finding.needs).map(|note| format!("  {note}")));
     if explain {
+        lines.extend(needs::proof(&finding.needs).map(|line| format!("  {line}")));
         lines.extend(finding.chain.iter().map(explained));
         lines.extend(finding.gaps.iter().map(|gap| format!("  {gap}")));
         for group in &finding.programs {

@@ -3,22 +3,23 @@
 //! They follow the last loaded segment and survive `strip`. They are found by their format, not through the section table,
 //! which may be far away, after megabytes of debug data.
 
-use super::{CpuLevel, NumberFormat, uleb128};
+use super::{NumberFormat, uleb128};
+use crate::cpu::{MarkReader, riscv_profile};
 
 const EM_ARM: u16 = 40;
 const EM_RISCV: u16 = 243;
 
 /// Adds the attributes in the part of the file that follows the last loaded segment.
-pub fn read(tail: &[u8], machine: u16, n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
+pub fn read(tail: &[u8], machine: u16, n: NumberFormat, marks: &mut MarkReader, details: &mut Vec<String>) {
     match machine {
         EM_ARM => {
             if let Some(pairs) = find(tail, b"aeabi\0", n) {
-                arm(pairs, level, details);
+                arm(pairs, marks, details);
             }
         }
         EM_RISCV => {
             if let Some(pairs) = find(tail, b"riscv\0", n) {
-                riscv(pairs, details);
+                riscv(pairs, marks, details);
             }
         }
         _ => {}
@@ -56,7 +57,7 @@ fn is_text(tag: u64) -> bool {
     matches!(tag, 4 | 5 | 67) || (tag > 32 && tag % 2 == 1)
 }
 
-fn arm(mut pairs: &[u8], level: &mut CpuLevel, details: &mut Vec<String>) {
+fn arm(mut pairs: &[u8], marks: &mut MarkReader, details: &mut Vec<String>) {
     while let Some(tag) = uleb128(&mut pairs) {
         // Tag_compatibility: a number, then a text.
         if tag == 32 {
@@ -76,17 +77,18 @@ fn arm(mut pairs: &[u8], level: &mut CpuLevel, details: &mut Vec<String>) {
             6 => {
                 // Tag_CPU_arch. Measured with an assembler: v4 1, v4T 2, v5T 3, v5TE 4, v6 6, v7 10, v8 14.
                 let (needed, name) = match value {
-                    1..=5 => (5, ["v4", "v4T", "v5T", "v5TE", "v5TEJ"][value as usize - 1]),
-                    6 => (6, "v6"),
-                    7 => (6, "v6KZ"),
-                    8 => (6, "v6T2"),
-                    9 => (6, "v6K"),
-                    10 => (7, "v7"),
-                    14 | 15 | 22 => (8, "v8 or later"),
+                    1..=5 => ("v5", ["v4", "v4T", "v5T", "v5TE", "v5TEJ"][value as usize - 1]),
+                    6 => ("v6", "v6"),
+                    7 => ("v6", "v6KZ"),
+                    8 => ("v6", "v6T2"),
+                    9 => ("v6", "v6K"),
+                    10 => ("v7", "v7"),
+                    14 | 15 | 22 => ("v8", "v8 or later"),
                     _ => continue,
                 };
-                level.at_least(needed);
-                details.push(format!("Tag_CPU_arch {name}"));
+                let proof = format!("Tag_CPU_arch {name}");
+                marks.add(needed, &proof, false);
+                details.push(proof);
             }
             // Tag_ABI_VFP_args: numbers are passed in VFP registers.
             28 if value == 1 => details.push("hard float".into()),
@@ -96,7 +98,7 @@ fn arm(mut pairs: &[u8], level: &mut CpuLevel, details: &mut Vec<String>) {
 }
 
 /// Source: the RISC-V psABI, "Attributes": even tags are numbers, odd ones texts; 5 is Tag_RISCV_arch.
-fn riscv(mut pairs: &[u8], details: &mut Vec<String>) {
+fn riscv(mut pairs: &[u8], marks: &mut MarkReader, details: &mut Vec<String>) {
     while let Some(tag) = uleb128(&mut pairs) {
         if tag % 2 == 0 {
             if uleb128(&mut pairs).is_none() {
@@ -106,6 +108,9 @@ fn riscv(mut pairs: &[u8], details: &mut Vec<String>) {
         }
         let Some(value) = text(&mut pairs) else { return };
         if tag == 5 {
+            if let Some(profile) = std::str::from_utf8(value).ok().and_then(riscv_profile) {
+                marks.add(&profile, "Tag_RISCV_arch", false);
+            }
             details.push(String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned());
         }
     }

@@ -4,7 +4,8 @@
 //! if version and settings follow at byte 32, each after its length. Programs of Go before 1.18 have pointers there and
 //! are not read.
 
-use super::{CpuLevel, uleb128};
+use super::uleb128;
+use crate::cpu::{MarkReader, levels};
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const INLINE: u8 = 2;
@@ -59,7 +60,7 @@ impl BuildInfoScanner {
 }
 
 /// Adds the settings and the CPU level that they require.
-pub fn read(info: &[u8], architecture: &str, level: &mut CpuLevel, details: &mut Vec<String>) {
+pub fn read(info: &[u8], architecture: &str, marks: &mut MarkReader, details: &mut Vec<String>) {
     let Some(settings) = settings(info) else { return };
     for line in settings.split(|b| *b == b'\n') {
         let Some(setting) = line.strip_prefix(b"build\t").and_then(|s| std::str::from_utf8(s).ok()) else {
@@ -69,17 +70,29 @@ pub fn read(info: &[u8], architecture: &str, level: &mut CpuLevel, details: &mut
         if !SETTINGS.contains(&key) || value.len() > 40 {
             continue;
         }
-        let digit = |text: &str| text.bytes().next().filter(u8::is_ascii_digit).map(|b| b - b'0');
-        let needed = match (architecture, key) {
-            ("arm", "GOARM") => digit(value),
-            ("amd64", "GOAMD64") | ("arm64", "GOARM64") => value.strip_prefix('v').and_then(digit),
-            _ => None,
-        };
-        if let Some(needed) = needed {
-            level.at_least(needed);
+        if let Some(level) = level(architecture, key, value) {
+            marks.add(&level, setting, true);
         }
         details.push(setting.to_string());
     }
+}
+
+/// The CPU level that a setting requires.
+fn level(architecture: &str, key: &str, value: &str) -> Option<String> {
+    let (base, options) = value.split_once(',').unwrap_or((value, ""));
+    let name = match (architecture, key) {
+        ("arm", "GOARM") => format!("v{base}"),
+        // The atomic instructions that `lse` adds to v8.0 are those of v8.1.
+        ("arm64", "GOARM64") if base == "v8.0" && options.split(',').any(|option| option == "lse") => {
+            "v8.1".into()
+        }
+        ("arm64", "GOARM64")
+        | ("amd64", "GOAMD64")
+        | ("ppc64" | "ppc64le", "GOPPC64")
+        | ("riscv64", "GORISCV64") => base.into(),
+        _ => return None,
+    };
+    levels(architecture).contains(&name.as_str()).then_some(name)
 }
 
 /// The text of the settings, as far as it was kept.

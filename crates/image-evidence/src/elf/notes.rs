@@ -1,6 +1,7 @@
 //! Property notes (`.note.gnu.property`): the x86-64 level that a file requires, and the hardening of arm64 code.
 
-use super::{CpuLevel, NumberFormat};
+use super::NumberFormat;
+use crate::cpu::MarkReader;
 
 const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 // Sources: the x86-64 psABI, "Program Property", and the AArch64 ELF supplement.
@@ -8,10 +9,10 @@ const X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 const AARCH64_FEATURE_1_AND: u32 = 0xc000_0000;
 
 /// Adds the properties in a PT_NOTE or PT_GNU_PROPERTY segment.
-pub fn read(mut content: &[u8], n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
+pub fn read(mut content: &[u8], n: NumberFormat, marks: &mut MarkReader, details: &mut Vec<String>) {
     while let Some((name, kind, description, rest)) = next(content, n) {
         if name == b"GNU\0" && kind == NT_GNU_PROPERTY_TYPE_0 {
-            properties(description, n, level, details);
+            properties(description, n, marks, details);
         }
         content = rest;
     }
@@ -30,16 +31,18 @@ fn next(content: &[u8], n: NumberFormat) -> Option<Note<'_>> {
     Some((name, kind, description, content.get(end..).unwrap_or_default()))
 }
 
-fn properties(mut content: &[u8], n: NumberFormat, level: &mut CpuLevel, details: &mut Vec<String>) {
+fn properties(mut content: &[u8], n: NumberFormat, marks: &mut MarkReader, details: &mut Vec<String>) {
     while let (Some(kind), Some(size)) = (n.u32(content, 0), n.u32(content, 4)) {
         let Some(value) = n.u32(content, 8).filter(|_| size >= 4) else { return };
         match kind {
             X86_ISA_1_NEEDED => {
-                // Bits 0 to 3: baseline, v2, v3, v4.
-                let needed = (32 - (value & 0xf).leading_zeros()) as u8;
-                level.at_least(needed);
+                // Bits 0 to 3: baseline, v2, v3, v4. Compilers write the baseline whatever the code needs.
+                let needed = 32 - (value & 0xf).leading_zeros();
                 if needed > 1 {
-                    details.push(format!("x86-64-v{needed} by its property note"));
+                    let proof = format!("x86-64-v{needed} by its property note");
+                    // The loader of glibc refuses it on a lower level.
+                    marks.add(&format!("v{needed}"), &proof, true);
+                    details.push(proof);
                 }
             }
             AARCH64_FEATURE_1_AND => {

@@ -197,12 +197,12 @@ fn build_settings_of_go_are_read() {
     info.extend(b"\x06go1.26");
     info.push(settings.len() as u8);
     info.extend(settings.as_bytes());
-    let read = |info: &[u8], architecture: &str| {
-        let (mut level, mut details) = (CpuLevel::default(), Vec::new());
-        golang::read(info, architecture, &mut level, &mut details);
-        (level.variant(architecture), details)
+    let read = |info: &[u8], architecture: &'static str| {
+        let (mut marks, mut details) = (MarkReader::new(architecture), Vec::new());
+        golang::read(info, architecture, &mut marks, &mut details);
+        (marks.finish().map(|mark| mark.level), details)
     };
-    assert_eq!(read(&info, "arm"), (Some("v6"), vec!["GOARM=6,softfloat".to_string()]));
+    assert_eq!(read(&info, "arm"), (Some("v6".into()), vec!["GOARM=6,softfloat".to_string()]));
     for cut in 0..info.len() {
         read(&info[..cut], "arm");
     }
