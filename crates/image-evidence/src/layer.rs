@@ -19,6 +19,8 @@ pub mod decoder;
 pub mod encoding;
 mod names;
 mod paths;
+mod sparse;
+mod tar_header;
 pub mod toc;
 mod walk;
 
@@ -30,7 +32,7 @@ pub use paths::{Whiteout, normalize, parent};
 pub enum LayerOutcome {
     /// The layer was read to its end.
     Read(Box<LayerFacts>),
-    /// It is stored elsewhere, encrypted, or compressed in an unsupported way.
+    /// It is stored elsewhere, encrypted, compressed in an unsupported way, or has entries that engines do not unpack.
     Skipped(String),
 }
 
@@ -185,6 +187,11 @@ pub fn read_stream(
     let mut facts = match walk::walk(&mut unpacked, hasher) {
         // Engines accept more.
         Err(walk::WalkError::Io(error)) if decoder::WindowTooLarge::is_in(&error) => {
+            return Ok(LayerOutcome::Skipped(error.to_string()));
+        }
+        Err(error @ walk::WalkError::NotUnpacked { .. }) => {
+            // To its end, because damaged bytes are an error of another kind.
+            io::copy(&mut unpacked, &mut io::sink()).and_then(|_| unpacked.finish()).map_err(failed)?;
             return Ok(LayerOutcome::Skipped(error.to_string()));
         }
         walked => walked.map_err(|error| error.at(doing()))?,

@@ -7,6 +7,7 @@ mod incomplete;
 pub mod made;
 mod page;
 mod reports;
+mod tar_kinds;
 mod toc;
 mod unusual;
 mod world_builders;

@@ -1,22 +1,20 @@
-//! A streaming reader of the entries of a layer's tar. It accepts what Go's archive/tar accepts, which container engines
-//! use.
+//! A streaming reader of the entries of a layer's tar, as Go's archive/tar, which container engines use.
 
 use super::decoder::{LayerDecoder, failed};
 use super::paths::{PATH_MAX, Whiteout, normalize};
+use super::sparse::{MAP_MAX, SparseMap};
+use super::tar_header::{GoHeader, PaxRecords};
 use super::{LayerBuilder, LayerFacts, NameHasher, TooLarge};
 use crate::elf::sampler::Sampler;
 use crate::file::{self, FileFacts};
 use error::Error;
-use image_store::archive::tar::extension::{self, EXTENSION_MAX, Extensions};
-use image_store::archive::tar::header::HeaderFields;
+use image_store::archive::tar::extension::{EXTENSION_MAX, until_nul};
 use image_store::archive::tar::{BLOCK, padded};
 use std::io::{self, Read};
 
-/// The mode in the header, and its execute bits.
-const MODE: std::ops::Range<usize> = 100..108;
-const EXECUTE: u32 = 0o111;
-/// Mode, owner, group and time. `Fields` checks the size.
-const NUMBERS: [std::ops::Range<usize>; 4] = [MODE, 108..116, 116..124, 136..148];
+/// Bytes of holes in the sparse files of a layer that are read as zeros. Most holes are in data, of which only the first
+/// bytes are read.
+const HOLES_MAX: u64 = 1 << 30;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
@@ -24,6 +22,9 @@ pub enum WalkError {
     Io(#[from] io::Error),
     #[error("at byte {at} of the unpacked layer: {why}")]
     Refused { at: u64, why: String },
+    /// A valid tar that engines do not unpack, or that readers of tar understand differently.
+    #[error("at byte {at} of the unpacked layer is {what}")]
+    NotUnpacked { at: u64, what: String },
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
 }
@@ -44,6 +45,8 @@ pub fn walk(layer: &mut LayerDecoder<'_>, hasher: &NameHasher) -> Result<LayerFa
         builder: LayerBuilder::new(hasher),
         sampler: Sampler::default(),
         buffer: vec![0; 64 << 10],
+        header_at: 0,
+        holes: 0,
     };
     while walk.member()? {}
     Ok(walk.builder.finish())
@@ -54,6 +57,18 @@ struct Walk<'a, 'b> {
     builder: LayerBuilder,
     sampler: Sampler,
     buffer: Vec<u8>,
+    /// The offset of the last header.
+    header_at: u64,
+    /// Bytes of holes that were read.
+    holes: u64,
+}
+
+/// The extension headers before a member. Of several with the same type, the last one counts.
+#[derive(Default)]
+struct Extensions {
+    pax: PaxRecords,
+    long_name: Vec<u8>,
+    long_link: Vec<u8>,
 }
 
 impl Walk<'_, '_> {
@@ -61,131 +76,173 @@ impl Walk<'_, '_> {
         Err(WalkError::Refused { at: self.layer.count(), why: why.into() })
     }
 
+    fn not_unpacked<T>(&self, what: impl Into<String>) -> Result<T, WalkError> {
+        Err(WalkError::NotUnpacked { at: self.header_at, what: what.into() })
+    }
+
+    /// Converts the result of a parser.
+    fn parsed<T>(&self, result: Result<T, String>) -> Result<T, WalkError> {
+        result.or_else(|why| self.refuse(why))
+    }
+
     /// Reads one entry with its extension headers. `false`: the archive has ended.
     fn member(&mut self) -> Result<bool, WalkError> {
         let mut extensions = Extensions::default();
-        let mut is_extended = false;
         loop {
-            let Some(block) = self.block()? else {
-                return if is_extended {
-                    self.refuse("the archive ends after an extension header")
-                } else {
-                    Ok(false)
-                };
-            };
+            self.header_at = self.layer.count();
+            let Some(block) = self.block()? else { return Ok(false) };
             if block == [0; 512] {
-                if is_extended {
-                    return self.refuse("the archive ends after an extension header");
-                }
-                self.trailer()?;
+                self.end_marker()?;
                 return Ok(false);
             }
-            let fields = match HeaderFields::parse(&block) {
-                Ok(fields) => fields,
-                Err(why) => return self.refuse(why),
-            };
-            if !NUMBERS.iter().all(|range| is_number(&block[range.clone()])) {
-                return self.refuse("a mode, owner or time that is not a number");
+            let header = self.parsed(GoHeader::parse(&block))?;
+            if header.is_half_gnu {
+                return self.not_unpacked(
+                    "a header that is half GNU and half ustar, which readers name differently",
+                );
             }
-            let kind = match fields.type_flag {
-                b'x' => extension::ExtensionKind::Pax,
-                b'g' => extension::ExtensionKind::Global,
-                b'L' => extension::ExtensionKind::LongName,
-                b'K' => extension::ExtensionKind::LongLink,
+            if !matches!(header.type_flag, b'x' | b'g' | b'L' | b'K') {
+                self.named(header, extensions)?;
+                return Ok(true);
+            }
+            let content = self.extension(header.size)?;
+            match header.type_flag {
+                b'x' => extensions.pax = self.parsed(PaxRecords::parse(&content))?,
+                b'L' => extensions.long_name = until_nul(&content).to_vec(),
+                b'K' => extensions.long_link = until_nul(&content).to_vec(),
+                // Engines ignore it, and headers before it.
                 _ => {
-                    self.named(&block, fields, extensions)?;
-                    return Ok(true);
+                    let records = self.parsed(PaxRecords::parse(&content))?;
+                    if records != PaxRecords::default() {
+                        let what = "a global header that renames or resizes all later members";
+                        return self
+                            .not_unpacked(format!("{what}, which engines ignore and other readers do not"));
+                    }
+                    extensions = Extensions::default();
                 }
-            };
-            if fields.size > EXTENSION_MAX {
-                return self.refuse(format!("an extension header of {} bytes", fields.size));
-            }
-            let content = self.small(fields.size)?;
-            let added = match kind {
-                extension::ExtensionKind::Global => extension::check_global(&content),
-                kind => {
-                    is_extended = true;
-                    extensions.add(kind, &content)
-                }
-            };
-            if let Err(why) = added {
-                return self.refuse(why);
             }
         }
     }
 
-    fn named(
-        &mut self,
-        block: &[u8; 512],
-        fields: HeaderFields,
-        extensions: Extensions,
-    ) -> Result<(), WalkError> {
-        let size = match extensions.size(fields.size) {
-            Ok(size) => size,
-            Err(why) => return self.refuse(why),
+    fn named(&mut self, header: GoHeader, extensions: Extensions) -> Result<(), WalkError> {
+        let Extensions { pax, long_name, long_link } = extensions;
+        let choose = |long: Vec<u8>, pax: Option<Vec<u8>>, own| match (long.is_empty(), pax) {
+            (false, _) => long,
+            (true, Some(pax)) => pax,
+            (true, None) => own,
         };
-        let raw_name = extensions.name.unwrap_or(fields.name);
-        let link = extensions.link.unwrap_or(fields.link);
+        let is_header_only = header.is_header_only();
+        let type_flag = header.type_flag;
+        let mut raw_name = choose(long_name, pax.name, header.name);
+        let link = choose(long_link, pax.link, header.link);
+        let size = pax.size.unwrap_or(header.size);
+        let sparse = self.parsed(pax.sparse.file())?;
+        if let Some(name) = sparse.as_ref().and_then(|sparse| sparse.name.clone()) {
+            raw_name = name;
+        }
+        // Old tars mark a directory only by the slash.
+        let is_directory = type_flag == b'5' || (type_flag == 0 && raw_name.ends_with(b"/"));
+        let stored = match is_header_only || is_directory {
+            true => 0,
+            false => self.parsed(u64::try_from(size).map_err(|_| "a negative size".into()))?,
+        };
         let name = normalize(&raw_name);
         if name.len() > PATH_MAX || link.len() > PATH_MAX {
             return self.refuse("a name of more than 4096 bytes");
         }
-        // Old tars mark a directory only by the slash.
-        let is_directory =
-            fields.type_flag == b'5' || (matches!(fields.type_flag, 0 | b'0') && raw_name.ends_with(b"/"));
+        if !matches!(type_flag, 0 | b'0'..=b'6') {
+            let name = String::from_utf8_lossy(&name[..name.len().min(100)]).into_owned();
+            let kind = type_flag.escape_ascii();
+            return self
+                .not_unpacked(format!("\"{name}\", a member of type '{kind}', which engines do not unpack"));
+        }
         if let Some(whiteout) = Whiteout::parse(&name) {
             self.builder.whiteout(&whiteout)?;
-            return self.skip(if is_directory { 0 } else { size });
+            return self.skip(stored);
         }
-        match fields.type_flag {
+        match type_flag {
             _ if is_directory && name.is_empty() => {}
             _ if is_directory => self.builder.directory(&name)?,
             _ if name.is_empty() => return self.refuse("a member without a name"),
-            // As in Go, links and devices have no content, whatever their size field says.
             b'1' => self.builder.hard_link(&name, &normalize(&link))?,
             b'2' => self.builder.symlink(&name, &link)?,
             b'3' | b'4' | b'6' => self.builder.other(&name)?,
-            b'S' => {
-                self.sparse_map(block)?;
-                self.skip(size)?;
-                self.builder.file(&name, None, executable(block))?;
+            _ => {
+                self.sampler.restart();
+                match sparse {
+                    Some(sparse) => self.sparse(sparse.map, sparse.size.unwrap_or(size), stored)?,
+                    None => self.sample(stored)?,
+                }
+                self.skip_padding(stored)?;
+                let sample = self.sampler.finish();
+                let data = || file::data_kind(&sample).filter(|_| header.executable).map(FileFacts::Data);
+                let facts = file::classify(&sample).or_else(data);
+                self.builder.file(&name, facts, header.executable)?;
             }
-            0 | b'0' | b'7' => self.file(&name, size, executable(block))?,
-            other => return self.refuse(format!("a member of the unknown type 0x{other:02x}")),
         }
         Ok(())
     }
 
-    fn file(&mut self, name: &[u8], size: u64, is_executable: bool) -> Result<(), WalkError> {
-        self.sampler.restart();
+    /// Reads content as far as the sampler wants it, and skips the rest.
+    fn sample(&mut self, size: u64) -> Result<(), WalkError> {
         let mut left = size;
         while left > 0 && self.sampler.wants_more() {
             let count = self.read_some(left)?;
             self.sampler.push(&self.buffer[..count]);
             left -= count as u64;
         }
-        self.skip_exactly(left)?;
-        self.skip_padding(size)?;
-        let sample = self.sampler.finish();
-        let data = || if is_executable { file::data_kind(&sample).map(FileFacts::Data) } else { None };
-        let facts = file::classify(&sample).or_else(data);
-        self.builder.file(name, facts, is_executable)?;
-        Ok(())
+        self.skip_exactly(left)
     }
 
-    /// Skips the blocks of the map that old GNU tar writes after the header. The size in the header is that of the content in
-    /// the archive, without holes.
-    fn sparse_map(&mut self, header: &[u8; 512]) -> Result<(), WalkError> {
-        // The field isextended of GNU tar's tar.h: another block follows.
-        let mut goes_on = header[482] != 0;
-        for _ in 0..1000 {
-            if !goes_on {
-                return Ok(());
+    /// Reads a sparse file of `size` bytes, of which the archive has `stored`, with its map where that is before the content.
+    fn sparse(&mut self, map: Option<SparseMap>, size: i64, mut stored: u64) -> Result<(), WalkError> {
+        let map = match map {
+            Some(map) => map,
+            None => {
+                let (map, length) = self.sparse_map(stored)?;
+                stored -= length;
+                map
             }
-            let Some(block) = self.block()? else { break };
-            goes_on = block[504] != 0;
+        };
+        let mut at = 0;
+        for (offset, length) in self.parsed(map.parts(size, stored))? {
+            self.hole(offset - at)?;
+            self.sample(*length)?;
+            at = offset + length;
         }
-        self.refuse("a sparse member whose map has no end")
+        self.hole(size.unsigned_abs() - at)
+    }
+
+    /// The map before the content of a sparse file, and its length.
+    fn sparse_map(&mut self, stored: u64) -> Result<(SparseMap, u64), WalkError> {
+        let (mut content, mut lines, mut wanted) = (Vec::new(), 0, 1);
+        while lines < wanted {
+            if content.len() >= MAP_MAX || content.len() as u64 + BLOCK > stored {
+                return self.refuse("a sparse file whose map has no end");
+            }
+            let Some(block) = self.block()? else { return self.refuse("the layer is truncated in a member") };
+            lines += block.iter().filter(|b| **b == b'\n').count();
+            content.extend_from_slice(&block);
+            if lines > 0 && wanted == 1 {
+                wanted = self.parsed(SparseMap::lines(&content))?;
+            }
+        }
+        Ok((self.parsed(SparseMap::of_content(&content))?, content.len() as u64))
+    }
+
+    /// Reads a hole as zeros, as far as the sampler wants it.
+    fn hole(&mut self, mut left: u64) -> Result<(), WalkError> {
+        while left > 0 && self.sampler.wants_more() {
+            let zeros = [0; 4096];
+            let count = left.min(zeros.len() as u64);
+            self.sampler.push(&zeros[..count as usize]);
+            left -= count;
+            self.holes += count;
+            if self.holes > HOLES_MAX {
+                return self.not_unpacked(format!("a sparse file beyond {} GiB of holes", HOLES_MAX >> 30));
+            }
+        }
+        Ok(())
     }
 
     /// The next block. `None`: the stream has ended, which GNU tar and Go accept without an end marker.
@@ -205,7 +262,10 @@ impl Walk<'_, '_> {
     }
 
     /// The content of an extension header.
-    fn small(&mut self, size: u64) -> Result<Vec<u8>, WalkError> {
+    fn extension(&mut self, size: i64) -> Result<Vec<u8>, WalkError> {
+        let Some(size) = u64::try_from(size).ok().filter(|size| *size <= EXTENSION_MAX) else {
+            return self.refuse(format!("an extension header of {size} bytes"));
+        };
         let mut content = Vec::new();
         self.layer.by_ref().take(size).read_to_end(&mut content)?;
         if content.len() as u64 != size {
@@ -247,66 +307,12 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Reads to the end of the stream. Only zeros may follow the end marker, because some readers continue after it.
-    fn trailer(&mut self) -> Result<(), WalkError> {
-        let mut seen = BLOCK;
-        loop {
-            let count = match self.layer.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            if self.buffer[..count].iter().any(|b| *b != 0) {
-                return self.refuse("data follows the end marker");
-            }
-            seen += count as u64;
+    /// Reads to the end of the stream after a block of zeros. A second one ends the archive; as in Go, what follows is not
+    /// part of it.
+    fn end_marker(&mut self) -> Result<(), WalkError> {
+        match self.block()? {
+            Some(block) if block != [0; 512] => self.refuse("data follows a single block of zeros"),
+            _ => Ok(io::copy(self.layer, &mut io::sink()).map(drop)?),
         }
-        if !seen.is_multiple_of(BLOCK) {
-            return self.refuse("the layer is truncated in its end marker");
-        }
-        Ok(())
-    }
-}
-
-/// Returns whether Go accepts the field as a number (archive/tar, parseNumeric). Other readers accept more, and see entries that no
-/// engine unpacks.
-fn is_number(field: &[u8]) -> bool {
-    if field[0] & 0x80 != 0 {
-        return true;
-    }
-    let is_blank = |b: &u8| matches!(b, b' ' | 0);
-    let start = field.iter().position(|b| !is_blank(b)).unwrap_or(field.len());
-    let end = field.iter().rposition(|b| !is_blank(b)).map_or(start, |last| last + 1);
-    let digits = field[start..end].split(|b| *b == 0).next().unwrap_or_default();
-    digits.iter().all(|b| matches!(b, b'0'..=b'7'))
-}
-
-/// Returns whether any execute bit is set.
-fn executable(block: &[u8; 512]) -> bool {
-    let field = &block[MODE];
-    // GNU tar's binary numbers.
-    if field[0] & 0x80 != 0 {
-        return u32::from(field[field.len() - 1]) & EXECUTE != 0;
-    }
-    let digits = field.iter().filter(|b| matches!(b, b'0'..=b'7'));
-    digits.fold(0_u32, |mode, digit| mode << 3 | u32::from(digit - b'0')) & EXECUTE != 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn execute_bits_are_read_from_octal_and_binary_modes() {
-        let check = |mode: &[u8; 8], may_run: bool| {
-            let mut block = [0; 512];
-            block[MODE].copy_from_slice(mode);
-            assert_eq!(executable(&block), may_run, "{mode:?}");
-        };
-        check(b"0000755\0", true);
-        check(b"0000644\0", false);
-        check(&[0x80, 0, 0, 0, 0, 0, 0x01, 0xed], true);
-        check(&[0x80, 0, 0, 0, 0, 0, 0x01, 0xa4], false);
     }
 }
