@@ -5,6 +5,7 @@
 
 pub mod advice;
 pub mod cli;
+pub mod compatibility;
 pub mod from_binaries;
 pub mod inspect;
 pub mod plan;

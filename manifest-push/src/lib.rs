@@ -9,6 +9,7 @@ pub mod draft;
 pub mod edit;
 pub mod index;
 pub mod inspect;
+pub mod normalize;
 pub mod plan;
 pub mod rollback;
 pub mod spec;

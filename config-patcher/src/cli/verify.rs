@@ -1,14 +1,17 @@
 //! `config-patcher verify`: platform metadata verified against the binaries.
 
 mod html;
+mod image_report;
 mod json;
 mod junit;
 mod needs;
 mod reports;
+mod results;
 pub(super) mod row;
 mod sarif;
 mod text;
 
+use crate::compatibility::ReaderSelector;
 use crate::select::{images_for, is_for};
 use clap::Args;
 use cli::{Format, Output, print_json};
@@ -20,14 +23,17 @@ use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_al
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_model::reference::Reference;
+use image_report::{ImageReport, Questions};
 use image_store::archive::{DockerArchive, OciArchive};
 use image_store::open::Stores;
 use image_store::parallel;
 use image_store::store::oci_layout::OciLayout;
 use image_store::store::{ImageSource, Pointer};
-use image_store::tree::{TreeNode, read_sparse_tree};
+use image_store::tree::{TreeNode, read_manifests, read_sparse_tree};
 use reports::Reports;
+use results::Results;
 use row::{NotJudged, RequestedImage, Row};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[derive(Args)]
@@ -41,6 +47,25 @@ pub struct VerifyArgs {
     /// Verify only this platform of an index
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    /// Exit with 1 unless the image has these platforms, separated by commas (repeatable)
+    ///
+    /// The manifests answer: the layers need not be readable. Attestations do not count.
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    require: Vec<Platform>,
+    /// Exit with 1 unless the image has all platforms of this image
+    #[arg(long, value_name = "IMAGE")]
+    like: Option<Reference>,
+    /// Exit with 1 also for notes about what these readers cannot pull: podman, docker-20.10, ... (repeatable)
+    ///
+    /// Separated by commas. A name without a version means all versions that were measured.
+    #[arg(long, value_name = "READER", value_delimiter = ',')]
+    readers: Vec<ReaderSelector>,
+    /// Read no layers: check required platforms and compatibility only
+    #[arg(long, conflicts_with_all = ["strict", "explain", "quick", "full"])]
+    no_layers: bool,
+    /// Print only the rows of images that need attention; JSON, SARIF and JUnit are not affected
+    #[arg(long)]
+    only_problems: bool,
     /// Exit with 1 for "foreign payload" and "undetermined" as well, and do not use tables of contents of layers
     #[arg(long)]
     strict: bool,
@@ -64,22 +89,35 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
     // Before the layers are read, which may take minutes.
     args.reports.check(stores.temp_files())?;
     let references = references(args, stores)?;
-    let requested = parallel::map(&references, stores.concurrency(parallel::REQUESTS), |reference| {
-        Ok::<_, Error>(reference.read(args.platform.as_ref()))
-    })?;
-    let cache = if args.no_cache { None } else { cache(stores, output) };
-    let rows = judge_all(&requested, args, cache.as_ref(), output);
-    let is_empty = rows.is_empty() && requested.iter().all(|requested| requested.node.is_ok());
+    let (requested, required) = read(args, &references, stores)?;
+    let platform = args.platform.as_ref();
+    let questions = Questions { required: &required, readers: &args.readers, selected: platform };
+    let mut reports: Vec<ImageReport<'_>> =
+        requested.iter().filter_map(|requested| ImageReport::new(requested, &questions)).collect();
+    let cache = if args.no_cache || args.no_layers { None } else { cache(stores, output) };
+    let rows = if args.no_layers { Vec::new() } else { judge_all(&requested, args, cache.as_ref(), output) };
+    let chunks = rows.chunk_by(|a, b| std::ptr::eq(a.requested, b.requested));
+    let chunks: BTreeMap<_, _> = chunks.map(|rows| (std::ptr::from_ref(rows[0].requested), rows)).collect();
+    for report in &mut reports {
+        report.advise(chunks.get(&std::ptr::from_ref(report.requested)).copied().unwrap_or_default());
+    }
+    drop(chunks);
+    let has_images =
+        if args.no_layers { reports.iter().any(ImageReport::has_images) } else { !rows.is_empty() };
+    let is_empty = !has_images && requested.iter().all(|requested| requested.node.is_ok());
+    let (strict, only_problems) = (args.strict, args.only_problems);
+    let results = Results { requested: &requested, rows: &rows, reports: &reports, strict, only_problems };
+    let shows_image = requested.len() > 1 || !args.all_tags.is_empty();
     match output.format {
         _ if is_empty => {}
-        Format::Json => print_json(&json::text(&requested, &rows)),
-        Format::Text => {
-            let shows_image = requested.len() > 1 || !args.all_tags.is_empty();
-            text::print(&rows, shows_image, args.explain);
-        }
+        Format::Json => print_json(&json::text(&results)),
+        Format::Text => text::print(&results, shows_image, args),
     }
-    args.reports.write(stores.temp_files(), &requested, &rows, args.strict)?;
-    let found = if rows.iter().any(|row| row.is_wrong(args.strict)) { Exit::CheckFailed } else { Exit::Done };
+    args.reports.write(stores.temp_files(), &results)?;
+    if shows_image && !args.no_layers {
+        output.info(&results.summary().to_string());
+    }
+    let found = if results.is_wrong() { Exit::CheckFailed } else { Exit::Done };
     let mut failed: Vec<Error> = rows
         .into_iter()
         .filter_map(|row| match row.finding {
@@ -87,6 +125,7 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
             Ok(_) | Err(NotJudged::Incomplete(_)) => None,
         })
         .collect();
+    drop(reports);
     failed.extend(requested.into_iter().filter_map(|requested| requested.node.err()));
     if is_empty {
         return Err(
@@ -94,6 +133,30 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         );
     }
     outcome(found, failed)
+}
+
+/// Reads all images, and the image of `--like`, at once. Returns them with the platforms that each must have.
+///
+/// # Errors
+/// Those of the image of `--like`.
+fn read(
+    args: &VerifyArgs,
+    references: &[ToRead],
+    stores: &Stores,
+) -> Result<(Vec<RequestedImage>, Vec<Platform>), Error> {
+    let at_once = stores.concurrency(parallel::REQUESTS);
+    let like = args.like.as_ref().map(|image| stores.source(image)).transpose()?;
+    std::thread::scope(|scope| {
+        let like = like.as_ref().map(|like| scope.spawn(|| read_manifests(&*like.store, &like.pointer)));
+        let requested = parallel::map(references, at_once, |reference| Ok::<_, Error>(reference.read(args)))?;
+        let mut required = args.require.clone();
+        if let Some(like) = like {
+            let node = like.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let more = image_report::platforms(&node);
+            required.extend(more.into_iter().filter(|platform| !args.require.contains(platform)));
+        }
+        Ok((requested, required))
+    })
 }
 
 /// The cache of the user, if it can be used.
@@ -153,8 +216,10 @@ fn references(args: &VerifyArgs, stores: &Stores) -> Result<Vec<ToRead>, Error> 
 }
 
 impl ToRead {
-    fn read(&self, platform: Option<&Platform>) -> RequestedImage {
-        let mut node = read_sparse_tree(&*self.source, &self.pointer);
+    fn read(&self, args: &VerifyArgs) -> RequestedImage {
+        let platform = args.platform.as_ref();
+        let read = if args.no_layers { read_manifests } else { read_sparse_tree };
+        let mut node = read(&*self.source, &self.pointer);
         if self.is_explicit {
             node = node.and_then(|node| images_for(&node, platform, &self.name).map(drop).map(|()| node));
         }

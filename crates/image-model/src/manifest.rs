@@ -289,6 +289,23 @@ impl Document {
         Ok(ParsedDocument::Manifest(serde_json::from_slice(&self.bytes).map_err(shape)?))
     }
 
+    /// Returns the platform of each entry of an index as it is written: also one without an operating system or an
+    /// architecture, which [`Descriptor::platform`] does not have. Empty for a manifest.
+    pub fn written_platforms(&self) -> Vec<Option<Platform>> {
+        #[derive(Deserialize)]
+        struct Entry {
+            #[serde(default)]
+            platform: Option<Platform>,
+        }
+        #[derive(Deserialize)]
+        struct Entries {
+            #[serde(default, deserialize_with = "null_is_empty")]
+            manifests: Vec<Entry>,
+        }
+        let entries: Option<Entries> = serde_json::from_slice(&self.bytes).ok();
+        entries.map_or(Vec::new(), |list| list.manifests.into_iter().map(|entry| entry.platform).collect())
+    }
+
     fn check_members(&self, object: &JsonObject, list: &str) -> Result<(), DocumentError> {
         let Some(member) = object.unique(&self.bytes, list)? else { return Ok(()) };
         if self.bytes.get(member.value_at.clone()) == Some(b"null") {

@@ -264,7 +264,7 @@ pub fn read_tree_below(
     document: Document,
     depth: usize,
 ) -> Result<TreeNode, Error> {
-    Reading::new(source, false).node(document, depth)
+    Reading::new(source).node(document, depth, true)
 }
 
 /// Reads as [`read_tree`], but members that cannot be read do not stop the others: they are [`TreeNode::Unread`]. So is the
@@ -281,7 +281,17 @@ pub fn read_sparse_tree(source: &dyn ImageSource, at: &Pointer) -> Result<TreeNo
 /// # Errors
 /// As [`read_sparse_tree`].
 pub fn read_sparse_tree_below(source: &dyn ImageSource, document: Document) -> Result<TreeNode, Error> {
-    Reading::new(source, true).node(document, 0)
+    Reading { is_sparse: true, ..Reading::new(source) }.node(document, 0, true)
+}
+
+/// Reads as [`read_sparse_tree`], but only the configs of images whose index entry has no platform: [`Image::config`] of
+/// the others is `None`. An index takes two round trips.
+///
+/// # Errors
+/// As [`read_sparse_tree`].
+pub fn read_manifests(source: &dyn ImageSource, at: &Pointer) -> Result<TreeNode, Error> {
+    let document = source.read_document(at)?;
+    Reading { is_sparse: true, needs_all_configs: false, ..Reading::new(source) }.node(document, 0, true)
 }
 
 /// The state of reading a tree.
@@ -291,17 +301,22 @@ struct Reading<'a> {
     left: AtomicUsize,
     /// Members that cannot be read are nodes.
     is_sparse: bool,
+    /// The configs of images whose entry has a platform are read as well.
+    needs_all_configs: bool,
 }
 
 impl<'a> Reading<'a> {
-    fn new(source: &'a dyn ImageSource, is_sparse: bool) -> Self {
-        Self { source, left: AtomicUsize::new(MEMBERS_MAX), is_sparse }
+    fn new(source: &'a dyn ImageSource) -> Self {
+        Self { source, left: AtomicUsize::new(MEMBERS_MAX), is_sparse: false, needs_all_configs: true }
     }
 
-    fn node(&self, document: Document, depth: usize) -> Result<TreeNode, Error> {
+    fn node(&self, document: Document, depth: usize, needs_config: bool) -> Result<TreeNode, Error> {
         let what = format!("{} of \"{}\"", document.digest(), self.source.display_name());
         match document.parse() {
             Ok(ParsedDocument::Index(index)) => self.index(document, index, depth, &what),
+            Ok(ParsedDocument::Manifest(manifest)) if !needs_config => {
+                Ok(TreeNode::Image(Image { document, manifest, config: None }))
+            }
             Ok(ParsedDocument::Manifest(manifest)) => match read_config(self.source, &manifest.config, &what)
             {
                 Ok(config) => Ok(TreeNode::Image(Image { document, manifest, config })),
@@ -338,7 +353,9 @@ impl<'a> Reading<'a> {
         let at_once = if depth == 0 { self.source.concurrency(parallel::REQUESTS) } else { 1 };
         let members =
             parallel::map(&index.manifests, at_once, |entry| match read_member(self.source, entry) {
-                Ok(document) => self.node(document, depth + 1),
+                Ok(document) => {
+                    self.node(document, depth + 1, self.needs_all_configs || entry.platform.is_none())
+                }
                 Err(error) => self.unread(entry.digest.clone(), None, error),
             })?;
         Ok(TreeNode::Index(IndexNode { document, index, members }))

@@ -6,6 +6,7 @@ use super::publish::{PublishArgs, publish};
 use crate::TOOL;
 use crate::edit::{IndexChanges, edit_index};
 use crate::index::IndexKind;
+use crate::normalize::{flattened, normalized};
 use crate::plan::{
     FetchedMember, IndexOptions, PreparedMember, prepare_member, refuse_problems, same_platform,
 };
@@ -14,14 +15,17 @@ use clap::Args;
 use cli::{Format, Output, print_json, print_line, suggest};
 use error::Error;
 use error::Exit;
-use image_model::manifest::Descriptor;
-use image_model::platform::Platform;
+use image_model::digest::Digest;
+use image_model::manifest::{Descriptor, DocumentError};
+use image_model::platform::{Platform, PlatformError};
 use image_model::reference::Reference;
 use image_store::open::{Stores, tags_to_move};
 use image_store::plan::WantedImage;
 use image_store::store::Pointer;
 use image_store::tree::{IndexNode, NestedMember, TreeNode, matching, read_sparse_tree};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use strict_yaml::Problem;
 
 #[derive(Args)]
@@ -34,9 +38,19 @@ pub struct Edit {
     /// Replace the image for this platform (repeatable)
     #[arg(long, value_name = "PLATFORM=IMAGE")]
     replace: Vec<String>,
-    /// Remove the image for this platform, with its attestations (repeatable)
-    #[arg(long, value_name = "PLATFORM")]
-    remove: Vec<Platform>,
+    /// Remove the image for this platform, or with this digest, with its attestations (repeatable)
+    #[arg(long, value_name = "PLATFORM|DIGEST")]
+    remove: Vec<EntrySelector>,
+    /// Replace nested indexes by their entries: podman, skopeo and older Docker do not pull from nested ones
+    ///
+    /// The images keep their digests.
+    #[arg(long)]
+    flatten: bool,
+    /// Replace platform aliases in entries (aarch64, Linux/AMD64), and fill in absent platforms from the images
+    ///
+    /// The images keep their digests. What an image declares is not changed: for that, use `config-patcher fix`.
+    #[arg(long)]
+    normalize: bool,
     /// Set an annotation of the index (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
@@ -51,6 +65,27 @@ pub struct Edit {
     relabel: bool,
     #[command(flatten)]
     write: PublishArgs,
+}
+
+/// Selects an entry to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum EntrySelector {
+    Platform(Platform),
+    Digest(Digest),
+}
+
+impl FromStr for EntrySelector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("sha256:") || text.starts_with("sha512:") {
+            return text
+                .parse()
+                .map(Self::Digest)
+                .map_err(|e: image_model::digest::DigestError| e.to_string());
+        }
+        text.parse().map(Self::Platform).map_err(|e: PlatformError| e.to_string())
+    }
 }
 
 /// A new image, and the platform of the entry that it replaces.
@@ -86,9 +121,10 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     let found = fetch_incoming(args, &incoming, &source, &stores, output)?;
     let options = IndexOptions { force: args.write.force, relabel: args.relabel, ..IndexOptions::default() };
     let parts = parts(&found, &options, &source)?;
-    let changes = plan_changes(&doing, index, args, &incoming, &parts, annotations)?;
-    let root =
-        edit_index(&index.document, &changes).map_err(|e| Error { action: doing.clone(), ..e.at("") })?;
+    let failed = |e: DocumentError| Error { action: doing.clone(), ..e.at("") };
+    let ordered = in_order(args, index).map_err(failed)?;
+    let changes = plan_changes(&doing, &ordered, args, &incoming, &parts, annotations)?;
+    let root = edit_index(&ordered.document, &changes).map_err(failed)?;
     let mut wanted = WantedImage::of_root(root.clone());
     for part in &parts {
         part.add_to(&mut wanted);
@@ -117,6 +153,22 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     }
     done.finish(output);
     Ok(Exit::Done)
+}
+
+/// Returns the index as the other changes find it: flat and normalized, if that is requested.
+fn in_order<'a>(args: &Edit, index: &'a IndexNode) -> Result<Cow<'a, IndexNode>, DocumentError> {
+    let mut ordered = Cow::Borrowed(index);
+    if args.flatten
+        && let Some(flat) = flattened(&ordered)?
+    {
+        ordered = Cow::Owned(flat);
+    }
+    if args.normalize
+        && let Some(normal) = normalized(&ordered)?
+    {
+        ordered = Cow::Owned(normal);
+    }
+    Ok(ordered)
 }
 
 /// Parses the arguments: the new images, and annotations of the index.
@@ -148,9 +200,11 @@ fn from_args(args: &Edit, doing: &str) -> Result<(Vec<Incoming>, BTreeMap<String
             pair.ok_or_else(|| usage(format!("invalid value \"{text}\": expected KEY=VALUE")))?;
         annotations.insert(key.to_string(), value.to_string());
     }
-    if incoming.is_empty() && args.remove.is_empty() && annotations.is_empty() && args.r#type.is_none() {
+    let is_ordered = args.flatten || args.normalize;
+    let is_changed = !incoming.is_empty() || !args.remove.is_empty() || !annotations.is_empty();
+    if !is_changed && !is_ordered && args.r#type.is_none() {
         return Err(usage("no change was requested".into())
-            .hint("use --add, --replace, --remove, --annotation or --type"));
+            .hint("use --add, --replace, --remove, --flatten, --normalize, --annotation or --type"));
     }
     Ok((incoming, annotations))
 }
@@ -214,8 +268,11 @@ fn plan_changes(
 ) -> Result<IndexChanges, Error> {
     let entries = &index.index.manifests;
     let mut changes = IndexChanges { annotations, kind: args.r#type, ..IndexChanges::default() };
-    for platform in &args.remove {
-        let at = find_entry(doing, index, platform)?;
+    for selector in &args.remove {
+        let at = match selector {
+            EntrySelector::Platform(platform) => find_entry(doing, index, platform)?,
+            EntrySelector::Digest(digest) => find_digest(doing, index, digest)?,
+        };
         changes.removed.insert(at);
         changes.removed.extend(attestations_of(entries, &entries[at]));
     }
@@ -300,7 +357,10 @@ pub fn find_image<'a>(
         }
         several => {
             let why = format!("{} images are for {platform}", several.len());
-            Err(Error::bad_input(doing, why).hint("add the os.version: OS/ARCH:OS.VERSION"))
+            let digests: Vec<&str> = several.iter().map(|nested| nested.entry.digest.as_str()).collect();
+            let hint =
+                format!("add the os.version: OS/ARCH:OS.VERSION; or --remove one of {}", digests.join(", "));
+            Err(Error::bad_input(doing, why).hint(hint))
         }
     }
 }
@@ -314,11 +374,25 @@ fn find_entry(doing: &str, index: &IndexNode, platform: &Platform) -> Result<usi
     }
 }
 
+/// Returns the position of the only entry with this digest.
+fn find_digest(doing: &str, index: &IndexNode, digest: &Digest) -> Result<usize, Error> {
+    let entries = index.index.manifests.iter().enumerate();
+    let found: Vec<usize> = entries.filter(|(_, entry)| entry.digest == *digest).map(|(at, _)| at).collect();
+    match found.as_slice() {
+        [at] => Ok(*at),
+        [] => Err(Error::not_found(doing, format!("the index has no entry with digest {digest}"))),
+        several => {
+            let why = format!("{} entries have digest {digest}", several.len());
+            Err(Error::bad_input(doing, why).hint("select one by its platform"))
+        }
+    }
+}
+
 /// A nested index has a digest of its own, which others may refer to. It is not changed from outside.
 fn nested_index_error(doing: &str, nested: &NestedMember<'_>, what: &str) -> Error {
     let inner = nested.index.document.digest();
     Error::bad_input(doing, format!("{what} is in {inner}, an index nested in this one"))
-        .hint("edit the nested index, by its tag or (in a registry) by its digest; or create a flat index with push from-spec")
+        .hint("add --flatten, or edit the nested index by its tag or (in a registry) by its digest")
 }
 
 /// The positions of the attestations of an image.

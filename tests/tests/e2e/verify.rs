@@ -6,6 +6,7 @@ mod hostile;
 mod incomplete;
 pub mod made;
 mod page;
+mod questions;
 mod reports;
 mod tar_kinds;
 mod toc;
@@ -217,9 +218,15 @@ fn a_nested_index_is_fixed_from_its_binaries_by_the_command_that_verify_prints()
     let ran = user.config_patcher(&[&["fix"], &advice[..], &["--dry-run"]].concat()).exits(0);
     user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(1);
     user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0).prints(ran.line());
-    verify(&user, &[&name]).exits(0);
     user.config_patcher(&["fix", &name, "--from-binaries", "--check"]).exits(0);
     let tag = Pointer::Tag("v1".into());
+    assert_eq!(check(&OciLayout::open(&dir).unwrap(), &tag, CheckDepth::Layers), []);
+    // Every member is right now; some readers still cannot pull from a nested index.
+    let ran = verify(&user, &[&name]).exits(1);
+    let flatten = format!("manifest-push edit {name} --flatten");
+    assert!(ran.stdout.contains(&format!("to fix it, run: {flatten}\n")), "{ran}");
+    user.run("manifest-push", &flatten.split(' ').skip(1).collect::<Vec<_>>()).exits(0);
+    assert_eq!(verify(&user, &[&name]).exits(0).stdout.lines().count(), 4);
     assert_eq!(check(&OciLayout::open(&dir).unwrap(), &tag, CheckDepth::Layers), []);
 }
 

@@ -4,7 +4,9 @@
 //! template escapes markup; [`shown`] escapes control characters. The Content-Security-Policy allows no loading, and no
 //! script but this one.
 
-use super::row::{NotJudged, RequestedImage, Results, Row};
+use super::image_report::ImageReport;
+use super::results::Results;
+use super::row::{NotJudged, RequestedImage, Row};
 use super::text::{by_table, programs};
 use crate::TOOL;
 use askama::Template;
@@ -86,6 +88,14 @@ struct Page {
     columns: Vec<String>,
     repositories: Vec<Repository>,
     sections: Vec<(usize, Section)>,
+    answers: Vec<Answer>,
+}
+
+/// What the manifests show about one requested image or index.
+struct Answer {
+    name: String,
+    lines: Vec<String>,
+    command: Option<String>,
 }
 
 /// The images of one repository, layout or archive.
@@ -148,18 +158,18 @@ pub fn page(results: &Results<'_>, time: &str, command: &[String]) -> String {
 
 impl Page {
     fn new(results: &Results<'_>, time: &str, command: &[String]) -> Self {
-        let needing = results.rows.iter().filter(|row| needs_attention(row, results.strict)).count()
-            + results.requested.iter().filter(|requested| requested.node.is_err()).count();
+        let rows: Vec<&Row<'_>> = results.shown_rows().collect();
+        let needing = results.summary().need_attention;
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        let columns = columns(results.rows);
-        let repositories = repositories(results, &columns);
+        let columns = columns(&rows);
+        let repositories = repositories(results, &rows, &columns);
         let mut sections: Vec<(usize, Section)> =
-            results.rows.iter().enumerate().map(|(number, row)| (number, Section::new(row))).collect();
+            rows.iter().enumerate().map(|(number, row)| (number, Section::new(row))).collect();
         sections.sort_by_key(|(_, section)| severity(section.mark));
-        let count = |mark: &Mark| results.rows.iter().filter(|row| self::mark(row) == mark).count();
+        let count = |mark: &Mark| rows.iter().filter(|row| self::mark(row) == mark).count();
         Self {
             subject: subject(&repositories),
-            attention: attention(needing, total(results)),
+            attention: attention(needing, results.summary().images),
             needs_attention: needing > 0,
             date: time.to_string(),
             tool: format!("{TOOL} {}", env!("CARGO_PKG_VERSION")),
@@ -175,17 +185,9 @@ impl Page {
             columns,
             repositories,
             sections,
+            answers: results.reports.iter().filter_map(Answer::new).collect(),
         }
     }
-}
-
-/// The number of images, with those that could not be read.
-fn total(results: &Results<'_>) -> usize {
-    results.rows.len() + results.requested.iter().filter(|requested| requested.node.is_err()).count()
-}
-
-fn needs_attention(row: &Row<'_>, strict: bool) -> bool {
-    row.is_wrong(strict) || row.finding.is_err()
 }
 
 fn attention(needing: usize, total: usize) -> String {
@@ -211,19 +213,22 @@ fn subject(repositories: &[Repository]) -> String {
     }
 }
 
-fn repositories(results: &Results<'_>, columns: &[String]) -> Vec<Repository> {
+fn repositories(results: &Results<'_>, shown_rows: &[&Row<'_>], columns: &[String]) -> Vec<Repository> {
     let mut rows: BTreeMap<*const RequestedImage, Vec<(usize, &Row<'_>)>> = BTreeMap::new();
-    for (number, row) in results.rows.iter().enumerate() {
+    for (number, row) in shown_rows.iter().enumerate() {
         rows.entry(row.requested).or_default().push((number, row));
     }
     // By name; the images keep the requested order among equals.
     let mut by_name: BTreeMap<String, (Vec<ImageRow>, usize, usize)> = BTreeMap::new();
     for requested in results.requested {
         let own = rows.get(&std::ptr::from_ref(requested)).map_or(&[][..], Vec::as_slice);
+        if results.only_problems && own.is_empty() && requested.node.is_ok() {
+            continue;
+        }
         let (repository, short) = split_name(&requested.name);
         let (images, needing, total) = by_name.entry(repository.to_string()).or_default();
         let failed = usize::from(requested.node.is_err());
-        *needing += own.iter().filter(|(_, row)| needs_attention(row, results.strict)).count() + failed;
+        *needing += own.iter().filter(|(_, row)| row.needs_attention(results.strict)).count() + failed;
         *total += own.len() + failed;
         images.push(ImageRow::new(requested, short, own, columns));
     }
@@ -251,6 +256,19 @@ fn split_name(name: &str) -> (&str, &str) {
     match (name.get(..cut), name.get(cut + 1..)) {
         (Some(repository), Some(short)) if !repository.is_empty() && !short.is_empty() => (repository, short),
         _ => (name, name),
+    }
+}
+
+impl Answer {
+    fn new(report: &ImageReport<'_>) -> Option<Self> {
+        let lines = report.compatibility.iter().map(|(finding, is_wrong)| {
+            let note = if *is_wrong { "" } else { "note: " };
+            shown(&format!("{note}{finding}"))
+        });
+        let missing = report.lacks_platforms().then(|| shown(&report.missing_text()));
+        let lines: Vec<String> = lines.chain(missing).collect();
+        let command = report.mend.as_deref().map(shown);
+        (!lines.is_empty()).then(|| Self { name: shown(&report.requested.name), lines, command })
     }
 }
 
@@ -297,8 +315,8 @@ fn column_of(row: &Row<'_>) -> String {
     }
 }
 
-fn columns(rows: &[Row<'_>]) -> Vec<String> {
-    let mut columns: Vec<String> = rows.iter().map(column_of).collect();
+fn columns(rows: &[&Row<'_>]) -> Vec<String> {
+    let mut columns: Vec<String> = rows.iter().map(|row| column_of(row)).collect();
     columns.sort();
     columns.dedup();
     columns

@@ -1,13 +1,37 @@
 //! The result as JSON, as specified by `verify.schema.json`.
 
+use super::image_report::ImageReport;
 use super::needs;
+use super::results::Results;
 use super::row::{NotJudged, RequestedImage, Row};
 use error::Error;
 use serde_json::{Value, json};
 
 /// The result, on one line.
-pub fn text(requested: &[RequestedImage], rows: &[Row<'_>]) -> String {
-    in_ascii(&json!({"schemaVersion": 2, "images": images(requested, rows)}).to_string())
+pub fn text(results: &Results<'_>) -> String {
+    let compatibility: Vec<Value> = results.reports.iter().flat_map(compatibility).collect();
+    let platforms = results.reports.iter().map(|report| {
+        json!({
+            "image": report.requested.name, "present": report.present, "required": report.required,
+            "missing": report.missing,
+        })
+    });
+    let result = json!({
+        "schemaVersion": 2, "images": images(results.requested, results.rows), "compatibility": compatibility,
+        "platforms": platforms.collect::<Vec<_>>(), "summary": results.summary(),
+    });
+    in_ascii(&result.to_string())
+}
+
+fn compatibility<'a>(report: &'a ImageReport<'_>) -> impl Iterator<Item = Value> + 'a {
+    report.compatibility.iter().map(|(finding, is_wrong)| {
+        let readers: Vec<&str> = finding.form.readers().map(|reader| reader.name).collect();
+        json!({
+            "image": report.requested.name, "kind": finding.form.key(), "isProblem": is_wrong, "readers": readers,
+            "members": finding.members, "message": finding.to_string(),
+            "fix": report.mend.as_ref().filter(|_| !finding.form.is_note()),
+        })
+    })
 }
 
 fn images(requested: &[RequestedImage], rows: &[Row<'_>]) -> Vec<Value> {

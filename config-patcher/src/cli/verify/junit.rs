@@ -1,6 +1,8 @@
 //! The JUnit report: one suite per requested image or index, one test case per image.
 
-use super::row::{NotJudged, Results, Row};
+use super::image_report::ImageReport;
+use super::results::Results;
+use super::row::{NotJudged, Row};
 use error::text::Escaped;
 use image_evidence::verdict::VerdictKind;
 use std::fmt::Write;
@@ -38,7 +40,18 @@ pub fn text(results: &Results<'_>) -> String {
                 None => writeln!(cases, "/>"),
             };
         }
-        let tests = rows.len() + usize::from(requested.node.is_err());
+        let report_cases = results.report(requested).map_or(Vec::new(), report_cases);
+        for (case, failure) in &report_cases {
+            failures += usize::from(failure.is_some());
+            let _ = write!(cases, "    <testcase classname=\"{name}\" name=\"{case}\"");
+            let _ = match failure {
+                Some(text) => {
+                    writeln!(cases, ">\n      <failure type=\"{case}\" message=\"{text}\"/>\n    </testcase>")
+                }
+                None => writeln!(cases, "/>"),
+            };
+        }
+        let tests = rows.len() + usize::from(requested.node.is_err()) + report_cases.len();
         let _ = writeln!(
             out,
             "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\">\n{cases}  </testsuite>"
@@ -46,6 +59,23 @@ pub fn text(results: &Results<'_>) -> String {
     }
     out.push_str("</testsuites>\n");
     out
+}
+
+/// The test cases about a whole image or index, with the text of those that fail.
+fn report_cases(report: &ImageReport<'_>) -> Vec<(&'static str, Option<String>)> {
+    let mut cases = Vec::new();
+    if !report.compatibility.is_empty() {
+        let wrong = report.compatibility.iter().filter(|(_, is_wrong)| *is_wrong);
+        let mut texts: Vec<String> = wrong.map(|(finding, _)| finding.to_string()).collect();
+        if !texts.is_empty() {
+            texts.extend(report.mend.iter().map(|command| format!("to fix it, run: {command}")));
+        }
+        cases.push(("compatibility", (!texts.is_empty()).then(|| xml(&texts.join("; ")))));
+    }
+    if !report.required.is_empty() {
+        cases.push(("required platforms", report.lacks_platforms().then(|| xml(&report.missing_text()))));
+    }
+    cases
 }
 
 /// The element inside a test case that did not pass.

@@ -1,6 +1,6 @@
 //! Report files: HTML for people, SARIF and JUnit for CI.
 
-use super::row::{RequestedImage, Results, Row};
+use super::results::Results;
 use super::{html, junit, sarif};
 use clap::Args;
 use error::Error;
@@ -43,14 +43,7 @@ impl Reports {
         Ok(())
     }
 
-    pub fn write(
-        &self,
-        temp_files: &TempFiles,
-        requested: &[RequestedImage],
-        rows: &[Row<'_>],
-        strict: bool,
-    ) -> Result<(), Error> {
-        let results = Results { requested, rows, strict };
+    pub fn write(&self, temp_files: &TempFiles, results: &Results<'_>) -> Result<(), Error> {
         let made = [
             (&self.html, html_page as fn(&Results<'_>) -> String),
             (&self.sarif, sarif::text),
@@ -58,7 +51,7 @@ impl Reports {
         ];
         for (file, text) in made {
             if let Some(file) = file {
-                temp_files.write(file, text(&results).as_bytes(), 0o666).map_err(|e| failed(file, e))?;
+                temp_files.write(file, text(results).as_bytes(), 0o666).map_err(|e| failed(file, e))?;
             }
         }
         Ok(())

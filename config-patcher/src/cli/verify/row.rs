@@ -110,6 +110,17 @@ impl<'a> Row<'a> {
             || !self.index_agrees()
     }
 
+    /// Returns whether nothing contradicts the declared platform.
+    pub fn binaries_fit(&self) -> bool {
+        let fitting = [VerdictKind::Consistent, VerdictKind::ForeignPayload, VerdictKind::Undetermined];
+        self.finding.as_ref().is_ok_and(|finding| fitting.contains(&finding.verdict.kind))
+    }
+
+    /// Returns whether it is wrong, or could not be read.
+    pub fn needs_attention(&self, strict: bool) -> bool {
+        self.is_wrong(strict) || self.finding.is_err()
+    }
+
     /// Returns whether a part of the image is absent from the store.
     pub fn is_incomplete(&self) -> bool {
         matches!(self.finding, Err(NotJudged::Incomplete(_)))
@@ -358,10 +369,3 @@ pub fn editable(reference: &Reference, pointer: &Pointer) -> Option<String> {
 }
 
 const DIFFERS: &str = ", index platform differs";
-
-/// The input of the reports.
-pub struct Results<'a> {
-    pub requested: &'a [RequestedImage],
-    pub rows: &'a [Row<'a>],
-    pub strict: bool,
-}

@@ -1,13 +1,15 @@
 //! The SARIF 2.1.0 report: one result per image that is not consistent.
 
+use super::image_report::ImageReport;
 use super::json::in_ascii;
-use super::row::{NotJudged, Results, Row};
+use super::results::Results;
+use super::row::{NotJudged, Row};
 use error::text::Escaped;
 use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
 /// Rules with their descriptions and levels; `--strict` turns notes into errors.
-const RULES: [(&str, &str, &str); 9] = [
+const RULES: [(&str, &str, &str); 11] = [
     (
         "mislabeled",
         "The binaries that a container would execute were built for another platform than the declared one",
@@ -34,6 +36,8 @@ const RULES: [(&str, &str, &str); 9] = [
     ("index-differs", "The index platform and the declared platform differ", "error"),
     ("not-read", "The image could not be read", "error"),
     ("incomplete", "A manifest, config or layer of the image is absent from the store", "error"),
+    ("compatibility", "Some programs cannot pull a member of the index, or none of it", "error"),
+    ("missing-platform", "The image has no member for a required platform", "error"),
 ];
 
 pub fn text(results: &Results<'_>) -> String {
@@ -48,8 +52,8 @@ pub fn text(results: &Results<'_>) -> String {
             None,
         ))
     });
-    let found: Vec<Value> =
-        unread.chain(results.rows.iter().flat_map(|row| of(row, results.strict))).collect();
+    let rows = results.rows.iter().flat_map(|row| of(row, results.strict));
+    let found: Vec<Value> = unread.chain(rows).chain(results.reports.iter().flat_map(of_report)).collect();
     let rules: Vec<Value> = RULES
         .iter()
         .map(|(id, text, level)| {
@@ -64,6 +68,31 @@ pub fn text(results: &Results<'_>) -> String {
         "runs": [{"tool": {"driver": driver}, "results": found}],
     });
     in_ascii(&log.to_string()) + "\n"
+}
+
+fn of_report(report: &ImageReport<'_>) -> Vec<Value> {
+    let name = &report.requested.name;
+    let digest = report.requested.node.as_ref().ok().map(|node| node.digest().as_str());
+    let fix = report.mend.as_ref().map_or(String::new(), |command| format!(". To fix it, run: {command}"));
+    let mut found: Vec<Value> = report
+        .compatibility
+        .iter()
+        .map(|(finding, is_wrong)| {
+            let level = if *is_wrong { "error" } else { "note" };
+            let fix = if finding.form.is_note() { "" } else { fix.as_str() };
+            let mut result =
+                result("compatibility", level, &format!("{name}: {finding}{fix}"), name, &[], digest);
+            // One image may have several.
+            let mark = format!("{} {}", finding.form.key(), digest.unwrap_or_default());
+            result["partialFingerprints"] = json!({"manifest/v1": mark});
+            result
+        })
+        .collect();
+    if report.lacks_platforms() {
+        let text = format!("{name}: {}", report.missing_text());
+        found.push(result("missing-platform", "error", &text, name, &[], digest));
+    }
+    found
 }
 
 fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {

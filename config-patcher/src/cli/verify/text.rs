@@ -1,6 +1,9 @@
 //! The result as text: a table, and below it the details of every image that is not consistent.
 
+use super::VerifyArgs;
+use super::image_report::ImageReport;
 use super::needs;
+use super::results::Results;
 use super::row::Row;
 use cli::print_line;
 use cli::table;
@@ -11,19 +14,41 @@ use image_evidence::verify::Finding;
 /// The width of a terminal.
 const WIDTH: usize = 80;
 
-pub fn print(rows: &[Row<'_>], shows_image: bool, explain: bool) {
+pub fn print(results: &Results<'_>, shows_image: bool, args: &VerifyArgs) {
+    let rows: Vec<&Row<'_>> = results.shown_rows().collect();
     if !rows.is_empty() {
-        print_line(overview(rows, shows_image).trim_end());
+        print_line(overview(&rows, shows_image).trim_end());
     }
-    for row in rows {
-        for line in remarks(row, explain) {
-            print_line(&Escaped(&line).to_string());
-        }
+    let remarks = rows.into_iter().flat_map(|row| remarks(row, args.explain));
+    let answers = results.reports.iter().flat_map(|report| answers(report, args));
+    for line in remarks.chain(answers) {
+        print_line(&Escaped(&line).to_string());
     }
 }
 
+/// The lines about a whole image or index.
+fn answers(report: &ImageReport<'_>, args: &VerifyArgs) -> Vec<String> {
+    let name = &report.requested.name;
+    let mut lines = Vec::new();
+    if args.no_layers {
+        lines.push(format!("{name}: {}", report.present_text()));
+    }
+    if !report.compatibility.is_empty() {
+        lines.push(format!("{name}: compatibility"));
+    }
+    lines.extend(report.compatibility.iter().map(|(finding, is_wrong)| {
+        let note = if *is_wrong { "" } else { "note: " };
+        format!("  {note}{finding}")
+    }));
+    lines.extend(report.mend.iter().map(|command| format!("  to fix it, run: {command}")));
+    if report.lacks_platforms() {
+        lines.push(format!("{name}: {}", report.missing_text()));
+    }
+    lines
+}
+
 /// The table. It has the column NEEDS if a level is known, unless that makes it wider than a terminal.
-fn overview(rows: &[Row<'_>], shows_image: bool) -> String {
+fn overview(rows: &[&Row<'_>], shows_image: bool) -> String {
     let has_marks = rows.iter().any(|row| row.finding.as_ref().is_ok_and(|it| it.needs.level().is_some()));
     let plain = table_of(rows, shows_image, false);
     if !has_marks {
@@ -34,7 +59,7 @@ fn overview(rows: &[Row<'_>], shows_image: bool) -> String {
     if is_wide(&full) && !is_wide(&plain) { plain } else { full }
 }
 
-fn table_of(rows: &[Row<'_>], shows_image: bool, shows_needs: bool) -> String {
+fn table_of(rows: &[&Row<'_>], shows_image: bool, shows_needs: bool) -> String {
     let mut heading = vec!["DECLARED", "INDEX", "BINARIES", "VERDICT"];
     if shows_image {
         heading.insert(0, "IMAGE");

@@ -132,12 +132,15 @@ fn attestations_and_artifacts_are_skipped_and_duplicate_members_have_two_verdict
     let dir = user.path("index");
     put(store, &OciLayout::open_or_create(&dir).unwrap(), "v1");
     let name = format!("oci:{}:v1", dir.display());
-    let ran = verify(&user, &[&name, "--format", "json"]).exits(0);
-    let images = ran.json()["images"].as_array().unwrap().clone();
+    let found = verify(&user, &[&name, "--format", "json"]).exits(1).json();
+    let images = found["images"].as_array().unwrap().clone();
     assert_eq!(
         images.iter().map(|image| image["verdict"].as_str().unwrap()).collect::<Vec<_>>(),
         ["consistent"; 2]
     );
+    let kinds: Vec<&str> =
+        found["compatibility"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["no-platform"], "{found}");
 }
 
 #[test]
@@ -161,7 +164,8 @@ fn the_nesting_of_indexes_is_limited() {
         layout.write_tag("v1", &top).unwrap();
         format!("oci:{}:v1", dir.display())
     };
-    verify(&user, &[&nested(8)]).exits(0);
+    let ran = verify(&user, &[&nested(8)]).exits(1);
+    assert!(ran.stdout.contains("linux/arm64  consistent") && ran.stdout.contains("nested index"), "{ran}");
     verify(&user, &[&nested(9)]).exits(3).assert_stderr_contains("nested deeper than 8");
     verify(&user, &[&nested(200)]).exits(3).assert_stderr_contains("nested deeper than 8");
 }
