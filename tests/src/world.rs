@@ -29,7 +29,7 @@ pub use busybox::{FOREIGN, Foreign, foreign_busybox, rootfs_tar};
 pub use containers::containers_env;
 pub use engine::Engine;
 pub use namespace::Namespace;
-pub use packages::{NewerDocker, debian_packages, debian_root, newer_docker};
+pub use packages::{NewerDocker, code_behind_a_check, debian_packages, debian_root, newer_docker};
 pub use process::{Proc, run_with_rusage};
 pub use programs::{missing, program, require};
 pub use registry::{LoggedRequest, Registry};

@@ -61,7 +61,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "READER", value_delimiter = ',')]
     readers: Vec<ReaderSelector>,
     /// Read no layers: check required platforms and compatibility only
-    #[arg(long, conflicts_with_all = ["strict", "explain", "quick", "full"])]
+    #[arg(long, conflicts_with_all = ["strict", "explain", "quick", "full", "cpu"])]
     no_layers: bool,
     /// Print only the rows of images that need attention; JSON, SARIF and JUnit are not affected
     #[arg(long)]
@@ -72,6 +72,12 @@ pub struct VerifyArgs {
     /// Print the executed chain: every file that a container start would execute or load
     #[arg(long)]
     explain: bool,
+    /// The highest CPU level that the executed chain may need, such as linux/amd64/v2 (repeatable, one for each architecture)
+    ///
+    /// A file that records a higher level, by a property note, build attributes or the settings of Go, is exit code 1. Every
+    /// layer is read, unless --quick is given.
+    #[arg(long, value_name = "PLATFORM", value_parser = needs::parse_limit)]
+    cpu: Vec<Platform>,
     /// Stop reading once the program and its loader are found and match [default for registries]
     #[arg(long, conflicts_with = "full")]
     quick: bool,
@@ -86,6 +92,7 @@ pub struct VerifyArgs {
 }
 
 pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, Error> {
+    needs::check_limits(&args.cpu)?;
     // Before the layers are read, which may take minutes.
     args.reports.check(stores.temp_files())?;
     let references = references(args, stores)?;
@@ -249,7 +256,9 @@ fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSo
 
 fn depth(args: &VerifyArgs, reference: &Reference) -> VerifyDepth {
     let is_remote = matches!(reference, Reference::Registry(_));
-    if args.quick || (is_remote && !args.full) { VerifyDepth::Quick } else { VerifyDepth::Full }
+    // A library in a layer that is not read may need more than --cpu allows.
+    let is_complete = args.full || !args.cpu.is_empty();
+    if args.quick || (is_remote && !is_complete) { VerifyDepth::Quick } else { VerifyDepth::Full }
 }
 
 fn judge_all<'a>(
@@ -302,6 +311,7 @@ fn judge_all<'a>(
     // In the order of the request; members in the order of their index.
     placed.sort_by_key(|(place, _)| *place);
     let mut rows: Vec<Row<'_>> = placed.into_iter().map(|(_, row)| row).collect();
+    rows.iter_mut().for_each(|row| row.limit_cpu(&args.cpu));
     for rows in rows.chunk_by_mut(|a, b| std::ptr::eq(a.requested, b.requested)) {
         row::advise(rows, platform);
     }

@@ -24,6 +24,13 @@ pub fn debian_packages(debian: &str) -> Result<PathBuf, Skip> {
     unpacked(debian, debian, suites, &PACKAGES, |_| ())
 }
 
+/// Programs of Debian's armhf, and libgcrypt, which has code for ARMv8 that it runs after a check of the CPU. `gpgv` loads it,
+/// `python3.11` does not. A directory with a directory for each package.
+pub fn code_behind_a_check() -> Result<PathBuf, Skip> {
+    const PACKAGES: [&str; 4] = ["gpgv", "libc6", "libgcrypt20", "python3.11-minimal"];
+    unpacked("code-behind-a-check", "armhf", &["bookworm"], &PACKAGES, |_| ())
+}
+
 /// The Docker of Debian 13: its engine can keep images in containerd's store, and its client has buildx.
 pub struct NewerDocker {
     /// A directory with `docker`, `dockerd`, `containerd` and its shim.

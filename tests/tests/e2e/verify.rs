@@ -4,6 +4,7 @@ mod cache;
 mod corpus;
 mod hostile;
 mod incomplete;
+mod levels;
 pub mod made;
 mod page;
 mod questions;

@@ -54,7 +54,7 @@ fn images(requested: &[RequestedImage], rows: &[Row<'_>]) -> Vec<Value> {
                 "verdict": finding.verdict.kind, "binaryPlatform": finding.verdict.binaries,
                 "reasons": finding.verdict.reasons, "evidence": finding.verdict.files, "executedChain": finding.chain,
                 "startFailure": finding.verdict.failure,
-                "gaps": finding.gaps, "programs": finding.programs, "needs": needs::json(&finding.needs), "layers": finding.layers,
+                "gaps": finding.gaps, "programs": finding.programs, "needs": needs::json(&finding.needs, row.cpu_limit()), "layers": finding.layers,
                 "layersRead": finding.layers_read, "layersCached": finding.layers_cached, "layersByTable": finding.layers_by_table,
                 "bytesRead": finding.bytes_read, "fix": row.fix(), "rebuild": row.rebuild(),
                 "skipped": finding.skipped.iter().map(|(layer, why)| json!({"layer": layer, "why": why})).collect::<Vec<_>>(),

@@ -85,7 +85,7 @@ fn inside(row: &Row<'_>, strict: bool) -> Option<(&'static str, String)> {
     }
     let verdict = xml(&row.verdict_text());
     if row.is_wrong(strict) {
-        let lines = row.reasons().iter().cloned().chain(row.advice_text());
+        let lines = row.reasons().iter().cloned().chain(row.above_cpu_limit()).chain(row.advice_text());
         let lines: Vec<String> = lines.map(|line| xml(&line)).collect();
         let failure = row.finding.as_ref().ok().and_then(|finding| finding.verdict.failure.as_ref());
         let what = match (row.is_incomplete(), failure) {

@@ -1,5 +1,6 @@
 //! The rows of the result: one per image, with its verdict and advice.
 
+use super::needs;
 use crate::TOOL;
 use crate::advice::{AdviceStep, Decision, JudgedImage, Reason, decide, is_sound_alone, steps_text, way_out};
 use crate::select::is_for;
@@ -33,6 +34,8 @@ pub struct Row<'a> {
     /// The image, or what could not be read.
     pub node: &'a TreeNode,
     pub finding: Result<Finding, NotJudged>,
+    /// The option `--cpu` for the architecture of the image.
+    cpu_limit: Option<Platform>,
     /// Set by [`advise`].
     advice: Option<Advice>,
 }
@@ -67,7 +70,22 @@ impl<'a> Row<'a> {
         node: &'a TreeNode,
         finding: Result<Finding, NotJudged>,
     ) -> Self {
-        Self { requested, entry, node, finding, advice: None }
+        Self { requested, entry, node, finding, cpu_limit: None, advice: None }
+    }
+
+    /// Sets the limit of the CPU level from those of `--cpu`.
+    pub fn limit_cpu(&mut self, limits: &[Platform]) {
+        let binaries = self.finding.as_ref().ok().and_then(|finding| finding.verdict.binaries.as_ref());
+        self.cpu_limit = needs::limit_for(limits, binaries);
+    }
+
+    pub fn cpu_limit(&self) -> Option<&Platform> {
+        self.cpu_limit.as_ref()
+    }
+
+    /// A sentence for each file of the executed chain that needs more than `--cpu` allows.
+    pub fn above_cpu_limit(&self) -> Vec<String> {
+        self.finding.as_ref().map_or(Vec::new(), |finding| needs::above(&finding.needs, self.cpu_limit()))
     }
 
     /// The declared platform; `None` if the config was not read.
@@ -108,6 +126,7 @@ impl<'a> Row<'a> {
                 | VerdictKind::WouldNotStart
         ) || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
             || !self.index_agrees()
+            || !self.above_cpu_limit().is_empty()
     }
 
     /// Returns whether nothing contradicts the declared platform.
@@ -161,7 +180,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The verdict, and whether the index platform differs.
+    /// The verdict, and whether the index platform differs or the image needs more than `--cpu` allows.
     pub fn verdict_text(&self) -> String {
         let verdict = match &self.finding {
             Ok(finding) => finding.verdict.kind.text(),
@@ -169,7 +188,10 @@ impl<'a> Row<'a> {
             Err(NotJudged::Failed(_)) => "not read",
         };
         let differs = if self.index_agrees() || self.finding.is_err() { "" } else { DIFFERS };
-        format!("{verdict}{differs}")
+        let limit = self.cpu_limit().filter(|_| !self.above_cpu_limit().is_empty());
+        let level = limit.and_then(|limit| limit.variant.as_deref());
+        let more = level.map_or(String::new(), |level| format!(", needs more than {level}"));
+        format!("{verdict}{differs}{more}")
     }
 
     /// The command that fixes the image, if there is one.

@@ -9,7 +9,7 @@ use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
 /// Rules with their descriptions and levels; `--strict` turns notes into errors.
-const RULES: [(&str, &str, &str); 11] = [
+const RULES: [(&str, &str, &str); 12] = [
     (
         "mislabeled",
         "The binaries that a container would execute were built for another platform than the declared one",
@@ -33,6 +33,11 @@ const RULES: [(&str, &str, &str); 11] = [
         "note",
     ),
     ("undetermined", "The image contains no binary that shows its platform", "note"),
+    (
+        "needs-more",
+        "A file that a container would execute needs a higher CPU level than --cpu allows",
+        "error",
+    ),
     ("index-differs", "The index platform and the declared platform differ", "error"),
     ("not-read", "The image could not be read", "error"),
     ("incomplete", "A manifest, config or layer of the image is absent from the store", "error"),
@@ -141,6 +146,12 @@ fn of(row: &Row<'_>, strict: bool) -> Vec<Value> {
         };
         let text = format!("{name} {member}: {verdict}: {why}{fix}");
         found.push(result(rule, level, &text, name, &finding.verdict.files, digest));
+    }
+    let above = row.above_cpu_limit();
+    if let (Some(limit), false) = (row.cpu_limit(), above.is_empty()) {
+        let text = format!("{name} {member}: {}", above.join("; "));
+        let files: Vec<EvidenceFile> = finding.needs.above(limit).cloned().collect();
+        found.push(result("needs-more", "error", &text, name, &files, digest));
     }
     if !row.index_agrees() {
         let text = format!(

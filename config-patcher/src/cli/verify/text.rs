@@ -87,6 +87,7 @@ fn cells(row: &Row<'_>, shows_image: bool, shows_needs: bool) -> Vec<String> {
 /// The lines below the table about one image; none if it is consistent.
 fn remarks(row: &Row<'_>, explain: bool) -> Vec<String> {
     let mut lines: Vec<String> = row.reasons().iter().map(|reason| format!("  {reason}")).collect();
+    lines.extend(row.above_cpu_limit().iter().map(|line| format!("  {line}")));
     if let Ok(finding) = &row.finding {
         lines.extend(reading(finding, explain));
     }

@@ -42,7 +42,7 @@ fn architectures() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Returns a layer with the packages, and with links such as /bin to /usr/bin if the packages have no such directory.
-fn layer(root: &Path, packages: &[&str]) -> Vec<u8> {
+pub fn layer(root: &Path, packages: &[&str]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.follow_symlinks(false);
     for package in packages {
