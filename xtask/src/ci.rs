@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use: engines, a registry, emulators, and other readers of the same formats.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 21] = [
     "binutils",
     "buildah",
     "busybox-static",
+    "bzip2",
     "ca-certificates",
     "chromium",
     "crun",
@@ -27,6 +28,7 @@ const PACKAGES: [&str; 19] = [
     "strace",
     "uidmap",
     "umoci",
+    "xz-utils",
 ];
 
 /// Debian packages that only the long tests use.

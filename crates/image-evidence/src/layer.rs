@@ -186,7 +186,7 @@ pub fn read_stream(
     };
     let mut facts = match walk::walk(&mut unpacked, hasher) {
         // Engines accept more.
-        Err(walk::WalkError::Io(error)) if decoder::WindowTooLarge::is_in(&error) => {
+        Err(walk::WalkError::Io(error)) if decoder::NotDecoded::is_in(&error) => {
             return Ok(LayerOutcome::Skipped(error.to_string()));
         }
         Err(error @ walk::WalkError::NotUnpacked { .. }) => {

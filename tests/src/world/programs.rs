@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use super::Skip;
 
 /// Program, Debian package.
-const PACKAGES: [(&str, &str); 28] = [
+const PACKAGES: [(&str, &str); 30] = [
     ("apt-get", "apt"),
     ("buildah", "buildah"),
     ("busybox", "busybox-static"),
+    ("bzip2", "bzip2"),
     ("chromium", "chromium"),
     ("containerd", "containerd"),
     ("crun", "crun"),
@@ -34,6 +35,7 @@ const PACKAGES: [(&str, &str); 28] = [
     ("strace", "strace"),
     ("umoci", "umoci"),
     ("unshare", "util-linux"),
+    ("xz", "xz-utils"),
 ];
 
 /// Debian's program of this name. PATH is not used, because /usr/local may have another version.

@@ -1,8 +1,10 @@
-//! The decoder of stored layers: plain, gzip with several members, zstd with several frames; within bounds.
+//! The decoder of stored layers: plain, gzip, zstd, xz and bzip2, each with several members, frames or streams; within bounds.
 
+use bzip2::bufread::MultiBzDecoder;
 use error::Error;
 use flate2::bufread::MultiGzDecoder;
 use image_model::digest::{Digest, Hasher};
+use lzma_rust2::XzReader;
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::rc::Rc;
@@ -15,11 +17,15 @@ const RATIO_MAX: u64 = 1000;
 /// The largest window of zstd, 32 MiB. BuildKit and Podman write no larger one (klauspost/compress, SpeedBestCompression);
 /// engines read up to 512 MiB, so a layer with a larger one is not broken. The window is allocated for each layer.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+/// The largest dictionary of xz, 32 MiB, which is that of `xz -8`; it is allocated as well. In KiB, with what the decoder
+/// counts for itself.
+const XZ_MEMORY_MAX: u32 = (32 << 10) + 256;
 const BUFFER: usize = 64 << 10;
 
 /// A reader of the unpacked bytes of a layer, which counts and hashes them.
 pub struct LayerDecoder<'a> {
     inner: Box<dyn Read + 'a>,
+    kind: Compression,
     stored: Rc<Cell<u64>>,
     count: u64,
     diff_id: Option<(Digest, Hasher)>,
@@ -42,10 +48,12 @@ impl<'a> LayerDecoder<'a> {
             Compression::None => Box::new(buffered),
             Compression::Gzip => Box::new(MultiGzDecoder::new(buffered)),
             Compression::Zstd => Box::new(zstd_decoder(buffered)?),
+            Compression::Xz => Box::new(XzReader::new_mem_limit(buffered, true, XZ_MEMORY_MAX)),
+            Compression::Bzip2 => Box::new(MultiBzDecoder::new(buffered)),
             Compression::Unsupported(name) => return Ok(Err(name)),
         };
         let diff_id = diff_id.map(|id| (id.clone(), Hasher::like(id)));
-        Ok(Ok(Self { inner, stored, count: 0, diff_id }))
+        Ok(Ok(Self { inner, kind, stored, count: 0, diff_id }))
     }
 
     /// The number of unpacked bytes that were read.
@@ -68,12 +76,12 @@ impl<'a> LayerDecoder<'a> {
     }
 }
 
-/// A zstd frame whose window is larger than what is allocated.
+/// A compressed layer that engines may read, but this decoder does not.
 #[derive(Debug, thiserror::Error)]
-#[error("its zstd window is larger than {} MiB", 1_u32 << ZSTD_WINDOW_LOG_MAX >> 20)]
-pub struct WindowTooLarge;
+#[error("its {0}")]
+pub struct NotDecoded(&'static str);
 
-impl WindowTooLarge {
+impl NotDecoded {
     /// Returns whether this is the reason of an error.
     pub fn is_in(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
@@ -81,11 +89,18 @@ impl WindowTooLarge {
 }
 
 /// The errors of libzstd have no codes after their conversion. ZSTD_error_frameParameter_windowTooLarge is 16.
-fn with_reason(error: io::Error) -> io::Error {
-    match error.to_string() == zstd::zstd_safe::get_error_name(16_usize.wrapping_neg()) {
-        true => io::Error::new(io::ErrorKind::InvalidData, WindowTooLarge),
-        false => error,
-    }
+fn with_reason(kind: Compression, error: io::Error) -> io::Error {
+    let reason = match (kind, error.kind()) {
+        (Compression::Xz, io::ErrorKind::OutOfMemory) => "xz dictionary is larger than 32 MiB",
+        (Compression::Xz, io::ErrorKind::Unsupported) => "xz filters are not supported",
+        (Compression::Zstd, _)
+            if error.to_string() == zstd::zstd_safe::get_error_name(16_usize.wrapping_neg()) =>
+        {
+            "zstd window is larger than 32 MiB"
+        }
+        _ => return error,
+    };
+    io::Error::new(io::ErrorKind::InvalidData, NotDecoded(reason))
 }
 
 /// A zstd decoder that rejects large windows.
@@ -100,7 +115,7 @@ pub(crate) fn zstd_decoder<R: BufRead>(buffered: R) -> io::Result<zstd::stream::
 
 impl Read for LayerDecoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer).map_err(with_reason)?;
+        let count = self.inner.read(buffer).map_err(|error| with_reason(self.kind, error))?;
         self.count += count as u64;
         let refuse = |why: String| {
             Err(Error::bad_input("unpack a layer", why).hint("do not use this image").into_io())
@@ -136,6 +151,8 @@ enum Compression {
     None,
     Gzip,
     Zstd,
+    Xz,
+    Bzip2,
     Unsupported(&'static str),
 }
 
@@ -145,8 +162,10 @@ impl Compression {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // A frame, or a skippable frame before it: RFC 8878, 3.1.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Unsupported("xz"),
-            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Self::Unsupported("bzip2"),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            // The first block, or the end of an empty stream.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..]
+            | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, ..] => Self::Bzip2,
             [0x04, 0x22, 0x4d, 0x18, ..] => Self::Unsupported("lz4"),
             _ => Self::None,
         }

@@ -137,32 +137,70 @@ fn the_last_of_two_members_is_used_and_whiteouts_are_kept() {
     assert!(layer.is_whiteout(x) && layer.is_opaque(x));
 }
 
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(0)).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
 #[test]
 fn every_compression_has_the_same_result() {
     let plain = sample();
     let (first, second) = plain.split_at(700);
-    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(&plain)].concat();
-    for stored in [
-        plain.clone(),
-        gzip(&plain),
-        [gzip(first), gzip(second)].concat(),
-        zstd(&plain),
-        [zstd(first), zstd(second)].concat(),
-        skippable,
-    ] {
+    let mut stored = vec![plain.clone(), skippable];
+    for pack in [gzip, zstd, xz, bzip2] {
+        stored.extend([
+            pack(&plain),
+            [pack(first), pack(second)].concat(),
+            [pack(b""), pack(&plain)].concat(),
+        ]);
+    }
+    // Padding between the streams, as xz(1) accepts it.
+    stored.push([xz(first), vec![0; 4], xz(second)].concat());
+    for stored in stored {
         let LayerOutcome::Read(layer) = read_bytes(&stored, &plain).unwrap() else { panic!() };
         assert!(node(&layer, "bin/app").is_some());
         assert_eq!((layer.stored, layer.unpacked), (stored.len() as u64, plain.len() as u64));
     }
 }
 
+/// The layer with a dictionary of 2^(`log`) bytes in the header of its first block.
+fn xz_with_dictionary(log: u8) -> Vec<u8> {
+    let mut bytes = xz(&sample());
+    // Stream header: 12 bytes. Block header: size, flags, filter 0x21 with one byte of properties, padding, CRC32.
+    assert_eq!(bytes[12..16], [2, 0, 0x21, 1]);
+    bytes[16] = (log - 12) * 2;
+    let mut crc = flate2::Crc::new();
+    crc.update(&bytes[12..20]);
+    bytes[20..24].copy_from_slice(&crc.sum().to_le_bytes());
+    bytes
+}
+
+#[test]
+fn xz_dictionaries_up_to_32_mib_are_read_and_larger_ones_are_skipped() {
+    let outcome = |log| read_bytes(&xz_with_dictionary(log), &sample()).unwrap();
+    assert!(matches!(outcome(25), LayerOutcome::Read(_)));
+    for log in [26, 31] {
+        let LayerOutcome::Skipped(why) = outcome(log) else { panic!("2^{log} was read") };
+        assert_eq!(why, "its xz dictionary is larger than 32 MiB");
+    }
+}
+
 #[test]
 fn unsupported_compression_is_skipped_with_a_reason() {
-    for (stored, word) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
-        let LayerOutcome::Skipped(why) = read_bytes(stored, b"").unwrap() else { panic!() };
-        assert!(why.contains(word), "{why}");
-    }
+    let LayerOutcome::Skipped(why) = read_bytes(b"\x04\x22\x4d\x18\0\0\0\0", b"").unwrap() else { panic!() };
+    assert!(why.contains("lz4"), "{why}");
 }
 
 #[test]
@@ -187,6 +225,14 @@ fn damaged_layers_are_rejected() {
     check(&wrong_crc, Exit::BadInput, "");
     check(&gzip(&Tar::default().file("x", b"y").end()), Exit::Integrity, "unpacks to");
     check(&[&[0x28, 0xb5, 0x2f, 0xfd][..], &[0xff; 40]].concat(), Exit::BadInput, "");
+    for packed in [xz(&plain), bzip2(&plain), zstd(&plain)] {
+        for cut in (8..packed.len()).step_by(packed.len() / 50 + 1) {
+            check(&packed[..cut], Exit::BadInput, "");
+        }
+        let mut damaged = packed.clone();
+        damaged[packed.len() / 2] ^= 0x55;
+        assert!(read_bytes(&damaged, &plain).is_err());
+    }
     check(b"not a tar at all", Exit::BadInput, "truncated in a header");
 }
 
@@ -251,9 +297,15 @@ fn a_decompression_bomb_is_refused_early() {
     header.set_cksum();
     let content = header.as_bytes().as_slice().chain(std::io::repeat(0).take(1 << 30));
     let stored = zstd::encode_all(content, 1).unwrap();
-    let error = read_bytes(&stored, b"").unwrap_err();
-    assert_eq!(error.kind, Exit::BadInput);
-    assert!(error.to_string().contains("unpack to more than"), "{error}");
+    // 45,000 zeros are a few bytes in bzip2: several of its streams unpack to the same.
+    let piece = bzip2(&vec![0; 45 << 20]);
+    let streams = std::iter::repeat_n(piece, 24).flatten().collect();
+    let header_packed = bzip2(header.as_bytes());
+    for stored in [stored, [header_packed, streams].concat()] {
+        let error = read_bytes(&stored, b"").unwrap_err();
+        assert_eq!(error.kind, Exit::BadInput);
+        assert!(error.to_string().contains("unpack to more than"), "{error}");
+    }
 }
 
 #[test]

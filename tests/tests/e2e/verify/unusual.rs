@@ -8,7 +8,10 @@ use image_model::manifest::{Document, media_type};
 use image_store::store::ImageStore;
 use image_store::store::memory::MemoryStore;
 use image_store::store::oci_layout::OciLayout;
+use multiarch_tests::need;
+use multiarch_tests::world::{program, require};
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// Adds an image with these binaries that declares amd64, and returns its descriptor.
 fn member(store: &MemoryStore, binaries: &str) -> Value {
@@ -118,4 +121,38 @@ fn half_a_platform_in_the_index_is_none() {
             user.run(program, &["inspect", &name]).exits(0);
         }
     }
+}
+
+#[test]
+fn layers_packed_by_xz_and_bzip2_are_read_and_those_of_xz_9_are_skipped() {
+    need!(require(&["xz", "bzip2"]));
+    let user = User::new();
+    let tar = user.write("layer.tar", Layer::new().file("app", &probe("linux/arm64")).end());
+    let packed = |name: &str, arguments: &[&str]| {
+        let done = Command::new(program(name).unwrap()).args(arguments).arg("-c").arg(&tar).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        done.stdout
+    };
+    let judged = |stored: Vec<u8>, verdict: &str| {
+        let store = MemoryStore::new();
+        let layer = store.add_blob(media_type::OCI_LAYER, &stored);
+        let config = json!({
+            "os": "linux", "architecture": "arm64", "config": {"Cmd": ["/app"]},
+            "rootfs": {"type": "layers", "diff_ids": [Digest::of(&std::fs::read(&tar).unwrap())]},
+        });
+        let config = store.add_blob(media_type::OCI_CONFIG, config.to_string().as_bytes());
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [layer],
+        });
+        let name = layout(&user, store, &manifest);
+        let found = verify(&user, &[&name, "--format", "json"]).exits(0).json();
+        assert_eq!(found["images"][0]["verdict"], verdict, "{found}");
+        found["images"][0]["skipped"].to_string()
+    };
+    for arguments in [&["-6"][..], &["-8e"], &["--x86", "--lzma2=preset=1"], &["-0", "--check=sha256"]] {
+        judged(packed("xz", arguments), "consistent");
+    }
+    judged(packed("bzip2", &["-1"]), "consistent");
+    judged(packed("bzip2", &["-9"]), "consistent");
+    assert!(judged(packed("xz", &["-9"]), "undetermined").contains("dictionary is larger than 32 MiB"));
 }
