@@ -189,13 +189,13 @@ impl JudgedImage<'_> {
 
     fn by_itself(&self) -> Decision {
         let Some(verdict) = self.verdict else { return Decision::Keep };
-        // Only the declared platform of a program for another operating system may be wrong.
-        let is_declared_wrongly = verdict.kind == VerdictKind::WouldNotStart
-            && self
-                .index()
-                .is_some_and(|index| verdict.binaries.as_ref().is_some_and(|own| runs_on(index, own)))
-            && verdict.failure.as_ref().is_some_and(|failure| failure.other_system().is_some());
-        let kind = if is_declared_wrongly { VerdictKind::Mislabeled } else { verdict.kind };
+        // The program may be right, and the operating system in the metadata wrong.
+        let is_other_system =
+            verdict.failure.as_ref().is_some_and(|failure| failure.other_system().is_some());
+        let kind = match verdict.kind {
+            VerdictKind::WouldNotStart if is_other_system => VerdictKind::Mislabeled,
+            kind => kind,
+        };
         match (kind, &verdict.binaries) {
             (VerdictKind::Mislabeled, Some(binaries)) => {
                 let index_os = self.index().map(|index| &index.os);

@@ -92,13 +92,15 @@ pub enum Command {
     /// Verify platform metadata against the binaries
     ///
     /// Reads the layers and finds the files that a container start would execute, but extracts and runs nothing.
-    /// Exits with 1 if an image is mislabeled or mixed, or if its index platform differs. The verdicts:
+    /// Exits with 1 if an image is mislabeled, mixed or would not start, or if its index platform differs. The verdicts:
     ///
     /// * consistent: the binaries match the declared platform
     ///
     /// * mislabeled: the binaries are for another platform, or need a higher variant
     ///
     /// * mixed: the binaries are for several platforms
+    ///
+    /// * would not start: the kernel refuses to execute a file, for example because its loader is absent
     ///
     /// * foreign payload: the binaries match; other files are for another platform
     ///

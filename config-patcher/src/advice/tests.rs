@@ -1,4 +1,5 @@
 use super::*;
+use image_evidence::start::{FailureCause, StartFailure};
 use image_model::manifest::media_type;
 
 /// `INDEX DECLARED BINARIES`, `-` for an entry without a platform and for undetermined binaries, and then the
@@ -19,9 +20,20 @@ fn check(rows: &[(&str, &str)]) {
             let kind = match &binaries {
                 None => VerdictKind::Undetermined,
                 Some(binaries) if runs_on(&platform(row[1]), binaries) => VerdictKind::Consistent,
+                Some(binaries) if row[1].starts_with("linux/") && binaries.os != "linux" => {
+                    VerdictKind::WouldNotStart
+                }
                 Some(_) => VerdictKind::Mislabeled,
             };
-            Verdict { kind, binaries, reasons: Vec::new(), files: Vec::new(), failure: None }
+            let failure = binaries.clone().filter(|_| kind == VerdictKind::WouldNotStart);
+            let failure = failure.map(|platform| StartFailure {
+                file: "/app".into(),
+                role: "entrypoint",
+                layer: Some(0),
+                needed_by: None,
+                cause: FailureCause::OtherSystem { platform },
+            });
+            Verdict { kind, binaries, reasons: Vec::new(), files: Vec::new(), failure }
         })
         .collect();
     let declared: Vec<Platform> = words.iter().map(|row| platform(row[1])).collect();
@@ -125,6 +137,7 @@ fn a_program_for_another_system_is_never_relabeled() {
     check(&[AMD64, ("linux/amd64 linux/amd64 windows/amd64", "rebuild: system")]);
     check(&[("windows/amd64 windows/amd64 linux/amd64", "rebuild: system")]);
     check(&[("linux/amd64 windows/amd64 linux/amd64", "linux/amd64")]);
+    check(&[("windows/amd64 linux/amd64 windows/amd64", "windows/amd64")]);
     check(&[("linux/amd64 / darwin/amd64", "rebuild: system")]);
     check(&[("- / linux/arm64", "linux/arm64")]);
 }

@@ -8,11 +8,14 @@ use super::elf::Elf;
 use super::file::FileFacts;
 use super::overlay::{OverlayTree, PATH_MAX, Resolved, ResolvedFile};
 use super::shell;
+use super::start::StartFailure;
 use image_model::manifest::Config;
 
+mod refusal;
 mod wrappers;
 
-use wrappers::{Wrapped, after_dashes, starts};
+use refusal::Certainty;
+use wrappers::{Wrapped, after_dashes, only_executes, starts};
 
 /// The number of scripts and wrappers that start each other. The kernel follows five interpreters; images have two or three
 /// wrappers.
@@ -33,6 +36,8 @@ pub struct ChainLink<'a> {
     pub file: ResolvedFile<'a>,
     /// Whether an emulator runs it, so that it may be for another platform than the image.
     pub emulated: bool,
+    /// Whether the start of a container certainly executes it.
+    pub is_certain: bool,
 }
 
 /// Why a file is in the executed chain.
@@ -91,12 +96,22 @@ pub struct ExecutedChain<'a> {
     pub is_reached: bool,
     /// Whether a program needs a loader that is not in the layers that were read.
     pub lacks_loader: bool,
+    /// Where the kernel certainly refuses to continue, if the layers that were not read have nothing more.
+    pub failure: Option<StartFailure>,
 }
 
 /// Follows the executed chain: first the program of the image, then the loaders and libraries.
 pub fn follow<'a>(tree: &OverlayTree<'a>, config: &Config) -> ExecutedChain<'a> {
-    let mut walk =
-        Walk { tree, config, chain: ExecutedChain::default(), commands: 0, emulated: false, path: None };
+    let mut walk = Walk {
+        tree,
+        config,
+        chain: ExecutedChain::default(),
+        commands: 0,
+        emulated: false,
+        path: None,
+        certainty: Certainty::Kernel,
+        failed_at: None,
+    };
     walk.programs();
     if walk.chain.unread.is_none() && walk.chain.unread_files.is_empty() {
         walk.loaders_and_libraries();
@@ -113,6 +128,10 @@ struct Walk<'t, 'a> {
     emulated: bool,
     /// The PATH that a script has set, in place of that of the image.
     path: Option<String>,
+    /// Whether what is followed now is certainly executed.
+    certainty: Certainty,
+    /// The position in the chain at which the start fails.
+    failed_at: Option<usize>,
 }
 
 /// A script that a shell executes, and what is known about what it starts.
@@ -125,22 +144,31 @@ struct ShellScript {
 
 impl<'a> Walk<'_, 'a> {
     fn programs(&mut self) {
-        let words = self.config.entrypoint.iter().chain(&self.config.cmd);
+        // Engines take an entrypoint of one empty word for none.
+        let entrypoint = if self.config.entrypoint == [""] { &[] } else { self.config.entrypoint.as_slice() };
+        let words = entrypoint.iter().chain(&self.config.cmd);
         let argv: Vec<Vec<u8>> = words.map(|word| word.clone().into_bytes()).collect();
         if argv.is_empty() {
             return self.gap("the image has neither entrypoint nor command".into());
         }
-        let first =
-            if self.config.entrypoint.is_empty() { ChainRole::Command } else { ChainRole::Entrypoint };
+        let first = if entrypoint.is_empty() { ChainRole::Command } else { ChainRole::Entrypoint };
         self.chain.is_reached = self.program(argv, first, STEPS_MAX);
     }
 
     /// Follows one command to its program. Returns whether everything that it starts is known. `steps` limits the number of
     /// scripts and wrappers.
     fn program(&mut self, argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
-        let before = (self.emulated, self.path.clone());
+        let before = (self.emulated, self.path.clone(), self.certainty);
         let is_known = self.enter_path(argv).is_some_and(|argv| self.steps(argv, first, steps));
-        (self.emulated, self.path) = before;
+        (self.emulated, self.path, self.certainty) = before;
+        is_known
+    }
+
+    /// As [`Self::program`], for a command that may not be executed, or after which something else may be.
+    fn uncertain(&mut self, argv: Vec<Vec<u8>>, steps: usize) -> bool {
+        let before = std::mem::replace(&mut self.certainty, Certainty::Unknown);
+        let is_known = self.program(argv, ChainRole::Started, steps);
+        self.certainty = before;
         is_known
     }
 
@@ -173,6 +201,7 @@ impl<'a> Walk<'_, 'a> {
     fn steps(&mut self, mut argv: Vec<Vec<u8>>, first: ChainRole, steps: usize) -> bool {
         let mut role = first;
         let mut script_run: Option<ShellScript> = None;
+        let mut scripts = 0;
         self.commands += 1;
         if self.commands > COMMANDS_MAX {
             if self.commands == COMMANDS_MAX + 1 {
@@ -189,11 +218,12 @@ impl<'a> Walk<'_, 'a> {
             let size = shell::command_size(&argv) + self.config.working_dir.len();
             self.tree.budget().spend(size as u64 / 16);
             let Some(name) = argv.first().cloned() else { return false };
-            if name.contains(&b'$') {
+            // Without a shell, it is a part of the name.
+            if name.contains(&b'$') && self.certainty == Certainty::Unknown {
                 self.gap(format!("what {} stands for is known only at run time", display_path(&name)));
                 return false;
             }
-            let Some(file) = self.command(&name) else { return false };
+            let Some(file) = self.command(&name, role) else { return false };
             if self.must_be_read(&file) {
                 return false;
             }
@@ -202,7 +232,17 @@ impl<'a> Walk<'_, 'a> {
             let known = starts(&name, &path, &argv[1..]);
             let is_emulator = matches!(known, Wrapped::Emulated(_));
             let role_here = if is_emulator { ChainRole::Emulator } else { role };
-            self.chain.links.push(ChainLink { role: role_here, name, file, emulated: self.emulated });
+            let only_executes = only_executes(&name, &path);
+            let is_certain = self.certainty != Certainty::Unknown;
+            scripts += usize::from(matches!(facts, Some(FileFacts::Script(_))));
+            self.chain.links.push(ChainLink {
+                role: role_here,
+                name,
+                file,
+                emulated: self.emulated,
+                is_certain,
+            });
+            self.refuse_last(scripts);
             self.emulated |= is_emulator;
             if path == b"/init" && matches!(facts, Some(FileFacts::Script(_) | FileFacts::Elf(_))) {
                 self.supervisor();
@@ -234,6 +274,9 @@ impl<'a> Walk<'_, 'a> {
                     Wrapped::Command(inner) | Wrapped::Emulated(inner) => {
                         argv = inner;
                         role = ChainRole::Started;
+                        scripts = 0;
+                        let is_certain = is_certain && only_executes && !is_emulator;
+                        self.certainty = if is_certain { Certainty::Wrapper } else { Certainty::Unknown };
                     }
                     Wrapped::Nothing => {
                         // An interpreter other than a shell is the program, whatever its script does.
@@ -243,8 +286,20 @@ impl<'a> Walk<'_, 'a> {
                         self.arguments(words, left);
                         return self.chain.unread.is_none();
                     }
-                    Wrapped::Shell { commands, is_complete, script, arguments, runs_arguments } => {
+                    Wrapped::Shell {
+                        commands,
+                        is_complete,
+                        is_single,
+                        script,
+                        arguments,
+                        runs_arguments,
+                    } => {
                         let mut is_known = true;
+                        // A name may be that of a function or a builtin.
+                        let is_path = |command: &Vec<Vec<u8>>| command[0].starts_with(b"/");
+                        let is_single = is_single && is_complete && commands.iter().all(is_path);
+                        let is_certain = is_certain && is_single && script_run.is_none();
+                        self.certainty = if is_certain { Certainty::Wrapper } else { Certainty::Unknown };
                         for command in commands {
                             is_known &= self.program(command, ChainRole::Started, left);
                         }
@@ -294,7 +349,7 @@ impl<'a> Walk<'_, 'a> {
     /// Follows what a script starts: its last line, or its arguments. Returns whether that is known.
     fn shell_script(&mut self, script: ShellScript, steps: usize) -> bool {
         let last = script.last_command.map(|last| shell::substitute_arguments(&last, &script.words));
-        if last.is_some_and(|last| !last.is_empty() && self.program(last, ChainRole::Started, steps)) {
+        if last.is_some_and(|last| !last.is_empty() && self.uncertain(last, steps)) {
             return true;
         }
         if self.chain.unread.is_some() || !self.chain.unread_files.is_empty() {
@@ -314,7 +369,7 @@ impl<'a> Walk<'_, 'a> {
         match self.resolve_file(name) {
             Resolved::File(file) if file.executable => {
                 let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
-                is_known || self.program(words, ChainRole::Started, steps)
+                is_known || self.uncertain(words, steps)
             }
             Resolved::Unread(layer) => {
                 self.chain.unread = Some(layer);
@@ -324,17 +379,23 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// Finds a command as execvp(3) does, or adds a gap.
-    fn command(&mut self, name: &[u8]) -> Option<ResolvedFile<'a>> {
-        match self.resolve_file(name) {
+    /// Finds a command as execvp(3) does, or an interpreter as the kernel does, or adds a gap.
+    fn command(&mut self, name: &[u8], role: ChainRole) -> Option<ResolvedFile<'a>> {
+        let found = match role {
+            ChainRole::Interpreter => self.tree.resolve(&self.in_working_dir(name)),
+            _ => self.resolve_file(name),
+        };
+        match found {
             Resolved::File(file) => return Some(file),
             Resolved::Unread(layer) => self.chain.unread = Some(layer),
             _ if self.tree.budget().is_spent() => {}
-            _ if name.contains(&b'/') => {
-                let path = self.in_working_dir(name);
-                self.gap(format!("{} is not in the image", display_path(&path)));
+            found => {
+                self.refuse_absent(name, role, &found);
+                self.gap(match name.contains(&b'/') || role == ChainRole::Interpreter {
+                    true => format!("{} is not in the image", display_path(&self.in_working_dir(name))),
+                    false => format!("\"{}\" is not in PATH", display_path(name)),
+                });
             }
-            _ => self.gap(format!("\"{}\" is not in PATH", display_path(name))),
         }
         None
     }
@@ -408,6 +469,7 @@ impl<'a> Walk<'_, 'a> {
             done += 1;
             // An emulator is usually static; libraries of libraries are in the same directories as these.
             let Some(FileFacts::Elf(elf)) = link.file.facts else { continue };
+            let at = done - 1;
             if matches!(link.role, ChainRole::Emulator | ChainRole::Loader | ChainRole::Library) {
                 continue;
             }
@@ -415,16 +477,20 @@ impl<'a> Walk<'_, 'a> {
             self.emulated = link.emulated;
             // Every file that is found is compared with those before.
             self.tree.budget().spend(self.chain.links.len() as u64 / 16);
-            self.loader(elf, &program);
+            self.loader(at, elf, &program);
             for name in &elf.needed {
                 self.library(elf, name);
             }
         }
     }
 
-    fn loader(&mut self, elf: &Elf, program: &str) {
+    fn loader(&mut self, at: usize, elf: &Elf, program: &str) {
         let Some(path) = &elf.interpreter else { return };
-        match self.tree.resolve(path) {
+        let found = self.tree.resolve(path);
+        if !self.tree.budget().is_spent() {
+            self.refuse_loader(at, elf, path, &found);
+        }
+        match found {
             Resolved::File(file) => self.add(ChainRole::Loader, path, file),
             Resolved::Unread(_) => self.chain.lacks_loader = true,
             _ => {
@@ -462,7 +528,8 @@ impl<'a> Walk<'_, 'a> {
     fn add(&mut self, role: ChainRole, name: &[u8], file: ResolvedFile<'a>) {
         let is_known = self.chain.links.iter().any(|link| link.file.path == file.path);
         if !is_known && !self.must_be_read(&file) {
-            self.chain.links.push(ChainLink { role, name: name.to_vec(), file, emulated: self.emulated });
+            let (name, emulated) = (name.to_vec(), self.emulated);
+            self.chain.links.push(ChainLink { role, name, file, emulated, is_certain: false });
         }
     }
 }

@@ -130,7 +130,12 @@ impl<'a> OverlayTree<'a> {
 
     /// Resolves an absolute path. Absolute links and `..` stay within the image.
     pub fn resolve(&self, path: &[u8]) -> Resolved<'a> {
-        self.resolve_from(path, &mut 0)
+        self.resolve_from(path, &mut 0, None)
+    }
+
+    /// As [`Self::resolve`]. Calls `seen` for each step with the path that is looked for then, without a leading slash.
+    pub fn resolve_with(&self, path: &[u8], seen: &mut dyn FnMut(&[u8])) -> Resolved<'a> {
+        self.resolve_from(path, &mut 0, Some(seen))
     }
 
     /// The entry with this normalized path; links are not followed. `None`: there is none, or a layer that was not read
@@ -142,7 +147,12 @@ impl<'a> OverlayTree<'a> {
         }
     }
 
-    fn resolve_from(&self, path: &[u8], links: &mut usize) -> Resolved<'a> {
+    fn resolve_from(
+        &self,
+        path: &[u8],
+        links: &mut usize,
+        mut seen: Option<&mut dyn FnMut(&[u8])>,
+    ) -> Resolved<'a> {
         if path.len() > PATH_MAX || !self.budget.spend(1) {
             return Resolved::Missing;
         }
@@ -155,6 +165,9 @@ impl<'a> OverlayTree<'a> {
                 continue;
             }
             let here = join(&at, &part);
+            if let Some(seen) = &mut seen {
+                seen(&rest.iter().rev().fold(here.clone(), |path, part| join(&path, part)));
+            }
             let (layer, node) = match self.lookup(&here, self.layers.len()) {
                 OverlayEntry::Present(layer, node) => (layer, node),
                 OverlayEntry::Missing => return Resolved::Missing,
@@ -221,7 +234,7 @@ impl<'a> OverlayTree<'a> {
                 // The layers are copied.
                 self.budget.spend(layer as u64 / 16);
                 let below = Self { layers: self.layers[..=layer].to_vec(), ..self.clone() };
-                below.resolve_from(target, links)
+                below.resolve_from(target, links, None)
             }
             OverlayEntry::Present(..) | OverlayEntry::Missing => Resolved::Missing,
             OverlayEntry::Unread(layer) => Resolved::Unread(layer),

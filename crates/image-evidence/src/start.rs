@@ -170,13 +170,12 @@ impl fmt::Display for StartFailure {
         let file = Escaped(&self.file);
         match &self.needed_by {
             Some(by) => {
-                write!(
-                    f,
-                    "{} (layer {}) needs the {} {file}, which ",
-                    Escaped(&by.path),
-                    by.layer,
-                    self.role
-                )?;
+                write!(f, "{} (layer {}) ", Escaped(&by.path), by.layer)?;
+                match self.role {
+                    "started program" => f.write_str("starts")?,
+                    role => write!(f, "needs the {role}")?,
+                }
+                write!(f, " {file}, which ")?;
             }
             None if self.file.is_empty() => return write!(f, "the {} is an empty word", self.role),
             None => write!(f, "{file} ({}{layer}) ", self.role)?,

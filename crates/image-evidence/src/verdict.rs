@@ -409,7 +409,7 @@ mod tests {
         assert!(verdict.kind == VerdictKind::Consistent || !verdict.reasons.is_empty(), "no reason is given");
     }
 
-    use VerdictKind::{Consistent, ForeignPayload, Mislabeled, Mixed, Undetermined};
+    use VerdictKind::{Consistent, ForeignPayload, Mislabeled, Mixed, Undetermined, WouldNotStart};
 
     #[test]
     fn executed_files_determine_the_verdict() {
@@ -497,6 +497,50 @@ mod tests {
         check("linux/amd64", &["- /fw elf-machine-83"], Undetermined, "");
         check("linux/amd64", &["- /x.exe windows/amd64"], Undetermined, "");
         check("windows/amd64", &["- /x.exe windows/amd64"], Consistent, "windows/amd64");
+    }
+
+    #[test]
+    fn a_failed_start_decides_unless_the_executed_files_are_for_another_platform() {
+        use crate::start::FailureCause;
+        let failure = |cause: FailureCause| StartFailure {
+            file: "/app".into(),
+            role: "entrypoint",
+            layer: Some(0),
+            needed_by: None,
+            cause,
+        };
+        let mach_o =
+            || failure(FailureCause::OtherSystem { platform: Platform::new("darwin", "arm64", None) });
+        let check =
+            |declared: &str, lines: &[&str], failure: StartFailure, kind: VerdictKind, binaries: &str| {
+                let evidence = Evidence { failure: Some(failure.clone()), ..evidence(lines) };
+                let verdict = judge(&declared.parse().unwrap(), &evidence);
+                let found = verdict.binaries.as_ref().map_or(String::new(), ToString::to_string);
+                assert_eq!((verdict.kind, found.as_str()), (kind, binaries), "{declared} {lines:?}");
+                let is_given = verdict.failure.is_some();
+                assert_eq!(verdict.reasons.contains(&failure.to_string()), is_given, "{:?}", verdict.reasons);
+                assert_eq!(is_given, declared.starts_with("linux"));
+            };
+        let absent = || failure(FailureCause::Absent);
+        check("linux/arm64", &["shell /bin/sh arm64"], absent(), WouldNotStart, "linux/arm64");
+        check("linux/arm64", &[], absent(), WouldNotStart, "");
+        check("linux/arm64", &["- /lib/x.so arm64"], absent(), WouldNotStart, "linux/arm64");
+        check("linux/arm64", &["run /app arm64", "- /x.so amd64"], absent(), WouldNotStart, "linux/arm64");
+        // A wrong build comes first; a loader for this platform would not help.
+        check("linux/arm64", &["run /app amd64"], absent(), Mislabeled, "linux/amd64");
+        check("linux/arm64", &["run /app amd64", "shell /bin/sh arm64"], absent(), Mixed, "");
+        // Metadata does not make an image for another operating system.
+        check("linux/arm64", &["run /app darwin/arm64"], mach_o(), WouldNotStart, "darwin/arm64");
+        check(
+            "linux/arm64",
+            &["run /app darwin/arm64", "shell /s arm64"],
+            mach_o(),
+            WouldNotStart,
+            "darwin/arm64",
+        );
+        // Only the rules of Linux are known.
+        check("windows/amd64", &["run /app windows/amd64"], absent(), Consistent, "windows/amd64");
+        check("freebsd/amd64", &["run /app freebsd/amd64"], absent(), Consistent, "freebsd/amd64");
     }
 
     #[test]

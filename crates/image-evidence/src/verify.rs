@@ -294,7 +294,13 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
             None => Step::Read(missing),
         };
     }
-    let evidence = evidence(&tree, &chain, work.target.platform);
+    let mut evidence = evidence(&tree, &chain, work.target.platform);
+    // A layer that cannot be read may have what is absent, or another file in place of the one that is refused.
+    evidence.failure = chain.failure.clone().filter(|failure| {
+        skipped
+            .iter()
+            .all(|(layer, _)| failure.is_about_content() && failure.layer.is_some_and(|own| own > *layer))
+    });
     let verdict = match work.budget.is_spent() {
         true => too_many_lookups(),
         false => judge(work.target.platform, &evidence),

@@ -88,13 +88,15 @@ fn verify_members(
         return Ok(evidence);
     }
     let doing = format!("release {}", request.spec.image);
-    Err(Error::new(
-        Exit::CheckFailed,
-        doing,
-        "binaries are for another platform than the images that contain them",
-    )
-    .hint("nothing was published; correct the build")
-    .problems(problems))
+    let would_not_start = VerdictKind::WouldNotStart.text().replace(' ', "-");
+    let why = match evidence.iter().filter(|report| report.verdict == would_not_start).count() {
+        0 => "binaries are for another platform than the images that contain them",
+        all if all == problems.len() => "images would not start",
+        _ => "binaries are for another platform than the images that contain them, or do not start",
+    };
+    Err(Error::new(Exit::CheckFailed, doing, why)
+        .hint("nothing was published; correct the build")
+        .problems(problems))
 }
 
 /// The verdict on an image that was built for this platform: with binaries for another architecture, the build is what is wrong.
@@ -159,9 +161,11 @@ impl VerdictDepth {
 /// The files, with their layers, that contradict the platform of an image.
 pub fn contradictions(platform: &Platform, image: &Image, verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
-    if verdict.files.is_empty() {
+    if verdict.files.is_empty() || verdict.kind == VerdictKind::WouldNotStart {
         let reasons = verdict.reasons.join("; ");
-        lines.push(format!("{platform}: {}: {reasons}", verdict.kind.text()));
+        let advice =
+            verdict.failure.as_ref().map_or(String::new(), |failure| format!("; {}", failure.advice()));
+        return vec![format!("{platform}: {}: {reasons}{advice}", verdict.kind.text())];
     }
     for file in &verdict.files {
         let layer = image.manifest.layers.get(file.layer);

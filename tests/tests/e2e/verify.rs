@@ -13,6 +13,7 @@ mod tar_kinds;
 mod toc;
 mod unusual;
 mod world_builders;
+mod would_not_start;
 mod wrong_build;
 
 use crate::tools::{Ran, User};
@@ -155,8 +156,10 @@ fn mixed_images_are_distinguished() {
         vec![base(), Layer::new().file("run", script)],
         "consistent",
     );
-    check("script-only", "linux/arm64", &["/run"], vec![Layer::new().file("run", script)], "undetermined");
-    check("empty", "linux/arm64", &["/run"], vec![], "undetermined");
+    let script_only = || vec![Layer::new().file("run", script)];
+    check("script-only", "linux/arm64", &["/run"], script_only(), "would-not-start");
+    check("no-command", "linux/arm64", &[], script_only(), "undetermined");
+    check("empty", "linux/arm64", &["/run"], vec![], "would-not-start");
     check("distroless", "linux/amd64", &["/app"], vec![Layer::new().file("app", &arm64)], "mislabeled");
     let overlay = Layer::new().file("init", script).file("command/s6-svscan", &amd64);
     check("s6", "linux/arm64", &["/init"], vec![base(), overlay], "mixed");
@@ -175,7 +178,7 @@ fn strict_turns_notes_into_failures() {
     let note = image("linux/arm64", &["/app"], vec![layer]).layout(&user, "note");
     verify(&user, &[&note]).exits(0);
     verify(&user, &[&note, "--strict"]).exits(1);
-    let script = image("linux/arm64", &["/run"], vec![Layer::new().file("run", b"#!/bin/sh\n").end()]);
+    let script = image("linux/arm64", &[], vec![Layer::new().file("run", b"#!/bin/sh\n").end()]);
     let script = script.layout(&user, "script");
     verify(&user, &[&script]).exits(0);
     verify(&user, &[&script, "--strict"]).exits(1);
@@ -239,7 +242,11 @@ fn fix_from_binaries_refuses_mixed_images() {
     user.config_patcher(&["fix", &mixed, "--from-binaries"])
         .exits(1)
         .assert_stderr_contains("for several platforms");
-    let nothing = image("linux/amd64", &["/app"], vec![]).layout(&user, "nothing");
+    let absent = image("linux/amd64", &["/app"], vec![]).layout(&user, "absent");
+    user.config_patcher(&["fix", &absent, "--from-binaries"])
+        .exits(1)
+        .assert_stderr_contains("it would not start; add /app in a layer");
+    let nothing = image("linux/amd64", &[], vec![]).layout(&user, "nothing");
     user.config_patcher(&["fix", &nothing, "--from-binaries"])
         .exits(3)
         .assert_stderr_contains("use --set-platform");

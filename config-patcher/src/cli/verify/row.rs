@@ -333,6 +333,12 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
         {
             mark_as_wrong_build(rows, at, &refusal.reason);
         }
+        // A Windows program in an image that declares Linux, in an index that declares Windows.
+        if let (Decision::Relabel(_), Ok(finding)) = (&decisions[number], &mut rows[at].finding)
+            && finding.verdict.kind == VerdictKind::WouldNotStart
+        {
+            finding.verdict.kind = VerdictKind::Mislabeled;
+        }
     }
 }
 

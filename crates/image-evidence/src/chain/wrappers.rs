@@ -18,6 +18,8 @@ pub enum Wrapped {
         commands: Vec<ShellCommand>,
         /// Whether these are all.
         is_complete: bool,
+        /// Whether the text of `-c` is one simple command.
+        is_single: bool,
         /// The name of the script.
         script: Option<Vec<u8>>,
         /// The arguments of the script, which it may start (`exec "$@"`).
@@ -33,6 +35,34 @@ pub enum Wrapped {
 /// services.
 const STARTERS: [&str; 9] =
     ["chroot", "unshare", "nsenter", "capsh", "runsv", "runsvdir", "s6-svscan", "supervisord", "bwrap"];
+
+/// Wrappers that do nothing but execute the command in their arguments.
+const ONLY_EXECUTE: [&str; 24] = [
+    "tini",
+    "docker-init",
+    "catatonit",
+    "dumb-init",
+    "gosu",
+    "su-exec",
+    "s6-setuidgid",
+    "setuidgid",
+    "chpst",
+    "setpriv",
+    "env",
+    "s6-env",
+    "nice",
+    "ionice",
+    "nohup",
+    "setsid",
+    "stdbuf",
+    "taskset",
+    "chrt",
+    "numactl",
+    "prlimit",
+    "setarch",
+    "linux32",
+    "linux64",
+];
 
 /// Emulators beside QEMU that run their arguments. Source: the README files of box86, box64, FEX-Emu and blink, and Apple's
 /// documentation of Rosetta.
@@ -56,6 +86,20 @@ pub fn starts(name: &[u8], path: &[u8], arguments: &[Vec<u8>]) -> Wrapped {
 
 fn base(name: &[u8]) -> &str {
     std::str::from_utf8(name.rsplit(|b| *b == b'/').next().unwrap_or(name)).unwrap_or_default()
+}
+
+/// Returns whether the file at `path`, executed as `name`, does nothing but execute the command in its arguments.
+pub fn only_executes(name: &[u8], path: &[u8]) -> bool {
+    let is_known = |name: &[u8]| ONLY_EXECUTE.contains(&base(name)) || base(name).starts_with("tini-");
+    is_known(name) || (is_known(path) && !MULTI_CALL.contains(&base(name)))
+}
+
+/// Returns whether a wrapper in this file may be a multi-call program that has the command `name` built in.
+pub fn runs_applets(path: &[u8], name: &[u8]) -> bool {
+    const NO_APPLETS: [&[u8]; 9] =
+        [b"bash", b"python", b"node", b"perl", b"ruby", b"php", b"java", b"zsh", b"Rscript"];
+    let is_applet = !name.ends_with(b"\r") && !NO_APPLETS.iter().any(|other| name.starts_with(other));
+    matches!(base(path), "busybox" | "toybox") && is_applet
 }
 
 /// Returns the programs that a program with this name and these arguments starts.
@@ -167,13 +211,23 @@ fn shell(arguments: &[Vec<u8>]) -> Wrapped {
             commands.retain(|command| !command.is_empty());
             let is_complete = is_complete && commands.len() == written.len();
             let runs_arguments = shell::runs_arguments(text);
-            return Wrapped::Shell { commands, is_complete, script: None, arguments: handed, runs_arguments };
+            let is_single = is_single(text) && commands.len() == 1;
+            let script = None;
+            return Wrapped::Shell {
+                commands,
+                is_complete,
+                is_single,
+                script,
+                arguments: handed,
+                runs_arguments,
+            };
         }
         if !is_option && !word.starts_with(b"--") && !word.starts_with(b"+") {
             let handed = arguments[at..].to_vec();
             return Wrapped::Shell {
                 commands: Vec::new(),
                 is_complete: false,
+                is_single: false,
                 script: Some(word.clone()),
                 arguments: handed,
                 runs_arguments: false,
@@ -181,6 +235,12 @@ fn shell(arguments: &[Vec<u8>]) -> Wrapped {
         }
     }
     Wrapped::Nothing
+}
+
+/// Returns whether a shell executes nothing before or after the command of this text. Redirections may be in it.
+fn is_single(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text).replace(">&", ">").replace("&>", ">");
+    !text.contains([';', '&', '|', '(', '`', '\n'])
 }
 
 /// The words after the options.

@@ -18,13 +18,17 @@ pub const HASHER_KEY: [u8; 32] = [7; 32];
 pub struct Tar(Vec<u8>);
 
 impl Tar {
-    pub fn member(mut self, kind: u8, name: &str, link: &str, content: &[u8]) -> Self {
+    pub fn member(self, kind: u8, name: &str, link: &str, content: &[u8]) -> Self {
+        self.with_mode(0o755, kind, name, link, content)
+    }
+
+    fn with_mode(mut self, mode: u32, kind: u8, name: &str, link: &str, content: &[u8]) -> Self {
         let mut header = tar::Header::new_gnu();
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         header.set_entry_type(tar::EntryType::new(kind));
         header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
         header.set_size(content.len() as u64);
-        header.set_mode(0o755);
+        header.set_mode(mode);
         header.set_cksum();
         self.0.extend(header.as_bytes());
         self.0.extend(content);
@@ -34,6 +38,11 @@ impl Tar {
 
     pub fn file(self, name: &str, content: &[u8]) -> Self {
         self.member(b'0', name, "", content)
+    }
+
+    /// A file without execute permission.
+    pub fn data(self, name: &str, content: &[u8]) -> Self {
+        self.with_mode(0o644, b'0', name, "", content)
     }
 
     pub fn directory(self, name: &str) -> Self {

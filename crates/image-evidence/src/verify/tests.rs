@@ -170,7 +170,32 @@ fn a_quick_verification_reads_the_layer_of_the_loader() {
     // The loader is not in the lowest layer: the next ones are read upwards.
     let above = [other("a"), base(62), other("b"), other("c"), app.clone()];
     assert_eq!(check(&above, VerdictKind::Consistent, 3), ["/app", "/bin/sh", loader]);
-    assert_eq!(check(&[other("a"), other("b"), app], VerdictKind::Consistent, 3), ["/app"]);
+    // Only after all layers were read, the loader is known to be absent.
+    assert_eq!(check(&[other("a"), other("b"), app, other("c")], VerdictKind::WouldNotStart, 4), ["/app"]);
+}
+
+/// A layer that cannot be read may have the file that is absent in the others, but does not change a file above it.
+#[test]
+fn a_start_fails_for_certain_only_if_no_unread_layer_decides() {
+    let store = MemoryStore::new();
+    let check = |layers: &[Vec<u8>], kind: VerdictKind| {
+        let mut image = image(&store, "linux/amd64", "/app", layers);
+        for descriptor in &mut image.manifest.layers {
+            if descriptor.size == 0 {
+                descriptor.media_type = "application/vnd.example.squashfs".into();
+            }
+        }
+        let finding = verify_image(&store, &image, &"linux/amd64".parse().unwrap()).unwrap();
+        assert_eq!(finding.verdict.kind, kind, "{:?}", finding.verdict);
+    };
+    let app = |content: &[u8]| Tar::default().file("app", content).end();
+    let (text, crlf) = (app(b"echo hello\n"), app(b"#!/bin/sh\r\n"));
+    check(&[base(62)], VerdictKind::WouldNotStart);
+    check(&[base(62), Vec::new()], VerdictKind::Undetermined);
+    check(&[base(62), crlf.clone()], VerdictKind::WouldNotStart);
+    check(&[Vec::new(), base(62), crlf], VerdictKind::Undetermined);
+    check(&[base(62), Vec::new(), text.clone()], VerdictKind::WouldNotStart);
+    check(&[base(62), text, Vec::new()], VerdictKind::Undetermined);
 }
 
 #[test]

@@ -37,6 +37,14 @@ impl Layer {
         self
     }
 
+    /// A file without execute permission.
+    pub fn data(mut self, name: &str, content: &[u8]) -> Self {
+        let mut header = Self::header(tar::EntryType::Regular, content.len());
+        header.set_mode(0o644);
+        self.0.append_data(&mut header, name, content).unwrap();
+        self
+    }
+
     pub fn symlink(mut self, name: &str, target: &str) -> Self {
         self.0.append_link(&mut Self::header(tar::EntryType::Symlink, 0), name, target).unwrap();
         self
@@ -139,7 +147,7 @@ pub fn verdict_of(user: &User, image: &str) -> (String, String, Option<String>) 
     let found = ran.json()["images"][0].clone();
     let word = |value: &serde_json::Value| value.as_str().map(str::to_string);
     let verdict = word(&found["verdict"]).unwrap_or_else(|| panic!("no verdict\n{ran}"));
-    let fails = matches!(verdict.as_str(), "mislabeled" | "mixed");
+    let fails = matches!(verdict.as_str(), "mislabeled" | "mixed" | "would-not-start");
     assert_eq!(ran.code, Some(i32::from(fails)), "{ran}");
     let platform = serde_json::from_value::<Option<Platform>>(found["binaryPlatform"].clone()).unwrap();
     (verdict, platform.map_or(String::new(), |platform| platform.to_string()), word(&found["fix"]))

@@ -21,7 +21,8 @@ pub fn images(user: &User) -> Vec<String> {
         one("wrong", vec![app(&amd64)]),
         one("mixed", vec![app(&amd64).file("bin/sh", &arm64)]),
         one("payload", vec![app(&arm64).file("lib/<b>&\u{202e}t.exe", &exe())]),
-        one("script", vec![Layer::new().file("app", b"#!/bin/sh\n")]),
+        image("linux/arm64", &[], vec![Layer::new().file("app", b"#!/bin/sh\n").end()])
+            .layout(user, "script"),
         format!("oci:{}:v1", dir.display()),
         format!("oci:{}:gone", dir.display()),
     ]

@@ -77,7 +77,9 @@ fn advice(user: &User, name: &str) -> (Option<String>, Option<String>) {
     let images = found["images"].as_array().unwrap().clone();
     let wrong: Vec<_> = images
         .iter()
-        .filter(|one| one["verdict"] == "mislabeled" || one["verdict"] == "wrong-build")
+        .filter(|one| {
+            ["mislabeled", "wrong-build", "would-not-start"].iter().any(|kind| one["verdict"] == *kind)
+        })
         .collect();
     assert_eq!(wrong.len(), 1, "{found}");
     let text = |key: &str| wrong[0][key].as_str().map(str::to_string);
