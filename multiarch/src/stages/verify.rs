@@ -162,7 +162,9 @@ impl VerdictDepth {
 pub fn contradictions(platform: &Platform, image: &Image, verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
     if verdict.files.is_empty() || verdict.kind == VerdictKind::WouldNotStart {
-        let reasons = verdict.reasons.join("; ");
+        let layer = verdict.failure.as_ref().and_then(|failure| image.manifest.layers.get(failure.layer?));
+        let layer = layer.map_or(String::new(), |layer| format!(" (layer {})", layer.digest));
+        let reasons = verdict.reasons.join("; ") + &layer;
         let advice =
             verdict.failure.as_ref().map_or(String::new(), |failure| format!("; {}", failure.advice()));
         return vec![format!("{platform}: {}: {reasons}{advice}", verdict.kind.text())];

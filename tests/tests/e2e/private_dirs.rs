@@ -36,10 +36,7 @@ fn home(user: &User, path: &str) -> PathBuf {
 fn with_spec() -> User {
     let user = User::new();
     user.write("app", "the program");
-    user.write(
-        "release.yaml",
-        "image: oci:out\nplatforms:\n  linux/amd64: { copy: { app: /app }, cmd: [/app] }\n",
-    );
+    user.write("release.yaml", "image: oci:out\nplatforms:\n  linux/amd64: { copy: { app: /app } }\n");
     fs::create_dir(user.path("tmp")).unwrap();
     user
 }

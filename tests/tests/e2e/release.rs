@@ -93,16 +93,16 @@ fn platforms_of(layout: &Path) -> Vec<String> {
     found
 }
 
-/// Three images of one file each, published to `image`.
+/// Three images of one file each, published to `image`. They have no command: their files are no programs.
 fn spec(image: &str) -> String {
     format!(
         "image: {image}\n\
          tags: [latest, \"1.0\"]\n\
          builder: rootfs\n\
          platforms:\n\
-         \x20 linux/amd64:  {{ copy: {{ amd64: /app }}, cmd: [/app] }}\n\
-         \x20 linux/arm/v7: {{ copy: {{ armv7: /app }}, cmd: [/app], tag: arm32v7 }}\n\
-         \x20 linux/arm64:  {{ copy: {{ arm64: /app }}, cmd: [/app] }}\n"
+         \x20 linux/amd64:  {{ copy: {{ amd64: /app }} }}\n\
+         \x20 linux/arm/v7: {{ copy: {{ armv7: /app }}, tag: arm32v7 }}\n\
+         \x20 linux/arm64:  {{ copy: {{ arm64: /app }} }}\n"
     )
 }
 

@@ -89,8 +89,9 @@ fn inspect_prints_declared_and_index_platform_and_escapes_foreign_text() {
 #[test]
 fn an_index_of_images_without_programs_is_not_fixed_by_its_binaries() {
     let rig = Rig::new();
-    Index::of(&[("linux/arm/v7", &rig.wrong)]).publish(&rig.registry, REPOSITORY, "a");
-    let (image, digest) = (rig.image("a"), rig.wrong.digest());
+    let data = rig.wrong.with_config(rig.wrong.config.replace(r#""Cmd":["/app"]"#, r#""Cmd":null"#));
+    Index::of(&[("linux/arm/v7", &data)]).publish(&rig.registry, REPOSITORY, "a");
+    let (image, digest) = (rig.image("a"), data.digest());
     rig.user
         .config_patcher(&["fix", &image, "--from-binaries"])
         .exits(3)

@@ -136,7 +136,12 @@ fn binaries_for_another_platform_stop_the_release() {
     user.write("app/release.yaml", text("darwin"));
     user.release(&["app/release.yaml"])
         .exits(1)
-        .assert_stderr_contains("/app/hello is for darwin/arm64, layer sha256:")
+        .assert_stderr_contains(
+            "linux/arm64: would not start: /app/hello (command, layer 0) is a program for darwin/arm64, which no Linux kernel \
+             runs (layer sha256:",
+        )
+        .assert_stderr_contains("; build /app/hello in layer 0 for Linux, for Go with GOOS=linux")
+        .assert_stderr_contains("images would not start; nothing was published")
         .assert_stderr_contains("nothing was published");
     assert!(registry.log().iter().all(|requests| requests.method == "HEAD"), "{:?}", registry.log());
     user.write("app/release.yaml", text("linux-arm64"));

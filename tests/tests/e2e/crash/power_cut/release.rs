@@ -38,7 +38,7 @@ fn journal_has(user: &User, old: &str, new: &str) -> bool {
 fn a_release_can_be_rolled_back_after_a_power_cut() {
     need!(world::require(&["strace"]));
     let user = User::new();
-    let spec = "image: oci:out\nplatforms:\n  linux/amd64: { copy: { app: /app }, cmd: [/app] }\n";
+    let spec = "image: oci:out\nplatforms:\n  linux/amd64: { copy: { app: /app } }\n";
     user.write("release.yaml", spec);
     user.write("app", "the first program");
     xtask(&user, &ARGS);
