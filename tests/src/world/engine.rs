@@ -41,9 +41,17 @@ impl Engine {
 
     /// A newer one, which keeps images in containerd's store, and whose client builds with buildx.
     pub fn start_newer(namespace: Namespace, newer: &NewerDocker) -> Result<Engine, Skip> {
+        Self::start_with(namespace, newer, r#"{"features":{"containerd-snapshotter":true}}"#)
+    }
+
+    /// The same with this daemon.json.
+    pub fn start_with(
+        namespace: Namespace,
+        newer: &NewerDocker,
+        configuration: &str,
+    ) -> Result<Engine, Skip> {
         require(&["runc"])?;
-        let features = r#"{"features":{"containerd-snapshotter":true}}"#;
-        let engine = Self::start_from(namespace, newer.bin.clone(), features);
+        let engine = Self::start_from(namespace, newer.bin.clone(), configuration);
         let plugins = engine.directory.path().join("client/cli-plugins");
         std::fs::create_dir_all(&plugins).expect("room in /tmp");
         std::os::unix::fs::symlink(&newer.buildx, plugins.join("docker-buildx")).expect("room in /tmp");

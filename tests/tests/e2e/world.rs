@@ -4,4 +4,5 @@ mod docker_daemon;
 #[cfg(feature = "full")]
 mod entrypoints;
 mod fix;
+mod readers;
 mod release;
