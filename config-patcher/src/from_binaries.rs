@@ -4,13 +4,22 @@ use crate::advice::{self, Decision, JudgedImage, decide};
 use crate::plan::RequestedPlatforms;
 use error::{Error, Exit};
 use image_evidence::verdict::{Verdict, VerdictKind};
-use image_evidence::verify::{VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
+use image_evidence::verify::{Finding, VerifyDepth, VerifyOptions, VerifyTarget, verify_all};
+use image_model::digest::Digest;
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::TreeNode;
 
-/// The platforms that the binaries were built for. `editable` is the reference for `manifest-push edit`, if that can
+/// The platforms to declare, and what was not judged.
+pub struct FromBinaries {
+    pub requested: RequestedPlatforms,
+    /// The members of an index that keep their platform because a layer is absent or cannot be read, each a sentence.
+    pub unjudged: Vec<String>,
+}
+
+/// The platforms that the binaries were built for. A member of an index whose layers are absent, or have a format that is
+/// not read, does not stop the others. `editable` is the reference for `manifest-push edit`, if that can
 /// change the image.
 ///
 /// # Errors
@@ -20,7 +29,7 @@ pub fn from_binaries(
     source: &dyn ImageSource,
     node: &TreeNode,
     editable: Option<&str>,
-) -> Result<RequestedPlatforms, Error> {
+) -> Result<FromBinaries, Error> {
     let mut subjects = Vec::new();
     let mut entries: Vec<Option<&Descriptor>> = Vec::new();
     for (entry, image) in node.images() {
@@ -33,10 +42,12 @@ pub fn from_binaries(
     let absent = node.unread();
     let unknown = Platform::default();
     let findings = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full));
-    let verdicts = findings
-        .into_iter()
-        .map(|finding| finding.map(|finding| finding.verdict))
-        .collect::<Result<Vec<_>, Error>>()?;
+    let verdicts: Vec<Result<Verdict, String>> = subjects
+        .iter()
+        .zip(&entries)
+        .zip(findings)
+        .map(|((subject, entry), finding)| verdict(subject, *entry, finding))
+        .collect::<Result<_, Error>>()?;
     let mut judged: Vec<JudgedImage<'_>> = subjects
         .iter()
         .zip(&entries)
@@ -44,7 +55,7 @@ pub fn from_binaries(
         .map(|((subject, entry), verdict)| JudgedImage {
             entry: *entry,
             declared: subject.platform,
-            verdict: Some(verdict),
+            verdict: verdict.as_ref().ok(),
         })
         .collect();
     // Engines still look for an absent member under its platform.
@@ -58,7 +69,15 @@ pub fn from_binaries(
     let decisions = decide(&judged);
     refuse(source, node, &subjects, &judged, &decisions, editable)?;
     let mut members = Vec::new();
+    let mut unjudged = Vec::new();
     for ((subject, verdict), decision) in subjects.iter().zip(&verdicts).zip(decisions) {
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(why) => {
+                unjudged.push(why.clone());
+                continue;
+            }
+        };
         let digest = subject.image.document.digest();
         let refuse = |kind: Exit, why: String| {
             let doing = format!("fix {digest} of \"{}\" by its binaries", source.display_name());
@@ -102,6 +121,42 @@ pub fn from_binaries(
             }
         }
     }
+    if unjudged.len() == subjects.len() && !unjudged.is_empty() {
+        let doing = format!("fix \"{}\" by its binaries", source.display_name());
+        let error =
+            Error::bad_input(doing, "no image could be read").hint("use --set-platform or --from-index");
+        return Err(error.problems(unjudged));
+    }
+    let requested = requested(node, members)?;
+    Ok(FromBinaries { requested, unjudged })
+}
+
+/// The verdict on an image; `Err` if it is a member of an index that keeps its platform, with the reason.
+///
+/// # Errors
+/// As reading the layers, except for absent ones of a member.
+fn verdict(
+    subject: &VerifyTarget<'_>,
+    entry: Option<&Descriptor>,
+    finding: Result<Finding, Error>,
+) -> Result<Result<Verdict, String>, Error> {
+    let Some(entry) = entry else { return finding.map(|finding| Ok(finding.verdict)) };
+    let name = |why: String| {
+        let platform = entry.platform.as_ref().unwrap_or(subject.platform);
+        Ok(Err(format!("{platform} ({}) was not read: {why}; its platform is not changed", entry.digest)))
+    };
+    match finding {
+        Ok(finding) if finding.verdict.kind == VerdictKind::Undetermined && !finding.skipped.is_empty() => {
+            let layers = finding.skipped.iter().map(|(layer, why)| format!("layer {layer}: {why}"));
+            name(layers.collect::<Vec<_>>().join(", "))
+        }
+        Ok(finding) => Ok(Ok(finding.verdict)),
+        Err(error) if error.kind == Exit::NotFound => name(format!("cannot {error}")),
+        Err(error) => Err(error),
+    }
+}
+
+fn requested(node: &TreeNode, mut members: Vec<(Digest, Platform)>) -> Result<RequestedPlatforms, Error> {
     Ok(match (node, members.pop()) {
         (TreeNode::Index(_), last) => {
             members.extend(last);

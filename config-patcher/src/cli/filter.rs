@@ -102,8 +102,8 @@ impl StreamFixer<'_> {
         let relabeled = relabel(image, &self.requested, "-")?;
         let way_out = "or save it to a file, where --force does it anyway";
         refuse_duplicates(&Reference::Stdin, None, &relabeled, image, way_out)?;
-        print_changes(&relabeled, image, self.output);
-        let json = FixReport { relabeled: &relabeled, node: image, output: self.output }.json(
+        print_changes(&relabeled, image, &[], self.output);
+        let json = FixReport { relabeled: &relabeled, unjudged: &[], node: image, output: self.output }.json(
             &AttachedArtifacts::default(),
             None,
             false,

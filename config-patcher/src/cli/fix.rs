@@ -3,7 +3,7 @@
 use super::verify::row::editable;
 use crate::TOOL;
 use crate::advice;
-use crate::from_binaries::from_binaries;
+use crate::from_binaries::{FromBinaries, from_binaries};
 use crate::plan::{DuplicatePlatform, Relabeled, RequestedPlatforms, relabel};
 use crate::referrers::{AttachedArtifacts, copy_referrers, find_referrers};
 use clap::Args;
@@ -138,7 +138,7 @@ pub fn run(args: &FixArgs, stores: &Stores, output: &Output) -> Result<Exit, Err
             write(args, &node, plan, &stores.meter(), output, &|| find_attached(args, &opened, &fix, &node))?
         }
     };
-    let report = FixReport { relabeled: &fix.relabeled, node: &node, output };
+    let report = FixReport { relabeled: &fix.relabeled, unjudged: &fix.unjudged, node: &node, output };
     if args.check {
         report.print_check(&attached);
         return Ok(if fix.relabeled.is_unchanged() { Exit::Done } else { Exit::CheckFailed });
@@ -213,6 +213,8 @@ fn read(args: &FixArgs, source: &PlatformSource, opened: &OpenedImage) -> Result
 /// The changes of a fix, and its writes.
 struct FixDecision {
     relabeled: Relabeled,
+    /// Members that keep their platform because they could not be read, each a sentence.
+    unjudged: Vec<String>,
     plan: FixPlan,
 }
 
@@ -255,14 +257,15 @@ fn decide(
     node: &TreeNode,
 ) -> Result<FixDecision, Error> {
     let editable = editable(&args.image, &opened.pointer);
-    let requested = requested_platforms(source, &*opened.source, node, editable.as_deref())?;
+    let FromBinaries { requested, unjudged } =
+        requested_platforms(source, &*opened.source, node, editable.as_deref())?;
     let relabeled = relabel(node, &requested, &args.image.to_string())?;
     if !args.force {
         let way_out = "--force does it anyway";
         refuse_duplicates(&args.image, editable.as_deref(), &relabeled, node, way_out)?;
     }
     let plan = plan_writes(args, stores, opened, node, &relabeled)?;
-    Ok(FixDecision { relabeled, plan })
+    Ok(FixDecision { relabeled, unjudged, plan })
 }
 
 fn requested_platforms(
@@ -270,9 +273,9 @@ fn requested_platforms(
     source: &dyn ImageSource,
     node: &TreeNode,
     editable: Option<&str>,
-) -> Result<RequestedPlatforms, Error> {
+) -> Result<FromBinaries, Error> {
     match platform_source {
-        PlatformSource::Requested(requested) => Ok(requested),
+        PlatformSource::Requested(requested) => Ok(FromBinaries { requested, unjudged: Vec::new() }),
         PlatformSource::Binaries => from_binaries(source, node, editable),
     }
 }
@@ -341,7 +344,7 @@ fn plan_writes(
 
 /// Prints the changes and the writes.
 fn show(fix: &FixDecision, node: &TreeNode, output: &Output) {
-    print_changes(&fix.relabeled, node, output);
+    print_changes(&fix.relabeled, node, &fix.unjudged, output);
     match &fix.plan {
         FixPlan::None => {}
         FixPlan::InPlace { edit, image, .. } => {

@@ -355,10 +355,12 @@ impl ImageStore for DockerArchive {
                 }
             }
             ParsedDocument::Manifest(manifest) => {
-                let local = manifest.layers.iter().filter(|layer| layer.urls.is_empty());
-                for blob in std::iter::once(&manifest.config).chain(local) {
-                    if !self.has_blob(blob)? {
-                        return Err(absent(&blob.digest));
+                if !self.has_blob(&manifest.config)? {
+                    return Err(absent(&manifest.config.digest));
+                }
+                for layer in manifest.layers.iter().filter(|layer| layer.urls.is_empty()) {
+                    if !self.has_blob(layer)? && !archive.lacks(&layer.digest) {
+                        return Err(absent(&layer.digest));
                     }
                 }
             }

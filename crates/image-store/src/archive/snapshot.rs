@@ -9,7 +9,7 @@ use super::tar::{ByteWrite, TarFile};
 use crate::store::UNNAMED;
 use error::Error;
 use image_model::digest::Digest;
-use image_model::manifest::{Descriptor, Document};
+use image_model::manifest::{Descriptor, Document, ParsedDocument};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -172,6 +172,17 @@ impl Snapshot {
             layers: BTreeMap::new(),
             blobs: BTreeMap::new(),
         }
+    }
+
+    /// Returns whether an index of the archive lists this member, or a manifest this layer, and the archive does not have it.
+    pub fn lacks(&self, part: &Digest) -> bool {
+        let lists = |document: &Document| match document.parse() {
+            Ok(ParsedDocument::Manifest(manifest)) => {
+                manifest.layers.iter().any(|layer| layer.digest == *part)
+            }
+            Ok(ParsedDocument::Index(_)) | Err(_) => false,
+        };
+        self.absent.contains(part) || (self.blob(part).is_none() && self.documents.values().any(lists))
     }
 
     /// Returns the image with this name; [`UNNAMED`] is the one without a name.

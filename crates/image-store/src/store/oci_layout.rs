@@ -11,7 +11,7 @@ use crate::file_metadata::copy_metadata;
 use crate::subject::referrers_among;
 use error::{Error, Exit, retry_interrupted};
 use image_model::digest::{Digest, Hasher, Verified};
-use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, Index, ParsedDocument, media_type};
+use image_model::manifest::{DOCUMENT_MAX, Descriptor, Document, Index, ParsedDocument};
 use image_model::raw_json::JsonObject;
 use image_model::reference::Reference;
 use std::collections::BTreeSet;
@@ -406,13 +406,14 @@ impl ImageStore for OciLayout {
         let needed = match document.parse().map_err(|e| e.at(&format!("manifest {}", blob.digest)))? {
             ParsedDocument::Index(index) => index.manifests,
             ParsedDocument::Manifest(manifest) => {
-                let local = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
-                std::iter::once(manifest.config).chain(local).collect()
+                if !self.has_blob(&manifest.config)? {
+                    return Err(absent(&manifest.config.digest));
+                }
+                manifest.layers.into_iter().filter(|layer| layer.urls.is_empty()).collect()
             }
         };
         for descriptor in &needed {
-            let may_be_absent = || Ok(document.is_index() && self.is_listed(&descriptor.digest)?);
-            if !self.has_blob(descriptor)? && !may_be_absent()? {
+            if !self.has_blob(descriptor)? && !self.is_listed(&descriptor.digest)? {
                 return Err(absent(&descriptor.digest));
             }
         }
@@ -436,26 +437,28 @@ impl ImageStore for OciLayout {
 }
 
 impl OciLayout {
-    /// Returns whether an index of the layout lists this member. It may be absent: of an image that was pulled for one
-    /// platform, Docker Engine and containerd save the whole index.
-    fn is_listed(&self, member: &Digest) -> Result<bool, Error> {
+    /// Returns whether an index of the layout lists this member, or a manifest this layer. It may be absent: of an image
+    /// that was pulled for one platform, Docker Engine and containerd save the whole index.
+    fn is_listed(&self, part: &Digest) -> Result<bool, Error> {
         if !self.exists() {
             return Ok(false);
         }
         let mut open: Vec<Descriptor> = self.read_index()?.1.manifests.clone();
         let mut seen = BTreeSet::new();
         while let Some(entry) = open.pop() {
-            let is_new = media_type::is_index(&entry.media_type) && seen.insert(entry.digest.clone());
-            if !is_new || !self.has_blob(&entry)? {
+            if !seen.insert(entry.digest.clone()) || !self.has_blob(&entry)? {
                 continue;
             }
-            let at = Pointer::from(&entry.digest);
-            if let Ok(ParsedDocument::Index(index)) = self.read_document(&at)?.parse() {
-                if index.manifests.iter().any(|listed| listed.digest == *member) {
-                    return Ok(true);
-                }
-                open.extend(index.manifests);
+            let Ok(document) = self.read_document(&Pointer::from(&entry.digest)) else { continue };
+            let (parts, members) = match document.parse() {
+                Ok(ParsedDocument::Index(index)) => (index.manifests.clone(), index.manifests),
+                Ok(ParsedDocument::Manifest(manifest)) => (manifest.layers, Vec::new()),
+                Err(_) => continue,
+            };
+            if parts.iter().any(|listed| listed.digest == *part) {
+                return Ok(true);
             }
+            open.extend(members);
         }
         Ok(false)
     }

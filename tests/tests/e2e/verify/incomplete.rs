@@ -193,3 +193,71 @@ fn a_sparse_layout_or_archive_is_fixed_and_edited() {
     let document = Document::new(text.to_string().into_bytes(), None).unwrap();
     assert!(store.write_tag("other", &document).unwrap_err().to_string().contains("is absent"));
 }
+
+#[test]
+fn an_image_without_one_of_its_layers_is_relabeled() {
+    let user = User::new();
+    let (dir, digests) = layout(&user, "out");
+    let image = read_tree(&OciLayout::open(&dir).unwrap(), &Pointer::from(&digests[1])).unwrap();
+    let TreeNode::Image(image) = image else { panic!() };
+    let layer = image.manifest.layers[0].digest.clone();
+    remove_file(blob(&dir, &layer)).unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_dir_all("", &dir).unwrap();
+    std::fs::write(user.path("saved.tar"), archive.into_inner().unwrap()).unwrap();
+    let archive = format!("oci-archive:{}:v1", user.path("saved.tar").display());
+    for name in [format!("oci:{}:v1", dir.display()), archive] {
+        // Its binaries are unknown; the others are judged and right.
+        let ran = user.config_patcher(&["fix", &name, "--from-binaries"]).exits(0);
+        assert!(ran.stderr.contains(&format!("note: linux/arm64 ({}) was not read: ", digests[1])), "{ran}");
+        assert!(ran.stderr.contains("all other platforms are correct"), "{ran}");
+        let ran = user.config_patcher(&["fix", &name, "--from-binaries", "--check", "--format", "json"]);
+        assert!(ran.exits(0).json()["notes"][0].as_str().unwrap().contains(digests[1].as_str()));
+        let relabel = ["fix", &name, "--set-platform", "linux/arm64", "--platform", "linux/arm64"];
+        user.config_patcher(&relabel).exits(0);
+        user.config_patcher(&[&relabel[..], &["--check"]].concat()).exits(0);
+        assert_eq!(verdicts(&user, &name, 1), expected("consistent", "incomplete", "consistent"));
+    }
+    // A layer that no image of the layout has may not be absent.
+    let store = OciLayout::open(&dir).unwrap();
+    let text = String::from_utf8(image.document.bytes().to_vec()).unwrap();
+    let text = text.replace(layer.as_str(), Digest::of(b"absent").as_str());
+    let document = Document::new(text.into_bytes(), None).unwrap();
+    assert!(store.write_tag("other", &document).unwrap_err().to_string().contains("is absent"));
+}
+
+#[test]
+fn a_member_whose_layers_are_not_read_does_not_stop_the_others() {
+    let user = User::new();
+    let store = MemoryStore::new();
+    let layer = Layer::new().file("app", &probe("linux/arm64")).end();
+    let wrong = image("linux/amd64", &["/app"], vec![layer]).add_to(&store).descriptor();
+    let layer = store.add_blob("application/vnd.oci.image.layer.nydus.blob.v1", b"no tar");
+    let config = serde_json::json!({
+        "os": "linux", "architecture": "s390x", "config": {"Cmd": ["/app"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
+    });
+    let config = store.add_blob(media_type::OCI_CONFIG, config.to_string().as_bytes());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [layer],
+    });
+    let nydus = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+    store.write_document(&nydus).unwrap();
+    let entries =
+        [(nydus.descriptor(), "linux/s390x"), (wrong, "linux/arm64")].map(|(mut entry, platform)| {
+            entry.platform = Some(platform.parse().unwrap());
+            entry
+        });
+    let text =
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+    let document = Document::new(text.to_string().into_bytes(), None).unwrap();
+    store.write_tag("x", &document).unwrap();
+    put(store, &OciLayout::open_or_create(&user.path("out")).unwrap(), "v1");
+    let ran = user.config_patcher(&["fix", "oci:out:v1", "--from-binaries"]).exits(0);
+    let note =
+        format!("note: linux/s390x ({}) was not read: layer {}", nydus.digest(), Digest::of(b"no tar"));
+    assert!(ran.stderr.contains(&note) && ran.stderr.contains("linux/amd64 -> linux/arm64"), "{ran}");
+    // Alone, nothing is left to fix.
+    let alone = format!("oci:out@{}", nydus.digest());
+    user.config_patcher(&["fix", &alone, "--from-binaries", "--check"]).exits(3);
+}

@@ -206,7 +206,10 @@ impl Contents<'_> {
                 // An image that is in the archive already need not be complete.
                 let is_stored = self.archive.documents.contains_key(document.digest());
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
-                    if strict && !is_stored && blob.urls.is_empty() && !self.has_blob(blob) {
+                    let is_absent = blob.urls.is_empty() && !self.has_blob(blob);
+                    let may_be_absent =
+                        blob.digest != manifest.config.digest && self.archive.lacks(&blob.digest);
+                    if strict && !is_stored && is_absent && !may_be_absent {
                         return Err(absent(&blob.digest));
                     }
                     if seen.insert(blob.digest.clone()) {
