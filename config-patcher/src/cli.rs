@@ -16,6 +16,7 @@ mod filter;
 mod fix;
 mod inspect;
 mod verify;
+mod why;
 
 /// Examples and files for help texts and the manual page.
 pub const DOCS: ProgramDocs = ProgramDocs {
@@ -25,6 +26,7 @@ pub const DOCS: ProgramDocs = ProgramDocs {
         ("config-patcher verify HOST/app:1", "verify every member of an index"),
         ("config-patcher verify --all-tags HOST/app --html page.html", "verify a repository, report as HTML"),
         ("config-patcher verify docker-archive:app.tar --explain", "print the executed chain"),
+        ("config-patcher why HOST/app:1 --platform linux/arm64", "find out why a container does not start"),
         ("config-patcher fix HOST/app:1 --from-binaries --dry-run", "print every write, write nothing"),
         ("config-patcher fix HOST/app:1 --from-index", "declare the platforms of the index entries"),
         (
@@ -43,6 +45,7 @@ pub const DOCS: ProgramDocs = ProgramDocs {
     schemas: &[
         ResultSchema { command: "inspect", text: include_str!("cli/inspect.schema.json") },
         ResultSchema { command: "verify", text: include_str!("cli/verify/verify.schema.json") },
+        ResultSchema { command: "why", text: include_str!("cli/why.schema.json") },
         ResultSchema { command: "fix", text: include_str!("cli/fix.schema.json") },
     ],
     files: &[(
@@ -110,6 +113,12 @@ pub enum Command {
     ///
     /// Prints the digest of the fixed image or index. If the platform metadata is correct already, nothing is written.
     Fix(Box<fix::FixArgs>),
+    /// Print what a container of one image would execute, and why it would not start
+    ///
+    /// Answers "exec format error", and "no such file or directory" for a file that is there: each file that the start
+    /// executes, with its layer and platform, and where the start fails. Nothing is run. Exits with 1 if the image
+    /// would not start, or is for another platform than it declares.
+    Why(why::WhyArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -134,6 +143,7 @@ impl Command {
             Self::Verify(args) => verify::run(&args, &stores, output),
             Self::Fix(args) if args.is_filter() => filter::run(&args, output),
             Self::Fix(args) => fix::run(&args, &stores, output),
+            Self::Why(args) => why::run(&args, &stores, output),
         }
     }
 }

@@ -167,7 +167,7 @@ fn read(
 }
 
 /// The cache of the user, if it can be used.
-fn cache(stores: &Stores, output: &Output) -> Option<LayerCache> {
+pub(super) fn cache(stores: &Stores, output: &Output) -> Option<LayerCache> {
     let cache = LayerCache::for_user(stores.temp_files());
     cache.map_err(|error| output.verbose_info(&format!("no cache is used: cannot {error}"))).ok()
 }
@@ -319,7 +319,7 @@ fn judge_all<'a>(
 }
 
 /// What is missing of an image of which a layer was not found. Only then the store is asked for each layer.
-fn absent_layers(target: &VerifyTarget<'_>, error: Error) -> NotJudged {
+pub(super) fn absent_layers(target: &VerifyTarget<'_>, error: Error) -> NotJudged {
     if error.kind != Exit::NotFound {
         return NotJudged::Failed(error);
     }

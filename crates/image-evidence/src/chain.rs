@@ -10,6 +10,8 @@ use super::overlay::{OverlayTree, PATH_MAX, Resolved, ResolvedFile};
 use super::shell;
 use super::start::StartFailure;
 use image_model::manifest::Config;
+use image_model::platform::Platform;
+use serde::Serialize;
 
 mod refusal;
 mod wrappers;
@@ -98,6 +100,55 @@ pub struct ExecutedChain<'a> {
     pub lacks_loader: bool,
     /// Where the kernel certainly refuses to continue, if the layers that were not read have nothing more.
     pub failure: Option<StartFailure>,
+}
+
+/// One file that a container start executes, without the libraries that it loads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainStep {
+    /// Its role, such as `entrypoint` or `interpreter`.
+    pub role: &'static str,
+    /// The name by which it was found.
+    pub name: String,
+    /// The absolute path of the file itself, without links.
+    pub path: String,
+    /// The index of its layer; 0 is the lowest.
+    pub layer: usize,
+    /// The platform of a program.
+    pub platform: Option<Platform>,
+    /// The first line of a script, without `#!`.
+    pub interpreter: Option<String>,
+}
+
+impl ExecutedChain<'_> {
+    /// The files that are executed, in their order. Loaders are the last.
+    pub fn steps(&self) -> Vec<ChainStep> {
+        let is_step = |link: &&ChainLink<'_>| {
+            !matches!(link.role, ChainRole::Library | ChainRole::Shell | ChainRole::Supervisor)
+        };
+        let step = |link: &ChainLink<'_>| {
+            let (platform, interpreter) = match link.file.facts {
+                Some(FileFacts::Elf(elf)) => (Some(elf.platform.clone()), None),
+                Some(FileFacts::Foreign(platform)) => (Some(platform.clone()), None),
+                Some(FileFacts::Script(script)) => {
+                    let argument = script.argument.iter().map(Vec::as_slice);
+                    let line: Vec<&[u8]> =
+                        [script.interpreter.as_slice()].into_iter().chain(argument).collect();
+                    (None, Some(display_path(&line.join(&b' '))))
+                }
+                Some(FileFacts::Unread | FileFacts::Data(_)) | None => (None, None),
+            };
+            ChainStep {
+                role: link.role.text(),
+                name: display_path(&link.name),
+                path: display_path(&link.file.path),
+                layer: link.file.layer,
+                platform,
+                interpreter,
+            }
+        };
+        self.links.iter().filter(is_step).map(step).collect()
+    }
 }
 
 /// Follows the executed chain: first the program of the image, then the loaders and libraries.

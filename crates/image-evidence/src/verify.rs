@@ -5,7 +5,7 @@
 pub mod cache;
 mod reading;
 
-use crate::chain::{self, ChainRole, ExecutedChain, display_path};
+use crate::chain::{self, ChainRole, ChainStep, ExecutedChain, display_path};
 use crate::cpu::CpuMark;
 use crate::file::FileFacts;
 use crate::layer::{LayerFacts, LayerOutcome, NameHasher};
@@ -50,6 +50,8 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The executed chain: what a container executes and loads, in the order in which it was found.
     pub chain: Vec<EvidenceFile>,
+    /// The files that are executed one after the other, scripts included.
+    pub steps: Vec<ChainStep>,
     /// The places where the chain could not be followed further.
     pub gaps: Vec<String>,
     /// All programs by platform, in the layers that were read.
@@ -319,6 +321,7 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
         needs: needs(&evidence, verdict.binaries.as_ref()),
         verdict,
         chain: chain.links.iter().filter_map(evidence_file).collect(),
+        steps: chain.steps(),
         gaps: chain.gaps,
         programs: evidence.programs,
         layers: layers.len(),

@@ -12,6 +12,7 @@ mod reports;
 mod tar_kinds;
 mod toc;
 mod unusual;
+mod why;
 mod world_builders;
 mod would_not_start;
 mod wrong_build;

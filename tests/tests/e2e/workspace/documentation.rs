@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 const TOOLS: [(&str, &[&str]); 2] = [
-    ("config-patcher", &["INSPECT", "VERIFY", "FIX"]),
+    ("config-patcher", &["INSPECT", "VERIFY", "FIX", "WHY"]),
     ("manifest-push", &["PUSH", "PUSH FROM\\-ARGS", "CREATE", "ANNOTATE", "RM", "EDIT", "COPY", "ROLLBACK"]),
 ];
 

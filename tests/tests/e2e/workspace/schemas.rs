@@ -20,6 +20,12 @@ fn lines(program: &str, command: &str) -> &'static [&'static str] {
             "verify oci:wrong:v1 HOST/app:1 oci:wrong:gone",
             "! verify --all-tags oci:none",
         ],
+        "why" => &[
+            "why oci:wrong:v1",
+            "why HOST/app:1 --platform linux/arm64",
+            "! why oci:none",
+            "! why HOST/app:1 --platform linux/s390x",
+        ],
         "fix" => &[
             "fix oci:wrong:v1 --from-binaries --check",
             "fix oci:wrong:v1 --from-binaries --dry-run",
@@ -79,9 +85,9 @@ fn the_json_of_every_command_is_as_its_schema_specifies() {
         own.map(|(_, command)| command.as_str()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(of("binfmt-setup"), "probe register status unregister");
-    assert_eq!(of("config-patcher"), "fix inspect verify");
+    assert_eq!(of("config-patcher"), "fix inspect verify why");
     assert_eq!(of("manifest-push"), "copy create edit inspect push rollback");
-    assert_eq!(of("multiarch"), "copy create edit fix inspect push release rollback verify");
+    assert_eq!(of("multiarch"), "copy create edit fix inspect push release rollback verify why");
     // Those of binfmt-setup are in another test, since they need emulators.
     for (program, command) in commands.into_iter().filter(|(program, _)| *program != "binfmt-setup") {
         let prepared = Prepared::new();
