@@ -122,11 +122,29 @@ pub fn consequence(platform: &Platform, would_be: &Platform, is_duplicate: bool,
 
 /// Decides about all images of one tree together: exchanged platforms are sound only if both change.
 pub fn decide(images: &[JudgedImage<'_>]) -> Vec<Decision> {
-    let mut decisions: Vec<Decision> = images.iter().map(|image| image.by_itself()).collect();
-    // A member that keeps its platform can make the relabel of another one unsound.
+    settle(images, images.iter().map(JudgedImage::by_itself).collect(), Goal::Platform)
+}
+
+/// Decides which images declare a variant: the one that their binaries need, unless they declare one that includes it. Images
+/// for another architecture than that of their binaries are kept.
+pub fn decide_variants(images: &[JudgedImage<'_>]) -> Vec<Decision> {
+    settle(images, images.iter().map(JudgedImage::proven_variant).collect(), Goal::Variant)
+}
+
+/// What a relabel is for.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// The right platform.
+    Platform,
+    /// A variant of a platform that is right.
+    Variant,
+}
+
+/// Refuses what is unsound. A member that keeps its platform can make the relabel of another one unsound.
+fn settle(images: &[JudgedImage<'_>], mut decisions: Vec<Decision>, goal: Goal) -> Vec<Decision> {
     loop {
         let refused: Vec<(usize, Refusal)> =
-            (0..images.len()).filter_map(|at| Some((at, refusal(images, &decisions, at)?))).collect();
+            (0..images.len()).filter_map(|at| Some((at, refusal(images, &decisions, at, goal)?))).collect();
         if refused.is_empty() {
             return decisions;
         }
@@ -140,14 +158,14 @@ pub fn decide(images: &[JudgedImage<'_>]) -> Vec<Decision> {
 pub fn is_sound_alone(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> bool {
     let mut alone = vec![Decision::Keep; decisions.len()];
     alone[at] = decisions[at].clone();
-    refusal(images, &alone, at).is_none()
+    refusal(images, &alone, at, Goal::Platform).is_none()
 }
 
-fn refusal(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> Option<Refusal> {
+fn refusal(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize, goal: Goal) -> Option<Refusal> {
     let Decision::Relabel(wanted) = &decisions[at] else { return None };
     let image = &images[at];
     let now = image.platform();
-    if images.len() == 1 || now.matches(wanted) {
+    if now.matches(wanted) {
         return None;
     }
     let after = |other: usize| match &decisions[other] {
@@ -156,7 +174,14 @@ fn refusal(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> Opt
     };
     let is_duplicate = (0..images.len()).any(|other| other != at && after(other).matches(wanted));
     let is_lost = !(0..images.len()).any(|other| after(other).matches(now));
-    let may_be_lost = image.contradicts_its_entry() || is_one_architecture(now, wanted);
+    let may_be_lost = match goal {
+        Goal::Platform => {
+            images.len() == 1 || image.contradicts_its_entry() || is_one_architecture(now, wanted)
+        }
+        // A host that looks for linux/amd64 does not take linux/amd64/v3 from an index, whatever its processor is, in most
+        // engines (moby#52751).
+        Goal::Variant => image.entry.is_none() || now.normalized().variant.is_some(),
+    };
     (is_duplicate || (is_lost && !may_be_lost)).then(|| Refusal {
         platform: now.clone(),
         binaries: image.verdict.and_then(|verdict| verdict.binaries.clone()).unwrap_or_default(),
@@ -164,15 +189,20 @@ fn refusal(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> Opt
     })
 }
 
+/// Returns whether the binaries of an image with this verdict are for one architecture and can be executed.
+pub fn shows_architecture(kind: VerdictKind) -> bool {
+    matches!(kind, VerdictKind::Consistent | VerdictKind::ForeignPayload | VerdictKind::Mislabeled)
+}
+
 /// Returns whether both are for one OS and architecture; variants do not count.
-fn is_one_architecture(a: &Platform, b: &Platform) -> bool {
+pub fn is_one_architecture(a: &Platform, b: &Platform) -> bool {
     let (a, b) = (a.normalized(), b.normalized());
     a.os == b.os && a.architecture == b.architecture
 }
 
 impl JudgedImage<'_> {
     /// The platform of the image for users of the index.
-    fn platform(&self) -> &Platform {
+    pub fn platform(&self) -> &Platform {
         self.index().unwrap_or(self.declared)
     }
 
@@ -185,6 +215,24 @@ impl JudgedImage<'_> {
         let binaries = self.verdict.and_then(|verdict| verdict.binaries.as_ref());
         let (Some(index), Some(binaries)) = (self.index(), binaries) else { return false };
         !index.matches(self.declared) && (runs_on(index, binaries) || runs_on(self.declared, binaries))
+    }
+
+    /// The platform of the image with the variant that its binaries need.
+    fn proven_variant(&self) -> Decision {
+        let binaries = self.verdict.filter(|verdict| shows_architecture(verdict.kind));
+        let Some(binaries) = binaries.and_then(|verdict| verdict.binaries.as_ref()) else {
+            return Decision::Keep;
+        };
+        if binaries.variant.is_none() || !is_one_architecture(self.platform(), binaries) {
+            return Decision::Keep;
+        }
+        let includes = |platform: &&Platform| {
+            let has_variant = platform.variant.as_ref().is_some_and(|variant| !variant.is_empty());
+            has_variant && runs_on(platform, binaries)
+        };
+        let stated = self.index().into_iter().chain([self.declared]).find(includes);
+        let variant = stated.unwrap_or(binaries).canonical().variant;
+        Decision::Relabel(Platform { variant, ..self.platform().canonical() })
     }
 
     fn by_itself(&self) -> Decision {

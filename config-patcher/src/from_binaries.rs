@@ -11,11 +11,61 @@ use image_model::platform::Platform;
 use image_store::store::ImageSource;
 use image_store::tree::TreeNode;
 
-/// The platforms to declare, and what was not judged.
+/// The platforms to declare, and the images that keep theirs.
 pub struct FromBinaries {
     pub requested: RequestedPlatforms,
-    /// The members of an index that keep their platform because a layer is absent or cannot be read, each a sentence.
-    pub unjudged: Vec<String>,
+    /// Why images keep their platform: a layer is absent or cannot be read, or nothing records a level. Each is a sentence.
+    pub kept: Vec<String>,
+}
+
+/// The images of a tree that containers are created from, with their findings.
+pub struct JudgedTree<'a> {
+    pub subjects: Vec<VerifyTarget<'a>>,
+    /// `Err` for a member of an index that keeps its platform, with the reason.
+    pub findings: Vec<Result<Finding, String>>,
+    entries: Vec<Option<&'a Descriptor>>,
+    /// Entries of members that are absent.
+    absent: Vec<&'a Descriptor>,
+    unknown: Platform,
+}
+
+impl<'a> JudgedTree<'a> {
+    /// Reads all layers.
+    ///
+    /// # Errors
+    /// As [`verify_all`], except for absent layers of a member of an index.
+    pub fn read(source: &'a dyn ImageSource, node: &'a TreeNode) -> Result<Self, Error> {
+        let mut subjects = Vec::new();
+        let mut entries: Vec<Option<&Descriptor>> = Vec::new();
+        for (entry, image) in node.images() {
+            let attests = entry.is_some_and(|entry| entry.attested_digest().is_some());
+            if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable() && !attests) {
+                subjects.push(VerifyTarget { source, image, platform: &config.parsed.platform });
+                entries.push(entry);
+            }
+        }
+        let findings = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full));
+        let findings = subjects.iter().zip(&entries).zip(findings);
+        let findings = findings.map(|((subject, entry), found)| finding(subject, *entry, found));
+        let findings = findings.collect::<Result<_, Error>>()?;
+        let absent = node.unread().into_iter().filter_map(|(entry, _)| entry);
+        let absent = absent.filter(|entry| entry.attested_digest().is_none()).collect();
+        Ok(Self { subjects, findings, entries, absent, unknown: Platform::default() })
+    }
+
+    /// The images, and the absent members: engines still look for these under their platforms.
+    pub fn judged(&self) -> Vec<JudgedImage<'_>> {
+        let present = self.subjects.iter().zip(&self.entries).zip(&self.findings);
+        let present = present.map(|((subject, entry), finding)| JudgedImage {
+            entry: *entry,
+            declared: subject.platform,
+            verdict: finding.as_ref().ok().map(|finding| &finding.verdict),
+        });
+        let absent = self.absent.iter();
+        let absent =
+            absent.map(|entry| JudgedImage { entry: Some(entry), declared: &self.unknown, verdict: None });
+        present.chain(absent).collect()
+    }
 }
 
 /// The platforms that the binaries were built for. A member of an index whose layers are absent, or have a format that is
@@ -30,51 +80,17 @@ pub fn from_binaries(
     node: &TreeNode,
     editable: Option<&str>,
 ) -> Result<FromBinaries, Error> {
-    let mut subjects = Vec::new();
-    let mut entries: Vec<Option<&Descriptor>> = Vec::new();
-    for (entry, image) in node.images() {
-        let attests = entry.is_some_and(|entry| entry.attested_digest().is_some());
-        if let Some(config) = image.config.as_ref().filter(|_| image.is_runnable() && !attests) {
-            subjects.push(VerifyTarget { source, image, platform: &config.parsed.platform });
-            entries.push(entry);
-        }
-    }
-    let absent = node.unread();
-    let unknown = Platform::default();
-    let findings = verify_all(&subjects, &VerifyOptions::new(VerifyDepth::Full));
-    let verdicts: Vec<Result<Verdict, String>> = subjects
-        .iter()
-        .zip(&entries)
-        .zip(findings)
-        .map(|((subject, entry), finding)| verdict(subject, *entry, finding))
-        .collect::<Result<_, Error>>()?;
-    let mut judged: Vec<JudgedImage<'_>> = subjects
-        .iter()
-        .zip(&entries)
-        .zip(&verdicts)
-        .map(|((subject, entry), verdict)| JudgedImage {
-            entry: *entry,
-            declared: subject.platform,
-            verdict: verdict.as_ref().ok(),
-        })
-        .collect();
-    // Engines still look for an absent member under its platform.
-    let of_entry = |entry: &Descriptor| entry.attested_digest().is_none();
-    judged.extend(
-        absent
-            .into_iter()
-            .filter_map(|(entry, _)| entry.filter(|entry| of_entry(entry)))
-            .map(|entry| JudgedImage { entry: Some(entry), declared: &unknown, verdict: None }),
-    );
+    let tree = JudgedTree::read(source, node)?;
+    let (judged, subjects) = (tree.judged(), &tree.subjects);
     let decisions = decide(&judged);
-    refuse(source, node, &subjects, &judged, &decisions, editable)?;
+    refuse(source, node, subjects, &judged, &decisions, editable)?;
     let mut members = Vec::new();
-    let mut unjudged = Vec::new();
-    for ((subject, verdict), decision) in subjects.iter().zip(&verdicts).zip(decisions) {
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
+    let mut kept = Vec::new();
+    for ((subject, finding), decision) in subjects.iter().zip(&tree.findings).zip(decisions) {
+        let verdict = match finding {
+            Ok(finding) => &finding.verdict,
             Err(why) => {
-                unjudged.push(why.clone());
+                kept.push(why.clone());
                 continue;
             }
         };
@@ -121,42 +137,43 @@ pub fn from_binaries(
             }
         }
     }
-    if unjudged.len() == subjects.len() && !unjudged.is_empty() {
+    if kept.len() == subjects.len() && !kept.is_empty() {
         let doing = format!("fix \"{}\" by its binaries", source.display_name());
         let error =
             Error::bad_input(doing, "no image could be read").hint("use --set-platform or --from-index");
-        return Err(error.problems(unjudged));
+        return Err(error.problems(kept));
     }
     let requested = requested(node, members)?;
-    Ok(FromBinaries { requested, unjudged })
+    Ok(FromBinaries { requested, kept })
 }
 
-/// The verdict on an image; `Err` if it is a member of an index that keeps its platform, with the reason.
+/// The finding about an image; `Err` if it is a member of an index that keeps its platform, with the reason.
 ///
 /// # Errors
 /// As reading the layers, except for absent ones of a member.
-fn verdict(
+fn finding(
     subject: &VerifyTarget<'_>,
     entry: Option<&Descriptor>,
-    finding: Result<Finding, Error>,
-) -> Result<Result<Verdict, String>, Error> {
-    let Some(entry) = entry else { return finding.map(|finding| Ok(finding.verdict)) };
+    found: Result<Finding, Error>,
+) -> Result<Result<Finding, String>, Error> {
+    let Some(entry) = entry else { return found.map(Ok) };
     let name = |why: String| {
         let platform = entry.platform.as_ref().unwrap_or(subject.platform);
         Ok(Err(format!("{platform} ({}) was not read: {why}; its platform is not changed", entry.digest)))
     };
-    match finding {
+    match found {
         Ok(finding) if finding.verdict.kind == VerdictKind::Undetermined && !finding.skipped.is_empty() => {
             let layers = finding.skipped.iter().map(|(layer, why)| format!("layer {layer}: {why}"));
             name(layers.collect::<Vec<_>>().join(", "))
         }
-        Ok(finding) => Ok(Ok(finding.verdict)),
+        Ok(finding) => Ok(Ok(finding)),
         Err(error) if error.kind == Exit::NotFound => name(format!("cannot {error}")),
         Err(error) => Err(error),
     }
 }
 
-fn requested(node: &TreeNode, mut members: Vec<(Digest, Platform)>) -> Result<RequestedPlatforms, Error> {
+/// The request that these images declare these platforms.
+pub fn requested(node: &TreeNode, mut members: Vec<(Digest, Platform)>) -> Result<RequestedPlatforms, Error> {
     Ok(match (node, members.pop()) {
         (TreeNode::Index(_), last) => {
             members.extend(last);

@@ -11,5 +11,6 @@ pub mod inspect;
 pub mod plan;
 pub mod referrers;
 pub mod select;
+pub mod variants;
 
 const TOOL: &str = "config-patcher";

@@ -6,6 +6,12 @@ use image_model::manifest::media_type;
 /// decision: `keep`, a platform, or `rebuild` with the reasons.
 #[track_caller]
 fn check(rows: &[(&str, &str)]) {
+    check_by(decide, rows);
+}
+
+/// The same for another decision; `none` in place of INDEX is a single image.
+#[track_caller]
+fn check_by(decide: fn(&[JudgedImage<'_>]) -> Vec<Decision>, rows: &[(&str, &str)]) {
     let words: Vec<Vec<&str>> = rows.iter().map(|(row, _)| row.split(' ').collect()).collect();
     let platform = |text: &str| -> Platform {
         let (os, rest) = text.split_once('/').unwrap();
@@ -41,13 +47,13 @@ fn check(rows: &[(&str, &str)]) {
         .iter()
         .map(|row| {
             let digest = image_model::digest::Digest::of(row.concat().as_bytes());
-            let said = (row[0] != "-").then(|| platform(row[0]));
+            let said = (!matches!(row[0], "-" | "none")).then(|| platform(row[0]));
             Descriptor { platform: said, ..Descriptor::new(media_type::OCI_MANIFEST, digest, 1) }
         })
         .collect();
     let images: Vec<JudgedImage<'_>> = (0..rows.len())
         .map(|at| JudgedImage {
-            entry: Some(&entries[at]),
+            entry: (words[at][0] != "none").then_some(&entries[at]),
             declared: &declared[at],
             verdict: Some(&verdicts[at]),
         })
@@ -147,4 +153,31 @@ fn an_alias_in_a_config_is_normalized_in_the_index() {
     check(&[("linux/arm64 linux/aarch64 linux/arm64", "linux/arm64")]);
     check(&[("linux/aarch64 linux/arm64 linux/arm64", "linux/arm64")]);
     check(&[("linux/aarch64 linux/amd64 linux/arm64", "linux/arm64")]);
+}
+
+#[test]
+fn a_variant_is_declared_where_it_is_proven_and_no_platform_is_lost() {
+    let check = |rows: &[(&str, &str)]| check_by(decide_variants, rows);
+    check(&[("none linux/amd64 linux/amd64/v3", "linux/amd64/v3")]);
+    check(&[("none linux/amd64 linux/amd64", "keep")]);
+    check(&[("none linux/amd64 -", "keep")]);
+    check(&[("none linux/arm linux/arm/v6", "linux/arm/v6")]);
+    // A higher variant is kept: files that are not executed may need it.
+    check(&[("none linux/arm/v7 linux/arm/v6", "linux/arm/v7")]);
+    check(&[("none linux/arm/v6 linux/arm/v7", "linux/arm/v7")]);
+    check(&[("none linux/amd64/v2 linux/amd64/v3", "linux/amd64/v3")]);
+    // Binaries for another architecture.
+    check(&[("none linux/arm64 linux/amd64/v3", "keep")]);
+    let arm = ("linux/arm linux/arm linux/arm/v6", "linux/arm/v6");
+    check(&[AMD64, arm]);
+    check(&[("linux/arm/v7 linux/arm linux/arm/v7", "linux/arm/v7"), AMD64]);
+    // The seed of a matrix build: two images for one platform, of which one was built for a level.
+    check(&[AMD64, ("linux/amd64 linux/amd64 linux/amd64/v3", "linux/amd64/v3")]);
+    // No image for linux/amd64 would be left, and engines would not take the other one.
+    check(&[("linux/amd64 linux/amd64 linux/amd64/v3", "rebuild: lost"), arm]);
+    check(&[("linux/amd64 linux/amd64 linux/amd64/v3", "rebuild: lost")]);
+    check(&[("linux/amd64 linux/amd64/v3 linux/amd64/v3", "rebuild: lost")]);
+    let v3 = ("linux/amd64/v3 linux/amd64/v3 linux/amd64/v3", "linux/amd64/v3");
+    check(&[v3, ("linux/amd64 linux/amd64 linux/amd64/v3", "rebuild: twice lost")]);
+    check(&[("linux/amd64/v2 linux/amd64/v2 linux/amd64/v3", "linux/amd64/v3"), AMD64]);
 }

@@ -103,7 +103,7 @@ impl StreamFixer<'_> {
         let way_out = "or save it to a file, where --force does it anyway";
         refuse_duplicates(&Reference::Stdin, None, &relabeled, image, way_out)?;
         print_changes(&relabeled, image, &[], self.output);
-        let json = FixReport { relabeled: &relabeled, unjudged: &[], node: image, output: self.output }.json(
+        let json = FixReport { relabeled: &relabeled, kept: &[], node: image, output: self.output }.json(
             &AttachedArtifacts::default(),
             None,
             false,

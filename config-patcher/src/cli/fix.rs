@@ -6,6 +6,7 @@ use crate::advice;
 use crate::from_binaries::{FromBinaries, from_binaries};
 use crate::plan::{DuplicatePlatform, Relabeled, RequestedPlatforms, relabel};
 use crate::referrers::{AttachedArtifacts, copy_referrers, find_referrers};
+use crate::variants::proven_variants;
 use clap::Args;
 use cli::{Format, Output, suggest};
 use error::{Error, Exit, text};
@@ -138,7 +139,7 @@ pub fn run(args: &FixArgs, stores: &Stores, output: &Output) -> Result<Exit, Err
             write(args, &node, plan, &stores.meter(), output, &|| find_attached(args, &opened, &fix, &node))?
         }
     };
-    let report = FixReport { relabeled: &fix.relabeled, unjudged: &fix.unjudged, node: &node, output };
+    let report = FixReport { relabeled: &fix.relabeled, kept: &fix.kept, node: &node, output };
     if args.check {
         report.print_check(&attached);
         return Ok(if fix.relabeled.is_unchanged() { Exit::Done } else { Exit::CheckFailed });
@@ -213,8 +214,8 @@ fn read(args: &FixArgs, source: &PlatformSource, opened: &OpenedImage) -> Result
 /// The changes of a fix, and its writes.
 struct FixDecision {
     relabeled: Relabeled,
-    /// Members that keep their platform because they could not be read, each a sentence.
-    unjudged: Vec<String>,
+    /// Why images keep their platform, each a sentence.
+    kept: Vec<String>,
     plan: FixPlan,
 }
 
@@ -257,7 +258,7 @@ fn decide(
     node: &TreeNode,
 ) -> Result<FixDecision, Error> {
     let editable = editable(&args.image, &opened.pointer);
-    let FromBinaries { requested, unjudged } =
+    let FromBinaries { requested, kept } =
         requested_platforms(source, &*opened.source, node, editable.as_deref())?;
     let relabeled = relabel(node, &requested, &args.image.to_string())?;
     if !args.force {
@@ -265,9 +266,10 @@ fn decide(
         refuse_duplicates(&args.image, editable.as_deref(), &relabeled, node, way_out)?;
     }
     let plan = plan_writes(args, stores, opened, node, &relabeled)?;
-    Ok(FixDecision { relabeled, unjudged, plan })
+    Ok(FixDecision { relabeled, kept, plan })
 }
 
+/// The platforms to declare, and why images keep theirs.
 fn requested_platforms(
     platform_source: PlatformSource,
     source: &dyn ImageSource,
@@ -275,8 +277,9 @@ fn requested_platforms(
     editable: Option<&str>,
 ) -> Result<FromBinaries, Error> {
     match platform_source {
-        PlatformSource::Requested(requested) => Ok(FromBinaries { requested, unjudged: Vec::new() }),
+        PlatformSource::Requested(requested) => Ok(FromBinaries { requested, kept: Vec::new() }),
         PlatformSource::Binaries => from_binaries(source, node, editable),
+        PlatformSource::Variants => proven_variants(source, node, editable),
     }
 }
 
@@ -344,7 +347,7 @@ fn plan_writes(
 
 /// Prints the changes and the writes.
 fn show(fix: &FixDecision, node: &TreeNode, output: &Output) {
-    print_changes(&fix.relabeled, node, &fix.unjudged, output);
+    print_changes(&fix.relabeled, node, &fix.kept, output);
     match &fix.plan {
         FixPlan::None => {}
         FixPlan::InPlace { edit, image, .. } => {

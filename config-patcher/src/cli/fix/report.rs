@@ -18,18 +18,18 @@ pub fn describe(progress: &Progress<'_>) -> String {
 }
 
 /// Prints what changes in each image.
-pub fn print_changes(relabeled: &Relabeled, node: &TreeNode, unjudged: &[String], output: &Output) {
+pub fn print_changes(relabeled: &Relabeled, node: &TreeNode, kept: &[String], output: &Output) {
     for (entry, unread) in node.unread() {
         let platform = entry.and_then(|entry| entry.platform.as_ref());
         let member = platform.map_or(String::new(), |platform| format!("{platform}: "));
         let part = unread.absent_part().unwrap_or_else(|| unread.error.to_string());
         output.info(&format!("note: {member}{part}; its entry is not changed"));
     }
-    for member in unjudged {
+    for member in kept {
         output.info(&format!("note: {member}"));
     }
     let Relabeled::Changed(Changes { images, notes, .. }) = relabeled else {
-        let what = if unjudged.is_empty() { "all platforms" } else { "all other platforms" };
+        let what = if kept.is_empty() { "all platforms" } else { "all other platforms" };
         output.info(&format!("{what} are correct: {} is unchanged", node.digest()));
         return;
     };
@@ -51,7 +51,8 @@ pub fn print_changes(relabeled: &Relabeled, node: &TreeNode, unjudged: &[String]
 /// Prints the result of a fix.
 pub struct FixReport<'a> {
     pub relabeled: &'a Relabeled,
-    pub unjudged: &'a [String],
+    /// Why images keep their platforms.
+    pub kept: &'a [String],
     pub node: &'a TreeNode,
     pub output: &'a Output,
 }
@@ -100,7 +101,7 @@ impl FixReport<'_> {
         let referrer = |r: &Referrer| json!({"subject": r.subject, "was": r.digest, "now": r.copy, "artifactType": r.artifact_type});
         let tag = |(subject, tag): &(Digest, String)| json!({"subject": subject, "tag": tag});
         let notes = self.changes().into_iter().flat_map(|changes| &changes.notes);
-        let notes = self.unjudged.iter().chain(notes).chain(&attached.notes);
+        let notes = self.kept.iter().chain(notes).chain(&attached.notes);
         let mut text = json!({
             "schemaVersion": 2, "changed": self.changes().is_some(), "written": self.changes().is_some() && is_written,
             "was": self.node.digest(), "now": self.new_digest(),

@@ -14,13 +14,13 @@ const SOURCE: &str = "Platform source (exactly one is required)";
 #[derive(Args)]
 pub struct SourceArgs {
     /// Declare this platform, in its index entry too: OS/ARCHITECTURE[/VARIANT]
-    #[arg(long, help_heading = SOURCE, value_name = "PLATFORM", value_parser = Platform::parse_known, conflicts_with_all = ["from_binaries", "from_index"])]
+    #[arg(long, help_heading = SOURCE, value_name = "PLATFORM", value_parser = Platform::parse_known, conflicts_with_all = ["from_binaries", "from_index", "variant_from_binaries"])]
     set_platform: Option<Platform>,
     /// With --set-platform: select one member of an index, by its index platform or its digest
-    #[arg(long, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index"])]
+    #[arg(long, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index", "variant_from_binaries"])]
     platform: Option<MemberSelector>,
     /// The name of --platform in 0.1.0
-    #[arg(long, hide = true, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index"])]
+    #[arg(long, hide = true, value_name = "PLATFORM|DIGEST", value_parser = parse_member, conflicts_with_all = ["from_binaries", "from_index", "variant_from_binaries"])]
     member: Option<MemberSelector>,
     /// Declare the platform that the binaries were built for; refuse images whose binaries disagree
     #[arg(long, help_heading = SOURCE, conflicts_with = "from_index")]
@@ -28,6 +28,9 @@ pub struct SourceArgs {
     /// Declare, for each member of an index, its index platform
     #[arg(long, help_heading = SOURCE)]
     from_index: bool,
+    /// Declare the variant that the executed files record, such as v3 of amd64 or v6 of arm; keep images without a mark
+    #[arg(long, help_heading = SOURCE, conflicts_with_all = ["from_binaries", "from_index"])]
+    variant_from_binaries: bool,
 }
 
 /// Source of the right platform.
@@ -37,6 +40,8 @@ pub enum PlatformSource {
     Requested(RequestedPlatforms),
     /// The binaries, which must be read first.
     Binaries,
+    /// The CPU levels that the binaries record: only variants change.
+    Variants,
 }
 
 impl SourceArgs {
@@ -49,6 +54,7 @@ impl SourceArgs {
             |why: &str, hint: &str| Error::new(Exit::Usage, format!("fix \"{image}\""), why).hint(hint);
         match (&self.set_platform, &self.platform, &self.member) {
             _ if self.from_binaries => Ok((PlatformSource::Binaries, None)),
+            _ if self.variant_from_binaries => Ok((PlatformSource::Variants, None)),
             _ if self.from_index => Ok((PlatformSource::Requested(RequestedPlatforms::FromIndex), None)),
             (Some(_), Some(_), Some(_)) => {
                 Err(usage("--member is the former name of --platform", "omit one of the two"))
@@ -69,7 +75,7 @@ impl SourceArgs {
             }
             (None, None, None) => Err(usage(
                 "the source of the platform is not given",
-                "add --set-platform PLATFORM, --from-binaries or --from-index",
+                "add --set-platform PLATFORM, --from-binaries, --from-index or --variant-from-binaries",
             )),
         }
     }
@@ -114,6 +120,7 @@ mod tests {
         };
         let text = match source {
             PlatformSource::Binaries => "binaries".to_string(),
+            PlatformSource::Variants => "variants".into(),
             PlatformSource::Requested(RequestedPlatforms::FromIndex) => "index".into(),
             PlatformSource::Requested(RequestedPlatforms::Image(platform)) => platform.to_string(),
             PlatformSource::Requested(RequestedPlatforms::Member { member, platform }) => {
@@ -172,6 +179,11 @@ mod tests {
             ("--set-platform linux/armv7", "usage"),
             ("--set-platform linux/arm/v7 --from-index", "usage"),
             ("--set-platform linux/arm/v7 --from-binaries", "usage"),
+            ("--variant-from-binaries", "variants"),
+            ("--variant-from-binaries --from-binaries", "usage"),
+            ("--variant-from-binaries --from-index", "usage"),
+            ("--variant-from-binaries --set-platform linux/arm/v7", "usage"),
+            ("--variant-from-binaries --platform linux/arm/v7", "usage"),
             ("--set-platform linux/arm/v7 --set-platform linux/arm64", "usage"),
         ];
         for (options, expected) in rows {

@@ -1,8 +1,11 @@
 //! CPU levels: what the executed chain needs, by real compilers and real packages, and the option `--cpu`.
 
 use super::corpus::layer;
-use super::made::{Layer, image, verify};
+use super::made::{Layer, image, probe, verify};
+use super::wrong_build::{add_index, inspected, layout, run_advice};
 use crate::tools::User;
+use image_store::store::memory::MemoryStore;
+use multiarch::example_binaries;
 use multiarch_tests::need;
 use multiarch_tests::world::{FOREIGN, code_behind_a_check, debian_packages, require};
 use serde_json::{Value, json};
@@ -84,7 +87,7 @@ fn programs_of_debian_record_the_level_of_their_compiler() {
 fn a_level_above_the_limit_fails_with_the_file() {
     let user = User::new();
     need!(require(&["gcc"]));
-    let (v3, plain) = (compiled(&user, "v3"), super::made::probe("linux/amd64"));
+    let (v3, plain) = (compiled(&user, "v3"), probe("linux/amd64"));
     let made = image("linux/amd64", &["/app"], vec![Layer::new().file("app", &v3).end()]).layout(&user, "v3");
     let text = verify(&user, &[&made]).exits(0).stdout;
     assert!(text.contains("linux/amd64  -      linux/amd64/v3  v3     consistent\n"), "{text}");
@@ -137,4 +140,107 @@ fn an_unknown_level_is_a_usage_error_with_the_valid_ones() {
     check(&["--cpu", "linux/amd64"], "write a level of amd64: v1, v2, v3, v4");
     check(&["--cpu", "linux/s390x/z13"], "s390x has no CPU levels; these have: amd64, arm, arm64, riscv64,");
     check(&["--cpu", "amd64/v2", "--cpu", "linux/amd64/v3"], "are for one architecture");
+}
+
+/// Returns a layout with an index of `INDEX DECLARED` and the program of each member.
+fn index(user: &User, name: &str, members: &[(&str, &[u8])]) -> String {
+    let store = MemoryStore::new();
+    let entries: Vec<_> = members
+        .iter()
+        .map(|(platforms, program)| {
+            let (index, declared) = platforms.split_once(' ').unwrap();
+            let layer = Layer::new().file("app", program).end();
+            let mut entry = image(declared, &["/app"], vec![layer]).add_to(&store).descriptor();
+            entry.platform = Some(index.parse().unwrap());
+            entry
+        })
+        .collect();
+    add_index(&store, &entries);
+    layout(user, store, name)
+}
+
+fn platforms(user: &User, name: &str) -> Vec<String> {
+    let members = inspected(user, name).into_iter();
+    members.map(|(_, index, declared)| format!("{index} {declared}")).collect()
+}
+
+#[test]
+fn fix_declares_the_variant_where_it_is_proven() {
+    let user = User::new();
+    need!(require(&["gcc"]));
+    let (v3, plain) = (compiled(&user, "v3"), probe("linux/amd64"));
+    let [v6, v7] = ["linux/arm/v6", "linux/arm/v7"]
+        .map(|platform| example_binaries::program(&platform.parse().unwrap()).unwrap());
+    let fix = |name: &str, options: &[&str]| {
+        user.config_patcher(&[&["fix", name, "--variant-from-binaries"], options].concat())
+    };
+
+    let single =
+        image("linux/amd64", &["/app"], vec![Layer::new().file("app", &v3).end()]).layout(&user, "single");
+    let before = inspected(&user, &single);
+    fix(&single, &["--check"]).exits(1);
+    let plan = fix(&single, &["--dry-run"]).exits(0);
+    assert!(plan.stderr.contains("declared platform linux/amd64 -> linux/amd64/v3"), "{plan}");
+    assert_eq!(inspected(&user, &single), before);
+    fix(&single, &[]).exits(0).prints(plan.line());
+    assert_eq!(inspected(&user, &single)[0].2, "linux/amd64/v3");
+    // Nothing is left to do.
+    fix(&single, &["--check"]).exits(0);
+    fix(&single, &[]).exits(0).prints(plan.line());
+
+    let members: [(&str, &[u8]); 4] = [
+        ("linux/amd64 linux/amd64", &plain),
+        ("linux/amd64 linux/amd64", &v3),
+        ("linux/arm linux/arm", &v6),
+        ("linux/arm/v7 linux/arm", &v7),
+    ];
+    let name = index(&user, "index", &members);
+    let found = fix(&name, &["--check", "--format", "json"]).exits(1).json();
+    assert_eq!(found["notes"], json!(["linux/amd64: no mark; its variant is not changed"]));
+    let ran = fix(&name, &[]).exits(0);
+    assert!(ran.stderr.contains("note: linux/amd64: no mark; its variant is not changed\n"), "{ran}");
+    let after = [
+        "linux/amd64 linux/amd64",
+        "linux/amd64/v3 linux/amd64/v3",
+        "linux/arm/v6 linux/arm/v6",
+        "linux/arm/v7 linux/arm/v7",
+    ];
+    assert_eq!(platforms(&user, &name), after);
+    verify(&user, &[&name, "--strict"]).exits(0);
+    fix(&name, &["--check"]).exits(0);
+
+    let marked = image("linux/arm64", &["/app"], vec![Layer::new().file("app", &probe("linux/arm64")).end()]);
+    let ran = fix(&marked.layout(&user, "unmarked"), &[]).exits(0);
+    assert!(ran.stderr.contains("note: linux/arm64: no mark"), "{ran}");
+}
+
+#[test]
+fn a_variant_never_takes_the_place_of_a_platform_of_the_index() {
+    let user = User::new();
+    need!(require(&["gcc"]));
+    let (v3, arm64) = (compiled(&user, "v3"), probe("linux/arm64"));
+    let refused = |name: &str, why: &str| {
+        let before = inspected(&user, name);
+        let mut ran = None;
+        for options in [&["--check"][..], &["--force"], &[]] {
+            let now = user.config_patcher(&[&["fix", name, "--variant-from-binaries"], options].concat());
+            ran = Some(now.exits(1).prints_nothing().assert_stderr_contains(why));
+        }
+        assert_eq!(inspected(&user, name), before);
+        ran.unwrap().stderr
+    };
+    let members: [(&str, &[u8]); 2] = [("linux/amd64 linux/amd64", &v3), ("linux/arm64 linux/arm64", &arm64)];
+    let name = index(&user, "lost", &members);
+    let why = "a relabel would leave no image for linux/amd64; add an image for linux/amd64 first; or, to have none, run: ";
+    let text = refused(&name, why);
+    // The command works as printed.
+    let (_, command) = text.split_once(", run: ").unwrap();
+    run_advice(&user, command.lines().next().unwrap()).exits(0);
+    assert_eq!(platforms(&user, &name), ["linux/amd64/v3 linux/amd64/v3", "linux/arm64 linux/arm64"]);
+
+    let members: [(&str, &[u8]); 2] =
+        [("linux/amd64/v3 linux/amd64/v3", &v3), ("linux/amd64 linux/amd64", &v3)];
+    refused(&index(&user, "twice", &members), "remove or rebuild one of the two images for linux/amd64/v3");
+    let members: [(&str, &[u8]); 2] = [("linux/s390x linux/s390x", &arm64), ("linux/amd64 linux/amd64", &v3)];
+    refused(&index(&user, "other", &members), "its binaries are for linux/arm64; use --from-binaries first");
 }

@@ -32,7 +32,7 @@ fn index(members: &[&str]) -> MemoryStore {
     store
 }
 
-fn add_index(store: &MemoryStore, entries: &[Descriptor]) -> Document {
+pub fn add_index(store: &MemoryStore, entries: &[Descriptor]) -> Document {
     let text =
         serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
     let document = Document::new(text.to_string().into_bytes(), None).unwrap();
@@ -40,13 +40,13 @@ fn add_index(store: &MemoryStore, entries: &[Descriptor]) -> Document {
     document
 }
 
-fn layout(user: &User, store: MemoryStore, name: &str) -> String {
+pub fn layout(user: &User, store: MemoryStore, name: &str) -> String {
     put(store, &OciLayout::open_or_create(&user.path(name)).unwrap(), "v1");
     format!("oci:{}:v1", user.path(name).display())
 }
 
 /// Returns digest, index platform and declared platform of each image.
-fn inspected(user: &User, name: &str) -> Vec<(String, String, String)> {
+pub fn inspected(user: &User, name: &str) -> Vec<(String, String, String)> {
     let found = user.config_patcher(&["inspect", name, "--format", "json"]).exits(0).json();
     let platform = |value: &serde_json::Value| {
         serde_json::from_value::<Option<Platform>>(value.clone()).unwrap().unwrap_or_default().to_string()
@@ -65,7 +65,7 @@ fn inspected(user: &User, name: &str) -> Vec<(String, String, String)> {
 
 /// Runs a command from a message.
 #[track_caller]
-fn run_advice(user: &User, advice: &str) -> Ran {
+pub fn run_advice(user: &User, advice: &str) -> Ran {
     let (program, rest) = advice.split_once(' ').unwrap();
     user.run(program, &rest.split(' ').collect::<Vec<_>>())
 }
