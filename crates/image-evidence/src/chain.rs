@@ -14,6 +14,7 @@ use image_model::platform::Platform;
 use serde::Serialize;
 
 mod refusal;
+pub mod windows;
 mod wrappers;
 
 use refusal::Certainty;

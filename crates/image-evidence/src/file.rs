@@ -188,7 +188,8 @@ fn pe(head: &[u8]) -> Option<Platform> {
     let architecture = match N.u16(head, header.checked_add(4)?)? {
         0x014c => "386",
         0x8664 => "amd64",
-        0xaa64 => "arm64",
+        // ARM64, ARM64EC, ARM64X. Linked ARM64EC programs have the number of amd64, with a mark far behind the head.
+        0xaa64 | 0xa641 | 0xa64e => "arm64",
         0x01c0 | 0x01c2 | 0x01c4 => "arm",
         _ => return None,
     };

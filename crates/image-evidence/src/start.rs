@@ -148,8 +148,10 @@ impl StartFailure {
                 }
                 _ => format!("replace {file}{} by a program", own_layer(self.layer)),
             },
-            FailureCause::OtherSystem { .. } => {
-                format!("build {file}{} for Linux, for Go with GOOS=linux", own_layer(self.layer))
+            FailureCause::OtherSystem { platform } => {
+                let (name, os) =
+                    if platform.os == "linux" { ("Windows", "windows") } else { ("Linux", "linux") };
+                format!("build {file}{} for {name}, for Go with GOOS={os}", own_layer(self.layer))
             }
             FailureCause::NotProgram => {
                 format!("replace {file}{} by a linked program", own_layer(self.layer))
@@ -197,7 +199,8 @@ impl fmt::Display for StartFailure {
             FailureCause::NotExecutable => f.write_str("has no execute permission"),
             FailureCause::NoFormat { content } => write!(f, "cannot be executed: it is {}", content.text()),
             FailureCause::OtherSystem { platform } => {
-                write!(f, "is a program for {platform}, which no Linux kernel runs")
+                let system = if platform.os == "linux" { "Windows" } else { "Linux" };
+                write!(f, "is a program for {platform}, which no {system} kernel runs")
             }
             FailureCause::NotProgram => f.write_str("is an ELF file that is not a program"),
             FailureCause::TooManyInterpreters => {

@@ -141,7 +141,11 @@ pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
         true => judge_by_all(declared, evidence),
         false => judge_executed(declared, &executed),
     };
-    if let Some(failure) = evidence.failure.as_ref().filter(|_| declared.os.eq_ignore_ascii_case("linux")) {
+    let is_certain = |failure: &&StartFailure| {
+        declared.os.eq_ignore_ascii_case("linux")
+            || failure.other_system().is_some_and(|platform| platform.os != declared.os)
+    };
+    if let Some(failure) = evidence.failure.as_ref().filter(is_certain) {
         add_failure(&mut verdict, failure, !executed.is_empty());
     }
     if verdict.kind == VerdictKind::Consistent {
@@ -316,6 +320,12 @@ fn fit_of(declared: &Platform, shown: &EvidenceFile) -> Fit {
 /// x86-64-v2 or v3 declare only that. A declared level is an upper bound; `arm` alone is v7, as in containerd.
 fn fit(declared: &Platform, found: &Platform) -> Fit {
     let meant = declared.normalized();
+    // WOW64, as amd64 kernels of Linux, runs 386 programs; no Windows image is for 386.
+    if (meant.os.as_str(), meant.architecture.as_str()) == ("windows", "amd64")
+        && *found == Platform::new("windows", "386", None)
+    {
+        return Fit::Fits;
+    }
     if meant.os != found.os || meant.architecture != found.architecture {
         return Fit::Other;
     }

@@ -277,11 +277,12 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     let tree = OverlayTree::with_budget(layers.clone(), work.budget.clone());
     let no_config = Config::default();
     let config = work.target.image.config.as_ref().map_or(&no_config, |config| &config.parsed);
-    let mut chain = chain::follow(&tree, config);
+    let mut chain = follow(&tree, config, work.target.platform);
     if chain.unread_files.is_empty() && chain.is_reached && chain.lacks_loader && !missing.is_empty() {
         // Loaders are in the base image, usually in the lowest layer. The layers between are assumed not to change them.
         let as_if_empty = layers.iter().map(|layer| Some(layer.unwrap_or(empty))).collect();
-        chain = chain::follow(&OverlayTree::with_budget(as_if_empty, work.budget.clone()), config);
+        let as_if_read = OverlayTree::with_budget(as_if_empty, work.budget.clone());
+        chain = follow(&as_if_read, config, work.target.platform);
         if chain.lacks_loader && !work.budget.is_spent() {
             return Step::Read(vec![missing[0]]);
         }
@@ -345,6 +346,19 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     Step::Done(Box::new(Ok(finding)))
 }
 
+/// Follows the executed chain, in Windows layers as Windows does.
+fn follow<'a>(tree: &OverlayTree<'a>, config: &Config, declared: &Platform) -> ExecutedChain<'a> {
+    let is_windows = || chain::windows::has_windows_layers(tree, declared);
+    if declared.os.eq_ignore_ascii_case("windows") && is_windows() {
+        return chain::windows::follow(tree, config);
+    }
+    let chain = chain::follow(tree, config);
+    match !chain.is_reached && chain.unread.is_none() && is_windows() {
+        true => chain::windows::follow(tree, config),
+        false => chain,
+    }
+}
+
 /// The verdict on an image that was not followed to its end.
 fn too_many_lookups() -> Verdict {
     let reason = format!("the image needs more than {LOOKUPS_MAX} look-ups");
@@ -388,8 +402,9 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
             examples: Vec::new(),
         });
         group.count += 1;
-        let may_be_data =
-            [&b".so"[..], b"firmware/"].iter().any(|part| path.windows(part.len()).any(|at| at == *part));
+        let may_be_data = [&b".so"[..], b".dll", b"firmware/"]
+            .iter()
+            .any(|part| path.windows(part.len()).any(|at| at == *part));
         group.executable += u64::from(!may_be_data && tree.is_executable(path, layer));
         let shown = || EvidenceFile {
             path: format!("/{}", display_path(path)),

@@ -13,6 +13,7 @@ mod tar_kinds;
 mod toc;
 mod unusual;
 mod why;
+mod windows;
 mod world_builders;
 mod would_not_start;
 mod wrong_build;
