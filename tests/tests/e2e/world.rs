@@ -6,3 +6,4 @@ mod entrypoints;
 mod fix;
 mod readers;
 mod release;
+mod starts;

@@ -37,7 +37,7 @@ const STARTERS: [&str; 9] =
     ["chroot", "unshare", "nsenter", "capsh", "runsv", "runsvdir", "s6-svscan", "supervisord", "bwrap"];
 
 /// Wrappers that do nothing but execute the command in their arguments.
-const ONLY_EXECUTE: [&str; 24] = [
+const ONLY_EXECUTE: [&str; 23] = [
     "tini",
     "docker-init",
     "catatonit",
@@ -53,7 +53,6 @@ const ONLY_EXECUTE: [&str; 24] = [
     "nice",
     "ionice",
     "nohup",
-    "setsid",
     "stdbuf",
     "taskset",
     "chrt",
