@@ -177,6 +177,9 @@ impl RollbackPlan {
         }
         let (journal, run) = (Journal::of_user()?, JournalRun::new());
         journal.check()?;
+        let plans: Vec<(&Plan, &Reference)> =
+            self.stores.iter().map(|store| (&store.plan, &store.reference)).collect();
+        let _locks = journal.lock_tags(&plans, &|| ())?;
         let moved = if force { MovedTag::Overwrite } else { MovedTag::Refuse };
         for StoreRollback { plan, reference, store, runs } in &self.stores {
             let before = |step: &TagStep, now: Option<&Digest>| {

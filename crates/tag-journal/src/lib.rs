@@ -4,6 +4,10 @@
 
 #![warn(clippy::missing_errors_doc, missing_docs)]
 
+mod lock;
+
+pub use lock::TagLocks;
+
 use error::{Error, Exit};
 use image_model::digest::Digest;
 use image_model::reference::Reference;
@@ -249,6 +253,7 @@ pub fn apply_recorded(
     }
     let journal = Journal::of_user()?;
     journal.check()?;
+    let _locks = journal.lock_tags(&[(plan, reference)], &|| ())?;
     let looked = apply_content(plan, store, meter, report)?;
     let run = JournalRun::new();
     let before = |step: &TagStep, now: Option<&Digest>| {
