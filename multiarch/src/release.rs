@@ -55,6 +55,7 @@ pub fn run(args: &Args, registry: &RegistryArgs, host: &Host, output: &Output) -
 fn plan_and_show(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
     let plan = plan(context)?;
     show(context, &plan);
+    plan.refuse_drops(&context.request)?;
     refuse_wrong_bases(context, &plan.bases)?;
     Ok(plan)
 }

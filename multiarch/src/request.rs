@@ -50,6 +50,9 @@ pub struct Args {
     /// Print the plan, with -v every command, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Publish although a tag loses this platform (repeatable)
+    #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
+    drop: Vec<Platform>,
     /// Move a tag even if another client moved it during the release
     #[arg(long)]
     force: bool,
@@ -90,6 +93,8 @@ pub struct Request {
     /// A smoke test that cannot run on this host is a failure.
     pub require_smoke: bool,
     pub moved: MovedTag,
+    /// Platforms that the tags may lose.
+    pub drop: Vec<Platform>,
     /// SOURCE_DATE_EPOCH (reproducible-builds.org): the creation time of images, in seconds since 1970.
     pub epoch: Option<u64>,
     pub temp_files: TempFiles,
@@ -171,6 +176,7 @@ impl Request {
             jobs: usize::from(args.jobs),
             require_smoke: args.require_smoke,
             moved,
+            drop: args.drop.clone(),
             epoch,
             temp_files: host.temp_files.clone(),
             _example: example,

@@ -10,16 +10,19 @@ use crate::variants::proven_variants;
 use clap::Args;
 use cli::{Format, Output, suggest};
 use error::{Error, Exit, text};
+use image_model::manifest::Document;
+use image_model::platform::Platform;
 use image_model::reference::Reference;
 use image_store::archive::{DockerArchive, InPlacePlan, OciArchive};
 use image_store::open::{Stores, tags_to_move};
-use image_store::plan::{MovedTag, Plan, Progress, WantedImage, plan, plan_new};
+use image_store::plan::{MovedTag, Plan, Progress, TagStep, WantedImage, plan, plan_new};
 use image_store::referrers;
 use image_store::store::{ImageSource, ImageStore, Pointer};
 use image_store::tree::{TreeNode, read_sparse_tree_below, refuse_unreadable};
 use registry_client::meter::Meter;
 use report::{FixReport, describe, print_changes};
 use source::{PlatformSource, SourceArgs};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tag_journal::apply_recorded;
 
@@ -62,6 +65,9 @@ pub struct FixArgs {
     /// Move a tag that another client has moved meanwhile; accept two images for one platform in an index
     #[arg(long)]
     pub(super) force: bool,
+    /// Write although another tag loses this platform (repeatable)
+    #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
+    pub(super) drop: Vec<Platform>,
 }
 
 impl FixArgs {
@@ -97,7 +103,8 @@ impl FixArgs {
             ("--force", self.force),
         ];
         let switches = switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_string());
-        output.chain(tags).flatten().chain(switches).collect()
+        let drops = self.drop.iter().map(|platform| ["--drop".into(), platform.to_string()]);
+        output.chain(tags).chain(drops).flatten().chain(switches).collect()
     }
 
     /// # Errors
@@ -130,6 +137,9 @@ pub fn run(args: &FixArgs, stores: &Stores, output: &Output) -> Result<Exit, Err
     let node = read(args, &source, &opened)?;
     let fix = decide(args, source, stores, &opened, &node)?;
     show(&fix, &node, output);
+    if let Some(plan) = fix.plan.store_plan() {
+        plan.refuse_drops(&args.drop)?;
+    }
     let attached = match &fix.plan {
         FixPlan::None => find_attached(args, &opened, &fix, &node)?,
         FixPlan::InPlace { .. } | FixPlan::Store { .. } if args.dry_run => {
@@ -445,7 +455,8 @@ fn find_attached(
     }))
 }
 
-/// Plans the new parts of an image in its own store. The digest of the tag by which it was read is known.
+/// Plans the new parts of an image in its own store. The tag by which it was read gets the platform that the fix declares;
+/// other tags may lose platforms.
 fn plan_update(
     relabeled: &Relabeled,
     node: &TreeNode,
@@ -456,15 +467,25 @@ fn plan_update(
     let Relabeled::Changed(changes) = relabeled else {
         return Ok(Plan { place: store.display_name(), ..Plan::default() });
     };
-    let with_old_digest = |tag: String| {
+    let wanted = changes.new_parts();
+    let mut with_old_digest = Vec::new();
+    let mut others = BTreeMap::new();
+    for tag in tags {
         if *pointer == Pointer::Tag(tag.clone()) {
-            return Ok((tag, Some(node.digest().clone())));
+            with_old_digest.push((tag, Some(node.digest().clone())));
+            continue;
         }
-        let found = store.resolve(&Pointer::Tag(tag.clone()))?;
-        Ok((tag, found.map(|found| found.digest)))
-    };
-    let tags = tags.into_iter().map(with_old_digest).collect::<Result<Vec<_>, Error>>()?;
-    plan_new(changes.new_parts(), store.display_name(), tags)
+        let now = store.read_tag(&tag)?;
+        with_old_digest.push((tag.clone(), now.as_ref().map(|now| now.descriptor.digest.clone())));
+        // Another tag of the image that is fixed is fixed, too.
+        let other = now.and_then(|now| now.document).filter(|now| now.digest() != node.digest());
+        others.insert(tag, other);
+    }
+    let mut plan = plan_new(wanted.clone(), store.display_name(), with_old_digest)?;
+    let replaced: Vec<(&TagStep, Option<Document>)> =
+        plan.tags.iter().filter_map(|step| others.remove(&step.tag).map(|now| (step, now))).collect();
+    plan.drops = wanted.drops(store, &replaced)?;
+    Ok(plan)
 }
 
 /// Plans a copy of the image, with its changes, in another store.
@@ -481,5 +502,14 @@ fn plan_copy(
         Relabeled::Unchanged => WantedImage::copy_of(node, source)?,
         Relabeled::Changed(changes) => changes.complete(node, source),
     };
-    plan(wanted, target, tags)
+    let mut plan = plan(wanted, target, tags)?;
+    // A copy of the image that is fixed is fixed, too.
+    let copies: Vec<&str> = plan
+        .tags
+        .iter()
+        .filter(|step| step.was.as_ref() == Some(node.digest()))
+        .map(|step| step.tag.as_str())
+        .collect();
+    plan.drops.retain(|dropped| !copies.contains(&dropped.tag.as_str()));
+    Ok(plan)
 }

@@ -1,17 +1,21 @@
 //! The writes that bring an image into a store, as a value: printed by `--dry-run`, carried out by [`apply()`].
 
 use crate::parallel;
-use crate::store::{ImageSource, Pointer};
+use crate::store::{ImageSource, Pointer, TaggedDocument};
 use crate::tree::{Image, TreeNode};
-use error::Error;
 use error::text;
+use error::{Error, Exit};
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, PUSH_MAX, ParsedDocument, media_type};
+use image_model::platform::Platform;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 mod apply;
+mod drops;
+
+pub use drops::{DroppedPlatform, ReplacedTag};
 
 pub use apply::{MovedTag, Progress, ResolvedTags, TagGuard, apply, apply_content, apply_tags};
 
@@ -35,12 +39,20 @@ pub struct WantedImage {
     pub root: Document,
     /// Tags for documents below the root: `arm32v7` for one member. They are moved before the root's.
     pub member_tags: Vec<(String, Document)>,
+    /// Declared platforms of images, by the digest of the manifest, as far as they were read.
+    declared: BTreeMap<Digest, Platform>,
 }
 
 impl WantedImage {
     /// Returns a root without anything below it.
     pub fn of_root(root: Document) -> Self {
-        Self { blobs: Vec::new(), levels: Vec::new(), root, member_tags: Vec::new() }
+        Self {
+            blobs: Vec::new(),
+            levels: Vec::new(),
+            root,
+            member_tags: Vec::new(),
+            declared: BTreeMap::new(),
+        }
     }
 
     /// Returns `node` with everything below it, to be copied from `source`.
@@ -64,6 +76,10 @@ impl WantedImage {
     pub fn add(&mut self, node: &TreeNode, source: &Arc<dyn ImageSource>, is_root: bool) -> usize {
         let height = match node {
             TreeNode::Image(image) => {
+                if let Some(config) = &image.config {
+                    let digest = image.document.digest().clone();
+                    self.declared.insert(digest, config.parsed.platform.clone());
+                }
                 let local = image.manifest.layers.iter().filter(|layer| !is_foreign(layer));
                 for blob in local.chain([&image.manifest.config]) {
                     self.add_blob(blob.clone(), BlobContent::From(source.clone()));
@@ -143,6 +159,8 @@ pub struct Plan {
     pub levels: Vec<Vec<Document>>,
     /// Tags to move.
     pub tags: Vec<TagStep>,
+    /// Platforms that tags offer now and would lose.
+    pub drops: Vec<DroppedPlatform>,
     /// Digests of tags that were resolved in the last round trip before this plan was made.
     pub rechecked_tags: BTreeMap<String, Option<Digest>>,
     /// Host and repository of the store, if blobs can be mounted there.
@@ -152,8 +170,8 @@ pub struct Plan {
 /// State of a target that was queried in parallel with other reads, before the plan is made.
 #[derive(Clone, Debug, Default)]
 pub struct TargetInfo {
-    /// Digests of tags.
-    pub tags: BTreeMap<String, Option<Descriptor>>,
+    /// What tags refer to.
+    pub tags: BTreeMap<String, Option<TaggedDocument>>,
     /// Digests of tags that were resolved once more, as the last requests before the plan.
     pub rechecked_tags: BTreeMap<String, Option<Digest>>,
     /// Presence of documents.
@@ -161,22 +179,13 @@ pub struct TargetInfo {
 }
 
 impl TargetInfo {
-    /// Resolves these tags and documents, in parallel.
+    /// Reads these tags, in parallel.
     ///
     /// # Errors
-    /// As [`ImageSource::resolve`].
-    pub fn query(target: &dyn ImageSource, tags: &[String], documents: &[Digest]) -> Result<Self, Error> {
-        let tags = tags.iter().map(|tag| Pointer::Tag(tag.clone()));
-        let asked: Vec<Pointer> = tags.chain(documents.iter().map(Pointer::from)).collect();
-        let found = parallel::map(&asked, target.concurrency(parallel::LOOKUPS), |at| target.resolve(at))?;
-        let mut known = Self::default();
-        for (at, found) in asked.into_iter().zip(found) {
-            match at {
-                Pointer::Tag(tag) => drop(known.tags.insert(tag, found)),
-                Pointer::Digest(digest) => drop(known.documents.insert(digest, found.is_some())),
-            }
-        }
-        Ok(known)
+    /// As [`ImageSource::read_tag`].
+    pub fn of_tags(target: &dyn ImageSource, tags: &[String]) -> Result<Self, Error> {
+        let found = parallel::map(tags, target.concurrency(parallel::LOOKUPS), |tag| target.read_tag(tag))?;
+        Ok(Self { tags: tags.iter().cloned().zip(found).collect(), ..Self::default() })
     }
 
     /// Resolves the tags once more, together with these documents.
@@ -184,10 +193,17 @@ impl TargetInfo {
     /// # Errors
     /// As [`ImageSource::resolve`].
     pub fn recheck(&mut self, target: &dyn ImageSource, documents: &[Digest]) -> Result<(), Error> {
-        let tags: Vec<String> = self.tags.keys().cloned().collect();
-        let Self { tags, documents, .. } = Self::query(target, &tags, documents)?;
-        self.rechecked_tags = tags.into_iter().map(|(tag, now)| (tag, now.map(|now| now.digest))).collect();
-        self.documents.extend(documents);
+        let tags = self.tags.keys().map(|tag| Pointer::Tag(tag.clone()));
+        let asked: Vec<Pointer> = tags.chain(documents.iter().map(Pointer::from)).collect();
+        let found = parallel::map(&asked, target.concurrency(parallel::LOOKUPS), |at| target.resolve(at))?;
+        for (at, found) in asked.into_iter().zip(found) {
+            match at {
+                Pointer::Tag(tag) => {
+                    drop(self.rechecked_tags.insert(tag, found.map(|found| found.digest)));
+                }
+                Pointer::Digest(digest) => drop(self.documents.insert(digest, found.is_some())),
+            }
+        }
         Ok(())
     }
 }
@@ -238,28 +254,32 @@ pub fn plan_with_info(
     refuse_unsupported_index(&wanted.root, target)?;
     let mut plan = Plan { place: target.display_name(), mounts: target.mount_origin(), ..Plan::default() };
     let root_tags = tags.iter().map(|tag| (tag.clone(), wanted.root.clone()));
-    let wanted_tags: Vec<(String, Document)> = wanted.member_tags.into_iter().chain(root_tags).collect();
+    let wanted_tags: Vec<(String, Document)> = wanted.member_tags.iter().cloned().chain(root_tags).collect();
     plan.rechecked_tags = known.rechecked_tags.clone();
     let at_once = target.concurrency(parallel::REQUESTS);
     let named = parallel::map(&wanted_tags, at_once, |(tag, _)| match known.tags.get(tag) {
         Some(named) => Ok(named.clone()),
-        None => target.resolve(&Pointer::Tag(tag.clone())),
+        None => target.read_tag(tag),
     })?;
     let every_tag_is_right = {
-        let right = |((_, document), named): (&(String, Document), &Option<Descriptor>)| {
-            named.as_ref().is_some_and(|named| named.digest == *document.digest())
+        let right = |((_, document), named): (&(String, Document), &Option<TaggedDocument>)| {
+            named.as_ref().is_some_and(|named| named.descriptor.digest == *document.digest())
         };
         !tags.is_empty() && wanted_tags.iter().zip(&named).all(right)
     };
     if every_tag_is_right {
         return Ok(plan);
     }
+    let mut replaced = Vec::new();
     for ((tag, document), named) in wanted_tags.into_iter().zip(named) {
-        let was = named.map(|named| named.digest);
+        let was = named.as_ref().map(|named| named.descriptor.digest.clone());
         if was.as_ref() != Some(document.digest()) {
             plan.tags.push(TagStep { tag, document, was });
+            replaced.push(named.and_then(|named| named.document));
         }
     }
+    let steps: Vec<(&TagStep, Option<Document>)> = plan.tags.iter().zip(replaced).collect();
+    plan.drops = wanted.drops(target, &steps)?;
     let mut levels = wanted.levels;
     if tags.is_empty() {
         levels.push(vec![wanted.root.clone()]);
@@ -369,6 +389,25 @@ impl Plan {
         self.blobs.is_empty() && self.levels.is_empty() && self.tags.is_empty()
     }
 
+    /// Fails if a tag would lose a platform that is not among `named`.
+    ///
+    /// # Errors
+    /// `CheckFailed`, with the platforms and the options that name them.
+    pub fn refuse_drops(&self, named: &[Platform]) -> Result<(), Error> {
+        let is_named =
+            |dropped: &&DroppedPlatform| named.iter().any(|named| named.matches(&dropped.platform));
+        let unnamed: Vec<&DroppedPlatform> = self.drops.iter().filter(|dropped| !is_named(dropped)).collect();
+        let Some(first) = unnamed.first() else { return Ok(()) };
+        let lost: Vec<String> = unnamed.iter().map(ToString::to_string).collect();
+        let mut options: Vec<String> =
+            unnamed.iter().map(|dropped| format!("--drop {}", dropped.platform)).collect();
+        options.sort();
+        options.dedup();
+        let doing = format!("move tag \"{}\" of \"{}\"", first.tag, self.place);
+        let error = Error::new(Exit::CheckFailed, doing, format!("it would lose {}", lost.join(", ")));
+        Err(error.hint(format!("if that is intended, add {}", options.join(" "))))
+    }
+
     /// Returns the bytes of blobs and documents to send, if nothing can be mounted.
     pub fn bytes(&self) -> u64 {
         let blobs: u64 = self.blobs.iter().map(|(blob, _)| blob.size).sum();
@@ -406,6 +445,9 @@ impl fmt::Display for Plan {
                 step.document.digest(),
                 name_of(&self.place, &step.tag)
             )?;
+            for dropped in self.drops.iter().filter(|dropped| dropped.tag == step.tag) {
+                writeln!(f, "    drops   {dropped}")?;
+            }
         }
         writeln!(f, "  at most {} to {}", text::format_bytes(self.bytes()), self.place)
     }

@@ -1,6 +1,6 @@
 //! Traits of image stores. Reading and writing are two traits: code that holds an [`ImageSource`] cannot write.
 
-use error::Error;
+use error::{Error, Exit};
 use image_model::digest::{Digest, Verified};
 use image_model::manifest::{Descriptor, Document};
 use std::fmt;
@@ -49,6 +49,21 @@ pub enum ReferrerList {
     TagSchema(Vec<Descriptor>),
 }
 
+/// What a tag refers to.
+#[derive(Clone, Debug)]
+pub struct TaggedDocument {
+    /// Its descriptor.
+    pub descriptor: Descriptor,
+    /// `None` if the document is damaged, or the store cannot read it quickly.
+    pub document: Option<Document>,
+}
+
+impl From<&Document> for TaggedDocument {
+    fn from(document: &Document) -> Self {
+        Self { descriptor: document.descriptor(), document: Some(document.clone()) }
+    }
+}
+
 /// Reads a store. Everything that it returns was verified against its digest and size.
 pub trait ImageSource: Send + Sync {
     /// The store as messages refer to it: `127.0.0.1:5000/app`, `oci:dist/out`.
@@ -67,6 +82,23 @@ pub trait ImageSource: Send + Sync {
     /// `Network` or `NotPermitted` from a registry; `Local`, `BadInput` or `Integrity` if a local store cannot be read. An
     /// absent document is no error.
     fn resolve(&self, at: &Pointer) -> Result<Option<Descriptor>, Error>;
+
+    /// Returns what a tag refers to; `None` if there is no such tag. A document that is damaged is left out.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    fn read_tag(&self, tag: &str) -> Result<Option<TaggedDocument>, Error> {
+        let at = Pointer::Tag(tag.into());
+        match self.read_document(&at) {
+            Ok(document) => Ok(Some(TaggedDocument::from(&document))),
+            Err(error) if error.kind == Exit::NotFound => Ok(None),
+            Err(error) if matches!(error.kind, Exit::BadInput | Exit::Integrity) => {
+                let found = self.resolve(&at)?;
+                Ok(found.map(|descriptor| TaggedDocument { descriptor, document: None }))
+            }
+            Err(error) => Err(error),
+        }
+    }
 
     /// Returns all tags of the store, sorted.
     ///

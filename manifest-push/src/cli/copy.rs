@@ -40,7 +40,7 @@ pub fn copy(args: &Copy, session: &Session<'_>, output: &Output) -> Result<Exit,
         node = image_for(node, platform, &args.source)?;
     }
     let wanted = WantedImage::copy_of(&node, &opened.store).map_err(|error| with_way_out(error, &node))?;
-    let known = TargetInfo::query(&*target.store, &target.tags, &[])?;
+    let known = TargetInfo::of_tags(&*target.store, &target.tags)?;
     let target = TargetState { reference: args.destination.clone(), target, known };
     let done = publish(wanted, vec![target], &args.write, output)?;
     match output.format {

@@ -21,7 +21,7 @@ use image_model::platform::{Platform, PlatformError};
 use image_model::reference::Reference;
 use image_store::open::{Stores, tags_to_move};
 use image_store::plan::WantedImage;
-use image_store::store::Pointer;
+use image_store::store::{Pointer, TaggedDocument};
 use image_store::tree::{IndexNode, NestedMember, TreeNode, matching, read_sparse_tree};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -134,13 +134,16 @@ pub fn edit(args: &Edit, session: &Session<'_>, output: &Output) -> Result<Exit,
     looked.mark_present(&node, &*opened.store);
     // The result is based on this digest. A tag that was moved since must not be overwritten.
     if let Pointer::Tag(tag) = opened.pointer {
-        looked.known.tags.insert(tag, Some(index.document.descriptor()));
+        looked.known.tags.insert(tag, Some(TaggedDocument::from(&index.document)));
     }
     for one in &found {
         looked.mark_present(&one.node, &*one.source);
     }
     let absent: Vec<String> = node.absent_platforms().iter().map(|p| format!("--remove {p}")).collect();
-    let done = publish(wanted, vec![looked], &args.write, output).map_err(|error| match error.kind {
+    // A platform that is removed is named.
+    let drop = args.write.drop.iter().cloned().chain(removed_platforms(&ordered, &changes)).collect();
+    let write = PublishArgs { drop, ..args.write.clone() };
+    let done = publish(wanted, vec![looked], &write, output).map_err(|error| match error.kind {
         Exit::BadInput if !absent.is_empty() => error.hint(format!(
             "members of the index are absent; remove them with the same command: {}",
             absent.join(" ")
@@ -258,6 +261,21 @@ fn parts<'a>(
 }
 
 /// Returns the entries to remove, replace and add. `parts` are the incoming images, in their order.
+/// The platforms of the images that these changes remove, those of nested indexes as well.
+fn removed_platforms(index: &IndexNode, changes: &IndexChanges) -> Vec<Platform> {
+    let members = index.index.manifests.iter().zip(&index.members).enumerate();
+    let removed = members.filter(|(at, _)| changes.removed.contains(at));
+    removed
+        .flat_map(|(_, (entry, node))| {
+            let below = node.images().into_iter().map(|(entry, image)| {
+                let declared = || image.config.as_ref().map(|config| config.parsed.platform.clone());
+                entry.and_then(|entry| entry.platform.clone()).or_else(declared)
+            });
+            below.chain([entry.platform.clone()]).flatten().collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 fn plan_changes(
     doing: &str,
     index: &IndexNode,

@@ -177,7 +177,7 @@ fn fetch_one(one: &OpenedMember<'_>, arrivals: &Arrivals) -> Result<FetchedMembe
 fn resolve_twice(targets: &[(&Reference, Target)], arrivals: &Arrivals) -> Result<Vec<TargetInfo>, Error> {
     let mut looks = Vec::new();
     for (_, target) in targets {
-        looks.push(TargetInfo::query(&*target.store, &target.tags, &[])?);
+        looks.push(TargetInfo::of_tags(&*target.store, &target.tags)?);
     }
     let arrived = arrivals.wait();
     for ((_, target), known) in targets.iter().zip(&mut looks) {

@@ -7,15 +7,16 @@ use cli::{Output, suggest};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Document, media_type};
+use image_model::platform::Platform;
+use image_model::reference::Reference;
 use image_store::plan::{
     MovedTag, Plan, Progress, TagGuard, TagStep, WantedImage, apply_content, apply_tags, name_of,
     plan_with_info,
 };
-use image_store::store::Pointer;
 use std::str::FromStr;
 use tag_journal::{Journal, JournalRun};
 
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Publishing")]
 pub struct PublishArgs {
     /// Print every write with its digest and size, write nothing
@@ -25,6 +26,9 @@ pub struct PublishArgs {
     /// would replace an index or an index an image; each is reported as a warning
     #[arg(long, global = true, conflicts_with = "expect")]
     pub force: bool,
+    /// Publish although the tag loses this platform (repeatable)
+    #[arg(long, global = true, value_name = "PLATFORM", value_parser = Platform::parse_known)]
+    pub drop: Vec<Platform>,
     /// Publish only if the tag currently refers to this digest, or does not exist ("none")
     #[arg(long, global = true, value_name = "DIGEST")]
     pub expect: Option<ExpectedDigest>,
@@ -54,15 +58,16 @@ pub struct Published {
 /// Publishes the image to every target under all its tags.
 ///
 /// # Errors
-/// `BadInput` if an image would replace an index or the other way round; `Conflict` if a tag is not as expected or
-/// moved meanwhile.
+/// `BadInput` if an image would replace an index or the other way round; `CheckFailed` if a tag would lose a platform that
+/// `write.drop` does not have; `Conflict` if a tag is not as expected or moved meanwhile.
 pub fn publish(
     wanted: WantedImage,
     targets: Vec<TargetState>,
     write: &PublishArgs,
     output: &Output,
 ) -> Result<Published, Error> {
-    for looked in &targets {
+    let mut targets = targets;
+    for looked in &mut targets {
         check_kind(&wanted.root, looked, write.force, output)?;
     }
     let mut planned = Vec::new();
@@ -74,6 +79,7 @@ pub fn publish(
         output.info_lines(&plan.to_string());
         planned.push((plan, looked));
     }
+    planned.iter().try_for_each(|(plan, _)| plan.refuse_drops(&write.drop))?;
     if !write.dry_run {
         apply_all(&planned, write, output)?;
     }
@@ -86,6 +92,10 @@ fn apply_all(planned: &[(Plan, TargetState)], write: &PublishArgs, output: &Outp
     let moves = planned.iter().any(|(plan, _)| !plan.tags.is_empty());
     let journal = if moves { Some(Journal::of_user()?) } else { None };
     journal.iter().try_for_each(Journal::check)?;
+    let plans: Vec<(&Plan, &Reference)> =
+        planned.iter().map(|(plan, looked)| (plan, &looked.reference)).collect();
+    let on_wait = || output.info("waiting for another process that moves the same tag");
+    let _locks = journal.as_ref().map(|journal| journal.lock_tags(&plans, &on_wait)).transpose()?;
     let mut looks = Vec::new();
     for (plan, looked) in planned {
         looks.push(apply_content(plan, &*looked.target.store, &looked.target.meter, &tell)?);
@@ -121,14 +131,14 @@ fn apply_all(planned: &[(Plan, TargetState)], write: &PublishArgs, output: &Outp
 
 /// Refuses to replace an image by an index and the other way round, without `--force`: clients would suddenly get
 /// another kind of image under the tag.
-fn check_kind(root: &Document, looked: &TargetState, force: bool, output: &Output) -> Result<(), Error> {
+fn check_kind(root: &Document, looked: &mut TargetState, force: bool, output: &Output) -> Result<(), Error> {
     let store = &looked.target.store;
     for tag in &looked.target.tags {
-        let named = match looked.known.tags.get(tag) {
-            Some(named) => named.clone(),
-            None => store.resolve(&Pointer::Tag(tag.clone()))?,
-        };
-        let is = |kind: fn(&str) -> bool| named.as_ref().is_some_and(|named| kind(&named.media_type));
+        if !looked.known.tags.contains_key(tag) {
+            looked.known.tags.insert(tag.clone(), store.read_tag(tag)?);
+        }
+        let named = looked.known.tags.get(tag).and_then(Option::as_ref);
+        let is = |kind: fn(&str) -> bool| named.is_some_and(|named| kind(&named.descriptor.media_type));
         let (what, there, hint) = match root.is_index() {
             true if is(media_type::is_manifest) => {
                 ("an index", "a single image", "choose another tag, or replace it with --force".to_string())
@@ -188,15 +198,21 @@ impl Published {
         }
     }
 
-    /// `schemaVersion`, `digest`, `changed`, `written`, `bytes` (at most), and `tags`, each with `image`, `tag`, `was`, `now`.
+    /// `schemaVersion`, `digest`, `changed`, `written`, `bytes` (at most), and `tags`, each with `image`, `tag`, `was`, `now` and
+    /// `drops`.
     pub fn json(&self, digest: &Digest) -> String {
         let tags: Vec<serde_json::Value> = self
             .plans
             .iter()
-            .flat_map(|plan| plan.tags.iter().map(|step| (&plan.place, step)))
-            .map(|(place, step)| {
+            .flat_map(|plan| plan.tags.iter().map(move |step| (plan, step)))
+            .map(|(plan, step)| {
+                let drops = plan.drops.iter().filter(|dropped| dropped.tag == step.tag);
+                let drops = drops.map(
+                    |dropped| serde_json::json!({"platform": dropped.platform, "manifest": dropped.digest}),
+                );
                 serde_json::json!({
-                    "image": place, "tag": step.tag, "was": step.was, "now": step.document.digest(),
+                    "image": plan.place, "tag": step.tag, "was": step.was, "now": step.document.digest(),
+                    "drops": drops.collect::<Vec<_>>(),
                 })
             })
             .collect();

@@ -3,6 +3,7 @@
 use crate::builders;
 use crate::context::ReleaseContext;
 use crate::report::TagReport;
+use crate::request::Request;
 use crate::spec::{OnMismatch, Spec};
 use crate::stages::build::{Build, job, refuse_missing_secrets};
 use crate::stages::register_emulators::{Emulators, plan_emulators};
@@ -15,6 +16,7 @@ use image_model::manifest::{Descriptor, Index, ParsedDocument};
 use image_model::platform::Platform;
 use image_store::open::Target;
 use image_store::parallel;
+use image_store::plan::{DroppedPlatform, Plan};
 use image_store::store::{ImageSource, Pointer};
 
 mod text;
@@ -110,7 +112,7 @@ pub fn plan(context: &ReleaseContext<'_>) -> Result<ReleasePlan, Error> {
         tags,
         builds,
     };
-    reporter.state.set_tags(&plan.tag_changes(&image_store::plan::Plan::default()));
+    reporter.state.set_tags(&plan.tag_changes(&Plan::default()));
     Ok(plan)
 }
 
@@ -121,6 +123,23 @@ pub fn show(context: &ReleaseContext<'_>, plan: &ReleasePlan) {
 }
 
 impl ReleasePlan {
+    /// Fails before anything is built, if the first tag would lose a platform that the command line does not name.
+    ///
+    /// # Errors
+    /// `CheckFailed`, with the options that name the platforms.
+    pub fn refuse_drops(&self, request: &Request) -> Result<(), Error> {
+        let Some((tag, _)) = self.tags.iter().rev().find(|(tag, _)| request.spec.tags.first() == Some(tag))
+        else {
+            return Ok(());
+        };
+        let drops = self.removed.iter().filter_map(|removed| {
+            let digest = removed.digest.clone()?;
+            Some(DroppedPlatform { tag: tag.clone(), platform: removed.platform.clone(), digest })
+        });
+        let plan = Plan { place: self.place.clone(), drops: drops.collect(), ..Plan::default() };
+        plan.refuse_drops(&request.drop)
+    }
+
     /// The JSON document of `--dry-run --format json`.
     pub fn to_json(&self) -> serde_json::Value {
         let platforms: Vec<serde_json::Value> =
@@ -156,7 +175,7 @@ impl ReleasePlan {
     }
 
     /// Returns the tags of the plan after these writes. A tag that they do not move keeps its digest.
-    pub fn tag_changes(&self, writes: &image_store::plan::Plan) -> Vec<TagReport> {
+    pub fn tag_changes(&self, writes: &Plan) -> Vec<TagReport> {
         let moved: Vec<TagReport> = writes.tags.iter().map(TagReport::from).collect();
         let unmoved = self.tags.iter().filter(|(tag, _)| !moved.iter().any(|step| step.tag == *tag));
         let unmoved = unmoved.filter_map(|(tag, was)| {

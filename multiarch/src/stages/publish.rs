@@ -45,6 +45,7 @@ pub fn publish(
     let root = wanted.root.clone();
     let writes = image_store::plan::plan(wanted, &*target.store, &target.tags)?;
     refuse_moved(&writes, plan, request.moved)?;
+    writes.refuse_drops(&request.drop)?;
     output.info_lines(&if output.verbose { writes.to_string() } else { brief(&writes, &members) });
     let journal = Journal::of_user()?;
     let history = journal.read()?;
@@ -89,6 +90,8 @@ fn write(
         state.record_progress(&progress);
         output.verbose_info(&describe(&progress));
     };
+    let on_wait = || output.info("waiting for another process that moves the same tag");
+    let _locks = journal.lock_tags(&[(writes, &paths.reference)], &on_wait)?;
     let resolved = apply_content(writes, &*target.store, &target.meter, &on_progress)?;
     let before = |step: &TagStep, now: Option<&Digest>| {
         journal.append(&run.entry(&paths.reference, &step.tag, now, step.document.digest()))

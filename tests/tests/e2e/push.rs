@@ -15,6 +15,7 @@ mod args;
 mod budgets;
 mod copies;
 mod drafts;
+mod drops;
 mod edits;
 mod local_names;
 mod messages;
@@ -302,8 +303,8 @@ fn a_tag_that_another_client_moved_is_not_overwritten() {
     let (registry, digest) = (Arc::downgrade(&rig.registry), theirs.digest().to_string());
     let seen = std::sync::atomic::AtomicUsize::new(0);
     rig.registry.on_request(move |request, when| {
-        // The plan reads the tag first; the second request is sent together with those for the configs.
-        let is_look = request.method == "HEAD" && request.path.ends_with("/latest") && when == When::After;
+        // The plan reads the tag first; it is resolved again together with the configs.
+        let is_look = request.method == "GET" && request.path.ends_with("/latest") && when == When::After;
         if is_look && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
             registry.upgrade().unwrap().set_tag(REPOSITORY, "latest", &digest);
         }

@@ -5,7 +5,7 @@
 
 use super::docker_archive::DockerArchive;
 use crate::atomic_file::TempFiles;
-use crate::store::{ImageSource, ImageStore, OpenContent, Pointer};
+use crate::store::{ImageSource, ImageStore, OpenContent, Pointer, TaggedDocument};
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, ParsedDocument};
@@ -152,6 +152,12 @@ impl ImageSource for DockerDaemon {
         let known = saved.as_ref().filter(|saved| *name == self.name && saved.id == now);
         // Of an image that was not saved, only the ID is known.
         Ok(Some(known.map_or_else(|| Descriptor::new("", now, 0), |saved| saved.document.clone())))
+    }
+
+    /// To read the document, the engine would have to save the whole image.
+    fn read_tag(&self, tag: &str) -> Result<Option<TaggedDocument>, Error> {
+        let found = self.resolve(&Pointer::Tag(tag.into()))?;
+        Ok(found.map(|descriptor| TaggedDocument { descriptor, document: None }))
     }
 
     fn tags(&self) -> Result<Vec<String>, Error> {

@@ -108,3 +108,80 @@ fn a_plan_prints_every_write_with_old_and_new_digest() {
     assert!(shown.contains(&format!("  tag       {}", node.digest())), "{shown}");
     assert!(shown.contains("memory:v1  new"), "{shown}");
 }
+
+/// An image for a platform in the store; its digest names it in these tests.
+fn image(store: &MemoryStore, platform: &str, text: &str) -> Document {
+    let mut words = platform.split('/').skip(1);
+    let mut config = serde_json::json!({"os": "linux", "architecture": words.next(), "author": text});
+    if let Some(variant) = words.next() {
+        config["variant"] = variant.into();
+    }
+    let config = store.add_blob(OCI_CONFIG, config.to_string().as_bytes());
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": []});
+    let document = Document::new(manifest.to_string().into_bytes(), None).unwrap();
+    store.write_document(&document).unwrap();
+    document
+}
+
+/// An entry for this document; with `said` its platform.
+fn entry(document: &Document, said: Option<&str>) -> serde_json::Value {
+    let mut entry = document.descriptor();
+    entry.platform = said.map(|said| said.parse().unwrap());
+    serde_json::to_value(entry).unwrap()
+}
+
+fn index(store: &MemoryStore, entries: &[serde_json::Value]) -> Document {
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();
+    let index = Document::new(index.into_bytes(), None).unwrap();
+    store.write_document(&index).unwrap();
+    index
+}
+
+#[test]
+fn a_platform_that_a_tag_would_lose_is_named_and_refused() {
+    let store = Arc::new(MemoryStore::new());
+    let [amd64, arm64, arm64_v8, s390x] =
+        ["linux/amd64", "linux/arm64", "linux/arm64/v8", "linux/s390x"].map(|p| image(&store, p, "old"));
+    let [new_amd64, new_arm64] = ["linux/amd64", "linux/arm64/v8"].map(|p| image(&store, p, "new"));
+    let of = |document: &Document, platform: &'static str| entry(document, Some(platform));
+    let plain = |document: &Document| entry(document, None);
+    let mut attestation = of(&arm64, "unknown/unknown");
+    attestation["annotations"] = serde_json::json!({"vnd.docker.reference.digest": amd64.digest()});
+    let nested = index(&store, &[of(&arm64, "linux/arm64"), of(&s390x, "linux/s390x")]);
+    let source: Arc<dyn ImageSource> = store.clone();
+    let check = |old: &Document, new: &Document, expected: &[&str]| {
+        store.write_tag("v1", old).unwrap();
+        let node = read_tree(&*store, &Pointer::from(new.digest())).unwrap();
+        let plan = plan(WantedImage::copy_of(&node, &source).unwrap(), &*store, &tags()).unwrap();
+        let lost: Vec<String> = plan.drops.iter().map(|dropped| dropped.platform.to_string()).collect();
+        assert_eq!(lost, expected, "{plan}");
+        let refused = plan.refuse_drops(&[]);
+        assert_eq!(refused.is_err(), !expected.is_empty());
+        let named: Vec<Platform> = expected.iter().map(|platform| platform.parse().unwrap()).collect();
+        plan.refuse_drops(&named).unwrap();
+    };
+    let both = index(&store, &[of(&amd64, "linux/amd64"), of(&arm64, "linux/arm64")]);
+    let only = index(&store, &[of(&new_amd64, "linux/amd64")]);
+    check(&both, &only, &["linux/arm64"]);
+    check(&both, &new_amd64, &["linux/arm64"]);
+    check(&both, &index(&store, &[of(&new_amd64, "linux/amd64"), of(&new_arm64, "linux/arm64/v8")]), &[]);
+    // Without a platform in the entry, the config decides; on both sides.
+    let without = index(&store, &[plain(&amd64), plain(&arm64_v8)]);
+    check(&without, &only, &["linux/arm64/v8"]);
+    check(&both, &index(&store, &[plain(&new_amd64), plain(&new_arm64)]), &[]);
+    // A single image; the same image as a member of the new index.
+    check(&arm64, &new_amd64, &["linux/arm64"]);
+    check(&arm64, &new_arm64, &[]);
+    check(&arm64, &both, &[]);
+    // Attestations do not count.
+    check(&index(&store, &[of(&amd64, "linux/amd64"), attestation]), &only, &[]);
+    // Nested indexes, on both sides.
+    let outer = index(&store, &[of(&amd64, "linux/amd64"), plain(&nested)]);
+    check(&outer, &only, &["linux/arm64", "linux/s390x"]);
+    check(&both, &outer, &[]);
+    // An artifact has no platform.
+    let empty = store.add_blob("application/vnd.oci.empty.v1+json", b"{}");
+    let artifact = serde_json::json!({"schemaVersion": 2, "config": empty, "layers": []}).to_string();
+    let artifact = Document::new(artifact.into_bytes(), None).unwrap();
+    check(&artifact, &only, &[]);
+}

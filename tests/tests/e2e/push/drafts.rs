@@ -126,6 +126,10 @@ fn an_index_of_one_image_and_its_attestation_is_accepted_in_a_draft() {
     rig.user.manifest_push(&["annotate", "--arch", "ppc64le", &list, &rig.name("riscv64")]).exits(0);
     rig.user
         .manifest_push(&["push", "--relabel", &list])
+        .exits(1)
+        .assert_stderr_contains("would lose linux/riscv64");
+    rig.user
+        .manifest_push(&["push", "--relabel", "--drop", "linux/riscv64", &list])
         .exits(0)
         .assert_stderr_contains("platform set to linux/ppc64le")
         .assert_stderr_contains("its signed statement still refers to the old image");

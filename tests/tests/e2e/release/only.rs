@@ -76,8 +76,14 @@ fn only_retains_images_that_are_not_in_the_spec_and_a_full_release_removes_them(
     let both = [&only[..], &["--only", "linux/arm/v7"]].concat();
     user.release(&both).exits(0).assert_stderr_contains("nothing to do");
     let goes = "remove    linux/arm64: it is published, but it is not in the spec";
+    let full = ["app/release.yaml", "--drop", "linux/arm64"];
+    // Before anything is built.
+    user.release(&full[..1])
+        .exits(1)
+        .assert_stderr_contains("it would lose linux/arm64")
+        .assert_stderr_contains("--drop linux/arm64");
     let dry = user
-        .release(&["app/release.yaml", "--dry-run", "--format", "json"])
+        .release(&[&full[..], &["--dry-run", "--format", "json"]].concat())
         .exits(0)
         .assert_stderr_contains(goes);
     let plan = dry.json();
@@ -85,7 +91,7 @@ fn only_retains_images_that_are_not_in_the_spec_and_a_full_release_removes_them(
     assert_eq!(plan["platforms"][1]["builder"], "rootfs", "{plan}");
     assert_eq!(plan["tags"][1]["tag"], "latest", "{plan}");
     assert_eq!(plan["tags"][1]["was"].as_str(), registry.tag("team/app", "latest").as_deref());
-    user.release(&["app/release.yaml"]).exits(0).assert_stderr_contains(goes);
+    user.release(&full).exits(0).assert_stderr_contains(goes);
     assert_eq!(architectures(), ["amd64", "arm"]);
 }
 

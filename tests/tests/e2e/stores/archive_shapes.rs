@@ -303,7 +303,9 @@ fn check_fix(shape: &Shape, options: &[&str]) {
     }
     assert!(only_image(&path, shape.reference).contains(&fixed_config_digest()), "{what}");
     let kind = shape.reference.split(':').next().unwrap();
-    user.config_patcher(&["verify", &format!("{kind}:d.tar")]).exits(0);
+    // It is read; its program is a text file.
+    let verified = user.config_patcher(&["verify", &format!("{kind}:d.tar")]).exits(1);
+    assert!(verified.stdout.contains("would not start"), "{verified}");
     let written = fs::read(&path).unwrap();
     user.config_patcher(&fix).exits(0).assert_stderr_contains("all platforms are correct");
     assert!(fs::read(&path).unwrap() == written, "the second fix wrote: {what}");
