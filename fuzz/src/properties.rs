@@ -26,10 +26,11 @@ pub mod toc;
 pub type Property = fn(&[u8]);
 
 /// The targets; each name is also that of its directory of seeds.
-pub const TARGETS: [(&str, Property); 10] = [
+pub const TARGETS: [(&str, Property); 11] = [
     ("elf", elf),
     ("layer", layer),
     ("script", script),
+    ("windows", windows),
     ("packed", packed),
     ("json", json),
     ("challenge", challenge),
@@ -105,6 +106,26 @@ pub fn script(bytes: &[u8]) {
     let chain = chain::follow(&OverlayTree::new(vec![Some(&facts)]), &config);
     // STEPS_MAX, the shell, and the links of s6-overlay.
     assert!(chain.links.len() < 64, "{} links", chain.links.len());
+}
+
+/// Following the command of a Windows image ends. The input is the words of the command, separated by NUL.
+pub fn windows(bytes: &[u8]) {
+    let mut tar = Vec::new();
+    let exe = [&b"MZ"[..], &[0; 58], &[0x40, 0, 0, 0], b"PE\0\0\x64\x86"].concat();
+    for name in ["Files/Windows/System32/cmd.exe", "Files/App/Server.exe", "Files/app/run.cmd", "Hives/x"] {
+        tar.extend(file_headers(name, exe.len() as u64));
+        tar.extend(if name.ends_with("exe") { exe.clone() } else { vec![b'x'; exe.len()] });
+        tar.extend(padding(exe.len() as u64));
+    }
+    tar.extend(END);
+    let Ok(LayerOutcome::Read(facts)) = read(tar.as_slice()) else { panic!("this tar is valid") };
+    let entrypoint =
+        bytes.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let config = Config { entrypoint, working_dir: r"C:\app".into(), ..Config::default() };
+    let chain = chain::windows::follow(&OverlayTree::new(vec![Some(&facts)]), &config);
+    // COMMANDS_MAX.
+    assert!(chain.links.len() <= 100, "{} links", chain.links.len());
+    assert!(!chain.is_reached || !chain.links.is_empty());
 }
 
 /// Compressed in several members, or damaged: the unpacked bytes are the original ones, or there is an error.

@@ -130,7 +130,9 @@ impl ExecutedChain<'_> {
         let step = |link: &ChainLink<'_>| {
             let (platform, interpreter) = match link.file.facts {
                 Some(FileFacts::Elf(elf)) => (Some(elf.platform.clone()), None),
-                Some(FileFacts::Foreign(platform)) => (Some(platform.clone()), None),
+                Some(FileFacts::Foreign(platform) | FileFacts::WebAssembly(platform)) => {
+                    (Some(platform.clone()), None)
+                }
                 Some(FileFacts::Script(script)) => {
                     let argument = script.argument.iter().map(Vec::as_slice);
                     let line: Vec<&[u8]> =
@@ -368,6 +370,7 @@ impl<'a> Walk<'_, 'a> {
                         return false;
                     }
                 },
+                Some(FileFacts::WebAssembly(_)) => return true,
                 Some(FileFacts::Foreign(_) | FileFacts::Unread) => return false,
                 Some(FileFacts::Data(_)) | None => {
                     self.gap(format!("{} is neither a program nor a script", display_path(&path)));

@@ -15,6 +15,8 @@ pub enum FileFacts {
     Script(Script),
     /// A program of Windows or macOS.
     Foreign(Platform),
+    /// A WebAssembly module or component, which some container runtimes execute; no kernel does.
+    WebAssembly(Platform),
     /// The file was not read, only the layer's table of contents.
     Unread,
     /// An executable file that is none of these. Other data has no facts.
@@ -80,8 +82,6 @@ pub fn data_kind(sample: &Sample<'_>) -> Option<DataKind> {
         [b'M', b'Z', ..] => DataKind::Dos,
         [b'P', b'K', 3, 4, ..] => DataKind::Zip,
         [0xca, 0xfe, 0xba, 0xbe, ..] => DataKind::JavaClass,
-        // WebAssembly, which some OCI runtimes execute.
-        [0, b'a', b's', b'm', ..] => return None,
         _ if head.iter().all(|byte| matches!(byte, 9..=13 | 27 | 32..)) => DataKind::Text,
         _ => DataKind::Other,
     })
@@ -113,6 +113,7 @@ pub fn classify(sample: &Sample<'_>) -> Option<FileFacts> {
         [0x7f, b'E', b'L', b'F', ..] => elf::read(sample).map(FileFacts::Elf),
         [b'#', b'!', ..] => script(head).map(FileFacts::Script),
         [b'M', b'Z', b'q', b'F', b'p', b'D', b'=', ..] => Some(FileFacts::Script(portable())),
+        [0, b'a', b's', b'm', ..] => Some(FileFacts::WebAssembly(Platform::new("wasi", "wasm", None))),
         [b'M', b'Z', ..] => pe(head).map(FileFacts::Foreign),
         _ => mach_o(head).map(FileFacts::Foreign),
     }
@@ -276,7 +277,7 @@ mod tests {
         check(b"MZ\0", Some(DataKind::Dos));
         check(b"\x7fELF\x02\x01\x01", Some(DataKind::TruncatedElf));
         check(b"\0\x01\x02", Some(DataKind::Other));
-        check(b"\0asm\x01\0\0\0", None);
+        assert!(matches!(of(b"\0asm\x01\0\0\0"), Some(FileFacts::WebAssembly(_))));
         // A kernel does not look at the word size.
         check(&[b"\x7fELF\x09\x01".as_slice(), &[0; 60]].concat(), None);
     }

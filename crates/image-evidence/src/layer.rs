@@ -162,7 +162,8 @@ pub fn read(
 
 /// Returns whether a vendor's media type is that of another format than tar: nydus, EROFS, squashfs, WebAssembly.
 fn is_other_format(media_type: &str) -> bool {
-    media_type.starts_with("application/vnd.") && !media_type.contains("tar")
+    let is_vendors = media_type.starts_with("application/vnd.") && !media_type.contains("tar");
+    is_vendors || media_type == "application/wasm"
 }
 
 /// Reads a layer from its stored bytes. `doing` describes the operation in errors.
@@ -393,7 +394,10 @@ impl LayerBuilder {
                     elf.interpreter = None;
                 }
                 FileFacts::Script(script) => script.last_command = None,
-                FileFacts::Foreign(_) | FileFacts::Unread | FileFacts::Data(_) => {}
+                FileFacts::Foreign(_)
+                | FileFacts::WebAssembly(_)
+                | FileFacts::Unread
+                | FileFacts::Data(_) => {}
             }
             if let Some(index) = self.known.get(&facts) {
                 return Some(*index);

@@ -137,7 +137,10 @@ enum Fit {
 pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
     let mut reasons = Vec::new();
     let executed = without_multilib(&evidence.executed, &mut reasons);
+    let (modules, executed): (Vec<EvidenceFile>, Vec<EvidenceFile>) =
+        executed.into_iter().partition(|shown| is_wasm(&shown.platform) && !is_wasm(declared));
     let mut verdict = match executed.is_empty() {
+        true if !modules.is_empty() => undetermined_modules(modules),
         true => judge_by_all(declared, evidence),
         false => judge_executed(declared, &executed),
     };
@@ -173,6 +176,20 @@ fn add_failure(verdict: &mut Verdict, failure: &StartFailure, are_executed: bool
     }
     verdict.kind = VerdictKind::WouldNotStart;
     verdict.reasons = vec![failure.to_string()];
+}
+
+/// The verdict on an image of another platform that executes WebAssembly: some runtimes execute it whatever the platform is.
+fn undetermined_modules(files: Vec<EvidenceFile>) -> Verdict {
+    let reason = |shown: &EvidenceFile| {
+        format!("{} is a WebAssembly module, which only some container runtimes execute", shown.path)
+    };
+    let reasons = files.iter().map(reason).collect();
+    Verdict { kind: VerdictKind::Undetermined, binaries: None, reasons, files, failure: None }
+}
+
+/// Returns whether this is a platform of WebAssembly: `wasi/wasm`, `wasip1/wasm`, `js/wasm`, `wasi/wasm32`.
+pub(crate) fn is_wasm(platform: &Platform) -> bool {
+    matches!(platform.architecture.as_str(), "wasm" | "wasm32")
 }
 
 /// Leaves out 386 programs beside amd64 ones: amd64 processors run both, so such an image is for amd64.
@@ -320,6 +337,9 @@ fn fit_of(declared: &Platform, shown: &EvidenceFile) -> Fit {
 /// x86-64-v2 or v3 declare only that. A declared level is an upper bound; `arm` alone is v7, as in containerd.
 fn fit(declared: &Platform, found: &Platform) -> Fit {
     let meant = declared.normalized();
+    if is_wasm(&meant) && is_wasm(found) {
+        return Fit::Fits;
+    }
     // WOW64, as amd64 kernels of Linux, runs 386 programs; no Windows image is for 386.
     if (meant.os.as_str(), meant.architecture.as_str()) == ("windows", "amd64")
         && *found == Platform::new("windows", "386", None)
@@ -429,6 +449,12 @@ mod tests {
         check("linux/arm64", &["run /app amd64", "shell /bin/sh arm64"], Mixed, "");
         check("linux/amd64", &["run /app arm64", "shell /bin/sh s390x"], Mixed, "");
         check("linux/arm64", &["run /app arm64", "- /usr/bin/qemu-x amd64"], ForeignPayload, "linux/arm64");
+        for declared in ["wasi/wasm", "wasip1/wasm", "js/wasm"] {
+            check(declared, &["run /app.wasm wasi/wasm"], Consistent, "wasi/wasm");
+        }
+        check("wasi/wasm", &["run /app amd64"], Mislabeled, "linux/amd64");
+        check("linux/amd64", &["run /app.wasm wasi/wasm", "- /bin/sh amd64"], Undetermined, "");
+        check("windows/amd64", &["run /a.exe windows/386"], Consistent, "windows/386");
         check("linux/amd64", &["run /app amd64", "- /t64.exe windows/amd64"], ForeignPayload, "linux/amd64");
         // An arm image that its builder declared as amd64, with the emulator copied in.
         check(

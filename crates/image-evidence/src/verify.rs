@@ -11,7 +11,9 @@ use crate::file::FileFacts;
 use crate::layer::{LayerFacts, LayerOutcome, NameHasher};
 use crate::needs::{Needs, needs};
 use crate::overlay::{LOOKUPS_MAX, LookupBudget, OverlayTree};
-use crate::verdict::{Evidence, EvidenceFile, LevelGroup, ProgramGroup, Verdict, VerdictKind, judge};
+use crate::verdict::{
+    Evidence, EvidenceFile, LevelGroup, ProgramGroup, Verdict, VerdictKind, is_wasm, judge,
+};
 use cache::LayerCache;
 use error::Error;
 use image_model::digest::Digest;
@@ -348,6 +350,9 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
 
 /// Follows the executed chain, in Windows layers as Windows does.
 fn follow<'a>(tree: &OverlayTree<'a>, config: &Config, declared: &Platform) -> ExecutedChain<'a> {
+    if is_wasm(declared) {
+        return chain::follow(tree, &of_module(config));
+    }
     let is_windows = || chain::windows::has_windows_layers(tree, declared);
     if declared.os.eq_ignore_ascii_case("windows") && is_windows() {
         return chain::windows::follow(tree, config);
@@ -357,6 +362,18 @@ fn follow<'a>(tree: &OverlayTree<'a>, config: &Config, declared: &Platform) -> E
         true => chain::windows::follow(tree, config),
         false => chain,
     }
+}
+
+/// The config with the path of the module as the first word, which is `PATH#FUNCTION` for containerd's shims; they look for a
+/// bare name in the working directory. Source: runwasi, "RuntimeContext".
+fn of_module(config: &Config) -> Config {
+    let mut config = config.clone();
+    let words = if config.entrypoint.is_empty() { &mut config.cmd } else { &mut config.entrypoint };
+    if let Some(first) = words.first_mut() {
+        let path = first.split('#').next().unwrap_or_default();
+        *first = if path.contains('/') { path.to_string() } else { format!("./{path}") };
+    }
+    config
 }
 
 /// The verdict on an image that was not followed to its end.
@@ -442,7 +459,11 @@ fn evidence_file(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {
 fn mark(facts: &FileFacts) -> Option<&CpuMark> {
     match facts {
         FileFacts::Elf(elf) => elf.mark.as_ref(),
-        FileFacts::Foreign(_) | FileFacts::Script(_) | FileFacts::Data(_) | FileFacts::Unread => None,
+        FileFacts::Foreign(_)
+        | FileFacts::WebAssembly(_)
+        | FileFacts::Script(_)
+        | FileFacts::Data(_)
+        | FileFacts::Unread => None,
     }
 }
 
@@ -451,7 +472,7 @@ fn platform(facts: &FileFacts) -> Option<(&Platform, &[String])> {
     match facts {
         FileFacts::Elf(elf) if elf.kind == crate::elf::ElfKind::Other => None,
         FileFacts::Elf(elf) => Some((&elf.platform, &elf.details)),
-        FileFacts::Foreign(platform) => Some((platform, &[])),
+        FileFacts::Foreign(platform) | FileFacts::WebAssembly(platform) => Some((platform, &[])),
         FileFacts::Script(_) | FileFacts::Unread | FileFacts::Data(_) => None,
     }
 }

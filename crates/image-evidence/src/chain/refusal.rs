@@ -149,9 +149,12 @@ impl<'a> Walk<'_, 'a> {
             Resolved::Directory | Resolved::Other => (None, FailureCause::NotRegular),
             Resolved::File(file) if !file.executable => (layer(file), FailureCause::NotExecutable),
             Resolved::File(file) => match file.facts {
-                Some(FileFacts::Data(_) | FileFacts::Script(_) | FileFacts::Foreign(_)) => {
-                    (layer(file), FailureCause::LoaderInvalid)
-                }
+                Some(
+                    FileFacts::Data(_)
+                    | FileFacts::Script(_)
+                    | FileFacts::Foreign(_)
+                    | FileFacts::WebAssembly(_),
+                ) => (layer(file), FailureCause::LoaderInvalid),
                 Some(FileFacts::Elf(_) | FileFacts::Unread) | None => return,
             },
         };

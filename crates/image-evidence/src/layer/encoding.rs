@@ -10,7 +10,7 @@ use image_model::digest::Digest;
 use std::ops::Range;
 
 /// Changes with the encoding and with the facts that are read from files, so that older encodings are rejected.
-const VERSION: &str = concat!("multiarch layer facts 9 ", env!("CARGO_PKG_VERSION"), "\n");
+const VERSION: &str = concat!("multiarch layer facts 10 ", env!("CARGO_PKG_VERSION"), "\n");
 /// Its hash detects a standard library with another hash function.
 const PROBE: &[u8] = b"usr/bin/env";
 const SUM: usize = 64;

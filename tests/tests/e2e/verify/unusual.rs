@@ -156,3 +156,27 @@ fn layers_packed_by_xz_and_bzip2_are_read_and_those_of_xz_9_are_skipped() {
     judged(packed("bzip2", &["-9"]), "consistent");
     assert!(judged(packed("xz", &["-9"]), "undetermined").contains("dictionary is larger than 32 MiB"));
 }
+
+#[test]
+fn webassembly_is_judged_by_its_platform_and_may_run_anywhere_else() {
+    let user = User::new();
+    let module = b"\0asm\x01\0\0\0";
+    let judged = |name: &str, declared: &str, command: &str, content: &[u8], code: u8| {
+        let layer = Layer::new().file("app.wasm", content).file("assets/other.wasm", module).end();
+        let reference = image(declared, &[command], vec![layer]).layout(&user, name);
+        let found = verify(&user, &[&reference, "--format", "json"]).exits(code).json();
+        found["images"][0]["verdict"].as_str().unwrap().to_string()
+    };
+    for (number, declared) in ["wasi/wasm", "wasip1/wasm", "js/wasm"].iter().enumerate() {
+        for (form, command) in ["/app.wasm", "/app.wasm#main", "app.wasm"].iter().enumerate() {
+            let name = format!("right{number}{form}");
+            assert_eq!(judged(&name, declared, command, module, 0), "consistent", "{declared} {command}");
+        }
+    }
+    let component = b"\0asm\x0d\0\x01\0";
+    assert_eq!(judged("component", "wasi/wasm", "/app.wasm", component, 0), "consistent");
+    assert_eq!(judged("linux", "linux/amd64", "/app.wasm", module, 0), "undetermined");
+    assert_eq!(judged("elf", "wasi/wasm", "/app.wasm", &probe("linux/amd64"), 1), "mislabeled");
+    // A module that is not executed, as web servers have it, is data.
+    assert_eq!(judged("data", "linux/amd64", "/app.wasm", &probe("linux/amd64"), 0), "consistent");
+}
