@@ -9,6 +9,7 @@ pub mod made;
 mod page;
 mod questions;
 mod reports;
+mod sound;
 mod tar_kinds;
 mod toc;
 mod unusual;

@@ -37,7 +37,7 @@ const KINDS: [Kind; 4] = [
 ];
 
 /// Returns Debian's names of architectures with their platforms.
-fn architectures() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub fn architectures() -> impl Iterator<Item = (&'static str, &'static str)> {
     FOREIGN.iter().map(|row| (row.debian, row.platform)).chain([("amd64", "linux/amd64")])
 }
 

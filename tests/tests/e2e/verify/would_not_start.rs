@@ -13,7 +13,7 @@ const AMD64: &str = "linux/amd64";
 
 /// Returns a program of the emulator table with a PT_INTERP: its only segment becomes that of the loader's path, and the next one
 /// that of the code.
-fn dynamic(platform: &str, loader: &str) -> Vec<u8> {
+pub fn dynamic(platform: &str, loader: &str) -> Vec<u8> {
     let mut file = probe(platform);
     assert_eq!(file[4], 2, "a 64-bit program");
     let path_at = file.len() as u64;
