@@ -3,7 +3,6 @@
 use crate::TOOL;
 use cli::suggest;
 use image_evidence::verdict::{Verdict, VerdictKind, runs_on};
-use image_model::digest::Digest;
 use image_model::manifest::Descriptor;
 use image_model::platform::Platform;
 use image_store::tree::TreeNode;
@@ -100,11 +99,11 @@ pub fn steps_text(steps: &[AdviceStep]) -> String {
 
 impl Refusal {
     /// Returns the last step of the advice if the image may be right and its platform metadata wrong: no other member is
-    /// for the platform of its binaries. `name` is the reference of the index, if a tag refers to it.
-    pub fn relabel_step(&self, digest: &Digest, name: Option<&str>) -> Option<AdviceStep> {
+    /// for the platform of its binaries. `member` selects it; `name` is the reference of the index, if a tag refers to it.
+    pub fn relabel_step(&self, member: &str, name: Option<&str>) -> Option<AdviceStep> {
         let Reason::Unsound { would_be, is_duplicate: false, .. } = &self.reason else { return None };
         let platform = would_be.to_string();
-        let words = ["fix", name?, "--set-platform", &platform, "--platform", digest.as_str()];
+        let words = ["fix", name?, "--set-platform", &platform, "--platform", member];
         Some(AdviceStep::run(format!("or, if it was meant to be {platform}"), suggest(TOOL, &words)))
     }
 }
@@ -159,6 +158,38 @@ pub fn is_sound_alone(images: &[JudgedImage<'_>], decisions: &[Decision], at: us
     let mut alone = vec![Decision::Keep; decisions.len()];
     alone[at] = decisions[at].clone();
     refusal(images, &alone, at, Goal::Platform).is_none()
+}
+
+/// Returns whether `fix --from-index` makes this relabel, and no other one that is not decided: it writes the index platform
+/// into every config that declares another one.
+pub fn is_made_from_index(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize) -> bool {
+    let becomes_its_entry = |image: &JudgedImage<'_>, decision: &Decision| {
+        let index = image.index().map(Platform::canonical);
+        matches!(decision, Decision::Relabel(platform) if Some(platform) == index.as_ref())
+    };
+    let is_safe = |(image, decision): (&JudgedImage<'_>, &Decision)| {
+        image.index().is_some_and(|index| image.declared.satisfies_entry(index))
+            || becomes_its_entry(image, decision)
+    };
+    becomes_its_entry(&images[at], &decisions[at]) && images.iter().zip(decisions).all(is_safe)
+}
+
+/// Returns the value of `--platform` that selects this member of the index: its platform if no other member has that,
+/// else its digest.
+pub fn selector(node: &TreeNode, entry: &Descriptor) -> String {
+    let is_image = |node: &TreeNode| match node {
+        TreeNode::Image(image) => image.is_runnable(),
+        TreeNode::Unread(_) | TreeNode::Index(_) => true,
+    };
+    let leaves = node.leaves().into_iter();
+    let images = leaves.filter_map(|(entry, node)| entry.filter(|_| is_image(node)));
+    let mut others = images.filter(|other| other.attested_digest().is_none() && !std::ptr::eq(*other, entry));
+    let platform = entry.platform.as_ref().filter(|platform| {
+        // Only what can be typed: an image may contain any text.
+        let is_typed = platform.to_string().parse().is_ok_and(|typed: Platform| typed.matches(platform));
+        is_typed && !others.any(|other| other.platform.as_ref().is_some_and(|said| said.matches(platform)))
+    });
+    platform.map_or_else(|| entry.digest.to_string(), ToString::to_string)
 }
 
 fn refusal(images: &[JudgedImage<'_>], decisions: &[Decision], at: usize, goal: Goal) -> Option<Refusal> {

@@ -215,7 +215,9 @@ fn refuse(
         let Decision::Refuse(refusal) = decision else { continue };
         let digest = subjects[at].image.document.digest();
         let mut steps = advice::way_out(node, judged[at].entry, &refusal.platform, editable);
-        steps.extend(refusal.relabel_step(digest, editable));
+        let member =
+            judged[at].entry.map_or_else(|| digest.to_string(), |entry| advice::selector(node, entry));
+        steps.extend(refusal.relabel_step(&member, editable));
         let hint = advice::steps_text(&steps);
         let doing =
             format!("fix {digest} ({}) of \"{}\" by its binaries", refusal.platform, source.display_name());

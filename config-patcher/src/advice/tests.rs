@@ -12,7 +12,28 @@ fn check(rows: &[(&str, &str)]) {
 /// The same for another decision; `none` in place of INDEX is a single image.
 #[track_caller]
 fn check_by(decide: fn(&[JudgedImage<'_>]) -> Vec<Decision>, rows: &[(&str, &str)]) {
-    let words: Vec<Vec<&str>> = rows.iter().map(|(row, _)| row.split(' ').collect()).collect();
+    let images: Vec<&str> = rows.iter().map(|(row, _)| *row).collect();
+    with_images(&images, |images| {
+        let found: Vec<String> = decide(images).iter().map(shown).collect();
+        let wanted: Vec<&str> = rows.iter().map(|(_, wanted)| *wanted).collect();
+        assert_eq!(found, wanted, "{rows:?}");
+    });
+}
+
+/// Checks for which of these images `fix --from-index` is the advice.
+#[track_caller]
+fn check_from_index(rows: &[(&str, bool)]) {
+    let images: Vec<&str> = rows.iter().map(|(row, _)| *row).collect();
+    with_images(&images, |images| {
+        let decisions = decide(images);
+        for (at, (row, wanted)) in rows.iter().enumerate() {
+            assert_eq!(is_made_from_index(images, &decisions, at), *wanted, "{row} of {rows:?}");
+        }
+    });
+}
+
+fn with_images(rows: &[&str], then: impl FnOnce(&[JudgedImage<'_>])) {
+    let words: Vec<Vec<&str>> = rows.iter().map(|row| row.split(' ').collect()).collect();
     let platform = |text: &str| -> Platform {
         let (os, rest) = text.split_once('/').unwrap();
         let (architecture, variant) = rest.split_once('/').map_or((rest, None), |(a, v)| (a, Some(v)));
@@ -58,7 +79,11 @@ fn check_by(decide: fn(&[JudgedImage<'_>]) -> Vec<Decision>, rows: &[(&str, &str
             verdict: Some(&verdicts[at]),
         })
         .collect();
-    let shown = |decision: &Decision| match decision {
+    then(&images);
+}
+
+fn shown(decision: &Decision) -> String {
+    match decision {
         Decision::Keep => "keep".to_string(),
         Decision::Relabel(platform) => platform.to_string(),
         Decision::Refuse(refusal) => match &refusal.reason {
@@ -68,10 +93,7 @@ fn check_by(decide: fn(&[JudgedImage<'_>]) -> Vec<Decision>, rows: &[(&str, &str
                 format!("rebuild:{twice}{}", if *is_lost { " lost" } else { "" })
             }
         },
-    };
-    let found: Vec<String> = decide(&images).iter().map(shown).collect();
-    let wanted: Vec<&str> = rows.iter().map(|(_, wanted)| *wanted).collect();
-    assert_eq!(found, wanted, "{rows:?}");
+    }
 }
 
 const AMD64: (&str, &str) = ("linux/amd64 linux/amd64 linux/amd64", "keep");
@@ -180,4 +202,23 @@ fn a_variant_is_declared_where_it_is_proven_and_no_platform_is_lost() {
     let v3 = ("linux/amd64/v3 linux/amd64/v3 linux/amd64/v3", "linux/amd64/v3");
     check(&[v3, ("linux/amd64 linux/amd64 linux/amd64/v3", "rebuild: twice lost")]);
     check(&[("linux/amd64/v2 linux/amd64/v2 linux/amd64/v3", "linux/amd64/v3"), AMD64]);
+}
+
+#[test]
+fn from_index_is_advised_if_it_changes_only_what_is_proven() {
+    let wrong = ("linux/arm64 linux/amd64 linux/arm64", true);
+    let right = ("linux/amd64 linux/amd64 linux/amd64", false);
+    check_from_index(&[right, wrong]);
+    check_from_index(&[wrong, ("linux/s390x linux/amd64 linux/s390x", true)]);
+    check_from_index(&[right, ("linux/aarch64 linux/arm64 linux/arm64", true)]);
+    // A wrong build stays what it is.
+    check_from_index(&[right, wrong, ("linux/s390x linux/s390x linux/amd64", false)]);
+    // So does a wrong entry where the declared platform is that of the entry.
+    check_from_index(&[wrong, ("linux/amd64 linux/amd64 linux/s390x", false)]);
+    let not_alone = ("linux/arm64 linux/amd64 linux/arm64", false);
+    // The entry is wrong, or nothing shows which of the two is.
+    check_from_index(&[not_alone, ("linux/386 linux/amd64 linux/amd64", false)]);
+    check_from_index(&[not_alone, ("linux/s390x linux/riscv64 -", false)]);
+    check_from_index(&[not_alone, ("- linux/amd64 linux/amd64", false)]);
+    check_from_index(&[("linux/amd64 linux/amd64 linux/arm64", false)]);
 }

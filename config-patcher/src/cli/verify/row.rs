@@ -2,7 +2,10 @@
 
 use super::needs;
 use crate::TOOL;
-use crate::advice::{AdviceStep, Decision, JudgedImage, Reason, decide, is_sound_alone, steps_text, way_out};
+use crate::advice::{
+    AdviceStep, Decision, JudgedImage, Reason, decide, is_made_from_index, is_sound_alone, selector,
+    steps_text, way_out,
+};
 use crate::select::is_for;
 use cli::suggest;
 use error::Error;
@@ -94,6 +97,12 @@ impl<'a> Row<'a> {
             TreeNode::Image(image) => image.config.as_ref().map(|config| &config.parsed.platform),
             TreeNode::Index(_) | TreeNode::Unread(_) => None,
         }
+    }
+
+    /// The value of `--platform` that selects it in its index; `None` outside an index.
+    fn selector(&self) -> Option<String> {
+        let node = self.requested.node.as_ref().ok()?;
+        self.entry.map(|entry| selector(node, entry))
     }
 
     pub fn declared(&self) -> Platform {
@@ -306,13 +315,18 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
                     let name = row.requested.editable.as_deref();
                     let mut steps = vec![AdviceStep::words(refusal.to_string())];
                     steps.extend(way_out(node, row.entry, &refusal.platform, name));
-                    steps.extend(refusal.relabel_step(row.node.digest(), name));
+                    let member = row.selector().unwrap_or_else(|| row.node.digest().to_string());
+                    steps.extend(refusal.relabel_step(&member, name));
                     Some(Advice::Rebuild(steps))
                 }
+                Decision::Relabel(_) if is_made_from_index(&judged, &decisions, number) => {
+                    Some(Advice::Fix(suggest(TOOL, &["fix", name, "--from-index"])))
+                }
                 Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
-                    let (platform, digest) = (platform.to_string(), row.node.digest().as_str());
+                    let platform = platform.to_string();
+                    let member = row.selector();
                     let mut fix = vec!["fix", name, "--set-platform", platform.as_str()];
-                    fix.extend(row.entry.into_iter().flat_map(|_| ["--platform", digest]));
+                    fix.extend(member.iter().flat_map(|member| ["--platform", member]));
                     Some(Advice::Fix(suggest(TOOL, &fix)))
                 }
                 // Exchanged platforms are fixed together or not at all.
