@@ -16,7 +16,7 @@ mod modules;
 mod packages;
 mod page_examples;
 mod schemas;
-mod sources;
+pub mod sources;
 mod statics;
 mod tables;
 mod usage_errors;

@@ -8,42 +8,150 @@ use error::text::Escaped;
 use image_evidence::verdict::{EvidenceFile, VerdictKind};
 use serde_json::{Value, json};
 
-/// Rules with their descriptions and levels; `--strict` turns notes into errors.
-const RULES: [(&str, &str, &str); 12] = [
-    (
-        "mislabeled",
-        "The binaries that a container would execute were built for another platform than the declared one",
-        "error",
-    ),
-    (
-        "wrong-build",
-        "The binaries that a container would execute were built for another platform, and the index has or needs both: the image \
-         must be built again",
-        "error",
-    ),
-    ("mixed", "The binaries that a container would execute were built for several platforms", "error"),
-    (
-        "would-not-start",
-        "A file that a container start executes is absent, or the kernel refuses to execute it",
-        "error",
-    ),
-    (
-        "foreign-payload",
-        "The image contains a program for another platform, outside the executed chain",
-        "note",
-    ),
-    ("undetermined", "The image contains no binary that shows its platform", "note"),
-    (
-        "needs-more",
-        "A file that a container would execute needs a higher CPU level than --cpu allows",
-        "error",
-    ),
-    ("index-differs", "The index platform and the declared platform differ", "error"),
-    ("not-read", "The image could not be read", "error"),
-    ("incomplete", "A manifest, config or layer of the image is absent from the store", "error"),
-    ("compatibility", "Some programs cannot pull a member of the index, or none of it", "error"),
-    ("missing-platform", "The image has no member for a required platform", "error"),
+/// A kind of result.
+struct Rule {
+    id: &'static str,
+    /// What was found.
+    text: &'static str,
+    /// What to do about it.
+    help: &'static str,
+    /// `--strict` turns notes into errors.
+    level: &'static str,
+    /// The heading of [`PAGE`] about it.
+    anchor: &'static str,
+}
+
+/// The page that explains the rules, in the repository.
+const PAGE: &str = "docs/config-patcher.md";
+
+const RULES: [Rule; 12] = [
+    Rule {
+        id: "mislabeled",
+        text: "The binaries that a container would execute were built for another platform than the declared one",
+        help: "Engines choose images by their platform metadata and then run binaries for another platform. Run the `fix` command \
+               of the message: it changes the metadata and no layer.",
+        level: "error",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "wrong-build",
+        text: "The binaries that a container would execute were built for another platform, and the index has or needs both: the \
+               image must be built again",
+        help: "Usually a base image was pinned to the digest of one platform, a program of the host was copied, or GOARCH was not \
+               set. Build the image again; until then, remove it from the index with the command of the message.",
+        level: "error",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "mixed",
+        text: "The binaries that a container would execute were built for several platforms",
+        help: "No declared platform is right for such an image. Build it again, with all files for one platform.",
+        level: "error",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "would-not-start",
+        text: "A file that a container start executes is absent, or the kernel refuses to execute it",
+        help: "The message names the file and what it needs. Add the absent file or loader, set the executable bit, or fix the \
+               `#!` line, and build the image again.",
+        level: "error",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "foreign-payload",
+        text: "The image contains a program for another platform, outside the executed chain",
+        help: "Nothing is wrong if the program is meant to be data, such as an emulator's or a test's. It is an error with \
+               `--strict` only.",
+        level: "note",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "undetermined",
+        text: "The image contains no binary that shows its platform",
+        help: "What the image executes could not be followed, or it has no programs. `verify --explain` prints where the executed \
+               chain ended. It is an error with `--strict` only.",
+        level: "note",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "needs-more",
+        text: "A file that a container would execute needs a higher CPU level than --cpu allows",
+        help: "On processors of the allowed level, the program ends with an illegal instruction. Build it for that level, or allow \
+               a higher one with `--cpu`.",
+        level: "error",
+        anchor: "cpu-levels",
+    },
+    Rule {
+        id: "index-differs",
+        text: "The index platform and the declared platform differ",
+        help: "Engines select by the index platform and unpack by the declared one; some refuse the image. Run the `fix` command of \
+               the message.",
+        level: "error",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "not-read",
+        text: "The image could not be read",
+        help: "The message has the reason. The exit code of `verify` says whether a retry can help: 6 is a failure of the network \
+               or registry.",
+        level: "error",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "incomplete",
+        text: "A manifest, config or layer of the image is absent from the store",
+        help: "It was deleted in the registry, or never saved. Copy it from where it still is, build it again, or remove it from \
+               the index with the command of the message.",
+        level: "error",
+        anchor: "verdicts",
+    },
+    Rule {
+        id: "compatibility",
+        text: "Some programs cannot pull a member of the index, or none of it",
+        help: "The message names these programs, in the versions that were measured. Run its `manifest-push edit` command: the images \
+               keep their digests.",
+        level: "error",
+        anchor: "compatibility",
+    },
+    Rule {
+        id: "missing-platform",
+        text: "The image has no member for a required platform",
+        help: "`--require` or the image of `--like` asks for this platform. Build it and add it with `manifest-push edit --add`.",
+        level: "error",
+        anchor: "questions-that-the-manifests-answer",
+    },
 ];
+
+impl Rule {
+    /// As a `reportingDescriptor`. `repository` is the URL of the repository, if it has one.
+    fn json(&self, repository: Option<&str>) -> Value {
+        let Self { id, text, help, level, anchor } = self;
+        let place = format!("{PAGE}#{anchor}");
+        let uri = repository.map(|repository| format!("{repository}/blob/HEAD/{place}"));
+        let link = uri.as_ref().map_or(format!("`{place}`"), |uri| format!("[{PAGE}]({uri})"));
+        let mut rule = json!({
+            "id": id, "shortDescription": {"text": text}, "defaultConfiguration": {"level": level},
+            "help": {"text": help.replace('`', ""), "markdown": format!("{help}\n\nMore: {link}")},
+        });
+        if let Some(uri) = uri {
+            rule["helpUri"] = uri.into();
+        }
+        rule
+    }
+}
+
+/// The tool with its rules. `repository` is the URL of the repository, if it has one.
+fn driver(repository: Option<&str>) -> Value {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut driver = json!({
+        "name": super::super::TOOL, "version": version, "semanticVersion": version,
+        "rules": RULES.iter().map(|rule| rule.json(repository)).collect::<Vec<_>>(),
+    });
+    if let Some(repository) = repository {
+        driver["informationUri"] = repository.into();
+    }
+    driver
+}
 
 pub fn text(results: &Results<'_>) -> String {
     let unread = results.requested.iter().filter_map(|requested| {
@@ -59,18 +167,11 @@ pub fn text(results: &Results<'_>) -> String {
     });
     let rows = results.rows.iter().flat_map(|row| of(row, results.strict));
     let found: Vec<Value> = unread.chain(rows).chain(results.reports.iter().flat_map(of_report)).collect();
-    let rules: Vec<Value> = RULES
-        .iter()
-        .map(|(id, text, level)| {
-            json!({"id": id, "shortDescription": {"text": text}, "defaultConfiguration": {"level": level}})
-        })
-        .collect();
-    let driver =
-        json!({"name": super::super::TOOL, "semanticVersion": env!("CARGO_PKG_VERSION"), "rules": rules});
+    let repository = Some(env!("CARGO_PKG_REPOSITORY")).filter(|url| !url.is_empty());
     let log = json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": found}],
+        "runs": [{"tool": {"driver": driver(repository)}, "results": found}],
     });
     in_ascii(&log.to_string()) + "\n"
 }
@@ -179,7 +280,7 @@ fn result(
     if !logical.is_empty() {
         location["logicalLocations"] = Value::Array(logical);
     }
-    let index = RULES.iter().position(|(id, ..)| *id == rule);
+    let index = RULES.iter().position(|known| known.id == rule);
     let mut result = json!({
         "ruleId": rule, "ruleIndex": index, "level": level,
         "message": {"text": Escaped(text).to_string()}, "locations": [location],
@@ -200,4 +301,24 @@ fn uri(name: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_refers_to_its_heading_in_the_repository() {
+        let driver = driver(Some("https://git.example.org/multiarch"));
+        assert_eq!(driver["informationUri"], "https://git.example.org/multiarch");
+        let rule = &driver["rules"][0];
+        let uri = "https://git.example.org/multiarch/blob/HEAD/docs/config-patcher.md#verdicts";
+        assert_eq!(rule["helpUri"], uri);
+        assert!(
+            rule["help"]["markdown"].as_str().unwrap().ends_with(&format!("[docs/config-patcher.md]({uri})"))
+        );
+        assert!(!rule["help"]["text"].as_str().unwrap().contains('`'));
+        // A package without a repository has no URL to refer to.
+        assert_eq!(RULES[0].json(None)["helpUri"], Value::Null);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::made::{Layer, exe, image, index, probe, put, verify};
 use crate::tools::User;
+use crate::workspace::sources::workspace;
 use image_store::store::oci_layout::OciLayout;
 use multiarch_tests::need;
 use multiarch_tests::world::{program, require};
@@ -160,6 +161,30 @@ fn sarif_has_a_result_for_each_image_that_is_not_consistent() {
             .unwrap()
             .contains("\"level\":\"error\",\"locations\"")
     );
+}
+
+#[test]
+fn sarif_rules_explain_themselves() {
+    let user = User::new();
+    let name = images(&user).swap_remove(0);
+    verify(&user, &[&name, "--sarif", "out.sarif"]).exits(0);
+    let log: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(user.path("out.sarif")).unwrap()).unwrap();
+    let driver = &log["runs"][0]["tool"]["driver"];
+    for key in ["version", "semanticVersion"] {
+        assert_eq!(driver[key], env!("CARGO_PKG_VERSION"));
+    }
+    let page = std::fs::read_to_string(workspace().join("docs/config-patcher.md")).unwrap();
+    let headings = page.lines().filter_map(|line| line.strip_prefix('#'));
+    let anchors: Vec<String> =
+        headings.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")).collect();
+    for rule in driver["rules"].as_array().unwrap() {
+        let help = rule["help"]["markdown"].as_str().unwrap();
+        assert!(rule["help"]["text"].as_str().unwrap().len() > 60, "{rule}");
+        let (_, anchor) = help.split_once("docs/config-patcher.md#").unwrap();
+        let anchor = anchor.trim_end_matches(['`', ')']);
+        assert!(anchors.iter().any(|known| known == anchor), "{anchor} is not in {anchors:?}");
+    }
 }
 
 #[test]
