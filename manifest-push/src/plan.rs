@@ -123,6 +123,12 @@ pub fn prepare_member<'a>(
     entry.annotations = selected.entry.map(|entry| entry.annotations.clone()).unwrap_or_default();
     entry.annotations.extend(one.member.annotations.clone());
     entry.platform = Some(platform);
+    for (descriptor, _) in &selected.absent_attestations {
+        notes.push(format!(
+            "attestation {} of {} is absent and left out",
+            descriptor.digest, one.member.image
+        ));
+    }
     let mut attestations = Vec::new();
     for (descriptor, _) in &selected.attestations {
         let mut descriptor = (*descriptor).clone();
@@ -160,6 +166,8 @@ pub struct SelectedImage<'a> {
     /// Its entry, if it was found in an index.
     entry: Option<&'a Descriptor>,
     attestations: Vec<(&'a Descriptor, &'a TreeNode)>,
+    /// Attestations that could not be read. They are left out.
+    absent_attestations: Vec<(&'a Descriptor, &'a TreeNode)>,
 }
 
 /// Returns the one image for a member: the image itself or, of an index, the image for the member's platform with the
@@ -168,12 +176,49 @@ pub fn select_image(one: &FetchedMember) -> Result<SelectedImage<'_>, String> {
     let name = &one.member.image;
     match &one.node {
         TreeNode::Image(image) => match image.is_runnable() {
-            true => Ok(SelectedImage { node: &one.node, image, entry: None, attestations: Vec::new() }),
+            true => Ok(SelectedImage {
+                node: &one.node,
+                image,
+                entry: None,
+                attestations: Vec::new(),
+                absent_attestations: Vec::new(),
+            }),
             false => Err(format!("\"{name}\" is an artifact or attestation, not an image")),
         },
         TreeNode::Index(index) => select_from_index(index, &one.member),
         TreeNode::Unread(unread) => Err(unread.error.to_string()),
     }
+}
+
+/// Returns the error of a member of a source index that is needed and could not be read. Its siblings may be absent: Docker
+/// Engine saves an index with the images that it has.
+pub fn unread_selection(one: &FetchedMember) -> Option<Error> {
+    let TreeNode::Index(index) = &one.node else { return None };
+    let seats = index.nested_members();
+    let asked = &one.member.platform;
+    let fits = |nested: &&NestedMember<'_>| match &nested.entry.platform {
+        _ if asked.architecture.is_empty() => true,
+        Some(platform) => platform.matches(asked),
+        None => false,
+    };
+    let is_image =
+        |nested: &&NestedMember<'_>| matches!(nested.node, TreeNode::Image(image) if image.is_runnable());
+    if seats.iter().any(|nested| is_image(&nested) && fits(&nested)) {
+        return None;
+    }
+    let (nested, unread) = seats.iter().filter(fits).find_map(|nested| match nested.node {
+        TreeNode::Unread(unread) => Some((nested, unread)),
+        TreeNode::Image(_) | TreeNode::Index(_) => None,
+    })?;
+    let name = nested.entry.platform.as_ref().map_or(unread.digest.to_string(), ToString::to_string);
+    let why = unread.absent_part().unwrap_or_else(|| unread.error.to_string());
+    let there = seats.iter().filter(is_image).filter_map(|nested| nested.entry.platform.as_ref());
+    let there: Vec<String> = there.map(ToString::to_string).collect();
+    let error = Error::new(unread.error.kind, format!("read {name} of \"{}\"", one.member.image), why);
+    Some(match there.is_empty() {
+        true => error,
+        false => error.hint(format!("these are there: {}", there.join(", "))),
+    })
 }
 
 fn select_from_index<'a>(index: &'a IndexNode, member: &Member) -> Result<SelectedImage<'a>, String> {
@@ -185,6 +230,12 @@ fn select_from_index<'a>(index: &'a IndexNode, member: &Member) -> Result<Select
             _ => None,
         })
         .collect();
+    // What is absent counts: the only image that is there need not be the one that is meant.
+    let absent: Vec<&Platform> = seats
+        .iter()
+        .filter(|nested| matches!(nested.node, TreeNode::Unread(_)))
+        .filter_map(|nested| nested.entry.platform.as_ref())
+        .collect();
     let asked = &member.platform;
     let fits = |nested: &NestedMember<'_>| {
         nested.entry.platform.as_ref().is_some_and(|platform| platform.matches(asked))
@@ -195,26 +246,27 @@ fn select_from_index<'a>(index: &'a IndexNode, member: &Member) -> Result<Select
         fitting.retain(|(nested, _)| !nested.is_nested());
     }
     let (NestedMember { index, entry, node, .. }, image) = match (runnable.as_slice(), fitting.as_slice()) {
-        ([only], _) | (_, [only]) => *only,
+        ([only], []) if absent.is_empty() => *only,
+        (_, [only]) => *only,
         _ => {
-            let platforms: Vec<String> = runnable
-                .iter()
-                .filter_map(|(nested, _)| nested.entry.platform.as_ref())
+            let there = runnable.iter().filter_map(|(nested, _)| nested.entry.platform.as_ref());
+            let platforms: Vec<String> = there
                 .map(ToString::to_string)
+                .chain(absent.iter().map(|platform| format!("{platform}, which is absent")))
                 .collect();
             return Err(format!(
                 "\"{}\" is an index of {} platforms ({}); specify one of them, or use the digest of an image",
                 member.image,
-                runnable.len(),
+                runnable.len() + absent.len(),
                 platforms.join(", ")
             ));
         }
     };
     // Attestations are in the same index as their image.
     let beside = index.index.manifests.iter().zip(&index.members);
-    let attestations =
-        beside.filter(|(other, _)| other.attested_digest() == Some(entry.digest.as_str())).collect();
-    Ok(SelectedImage { node, image, entry: Some(entry), attestations })
+    let own = beside.filter(|(other, _)| other.attested_digest() == Some(entry.digest.as_str()));
+    let (absent, attestations) = own.partition(|(_, node)| matches!(node, TreeNode::Unread(_)));
+    Ok(SelectedImage { node, image, entry: Some(entry), attestations, absent_attestations: absent })
 }
 
 /// Returns (platform, content, warning). The platform is that of the spec, else of the existing entry, else of the

@@ -1,7 +1,7 @@
 //! Reads all images of a spec and the state of its targets, in as few round trips as possible.
 
 use super::Session;
-use crate::plan::{FetchedMember, IndexOptions, combine, refuse_problems};
+use crate::plan::{FetchedMember, IndexOptions, combine, refuse_problems, unread_selection};
 use crate::spec::{Member, PublishRequest, Spec};
 use cli::Output;
 use error::Error;
@@ -12,7 +12,7 @@ use image_store::open::{Opened, Stores, Target};
 use image_store::parallel;
 use image_store::plan::TargetInfo;
 use image_store::store::ImageSource;
-use image_store::tree::{TreeNode, read_tree_below};
+use image_store::tree::{TreeNode, read_sparse_tree_below};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use strict_yaml::Problem;
 
@@ -168,8 +168,12 @@ fn fetch_one(one: &OpenedMember<'_>, arrivals: &Arrivals) -> Result<FetchedMembe
     let arrived = document.as_ref().ok();
     arrivals.add(arrived.map(|(opened, document)| (opened.store.display_name(), document.digest().clone())));
     let (opened, document) = document?;
-    let node = read_tree_below(&*opened.store, document, 0)?;
-    Ok(FetchedMember { member: one.member.clone(), source: opened.store.clone(), node })
+    let node = match read_sparse_tree_below(&*opened.store, document)? {
+        TreeNode::Unread(unread) => return Err(unread.error),
+        node => node,
+    };
+    let found = FetchedMember { member: one.member.clone(), source: opened.store.clone(), node };
+    unread_selection(&found).map_or(Ok(found), Err)
 }
 
 /// Resolves the tags at once and, when all manifests have arrived, again, together with the manifests that come from

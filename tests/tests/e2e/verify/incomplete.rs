@@ -261,3 +261,35 @@ fn a_member_whose_layers_are_not_read_does_not_stop_the_others() {
     let alone = format!("oci:out@{}", nydus.digest());
     user.config_patcher(&["fix", &alone, "--from-binaries", "--check"]).exits(3);
 }
+
+#[test]
+fn a_sparse_index_is_a_source_for_the_images_that_it_has() {
+    let user = User::new();
+    let (registry, name, digests) = registry();
+    registry.delete_manifest("app", digests[2].as_str());
+    let list = format!("{}/app:list", registry.host());
+    let spec = |platform: &str| {
+        let (os, architecture) = platform.split_once('/').unwrap();
+        let platform = format!("{{os: {os}, architecture: {architecture}}}");
+        let text = format!("image: {list}\nmanifests:\n  - image: {name}\n    platform: {platform}\n");
+        user.write("spec.yaml", text);
+    };
+    spec("linux/amd64");
+    user.manifest_push(&["push", "from-spec", "spec.yaml"]).exits(0);
+    let found = verify(&user, &[&list, "--no-layers", "--format", "json"]).exits(0).json();
+    assert_eq!(found["platforms"][0]["present"].as_array().unwrap().len(), 1, "{found}");
+    spec("linux/s390x");
+    let ran = user.manifest_push(&["push", "from-spec", "spec.yaml"]).exits(5);
+    let why = format!("linux/s390x of \"{name}\": manifest {} is absent", digests[2]);
+    assert!(ran.stderr.contains(&why), "{ran}");
+    assert!(ran.stderr.contains("these are there: linux/amd64, linux/arm64"), "{ran}");
+    // As a member of a draft, and of an edit.
+    let ran = user.manifest_push(&["create", &format!("{list}-2"), &name]);
+    assert!(ran.code != Some(0) && ran.stderr.contains("linux/s390x, which is absent"), "{ran}");
+    let edit = |platform: &str| {
+        user.manifest_push(&["edit", &list, "--add", &format!("{platform}={name}"), "--force", "--dry-run"])
+    };
+    edit("linux/arm64").exits(0);
+    let ran = edit("linux/s390x").exits(5);
+    assert!(ran.stderr.contains(&why), "{ran}");
+}
