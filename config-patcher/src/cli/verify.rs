@@ -133,7 +133,8 @@ pub fn run(args: &VerifyArgs, stores: &Stores, output: &Output) -> Result<Exit, 
         })
         .collect();
     drop(reports);
-    failed.extend(requested.into_iter().filter_map(|requested| requested.node.err()));
+    let unread = requested.into_iter().filter(|requested| !requested.is_absent());
+    failed.extend(unread.filter_map(|requested| requested.node.err()));
     if is_empty {
         return Err(
             Error::bad_input("verify", "it contains no image").hint("specify an image, not an artifact")
@@ -231,7 +232,7 @@ impl ToRead {
             node = node.and_then(|node| images_for(&node, platform, &self.name).map(drop).map(|()| node));
         }
         let (name, source, editable) = (self.name.clone(), self.source.clone(), self.editable.clone());
-        RequestedImage { name, source, depth: self.depth, node, editable }
+        RequestedImage { name, source, depth: self.depth, node, is_explicit: self.is_explicit, editable }
     }
 }
 

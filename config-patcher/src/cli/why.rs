@@ -40,6 +40,7 @@ pub fn run(args: &WhyArgs, stores: &Stores, output: &Output) -> Result<Exit, Err
     }
     let is_remote = matches!(args.image, Reference::Registry(_));
     let requested = RequestedImage {
+        is_explicit: true,
         name: args.image.to_string(),
         editable: row::editable(&args.image, &opened.pointer),
         source: opened.store,

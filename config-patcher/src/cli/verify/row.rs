@@ -8,7 +8,7 @@ use crate::advice::{
 };
 use crate::select::is_for;
 use cli::suggest;
-use error::Error;
+use error::{Error, Exit};
 use image_evidence::chain::ChainRole;
 use image_evidence::verdict::VerdictKind;
 use image_evidence::verify::{Finding, VerifyDepth};
@@ -26,8 +26,17 @@ pub struct RequestedImage {
     pub source: Arc<dyn ImageSource>,
     pub depth: VerifyDepth,
     pub node: Result<TreeNode, Error>,
+    /// Named on the command line, not found by `--all-tags`.
+    pub is_explicit: bool,
     /// The reference for `manifest-push edit`, if that can change the image.
     pub editable: Option<String>,
+}
+
+impl RequestedImage {
+    /// Returns whether it is a tag that a store lists and does not have: it was deleted meanwhile, or its manifest is gone.
+    pub fn is_absent(&self) -> bool {
+        !self.is_explicit && self.node.as_ref().is_err_and(|error| error.kind == Exit::NotFound)
+    }
 }
 
 /// One image, with its verdict.

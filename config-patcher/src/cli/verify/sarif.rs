@@ -156,8 +156,9 @@ fn driver(repository: Option<&str>) -> Value {
 pub fn text(results: &Results<'_>) -> String {
     let unread = results.requested.iter().filter_map(|requested| {
         let error = requested.node.as_ref().err()?;
+        let rule = if requested.is_absent() { "incomplete" } else { "not-read" };
         Some(result(
-            "not-read",
+            rule,
             "error",
             &format!("{}: cannot {error}", requested.name),
             &requested.name,

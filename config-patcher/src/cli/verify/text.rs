@@ -21,7 +21,12 @@ pub fn print(results: &Results<'_>, shows_image: bool, args: &VerifyArgs) {
     }
     let remarks = rows.into_iter().flat_map(|row| remarks(row, args.explain));
     let answers = results.reports.iter().flat_map(|report| answers(report, args));
-    for line in remarks.chain(answers) {
+    let absent = results.requested.iter().filter(|requested| requested.is_absent());
+    let absent = absent.flat_map(|requested| {
+        let reason = requested.node.as_ref().err().map(|error| format!("  cannot {error}"));
+        [Some(format!("{}: incomplete", requested.name)), reason].into_iter().flatten()
+    });
+    for line in remarks.chain(answers).chain(absent) {
         print_line(&Escaped(&line).to_string());
     }
 }

@@ -156,6 +156,7 @@ impl DockerArchive {
         was: &Digest,
         rewrite: &Relabel,
     ) -> Result<Result<InPlacePlan, String>, Error> {
+        self.archive().refuse_unreadable()?;
         in_place::plan(&self.archive(), self.only.as_deref(), was, rewrite)
     }
 
@@ -212,7 +213,10 @@ impl DockerArchive {
             Pointer::Digest(digest) => digest.clone(),
         };
         let found = archive.document(&digest).or_else(|| state.pending.documents.get(&digest));
-        Ok(found.cloned())
+        match archive.unreadable.get(&digest) {
+            Some(error) if found.is_none() => Err(error.clone()),
+            _ => Ok(found.cloned()),
+        }
     }
 
     /// Replaces the archive: `exchange` checks and writes the new one. The old table of members is dropped first, since two
@@ -375,6 +379,7 @@ impl ImageStore for DockerArchive {
             let state = self.state();
             (state.archive.clone(), state.pending.clone())
         };
+        archive.refuse_unreadable()?;
         let place = self.display_name();
         let doing = || format!("tag \"{tag}\" in \"{place}\"");
         let named = archive.named(tag).map_err(|why| Error::bad_input(doing(), why))?;

@@ -10,6 +10,7 @@ use crate::store::UNNAMED;
 use error::Error;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, Document, ParsedDocument};
+use read::OnDamage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -72,6 +73,8 @@ pub struct Snapshot {
     ids: BTreeMap<Digest, Digest>,
     /// Members of indexes that are not in the archive: Docker saves only the platforms that it has.
     pub absent: BTreeSet<Digest>,
+    /// Manifests and indexes that cannot be read, with the reason. Nothing is written to such an archive.
+    pub unreadable: BTreeMap<Digest, Error>,
     /// Digests of image and config for each item of `list`.
     pub item_documents: Vec<Digest>,
     pub item_configs: Vec<Digest>,
@@ -93,7 +96,7 @@ impl Snapshot {
 
     /// Reads an archive. `place` is its name in messages.
     pub fn read(file: File, place: &str, naming: Naming) -> Result<Self, Error> {
-        read::read(file, place, naming, &LayerDigests::new(), &[])
+        read::read(file, place, naming, &LayerDigests::new(), &[], OnDamage::Keep)
     }
 
     /// The same of a file whose layers need not be read, or that has holes in their place: digests that must be
@@ -104,7 +107,7 @@ impl Snapshot {
         naming: Naming,
         layer_digests: &LayerDigests,
     ) -> Result<Self, Error> {
-        read::read(file, place, naming, layer_digests, &[])
+        read::read(file, place, naming, layer_digests, &[], OnDamage::Refuse)
     }
 
     /// Reads the file of this snapshot as if these bytes were written over it.
@@ -114,7 +117,7 @@ impl Snapshot {
         place: &str,
         layer_digests: &LayerDigests,
     ) -> Result<Self, Error> {
-        read::read(self.clone_file(place)?, place, self.naming, layer_digests, writes)
+        read::read(self.clone_file(place)?, place, self.naming, layer_digests, writes, OnDamage::Refuse)
     }
 
     /// Records that those bytes are written.
@@ -167,11 +170,20 @@ impl Snapshot {
             documents: BTreeMap::new(),
             ids: BTreeMap::new(),
             absent: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
             item_documents: Vec::new(),
             item_configs: Vec::new(),
             layers: BTreeMap::new(),
             blobs: BTreeMap::new(),
         }
+    }
+
+    /// Fails if a manifest cannot be read: the archive is not written then.
+    ///
+    /// # Errors
+    /// That of the first such manifest.
+    pub fn refuse_unreadable(&self) -> Result<(), Error> {
+        self.unreadable.values().next().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Returns whether an index of the archive lists this member, or a manifest this layer, and the archive does not have it.

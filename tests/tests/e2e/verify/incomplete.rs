@@ -293,3 +293,53 @@ fn a_sparse_index_is_a_source_for_the_images_that_it_has() {
     let ran = edit("linux/s390x").exits(5);
     assert!(ran.stderr.contains(&why), "{ran}");
 }
+
+#[test]
+fn all_tags_go_on_after_one_that_is_absent_or_damaged() {
+    let user = User::new();
+    let (registry, name, digests) = registry();
+    registry.set_tag("app", "gone", digests[0].as_str());
+    registry.set_tag("app", "right", digests[0].as_str());
+    let is_gone =
+        |request: &multiarch_tests::fake_registry::Request| request.path.ends_with("/manifests/gone");
+    registry.fault(Fault::when(is_gone, Act::status(404)).forever());
+    let all = name.trim_end_matches(":v1");
+    let ran = verify(&user, &["--all-tags", all, "--sarif", "r.sarif"]).exits(1);
+    assert!(ran.stdout.contains(&format!("{all}:gone: incomplete\n  cannot ")), "{ran}");
+    assert!(ran.stdout.contains(&format!("{all}:right")) && ran.stdout.contains("mislabeled"), "{ran}");
+    assert_eq!(ran.stderr.trim_end(), "2 of 5 images need attention", "{ran}");
+    assert!(std::fs::read_to_string(user.path("r.sarif")).unwrap().contains("\"ruleId\":\"incomplete\""));
+    // Named explicitly, it is not found.
+    verify(&user, &[&format!("{all}:gone")]).exits(5);
+
+    // A manifest that is damaged, in a layout and in both forms of its archive.
+    let (dir, digests) = layout(&user, "out");
+    let store = OciLayout::open(&dir).unwrap();
+    store.write_tag("right", &store.read_document(&Pointer::from(&digests[0])).unwrap()).unwrap();
+    let damaged = b"{\"schemaVersion\": 2, damaged";
+    let entry = Descriptor::of(media_type::OCI_MANIFEST, damaged);
+    std::fs::write(blob(&dir, &entry.digest), damaged).unwrap();
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&read(dir.join("index.json")).unwrap()).unwrap();
+    let mut entry = serde_json::to_value(&entry).unwrap();
+    entry["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": "bad"});
+    index["manifests"].as_array_mut().unwrap().push(entry);
+    std::fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_dir_all("", &dir).unwrap();
+    let archive = archive.into_inner().unwrap();
+    std::fs::write(user.path("saved.tar"), &archive).unwrap();
+    for store in ["oci:out", "oci-archive:saved.tar", "docker-archive:saved.tar"] {
+        let ran = verify(&user, &["--all-tags", store, "--format", "json"]).exits(3);
+        let json = ran.json();
+        assert_eq!(json["images"].as_array().unwrap().len(), 5, "{ran}");
+        assert!(ran.stderr.contains("not JSON"), "{ran}");
+    }
+    verify(&user, &["oci-archive:saved.tar:right"]).exits(0);
+    verify(&user, &["oci-archive:saved.tar:bad"]).exits(3);
+    // Nothing is written to an archive of which a part is unknown.
+    let fix = ["fix", "oci-archive:saved.tar:right", "--set-platform", "linux/s390x"];
+    user.config_patcher(&fix).exits(3).assert_stderr_contains("not JSON");
+    user.config_patcher(&[&fix[..], &["--in-place"]].concat()).exits(3).assert_stderr_contains("not JSON");
+    assert_eq!(read(user.path("saved.tar")).unwrap(), archive);
+}

@@ -28,6 +28,15 @@ const PARSED_MAX: usize = 256 << 20;
 /// Most layers of one image; Docker's limit is 127.
 const LAYERS_MAX: usize = 10_000;
 
+/// What a manifest that cannot be read means for the rest of the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// The other images can be read; nothing is written.
+    Keep,
+    /// The archive is refused.
+    Refuse,
+}
+
 /// Reads the archive as if `writes` were written over it. `place` is its name in messages.
 pub fn read(
     file: File,
@@ -35,13 +44,14 @@ pub fn read(
     naming: Naming,
     layer_digests: &LayerDigests,
     writes: &[ByteWrite],
+    on_damage: OnDamage,
 ) -> Result<Snapshot, Error> {
     let doing = || format!("read \"{place}\"");
     let identity = FileIdentity::of(&file.metadata().map_err(|e| Error::from_io(doing(), e))?);
     refuse_other_formats(&file, &doing())?;
     let tar = TarFile::read_over(Arc::new(file), writes).map_err(|e| e.at(doing()))?;
     let snapshot = Snapshot::bare(tar, Some(identity), naming);
-    let mut reader = Reader { snapshot, place, layer_digests, document_bytes: 0, parsed_bytes: 0 };
+    let mut reader = Reader { snapshot, place, layer_digests, on_damage, document_bytes: 0, parsed_bytes: 0 };
     reader.read_lists()?;
     if reader.snapshot.index.is_some() {
         reader.read_layout()?;
@@ -73,6 +83,7 @@ struct Reader<'a> {
     snapshot: Snapshot,
     place: &'a str,
     layer_digests: &'a LayerDigests,
+    on_damage: OnDamage,
     document_bytes: usize,
     parsed_bytes: usize,
 }
@@ -239,6 +250,9 @@ impl Reader<'_> {
     }
 
     fn keep(&mut self, document: Document) -> Result<(), Error> {
+        if self.snapshot.documents.contains_key(document.digest()) {
+            return Ok(());
+        }
         self.document_bytes += document.bytes().len();
         if self.document_bytes > DOCUMENTS_MAX {
             return Err(self.refuse(format!("its manifests exceed {DOCUMENTS_MAX} bytes")));
@@ -288,7 +302,9 @@ impl Reader<'_> {
         for entry in &entries {
             let mut found = Vec::new();
             self.read_below(entry, 0, &mut found)?;
-            if !self.snapshot.documents.contains_key(&entry.digest) {
+            let is_known = self.snapshot.documents.contains_key(&entry.digest)
+                || self.snapshot.unreadable.contains_key(&entry.digest);
+            if !is_known {
                 return Err(self
                     .refuse(format!("index.json references {}, which is not in the archive", entry.digest)));
             }
@@ -303,6 +319,17 @@ impl Reader<'_> {
             candidates.sort_by_key(|entry| {
                 !index_json::image_name(&entries[*entry]).is_some_and(|tag| item.has(&tag))
             });
+            let unreadable = || {
+                (0..entries.len()).find(|entry| {
+                    let is_named = index_json::image_name(&entries[*entry]).is_some_and(|tag| item.has(&tag));
+                    is_named && self.snapshot.unreadable.contains_key(&entries[*entry].digest)
+                })
+            };
+            if let (true, Some(entry)) = (candidates.is_empty(), unreadable()) {
+                self.snapshot.item_documents.push(entries[entry].digest.clone());
+                self.snapshot.item_configs.push(config.digest);
+                continue;
+            }
             let Some(entry) = candidates.first().copied() else {
                 let why = format!("manifest.json lists image {}, index.json does not", config.digest);
                 return Err(self.refuse(why).hint("save the image again"));
@@ -355,24 +382,23 @@ impl Reader<'_> {
         }
         let document = match self.snapshot.documents.get(&entry.digest) {
             Some(document) => document.clone(),
+            None if self.snapshot.unreadable.contains_key(&entry.digest) => return Ok(()),
             None => {
                 let Some(bytes) = self.small(&blob_path(&entry.digest), DOCUMENT_MAX)? else {
                     self.snapshot.absent.insert(entry.digest.clone());
                     return Ok(());
                 };
-                let what = format!("manifest {} of \"{}\"", entry.digest, self.place);
-                if bytes.len() as u64 != entry.size {
-                    let why = format!("it has {} bytes; its descriptor declares {}", bytes.len(), entry.size);
-                    return Err(Error::integrity(format!("read {what}"), why));
+                match self.document(entry, bytes) {
+                    Ok(document) => document,
+                    Err(error) if self.on_damage == OnDamage::Keep => {
+                        self.snapshot.unreadable.insert(entry.digest.clone(), error);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
                 }
-                let document = Document::new(bytes, Some(&entry.media_type)).map_err(|e| e.at(&what))?;
-                let document = document.with_digest(&entry.digest).ok_or_else(|| {
-                    Error::integrity(format!("read {what}"), "its content has another digest")
-                })?;
-                self.keep(document.clone())?;
-                document
             }
         };
+        self.keep(document.clone())?;
         self.parsed_bytes += document.bytes().len();
         if self.parsed_bytes > PARSED_MAX {
             return Err(self.refuse("its indexes reference the same images too often"));
@@ -390,6 +416,20 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns the document of an entry, which these bytes must be.
+    fn document(&self, entry: &Descriptor, bytes: Vec<u8>) -> Result<Document, Error> {
+        let what = format!("manifest {} of \"{}\"", entry.digest, self.place);
+        if bytes.len() as u64 != entry.size {
+            let why = format!("it has {} bytes; its descriptor declares {}", bytes.len(), entry.size);
+            return Err(Error::integrity(format!("read {what}"), why));
+        }
+        let document = Document::new(bytes, Some(&entry.media_type)).map_err(|e| e.at(&what))?;
+        document.parse().map_err(|e| e.at(&what))?;
+        document
+            .with_digest(&entry.digest)
+            .ok_or_else(|| Error::integrity(format!("read {what}"), "its content has another digest"))
     }
 
     /// Checks that an item and its manifest have the same layers: `docker load` reads those of the item, containerd those of
