@@ -68,11 +68,7 @@ fn the_page_filters_and_explains_verdicts_without_network_access() {
     browser.key("Enter");
     assert_eq!(browser.value(state), "true true");
     let details = browser.value("document.querySelector('tr.opened').innerText");
-    for words in [
-        "/app (command, layer 1) is for linux/arm64",
-        "config-patcher fix oci:",
-        "--from-index",
-    ] {
+    for words in ["/app (command, layer 1) is for linux/arm64", "config-patcher fix oci:", "--from-index"] {
         assert!(details.as_str().unwrap().contains(words), "{words} is not in {details}");
     }
     let spoken = browser.spoken();

@@ -55,6 +55,9 @@ pub fn read(
     reader.read_lists()?;
     if reader.snapshot.index.is_some() {
         reader.read_layout()?;
+        if reader.snapshot.documents.is_empty() {
+            reader.snapshot.refuse_unreadable()?;
+        }
     } else {
         reader.read_classic()?;
     }
