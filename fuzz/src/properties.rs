@@ -17,6 +17,8 @@ use std::io::{Read, Write};
 pub mod archive;
 #[path = "properties/encoding.rs"]
 pub mod encoding;
+#[path = "properties/levels.rs"]
+pub mod levels;
 #[path = "properties/tar.rs"]
 pub mod tar;
 #[path = "properties/toc.rs"]
@@ -26,8 +28,9 @@ pub mod toc;
 pub type Property = fn(&[u8]);
 
 /// The targets; each name is also that of its directory of seeds.
-pub const TARGETS: [(&str, Property); 11] = [
+pub const TARGETS: [(&str, Property); 12] = [
     ("elf", elf),
+    ("levels", levels::levels),
     ("layer", layer),
     ("script", script),
     ("windows", windows),
@@ -58,9 +61,10 @@ pub fn elf(bytes: &[u8]) {
     let whole = facts(usize::MAX);
     assert_eq!(facts(usize::from(*first) * 97 + 1), whole, "in pieces");
     if let Some(FileFacts::Elf(elf)) = whole {
-        assert!(elf.interpreter.is_none_or(|path| path.starts_with(b"/") && !path.contains(&0)));
+        assert!(elf.interpreter.as_ref().is_none_or(|path| path.starts_with(b"/") && !path.contains(&0)));
         assert!(elf.needed.iter().all(|name| !name.is_empty() && !name.contains(&0)));
         assert!(!elf.platform.architecture.is_empty());
+        levels::check_mark(&elf);
     }
 }
 
