@@ -5,6 +5,7 @@
 //! script but this one.
 
 use super::image_report::ImageReport;
+use super::needs;
 use super::results::Results;
 use super::row::{NotJudged, RequestedImage, Row};
 use super::text::{by_table, programs};
@@ -32,12 +33,13 @@ struct Mark {
 }
 
 /// The worst first, in the order of the table and of the filters.
-const MARKS: [Mark; 10] = [
+const MARKS: [Mark; 11] = [
     Mark { key: "wrong-build", sign: "⇄", words: "wrong build" },
     Mark { key: "mislabeled", sign: "✕", words: "mislabeled" },
     Mark { key: "would-not-start", sign: "⊘", words: "would not start" },
     Mark { key: "mixed", sign: "⚠", words: "mixed" },
     Mark { key: "index-differs", sign: "≠", words: "index platform differs" },
+    Mark { key: "needs-more", sign: "↑", words: "needs more" },
     Mark { key: "incomplete", sign: "∅", words: "incomplete" },
     Mark { key: "not-read", sign: "!", words: "not read" },
     Mark { key: "foreign-payload", sign: "◆", words: "foreign payload" },
@@ -55,6 +57,7 @@ fn mark(row: &Row<'_>) -> &'static Mark {
             VerdictKind::WouldNotStart => "would-not-start",
             VerdictKind::Mixed => "mixed",
             _ if !row.index_agrees() => "index-differs",
+            _ if row.needs_more() => "needs-more",
             VerdictKind::Consistent => "consistent",
             VerdictKind::ForeignPayload => "foreign-payload",
             VerdictKind::Undetermined => "undetermined",
@@ -325,14 +328,18 @@ fn columns(rows: &[&Row<'_>]) -> Vec<String> {
 impl Section {
     fn new(row: &Row<'_>) -> Self {
         let in_index = row.index_platform().map_or("no index".into(), ToString::to_string);
+        let level = row.finding.as_ref().map_or("-", |finding| needs::text(&finding.needs));
         let facts = [
             ("Declared platform", row.declared_text()),
             ("Index platform", in_index),
             ("Binary platform", row.binaries_text()),
+            ("CPU level", level.into()),
         ];
         let reasons = match &row.finding {
             Err(NotJudged::Failed(error)) => vec![shown(&format!("cannot {error}"))],
-            Ok(_) | Err(NotJudged::Incomplete(_)) => row.reasons().iter().map(|text| shown(text)).collect(),
+            Ok(_) | Err(NotJudged::Incomplete(_)) => {
+                row.reasons().iter().chain(&row.above_cpu_limit()).map(|text| shown(text)).collect()
+            }
         };
         let advice = row.advice_steps().into_iter();
         let finding = row.finding.as_ref().ok();
@@ -367,6 +374,7 @@ impl ChainFile {
 fn notes(finding: &Finding) -> Vec<String> {
     let skipped = finding.skipped.iter().map(|(layer, why)| format!("layer {layer} was not read: {why}"));
     let notes = finding.gaps.iter().cloned().chain(skipped).chain(by_table(finding));
+    let notes = notes.chain(needs::notes(&finding.needs)).chain(needs::proof(&finding.needs));
     notes.map(|note| shown(&note)).collect()
 }
 

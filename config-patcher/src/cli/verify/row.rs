@@ -95,6 +95,12 @@ impl<'a> Row<'a> {
         self.cpu_limit.as_ref()
     }
 
+    /// Returns whether the image needs more than `--cpu` allows.
+    pub fn needs_more(&self) -> bool {
+        let needs = self.finding.as_ref().ok().map(|finding| &finding.needs);
+        needs.zip(self.cpu_limit()).is_some_and(|(needs, limit)| needs.above(limit).next().is_some())
+    }
+
     /// A sentence for each file of the executed chain that needs more than `--cpu` allows.
     pub fn above_cpu_limit(&self) -> Vec<String> {
         self.finding.as_ref().map_or(Vec::new(), |finding| needs::above(&finding.needs, self.cpu_limit()))
@@ -144,7 +150,7 @@ impl<'a> Row<'a> {
                 | VerdictKind::WouldNotStart
         ) || (strict && matches!(kind, VerdictKind::ForeignPayload | VerdictKind::Undetermined))
             || !self.index_agrees()
-            || !self.above_cpu_limit().is_empty()
+            || self.needs_more()
     }
 
     /// Returns whether nothing contradicts the declared platform.
@@ -206,7 +212,7 @@ impl<'a> Row<'a> {
             Err(NotJudged::Failed(_)) => "not read",
         };
         let differs = if self.index_agrees() || self.finding.is_err() { "" } else { DIFFERS };
-        let limit = self.cpu_limit().filter(|_| !self.above_cpu_limit().is_empty());
+        let limit = self.cpu_limit().filter(|_| self.needs_more());
         let level = limit.and_then(|limit| limit.variant.as_deref());
         let more = level.map_or(String::new(), |level| format!(", needs more than {level}"));
         format!("{verdict}{differs}{more}")

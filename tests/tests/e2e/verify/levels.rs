@@ -94,10 +94,14 @@ fn a_level_above_the_limit_fails_with_the_file() {
     for limit in ["linux/amd64/v3", "amd64/v4", "linux/arm/v5"] {
         verify(&user, &[&made, "--cpu", limit]).exits(0);
     }
-    let reports = ["sarif", "junit"].map(|name| user.path(name).display().to_string());
+    let reports = ["sarif", "junit", "html"].map(|name| user.path(name).display().to_string());
     let options = ["--cpu", "linux/arm/v5", "--cpu", "linux/amd64/v2"];
-    let written =
-        [&[made.as_str()], &options[..], &["--sarif", &reports[0], "--junit", &reports[1]]].concat();
+    let written = [
+        &[made.as_str()],
+        &options[..],
+        &["--sarif", &reports[0], "--junit", &reports[1], "--html", &reports[2]],
+    ]
+    .concat();
     let text = verify(&user, &written).exits(1).stdout;
     let why = "needs linux/amd64/v3: /app (command, layer 0) records x86-64-v3 by its property note; --cpu allows linux/amd64/v2";
     assert!(
@@ -114,6 +118,8 @@ fn a_level_above_the_limit_fails_with_the_file() {
     assert_eq!(result["locations"][0]["logicalLocations"][0]["name"], "/app");
     let junit = std::fs::read_to_string(&reports[1]).unwrap();
     assert!(junit.contains("failures=\"1\"") && junit.contains(why), "{junit}");
+    let page = std::fs::read_to_string(&reports[2]).unwrap();
+    assert!(page.contains("class=\"cell needs-more\"") && page.contains(why), "{page}");
 
     // Beside the executed chain it is a note; the loader chooses among files in glibc-hwcaps by the CPU.
     let layers = vec![Layer::new().file("app", &plain).file("opt/fast", &v3).end()];
