@@ -301,12 +301,21 @@ pub fn is_pulled(entry: &Descriptor) -> bool {
     entry.attested_digest().is_none() && !entry.platform.as_ref().is_some_and(Platform::is_unknown)
 }
 
+/// Returns whether no container can be made of this member: an artifact, or an attestation without its annotations.
+fn is_artifact(entry: &Descriptor, node: &TreeNode) -> bool {
+    let TreeNode::Image(image) = node else { return entry.artifact_type.is_some() };
+    let config = &image.manifest.config.media_type;
+    let is_image = [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&config.as_str());
+    let is_unknown = image.config.as_ref().is_some_and(|config| config.parsed.platform.is_unknown());
+    !is_image || is_unknown || image.manifest.artifact_type.is_some()
+}
+
 /// The forms of each entry, at any depth.
 fn add_entries(index: &IndexNode, add: &mut dyn FnMut(Form, FormMember)) {
     let is_docker_list = index.document.media_type() == media_type::DOCKER_LIST;
     let written = index.document.written_platforms();
     for (at, (entry, node)) in index.index.manifests.iter().zip(&index.members).enumerate() {
-        if !is_pulled(entry) {
+        if !is_pulled(entry) || is_artifact(entry, node) {
             continue;
         }
         let platform = written.get(at).cloned().flatten();
@@ -368,7 +377,8 @@ fn layer_form(node: &TreeNode) -> Option<Form> {
 fn duplicates(index: &IndexNode) -> Vec<CompatibilityFinding> {
     let nested = index.nested_members();
     let images = nested.iter().filter(|member| {
-        member.is_image() && !media_type::is_index(&member.entry.media_type) && is_pulled(member.entry)
+        let is_image = member.is_image() && !media_type::is_index(&member.entry.media_type);
+        is_image && is_pulled(member.entry) && !is_artifact(member.entry, member.node)
     });
     let mut groups: Vec<(Platform, Vec<FormMember>)> = Vec::new();
     for member in images {

@@ -127,6 +127,12 @@ fn attestations_do_not_count_and_layers_do() {
     });
     let entries = [on(&plain, linux("amd64")), attestation.clone(), on(&docker, unknown)];
     store.check(&store.index(media_type::OCI_INDEX, &entries), &[]);
+    // An artifact is not pulled as an image, and needs no platform.
+    let config = store.0.add_blob("application/vnd.example.config", b"{}");
+    let artifact =
+        json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": []});
+    let artifact = store.add(&artifact);
+    store.check(&store.index(media_type::OCI_INDEX, &[on(&plain, linux("amd64")), artifact]), &[]);
     let entries = [on(&plain, linux("amd64")), on(&zstd, linux("s390x")), on(&docker, linux("386"))];
     store.check(&store.index(media_type::OCI_INDEX, &entries), &["ZstdLayers 1", "DockerZstdLayers 1"]);
     store.check(&plain, &[]);

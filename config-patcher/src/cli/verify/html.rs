@@ -221,22 +221,31 @@ fn repositories(results: &Results<'_>, shown_rows: &[&Row<'_>], columns: &[Strin
     for (number, row) in shown_rows.iter().enumerate() {
         rows.entry(row.requested).or_default().push((number, row));
     }
+    // Of all rows, also those that are not shown.
+    let mut counts: BTreeMap<*const RequestedImage, (usize, usize)> = BTreeMap::new();
+    for row in results.rows {
+        let (needing, total) = counts.entry(row.requested).or_default();
+        *needing += usize::from(row.needs_attention(results.strict));
+        *total += 1;
+    }
     // By name; the images keep the requested order among equals.
     let mut by_name: BTreeMap<String, (Vec<ImageRow>, usize, usize)> = BTreeMap::new();
     for requested in results.requested {
         let own = rows.get(&std::ptr::from_ref(requested)).map_or(&[][..], Vec::as_slice);
-        if results.only_problems && own.is_empty() && requested.node.is_ok() {
-            continue;
-        }
+        let (own_needing, own_total) =
+            counts.get(&std::ptr::from_ref(requested)).copied().unwrap_or_default();
         let (repository, short) = split_name(&requested.name);
         let (images, needing, total) = by_name.entry(repository.to_string()).or_default();
         let failed = usize::from(requested.node.is_err());
-        *needing += own.iter().filter(|(_, row)| row.needs_attention(results.strict)).count() + failed;
-        *total += own.len() + failed;
-        images.push(ImageRow::new(requested, short, own, columns));
+        *needing += own_needing + failed;
+        *total += own_total + failed;
+        if !results.only_problems || !own.is_empty() || failed > 0 {
+            images.push(ImageRow::new(requested, short, own, columns));
+        }
     }
     let mut repositories: Vec<Repository> = by_name
         .into_iter()
+        .filter(|(_, (images, ..))| !images.is_empty())
         .map(|(name, (mut images, needing, total))| {
             images.sort_by_key(|image| severity(image.worst));
             Repository { name: shown(&name), attention: attention(needing, total), images }
