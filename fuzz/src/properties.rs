@@ -4,7 +4,7 @@ use error::Exit;
 use image_evidence::chain;
 use image_evidence::elf::sampler::Sampler;
 use image_evidence::file::{self, FileFacts};
-use image_evidence::layer::{LayerFacts, LayerOutcome, NameHasher, read_stream};
+use image_evidence::layer::{LayerFacts, LayerOutcome, NameHasher, read_stream, read_stream_as};
 use image_evidence::overlay::{OverlayTree, Resolved};
 use image_model::digest::Digest;
 use image_model::manifest::Config;
@@ -28,13 +28,14 @@ pub mod toc;
 pub type Property = fn(&[u8]);
 
 /// The targets; each name is also that of its directory of seeds.
-pub const TARGETS: [(&str, Property); 12] = [
+pub const TARGETS: [(&str, Property); 13] = [
     ("elf", elf),
     ("levels", levels::levels),
     ("layer", layer),
     ("script", script),
     ("windows", windows),
     ("packed", packed),
+    ("zip", zip),
     ("json", json),
     ("challenge", challenge),
     ("toc", toc::toc),
@@ -148,6 +149,38 @@ pub fn packed(bytes: &[u8]) {
         assert_ne!(error.kind, Exit::Integrity, "{error}");
     } else if let Ok(LayerOutcome::Read(facts)) = unpacked {
         assert_eq!(facts.unpacked, content.len() as u64);
+    }
+}
+
+/// A layer with an archive has the same files whether the archive is read or not, and in pieces of any size.
+pub fn zip(bytes: &[u8]) {
+    let (first, content) = bytes.split_first().unwrap_or((&0, &[]));
+    let mut tar = Vec::new();
+    for name in ["a.jar", "b.so"] {
+        tar.extend(file_headers(name, content.len() as u64));
+        tar.extend(content);
+        tar.extend(padding(content.len() as u64));
+    }
+    tar.extend(END);
+    let deep = |bytes: Trickle<'_>| read_stream_as(bytes, None, &hasher(), true, &|| "read".into());
+    let whole = deep(Trickle { bytes: &tar, read_max: tar.len() }).expect("this tar is valid");
+    let trickled =
+        deep(Trickle { bytes: &tar, read_max: 1 + usize::from(*first) }).expect("this tar is valid");
+    let (LayerOutcome::Read(whole), LayerOutcome::Read(trickled), Ok(LayerOutcome::Read(plain))) =
+        (whole, trickled, read(tar.as_slice()))
+    else {
+        panic!("this tar is read")
+    };
+    let archives = |facts: &LayerFacts| {
+        let tree = OverlayTree::new(vec![Some(facts)]);
+        let found: Vec<(Vec<u8>, Vec<_>)> =
+            tree.archives().map(|(path, _, platforms)| (path.to_vec(), platforms.to_vec())).collect();
+        (found, tree.archives_unread())
+    };
+    assert_eq!(archives(&whole), archives(&trickled));
+    assert_eq!(whole.unpacked, plain.unpacked);
+    for name in [&b"a.jar"[..], b"b.so"] {
+        assert_eq!(whole.entry(name), plain.entry(name));
     }
 }
 

@@ -61,7 +61,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "READER", value_delimiter = ',')]
     readers: Vec<ReaderSelector>,
     /// Read no layers: check required platforms and compatibility only
-    #[arg(long, conflicts_with_all = ["strict", "explain", "quick", "full", "cpu"])]
+    #[arg(long, conflicts_with_all = ["strict", "explain", "quick", "full", "cpu", "deep"])]
     no_layers: bool,
     /// Print only the rows of images that need attention; JSON, SARIF and JUnit are not affected
     #[arg(long)]
@@ -84,6 +84,9 @@ pub struct VerifyArgs {
     /// Read every layer completely, unless an earlier run did [default for local images]
     #[arg(long)]
     full: bool,
+    /// Also read archives: report natives in .jar, .war, .ear and .whl files that the image's platform cannot load
+    #[arg(long, conflicts_with = "quick")]
+    deep: bool,
     /// Do not use or update the cache of what earlier runs found in layers
     #[arg(long)]
     no_cache: bool,
@@ -258,7 +261,7 @@ fn whole_store(stores: &Stores, reference: &Reference) -> Result<Arc<dyn ImageSo
 fn depth(args: &VerifyArgs, reference: &Reference) -> VerifyDepth {
     let is_remote = matches!(reference, Reference::Registry(_));
     // A library in a layer that is not read may need more than --cpu allows.
-    let is_complete = args.full || !args.cpu.is_empty();
+    let is_complete = args.full || args.deep || !args.cpu.is_empty();
     if args.quick || (is_remote && !is_complete) { VerifyDepth::Quick } else { VerifyDepth::Full }
 }
 
@@ -301,7 +304,8 @@ fn judge_all<'a>(
         let say = |layer: &Descriptor| {
             output.verbose_info(&format!("reading layer {} ({})", layer.digest, format_bytes(layer.size)))
         };
-        let options = VerifyOptions { depth, on_layer: &say, cache: kept, tables: !args.strict };
+        let options =
+            VerifyOptions { depth, on_layer: &say, cache: kept, tables: !args.strict, deep: args.deep };
         let findings = verify_all(&subjects, &options);
         let found = wanted.into_iter().zip(&subjects).zip(findings);
         placed.extend(found.map(|(((place, requested, entry, node), subject), finding)| {

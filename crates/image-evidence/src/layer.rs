@@ -10,7 +10,9 @@ use error::Error;
 use error::Exit;
 use image_model::digest::Digest;
 use image_model::manifest::{Descriptor, media_type};
+use image_model::platform::Platform;
 use image_store::store::ImageSource;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -23,6 +25,7 @@ mod sparse;
 mod tar_header;
 pub mod toc;
 mod walk;
+mod zip;
 
 pub use names::NameHasher;
 pub use paths::{Whiteout, normalize, parent};
@@ -56,8 +59,22 @@ pub struct LayerFacts {
     pub is_cached: bool,
     /// Whether only its table of contents and some of its files were read.
     pub is_partial: bool,
+    /// Archives (jar, war, ear, wheel) with native programs or libraries, if the layer was read deep.
+    pub(crate) archives: Vec<ArchiveNatives>,
+    /// The number of archives that were not read to their end.
+    pub(crate) archives_unread: u64,
+    /// Whether archives in it were read.
+    pub is_deep: bool,
     /// The table of contents, from which further files can be read.
     pub toc: Option<Box<toc::Toc>>,
+}
+
+/// An archive and the platforms of the programs and libraries in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ArchiveNatives {
+    /// The normalized path.
+    pub path: Vec<u8>,
+    pub platforms: Vec<Platform>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +136,8 @@ const RECORDED_MAX: usize = 50_000_000;
 /// Bytes of the paths of programs and the targets of links.
 const TEXT_MAX: usize = 24 << 20;
 const PROGRAMS_MAX: usize = 100_000;
+/// Bytes of the paths of archives that are kept.
+const ARCHIVE_PATHS_MAX: usize = 4 << 20;
 /// The number of different facts. Beyond half of it, only the platforms are kept.
 const FACTS_MAX: usize = 16_384;
 
@@ -133,6 +152,20 @@ pub fn read(
     diff_id: Option<&Digest>,
     hasher: &NameHasher,
 ) -> Result<LayerOutcome, Error> {
+    read_as(source, layer, diff_id, hasher, false)
+}
+
+/// As [`read()`]. `deep`: the archives in the layer (jar, war, ear, wheel) are read as well.
+///
+/// # Errors
+/// As [`read()`].
+pub(crate) fn read_as(
+    source: &dyn ImageSource,
+    layer: &Descriptor,
+    diff_id: Option<&Digest>,
+    hasher: &NameHasher,
+    deep: bool,
+) -> Result<LayerOutcome, Error> {
     if media_type::is_foreign_layer(&layer.media_type) && !source.has_blob(layer)? {
         return Ok(LayerOutcome::Skipped("it is stored outside the registry".into()));
     }
@@ -145,7 +178,7 @@ pub fn read(
     let doing = || format!("read layer {} of \"{}\"", layer.digest, source.display_name());
     // The store verifies this digest of a layer that is not compressed.
     let diff_id = diff_id.filter(|id| **id != layer.digest);
-    match read_stream(source.open_blob(layer)?, diff_id, hasher, &doing) {
+    match read_stream_as(source.open_blob(layer)?, diff_id, hasher, deep, &doing) {
         Ok(LayerOutcome::Read(mut facts)) => {
             facts.stored = layer.size;
             Ok(LayerOutcome::Read(facts))
@@ -176,6 +209,20 @@ pub fn read_stream(
     hasher: &NameHasher,
     doing: &dyn Fn() -> String,
 ) -> Result<LayerOutcome, Error> {
+    read_stream_as(blob, diff_id, hasher, false, doing)
+}
+
+/// As [`read_stream`]. `deep`: the archives in the layer are read as well.
+///
+/// # Errors
+/// As [`read_stream`].
+pub fn read_stream_as(
+    blob: impl Read,
+    diff_id: Option<&Digest>,
+    hasher: &NameHasher,
+    deep: bool,
+    doing: &dyn Fn() -> String,
+) -> Result<LayerOutcome, Error> {
     let failed = |error| decoder::failed(doing(), error);
     let mut unpacked = match LayerDecoder::new(blob, diff_id).map_err(failed)? {
         Ok(unpacked) => unpacked,
@@ -185,7 +232,7 @@ pub fn read_stream(
             )));
         }
     };
-    let mut facts = match walk::walk(&mut unpacked, hasher) {
+    let mut facts = match walk::walk(&mut unpacked, hasher, deep) {
         // Engines accept more.
         Err(walk::WalkError::Io(error)) if decoder::NotDecoded::is_in(&error) => {
             return Ok(LayerOutcome::Skipped(error.to_string()));
@@ -217,6 +264,9 @@ impl LayerFacts {
             unpacked: 0,
             is_cached: false,
             is_partial: false,
+            archives: Vec::new(),
+            archives_unread: 0,
+            is_deep: false,
             toc: None,
         }
     }
@@ -368,6 +418,15 @@ impl LayerBuilder {
         }
         let bit = if executable { EXECUTABLE } else { 0 };
         self.add(name, FILE | bit | index.unwrap_or(NO_FACTS) << INDEX_AT)
+    }
+
+    fn archive(&mut self, name: &[u8], platforms: Vec<Platform>, is_whole: bool) {
+        let kept: usize = self.layer.archives.iter().map(|archive| archive.path.len()).sum();
+        let has_room = kept + name.len() <= ARCHIVE_PATHS_MAX;
+        self.layer.archives_unread += u64::from(!is_whole || !has_room);
+        if has_room && !platforms.is_empty() {
+            self.layer.archives.push(ArchiveNatives { path: name.to_vec(), platforms });
+        }
     }
 
     fn program(&mut self, name: &[u8], facts: u32) {

@@ -4,6 +4,7 @@
 
 use super::file::FileFacts;
 use super::layer::{LayerEntry, LayerFacts, NameHasher, parent};
+use image_model::platform::Platform;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -337,6 +338,20 @@ impl<'a> OverlayTree<'a> {
                     .map(move |(path, facts)| (path, number, facts))
             },
         )
+    }
+
+    /// Archives with native programs that a container can see, as path, layer index and platforms.
+    pub fn archives(&self) -> impl Iterator<Item = (&'a [u8], usize, &'a [Platform])> {
+        let layers = self.layers.iter().enumerate().filter_map(|(number, layer)| Some((number, (*layer)?)));
+        let all =
+            layers.flat_map(|(number, layer)| layer.archives.iter().map(move |archive| (number, archive)));
+        all.filter(|(number, archive)| self.is_visible(&archive.path, *number))
+            .map(|(number, archive)| (archive.path.as_slice(), number, archive.platforms.as_slice()))
+    }
+
+    /// The number of archives that were not read to their end.
+    pub fn archives_unread(&self) -> u64 {
+        self.layers.iter().flatten().map(|layer| layer.archives_unread).sum()
     }
 
     /// Returns whether the file of this layer is executable.

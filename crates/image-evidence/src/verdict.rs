@@ -5,7 +5,7 @@ use crate::cpu::CpuMark;
 use crate::start::StartFailure;
 use image_model::platform::Platform;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A file that was built for a platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -57,6 +57,17 @@ pub struct LevelGroup {
     pub example: EvidenceFile,
 }
 
+/// An archive (jar, war, ear, wheel) with native programs or libraries in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveEvidence {
+    /// The absolute path in the image.
+    pub path: String,
+    /// The index of its layer; 0 is the lowest.
+    pub layer: usize,
+    /// The platforms of what is in it.
+    pub platforms: Vec<Platform>,
+}
+
 /// The files of an image from which its platform follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -68,6 +79,8 @@ pub struct Evidence {
     pub failure: Option<StartFailure>,
     /// Those that record a CPU level, by architecture and level.
     pub levels: Vec<LevelGroup>,
+    /// Archives with native programs that a container can see, if they were read.
+    pub archives: Vec<ArchiveEvidence>,
 }
 
 /// The result of comparing the declared platform with the evidence.
@@ -153,6 +166,7 @@ pub fn judge(declared: &Platform, evidence: &Evidence) -> Verdict {
     }
     if verdict.kind == VerdictKind::Consistent {
         foreign(declared, evidence, &mut verdict);
+        foreign_archives(declared, evidence, &mut verdict);
     }
     let name = declared.canonical();
     if name != *declared && matches!(verdict.kind, VerdictKind::Consistent | VerdictKind::ForeignPayload) {
@@ -293,6 +307,29 @@ fn foreign(declared: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
         verdict.reasons.push(format!("{}{more} is for {}", first.path, group.platform));
         verdict.kind = VerdictKind::ForeignPayload;
         verdict.files.extend(group.examples.iter().cloned());
+    }
+}
+
+/// Adds archives with native programs for the declared operating system, but none for the declared platform.
+fn foreign_archives(declared: &Platform, evidence: &Evidence, verdict: &mut Verdict) {
+    for archive in &evidence.archives {
+        let same_system: Vec<String> = archive
+            .platforms
+            .iter()
+            .filter(|platform| platform.os == declared.os)
+            .map(|platform| Platform::new(&platform.os, &platform.architecture, None).to_string())
+            .collect();
+        let fits = archive.platforms.iter().any(|platform| fit(declared, platform) != Fit::Other);
+        if fits || same_system.is_empty() {
+            continue;
+        }
+        let natives: BTreeSet<String> = same_system.into_iter().collect();
+        let natives = Vec::from_iter(natives).join(", ");
+        verdict.reasons.push(format!(
+            "{} (layer {}) brings natives for {natives}, none for {declared}",
+            archive.path, archive.layer
+        ));
+        verdict.kind = VerdictKind::ForeignPayload;
     }
 }
 
@@ -440,6 +477,25 @@ mod tests {
     }
 
     use VerdictKind::{Consistent, ForeignPayload, Mislabeled, Mixed, Undetermined, WouldNotStart};
+
+    #[test]
+    fn archives_with_natives_for_other_architectures_alone_are_a_note() {
+        let check = |declared: &str, platforms: &[&str], note: Option<&str>| {
+            let platforms = platforms.iter().map(|platform| platform.parse().unwrap()).collect();
+            let mut evidence = evidence(&["run /app arm64"]);
+            evidence.archives.push(ArchiveEvidence { path: "/netty.jar".into(), layer: 1, platforms });
+            let verdict = judge(&declared.parse().unwrap(), &evidence);
+            let kind = if note.is_some() { ForeignPayload } else { Consistent };
+            assert_eq!((verdict.kind, verdict.reasons.first().map(String::as_str)), (kind, note));
+        };
+        check("linux/arm64", &["linux/amd64", "linux/arm64"], None);
+        check("linux/arm64", &["darwin/amd64", "windows/amd64"], None);
+        check(
+            "linux/arm64",
+            &["linux/386", "linux/amd64/v2", "linux/amd64", "windows/arm64"],
+            Some("/netty.jar (layer 1) brings natives for linux/386, linux/amd64, none for linux/arm64"),
+        );
+    }
 
     #[test]
     fn executed_files_determine_the_verdict() {

@@ -12,7 +12,7 @@ use crate::layer::{LayerFacts, LayerOutcome, NameHasher};
 use crate::needs::{Needs, needs};
 use crate::overlay::{LOOKUPS_MAX, LookupBudget, OverlayTree};
 use crate::verdict::{
-    Evidence, EvidenceFile, LevelGroup, ProgramGroup, Verdict, VerdictKind, is_wasm, judge,
+    ArchiveEvidence, Evidence, EvidenceFile, LevelGroup, ProgramGroup, Verdict, VerdictKind, is_wasm, judge,
 };
 use cache::LayerCache;
 use error::Error;
@@ -104,12 +104,14 @@ pub struct VerifyOptions<'a> {
     pub cache: Option<&'a LayerCache>,
     /// Whether a quick verification may read the table of contents of a layer instead of the layer.
     pub tables: bool,
+    /// Whether archives in the layers (jar, war, ear, wheel) are read as well. They are weak evidence.
+    pub deep: bool,
 }
 
 impl VerifyOptions<'_> {
     /// Options without a callback and without a cache.
     pub fn new(depth: VerifyDepth) -> Self {
-        Self { depth, on_layer: &|_| {}, cache: None, tables: true }
+        Self { depth, on_layer: &|_| {}, cache: None, tables: true, deep: false }
     }
 }
 
@@ -338,6 +340,12 @@ fn step(work: &Work<'_>, depth: &mut VerifyDepth, cache: &LayersRead) -> Step {
     if unlisted > 0 {
         finding.gaps.push(format!("{unlisted} more programs are not listed"));
     }
+    let archives_unread = tree.archives_unread();
+    if archives_unread > 0 {
+        finding.gaps.push(format!(
+            "archives (jar, war, ear, wheel) that could not be read to their end: {archives_unread}"
+        ));
+    }
     // A layer that was not read may contain anything, and may hide files of lower layers.
     let is_hidden = |skipped: usize| chain.links.iter().any(|link| link.file.layer < skipped);
     let may_decide = skipped.last().is_some_and(|(number, _)| !chain.is_reached || is_hidden(*number));
@@ -440,7 +448,12 @@ fn evidence(tree: &OverlayTree<'_>, chain: &ExecutedChain<'_>, wanted: &Platform
         }
     }
     let (programs, levels) = (all.into_values().collect(), levels.into_values().collect());
-    Evidence { executed, programs, levels, failure: None }
+    let archives = tree.archives().map(|(path, layer, platforms)| ArchiveEvidence {
+        path: format!("/{}", display_path(path)),
+        layer,
+        platforms: platforms.to_vec(),
+    });
+    Evidence { executed, programs, levels, failure: None, archives: archives.collect() }
 }
 
 fn evidence_file(link: &chain::ChainLink<'_>) -> Option<EvidenceFile> {

@@ -2,6 +2,7 @@
 
 mod cache;
 mod corpus;
+mod deep;
 mod hostile;
 mod incomplete;
 mod levels;

@@ -10,7 +10,7 @@ use image_model::digest::Digest;
 use std::ops::Range;
 
 /// Changes with the encoding and with the facts that are read from files, so that older encodings are rejected.
-const VERSION: &str = concat!("multiarch layer facts 10 ", env!("CARGO_PKG_VERSION"), "\n");
+const VERSION: &str = concat!("multiarch layer facts 11 ", env!("CARGO_PKG_VERSION"), "\n");
 /// Its hash detects a standard library with another hash function.
 const PROBE: &[u8] = b"usr/bin/env";
 const SUM: usize = 64;
@@ -22,11 +22,12 @@ pub fn encode(layer: &LayerFacts, name: &str, most: usize) -> Option<Vec<u8>> {
     out.extend_from_slice(VERSION.as_bytes());
     put(&mut out, layer.hasher.hash(PROBE));
     part(&mut out, name.as_bytes());
-    for number in [layer.unlisted, layer.stored, layer.unpacked] {
+    for number in [layer.unlisted, layer.stored, layer.unpacked, layer.archives_unread] {
         put(&mut out, number);
     }
     part(&mut out, &layer.text);
     part(&mut out, &facts);
+    part(&mut out, &serde_json::to_vec(&layer.archives).ok()?);
     put(&mut out, layer.links.len() as u64);
     for link in &layer.links {
         out.extend([link.start.to_le_bytes(), link.end.to_le_bytes()].concat());
@@ -56,11 +57,12 @@ pub fn decode(bytes: &[u8], name: &str, hasher: &NameHasher) -> Option<LayerFact
         return None;
     }
     let mut layer = LayerFacts { is_cached: true, ..LayerFacts::empty(hasher) };
-    for number in [&mut layer.unlisted, &mut layer.stored, &mut layer.unpacked] {
+    for number in [&mut layer.unlisted, &mut layer.stored, &mut layer.unpacked, &mut layer.archives_unread] {
         *number = rest.number()?;
     }
     layer.text = rest.part()?.to_vec();
     layer.facts = serde_json::from_slice::<Vec<FileFacts>>(rest.part()?).ok()?;
+    layer.archives = serde_json::from_slice(rest.part()?).ok()?;
     let text = layer.text.len();
     let within = |range: &Range<u32>| range.start <= range.end && range.end as usize <= text;
     for _ in 0..rest.count(8)? {

@@ -4,6 +4,7 @@ use super::decoder::{LayerDecoder, failed};
 use super::paths::{PATH_MAX, Whiteout, normalize};
 use super::sparse::{MAP_MAX, SparseMap};
 use super::tar_header::{GoHeader, PaxRecords};
+use super::zip::{ArchiveReader, is_archive};
 use super::{LayerBuilder, LayerFacts, NameHasher, TooLarge};
 use crate::elf::sampler::Sampler;
 use crate::file::{self, FileFacts};
@@ -39,7 +40,7 @@ impl WalkError {
 }
 
 /// Reads the layer to its end, padding included.
-pub fn walk(layer: &mut LayerDecoder<'_>, hasher: &NameHasher) -> Result<LayerFacts, WalkError> {
+pub fn walk(layer: &mut LayerDecoder<'_>, hasher: &NameHasher, deep: bool) -> Result<LayerFacts, WalkError> {
     let mut walk = Walk {
         layer,
         builder: LayerBuilder::new(hasher),
@@ -47,9 +48,10 @@ pub fn walk(layer: &mut LayerDecoder<'_>, hasher: &NameHasher) -> Result<LayerFa
         buffer: vec![0; 64 << 10],
         header_at: 0,
         holes: 0,
+        archives: deep.then(ArchiveReader::default),
     };
     while walk.member()? {}
-    Ok(walk.builder.finish())
+    Ok(LayerFacts { is_deep: deep, ..walk.builder.finish() })
 }
 
 struct Walk<'a, 'b> {
@@ -61,6 +63,27 @@ struct Walk<'a, 'b> {
     header_at: u64,
     /// Bytes of holes that were read.
     holes: u64,
+    /// The reader of archives, if they are read.
+    archives: Option<ArchiveReader>,
+}
+
+/// The content of a file, which is sampled as it is read.
+struct Content<'a, 'b> {
+    layer: &'a mut LayerDecoder<'b>,
+    sampler: &'a mut Sampler,
+    left: u64,
+}
+
+impl Read for Content<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.layer.read(&mut buffer[..most])?;
+        self.left -= count as u64;
+        if self.sampler.wants_more() {
+            self.sampler.push(&buffer[..count]);
+        }
+        Ok(count)
+    }
 }
 
 /// The extension headers before a member. Of several with the same type, the last one counts.
@@ -171,6 +194,7 @@ impl Walk<'_, '_> {
                 self.sampler.restart();
                 match sparse {
                     Some(sparse) => self.sparse(sparse.map, sparse.size.unwrap_or(size), stored)?,
+                    None if is_archive(&name) => self.archive(&name, stored)?,
                     None => self.sample(stored)?,
                 }
                 self.skip_padding(stored)?;
@@ -192,6 +216,16 @@ impl Walk<'_, '_> {
             left -= count as u64;
         }
         self.skip_exactly(left)
+    }
+
+    /// Reads an archive and samples it on the way.
+    fn archive(&mut self, name: &[u8], size: u64) -> Result<(), WalkError> {
+        let Some(reader) = &mut self.archives else { return self.sample(size) };
+        let mut content = Content { layer: self.layer, sampler: &mut self.sampler, left: size };
+        let (platforms, is_whole) = reader.read(&mut content);
+        let left = content.left;
+        self.builder.archive(name, platforms.into_iter().collect(), is_whole);
+        self.sample(left)
     }
 
     /// Reads a sparse file of `size` bytes, of which the archive has `stored`, with its map where that is before the content.

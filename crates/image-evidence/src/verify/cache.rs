@@ -29,6 +29,8 @@ const FILE_MAX: usize = 32 << 20;
 const LEFT_AFTER: Duration = Duration::from_secs(3600);
 /// The suffix of the name for layers that were read in part.
 const IN_PART: &str = " in part";
+/// The suffix of the name for layers of which the archives were read as well.
+const DEEP: &str = " deep";
 
 /// A cache directory.
 pub struct LayerCache {
@@ -74,6 +76,13 @@ impl LayerCache {
         self.read_as(layer, diff_id, "")
     }
 
+    /// The facts from a layer and the archives in it.
+    pub fn read_deep(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
+        let mut facts = self.read_as(layer, diff_id, DEEP)?;
+        facts.is_deep = true;
+        Some(facts)
+    }
+
     /// The facts from the table of contents and some files of a layer.
     pub fn read_part(&self, layer: &Digest, diff_id: Option<&Digest>) -> Option<LayerFacts> {
         let mut facts = self.read_as(layer, diff_id, IN_PART)?;
@@ -105,7 +114,12 @@ impl LayerCache {
 
     /// Writes the facts from a layer, if possible.
     pub fn write(&self, layer: &Digest, diff_id: Option<&Digest>, facts: &LayerFacts) {
-        let (name, file_name) = place(layer, diff_id, if facts.is_partial { IN_PART } else { "" });
+        let suffix = match facts {
+            LayerFacts { is_deep: true, .. } => DEEP,
+            LayerFacts { is_partial: true, .. } => IN_PART,
+            _ => "",
+        };
+        let (name, file_name) = place(layer, diff_id, suffix);
         let Some(bytes) = encoding::encode(facts, &name, FILE_MAX) else { return };
         // Nothing depends on it, for example on a full disk.
         if self.keep(&file_name, &bytes).is_err() {

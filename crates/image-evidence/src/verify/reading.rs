@@ -87,7 +87,9 @@ pub fn read(
             (How::Files(files), Some(before)) => {
                 read_files(source, before, files, wanted, key, hasher, options)
             }
-            (How::Names, _) if options.tables => read_names(source, wanted, key, hasher, options),
+            (How::Names, _) if options.tables && !options.deep => {
+                read_names(source, wanted, key, hasher, options)
+            }
             (How::Whole | How::Names | How::Files(_), _) => read_whole(source, wanted, key, hasher, options),
         })
     });
@@ -103,11 +105,15 @@ fn read_whole(
     options: &VerifyOptions<'_>,
 ) -> Result<LayerOutcome, Error> {
     let diff_id = key.1.as_ref();
-    if let Some(facts) = options.cache.and_then(|cache| cache.read(&key.0, diff_id)) {
+    let known = options.cache.and_then(|cache| match options.deep {
+        true => cache.read_deep(&key.0, diff_id),
+        false => cache.read(&key.0, diff_id),
+    });
+    if let Some(facts) = known {
         return Ok(LayerOutcome::Read(Box::new(facts)));
     }
     (options.on_layer)(&wanted.layer);
-    let read = layer::read(source, &wanted.layer, diff_id, hasher)?;
+    let read = layer::read_as(source, &wanted.layer, diff_id, hasher, options.deep)?;
     if let (Some(cache), LayerOutcome::Read(facts)) = (options.cache, &read) {
         cache.write(&key.0, diff_id, facts);
     }
