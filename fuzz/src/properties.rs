@@ -111,6 +111,10 @@ pub fn script(bytes: &[u8]) {
     let chain = chain::follow(&OverlayTree::new(vec![Some(&facts)]), &config);
     // STEPS_MAX, the shell, and the links of s6-overlay.
     assert!(chain.links.len() < 64, "{} links", chain.links.len());
+    if let Some(failure) = &chain.failure {
+        assert!(!failure.to_string().is_empty() && !failure.advice().is_empty(), "{failure:?}");
+        assert!(!failure.to_string().chars().any(char::is_control), "{failure:?}");
+    }
 }
 
 /// Following the command of a Windows image ends. The input is the words of the command, separated by NUL.

@@ -222,7 +222,8 @@ pub fn read(sample: &Sample<'_>) -> Option<Elf> {
         known => known.to_string(),
     };
     let kind = match header.file_type {
-        _ if matches!(header.machine, EM_BPF) => ElfKind::Other,
+        // The kernel refuses an executable without program headers.
+        _ if header.machine == EM_BPF || header.segments == 0 => ElfKind::Other,
         2 => ElfKind::Program,                          // ET_EXEC
         3 if interpreter.is_some() => ElfKind::Program, // ET_DYN: position-independent
         3 => ElfKind::Library,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 /// Packages whose programs are run.
-const PACKAGES: [&str; 27] = [
+pub const PACKAGES: [&str; 27] = [
     "ca-certificates",
     "caddy",
     "catatonit",

@@ -126,6 +126,14 @@ fn of_type(program: &[u8], kind: u8) -> Vec<u8> {
     file
 }
 
+/// The program with an `e_phnum` of 0, elf.h.
+fn without_segments(program: &[u8]) -> Vec<u8> {
+    let mut file = program.to_vec();
+    let at = if file[4] == 2 { 56 } else { 44 };
+    file[at..at + 2].fill(0);
+    file
+}
+
 /// Starts of one program or script.
 fn commands(programs: &Programs) -> Vec<Case> {
     let base = Layer::new;
@@ -221,6 +229,7 @@ fn formats(programs: &Programs) -> Vec<Case> {
         is("object", &of_type(probe, 1), Refused),
         is("core", &of_type(probe, 4), Refused),
         is("truncated header", &probe[..20], Refused),
+        is("no program headers", &without_segments(probe), Refused),
     ]
 }
 
@@ -383,4 +392,129 @@ fn what_the_kernel_refuses_under_emulation_would_not_start() {
         }
         assert_eq!(compare(&machine, &programs, cases, Some(&namespace)), [""; 0]);
     }
+}
+
+/// Commands of official images, in a root of Debian with these programs.
+#[cfg(feature = "full")]
+const OF_DEBIAN: [(&[&str], &str); 60] = [
+    (&["bash"], ""),
+    (&["sh", "-c", "echo hello; exit 7"], ""),
+    (&["/bin/sh", "-c", "nginx -g 'daemon off;'"], ""),
+    (&["tini", "--", "sh", "-c", "echo below tini"], ""),
+    (&["/usr/bin/tini", "-g", "--", "python3", "-m", "http.server"], ""),
+    (&["dumb-init", "echo", "hello"], ""),
+    (&["/usr/bin/dumb-init", "--", "node", "server.js"], ""),
+    (&["catatonit", "--", "redis-server"], ""),
+    (&["gosu", "nobody", "id"], ""),
+    (&["gosu", "postgres", "/usr/lib/postgresql/15/bin/postgres"], ""),
+    (&["chpst", "-u", "nobody", "id", "-u"], ""),
+    (&["s6-setuidgid", "nobody", "id", "-u"], ""),
+    (&["s6-svscan", "/etc/services.d"], ""),
+    (&["runsvdir", "/etc/service"], ""),
+    (&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "id"], ""),
+    (&["su", "-s", "/bin/sh", "nobody", "-c", "id -un"], ""),
+    (&["env", "LANG=C", "python3", "-V"], ""),
+    (&["nice", "-n", "5", "python3", "-V"], ""),
+    (&["ionice", "-c", "2", "python3", "-V"], ""),
+    (&["timeout", "5", "sleep", "1"], ""),
+    (&["stdbuf", "-oL", "python3", "-V"], ""),
+    (&["nohup", "python3", "-V"], ""),
+    (&["setsid", "python3", "-V"], ""),
+    (&["java", "-jar", "/app.jar"], ""),
+    (&["/usr/bin/java", "-version"], ""),
+    (&["sh", "-c", "java $JAVA_OPTS -jar /app.jar"], ""),
+    (&["python3", "-c", "print()"], ""),
+    (&["node", "-e", "1"], ""),
+    (&["nginx", "-g", "daemon off;"], ""),
+    (&["redis-server", "--port", "7001"], ""),
+    (&["memcached", "-u", "nobody"], ""),
+    (&["haproxy", "-W", "-db"], ""),
+    (&["lighttpd", "-D", "-f", "/etc/lighttpd/lighttpd.conf"], ""),
+    (&["mosquitto", "-c", "/etc/mosquitto/mosquitto.conf"], ""),
+    (&["perl", "-e", "1"], ""),
+    (&["ruby", "-e", "1"], ""),
+    (&["php", "-r", "1;"], ""),
+    (&["lua5.4", "-e", "1"], ""),
+    (&["git", "--version"], ""),
+    (&["openssl", "version"], ""),
+    (&["sqlite3", ":memory:"], ""),
+    (&["caddy", "run"], ""),
+    (&["prometheus-node-exporter"], ""),
+    (&["curl", "--version"], ""),
+    (&["/usr/lib/postgresql/15/bin/postgres", "-D", "/data"], ""),
+    (&["pg_ctlcluster", "15", "main", "start"], ""),
+    (&["/lib64/ld-linux-x86-64.so.2", "/usr/bin/python3", "-V"], ""),
+    (&["/run.sh"], "#!/bin/bash\nset -e\nexec \"$@\"\n"),
+    (&["/run.sh", "python3", "app.py"], "#!/bin/bash\nset -e\nexec \"$@\"\n"),
+    (&["/run.sh"], "#!/usr/bin/env python3\nprint()\n"),
+    (&["/run.sh"], "#!/usr/bin/env -S python3 -u\nprint()\n"),
+    (&["/run.sh"], "#!/usr/bin/env bash\nexec node server.js\n"),
+    (&["/run.sh"], "#!/usr/bin/env node\n1\n"),
+    (&["/run.sh"], "#!/usr/bin/perl -w\n1;\n"),
+    (&["/run.sh"], "#!/usr/bin/ruby\n1\n"),
+    (&["/run.sh"], "#!/usr/bin/tini /bin/sh\nexit\n"),
+    (&["/run.sh"], "#!/usr/bin/lua5.4\n"),
+    (&["sh", "/run.sh"], "exec $APP\n"),
+    (&["bash", "-c", "/run.sh"], "exec python3 -V\n"),
+    (&["tini", "/run.sh"], "exec python3 -V\n"),
+];
+
+/// Real programs: none of them is said to be one that would not start, except where the image has no such file.
+#[cfg(feature = "full")]
+#[test]
+fn no_command_of_debian_would_not_start() {
+    use crate::tools::User;
+    use image_store::store::oci_layout::OciLayout;
+    let archive = need!(multiarch_tests::world::debian_root("entrypoints", &super::entrypoints::PACKAGES));
+    let user = User::new();
+    let dir = user.path("debian");
+    let store = OciLayout::open_or_create(&dir).unwrap();
+    fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
+    let sum = Command::new("sha256sum").arg(&archive).output().unwrap();
+    let hex = String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_string();
+    fs::copy(&archive, dir.join("blobs/sha256").join(&hex)).unwrap();
+    let root = serde_json::json!({
+        "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": format!("sha256:{hex}"),
+        "size": fs::metadata(&archive).unwrap().len(),
+    });
+    let names: Vec<String> = OF_DEBIAN
+        .iter()
+        .enumerate()
+        .map(|(number, (command, script))| {
+            let memory = MemoryStore::new();
+            let own = Layer::new().file("run.sh", script.as_bytes()).end();
+            let own = memory.add_blob(image_model::manifest::media_type::OCI_LAYER, &own);
+            let config = serde_json::json!({
+                "os": "linux", "architecture": "amd64", "config": {"Cmd": command},
+                "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{hex}"), own.digest]},
+            });
+            let config = memory.add_blob(image_model::manifest::media_type::OCI_CONFIG, config.to_string().as_bytes());
+            let manifest = serde_json::json!({
+                "schemaVersion": 2, "mediaType": image_model::manifest::media_type::OCI_MANIFEST, "config": config,
+                "layers": [root, own],
+            });
+            for blob in [&own, &config] {
+                let mut from = image_store::store::ImageSource::open_blob(&memory, blob).unwrap();
+                let mut to = fs::File::create(dir.join("blobs/sha256").join(blob.digest.hex())).unwrap();
+                std::io::copy(&mut from, &mut to).unwrap();
+            }
+            let document =
+                image_model::manifest::Document::new(manifest.to_string().into_bytes(), None).unwrap();
+            store.write_tag(&format!("v{number}"), &document).unwrap();
+            format!("oci:{}:v{number}", dir.display())
+        })
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let found = user.config_patcher(&[&["verify", "-o", "json", "--no-cache"], &names[..]].concat()).json();
+    let images = found["images"].as_array().unwrap();
+    assert_eq!(images.len(), OF_DEBIAN.len());
+    let wrong: Vec<String> = images
+        .iter()
+        .zip(&OF_DEBIAN)
+        .filter(|(image, _)| {
+            !["consistent", "undetermined"].contains(&image["verdict"].as_str().unwrap_or(""))
+        })
+        .map(|(image, case)| format!("{case:?} {} {}", image["verdict"], image["reasons"]))
+        .collect();
+    assert_eq!(wrong, [""; 0]);
 }
