@@ -45,6 +45,7 @@ pub mod check;
 pub mod compress;
 pub mod directory;
 mod file_metadata;
+mod layout_tags;
 pub mod open;
 pub mod options;
 pub mod parallel;

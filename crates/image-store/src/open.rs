@@ -220,6 +220,11 @@ pub fn tags_to_move(
             }
             Ok(tags)
         }
+        (Reference::OciLayout { tag: None, .. }, Pointer::Tag(tag)) => {
+            let digest = store.resolve(pointer)?.map(|found| found.digest);
+            refuse_several_tags(reference, &tags_of_digest(store, digest.as_ref())?)?;
+            Ok(vec![tag.clone()])
+        }
         // The requested tag moves last: until then, a second run finds something to fix.
         (_, Pointer::Tag(tag)) => {
             let mut tags = store.tags_of_same_entry(tag)?;
@@ -241,14 +246,20 @@ fn tags_of_digest(store: &dyn ImageStore, digest: Option<&Digest>) -> Result<Vec
     Ok(tags)
 }
 
+fn refuse_several_tags(reference: &Reference, tags: &[String]) -> Result<(), Error> {
+    if tags.len() <= 1 {
+        return Ok(());
+    }
+    let doing = format!("choose the tag to move for \"{reference}\"");
+    Err(Error::bad_input(doing, format!("{} tags refer to it", tags.len()))
+        .hint(format!("add one of the tags: {}", tags.join(", "))))
+}
+
 /// Returns the only tag of a digest. The error names the index that the digest is a member of.
 fn tag_of_digest(reference: &Reference, store: &dyn ImageStore, digest: &Digest) -> Result<String, Error> {
     let doing = format!("choose the tag to move for \"{reference}\"");
     let mut tags = tags_of_digest(store, Some(digest))?;
-    if tags.len() > 1 {
-        let why = format!("{} tags refer to it", tags.len());
-        return Err(Error::bad_input(doing, why).hint(format!("add one of the tags: {}", tags.join(", "))));
-    }
+    refuse_several_tags(reference, &tags)?;
     if let Some(tag) = tags.pop() {
         return Ok(tag);
     }

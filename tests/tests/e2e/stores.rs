@@ -4,6 +4,7 @@ mod archive_shapes;
 mod contract;
 mod docker_archive;
 mod filter;
+mod full_names;
 mod in_place;
 mod local_calls;
 mod local_files;

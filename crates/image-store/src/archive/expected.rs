@@ -25,7 +25,7 @@ impl ExpectedNames {
         if tag == UNNAMED {
             expected.unnamed.clear();
         }
-        let key = if tag == UNNAMED { tag.to_string() } else { archive.naming.key(tag) };
+        let key = if tag == UNNAMED { tag.to_string() } else { archive.key(tag) };
         expected.names.insert(key, document.clone());
         expected
     }

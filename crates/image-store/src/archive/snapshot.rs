@@ -6,6 +6,7 @@ use super::format::index_json::IndexJson;
 use super::format::manifest_json::ManifestJson;
 use super::format::names::Naming;
 use super::tar::{ByteWrite, TarFile};
+use crate::layout_tags::EntryTags;
 use crate::store::UNNAMED;
 use error::Error;
 use image_model::digest::Digest;
@@ -209,8 +210,19 @@ impl Snapshot {
                 Ok(Some(first))
             }
             (UNNAMED, many) => Err(format!("{} images in it have no name", many.len())),
-            (tag, _) => Ok(self.names.get(&self.naming.key(tag))),
+            (tag, _) => Ok(self.names.get(&self.key(tag))),
         }
+    }
+
+    /// Returns the key of a name in [`Self::names`]. In a layout, a full name stands for the tag of its entry.
+    pub fn key(&self, tag: &str) -> String {
+        let key = self.naming.key(tag);
+        let entries = self.index.as_ref().map_or(&[][..], |index| &index.entries);
+        if self.naming == Naming::Docker || self.names.contains_key(&key) {
+            return key;
+        }
+        let tags = EntryTags::new(entries);
+        tags.with_tag(tag).first().map_or(key, |called| tags.tags[*called].to_string())
     }
 
     /// Returns a document by its digest, or by the digest of its config, which is Docker's image ID.
@@ -221,7 +233,7 @@ impl Snapshot {
 
     /// Returns the other names that belong to the same entry of `index.json`.
     pub fn names_of_same_entry(&self, tag: &str) -> Vec<&NamedImage> {
-        let key = self.naming.key(tag);
+        let key = self.key(tag);
         let Some(entry) = self.names.get(&key).and_then(|named| named.entry) else { return Vec::new() };
         let others = self.names.iter().filter(|(other, named)| **other != key && named.entry == Some(entry));
         others.map(|(_, named)| named).collect()

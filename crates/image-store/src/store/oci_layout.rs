@@ -8,6 +8,7 @@ use super::{ImageSource, ImageStore, OpenContent, Pointer, ReferrerList, TagMove
 use crate::atomic_file::{AtomicFile, TempFiles};
 use crate::directory::{Directory, create_dir_durably, open_regular, read_small};
 use crate::file_metadata::copy_metadata;
+use crate::layout_tags::EntryTags;
 use crate::subject::referrers_among;
 use error::{Error, Exit, retry_interrupted};
 use image_model::digest::{Digest, Hasher, Verified};
@@ -23,13 +24,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
-use tags::{name_of, retag};
+use tags::retag;
 use unfinished::is_unfinished;
 
 mod tags;
 mod unfinished;
 
-pub use tags::REF_NAME;
+pub use crate::layout_tags::REF_NAME;
 
 const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 const EMPTY_INDEX: &str =
@@ -133,13 +134,15 @@ impl OciLayout {
     pub fn only_image(&self) -> Result<Pointer, Error> {
         let (_, index) = self.read_index()?;
         let doing = || format!("choose an image of \"{}\"", self.display_name());
-        match index.manifests.as_slice() {
-            [only] => Ok(Pointer::Tag(name_of(only).to_string())),
-            [] => Err(Error::not_found(doing(), "the layout is empty")),
+        let images: BTreeSet<&Digest> = index.manifests.iter().map(|entry| &entry.digest).collect();
+        let mut tags = EntryTags::new(&index.manifests).tags;
+        match images.len() {
+            0 => Err(Error::not_found(doing(), "the layout is empty")),
+            1 => Ok(Pointer::Tag(tags.swap_remove(0).to_string())),
             many => {
-                let names: Vec<&str> = many.iter().map(name_of).filter(|name| *name != UNNAMED).collect();
-                Err(Error::bad_input(doing(), format!("it has {} images", many.len()))
-                    .hint(format!("add one of its tags: {}", names.join(", "))))
+                tags.retain(|tag| *tag != UNNAMED);
+                Err(Error::bad_input(doing(), format!("it has {many} images"))
+                    .hint(format!("add one of its tags: {}", tags.join(", "))))
             }
         }
     }
@@ -240,13 +243,20 @@ impl OciLayout {
             }
             Pointer::Tag(tag) => tag,
         };
-        let mut named = entries.iter().filter(|entry| name_of(entry) == tag);
-        let found = named.next().cloned();
-        if named.next().is_some() {
+        let called = EntryTags::new(entries).with_tag(tag);
+        let Some(first) = called.first().map(|i| &entries[*i]) else {
+            // A digest in the place of a tag, as archives accept it.
+            let digest: Option<Digest> = tag.parse().ok();
+            return digest.map_or(Ok(None), |digest| self.find(&Pointer::Digest(digest)));
+        };
+        if called.iter().any(|i| entries[*i].digest != first.digest) {
             let doing = format!("find tag \"{tag}\" in \"{}\"", self.display_name());
-            return Err(Error::bad_input(doing, "two entries of index.json have this tag"));
+            let digests: Vec<String> =
+                called.iter().map(|i| format!("{}@{}", self.display_name(), entries[*i].digest)).collect();
+            return Err(Error::bad_input(doing, "entries of index.json for different images have this tag")
+                .hint(format!("use the digest: {}", digests.join(", "))));
         }
-        Ok(found)
+        Ok(Some(first.clone()))
     }
 
     /// Describes a document without an entry in `index.json` by its blob. Its media type follows from its content.
@@ -327,10 +337,10 @@ impl ImageSource for OciLayout {
             return Ok(Vec::new());
         }
         let (_, index) = self.read_index()?;
-        let is_tagged = |entry: &&Descriptor| entry.annotations.contains_key(REF_NAME);
-        let tagged: BTreeSet<&Digest> = index.manifests.iter().filter(is_tagged).map(|e| &e.digest).collect();
-        let all: BTreeSet<&Digest> = index.manifests.iter().map(|entry| &entry.digest).collect();
-        Ok(all.difference(&tagged).map(|digest| (*digest).clone()).collect())
+        let tagged: BTreeSet<Digest> =
+            self.tagged_entries(&index).into_iter().map(|(_, entry)| entry.digest.clone()).collect();
+        let all: BTreeSet<Digest> = index.manifests.iter().map(|entry| entry.digest.clone()).collect();
+        Ok(all.difference(&tagged).cloned().collect())
     }
 
     fn tags(&self) -> Result<Vec<String>, Error> {
@@ -338,9 +348,9 @@ impl ImageSource for OciLayout {
             return Ok(Vec::new());
         }
         let (_, index) = self.read_index()?;
-        let mut tags: Vec<String> =
-            index.manifests.iter().filter_map(|entry| entry.annotations.get(REF_NAME)).cloned().collect();
+        let mut tags: Vec<String> = self.tagged_entries(&index).into_iter().map(|(tag, _)| tag).collect();
         tags.sort();
+        tags.dedup();
         Ok(tags)
     }
 
@@ -437,6 +447,13 @@ impl ImageStore for OciLayout {
 }
 
 impl OciLayout {
+    /// The entries with a tag that only one image has, and those tags.
+    fn tagged_entries<'a>(&self, index: &'a Index) -> Vec<(String, &'a Descriptor)> {
+        let tags = EntryTags::new(&index.manifests);
+        let tagged = tags.tags.iter().zip(&index.manifests).filter(|(tag, _)| tags.is_unique(tag));
+        tagged.map(|(tag, entry)| ((*tag).to_string(), entry)).collect()
+    }
+
     /// Returns whether an index of the layout lists this member, or a manifest this layer. It may be absent: of an image
     /// that was pulled for one platform, Docker Engine and containerd save the whole index.
     fn is_listed(&self, part: &Digest) -> Result<bool, Error> {
@@ -472,8 +489,11 @@ impl OciLayout {
             self.replace_file("oci-layout", LAYOUT.as_bytes()).map_err(|e| Error::from_io(doing(), e))?;
         }
         let (bytes, index) = self.read_index()?;
-        let entry = index.manifests.iter().find(|entry| name_of(entry) == tag);
-        if entry.is_some_and(|entry| entry.digest == *document.digest()) {
+        // Fails if the tag is that of several images.
+        self.find(&Pointer::Tag(tag.into()))?;
+        let called = EntryTags::new(&index.manifests).with_tag(tag);
+        let is_right = |i: &usize| index.manifests[*i].digest == *document.digest();
+        if !called.is_empty() && called.iter().all(is_right) {
             return Ok(());
         }
         let changed = retag(&bytes, tag, document).map_err(|e| e.at("index.json"))?;
@@ -497,16 +517,18 @@ fn check_retagged(before: &Index, bytes: &[u8], tag: &str, document: &Digest) ->
     let ParsedDocument::Index(after) = parsed.map_err(|e| e.to_string())? else {
         return Err("index.json would not be an index".into());
     };
-    let others = |index: &Index| {
-        let others = index.manifests.iter().filter(|entry| name_of(entry) != tag);
-        others.map(|entry| (name_of(entry).to_string(), entry.digest.clone())).collect::<Vec<_>>()
-    };
-    let mut named = after.manifests.iter().filter(|entry| name_of(entry) == tag);
-    match (named.next(), named.next()) {
-        (Some(entry), None) if entry.digest == *document => {}
-        (Some(_), Some(_)) => return Err(format!("two entries of index.json have the tag \"{tag}\"")),
-        _ => return Err(format!("\"{tag}\" would not refer to {document}")),
+    let mut called = EntryTags::new(&before.manifests).with_tag(tag);
+    if called.is_empty() {
+        called.push(before.manifests.len());
     }
+    let is_right = |i: &usize| after.manifests.get(*i).is_some_and(|entry| entry.digest == *document);
+    if !called.iter().all(is_right) {
+        return Err(format!("\"{tag}\" would not refer to {document}"));
+    }
+    let others = |index: &Index| {
+        let others = index.manifests.iter().enumerate().filter(|(i, _)| !called.contains(i));
+        others.map(|(_, entry)| entry.clone()).collect::<Vec<_>>()
+    };
     match others(before) == others(&after) {
         true => Ok(after),
         false => Err("another tag would change".into()),

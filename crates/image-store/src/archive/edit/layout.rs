@@ -9,6 +9,7 @@ use crate::archive::format::{
 };
 use crate::archive::pending::{NewContent, Pending};
 use crate::archive::snapshot::Snapshot;
+use crate::layout_tags::EntryTags;
 use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
 use error::Error;
@@ -84,10 +85,12 @@ fn retag_index(
     document: &Document,
     platform: Option<&image_model::platform::Platform>,
 ) -> Result<IndexJson, image_model::manifest::DocumentError> {
-    let mut moved: Vec<usize> =
-        (0..index.entries.len()).filter(|i| is_called(archive, &index.entries[*i], *i, tag)).collect();
+    let mut moved: Vec<usize> = match archive.naming {
+        Naming::Layout if tag != UNNAMED => EntryTags::new(&index.entries).with_tag(tag),
+        _ => (0..index.entries.len()).filter(|i| is_called(archive, &index.entries[*i], *i, tag)).collect(),
+    };
     if moved.is_empty() && archive.names_of_same_entry(tag).is_empty() {
-        moved.extend(archive.names.get(&archive.naming.key(tag)).and_then(|named| named.entry));
+        moved.extend(archive.names.get(&archive.key(tag)).and_then(|named| named.entry));
     }
     if moved.is_empty() {
         return index.append(tag, document, archive.naming);
@@ -96,7 +99,7 @@ fn retag_index(
     for entry in &moved {
         changed = changed.point(*entry, document, platform)?;
     }
-    let key = archive.naming.key(tag);
+    let key = archive.key(tag);
     for (other, named) in &archive.names {
         let has_moved = named.entry.is_some_and(|entry| moved.contains(&entry));
         let old = archive.documents.get(&named.document).filter(|_| *other != key && has_moved);
@@ -114,14 +117,13 @@ fn is_called(archive: &Snapshot, entry: &Descriptor, i: usize, tag: &str) -> boo
     }
     let key = archive.naming.key(tag);
     let is_key = |name: String| archive.naming.key(&name) == key;
-    match (archive.naming, index_json::image_name(entry)) {
-        (Naming::Docker, Some(name)) => is_key(name),
+    match index_json::image_name(entry) {
+        Some(name) => is_key(name),
         // Docker uses the short tag as the name if there is no other.
-        (Naming::Docker, None) => {
+        None => {
             let has_another = archive.names.iter().any(|(other, n)| *other != key && n.entry == Some(i));
             !has_another && index_json::ref_name(entry).is_some_and(is_key)
         }
-        (Naming::Layout, _) => index_json::ref_name(entry).is_some_and(is_key),
     }
 }
 

@@ -1,16 +1,13 @@
 //! `index.json` of archives that are OCI layouts, edited by byte ranges.
 
 use super::names::{self, Naming};
+use crate::layout_tags::{IMAGE_NAME, REF_NAME};
 use crate::store::UNNAMED;
 use image_model::manifest::{Descriptor, Document, DocumentError, ParsedDocument};
 use image_model::platform::Platform;
 use image_model::raw_json::{self, JsonObject, Splice};
 use std::ops::Range;
 
-/// Annotation with an image's full name (containerd, images/annotations.go).
-const IMAGE_NAME: &str = "io.containerd.image.name";
-/// Annotation with a tag (image-spec, annotations.md); Docker writes only the part after the colon.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const EMPTY: &[u8] =
     b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
 

@@ -9,6 +9,7 @@ use crate::archive::format::{
     layer_media_type, make_manifest,
 };
 use crate::archive::tar::{ByteWrite, TarFile};
+use crate::layout_tags::EntryTags;
 use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
 use error::{Error, retry_interrupted};
@@ -353,13 +354,12 @@ impl Reader<'_> {
             self.snapshot.item_documents.push(entries[entry].digest.clone());
             self.snapshot.item_configs.push(config.digest);
         }
+        if self.snapshot.naming == Naming::Layout {
+            return self.name_entries(&entries);
+        }
         for (i, entry) in entries.iter().enumerate() {
             let has_name = self.snapshot.names.values().any(|named| named.entry == Some(i));
-            let image_name = match self.snapshot.naming {
-                Naming::Docker => index_json::image_name(entry),
-                Naming::Layout => None,
-            };
-            match (image_name, index_json::ref_name(entry)) {
+            match (index_json::image_name(entry), index_json::ref_name(entry)) {
                 (Some(name), _) => self.name(&name, &entry.digest, Some(i))?,
                 (None, Some(tag)) if !has_name => self.name(&tag, &entry.digest, Some(i))?,
                 (None, _) if has_name => {}
@@ -369,6 +369,21 @@ impl Reader<'_> {
                     self.snapshot.unnamed.push(named);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Names the images by the tags of the entries. A tag of several images names none of them.
+    fn name_entries(&mut self, entries: &[Descriptor]) -> Result<(), Error> {
+        let tags = EntryTags::new(entries);
+        for (i, tag) in tags.tags.iter().enumerate() {
+            let digest = &entries[i].digest;
+            if tags.is_unique(tag) {
+                self.name(tag, digest, Some(i))?;
+                continue;
+            }
+            let (shown, document) = (UNNAMED.into(), digest.clone());
+            self.snapshot.unnamed.push(NamedImage { shown, document, entry: Some(i) });
         }
         Ok(())
     }

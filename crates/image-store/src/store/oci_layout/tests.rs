@@ -144,7 +144,14 @@ fn an_index_above_the_size_limit_is_not_written() {
         assert_eq!(fs::read_to_string(&path).unwrap(), index);
     };
     let entry = &index[start..end];
-    refused(format!("{}{entry},{entry}{}", &index[..start], &index[end..]), "have the tag \"a\"");
+    // Two entries of one image, which both follow; and of two images.
+    let twice = format!("{}{entry},{entry}{}", &index[..start], &index[end..]);
+    fs::write(&path, &twice).unwrap();
+    layout.write_tag("a", &two).unwrap();
+    let both = fs::read_to_string(&path).unwrap();
+    assert_eq!(both, twice.replace(one.digest().as_str(), two.digest().as_str()));
+    let other = entry.replace(one.digest().as_str(), &format!("sha256:{}", "0".repeat(64)));
+    refused(format!("{}{entry},{other}{}", &index[..start], &index[end..]), "different images have this tag");
     // The size limit of readers.
     let space = " ".repeat(DOCUMENT_MAX as usize - index.len());
     let full = format!("{}{entry}{space}{}", &index[..start], &index[end..]);
