@@ -337,12 +337,11 @@ fn columns(rows: &[&Row<'_>]) -> Vec<String> {
 impl Section {
     fn new(row: &Row<'_>) -> Self {
         let in_index = row.index_platform().map_or("no index".into(), ToString::to_string);
-        let level = row.finding.as_ref().map_or("-", |finding| needs::text(&finding.needs));
         let facts = [
             ("Declared platform", row.declared_text()),
             ("Index platform", in_index),
             ("Binary platform", row.binaries_text()),
-            ("CPU level", level.into()),
+            ("CPU level", row.level_text().into()),
         ];
         let reasons = match &row.finding {
             Err(NotJudged::Failed(error)) => vec![shown(&format!("cannot {error}"))],

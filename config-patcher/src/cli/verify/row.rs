@@ -95,6 +95,14 @@ impl<'a> Row<'a> {
         self.cpu_limit.as_ref()
     }
 
+    /// The CPU level, for people.
+    pub fn level_text(&self) -> &str {
+        let finding = self.finding.as_ref().ok();
+        // Binaries that disagree have no level in common.
+        let finding = finding.filter(|finding| finding.verdict.binaries.is_some());
+        finding.map_or("-", |finding| needs::text(&finding.needs))
+    }
+
     /// Returns whether the image needs more than `--cpu` allows.
     pub fn needs_more(&self) -> bool {
         let needs = self.finding.as_ref().ok().map(|finding| &finding.needs);

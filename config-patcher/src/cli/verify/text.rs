@@ -83,7 +83,7 @@ fn cells(row: &Row<'_>, shows_image: bool, shows_needs: bool) -> Vec<String> {
         cells.insert(0, row.requested.name.clone());
     }
     if shows_needs {
-        cells.push(row.finding.as_ref().map_or("-", |finding| needs::text(&finding.needs)).into());
+        cells.push(row.level_text().into());
     }
     cells.push(row.verdict_text());
     cells
