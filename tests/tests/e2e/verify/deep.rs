@@ -72,3 +72,22 @@ fn a_damaged_archive_is_a_gap_and_the_image_is_judged() {
     assert_eq!(image["verdict"], "consistent", "{image}");
     assert!(image["gaps"].to_string().contains("to their end: 1"), "{image}");
 }
+
+#[test]
+fn native_modules_of_unpacked_wheels_are_a_note() {
+    let user = User::new();
+    let site = "usr/lib/python3/site-packages";
+    let layer = Layer::new()
+        .file("app", &probe("linux/arm64"))
+        .file(&format!("{site}/x/_x.cpython-312-x86_64-linux-gnu.so"), &probe("linux/amd64"))
+        .file(
+            &format!("{site}/x-1.dist-info/WHEEL"),
+            b"Wheel-Version: 1.0\nTag: cp312-cp312-manylinux_2_17_x86_64\n",
+        )
+        .end();
+    let reference = image("linux/arm64", &["/app"], vec![layer]).layout(&user, "wheel");
+    let ran = verify(&user, &[&reference]).exits(0);
+    let note = "_x.cpython-312-x86_64-linux-gnu.so is for linux/amd64";
+    assert!(ran.stdout.contains("foreign payload") && ran.stdout.contains(note), "{ran}");
+    verify(&user, &[&reference, "--strict"]).exits(1);
+}
