@@ -220,6 +220,10 @@ fn every_problem_is_visible_in_wide_and_narrow_windows() {
         browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth"),
         0
     );
+    // Nothing in it is squeezed into a column of letters.
+    let squeezed = "[...document.querySelectorAll('tr.opened caption, tr.opened p, tr.opened td')]\
+                    .filter(e => e.textContent.length > 20 && e.getBoundingClientRect().width < 120).length";
+    assert_eq!(browser.value(squeezed), 0);
     let shown = browser.value("document.querySelector('tr.opened .command code').textContent");
     assert_eq!(shown, format!("manifest-push edit {app}:v1 --remove linux/arm64"));
     browser.click("tr.opened .command .copy");
