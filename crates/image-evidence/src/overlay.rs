@@ -84,6 +84,9 @@ pub struct ResolvedFile<'a> {
     pub executable: bool,
 }
 
+/// Is called with each path that is looked for.
+type PathObserver<'s> = &'s mut dyn FnMut(&[u8]);
+
 /// Content of the overlay at one path, without following links.
 enum OverlayEntry<'a> {
     Present(usize, LayerEntry<'a>),
@@ -135,7 +138,7 @@ impl<'a> OverlayTree<'a> {
     }
 
     /// As [`Self::resolve`]. Calls `seen` for each step with the path that is looked for then, without a leading slash.
-    pub fn resolve_with(&self, path: &[u8], seen: &mut dyn FnMut(&[u8])) -> Resolved<'a> {
+    pub fn resolve_with(&self, path: &[u8], seen: PathObserver<'_>) -> Resolved<'a> {
         self.resolve_from(path, &mut 0, Some(seen))
     }
 
@@ -152,7 +155,7 @@ impl<'a> OverlayTree<'a> {
         &self,
         path: &[u8],
         links: &mut usize,
-        mut seen: Option<&mut dyn FnMut(&[u8])>,
+        mut seen: Option<PathObserver<'_>>,
     ) -> Resolved<'a> {
         if path.len() > PATH_MAX || !self.budget.spend(1) {
             return Resolved::Missing;
