@@ -95,19 +95,26 @@ pub enum Command {
     /// Verify platform metadata against the binaries
     ///
     /// Reads the layers and finds the files that a container start would execute, but extracts and runs nothing.
-    /// Exits with 1 if an image is mislabeled, mixed or would not start, or if its index platform differs. The verdicts:
+    /// The verdicts:
     ///
     /// * consistent: the binaries match the declared platform
     ///
-    /// * mislabeled: the binaries are for another platform, or need a higher variant
+    /// * mislabeled: the binaries are for another platform, or need a higher variant; a command fixes it
+    ///
+    /// * wrong build: the same in an index that has or needs both platforms: rebuild the image
     ///
     /// * mixed: the binaries are for several platforms
     ///
     /// * would not start: the kernel refuses to execute a file, for example because its loader is absent
     ///
+    /// * incomplete: the manifest, the config or a layer is absent
+    ///
     /// * foreign payload: the binaries match; other files are for another platform
     ///
     /// * undetermined: there is no program, only scripts or data
+    ///
+    /// Exits with 0 for consistent, and without --strict for the last two; with 1 for the others, and if the index
+    /// platform differs.
     Verify(verify::VerifyArgs),
     /// Declare the right platform, in place or in a copy
     ///
