@@ -337,6 +337,35 @@ fn all_tags_go_on_after_one_that_is_absent_or_damaged() {
     }
     verify(&user, &["oci-archive:saved.tar:right"]).exits(0);
     verify(&user, &["oci-archive:saved.tar:bad"]).exits(3);
+    // The form of Docker before 25 has no manifests; a file of one image is absent.
+    let config = |platform: &str, layer: &[u8]| {
+        let diff_ids = [Digest::of(layer)];
+        let text = serde_json::json!({
+            "os": "linux", "architecture": platform, "config": {"Cmd": ["/app"]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        text.to_string().into_bytes()
+    };
+    let layer = Layer::new().file("app", &probe("linux/amd64")).end();
+    let list = serde_json::json!([
+        {"Config": "bad.json", "RepoTags": ["app:bad"], "Layers": ["absent.tar"]},
+        {"Config": "good.json", "RepoTags": ["app:good"], "Layers": ["good.tar"]},
+    ]);
+    let classic = Layer::new()
+        .file("bad.json", &config("s390x", b"absent"))
+        .file("good.json", &config("amd64", &layer))
+        .file("good.tar", &layer)
+        .file("manifest.json", list.to_string().as_bytes())
+        .end();
+    std::fs::write(user.path("classic.tar"), &classic).unwrap();
+    let ran = verify(&user, &["--all-tags", "docker-archive:classic.tar"]).exits(3);
+    assert!(ran.stdout.contains("docker-archive:classic.tar:app:good  linux/amd64"), "{ran}");
+    assert!(ran.stderr.contains("\"absent.tar\" is not in the archive"), "{ran}");
+    verify(&user, &["docker-archive:classic.tar:app:good"]).exits(0);
+    let fix = ["fix", "docker-archive:classic.tar:app:good", "--set-platform", "linux/386"];
+    user.config_patcher(&fix).exits(3);
+    user.config_patcher(&[&fix[..], &["--in-place"]].concat()).exits(3);
+    assert_eq!(read(user.path("classic.tar")).unwrap(), classic);
     // Nothing is written to an archive of which a part is unknown.
     let fix = ["fix", "oci-archive:saved.tar:right", "--set-platform", "linux/s390x"];
     user.config_patcher(&fix).exits(3).assert_stderr_contains("not JSON");

@@ -12,7 +12,7 @@ use crate::archive::tar::{ByteWrite, TarFile};
 use crate::layout_tags::EntryTags;
 use crate::store::UNNAMED;
 use crate::tree::DEPTH_MAX;
-use error::{Error, retry_interrupted};
+use error::{Error, Exit, retry_interrupted};
 use image_model::digest::{Digest, Hasher};
 use image_model::manifest::{
     CONFIG_MAX, Config, DOCUMENT_MAX, Descriptor, Document, Manifest, ParsedDocument, media_type,
@@ -56,11 +56,11 @@ pub fn read(
     reader.read_lists()?;
     if reader.snapshot.index.is_some() {
         reader.read_layout()?;
-        if reader.snapshot.documents.is_empty() {
-            reader.snapshot.refuse_unreadable()?;
-        }
     } else {
         reader.read_classic()?;
+    }
+    if reader.snapshot.documents.is_empty() {
+        reader.snapshot.refuse_unreadable()?;
     }
     Ok(reader.snapshot)
 }
@@ -161,20 +161,37 @@ impl Reader<'_> {
     /// Reads the classic form of Docker before 25, podman and skopeo: paths to configs and layers, no manifests.
     fn read_classic(&mut self) -> Result<(), Error> {
         for item in self.items() {
-            let (config, diff_ids) = self.read_config(&item)?;
-            let mut layers = Vec::new();
-            for (path, diff_id) in item.layers.iter().zip(&diff_ids) {
-                layers.push(self.read_layer(path, diff_id)?.blob);
-            }
-            let document = make_manifest(&config, &layers)?;
-            let digest = document.digest().clone();
-            self.snapshot.ids.entry(config.digest.clone()).or_insert_with(|| digest.clone());
-            self.keep(document)?;
+            let (digest, config) = match self.read_item(&item) {
+                Ok(digests) => digests,
+                // A file of this image is absent, or its config is damaged.
+                Err(error) if self.on_damage == OnDamage::Keep && error.kind == Exit::BadInput => {
+                    // It has no manifest, so any digest stands for it that no other image has.
+                    let text = format!("{} {}", item.config, item.layers.join(" "));
+                    let digest = Digest::of(text.as_bytes());
+                    self.snapshot.unreadable.insert(digest.clone(), error);
+                    (digest.clone(), digest)
+                }
+                Err(error) => return Err(error),
+            };
             self.name_item(&item, &digest, None)?;
             self.snapshot.item_documents.push(digest);
-            self.snapshot.item_configs.push(config.digest);
+            self.snapshot.item_configs.push(config);
         }
         Ok(())
+    }
+
+    /// Reads an image of the classic form. Returns the digests of its manifest, which is made here, and of its config.
+    fn read_item(&mut self, item: &ManifestItem) -> Result<(Digest, Digest), Error> {
+        let (config, diff_ids) = self.read_config(item)?;
+        let mut layers = Vec::new();
+        for (path, diff_id) in item.layers.iter().zip(&diff_ids) {
+            layers.push(self.read_layer(path, diff_id)?.blob);
+        }
+        let document = make_manifest(&config, &layers)?;
+        let digest = document.digest().clone();
+        self.keep(document)?;
+        self.snapshot.ids.entry(config.digest.clone()).or_insert_with(|| digest.clone());
+        Ok((digest, config.digest))
     }
 
     /// Reads an item's config and compares it with its name and the number of layers.
