@@ -1,9 +1,12 @@
 //! The tags of the entries of an OCI layout's `index.json`, in a directory or an archive.
 
-use crate::store::UNNAMED;
 use image_model::digest::Digest;
 use image_model::manifest::Descriptor;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The tag of the image of a local store that has no name: `skopeo copy ... oci:DIR` and `docker save IMAGE-ID` write
+/// such images. A registry has none.
+pub const UNNAMED: &str = "";
 
 /// The annotation that holds an entry's tag (image-spec, annotations.md). Docker and BuildKit write only the part behind
 /// the colon.

@@ -35,9 +35,7 @@ impl From<&Digest> for Pointer {
     }
 }
 
-/// The tag of the image of a local store that has no name: `skopeo copy ... oci:DIR` and `docker save IMAGE-ID` write
-/// such images. A registry has none.
-pub const UNNAMED: &str = "";
+pub use crate::layout_tags::UNNAMED;
 
 /// Manifests whose subject is a given document, as a store lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]
