@@ -77,7 +77,16 @@ struct Content<'a, 'b> {
 impl Read for Content<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.layer.read(&mut buffer[..most])?;
+        // The pieces of a slow network must not decide how much of a damaged archive is read.
+        let mut count = 0;
+        while count < most {
+            match self.layer.read(&mut buffer[count..most]) {
+                Ok(0) => break,
+                Ok(more) => count += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         self.left -= count as u64;
         if self.sampler.wants_more() {
             self.sampler.push(&buffer[..count]);
