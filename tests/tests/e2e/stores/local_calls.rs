@@ -31,7 +31,7 @@ fn a_terminated_program_leaves_the_old_file_and_no_temporary_files() {
             let plain = user.command("config-patcher", args);
             command
                 .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
-                .args(["-e", &format!("inject={call}:delay_enter=600ms:when=1")])
+                .args(["-e", &format!("inject={call}:delay_enter=600ms")])
                 .arg(program("config-patcher"))
                 .args(args)
                 .current_dir(user.work())
