@@ -284,19 +284,7 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
         .collect();
     let node = rows.first().and_then(|row| row.requested.node.as_ref().ok());
     if let (Some(selected), Some(node)) = (selected, node) {
-        let others = node.leaves().into_iter().filter(|leaf| !is_for(leaf, selected));
-        judged.extend(others.filter_map(|(entry, node)| {
-            let is_member = entry.is_none_or(|entry| entry.attested_digest().is_none());
-            let image = match node {
-                TreeNode::Image(image) => image,
-                TreeNode::Index(_) | TreeNode::Unread(_) => {
-                    let declared = entry?.platform.as_ref().filter(|_| is_member)?;
-                    return Some(JudgedImage { entry, declared, verdict: None });
-                }
-            };
-            let config = image.config.as_ref().filter(|_| image.is_runnable() && is_member)?;
-            Some(JudgedImage { entry, declared: &config.parsed.platform, verdict: None })
-        }));
+        judged.extend(not_selected(node, selected));
     }
     let decisions = decide(&judged);
     // Whether `fix --from-binaries` fixes all at once: it refuses an index with an image that cannot be fixed.
@@ -309,59 +297,11 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
             Decision::Refuse(_) => false,
         }
     });
-    let advice: Vec<Option<Advice>> = decisions
+    let decided = Decided { judged: &judged, decisions: &decisions, are_all_clear };
+    let advice: Vec<Option<Advice>> = places
         .iter()
         .enumerate()
-        .take(places.len())
-        .map(|(number, decision)| {
-            let row = &rows[places[number]];
-            let name = row.requested.name.as_str();
-            match decision {
-                Decision::Keep if row.is_incomplete() => {
-                    let node = row.requested.node.as_ref().ok()?;
-                    let platform = &declared_platforms[number];
-                    Some(Advice::Rebuild(way_out(
-                        node,
-                        row.entry,
-                        platform,
-                        row.requested.editable.as_deref(),
-                    )))
-                }
-                Decision::Keep => {
-                    let verdict = &row.finding.as_ref().ok()?.verdict;
-                    let failure =
-                        verdict.failure.as_ref().filter(|_| verdict.kind == VerdictKind::WouldNotStart);
-                    Some(Advice::Rebuild(vec![AdviceStep::words(failure?.advice())]))
-                }
-                Decision::Refuse(refusal) => {
-                    let node = row.requested.node.as_ref().ok()?;
-                    let name = row.requested.editable.as_deref();
-                    let mut steps = vec![AdviceStep::words(refusal.to_string())];
-                    steps.extend(way_out(node, row.entry, &refusal.platform, name));
-                    let member = row.selector().unwrap_or_else(|| row.node.digest().to_string());
-                    steps.extend(refusal.relabel_step(&member, name));
-                    Some(Advice::Rebuild(steps))
-                }
-                Decision::Relabel(_) if is_made_from_index(&judged, &decisions, number) => {
-                    Some(Advice::Fix(suggest(TOOL, &["fix", name, "--from-index"])))
-                }
-                Decision::Relabel(platform) if is_sound_alone(&judged, &decisions, number) => {
-                    let platform = platform.to_string();
-                    let member = row.selector();
-                    let mut fix = vec!["fix", name, "--set-platform", platform.as_str()];
-                    fix.extend(member.iter().flat_map(|member| ["--platform", member]));
-                    Some(Advice::Fix(suggest(TOOL, &fix)))
-                }
-                // Exchanged platforms are fixed together or not at all.
-                Decision::Relabel(_) if are_all_clear => {
-                    Some(Advice::Fix(suggest(TOOL, &["fix", name, "--from-binaries"])))
-                }
-                Decision::Relabel(_) => {
-                    let platform = row.index_platform().cloned().unwrap_or_else(|| row.declared());
-                    Some(Advice::Rebuild(vec![AdviceStep::words(format!("rebuild {platform}"))]))
-                }
-            }
-        })
+        .map(|(number, at)| decided.advice(number, &rows[*at], &declared_platforms[number]))
         .collect();
     for (number, (&at, advice)) in places.iter().zip(advice).enumerate() {
         rows[at].advice = advice;
@@ -375,6 +315,78 @@ pub fn advise(rows: &mut [Row<'_>], selected: Option<&Platform>) {
             && finding.verdict.kind == VerdictKind::WouldNotStart
         {
             finding.verdict.kind = VerdictKind::Mislabeled;
+        }
+    }
+}
+
+/// The members of an index that are not for the selected platform; their binaries are unknown.
+fn not_selected<'a>(node: &'a TreeNode, selected: &Platform) -> Vec<JudgedImage<'a>> {
+    let others = node.leaves().into_iter().filter(|leaf| !is_for(leaf, selected));
+    let judged = others.filter_map(|(entry, node)| {
+        let is_member = entry.is_none_or(|entry| entry.attested_digest().is_none());
+        let image = match node {
+            TreeNode::Image(image) => image,
+            TreeNode::Index(_) | TreeNode::Unread(_) => {
+                let declared = entry?.platform.as_ref().filter(|_| is_member)?;
+                return Some(JudgedImage { entry, declared, verdict: None });
+            }
+        };
+        let config = image.config.as_ref().filter(|_| image.is_runnable() && is_member)?;
+        Some(JudgedImage { entry, declared: &config.parsed.platform, verdict: None })
+    });
+    judged.collect()
+}
+
+/// The decisions about all images of one tree.
+struct Decided<'a> {
+    judged: &'a [JudgedImage<'a>],
+    decisions: &'a [Decision],
+    /// `fix --from-binaries` fixes all at once.
+    are_all_clear: bool,
+}
+
+impl Decided<'_> {
+    /// The advice for the image of this row, which is the one with this number.
+    fn advice(&self, number: usize, row: &Row<'_>, declared: &Platform) -> Option<Advice> {
+        let name = row.requested.name.as_str();
+        match &self.decisions[number] {
+            Decision::Keep if row.is_incomplete() => {
+                let node = row.requested.node.as_ref().ok()?;
+                let editable = row.requested.editable.as_deref();
+                Some(Advice::Rebuild(way_out(node, row.entry, declared, editable)))
+            }
+            Decision::Keep => {
+                let verdict = &row.finding.as_ref().ok()?.verdict;
+                let failure = verdict.failure.as_ref().filter(|_| verdict.kind == VerdictKind::WouldNotStart);
+                Some(Advice::Rebuild(vec![AdviceStep::words(failure?.advice())]))
+            }
+            Decision::Refuse(refusal) => {
+                let node = row.requested.node.as_ref().ok()?;
+                let name = row.requested.editable.as_deref();
+                let mut steps = vec![AdviceStep::words(refusal.to_string())];
+                steps.extend(way_out(node, row.entry, &refusal.platform, name));
+                let member = row.selector().unwrap_or_else(|| row.node.digest().to_string());
+                steps.extend(refusal.relabel_step(&member, name));
+                Some(Advice::Rebuild(steps))
+            }
+            Decision::Relabel(_) if is_made_from_index(self.judged, self.decisions, number) => {
+                Some(Advice::Fix(suggest(TOOL, &["fix", name, "--from-index"])))
+            }
+            Decision::Relabel(platform) if is_sound_alone(self.judged, self.decisions, number) => {
+                let platform = platform.to_string();
+                let member = row.selector();
+                let mut fix = vec!["fix", name, "--set-platform", platform.as_str()];
+                fix.extend(member.iter().flat_map(|member| ["--platform", member]));
+                Some(Advice::Fix(suggest(TOOL, &fix)))
+            }
+            // Exchanged platforms are fixed together or not at all.
+            Decision::Relabel(_) if self.are_all_clear => {
+                Some(Advice::Fix(suggest(TOOL, &["fix", name, "--from-binaries"])))
+            }
+            Decision::Relabel(_) => {
+                let platform = row.index_platform().cloned().unwrap_or_else(|| row.declared());
+                Some(Advice::Rebuild(vec![AdviceStep::words(format!("rebuild {platform}"))]))
+            }
         }
     }
 }
