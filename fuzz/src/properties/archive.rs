@@ -112,10 +112,16 @@ fn open(path: &Path) -> Option<DockerArchive> {
         .ok()
 }
 
-/// Checks that every tag refers to a document with the right digest.
+/// Checks that every tag refers to a document with the right digest, or to an image of which the archive lacks a part.
 fn holds(store: &DockerArchive) {
     for tag in store.tags().expect("they were read") {
-        let document = store.read_document(&Pointer::Tag(tag.clone())).expect("a tag names a document");
+        let document = match store.read_document(&Pointer::Tag(tag.clone())) {
+            Ok(document) => document,
+            Err(error) => {
+                assert!(matches!(error.kind, Exit::BadInput | Exit::Integrity), "{:?}: {error}", error.kind);
+                continue;
+            }
+        };
         assert_eq!(Digest::of(document.bytes()), *document.digest());
         let found = store.resolve(&Pointer::Tag(tag)).expect("it was read").expect("it was read");
         assert_eq!(found.digest, *document.digest());
