@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
     /// Publish although a tag loses this platform (repeatable)
-    #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
+    #[arg(long, value_name = "PLATFORM")]
     drop: Vec<Platform>,
     /// Move a tag even if another client moved it during the release
     #[arg(long)]

@@ -66,7 +66,7 @@ pub struct FixArgs {
     #[arg(long)]
     pub(super) force: bool,
     /// Write although another tag loses this platform (repeatable)
-    #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse_known)]
+    #[arg(long, value_name = "PLATFORM")]
     pub(super) drop: Vec<Platform>,
 }
 

@@ -27,7 +27,7 @@ pub struct PublishArgs {
     #[arg(long, global = true, conflicts_with = "expect")]
     pub force: bool,
     /// Publish although the tag loses this platform (repeatable)
-    #[arg(long, global = true, value_name = "PLATFORM", value_parser = Platform::parse_known)]
+    #[arg(long, global = true, value_name = "PLATFORM")]
     pub drop: Vec<Platform>,
     /// Publish only if the tag currently refers to this digest, or does not exist ("none")
     #[arg(long, global = true, value_name = "DIGEST")]

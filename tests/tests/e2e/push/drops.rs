@@ -140,3 +140,21 @@ fn a_fix_that_is_written_to_another_tag_names_the_platform() {
     // The tag that is fixed gets the platform that was requested.
     rig.user.config_patcher(&fix).exits(0);
 }
+
+/// The option takes what the message prints, also of a platform that no engine knows.
+#[test]
+fn an_unknown_platform_is_dropped_by_the_printed_option() {
+    let rig = Rig::new();
+    Index::of(&[("linux/amd64", &rig.images[0]), ("linux/toy9", &rig.images[1])]).publish(
+        &rig.registry,
+        REPOSITORY,
+        "odd",
+    );
+    Index::of(&[("linux/amd64", &rig.images[0])]).publish(&rig.registry, REPOSITORY, "even");
+    let copy = ["copy", &rig.name("even"), &rig.name("odd")];
+    let refused = rig.user.manifest_push(&copy).exits(1);
+    let option = refused.stderr.trim_end().rsplit_once("add ").unwrap().1;
+    assert_eq!(option, "--drop linux/toy9");
+    let words: Vec<&str> = option.split(' ').collect();
+    rig.user.manifest_push(&[&copy[..], &words].concat()).exits(0);
+}
